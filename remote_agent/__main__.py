@@ -1,0 +1,323 @@
+"""The agent's entry points. `connect` finds or starts the agent and hands the SSH channel over to it; `look` does so only
+where an agent runs; `clean` tells what runs have left here, and removes it; `serve` becomes the agent.
+
+Rule: nothing is written to stdout before the preamble, and nothing but frames after it; what goes wrong before is one
+line on stderr and an exit code.
+
+    connect --run RUN --host NAME [--workdir DIR] [--spare PYTHON]
+    look --run RUN --host NAME [--workdir DIR]
+    clean [--workdir DIR]
+    serve --run RUN --host NAME --listener FD --umask N --notes JSON [--workdir DIR] [--spare PYTHON]     by `connect` alone
+"""
+
+import array
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from typing import Dict, List, Optional, Tuple
+
+from remote_agent import wire
+from remote_agent.host_facts import Folders, folders, spool_folder, unwritable
+from remote_agent.spool import SpoolError, open_private
+
+__all__ = ["main"]
+
+_SOCKET = "agent.sock"
+#: Seconds; an agent looks at its socket every second.
+_WAIT_FOR_SOCKET = 10.0
+_EXIT_FOLDERS = 73
+_EXIT_USAGE = 64
+_EXIT_NO_AGENT = 75
+_USAGE = "hydra-remote-launcher: usage: connect|look --run RUN --host NAME [--workdir DIR] | clean [--workdir DIR]\n"
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run a role; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    role = arguments[0] if arguments else ""
+    options: Dict[str, str] = {}
+    rest = arguments[1:]
+    while len(rest) >= 2 and rest[0].startswith("--"):
+        options[rest[0][2:]] = rest[1]
+        rest = rest[2:]
+    run, host = options.get("run", ""), options.get("host", "")
+    is_named = bool(run and host and "/" not in run and not run.startswith("."))
+    if role not in ("connect", "look", "clean", "serve") or (role != "clean" and not is_named):
+        sys.stderr.write(_USAGE)
+        return _EXIT_USAGE
+    umask = os.umask(0o077)
+    workdir = options.get("workdir")
+    complaint = -1
+    try:
+        if role == "clean":
+            from remote_agent.cleaning import serve_cleaning
+
+            return serve_cleaning(workdir)
+        if role == "serve":
+            return _serve(run, host, workdir, options)
+        if role == "look":
+            sock = _reach_running(run, host, workdir)
+            if sock is None:
+                sys.stderr.write("hydra-remote-launcher: no agent of this run is running there\n")
+                return _EXIT_NO_AGENT
+        else:
+            sock, complaint = _reach_agent(run, host, folders(run, host, workdir), umask, workdir, options.get("spare"))
+    except (SpoolError, OSError) as error:
+        sys.stderr.write("hydra-remote-launcher: {}\n".format(error))
+        return _EXIT_FOLDERS
+    return _hand_over(sock, complaint)
+
+
+def _reach_running(run: str, host: str, workdir: Optional[str]) -> Optional[socket.socket]:
+    """A connection to the run's agent if it is running; nothing is made."""
+    if not os.path.isdir(spool_folder(run, host, workdir)):
+        return None
+    os.chdir(folders(run, host, workdir).runtime)
+    return _connected()
+
+
+def _connected() -> Optional[socket.socket]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # A relative name: a long home exceeds what AF_UNIX takes.
+        sock.connect(_SOCKET)
+        return sock
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+
+
+def _reach_agent(
+    run: str, host: str, where: Folders, umask: int, workdir: Optional[str], spare: Optional[str]
+) -> Tuple[socket.socket, int]:
+    """A connection to the run's agent, which is started where there is none.
+
+    Args:
+        spare: the Python that a new agent starts ahead of time; empty for its own, None for none.
+
+    Returns:
+        The connection; and where the agent was started here, what to read from why it could not come up, else -1.
+
+    Raises:
+        SpoolError: there is no room for what it needs, or another agent cannot be reached.
+    """
+    os.chdir(where.runtime)
+    try:
+        lock = open_private("agent.lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise SpoolError(unwritable(error, where.runtime)) from None
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        sock = _connected() or _wait_for_other(where.spool)
+        if sock is not None:
+            return sock, -1
+        if os.path.lexists(_SOCKET):
+            os.unlink(_SOCKET)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(_SOCKET)
+        except OSError as error:
+            raise SpoolError(unwritable(error, os.path.join(where.runtime, _SOCKET))) from None
+        listener.listen(16)
+        is_started, notes = _start_in_scope(run, host, listener, umask, workdir, spare)
+        complaint = -1
+        if not is_started:
+            complaint, complain = os.pipe2(os.O_CLOEXEC)
+            pid = os.fork()
+            if pid == 0:
+                _become_agent(run, host, where, listener, umask, notes, lock, complain, spare)
+            os.close(complain)
+            os.waitpid(pid, 0)
+        listener.close()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(_SOCKET)
+        except ConnectionRefusedError:
+            # It is over with already, and has said why.
+            raise SpoolError(_said(complaint) or "the agent did not come up") from None
+        return sock, complaint
+    finally:
+        os.close(lock)
+
+
+def _said(complaint: int) -> str:
+    """What an agent that could not come up said; waits until it is up or gone."""
+    said = b""
+    while complaint >= 0:
+        data = os.read(complaint, 4096)
+        said += data
+        if not data:
+            os.close(complaint)
+            break
+    return said.decode("utf-8", "replace")
+
+
+def _wait_for_other(spool: str) -> Optional[socket.socket]:
+    """A connection to an agent that is alive and whose socket has vanished: it makes it anew. None: there is none.
+
+    Raises:
+        SpoolError: it does not, or it is on another machine.
+    """
+    from remote_agent.door import other_agent
+
+    deadline = time.monotonic() + _WAIT_FOR_SOCKET
+    while True:
+        pid = other_agent(spool)
+        if pid is None:
+            return None
+        sock = _connected()
+        if sock is not None:
+            return sock
+        if time.monotonic() > deadline:
+            raise SpoolError(
+                "the run's agent (process {0}) is alive, but cannot be reached; 'kill {0}' there ends it, and the next "
+                "connection takes up what it has".format(pid)
+            )
+        time.sleep(0.05)
+
+
+def _start_in_scope(
+    run: str, host: str, listener: socket.socket, umask: int, workdir: Optional[str], spare: Optional[str]
+) -> Tuple[bool, List[str]]:
+    """Start the agent outside the session where it would not survive that; whether it was, and notes for the user."""
+    from remote_agent.logind import NO_SCOPE, way_out
+
+    escape = way_out("{}-{}".format(run, os.getpid()))
+    if not escape.prefix:
+        return False, escape.notes
+    import subprocess
+
+    bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    program = "import sys;sys.path.insert(0,{!r});from remote_agent.__main__ import main;sys.exit(main())".format(
+        bundle
+    )
+    role = ["serve", "--run", run, "--host", host, "--listener", str(listener.fileno()), "--umask", str(umask)]
+    role += ["--notes", json.dumps(escape.notes), "--drop", ",".join(escape.environment)]
+    role += ["--workdir", workdir] if workdir else []
+    role += ["--spare", spare] if spare is not None else []
+    try:
+        done = subprocess.run(
+            [*escape.prefix, sys.executable, "-I", "-S", "-c", program, *role],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            env=dict(os.environ, **escape.environment),
+            timeout=30,
+            check=False,
+        )
+        said = done.stderr.decode("utf-8", "replace").strip() or "exit status {}".format(done.returncode)
+        if done.returncode == 0:
+            return True, escape.notes
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    return False, [*escape.notes, NO_SCOPE.format(said[-300:])]
+
+
+def _serve(run: str, host: str, workdir: Optional[str], options: Dict[str, str]) -> int:
+    """Become the agent, with a listener that was inherited; returns in the parent, when it is on its own."""
+    for name in filter(None, options.get("drop", "").split(",")):
+        os.environ.pop(name, None)
+    listener = socket.socket(fileno=int(options["listener"]))
+    listener.set_inheritable(False)
+    where = folders(run, host, workdir)
+    pid = os.fork()
+    if pid == 0:
+        notes = json.loads(options["notes"])
+        _become_agent(run, host, where, listener, int(options["umask"]), notes, None, None, options.get("spare"))
+    os.waitpid(pid, 0)
+    return 0
+
+
+def _become_agent(
+    run: str,
+    host: str,
+    where: Folders,
+    listener: socket.socket,
+    umask: int,
+    notes: List[str],
+    lock: Optional[int],
+    complain: Optional[int],
+    spare: Optional[str],
+) -> None:  # pragma: no cover - a forked process
+    """Turn this forked process into the agent; never returns. What keeps it from coming up is said on `complain`."""
+    code = 1
+    crash_log = os.path.join(where.spool, "agent.err")
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        if lock is not None:
+            os.close(lock)
+        agent = None
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            log = open_private(crash_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for fd, target in ((0, null), (1, log), (2, log)):
+                os.dup2(target, fd)
+            os.chdir(where.spool)
+            bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+            ahead = None
+            if spare is not None:
+                from remote_agent.spare import start_spare
+
+                # Before the agent is imported, so that both come up at once.
+                ahead = start_spare(spare, bundle, where.spool)
+            from remote_agent.agent import Agent, log_crash
+
+            agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
+            if complain is not None:
+                os.close(complain)
+            agent.serve()
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - whatever it is, whoever started it and the next agent say it
+            if agent is None and complain is not None:
+                os.write(complain, _why_not_up(error, where.spool).encode("utf-8", "replace"))
+            log_crash(crash_log)
+    finally:
+        os._exit(code)
+
+
+def _why_not_up(error: BaseException, spool: str) -> str:
+    if isinstance(error, OSError):
+        return unwritable(error, spool)
+    return "the agent did not come up: {}: {}".format(type(error).__name__, error)
+
+
+def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
+    """Give the channel's descriptors to the agent and stay until either side is gone.
+
+    `complaint`: read at the end, and told on stderr: where the agent did not come up, it says why.
+    """
+    data = wire.PREAMBLE
+    while data:
+        data = data[os.write(1, data) :]
+    fds = array.array("i", [0, 1])
+    try:
+        sock.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    except BrokenPipeError:
+        return _complain(complaint)
+    null = os.open(os.devnull, os.O_RDWR)
+    # The channel ends when its last descriptor does: the agent's must be the only ones.
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    try:
+        while sock.recv(1):
+            time.sleep(0)
+    except OSError:
+        return _complain(complaint)
+    return _complain(complaint)
+
+
+def _complain(complaint: int) -> int:
+    said = _said(complaint)
+    if said:
+        sys.stderr.write("hydra-remote-launcher: {}\n".format(said))
+    return _EXIT_FOLDERS if said else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

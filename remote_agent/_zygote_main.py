@@ -1,0 +1,47 @@
+"""The first thing that runs of a zygote, under whatever Python the job environment has.
+
+Rule: this file parses under any Python from 2.7 on, so that one that is too old is told of in a frame and not by a
+syntax error in a log that nobody reads.
+"""
+# ruff: noqa: ANN001, ANN202, UP031, UP036  (annotations and the newer formats do not parse in the Pythons that it is for)
+
+import os
+import sys
+
+
+def _too_old(fd):  # type: (int) -> None
+    # The frame of `remote_agent.wire`, made by hand: that module does not parse here.
+    import json
+    import struct
+    import zlib
+
+    error = {
+        "kind": "config",
+        "type": "PythonTooOld",
+        "message": "the job environment's Python is %d.%d (%s); 3.8 or later is needed. Name another one for this host."
+        % (sys.version_info[0], sys.version_info[1], sys.executable),
+        "traceback": "",
+        "causes": [],
+    }
+    head = json.dumps({"t": "unusable", "error": error}).encode("utf-8")
+    frame = struct.pack("!2sBxIQI", b"RL", 1, len(head), 0, zlib.crc32(head) & 0xFFFFFFFF) + head
+    while frame:
+        frame = frame[os.write(fd, frame) :]
+
+
+def main(argv):  # type: (list[str]) -> int
+    """FD BUNDLE_DIR [REST...]: serve the agent on FD."""
+    fd, bundle = int(argv[1]), argv[2]
+    if sys.version_info < (3, 8):
+        _too_old(fd)
+        return 3
+    # sys.path[0] is this file's folder, whose modules must not be importable by their bare names.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [bundle] + [path for path in sys.path if path and os.path.abspath(path) != here]
+    from remote_agent import zygote
+
+    return zygote.main(fd, bundle, argv[3:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

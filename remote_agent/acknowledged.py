@@ -1,0 +1,53 @@
+"""Which attempts were acknowledged, in little memory: a hundred thousand that lie together are one entry.
+
+Rule: what was acknowledged is never taken anew: a controller that says something twice starts nothing twice.
+"""
+
+import bisect
+from typing import Dict, List, Tuple
+
+__all__ = ["Acknowledged"]
+
+
+class Acknowledged:
+    """A set of attempts by name; ranges of job numbers, for each number of an attempt."""
+
+    def __init__(self) -> None:
+        #: number of the attempt -> first job of each range, and the job behind its last one
+        self._first: Dict[int, List[int]] = {}
+        self._behind: Dict[int, List[int]] = {}
+
+    def add(self, attempt_id: str) -> None:
+        """One more."""
+        num, number = _parts(attempt_id)
+        first, behind = self._first.setdefault(number, []), self._behind.setdefault(number, [])
+        at = bisect.bisect_right(first, num)
+        if at and num < behind[at - 1]:
+            return
+        touches_left = bool(at) and behind[at - 1] == num
+        touches_right = at < len(first) and first[at] == num + 1
+        if touches_left and touches_right:
+            behind[at - 1] = behind.pop(at)
+            del first[at]
+        elif touches_left:
+            behind[at - 1] = num + 1
+        elif touches_right:
+            first[at] = num
+        else:
+            first.insert(at, num)
+            behind.insert(at, num + 1)
+
+    def __contains__(self, attempt_id: str) -> bool:
+        num, number = _parts(attempt_id)
+        at = bisect.bisect_right(self._first.get(number, []), num)
+        return bool(at) and num < self._behind[number][at - 1]
+
+    @property
+    def entries(self) -> int:
+        """How many ranges there are: what it costs."""
+        return sum(len(ranges) for ranges in self._first.values())
+
+
+def _parts(attempt_id: str) -> Tuple[int, int]:
+    num, _, number = attempt_id.partition(".")
+    return int(num), int(number)

@@ -1,0 +1,282 @@
+"""What follows when a job's process is gone: its own record is adopted, the end hooks that are owed fire in an epilogue.
+
+Rule: an end without a result becomes a FAILED result that says what killed the job; an outcome that was spooled stands.
+"""
+
+import functools
+import os
+import time
+from typing import Any, Dict, List, Optional, Set
+
+from remote_agent.attempt import Attempt, error_of_status, failed_envelope
+from remote_agent.attempts import Attempts
+from remote_agent.controller import Controller
+from remote_agent.jobs import Jobs
+from remote_agent.place import Place
+from remote_agent.processes import age, birth, holder_of, is_alive, kill_group, kill_tokens, kill_whole
+from remote_agent.spool import Reference, open_private
+from remote_agent.waiting import Waiting
+from remote_agent.worker import Worker
+from remote_agent.zygote_client import ZygoteClient, ZygoteGone
+from remote_agent.zygotes import ZygoteListener, Zygotes
+
+__all__ = ["Aftermath"]
+
+#: How often an epilogue is tried again after it died itself (each death must have entered at least one hook).
+MAX_EPILOGUES = 20
+#: Seconds after which what an ended job has left behind is ended.
+SWEEP_AFTER = 10.0
+
+
+class Aftermath(ZygoteListener):
+    """Looks after attempts whose process has ended, or whose parent has."""
+
+    def __init__(
+        self,
+        place: Place,
+        attempts: Attempts,
+        waiting: Waiting,
+        zygotes: Zygotes,
+        jobs: Jobs,
+        worker: Worker,
+        controller: Controller,
+    ) -> None:
+        self._place = place
+        self._attempts = attempts
+        self._waiting = waiting
+        self._zygotes = zygotes
+        self._jobs = jobs
+        self._worker = worker
+        self._controller = controller
+        self._left: Set[str] = set()
+        self._sweep_at = 0.0
+
+    # -- what zygotes report -------------------------------------------------------------------------------------
+
+    def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
+        """A process began."""
+        self._jobs.forked(zygote, attempt_id, pid)
+
+    def exited(self, attempt_id: str, status: int) -> None:
+        """A process ended."""
+        self._jobs.exited(attempt_id, status)
+
+    def orphaned(self, attempt_ids: List[str]) -> None:
+        """Jobs without their zygote are watched by pid."""
+        for attempt_id in attempt_ids:
+            attempt = self._attempts.alive(attempt_id)
+            if attempt is not None:
+                attempt.is_polled = True
+
+    def unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+        """The application cannot be prepared."""
+        self._waiting.unusable(zygote, error)
+
+    # -- processes of before -------------------------------------------------------------------------------------
+
+    def take_up(self) -> None:
+        """Attempts that an earlier agent started: time goes on for them, and a cancel is repeated."""
+        for attempt in self._attempts.active():
+            if attempt.has_exited:
+                continue
+            self._find(attempt)
+            timeout = attempt.spec.get("timeout")
+            if timeout and attempt.outcome is None and attempt.crash is None:
+                gone_by = (age(attempt.pid) if attempt.pid is not None else None) or 0.0
+                attempt.deadline = time.monotonic() + timeout - gone_by
+            if attempt.outcome is not None or attempt.crash is not None:
+                attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+            elif attempt.cancel is not None:
+                self._jobs.cancel(attempt, attempt.cancel)
+
+    def doubtful(self, attempts: List[Attempt]) -> None:
+        """Attempts of which nobody can say whether they started: they must not start again."""
+        for attempt in attempts:
+            message = "the host went down, or its spool was damaged, when the job was about to start"
+            error = {"kind": "lost", "type": "", "message": message}
+            self._attempts.record_final(attempt, failed_envelope(attempt, error, None), {}, b"")
+            attempt.state = "final"
+
+    def _find(self, attempt: Attempt) -> None:
+        """The process of an attempt whose pid did not come to be recorded."""
+        if attempt.pid is None:
+            attempt.pid = holder_of(self._place.stream(attempt, "stdout"))
+            if attempt.pid is not None:
+                attempt.pid_started = birth(attempt.pid)
+
+    def poll(self, attempt: Attempt) -> None:
+        """Look after an attempt whose parent is gone, or whose epilogue waits for a zygote."""
+        if attempt.awaits_zygote:
+            self._crashed(attempt)
+            return
+        if not attempt.has_exited:
+            self._jobs.drain(attempt)
+            self._adopt_orphan_file(attempt)
+            self._find(attempt)
+            if attempt.pid is not None and is_alive(attempt.pid, attempt.pid_started):
+                return
+            if attempt.pid is None and attempt.sock is not None:
+                # Somebody holds the other end: a process that was forked and could not be told of.
+                return
+            attempt.has_exited = True
+        self._jobs.drain(attempt)
+        self.ended(attempt)
+
+    # -- the end of a process ------------------------------------------------------------------------------------
+
+    def ended(self, attempt: Attempt) -> None:
+        """The attempt's process is gone, and all that it said has been read."""
+        if attempt.final is not None and attempt.pid is not None:
+            kill_group(attempt.pid, attempt.pid_started)
+        if attempt.final is None:
+            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            self._adopt_orphan_file(attempt)
+        if attempt.final is None:
+            self._crashed(attempt)
+            return
+        attempt.state = "final"
+        attempt.kill_at = attempt.deadline = None
+        attempt.is_polled = attempt.awaits_zygote = False
+        self._waiting.give_slot_back(attempt)
+        self._attempts.ended(attempt)
+        self._left.add(self._place.token(attempt))
+
+    def sweep(self, now: float) -> None:
+        """End what jobs have left behind in sessions of their own, many jobs at a time."""
+        if not self._left:
+            self._sweep_at = now + SWEEP_AFTER
+        elif now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_AFTER
+            left, self._left = self._left, set()
+            self._worker.submit(functools.partial(kill_tokens, left), None)
+
+    def sweep_now(self) -> None:
+        """The run is over: nothing of it stays."""
+        for attempt in self._attempts.active():
+            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            self._left.add(self._place.token(attempt))
+        if self._left:
+            kill_tokens(self._left)
+
+    def _adopt_orphan_file(self, attempt: Attempt) -> None:
+        """Take in what a job wrote to its own file while there was no agent: all of it, from its first word on."""
+        decoder = attempt.orphan_decoder
+        if decoder is None:
+            return
+        try:
+            fd = open_private(self._place.orphan(attempt), os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        with os.fdopen(fd, "rb") as file:
+            file.seek(attempt.orphan_read)
+            while True:
+                data = file.read(1 << 18)
+                if not data:
+                    return
+                attempt.orphan_read += len(data)
+                if not self._jobs.take(attempt, decoder, data):
+                    attempt.orphan_decoder = None
+                    return
+
+    # -- epilogues -----------------------------------------------------------------------------------------------
+
+    def _crashed(self, attempt: Attempt) -> None:
+        """It ended without a result: say why, and fire the end hooks that are owed in an epilogue."""
+        envelope, parts, reference = self._outcome_of_crash(attempt)
+        attempt.deadline = attempt.kill_at = None
+        zygote = self._zygotes.get(attempt.spec["zygote"])
+        can_go_on = attempt.epilogues < MAX_EPILOGUES and (
+            attempt.epilogues == 0 or len(attempt.entered) > attempt.entered_before
+        )
+        if not can_go_on or (zygote is not None and zygote.state == "failed"):
+            self._give_up_epilogue(attempt, envelope, parts, reference)
+            return
+        attempt.awaits_zygote = attempt.is_polled = attempt.has_exited = True
+        if zygote is None or zygote.state != "ready":
+            # Looked at again now and then, until the controller has said how the application is to be prepared.
+            return
+        try:
+            self._epilogue(attempt, zygote, envelope, parts, reference)
+        except ZygoteGone:
+            return
+        except OSError as error:
+            self._controller.note("job {}: its end hooks cannot be fired: {}".format(attempt.id, error))
+            self._give_up_epilogue(attempt, envelope, parts, reference)
+            return
+        attempt.awaits_zygote = attempt.is_polled = False
+        attempt.in_epilogue = True
+        attempt.epilogues += 1
+        attempt.entered_before = len(attempt.entered)
+        attempt.pid, attempt.pid_started = None, ""
+        attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+
+    def _give_up_epilogue(
+        self, attempt: Attempt, envelope: Dict[str, Any], parts: Dict[str, Any], reference: Optional[Reference]
+    ) -> None:
+        attempt.has_exited = True
+        self._attempts.record_final(attempt, envelope, parts, same_as=reference)
+        self.ended(attempt)
+
+    def _outcome_of_crash(self, attempt: Attempt) -> Any:
+        """(envelope, parts, reference) of what came of the job."""
+        if attempt.outcome is not None:
+            return attempt.outcome
+        if attempt.crash is not None:
+            # What ended an epilogue since then is not what ended the job.
+            return attempt.crash, {}, None
+        has_rebooted = attempt.boot != self._place.boot
+        error = error_of_status(
+            attempt.status,
+            "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died too",
+        )
+        if has_rebooted:
+            error["kind"] = "lost"
+        if attempt.cancel is not None:
+            error["kind"] = attempt.cancel
+            # What the kernel's log tells of a SIGKILL is not asked for: it was ours.
+            how = "killed by SIGKILL" if error.get("type") == "SIGKILL" else error["message"]
+            if attempt.cancel == "timeout":
+                how = "timed out after {} s ({})".format(attempt.spec.get("timeout"), how)
+            error["message"] = how
+        attempt.crash = failed_envelope(attempt, error, time.time())
+        self._attempts.record(attempt, "crashed", {"envelope": attempt.crash})
+        return attempt.crash, {}, None
+
+    def _epilogue(
+        self,
+        attempt: Attempt,
+        zygote: ZygoteClient,
+        envelope: Dict[str, Any],
+        parts: Dict[str, Any],
+        reference: Optional[Reference],
+    ) -> None:
+        more: Dict[str, Any] = {
+            "error": envelope.get("error"),
+            "entered": [list(entry) for entry in attempt.entered],
+            "started_at": attempt.started_at,
+            "ended_at": envelope.get("ended_at"),
+            "hooks": envelope.get("hooks", []),
+            "outcome": envelope if attempt.outcome is not None else None,
+            "outcome_parts": parts,
+            "has_state": attempt.state_at is not None or attempt.state_file is not None,
+            "state_file": attempt.state_file,
+        }
+        log = self._attempts.log
+        state = b""
+        if attempt.state_at is not None and not attempt.state_file:
+            state = log.read(attempt.state_at)
+        if attempt.payload_blob:
+            more["payload_file"] = self._zygotes.blobs.path(attempt.payload_blob)
+        elif attempt.payload is not None:
+            more["payload_file"] = self._place.payload(attempt, ".job")
+            _write(more["payload_file"], log.read(attempt.payload))
+        if reference is not None and not parts.get("file"):
+            more["outcome_value_file"] = self._place.payload(attempt, ".outcome")
+            _write(more["outcome_value_file"], log.read(reference))
+        self._jobs.hand_over(attempt, zygote, "epilogue", more, state)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)

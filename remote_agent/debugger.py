@@ -1,0 +1,110 @@
+"""One job in the foreground, in a debugger where it fails: `python -m remote_agent.debugger FOLDER`.
+
+Rule: it is the job that hosts run (`run_job`), prepared as they prepare it, with the terminal left to it and nobody to
+report to.
+
+FOLDER holds `spec.json` (`{"zygote", "job"}`), `shared` and `payload`, as an agent would have them; what came of the job is
+left there as `outcome.json` and `value`.
+"""
+
+import json
+import os
+import pdb  # noqa: T100 - this is the debugger
+import sys
+from typing import Any, Dict, List, Optional
+
+from remote_agent import wire
+from remote_agent.failure import traceback_text
+from remote_agent.job import JobError
+from remote_agent.preparing import Unusable, as_unusable, prepare
+from remote_agent.run_job import Job
+
+__all__ = ["main"]
+
+
+class _Said:
+    """Where a job's frames go: nowhere; the last result is kept."""
+
+    def __init__(self) -> None:
+        self.envelope: Dict[str, Any] = {}
+        self.parts: Dict[str, Any] = {}
+        self.payload = b""
+
+    def send(self, header: Dict[str, Any], payload: bytes = b"", *, sync: bool = False) -> None:
+        """Keep what a result says."""
+        if header["t"] in ("outcome", "done"):
+            self.envelope = header["envelope"]
+            if not header["parts"].get("same"):
+                self.parts, self.payload = header["parts"], payload
+
+    def hold(self, frame: bytes, *, file: str = "") -> None:
+        """As `send`, for an encoded frame."""
+        self.send_all([frame])
+
+    def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
+        """As `send`, for encoded frames."""
+        decoder = wire.Decoder()
+        for data in frames:
+            for frame in decoder.feed(data):
+                self.send(frame.header, frame.payload)
+
+    def told_to_end(self) -> str:
+        """Nobody is there to end it."""
+        return ""
+
+    def value(self) -> Optional[bytes]:
+        """The pickled value, or exception."""
+        part = self.parts.get("value")
+        if part is None:
+            return None
+        if self.parts.get("file"):
+            with open(self.parts["file"], "rb") as file:
+                file.seek(part["offset"])
+                return file.read(part["size"])
+        return self.payload[part["offset"] : part["offset"] + part["size"]]
+
+
+class _Debugged(Job):
+    """A job that stops where it fails."""
+
+    def _fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
+        super()._fail(error, exception)
+        if exception is not None and exception.__traceback__ is not None:
+            sys.stderr.write(traceback_text(exception))
+            pdb.post_mortem(exception.__traceback__)
+
+
+def main(folder: str) -> int:
+    """Run the job; 0 also where it fails."""
+    with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
+        spec = json.load(file)
+    contents = {}
+    for name in ("shared", "payload"):
+        with open(os.path.join(folder, name), "rb") as content:
+            contents[name] = content.read()
+    bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        prepared = prepare(spec["zygote"], contents["shared"], bundle)
+    except BaseException as error:  # noqa: BLE001 - whatever importing the application raises
+        failure = error if isinstance(error, Unusable) else as_unusable(error)
+        sys.stderr.write(traceback_text(error))
+        if error.__traceback__ is not None:
+            pdb.post_mortem(error.__traceback__)
+        _tell(folder, {"status": "FAILED", "error": failure.error.to_json()}, None)
+        return 0
+    said = _Said()
+    _Debugged(prepared, spec["job"], contents["payload"], said).run()
+    _tell(folder, said.envelope, said.value())
+    return 0
+
+
+def _tell(folder: str, envelope: Dict[str, Any], value: Optional[bytes]) -> None:
+    if value is not None:
+        with open(os.path.join(folder, "value"), "wb") as file:
+            file.write(value)
+    with open(os.path.join(folder, "outcome.json"), "w", encoding="utf-8") as text:
+        json.dump(envelope, text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

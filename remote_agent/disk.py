@@ -1,0 +1,51 @@
+"""Files and the disk under them.
+
+Rule: what must outlive a power cut is on the disk with its name, and what is read back is compared with what was written.
+"""
+
+import hashlib
+import os
+from typing import Any, BinaryIO
+
+__all__ = ["digest_of", "sync_file", "sync_folder"]
+
+_PIECE = 1 << 20
+
+
+def sync_file(path: str) -> None:
+    """Bring a file to the disk, and its name.
+
+    Raises:
+        OSError: the disk; its text names the file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(path)
+    except OSError as error:
+        raise OSError(error.errno, "{}: {}".format(path, error.strerror or error)) from error
+
+
+def sync_folder(path: str) -> None:
+    """Bring the name of a file to the disk."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def digest_of(file: BinaryIO, offset: int, size: int) -> Any:
+    """SHA-256 of a part of a file, which may be shorter than that."""
+    digest = hashlib.sha256()
+    file.seek(offset)
+    while size:
+        piece = file.read(min(size, _PIECE))
+        if not piece:
+            break
+        digest.update(piece)
+        size -= len(piece)
+    return digest

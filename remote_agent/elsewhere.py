@@ -1,0 +1,42 @@
+"""Stand-ins for the controller's names, on a host where of `launcher` only its table of contents is.
+
+Rule: a script that imports them there imports, for its task needs none of them; using one says where it belongs.
+"""
+
+import os
+from typing import Any
+
+from remote_agent.job import IMPORTING
+
+__all__ = ["stand_in"]
+
+_EXCEPTIONS = ("LauncherError",)
+
+
+class _Elsewhere(type):
+    """A class of which nothing can be had."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(_why(cls.__name__))
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RuntimeError(_why(cls.__name__))
+
+
+def stand_in(name: str) -> Any:
+    """What `launcher.NAME` is on a host; an exception where it is one, so that `except` may name it."""
+    if name in _EXCEPTIONS:
+        return type(name, (Exception,), {"__doc__": _why(name), "__module__": "launcher"})
+    return _Elsewhere(name, (), {"__doc__": _why(name), "__module__": "launcher"})
+
+
+def _why(name: str) -> str:
+    importing = os.environ.get(IMPORTING)
+    if importing:
+        return (
+            "{} starts a run when it is imported, which every host does; put the call of launcher.{} below "
+            "`if __name__ == '__main__':`"
+        ).format(importing, name)
+    return "launcher.{} belongs to the controller and is not there on a host".format(name)

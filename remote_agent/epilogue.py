@@ -1,0 +1,146 @@
+"""What is left to do for a job that died: fire the `on_job_end` of every callback that is owed one.
+
+Rule: exactly the ends that are owed, each announced before it is entered, none twice; an outcome that the job had before
+it died stays what it was.
+"""
+
+import pickle
+from typing import Any, Dict, List
+
+from remote_agent.callbacks import Callbacks
+from remote_agent.failure import traceback_text
+from remote_agent.job import JobError, RemoteJobError
+from remote_agent.job_channel import Listener
+from remote_agent.job_result import Result
+from remote_agent.run_job import Job, Prepared, logger
+from remote_agent.unpickling import loads
+
+__all__ = ["Epilogue"]
+
+
+class Epilogue(Job):
+    """The epilogue of one attempt, in a process of its own.
+
+    Its spec is the job's with `error` (what killed it), `entered` ([hook, index] of each hook that was announced),
+    `started_at`, `ended_at`, `hooks`, `outcome` (an envelope or None), `outcome_parts`, `outcome_value_file` and
+    `state_file`; `state` is the payload of the job's `state` message.
+    """
+
+    def __init__(
+        self, prepared: Prepared, spec: Dict[str, Any], payload: bytes, channel: Listener, state: bytes
+    ) -> None:
+        super().__init__(prepared, spec, payload, channel)
+        self._state = state
+        outcome = spec.get("outcome") or {}
+        job_return = self.job_return
+        self.started_at = job_return.started_at = outcome.get("started_at") or spec.get("started_at") or self.started_at
+        job_return.ended_at = outcome.get("ended_at") or spec.get("ended_at") or self.started_at
+        job_return.duration = outcome.get("duration")
+        if job_return.duration is None:
+            job_return.duration = max(0.0, job_return.ended_at - self.started_at)
+        self.hooks += list(spec.get("hooks") or [])
+        entered = [(hook, index) for hook, index in spec.get("entered") or []]
+        self._started = [index for hook, index in entered if hook == "on_job_start"]
+        ended = {index for hook, index in entered if hook == "on_job_end"}
+        self.owed = sorted(set(self._started) - ended)
+
+    def run(self) -> None:
+        """Fire what is owed, then `done`."""
+        self.gate.install()
+        outcome = self.spec.get("outcome")
+        if outcome and not self.owed:
+            self.channel.send({"t": "done", "envelope": outcome, "parts": {"same": True}}, sync=True)
+            return
+        problem = ""
+        try:
+            self._set_up(again=True)
+        except Exception as error:  # noqa: BLE001 - perhaps what the job died of: a full disk, a broken config
+            problem = traceback_text(error)
+        result = self._take_up_outcome(outcome) if outcome else self._take_up_death()
+        if problem:
+            logger.error("The epilogue could not be set up as the job was:\n%s", problem)
+        self._restore()
+        if self.owed:
+            self._fire_end_hooks()
+            self._settle()
+        self._done(result)
+
+    def _take_up_death(self) -> Result:
+        """There is no outcome: the job is FAILED by what killed it."""
+        error = JobError.from_json(self.spec.get("error") or {"kind": "killed"})
+        self._fail(error)
+        logger.error("Job died: %s", error)
+        return Result({"codec": "cloudpickle"}, b"", self.value, "FAILED")
+
+    def _take_up_outcome(self, outcome: Dict[str, Any]) -> Result:
+        """The job had its outcome and died in an end hook: the outcome stands."""
+        self.abort = outcome.get("abort")
+        error = outcome.get("error")
+        if error is not None:
+            self.job_return.error = JobError.from_json(error)
+            self.job_return.return_value = RemoteJobError(self.job_return.error, self.job_return.host)
+        self._set_status(outcome["status"])
+        parts = self.spec.get("outcome_parts") or {}
+        if "value" in parts:
+            self.job_return.return_value = self._part(parts, "value")
+        if "cfg" in parts:
+            self.job_return.cfg = self._part(parts, "cfg")
+        if "hydra_cfg" in parts:
+            self.job_return.hydra_cfg = self._part(parts, "hydra_cfg")
+        return Result(parts, b"", self.value, outcome["status"])
+
+    def _part(self, parts: Dict[str, Any], name: str) -> Any:
+        with open(parts.get("file") or self.spec["outcome_value_file"], "rb") as file:
+            file.seek(parts[name]["offset"])
+            return loads(file.read(parts[name]["size"]))
+
+    def _restore(self) -> None:
+        """Put the callbacks into the state that they had after on_job_start, where that could be kept; and say again
+        which start hooks fired, where no outcome did.
+        """
+        data = self._state
+        path = self.spec.get("state_file")
+        if path:
+            with open(path, "rb") as file:
+                data = file.read()
+        kept = pickle.loads(data) if data else {"hooks": self._presumed_starts(), "states": []}  # noqa: S301  (our own)
+        if not self.spec.get("outcome"):
+            self.hooks[:0] = kept["hooks"]
+        entries = list(self.callbacks.entries)
+        for state in kept["states"]:
+            entry = entries[state["index"]]
+            why = state["why"]
+            if state["pickle"] is not None:
+                try:
+                    entries[state["index"]] = entry._replace(instance=loads(state["pickle"]))
+                    continue
+                except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+                    why = traceback_text(error)
+            logger.error(
+                "Callback %s could not be kept as it was after on_job_start; its on_job_end sees it as it was before: %s",
+                entry.name,
+                why,
+            )
+        self.callbacks = Callbacks(entries)
+
+    def _presumed_starts(self) -> List[Dict[str, Any]]:
+        """Records of the start hooks that were entered. The job said nothing of them: they went well, but for the one
+        that was the last to be entered while there were others to come.
+        """
+        having = [index for index, entry in enumerate(self.callbacks) if entry.hook("on_job_start") is not None]
+        entered = [index for index in self._started if index in having]
+        records = []
+        for index in entered:
+            entry = self.callbacks.entries[index]
+            has_died = index == entered[-1] and len(entered) < len(having)
+            error = {"type": "", "message": "the job's process died in it", "traceback": ""} if has_died else None
+            records.append(
+                {
+                    "hook": "on_job_start",
+                    "callback": entry.name,
+                    "ok": not has_died,
+                    "error": error,
+                    "on_error": entry.policy,
+                }
+            )
+        return records

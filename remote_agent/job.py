@@ -1,0 +1,269 @@
+"""What goes to a job and what comes back from it: JobSpec, JobReturn, JobStatus, JobError.
+
+Rule: everything that decides (status, error text, times, sizes, digests) is plain data that JSON can carry; what a user
+made (the return value, an exception, an edited config) is opaque bytes beside it, decoded only when it is read.
+"""
+
+import enum
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+
+__all__ = [
+    "ERROR_KINDS",
+    "IMPORTING",
+    "SETUP_FAILED",
+    "JobError",
+    "JobReturn",
+    "JobSpec",
+    "JobStatus",
+    "RemoteJobError",
+    "with_article",
+]
+
+#: Set, to the module's name, while a zygote imports the application.
+IMPORTING = "HYDRA_REMOTE_LAUNCHER_IMPORTING"
+
+#: `JobError.type` (of kind `host`) where a setup line of a host failed: nothing can run there, and elsewhere it may.
+SETUP_FAILED = "SetupFailed"
+
+#: Values of `JobError.kind`.
+#:
+#: `exception`: the application (or a hook with `on_error = "fail"`) raised. `exited`: it left by `sys.exit` with a
+#: non-zero code or by `os._exit`. `killed`: a signal ended it. `timeout`, `cancelled`: so decided, and recorded before
+#: the job was signalled. `lost`: its host was given up or lost power. `unpicklable`: it returned what cannot be
+#: serialized. `config`: its config could not be composed. `import`: the application could not be imported on the host.
+#: `hook`: a hook with `on_error = "fail"` raised. `host`: the host could not set the job up (disk full, no fork).
+ERROR_KINDS = (
+    "exception",
+    "exited",
+    "killed",
+    "timeout",
+    "cancelled",
+    "lost",
+    "unpicklable",
+    "config",
+    "import",
+    "hook",
+    "host",
+)
+
+
+#: Spoken with a consonant first, though written with a vowel.
+_LIKE_A_CONSONANT = re.compile(r"eu|one|u(?:ni|se|til|u)", re.IGNORECASE)
+
+
+def with_article(name: str) -> str:
+    """A name in a sentence: `a dict`, `an int`, `an io.TextIOWrapper`."""
+    is_vowel = name[:1].lower() in tuple("aeiou") and not _LIKE_A_CONSONANT.match(name)
+    return "{} {}".format("an" if is_vowel else "a", name)
+
+
+class JobStatus(enum.Enum):
+    """How a job ended; the members of Hydra's JobStatus."""
+
+    UNKNOWN = 0
+    COMPLETED = 1
+    FAILED = 2
+
+
+@dataclass
+class JobError:
+    """Why a job is FAILED, as plain text and numbers that can be read anywhere.
+
+    `traceback` is the remote traceback as text. `causes` holds, outermost first, `{"type", "message", "relation"}` of
+    each exception in the chain, `relation` being `cause` or `context`. `exit_code` is set for `exited`, `signal` (its
+    number) for `killed`.
+    """
+
+    kind: str
+    type: str = ""
+    message: str = ""
+    traceback: str = ""
+    exit_code: Optional[int] = None
+    signal: Optional[int] = None
+    causes: List[Dict[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        what = self.type.rpartition(".")[2] if self.type else self.kind
+        return "{}: {}".format(what, self.message) if self.message else what
+
+    def to_json(self) -> Dict[str, Any]:
+        """The error as a JSON object; `from_json` reads it back."""
+        return {
+            "kind": self.kind,
+            "type": self.type,
+            "message": self.message,
+            "traceback": self.traceback,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "causes": self.causes,
+        }
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> "JobError":
+        """An error from the JSON object that a host sent; unknown keys are ignored, wrong types refused.
+
+        Raises:
+            ValueError: a field has the wrong type or `kind` is unknown.
+        """
+        kind = data.get("kind")
+        if kind not in ERROR_KINDS:
+            raise ValueError("unknown error kind {!r}".format(kind))
+        for name in ("type", "message", "traceback"):
+            if not isinstance(data.get(name, ""), str):
+                raise ValueError("error.{} is not text".format(name))  # noqa: TRY004 - of the data, not of a caller
+        for name in ("exit_code", "signal"):
+            value = data.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError("error.{} is not a whole number".format(name))
+        causes = data.get("causes", [])
+        if not isinstance(causes, list) or not all(
+            isinstance(cause, dict) and all(isinstance(v, str) for v in cause.values()) for cause in causes
+        ):
+            raise ValueError("error.causes is not a list of objects of text")
+        return cls(
+            kind=kind,
+            type=data.get("type", ""),
+            message=data.get("message", ""),
+            traceback=data.get("traceback", ""),
+            exit_code=data.get("exit_code"),
+            signal=data.get("signal"),
+            causes=causes,
+        )
+
+
+class RemoteJobError(RuntimeError):
+    """Stands for a job's failure where the original exception did not survive the trip, or where there was none.
+
+    `error` is the JobError; its text, remote traceback included, is the exception's message.
+    """
+
+    def __init__(self, error: JobError, where: str = "") -> None:
+        self.error = error
+        self.where = where
+        text = str(error)
+        if where:
+            text = "{} on {}".format(text, where)
+        if error.traceback:
+            text = "{}\n\nRemote traceback:\n{}".format(text, error.traceback.rstrip())
+        super().__init__(text)
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return (RemoteJobError, (self.error, self.where))
+
+
+@dataclass
+class JobSpec:
+    """One attempt at one job, as the host gets it (the header of a `job` message).
+
+    `output_dir` is absolute where the host shares the controller's files, else relative to the run's output root on the
+    host. `timeout`, `grace` and `hook_timeout` are seconds.
+    """
+
+    attempt_id: str
+    num: int
+    attempt: int
+    job_id: str
+    zygote: str
+    output_dir: str
+    timeout: Optional[float] = None
+    grace: float = 10.0
+    hook_timeout: float = 300.0
+
+    def to_json(self) -> Dict[str, Any]:
+        """The spec as a JSON object; `from_json` reads it back."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> "JobSpec":
+        """A spec from its JSON object; keys of a later version are ignored."""
+        known = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+#: Bytes to be decoded when they are read, or the value itself.
+_Thunk = Callable[[], Any]
+
+
+@dataclass
+class JobReturn:
+    """What came of a job. The first fields and their meaning are those of Hydra's JobReturn (hydra/core/utils.py, 1.3).
+
+    On the host `working_dir` and `output_dir` are the host's; on the controller both are the local output directory.
+    `started_at` and `ended_at` are seconds since the epoch by the host's clock, `duration` is seconds by its monotonic
+    clock. `hooks` lists what fired, in order, as `{"hook", "callback", "ok"}`. `code` describes the snapshot that ran:
+    `{"hash", "commit", "dirty"}` (empty where the code was shared in place).
+    """
+
+    overrides: Optional[List[str]] = None
+    cfg: Any = None
+    hydra_cfg: Any = None
+    working_dir: Optional[str] = None
+    task_name: Optional[str] = None
+    status: Any = JobStatus.UNKNOWN
+    _return_value: Any = None
+    job_id: str = ""
+    num: int = 0
+    host: str = ""
+    attempt: int = 1
+    started_at: Optional[float] = None
+    ended_at: Optional[float] = None
+    duration: Optional[float] = None
+    output_dir: Optional[str] = None
+    error: Optional[JobError] = None
+    hooks: List[Dict[str, Any]] = field(default_factory=list)
+    code: Dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def return_value(self) -> Any:
+        """The value that the task returned.
+
+        Raises:
+            BaseException: the job failed: the original exception where it survived the trip, else `RemoteJobError`.
+                The remote traceback is written to stderr first (Hydra writes a line there too).
+        """
+        value = self._return_value
+        if isinstance(value, _Lazy):
+            value = self._return_value = value.load()
+        name = getattr(self.status, "name", str(self.status))
+        if name == "UNKNOWN":
+            raise RuntimeError("return_value read before the job ended")
+        if name == "COMPLETED":
+            return value
+        where = self.host
+        has_own_text = not isinstance(value, BaseException) or isinstance(value, RemoteJobError)
+        if self.error is not None and self.error.traceback and not has_own_text:
+            sys.stderr.write(
+                "Error executing job with overrides: {}{}\n{}\n".format(
+                    self.overrides, " on {}".format(where) if where else "", self.error.traceback.rstrip()
+                )
+            )
+        if isinstance(value, BaseException):
+            raise value
+        raise RemoteJobError(self.error or JobError("exception", message="failed"), where)
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
+class _Lazy:
+    """A return value that is decoded when it is read; `load` may raise."""
+
+    def __init__(self, load: Union[_Thunk, None]) -> None:
+        self._load = load
+
+    def load(self) -> Any:
+        if self._load is None:
+            return None
+        return self._load()
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # A pickled JobReturn holds the value, not the way to it.
+        return (_identity, (self.load(),))
+
+
+def _identity(value: Any) -> Any:
+    return value

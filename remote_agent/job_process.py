@@ -1,0 +1,165 @@
+"""The process around a job: descriptors, session, environment, streams, signals, and how it ends.
+
+Rule: once `done` was said nothing that the process does matters; until then SIGTERM and SIGINT are exceptions in the main
+thread, raised only where user code runs, so that our own bookkeeping is never cut in two.
+"""
+
+import atexit
+import io
+import os
+import signal
+import sys
+import threading
+from typing import Any, Callable, Dict, List, NoReturn, Optional
+
+from remote_agent.failure import JobTerminated
+from remote_agent.job_channel import move_high
+
+# The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
+# pages of memory that it would not touch otherwise.
+try:
+    from _signal import signal as _set_handler  # type: ignore[import-not-found]
+except ImportError:  # another Python than CPython
+    from signal import signal as _set_handler
+
+__all__ = ["Gate", "become_job", "hold_standard_fds", "leave", "open_streams", "reset_signals"]
+
+_SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
+    int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
+)
+_IGNORE, _DEFAULT = int(signal.SIG_IGN), int(signal.SIG_DFL)
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+class Gate:
+    """Lets SIGTERM (as `JobTerminated`) and SIGINT (as KeyboardInterrupt) through while `call` runs user code.
+
+    What arrives outside is raised by the next `call`, unless `reclaim` came in between.
+    """
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._pending: Optional[int] = None
+
+    def install(self) -> None:
+        """Handle both signals from now on, whatever handled them before. Main thread only."""
+        _set_handler(_SIGTERM, self._handle)
+        _set_handler(_SIGINT, self._handle)
+
+    def reclaim(self) -> None:
+        """The application is through: take back its signals and stop its timers; what is pending is dealt with."""
+        self._is_open = False
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        self.install()
+        # A write to an agent that is gone must be an error, not the end.
+        _set_handler(_SIGPIPE, _IGNORE)
+        self._pending = None
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call user code.
+
+        Raises:
+            JobTerminated, KeyboardInterrupt: a signal came, now or since the last call.
+        """
+        try:
+            self._is_open = True
+            if self._pending is not None:
+                self._raise(self._pending)
+            return function(*args, **kwargs)
+        finally:
+            self._is_open = False
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if not self._is_open:
+            self._pending = signum
+            return
+        self._raise(signum)
+
+    def _raise(self, signum: int) -> None:
+        self._pending = None
+        if signum == _SIGINT:
+            raise KeyboardInterrupt
+        raise JobTerminated("SIGTERM")
+
+
+def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int) -> int:
+    """Make this freshly forked process the process of a job; returns the number of its socket.
+
+    Args:
+        fds: the job's socket, its stdout file, its stderr file.
+        environment: variables to set; None removes one.
+        cwd: the working directory.
+        umask: the user's.
+
+    Raises:
+        OSError: `cwd` is not there.
+    """
+    os.setsid()
+    channel = move_high(fds[0])
+    os.dup2(fds[1], 1, inheritable=True)
+    os.dup2(fds[2], 2, inheritable=True)
+    for fd in fds[1:]:
+        if fd > 2:
+            os.close(fd)
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = str(value)
+    os.umask(umask)
+    os.chdir(cwd)
+    return channel
+
+
+def open_streams() -> None:
+    """sys.stdout and sys.stderr on descriptors 1 and 2, line by line, in UTF-8 that never fails.
+
+    Done by the zygote before it imports the application; its jobs have other files under the same descriptors.
+    """
+    sys.stdout = sys.__stdout__ = _stream(1, "<stdout>", "surrogateescape")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2, "<stderr>", "backslashreplace")  # type: ignore[misc]
+
+
+def _stream(fd: int, name: str, errors: str) -> io.TextIOWrapper:
+    raw = io.FileIO(fd, "w", closefd=False)
+    raw.name = name
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors, line_buffering=True)
+
+
+def hold_standard_fds() -> None:
+    """Put /dev/null under those of the descriptors 0 to 2 that the application closed, lest a file of ours gets them."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def reset_signals() -> None:
+    """In a forked process: take the zygote's own handling away. What the application's import set stays."""
+    signal.set_wakeup_fd(-1)
+    _set_handler(_SIGCHLD, _DEFAULT)
+
+
+def leave(code: int, last: Callable[[], None]) -> NoReturn:
+    """End the process as Python would: threads are waited for, atexit functions run, streams are flushed.
+
+    What any of them raises, or which code it exits with, no longer matters. `last` is called at the very end.
+    """
+    for last_act in (getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None), _flush, last):
+        try:
+            if last_act is not None:
+                last_act()
+        except BaseException:  # noqa: BLE001 - user code again, told of on stderr as Python does
+            try:
+                sys.excepthook(*sys.exc_info())
+            except BaseException:  # noqa: BLE001 - a stderr or an excepthook of its own: nobody is left to tell
+                os._exit(code)
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()

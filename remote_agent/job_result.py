@@ -1,0 +1,269 @@
+"""A result as bytes: the value or the exception that the controller may decode, and the configs that were edited.
+
+Rule: decided here, on the host: what is sent as an exception has survived a round trip, and a value that cannot be
+pickled is a failure with a readable error. Nothing that a user's `__reduce__` does gets further than this file.
+"""
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from remote_agent.failure import error_of_exception, safe_text, type_name
+from remote_agent.job import JobError, RemoteJobError, with_article
+from remote_agent.job_channel import INLINE, private_opener
+from remote_agent.unpickling import loads
+
+__all__ = ["Result", "fitting", "made_result"]
+
+_PROTOCOL = 5
+#: Bytes of one write beyond which it is hashed while it is written.
+_LONG = 1 << 22
+_NONE = pickle.dumps(None, 4)
+_NONE_PART = {"offset": 0, "size": len(_NONE), "sha256": hashlib.sha256(_NONE).hexdigest()}
+#: Values that nobody can edit in place.
+_ATOMS = (type(None), bool, int, float, complex, str, bytes)
+
+
+class Result:
+    """The bytes of a result: `parts` describes them, `payload` holds them unless they lie in a file."""
+
+    def __init__(self, parts: Dict[str, Any], payload: bytes, value: Any = None, status: str = "") -> None:
+        self.parts = parts
+        self.payload = payload
+        self._value = value
+        self._status = status
+
+    def is_still(self, job_return: Any) -> bool:
+        """The JobReturn certainly has the same value and status as when this was made."""
+        value = job_return._return_value  # noqa: SLF001 - reading return_value would raise a failure
+        is_same = value is self._value and job_return.status.name == self._status
+        return is_same and (isinstance(value, BaseException) or type(value) in _ATOMS)
+
+    def has_same_content(self, other: "Result") -> bool:
+        """Both hold the same bytes."""
+        return _digests(self.parts) == _digests(other.parts)
+
+
+def _digests(parts: Dict[str, Any]) -> Dict[str, str]:
+    return {name: part["sha256"] for name, part in parts.items() if isinstance(part, dict)}
+
+
+def made_result(
+    path: Callable[[], str],
+    value: Any,
+    *,
+    is_completed: bool,
+    may_send_code: bool,
+    cfg: Any = None,
+    hydra_cfg: Any = None,
+    is_kept: bool = True,
+) -> Tuple[Result, Optional[JobError]]:
+    """The result of a job, and the error that makes it FAILED where its value cannot be sent.
+
+    Args:
+        path: where a file is made if one is needed.
+        value: what the task returned, or the exception that it raised.
+        may_send_code: functions and classes may be pickled by value.
+        cfg, hydra_cfg: edited configs, or None.
+        is_kept: False to have the digests only, to compare with.
+    """
+    if is_completed and value is None and cfg is None and hydra_cfg is None:
+        return Result({"value": _NONE_PART, "codec": "cloudpickle"}, _NONE, None, "COMPLETED"), None
+    writer = _Writer(path, is_kept=is_kept)
+    failure: Optional[JobError] = None
+    if is_completed:
+        try:
+            writer.add("value", lambda: _dump(value, writer, may_send_code))
+        except BaseException as error:  # noqa: BLE001 - a user's __reduce__ may raise anything, SystemExit too
+            failure = _cannot_send(value, error)
+    elif not isinstance(value, RemoteJobError):
+        survivor = _surviving(value, may_send_code)
+        if survivor is not None:
+            writer.add("value", lambda: writer.write(survivor))
+    for name, config in (("cfg", cfg), ("hydra_cfg", hydra_cfg)):
+        if config is not None:
+            try:
+                writer.add(name, lambda config=config: _dump(config, writer, may_send_code))  # type: ignore[misc]
+            except BaseException as error:  # noqa: BLE001 - as above
+                failure = failure or _cannot_send(config, error, "job_return.{} holds".format(name))
+    try:
+        parts, payload = writer.finish()
+    except OSError as error:
+        return Result({"codec": "cloudpickle"}, b""), error_of_exception(error, "host")
+    is_good = is_completed and failure is None
+    return Result(parts, payload, value, "COMPLETED" if is_good else "FAILED"), failure
+
+
+def _cannot_send(value: Any, error: BaseException, what: str = "the task returned") -> JobError:
+    if isinstance(error, OSError):
+        return error_of_exception(error, "host")
+    failure = error_of_exception(error)
+    failure.kind, failure.exit_code, failure.signal = "unpicklable", None, None
+    failure.message = "{} {}, which cannot be pickled: {}: {}".format(
+        what, with_article(type_name(value)), type_name(error), safe_text(error)
+    )
+    return failure
+
+
+def _dump(value: Any, writer: "_Writer", may_send_code: bool) -> None:
+    """By plain pickle where it will do; else by cloudpickle, which takes functions and classes by value."""
+    start = writer.tell()
+    try:
+        pickle.Pickler(writer, _PROTOCOL).dump(value)
+        return
+    except OSError:
+        raise
+    except Exception as error:
+        if not may_send_code:
+            raise pickle.PicklingError(
+                "{}: {} (code by value cannot go from Python {}.{} to the controller's)".format(
+                    type_name(error), safe_text(error), *sys.version_info[:2]
+                )
+            ) from error
+    writer.rewind(start)
+    import cloudpickle
+
+    cloudpickle.dump(value, writer, protocol=_PROTOCOL)
+
+
+def _surviving(error: Any, may_send_code: bool) -> Optional[bytes]:
+    """The pickled exception if it comes back as what it was, else None."""
+    memory = _Writer(None)
+    try:
+        _dump(error, memory, may_send_code)
+        data = memory.finish()[1]
+        back = loads(data)
+        if type(back) is not type(error):
+            return None
+        # An __init__ that makes a message of its argument would make one of the message.
+        return data if str(back) == str(error) or bool(back.args == error.args) else None
+    except BaseException:  # noqa: BLE001 - a user's __reduce__, __init__, __str__, __eq__ may raise anything
+        return None
+
+
+class _Writer:
+    """Collects pickles one behind the other; in memory while they are small, else in a file.
+
+    Args:
+        path: where the file is made if one is needed; None keeps everything in memory.
+        is_kept: False to drop the bytes and keep their digests.
+    """
+
+    def __init__(self, path: Optional[Callable[[], str]], *, is_kept: bool = True) -> None:
+        self._make_path = path
+        self._is_kept = is_kept
+        self._path = ""
+        self._pieces: List[bytes] = []
+        self._size = 0
+        self._fd: Optional[int] = None
+        self._entries: Dict[str, Any] = {}
+        self._hash = hashlib.sha256()
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    def write(self, data: Any) -> int:
+        """For a pickler: take some bytes."""
+        size = memoryview(data).nbytes
+        self._size += size
+        if not self._is_kept:
+            self._hash.update(data)
+            return size
+        if self._fd is None and self._size > INLINE and self._make_path is not None:
+            self._to_file(self._make_path())
+        hashing = _in_thread(self._hash.update, data) if size > _LONG else None
+        if hashing is None:
+            self._hash.update(data)
+        try:
+            if self._fd is None:
+                self._pieces.append(bytes(data))
+            else:
+                _put(self._fd, data)
+        finally:
+            if hashing is not None:
+                hashing.join()
+        return size
+
+    def _to_file(self, path: str) -> None:
+        self._path = path
+        self._fd = private_opener(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            _put(self._fd, piece)
+
+    def add(self, name: str, dump: Callable[[], Any]) -> None:
+        """Add one part; what a `dump` that raised had written is dropped.
+
+        Raises:
+            BaseException: what `dump` raised.
+        """
+        start = self._size
+        self._hash = hashlib.sha256()
+        try:
+            dump()
+        except BaseException:
+            self.rewind(start)
+            raise
+        self._entries[name] = {"offset": start, "size": self._size - start, "sha256": self._hash.hexdigest()}
+
+    def rewind(self, size: int) -> None:
+        """Forget what was written of the current part, which began at `size`."""
+        self._hash = hashlib.sha256()
+        self._size = size
+        if self._fd is None:
+            self._pieces = [b"".join(self._pieces)[:size]]
+        else:
+            os.ftruncate(self._fd, size)
+            os.lseek(self._fd, size, os.SEEK_SET)
+
+    def finish(self) -> Tuple[Dict[str, Any], bytes]:
+        """(parts, payload). A file is written then; it is the agent that brings it to the disk, while it is sent.
+
+        Raises:
+            OSError: the disk.
+        """
+        parts: Dict[str, Any] = dict(self._entries, codec="cloudpickle")
+        if self._fd is None:
+            return parts, b"".join(self._pieces)
+        fd, self._fd = self._fd, None
+        # Network file systems tell here of a disk that is full.
+        os.close(fd)
+        parts["file"] = self._path
+        return parts, b""
+
+
+def _in_thread(function: Callable[[Any], Any], argument: Any) -> Optional[threading.Thread]:
+    """A thread that calls it; None where there can be none."""
+    thread = threading.Thread(target=function, args=(argument,), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the limit of processes
+        return None
+    return thread
+
+
+def _put(fd: int, data: Any) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def fitting(header: Dict[str, Any]) -> Dict[str, Any]:
+    """The header of an outcome or done that is over the wire's cap, cut down: tracebacks of hooks, causes, overrides."""
+    envelope = dict(header["envelope"])
+    hooks = []
+    for record in envelope["hooks"]:
+        if record["error"] is not None:
+            error = dict(record["error"], traceback=record["error"]["traceback"][-2000:])
+            record = dict(record, error=dict(error, message=error["message"][:500]))
+        hooks.append(record)
+    envelope["hooks"] = hooks[:500]
+    if envelope["error"] is not None:
+        envelope["error"] = dict(envelope["error"], causes=envelope["error"]["causes"][:3])
+    if envelope["overrides"] is not None and sum(map(len, envelope["overrides"])) > INLINE // 4:
+        envelope["overrides"] = None
+    return dict(header, envelope=envelope)

@@ -1,0 +1,341 @@
+"""Attempts with their zygote: hand-over, what the job says, cancel.
+
+Rule: a cancel or timeout is recorded before anything is signalled: the record decides what the end is called. What a
+process of a user says is checked before it is believed, and costs no other job anything.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from remote_agent import wire
+from remote_agent.attempt import Attempt, decided_error, failed_envelope
+from remote_agent.attempts import Attempts
+from remote_agent.controller import Controller
+from remote_agent.host_facts import unwritable
+from remote_agent.job import ERROR_KINDS, JobError
+from remote_agent.place import Place
+from remote_agent.processes import TOKEN, birth, is_alive, kill_whole
+from remote_agent.spool import open_private
+from remote_agent.waiting import Waiting
+from remote_agent.zygote_client import ZygoteClient, ZygoteGone
+from remote_agent.zygotes import Zygotes
+
+__all__ = ["Jobs"]
+
+#: Seconds in which a zygote must have forked what it was given.
+FORK_PATIENCE = 60.0
+_KEPT = wire.encode({"t": "kept"})
+
+
+class Jobs:
+    """Attempts that have a process, or are about to.
+
+    `on_end` is set by the agent: called with an attempt whose process is gone and whose socket was read to its end.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        selector: selectors.BaseSelector,
+        attempts: Attempts,
+        waiting: Waiting,
+        zygotes: Zygotes,
+        controller: Controller,
+    ) -> None:
+        self._place = place
+        self._selector = selector
+        self._attempts = attempts
+        self._waiting = waiting
+        self._zygotes = zygotes
+        self._controller = controller
+        self._done_saying: List[Attempt] = []
+        self.on_end: Callable[[Attempt], None] = lambda attempt: None
+
+    # -- with the zygote -----------------------------------------------------------------------------------------
+
+    def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
+        """Have the zygote fork the job."""
+        payload = b""
+        more: Dict[str, Any] = {}
+        if attempt.payload_blob:
+            more["payload_file"] = self._zygotes.blobs.path(attempt.payload_blob)
+        elif attempt.payload is not None:
+            payload = self._attempts.log.read(attempt.payload)
+        try:
+            self.hand_over(attempt, zygote, "fork", more, payload)
+        except ZygoteGone:
+            # Nobody has it: it starts with the next zygote.
+            self._waiting.put_back(attempt)
+            return
+        except OSError as error:
+            why = unwritable(error, self._place.spool) if error.filename else str(error.strerror or error)
+            message = "the job could not be set up: {}".format(why)
+            failure = {"kind": "host", "type": type(error).__name__, "message": message}
+            attempt.has_exited = True
+            self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), {}, b"")
+            self.on_end(attempt)
+            return
+        self._controller.say({"t": "started", "attempt": attempt.id, "slot": attempt.slot, "at": attempt.started_at})
+
+    def hand_over(
+        self, attempt: Attempt, zygote: ZygoteClient, name: str, more: Dict[str, Any], payload: bytes
+    ) -> None:
+        """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
+
+        Raises:
+            ZygoteGone: the zygote has it not, and never will.
+            OSError: a file or a socket cannot be had.
+        """
+        environment = dict(self._waiting.environment(attempt))
+        environment[TOKEN] = self._place.token(attempt)
+        spec = dict(
+            attempt.spec,
+            slot_env=environment,
+            spool=self._place.spool,
+            output_dir=self._place.output_dir(attempt),
+            **more,
+        )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        fds = [theirs.fileno()]
+        try:
+            ours.setblocking(False)
+            for path in self._place.streams(attempt).values():
+                # One by one: those that are open are closed below, whatever happens to the next.
+                fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
+            zygote.fork({"t": name, "attempt": attempt.id, "spec": spec}, payload, fds)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for fd in fds[1:]:
+                os.close(fd)
+        attempt.decoder = wire.Decoder()
+        attempt.sock = ours
+        attempt.has_exited = False
+        attempt.status = None
+        attempt.handed_at = time.monotonic()
+        self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
+
+    def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
+        """Its process began."""
+        attempt = self._attempts.alive(attempt_id)
+        if attempt is None:
+            return
+        zygote.children[attempt_id] = pid
+        attempt.handed_at = None
+        attempt.pid, attempt.pid_started = pid, birth(pid)
+        self._attempts.record(attempt, "forked", {"pid": pid, "start": attempt.pid_started})
+        if attempt.state == "claimed":
+            attempt.state = "running"
+        if attempt.cancel is not None:
+            self._terminate(attempt)
+
+    def check_fork(self, attempt: Attempt, now: float) -> None:
+        """A zygote that has not forked in all this time hangs: it is ended, which is dealt with as its death."""
+        if attempt.handed_at is not None and now - attempt.handed_at > FORK_PATIENCE:
+            attempt.handed_at = None
+            zygote = self._zygotes.get(attempt.spec["zygote"])
+            if zygote is not None and zygote.process is not None:
+                self._controller.note("zygote {} forks nothing any more, and is ended".format(zygote.key))
+                zygote.process.kill()
+
+    def exited(self, attempt_id: str, status: int) -> None:
+        """Its process ended."""
+        attempt = self._attempts.alive(attempt_id)
+        if attempt is not None and not attempt.awaits_zygote:
+            attempt.status = status
+            attempt.has_exited = True
+            self.drain(attempt)
+            self.on_end(attempt)
+
+    # -- what a job says -----------------------------------------------------------------------------------------
+
+    def drain(self, attempt: Attempt) -> None:
+        """Read what the job's socket has."""
+        while attempt.sock is not None:
+            try:
+                data = attempt.sock.recv(1 << 18)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if data and not self.take(attempt, attempt.decoder, data):
+                data = b""
+            if not data:
+                self._selector.unregister(attempt.sock)
+                attempt.sock.close()
+                attempt.sock = None
+
+    def take(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
+        """Record what a job says of itself; False: it said nonsense, and nothing more is to be read of it."""
+        try:
+            try:
+                frames = decoder.feed(data)
+            except wire.ProtocolError as error:
+                # What came whole before the nonsense was said in earnest.
+                for frame in error.frames:
+                    self._job_frame(attempt, frame)
+                raise
+            for frame in frames:
+                self._job_frame(attempt, frame)
+        except (wire.ProtocolError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            self._controller.note("job {}: its process sent nonsense: {}".format(attempt.id, str(error)[:500]))
+            return False
+        return True
+
+    def _job_frame(self, attempt: Attempt, frame: wire.Frame) -> None:
+        header = frame.header
+        name = header["t"]
+        record = self._attempts.record
+        if name == "hook":
+            entry = (header["hook"], header["index"])
+            if entry not in attempt.entered:
+                attempt.entered.append(entry)
+                record(attempt, "hook", {"hook": header["hook"], "index": header["index"]})
+        elif name == "state":
+            if attempt.state_at is None:
+                attempt.state_file = header.get("file")
+                reference = record(attempt, "state", {"file": attempt.state_file}, frame.payload)
+                attempt.state_at = reference if not header.get("error") else None
+        elif name == "outcome":
+            if attempt.outcome is None and attempt.final is None:
+                self._outcome(attempt, header, frame.payload)
+        elif name == "done":
+            if attempt.final is None:
+                self._done(attempt, header, frame.payload)
+            self._done_saying.append(attempt)
+        else:
+            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
+
+    def _outcome(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
+        envelope = _decided(attempt, _checked(header["envelope"]))
+        parts = _checked_parts(header.get("parts") or {})
+        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope, "parts": parts}, payload)
+        attempt.outcome = (envelope, parts, reference)
+        # From here on only the end hooks can hang.
+        attempt.deadline = None
+        attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+
+    def _done(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
+        envelope = _decided(attempt, _checked(header["envelope"]))
+        parts = header.get("parts") or {}
+        if parts.get("same") and attempt.outcome is not None:
+            self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
+        else:
+            parts = {} if parts.get("same") else _checked_parts(parts)
+            self._attempts.record_final(attempt, envelope, parts, payload)
+        if attempt.state != "final":
+            # A thread or a grandchild must not hold the slot for ever; the result stands.
+            attempt.deadline = None
+            attempt.kill_at = time.monotonic() + attempt.spec.get("grace", 10.0)
+            attempt.state = "ending"
+
+    def tell_kept(self) -> None:
+        """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it."""
+        if not self._done_saying or not self._attempts.is_written:
+            return
+        for attempt in self._done_saying:
+            if attempt.sock is not None:
+                try:
+                    attempt.sock.send(_KEPT)
+                except OSError:
+                    continue  # it is gone already
+        self._done_saying = []
+
+    # -- ending one ----------------------------------------------------------------------------------------------
+
+    def on_cancel(self, header: Dict[str, Any], payload: bytes) -> None:
+        """The controller wants these attempts, or all, to end."""
+        kind = header.get("kind", "cancelled")
+        if kind not in ERROR_KINDS:
+            raise wire.ProtocolError("field", "cancel: kind {!r}".format(kind))
+        chosen: Optional[List[str]] = header["attempts"]
+        every = [one.id for one in self._attempts] if chosen is None else chosen
+        for attempt_id in every:
+            attempt = self._attempts.get(attempt_id)
+            if attempt is not None and attempt.final is None:
+                self.cancel(attempt, kind, bool(header.get("kill")), str(header.get("why", "")))
+
+    def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
+        """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
+        if attempt.state == "queued":
+            self._waiting.cancel(attempt, kind, why)
+            return
+        if attempt.cancel is None:
+            attempt.cancel = kind
+            self._attempts.record(attempt, "cancel", {"kind": kind})
+            self._attempts.write()
+        if kill:
+            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+        else:
+            self._terminate(attempt)
+
+    def _terminate(self, attempt: Attempt) -> None:
+        """Ask it to end; what asks for no answer is killed after the grace period."""
+        if attempt.outcome is not None or attempt.in_epilogue:
+            # The application is through; its end hooks are given their time.
+            return
+        self._tell_why(attempt)
+        self._signal(attempt, signal.SIGTERM)
+        attempt.kill_at = time.monotonic() + attempt.spec.get("grace", 10.0)
+
+    @staticmethod
+    def _tell_why(attempt: Attempt) -> None:
+        """Tell the job what its SIGTERM will mean, so that its end hooks know, too."""
+        if attempt.sock is None or attempt.cancel is None:
+            return
+        try:
+            attempt.sock.send(wire.encode({"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel}))
+        except OSError:
+            return  # it has ended, or reads nothing: the record decides all the same
+
+    @staticmethod
+    def _signal(attempt: Attempt, number: int) -> None:
+        if attempt.pid is None or attempt.has_exited or not is_alive(attempt.pid, attempt.pid_started):
+            return
+        try:
+            os.kill(attempt.pid, number)
+        except ProcessLookupError:
+            pass  # it ended just now; its exit is on its way
+
+
+def _checked(envelope: Dict[str, Any]) -> Dict[str, Any]:
+    """The envelope of a job, if it says how the job ended.
+
+    Raises:
+        wire.ProtocolError, ValueError: it does not.
+    """
+    error = envelope.get("error")
+    if envelope.get("status") not in ("COMPLETED", "FAILED") or (error is None) != (envelope["status"] == "COMPLETED"):
+        raise wire.ProtocolError("field", "envelope: status {!r}".format(envelope.get("status")))
+    if error is not None:
+        JobError.from_json(error)
+    if not isinstance(envelope.get("hooks", []), list):
+        raise wire.ProtocolError("field", "envelope: hooks")
+    return envelope
+
+
+def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
+    """The directory of a result, if it can be one.
+
+    Raises:
+        wire.ProtocolError: it cannot.
+    """
+    for part in parts.values():
+        if isinstance(part, dict) and not all(
+            isinstance(part[name], int) and part[name] >= 0 for name in ("offset", "size")
+        ):
+            raise wire.ProtocolError("field", "parts: {!r}".format(part))
+    return parts
+
+
+def _decided(attempt: Attempt, envelope: Dict[str, Any]) -> Dict[str, Any]:
+    """A cancel or timeout that was recorded decides the kind of a failure."""
+    if attempt.cancel is None or not envelope.get("error"):
+        return envelope
+    return dict(envelope, error=decided_error(envelope["error"], attempt.cancel, attempt.spec.get("timeout")))

@@ -1,0 +1,116 @@
+"""Whether systemd-logind would end the agent when the SSH session ends, and the way out.
+
+Rule: asked only where it can matter (this process is in a session's scope), never waited for long, and whatever is changed
+is said. What cannot be changed is said, too, for then jobs end when the connection does.
+
+With `KillUserProcesses=yes` (logind.conf(5)) everything in the session's scope is killed at logout, whatever it did to get
+away. A scope of the user's own service manager is not part of the session (systemd-run(1)), and that manager outlives
+the last session where lingering is enabled (loginctl(1)). So both are needed.
+"""
+
+import os
+import pwd
+import re
+import subprocess
+from typing import Dict, List, NamedTuple, Optional
+
+__all__ = ["NO_SCOPE", "Escape", "way_out"]
+
+#: Seconds for each question.
+_PATIENCE = 5.0
+_SESSION = re.compile(r"/session-[^/]+\.scope(/|$)")
+
+
+class Escape(NamedTuple):
+    """What is to be done: `prefix` goes in front of the agent's command line (empty: nothing), `notes` are for the user."""
+
+    prefix: List[str]
+    environment: Dict[str, str]
+    notes: List[str]
+
+
+_NOTHING = Escape([], {}, [])
+
+
+def way_out(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
+    """How an agent that is started now survives the end of this session. `name` becomes part of the scope's name."""
+    if not _is_in_session(cgroups):
+        return _NOTHING
+    user = _user()
+    if user is None or not _is_killed(user):
+        return _NOTHING
+    notes = []
+    if _property(["show-user", user], "Linger") != "yes":
+        if _call(["loginctl", "--no-ask-password", "enable-linger", user]) is None:
+            return Escape([], {}, [_WARNING.format(user)])
+        notes.append(
+            "logind ends a user's processes at logout here (KillUserProcesses=yes): lingering was enabled for {0}, so that "
+            "the agent and its jobs live on ('loginctl disable-linger {0}' takes it back)".format(user)
+        )
+    environment = {}
+    runtime = "/run/user/{}".format(os.getuid())
+    if not os.environ.get("XDG_RUNTIME_DIR") and os.path.isdir(runtime):
+        environment["XDG_RUNTIME_DIR"] = runtime
+    unit = "hydra-remote-launcher-{}".format(re.sub(r"[^A-Za-z0-9:_.-]", "_", name))
+    prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit", unit, "--"]
+    return Escape(prefix, environment, notes)
+
+
+#: What is said where there is no way out.
+_WARNING = (
+    "logind ends a user's processes at logout here (KillUserProcesses=yes), and lingering cannot be enabled: the agent and "
+    "its jobs end when this connection does. Have somebody run 'loginctl enable-linger {}' there"
+)
+NO_SCOPE = (
+    "logind ends a user's processes at logout here (KillUserProcesses=yes), and no scope of the user's service manager could "
+    "be made ({}): the agent and its jobs end when this connection does"
+)
+
+
+def _is_in_session(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return any(_SESSION.search(line.rstrip("\n")) for line in file)
+    except OSError:
+        return False
+
+
+def _is_killed(user: str) -> bool:
+    """As logind decides: the users to kill only, the users to spare, then the general setting."""
+    if _property(["show-session"], "KillUserProcesses") != "yes":
+        return False
+    only = (_property(["show-session"], "KillOnlyUsers") or "").split()
+    spared = _property(["show-session"], "KillExcludeUsers")
+    return user not in ("root" if spared is None else spared).split() and (not only or user in only)
+
+
+def _property(question: List[str], name: str) -> Optional[str]:
+    answer = _call(["loginctl", *question, "--property=" + name])
+    for line in (answer or "").splitlines():
+        key, equals, value = line.partition("=")
+        if equals and key == name:
+            return value.strip()
+    return None
+
+
+def _call(command: List[str]) -> Optional[str]:
+    """What a command printed; None where it is not there, fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def _user() -> Optional[str]:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return None

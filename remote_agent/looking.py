@@ -1,0 +1,77 @@
+"""Answers for those who only look: how attempts stand, and what they have printed so far.
+
+Rule: whoever looks changes nothing: he is no controller, takes no controller's place, and keeps no lease alive.
+
+    look    {"attempt": id or null, "stdout": offset, "stderr": offset}
+    looked  with an id: {"state"}, behind frames of output from these offsets on; with null: every attempt, as JSON
+"""
+
+import json
+import os
+from typing import Any, Dict
+
+from remote_agent import wire
+from remote_agent.attempt import Attempt
+from remote_agent.attempts import Attempts
+from remote_agent.link import Link
+from remote_agent.place import Place
+
+__all__ = ["Looking"]
+
+#: Attempts in one answer.
+_PART = 4000
+
+
+class Looking:
+    """See the module's docstring."""
+
+    def __init__(self, place: Place, attempts: Attempts) -> None:
+        self._place = place
+        self._attempts = attempts
+
+    def look(self, link: Link, header: Dict[str, Any]) -> None:
+        """Answer one look."""
+        attempt_id = header["attempt"]
+        if attempt_id is None:
+            self._tell_all(link)
+            return
+        attempt = self._attempts.alive(attempt_id)
+        if attempt is not None:
+            for stream, path in self._place.streams(attempt).items():
+                self._tell_stream(link, attempt_id, stream, path, int(header.get(stream) or 0))
+        state = "unknown" if attempt is None else attempt.short_state()
+        link.outbox.put(wire.encode({"t": "looked", "attempt": attempt_id, "state": state}))
+
+    def _tell_all(self, link: Link) -> None:
+        items = [(attempt.id, _described(attempt)) for attempt in self._attempts]
+        while True:
+            part, items = items[:_PART], items[_PART:]
+            header = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
+            link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))
+            if not items:
+                return
+
+    @staticmethod
+    def _tell_stream(link: Link, attempt_id: str, stream: str, path: str, offset: int) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            data = os.pread(fd, wire.CHUNK, max(offset, 0))
+        finally:
+            os.close(fd)
+        if data:
+            header = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
+            link.outbox.put(wire.encode(header, data))
+
+
+def _described(attempt: Attempt) -> Dict[str, Any]:
+    envelope: Dict[str, Any] = attempt.final[0] if attempt.final is not None else {}
+    return {
+        "state": attempt.short_state(),
+        "status": envelope.get("status"),
+        "kind": (envelope.get("error") or {}).get("kind"),
+        "started_at": attempt.started_at,
+        "cancel": attempt.cancel,
+    }

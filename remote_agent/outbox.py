@@ -1,0 +1,157 @@
+"""What waits to be sent to the controller: small things at once, long things in pieces when there is room.
+
+Rule: a slow or dead controller costs memory for a few chunks and nothing else; jobs never wait for it. The bytes of long
+files go from the kernel to the kernel.
+"""
+
+import os
+from collections import deque
+from typing import Deque, Iterator, List, Tuple, Union
+
+__all__ = ["OpenFile", "Outbox", "Piece", "Slice"]
+
+_LOW = 1 << 19
+#: Sources that are read in turn; the others have nothing open yet.
+_AT_ONCE = 4
+
+
+class OpenFile:
+    """A file that is open as long as anything of it waits to be sent.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has now."""
+        return os.fstat(self.fd).st_size
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Slice:
+    """Some bytes of a file, of which a digest is sent, too: what cannot be read any more is sent as zeros."""
+
+    def __init__(self, file: OpenFile, offset: int, size: int) -> None:
+        self._file = file
+        self._offset = offset
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def send(self, fd: int) -> int:
+        """Write what the descriptor takes; returns how much that was.
+
+        Raises:
+            OSError: the connection is gone, or takes nothing now.
+        """
+        try:
+            count = os.sendfile(fd, self._file.fd, self._offset, self._size)
+        except BlockingIOError:
+            raise
+        except OSError:
+            count = 0  # the connection, the file, or a file system that cannot: below it shows which
+        return count or os.write(fd, self._read())
+
+    def _read(self) -> bytes:
+        size = min(self._size, _LOW)
+        try:
+            return os.pread(self._file.fd, size, self._offset) or bytes(size)
+        except OSError:
+            # Its frame is announced. The digest gives it away.
+            return bytes(size)
+
+    def behind(self, count: int) -> "Slice":
+        """What is left of it."""
+        return Slice(self._file, self._offset + count, self._size - count)
+
+
+#: A frame; or its head and its payload, where that is long and is not to be copied.
+Piece = Union[bytes, Tuple[bytes, Union[bytes, Slice]]]
+
+
+class Outbox:
+    """Bytes that wait to be written, and sources that make more when these run low."""
+
+    def __init__(self) -> None:
+        self._ready: Deque[Union[memoryview, Slice]] = deque()
+        self._size = 0
+        self._reading: Deque[Iterator[Piece]] = deque()
+        self._waiting: Deque[Iterator[Piece]] = deque()
+
+    def put(self, data: bytes) -> None:
+        """A small frame; goes before everything that the sources still have."""
+        self._ready.append(memoryview(data))
+        self._size += len(data)
+
+    def add_source(self, source: Iterator[Piece]) -> None:
+        """Something long, taken frame by frame, in turn with the sources before it."""
+        self._waiting.append(source)
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait; the sources' own are not among them."""
+        return self._size
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._reading or self._waiting)
+
+    def fill(self) -> None:
+        """Take from the sources until there is enough to write."""
+        while self._size < _LOW and (self._reading or self._waiting):
+            while self._waiting and len(self._reading) < _AT_ONCE:
+                self._reading.append(self._waiting.popleft())
+            source = self._reading.popleft()
+            frame = next(source, None)
+            if frame is None:
+                continue
+            for piece in frame if isinstance(frame, tuple) else (frame,):
+                self._ready.append(memoryview(piece) if isinstance(piece, bytes) else piece)
+                self._size += len(piece)
+            # A turn per frame keeps them fair.
+            self._reading.append(source)
+
+    def write_to(self, fd: int) -> None:
+        """Write what the descriptor takes.
+
+        Raises:
+            OSError: the connection is gone (BlockingIOError is not an error here).
+        """
+        while True:
+            self.fill()
+            if not self._ready:
+                return
+            first = self._ready[0]
+            try:
+                count = first.send(fd) if isinstance(first, Slice) else os.writev(fd, self._batch())
+            except BlockingIOError:
+                return
+            self._size -= count
+            while count:
+                first = self._ready[0]
+                if len(first) <= count:
+                    count -= len(first)
+                    self._ready.popleft()
+                else:
+                    self._ready[0] = first.behind(count) if isinstance(first, Slice) else first[count:]
+                    count = 0
+
+    def _batch(self) -> List[memoryview]:
+        batch: List[memoryview] = []
+        size = 0
+        for piece in self._ready:
+            if isinstance(piece, Slice):
+                break
+            batch.append(piece)
+            size += len(piece)
+            if size > (1 << 18) or len(batch) == 256:
+                break
+        return batch

@@ -1,0 +1,191 @@
+"""What a zygote does before its first job: packages, import of the application, Hydra's state, callbacks.
+
+Rule: whatever is wrong with the application shows here, once, with its traceback, before any job starts.
+"""
+
+import contextlib
+import importlib
+import os
+import random
+import sys
+import threading
+from typing import Any, Dict, List, Optional
+
+from remote_agent import hydra_scope, hydra_state
+from remote_agent.callbacks import callbacks_from_travel
+from remote_agent.failure import error_of_exception
+from remote_agent.job import IMPORTING, JobError, JobReturn
+from remote_agent.packages import choose_packages
+from remote_agent.preload import Preloaded
+from remote_agent.randomness import SeedWatch
+from remote_agent.run_job import Prepared, state_of
+from remote_agent.unpickling import loads
+
+__all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
+
+
+class Unusable(Exception):
+    """No job can run here; `error` says why."""
+
+    def __init__(self, error: JobError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def as_unusable(error: BaseException) -> Unusable:
+    """What `prepare` raised, as an Unusable: anything that is none is the application's import error."""
+    if isinstance(error, Unusable):
+        return error
+    failure = error_of_exception(error, "import")
+    if isinstance(error, ModuleNotFoundError):
+        failure.message += _what_to_do(error.name or "")
+    return Unusable(failure)
+
+
+def _what_to_do(missing: str) -> str:
+    """The next step for a module that is not there: by far the most frequent reason why nothing runs on a new host."""
+    if missing.partition(".")[0] == "launcher":
+        return ": it belongs to the controller; import it below `if __name__ == '__main__':`"
+    return (
+        "\n    next: jobs run here under {} (Python {}.{}); install it there, or choose an environment that has it "
+        "(--python PATH, or a setup line such as `conda activate NAME`)"
+    ).format(sys.executable, *sys.version_info[:2])
+
+
+def check_python(spec: Dict[str, Any]) -> None:
+    """Code by value needs the controller's minor version of Python.
+
+    Raises:
+        Unusable: it travels by value, and this is another one.
+    """
+    controller = spec.get("controller") or {}
+    theirs = tuple(controller.get("python") or ())
+    ours = tuple(sys.version_info[:2])
+    values = controller.get("values") or []
+    if controller.get("by_value") and theirs and theirs != ours:
+        raise Unusable(
+            JobError(
+                "config",
+                type="PythonVersionMismatch",
+                message=(
+                    "the task or a callback travels by value{} (it was defined in a notebook, in a function or as a "
+                    "lambda), for which host and controller need the same minor version of Python; the controller has "
+                    "{}.{}, {} has {}.{} ({}). Put it into a module, or give this host a Python {}.{} (--python)."
+                ).format(
+                    ": {}".format(", ".join(map(str, values))) if values else "",
+                    *theirs,
+                    spec.get("host") or "this host",
+                    *ours,
+                    sys.executable,
+                    *theirs,
+                ),
+            )
+        )
+
+
+def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Optional[Preloaded] = None) -> Prepared:
+    """Everything that jobs share.
+
+    Args:
+        spec: that of the `prepare` message.
+        payload: the shared payload, empty where it lies in `spec["shared_file"]`.
+        bundle: the unpacked bundle.
+        preloaded: what was imported ahead of time.
+
+    Raises:
+        Misfit: what was imported ahead of time should have been imported from elsewhere; nothing else has been by then.
+        Unusable: no job can run here.
+        BaseException: what importing the application raised.
+    """
+    os.umask(spec.get("umask", 0o022))
+    _set_paths(spec, bundle)
+    choose_packages(bundle, spec.get("controller") or {})
+    if preloaded is not None:
+        preloaded.check([path for path in spec.get("sys_path") or [] if path])
+    if spec.get("shared_file"):
+        with open(spec["shared_file"], "rb") as file:
+            payload = file.read()
+    is_hydra = bool((spec.get("controller") or {}).get("hydra"))
+    if is_hydra:
+        hydra_state.prepare_hydra()
+    import omegaconf  # noqa: F401  (jobs need it; imported here, once)
+
+    random.seed()
+    with SeedWatch() as seeds, hydra_state.starting_nothing() if is_hydra else contextlib.nullcontext():
+        _import_main(spec)
+        shared = loads(payload)
+        notes = hydra_state.restore(shared.get("hydra"), loads, spec.get("code_root"))
+        task = hydra_scope.resolve_task(shared["task"])
+        try:
+            callbacks, built = callbacks_from_travel(shared["callbacks"], loads, hydra_scope.instantiate)
+        except ValueError as error:
+            failure = error_of_exception(error.__cause__ or error, "config")
+            failure.message = str(error)
+            raise Unusable(failure) from error
+    prepared = Prepared(task, callbacks, spec)
+    prepared.notes = notes + built
+    prepared.seeds = seeds
+    for index, entry in enumerate(callbacks):
+        state, _ = state_of(entry.instance)
+        if state is not None:
+            prepared.states[index] = state
+    hydra_scope.as_hydra(JobReturn())  # the class that it makes is then there for every job
+    return prepared
+
+
+def _set_paths(spec: Dict[str, Any], bundle: str) -> None:
+    """sys.path (the application's folders, the bundle, the environment), sys.argv, the working directory."""
+    ours = [path for path in spec.get("sys_path") or [] if path]
+    rest = [path for path in sys.path if path not in ours and path != bundle]
+    sys.path[:] = ours + [bundle] + rest
+    if spec.get("argv"):
+        sys.argv[:] = list(spec["argv"])
+    if spec.get("cwd"):
+        try:
+            os.chdir(spec["cwd"])
+        except OSError as error:
+            raise Unusable(
+                JobError(
+                    "host",
+                    type=type(error).__name__,
+                    message="the folder that jobs would run in, {}, cannot be entered on {}: {}".format(
+                        spec["cwd"], spec.get("host") or "this host", error.strerror
+                    ),
+                )
+            ) from error
+
+
+def _import_main(spec: Dict[str, Any]) -> None:
+    """Import the application under its own name; it is `__main__` too, for configs and pickles that say so."""
+    name = spec.get("main_module")
+    if name:
+        # A script without its `__main__` guard would start the run again from here; `launcher` looks for this.
+        os.environ[IMPORTING] = name
+        try:
+            sys.modules["__main__"] = importlib.import_module(name)
+        finally:
+            del os.environ[IMPORTING]
+
+
+def why_not_forkable() -> str:
+    """What the application's import did that a fork would not survive; empty where all is well."""
+    reasons: List[str] = []
+    main = threading.main_thread()
+    threads = [thread.name for thread in threading.enumerate() if thread is not main]
+    if threads:
+        reasons.append("started Python threads ({})".format(", ".join(threads[:5])))
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if (cuda is not None and cuda.is_initialized()) or _has_open_gpu():
+        reasons.append("initialised CUDA")
+    return " and ".join(reasons)
+
+
+def _has_open_gpu() -> bool:
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink("/proc/self/fd/" + fd).startswith("/dev/nvidia"):
+                return True
+        except OSError:
+            continue  # the descriptor of the listing itself is gone by now
+    return False

@@ -1,0 +1,41 @@
+"""A job that says what jobs find on this host, for `launcher doctor`.
+
+Rule: it runs where and as a job of an application would, and looks without changing anything.
+"""
+
+import os
+import shutil
+import sys
+import time
+from typing import Any, Dict
+
+from remote_agent.current_job import current_job
+
+__all__ = ["probe"]
+
+_PACKAGES = ("cloudpickle", "omegaconf", "hydra")
+
+
+def probe(config: Any) -> Dict[str, Any]:
+    """Plain data: `python`, `executable`, `time` (seconds since the epoch), `free` (bytes), `folder`, `packages`.
+
+    `packages` has of each name `version`, and `is_ours` where it came along because the environment has none.
+    """
+    job = current_job()
+    folder = job.output_dir if job is not None else os.getcwd()
+    return {
+        "python": "{}.{}.{}".format(*sys.version_info[:3]),
+        "executable": sys.executable,
+        "time": time.time(),
+        "folder": folder,
+        "free": shutil.disk_usage(folder).free,
+        "packages": {name: _package(name) for name in _PACKAGES},
+    }
+
+
+def _package(name: str) -> Dict[str, Any]:
+    import importlib
+
+    module = importlib.import_module(name)
+    version = getattr(module, "__version__", "")
+    return {"version": str(version), "is_ours": os.sep + "_vendor" + os.sep in str(module.__file__)}

@@ -1,0 +1,163 @@
+"""Killing a job whole: its process group, its session, its descendants, and escapees that carry its token.
+
+Rule: a process is signalled only when it is certainly one of ours. A number says nothing by itself: it is believed with the
+start time that goes with it, or as the session of processes whose leader's number nobody else has got since.
+"""
+
+import os
+import signal
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set
+
+__all__ = ["TOKEN", "age", "birth", "holder_of", "is_alive", "kill_group", "kill_tokens", "kill_whole", "members"]
+
+#: The environment variable that every process of a job inherits; its value is `<run>/<attempt>`.
+TOKEN = "HYDRA_REMOTE_LAUNCHER_ATTEMPT"  # noqa: S105 - a name
+
+
+class _Stat(NamedTuple):
+    """What /proc/PID/stat says."""
+
+    state: str
+    parent: int
+    session: int
+    started: str
+
+
+def _stat(pid: int) -> Optional[_Stat]:
+    try:
+        # Read for every job: a file object would cost twice as much.
+        fd = os.open("/proc/{}/stat".format(pid), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return _Stat(fields[0].decode(), int(fields[1]), int(fields[3]), fields[19].decode())
+
+
+def birth(pid: int) -> str:
+    """The start of a process in clock ticks since boot, which with its pid names it for good; empty if it is gone."""
+    found = _stat(pid)
+    return "" if found is None else found.started
+
+
+def is_alive(pid: int, started: str) -> bool:
+    """This very process is still there (and is no zombie)."""
+    now = _stat(pid)
+    return now is not None and now.started == started and now.state not in "ZX"
+
+
+def age(pid: int) -> Optional[float]:
+    """Seconds since a process began, by the kernel's clock, which nobody sets; None if it is gone."""
+    found = _stat(pid)
+    if found is None:
+        return None
+    with open("/proc/uptime", encoding="ascii") as file:
+        uptime = float(file.read().split()[0])
+    return max(0.0, uptime - int(found.started) / os.sysconf("SC_CLK_TCK"))
+
+
+def _pids() -> Iterator[int]:
+    mine = os.getpid()
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != mine:
+            yield int(name)
+
+
+def _token_of(pid: int) -> Optional[str]:
+    """The token in a process's environment as it was when it was executed."""
+    try:
+        with open("/proc/{}/environ".format(pid), "rb") as file:
+            for entry in file.read().split(b"\0"):
+                if entry.startswith(TOKEN.encode() + b"="):
+                    return entry[len(TOKEN) + 1 :].decode("utf-8", "replace")
+    except OSError:
+        return None  # gone in the meantime, or not ours
+    return None
+
+
+def members(token: str, leader: Optional[int] = None, started: str = "") -> List[int]:
+    """Our processes that carry the token, those of the leader's session, and the descendants of all these.
+
+    A forked process that executed nothing shows the environment of its parent: such ones are found by session and descent.
+    """
+    session = leader if leader is not None and _is_still(leader, started) else None
+    stats: Dict[int, _Stat] = {}
+    found: Set[int] = set()
+    for pid in _pids():
+        stat = _stat(pid)
+        if stat is None:
+            continue
+        stats[pid] = stat
+        if pid == session or (session is not None and stat.session == session) or _token_of(pid) == token:
+            found.add(pid)
+    grown = True
+    while grown and found:
+        more = {pid for pid, stat in stats.items() if stat.parent in found and pid not in found}
+        found |= more
+        grown = bool(more)
+    return sorted(pid for pid in found if stats[pid].state not in "ZX")
+
+
+def _is_still(pid: int, started: str) -> bool:
+    """The number is that process's, or nobody's (then its session may live on without it)."""
+    now = _stat(pid)
+    return now is None or now.started == started
+
+
+def kill_group(pid: int, started: str) -> None:
+    """SIGKILL what is left of the group of a process that has ended."""
+    if _is_still(pid, started):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except OSError:
+            pass  # the usual case: the group ended with its leader
+
+
+def kill_whole(pid: Optional[int], started: str, token: str) -> int:
+    """SIGKILL a job's group, its session, its descendants and every escapee; returns how many were signalled.
+
+    Repeats until none is found, so that a process that forks while it is hunted is found by the next look.
+    """
+    count = 0
+    for _ in range(20):
+        alive = members(token, pid, started)
+        if not alive:
+            break
+        for one in alive:
+            try:
+                os.kill(one, signal.SIGKILL)
+                count += 1
+            except OSError:
+                continue  # it ended between the look and the signal
+    return count
+
+
+def kill_tokens(tokens: Set[str]) -> int:
+    """SIGKILL every process that carries one of these tokens; returns how many were signalled."""
+    count = 0
+    for pid in _pids():
+        if _token_of(pid) in tokens:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                count += 1
+            except OSError:
+                continue  # it ended between the look and the signal
+    return count
+
+
+def holder_of(path: str) -> Optional[int]:
+    """The leader of a session of ours that has this file for its stdout or stderr: the job whose stream it is."""
+    real = os.path.realpath(path)
+    for pid in _pids():
+        stat = _stat(pid)
+        if stat is None or stat.session != pid or stat.state in "ZX":
+            continue
+        for fd in (1, 2):
+            try:
+                if os.readlink("/proc/{}/fd/{}".format(pid, fd)) == real:
+                    return pid
+            except OSError:
+                continue  # gone in the meantime, closed, or not ours
+    return None

@@ -1,0 +1,49 @@
+"""Random numbers in forked processes: as they would be had each job imported the application itself.
+
+Rule: a generator that nobody seeded differs from job to job; one that the application seeded when it was imported starts
+every job from there. Without this, numpy's global generator would be the same in all jobs, and Python's, which reseeds
+itself in a forked process, would forget a seed that the application had set.
+"""
+
+import random
+import sys
+from typing import Any, Callable, Optional
+
+__all__ = ["SeedWatch"]
+
+#: The first word of numpy's state where it was seeded by the system; a seed of the user's stands there itself.
+_BY_SYSTEM = 0x80000000
+
+
+class SeedWatch:
+    """Looks on while the application is imported; `in_job` then sets the generators of a forked process."""
+
+    def __init__(self) -> None:
+        self._python_state: Any = None
+        self._was_seeded = False
+        self._original: Callable[..., None] = random.seed
+
+    def __enter__(self) -> "SeedWatch":  # noqa: PYI034 - typing.Self is newer than Python 3.8
+        original = self._original
+
+        def seed(*args: Any, **kwargs: Any) -> None:
+            self._was_seeded = bool(args or kwargs)
+            original(*args, **kwargs)
+
+        random.seed = seed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        random.seed = self._original
+        if self._was_seeded:
+            self._python_state = random.getstate()
+
+    def in_job(self) -> None:
+        """In the forked process, before any of its code runs."""
+        if self._python_state is not None:
+            random.setstate(self._python_state)
+        numpy_random: Optional[Any] = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            state = numpy_random.get_state()
+            if state[0] == "MT19937" and int(state[1][0]) == _BY_SYSTEM:
+                numpy_random.seed()

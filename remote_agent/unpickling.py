@@ -1,0 +1,93 @@
+"""Decoding what the controller sent, also where it names Hydra plugins that this host does not have.
+
+Rule: a config that was composed with a launcher or sweeper plugin holds that plugin's config classes; a host without the
+plugin gets stand-ins for them, which pickle as what they stand for. Anything else that is missing is an error.
+"""
+
+import importlib.machinery
+import pickle
+import sys
+import types
+from typing import Any, Dict, Optional, Tuple
+
+__all__ = ["loads"]
+
+_PREFIX = "hydra_plugins"
+
+
+def loads(data: bytes) -> Any:
+    """Decode a pickle that the controller, or a job of this host, made.
+
+    Raises:
+        Exception: whatever decoding it raises.
+    """
+    while True:
+        try:
+            with _StandIns():
+                return pickle.loads(data)  # noqa: S301  (made by the controller, which is trusted to run code here)
+        except ModuleNotFoundError as error:
+            name = error.name or ""
+            if name.split(".")[0] != _PREFIX or name in sys.modules:
+                raise
+            _install(name)
+
+
+class _StandIns:
+    """While it is entered, stand-in modules make the classes that are asked of them."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        _StandIns.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        _StandIns.depth -= 1
+
+
+class _Module(types.ModuleType):
+    """Stands for a module of a plugin that is not installed here."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or not _StandIns.depth:
+            raise AttributeError("{} is not installed on this host (asked for {!r})".format(self.__name__, name))
+        made = type(name, (_StandIn,), {"__module__": self.__name__, "__qualname__": name})
+        setattr(self, name, made)
+        return made
+
+
+class _StandIn:
+    """Stands for an object of a plugin's class; keeps what it was made of."""
+
+    _args: Tuple[Any, ...] = ()
+
+    def __new__(cls, *args: Any, **_: Any) -> "_StandIn":  # noqa: PYI034 - typing.Self is newer than Python 3.8
+        made = super().__new__(cls)
+        made._args = args
+        return made
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        state: Dict[str, Any] = {key: value for key, value in self.__dict__.items() if key != "_args"}
+        return (type(self), self._args, state) if state else (type(self), self._args)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._args))
+
+    @property
+    def name(self) -> str:
+        """What an Enum member would be shown as."""
+        return str(self._args[0]) if self._args else type(self).__name__
+
+
+def _install(name: str) -> None:
+    """Put a stand-in module in the place of one that is missing."""
+    module = _Module(name)
+    module.__path__ = []  # so that the import system takes it for a package
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    holder: Optional[types.ModuleType] = sys.modules.get(parent)
+    if holder is not None:
+        setattr(holder, child, module)

@@ -1,0 +1,372 @@
+"""Frames and messages between controller, agent, zygote and job; sans-IO: bytes in, messages out.
+
+Rule: nothing here reads, writes, decodes a pickle or allocates what a peer merely announces. A size is checked against a
+cap before a byte of it is stored, and every message is checked against its schema before anybody acts on it. Numbers are
+finite and fit 64 bits; what is inside a field of type list or object is for its reader to check.
+
+A stream begins with `PREAMBLE` (what precedes it is noise of a login shell, kept for the error message). Then frames:
+
+    !2sBxIQI   mark b"RL", wire version, header length, payload length, crc32 of the header
+    header     one JSON object, utf-8; its key "t" names the message
+    payload    opaque bytes
+
+Weak spots, admitted: the crc guards against a desynchronised stream, not against an attacker (SSH does that), and a
+peer may hold MAX_PAYLOAD bytes of memory for as long as it likes to send a `STEP` in each heartbeat.
+"""
+
+import json
+import struct
+import zlib
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+
+__all__ = [
+    "CHUNK",
+    "HEADER_ROOM",
+    "MAX_DEPTH",
+    "MAX_HEADER",
+    "MAX_PAYLOAD",
+    "PREAMBLE",
+    "SCHEMA",
+    "STEP",
+    "VERSION",
+    "Decoder",
+    "Frame",
+    "PreambleScanner",
+    "ProtocolError",
+    "check",
+    "encode",
+    "encode_head",
+]
+
+VERSION = 1
+PREAMBLE = b"\x00\x01hydra-remote-launcher wire 1\n"
+#: Bytes. A header is small; what is long goes into the payload.
+MAX_HEADER = 1 << 20
+#: Bytes by which a header may grow when it is passed on with more said about it.
+HEADER_ROOM = 1 << 14
+#: Bytes. What is longer is sent in chunks.
+MAX_PAYLOAD = (1 << 20) + (1 << 16)
+#: Bytes of one chunk of a long thing: large enough for throughput, small enough that other messages get between.
+CHUNK = 1 << 18
+#: Bytes of a long frame that count as a sign of life. Of them one in a heartbeat is asked for: the slowest link has more.
+STEP = 1 << 12
+#: How deep a header's fields may lie one inside the other: far from where a reader, or who passes it on, has no stack left.
+MAX_DEPTH = 100
+#: Bytes of noise tolerated before the preamble.
+MAX_NOISE = 1 << 16
+
+_MARK = b"RL"
+#: Made once: `json.dumps` with separators of its own makes an encoder for every frame.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_HEAD = struct.Struct("!2sBxIQI")
+
+
+class ProtocolError(Exception):
+    """The peer sent what the protocol does not allow. `code` is a stable word for tests and messages.
+
+    `frames` are those that came whole, in the same bytes, before it did.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.frames: List[Frame] = []
+        super().__init__(message)
+
+
+class Frame(NamedTuple):
+    """One message: its JSON header and its opaque payload."""
+
+    header: Dict[str, Any]
+    payload: bytes = b""
+
+
+_NUMBER = (int, float)
+_TEXT = (str,)
+_INT = (int,)
+_LIST = (list,)
+_DICT = (dict,)
+_BOOL = (bool,)
+_NONE = type(None)
+
+#: message -> field -> (types, required). Fields that are not named pass: a later version may say more.
+SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {
+    # controller -> agent
+    "hello": {
+        "version": (_INT, True),
+        "run": (_TEXT, True),
+        "controller": (_TEXT, True),
+        "host": (_TEXT, True),
+        "slots": ((int, str, _NONE), False),
+        "gpus": ((list, int, _NONE), False),
+        "lease": ((int, float, _NONE), False),
+        "live": (_BOOL, False),
+    },
+    "prepare": {"zygote": (_TEXT, True), "spec": (_DICT, True)},
+    "manifest": {"sha256": (_TEXT, True), "files": (_INT, False)},
+    "blob": {"sha256": (_TEXT, True), "size": (_INT, True), "offset": (_INT, True)},
+    "blobs": {"items": (_LIST, True)},
+    "withheld": {"message": (_TEXT, True)},
+    "have": {"sha256": (_LIST, True)},
+    "job": {"spec": (_DICT, True), "payload_blob": ((str, _NONE), False)},
+    "cancel": {"attempts": ((list, _NONE), True), "kill": (_BOOL, False), "kind": (_TEXT, False)},
+    "ack": {"attempts": (_LIST, True)},
+    "go": {},
+    "finish": {"keep": (_BOOL, False)},
+    "live": {"on": (_BOOL, True)},
+    "look": {"attempt": ((str, _NONE), True), "stdout": (_INT, False), "stderr": (_INT, False)},
+    "survey": {},
+    "remove": {"items": (_LIST, True), "force": (_BOOL, False)},
+    "ping": {"n": (_INT, True)},
+    "pong": {"n": (_INT, True)},
+    # agent -> controller
+    "welcome": {
+        "version": (_INT, True),
+        "run": (_TEXT, True),
+        "hostname": (_TEXT, True),
+        "boot_id": (_TEXT, True),
+        "pid": (_INT, True),
+        "python": (_TEXT, True),
+        "slots": (_INT, True),
+        "gpus": (_LIST, False),
+        "cpus": (_INT, False),
+        "spool": (_TEXT, True),
+        "notes": (_LIST, False),
+    },
+    "missing": {"sha256": (_LIST, True), "manifest": ((str, _NONE), False)},
+    "zygote": {
+        "zygote": (_TEXT, True),
+        "state": (_TEXT, True),
+        "error": ((dict, _NONE), False),
+        "python": (_TEXT, False),
+        "why": (_TEXT, False),
+    },
+    "started": {"attempt": (_TEXT, True), "slot": (_INT, True), "at": (_NUMBER, True)},
+    "final": {"attempt": (_TEXT, True), "envelope": (_DICT, True), "parts": (_DICT, False)},
+    "chunk": {
+        "attempt": (_TEXT, True),
+        "kind": (_TEXT, True),
+        "path": (_TEXT, False),
+        "size": (_INT, True),
+        "offset": (_INT, True),
+    },
+    "files": {"attempt": (_TEXT, True), "items": (_LIST, True)},
+    "files_end": {"attempt": (_TEXT, True), "refused": (_LIST, True), "sizes": (_DICT, False)},
+    "output": {"attempt": (_TEXT, True), "stream": (_TEXT, True), "offset": (_INT, True)},
+    "surveyed": {"more": (_BOOL, False)},
+    "removed": {},
+    "looked": {"attempt": ((str, _NONE), True), "state": (_TEXT, True), "more": (_BOOL, False)},
+    "dropped": {"attempt": (_TEXT, True), "why": (_TEXT, True)},
+    "opened": {},
+    "fatal": {"code": (_TEXT, True), "message": (_TEXT, True)},
+    # agent <-> zygote
+    "fork": {"attempt": (_TEXT, True), "spec": (_DICT, True)},
+    "epilogue": {"attempt": (_TEXT, True), "spec": (_DICT, True)},
+    "forked": {"attempt": (_TEXT, True), "pid": (_INT, True)},
+    "exited": {"attempt": (_TEXT, True), "status": (_INT, True)},
+    "ready": {"python": (_TEXT, True), "isolation": (_TEXT, True), "why": (_TEXT, False)},
+    "unusable": {"error": (_DICT, True)},
+    # agent -> job (and `cancel`)
+    "kept": {},
+    # job -> agent
+    "hook": {"hook": (_TEXT, True), "callback": (_TEXT, True), "index": (_INT, True)},
+    "state": {},
+    "outcome": {"envelope": (_DICT, True), "parts": (_DICT, False)},
+    "done": {"envelope": (_DICT, True), "parts": (_DICT, False)},
+}
+
+
+def check(header: Any) -> Dict[str, Any]:
+    """The header, if it is a known message whose fields have the types of `SCHEMA`.
+
+    Raises:
+        ProtocolError: codes `header` (not an object with "t"), `unknown` (no such message), `field`.
+    """
+    if not isinstance(header, dict) or not isinstance(header.get("t"), str):
+        raise ProtocolError("header", "a frame's header is not an object with a text 't'")
+    schema = SCHEMA.get(header["t"])
+    if schema is None:
+        raise ProtocolError("unknown", "unknown message {!r}".format(header["t"][:40]))
+    for name, (types, required) in schema.items():
+        if name not in header:
+            if required:
+                raise ProtocolError("field", "message {!r} lacks {!r}".format(header["t"], name))
+            continue
+        value = header[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise ProtocolError(
+                "field", "message {!r}: {!r} has type {}".format(header["t"], name, type(value).__name__)
+            )
+    return header
+
+
+def encode(
+    header: Dict[str, Any], payload: Union[bytes, bytearray, memoryview] = b"", *, passed_on: bool = False
+) -> bytes:
+    """One frame as bytes. `passed_on`: the header holds what came in another one, and may be longer by HEADER_ROOM.
+
+    Raises:
+        ProtocolError: code `size`: header or payload over its cap (the caller's mistake, not the peer's).
+    """
+    return b"".join((encode_head(header, len(payload), passed_on=passed_on), payload))
+
+
+def encode_head(header: Dict[str, Any], payload_length: int, *, passed_on: bool = False) -> bytes:
+    """What goes before a payload of so many bytes: for one that is not to be copied. As `encode`."""
+    head = _to_json(header).encode("ascii")
+    cap = MAX_HEADER + (HEADER_ROOM if passed_on else 0)
+    if len(head) > cap:
+        raise ProtocolError("size", "header of {} bytes is over the cap of {}".format(len(head), cap))
+    if payload_length > MAX_PAYLOAD:
+        raise ProtocolError("size", "payload of {} bytes is over the cap of {}".format(payload_length, MAX_PAYLOAD))
+    return _HEAD.pack(_MARK, VERSION, len(head), payload_length, zlib.crc32(head)) + head
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError("{} is not a number".format(name))
+
+
+def _int(text: str) -> int:
+    digits = len(text.lstrip("-"))
+    if digits > 19:
+        raise ValueError("a number of {} digits".format(digits))
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value - value != 0.0:
+        raise ValueError("{} is too large a number".format(text[:30]))
+    return value
+
+
+#: JSON as RFC 8259 has it, with numbers that fit: Python's own takes NaN, Infinity and integers of any length.
+_JSON = json.JSONDecoder(parse_constant=_refuse, parse_int=_int, parse_float=_float)
+
+
+class Decoder:
+    """Bytes in, checked frames out. After a ProtocolError the stream cannot be read further."""
+
+    def __init__(self, max_header: int = MAX_HEADER + HEADER_ROOM, max_payload: int = MAX_PAYLOAD) -> None:
+        self._buffer = bytearray()
+        self._need: Optional[Tuple[int, int, int]] = None
+        self._max_header = max_header
+        self._max_payload = max_payload
+        self._broken = False
+        self._fed = self._frames = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """No part of a frame is waiting for its rest: the stream may end here."""
+        return not self._buffer and self._need is None
+
+    @property
+    def steps(self) -> int:
+        """Grows with every whole frame, and with every STEP bytes: a peer that drips a byte now and then makes none."""
+        return self._frames + self._fed // STEP
+
+    def feed(self, data: Union[bytes, bytearray, memoryview]) -> List[Frame]:
+        """The frames that are complete with these bytes, in order.
+
+        Raises:
+            ProtocolError: codes `mark`, `version`, `size`, `crc`, `json` and those of `check`; its `frames` are those
+                that came before.
+        """
+        if self._broken:
+            raise ProtocolError("broken", "the stream was refused before")
+        self._fed += len(data)
+        frames: List[Frame] = []
+        rest = memoryview(data)
+        try:
+            while True:
+                missing = (_HEAD.size if self._need is None else sum(self._need[:2])) - len(self._buffer)
+                if len(rest) < missing:
+                    self._buffer += rest
+                    break
+                # Copied only where it came in more than one piece.
+                element = rest[:missing]
+                if self._buffer:
+                    element = memoryview(self._buffer + element)
+                    self._buffer = bytearray()
+                rest = rest[missing:]
+                if self._need is None:
+                    self._need = self._head(element, rest)
+                    continue
+                header_length, _, crc = self._need
+                self._need = None
+                frames.append(Frame(self._header(bytes(element[:header_length]), crc), bytes(element[header_length:])))
+        except ProtocolError as error:
+            self._broken = True
+            self._buffer.clear()
+            error.frames = frames
+            raise
+        self._frames += len(frames)
+        return frames
+
+    def _head(self, head: memoryview, behind: memoryview) -> Tuple[int, int, int]:
+        mark, version, header_length, payload_length, crc = _HEAD.unpack(head)
+        if mark != _MARK:
+            raise ProtocolError("mark", "bytes between frames: {!r}".format((bytes(head) + bytes(behind[:60]))[:60]))
+        if version != VERSION:
+            raise ProtocolError("version", "wire version {} (this side speaks {})".format(version, VERSION))
+        if header_length > self._max_header or payload_length > self._max_payload:
+            raise ProtocolError(
+                "size", "a frame announces {} + {} bytes, over the caps".format(header_length, payload_length)
+            )
+        return header_length, payload_length, crc
+
+    @staticmethod
+    def _header(head: bytes, crc: int) -> Dict[str, Any]:
+        if zlib.crc32(head) != crc:
+            raise ProtocolError("crc", "a frame's header does not match its checksum")
+        try:
+            header = _JSON.decode(head.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError("json", "a frame's header is not JSON: {}".format(error)) from None
+        # Few headers have as many brackets at all.
+        if head.count(b"[") + head.count(b"{") > MAX_DEPTH and _is_deep(header):
+            raise ProtocolError("json", "a frame's header is nested deeper than {}".format(MAX_DEPTH))
+        return check(header)
+
+
+def _is_deep(value: Any) -> bool:
+    """Lists and objects lie in it deeper than MAX_DEPTH; seen level by level, with no stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+class PreambleScanner:
+    """Finds the preamble behind the noise of a login shell."""
+
+    def __init__(self, preamble: bytes = PREAMBLE) -> None:
+        self._preamble = preamble
+        self._seen = bytearray()
+
+    @property
+    def noise(self) -> bytes:
+        """What came before the preamble, as far as it has arrived."""
+        return bytes(self._seen)
+
+    def feed(self, data: bytes) -> Optional[bytes]:
+        """None until the preamble was seen, then the bytes behind it.
+
+        Raises:
+            ProtocolError: code `noise`: too much arrived without it.
+        """
+        self._seen += data
+        found = self._seen.find(self._preamble)
+        if found >= 0:
+            rest = bytes(self._seen[found + len(self._preamble) :])
+            del self._seen[found:]
+            return rest
+        if len(self._seen) > MAX_NOISE:
+            raise ProtocolError("noise", "{} bytes and no agent among them".format(len(self._seen)))
+        return None

@@ -1,0 +1,65 @@
+"""What a forked child of the zygote does: become the job's process, and run the job or the epilogue.
+
+Rule: imported by the zygote before it forks, so that a child imports nothing.
+"""
+
+from typing import Any, Callable, Dict, List, Optional
+
+from remote_agent import wire
+from remote_agent.callbacks import Callbacks
+from remote_agent.epilogue import Epilogue
+from remote_agent.job_channel import Channel
+from remote_agent.job_process import become_job
+from remote_agent.preparing import as_unusable
+from remote_agent.run_job import Job, Prepared
+
+__all__ = ["run_child"]
+
+
+def run_child(
+    frame: wire.Frame, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[Dict[str, Any]]
+) -> Channel:
+    """Run one `fork` or `epilogue` frame; returns the channel on which its result was said.
+
+    Args:
+        fds: the job's socket, its stdout file, its stderr file.
+        get_prepared: what the zygote prepared; imports the application where it has not.
+        spec: that of the `prepare` message where nothing is prepared yet.
+
+    Raises:
+        OSError: this process cannot be made a job's.
+    """
+    job = frame.header["spec"]
+    attempt = frame.header["attempt"]
+    job.setdefault("attempt_id", attempt)
+    zygote_spec = get_prepared().spec if spec is None else spec
+    channel_fd = become_job(
+        fds, job.get("slot_env") or {}, zygote_spec.get("cwd") or "/", zygote_spec.get("umask", 0o022)
+    )
+    channel = Channel(channel_fd, job["spool"], attempt)
+    prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
+    prepared.seeds.in_job()
+    is_epilogue = frame.header["t"] == "epilogue"
+    payload = b"" if is_epilogue else frame.payload
+    if job.get("payload_file"):
+        with open(job["payload_file"], "rb") as file:
+            payload = file.read()
+    if is_epilogue:
+        Epilogue(prepared, job, payload, channel, frame.payload).run()
+    else:
+        Job(prepared, job, payload, channel).run()
+    return channel
+
+
+def _prepared_here(get_prepared: Callable[[], Prepared], spec: Dict[str, Any]) -> Prepared:
+    """`spawn`: import the application in this process; where that fails, so does the job."""
+    try:
+        return get_prepared()
+    except BaseException as error:  # noqa: BLE001 - the application's import may raise anything
+        broken = Prepared(_no_task, Callbacks(), spec)
+        broken.broken = as_unusable(error).error
+        return broken
+
+
+def _no_task(config: Any) -> None:
+    raise AssertionError("the application could not be imported")
