@@ -1,0 +1,81 @@
+"""Run Hydra apps and plain functions on SSH hosts, with callbacks on both sides. A table of contents, loaded lazily.
+
+`import launcher` is cheap and works on a bare host, where this file travels along: there the names of the contract
+(`Callback`, `JobReturn`, ...) are the agent's, and the controller's names can be imported, and say when they are used that
+they belong to the controller.
+"""
+
+from typing import TYPE_CHECKING, Any, List
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from launcher.doors import multirun as multirun
+    from launcher.doors import run as run
+    from launcher.errors import LauncherError as LauncherError
+    from launcher.options import LaunchConf as LaunchConf
+    from launcher.session import Job as Job
+    from launcher.session import Session as Session
+    from remote_agent.callback import Callback as Callback
+    from remote_agent.callbacks import LogJobReturnCallback as LogJobReturnCallback
+    from remote_agent.callbacks import PickleJobInfoCallback as PickleJobInfoCallback
+    from remote_agent.current_job import CurrentJob as CurrentJob
+    from remote_agent.current_job import current_job as current_job
+    from remote_agent.job import JobError as JobError
+    from remote_agent.job import JobReturn as JobReturn
+    from remote_agent.job import JobStatus as JobStatus
+    from remote_agent.job import RemoteJobError as RemoteJobError
+
+_CONTENTS = {
+    "Callback": "remote_agent.callback",
+    "CurrentJob": "remote_agent.current_job",
+    "Job": "launcher.session",
+    "JobError": "remote_agent.job",
+    "JobReturn": "remote_agent.job",
+    "JobStatus": "remote_agent.job",
+    "LaunchConf": "launcher.options",
+    "LauncherError": "launcher.errors",
+    "LogJobReturnCallback": "remote_agent.callbacks",
+    "PickleJobInfoCallback": "remote_agent.callbacks",
+    "RemoteJobError": "remote_agent.job",
+    "Session": "launcher.session",
+    "current_job": "remote_agent.current_job",
+    "multirun": "launcher.doors",
+    "run": "launcher.doors",
+}
+
+__all__ = [
+    "Callback",
+    "CurrentJob",
+    "Job",
+    "JobError",
+    "JobReturn",
+    "JobStatus",
+    "LaunchConf",
+    "LauncherError",
+    "LogJobReturnCallback",
+    "PickleJobInfoCallback",
+    "RemoteJobError",
+    "Session",
+    "current_job",
+    "multirun",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _CONTENTS.get(name)
+    if module is None:
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+    import importlib
+
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return importlib.import_module("remote_agent.elsewhere").stand_in(name)
+
+
+def __dir__() -> List[str]:
+    return sorted(__all__)

@@ -1,0 +1,381 @@
+"""One host: connect, shake hands, send what it needs, pass on what it says, reconnect.
+
+Rule: the threads here do I/O and nothing else. They never decide what becomes of a job: each fact goes to the
+dispatcher's inbox, in the order in which it happened on that host. A lost link is a fact, not a failure.
+
+Three threads a host: the reader connects and reads, the writer sends what is queued, and one watches that the link is alive
+whatever the other two are waiting for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import AgentError, ConnectionLost, HostError, LauncherError
+from launcher.facts import Disconnected, Fact, Refused, Unusable
+from launcher.host_plan import Blob, HostPlan, blob_frames
+from launcher.inbound import SYNC, Inbound
+from launcher.output_files import OutputFolder
+from launcher.transports.base import Channel, Transport
+from remote_agent import wire
+
+__all__ = ["AgentSession", "Blob", "HostPlan"]
+
+#: Seconds. See remote_agent.controller.HEARTBEAT: a ping goes out at a quarter of it.
+HEARTBEAT = 20.0
+#: Bytes of a job's payload that are sent with it; a longer one goes ahead as a blob.
+MAX_INLINE = 1 << 20
+#: Answers that may wait for a host to take them. An agent asks little: a ping now and then, code in long lists.
+MAX_REPLIES = 1000
+#: Bytes that a host must take within a heartbeat.
+_PIECE = 128 << 10
+_MAX_BACKOFF = 30.0
+#: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
+_MAX_QUICK = 2
+#: How often in a row an agent may say that it cannot go on, or break the protocol, before the host is given up.
+_MAX_REFUSALS = 3
+
+
+class AgentSession:
+    """The controller's end of a host.
+
+    Args:
+        start_agent: makes a channel to the host's agent; returns it with the bytes that came behind the preamble.
+        plan: what the host must be told; asked once per link.
+        inbox: takes each fact; may wait.
+        folder_of: (host, attempt) -> where its files go.
+        results: the folder for large results.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        transport: Transport,
+        start_agent: Callable[[Transport], tuple[Channel, bytes]],
+        plan: Callable[[], HostPlan],
+        inbox: Callable[[Fact], None],
+        folder_of: Callable[[str, str], OutputFolder | None],
+        results: Path,
+        controller: str,
+    ) -> None:
+        self.host = host
+        self._transport = transport
+        self._start_agent = start_agent
+        self._plan_of = plan
+        self._inbox = inbox
+        self._folder_of = folder_of
+        self._results = results
+        self._controller = controller
+        self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
+        self._channel: Channel | None = None
+        self._inbound: Inbound | None = None
+        self._stopping = threading.Event()
+        self._was_connected = False
+        #: When there was a sign of life of the host, and whether we keep it waiting ourselves.
+        self._heard = time.monotonic()
+        self._is_busy = False
+        #: Since when a piece waits for the host to take it.
+        self._sending_since: float | None = None
+        self._replies = threading.Semaphore(MAX_REPLIES)
+        self._pings = 0
+        self._refusals = 0
+        self._finished = threading.Event()
+        self._reader = threading.Thread(target=self._read_loop, name=f"session-{host}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._reader.start()
+
+    def expect(self) -> None:
+        """The host has jobs of the run from before: one that cannot be reached is tried again, not given up."""
+        self._was_connected = True
+
+    # -- called by the dispatcher, from any thread ---------------------------------------------------------------
+
+    def send_job(self, spec: dict[str, Any], payload: bytes) -> None:
+        """Queue a job for the host; a long payload goes ahead as a blob."""
+        if len(payload) <= MAX_INLINE:
+            self._put(wire.encode({"t": "job", "spec": spec, "payload_blob": None}, payload))
+            return
+        sha256 = hashlib.sha256(payload).hexdigest()
+        self._put(blob_frames(Blob(sha256, len(payload), lambda: payload), "run"))
+        self._put(wire.encode({"t": "job", "spec": spec, "payload_blob": sha256}))
+
+    def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
+        """Cancel these attempts, or all. `why` becomes the message of those that had not started."""
+        self._put(wire.encode({"t": "cancel", "attempts": attempts, "kill": kill, "kind": kind, "why": why}))
+
+    def sync(self, number: int) -> None:
+        """Have the agent confirm what was sent so far: `Synced(number)` follows, unless the link is lost before."""
+        self._put(wire.encode({"t": "ping", "n": SYNC + 2 * number}))
+
+    def go(self) -> None:
+        """What waits in the spool from an earlier life of the agent may start: the rest was cancelled before."""
+        self._put(wire.encode({"t": "go"}))
+
+    def acknowledge(self, attempts: list[str]) -> None:
+        """Tell the host that it may forget these attempts."""
+        self._put(wire.encode({"t": "ack", "attempts": attempts}))
+
+    def finish(self, *, keep: bool = False) -> None:
+        """The run is over on this host: its agent ends, and its spool goes unless it is kept."""
+        self._put(wire.encode({"t": "finish", "keep": keep}))
+
+    def wait_finished(self, timeout: float) -> bool:
+        """The agent closed the link after `finish`, within that many seconds."""
+        return self._finished.wait(timeout)
+
+    def close(self) -> None:
+        """End the threads and the connection; the agent stays."""
+        self._stopping.set()
+        self._outgoing.put(None)
+        channel = self._channel
+        if channel is not None:
+            channel.close()
+        self._transport.close()
+        if self._reader.ident is not None and self._reader is not threading.current_thread():
+            self._reader.join(timeout=10)
+
+    @property
+    def is_connected(self) -> bool:
+        """There is a link now."""
+        return self._channel is not None
+
+    def _put(self, item: Iterator[bytes] | bytes) -> None:
+        # Without a link nothing is kept: the next welcome tells what arrived, and the dispatcher sends the rest again.
+        if self._channel is not None:
+            self._outgoing.put(item)
+
+    # -- the reader ----------------------------------------------------------------------------------------------
+
+    def _read_loop(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            failures += 1
+            try:
+                self._connect_and_read()
+            except (HostError, OSError) as error:
+                if self._stopping.is_set() or not self._failed(_as_host_error(self.host, error)):
+                    break
+                if self._inbound is not None and self._inbound.is_welcome and isinstance(error, HostError):
+                    # The host is there: looked for again soon, but not at once. An agent may die at every welcome.
+                    failures = min(failures, _MAX_QUICK + 1)
+            except Exception as error:  # a defect of ours must not look like a silent host  # noqa: BLE001
+                self._failed(AgentError(self.host, "session", f"{type(error).__name__}: {error}"))
+                if not self._was_connected:
+                    break
+            # A connection whose session was lost may look alive for hours: never taken up again.
+            self._transport.reset()
+            # Full jitter: hosts that were lost together do not come back together.
+            self._stopping.wait(random.uniform(0.05, min(_MAX_BACKOFF, 0.25 * 2 ** min(failures, 8))))  # noqa: S311
+        self._finished.set()
+
+    def _failed(self, error: HostError) -> bool:
+        """Tell that the link is gone, or could not be made; False: it is not tried again."""
+        if not self._was_connected:
+            self._inbox(Unusable(self.host, error))
+            return False
+        self._inbox(Disconnected(self.host, error.message))
+        if self._refusals >= _MAX_REFUSALS:
+            self._inbox(Refused(self.host, error.message))
+            return False
+        return True
+
+    def _connect_and_read(self) -> None:
+        self._inbound = None
+        channel, rest = self._start_agent(self._transport)
+        plan = self._plan_of()
+        outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
+        self._outgoing = outgoing
+        self._heard = time.monotonic()
+        for frame in self._greeting(plan):
+            outgoing.put(frame)
+        self._sending_since = None
+        self._replies = threading.Semaphore(MAX_REPLIES)
+        inbound = self._inbound = Inbound(self.host, plan, self._inbox, self._folder_of, self._results, self._reply)
+        self._channel = channel
+        is_over = threading.Event()
+        helpers = [
+            threading.Thread(
+                target=self._write_loop, args=(channel, outgoing), name=f"writer-{self.host}", daemon=True
+            ),
+            threading.Thread(target=self._watch, args=(channel, is_over), name=f"watch-{self.host}", daemon=True),
+        ]
+        for helper in helpers:
+            helper.start()
+        try:
+            self._read(channel, inbound, rest)
+        finally:
+            self._channel = None
+            is_over.set()
+            outgoing.put(None)
+            channel.close()
+            for helper in helpers:
+                helper.join(timeout=10)
+            inbound.close()
+
+    def _greeting(self, plan: HostPlan) -> Iterator[Iterator[bytes] | bytes]:
+        yield wire.encode(
+            {
+                "t": "hello",
+                "version": wire.VERSION,
+                "run": plan.run,
+                "controller": self._controller,
+                "host": self.host,
+                "slots": plan.slots,
+                "gpus": plan.gpus,
+                "lease": plan.lease,
+                "live": plan.live,
+            }
+        )
+        if plan.manifest is not None:
+            yield wire.encode({"t": "manifest", "sha256": plan.manifest.sha256})
+        for blob in plan.run_blobs:
+            yield blob_frames(blob, "run")
+        yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec})
+
+    def _read(self, channel: Channel, inbound: Inbound, data: bytes) -> None:
+        while not self._stopping.is_set():
+            if data:
+                try:
+                    self._feed(inbound, data)
+                except AgentError:
+                    self._refusals += 1
+                    raise
+                finally:
+                    # Also where it refuses something in the same breath: from its welcome on it is a host that was lost.
+                    self._was_connected = self._was_connected or inbound.is_welcome
+                if inbound.has_result:
+                    self._refusals = 0
+                if inbound.is_over:
+                    self._stopping.set()
+                    return
+            data = channel.recv(1 << 24)
+            if not data:
+                stderr = channel.stderr().strip()
+                raise ConnectionLost(self.host, "session", "the link ended" + (f": {stderr[-500:]}" if stderr else ""))
+
+    def _feed(self, inbound: Inbound, data: bytes) -> None:
+        """Have what came acted on, however long that takes; note whether it was a sign of life."""
+        steps, began = inbound.steps, time.monotonic()
+        self._is_busy = True
+        try:
+            inbound.feed(data)
+        finally:
+            now = time.monotonic()
+            if inbound.steps != steps:
+                self._heard = now
+            if now - began > HEARTBEAT / 4 and self._sending_since is not None:
+                # It may have waited for us, as we for it.
+                self._sending_since = now
+            self._is_busy = False
+
+    def _reply(self, item: Iterator[bytes] | bytes) -> None:
+        """Queue what the host has asked for.
+
+        Raises:
+            AgentError: it asks, and takes nothing.
+        """
+        replies = self._replies
+        if not replies.acquire(blocking=False):
+            raise AgentError(
+                self.host, "session", f"it asks and asks, and does not take its answers ({MAX_REPLIES} wait)"
+            )
+        self._outgoing.put(_counted(iter([item]) if isinstance(item, bytes) else item, replies))
+
+    # -- the writer ----------------------------------------------------------------------------------------------
+
+    def _write_loop(self, channel: Channel, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> None:
+        try:
+            while True:
+                try:
+                    item = outgoing.get(timeout=HEARTBEAT / 4)
+                except queue.Empty:
+                    item = self._ping()
+                if item is None:
+                    return
+                if isinstance(item, bytes):
+                    self._send(channel, self._batch(item, outgoing))
+                else:
+                    self._send_all(channel, item)
+        except HostError:
+            # The reader meets the same broken link and reports it.
+            channel.close()
+
+    def _send(self, channel: Channel, data: bytes) -> None:
+        """Send in pieces, so that the watch sees whether they are taken."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                self._sending_since = time.monotonic()
+                channel.send(bytes(rest[:_PIECE]))
+                rest = rest[_PIECE:]
+        finally:
+            self._sending_since = None
+
+    def _ping(self) -> bytes:
+        self._pings += 1
+        return wire.encode({"t": "ping", "n": self._pings})
+
+    def _send_all(self, channel: Channel, pieces: Iterator[bytes]) -> None:
+        pinged = time.monotonic()
+        try:
+            for piece in pieces:
+                self._send(channel, piece)
+                now = time.monotonic()
+                # That so much went through is a sign of life, too: a slow link takes its time.
+                self._heard = max(self._heard, now)
+                if now - pinged > HEARTBEAT / 4:
+                    pinged = now
+                    self._send(channel, self._ping())
+        except HostError:
+            raise
+        except LauncherError as error:
+            # A file that has changed since the run began: the application cannot be prepared there.
+            self._send(channel, wire.encode({"t": "withheld", "message": str(error)[:100_000]}))
+
+    @staticmethod
+    def _batch(first: bytes, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> bytes:
+        """As many small frames as wait, in one send."""
+        batch = [first]
+        size = len(first)
+        while size < wire.CHUNK:
+            with outgoing.mutex:
+                head = outgoing.queue[0] if outgoing.queue else None
+            if not isinstance(head, bytes):
+                break
+            batch.append(outgoing.get())  # type: ignore[arg-type]
+            size += len(head)
+        return b"".join(batch)
+
+    # -- the watch -----------------------------------------------------------------------------------------------
+
+    def _watch(self, channel: Channel, is_over: threading.Event) -> None:
+        """Close a link from which nothing came for too long, or that takes nothing, though a send or a recv waits for ever."""
+        while not is_over.wait(HEARTBEAT / 4):
+            long_ago = time.monotonic() - HEARTBEAT
+            since = self._sending_since
+            if not self._is_busy and (self._heard < long_ago or (since is not None and since < long_ago)):
+                channel.close()
+                return
+
+
+def _counted(pieces: Iterator[bytes], replies: threading.Semaphore) -> Iterator[bytes]:
+    """The same pieces; when they are sent, one reply less waits."""
+    yield from pieces
+    replies.release()
+
+
+def _as_host_error(host: str, error: HostError | OSError) -> HostError:
+    """An error of this machine's disk ends the link, too: what the host has is kept there until it can be written here."""
+    if isinstance(error, HostError):
+        return error
+    where = f"{error.filename}: " if error.filename else ""
+    return ConnectionLost(host, "session", f"what it sent cannot be written here: {where}{error.strerror or error}")

@@ -1,0 +1,237 @@
+"""A run of an application as the command line names it: its composition, its setup, and how its jobs are driven.
+
+Rule: what Hydra composes is what the job gets, composed when the job is due. A Hydra app gets its config with the whole
+`hydra` node, a plain function its own; whatever can be refused is refused before a host hears of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from launcher.dispatcher import QueuedJob
+from launcher.errors import LauncherError, UsageError
+from launcher.options import LaunchConf
+from launcher.run_hosts import new_run_id
+from launcher.run_setup import RunSetup, build_callbacks, default_folder, host_specs
+
+if TYPE_CHECKING:
+    from launcher.application import Application
+    from launcher.config import Composition
+    from launcher.hydra_config import HydraComposition
+    from launcher.session import Session
+    from remote_agent.callbacks import Callbacks
+
+__all__ = ["AppRun", "PlainAppSetup", "load_callback", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AppRun:
+    """A run of an application, checked.
+
+    Attributes:
+        setup: what the session needs.
+        config_name: of the primary config, for the run hooks.
+        total: how many jobs there will be; None where a sweeper decides as it goes.
+        drive: submits the jobs to an open session and waits for them, or, detaching, until the hosts have them.
+        close: gives Hydra's global state back.
+    """
+
+    setup: RunSetup
+    config_name: str | None
+    total: int | None
+    drive: Callable[[Session, bool], None]
+    close: Callable[[], None]
+
+
+def prepare(
+    mode: str,
+    app: Application,
+    overrides: Sequence[str],
+    *,
+    options: LaunchConf,
+    callbacks: Iterable[Any] = (),
+    folder: str | None = None,
+    config_dir: str | None = None,
+    config_name: str | None = None,
+) -> AppRun:
+    """Compose and check everything before anything is sent.
+
+    Args:
+        mode: `RUN` or `MULTIRUN`.
+        callbacks: after those of the config.
+        folder: the run's local folder; by default as Hydra has it.
+
+    Raises:
+        UsageError: naming what is wrong.
+    """
+    from launcher.config import compose
+
+    if folder is not None and (app.is_hydra or config_dir is not None or config_name is not None):
+        key = "hydra.run.dir" if mode == "RUN" else "hydra.sweep.dir"
+        overrides = [*overrides, f"{key}={_quoted(str(Path(folder).absolute()))}"]
+    composition = compose(app, overrides, multirun=mode == "MULTIRUN", config_dir=config_dir, config_name=config_name)
+    try:
+        composition.check()
+        if composition.is_hydra:
+            from launcher.hydra_setup import with_configured
+            from launcher.job_config import without_secrets
+
+            options = with_configured(options, composition.config)
+            without_secrets(composition.config)
+        composite = build_callbacks(_callback_nodes(composition.config), callbacks, options)
+        if composition.is_hydra:
+            return _hydra_run(app, cast("HydraComposition", composition), composite, options)
+        setup = PlainAppSetup.of(app, composition, composite, options, folder)
+    except BaseException:
+        composition.close()
+        raise
+
+    def drive(session: Session, detach: bool) -> None:
+        # A list: so that it is journalled whole before the first job is sent.
+        session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
+
+    return AppRun(setup, None, composition.count, drive, composition.close)
+
+
+def _hydra_run(app: Application, composition: HydraComposition, composite: Callbacks, options: LaunchConf) -> AppRun:
+    from launcher.hydra_setup import HydraSetup
+
+    def composed(overrides: Sequence[str], num: int, job_id: str) -> Any:
+        return composition.job_config(num, overrides, job_id)
+
+    mode = composition.mode
+    setup = HydraSetup.of(mode, app.task, composition.config, compose=composed, callbacks=composite, options=options)
+    if "." in app.module_name:
+        # A package is imported from the folder around it.
+        setup.root = app.root
+        setup.check_code()
+    is_basic = mode == "RUN" or composition.is_basic_sweeper
+
+    def drive(session: Session, detach: bool) -> None:
+        if not is_basic:
+            if detach:
+                raise UsageError(
+                    "--detach: this app's sweeper decides on the next jobs by the results of the last ones"
+                )
+            _drive_sweeper(composition, session)
+            return
+        if mode == "MULTIRUN":
+            composition.save_multirun()
+        jobs = [()] if mode == "RUN" else composition.job_overrides()
+        session.drive([(None, one) for one in jobs], detach=detach)
+
+    total = 1 if mode == "RUN" else composition.count if is_basic else None
+    return AppRun(setup, composition.config_name, total, drive, composition.close)
+
+
+def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
+    """Let the app's own sweeper decide which jobs there are, batch by batch."""
+    from hydra._internal.callbacks import Callbacks as HydraCallbacks
+    from hydra.plugins.launcher import Launcher
+
+    class _SessionLauncher(Launcher):
+        """What the sweeper takes for Hydra's launcher. The session fires the hooks."""
+
+        def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+            """Everything is set up."""
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
+            if initial_job_idx != session.next_num:
+                raise LauncherError(
+                    f"the sweeper starts a batch at job {initial_job_idx}, after {session.next_num} jobs; "
+                    "start the app with `python my_app.py -m hydra/launcher=remote ...`"
+                )
+            session.drive([(None, list(overrides)) for overrides in job_overrides], None)
+            return [session.load(initial_job_idx + index) for index in range(len(job_overrides))]
+
+    composition.sweep_with(_SessionLauncher(), HydraCallbacks())
+
+
+@dataclasses.dataclass
+class PlainAppSetup(RunSetup):
+    """A run of a plain function whose config its overrides build."""
+
+    composition: Composition | None = None
+
+    @classmethod
+    def of(
+        cls,
+        app: Application,
+        composition: Composition,
+        composite: Callbacks,
+        options: LaunchConf,
+        folder: str | None,
+    ) -> PlainAppSetup:
+        """Check what was given.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        mode = composition.mode
+        setup = cls(
+            mode=mode,
+            run_id=new_run_id(),
+            folder=(Path(folder) if folder is not None else default_folder(mode)).absolute(),
+            hosts=host_specs(None, options),
+            options=options,
+            callbacks=composite,
+            task=app.reference,
+            task_name=app.name,
+            configs=(),
+            root=app.root if app.file is None or "." in app.module_name else app.file,
+            main_module=app.module_name,
+            callback_specs=_callback_nodes(composition.config),
+            composition=composition,
+        )
+        setup.root_config = setup._with_node(composition.config, None)
+        setup.check_code()
+        return setup
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job with these overrides, composed now; in RUN mode with what `on_run_start` made of its config."""
+        assert self.composition is not None
+        composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
+        return super().job(num, task, _without_hydra(composed), overrides)
+
+
+def _without_hydra(config: Any) -> Any:
+    """The application's part of a config."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+def _callback_nodes(config: Any) -> dict[str, Any]:
+    from launcher.config import plain_callbacks
+
+    return dict(plain_callbacks(config))
+
+
+def _quoted(value: str) -> str:
+    """A value in Hydra's override grammar."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def load_callback(text: str) -> Any:
+    """The callback that `module:Class` or `module:object` names; a class is called without arguments.
+
+    Raises:
+        UsageError: there is none, or it cannot be made.
+    """
+    import importlib
+
+    module, colon, qualname = text.partition(":")
+    if not (module and colon and qualname):
+        raise UsageError(f"--callback {text!r}: not of the shape module:Class")
+    try:
+        value: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            value = getattr(value, part)
+        return value() if isinstance(value, type) else value
+    except Exception as error:
+        raise UsageError(f"--callback {text}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,138 @@
+"""`launcher attach` and `launcher resume`: take a run up again, show it live, finish it.
+
+Rule: they are one thing under two names, for people look for it under both. A run that another process drives is only
+watched, and taken up where that process dies before its end.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.commands import past
+from launcher.commands.conduct import Output, conduct_session
+from launcher.commands.conduct import output as open_output
+
+if TYPE_CHECKING:
+    from launcher.events import Event, JobReturned
+    from launcher.run_index import Entry
+
+__all__ = ["attach", "go_to", "only", "take_up"]
+
+_Detach = Annotated[bool, typer.Option("--detach", help="Leave again once the hosts have all jobs that were left.")]
+#: Seconds between two looks at a journal that another process writes.
+_LOOK = 0.3
+
+
+def attach(
+    run: past.Run = "last",
+    env: past.Env = None,
+    detach: _Detach = False,
+    is_json: past.Json = False,
+    verbose: past.Verbose = False,
+    quiet: past.Quiet = False,
+) -> None:
+    """Take RUN up where it was left: show it live, collect what comes, fire its end hook.
+
+    Jobs that have returned are kept, jobs that hosts still have are waited for, only what never ran is run.
+    """
+    from launcher import run_index, run_status
+
+    entry = run_index.find(run)
+    with open_output(is_json) as out:
+        if run_status.driver(entry.folder):
+            _watch(entry, out, verbose=verbose, quiet=quiet)
+        code = take_up(entry, out, env=past.values(env), detach=detach, verbose=verbose, quiet=quiet)
+    raise typer.Exit(code)
+
+
+def take_up(
+    entry: Entry,
+    out: Output,
+    *,
+    env: dict[str, str] | None = None,
+    retry: Any = None,
+    detach: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Drive a run that another process began; returns the exit code.
+
+    Args:
+        retry: tells of each JobReturned whether its job is run once more.
+    """
+    from launcher.journal import JournalReader
+    from launcher.resume import ResumedSession, load_setup
+
+    setup, record = load_setup(entry.folder, env=env)
+    go_to(record.cwd)
+
+    def make(observer: Any) -> ResumedSession:
+        return ResumedSession(setup, record, observers=[observer], retry=retry)
+
+    reader = JournalReader(entry.journal)
+    try:
+        history = list(_until_now(reader))
+        total = reader.planned_jobs()
+    finally:
+        reader.close()
+    return conduct_session(
+        make,
+        lambda session: session.collect(detach=detach),
+        out,
+        total=total,
+        history=history,
+        verbose=verbose,
+        quiet=quiet,
+    )
+
+
+def go_to(folder: str) -> None:
+    """Callbacks that write relative to the working folder find the one that they had."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
+
+
+def _until_now(reader: Any) -> Iterator[Event]:
+    for _, event in reader.events():
+        yield event
+
+
+def _watch(entry: Entry, out: Output, *, verbose: bool, quiet: bool) -> None:
+    """Show a run that another process drives, until that process has let go of it."""
+    from launcher import run_status
+    from launcher.display import Tally, make_display
+    from launcher.journal import JournalReader
+
+    tally = Tally()
+    reader = JournalReader(entry.journal)
+    try:
+        after = 0
+        for seq, event in reader.events():
+            tally(event)
+            after = seq
+        out.people.write(
+            f"run {entry.run} is driven by another process ({run_status.driver(entry.folder)}); watching\n"
+        )
+        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=reader.planned_jobs()) as display:
+            while True:
+                is_driven = bool(run_status.driver(entry.folder))
+                for seq, event in reader.events(after):
+                    display(event)
+                    after = seq
+                if not is_driven:
+                    return
+                threading.Event().wait(_LOOK)
+    finally:
+        reader.close()
+
+
+def only(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:
+    """A job that has failed, and is among those that were chosen."""
+    if returned.status != "FAILED" or (nums is not None and returned.num not in nums):
+        return False
+    return kinds is None or (returned.error or {}).get("kind") in kinds

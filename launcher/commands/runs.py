@@ -1,0 +1,62 @@
+"""`launcher runs`: which runs there are, where, and how they stand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from launcher.commands import past
+
+__all__ = ["runs"]
+
+_Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
+_All = Annotated[bool, typer.Option("--all", "-a", help="All of them, also those whose folder is gone.")]
+
+
+def runs(limit: _Limit = 20, is_all: _All = False, is_json: past.Json = False) -> None:
+    """List the runs that were started by you on this machine, the latest first."""
+    from launcher import run_index
+    from launcher.run_status import read_status
+
+    found = run_index.entries()
+    chosen = [entry for entry in found if is_all or entry.is_there]
+    left_out = 0 if is_all else max(0, len(chosen) - limit)
+    statuses = [read_status(entry) for entry in chosen[: len(chosen) - left_out]]
+    if is_json:
+        past.print_json(runs=[status.to_json() for status in statuses], left_out=left_out)
+        return
+    if not statuses:
+        gone = f" ({len(found)} whose folders are gone: --all)" if found else ""
+        print(f"no runs{gone}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from launcher.display.text import shorten
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("run", "state", "task", "started"):
+        table.add_column(name, no_wrap=True)
+    for name in ("jobs", "completed", "failed", "open"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("hosts", overflow="fold")
+    table.add_column("folder", overflow="fold")
+    styles = {"failed": "red", "died": "red", "interrupted": "yellow", "running": "green", "detached": "cyan"}
+    for status in statuses:
+        cells = [
+            status.run,
+            status.state,
+            status.task,
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.started)),
+            *(f"{number:,}" for number in (status.jobs, status.completed, status.failed, status.open)),
+            shorten(", ".join(status.hosts), 40),
+            str(status.folder),
+        ]
+        table.add_row(*(Text(cell, styles.get(status.state, "")) for cell in cells))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(table)
+    if left_out:
+        print(f"... and {left_out} more (--all)")

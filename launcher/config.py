@@ -1,0 +1,320 @@
+"""Composition: the config of a run, the overrides of its jobs, and each job's config.
+
+Rule: composing, the override grammar and sweeps are Hydra's. This module calls them in the order in which `@hydra.main`
+does, lazily, and turns what they raise into a ConfigError with Hydra's own message. A job is composed when it is asked
+for; what can be known before is checked by `check`: every override is parsed, and each distinct choice of config groups
+is composed once.
+
+A plain function needs no Hydra on the host: its overrides build its config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from launcher.application import Application
+from launcher.errors import ConfigError
+from launcher.unresolved import unresolved
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+    from typing_extensions import Self
+
+__all__ = ["Composition", "PlainComposition", "compose", "hydra_errors"]
+
+#: Distinct choices of config groups that `check` composes; where there are more, each group's options one by one.
+_MAX_CHECKED = 100
+
+
+def compose(
+    app: Application,
+    overrides: Sequence[str] = (),
+    *,
+    multirun: bool = False,
+    config_path: str | None = None,
+    config_name: str | None = None,
+    config_dir: str | os.PathLike[str] | None = None,
+) -> Composition:
+    """Compose the config of a run.
+
+    Args:
+        app: a Hydra app, or a plain function; a plain function for which a config is named is composed as a Hydra app
+            whose `config_path` is config_dir, or else the folder of its file.
+        overrides: in Hydra's grammar.
+        multirun: as Hydra's `--multirun`.
+        config_path, config_name, config_dir: as Hydra's options of these names.
+
+    Raises:
+        ConfigError: an override cannot be parsed, or the config cannot be composed.
+    """
+    if app.is_hydra or config_name is not None or config_dir is not None or config_path is not None:
+        from launcher.hydra_config import HydraComposition
+
+        return HydraComposition(
+            app,
+            overrides,
+            multirun=multirun,
+            config_path=config_path,
+            config_name=config_name,
+            config_dir=config_dir,
+        )
+    return PlainComposition(app, overrides, multirun=multirun)
+
+
+class Composition:
+    """The configs of a run. A context manager: Hydra's global state is given back at its end.
+
+    Attributes:
+        app: the application.
+        mode: `RUN` or `MULTIRUN`.
+        task_name: Hydra's job name.
+        config_name: of the primary config, if there is one.
+        config: the run's own config, as the run hooks get it.
+        is_hydra: its jobs need Hydra, and their configs have a full `hydra` node.
+    """
+
+    app: Application
+    mode: str
+    task_name: str
+    config_name: str | None
+    config: DictConfig
+    is_hydra: bool
+
+    def job_overrides(self) -> Iterator[tuple[str, ...]]:
+        """The overrides of each job, in order; one job without any sweep.
+
+        Raises:
+            ConfigError: as sweeps over an interval, which the basic sweeper cannot make.
+        """
+        sweeps = [texts for _, texts in self._sweeps()]
+        return iter(itertools.product(*sweeps))
+
+    @property
+    def count(self) -> int:
+        """How many jobs `job_overrides` has."""
+        number = 1
+        for _, texts in self._sweeps():
+            number *= len(texts)
+        return number
+
+    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
+        """The config of one job.
+
+        Args:
+            num: its number, `hydra.job.num`.
+            overrides: its own, one of `job_overrides`, or what a sweeper made.
+            job_id: `hydra.job.id`; the number by default, as Hydra's basic launcher has it.
+
+        Raises:
+            ConfigError: it cannot be composed.
+        """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Compose each distinct choice of config groups once, and look for interpolations that cannot resolve.
+
+        The config of a sweep as a whole may lack a group that only its jobs choose, and what refers to that.
+
+        Raises:
+            ConfigError: one cannot be composed; says which.
+        """
+        if self.mode == "RUN":
+            for problem in unresolved(self.config):
+                raise ConfigError(f"the config does not resolve: {problem}")
+            return
+        for overrides in self._distinct_choices():
+            try:
+                config = self.job_config(0, overrides)
+            except ConfigError as error:
+                raise ConfigError(f"{error}\n(composed with {' '.join(overrides)})") from error
+            for problem in unresolved(config):
+                with_ = f"with {' '.join(overrides)} " if overrides else ""
+                raise ConfigError(f"{with_}the config does not resolve: {problem}")
+
+    def close(self) -> None:
+        """Give Hydra's global state back; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- sweeps ------------------------------------------------------------------------------------------------------
+
+    def _swept(self) -> list[Override]:
+        """The overrides that jobs differ by, or that all of them share, parsed."""
+        raise NotImplementedError
+
+    def _is_group(self, override: Override) -> bool:
+        raise NotImplementedError
+
+    def _sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
+        """For each key the texts that its jobs get, as BasicSweeper has them: the last override of a key counts.
+
+        A list of texts per key is all that is kept; jobs are their product, made one by one.
+        """
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        found: dict[str, tuple[Override, list[str]]] = {}
+        with hydra_errors():
+            for override in self._swept():
+                if only_discrete and override.is_sweep_override() and not override.is_discrete_sweep():
+                    continue
+                ((*jobs,),) = BasicSweeper.split_arguments([override], None)
+                found[override.get_key_element()] = (override, [job[0] for job in jobs])
+        return list(found.values())
+
+    def _distinct_choices(self) -> Iterator[tuple[str, ...]]:
+        """Overrides of jobs that together make each choice of config groups once."""
+        # Another sweeper than the basic one may make more of an override; its choices are looked at all the same.
+        sweeps = self._sweeps(only_discrete=True)
+        if any(not texts for _, texts in sweeps):
+            return
+        options = [texts if self._is_group(override) else texts[:1] for override, texts in sweeps]
+        number = 1
+        for texts in options:
+            number *= len(texts)
+        if number <= _MAX_CHECKED:
+            yield from itertools.product(*options)
+            return
+        first = [texts[0] for texts in options]
+        yield tuple(first)
+        for index, texts in enumerate(options):
+            for text in texts[1:]:
+                yield (*first[:index], text, *first[index + 1 :])
+
+
+# -- plain functions -----------------------------------------------------------------------------------------------
+
+
+class PlainComposition(Composition):
+    """The configs of a plain function's run, built by its overrides alone.
+
+    `a=1`, `+a=1` and `++a=1` all set; `~a` takes away what an earlier override set. Of `hydra.*` only
+    `hydra.callbacks.NAME._target_=...` has a meaning here.
+    """
+
+    is_hydra = False
+
+    def __init__(self, app: Application, overrides: Sequence[str] = (), *, multirun: bool = False) -> None:
+        self.app = app
+        self.mode = "MULTIRUN" if multirun else "RUN"
+        self.task_name = app.name
+        self.config_name = None
+        self._parsed = _parse(overrides, is_multirun=multirun) if overrides else []
+        for override in self._parsed:
+            key = override.key_or_group
+            if not key:
+                raise ConfigError(f"{override.input_line}: there is no key before the =")
+            if key == "hydra" or (key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.callbacks")):
+                raise ConfigError(
+                    f"{override.input_line}: {key} means nothing to a plain function; of Hydra's config it has "
+                    "hydra.callbacks (decorate it with @hydra.main, or name a config, for the rest)"
+                )
+        self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
+
+    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
+        """The config of one job."""
+        return self._build(_parse(overrides, is_multirun=False))
+
+    @staticmethod
+    def _build(overrides: list[Override]) -> DictConfig:
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.create({})
+        if overrides:
+            from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+            with hydra_errors():
+                for override in overrides:
+                    if override.is_add() and OmegaConf.select(config, override.key_or_group) is not None:
+                        raise ConfigError(
+                            f"{override.input_line}: {override.key_or_group} is set already; say ++ to change it"
+                        )
+                    ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - what Hydra does
+        return config
+
+    def _swept(self) -> list[Override]:
+        # Parsed anew: a range is used up when it is read.
+        return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
+
+    def _sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
+        return super()._sweeps(only_discrete=only_discrete) if self._parsed else []
+
+    def _is_group(self, override: Override) -> bool:
+        return False
+
+
+def _parse(lines: Sequence[str], *, is_multirun: bool) -> list[Override]:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    with hydra_errors():
+        parsed = OverridesParser.create().parse_overrides(list(lines))
+        mode = RunMode.MULTIRUN if is_multirun else RunMode.RUN
+        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
+    return parsed
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def hydra_errors(*more: type[Exception]) -> Iterator[None]:
+    """What Hydra, OmegaConf and YAML raise becomes a ConfigError with the lines that Hydra would print."""
+    import yaml
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    kinds: tuple[type[Exception], ...] = (
+        HydraException,
+        OmegaConfBaseException,
+        yaml.YAMLError,
+        OSError,
+        ValueError,
+        TypeError,
+        *more,
+    )
+    try:
+        yield
+    except ConfigError:
+        raise
+    except kinds as error:
+        # Hydra speaks of its own command line; `launcher run` has no such option.
+        text = str(error).replace("add --multirun to your command line", "use `launcher multirun` instead of `run`")
+        lines = [text or type(error).__name__]
+        override = getattr(error, "override", None)
+        if isinstance(override, str) and override not in lines[0]:
+            lines.insert(0, f"Error parsing override '{override}'")
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            lines.append(str(error.__cause__) + _near(error.__cause__))
+        raise ConfigError("\n".join(lines).strip()) from error
+
+
+def _near(error: Any) -> str:
+    """The key that may have been meant, where there is none of the name that was given."""
+    keys = getattr(getattr(error, "parent_node", None), "_content", None)
+    if not isinstance(keys, dict) or error.key in keys:
+        return ""
+    near = difflib.get_close_matches(str(error.key), [str(key) for key in keys], 1)
+    return f"\ndid you mean {near[0]!r}?" if near else ""
+
+
+def plain_callbacks(config: Any) -> Mapping[str, Any]:
+    """The `hydra.callbacks` of a config as plain data, by name in their order; empty without any."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(config, "hydra.callbacks")
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return {str(key): value for key, value in plain.items() if value is not None} if isinstance(plain, dict) else {}

@@ -1,0 +1,241 @@
+"""The one thread that decides: take what came, have the decider work it out, journal it, act, tell who watches.
+
+Rule: if the journal cannot be written, nothing more is decided until it can; the jobs on the hosts go on and their results
+wait there. Every method may be called from any thread; they only enqueue.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from launcher import events, facts, requests
+from launcher.acker import Acker
+from launcher.agent_session import AgentSession
+from launcher.decider import Decider
+from launcher.errors import JournalError
+from launcher.inbox import Inbox
+from launcher.journal import Journal, JournalReader
+from launcher.output_files import OutputFolder
+from launcher.requests import QueuedJob, Returned
+from launcher.scheduler import HostPhase, Scheduler
+
+__all__ = ["Dispatcher", "QueuedJob", "Returned"]
+
+_JOURNAL_RETRY = 1.0
+#: Things that are decided in one round, and so in one journal write, at most.
+_ROUND = 2000
+#: A round costs the disk and us the same for one thing as for many. With so many jobs under way, and so many rounds within
+#: a second, the next one begins that many seconds later; the hosts have jobs enough for longer.
+_BUSY_JOBS = 16
+_BUSY_ROUNDS = 20
+_PAUSE = 0.02
+
+
+class _SystemClock:
+    """The clocks of this machine."""
+
+    @staticmethod
+    def wall() -> float:
+        return time.time()
+
+    @staticmethod
+    def monotonic() -> float:
+        return time.monotonic()
+
+
+class _Stop:
+    """End the loop."""
+
+
+class Dispatcher:
+    """Drives a run: `start`, then requests from anybody and facts from the sessions, then `close` or `leave`."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        journal: Journal,
+        sessions: dict[str, AgentSession],
+        deliver: Callable[[Returned], None],
+        observe: Callable[[events.Event], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._sessions = sessions
+        self._deliver = deliver
+        self._observe = observe
+        self._clock = _SystemClock()
+        self._inbox = Inbox()
+        self._acker = Acker(sessions, journal.folder)
+        self._decider = Decider(scheduler, journal, sessions, self._acker.put, self._delivered, observe, self._clock)
+        #: Set while every job that hosts can have is whole on its host; looked at when the controller leaves.
+        self.delivered = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._stopping = threading.Event()
+        self._rounds: deque[float] = deque([0.0], _BUSY_ROUNDS)
+        self.crash: BaseException | None = None
+
+    # -- from any thread -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread and begin to connect."""
+        self._thread.start()
+        for session in self._sessions.values():
+            session.start()
+
+    @property
+    def is_running(self) -> bool:
+        """What is put in is taken out."""
+        return self._thread.is_alive()
+
+    def put_fact(self, fact: facts.Fact) -> None:
+        """A session has something to tell; waits while there is more than can be decided."""
+        size = len(getattr(fact, "payload", b"")) + len(getattr(fact, "data", b""))
+        self._inbox.put_bulk(fact, size)
+
+    def submit(self, job: QueuedJob) -> None:
+        """A new job."""
+        self._inbox.put(requests.Submit(job))
+
+    def submit_failed(self, job: QueuedJob, kind: str, message: str) -> None:
+        """A job that cannot even be sent: it is FAILED from the start."""
+        self._inbox.put(requests.Submit(job, (kind, message)))
+
+    def cancel(self, num: int) -> None:
+        """Cancel one job."""
+        self._inbox.put(requests.Cancel(num))
+
+    def interrupt(self, why: str, *, kill: bool = False) -> None:
+        """Cancel everything; with kill, at once."""
+        self._inbox.put(requests.Interrupt(why, kill))
+
+    def give_up(self, host: str, why: str) -> None:
+        """Give a host up now, for good."""
+        self._inbox.put(requests.GiveUp(host, why))
+
+    def record(
+        self,
+        happened: Sequence[events.Event] = (),
+        meta: dict[str, str] | None = None,
+        blobs: dict[str, bytes] | None = None,
+    ) -> None:
+        """Journal something of the run as a whole, before anything that is submitted after this."""
+        self._inbox.put(requests.Record(tuple(happened), meta or {}, blobs or {}))
+
+    def retry(self, returned: events.JobReturned) -> None:
+        """Run a job that had returned once more."""
+        self._inbox.put(requests.Retry(returned))
+
+    def detach(self, run: str, why: str, *, hurry: bool = False) -> None:
+        """Give all jobs to hosts; `delivered` is set when they have them."""
+        self._inbox.put(requests.Detach(run, why, hurry))
+
+    def restore(self, reader: JournalReader) -> list[int]:
+        """Take a run up from its journal, before `start`; returns the jobs that have not returned.
+
+        See `Decider.restore`. The caller journals `Scheduler.resume` and tells the sessions of hosts that may have jobs
+        to `expect` them.
+        """
+        return self._decider.restore(reader)
+
+    def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
+        """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
+        return self._decider.folder_of(host, attempt)
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def leave(self) -> list[str]:
+        """End, and leave the agents to themselves; returns the hosts that have all their jobs."""
+        self._stop()
+        for session in self._sessions.values():
+            session.close()
+        return [name for name in self._sessions if name in self._decider.synced]
+
+    def close(self, *, keep: bool = False) -> list[str]:
+        """Finish with the hosts and end; returns those whose agents could not be told."""
+        self._stop()
+        unreached = []
+        told = []
+        for name, session in self._sessions.items():
+            if session.is_connected:
+                session.finish(keep=keep)
+                told.append(session)
+            elif self._scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
+                unreached.append(name)
+        unreached += [session.host for session in told if not session.wait_finished(10.0)]
+        for session in self._sessions.values():
+            session.close()
+        return unreached
+
+    def _stop(self) -> None:
+        self._acker.flush()
+        self._stopping.set()
+        self._inbox.put(_Stop())
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._inbox.close()
+        self._acker.stop()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001 - a defect here must not leave the caller waiting for ever
+            self.crash = error
+            self._observe(events.Warned(time.time(), "dispatcher", f"{type(error).__name__}: {error}"))
+            self._deliver_crash(error)
+        finally:
+            self._inbox.close()
+
+    def _deliver_crash(self, crash: BaseException) -> None:
+        for job in self._decider.unfinished():
+            error = {"kind": "host", "type": "", "message": f"the controller failed: {crash!r}"}
+            event = events.JobReturned(time.time(), job.num, 1, "", "FAILED", None, error, job.overrides)
+            self._deliver(Returned(event, None, job.output_dir))
+
+    def _turn(self) -> bool:
+        self._let_more_come()
+        deadline = self._decider.deadline()
+        timeout = None if deadline is None else max(0.0, deadline - self._clock.monotonic()) + 0.01
+        items = self._inbox.take(_ROUND, timeout)
+        going = not any(isinstance(item, _Stop) for item in items)
+        self._decider.decide(item for item in items if not isinstance(item, _Stop))
+        if self._commit() and self._decider.has_delivered:
+            self.delivered.set()
+        return going
+
+    def _let_more_come(self) -> None:
+        """Under load, pause, so that a round decides several things at once."""
+        now = time.monotonic()
+        is_fast = now - self._rounds[0] < 1.0
+        self._rounds.append(now)
+        if is_fast and len(self._scheduler.jobs) >= _BUSY_JOBS:
+            self._stopping.wait(_PAUSE)
+
+    def _commit(self) -> bool:
+        """Journal the round and act on it; while it cannot be written, wait here. False: told to end meanwhile."""
+        shown = ""
+        while True:
+            try:
+                self._decider.commit()
+            except JournalError as error:
+                if shown != str(error):
+                    shown = str(error)
+                    message = (
+                        f"{error}; nothing more is dispatched until it can be written (free some space); "
+                        "running jobs go on and their results are kept on the hosts"
+                    )
+                    self._observe(events.Warned(time.time(), "journal", message))
+                if self._stopping.wait(_JOURNAL_RETRY):
+                    return False
+                continue
+            if shown:
+                self._observe(events.Note(time.time(), "the journal can be written again"))
+            return True
+
+    def _delivered(self, returned: Returned) -> None:
+        self._acker.wrote_to(returned.output_dir)
+        self._deliver(returned)

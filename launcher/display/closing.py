@@ -1,0 +1,196 @@
+"""The end of a run: a table with failures first, the remote traceback of each distinct failure, and the same as JSON.
+
+Rule: what is left out is counted, and said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from launcher.display.lines import cut
+from launcher.display.tally import FailureGroup, Row, Tally
+from launcher.display.text import clean, count, error_line, seconds, shorten
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["REPORT_VERSION", "closing_json", "print_closing"]
+
+REPORT_VERSION = 1
+#: Rows of the table, and tracebacks.
+MAX_ROWS = 30
+MAX_TRACEBACKS = 10
+
+
+def print_closing(tally: Tally, stream: TextIO, *, max_rows: int = MAX_ROWS, unreached: tuple[str, ...] = ()) -> None:
+    """Write the closing report of a run to a stream.
+
+    Raises:
+        BrokenPipeError: nobody reads the stream any more.
+    """
+    from launcher.display.console import PatientConsole
+
+    console = PatientConsole(file=stream, highlight=False, width=None if stream.isatty() else 160)
+    with tally.lock:
+        if not tally.has_no_usable_host:
+            # Otherwise each job would repeat what was said of the hosts.
+            _print_jobs(tally, console, max_rows)
+        _print_sum(tally, console, unreached)
+
+
+def _print_jobs(tally: Tally, console: Console, max_rows: int) -> None:
+    if tally.returned > 1 or tally.failed:
+        _print_table(tally, console, max_rows)
+    for group in tally.groups[:MAX_TRACEBACKS]:
+        if not group.count:
+            continue  # its jobs were run once more
+        if (group.first.error or {}).get("traceback") or tally.failed > max_rows:
+            _print_failure(console, group)
+    _print_left_out(tally, console)
+
+
+def _print_table(tally: Tally, console: Console, max_rows: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    failures = sorted(tally.failures, key=lambda row: row.num)[:max_rows]
+    completed = sorted(tally.done, key=lambda row: row.num)[: max(max_rows - len(failures), 0)]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("job", justify="right", no_wrap=True)
+    table.add_column("host", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("overrides", overflow="fold")
+    table.add_column("error", overflow="fold")
+    for row in [*failures, *completed]:
+        style = "" if row.status == "COMPLETED" else "red"
+        table.add_row(*(Text(text, style) for text in _cells(row)))
+    console.print()
+    console.print(table)
+    left_failed, left_done = tally.failed - len(failures), tally.completed - len(completed)
+    if left_failed or left_done:
+        parts = [f"{left_failed:,} failed" if left_failed else "", f"{left_done:,} completed" if left_done else ""]
+        console.print(Text(f"... and {' and '.join(filter(None, parts))} more", "dim"))
+
+
+def _cells(row: Row) -> list[str]:
+    status = row.status if row.attempt <= 1 else f"{row.status} ({row.attempt})"
+    overrides = shorten(" ".join(row.overrides), 60)
+    return [
+        str(row.num),
+        row.host or "-",
+        status,
+        seconds(row.duration),
+        overrides,
+        shorten(error_line(row.error), 200),
+    ]
+
+
+def _print_failure(console: Console, group: FailureGroup) -> None:
+    from rich.text import Text
+
+    row = group.first
+    nums = ", ".join(str(num) for num in sorted(group.nums))
+    more = f" and {group.count - len(group.nums):,} more" if group.count > len(group.nums) else ""
+    whose = f"job {nums}" if group.count == 1 else f"{count(group.count, 'job')} ({nums}{more})"
+    first = f", here that of job {row.num}" if group.count > 1 else ""
+    where = f" on {row.host}" if row.host else ""
+    console.print()
+    console.print(
+        Text(f"{whose}{where if group.count == 1 else ''}: {shorten(error_line(row.error), 500)}", "bold red")
+    )
+    trace = clean((row.error or {}).get("traceback") or "").rstrip()
+    if trace:
+        console.print(Text(f"  remote traceback{first}{where if group.count > 1 else ''}:", "dim"))
+        for line in cut(trace.splitlines()):
+            console.print(Text(f"    {line}"), soft_wrap=True)
+
+
+def _print_left_out(tally: Tally, console: Console) -> None:
+    from rich.text import Text
+
+    left = len(tally.groups) - MAX_TRACEBACKS
+    if left > 0 or tally.ungrouped:
+        rest = f"{left} more distinct failures" if left > 0 else ""
+        beyond = f"{count(tally.ungrouped, 'failed job')} not told apart any more" if tally.ungrouped else ""
+        console.print()
+        console.print(Text(f"... and {'; '.join(filter(None, (rest, beyond)))}", "dim"))
+
+
+def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> None:
+    from rich.text import Text
+
+    parts = [f"{tally.completed:,} completed", f"{tally.failed:,} failed"]
+    if tally.kinds:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in tally.kinds.most_common())
+        parts[1] += f" ({kinds})"
+    if tally.retried:
+        parts.append(f"{count(tally.retried, 'attempt')} repeated")
+    if tally.warnings:
+        parts.append(count(tally.warnings, "warning"))
+    took = ""
+    if tally.started_at is not None and tally.ended_at is not None:
+        took = f" in {seconds(tally.ended_at - tally.started_at)}"
+    where = f"; results in {tally.folder}" if tally.folder else ""
+    console.print()
+    style = "bold green" if not tally.failed and not tally.interrupted else "bold"
+    console.print(Text(f"{', '.join(parts)}{took}{where}", style), soft_wrap=True)
+    if unreached:
+        names = ", ".join(unreached)
+        console.print(Text(f"not reached to end the run there: {names}", "bold yellow"), soft_wrap=True)
+
+
+def closing_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (), error: Any = None) -> dict[str, Any]:
+    """The closing report as plain data for a machine; `version` counts its shape.
+
+    `failures` holds at most a thousand of the failed jobs, `failures_left_out` says how many more there are; each has a
+    `failure` that is an index into `distinct_failures`, whose `error` has the traceback.
+    """
+    with tally.lock:
+        return {
+            "version": REPORT_VERSION,
+            "run": tally.run,
+            "mode": tally.mode,
+            "folder": tally.folder,
+            "exit_code": exit_code,
+            "error": error,
+            "interrupted": tally.interrupted or None,
+            "jobs": tally.total,
+            "completed": tally.completed,
+            "failed": tally.failed,
+            "failed_by_kind": dict(tally.kinds),
+            "repeated_attempts": tally.retried,
+            "warnings": tally.warnings,
+            "started_at": tally.started_at,
+            "ended_at": tally.ended_at,
+            "hosts": [
+                {
+                    "name": host.name,
+                    "state": host.state,
+                    "detail": host.detail,
+                    "slots": host.slots,
+                    "python": host.python,
+                    "gpus": list(host.gpus),
+                    "completed": host.completed,
+                    "failed": host.failed,
+                }
+                for host in tally.hosts.values()
+            ],
+            "unreached": list(unreached),
+            "failures": [
+                {
+                    "num": row.num,
+                    "host": row.host,
+                    "attempt": row.attempt,
+                    "duration": row.duration,
+                    "overrides": list(row.overrides),
+                    "error": {key: value for key, value in (row.error or {}).items() if key != "traceback"},
+                    "failure": row.group,
+                }
+                for row in sorted(tally.failures, key=lambda row: row.num)
+            ],
+            "failures_left_out": tally.failed - len(tally.failures),
+            "distinct_failures": [
+                {"jobs": group.count, "nums": group.nums, "error": group.first.error} for group in tally.groups
+            ],
+        }

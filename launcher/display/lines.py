@@ -1,0 +1,244 @@
+"""Events as lines: one for each that is worth telling. Plain where stdout is no terminal; the terminal shows the same above its progress.
+
+Rule: what a hook raised is told in full and every time. What many jobs have in common is told a few times and then counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launcher import events
+from launcher.display.base import BaseDisplay
+from launcher.display.tally import Tally
+from launcher.display.text import clean, clean_lines, clock, count, error_line, seconds, shorten, size
+
+__all__ = ["Line", "LineDisplay", "Teller"]
+
+#: Completed, and failed, jobs that get a line of their own.
+TOLD_ONE_BY_ONE = 50
+#: Seconds between two lines that only count.
+PROGRESS_EVERY = 10.0
+#: Lines of a traceback; a deeper one is cut in the middle.
+TRACEBACK_LINES = 60
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line and how it is meant: `plain`, `good`, `bad`, `warning`, `dim`, `output`, `count`."""
+
+    text: str
+    tone: str = "plain"
+
+
+class Teller:
+    """Says in lines what an event means to the user. The tally must have taken the event already.
+
+    Args:
+        tally: the counts; read here, never changed.
+        verbose: hooks, assignments and starts, too.
+        hooks: hooks, too.
+        quiet: only what went wrong.
+        is_counting: the teller itself says from time to time how far the run is.
+    """
+
+    def __init__(
+        self, tally: Tally, *, verbose: bool = False, hooks: bool = False, quiet: bool = False, is_counting: bool = True
+    ) -> None:
+        self._tally = tally
+        self._verbose = verbose
+        self._is_telling_hooks = hooks or verbose
+        self._quiet = quiet
+        self._is_counting = is_counting
+        self._counted_at = 0.0
+
+    def lines(self, event: events.Event) -> list[Line]:
+        """The lines to show for it; often none."""
+        handler: Callable[[events.Event], list[Line]] | None = getattr(self, "_on_" + event.kind, None)
+        if handler is None:
+            return []
+        told = handler(event)
+        return [line for line in told if line.tone in ("bad", "warning", "output")] if self._quiet else told
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def _on_run_started(self, event: events.RunStarted) -> list[Line]:
+        self._counted_at = event.at
+        return [Line(f"run {event.run} ({event.mode}) on {_names(event.hosts)}; results in {event.folder}", "dim")]
+
+    def _on_run_resumed(self, event: events.RunResumed) -> list[Line]:
+        self._counted_at = event.at
+        return [Line(f"run {event.run} taken up again, on {_names(event.hosts)}", "dim")]
+
+    def _on_run_detaching(self, event: events.RunDetaching) -> list[Line]:
+        return [Line(f"leaving: {clean(event.why)}; the hosts get every job that waits here", "warning")]
+
+    def _on_run_detached(self, event: events.RunDetached) -> list[Line]:
+        return [Line(f"left: {clean(event.why)}; run {event.run} goes on, on {_names(event.hosts)}", "warning")]
+
+    def _on_run_interrupt(self, event: events.RunInterrupt) -> list[Line]:
+        how = "killing what runs" if event.kill else "cancelling what runs; its hooks fire"
+        if event.why.startswith("interrupted") and not event.kill:
+            how += " (once more: kill)"
+        return [Line(f"stopping: {clean(event.why)}; {how}", "warning")]
+
+    # -- hosts ---------------------------------------------------------------------------------------------------
+
+    def _on_host_ready(self, event: events.HostReady) -> list[Line]:
+        if event.reconnected:
+            return [Line(f"host {event.host}: reached again, its jobs are known again", "good")]
+        gpus = f", {count(len(event.gpus), 'GPU')}" if event.gpus else ""
+        return [
+            Line(
+                f"host {event.host}: ready, {count(event.slots, 'slot')}{gpus}, agent on Python {clean(event.python)}",
+                "good",
+            )
+        ]
+
+    def _on_code_sent(self, event: events.CodeSent) -> list[Line]:
+        if not event.sent_files:
+            return [Line(f"host {event.host}: has the code already ({count(event.files, 'file')})", "dim")]
+        sent = f"{event.sent_files:,} of {count(event.files, 'file')}, {size(event.sent_bytes)}"
+        return [Line(f"host {event.host}: code sent ({sent})", "dim")]
+
+    def _on_host_unknown(self, event: events.HostUnknown) -> list[Line]:
+        jobs = f"; {count(len(event.jobs), 'job')} unknown since {clock(event.at)}" if event.jobs else ""
+        return [Line(f"host {event.host}: link lost ({clean(event.why)}){jobs}; trying to reach it again", "warning")]
+
+    def _on_host_lost(self, event: events.HostLost) -> list[Line]:
+        jobs = f"; it had {count(len(event.jobs), 'job')}: {_nums(event.jobs)}" if event.jobs else ""
+        return [Line(f"host {event.host}: given up ({clean(event.why)}){jobs}", "bad")]
+
+    def _on_host_unusable(self, event: events.HostUnusable) -> list[Line]:
+        first, *rest = clean(event.why).splitlines() or [""]
+        told = [Line(f"host {event.host}: cannot be used: {clean(event.phase)}: {first}", "bad")]
+        told += [Line(f"    {line}", "bad") for line in rest]
+        if event.next_step:
+            told.append(Line("    next: " + "\n          ".join(clean(event.next_step).splitlines()), "bad"))
+        return told
+
+    def _on_host_closed(self, event: events.HostClosed) -> list[Line]:
+        return [Line(f"host {event.host}: takes no further job: {clean(event.why)}", "warning")]
+
+    def _on_note(self, event: events.Note) -> list[Line]:
+        return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def _on_job_assigned(self, event: events.JobAssigned) -> list[Line]:
+        return [Line(f"job {event.num}: to {event.host}", "dim")] if self._verbose else []
+
+    def _on_attempt_started(self, event: events.AttemptStarted) -> list[Line]:
+        attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        return [Line(f"job {event.num}: started on {event.host}{attempt}", "dim")] if self._verbose else []
+
+    def _on_output(self, event: events.OutputArrived) -> list[Line]:
+        return [Line(f"[{event.num} {event.host}] {line}", "output") for line in clean_lines(event.text)]
+
+    def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
+        return [
+            Line(
+                f"job {event.num}: another attempt follows attempt {event.attempt} on {event.host}: {shorten(event.why, 300)}",
+                "warning",
+            )
+        ]
+
+    def _on_job_retried(self, event: events.JobRetried) -> list[Line]:
+        return [Line(f"job {event.num}: runs once more; attempt {event.attempt} was {event.status}", "dim")]
+
+    def _on_job_returned(self, event: events.JobReturned) -> list[Line]:
+        tally = self._tally
+        where = f" on {event.host}" if event.host else ""
+        took = f" after {seconds(event.duration)}" if event.duration is not None else ""
+        if not (event.host or self._verbose) and (event.error or {}).get("kind") == "cancelled":
+            # All that waited, after one Ctrl-C: the closing report has them.
+            return []
+        if event.status != "COMPLETED" and tally.failed <= TOLD_ONE_BY_ONE:
+            more = " (further failures are counted, not told)" if tally.failed == TOLD_ONE_BY_ONE else ""
+            return [Line(f"job {event.num}{where}: FAILED{took}: {shorten(error_line(event.error), 300)}{more}", "bad")]
+        if event.status == "COMPLETED" and tally.completed <= TOLD_ONE_BY_ONE:
+            return (
+                [Line(f"job {event.num}{where}: completed{took}", "plain")]
+                if self._is_counting or self._verbose
+                else []
+            )
+        return self._progress(event.at)
+
+    def _progress(self, at: float) -> list[Line]:
+        if not self._is_counting or at - self._counted_at < PROGRESS_EVERY:
+            return []
+        self._counted_at = at
+        tally = self._tally
+        return [
+            Line(
+                f"so far: {tally.completed:,} completed, {tally.failed:,} failed, {tally.running:,} running, "
+                f"{tally.total - tally.returned - tally.running:,} waiting",
+                "count",
+            )
+        ]
+
+    # -- hooks ---------------------------------------------------------------------------------------------------
+
+    def _on_hook(self, event: events.HookFired) -> list[Line]:
+        if not self._is_telling_hooks:
+            return []
+        where = event.host if event.side == "host" else "controller"
+        whose = f", job {event.num}" if event.num is not None else ""
+        return [
+            Line(
+                f"hook {event.hook} of {clean(event.callback)} ({where}{whose}){'' if event.ok else ': it raised'}",
+                "dim",
+            )
+        ]
+
+    def _on_warning(self, event: events.Warned) -> list[Line]:
+        whose = [f"job {event.num}"] if event.num is not None else []
+        whose += [f"on {event.host}"] if event.host else []
+        where = f" ({' '.join(whose)})" if whose else ""
+        told = [Line(f"warning: {clean(event.source)}{where}: {clean(event.message)}", "warning")]
+        return told + [Line(f"    {line}", "warning") for line in cut(clean(event.traceback).rstrip().splitlines())]
+
+
+def cut(lines: list[str], limit: int = TRACEBACK_LINES) -> list[str]:
+    """Lines, the middle of too many left out."""
+    if len(lines) <= limit:
+        return lines
+    half = limit // 2
+    return [*lines[:half], f"... {len(lines) - 2 * half} lines left out ...", *lines[-half:]]
+
+
+def _names(hosts: tuple[str, ...], limit: int = 8) -> str:
+    if not hosts:
+        return "no host"
+    return ", ".join(hosts[:limit]) + (f" and {len(hosts) - limit} more" if len(hosts) > limit else "")
+
+
+def _nums(nums: tuple[int, ...] | list[int], limit: int = 10) -> str:
+    told = ", ".join(str(num) for num in nums[:limit])
+    return told if len(nums) <= limit else f"{told} and {len(nums) - limit:,} more"
+
+
+class LineDisplay(BaseDisplay):
+    """Plain lines, for a log or a pipe.
+
+    Args:
+        write: takes a whole line without its newline.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        write: Callable[[str], None],
+        *,
+        verbose: bool = False,
+        hooks: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        super().__init__(tally)
+        self._write = write
+        self._teller = Teller(tally, verbose=verbose, hooks=hooks, quiet=quiet)
+
+    def tell(self, event: events.Event) -> None:
+        """Write its lines."""
+        for line in self._teller.lines(event):
+            self._write(line.text)

@@ -1,0 +1,128 @@
+"""The terminal: a progress line per host and one for the run, and above them what there is to tell.
+
+Rule: drawing never holds up a run. Events only change counts; rich redraws a few times a second.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from launcher import events
+from launcher.display.base import BaseDisplay
+from launcher.display.lines import Teller
+from launcher.display.tally import HostTally, Tally
+from launcher.display.text import clock, shorten
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from typing_extensions import Self
+
+__all__ = ["ProgressDisplay"]
+
+_REDRAWS = 8
+_STYLES = {
+    "plain": "",
+    "good": "green",
+    "bad": "bold red",
+    "warning": "yellow",
+    "dim": "dim",
+    "output": "",
+    "count": "dim",
+}
+_STATES = {
+    "connecting": "cyan",
+    "ready": "green",
+    "unknown": "yellow",
+    "closed": "yellow",
+    "lost": "bold red",
+    "unusable": "bold red",
+}
+
+
+class ProgressDisplay(BaseDisplay):
+    """Progress below, lines above."""
+
+    def __init__(
+        self, tally: Tally, console: Console, *, verbose: bool = False, quiet: bool = False, total: int | None = None
+    ) -> None:
+        super().__init__(tally)
+        self._console = console
+        self._total = total
+        self._teller = Teller(tally, verbose=verbose, quiet=quiet, is_counting=False)
+        self._live = Live(
+            console=console, get_renderable=self.render, refresh_per_second=_REDRAWS, transient=True, auto_refresh=True
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def tell(self, event: events.Event) -> None:
+        """Print its lines above the progress."""
+        lines = self._teller.lines(event)
+        if lines:
+            text = Text("\n").join(Text(line.text, _STYLES[line.tone]) for line in lines)
+            self._console.print(text, soft_wrap=True, highlight=False)
+
+    def render(self) -> RenderableType:
+        """The lines below: hosts, as many as fit, and the run."""
+        tally = self._tally
+        with tally.lock:
+            room = max(self._console.height - 8, 3)
+            hosts = sorted(tally.hosts.values(), key=lambda host: host.state == "ready")[:room]
+            left_out = len(tally.hosts) - len(hosts)
+            table = Table.grid(padding=(0, 2))
+            for host in (
+                sorted(hosts, key=lambda host: list(tally.hosts).index(host.name)) if left_out else tally.hosts.values()
+            ):
+                table.add_row(*_host_row(host, self._console.width))
+            parts: list[RenderableType] = [table]
+            if left_out:
+                parts.append(Text(f"... and {left_out} more hosts", "dim"))
+            parts.append(self._run_row())
+        return Group(*parts)
+
+    def _run_row(self) -> RenderableType:
+        tally = self._tally
+        total = max(self._total or 0, tally.total)
+        grid = Table.grid(padding=(0, 2))
+        failed = Text(f"{tally.failed:,} failed", "bold red" if tally.failed else "dim")
+        grid.add_row(
+            Text("stopping" if tally.interrupted else "run", "bold"),
+            ProgressBar(total=max(total, 1), completed=tally.returned, width=30),
+            Text(f"{tally.returned:,}/{total:,}"),
+            failed,
+            Text(f"{tally.waiting:,} waiting here", "dim"),
+        )
+        return grid
+
+
+def _host_row(host: HostTally, width: int) -> list[RenderableType]:
+    state = Text(host.state, _STATES[host.state])
+    if host.unknown_since is not None:
+        state.append(f" since {clock(host.unknown_since)}")
+    if host.state in ("lost", "unusable", "closed", "unknown"):
+        detail = Text(shorten(host.detail, max(width - 70, 20)), "dim")
+    else:
+        detail = Text("")
+    return [
+        Text(host.name, "bold"),
+        state,
+        Text(f"{host.running}/{host.slots} running" if host.slots else ""),
+        Text(f"{host.queued} queued", "dim"),
+        Text(f"{host.completed:,} done"),
+        Text(f"{host.failed:,} failed", "red" if host.failed else "dim"),
+        detail,
+    ]

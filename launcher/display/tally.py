@@ -1,0 +1,292 @@
+"""The sum of a run's events: counts by host, the failures that will be told, and nothing that grows with finished jobs.
+
+Rule: pure: events in, numbers out. It is fed by one thread at a time; whoever shows it holds its lock.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from launcher import events
+from launcher.display.text import shorten
+
+__all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
+
+#: Rows kept for the closing report. What does not fit is counted.
+MAX_FAILURES = 1000
+MAX_COMPLETED = 1000
+MAX_GROUPS = 100
+#: Job numbers told per distinct failure.
+MAX_NUMS = 20
+_FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
+
+
+@dataclass
+class HostTally:
+    """One host's state in words, and its jobs by where they stand."""
+
+    name: str
+    state: str = "connecting"
+    detail: str = ""
+    slots: int = 0
+    python: str = ""
+    gpus: tuple[str, ...] = ()
+    queued: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    unknown_since: float | None = None
+    was_ready: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job that has returned, as the closing table shows it. `group` is the index of its distinct failure."""
+
+    num: int
+    host: str
+    attempt: int
+    status: str
+    duration: float | None
+    overrides: tuple[str, ...]
+    error: dict[str, Any] | None
+    group: int | None = None
+
+
+@dataclass
+class FailureGroup:
+    """Failures that are the same: kind, type and the last frames of the traceback."""
+
+    first: Row
+    count: int = 0
+    nums: list[int] = field(default_factory=list)
+
+
+class Tally:
+    """The sum of the events of a run. Call it with each event."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.run = ""
+        self.mode = ""
+        self.folder = ""
+        self.hosts: dict[str, HostTally] = {}
+        self.total = 0
+        self.waiting = 0
+        self.completed = 0
+        self.failed = 0
+        self.retried = 0
+        self.kinds: Counter[str] = Counter()
+        self.failures: list[Row] = []
+        self.done: list[Row] = []
+        self.groups: list[FailureGroup] = []
+        self._group_of: dict[tuple[str, ...], int] = {}
+        self.ungrouped = 0
+        self.warnings = 0
+        self.started = 0
+        self.interrupted = ""
+        self.detached = ""
+        self.ended = False
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self._where: dict[int, tuple[str, str]] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        """Take an event into account."""
+        handler = getattr(self, "_on_" + event.kind, None)
+        if handler is not None:
+            with self.lock:
+                handler(event)
+
+    # -- what is asked of it -------------------------------------------------------------------------------------
+
+    @property
+    def returned(self) -> int:
+        """Jobs that have their JobReturn."""
+        return self.completed + self.failed
+
+    @property
+    def running(self) -> int:
+        """Jobs whose process runs, as far as is known."""
+        return sum(host.running for host in self.hosts.values())
+
+    @property
+    def has_no_usable_host(self) -> bool:
+        """Every host turned out unusable before it took a job."""
+        return (
+            bool(self.hosts)
+            and not any(host.was_ready for host in self.hosts.values())
+            and any(host.state == "unusable" for host in self.hosts.values())
+        )
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def _on_run_started(self, event: events.RunStarted) -> None:
+        self.run, self.mode, self.folder = event.run, event.mode, event.folder
+        self.started_at = event.at
+        for name in event.hosts:
+            self._host(name)
+
+    def _on_run_resumed(self, event: events.RunResumed) -> None:
+        """Another process took the run up: what this one sees of it begins here."""
+        self.run = self.run or event.run
+        self.started_at = event.at if self.started_at is None else self.started_at
+        for name in event.hosts:
+            host = self._host(name)
+            host.state, host.detail, host.unknown_since = "connecting", "", None
+
+    def _on_run_detached(self, event: events.RunDetached) -> None:
+        self.detached = event.why
+        self.ended_at = event.at
+
+    def _on_run_interrupt(self, event: events.RunInterrupt) -> None:
+        self.interrupted = self.interrupted or event.why
+
+    def _on_run_ended(self, event: events.RunEnded) -> None:
+        self.ended = True
+        self.ended_at = event.at
+
+    def _on_warning(self, event: events.Warned) -> None:
+        self.warnings += 1
+
+    # -- hosts ---------------------------------------------------------------------------------------------------
+
+    def _host(self, name: str) -> HostTally:
+        host = self.hosts.get(name)
+        if host is None:
+            host = self.hosts[name] = HostTally(name)
+        return host
+
+    def _on_host_ready(self, event: events.HostReady) -> None:
+        host = self._host(event.host)
+        host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
+        host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+
+    def _on_host_unknown(self, event: events.HostUnknown) -> None:
+        host = self._host(event.host)
+        host.state, host.detail, host.unknown_since = "unknown", event.why, event.at
+
+    def _on_host_lost(self, event: events.HostLost) -> None:
+        host = self._host(event.host)
+        host.state, host.detail, host.unknown_since = "lost", event.why, None
+
+    def _on_host_unusable(self, event: events.HostUnusable) -> None:
+        host = self._host(event.host)
+        host.state, host.detail, host.was_ready = "unusable", f"{event.phase}: {event.why}", False
+
+    def _on_host_closed(self, event: events.HostClosed) -> None:
+        host = self._host(event.host)
+        host.state, host.detail = "closed", event.why
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def _on_job_queued(self, event: events.JobQueued) -> None:
+        self.total += 1
+        self.waiting += 1
+        self._where[event.num] = ("waiting", "")
+
+    def _on_job_assigned(self, event: events.JobAssigned) -> None:
+        self._move(event.num, "queued", event.host)
+
+    def _on_attempt_started(self, event: events.AttemptStarted) -> None:
+        self.started += 1
+        self._move(event.num, "running", event.host)
+
+    def _on_attempt_ended(self, event: events.AttemptEnded) -> None:
+        self._move(event.num, "collecting", event.host)
+
+    def _on_job_requeued(self, event: events.JobRequeued) -> None:
+        self.retried += 1
+        self._move(event.num, "waiting", "")
+
+    def _on_job_retried(self, event: events.JobRetried) -> None:
+        """A job that had returned runs once more: its JobReturn counts no longer, if it was counted here."""
+        row = next((row for row in self.failures if row.num == event.num), None)
+        if row is None:
+            self.total += 1
+        else:
+            self._forget(row)
+        self._move(event.num, "waiting", "")
+
+    def _forget(self, row: Row) -> None:
+        self.failures.remove(row)
+        self.failed -= 1
+        self.kinds -= Counter({(row.error or {}).get("kind", "unknown"): 1})
+        if row.host in self.hosts:
+            self.hosts[row.host].failed -= 1
+        if row.group is not None:
+            group = self.groups[row.group]
+            group.count -= 1
+            if row.num in group.nums:
+                group.nums.remove(row.num)
+
+    def _on_job_returned(self, event: events.JobReturned) -> None:
+        self._move(event.num, "", "")
+        host = self._host(event.host) if event.host else None
+        row = Row(
+            event.num, event.host, event.attempt, event.status, event.duration, tuple(event.overrides), event.error
+        )
+        if event.status == "COMPLETED":
+            self.completed += 1
+            if host is not None:
+                host.completed += 1
+            if len(self.done) < MAX_COMPLETED:
+                self.done.append(row)
+            return
+        self.failed += 1
+        if host is not None:
+            host.failed += 1
+        self.kinds[(event.error or {}).get("kind", "unknown")] += 1
+        group = self._group(row)
+        if len(self.failures) < MAX_FAILURES:
+            # The traceback is kept once, by its group.
+            error = None if event.error is None else {**event.error, "traceback": "", "causes": []}
+            self.failures.append(replace(row, error=error, group=group))
+
+    def _move(self, num: int, place: str, host: str) -> None:
+        """Take a job from where it stood to another place; an empty place forgets it."""
+        before, on = self._where.pop(num, ("", ""))
+        self._add(before, on, -1)
+        self._add(place, host, 1)
+        if place:
+            self._where[num] = (place, host)
+
+    def _add(self, place: str, host: str, by: int) -> None:
+        if place == "waiting":
+            self.waiting += by
+        elif place in ("queued", "running"):
+            tally = self._host(host)
+            setattr(tally, place, getattr(tally, place) + by)
+
+    def _group(self, row: Row) -> int | None:
+        """Count a failure among those that are the same; its group's index, or None where too many differ."""
+        key = signature(row.error or {})
+        index = self._group_of.get(key)
+        if index is None:
+            if len(self.groups) >= MAX_GROUPS:
+                self.ungrouped += 1
+                return None
+            index = self._group_of[key] = len(self.groups)
+            self.groups.append(FailureGroup(row))
+        group = self.groups[index]
+        group.count += 1
+        if len(group.nums) < MAX_NUMS:
+            group.nums.append(row.num)
+        return index
+
+
+def signature(error: dict[str, Any]) -> tuple[str, ...]:
+    """What makes two failures the same: kind, type, signal or exit code, and where it was raised.
+
+    The message is part of it only where there is no traceback; messages tend to name the job's own numbers.
+    """
+    frames = _FRAME.findall(error.get("traceback") or "")[-3:]
+    where = tuple(f"{file.rpartition('/')[2]}:{line}:{function}" for file, line, function in frames)
+    if not where:
+        where = (re.sub(r"\d+", "#", shorten(error.get("message") or "", 200)),)
+    kind = str(error.get("kind", ""))
+    return (kind, str(error.get("type", "")), str(error.get("signal")), str(error.get("exit_code")), *where)

@@ -1,0 +1,170 @@
+"""Whether a host can run jobs, step by step, as a run would find it; and what to do where it cannot.
+
+Rule: every step is what a run does, done by what does it in a run; nothing of an application is sent, and what was made for it is
+gone afterwards. A step that was not reached is not guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from launcher import events, run_index, ssh_config
+from launcher.errors import HostError, InventoryError
+from launcher.host_talk import HostTalk
+from launcher.inventory import HostSpec
+from launcher.options import LaunchConf
+from launcher.run_setup import RunSetup
+from launcher.session import Session
+
+__all__ = ["Outcome", "Step", "examine"]
+
+_PROBE = "remote_agent.probe:probe"
+#: What an error's phase means for the steps on the way to a login.
+_WAY = {"resolve": "connection", "connect": "connection", "host key": "host key", "authenticate": "login"}
+_LOW_DISK = 1 << 30
+#: Seconds by which a host's clock may be off before it is said.
+_CLOCK = 5.0
+_TIMEOUT = 60.0
+
+
+class Outcome(enum.Enum):
+    """What came of a step. `WARNING`: jobs run, and somebody should know."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step: its name, what came of it, what was found, and what to do about it."""
+
+    name: str
+    outcome: Outcome
+    detail: str
+    next_step: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """As plain data."""
+        return {**dataclasses.asdict(self), "outcome": self.outcome.value}
+
+
+class _Setup(RunSetup):
+    """A run of one probe, which is not what `last` means."""
+
+    is_reproduction: ClassVar[bool] = True
+
+
+def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
+    """The steps for one host, each as soon as it is known; the first that failed is the last."""
+    if not spec.is_local:
+        try:
+            yield _ok("ssh configuration", _target(spec))
+        except InventoryError as error:
+            yield Step("ssh configuration", Outcome.FAILED, str(error), "check ~/.ssh/config")
+            return
+    steps = ["connection", "host key", "login"] if not spec.is_local else []
+    try:
+        with HostTalk(spec, "clean") as talk:
+            bundle = "sent now" if talk.has_sent_bundle else "was there"
+            talk.survey()
+    except HostError as error:
+        failed = _WAY.get(error.phase, "agent")
+        for name in steps[: steps.index(failed)] if failed in steps else steps:
+            yield _ok(name, "")
+        yield Step(failed, Outcome.FAILED, error.message_of(spec.name), error.next_step)
+        return
+    for name in steps:
+        yield _ok(name, "")
+    yield from _run_probe(spec, options, bundle)
+
+
+def _ok(name: str, detail: str) -> Step:
+    return Step(name, Outcome.OK, detail)
+
+
+def _target(spec: HostSpec) -> str:
+    target = ssh_config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config)
+    given = [spec.identity] if spec.identity else target.identity_files
+    keys = [name for name in given if os.path.exists(name)]
+    if target.identity_agent and not spec.identity:
+        keys.append("those of ssh-agent")
+    parts = [f"{target.user}@{target.hostname} port {target.port}", f"keys: {', '.join(keys) or 'none'}"]
+    if target.proxy_jump or target.proxy_command:
+        parts.append(f"through {', '.join(target.proxy_jump) or 'a ProxyCommand'}")
+    return "; ".join(parts)
+
+
+def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Step]:
+    """A run of one job that looks around, from the agent's welcome to the end."""
+    seen: list[events.Event] = []
+    with tempfile.TemporaryDirectory(prefix="launcher-doctor-") as folder:
+        alone = dataclasses.replace(options, hosts=(), hosts_file=None)
+        setup = _Setup.make(
+            "RUN", None, [{}], hosts=[spec], callbacks=(), folder=folder, options=alone, results="safe",
+            outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
+        )  # fmt: skip
+        # By its name alone: the agent has it. No project, and no script of ours.
+        setup.task, setup.task_name, setup.root, setup.main_module = _PROBE, "doctor", None, None
+        try:
+            with Session(setup, observers=[seen.append]) as session:
+                began = time.time()
+                session.drive([({}, ())])
+                ended = time.time()
+            returned = session.returns[0]
+            found = returned.return_value if returned.error is None else {}
+        finally:
+            run_index.remove(setup.run_id)
+    yield from _told(seen, bundle, is_local=spec.is_local, told=returned.error.message if returned.error else None)
+    if returned.error is None:
+        yield from _found(found, began, ended)
+    elif not any(isinstance(event, events.HostUnusable) for event in seen):
+        yield Step("environment", Outcome.FAILED, str(returned.error), "check `python:` and `setup:` of this host")
+
+
+def _told(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | None) -> Iterator[Step]:
+    """What the run said of the host, less what is told as the job's error."""
+    ready = [event for event in seen if isinstance(event, events.HostReady)]
+    if ready:
+        gpus = f", GPUs {', '.join(ready[0].gpus)}" if ready[0].gpus else ", no GPU"
+        yield _ok("agent", f"Python {ready[0].python}; its code {bundle}; cache and state folder can be written")
+        yield _ok("slots", f"{ready[0].slots}{gpus}")
+    said = [event.message for event in seen if isinstance(event, (events.Warned, events.Note))]
+    logout = [message for message in said if "logind" in message]
+    rest = [message for message in said if message not in logout and (told is None or told not in message)]
+    if ready and not is_local:
+        yield Step(
+            "logout", Outcome.WARNING if logout else Outcome.OK, "; ".join(logout) or "jobs outlive the connection"
+        )
+    yield from (Step("note", Outcome.WARNING, message) for message in rest)
+    for event in seen:
+        if isinstance(event, events.HostUnusable):
+            yield Step("environment" if ready else "agent", Outcome.FAILED, event.why, event.next_step)
+
+
+def _found(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:
+    """What the probe found where jobs run."""
+    packages = ", ".join(
+        f"{name} {one['version']}{' (came along)' if one['is_ours'] else ''}" for name, one in found["packages"].items()
+    )
+    yield _ok("environment", f"Python {found['python']} ({found['executable']}); {packages}")
+    low = found["free"] < _LOW_DISK
+    yield Step(
+        "disk", Outcome.WARNING if low else Outcome.OK, f"{found['free'] / (1 << 30):.1f} GiB free at {found['folder']}",
+        "set `workdir:` for this host to a folder with more room" if low else "",
+    )  # fmt: skip
+    # The probe looked at its clock between these two.
+    off = max(began - found["time"], found["time"] - ended, 0.0)
+    yield Step(
+        "clock",
+        Outcome.WARNING if off > _CLOCK else Outcome.OK,
+        f"off by {off:.0f} s or more: times in JobReturns are the host's"
+        if off > _CLOCK
+        else "agrees with this machine's",
+    )

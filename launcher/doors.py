@@ -1,0 +1,107 @@
+"""run() and multirun(): a whole run in one call.
+
+Rule: hosts are connected to first, and what the run needs is imported and checked meanwhile; `launcher.early_connect` says
+what a host may see by then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher.early_connect import EarlyConnections
+from launcher.options import LaunchConf
+
+if TYPE_CHECKING:
+    from launcher.returns import JobReturns
+    from launcher.session import Observer
+    from remote_agent.job import JobReturn
+
+__all__ = ["multirun", "run"]
+
+
+def run(
+    task: Callable[[Any], Any] | str,
+    config: Any = None,
+    *,
+    host: Any = None,
+    callbacks: Iterable[Any] = (),
+    overrides: Sequence[str] = (),
+    output_dir: str | os.PathLike[str] | None = None,
+    options: LaunchConf | None = None,
+    observers: Sequence[Observer] = (),
+    **kw: Any,
+) -> JobReturn:
+    """Run one job, in RUN mode: `on_run_start`, the job on the host, `on_run_end`; returns its JobReturn.
+
+    A job that fails does not raise here; reading `return_value` does.
+
+    Args:
+        task: a callable of one argument, or `module:function`.
+        config: a dict, dataclass instance or DictConfig; the task gets a DictConfig.
+        host: where; None runs it here, over the local transport.
+        callbacks: Callback objects, after those of `config.hydra.callbacks`.
+        output_dir: the local output directory; default `outputs/<date>/<time>`.
+        kw: any field of LaunchConf.
+
+    Raises:
+        UsageError: something is wrong with what was given; nothing was sent.
+        RunInterrupted: Ctrl-C or SIGTERM; the hooks have fired.
+    """
+    hosts = None if host is None else [host]
+    options = (options or LaunchConf()).replaced(**kw)
+    with EarlyConnections.begin(hosts, options) as early:
+        from launcher.run_setup import RunSetup
+        from launcher.session import Session
+
+        setup = RunSetup.make(
+            "RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=output_dir, options=options
+        )
+        with Session(setup, config=setup.root_config, observers=observers, early=early) as session:
+            session.drive([(config, overrides)], task)
+    return session.returns[0]
+
+
+def multirun(
+    task: Callable[[Any], Any] | str,
+    configs: Iterable[Any],
+    *,
+    hosts: Sequence[Any] | None = None,
+    callbacks: Iterable[Any] = (),
+    overrides: Sequence[Sequence[str]] | None = None,
+    sweep_dir: str | os.PathLike[str] | None = None,
+    options: LaunchConf | None = None,
+    observers: Sequence[Observer] = (),
+    **kw: Any,
+) -> JobReturns:
+    """Run a job per config, in MULTIRUN mode; returns their JobReturns in the order of configs.
+
+    Jobs that fail do not raise here; reading their `return_value` does.
+
+    Args:
+        configs: any iterable; drawn from as there is room, so it may be long.
+        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`; None or empty runs here, over the local transport.
+        sweep_dir: the local folder of the run, default `multirun/<date>/<time>`; job N's output is in `<sweep_dir>/N`.
+
+    Raises:
+        UsageError: something is wrong with what was given; nothing was sent.
+        RunInterrupted: Ctrl-C or SIGTERM; what had finished was collected and the hooks have fired.
+    """
+    hosts = list(hosts) if hosts is not None else None
+    options = (options or LaunchConf()).replaced(**kw)
+    with EarlyConnections.begin(hosts, options) as early:
+        from launcher.run_setup import RunSetup
+        from launcher.session import Session
+
+        setup = RunSetup.make(
+            "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=sweep_dir, options=options
+        )
+        with Session(setup, config=setup.root_config, observers=observers, early=early) as session:
+            session.drive(_paired(setup.configs, overrides), task)
+    return session.returns
+
+
+def _paired(configs: Iterable[Any], overrides: Sequence[Sequence[str]] | None) -> Iterable[tuple[Any, Sequence[str]]]:
+    pairs = ((config, overrides[index] if overrides is not None else ()) for index, config in enumerate(configs))
+    return list(pairs) if isinstance(configs, (list, tuple)) else pairs

@@ -1,0 +1,255 @@
+"""A run's machinery without its hooks: journal, scheduler, dispatcher and the sessions with the hosts.
+
+Rule: it knows nothing of callbacks or of Hydra. `submit` goes in, `Returned` and host losses come out, in order of
+arrival; whoever drives it fires the hooks on his own thread.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher import events
+from launcher.agent_bundle import Bundle, build_bundle
+from launcher.agent_session import AgentSession, HostPlan
+from launcher.dispatcher import Dispatcher, QueuedJob, Returned
+from launcher.inventory import HostSpec
+from launcher.journal import FOLDER, Journal, JournalReader
+from launcher.scheduler import HostPhase, Policies, Scheduler
+from launcher.stage0 import stage0_command, start_agent
+from launcher.transports.base import Channel, Transport
+from launcher.transports.make import make_transport
+
+__all__ = ["Engine"]
+
+#: Jobs that wait here before `submit` waits: enough to keep any number of slots busy, little enough to keep in memory.
+BACKLOG = 2000
+
+
+@dataclass(frozen=True)
+class _Starter:
+    """Starts the agent of one host through its transport."""
+
+    spec: HostSpec
+    run: str
+    bundle: Callable[[], Bundle]
+    spare: str | None
+
+    def __call__(self, transport: Transport) -> tuple[Channel, bytes]:
+        bundle = self.bundle()
+        role = ["connect", "--run", self.run, "--host", self.spec.name]
+        if self.spec.workdir:
+            role += ["--workdir", self.spec.workdir]
+        if self.spare is not None:
+            role += ["--spare", self.spare]
+        channel = transport.open(
+            stage0_command(bundle.sha256, bundle.size, role, self.spec.python_at_hand, self.spec.workdir)
+        )
+        return channel, start_agent(channel, bundle, self.spec.name)
+
+
+class Engine:
+    """Runs jobs on hosts, durably. Not a context manager: `close` says how it ends.
+
+    Args:
+        plan_of: called once per host, in a thread of that host, for what it must be told; may raise LauncherError.
+        spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
+        transport_of: the way to a host; asked once each.
+        observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
+            run goes on.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        folder: Path,
+        hosts: Sequence[HostSpec],
+        plan_of: Callable[[HostSpec], HostPlan],
+        policies: Policies,
+        observers: Sequence[Callable[[events.Event], None]] = (),
+        spare_of: Callable[[HostSpec], str | None] = lambda spec: None,
+        transport_of: Callable[[HostSpec], Transport] = make_transport,
+    ) -> None:
+        self.run_id = run_id
+        self.folder = folder
+        self.arrivals: queue.SimpleQueue[Returned | events.HostLost] = queue.SimpleQueue()
+        self._observers = list(observers)
+        self.journal = Journal(folder / FOLDER)
+        self._reader: JournalReader | None = None
+        self.scheduler = Scheduler([spec.name for spec in hosts], policies)
+        self._room = threading.Semaphore(BACKLOG)
+        self._is_leaving = False
+        self._bundle_lock = threading.Lock()
+        self._bundle: Bundle | None = None
+        self.submitted = 0
+        self.returned = 0
+        sessions: dict[str, AgentSession] = {}
+        self._sessions = sessions
+        self._dispatcher = Dispatcher(self.scheduler, self.journal, sessions, self._deliver, self.observe)
+        controller = secrets.token_hex(8)
+        for spec in hosts:
+            sessions[spec.name] = AgentSession(
+                spec.name,
+                transport_of(spec),
+                _Starter(spec, run_id, self._get_bundle, spare_of(spec)),
+                _once(plan_of, spec),
+                self._dispatcher.put_fact,
+                self._dispatcher.folder_of,
+                folder / FOLDER / "results",
+                controller,
+            )
+
+    def _get_bundle(self) -> Bundle:
+        with self._bundle_lock:
+            if self._bundle is None:
+                self._bundle = build_bundle()
+            return self._bundle
+
+    def start(self) -> None:
+        """Begin: journal what is known, connect to the hosts."""
+        self._dispatcher.start()
+
+    def restore(self) -> list[int]:
+        """Take the run up from its journal, before `start`; returns the jobs that have not returned."""
+        unfinished = self._dispatcher.restore(self.reader)
+        for name, host in self.scheduler.hosts.items():
+            if host.jobs or host.collecting or host.phase in (HostPhase.READY, HostPhase.UNKNOWN):
+                self._sessions[name].expect()
+        self.submitted = len(unfinished)
+        self.journal.append(self.scheduler.resume(time.time(), self.run_id))
+        return unfinished
+
+    @property
+    def reader(self) -> JournalReader:
+        """The journal, for reading."""
+        if self._reader is None:
+            self._reader = JournalReader(self.folder / FOLDER)
+        return self._reader
+
+    def observe(self, event: events.Event) -> None:
+        """Show an event to all observers."""
+        if isinstance(event, events.HostLost):
+            self.arrivals.put(event)
+        for observer in list(self._observers):
+            try:
+                observer(event)
+            except Exception as error:  # noqa: BLE001
+                self._observers.remove(observer)
+                self.observe(
+                    events.Warned(
+                        time.time(), "observer", f"{observer!r} raised {type(error).__name__}: {error}; it is left out"
+                    )
+                )
+
+    def _deliver(self, returned: Returned) -> None:
+        self._room.release()
+        self.arrivals.put(returned)
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """`submit` would not wait."""
+        return self._is_leaving or self.submitted - self.returned < BACKLOG
+
+    def submit(self, job: QueuedJob, failure: tuple[str, str] | None = None) -> None:
+        """Take a job; waits while BACKLOG jobs are under way. With failure (kind, message) it is FAILED at once."""
+        if not self._is_leaving:
+            self._room.acquire()
+        self.submitted += 1
+        if failure is not None:
+            self._dispatcher.submit_failed(job, *failure)
+        else:
+            self._dispatcher.submit(job)
+
+    def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:
+        """The next thing that arrived; None when nothing did within timeout seconds."""
+        try:
+            item = self.arrivals.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(item, Returned):
+            self.returned += 1
+        return item
+
+    @property
+    def is_idle(self) -> bool:
+        """Everything that was submitted has been taken from `wait`."""
+        return self.returned >= self.submitted
+
+    def record(
+        self,
+        happened: Sequence[events.Event] = (),
+        meta: dict[str, str] | None = None,
+        blobs: dict[str, bytes] | None = None,
+    ) -> None:
+        """Journal something of the run as a whole, before anything that is submitted after this."""
+        self._dispatcher.record(happened, meta, blobs)
+
+    def retry(self, returned: events.JobReturned) -> None:
+        """Run a job that had returned once more."""
+        self.submitted += 1
+        self._dispatcher.retry(returned)
+
+    def lift_backlog(self) -> None:
+        """From now on `submit` never waits: all jobs are to be on the hosts before the controller leaves."""
+        self._is_leaving = True
+
+    def detach(self, why: str, *, hurry: bool = False) -> None:
+        """Give every job to a host; `is_delivered` says when they have them. With hurry, without waiting for any host."""
+        self.lift_backlog()
+        self._dispatcher.detach(self.run_id, why, hurry=hurry)
+
+    @property
+    def is_delivered(self) -> bool:
+        """After `detach`: every job is whole on its host."""
+        return self._dispatcher.delivered.is_set()
+
+    @property
+    def is_running(self) -> bool:
+        """It has been started, and neither closed nor left."""
+        return self._dispatcher.is_running
+
+    def leave(self) -> list[str]:
+        """End without telling the agents, which go on; returns the hosts that have all their jobs."""
+        return self._dispatcher.leave()
+
+    def cancel(self, num: int) -> None:
+        """Cancel one job."""
+        self._dispatcher.cancel(num)
+
+    def interrupt(self, why: str, *, kill: bool = False) -> None:
+        """Cancel everything; with kill, at once."""
+        self._dispatcher.interrupt(why, kill=kill)
+
+    def close(self, *, keep: bool = False) -> list[str]:
+        """End the run on all hosts; returns those whose agents could not be told."""
+        return self._dispatcher.close(keep=keep)
+
+    def close_journal(self, *happened: events.Event) -> None:
+        """Write the last events and close the journal."""
+        self.journal.append(list(happened))
+        self.journal.close()
+
+
+def _once(plan_of: Callable[[HostSpec], HostPlan], spec: HostSpec) -> Callable[[], HostPlan]:
+    """A plan that is made when it is first needed, and kept."""
+    future: concurrent.futures.Future[HostPlan] = concurrent.futures.Future()
+    lock = threading.Lock()
+
+    def plan() -> HostPlan:
+        with lock:
+            if not future.done():
+                try:
+                    future.set_result(plan_of(spec))
+                except BaseException as error:  # noqa: BLE001
+                    future.set_exception(error)
+        return future.result()
+
+    return plan

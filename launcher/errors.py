@@ -1,0 +1,149 @@
+"""The exceptions of the controller. Third-party exceptions become one of these where they appear, and nowhere else.
+
+    LauncherError                    everything below; exit code 1 on the command line unless said otherwise
+    +-- UsageError                   what was asked for cannot be: a name, a range, a file        (exit code 2)
+    |   +-- ConfigError              a config does not compose, resolve or validate
+    |   +-- InventoryError           hosts: names, ports, slots, unknown keys
+    |   +-- CodeError                the code cannot travel: size, by value across Python versions
+    |   +-- CallbackError            a callback cannot be built, or cannot travel
+    +-- HostError                    one host, in one phase; has .host, .phase, .next_step        (exit code 3 if all)
+    |   +-- HostUnreachable          name, route, refused, timed out
+    |   +-- HostKeyError             unknown or changed host key
+    |   +-- AuthenticationFailed     no key was accepted
+    |   +-- AgentError               the agent did not start, or spoke nonsense
+    |   +-- ConnectionLost           the link is gone; whether the jobs are is not known
+    +-- JournalError                 the journal could not be written or read
+    +-- RunError                     a run cannot be found, resumed, or is somebody else's
+    +-- RunInterrupted               Ctrl-C or SIGTERM; everything was collected first            (exit code 130)
+    +-- RunDetached                  the controller left on purpose; the hosts go on               (exit code 0)
+    +-- RunAborted                   a callback with on_error = "abort" stopped the run
+
+An error says whose it is (host), when (phase) and what to do (next_step), and never holds a secret.
+`RemoteJobError`, a job's failure, is not among them: it belongs to the job (see `remote_agent.job`).
+"""
+
+from __future__ import annotations
+
+from remote_agent.job import RemoteJobError
+
+__all__ = [
+    "AgentError",
+    "AuthenticationFailed",
+    "CallbackError",
+    "CodeError",
+    "ConfigError",
+    "ConnectionLost",
+    "HostError",
+    "HostKeyError",
+    "HostUnreachable",
+    "InventoryError",
+    "JournalError",
+    "LauncherError",
+    "RemoteJobError",
+    "RunAborted",
+    "RunDetached",
+    "RunError",
+    "RunInterrupted",
+    "UsageError",
+]
+
+
+class LauncherError(Exception):
+    """The root of what this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(LauncherError):
+    """What was asked for cannot be done as asked; nothing was sent."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config does not compose, resolve or validate."""
+
+
+class InventoryError(UsageError):
+    """The hosts as given cannot be used."""
+
+
+class CodeError(UsageError):
+    """The application's code cannot travel as it is."""
+
+
+class CallbackError(UsageError):
+    """A callback cannot be built or cannot travel."""
+
+
+class HostError(LauncherError):
+    """Something failed on or on the way to one host.
+
+    Attributes:
+        host: the host as the user named it.
+        phase: what was under way: `resolve`, `connect`, `host key`, `authenticate`, `start agent`, `session`, ...
+        next_step: what the user can do about it; may be empty.
+    """
+
+    exit_code = 3
+
+    def __init__(self, host: str, phase: str, message: str, next_step: str = "") -> None:
+        self.host = host
+        self.phase = phase
+        self.message = message
+        self.next_step = next_step
+        text = f"{host}: {phase}: {message}"
+        super().__init__(f"{text}\n  next: {next_step}" if next_step else text)
+
+    def message_of(self, host: str) -> str:
+        """The message, where it is told as that host's: one of a host on the way there says whose it is."""
+        return self.message if self.host == host else f"{self.host}: {self.message}"
+
+    def __reduce__(self) -> tuple[type[HostError], tuple[str, str, str, str]]:
+        return (type(self), (self.host, self.phase, self.message, self.next_step))
+
+
+class HostUnreachable(HostError):
+    """The host could not be reached: name, route, refused, timed out."""
+
+
+class HostKeyError(HostError):
+    """The host's key is unknown, changed or revoked; nothing was sent."""
+
+
+class AuthenticationFailed(HostError):
+    """The host accepted none of the offered identities."""
+
+
+class AgentError(HostError):
+    """The agent could not be started, or does not speak our protocol."""
+
+
+class ConnectionLost(HostError):
+    """The link ended. The host's jobs are unknown, not failed."""
+
+
+class JournalError(LauncherError):
+    """The journal could not be written or read; nothing that it does not hold has been acted on."""
+
+
+class RunError(LauncherError):
+    """A run cannot be found, resumed or changed."""
+
+    exit_code = 2
+
+
+class RunInterrupted(LauncherError):
+    """The run was interrupted; what had finished was collected and the end hooks fired."""
+
+    exit_code = 130
+
+
+class RunAborted(LauncherError):
+    """A callback with `on_error = "abort"` raised and stopped the run."""
+
+
+class RunDetached(LauncherError):
+    """The controller left the run, which goes on without it."""
+
+    exit_code = 0

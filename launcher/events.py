@@ -1,0 +1,349 @@
+"""What happens in a run, as frozen values: the one vocabulary of display, journal and hooks.
+
+Rule: an event says what happened, never what to do about it. Every event is plain data, so that it can be journalled as
+JSON and shown by anybody; `to_json` and `from_json` are inverse for all of them. `at` is seconds since the epoch by the
+controller's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, ClassVar
+
+from launcher.value import value
+
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "CodeSent",
+    "Event",
+    "HookFired",
+    "HostClosed",
+    "HostLost",
+    "HostOpened",
+    "HostReady",
+    "HostUnknown",
+    "HostUnusable",
+    "JobAssigned",
+    "JobCancelling",
+    "JobQueued",
+    "JobRequeued",
+    "JobRetried",
+    "JobReturned",
+    "Note",
+    "OutputArrived",
+    "RunDetached",
+    "RunDetaching",
+    "RunEnded",
+    "RunInterrupt",
+    "RunResumed",
+    "RunStarted",
+    "Warned",
+    "from_json",
+]
+
+_KINDS: dict[str, type[Event]] = {}
+
+
+@value
+class Event:
+    """The root of all events."""
+
+    kind: ClassVar[str] = "event"
+    at: float
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _KINDS[cls.kind] = cls
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as a JSON object."""
+        # The fields are plain data already; `asdict` would copy them, at ten times the price.
+        return {"kind": self.kind, **self.__dict__}
+
+
+def from_json(data: dict[str, Any]) -> Event:
+    """The event that `to_json` wrote.
+
+    Raises:
+        ValueError: the kind is unknown, or a field is missing or unknown.
+    """
+    fields = dict(data)
+    cls = _KINDS.get(fields.pop("kind", ""))
+    if cls is None:
+        raise ValueError(f"unknown event kind {data.get('kind')!r}")
+    try:
+        return cls(**fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+@value
+class RunStarted(Event):
+    """A run began; `folder` is its local directory, `mode` is RUN or MULTIRUN."""
+
+    kind: ClassVar[str] = "run_started"
+    run: str
+    mode: str
+    folder: str
+    hosts: tuple[str, ...]
+
+
+@value
+class JobQueued(Event):
+    """A job exists and waits for a slot."""
+
+    kind: ClassVar[str] = "job_queued"
+    num: int
+    overrides: tuple[str, ...] = ()
+
+
+@value
+class JobAssigned(Event):
+    """An attempt was given to a host; it may wait there for a slot."""
+
+    kind: ClassVar[str] = "job_assigned"
+    num: int
+    attempt: int
+    host: str
+
+
+@value
+class AttemptStarted(Event):
+    """The job's process began on the host. `started_at` is by the host's clock."""
+
+    kind: ClassVar[str] = "attempt_started"
+    num: int
+    attempt: int
+    host: str
+    slot: int
+    started_at: float
+
+
+@value
+class OutputArrived(Event):
+    """Whole lines that a job wrote; only for display. `stream` is stdout or stderr."""
+
+    kind: ClassVar[str] = "output"
+    num: int
+    host: str
+    stream: str
+    text: str
+
+
+@value
+class AttemptEnded(Event):
+    """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED."""
+
+    kind: ClassVar[str] = "attempt_ended"
+    num: int
+    attempt: int
+    host: str
+    status: str
+    duration: float | None
+    error: dict[str, Any] | None
+
+
+@value
+class JobReturned(Event):
+    """The job's JobReturn is complete on the controller, files and all."""
+
+    kind: ClassVar[str] = "job_returned"
+    num: int
+    attempt: int
+    host: str
+    status: str
+    duration: float | None
+    error: dict[str, Any] | None
+    overrides: tuple[str, ...] = ()
+
+
+@value
+class HookFired(Event):
+    """A hook fired: on the controller as it does, on a host told when the attempt ends. `side` is controller or host."""
+
+    kind: ClassVar[str] = "hook"
+    hook: str
+    callback: str
+    side: str
+    ok: bool
+    num: int | None = None
+    host: str = ""
+
+
+@value
+class Warned(Event):
+    """Something that the user must see: a hook that raised, a refused file. `source` says whose it is."""
+
+    kind: ClassVar[str] = "warning"
+    source: str
+    message: str
+    traceback: str = ""
+    num: int | None = None
+    host: str = ""
+
+
+@value
+class Note(Event):
+    """Something worth saying once: isolation became spawn, a callback is built from its spec."""
+
+    kind: ClassVar[str] = "note"
+    message: str
+    host: str = ""
+
+
+@value
+class HostReady(Event):
+    """A host takes jobs. `boot_id` names this life of its machine."""
+
+    kind: ClassVar[str] = "host_ready"
+    host: str
+    slots: int
+    python: str
+    gpus: tuple[str, ...] = ()
+    reconnected: bool = False
+    boot_id: str = ""
+
+
+@value
+class CodeSent(Event):
+    """The code snapshot is on the host. `sent_bytes` is what had to travel."""
+
+    kind: ClassVar[str] = "code_sent"
+    host: str
+    files: int
+    sent_files: int
+    sent_bytes: int
+    hash: str
+
+
+@value
+class HostUnknown(Event):
+    """The link to a host is gone; its jobs are unknown, not failed."""
+
+    kind: ClassVar[str] = "host_unknown"
+    host: str
+    why: str
+    jobs: tuple[int, ...] = ()
+
+
+@value
+class HostLost(Event):
+    """A host was given up; `jobs` are those it still had."""
+
+    kind: ClassVar[str] = "host_lost"
+    host: str
+    why: str
+    jobs: tuple[int, ...] = ()
+
+
+@value
+class HostUnusable(Event):
+    """A host never came to take jobs: key, authentication, no python, a setup line that failed."""
+
+    kind: ClassVar[str] = "host_unusable"
+    host: str
+    phase: str
+    why: str
+    next_step: str = ""
+
+
+@value
+class RunInterrupt(Event):
+    """Ctrl-C, SIGTERM, fail-fast or an aborting callback: running jobs are cancelled (`kill`: at once)."""
+
+    kind: ClassVar[str] = "run_interrupt"
+    why: str
+    kill: bool = False
+
+
+@value
+class RunEnded(Event):
+    """All that could be collected is. Counts by outcome."""
+
+    kind: ClassVar[str] = "run_ended"
+    run: str
+    completed: int
+    failed: int
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@value
+class JobRequeued(Event):
+    """The job waits for another attempt; `attempt` is the one that ended or was given up, `why` says how."""
+
+    kind: ClassVar[str] = "job_requeued"
+    num: int
+    attempt: int
+    host: str
+    why: str
+
+
+@value
+class HostClosed(Event):
+    """A host takes no further job, though its link may stand: its spool is full, or its application is unusable.
+
+    `may_open`: that may end by itself, as a full disk may.
+    """
+
+    kind: ClassVar[str] = "host_closed"
+    host: str
+    why: str
+    may_open: bool = False
+
+
+@value
+class HostOpened(Event):
+    """A host that was closed takes jobs again."""
+
+    kind: ClassVar[str] = "host_opened"
+    host: str
+
+
+@value
+class JobCancelling(Event):
+    """The user asked for a job to end; it returns when it has."""
+
+    kind: ClassVar[str] = "job_cancelling"
+    num: int
+
+
+@value
+class JobRetried(Event):
+    """A job that had returned is run once more, as the user asked; `attempt` and `status` are those that it had."""
+
+    kind: ClassVar[str] = "job_retried"
+    num: int
+    attempt: int
+    status: str
+    error_kind: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+@value
+class RunResumed(Event):
+    """A controller took the run up again: another process, or the same after `RunDetached`. Links are new ones."""
+
+    kind: ClassVar[str] = "run_resumed"
+    run: str
+    hosts: tuple[str, ...] = ()
+
+
+@value
+class RunDetached(Event):
+    """The controller leaves; hosts keep all jobs. `hosts` are those that had theirs whole when it left."""
+
+    kind: ClassVar[str] = "run_detached"
+    run: str
+    why: str
+    hosts: tuple[str, ...] = ()
+
+
+@value
+class RunDetaching(Event):
+    """The controller is about to leave: hosts get every job that waits; `hurry`: without waiting for those being reached."""
+
+    kind: ClassVar[str] = "run_detaching"
+    run: str
+    why: str
+    hurry: bool = False

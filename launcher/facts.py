@@ -1,0 +1,155 @@
+"""What happened on, or on the way to, a host: what a session tells the decider.
+
+Rule: facts, no decisions; plain values that were checked, whoever said them. Facts of one host are told in the order in
+which they happened.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher.errors import HostError
+from launcher.value import value
+
+__all__ = [
+    "Collected",
+    "Connected",
+    "Disconnected",
+    "Dropped",
+    "Fact",
+    "Noted",
+    "Opened",
+    "Outcome",
+    "Output",
+    "Refused",
+    "Sent",
+    "Started",
+    "Synced",
+    "Unusable",
+    "ZygoteTold",
+]
+
+
+@value
+class Fact:
+    """Something that happened on, or on the way to, a host."""
+
+    host: str
+
+
+@value
+class Connected(Fact):
+    """The agent said welcome. `attempts` are those it knows, with their short states."""
+
+    slots: int
+    python: str
+    gpus: tuple[str, ...]
+    boot_id: str
+    attempts: dict[str, str]
+    notes: tuple[str, ...]
+
+
+@value
+class Disconnected(Fact):
+    """The link is gone; a new one is being tried."""
+
+    why: str
+
+
+@value
+class Refused(Fact):
+    """The agent can be reached, and says each time that it cannot go on: its disk is full, it speaks another version."""
+
+    why: str
+
+
+@value
+class Unusable(Fact):
+    """No first connection could be made."""
+
+    error: HostError
+
+
+@value
+class ZygoteTold(Fact):
+    """The application was prepared (`ready`) or cannot be (`failed`)."""
+
+    state: str
+    error: dict[str, Any] | None
+    isolation: str
+    why: str
+    notes: tuple[str, ...]
+
+
+@value
+class Sent(Fact):
+    """The code snapshot is complete on the host."""
+
+    files: int
+    sent_files: int
+    sent_bytes: int
+
+
+@value
+class Started(Fact):
+    """An attempt's process began."""
+
+    attempt: str
+    slot: int
+    at: float
+
+
+@value
+class Output(Fact):
+    """A job wrote something; it is in its file already."""
+
+    attempt: str
+    stream: str
+    data: bytes
+
+
+@value
+class Outcome(Fact):
+    """An attempt has its outcome. The payload is inline, or in `file`."""
+
+    attempt: str
+    envelope: dict[str, Any]
+    parts: dict[str, Any]
+    payload: bytes
+    file: str | None
+
+
+@value
+class Collected(Fact):
+    """Everything that an attempt left has arrived."""
+
+    attempt: str
+    refused: tuple[tuple[str, str], ...]
+    sizes: dict[str, Any]
+
+
+@value
+class Dropped(Fact):
+    """The host gave an attempt back unstarted."""
+
+    attempt: str
+    why: str
+
+
+@value
+class Opened(Fact):
+    """The host, which had given attempts back, takes some again."""
+
+
+@value
+class Noted(Fact):
+    """The agent has something to say that concerns the user."""
+
+    message: str
+
+
+@value
+class Synced(Fact):
+    """The agent has taken in everything that was sent to it before `sync(number)` was called."""
+
+    number: int

@@ -1,0 +1,184 @@
+"""Talking to a host outside of a run's session: looking at what its agent has, and cleaning up.
+
+Rule: no agent is started, no controller's place is taken; a host that cannot be reached is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from launcher.agent_bundle import build_bundle
+from launcher.errors import AgentError, ConnectionLost
+from launcher.inventory import HostSpec
+from launcher.stage0 import stage0_command, start_agent
+from launcher.transports.base import Channel
+from launcher.transports.make import make_transport
+from remote_agent import wire
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["HostTalk", "Looked"]
+
+#: As `remote_agent.__main__` says it.
+_NO_AGENT = "no agent of this run is running there"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """How an attempt stands on its host, and what it has printed beyond the offsets that were asked for.
+
+    `state` is `queued`, `running`, `final` or `unknown`.
+    """
+
+    state: str
+    stdout: bytes
+    stderr: bytes
+
+
+class HostTalk:
+    """A conversation with one host; a context manager.
+
+    Args:
+        role: `look` at the agent of a run, or `clean`.
+        run: for `look`.
+
+    Raises:
+        HostError: on entering: it cannot be reached, or no agent of the run is running there.
+    """
+
+    def __init__(self, spec: HostSpec, role: str, run: str = "") -> None:
+        self.host = spec.name
+        self._spec = spec
+        self._run = run
+        self._role = [role, *(["--run", run, "--host", spec.name] if run else [])]
+        if spec.workdir:
+            self._role += ["--workdir", spec.workdir]
+        self._transport = make_transport(spec)
+        #: The host had no bundle of this version, and got it.
+        self.has_sent_bundle = False
+        self._channel: Channel | None = None
+        self._decoder = wire.Decoder()
+        self._frames: Iterator[wire.Frame] = iter(())
+
+    def __enter__(self) -> Self:
+        bundle = build_bundle()
+        try:
+            command = stage0_command(
+                bundle.sha256, bundle.size, self._role, self._spec.python_at_hand, self._spec.workdir
+            )
+            self._channel = self._transport.open(command)
+            rest = start_agent(self._channel, bundle, self.host, on_need=self._note_need)
+        except AgentError as error:
+            self._transport.close()
+            if _NO_AGENT in error.message:
+                raise AgentError(self.host, "look", _NO_AGENT, f"'launcher attach {self._run}' starts one") from None
+            raise
+        except BaseException:
+            self._transport.close()
+            raise
+        self._frames = self._read(rest)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._transport.close()
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def look(self, attempt: str, stdout: int, stderr: int) -> Looked:
+        """How an attempt stands, and what it has printed from these offsets on (not necessarily all of it)."""
+        self._send({"t": "look", "attempt": attempt, "stdout": stdout, "stderr": stderr})
+        said = {"stdout": b"", "stderr": b""}
+        while True:
+            frame = self._next()
+            if frame.header["t"] == "output" and frame.header["attempt"] == attempt:
+                said[frame.header["stream"]] += frame.payload
+            elif frame.header["t"] == "looked":
+                return Looked(frame.header["state"], said["stdout"], said["stderr"])
+
+    def attempts(self) -> dict[str, dict[str, Any]]:
+        """Every attempt that the agent has: `state`, and of one with a result `status` and `kind` of its error."""
+        self._send({"t": "look", "attempt": None})
+        found: dict[str, dict[str, Any]] = {}
+        while True:
+            frame = self._next()
+            if frame.header["t"] == "looked":
+                found.update(self._json(frame, dict))
+                if not frame.header.get("more"):
+                    return found
+
+    def survey(self) -> list[dict[str, Any]]:
+        """What runs have left there; see `remote_agent.cleaning`."""
+        self._send({"t": "survey"})
+        found: list[dict[str, Any]] = []
+        while True:
+            frame = self._next()
+            if frame.header["t"] == "surveyed":
+                found += self._json(frame, list)
+                if not frame.header.get("more"):
+                    return found
+
+    def remove(self, items: list[str], *, force: bool = False) -> dict[str, Any]:
+        """Remove these items of a survey; `removed` are ids, `kept` are pairs of an id and the reason."""
+        answer: dict[str, Any] = {"removed": [], "kept": []}
+        for start in range(0, len(items), 500):
+            self._send({"t": "remove", "items": items[start : start + 500], "force": force})
+            frame = self._next()
+            while frame.header["t"] != "removed":
+                frame = self._next()
+            part = self._json(frame, dict)
+            answer["removed"] += part.get("removed", [])
+            answer["kept"] += part.get("kept", [])
+        return answer
+
+    def _note_need(self) -> None:
+        self.has_sent_bundle = True
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def _send(self, header: dict[str, Any]) -> None:
+        if self._channel is None:
+            raise ConnectionLost(self.host, "session", "the conversation is over")
+        self._channel.send(wire.encode(header))
+
+    def _next(self) -> wire.Frame:
+        frame = next(self._frames, None)
+        if frame is None:
+            raise ConnectionLost(self.host, "session", "the link ended")
+        return frame
+
+    def _read(self, rest: bytes) -> Iterator[wire.Frame]:
+        data = rest
+        while True:
+            try:
+                for frame in self._decoder.feed(data):
+                    if frame.header["t"] == "ping":
+                        self._send({"t": "pong", "n": frame.header["n"]})
+                    elif frame.header["t"] == "fatal":
+                        raise AgentError(self.host, "session", f"the agent refuses: {frame.header['message']}")
+                    else:
+                        yield frame
+            except wire.ProtocolError as error:
+                raise AgentError(self.host, "session", f"it does not keep to the protocol: {error}") from None
+            if self._channel is None:
+                return
+            data = self._channel.recv(1 << 18)
+            if not data:
+                return
+
+    def _json(self, frame: wire.Frame, kind: type) -> Any:
+        try:
+            content = json.loads(frame.payload.decode("utf-8"))
+        except ValueError:
+            content = None
+        if not isinstance(content, kind):
+            raise AgentError(self.host, "session", f"its answer to {frame.header['t']!r} cannot be read")
+        return content

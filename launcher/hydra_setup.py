@@ -1,0 +1,368 @@
+"""A run of a Hydra app: configs composed here, job by job, and shipped whole; nothing is composed on a host.
+
+Rule: what Hydra decides (composition, numbering, folders, callbacks' order) is asked of Hydra; what a host must find as
+Hydra would have left it (version base, job name, resolvers, the values of `${now:}`) travels with the job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher import pickling
+from launcher.errors import ConfigError
+from launcher.job_config import (
+    NOW,
+    current,
+    raw_text,
+    raw_texts,
+    settle,
+    split,
+    subdir_of,
+    without_secrets,
+    without_value,
+)
+from launcher.options import LaunchConf
+from launcher.run_hosts import new_run_id
+from launcher.run_setup import RunSetup, host_specs, where_from
+from launcher.unresolved import unresolved
+from remote_agent import hydra_scope, hydra_state
+from remote_agent.callbacks import Callbacks, Entry
+from remote_agent.config_nodes import attach
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from launcher.dispatcher import QueuedJob
+    from remote_agent.job import JobReturn
+
+__all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"]
+
+#: What a launcher's node says to Hydra and not to the launcher.
+_OF_INSTANTIATE = ("_target_", "_recursive_")
+#: A number, a word or a path as the value of an override: it makes no keys, takes none away and refers to nothing.
+_PLAIN_VALUE = re.compile(r"(?!null$)[-+\w.,%/ ]+", re.IGNORECASE)
+_PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
+
+
+@dataclasses.dataclass
+class HydraSetup(RunSetup):
+    """A run of a Hydra app, ready to begin.
+
+    `compose(overrides, num, job_id)` gives the config of one job with its `hydra` node, `num` and `id` set in it; in RUN
+    mode the config of the run is that of its job, with whatever `on_run_start` made of it.
+    """
+
+    compose: Callable[[Sequence[str], int, str], DictConfig] | None = None
+    #: JobReturns of earlier sessions of the same sweep.
+    earlier: list[JobReturn] = dataclasses.field(default_factory=list)
+    _sweep_dir: str = ""
+    #: What the jobs' configs had in common where they were found to resolve.
+    _resolving: set[Any] = dataclasses.field(default_factory=set)
+
+    @classmethod
+    def of(
+        cls,
+        mode: str,
+        task: Callable[[Any], Any],
+        config: DictConfig,
+        *,
+        compose: Callable[[Sequence[str], int, str], DictConfig],
+        callbacks: Callbacks,
+        options: LaunchConf,
+        hosts: Sequence[Any] | None = None,
+        first_num: int = 0,
+    ) -> HydraSetup:
+        """Check what was given.
+
+        Args:
+            mode: RUN or MULTIRUN.
+            task: the task function, undecorated.
+            config: the config of the run as a whole, with its `hydra` node; kept, for hooks may edit it.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        from hydra.core.utils import JobRuntime
+
+        root, main_module = where_from(task)
+        setup = cls(
+            mode=mode,
+            run_id=new_run_id(),
+            folder=folder_of_run(mode, config),
+            hosts=host_specs(hosts, options),
+            options=options,
+            callbacks=callbacks,
+            task=task_reference(task, main_module),
+            task_name=str(JobRuntime.instance().get("name")),
+            configs=(),
+            root_config=config,
+            root=root,
+            main_module=main_module,
+            first_num=first_num,
+            compose=compose,
+        )
+        setup.check_code()
+        return setup
+
+    # -- what travels --------------------------------------------------------------------------------------------
+
+    def hydra_state(self) -> Any:
+        """Hydra's own state, as the jobs must find it."""
+        # Not by self._dumps: a resolver that the application registers again on the host may travel in vain.
+        dumps: Callable[[Any], bytes] = lambda value: pickling.dumps(value, main_module=self.main_module).data  # noqa: E731
+        return hydra_state.capture(dumps, self._below)
+
+    def _below(self, path: str) -> str | None:
+        """Where a folder lies below the code that travels; None for one that does not travel."""
+        if self.snapshot is None:
+            return None
+        relative = self.snapshot.relative(Path(path))
+        there = os.path.realpath(self.snapshot.root / relative)
+        return relative if there == os.path.realpath(path) else None
+
+    def hydra_version(self) -> str | None:
+        """The controller's Hydra."""
+        import hydra
+
+        return hydra.__version__
+
+    def argv(self, travels: bool) -> list[str]:
+        """`sys.argv` as `python my_app.py OVERRIDES` would give it; the script's path is the snapshot's where code travels.
+
+        Values of `hydra.launcher.env` are left out: applications write down their command line.
+        """
+        script, arguments = Path(sys.argv[0] or ".").absolute(), sys.argv[1:]
+        module = self._module_of_task()
+        if module != "__main__":
+            script = Path(getattr(sys.modules.get(module), "__file__", None) or script)
+            overrides = self.root_config.hydra.overrides
+            arguments = [*raw_texts(overrides.task), *raw_texts(overrides.hydra)]
+        arguments = [without_value(one) for one in arguments]
+        if not travels or self.snapshot is None:
+            return [str(script) if module != "__main__" else sys.argv[0], *arguments]
+        relative = self.snapshot.relative(script)
+        return [relative if relative != "." else script.name, *arguments]
+
+    def _module_of_task(self) -> str:
+        if isinstance(self.task, str):
+            module = self.task.partition(":")[0]
+            return "__main__" if module == self.main_module else module
+        return str(getattr(self.task, "__module__", None))
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job with these overrides, composed now; of kind `config` where that fails."""
+        try:
+            composed = self._composed(num, overrides)
+            self._check_resolves(composed, overrides)
+            output_dir, relative = self._place(composed, num)
+            settle(composed, output_dir)
+            content = {
+                "config": composed,
+                "hydra": None,
+                "overrides": raw_texts(composed.hydra.overrides.task),
+                "task_name": self.task_name,
+            }
+            payload = _plain_pickle(content) or self._dumps(content)
+        except Exception as error:  # noqa: BLE001 - a resolver or an object in the config may raise anything
+            place = self.folder if self.mode == "RUN" else self.folder / str(num)
+            failure = ("config", f"the job's config cannot be made: {type(error).__name__}: {error}")
+            return self.queued(num, overrides, place, str(num), b""), failure
+        return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
+
+    def _composed(self, num: int, overrides: Sequence[str]) -> DictConfig:
+        if self.mode == "RUN":
+            config = self.root_config
+        else:
+            assert self.compose is not None, "`of` sets it"
+            config = self.compose(overrides, num, f"{self.run_id}#{num}")
+        without_secrets(config)
+        return config  # type: ignore[no-any-return]
+
+    def _check_resolves(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        """Look once for each shape that the jobs' configs have: plain values change nothing about what refers to what.
+
+        Raises:
+            ConfigError: an interpolation cannot resolve.
+        """
+        from omegaconf import OmegaConf
+
+        choices: Any = OmegaConf.to_container(config.hydra.runtime.choices)
+        changes = tuple(key if _PLAIN_VALUE.fullmatch(value) else key + value for key, value in map(_halves, overrides))
+        shape = (tuple(sorted(map(str, choices.items()))), changes)
+        if shape in self._resolving:
+            return
+        problem = next(unresolved(config, without="hydra"), None)
+        if problem is not None:
+            raise ConfigError(f"it does not resolve: {problem}")
+        self._resolving.add(shape)
+
+    def _place(self, config: DictConfig, num: int) -> tuple[Path, str]:
+        """(local output directory, the same below the run's outputs on a host that shares no disk)."""
+        with current(config):
+            if self.mode == "RUN":
+                return Path(os.path.abspath(str(config.hydra.run.dir))), "job"
+            subdir = subdir_of(config, num)
+            local = Path(os.path.abspath(os.path.join(self._sweep_dir_of(config), subdir)))
+        relative = os.path.normpath(subdir)
+        leads_out = os.path.isabs(relative) or relative == "." or ".." in relative.split(os.sep)
+        return local, str(num) if leads_out else relative
+
+    def _sweep_dir_of(self, config: DictConfig) -> str:
+        """`hydra.sweep.dir` of a job: that of the sweep, unless it is another text or depends on the job."""
+        text = raw_text(config.hydra.sweep, "dir")
+        # Resolving takes a parser a millisecond.
+        if text == raw_text(self.root_config.hydra.sweep, "dir") and "${" not in NOW.sub("", text):
+            if not self._sweep_dir:
+                self._sweep_dir = str(self.root_config.hydra.sweep.dir)
+            return self._sweep_dir
+        return str(config.hydra.sweep.dir)
+
+    # -- what comes back -----------------------------------------------------------------------------------------
+
+    def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
+        """(cfg, hydra_cfg) of a job as they were sent."""
+        if not payload:
+            return None, None
+        config = pickling.loads(payload, main_module=self.main_module)["config"]
+        return config, split(config)
+
+    def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
+        """The config that `on_job_return` gets: the job's, with its `hydra` node. As in `RunSetup`."""
+        from omegaconf import OmegaConf
+
+        if cfg is None or hydra_cfg is None:
+            return self.root_config
+        OmegaConf.set_readonly(cfg, None)
+        attach(cfg, "hydra", hydra_cfg.hydra)
+        return cfg
+
+    def hook_returns(self, returns: Any) -> Any:
+        """`job_returns` as `on_multirun_end` gets them: those of all batches, in order."""
+        return [*self.earlier, *returns] if self.earlier else returns
+
+
+def _halves(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    return key + equals, value
+
+
+def folder_of_run(mode: str, config: DictConfig) -> Path:
+    """The run's local folder: `hydra.run.dir` or `hydra.sweep.dir`."""
+    with current(config):
+        return Path(os.path.abspath(str(config.hydra.run.dir if mode == "RUN" else config.hydra.sweep.dir)))
+
+
+def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:
+    """The options with those of the app's own `hydra.launcher` below them, where that is this launcher.
+
+    What differs from the default in `options` was asked for, and counts; so do its hosts, instead of the configured ones.
+
+    Raises:
+        ConfigError: a configured option is not known, or not allowed.
+    """
+    from omegaconf import OmegaConf
+
+    node = config.hydra.launcher
+    if not OmegaConf.is_dict(node) or node.get("_target_") != _PLUGIN:
+        return options
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    configured = LaunchConf.from_mapping({key: value for key, value in plain.items() if key not in _OF_INSTANTIATE})
+    default = LaunchConf()
+    names = [field.name for field in dataclasses.fields(LaunchConf)]
+    asked = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
+    if asked.keys() & {"hosts", "hosts_file"}:
+        asked = {"hosts": (), "hosts_file": None, **asked}
+    for name in ("env", "on_error"):
+        if name in asked:
+            asked[name] = {**getattr(configured, name), **asked[name]}
+    return configured.replaced(**asked)
+
+
+def _plain_pickle(content: dict[str, Any]) -> bytes | None:
+    """A pickle by reference alone, at a third of cloudpickle's time; None where that is not all it takes."""
+    import cloudpickle
+
+    if cloudpickle.list_registry_pickle_by_value():
+        return None
+    try:
+        data = pickle.dumps(content, 4)
+    except Exception:  # noqa: BLE001 - a lambda, a local class; cloudpickle says what is wrong where it cannot either
+        return None
+    # What belongs to the script must say its other name.
+    return None if b"__main__" in data else data
+
+
+# -- the task and the callbacks --------------------------------------------------------------------------------------
+
+
+def task_reference(task: Callable[[Any], Any], main_module: str | None) -> Any:
+    """`module:qualname` where a host can import the task so (undecorated there), else the task itself.
+
+    Hydra hands over the function below `@hydra.main`; its name leads to the decorated one, so that it would travel by
+    value: a copy of it, in a module that is not its own.
+    """
+    module = getattr(task, "__module__", None)
+    qualname = getattr(task, "__qualname__", "")
+    if not isinstance(module, str) or not qualname or "<" in qualname:
+        return task
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is None or hydra_scope.undecorated(found) is not task:
+        return task
+    if module == "__main__":
+        return f"{main_module}:{qualname}" if main_module is not None else task
+    return f"{module}:{qualname}"
+
+
+def callback_entries(config: DictConfig, instances: Sequence[Any], options: LaunchConf) -> Callbacks:
+    """The callbacks that Hydra built, under their names in `hydra.callbacks` and with their specs.
+
+    Raises:
+        CallbackError: `on_error` names none of them, or a policy that there is not.
+    """
+    from omegaconf import OmegaConf
+
+    from launcher.errors import CallbackError
+
+    nodes = OmegaConf.select(config, "hydra.callbacks") or {}
+    names = [str(name) for name in nodes]
+    entries = []
+    for index, instance in enumerate(instances):
+        if instance is None:
+            continue
+        known = len(names) == len(instances)
+        name = names[index] if known else f"{type(instance).__name__}_{index}"
+        spec = _plain(nodes, name) if known else None
+        entries.append(Entry(name, instance, options.on_error.get(name), spec))
+    unknown = [name for name in options.on_error if name not in {entry.name for entry in entries}]
+    if unknown:
+        known_names = ", ".join(entry.name for entry in entries) or "none"
+        raise CallbackError(f"hydra.launcher.on_error names {unknown[0]!r}; the callbacks are {known_names}")
+    try:
+        return Callbacks(entries)
+    except ValueError as error:
+        raise CallbackError(str(error)) from error
+
+
+def _plain(nodes: Any, name: str) -> dict[str, Any] | None:
+    """A callback's node as plain data; None where it does not resolve: its pickle is what travels then."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        spec = OmegaConf.to_container(nodes[name], resolve=True)
+    except OmegaConfBaseException:
+        return None
+    return {str(key): value for key, value in spec.items()} if isinstance(spec, dict) else None

@@ -1,0 +1,216 @@
+"""gitignore's patterns, for `.launcherignore` and for folders without git.
+
+Rule: the meaning is git's own (https://git-scm.com/docs/gitignore), held to `git check-ignore` by a property test: the last
+pattern that matches decides, `!` takes back, a file below a folder that is left out stays out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+__all__ = ["IgnoreRules"]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    is_negated: bool
+    is_for_folders: bool
+
+
+def _bytewise(text: str) -> str:
+    """A character per byte: `?` is a byte to git."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def _parsed(line: str) -> _Rule | None:
+    text = line.rstrip("\r\n")
+    # Trailing spaces count only behind a backslash.
+    while text.endswith(" ") and not _is_escaped(text, len(text) - 1):
+        text = text[:-1]
+    if not text or text.startswith("#"):
+        return None
+    is_negated = text.startswith("!")
+    if is_negated:
+        text = text[1:]
+    is_for_folders = text.endswith("/")
+    if is_for_folders:
+        text = text[:-1]
+    if not text:
+        return None
+    is_anchored = "/" in text
+    expression = _expression(text.removeprefix("/"))
+    if expression is None:
+        return None
+    if not is_anchored:
+        expression = f"(?:.*/)?{expression}"
+    return _Rule(re.compile(expression, re.DOTALL), is_negated, is_for_folders)
+
+
+def _is_escaped(text: str, index: int) -> bool:
+    count = 0
+    while index - count - 1 >= 0 and text[index - count - 1] == "\\":
+        count += 1
+    return count % 2 == 1
+
+
+def _expression(text: str) -> str | None:
+    """A regular expression for a pattern relative to its folder; None for one that git takes to match nothing."""
+    out = []
+    index = 0
+    while index < len(text):
+        char = text[index]
+        if char == "\\":
+            if index + 1 == len(text):
+                return None
+            out.append(re.escape(text[index + 1]))
+            index += 2
+        elif char == "*":
+            end = index
+            while end < len(text) and text[end] == "*":
+                end += 1
+            part, index = _stars(text, index, end)
+            out.append(part)
+        elif char == "?":
+            out.append("[^/]")
+            index += 1
+        elif char == "[":
+            made = _bracket(text, index)
+            if made is None:
+                return None
+            part, index = made
+            out.append(part)
+        else:
+            out.append(re.escape(char))
+            index += 1
+    return "".join(out)
+
+
+def _stars(text: str, begin: int, end: int) -> tuple[str, int]:
+    """What `*`s from begin to end mean, and where the pattern goes on."""
+    starts = begin == 0 or text[begin - 1] == "/"
+    if end - begin == 2 and starts:
+        if end == len(text):
+            return (".+" if begin else ".*"), end
+        if text[end] == "/":
+            return "(?:.*/)?", end + 1
+    return "[^/]*", end
+
+
+_CLASSES = {
+    "alpha": "a-zA-Z",
+    "digit": "0-9",
+    "alnum": "a-zA-Z0-9",
+    "upper": "A-Z",
+    "lower": "a-z",
+    "space": " \\t-\\r",
+    "blank": " \\t",
+    "punct": "!-\\/:-@\\[-`{-~",
+    "xdigit": "0-9a-fA-F",
+    "print": " -~",
+    "graph": "!-~",
+    "cntrl": "\\x00-\\x1f\\x7f",
+}
+
+
+def _bracket(text: str, begin: int) -> tuple[str, int] | None:
+    """A bracket expression and where the pattern goes on; None where it does not end, so that nothing matches."""
+    index = begin + 1
+    is_negated = index < len(text) and text[index] in "!^"
+    index += is_negated
+    items: list[str] = []
+    is_first = True
+    while True:
+        if index >= len(text):
+            return None
+        char = text[index]
+        if char == "]" and not is_first:
+            break
+        is_first = False
+        named = re.match(r"\[:(\w+):\]", text[index:])
+        if named:
+            if named.group(1) not in _CLASSES:
+                return None
+            items.append(_CLASSES[named.group(1)])
+            index += named.end()
+            continue
+        first, index = _one(text, index)
+        if first is None:
+            return None
+        if index + 1 < len(text) and text[index] == "-" and text[index + 1] != "]":
+            last, index = _one(text, index + 1)
+            if last is None:
+                return None
+            if first <= last:
+                items.append(f"{re.escape(first)}-{re.escape(last)}")
+            continue
+        items.append(re.escape(first))
+    inner = "".join(items)
+    if is_negated:
+        return f"[^/{inner}]", index + 1
+    return (f"(?!/)[{inner}]" if inner else "(?!)"), index + 1
+
+
+def _one(text: str, index: int) -> tuple[str | None, int]:
+    if text[index] == "\\":
+        return (text[index + 1], index + 2) if index + 1 < len(text) else (None, index)
+    return text[index], index + 1
+
+
+class IgnoreRules:
+    """The patterns of one or several ignore files, each for the folder that it lies in."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, list[_Rule]] = {}
+        self._folders: dict[str, bool | None] = {"": None}
+
+    def __bool__(self) -> bool:
+        return any(self._rules.values())
+
+    @property
+    def takes_back(self) -> bool:
+        """Some pattern begins with `!`."""
+        return any(rule.is_negated for rules in self._rules.values() for rule in rules)
+
+    def add(self, folder: str, text: str) -> None:
+        """Add an ignore file's text.
+
+        Args:
+            folder: that it lies in, relative to the root, with `/`; empty for the root.
+        """
+        rules = [rule for rule in map(_parsed, _bytewise(text).split("\n")) if rule is not None]
+        self._rules.setdefault(_bytewise(folder), []).extend(rules)
+        self._folders = {"": None}
+
+    def verdict(self, path: str, *, is_folder: bool = False) -> bool | None:
+        """True: left out, False: taken back by a `!`, None: no pattern matches.
+
+        Args:
+            path: relative to the root, with `/`.
+        """
+        path = path if path.isascii() else _bytewise(path)
+        parent = path.rpartition("/")[0]
+        if self._of_folder(parent):
+            return True
+        return self._own(path, is_folder=is_folder)
+
+    def _of_folder(self, folder: str) -> bool:
+        """The folder is left out, or one above it is."""
+        known = self._folders.get(folder)
+        if known is None and folder:
+            known = self._of_folder(folder.rpartition("/")[0]) or bool(self._own(folder, is_folder=True))
+            self._folders[folder] = known
+        return bool(known)
+
+    def _own(self, path: str, *, is_folder: bool) -> bool | None:
+        place = path.rpartition("/")[0]
+        while True:
+            below = path[len(place) + 1 :] if place else path
+            for rule in reversed(self._rules.get(place, ())):
+                if (is_folder or not rule.is_for_folders) and rule.pattern.fullmatch(below):
+                    return not rule.is_negated
+            if not place:
+                return None
+            place = place.rpartition("/")[0]

@@ -1,0 +1,388 @@
+"""Hosts: what the user named, as data, before anything is sent to them.
+
+Rule: a host that cannot be meant is refused here, naming where it was said (argument, or file and field) and what is
+allowed. Whether it can be reached is the transport's business.
+
+    --host gpu1   --host user@gpu2:2222/4   --host [::1]:22/2   --host gpu3/auto   --host local
+
+`local` is this machine without SSH; `localhost` is SSH to this machine. A hosts file is YAML, a mapping of names (or a list):
+
+    gpu1: {}
+    gpu2: {address: user@gpu2.example.org:2222, slots: 4, python: ~/env/bin/python, setup: [module load cuda]}
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher.errors import InventoryError
+from launcher.known_hosts import is_fingerprint
+
+__all__ = ["LOCAL", "HostSpec", "load_hosts", "load_hosts_file", "parse_host", "parse_hosts"]
+
+#: The name of this machine without SSH.
+LOCAL = "local"
+_MAX_SLOTS = 10_000
+#: Letters, digits and `._-`, with `:` and a `%zone` for IPv6; nothing that ssh or a shell would read as anything else.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
+_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\$?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATH = re.compile(r"[^\x00-\x1f\x7f]+")
+_PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9 _.,/+@%=:~-]*")
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """One host as the user described it.
+
+    Attributes:
+        name: what the user calls it, in messages and results; unique within a run.
+        address: host name, IP address or alias of ~/.ssh/config; `local` for no SSH at all.
+        user, port: None leaves them to ssh's configuration.
+        slots: jobs at once: a number, `auto` (the CPUs), or None (one per GPU, else one).
+        gpus: indices or UUIDs of the GPUs to use; None for all that are there.
+        python: the job environment's Python there; None for the first python3.
+        setup: shell lines run before that Python, such as `module load cuda`.
+        env: variables for its jobs. They may be secrets, so they are not in `repr`.
+        workdir: folder there for cache and state, instead of the user's.
+        fingerprint: the host key's, `SHA256:...`; wins over known_hosts.
+        identity: path of the only private key to offer.
+        known_hosts: path of the only known_hosts file to trust.
+        ssh_config: path of the ssh configuration to read, as `ssh -F`.
+        host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
+    """
+
+    name: str
+    address: str
+    user: str | None = None
+    port: int | None = None
+    slots: int | Literal["auto"] | None = None
+    gpus: tuple[int | str, ...] | None = None
+    python: str | None = None
+    setup: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    workdir: str | None = None
+    fingerprint: str | None = None
+    identity: str | None = None
+    known_hosts: str | None = None
+    ssh_config: str | None = None
+    host_keys: Literal["strict", "accept-new"] = "strict"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine without SSH."""
+        return self.address == LOCAL
+
+    @property
+    def python_at_hand(self) -> str | None:
+        """The Python to try first there: the host's own, else on this machine the one that runs this."""
+        here = sys.executable if self.is_local and _PYTHON.fullmatch(sys.executable or "") else None
+        return self.python or here
+
+
+_FIELDS = tuple(one.name for one in fields(HostSpec) if one.name != "name")
+
+
+def parse_host(text: str) -> HostSpec:
+    """A host as given on the command line: `[user@]host[:port][/slots]`, slots a number or `auto`.
+
+    Raises:
+        InventoryError: what is wrong with it, and what is allowed.
+    """
+    where = f"host {text!r}"
+    rest, slash, slots = text.strip().partition("/")
+    spec = _parse_address(where, rest)
+    if slash:
+        spec = replace(spec, slots=_slots(where, int(slots) if re.fullmatch(r"[0-9]{1,9}", slots) else slots))
+    return spec
+
+
+def parse_hosts(texts: Iterable[str]) -> tuple[HostSpec, ...]:
+    """Several of `parse_host`, refusing a host that is named twice.
+
+    Raises:
+        InventoryError: as `parse_host`; or a host is named twice.
+    """
+    return _check_unique("hosts", [parse_host(text) for text in texts])
+
+
+def distinct(specs: Iterable[HostSpec]) -> tuple[HostSpec, ...]:
+    """The hosts as they are, refusing one that is named twice.
+
+    Raises:
+        InventoryError: a host is named twice.
+    """
+    return _check_unique("hosts", list(specs))
+
+
+def _parse_address(where: str, text: str) -> HostSpec:
+    user: str | None
+    user, at, rest = text.rpartition("@")
+    if not at:
+        user = None
+    elif ":" in str(user):
+        raise InventoryError(f"{where}: a password has no place in a host's name; keys are used")
+    elif not _USER.fullmatch(str(user)):
+        raise InventoryError(f"{where}: {user!r} is not a user name")
+    address, port = _split_port(where, rest)
+    if not (_NAME.fullmatch(address) or _IPV6.fullmatch(address)):
+        raise InventoryError(
+            f"{where}: {address!r} is not a host name (letters, digits, '.', '_' and '-', not starting with '-'; "
+            "an IPv6 address with a port in brackets)"
+        )
+    if address == LOCAL and (user is not None or port is not None):
+        raise InventoryError(f"{where}: 'local' is this machine without SSH; for SSH to this machine say 'localhost'")
+    name = rest if port is None else f"{address if ':' not in address else f'[{address}]'}:{port}"
+    if rest.startswith("[") and port is None:
+        name = address
+    return HostSpec(name=name, address=address, user=user, port=port)
+
+
+def _split_port(where: str, text: str) -> tuple[str, int | None]:
+    if text.startswith("["):
+        address, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")) or rest == ":":
+            raise InventoryError(f"{where}: an IPv6 address is [address] or [address]:port")
+        port = rest[1:]
+        return address, _port(where, port) if rest else None
+    if text.count(":") > 1:
+        return text, None
+    address, colon, port = text.partition(":")
+    return address, _port(where, port) if colon else None
+
+
+def _port(where: str, value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise InventoryError(f"{where}: port {value!r} is not a number from 1 to 65535")
+    return value
+
+
+def _slots(where: str, value: Any) -> int | Literal["auto"] | None:
+    if value is None or value == "auto":
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SLOTS:
+        raise InventoryError(f"{where}: slots {value!r} is neither a number from 1 to {_MAX_SLOTS} nor 'auto'")
+    return value
+
+
+def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
+    """The hosts of a YAML file.
+
+    Raises:
+        InventoryError: naming file, host, field and what is allowed (for an unknown field the nearest that there is).
+    """
+    import yaml
+
+    file = os.fspath(path)
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InventoryError(f"hosts file {file}: cannot be read ({error})") from None
+    try:
+        content = yaml.load(text, Loader=_loader())  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InventoryError(f"hosts file {file}: not YAML: {' '.join(str(error).split())}") from None
+    return load_hosts(content, file)
+
+
+def load_hosts(content: Any, file: str) -> tuple[HostSpec, ...]:
+    """The hosts of what a hosts file holds, as plain data. See `load_hosts_file`."""
+    if isinstance(content, dict) and set(content) == {"hosts"}:
+        content = content["hosts"]
+    if not isinstance(content, (dict, list)) or not content:
+        raise InventoryError(f"{file}: no hosts in it; expected a mapping of names, or a list of hosts")
+    specs = []
+    for entry in content.items() if isinstance(content, dict) else content:
+        if isinstance(content, list) and isinstance(entry, str):
+            specs.append(_in_file(file, entry))
+            continue
+        if isinstance(content, list) and isinstance(entry, dict) and "name" in entry:
+            entry = (entry["name"], {key: value for key, value in entry.items() if key != "name"})
+        if not isinstance(entry, tuple):
+            raise InventoryError(f"{file}: {entry!r} is neither a host's name nor a mapping with a name")
+        specs.append(_from_mapping(file, *entry))
+    return _check_unique(file, specs)
+
+
+def _in_file(file: str, text: str) -> HostSpec:
+    try:
+        return parse_host(text)
+    except InventoryError as error:
+        raise InventoryError(f"{file}: {error}") from None
+
+
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice; YAML would silently keep the last."""
+
+    def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key that is no name")
+            if key in seen:
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key!r} is there twice")
+            seen.add(key)
+        return dict(loader.construct_pairs(node, deep=True))
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return Loader
+
+
+def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
+    if not isinstance(name, str) or not (_NAME.fullmatch(name) or _IPV6.fullmatch(name)):
+        raise InventoryError(f"{file}: {name!r} is not a host name (letters, digits, '.', '_' and '-')")
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise InventoryError(f"{file}: host {name}: {content!r} is not a mapping of fields")
+    for key in content:
+        if key not in _FIELDS:
+            near = difflib.get_close_matches(str(key), _FIELDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_FIELDS)}"
+            raise InventoryError(f"{file}: host {name}: unknown field {key!r}; {hint}")
+    where = f"{file}: host {name}"
+    address = content.get("address", name)
+    if not isinstance(address, str):
+        raise InventoryError(f"{where}: address: {address!r} is not text")
+    base = _parse_address(f"{where}: address", address)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key != "address" and value is not None:
+            values[key] = _FIELD_CHECKS[key](f"{where}: {key}", value)
+    for key in ("user", "port"):
+        if key in values and getattr(base, key) is not None:
+            raise InventoryError(f"{where}: {key} is given in address and as a field; say it once")
+    if base.is_local and set(values) & _SSH_ONLY:
+        raise InventoryError(
+            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} means nothing"
+        )
+    return replace(base, name=name, **values)
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not _PATH.fullmatch(value):
+        raise InventoryError(f"{where}: {value!r} is not a line of text")
+    return value
+
+
+def _local_path(where: str, value: Any) -> str:
+    return os.path.abspath(os.path.expanduser(_text(where, value)))
+
+
+def _remote_path(where: str, value: Any) -> str:
+    if not _text(where, value).startswith(("/", "~/")):
+        raise InventoryError(f"{where}: {value!r} is neither absolute nor below '~/'")
+    return str(value)
+
+
+def _python(where: str, value: Any) -> str:
+    if not _PYTHON.fullmatch(_text(where, value)):
+        raise InventoryError(f"{where}: {value!r} is not a program's path (letters, digits, spaces and _.,/+@%=:~-)")
+    return str(value)
+
+
+def _user(where: str, value: Any) -> str:
+    if not _USER.fullmatch(_text(where, value)):
+        raise InventoryError(f"{where}: {value!r} is not a user name")
+    return str(value)
+
+
+def _setup(where: str, value: Any) -> tuple[str, ...]:
+    lines = [value] if isinstance(value, str) else value
+    if not isinstance(lines, list) or not all(isinstance(line, str) and "\0" not in line for line in lines):
+        raise InventoryError(f"{where}: {value!r} is not a shell line or a list of them")
+    return tuple(lines)
+
+
+def _env(where: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InventoryError(f"{where}: not a mapping of variables")
+    found = {}
+    for name, text in value.items():
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            raise InventoryError(f"{where}: {name!r} is not a variable's name")
+        # Values may be secrets, so messages leave them out.
+        if isinstance(text, bool) or not isinstance(text, (str, int, float)) or "\0" in str(text):
+            raise InventoryError(f"{where}: the value of {name} is not text (quote it)")
+        found[name] = str(text)
+    return found
+
+
+def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SLOTS:
+        return tuple(range(value))
+    if isinstance(value, list) and all(
+        (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
+        or (isinstance(one, str) and re.fullmatch(r"[A-Za-z0-9-]{1,80}", one))
+        for one in value
+    ):
+        return tuple(value)
+    raise InventoryError(f"{where}: {value!r} is neither a count nor a list of indices or UUIDs")
+
+
+def _fingerprint(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not is_fingerprint(value.rstrip("=")):
+        raise InventoryError(
+            f"{where}: {value!r} is not a fingerprint as ssh-keygen -l prints it (SHA256: and 43 characters)"
+        )
+    return value.rstrip("=")
+
+
+def _host_keys(where: str, value: Any) -> str:
+    if value not in ("strict", "accept-new"):
+        raise InventoryError(f"{where}: {value!r} is neither 'strict' nor 'accept-new'")
+    return str(value)
+
+
+_FIELD_CHECKS = {
+    "user": _user,
+    "port": _port,
+    "slots": _slots,
+    "gpus": _gpus,
+    "python": _python,
+    "setup": _setup,
+    "env": _env,
+    "workdir": _remote_path,
+    "fingerprint": _fingerprint,
+    "identity": _local_path,
+    "known_hosts": _local_path,
+    "ssh_config": _local_path,
+    "host_keys": _host_keys,
+}
+_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys"})
+
+
+def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:
+    """The hosts, each under a name of its own: two users of one host are two hosts, named with their users."""
+    names: set[str] = set()
+    places: dict[tuple[str, str | None, int | None], str] = {}
+    found = []
+    for spec in specs:
+        place = (spec.address.lower(), spec.user, spec.port)
+        if spec.name in names and place not in places and spec.user:
+            spec = replace(spec, name=f"{spec.user}@{spec.name}")
+        if spec.name in names or place in places:
+            other = places.get(place, spec.name)
+            raise InventoryError(
+                f"{where}: {spec.name!r} is named twice"
+                + (f" (also as {other!r})" if other != spec.name else "")
+                + "; say `/slots` for more jobs at once"
+            )
+        names.add(spec.name)
+        places[place] = spec.name
+        found.append(spec)
+    return tuple(found)

@@ -1,0 +1,429 @@
+"""What happened to a run, durable: one sqlite file in the run's local folder.
+
+Rule: written before a decision takes effect. `commit` returns when everything appended before it is on the disk; until
+then nobody acts on it. One process writes (an exclusive lock on a file beside it says so); others may read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launcher.errors import JournalError, RunError
+from launcher.events import Event, JobReturned, from_json
+
+__all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "set_aside"]
+
+FOLDER = ".launcher"
+VERSION = 1
+#: Bytes; a larger result lies in a file of its own beside the journal.
+INLINE = 1 << 18
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+_SCHEMA = """
+create table meta (key text primary key, value text) without rowid;
+create table blobs (name text primary key, data blob) without rowid;
+create table jobs (num integer primary key, overrides text, output_dir text, payload blob, spec text);
+create table events (seq integer primary key, kind text, num integer, data text);
+create index events_by_num on events (num) where num is not null;
+create table results (
+    num integer, attempt integer, host text, envelope text, parts text, payload blob, file text,
+    primary key (num, attempt)
+) without rowid;
+"""
+
+
+class StoredResult(NamedTuple):
+    """A result as the host sent it: a checked envelope, and opaque bytes inline or in a file."""
+
+    num: int
+    attempt: int
+    host: str
+    envelope: dict[str, Any]
+    parts: dict[str, Any]
+    payload: bytes
+    file: str | None
+
+
+def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    try:
+        if read_only:
+            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
+        else:
+            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}") from None
+    return connection
+
+
+class Journal:
+    """The journal as its run's controller writes it, from one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "journal.sqlite"
+        self._lock = _lock(folder)
+        exists = self.path.exists()
+        if not exists:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        self._connection = _connect(self.path)
+        if not exists or not self._connection.execute("select 1 from sqlite_master where name='meta'").fetchone():
+            # Constants of this module, and nothing else.
+            self._connection.executescript(
+                "begin;" + _SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
+            )
+        _check_version(self._connection, self.path)
+        self._events: list[tuple[str, int | None, str]] = []
+        self._statements: list[tuple[str, tuple[Any, ...]]] = []
+        #: Files of results that the next commit brings to the disk; content that it writes first, or None.
+        self._files: dict[str, bytes | None] = {}
+
+    def append(self, happened: list[Event]) -> None:
+        """Put events behind the others; `commit` writes them."""
+        for event in happened:
+            data = event.to_json()
+            num = data.get("num")
+            self._events.append((event.kind, num, _to_json(data)))
+
+    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: str) -> None:
+        """A job, as it must be known to be sent again."""
+        self._statements.append(
+            ("insert or replace into jobs values (?,?,?,?,?)", (num, json.dumps(overrides), output_dir, payload, spec))
+        )
+
+    def put_result(self, result: StoredResult) -> StoredResult:
+        """What an attempt brought; returns it as it will be read: a long payload lies in a file, written by `commit`."""
+        if result.file is not None:
+            self._files[result.file] = None
+        elif len(result.payload) > INLINE:
+            path = str(self.folder / "results" / f"{result.num}.{result.attempt}.result")
+            self._files[path] = result.payload
+            result = result._replace(payload=b"", file=path)
+        self._statements.append(
+            (
+                "insert or replace into results values (?,?,?,?,?,?,?)",
+                (
+                    result.num,
+                    result.attempt,
+                    result.host,
+                    _to_json(result.envelope),
+                    _to_json(result.parts),
+                    result.payload,
+                    result.file,
+                ),
+            )
+        )
+        return result
+
+    def put_meta(self, **values: str) -> None:
+        """Facts about the run as a whole."""
+        for key, value in values.items():
+            self._statements.append(("insert or replace into meta values (?,?)", (key, value)))
+
+    def put_blob(self, name: str, data: bytes) -> None:
+        """Something large that the run needs to be resumed."""
+        self._statements.append(("insert or replace into blobs values (?,?)", (name, data)))
+
+    def commit(self) -> None:
+        """Bring everything appended so far to the disk.
+
+        Raises:
+            JournalError: it could not be written; what was appended is kept and written by the next commit.
+        """
+        if not self._events and not self._statements:
+            return
+        self._write_files()
+        try:
+            cursor = self._connection.cursor()
+            cursor.execute("begin immediate")
+            try:
+                for statement, values in self._statements:
+                    cursor.execute(statement, values)
+                cursor.executemany("insert into events (kind, num, data) values (?,?,?)", self._events)
+                cursor.execute("commit")
+            except BaseException:
+                if self._connection.in_transaction:
+                    cursor.execute("rollback")
+                raise
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: {error}") from None
+        self._events = []
+        self._statements = []
+
+    def _write_files(self) -> None:
+        """A result's file is on the disk before the journal says that it is there."""
+        for path, data in list(self._files.items()):
+            try:
+                if data is not None:
+                    _write_private(Path(path), data)
+                else:
+                    _sync(path)
+                    _sync(str(Path(path).parent))
+            except OSError as error:
+                raise JournalError(f"{path}: {error.strerror or error}") from None
+            del self._files[path]
+
+    def close(self) -> None:
+        """Write what is left, fold the log into the file, let go of the lock."""
+        try:
+            self.commit()
+            with contextlib.suppress(sqlite3.Error):
+                # A reader may hold the log; it is folded in by the next opening then.
+                self._connection.execute("pragma wal_checkpoint(truncate)")
+        finally:
+            self._connection.close()
+            os.close(self._lock)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(str(path.parent))
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def set_aside(folder: Path) -> str | None:
+    """Move the journal of an earlier run out of the way of a new one in the same folder.
+
+    Returns:
+        The earlier run; None where there was none.
+
+    Raises:
+        RunError: that run is still driven by some process.
+    """
+    if not (folder / "journal.sqlite").exists():
+        return None
+    lock = _lock(folder)
+    try:
+        reader = JournalReader(folder)
+        try:
+            run = reader.meta().get("run", "unknown")
+        finally:
+            reader.close()
+        os.rename(folder, folder.with_name(f"{folder.name}.{run}"))
+        return run
+    finally:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    for left in range(20, -1, -1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if left:
+                # Whoever only looks has it for a moment.
+                threading.Event().wait(0.02)
+                continue
+        owner = os.pread(fd, 100, 0).decode("utf-8", "replace").strip()
+        os.close(fd)
+        raise RunError(
+            f"{folder.parent}: the run is driven by another process ({owner or 'unknown'}); "
+            "end that one first, or look with 'launcher show'"
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    row = connection.execute("select value from meta where key='version'").fetchone()
+    if row is None or row[0] != str(VERSION):
+        raise JournalError(f"{path}: journal of version {row[0] if row else '?'}; this launcher reads {VERSION}")
+
+
+class JournalReader:
+    """The journal as anybody may read it, from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "journal.sqlite"
+        if not self.path.exists():
+            raise RunError(f"{folder.parent} holds no run (no {FOLDER}/journal.sqlite)")
+        self._connection = _connect(self.path, read_only=True)
+        self._guard = threading.Lock()
+        try:
+            _check_version(self._connection, self.path)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: {error}") from None
+
+    def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._guard:
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: {error}") from None
+
+    def meta(self) -> dict[str, str]:
+        """Facts about the run as a whole."""
+        return dict(self._rows("select key, value from meta"))
+
+    def blob(self, name: str) -> bytes | None:
+        """Something large that the run was given."""
+        rows = self._rows("select data from blobs where name=?", (name,))
+        return rows[0][0] if rows else None
+
+    def blob_names(self, prefix: str) -> list[str]:
+        """The names of all blobs that begin so."""
+        rows = self._rows("select name from blobs where name >= ? and name < ?", (prefix, prefix + chr(0x10FFFF)))
+        return [str(row[0]) for row in rows]
+
+    def unmatched_returns(self) -> list[int]:
+        """Jobs that have returned and for which no `on_job_return` came to its end, in order of arrival."""
+        rows = self._rows(
+            "select r.num from (select num, max(seq) s from events where kind='job_returned' group by num) r left join "
+            "(select num, max(seq) s from events where kind='hook' and data like '%\"hook\":\"on_job_return\"%' "
+            "group by num) h on h.num = r.num where h.s is null or h.s < r.s order by r.s"
+        )
+        return [int(row[0]) for row in rows if self.returned(row[0]) is not None]
+
+    def events(self, after: int = 0, num: int | None = None, batch: int = 5000) -> Iterator[tuple[int, Event]]:
+        """(sequence number, event) of all events after that number, in order; of one job where num is given."""
+        while True:
+            if num is None:
+                rows = self._rows("select seq, data from events where seq>? order by seq limit ?", (after, batch))
+            else:
+                rows = self._rows(
+                    "select seq, data from events where num=? and seq>? order by seq limit ?", (num, after, batch)
+                )
+            for seq, data in rows:
+                yield seq, _event(json.loads(data))
+                after = seq
+            if len(rows) < batch:
+                return
+
+    def events_of(self, kind: str) -> Iterator[tuple[int, Event]]:
+        """(sequence number, event) of all events of one kind, in order."""
+        for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
+            yield seq, _event(json.loads(data))
+
+    def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, dict[str, Any]] | None:
+        """(overrides, output_dir, payload, spec) of a job."""
+        rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
+        if not rows:
+            return None
+        overrides, output_dir, payload, spec = rows[0]
+        return tuple(json.loads(overrides)), output_dir, payload, json.loads(spec)
+
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
+        """(overrides, output_dir, spec) of a job."""
+        rows = self._rows("select overrides, output_dir, spec from jobs where num=?", (num,))
+        if not rows:
+            return None
+        overrides, output_dir, spec = rows[0]
+        return tuple(json.loads(overrides)), output_dir, json.loads(spec)
+
+    def payload(self, num: int) -> bytes:
+        """What is sent to a host as the job."""
+        rows = self._rows("select payload from jobs where num=?", (num,))
+        if not rows:
+            raise JournalError(f"{self.path}: job {num} is not in it")
+        return bytes(rows[0][0])
+
+    def last_num(self) -> int | None:
+        """The highest number of a job; None while there is none."""
+        last: int | None = self._rows("select max(num) from jobs")[0][0]
+        return last
+
+    def all_returned(self) -> Iterator[JobReturned]:
+        """How each job ended that did and is not being run once more."""
+        rows = self._rows("select distinct num from events where kind='job_returned' order by num")
+        for (num,) in rows:
+            event = self.returned(num)
+            if event is not None:
+                yield event
+
+    def planned_jobs(self) -> int | None:
+        """How many jobs there will be, as far as was known at the start; None where nobody knew."""
+        meta = self.meta()
+        if meta.get("open"):
+            return None
+        return max(int(meta.get("total", "0")), self.count_jobs())
+
+    def last_seq(self) -> int:
+        """The number of the latest event; 0 while there is none."""
+        return int(self._rows("select coalesce(max(seq), 0) from events")[0][0])
+
+    def count_jobs(self) -> int:
+        """How many jobs there are."""
+        return int(self._rows("select count(*) from jobs")[0][0])
+
+    def outcomes(self) -> dict[str, int]:
+        """How many jobs have returned, by status; those that are run once more are not among them."""
+        return self._outcomes("$.status")
+
+    def kinds(self) -> dict[str, int]:
+        """How many jobs have failed, by kind of error."""
+        return self._outcomes("$.error.kind")
+
+    def _outcomes(self, path: str) -> dict[str, int]:
+        rows = self._rows(
+            "select json_extract(e.data, ?), count(*) from events e join (select max(seq) s from events "
+            "where kind in ('job_returned', 'job_retried') group by num) m on e.seq = m.s "
+            "where e.kind = 'job_returned' group by 1",
+            (path,),
+        )
+        return {str(value): int(number) for value, number in rows if value is not None}
+
+    def last_event(self, *kinds: str) -> Event | None:
+        """The latest event of these kinds."""
+        marks = ",".join("?" * len(kinds))
+        rows = self._rows(f"select data from events where kind in ({marks}) order by seq desc limit 1", kinds)  # noqa: S608 - only marks
+        return _event(json.loads(rows[0][0])) if rows else None
+
+    def result(self, num: int, attempt: int) -> StoredResult | None:
+        """What an attempt brought."""
+        rows = self._rows(
+            "select num, attempt, host, envelope, parts, payload, file from results where num=? and attempt=?",
+            (num, attempt),
+        )
+        if not rows:
+            return None
+        num, attempt, host, envelope, parts, payload, file = rows[0]
+        return StoredResult(num, attempt, host, json.loads(envelope), json.loads(parts), payload, file)
+
+    def returned(self, num: int) -> JobReturned | None:
+        """How a job ended, if it did and is not being run once more."""
+        rows = self._rows(
+            "select data from events where num=? and kind in ('job_returned', 'job_retried') order by seq desc limit 1",
+            (num,),
+        )
+        event = _event(json.loads(rows[0][0])) if rows else None
+        return event if isinstance(event, JobReturned) else None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._guard:
+            self._connection.close()
+
+
+def _event(data: dict[str, Any]) -> Event:
+    for name in ("hosts", "jobs", "overrides", "gpus"):
+        if isinstance(data.get(name), list):
+            data[name] = tuple(data[name])
+    return from_json(data)

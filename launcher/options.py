@@ -1,0 +1,363 @@
+"""LaunchConf: every option of a run, in one place, for all doors.
+
+Rule: what is not allowed is refused here, naming the field and what is; a key that is not known is refused naming the
+nearest one. Nothing else in the project reads raw options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from launcher.errors import ConfigError
+from remote_agent.job import ERROR_KINDS
+
+__all__ = ["LaunchConf", "parse_duration", "parse_size"]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_MAX_SECONDS = 10.0**9
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*(?:\.[^\W\d]\w*)*")
+#: Kinds that another attempt would not change, or that were asked for.
+_NOT_RETRIED = ("cancelled", "config", "import")
+
+
+def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
+    """Seconds from a number, or from text such as `90`, `500ms`, `30m` or `1h30m`.
+
+    Raises:
+        ConfigError: it is neither, or not above zero (or_zero: below zero).
+    """
+    seconds: float | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip().lower().replace(" ", "")
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds = float(text)
+        elif text and not _DURATION.sub("", text):
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+    is_above = seconds is not None and (seconds > 0 or (or_zero and seconds == 0))
+    if seconds is None or not is_above or seconds >= _MAX_SECONDS:
+        what = "no duration" if seconds is None else "a duration below zero" if or_zero else "no duration above zero"
+        raise ConfigError(f"{field}: {value!r} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
+    return seconds
+
+
+def parse_size(value: Any, field: str) -> int:
+    """Bytes from a number, or from text such as `100MiB`, `100M` (the same) or `100MB` (a hundred million).
+
+    Raises:
+        ConfigError: it is neither, or not above zero.
+    """
+    size: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match:
+            number, prefix, suffix = match.groups()
+            base = 1000 if (suffix or "").lower() == "b" else 1024
+            size = int(float(number) * base ** (_POWERS[prefix.lower()] if prefix else 0))
+    if size is None or size <= 0:
+        raise ConfigError(f"{field}: {value!r} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
+    return size
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchConf:
+    """Every option of a run. Fields hold what was given as the program uses it: seconds, bytes, tuples, dicts.
+
+    Attributes:
+        hosts: `[user@]host[:port][/slots]`, or mappings as in a hosts file; empty runs on this machine, over the local transport.
+        hosts_file: a YAML file of hosts with more detail; its hosts come after `hosts`.
+        python: the job environment's Python on hosts that name none.
+        setup: shell lines before that Python, on every host.
+        env: variables for the jobs.
+        forward_env: names of variables of this process that jobs get; nothing else of the environment leaves it.
+        code: `auto` (the project travels) or `shared` (hosts see the same files).
+        max_code_size: cap of what travels as code.
+        isolation: `auto`, `fork` or `spawn`.
+        outputs: output directories come back: whole (true), not (false), or what matches these patterns.
+        live: show what jobs print while they run.
+        timeout, grace, hook_timeout: seconds, or text like `30m`. Until a job is terminated; from there until it is
+            killed; for its end hooks.
+        retries: further attempts of a failed job: a number, or numbers by kind of error.
+        on_host_loss: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.
+        fail_fast: stop after the first failed job; max_failures: after so many.
+        lease: a host without a controller for so long ends its jobs; none keeps them.
+        on_error: policy (`warn`, `fail`, `abort`) by callback name.
+        results: what may be decoded of what comes back: `trusted`, `safe` or `never`.
+        allow_types: `module.Class` names that `safe` allows besides plain data.
+        max_output_bytes: cap of a job's stdout and of its stderr.
+        accept_new_host_keys: add unknown host keys to known_hosts instead of refusing them.
+        workdir: folder for cache and state on hosts that name none.
+    """
+
+    hosts: tuple[Any, ...] = ()
+    hosts_file: str | None = None
+    python: str | None = None
+    setup: tuple[str, ...] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    forward_env: tuple[str, ...] = ()
+    code: str = "auto"
+    max_code_size: int = 100 << 20
+    isolation: str = "auto"
+    outputs: bool | tuple[str, ...] = True
+    live: bool = False
+    timeout: float | None = None
+    grace: float = 10.0
+    hook_timeout: float = 300.0
+    retries: int | Mapping[str, int] = 0
+    on_host_loss: str = "wait"
+    host_loss_timeout: float = 600.0
+    fail_fast: bool = False
+    max_failures: int | None = None
+    lease: float | None = None
+    on_error: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    results: str = "trusted"
+    allow_types: tuple[str, ...] = ()
+    max_output_bytes: int = 64 << 20
+    accept_new_host_keys: bool = False
+    workdir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, convert in _CHECKS.items():
+            object.__setattr__(self, name, convert(_plain(getattr(self, name)), name))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:
+        """From plain data, or from a DictConfig.
+
+        Raises:
+            ConfigError: a key is not known, or a value is not allowed.
+        """
+        return cls().replaced(**{str(key): value for key, value in _plain(values).items()})
+
+    def replaced(self, **values: Any) -> LaunchConf:
+        """A copy with these fields changed.
+
+        Raises:
+            ConfigError: a key is not known, or a value is not allowed.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+                raise ConfigError(f"unknown option {key!r}{hint}")
+        return dataclasses.replace(self, **values)
+
+    @property
+    def retries_by_kind(self) -> dict[str, int]:
+        """Further attempts by kind of error; `*` for all others."""
+        if isinstance(self.retries, int):
+            return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
+        return dict(self.retries)
+
+    @property
+    def max_code_bytes(self) -> int:
+        """max_code_size in bytes."""
+        return int(self.max_code_size)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that jobs get: the forwarded ones of this process, then `env`.
+
+        Raises:
+            ConfigError: one that is to be forwarded is not set here.
+        """
+        missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
+        if missing:
+            raise ConfigError(f"forward_env: {', '.join(missing)} is not set here; set it, or take it out")
+        return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
+
+
+def _plain(value: Any) -> Any:
+    """Plain data, where it is a node of OmegaConf's."""
+    if type(value).__module__.startswith("omegaconf."):
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return value
+
+
+_Check = Callable[[Any, str], Any]
+
+
+def _choice(*allowed: str) -> _Check:
+    def check(value: Any, field: str) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{field}: {value!r} is not one of {', '.join(allowed)}{hint}")
+        return value
+
+    return check
+
+
+def _texts(value: Any, field: str) -> tuple[str, ...]:
+    given = (value,) if isinstance(value, str) else value
+    values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (None,)
+    for one in values:
+        if not isinstance(one, str) or not one.strip() or "\0" in one:
+            what = f"{one!r} in it is no text" if isinstance(one, str) else f"{value!r} is not a list of texts"
+            raise ConfigError(f"{field}: {what}")
+    return values
+
+
+def _hosts(value: Any, field: str) -> tuple[Any, ...]:
+    given = (value,) if isinstance(value, (str, Mapping)) or value is None else value
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"{field}: {value!r} is not a list of hosts")
+    hosts = tuple(given)
+    for one in hosts:
+        is_text = isinstance(one, str) and bool(one.strip())
+        # Anything else that has an address was made by launcher.inventory.
+        if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
+            raise ConfigError(f"{field}: {one!r} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
+    return hosts
+
+
+def _flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field}: {value!r} is not true or false")
+    return value
+
+
+def _text(value: Any, field: str) -> str | None:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is not None and not (isinstance(value, str) and value.strip() and not set(value) & set("\0\r\n")):
+        raise ConfigError(f"{field}: {value!r} is not a line of text")
+    return value
+
+
+def _workdir(value: Any, field: str) -> str | None:
+    text = _text(value, field)
+    if text is not None and not text.startswith(("/", "~/")):
+        raise ConfigError(f"{field}: {text!r} is neither absolute nor below '~/'")
+    return text
+
+
+def _environment(value: Any, field: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field}: is not a mapping of names to values")
+    for name, one in value.items():
+        _variable(name, field)
+        # Values may be secrets: no message shows them.
+        if not isinstance(one, (str, int, float)) or isinstance(one, bool) or "\0" in str(one):
+            raise ConfigError(f"{field}.{name}: the value is not text (quote it)")
+    return {str(name): str(one) for name, one in value.items()}
+
+
+def _variable(name: Any, field: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"{field}: {name!r} is no name of a variable (letters, digits, _; no digit first)")
+    return name
+
+
+def _variables(value: Any, field: str) -> tuple[str, ...]:
+    return tuple(_variable(name, field) for name in _texts(value, field))
+
+
+def _outputs(value: Any, field: str) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    patterns = _texts(value, field)
+    for pattern in patterns:
+        if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
+            raise ConfigError(f"{field}: {pattern!r} leads out of the output directory; allowed are relative patterns")
+    return patterns
+
+
+def _duration(value: Any, field: str) -> float:
+    return parse_duration(value, field)
+
+
+def _duration_or_zero(value: Any, field: str) -> float:
+    return parse_duration(value, field, or_zero=True)
+
+
+def _optional_duration(value: Any, field: str) -> float | None:
+    return None if value is None else parse_duration(value, field)
+
+
+def _retries(value: Any, field: str) -> int | dict[str, int]:
+    if not isinstance(value, Mapping):
+        return _count(value, field)
+    for kind, number in value.items():
+        if kind != "*" and kind not in ERROR_KINDS:
+            near = difflib.get_close_matches(str(kind), ERROR_KINDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(ERROR_KINDS)} and *"
+            raise ConfigError(f"{field}: unknown kind of error {kind!r}; {hint}")
+        if _count(number, f"{field}.{kind}") and kind == "cancelled":
+            raise ConfigError(f"{field}: a job that was cancelled is not tried again")
+    return {str(kind): number for kind, number in value.items()}
+
+
+def _count(value: Any, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{field}: {value!r} is not a whole number of 0 or more")
+    return value
+
+
+def _limit(value: Any, field: str) -> int | None:
+    if value is None:
+        return None
+    if _count(value, field) == 0:
+        raise ConfigError(f"{field}: 0 would stop before the first job; leave it out for no limit")
+    return int(value)
+
+
+def _policies(value: Any, field: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field}: is not a mapping of callback names to warn, fail or abort")
+    return {str(name): _choice("warn", "fail", "abort")(policy, f"{field}.{name}") for name, policy in value.items()}
+
+
+def _types(value: Any, field: str) -> tuple[str, ...]:
+    given = (value,) if isinstance(value, (str, type)) else value
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"{field}: {value!r} is not a list of types")
+    names = tuple(f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else one for one in given)
+    for name in names:
+        if not isinstance(name, str) or not _TYPE.fullmatch(name):
+            raise ConfigError(f"{field}: {name!r} is not the name of a type, as module.Class or module:Class")
+    return names
+
+
+_CHECKS: dict[str, _Check] = {
+    "hosts": _hosts,
+    "hosts_file": _text,
+    "python": _text,
+    "setup": _texts,
+    "env": _environment,
+    "forward_env": _variables,
+    "code": _choice("auto", "shared"),
+    "max_code_size": parse_size,
+    "isolation": _choice("auto", "fork", "spawn"),
+    "outputs": _outputs,
+    "live": _flag,
+    "timeout": _optional_duration,
+    "grace": _duration_or_zero,
+    "hook_timeout": _duration,
+    "retries": _retries,
+    "on_host_loss": _choice("wait", "retry", "fail"),
+    "host_loss_timeout": _duration,
+    "fail_fast": _flag,
+    "max_failures": _limit,
+    "lease": _optional_duration,
+    "on_error": _policies,
+    "results": _choice("trusted", "safe", "never"),
+    "allow_types": _types,
+    "max_output_bytes": parse_size,
+    "accept_new_host_keys": _flag,
+    "workdir": _workdir,
+}

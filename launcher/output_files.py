@@ -1,0 +1,323 @@
+"""What a host sends for an output directory, written here without trusting a word of it.
+
+Rule: everything is opened relative to a folder descriptor, component by component, following no link; a name that would
+lead out, collide, touch our own folder or exceed a cap is refused by name and costs the job nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["MAX_BYTES", "MAX_FILES", "OWN", "OutputFolder", "RefusedFile"]
+
+#: The folder below an output directory that is ours: streams, and in a run's folder the journal.
+OWN = ".launcher"
+MAX_FILES = 100_000
+MAX_BYTES = 1 << 40
+#: Refusals that are kept by name.
+MAX_REFUSED = 1000
+#: Bytes beyond a stream's cap that say that it was cut there.
+_CUT_MARK = 1024
+_MAX_NAME = 255
+_MAX_DEPTH = 64
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Errors of the disk or of this process, which are not the file's fault.
+_OURS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+)
+
+
+class RefusedFile(Exception):
+    """A file was not written; the text says why."""
+
+
+@dataclass
+class OutputFolder:
+    """The local output directory of one job, made when the first thing is written to it."""
+
+    path: Path
+    max_files: int = MAX_FILES
+    max_bytes: int = MAX_BYTES
+    #: Of stdout, and of stderr; the host cuts them there itself.
+    max_stream_bytes: int = MAX_BYTES
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    _folders: dict[str, int] = field(default_factory=dict)
+    #: path -> (descriptor, bytes so far, number of its part)
+    _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    #: Folded name -> name, for disks on which names that differ in case are one file.
+    _names: dict[str, str] = field(default_factory=dict)
+    _parts: int = 0
+    _files: int = 0
+    _made: int = 0
+    _bytes: int = 0
+    _is_closed: bool = False
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    # -- folders -------------------------------------------------------------------------------------------------
+
+    def _root(self) -> int:
+        fd = self._folders.get("")
+        if fd is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            fd = self._folders[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return fd
+
+    def _folder(self, path: str) -> int:
+        if not path:
+            return self._root()
+        fd = self._folders.get(path)
+        if fd is not None:
+            return fd
+        parent, _, name = path.rpartition("/")
+        above = self._folder(parent)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=above)
+                self._made += 1
+            fd = os.open(name, _FOLDER_FLAGS, dir_fd=above)
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            raise RefusedFile(f"its folder {path} cannot be used: {error.strerror}") from None
+        if len(self._folders) > 64:
+            self._close_folders(keep_root=True)
+        self._folders[path] = fd
+        return fd
+
+    def _check(self, path: str, size: int) -> tuple[str, str]:
+        parts = path.split("/")
+        if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+            raise RefusedFile("its path leads out of the output directory")
+        if parts[0].casefold() == OWN:
+            raise RefusedFile(f"{OWN} is ours")
+        try:
+            names = [part.encode("utf-8") for part in parts]
+        except UnicodeEncodeError:
+            raise RefusedFile("its name is no text") from None
+        if any(len(name) > _MAX_NAME for name in names) or len(path) > 4000:
+            raise RefusedFile("its name is too long")
+        if len(parts) > _MAX_DEPTH:
+            raise RefusedFile(f"more than {_MAX_DEPTH} folders deep")
+        if self._files >= self.max_files or self._made >= self.max_files:
+            raise RefusedFile(f"more than {self.max_files} files")
+        if size < 0 or self._bytes + size > self.max_bytes:
+            raise RefusedFile(f"more than {self.max_bytes} bytes")
+        known = self._names.setdefault(path.casefold(), path)
+        folder, _, name = path.rpartition("/")
+        if known != path and self._is_there(folder, name):
+            raise RefusedFile(f"it is the same file as {known} here")
+        return folder, name
+
+    def _is_there(self, folder: str, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def write(self, path: str, mode: int, data: bytes) -> None:
+        """Write a whole file; a refusal is noted in `refused`.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            try:
+                folder, name = self._check(path, len(data))
+                fd = self._create(folder, name, mode)
+            except RefusedFile as refusal:
+                self._refuse(path, str(refusal))
+                return
+            try:
+                _write_all(fd, data)
+            finally:
+                os.close(fd)
+            self._files += 1
+            self._bytes += len(data)
+
+    def write_chunk(self, path: str, mode: int, size: int, offset: int, data: bytes) -> None:
+        """Write the next piece of a long file, which appears under its name when it is whole.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            try:
+                if offset == 0:
+                    self._begin(path, mode, size)
+                if path not in self._partial:
+                    return  # refused when it began
+                fd, done, part = self._partial[path]
+                if offset != done or done + len(data) > size:
+                    self._discard(path)
+                    raise RefusedFile(f"byte {offset} came where {done} was expected")
+            except RefusedFile as refusal:
+                self._refuse(path, str(refusal))
+                return
+            _write_all(fd, data)
+            done += len(data)
+            self._partial[path] = (fd, done, part)
+            if done == size:
+                self._put_in_place(path, size)
+
+    def _begin(self, path: str, mode: int, size: int) -> None:
+        self._discard(path)
+        self._check(path, size)
+        self._parts += 1
+        fd = self._create(OWN, f"part.{self._parts}", mode)
+        self._partial[path] = (fd, 0, self._parts)
+
+    def _put_in_place(self, path: str, size: int) -> None:
+        """The file is whole: give it its name."""
+        fd, _, part = self._partial.pop(path)
+        os.close(fd)
+        own = self._folder(OWN)
+        try:
+            folder, name = self._check(path, size)
+            above = self._folder(folder)
+            self._make_room(name, above)
+            os.rename(f"part.{part}", name, src_dir_fd=own, dst_dir_fd=above)
+        except (RefusedFile, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno in _OURS:
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"part.{part}", dir_fd=own)
+            self._refuse(path, str(problem))
+            return
+        self._files += 1
+        self._bytes += size
+
+    def _refuse(self, path: str, why: str) -> None:
+        if len(self.refused) < MAX_REFUSED:
+            self.refused.append((path[:4000].encode("utf-8", "backslashreplace").decode(), why))
+
+    def _create(self, folder: str, name: str, mode: int) -> int:
+        above = self._folder(folder)
+        try:
+            self._make_room(name, above)
+            return os.open(name, _FILE_FLAGS, 0o777 if mode & 0o100 else 0o666, dir_fd=above)
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            raise RefusedFile(error.strerror or "cannot be made") from None
+
+    @staticmethod
+    def _make_room(name: str, above: int) -> None:
+        """What an earlier try left gives way; a folder does not."""
+        try:
+            status = os.stat(name, dir_fd=above, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            raise RefusedFile("a folder of that name is there")
+        os.unlink(name, dir_fd=above)
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def write_stream(self, stream: str, offset: int, data: bytes) -> None:
+        """Put bytes of stdout or stderr at their place in `.launcher/<stream>`; doing it again changes nothing.
+
+        What is beyond the cap is refused by the stream's name.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            room = self.max_stream_bytes + _CUT_MARK - offset
+            if len(data) > room:
+                too_long = (f"{OWN}/{stream}", f"more than {self.max_stream_bytes} bytes")
+                if too_long not in self.refused:
+                    self._refuse(*too_long)
+                if room <= 0:
+                    return
+                data = data[:room]
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                fd = os.open(stream, flags, 0o666, dir_fd=self._folder(OWN))
+            except RefusedFile as refusal:
+                self._refuse(f"{OWN}/{stream}", str(refusal))
+                return
+            try:
+                view = memoryview(data)
+                while view:
+                    count = os.pwrite(fd, view, offset)
+                    offset += count
+                    view = view[count:]
+            finally:
+                os.close(fd)
+
+    def set_aside(self, attempt: int) -> None:
+        """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
+        if not (self.path / OWN).is_dir():
+            return
+        with self._guard:
+            above = self._folder(OWN)
+            kept = self._folder(f"{OWN}/attempt-{attempt}")
+            for stream in ("stdout", "stderr"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(stream, stream, src_dir_fd=above, dst_dir_fd=kept)
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def _discard(self, path: str) -> None:
+        """Part of a file is of no use to anybody."""
+        partial = self._partial.pop(path, None)
+        if partial is None:
+            return
+        os.close(partial[0])
+        with contextlib.suppress(OSError, RefusedFile):
+            # Where it cannot be removed it lies among our own.
+            os.unlink(f"part.{partial[2]}", dir_fd=self._folder(OWN))
+
+    def _discard_all(self) -> None:
+        for path in list(self._partial):
+            self._discard(path)
+
+    def _close_folders(self, *, keep_root: bool) -> None:
+        for known in list(self._folders):
+            if known or not keep_root:
+                os.close(self._folders.pop(known))
+
+    def restart(self) -> None:
+        """Everything is sent again from the start, on another connection."""
+        with self._guard:
+            self._discard_all()
+            self._files = self._bytes = self._made = 0
+            self._names.clear()
+            self.refused.clear()
+
+    def close(self) -> None:
+        """Let go of all descriptors; what comes now is not written."""
+        with self._guard:
+            self._is_closed = True
+            self._discard_all()
+            self._close_folders(keep_root=False)
+            self._names.clear()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

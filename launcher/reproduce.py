@@ -1,0 +1,193 @@
+"""Running a job again: here, in a debugger, or on a host, and whether it ends the same way.
+
+Rule: hooks fire only where that was asked for, and of these the job's own: the run's hooks belong to the run. Which job it
+is, and what it needs, `launcher.reproduce_target` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher import pickling
+from launcher.code_snapshot import Snapshot
+from launcher.errors import LauncherError, UsageError
+from launcher.journal import FOLDER, JournalReader
+from launcher.options import LaunchConf
+from launcher.outcome import Comparison, Outcome, compare, recorded_outcome
+from launcher.reproduce_target import HydraAgain, PlainAgain, Target, decoder_of, find_target
+from launcher.run_setup import RunSetup, default_folder, host_specs
+from launcher.session import Observer, Session
+from remote_agent.callbacks import Callbacks
+from remote_agent.job import JobError
+
+if TYPE_CHECKING:
+    from remote_agent.job import JobReturn
+
+__all__ = ["Reproduction", "Target", "find_target", "reproduce", "reproduce_in_debugger"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """What came of it. `comparison` is None where there was nothing to compare with."""
+
+    target: str
+    folder: Path
+    after: Outcome
+    comparison: Comparison | None
+    job_return: JobReturn | None = None
+
+
+def reproduce(
+    target: Target,
+    *,
+    hosts: Sequence[Any] | None = None,
+    options: LaunchConf | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    is_exact: bool = False,
+    with_hooks: bool = False,
+    results: str = "safe",
+    observers: Sequence[Observer] = (),
+) -> Reproduction:
+    """Run the job again, on a host or over the local transport.
+
+    Args:
+        hosts: where; None runs it here.
+        folder: the new output directory.
+        is_exact: in the code that the run recorded, not in the code as it is now.
+        with_hooks: fire the job's hooks, with the callbacks as the run sent them.
+
+    Raises:
+        UsageError: it cannot be run again so; nothing was sent.
+    """
+    setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
+    with Session(setup, config=setup.root_config, observers=observers) as session:
+        session.drive([(None, setup.overrides)], None)
+    job_return = session.load(0)
+    reader = JournalReader(setup.folder / FOLDER)
+    try:
+        after = recorded_outcome(reader, 0, decoder_of(setup, results))
+        if after is None:
+            raise LauncherError("the job did not return")
+        comparison = compare(target.before, after) if target.before is not None else None
+    finally:
+        reader.close()
+    return Reproduction(target.name, setup.folder, after, comparison, job_return)
+
+
+def _set_up(
+    target: Target,
+    options: LaunchConf | None,
+    hosts: Sequence[Any] | None,
+    folder: str | os.PathLike[str] | None,
+    *,
+    is_exact: bool,
+    with_hooks: bool,
+) -> PlainAgain | HydraAgain:
+    setup = target.setup
+    setup.options = options or LaunchConf()
+    setup.options = setup.options.replaced(env={**target.env, **setup.options.env})
+    setup.hosts = host_specs(hosts, setup.options)
+    setup.folder = Path(folder).absolute() if folder is not None else default_folder("RUN").absolute()
+    setup.is_exact = is_exact
+    if is_exact and setup.snapshot is None:
+        raise UsageError(
+            f"{target.name}: the code that it ran in was not recorded (it was used in place, or there is no record of "
+            "the run); without --exact it runs in the code as it is now"
+        )
+    if not with_hooks:
+        setup.callbacks = Callbacks([])
+        if setup.shared:
+            shared = setup.loads_here(setup.shared)
+            setup.shared = setup._dumps({**shared, "callbacks": []})  # noqa: SLF001 - as `prepare` does
+    setup.check_code()
+    return setup
+
+
+def reproduce_in_debugger(
+    target: Target,
+    *,
+    options: LaunchConf | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    is_exact: bool = False,
+    with_hooks: bool = False,
+    results: str = "safe",
+) -> Reproduction:
+    """Run the job again here, in the foreground, in pdb where it fails.
+
+    Raises:
+        UsageError: it cannot be run again so.
+    """
+    setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
+    setup.prepare()
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="launcher-reproduce-") as name:
+        scratch = Path(name)
+        zygote = setup._zygote_spec(setup.hosts[0], setup.is_exact, "")  # noqa: SLF001 - what a host would be told
+        if setup.is_exact and setup.snapshot is not None:
+            code = scratch / "code"
+            _lay_out(setup.snapshot, code)
+            zygote["cwd"] = str(code / zygote["cwd"])
+            zygote["sys_path"] = [str(code / path) for path in zygote["sys_path"]]
+            zygote["code_root"] = str(code)
+        job = {
+            **setup.queued(0, setup.overrides, setup.folder, "job", b"").spec,
+            "output_dir": str(setup.folder),
+            "spool": str(scratch),
+            "attempt_id": "0.1",
+            "attempt": 1,
+        }
+        (scratch / "spec.json").write_text(json.dumps({"zygote": zygote, "job": job}))
+        (scratch / "shared").write_bytes(setup.shared)
+        (scratch / "payload").write_bytes(setup.payload)
+        environment = {**os.environ, **zygote.get("environ", {})}
+        ours = str(Path(__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
+        # Not stopped by Ctrl-C, which is the debugger's.
+        done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
+        after = _debugged(scratch, setup, results, done.returncode)
+    comparison = compare(target.before, after) if target.before is not None else None
+    return Reproduction(target.name, setup.folder, after, comparison)
+
+
+def _lay_out(snapshot: Snapshot, folder: Path) -> None:
+    """Write a snapshot's files into a new folder."""
+    for file in snapshot.files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(snapshot.read(file.sha256))
+        path.chmod(file.mode & 0o777)
+    for link, goal in snapshot.links:
+        path = folder / link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(goal)
+
+
+def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> Outcome:
+    told = scratch / "outcome.json"
+    if not told.exists():
+        return Outcome(
+            "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
+        )
+    envelope = json.loads(told.read_text())
+    if envelope["status"] != "COMPLETED":
+        return Outcome(envelope["status"], JobError.from_json(envelope["error"]))
+    if not (scratch / "value").exists():
+        return Outcome("COMPLETED")
+    data = (scratch / "value").read_bytes()
+    allow = tuple(setup.options.allow_types)
+
+    def value() -> Any:
+        if results == "trusted":
+            return pickling.loads(data, main_module=setup.main_module)
+        return pickling.safe_loads(data, allow=allow)
+
+    return Outcome("COMPLETED", None, hashlib.sha256(data).hexdigest(), value)

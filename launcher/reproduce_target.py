@@ -1,0 +1,352 @@
+"""Which job is to be run again, and everything that it needs: by its run and number, its folder, or a pickle of it.
+
+Rule: a job of a run is taken from the controller's own journal, with the very bytes that its host got; a pickle that a host
+wrote is opened only where its path was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher import pickling, run_index
+from launcher.errors import UsageError
+from launcher.hydra_setup import HydraSetup
+from launcher.inventory import parse_host
+from launcher.job_config import raw_texts
+from launcher.journal import FOLDER, JournalReader
+from launcher.options import LaunchConf
+from launcher.outcome import Outcome, outcome_of_job_return, recorded_outcome
+from launcher.run_hosts import new_run_id
+from launcher.run_setup import RunSetup, build_callbacks, default_folder
+from remote_agent.callback import CONTROLLER_HOOKS
+
+if TYPE_CHECKING:
+    from launcher.application import Application
+    from launcher.dispatcher import QueuedJob
+    from launcher.run_record import Record
+
+__all__ = ["HydraAgain", "PlainAgain", "Target", "decoder_of", "find_target"]
+
+
+# -- setups ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Again(RunSetup):
+    """A run of one job that has been composed already.
+
+    Attributes:
+        payload, overrides: the job's.
+        is_exact: run it in `snapshot`, also on this machine.
+        started_in: the folder that the application was started in.
+        arguments: its `sys.argv`, where that is known.
+    """
+
+    is_reproduction: ClassVar[bool] = True
+    payload: bytes = b""
+    overrides: tuple[str, ...] = ()
+    is_exact: bool = False
+    started_in: str = ""
+    arguments: tuple[str, ...] = ()
+
+    def argv(self, travels: bool) -> list[str]:
+        """`sys.argv` as the job had it."""
+        return list(self.arguments) or super().argv(travels)
+
+    def _travels(self, spec: Any) -> bool:
+        return self.is_exact or super()._travels(spec)
+
+    def check_code(self) -> None:
+        """Take the code as it is now; where it is to be exact, that of the run is given."""
+        if not self.is_exact:
+            self.snapshot = None
+            super().check_code()
+
+    def prepare(self) -> None:
+        """What the run's jobs shared is given; only for a job without a run it is made."""
+        if not self.shared:
+            super().prepare()
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job as it was."""
+        return self.queued(num, self.overrides, self.folder, "job", self.payload), None
+
+    def _cwd(self, travels: bool) -> str:
+        started_in = self.started_in or os.getcwd()
+        if travels and self.snapshot is not None:
+            return self.snapshot.relative(Path(started_in))
+        return started_in if os.path.isdir(started_in) else os.getcwd()
+
+
+@dataclasses.dataclass
+class PlainAgain(_Again):
+    """A plain function's job, again."""
+
+
+@dataclasses.dataclass
+class HydraAgain(_Again, HydraSetup):
+    """A Hydra app's job, again."""
+
+
+# -- what is to be reproduced ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Target:
+    """A job that can be run again.
+
+    Attributes:
+        name: what it is called.
+        setup: its run's setup.
+        before: how it ended; None where nobody knows.
+        env: the variables that the job had, as far as their values are known here.
+        notes: what the user should know.
+    """
+
+    name: str
+    setup: PlainAgain | HydraAgain
+    before: Outcome | None
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def find_target(
+    text: str, *, app: str | None = None, env: Mapping[str, str] | None = None, results: str = "safe"
+) -> Target:
+    """The job that `RUN#NUM`, a job's output directory, its `config.pickle` or its `job_return.pickle` names.
+
+    Args:
+        app: the application, where nothing recorded says which it is; as for `launcher run`.
+        env: values of the variables that the job had; what is not here is taken from the environment.
+        results: what of a recorded value may be decoded to be compared.
+
+    Raises:
+        UsageError: there is no such job, or the application cannot be found.
+        RunError: there is no such run, or its record cannot be read.
+    """
+    path = Path(text)
+    if path.is_dir():
+        recorded = _recorded_at(path.absolute(), env, results)
+        if recorded is None and _has_yaml(path):
+            # The folder that Hydra's files lie in is meant well enough.
+            recorded = _recorded_at(path.absolute().parent, env, results)
+        return recorded if recorded is not None else _from_yaml(path, app)
+    if path.is_file():
+        return _from_pickle(path.absolute(), app, env, results)
+    reference = run_index.parse(text)
+    if reference.num is None:
+        raise UsageError(f"{text!r} is a run; which of its jobs? Say {text}#0, or name a job's output directory")
+    return _recorded(reference.entry, reference.num, env, results)
+
+
+def _recorded(entry: run_index.Entry, num: int, env: Mapping[str, str] | None, results: str) -> Target:
+    from launcher import run_record
+    from launcher.resume import load_setup
+
+    setup, record = load_setup(entry.folder, env=env, needs_env=False)
+    reader = JournalReader(entry.folder / FOLDER)
+    try:
+        job = reader.job(num)
+        if job is None:
+            raise UsageError(f"run {record.run} has no job {num}")
+        overrides, _, payload, _ = job
+        if not payload:
+            raise UsageError(f"job {num} of run {record.run} was never sent: its config could not be made")
+        before = recorded_outcome(reader, num, decoder_of(setup, results))
+    finally:
+        reader.close()
+    again = _again_of(setup, record, payload, overrides)
+    values = {**os.environ, **(env or {})}
+    names = run_record.variables(record)
+    missing = [name for name in names if name not in values]
+    notes = [f"variables that the job had are not set here: {', '.join(missing)}"] if missing else []
+    known = {name: values[name] for name in names if name in values}
+    return Target(f"{record.run}#{num}", again, before, known, notes)
+
+
+def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[str, ...]) -> PlainAgain | HydraAgain:
+    values = {field.name: getattr(setup, field.name) for field in dataclasses.fields(RunSetup) if field.init}
+    values.update(
+        mode="RUN",
+        run_id=new_run_id(),
+        first_num=0,
+        zygotes={},
+        fired_elsewhere=frozenset(CONTROLLER_HOOKS),
+        payload=payload,
+        overrides=overrides,
+        started_in=record.cwd,
+        arguments=next((tuple(told["argv"]) for told in record.zygotes.values()), ()),
+    )
+    return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
+
+
+def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:
+    """The recorded job whose output directory this is."""
+    for parent in (folder, *folder.parents):
+        if not (parent / FOLDER / "journal.sqlite").is_file():
+            continue
+        reader = JournalReader(parent / FOLDER)
+        try:
+            last = reader.last_num()
+            nums = range(0 if last is None else last + 1)
+            found = (num for num in nums if (job := reader.job_without_payload(num)) and Path(job[1]) == folder)
+            num = next(found, None)
+        finally:
+            reader.close()
+        if num is not None:
+            return _recorded(run_index.find(parent), num, env, results)
+    return None
+
+
+def decoder_of(setup: RunSetup, results: str) -> Any:
+    """How this run's values are decoded, under a policy of its own."""
+    return dataclasses.replace(setup.decoder, policy=results)
+
+
+# -- from files ------------------------------------------------------------------------------------------------------
+
+
+def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, results: str) -> Target:
+    """A pickle whose path was given: that is what allows to open it."""
+    recorded = _recorded_at(path.parent, env, results) or _recorded_at(path.parent.parent, env, results)
+    if recorded is None:
+        _make_importable(app)
+    try:
+        content = pickling.loads(path.read_bytes(), main_module=recorded.setup.main_module if recorded else None)
+    except Exception as error:
+        raise UsageError(
+            f"{path} cannot be read: {type(error).__name__}: {error}; if it lacks a module, start this in the "
+            "application's folder, or name the application with --app"
+        ) from error
+    config, before = _config_of(content, path)
+    if recorded is None:
+        return _bare(str(path), config, app, before)
+    job = {"config": config, "hydra": None, "overrides": list(recorded.setup.overrides)}
+    recorded.setup.payload = recorded.setup.dumps_here(
+        {**_content(config), "overrides": job["overrides"], "task_name": recorded.setup.task_name}
+    )
+    return dataclasses.replace(recorded, name=str(path), before=before or recorded.before)
+
+
+def _config_of(content: Any, path: Path) -> tuple[Any, Outcome | None]:
+    """The config with its `hydra` node, and the outcome where the pickle tells one."""
+    import copy
+
+    from omegaconf import OmegaConf
+
+    from remote_agent.config_nodes import attach
+
+    if OmegaConf.is_dict(content) and "hydra" in content:
+        return content, None
+    if hasattr(content, "hydra_cfg") and hasattr(content, "status"):
+        if content.cfg is None or content.hydra_cfg is None:
+            raise UsageError(f"{path}: this JobReturn holds no config, so there is nothing to run again")
+        config = copy.deepcopy(content.cfg)
+        OmegaConf.set_readonly(config, None)
+        attach(config, "hydra", copy.deepcopy(content.hydra_cfg.hydra))
+        return config, outcome_of_job_return(content)
+    raise UsageError(f"{path} is neither a pickled config of a job (config.pickle) nor a JobReturn (job_return.pickle)")
+
+
+def _from_yaml(folder: Path, app: str | None) -> Target:
+    """The config that is written as YAML into every output directory; no pickle is opened."""
+    from hydra.conf import HydraConf
+    from omegaconf import OmegaConf
+
+    files = folder / ".hydra" if (folder / ".hydra").is_dir() else folder
+    if not _has_yaml(files):
+        raise UsageError(
+            f"{folder} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
+        )
+    config: Any = OmegaConf.load(files / "config.yaml")
+    node: Any = OmegaConf.load(files / "hydra.yaml")
+    # That of a plain function has a few keys only.
+    is_whole = "job_logging" in node.hydra
+    # Hydra's config groups add keys to it.
+    schema = OmegaConf.structured(HydraConf, flags={"struct": False})
+    config.hydra = OmegaConf.merge(schema, node.hydra) if is_whole else node.hydra
+    return _bare(str(folder), config, app, None)
+
+
+def _has_yaml(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
+
+
+def _bare(name: str, config: Any, app: str | None, before: Outcome | None) -> Target:
+    """A job of which there is a config, and no record."""
+    from hydra.core.utils import JobRuntime
+    from omegaconf import OmegaConf
+
+    found = _application(app, config)
+    is_hydra = _is_whole(config)
+    task_name = str(config.hydra.job.name)
+    JobRuntime.instance().set("name", task_name)
+    nodes: Any = OmegaConf.to_container(config.hydra.callbacks, resolve=True)
+    cls = HydraAgain if is_hydra else PlainAgain
+    setup = cls(
+        mode="RUN",
+        run_id=new_run_id(),
+        folder=default_folder("RUN").absolute(),
+        hosts=[parse_host("local")],
+        options=LaunchConf(),
+        callbacks=build_callbacks(nodes, (), LaunchConf()),
+        task=found.reference,
+        task_name=task_name,
+        configs=(),
+        root_config=config,
+        root=found.root if "." in found.module_name else found.file,
+        main_module=found.module_name,
+        fired_elsewhere=frozenset(CONTROLLER_HOOKS),
+        overrides=tuple(raw_texts(config.hydra.overrides.task)),
+        started_in=os.getcwd(),
+    )
+    content = {**_content(config), "overrides": list(setup.overrides), "task_name": task_name}
+    setup.payload = setup._dumps(content)
+    notes = [] if before else ["nothing is recorded of how it ended (a job_return.pickle, or RUN#NUM, would tell)"]
+    return Target(name, setup, before, notes=notes)
+
+
+def _is_whole(config: Any) -> bool:
+    from omegaconf import OmegaConf
+
+    return getattr(OmegaConf.get_type(config, "hydra"), "__name__", "") == "HydraConf"
+
+
+def _content(config: Any) -> dict[str, Any]:
+    """A job's payload from its config: a plain function's has the `hydra` node apart."""
+    from omegaconf import OmegaConf
+
+    if _is_whole(config):
+        return {"config": config, "hydra": None}
+    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return {"config": plain, "hydra": OmegaConf.to_container(config.hydra)}
+
+
+def _make_importable(app: str | None) -> None:
+    if app is not None:
+        from launcher.application import load_application
+
+        load_application(app)
+    elif os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def _application(app: str | None, config: Any) -> Application:
+    from launcher.application import load_application
+
+    if app is not None:
+        return load_application(app)
+    name = str(config.hydra.job.name)
+    folders = [Path(str(config.hydra.runtime.cwd)), Path.cwd()]
+    for folder in folders:
+        if (folder / f"{name}.py").is_file():
+            return load_application(str(folder / f"{name}.py"))
+    looked = " and ".join(str(folder / f"{name}.py") for folder in dict.fromkeys(folders))
+    raise UsageError(f"which application was it? There is no {looked}: name it with --app")

@@ -1,0 +1,109 @@
+"""What the decider is asked, beside the facts that hosts tell; and what it gives back.
+
+Rule: plain values, so that anybody may make them in any thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher import events
+from launcher.journal import StoredResult
+from launcher.output_files import OutputFolder
+from launcher.value import value
+
+__all__ = [
+    "Cancel",
+    "Detach",
+    "GiveUp",
+    "Interrupt",
+    "QueuedJob",
+    "Record",
+    "Request",
+    "Retry",
+    "Returned",
+    "Submit",
+]
+
+
+@dataclass
+class QueuedJob:
+    """A job as the decider needs it until it has returned."""
+
+    num: int
+    overrides: tuple[str, ...]
+    output_dir: Path
+    #: None where the journal has it: read when it is sent.
+    payload: bytes | None
+    spec: dict[str, Any]
+    folder: OutputFolder | None = None
+
+
+@value
+class Returned:
+    """A job has its JobReturn. `stored` is None where no host ever sent one."""
+
+    event: events.JobReturned
+    stored: StoredResult | None
+    output_dir: Path
+
+
+@value
+class Submit:
+    """A new job; with failure (kind, message) it is FAILED from the start."""
+
+    job: QueuedJob
+    failure: tuple[str, str] | None = None
+
+
+@value
+class Cancel:
+    """Cancel one job."""
+
+    num: int
+
+
+@value
+class Interrupt:
+    """Cancel everything; with kill, at once."""
+
+    why: str
+    kill: bool
+
+
+@value
+class GiveUp:
+    """Give a host up now."""
+
+    host: str
+    why: str
+
+
+@value
+class Record:
+    """Journal this; what is asked later is decided later."""
+
+    happened: tuple[events.Event, ...] = ()
+    meta: dict[str, str] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+
+@value
+class Retry:
+    """Run a job that had returned once more."""
+
+    returned: events.JobReturned
+
+
+@value
+class Detach:
+    """Give all jobs to hosts: the controller is about to leave."""
+
+    run: str
+    why: str
+    hurry: bool
+
+
+Request = Submit | Cancel | Interrupt | GiveUp | Record | Retry | Detach

@@ -1,0 +1,395 @@
+"""Taking a run up again: after `--detach`, after SIGHUP, after `kill -9` of its controller.
+
+Rule: the journal and the spools decide, nobody's memory. A job that has returned is never run again; a job that a host has
+is collected; what no host has heard of is sent. The code is that of the run's beginning: hosts have it, and where one
+lacks a file of it, that file is sent only if it is still the same here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher import events, pickling, run_index, run_record
+from launcher.code_snapshot import Snapshot
+from launcher.errors import CallbackError, RunError, UsageError
+from launcher.journal import FOLDER, JournalReader
+from launcher.returns import load_returned
+from launcher.run_record import Record
+from launcher.run_setup import RunSetup
+from launcher.scheduler import HostPhase
+from launcher.session import Observer, Session
+from remote_agent.callbacks import Callbacks, Entry
+from remote_agent.hydra_scope import instantiate
+
+__all__ = ["ResumedSession", "load_setup"]
+
+#: Seconds for which a host that has nothing left to give is waited for, to end its agent.
+_PATIENCE = 10.0
+
+
+def load_setup(
+    run: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, needs_env: bool = True
+) -> tuple[RunSetup, Record]:
+    """What a run was set up with, from its journal.
+
+    Args:
+        env: values of its variables; what is not here is taken from the environment.
+        needs_env: a variable without a value is an error.
+
+    Raises:
+        RunError: there is no such run, or it cannot be taken up.
+        UsageError: a variable has no value.
+    """
+    entry = run_index.find(run)
+    _check_ours(entry.folder / FOLDER)
+    reader = JournalReader(entry.folder / FOLDER)
+    try:
+        record = run_record.read(reader)
+        values = {**os.environ, **(env or {})}
+        missing = [name for name in run_record.variables(record) if name not in values]
+        if missing and needs_env:
+            raise UsageError(
+                f"run {record.run}: its jobs had variables whose values are kept nowhere; "
+                f"set them again in the environment: {', '.join(missing)}"
+            )
+        return _setup(entry.folder.absolute(), record, reader, values), record
+    finally:
+        reader.close()
+
+
+def _check_ours(folder: Path) -> None:
+    """Taking a run up runs what its journal holds, so it must be the user's own.
+
+    Raises:
+        RunError: it is somebody else's, or others can write there.
+    """
+    for path in (folder, folder / "journal.sqlite"):
+        status = path.lstat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise RunError(
+                f"{path} belongs to another user, or others can write to it: it is not taken up, for that would run "
+                "what is in it"
+            )
+
+
+def _setup(folder: Path, record: Record, reader: JournalReader, env: Mapping[str, str]) -> RunSetup:
+    for path in record.sys_path:
+        # The application's modules are imported from where they were.
+        if path not in sys.path:
+            sys.path.append(path)
+    options = run_record.options_of(record, env)
+    cls, more = _kind(record, reader)
+    setup = cls(
+        mode=record.mode,
+        run_id=record.run,
+        folder=folder,
+        hosts=run_record.hosts_of(record, env),
+        options=options,
+        callbacks=Callbacks([]),
+        task=record.task,
+        task_name=record.task_name,
+        configs=(),
+        root=Path(record.root) if record.root else None,
+        main_module=record.main_module,
+        callback_specs=record.callback_specs,
+        first_num=record.first_num,
+        by_value=record.by_value,
+        shared=reader.blob("shared") or b"",
+        fired_elsewhere=frozenset(record.fired_elsewhere) - {"on_multirun_end", "on_run_end"},
+        zygotes=record.zygotes,
+        **more,
+    )
+    manifest = reader.blob("manifest")
+    if record.code is not None and manifest is not None:
+        setup.snapshot = Snapshot.of_manifest(
+            Path(record.code["root"]), manifest, record.code["commit"], record.code["dirty"]
+        )
+    setup.callbacks = _callbacks(setup, record, reader)
+    setup.root_config = _root_config(setup, reader)
+    return setup
+
+
+def _kind(record: Record, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
+    """The class of the setup, and what its kind needs besides."""
+    module, _, name = record.kind.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RunError(f"run {record.run}: it was started through {record.kind}, which is not there: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, RunSetup)):
+        raise RunError(f"run {record.run}: {record.kind} does not set up runs")
+    if name == "PlainAppSetup":
+        from launcher.config import PlainComposition
+
+        return cls, {"composition": PlainComposition(_Named(record.task_name))}  # type: ignore[arg-type]
+    return cls, {"compose": _composer(record, reader)} if name == "HydraSetup" else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """All that composing from overrides needs of an application."""
+
+    name: str
+
+
+def _composer(record: Record, reader: JournalReader) -> Callable[[Sequence[str], int, str], Any]:
+    """Composes the jobs of a Hydra app that were not composed yet, from the files as they are now."""
+
+    @functools.lru_cache(maxsize=1)
+    def made() -> tuple[Any, Any]:
+        from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+        from hydra._internal.hydra import Hydra
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.plugins import Plugins
+
+        from launcher.config_loader import RememberingConfigLoader
+
+        if record.main_module:
+            # The application registers its structured configs, and Hydra's version base, when it is imported.
+            importlib.import_module(record.main_module)
+        # Config sources are plugins.
+        Plugins.instance()
+        root = pickling.loads(reader_blob, main_module=record.main_module)
+        search_path = ConfigSearchPathImpl()
+        for source in root.hydra.runtime.config_sources:
+            search_path.append(str(source.provider), f"{source.schema}://{source.path}")
+        loader = RememberingConfigLoader(search_path)
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().initialize(Hydra(task_name=record.task_name, config_loader=loader))
+        return loader, root
+
+    reader_blob = reader.blob("root_config") or b""
+
+    def compose(overrides: Sequence[str], num: int, job_id: str) -> Any:
+        from launcher.job_config import numbered
+
+        loader, root = made()
+        return numbered(loader.load_sweep_config(root, list(overrides)), num, job_id)
+
+    return compose
+
+
+def _callbacks(setup: RunSetup, record: Record, reader: JournalReader) -> Callbacks:
+    """The callbacks with the state that they had when it was last put down.
+
+    Raises:
+        CallbackError: one can be neither loaded nor built.
+    """
+    data = reader.blob("callbacks")
+    if not data:
+        return Callbacks([])
+    entries = []
+    for item in setup.loads_here(data):
+        instance, note = None, ""
+        if item["pickle"] is not None:
+            try:
+                instance = setup.loads_here(item["pickle"])
+            except Exception as error:
+                if item["spec"] is None:
+                    raise CallbackError(
+                        f"run {record.run}: callback {item['name']!r} cannot be loaded here: "
+                        f"{type(error).__name__}: {error}; make its module importable (PYTHONPATH) and take the run up again"
+                    ) from error
+                note = f"callback {item['name']!r} is built anew from its spec: {type(error).__name__}: {error}"
+        if instance is None:
+            instance, why = _built(item["spec"])
+            note = note or f"callback {item['name']!r} {why}"
+        entries.append(Entry(item["name"], instance, item["on_error"], item["spec"], note))
+    return Callbacks(entries)
+
+
+def _built(spec: dict[str, Any]) -> tuple[Any, str]:
+    try:
+        return instantiate(spec), "is built anew from its spec"
+    except Exception as error:  # noqa: BLE001
+        return None, f"cannot be built here, its controller hooks are off: {type(error).__name__}: {error}"
+
+
+def _root_config(setup: RunSetup, reader: JournalReader) -> Any:
+    data = reader.blob("root_config")
+    return setup.loads_here(data) if data else None
+
+
+class ResumedSession(Session):
+    """A session of a run that another one began. See `Session.resume`."""
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        record: Record,
+        *,
+        configs: Iterable[Any] | None = None,
+        observers: Sequence[Observer] = (),
+        install_signals: bool = True,
+        retry: Callable[[events.JobReturned], bool] | None = None,
+    ) -> None:
+        super().__init__(
+            setup,
+            config=setup.root_config,
+            config_name=record.config_name,
+            observers=observers,
+            install_signals=install_signals,
+        )
+        self.record = record
+        self._configs = configs
+        self._retry = retry
+        self._rest: Iterator[tuple[Any, Sequence[str]]] = iter(())
+        self._unhooked: list[int] = []
+        #: The run had come to its end before: there is nothing to do but to read it.
+        self.is_over = False
+
+    # -- opening -------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._build()
+        try:
+            self._take_up()
+        except BaseException:
+            self._interrupts.restore_signals()
+            self._engine.close()
+            self._engine.close_journal()
+            raise
+
+    def _take_up(self) -> None:
+        reader = self._engine.reader
+        # Read once more: only now is it sure that nobody else writes.
+        self.record = run_record.read(reader)
+        last = reader.last_num()
+        self._next_num = self.setup.first_num if last is None else last + 1
+        self._returns.restore(reader.meta())
+        ended = reader.last_event("run_ended", "job_retried", "run_resumed", "run_started")
+        again = self._chosen()
+        if isinstance(ended, events.RunEnded) and not again:
+            self.is_over = True
+            return
+        if not self.record.zygotes:
+            self._bury()
+        unfinished = self._engine.restore()
+        self._engine.journal.commit()
+        with self._condition:
+            self._jobs.update({num: self._new_job(num) for num in unfinished})
+        self._rest = self._sources()
+        if self.callbacks.has("on_job_return"):
+            self._unhooked = reader.unmatched_returns()
+        self._index(self.record.started)
+        self._handle_signals()
+        self._engine.start()
+        for returned in again:
+            self._jobs[returned.num] = self._new_job(returned.num)
+            self._engine.retry(returned)
+        for note in self.callbacks.notes:
+            self._hooks.tell([events.Note(time.time(), note)])
+
+    def _chosen(self) -> list[events.JobReturned]:
+        """The jobs that are to be run once more."""
+        if self._retry is None:
+            return []
+        reader = self._engine.reader
+        returned = (reader.returned(num) for num in range(self.setup.first_num, self._next_num))
+        return [one for one in returned if one is not None and self._retry(one)]
+
+    def _bury(self) -> None:
+        """Close a run that died before anything was sent: its end hook is owed all the same.
+
+        Raises:
+            RunError: always.
+        """
+        self._fire_end()
+        ended = self._ended()
+        self._engine.journal.append([ended])
+        raise RunError(
+            f"run {self.run_id} died before anything was sent to a host, so there is nothing to take up; "
+            "its end hook has fired; start it again"
+        )
+
+    def _sources(self) -> Iterator[tuple[Any, Sequence[str]]]:
+        """The jobs that were never submitted."""
+        reader, first = self._engine.reader, self.setup.first_num
+        if self._configs is not None:
+            return ((config, ()) for config in itertools.islice(self._configs, self._next_num - first, None))
+        if reader.meta().get("open"):
+            self._hooks.warn(
+                "configs",
+                f"the configs of this run came from an iterator that was not used up; those from job {self._next_num} on "
+                "are not known, and not run (give all configs once more: Session.resume(run, configs=...))",
+            )
+        return run_record.read_planned(reader, self._next_num, self.setup.loads_here)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def collect(self, *, detach: bool = False) -> None:
+        """Wait for all jobs, firing hooks as results arrive.
+
+        Args:
+            detach: leave again as soon as the hosts have everything.
+
+        Raises:
+            RunInterrupted: by Ctrl-C or SIGTERM, when everything has been collected.
+            RunDetached: by SIGHUP.
+        """
+        if self.is_over:
+            return
+        for num in self._unhooked:
+            # It had returned, but the controller died before its hook had come to its end.
+            self._take(load_returned(self._engine.reader, num))
+        self._unhooked = []
+        rest, self._rest = self._rest, iter(())
+        self._drive(rest, None, detach=detach, is_planned=self._configs is None)
+
+    def cancel_run(self, why: str, *, kill: bool = False) -> None:
+        """Cancel everything; leaving the session collects it, and fires the end hook."""
+        if self.is_over:
+            return
+        self._rest = iter(())
+        self._interrupts.add(why, kill=kill)
+
+    def cancel_job(self, num: int, timeout: float) -> bool:
+        """Cancel one job, wait for its end, and leave the rest to the hosts as it was; True if it has returned.
+
+        Args:
+            timeout: seconds; a job whose host could not be reached by then is cancelled when the run is next taken up.
+        """
+        job = self._jobs.get(num)
+        if self.is_over or job is None:
+            return True
+        self._engine.cancel(num)
+        deadline = time.monotonic() + timeout
+        while not job.done() and time.monotonic() < deadline:
+            self._pump(0.1)
+        if not self._engine.is_idle or next(self._rest, None) is not None:
+            self.detach("only to cancel a job")
+            if not self.is_detached:
+                self._depart("only to cancel a job")
+        return job.done()
+
+    def _drain(self) -> None:
+        if self.is_over:
+            return
+        if not self.is_interrupted:
+            self.collect()
+        super()._drain()
+
+    def _end(self) -> None:
+        if self.is_over:
+            self._engine.close_journal()
+            return
+        # Agents that have given all that they had are to end, too.
+        deadline = time.monotonic() + _PATIENCE
+        hosts = self._engine.scheduler.hosts.values()
+        while any(host.phase is HostPhase.UNKNOWN for host in hosts) and time.monotonic() < deadline:
+            self._engine.wait(0.1)
+        super()._end()
+
+    def _fire_end(self) -> None:
+        if self.record.end_hooks.get(self._hooks.end_hook) == "done" and not self._engine.submitted:
+            return
+        super()._fire_end()

@@ -1,0 +1,224 @@
+"""JobReturns on the controller: made from what the journal holds, decoded only when somebody reads a value.
+
+Rule: this is the only place where bytes that a host made are decoded, and only under the run's `results` policy:
+`trusted` (any pickle), `safe` (an exact allowlist of types) or `never`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from launcher.clean_text import clean
+from launcher.dispatcher import Returned
+from launcher.errors import LauncherError
+from launcher.journal import JournalReader, StoredResult
+from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError, _Lazy
+
+__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "make_job_return"]
+
+
+class ResultNotDecoded(LauncherError):
+    """A value that a host made was not decoded: its digest is wrong, or the `results` policy forbids it."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How the bytes of a run's results become values.
+
+    Attributes:
+        policy: `trusted`, `safe` or `never`.
+        loads: decodes any pickle.
+        safe_loads: decodes only allowed types, else raises.
+    """
+
+    policy: str
+    loads: Callable[[bytes], Any]
+    safe_loads: Callable[[bytes], Any]
+
+    def part(self, stored: StoredResult, name: str) -> Any:
+        """One part of a result as a value.
+
+        Raises:
+            ResultNotDecoded: the digest does not match, or the policy forbids it.
+            Exception: whatever the pickle raises.
+        """
+        if self.policy == "never":
+            raise ResultNotDecoded(
+                f"{name} of job {stored.num} on {stored.host} was not decoded: results=never "
+                "(results=safe decodes plain types, results=trusted everything)"
+            )
+        data = read_part(stored, name)
+        try:
+            return self.safe_loads(data) if self.policy == "safe" else self.loads(data)
+        except LauncherError:
+            raise
+        except RecursionError as error:
+            raise ResultNotDecoded(f"{name} of job {stored.num}: nested too deeply to be decoded") from error
+
+
+def read_part(stored: StoredResult, name: str) -> bytes:
+    """The bytes of one part of a result, checked against the digest that its host gave.
+
+    Raises:
+        ResultNotDecoded: it is truncated or altered, or its file is gone.
+    """
+    part = stored.parts[name]
+    offset, size = part["offset"], part["size"]
+    if stored.file is None:
+        data = stored.payload[offset : offset + size]
+    else:
+        try:
+            with Path(stored.file).open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise ResultNotDecoded(f"{name} of job {stored.num}: {stored.file}: {error.strerror}") from None
+    if len(data) != size or (part.get("sha256") and hashlib.sha256(data).hexdigest() != part["sha256"]):
+        raise ResultNotDecoded(
+            f"{name} of job {stored.num} from {stored.host} was truncated or altered (its digest does not match)"
+        )
+    return data
+
+
+class _ControllerJobReturn(JobReturn):
+    """A JobReturn whose configs are decoded when they are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name in ("cfg", "hydra_cfg") and isinstance(value, _Lazy):
+            value = value.load()
+            object.__setattr__(self, name, value)
+        return value
+
+    def __repr__(self) -> str:
+        # In a line, and without reading what a host pickled: that of a dataclass would decode it for a log or a debugger.
+        took = f" after {self.duration:.2f} s" if self.duration is not None else ""
+        why = f": {' '.join(clean(self.error).split())}" if self.error is not None else ""
+        return f"<JobReturn {self.num} on {self.host}: {self.status.name}{took}{why}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return (_rebuild, (fields,))
+
+
+def _rebuild(fields: dict[str, Any]) -> JobReturn:
+    return JobReturn(**fields)
+
+
+def make_job_return(
+    returned: Returned,
+    job_id: str,
+    code: dict[str, Any],
+    decoder: Decoder,
+    own_config: Callable[[int], tuple[Any, Any]],
+) -> JobReturn:
+    """The JobReturn of a job that has returned.
+
+    Args:
+        own_config: num -> (cfg, hydra_cfg) as the controller sent them, for configs that came back unchanged.
+    """
+    event, stored = returned.event, returned.stored
+    envelope = stored.envelope if stored is not None else {}
+    parts = stored.parts if stored is not None else {}
+    error = JobError.from_json(event.error) if event.error else None
+    num = event.num
+
+    own: list[tuple[Any, Any]] = []
+
+    def own_part(index: int) -> Any:
+        if not own:
+            own.append(own_config(num))
+        return own[0][index]
+
+    def config(index: int, name: str) -> Any:
+        if stored is not None and name in parts:
+            return _Lazy(lambda: decoder.part(stored, name))
+        return _Lazy(lambda: own_part(index))
+
+    value: Any = None
+    if stored is not None and "value" in parts:
+        value = _Lazy(lambda: _value(stored, error, decoder))
+    elif error is not None:
+        value = RemoteJobError(error, event.host)
+    return _ControllerJobReturn(
+        overrides=list(event.overrides),
+        cfg=config(0, "cfg"),
+        hydra_cfg=config(1, "hydra_cfg"),
+        working_dir=str(returned.output_dir),
+        task_name=envelope.get("task_name"),
+        status=JobStatus[event.status],
+        _return_value=value,
+        job_id=job_id,
+        num=num,
+        host=event.host,
+        attempt=event.attempt,
+        started_at=envelope.get("started_at"),
+        ended_at=envelope.get("ended_at"),
+        duration=event.duration,
+        output_dir=str(returned.output_dir),
+        error=error,
+        hooks=envelope.get("hooks", []),
+        code=envelope.get("code") or code,
+    )
+
+
+def _value(stored: StoredResult, error: JobError | None, decoder: Decoder) -> Any:
+    """The return value; of a failed job its exception, or a RemoteJobError where that cannot be had here."""
+    if error is None:
+        return decoder.part(stored, "value")
+    try:
+        exception = decoder.part(stored, "value")
+    except Exception:  # its class may be missing here, or forbidden: the text of the error is all there is then  # noqa: BLE001
+        return RemoteJobError(error, stored.host)
+    return exception if isinstance(exception, BaseException) else RemoteJobError(error, stored.host)
+
+
+class JobReturns(Sequence[JobReturn]):
+    """The JobReturns of a run in the order of its jobs, read from the journal one by one.
+
+    A sequence, not a list: a run of 100,000 jobs does not have to fit into memory. `list(returns)` makes a list.
+    """
+
+    def __init__(self, count: int, load: Callable[[int], JobReturn]) -> None:
+        self._count = count
+        self._load = load
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> JobReturn: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[JobReturn]: ...
+    def __getitem__(self, index: int | slice) -> JobReturn | list[JobReturn]:
+        if isinstance(index, slice):
+            return [self._load(num) for num in range(*index.indices(self._count))]
+        if index < 0:
+            index += self._count
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._load(index)
+
+    def __iter__(self) -> Iterator[JobReturn]:
+        return (self._load(num) for num in range(self._count))
+
+    def __repr__(self) -> str:
+        return f"<JobReturns of {self._count} jobs>"
+
+
+def load_returned(reader: JournalReader, num: int) -> Returned:
+    """A job's end, as the journal has it.
+
+    Raises:
+        LauncherError: the job has not returned.
+    """
+    event = reader.returned(num)
+    if event is None:
+        raise LauncherError(f"job {num} has not returned")
+    job = reader.job(num)
+    output_dir = Path(job[1]) if job else Path()
+    return Returned(event, reader.result(num, event.attempt), output_dir)

@@ -1,0 +1,94 @@
+"""Firing the controller's hooks: what they raise becomes events, and what their error policy asks for is done.
+
+Rule: a hook that raises costs no result and is never silent. The entry of an end hook is journalled before it fires, so that
+a run that is taken up again knows what it owes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from launcher import events
+from launcher.errors import JournalError
+from launcher.interrupts import CTRL_C, Interrupts
+
+if TYPE_CHECKING:
+    from launcher.engine import Engine
+    from launcher.run_setup import RunSetup
+
+__all__ = ["RunHooks"]
+
+_START = ("on_run_start", "on_multirun_start")
+_END = ("on_run_end", "on_multirun_end")
+
+
+class RunHooks:
+    """The hooks of one session, and the one way in which it tells of its own."""
+
+    def __init__(self, setup: RunSetup, engine: Engine, interrupts: Interrupts) -> None:
+        self._setup = setup
+        self._engine = engine
+        self._interrupts = interrupts
+        is_run = setup.mode == "RUN"
+        self.start_hook, self.end_hook = (_START[0], _END[0]) if is_run else (_START[1], _END[1])
+        #: Why the run is to be aborted; empty as long as it is not.
+        self.aborted = ""
+
+    def fire(self, hook: str, *, num: int | None = None, **kwargs: Any) -> list[dict[str, Any]]:
+        """Fire a hook of all callbacks; returns a record for each."""
+        if hook in self._setup.fired_elsewhere or not self._setup.callbacks.has(hook):
+            return []
+        records: list[dict[str, Any]] = []
+        try:
+            self._setup.callbacks.fire(hook, kwargs, records=records)
+        except KeyboardInterrupt:
+            self._interrupts.add(CTRL_C)
+        for record in records:
+            self._tell_record(hook, record, num)
+        return records
+
+    def _tell_record(self, hook: str, record: dict[str, Any], num: int | None) -> None:
+        name, error = record["callback"], record["error"]
+        made: list[events.Event] = [events.HookFired(time.time(), hook, name, "controller", record["ok"], num)]
+        if error is not None:
+            message = f"{error['type']}: {error['message']}"
+            made.append(events.Warned(time.time(), f"callback {name}.{hook}", message, error["traceback"], num))
+            is_abort = record["on_error"] == "abort" or (record["on_error"] == "fail" and hook in _START)
+            if is_abort and not self.aborted:
+                self.aborted = f"callback {name} raised in {hook}: {error['message']}"
+                if hook not in _START + _END:
+                    self._engine.interrupt(self.aborted)
+        self.tell(made)
+
+    def fire_end(self, what: Callable[[], Mapping[str, Any]]) -> None:
+        """Fire the end hook with `what()`, its entry journalled first."""
+        hook = self.end_hook
+        if hook in self._setup.fired_elsewhere:
+            return
+        self._mark_end(hook, "entered")
+        self.fire(hook, **what())
+        self._mark_end(hook, "done")
+
+    def _mark_end(self, hook: str, state: str) -> None:
+        self._engine.journal.put_meta(ended=json.dumps({hook: state}))
+        try:
+            self._engine.journal.commit()
+        except JournalError as error:
+            # The hook fires all the same: once too often is less than never.
+            self.warn("journal", f"{error}; if the run is resumed, {hook} fires again")
+
+    def warn(self, source: str, message: str) -> None:
+        """Show a warning of the controller's own."""
+        self._engine.observe(events.Warned(time.time(), source, message))
+
+    def tell(self, made: list[events.Event]) -> None:
+        """Journal events of the controller's own, and show them."""
+        if self._engine.is_running:
+            self._engine.record(made)
+            return
+        self._engine.journal.append(made)
+        for event in made:
+            self._engine.observe(event)

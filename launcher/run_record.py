@@ -1,0 +1,303 @@
+"""What a run was asked to do, as its journal keeps it: enough for another controller, in another process, to take it up.
+
+Rule: values of variables are never written, only their names; whoever takes the run up must have them again. Everything
+else that hosts were told is kept as it was told (the shared payload, the code's manifest, how the application is prepared),
+so that an attempt that starts after a resume starts from the same bytes as one that started before.
+
+    meta  record    version of this layout
+          setup     JSON, see `Record`
+          prepared  JSON: what each host's zygote is told, without its environment
+          ended     JSON: which end hook was entered, which one came to its end
+    blobs root_config, callbacks   pickled on the controller, loaded again nowhere else
+          shared, manifest         as hosts get them
+          planned/<num>/<part>     jobs from <num> on that were known before they were submitted
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import RunError
+from launcher.inventory import HostSpec
+from launcher.job_config import without_value
+from remote_agent.callbacks import travel_entries
+
+if TYPE_CHECKING:
+    from launcher.journal import Journal, JournalReader
+    from launcher.options import LaunchConf
+    from launcher.run_setup import RunSetup
+
+__all__ = ["Record", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
+
+VERSION = 1
+#: Jobs to a blob.
+PART = 500
+_PATHS = ("identity", "known_hosts", "ssh_config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A run as its journal describes it.
+
+    Attributes:
+        kind: `module:Class` of its RunSetup.
+        options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
+        argv, cwd, sys_path, python: of the first controller.
+        zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.
+    """
+
+    run: str
+    mode: str
+    task_name: str
+    started: float
+    kind: str
+    first_num: int
+    main_module: str | None
+    task: str | None
+    root: str | None
+    config_name: str | None
+    code: dict[str, Any] | None
+    options: dict[str, Any]
+    env: list[str]
+    hosts: list[dict[str, Any]]
+    fired_elsewhere: list[str]
+    argv: list[str]
+    cwd: str
+    sys_path: list[str]
+    python: list[int]
+    callback_specs: dict[str, Any]
+    by_value: bool
+    zygotes: dict[str, dict[str, Any]]
+    end_hooks: dict[str, str]
+
+
+def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dumps: Callable[[Any], bytes]) -> None:
+    """Put down what is known before the start hook; `commit` is the caller's."""
+    options = setup.options
+    snapshot = setup.snapshot
+    described = {
+        "kind": f"{type(setup).__module__}:{type(setup).__qualname__}",
+        "first_num": setup.first_num,
+        "main_module": setup.main_module,
+        "task": setup.task if isinstance(setup.task, str) else None,
+        "root": str(setup.root) if setup.root is not None else None,
+        "config_name": config_name,
+        "code": None
+        if snapshot is None
+        else {"root": str(snapshot.root), "commit": snapshot.commit, "dirty": snapshot.dirty},
+        "options": _options(options),
+        "env": sorted(options.env),
+        "hosts": [_host(spec) for spec in setup.hosts],
+        "fired_elsewhere": sorted(setup.fired_elsewhere),
+        "argv": _argv(setup),
+        "cwd": os.getcwd(),
+        "sys_path": [os.path.abspath(path) for path in sys.path],
+        "python": list(sys.version_info[:3]),
+        "callback_specs": _plain(setup.callback_specs),
+    }
+    journal.put_meta(
+        record=str(VERSION),
+        run=setup.run_id,
+        mode=setup.mode,
+        task_name=setup.task_name,
+        started=str(time.time()),
+        hosts=json.dumps([spec.name for spec in setup.hosts]),
+        main_module=setup.main_module or "",
+        results=options.results,
+        setup=json.dumps(described),
+    )
+    if snapshot is not None:
+        journal.put_blob("manifest", snapshot.manifest_bytes())
+    # What cannot be pickled before the start hook may well be after it; that one counts.
+    _put_state(setup, journal, dumps, is_final=False)
+
+
+def _argv(setup: RunSetup) -> list[str]:
+    """The controller's command line, with the values of variables taken out of it."""
+    values = [*setup.options.env.values(), *(value for spec in setup.hosts for value in spec.env.values())]
+    hidden = []
+    for argument in sys.argv:
+        # An override may spell a value in quotes, with backslashes: it goes as a whole.
+        shown = without_value(argument)
+        for value in filter(None, values):
+            shown = shown.replace(value, "***")
+        hidden.append(shown)
+    return hidden
+
+
+def write_prepared(setup: RunSetup, journal: Journal, dumps: Callable[[Any], bytes]) -> None:
+    """Put down what the start hook left, and what hosts will be told."""
+    zygotes = {}
+    for spec in setup.hosts:
+        told = dict(setup.plan_of(spec).zygote_spec)
+        told["environ"] = sorted(told.get("environ", {}))
+        zygotes[spec.name] = told
+    journal.put_meta(prepared=json.dumps({"by_value": setup.by_value, "zygotes": zygotes}))
+    journal.put_blob("shared", setup.shared)
+    _put_state(setup, journal, dumps, is_final=True)
+
+
+def _put_state(setup: RunSetup, journal: Journal, dumps: Callable[[Any], bytes], *, is_final: bool) -> None:
+    makers: dict[str, Callable[[], bytes]] = {
+        "root_config": lambda: dumps(setup.root_config),
+        "callbacks": lambda: callbacks_blob(setup, dumps),
+    }
+    for name, make in makers.items():
+        try:
+            journal.put_blob(name, make())
+        except Exception:
+            if is_final and name == "callbacks":
+                raise
+            # A root config that cannot be pickled cannot be given to a hook by another process: it gets None there.
+            journal.put_blob(name, b"")
+
+
+def callbacks_blob(setup: RunSetup, dumps: Callable[[Any], bytes]) -> bytes:
+    """The callbacks with the state that they have now."""
+    return dumps(travel_entries(setup.callbacks, dumps))
+
+
+def planned_blobs(
+    first: int, sources: Sequence[tuple[Any, Sequence[str]]], dumps: Callable[[Any], bytes]
+) -> dict[str, bytes]:
+    """Jobs from number `first` on, as they are known before any is submitted."""
+    blobs = {}
+    for start in range(0, len(sources), PART):
+        part = [(config, tuple(overrides)) for config, overrides in sources[start : start + PART]]
+        try:
+            data = dumps(part)
+        except Exception:  # noqa: BLE001
+            # One of them cannot be pickled, which makes it a failed job when its turn comes; the others are kept.
+            data = dumps([(_picklable(config, dumps), overrides) for config, overrides in part])
+        blobs[f"planned/{first}/{start // PART}"] = data
+    return blobs
+
+
+def read_planned(reader: JournalReader, num: int, loads: Callable[[bytes], Any]) -> Iterator[tuple[Any, Sequence[str]]]:
+    """(config, overrides) of the jobs from number `num` on that were planned."""
+    firsts = sorted({int(name.split("/")[1]) for name in reader.blob_names("planned/")})
+    for first in firsts:
+        part, is_more = max(0, num - first) // PART, True
+        while is_more:
+            data = reader.blob(f"planned/{first}/{part}")
+            is_more = data is not None
+            for index, source in enumerate(loads(data) if data else ()):
+                if first + part * PART + index == num:
+                    num += 1
+                    yield source
+            part += 1
+
+
+class Unpicklable:
+    """Stands for a config that could not be pickled; read back, neither can this: its job fails as that would have."""
+
+    def __init__(self, why: str, *, is_read: bool = False) -> None:
+        self.why = why
+        self.is_read = is_read
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.is_read:
+            raise TypeError(self.why)
+        return (_read_unpicklable, (self.why,))
+
+
+def _read_unpicklable(why: str) -> Unpicklable:
+    return Unpicklable(why, is_read=True)
+
+
+def _picklable(config: Any, dumps: Callable[[Any], bytes]) -> Any:
+    try:
+        dumps(config)
+    except Exception as error:  # noqa: BLE001
+        return Unpicklable(f"{type(error).__name__}: {error}")
+    return config
+
+
+def read(reader: JournalReader) -> Record:
+    """The record of a run.
+
+    Raises:
+        RunError: the journal has none, or one of another version.
+    """
+    meta = reader.meta()
+    where = reader.folder.parent
+    if meta.get("record") != str(VERSION) or "setup" not in meta:
+        had = meta.get("record")
+        raise RunError(
+            f"{where}: the run's record is of version {had}; this launcher reads {VERSION}"
+            if had
+            else f"{where}: the run died before it was put down what it was to do; start it again"
+        )
+    described = json.loads(meta["setup"])
+    prepared = json.loads(meta.get("prepared", "{}"))
+    return Record(
+        run=meta["run"],
+        mode=meta["mode"],
+        task_name=meta["task_name"],
+        started=float(meta["started"]),
+        by_value=bool(prepared.get("by_value")),
+        zygotes=prepared.get("zygotes", {}),
+        end_hooks=json.loads(meta.get("ended", "{}")),
+        **described,
+    )
+
+
+def options_of(record: Record, env: Mapping[str, str]) -> LaunchConf:
+    """The options of the run, with the values of its variables taken from `env`."""
+    from launcher.options import LaunchConf
+
+    values = dict(record.options)
+    # What was forwarded may have been given another way now: it is set.
+    names = [*values.pop("forward_env"), *record.env]
+    values["env"] = {name: env[name] for name in names if name in env}
+    return LaunchConf.from_mapping(values)
+
+
+def hosts_of(record: Record, env: Mapping[str, str]) -> list[HostSpec]:
+    """The hosts of the run, with the values of their variables taken from `env`."""
+    specs = []
+    for stored in record.hosts:
+        values = dict(stored)
+        names = values.pop("env")
+        values["setup"] = tuple(values["setup"])
+        values["gpus"] = tuple(values["gpus"]) if values["gpus"] is not None else None
+        specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))
+    return specs
+
+
+def variables(record: Record) -> list[str]:
+    """The names of all variables whose values the journal does not have."""
+    names = set(record.env) | set(record.options.get("forward_env", ()))
+    for host in record.hosts:
+        names |= set(host["env"])
+    return sorted(names)
+
+
+def _options(options: LaunchConf) -> dict[str, Any]:
+    left_out = ("hosts", "hosts_file", "env")
+    return {
+        one.name: _plain(getattr(options, one.name)) for one in dataclasses.fields(options) if one.name not in left_out
+    }
+
+
+def _host(spec: HostSpec) -> dict[str, Any]:
+    values = {one.name: _plain(getattr(spec, one.name)) for one in dataclasses.fields(spec)}
+    values["env"] = sorted(spec.env)
+    for name in _PATHS:
+        if values[name] is not None:
+            values[name] = os.path.abspath(os.path.expanduser(values[name]))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

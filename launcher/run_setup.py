@@ -1,0 +1,485 @@
+"""Everything that a run needs, checked before anything is sent: hosts, options, callbacks, code, task.
+
+Rule: what is wrong is refused here, by name. `RunSetup` is for plain tasks and configs; the Hydra door derives from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher import pickling, run_record
+from launcher.callback_setup import build_callbacks, callback_nodes
+from launcher.code_snapshot import Snapshot, take
+from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
+from launcher.host_plan import Blob, HostPlan
+from launcher.inventory import HostSpec
+from launcher.options import LaunchConf
+from launcher.requests import QueuedJob
+from launcher.returns import Decoder
+from launcher.run_hosts import host_specs, new_run_id
+from launcher.scheduler import Policies
+from launcher.task_origin import check_task, own_sys_path, task_name_of, where_from
+from launcher.unresolved import unresolved
+from remote_agent.callbacks import Callbacks, travel_entries
+from remote_agent.config_nodes import make_config, opened
+from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
+from remote_agent.job import IMPORTING, with_article
+
+if TYPE_CHECKING:
+    from launcher.journal import Journal
+    from remote_agent.job import JobReturn
+
+__all__ = ["RunSetup", "build_callbacks", "default_folder", "host_specs", "where_from"]
+
+_ZYGOTE = "z1"
+#: Names of what travels by value that a host is told.
+_MAX_NAMED = 5
+
+
+def default_folder(mode: str) -> Path:
+    """`outputs/<date>/<time>` or `multirun/<date>/<time>` below the working folder, as Hydra has it; never one twice."""
+    base = Path("outputs" if mode == "RUN" else "multirun")
+    folder = base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+    unique, number = folder, 1
+    while unique.exists():
+        unique = folder.with_name(f"{folder.name}.{number}")
+        number += 1
+    return unique
+
+
+@dataclasses.dataclass
+class RunSetup:
+    """A plain run, ready to begin. See `make`."""
+
+    #: It runs again what another run ran.
+    is_reproduction: ClassVar[bool] = False
+
+    mode: str
+    run_id: str
+    folder: Path
+    hosts: list[HostSpec]
+    options: LaunchConf
+    callbacks: Callbacks
+    task: Any
+    task_name: str
+    configs: Iterable[Any]
+    root_config: Any = None
+    root: Path | None = None
+    main_module: str | None = None
+    callback_specs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    first_num: int = 0
+    snapshot: Snapshot | None = None
+    by_value: bool = False
+    #: Names of what travels by value.
+    values: tuple[str, ...] = ()
+    shared: bytes = b""
+    #: (source, message) of what the user is warned of before anything runs, and what is only worth knowing.
+    warnings: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    #: Run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
+    fired_elsewhere: frozenset[str] = frozenset()
+    #: Of a run that was taken up: what each host's zygote was told before, without its environment.
+    zygotes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    #: Modules that are imported on a host when what was pickled is loaded.
+    _modules: set[str] = dataclasses.field(default_factory=set)
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def make(
+        cls,
+        mode: str,
+        task: Any,
+        configs: Iterable[Any],
+        *,
+        hosts: Sequence[Any] | None,
+        callbacks: Iterable[Any],
+        folder: str | os.PathLike[str] | None,
+        options: LaunchConf | None,
+        **kw: Any,
+    ) -> RunSetup:
+        """Check what was given.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        importing = os.environ.get(IMPORTING)
+        if importing:
+            raise UsageError(
+                f"{importing} starts a run when it is imported, which every host does; put the call below "
+                "`if __name__ == '__main__':`"
+            )
+        options = (options or LaunchConf()).replaced(**kw)
+        specs = host_specs(hosts, options)
+        if task is not None:
+            check_task(task)
+        task_name = task_name_of(task)
+        root, main_module = where_from(task)
+        first, configs = _peek(configs)
+        nodes = callback_nodes(first)
+        setup = cls(
+            mode=mode,
+            run_id=new_run_id(),
+            folder=Path(folder).absolute() if folder is not None else default_folder(mode).absolute(),
+            hosts=specs,
+            options=options,
+            callbacks=build_callbacks(nodes, callbacks, options),
+            task=task,
+            task_name=task_name,
+            configs=configs,
+            root=root,
+            main_module=main_module,
+            callback_specs=nodes,
+        )
+        setup.root_config = setup._with_node(first, None)
+        for problem in unresolved(setup.root_config):
+            raise ConfigError(f"the config does not resolve: {problem}")
+        if not setup.waits_for_task:
+            setup.check_code()
+        return setup
+
+    @property
+    def waits_for_task(self) -> bool:
+        """The first job brings the task, and with it the code that travels."""
+        return self.task is None
+
+    def adopt(self, task: Any) -> None:
+        """Take the task of the first job as the run's.
+
+        Raises:
+            UsageError: it cannot be called with one config, or its code cannot travel.
+        """
+        if task is None or not self.waits_for_task:
+            return
+        check_task(task)
+        self.task_name = task_name_of(task)
+        self.root, self.main_module = where_from(task)
+        self.check_code()
+        self.task = task
+
+    def check_code(self) -> None:
+        """Take the code snapshot where the code has to travel; refuse what cannot, and variables that are not there."""
+        self.options.environment()
+        if any(self._travels(spec) for spec in self.hosts) and self.root is not None:
+            self.snapshot = take(self.root, max_bytes=self.options.max_code_bytes)
+            main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+            is_main = main_file and self.main_module == pickling.main_module_name()
+            if is_main and self.snapshot.relative(Path(str(main_file))) == ".":
+                # The script that was started lies elsewhere: hosts cannot import it.
+                self.main_module = None
+        for entry in self.callbacks:
+            if entry.instance is not None:
+                pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
+
+    def _travels(self, spec: HostSpec) -> bool:
+        return self.options.code != "shared" and not spec.is_local
+
+    @property
+    def policies(self) -> Policies:
+        """What the scheduler does when something fails."""
+        options = self.options
+        return Policies(
+            retries=options.retries_by_kind,
+            on_host_loss=options.on_host_loss,
+            host_loss_timeout=options.host_loss_timeout,
+            max_failures=1 if options.fail_fast else options.max_failures,
+        )
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What a JobReturn says of the code."""
+        if self.snapshot is None:
+            return {}
+        return {"hash": self.snapshot.hash, "commit": self.snapshot.commit, "dirty": self.snapshot.dirty}
+
+    @property
+    def decoder(self) -> Decoder:
+        """How results become values."""
+        main_module, allow = self.main_module, tuple(self.options.allow_types)
+        return Decoder(
+            self.options.results,
+            lambda data: pickling.loads(data, main_module=main_module),
+            lambda data: pickling.safe_loads(data, allow=allow),
+        )
+
+    def record(self, journal: Journal, config_name: str | None = None) -> None:
+        """Put down what the run is, so that it can be shown and taken up again."""
+        run_record.write_setup(self, journal, config_name, self.dumps_here)
+
+    def record_prepared(self, journal: Journal) -> None:
+        """Put down what hosts will be told; after `prepare`."""
+        run_record.write_prepared(self, journal, self.dumps_here)
+
+    def dumps_here(self, value: Any) -> bytes:
+        """Pickle what only another controller of the run will load."""
+        return pickling.dumps(value, main_module=self.main_module).data
+
+    def loads_here(self, data: bytes) -> Any:
+        """Load what `dumps_here` made."""
+        return pickling.loads(data, main_module=self.main_module)
+
+    # -- what travels --------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Pickle what all jobs share: the task, and the callbacks with the state that they have now."""
+        self._modules = set()
+        try:
+            entries = travel_entries(self.callbacks, self._dumps)
+        except ValueError as error:
+            raise CallbackError(str(error)) from error
+        try:
+            self.shared = self._dumps({"task": self.task, "callbacks": entries, "hydra": self.hydra_state()})
+        except Exception as error:
+            raise CodeError(f"the task {self.task_name} cannot be pickled: {error}") from error
+        self.warnings = [("callbacks", note) for note in self.callbacks.notes]
+        self.warnings += [("code", text) for text in self._out_of_reach()]
+        self.notes = self.snapshot.notes if self.snapshot is not None else ()
+
+    def _out_of_reach(self) -> list[str]:
+        """A line for each module that jobs will import and that no host has: it is neither installed here nor travels."""
+        if not any(self._travels(spec) for spec in self.hosts):
+            return []
+        files = self.snapshot.has_file if self.snapshot is not None else lambda path: False
+        return [
+            f"module {name} ({file}), which the task or a callback needs, stays here: it lies outside of the project, or an "
+            "ignore file leaves it out, and it is of no installed package; jobs fail on a host that does not have it"
+            for name, file in pickling.out_of_reach(self._modules, files)
+        ]
+
+    def hydra_state(self) -> Any:
+        """What the jobs need of Hydra's own state; nothing for a plain task."""
+        return None
+
+    def _dumps(self, value: Any) -> bytes:
+        dumped = pickling.dumps(value, main_module=self.main_module)
+        self.by_value = self.by_value or dumped.by_value
+        self.values = tuple(dict.fromkeys([*self.values, *dumped.values]))
+        self._modules |= dumped.modules
+        return dumped.data
+
+    def plan_of(self, spec: HostSpec) -> HostPlan:
+        """What a host must be told."""
+        travels = self._travels(spec)
+        sha256 = hashlib.sha256(self.shared).hexdigest()
+        zygote_spec = self._zygote_spec(spec, travels, sha256)
+        plan = HostPlan(
+            run=self.run_id,
+            slots=spec.slots,
+            gpus=spec.gpus if not isinstance(spec.gpus, tuple) else list(spec.gpus),
+            zygote=_ZYGOTE,
+            zygote_spec=zygote_spec,
+            lease=self.options.lease,
+            live=bool(self.options.live),
+            run_blobs=(Blob(sha256, len(self.shared), lambda: self.shared),),
+        )
+        snapshot = self.snapshot
+        if travels and snapshot is not None:
+            manifest = snapshot.manifest_bytes()
+            manifest_sha = hashlib.sha256(manifest).hexdigest()
+            plan.manifest = Blob(manifest_sha, len(manifest), lambda: manifest)
+            plan.files = len(snapshot.files)
+            plan.contents = {
+                file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files
+            }
+            zygote_spec["code_blob"] = manifest_sha
+        return plan
+
+    def _zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> dict[str, Any]:
+        environ = {**self.options.environment(), **dict(spec.env)}
+        if spec.name in self.zygotes:
+            return {**self.zygotes[spec.name], "environ": environ}
+        import cloudpickle
+        import omegaconf
+
+        return {
+            "sys_path": self._sys_path(travels),
+            "cwd": self._cwd(travels),
+            "isolation": self.options.isolation,
+            "main_module": self.main_module,
+            "controller": {
+                "python": list(sys.version_info[:2]),
+                "by_value": self.by_value,
+                "values": list(self.values[:_MAX_NAMED]),
+                "omegaconf": omegaconf.__version__,
+                "hydra": self.hydra_version(),
+                "cloudpickle": cloudpickle.__version__,
+            },
+            "argv": self.argv(travels),
+            "run": self.run_id,
+            "host": spec.name,
+            "code": self.code if travels else {},
+            "environ": environ,
+            "setup": [*self.options.setup, *spec.setup],
+            "python": self._python(spec),
+            "shared": shared,
+        }
+
+    def spare_of(self, spec: HostSpec) -> str | None:
+        """The Python that jobs run under, where the agent may start it before it is told what for; empty: the agent's own.
+
+        None where shell lines or variables come before it, which may be secrets and have no place in a command line.
+        """
+        options = self.options
+        if spec.setup or options.setup or spec.env or options.environment() or options.isolation == "spawn":
+            return None
+        return self._python(spec) or ""
+
+    def _python(self, spec: HostSpec) -> str | None:
+        return spec.python or self.options.python or spec.python_at_hand
+
+    def hydra_version(self) -> str | None:
+        """Hydra's version, where jobs need it."""
+        return None
+
+    def argv(self, travels: bool) -> list[str]:
+        """`sys.argv` of the jobs."""
+        return [self.task_name]
+
+    def _sys_path(self, travels: bool) -> list[str]:
+        if not travels:
+            return [os.path.abspath(path) for path in own_sys_path()]
+        if self.root is None or self.snapshot is None:
+            return []
+        return self.snapshot.sys_path(self.root, sys.path)
+
+    def _cwd(self, travels: bool) -> str:
+        if not travels:
+            return os.getcwd()
+        if self.snapshot is None:
+            return "."
+        return self.snapshot.relative(Path.cwd())
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """A job as it is queued, and (kind, message) where it is FAILED before it can be sent.
+
+        Raises:
+            UsageError: the task cannot be called with one config.
+        """
+        if self.mode == "RUN":
+            output_dir, relative = self.folder, "job"
+        else:
+            output_dir, relative = self.folder / str(num), str(num)
+        content: dict[str, Any] = {
+            "config": config if config is not None else {},
+            "hydra": self._node(num, overrides),
+            "overrides": list(overrides),
+            "task_name": self.task_name,
+        }
+        if task is not None and task is not self.task and task != self.task:
+            check_task(task)
+            content["task"] = task
+        failure = None
+        try:
+            payload = self._dumps(content)
+        except Exception as error:  # noqa: BLE001
+            payload, failure = b"", ("config", f"the config cannot be pickled: {type(error).__name__}: {error}")
+        # Looked for in the bytes first: most configs of most sweeps refer to nothing.
+        if b"${" in payload:
+            for problem in unresolved(self._with_node(config, num, overrides)):
+                failure = ("config", f"the config does not resolve: {problem}")
+                break
+        return self.queued(num, overrides, output_dir, relative, payload), failure
+
+    def queued(
+        self, num: int, overrides: tuple[str, ...], output_dir: Path, relative: str, payload: bytes
+    ) -> QueuedJob:
+        """A job with its spec."""
+        options = self.options
+        in_place = not any(self._travels(spec) for spec in self.hosts)
+        spec = {
+            "num": num,
+            "job_id": f"{self.run_id}#{num}",
+            "zygote": _ZYGOTE,
+            "output_dir": str(output_dir) if in_place else relative,
+            "timeout": options.timeout,
+            "grace": options.grace,
+            "hook_timeout": options.hook_timeout,
+            "outputs": options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
+            "max_output_bytes": options.max_output_bytes,
+        }
+        return QueuedJob(num, overrides, output_dir, payload, spec)
+
+    def _node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
+        return minimal_hydra_node(
+            name=self.task_name,
+            num=num if self.mode == "MULTIRUN" else None,
+            job_id=f"{self.run_id}#{num}" if num is not None else "",
+            cwd=os.getcwd(),
+            run_dir=str(self.folder) if self.mode == "RUN" else "",
+            sweep_dir=str(self.folder) if self.mode == "MULTIRUN" else "",
+            sweep_subdir=str(num) if num is not None and self.mode == "MULTIRUN" else "",
+            mode=self.mode,
+            task_overrides=list(overrides),
+            callbacks=self.callback_specs,
+        )
+
+    def _with_node(self, config: Any, num: int | None, overrides: Sequence[str] = ()) -> Any:
+        """The config that a hook gets: a DictConfig with its hydra node."""
+        from omegaconf import DictConfig, OmegaConf
+
+        try:
+            full = OmegaConf.create(config if config is not None else {}, flags={"allow_objects": True})
+        except Exception as error:
+            raise ConfigError(f"the config is neither a mapping, a dataclass nor a DictConfig: {error}") from error
+        if not isinstance(full, DictConfig):
+            raise ConfigError(
+                f"the config is {with_article(type(config).__name__)}, not a mapping, dataclass or DictConfig"
+            )
+        OmegaConf.set_struct(full, False)
+        OmegaConf.set_readonly(full, False)
+        full["hydra"] = OmegaConf.create(self._node(num, overrides))
+        return full
+
+    def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
+        """(cfg, hydra_cfg) of a job as they were sent."""
+        from omegaconf import OmegaConf
+
+        if not payload:
+            return None, None
+        content = pickling.loads(payload, main_module=self.main_module)
+        config = content["config"]
+        cfg = config if OmegaConf.is_config(config) else make_config(config)
+        return cfg, make_config({"hydra": content["hydra"]})
+
+    def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
+        """The config that `on_job_return` gets. `cfg` and `hydra_cfg`: from `own_config`, made for this and changed here."""
+        full = opened(cfg, hydra_cfg)
+        if hydra_cfg is not None:
+            full.hydra.runtime.output_dir = job_return.output_dir
+        return full
+
+    def hook_returns(self, returns: Any) -> Any:
+        """`job_returns` as `on_multirun_end` gets them."""
+        return returns
+
+    def finish_return(self, job_return: JobReturn) -> JobReturn:
+        """The JobReturn as callbacks and callers get it: Hydra's own type where Hydra is loaded."""
+        return as_hydra(job_return)
+
+
+def _peek(configs: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The first config, and all of them."""
+    import itertools
+
+    iterator = iter(configs)
+    first = next(iterator, None)
+    if first is None and not isinstance(configs, (list, tuple)):
+        return None, []
+    if isinstance(configs, (list, tuple)):
+        return first, configs
+    return first, itertools.chain([first], iterator)
+
+
+def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
+    return lambda: snapshot.read(sha256)

@@ -1,0 +1,109 @@
+"""Where a task comes from: its name, the project around it, and the name under which a script is imported elsewhere.
+
+Rule: `__main__` is a name of this process alone. What a host imports has the name that it has everywhere; what is installed is
+nobody's project, and does not travel.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from launcher import pickling
+from launcher.application import accepts_one_config, named_function, signature_of
+from launcher.errors import UsageError
+from remote_agent.hydra_scope import undecorated
+from remote_agent.job import with_article
+
+__all__ = ["check_task", "main_name", "own_sys_path", "task_name_of", "where_from"]
+
+
+def check_task(task: Any) -> None:
+    """Refuse what cannot be called with one config.
+
+    Raises:
+        UsageError: naming it, and how it wants to be called; for a name that is not there the nearest that is.
+    """
+    name = task if isinstance(task, str) else f"the task {getattr(task, '__qualname__', type(task).__name__)}"
+    if isinstance(task, str):
+        module, _, qualname = task.partition(":")
+        task = undecorated(named_function(_imported(task, module), qualname or module))
+    if not callable(task):
+        raise UsageError(f"the task is {with_article(type(task).__name__)}; it must be callable with one config")
+    if not accepts_one_config(task):
+        raise UsageError(f"{name}{signature_of(task)} cannot be called with one config")
+
+
+def _imported(task: str, module: str) -> ModuleType:
+    try:
+        return sys.modules.get(module) or importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"the task {task!r} cannot be imported: {error}") from error
+
+
+def task_name_of(task: Any) -> str:
+    """What jobs, logs and folders call it."""
+    if task is None:
+        return main_name() or "session"
+    if isinstance(task, str):
+        return task.partition(":")[2].rpartition(".")[2] or task.rpartition(".")[2]
+    name = getattr(task, "__name__", type(task).__name__)
+    module = sys.modules.get(getattr(task, "__module__", "") or "")
+    file = getattr(module, "__file__", None)
+    if getattr(task, "__module__", "") == "__main__" and file:
+        return Path(str(file)).stem
+    return name.replace("<lambda>", "lambda")
+
+
+def main_name() -> str | None:
+    """The name of the script that runs, if one does."""
+    name = pickling.main_module_name()
+    return name.rpartition(".")[2] if name else None
+
+
+def where_from(task: Any) -> tuple[Path | None, str | None]:
+    """The file or folder whose project travels, and the name under which `__main__` is imported on the host."""
+    main_module = pickling.main_module_name()
+    name = task.partition(":")[0] if isinstance(task, str) else getattr(task, "__module__", "__main__")
+    module = sys.modules.get(name or "")
+    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if name != "__main__" and main_file and _is_installed(main_file):
+        # A tool started this process (pytest, a debugger): nothing of the application is in its `__main__`.
+        main_module = None
+    if isinstance(task, str) and module is None:
+        module = _imported(task, name or "")
+    file = getattr(module, "__file__", None)
+    if file is None:
+        # A notebook or a prompt: the project around the working folder, if it is one.
+        return (Path.cwd() if (Path.cwd() / ".git").exists() else None), main_module
+    if _is_installed(file):
+        return (Path(main_file) if main_file and not _is_installed(main_file) else None), main_module
+    return _top_of(Path(file), (main_module if name == "__main__" else name) or ""), main_module
+
+
+def _top_of(file: Path, module: str) -> Path:
+    """A module's file; for one in a package the folder from which the package is imported."""
+    depth = module.count(".") + (file.stem == "__init__")
+    return file.parents[depth] if depth else file
+
+
+def _is_installed(file: str) -> bool:
+    path = os.path.realpath(file)
+    return any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)) or path.startswith(
+        os.path.realpath(os.path.dirname(os.__file__)) + os.sep
+    )
+
+
+def own_sys_path() -> list[str]:
+    """The entries of sys.path that another start of this Python would not have by itself."""
+    prefixes = tuple(os.path.realpath(prefix) + os.sep for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix})
+    out = []
+    for path in sys.path:
+        real = os.path.realpath(path or os.getcwd())
+        if os.path.exists(real) and not (real + os.sep).startswith(prefixes) and real not in out:
+            out.append(real)
+    return out

@@ -1,0 +1,188 @@
+"""The local transport: the same agent in a subprocess, the same path minus SSH.
+
+Rule: the subprocess has a session of its own, so that Ctrl-C in the terminal reaches it only through us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+
+from launcher.errors import AgentError, ConnectionLost
+
+__all__ = ["LocalChannel", "LocalTransport"]
+
+_STDERR_KEPT = 64 << 10
+_PIPE_SIZE = 1 << 20
+#: Seconds that a command may take to end once its stdin has ended, before its process group is killed.
+_GRACE = 5.0
+
+
+class LocalChannel:
+    """A subprocess as a `launcher.transports.base.Channel`."""
+
+    def __init__(self, host: str, process: subprocess.Popen[bytes]) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise ValueError("a channel needs all three pipes")
+        self._host = host
+        self._process = process
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+        self._stderr = process.stderr
+        self._kept = bytearray()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        #: Becomes readable when the channel is closed, and so ends a blocked send or recv.
+        self._wake_read, self._wake_write = os.pipe()
+        self._users = 0
+        for pipe in (self._stdin, self._stdout):
+            os.set_blocking(pipe.fileno(), False)
+            with contextlib.suppress(OSError):  # over the user's limit of pipe memory: slower, no worse
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        self._has_ended = threading.Event()
+        self._has_said_all = threading.Event()
+        for work in (self._wait_process, self._read_stderr):
+            threading.Thread(target=work, name=f"local {process.pid}", daemon=True).start()
+
+    def send(self, data: bytes) -> None:
+        """See `Channel.send`."""
+        rest = memoryview(data)
+        with self._use():
+            while rest:
+                try:
+                    rest = rest[os.write(self._stdin.fileno(), rest) :]
+                except BlockingIOError:
+                    if not self._wait(self._stdin.fileno(), selectors.EVENT_WRITE):
+                        raise ConnectionLost(self._host, "session", "the channel was closed") from None
+                except OSError as error:
+                    raise ConnectionLost(
+                        self._host, "session", f"the agent's process is gone ({error.strerror})"
+                    ) from None
+
+    def recv(self, size: int) -> bytes:
+        """See `Channel.recv`."""
+        with self._use():
+            while True:
+                try:
+                    return os.read(self._stdout.fileno(), size)
+                except BlockingIOError:
+                    if not self._wait(self._stdout.fileno(), selectors.EVENT_READ):
+                        raise ConnectionLost(self._host, "session", "the channel was closed") from None
+
+    def stderr(self) -> str:
+        """See `Channel.stderr`."""
+        with self._lock:
+            return self._kept.decode("utf-8", "replace")
+
+    def exit_status(self, timeout: float) -> int | None:
+        """See `Channel.exit_status`; a signal is 128 plus its number, as a shell has it."""
+        if not self._has_ended.wait(timeout):
+            return None
+        # Nearly always at once. Not, where the command left a process behind that holds its stderr.
+        self._has_said_all.wait(min(timeout, 1.0))
+        status = self._process.returncode
+        return status if status >= 0 else 128 - status
+
+    def close(self) -> None:
+        """See `Channel.close`."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+            os.close(self._wake_write)
+            self._release()
+        if not self._has_ended.is_set():
+            timer = threading.Timer(_GRACE, self._kill)
+            timer.daemon = True
+            timer.start()
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[None]:
+        """Keep the descriptors while a thread is in send or recv: a number closed early may be somebody else's soon."""
+        with self._lock:
+            if self._closed.is_set():
+                raise ConnectionLost(self._host, "session", "the channel was closed")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._release()
+
+    def _release(self) -> None:
+        """Close the descriptors once the channel is closed and nobody is in them; the lock is held."""
+        if self._closed.is_set() and self._users == 0 and self._wake_read >= 0:
+            os.close(self._wake_read)
+            self._wake_read = -1
+            for pipe in (self._stdin, self._stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _wait(self, fd: int, event: int) -> bool:
+        """Wait for room or bytes; False once the channel is closed."""
+        with selectors.PollSelector() as selector:
+            selector.register(fd, event)
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            selector.select()
+        return not self._closed.is_set()
+
+    def _wait_process(self) -> None:
+        self._process.wait()
+        self._has_ended.set()
+
+    def _read_stderr(self) -> None:
+        """Keep the last of stderr."""
+        with self._stderr:
+            while data := os.read(self._stderr.fileno(), 1 << 16):
+                with self._lock:
+                    self._kept += data
+                    del self._kept[:-_STDERR_KEPT]
+        self._has_said_all.set()
+
+    def _kill(self) -> None:
+        """End what did not end by itself; what has a session of its own (the agent) goes on."""
+        if not self._has_ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class LocalTransport:
+    """This machine, without SSH."""
+
+    def __init__(self, host: str = "local") -> None:
+        self.host = host
+        self._channels: list[LocalChannel] = []
+
+    def open(self, command: str) -> LocalChannel:
+        """Run a command line with `/bin/sh -c`. See `Transport.open`."""
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise AgentError(self.host, "start agent", f"/bin/sh cannot be started: {error}") from None
+        channel = LocalChannel(self.host, process)
+        self._channels.append(channel)
+        return channel
+
+    def reset(self) -> None:
+        """See `Transport.reset`."""
+        self.close()
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()
