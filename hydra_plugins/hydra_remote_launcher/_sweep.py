@@ -1,0 +1,236 @@
+"""One sweep through Hydra's own sweeper: its checks, its session, its batches.
+
+Rule: all batches go through one session, so that agents stay; it is closed by the guard, which fires `on_multirun_end`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import configure_log, filter_overrides
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
+
+from hydra_plugins.hydra_remote_launcher._guard import EndGuard
+from launcher import events
+from launcher.display.lines import Teller
+from launcher.display.tally import Tally
+from launcher.errors import LauncherError, RunDetached, RunInterrupted
+from launcher.hydra_config import remembering_loader
+from launcher.hydra_setup import HydraSetup, callback_entries
+from launcher.job_config import numbered, without_secrets
+from launcher.options import LaunchConf
+from launcher.session import Session
+from launcher.unresolved import unresolved
+
+if TYPE_CHECKING:
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+__all__ = ["RemoteLauncherDetached", "RemoteLauncherError", "Sweep"]
+
+_log = logging.getLogger("hydra_plugins.hydra_remote_launcher")
+#: Distinct tracebacks that are remembered.
+_MAX_TRACEBACKS = 100
+_LEVELS = {"bad": logging.ERROR, "warning": logging.WARNING}
+
+
+class RemoteLauncherError(CompactHydraException):
+    """What went wrong on purpose; Hydra shows its message alone."""
+
+
+class RemoteLauncherDetached(RunDetached, CompactHydraException):
+    """SIGHUP: the hosts go on with the batch, and `launcher attach` finishes it. No new batch will be started."""
+
+
+class Sweep:
+    """See the module's docstring.
+
+    Args:
+        options: the fields of `hydra.launcher`.
+
+    Raises:
+        LauncherError: naming what is wrong.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+    ) -> None:
+        self._options = LaunchConf.from_mapping(_once_resolved(options, config))
+        self._loader = remembering_loader(hydra_context.config_loader)
+        self._task = task_function
+        self._config = config
+        self._callbacks = callback_entries(config, hydra_context.callbacks.callbacks, self._options)
+        # What the sweeper saves and what jobs get holds no secret; jobs are composed from this copy, which is ours alone.
+        self._master = copy.deepcopy(config)
+        without_secrets(config)
+        self._earlier: list[Any] = []
+        self._setup = self._make_setup(0)
+        self._session: Session | None = None
+
+    @classmethod
+    def set_up(
+        cls,
+        options: Mapping[str, Any],
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+    ) -> Sweep:
+        """Check everything, and see to it that the end hook fires.
+
+        Raises:
+            RemoteLauncherError: naming what is wrong; the end hook has fired.
+        """
+
+        def end_at_once(error: BaseException | None) -> None:
+            callbacks = callback_entries(config, hydra_context.callbacks.callbacks, LaunchConf())
+            callbacks.on_multirun_end(config, config_name=config.hydra.job.config_name, job_returns=[])
+
+        guard = EndGuard(hydra_context.callbacks, end_at_once)
+        guard.install()
+        try:
+            sweep = cls(options, hydra_context, task_function, config)
+        except BaseException as error:
+            guard.fire(error)
+            if isinstance(error, LauncherError):
+                raise RemoteLauncherError(f"hydra.launcher: {error}") from None
+            raise
+        guard.end = sweep.end
+        return sweep
+
+    def _make_setup(self, first_num: int) -> HydraSetup:
+        setup = HydraSetup.of(
+            "MULTIRUN",
+            self._task,
+            self._config,
+            compose=self._compose,
+            callbacks=self._callbacks,
+            options=self._options,
+            first_num=first_num,
+        )
+        # Hydra fires it, before there is a launcher.
+        setup.fired_elsewhere = frozenset({"on_multirun_start"})
+        setup.earlier = self._earlier
+        return setup
+
+    def _compose(self, overrides: Sequence[str], num: int, job_id: str) -> DictConfig:
+        config: DictConfig = self._loader.load_sweep_config(self._master, list(overrides))
+        return numbered(config, num, job_id)
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        """Run one batch; the JobReturns in the order of job_overrides, FAILED ones among them.
+
+        Raises:
+            KeyboardInterrupt: by Ctrl-C. What had finished was collected.
+            SystemExit: by SIGTERM, likewise.
+            RemoteLauncherDetached: by SIGHUP.
+        """
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        if self._session is None and job_overrides:
+            self._check(job_overrides[0], initial_job_idx)
+        session = self._session_at(initial_job_idx)
+        hosts = ", ".join(spec.name for spec in session.setup.hosts)
+        _log.info("Launching %d jobs on %s", len(job_overrides), hosts)
+        for num, overrides in enumerate(job_overrides, initial_job_idx):
+            _log.info("\t#%d : %s", num, " ".join(filter_overrides(overrides)))
+        try:
+            # As a list: whoever takes the run up again has the whole batch.
+            session.drive([(None, list(overrides)) for overrides in job_overrides], None)
+        except RunInterrupted as error:
+            raise (SystemExit(143) if "SIGTERM" in str(error) else KeyboardInterrupt) from None
+        except RunDetached as error:
+            raise RemoteLauncherDetached(str(error)) from None
+        return [session.load(num) for num in range(initial_job_idx, initial_job_idx + len(job_overrides))]
+
+    def _check(self, overrides: Sequence[str], num: int) -> None:
+        """Refuse a config that cannot resolve before any host hears of the sweep; that of a later job is its failure."""
+        for problem in unresolved(self._compose(overrides, num, str(num)), without="hydra"):
+            raise RemoteLauncherError(f"the config of job {num} does not resolve: {problem}")
+
+    def _session_at(self, num: int) -> Session:
+        """The session of the last batch where this one goes on from there; else a new one."""
+        session = self._session
+        if session is not None and session.next_num == num:
+            return session
+        if session is not None:
+            # The sweeper numbers as it likes: this is another run, and its results come after.
+            session.setup.fired_elsewhere |= {"on_multirun_end"}
+            session.__exit__(None, None, None)
+            self._earlier += list(session.returns)
+        if session is not None or num != self._setup.first_num:
+            self._setup = self._make_setup(num)
+        if session is not None:
+            # Its journal lies beside the earlier one's, which is read as long as the sweep lasts.
+            self._setup.folder /= f".launcher.{self._setup.run_id}"
+        name = self._config.hydra.job.config_name
+        self._session = Session(self._setup, config=self._config, config_name=name, observers=[_Log()])
+        return self._session.__enter__()
+
+    def end(self, error: BaseException | None) -> None:
+        """Close the session, which fires `on_multirun_end`.
+
+        Raises:
+            RemoteLauncherError: a callback aborted the run.
+        """
+        session, self._session = self._session, None
+        if session is None:
+            name = self._config.hydra.job.config_name
+            self._callbacks.on_multirun_end(self._config, config_name=name, job_returns=list(self._earlier))
+            return
+        is_stop = isinstance(error, (KeyboardInterrupt, RunDetached)) and not session.is_interrupted
+        if session.is_idle and not is_stop:
+            error = None  # nothing is under way that it could stop, or that has not been stopped by it
+        try:
+            session.__exit__(None if error is None else type(error), error, None)
+        except RunDetached:
+            raise
+        except LauncherError as problem:
+            raise RemoteLauncherError(str(problem)) from None
+
+
+def _once_resolved(options: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+    """The fields of `hydra.launcher` as plain data, byte for byte what was asked for.
+
+    What Hydra gives to a launcher has been resolved, and whoever reads it would resolve it once more: an escaped `${x}` is one by then.
+    """
+    node = config.hydra.launcher
+    asked: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else {}
+    plain = {}
+    for key, value in options.items():
+        if key in asked:
+            plain[key] = asked[key]
+        else:
+            plain[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return plain
+
+
+class _Log:
+    """Tells the events of a run to Hydra's log; each failure with its remote traceback, or whose it is the same as."""
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+        self._teller = Teller(self._tally)
+        #: Which job had a traceback first; what an application lacks, all its jobs fail with.
+        self._tracebacks: dict[str, int] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        self._tally(event)
+        for line in self._teller.lines(event):
+            _log.log(_LEVELS.get(line.tone, logging.INFO), "%s", line.text)
+        if isinstance(event, events.JobReturned) and event.error and event.error.get("traceback"):
+            traceback = event.error["traceback"].rstrip()
+            first = self._tracebacks.get(traceback)
+            if first is None and len(self._tracebacks) < _MAX_TRACEBACKS:
+                self._tracebacks[traceback] = event.num
+            _log.error(
+                "job %d, remote traceback:%s", event.num, f"\n{traceback}" if first is None else f" that of job {first}"
+            )

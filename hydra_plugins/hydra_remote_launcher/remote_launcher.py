@@ -1,0 +1,57 @@
+"""What Hydra finds: the launcher `hydra/launcher=remote`.
+
+Rule: thin, for every Hydra app on this machine imports it; the work is in `_sweep`, imported when a sweep asks for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.launcher import Launcher
+
+from hydra_plugins.hydra_remote_launcher._conf import register
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+    from hydra_plugins.hydra_remote_launcher._sweep import Sweep
+
+__all__ = ["RemoteLauncher"]
+
+# An older Python that finds this is a job's, on a host that sees the controller's files: nothing is launched from there.
+if sys.version_info >= (3, 10):  # noqa: UP036 - said above
+    register()
+
+
+class RemoteLauncher(Launcher):
+    """Runs the jobs of a sweep on hosts that are reached over SSH, or on this machine where none are given."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._options = options
+        self._sweep: Sweep | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Check everything that can be checked before a job is launched; from here on `on_multirun_end` will fire.
+
+        Raises:
+            RemoteLauncherError: naming what is wrong; Hydra shows its message alone.
+        """
+        from hydra_plugins.hydra_remote_launcher._sweep import Sweep
+
+        self._sweep = Sweep.set_up(self._options, hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run one batch of jobs; their JobReturns in the order of job_overrides, FAILED ones among them.
+
+        Raises:
+            KeyboardInterrupt: by Ctrl-C; what had finished was collected.
+        """
+        if self._sweep is None:
+            raise RuntimeError("launch() was called before setup()")
+        return self._sweep.launch(job_overrides, initial_job_idx)
