@@ -1,0 +1,75 @@
+"""The application of the fault suite: it writes down, in the host's home, each time that one of its jobs really runs."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import launcher
+
+HOME = Path(os.path.expanduser("~"))
+
+
+def _note(name, text):
+    with open(HOME / name, "a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def quick(cfg):
+    """Runs, and is done."""
+    _note("ran", str(cfg.num))
+    return cfg.num * 10
+
+
+def homeless(cfg):
+    """Needs no home, and writes nothing."""
+    return cfg.num * 10
+
+
+def gated(cfg):
+    """Runs until the gate is opened, by a file in the home folder."""
+    _note("ran", str(cfg.num))
+    _note(f"pid.{cfg.num}", str(os.getpid()))
+    deadline = time.monotonic() + 120
+    while not (HOME / "gate").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the gate stayed shut")
+        threading.Event().wait(0.02)
+    return cfg.num * 10
+
+
+def whose(cfg):
+    """Waits for the gate, and says whose job it is."""
+    gated(cfg)
+    return f"{cfg.whose}'s {cfg.num}"
+
+
+def hungry(cfg):
+    """Waits for the gate; the first of them then wants more memory than there is."""
+    value = gated(cfg)
+    if cfg.num == 0:
+        value = len(b"x" * 2_000_000_000)
+    return value
+
+
+def bulky(cfg):
+    """Returns many bytes."""
+    _note("ran", str(cfg.num))
+    return os.urandom(cfg.size)
+
+
+class Witness(launcher.Callback):
+    """Writes down, on the host, each job hook that fires there."""
+
+    def on_job_start(self, config, **kwargs):
+        _note("hooks", f"start {config.hydra.job.num}")
+
+    def on_job_end(self, config, job_return, **kwargs):
+        _note("hooks", f"end {config.hydra.job.num}")
+
+
+class Hangs(launcher.Callback):
+    """Its end hook never ends."""
+
+    def on_job_end(self, config, job_return, **kwargs):
+        threading.Event().wait()

@@ -1,0 +1,94 @@
+"""What all tests share: folders of their own instead of the user's, and hosts to reach."""
+
+from __future__ import annotations
+
+import os
+import signal
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.demo_server import DemoServer
+from launcher.inventory import HostSpec
+from launcher.transports.base import Transport
+from launcher.transports.make import make_transport
+from tests.hosts.openssh import OpenSshHost, running_openssh_host
+
+
+def pytest_configure() -> None:
+    """What the tests start hears these signals; under `nohup`, or in a script's background, they would be ignored for good."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Cache and state of the tests are not the user's, and no key of the user's agent is offered to anybody."""
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base / "own-cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(base / "own-state"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bare_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The `python3` that an embedded host finds has no package, whatever this machine's has: a job that needs one shows it."""
+    folder = tmp_path_factory.mktemp("bare-python")
+    venv.create(folder, symlinks=True, with_pip=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session")
+def demo_server() -> Iterator[DemoServer]:
+    """The embedded asyncssh server. Shared: a test that cuts its links or changes its files makes one of its own."""
+    with DemoServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def openssh_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshHost]:
+    """A host with a real sshd and nothing of this machine's files. Shared by a module."""
+    with running_openssh_host(tmp_path_factory.mktemp("openssh") / "host") as host:
+        yield host
+
+
+_KINDS = ["local", "embedded", pytest.param("openssh", marks=pytest.mark.openssh)]
+
+
+@pytest.fixture(params=_KINDS)
+def any_host(request: pytest.FixtureRequest) -> HostSpec:
+    """A host of each kind: what holds for one must hold for all."""
+    if request.param == "local":
+        return HostSpec("local", "local")
+    if request.param == "embedded":
+        server: DemoServer = request.getfixturevalue("demo_server")
+        return HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
+    host: OpenSshHost = request.getfixturevalue("openssh_host")
+    return host.spec()
+
+
+@pytest.fixture
+def transport(any_host: HostSpec) -> Iterator[Transport]:
+    """A transport to a host of each kind, closed at the end."""
+    made = make_transport(any_host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def host_folder(any_host: HostSpec, transport: Transport, tmp_path: Path) -> Callable[[], str]:
+    """Makes an empty folder on the host, and says where."""
+
+    def make() -> str:
+        channel = transport.open("mktemp -d")
+        said = b""
+        while data := channel.recv(4096):
+            said += data
+        channel.close()
+        return said.decode().strip()
+
+    return make

@@ -1,0 +1,253 @@
+"""Faults, and a run that meets them: written once, for all tests of the suite.
+
+Rule: a fault is injected when the run is known to be where it hurts (an event, a file on the host), never after a time.
+Every run ends with the same question: does each job have one result, and did each run once and close its hooks?
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import launcher
+from launcher import events
+from launcher.inventory import HostSpec
+from launcher.returns import JobReturns
+from tests.hosts.openssh import OpenSshHost
+from tests.parts import missing
+
+__all__ = ["FAULTS", "Fault", "Meeting", "control_group", "fault", "firewall", "kill_matching", "small_disk", "through"]
+
+APP = Path(__file__).parent.parent / "apps" / "faulty"
+T = TypeVar("T")
+_PROJECT = tempfile.TemporaryDirectory(prefix="launcher-faults-")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of docs/faults.md."""
+
+    name: str
+    invariant: str
+    test: str
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, invariant: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put a test into the table: what happens, and what holds all the same."""
+
+    def register(test: Callable[..., None]) -> Callable[..., None]:
+        FAULTS.append(Fault(name, invariant, test.__name__))
+        return test
+
+    return register
+
+
+def load_app() -> Any:
+    """The application, imported from a folder outside this repository: nothing else is to travel with it."""
+    if "faulty" not in sys.modules:
+        shutil.copy(APP / "faulty.py", _PROJECT.name)
+        sys.path.insert(0, _PROJECT.name)
+    import faulty
+
+    return faulty
+
+
+@dataclass
+class Meeting:
+    """A run in a thread of its own, watched and disturbed from the test's."""
+
+    folder: Path
+    seen: list[events.Event] = field(default_factory=list)
+    returns: JobReturns | None = None
+    error: BaseException | None = None
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _thread: threading.Thread | None = None
+
+    def _observe(self, event: events.Event) -> None:
+        with self._changed:
+            self.seen.append(event)
+            self._changed.notify_all()
+
+    def start(self, task: Any, count: int, hosts: Sequence[HostSpec], **options: Any) -> Meeting:
+        """Begin a run of that many jobs."""
+        more = options.pop("config", {})
+        callbacks = options.pop("callbacks", [load_app().Witness()])
+
+        def body() -> None:
+            try:
+                self.returns = launcher.multirun(
+                    task,
+                    [{"num": num, **more} for num in range(count)],
+                    hosts=hosts,
+                    callbacks=callbacks,
+                    sweep_dir=self.folder / "sweep",
+                    observers=[self._observe],
+                    **options,
+                )
+            except BaseException as error:
+                self.error = error
+
+        self._thread = threading.Thread(target=body, name="run", daemon=True)
+        self._thread.start()
+        return self
+
+    def of(self, kind: type[T]) -> list[T]:
+        """Events of a kind, so far."""
+        with self._changed:
+            return [event for event in self.seen if isinstance(event, kind)]
+
+    def wait_for(self, what: str, is_true: Callable[[], Any], timeout: float = 60.0) -> None:
+        """Wait until it is true; looked at whenever something happens, and often besides."""
+        deadline = time.monotonic() + timeout
+        while not is_true():
+            assert time.monotonic() < deadline, f"waited {timeout} s for {what}; seen: {self.seen[-8:]}"
+            assert self.error is None, self.error
+            with self._changed:
+                self._changed.wait(0.02)
+
+    def wait_started(self, count: int) -> None:
+        """So many attempts have begun."""
+        self.wait_for(f"{count} attempts", lambda: len(self.of(events.AttemptStarted)) >= count)
+
+    def finish(self, timeout: float = 120.0) -> JobReturns:
+        """Wait for the run to end; its JobReturns."""
+        assert self._thread is not None
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), f"no verdict within {timeout} s; seen: {self.seen[-12:]}"
+        if self.error is not None:
+            raise self.error
+        assert self.returns is not None
+        return self.returns
+
+    def check_nothing_lost(self, host: OpenSshHost, count: int) -> None:
+        """Every job returned once, completed, with its value; ran once; fired its two hooks once."""
+        returns = self.finish()
+        assert [one.return_value for one in returns] == [num * 10 for num in range(count)]
+        returned = Counter(event.num for event in self.of(events.JobReturned))
+        assert returned == Counter(range(count)), "each job returns exactly once"
+        assert Counter(lines(host, "ran")) == Counter(str(num) for num in range(count)), "each ran exactly once"
+        balanced = Counter({f"start {num}": 1 for num in range(count)}) + Counter(
+            {f"end {num}": 1 for num in range(count)}
+        )
+        assert Counter(lines(host, "hooks")) == balanced, "each job's hooks fired exactly once"
+
+
+def lines(host: OpenSshHost, name: str) -> list[str]:
+    """What the application noted on the host."""
+    path = host.home / name
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def open_gate(host: OpenSshHost) -> None:
+    """Let the gated jobs go on."""
+    (host.home / "gate").write_text("")
+
+
+def pids_of(host: OpenSshHost, role: str) -> list[int]:
+    """The `agent`, the `zygote` or the `job`s of it, by their numbers on the host."""
+    proc = host.path("/proc")
+    found = []
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            parent_command = (
+                (proc / parent / "cmdline").read_bytes().decode("utf-8", "replace") if parent != "0" else ""
+            )
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "_zygote_main.py" in command:
+            its_role = "job" if "_zygote_main.py" in parent_command else "zygote"
+        elif "hydra-remote-launcher" in command and parent == "1":
+            # The `connect` process has the session's sshd for a parent; the agent was left to process 1.
+            its_role = "agent"
+        else:
+            continue
+        if its_role == role:
+            found.append(int(entry.name))
+    return found
+
+
+def kill_matching(host: OpenSshHost, *, role: str) -> int:
+    """SIGKILL the `agent`, the `zygote` or the `job`s of it; returns how many there were."""
+    found = pids_of(host, role)
+    if found:
+        host.run(f"kill -9 {' '.join(map(str, found))}")
+    return len(found)
+
+
+def through(host: OpenSshHost, port: int, folder: Path) -> HostSpec:
+    """The same host behind another port of this machine: of another listener, or of a proxy."""
+    config, known_hosts = folder / "ssh_config", folder / "known_hosts"
+    known_hosts.write_text(host.known_hosts.read_text().replace(f":{host.port} ", f":{port} "))
+    text = host.ssh_config.read_text().replace(str(host.known_hosts), str(known_hosts))
+    config.write_text(text.replace(f"Port {host.port}", f"Port {port}"))
+    return HostSpec(host.name, host.name, slots=2, ssh_config=str(config))
+
+
+@contextmanager
+def control_group(controller: str, old: str, new: str, value: str) -> Iterator[Path]:
+    """A cgroup of this machine with one limit; processes are put into it by writing to `cgroup.procs`.
+
+    Args:
+        old, new: the limit's file under cgroup v1 and v2.
+    """
+    root = Path("/sys/fs/cgroup")
+    is_new = (root / "cgroup.controllers").exists()
+    group = (root if is_new else root / controller) / f"launcher-faults-{uuid.uuid4().hex}"
+    try:
+        group.mkdir()
+        (group / (new if is_new else old)).write_text(value)
+    except OSError as error:
+        missing(f"a cgroup with a limit of {controller}: {error}")
+    try:
+        yield group
+    finally:
+        # Who is in it ends with the run; a cgroup that has processes cannot be removed.
+        for pid in (group / "cgroup.procs").read_text().split():
+            with suppress(OSError):
+                (group.parent / "cgroup.procs").write_text(pid)
+        group.rmdir()
+
+
+@contextmanager
+def firewall(host: OpenSshHost, *, towards: bool = True, back: bool = True, share: float = 1.0) -> Iterator[None]:
+    """Drop this share of the packets to the host, from it, or both."""
+    some = [] if share >= 1 else ["-m", "statistic", "--mode", "random", "--probability", str(share)]
+    rules = []
+    if towards:
+        rules.append(["INPUT", "-i", "lo", "-p", "tcp", "--dport", str(host.port), *some, "-j", "DROP"])
+    if back:
+        rules.append(["INPUT", "-i", "lo", "-p", "tcp", "--sport", str(host.port), *some, "-j", "DROP"])
+    try:
+        for rule in rules:
+            subprocess.run(["iptables", "-w", "-I", *rule], check=True)
+        yield
+    finally:
+        for rule in rules:
+            subprocess.run(["iptables", "-w", "-D", *rule], check=True)
+
+
+def small_disk(host: OpenSshHost, where: str, options: str) -> None:
+    """Mount a small tmpfs of the user's over a folder of the host."""
+    done = host.run(
+        f"mkdir -p {where} && chown -R {host.uid}:{host.uid} /home/{host.user} && "
+        f"mount -t tmpfs -o uid={host.uid},gid={host.uid},mode=0700,{options} small {where}"
+    )
+    assert done.returncode == 0, done.stderr

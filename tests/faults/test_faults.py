@@ -1,0 +1,517 @@
+"""What holds when something breaks: each fault on a real OpenSSH host in namespaces of its own, with its invariant."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.proxy import running_proxy
+from launcher import agent_session, events
+from tests.faults.injection import (
+    FAULTS,
+    Meeting,
+    control_group,
+    fault,
+    firewall,
+    kill_matching,
+    lines,
+    load_app,
+    open_gate,
+    pids_of,
+    small_disk,
+    through,
+)
+from tests.hosts.openssh import OpenSshHost, running_openssh_host
+
+pytestmark = [pytest.mark.openssh, pytest.mark.faults]
+
+TABLE = Path(__file__).parent.parent.parent / "docs" / "faults.md"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[OpenSshHost]:
+    """A host of the test's own: it will be hurt."""
+    with running_openssh_host(tmp_path / "host") as running:
+        yield running
+
+
+@pytest.fixture
+def app() -> Any:
+    """The application."""
+    return load_app()
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent link is found in two seconds instead of twenty."""
+    monkeypatch.setattr(agent_session, "HEARTBEAT", 2.0)
+
+
+def is_unknown(meeting: Meeting) -> bool:
+    """The link was found to be gone."""
+    return bool(meeting.of(events.HostUnknown))
+
+
+def told_of(meeting: Meeting, text: str) -> bool:
+    """The user was told so."""
+    return any(text in one.message for one in meeting.of(events.Note))
+
+
+@fault("SSH session killed while jobs run", "jobs go on; reconnected; each result once, nothing run twice")
+def test_session_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The link is unknown, never failed, and is made again."""
+    meeting = Meeting(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+    meeting.wait_started(2)
+    assert host.kill_sessions()
+    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    assert not meeting.of(events.JobReturned)
+    open_gate(host)
+    meeting.check_nothing_lost(host, 6)
+    assert any(event.reconnected for event in meeting.of(events.HostReady))
+
+
+@fault("link flapping 20 times", "as one drop: each result once, nothing run twice")
+def test_link_flapping(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Every new link asks the spool what happened."""
+    meeting = Meeting(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
+    meeting.wait_started(1)
+    for number in range(20):
+        meeting.wait_for(
+            "a link",
+            lambda number=number: len(meeting.of(events.HostReady)) > number or meeting.returns is not None,  # type: ignore[misc]
+        )
+        if number == 15:
+            open_gate(host)
+        if meeting.returns is not None or not host.kill_sessions():
+            break
+        meeting.wait_for(
+            "the cut to be seen",
+            lambda number=number: len(meeting.of(events.HostUnknown)) > number or meeting.returns is not None,  # type: ignore[misc]
+        )
+    open_gate(host)
+    meeting.check_nothing_lost(host, 8)
+
+
+@fault(
+    "session stopped (SIGSTOP): the link stands, nobody answers", "found by the heartbeat; reconnected; nothing lost"
+)
+def test_session_frozen(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None) -> None:
+    """A stopped sshd needs an application heartbeat."""
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_started(2)
+    host.freeze_sessions()
+    meeting.wait_for("the silence to be found", lambda: is_unknown(meeting))
+    open_gate(host)
+    meeting.check_nothing_lost(host, 4)
+
+
+@pytest.mark.parametrize("ways", ["both", "towards", "back"])
+@fault(
+    "link blackholed, both ways and each way alone", "found by the heartbeat; reconnected when it is back; nothing lost"
+)
+def test_link_blackholed(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None, ways: str) -> None:
+    """Packets vanish; no reset tells anybody."""
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_started(2)
+    with firewall(host, towards=ways != "back", back=ways != "towards"):
+        meeting.wait_for("the silence to be found", lambda: is_unknown(meeting))
+        open_gate(host)
+    meeting.check_nothing_lost(host, 4)
+
+
+@fault("5 % of all packets lost", "slower, nothing else")
+def test_packet_loss(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """TCP repairs it."""
+    with firewall(host, share=0.05):
+        Meeting(tmp_path).start(app.quick, 30, [host.spec(slots=2)]).check_nothing_lost(host, 30)
+
+
+@fault("200 ms round trip, and a drop in it", "slower, nothing else")
+def test_long_round_trip(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Each byte takes a tenth of a second each way."""
+    with running_proxy(host.port, 0.1) as proxy:
+        meeting = Meeting(tmp_path).start(app.gated, 12, [through(host, proxy.port, tmp_path)])
+        meeting.wait_started(2)
+        assert host.kill_sessions()
+        meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+        open_gate(host)
+        meeting.check_nothing_lost(host, 12)
+        assert proxy.sent
+
+
+@fault(
+    "sshd's listener killed; then the session, too",
+    "sessions live on, nobody notices; without one the host is unknown, tried again, and nothing is lost",
+)
+def test_listener_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """A second sshd of the host, since its first is its process 1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    listen = f"/usr/sbin/sshd -f /run/host/sshd_config -p {port} -o PidFile=/run/second.pid"
+    pid_file = host.path("/run/second.pid")
+
+    def start() -> None:
+        assert host.run(listen).returncode == 0
+        meeting.wait_for("the listener", pid_file.exists)
+
+    meeting = Meeting(tmp_path)
+    start()
+    meeting.start(app.gated, 8, [through(host, port, tmp_path)])
+    meeting.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
+    host.run(f"kill {pid_file.read_text()}")
+    meeting.wait_for("the listener to be gone", lambda: not pid_file.exists())
+    # What was printed and what ended still comes: the session needs no listener.
+    host.run(f"kill -9 {lines(host, 'pid.0')[0]}")
+    meeting.wait_for("a job to return over the session", lambda: meeting.of(events.JobReturned))
+    assert not is_unknown(meeting)
+    assert host.kill_sessions()
+    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    open_gate(host)
+    start()
+    returns = meeting.finish()
+    assert [one.error.kind if one.error else None for one in returns] == ["killed"] + [None] * 7
+    assert Counter(lines(host, "ran")) == Counter(str(num) for num in range(8))
+
+
+@fault("link reset in mid-result", "the result is sent again, whole; the job is not run again")
+def test_reset_in_mid_result(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Half of a large result on this side is thrown away."""
+    meeting = Meeting(tmp_path).start(app.bulky, 1, [host.spec()], config={"size": 150_000_000})
+    results = tmp_path / "sweep" / ".launcher" / "results"
+    meeting.wait_for("half a result", lambda: results.exists() and any(one.stat().st_size for one in results.iterdir()))
+    assert host.kill_sessions()
+    (returned,) = meeting.finish()
+    assert len(returned.return_value) == 150_000_000
+    assert lines(host, "ran") == ["0"]
+
+
+@fault("agent killed while jobs run", "jobs go on and keep their results; a new agent adopts them; nothing run twice")
+def test_agent_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """A job that finds no agent writes its own record."""
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_started(2)
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    assert kill_matching(host, role="agent") == 1
+    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    open_gate(host)
+    meeting.check_nothing_lost(host, 4)
+
+
+@fault("zygote killed while jobs run", "running jobs go on; a new zygote runs the rest; nothing run twice")
+def test_zygote_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Jobs do not depend on the process that forked them."""
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    assert kill_matching(host, role="zygote") == 1
+    open_gate(host)
+    meeting.check_nothing_lost(host, 4)
+
+
+@fault("job killed (SIGKILL)", "FAILED of kind killed, its end hook fired; the others complete")
+def test_job_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The epilogue closes what the job could not."""
+    meeting = Meeting(tmp_path).start(app.gated, 2, [host.spec(slots=2)])
+    meeting.wait_for("both to run", lambda: len(lines(host, "ran")) == 2)
+    (pid,) = lines(host, "pid.0")
+    host.run(f"kill -9 {pid}")
+    open_gate(host)
+    returns = meeting.finish()
+    assert [one.error.kind if one.error else None for one in returns] == ["killed", None]
+    assert Counter(lines(host, "hooks")) == Counter(["start 0", "end 0", "start 1", "end 1"])
+
+
+@fault(
+    "out of memory: the kernel's OOM killer takes a job",
+    "FAILED of kind killed by SIGKILL, its end hook fired; the others complete",
+)
+def test_out_of_memory(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The job is in a cgroup of 64 MB, and wants 2 GB."""
+    meeting = Meeting(tmp_path).start(app.hungry, 3, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
+    with control_group("memory", "memory.limit_in_bytes", "memory.max", str(64 << 20)) as group:
+        (pid,) = lines(host, "pid.0")
+        (group / "cgroup.procs").write_text(str(host.pid_here(int(pid))))
+        open_gate(host)
+        returns = meeting.finish()
+    assert [one.error.kind if one.error else None for one in returns] == ["killed", None, None]
+    assert returns[0].error is not None
+    assert returns[0].error.signal == signal.SIGKILL
+    assert Counter(lines(host, "hooks")) == Counter(f"{hook} {num}" for hook in ("start", "end") for num in range(3))
+
+
+@fault(
+    "no further process may be made (pid limit)", "jobs that cannot start fail of kind host; those that run complete"
+)
+def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The zygote is in a cgroup whose only process it is."""
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    with control_group("pids", "pids.max", "pids.max", "1") as group:
+        (zygote,) = pids_of(host, "zygote")
+        (group / "cgroup.procs").write_text(str(host.pid_here(zygote)))
+        open_gate(host)
+        returns = meeting.finish()
+    assert [one.error.kind if one.error else None for one in returns] == [None, None, "host", "host"]
+    for one in returns[2:]:
+        assert one.error is not None
+        assert "no process could be made" in one.error.message
+    assert Counter(lines(host, "ran")) == Counter(["0", "1"])
+    assert Counter(lines(host, "hooks")) == Counter(["start 0", "end 0", "start 1", "end 1"])
+
+
+@fault(
+    "host power cut, and back", "what ran or was about to is lost and told so; its hooks are closed; nothing runs twice"
+)
+def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """A new boot id: what may have run is not run again unless a retry was asked for."""
+    meeting = Meeting(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    running = set(lines(host, "ran"))
+    host.power_cut()
+    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    open_gate(host)
+    host.start()
+    returns = meeting.finish()
+    kinds = {str(one.num): one.error.kind if one.error else None for one in returns}
+    assert all(kinds[num] == "lost" for num in running), kinds
+    assert set(kinds.values()) == {"lost", None}, kinds
+    ran = Counter(lines(host, "ran"))
+    assert all(count == 1 for count in ran.values()), ran
+    assert all(ran[num] == 1 for num, kind in kinds.items() if kind is None)
+    hooks = Counter(lines(host, "hooks"))
+    assert all(hooks[f"start {num}"] == hooks[f"end {num}"] == 1 for num in ran), hooks
+
+
+@fault(
+    "key revoked on the host in mid-run",
+    "the host is unknown, with the reason; jobs go on; nothing lost when it is back",
+)
+def test_key_revoked(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """A login that is refused now may be granted again: the jobs are there."""
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    with host.without_login():
+        assert host.kill_sessions()
+        meeting.wait_for("the refusal to be told", lambda: told_of(meeting, "no key was accepted"))
+        assert not meeting.of(events.JobReturned)
+        open_gate(host)
+    meeting.check_nothing_lost(host, 4)
+
+
+@fault(
+    "name of the host not found any more in mid-run", "the host is unknown, with the reason; nothing lost when it is"
+)
+def test_name_not_found(host: OpenSshHost, app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller's resolver fails for this one name, as with a name server that is gone."""
+    is_known = threading.Event()
+    is_known.set()
+    whole = socket.getaddrinfo
+
+    def getaddrinfo(name: Any, *more: Any, **named: Any) -> Any:
+        if name != "gone.example":
+            return whole(name, *more, **named)
+        if not is_known.is_set():
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return whole("127.0.0.1", *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    host.rename_for_clients("gone.example")
+    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    is_known.clear()
+    assert host.kill_sessions()
+    meeting.wait_for("the failure to be told", lambda: told_of(meeting, "name resolution"))
+    assert not meeting.of(events.JobReturned)
+    open_gate(host)
+    is_known.set()
+    meeting.check_nothing_lost(host, 4)
+
+
+@fault("host given up, then back", "its jobs run elsewhere; the late result does not replace the successor's")
+def test_host_back_after_it_was_given_up(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Fenced by attempt and boot id."""
+    with running_openssh_host(tmp_path / "other", "other-host") as other:
+        open_gate(other)
+        meeting = Meeting(tmp_path).start(
+            app.gated,
+            2,
+            [host.spec(slots=2), other.spec(slots=1)],
+            on_host_loss="retry",
+            host_loss_timeout=1,
+        )
+        meeting.wait_for("a job on the first host", lambda: len(lines(host, "ran")) >= 1)
+        with firewall(host):
+            host.kill_sessions()
+            meeting.wait_for("it to be given up", lambda: meeting.of(events.HostLost), 90)
+            returns = meeting.finish()
+        assert [one.return_value for one in returns] == [0, 10]
+        assert {one.host for one in returns if one.attempt > 1} == {"other-host"}
+        assert Counter(event.num for event in meeting.of(events.JobReturned)) == Counter([0, 1])
+
+
+@fault(
+    "spool on a full disk, until there is room again",
+    "the host takes no job and says why; goes on when it can; nothing lost",
+)
+def test_spool_on_a_full_disk(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The agent delivers what it has from memory, gives back what has not started, and starts nothing more."""
+    small_disk(host, f"/home/{host.user}/.local/state", "size=8m")
+    meeting = Meeting(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    filler = f"/home/{host.user}/.local/state/filler"
+    host.run(f"cat /dev/zero > {filler}")
+    open_gate(host)
+    meeting.wait_for("the host to take no more", lambda: meeting.of(events.HostClosed))
+    assert "spool" in meeting.of(events.HostClosed)[0].why
+    host.run(f"rm {filler}")
+    meeting.check_nothing_lost(host, 6)
+
+
+@fault(
+    "spool on a disk of 64 KiB, 256 KiB, 1 MiB or 8 MiB",
+    "all jobs complete, nothing lost; at 64 KiB with `retries`, for a job whose own files found no room at that moment",
+)
+@pytest.mark.parametrize(("size", "retries"), [("64k", {"host": 9}), ("256k", {}), ("1m", {}), ("8m", {})])
+def test_spool_on_a_small_disk(host: OpenSshHost, app: Any, tmp_path: Path, size: str, retries: dict[str, int]) -> None:
+    """Little room is enough for few jobs: what one leaves goes when its result is acknowledged."""
+    small_disk(host, f"/home/{host.user}/.local/state", f"size={size}")
+    meeting = Meeting(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries=retries)
+    meeting.check_nothing_lost(host, 6)
+
+
+@fault(
+    "spool on a disk of 16 KiB, where not one job has room, and room later",
+    "the host takes no job and says why; the run waits, and completes when there is room; a job that had begun to be set "
+    "up is FAILED of kind `host`, and nothing of it ran",
+)
+def test_spool_on_a_disk_too_small(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """It is as with a disk that was filled: room is waited for."""
+    state = f"/home/{host.user}/.local/state"
+    small_disk(host, state, "size=16k")
+    meeting = Meeting(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries={"host": 2})
+    meeting.wait_for("the host to take no job", lambda: meeting.of(events.HostClosed))
+    assert state in meeting.of(events.HostClosed)[0].why
+    assert lines(host, "ran") == []
+    host.run(f"mount -o remount,size=8m {state}")
+    meeting.check_nothing_lost(host, 6)
+
+
+@fault(
+    "the same, and never any room",
+    "ended by the policy: every job is FAILED of kind `host`, with the disk's error",
+)
+def test_spool_on_a_disk_that_stays_too_small(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """After `host_loss_timeout` a host that cannot take jobs is not waited for."""
+    small_disk(host, f"/home/{host.user}/.local/state", "size=16k")
+    returns = Meeting(tmp_path).start(app.quick, 6, [host.spec(slots=2)], host_loss_timeout=1).finish()
+    assert lines(host, "ran") == []
+    for one in returns:
+        assert one.error is not None
+        assert one.error.kind == "host"
+        assert "No space left" in one.error.message
+
+
+@fault(
+    "state folder without inodes, at each file that is made there",
+    "an error of kind `host` or `lost` that names the folder, or a result; nothing hangs, nothing is unclear",
+)
+def test_no_inodes(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Whichever file it is that cannot be made: with one inode more each time, until all jobs complete."""
+    state = f"/home/{host.user}/.local/state"
+    host.run(f"mkdir -p {state} && chown -R {host.uid}:{host.uid} /home/{host.user}")
+    for inodes in itertools.count(2):
+        # A disk of its own each time: what the last run left counts, too.
+        small_disk(host, state, f"size=20m,nr_inodes={inodes}")
+        returns = Meeting(tmp_path / f"{inodes}").start(app.quick, 2, [host.spec()]).finish(60)
+        host.run(f"umount --lazy {state}")
+        for one in returns:
+            assert one.error is None or one.error.kind in ("host", "lost"), (inodes, one.error)
+            assert one.error is None or "No space left" in one.error.message, (inodes, one.error)
+            assert one.error is None or state in one.error.message, (inodes, one.error)
+        if all(one.error is None for one in returns):
+            break
+        assert inodes < 80, "it never was enough"
+
+
+@fault("state folder read-only", "refused before anything starts, naming the folder and `workdir`")
+def test_read_only_state(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Nothing can be spooled there."""
+    small_disk(host, f"/home/{host.user}/.local/state", "size=1m")
+    host.run(f"mount -o remount,ro /home/{host.user}/.local/state")
+    meeting = Meeting(tmp_path).start(app.quick, 1, [host.spec()])
+    (returned,) = meeting.finish()
+    assert returned.error is not None
+    assert returned.error.kind == "host"
+    (unusable,) = meeting.of(events.HostUnusable)
+    assert "workdir" in unusable.why + unusable.next_step
+
+
+@fault("hook that hangs", "ended after hook_timeout; the job's result stands; the other ends fire")
+def test_hook_that_hangs(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """The slot is not held for ever."""
+    meeting = Meeting(tmp_path).start(
+        app.quick, 2, [host.spec()], callbacks=[app.Witness(), app.Hangs()], hook_timeout=1
+    )
+    returns = meeting.finish()
+    assert [one.return_value for one in returns] == [0, 10]
+    assert Counter(lines(host, "hooks")) == Counter(["start 0", "end 0", "start 1", "end 1"])
+
+
+@fault("host clock off by a day", "nothing: times are the host's own, durations are monotonic")
+def test_host_clock_off(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """Faketime on the jobs' processes; the machine's clock stays."""
+    library = subprocess.run(
+        ["find", "/usr/lib", "-name", "libfaketime.so.1"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert library, "libfaketime is not installed"
+    setup = (f"export LD_PRELOAD={library[0]} FAKETIME=-1d DONT_FAKE_MONOTONIC=1",)
+    meeting = Meeting(tmp_path).start(app.quick, 3, [host.spec(setup=setup, python="/usr/bin/python3")])
+    meeting.check_nothing_lost(host, 3)
+    assert all(0 <= one.duration < 30 for one in meeting.finish())
+
+
+@fault("controller's disk full", "dispatch stops and says so; jobs are kept; goes on when there is room")
+def test_controller_disk_full(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
+    """A failed journal write stops dispatch; it does not crash anything."""
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(sweep)], check=True)
+    try:
+        meeting = Meeting(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+        meeting.wait_started(2)
+        filler = sweep / "filler"
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    os.write(file.fileno(), bytes(4096))
+            except OSError:
+                pass
+        open_gate(host)
+        meeting.wait_for(
+            "the journal to stall",
+            lambda: (
+                [one for one in meeting.of(events.Warned) if one.source == "journal"] or meeting.of(events.HostUnknown)
+            ),
+        )
+        filler.unlink()
+        meeting.check_nothing_lost(host, 6)
+    finally:
+        subprocess.run(["umount", "-l", str(sweep)], check=True)
+
+
+def test_the_table_is_generated_from_these_tests() -> None:
+    """docs/faults.md says what is tested here, in these words; `python -m tests.faults` writes it."""
+    from tests.faults.table import table
+
+    assert TABLE.read_text(encoding="utf-8") == table(FAULTS)

@@ -1,0 +1,349 @@
+"""A host that is not what it should be: in place of a login shell, a program that says what a test wants it to.
+
+    hostile.py SCENARIO SAID        SAID: a file that is made once it does its worst; with a job it waits for SAID.honest first
+
+Rule: it speaks the wire's own encoding, or bytes of its own making, and needs nothing of the agent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from remote_agent import wire
+
+SCENARIOS: dict[str, Callable[[], None]] = {}
+DONE = {"status": "COMPLETED", "error": None, "duration": 1.0, "hooks": []}
+
+
+def scenario(act: Callable[[], None]) -> Callable[[], None]:
+    """What it may be told to do."""
+    SCENARIOS[act.__name__] = act
+    return act
+
+
+def out(data: bytes) -> None:
+    """Say bytes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def say(header: dict[str, Any], payload: bytes = b"") -> None:
+    """Say a message."""
+    out(wire.encode(header, payload))
+
+
+def said() -> None:
+    """It has done its worst."""
+    Path(sys.argv[2]).touch()
+
+
+def raw(header: bytes, **fields: int) -> bytes:
+    """A frame with a head of any kind."""
+    head = {"version": wire.VERSION, "header": len(header), "payload": 0, "crc": zlib.crc32(header), **fields}
+    return wire._HEAD.pack(b"RL", *head.values()) + header
+
+
+def heard() -> Iterator[dict[str, Any]]:
+    """What the controller says, until it is gone."""
+    decoder = wire.Decoder()
+    while data := os.read(0, 1 << 18):
+        for frame in decoder.feed(data):
+            yield frame.header
+
+
+def honest_has_begun() -> None:
+    """Wait for the other host, so that each of them has a job."""
+    for _ in range(3000):
+        if Path(sys.argv[2] + ".honest").exists():
+            return
+        threading.Event().wait(0.01)
+
+
+def welcome(run: str, known: str = "{}") -> None:
+    """Greet as an agent of that run that knows these attempts."""
+    names = {"hostname": "h", "boot_id": "b", "python": "3.11.2", "spool": "/nowhere"}
+    say({"t": "welcome", "version": wire.VERSION, "run": run, "pid": 1, "slots": 2, **names}, known.encode())
+    say({"t": "zygote", "zygote": "z", "state": "ready", "error": None, "python": "3.11.2", "isolation": "fork"})
+
+
+def serve(work: Callable[[str], None]) -> None:
+    """Keep to the protocol but for what is done with a job."""
+    out(wire.PREAMBLE)
+    for header in heard():
+        if header["t"] == "hello":
+            welcome(header["run"])
+        elif header["t"] == "ping":
+            say({"t": "pong", "n": header["n"]})
+        elif header["t"] == "job":
+            said()
+            honest_has_begun()
+            work(header["spec"]["attempt_id"])
+        elif header["t"] == "finish":
+            say({"t": "fatal", "code": "over", "message": "over"})
+            return
+
+
+def start(attempt: str) -> None:
+    """A job's process began."""
+    say({"t": "started", "attempt": attempt, "slot": 0, "at": 1.0})
+
+
+def finish(attempt: str, value: bytes = b"") -> None:
+    """A job has its result."""
+    part = {"offset": 0, "size": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+    say({"t": "final", "attempt": attempt, "envelope": DONE, "parts": {"value": part} if value else {}}, value)
+
+
+def collected(attempt: str) -> None:
+    """All that it left was sent."""
+    say({"t": "files_end", "attempt": attempt, "refused": [], "sizes": {}})
+
+
+# -- before there is an agent ----------------------------------------------------------------------------------------
+
+
+@scenario
+def banner() -> None:
+    """A start-up file that prints, and no agent."""
+    said()
+    out(b"Welcome to the cluster! Maintenance on Sunday.\n")
+
+
+@scenario
+def noise() -> None:
+    """Noise without end."""
+    said()
+    while True:
+        out(b"Welcome to the cluster! " * 1000)
+
+
+@scenario
+def mark() -> None:
+    """Bytes that are no frame."""
+    said()
+    out(wire.PREAMBLE + b"[1] 4711 a background job of .bashrc said this\n")
+    threading.Event().wait(60)
+
+
+@scenario
+def version() -> None:
+    """A wire of a later version."""
+    said()
+    out(wire.PREAMBLE + raw(b"{}", version=9))
+    threading.Event().wait(60)
+
+
+@scenario
+def length() -> None:
+    """A frame of 2 ** 63 bytes."""
+    said()
+    out(wire.PREAMBLE + raw(b'{"t":"welcome"}', payload=1 << 63))
+    threading.Event().wait(60)
+
+
+@scenario
+def other_run() -> None:
+    """An agent of somebody else's run."""
+    out(wire.PREAMBLE)
+    for header in heard():
+        if header["t"] == "hello":
+            said()
+            welcome("another-run")
+
+
+@scenario
+def early() -> None:
+    """A result before the welcome."""
+    out(wire.PREAMBLE)
+    said()
+    finish("0.1")
+    threading.Event().wait(60)
+
+
+# -- with a job ------------------------------------------------------------------------------------------------------
+
+
+@scenario
+def cut_short() -> None:
+    """A result of which the end is missing, each time."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        data = wire.encode({"t": "final", "attempt": attempt, "envelope": DONE}, b"x" * 100)
+        out(data[:-50])
+        os._exit(0)
+
+    serve(work)
+
+
+@scenario
+def garble() -> None:
+    """It knows of its jobs at each link, and then speaks nonsense."""
+    known: dict[str, str] = {}
+    told = Path(sys.argv[2] + ".known")
+    out(wire.PREAMBLE)
+    for header in heard():
+        if header["t"] == "hello":
+            welcome(header["run"], told.read_text() if told.exists() else "{}")
+            if told.exists():
+                out(b"x" * 100)
+        elif header["t"] == "job":
+            said()
+            honest_has_begun()
+            known[header["spec"]["attempt_id"]] = "running"
+            told.write_text(json.dumps(known))
+            start(header["spec"]["attempt_id"])
+            out(b"x" * 100)
+
+
+@scenario
+def drip() -> None:
+    """A result that comes a byte at a time."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        data = wire.encode({"t": "final", "attempt": attempt, "envelope": DONE}, bytes(1 << 20))
+        for byte in data:
+            out(bytes([byte]))
+            threading.Event().wait(0.1)
+
+    serve(work)
+
+
+@scenario
+def deaf() -> None:
+    """It asks for answers without end, and reads none."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        while True:
+            say({"t": "ping", "n": 1})
+
+    serve(work)
+
+
+@scenario
+def replay() -> None:
+    """A result, and another one of the same attempt behind it, and all of it once more."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        for value in ("first", "second"):
+            finish(attempt, pickle.dumps(value))
+            collected(attempt)
+        start(attempt)
+
+    serve(work)
+
+
+@scenario
+def disorder() -> None:
+    """The end mark, then the files, then the result, then the start."""
+
+    def work(attempt: str) -> None:
+        collected(attempt)
+        say({"t": "files", "attempt": attempt, "items": [["late", 0o644, 1]]}, b"x")
+        finish(attempt)
+        collected(attempt)
+        start(attempt)
+
+    serve(work)
+
+
+@scenario
+def of_others() -> None:
+    """Results and files of attempts that it was not given."""
+
+    def work(attempt: str) -> None:
+        for num in range(6):
+            if f"{num}.1" != attempt:
+                finish(f"{num}.1", b"stolen")
+                say({"t": "files", "attempt": f"{num}.1", "items": [["stolen", 0o644, 1]]}, b"x")
+                collected(f"{num}.1")
+        start(attempt)
+        finish(attempt)
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def files() -> None:
+    """Output files with every kind of name and mode."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        finish(attempt)
+        names = [
+            "good",
+            "kept/well",
+            "../escaped",
+            "a/../../escaped",
+            "/tmp/hostile-escaped",
+            ".launcher/journal.sqlite",
+            "",
+            "nul\0byte",
+            "n" * 256,
+            "d/" * 100 + "deep",
+            "good/below",
+            "kept",
+        ]
+        for name in names:
+            say({"t": "files", "attempt": attempt, "items": [[name, 0o644, 1]]}, b"x")
+        # A link, a device, a program that runs as its owner: what their modes would make of them.
+        for kind in ("0120777", "0020666", "0106777"):
+            say({"t": "files", "attempt": attempt, "items": [["mode-" + kind, int(kind, 8), 1]]}, b"x")
+        say({"t": "chunk", "attempt": attempt, "kind": "file", "path": "huge", "size": 1 << 62, "offset": 0}, b"x")
+        say({"t": "chunk", "attempt": attempt, "kind": "file", "path": "gap", "size": 9, "offset": 0}, b"x")
+        say({"t": "chunk", "attempt": attempt, "kind": "file", "path": "gap", "size": 9, "offset": 5}, b"x")
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def many_files() -> None:
+    """More files than the cap."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        finish(attempt)
+        for part in range(3):
+            items = [[f"f{part}-{number}", 0o644, 0] for number in range(100)]
+            say({"t": "files", "attempt": attempt, "items": items})
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def pickled() -> None:
+    """A value, a config and an exception that make a folder when they are loaded."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        mark_file = json.loads(os.environ["HOSTILE_PICKLE"])
+        data = f"cos\nmkdir\n(S'{mark_file}'\ntR.".encode()
+        part = {"offset": 0, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        parts = {"value": part, "cfg": part, "hydra_cfg": part}
+        envelope: dict[str, Any] = DONE
+        if int(attempt.partition(".")[0]) % 2:
+            envelope = {**DONE, "status": "FAILED", "error": {"kind": "exception", "type": "E", "message": "m"}}
+        say({"t": "final", "attempt": attempt, "envelope": envelope, "parts": parts}, data)
+        collected(attempt)
+
+    serve(work)
+
+
+if __name__ == "__main__":
+    SCENARIOS[sys.argv[1]]()

@@ -1,0 +1,59 @@
+"""Applications for the tests: written into a folder, started as a user starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["launcher", "python", "run", "write"]
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write files (name -> text, indented as it likes) into a folder and return it."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text).lstrip("\n"))
+    return folder
+
+
+def python(
+    *args: object, cwd: Path, check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGS` in a folder; its output in any case, and a failed assertion unless it exits 0 (check)."""
+    return _run([sys.executable, *map(str, args)], cwd, check, env)
+
+
+def launcher(
+    *args: object, cwd: Path, check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`launcher ARGS` in a folder."""
+    command = [sys.executable, "-c", "from launcher.cli import main; main()"]
+    return _run([*command, *map(str, args)], cwd, check, env)
+
+
+def _run(
+    command: Sequence[str], cwd: Path, check: bool, env: Mapping[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Any other command; it must exit 0."""
+    return _run([*map(str, command)], cwd, check=True, env=None)

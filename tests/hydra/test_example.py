@@ -1,0 +1,85 @@
+"""The documentation's own example uploads to a real S3-speaking server, from wherever its job ran."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.hydra import apps
+
+_EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "hydra_app"
+_BUCKET = "my_s3_bucket"
+_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an S3 server on loopback, with the example's bucket; the environment leads there."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    values = (f"http://{host}:{port}", "test-key", "test-secret-value", "us-east-1")
+    for name, value in zip(_VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, value)
+    # The buckets of one process outlive its servers.
+    urllib.request.urlopen(urllib.request.Request(f"{values[0]}/moto-api/reset", method="POST"), timeout=30).close()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=_BUCKET)
+    yield client
+    server.stop()
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """A copy of the example, so that its outputs lie elsewhere."""
+    return Path(shutil.copytree(_EXAMPLE, tmp_path / "hydra_app", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def _objects(s3: Any) -> dict[str, str]:
+    listed = s3.list_objects_v2(Bucket=_BUCKET).get("Contents", [])
+    return {one["Key"]: s3.get_object(Bucket=_BUCKET, Key=one["Key"])["Body"].read().decode() for one in listed}
+
+
+_UPLOADED = {f"my_app/{num}/test.pt": f"trained with foo={value}\n" for num, value in enumerate("ab")}
+_FORWARD = f"hydra.launcher.forward_env=[{','.join(_VARIABLES)}]"
+
+
+def test_upload_without_a_host(s3: Any, example: Path) -> None:
+    """Over the local transport, through the plugin."""
+    apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)
+    assert _objects(s3) == _UPLOADED
+
+
+def test_upload_from_a_host(s3: Any, example: Path, demo_hosts: Path) -> None:
+    """Over SSH, code sent, through the command line; the outputs come back too."""
+    forward = [word for name in _VARIABLES for word in ("--env", name)]
+    where = ["--hosts", demo_hosts, "--python", sys.executable, "--folder", example / "sweep"]
+    apps.launcher("multirun", "my_app.py", "foo=a,b", *where, *forward, cwd=example)
+    assert _objects(s3) == _UPLOADED
+    assert (example / "sweep" / "1" / "test.pt").read_text() == _UPLOADED["my_app/1/test.pt"]
+
+
+def test_the_demonstration_brings_its_own_servers(tmp_path: Path) -> None:
+    """One command, no account and no host: the files are in the bucket afterwards."""
+    done = apps.python(_EXAMPLE / "demo.py", cwd=tmp_path)
+    assert done.stdout.split("in the bucket:")[1].split() == [f"my_app/{num}/test.pt" for num in range(3)]
+
+
+@pytest.mark.openssh
+def test_upload_from_a_host_that_shares_no_disk(s3: Any, example: Path, equipped_hosts: Path) -> None:
+    """On an OpenSSH host with boto3 in its jobs' environment: `launcher run`, then the plugin."""
+    forward = [word for name in _VARIABLES for word in ("--env", name)]
+    apps.launcher("run", "my_app.py", "foo=r", "--hosts", equipped_hosts, *forward, cwd=example)
+    objects = _objects(s3)
+    assert list(objects.values()) == ["trained with foo=r\n"], objects
+    hosts = f"hydra.launcher.hosts_file={equipped_hosts}"
+    apps.python("my_app.py", "-m", "hydra/launcher=remote", hosts, _FORWARD, "foo=a,b", cwd=example)
+    assert _UPLOADED.items() <= _objects(s3).items()

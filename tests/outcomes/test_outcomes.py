@@ -1,0 +1,100 @@
+"""Every way to end is one JobReturn with its hooks closed, and reading it gives what docs/outcomes.md says."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher.demo_server import DemoServer
+from launcher.inventory import load_hosts
+from tests.outcomes.cases import CASES, Case
+from tests.outcomes.table import APP, PAGE, page
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The application, in a project folder of its own, imported."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / APP.name).write_bytes(APP.read_bytes())
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    yield importlib.import_module(APP.stem)
+    sys.modules.pop(APP.stem, None)
+
+
+@pytest.fixture(params=["local", "ssh"])
+def hosts(request: pytest.FixtureRequest, demo_server: DemoServer) -> list[Any]:
+    """This machine, or a host behind SSH with a home of its own."""
+    if request.param == "local":
+        return ["local/4"]
+    return list(
+        load_hosts({"demo": {"address": "demo", "ssh_config": str(demo_server.ssh_config), "slots": 4}}, "test")
+    )
+
+
+def read(one: Any) -> str:
+    """What reading the value gives, in the page's words."""
+    try:
+        value = one.return_value
+    except BaseException as error:
+        return f"raises {type(error).__name__}"
+    return "None" if value is None else "the value"
+
+
+@pytest.mark.parametrize("results", ["trusted", "safe"])
+def test_what_comes_of_a_job(app: Any, hosts: list[Any], results: str, tmp_path: Path) -> None:
+    """As docs/outcomes.md has it, each case by itself and none at another's cost."""
+    cases = [case for case in CASES if case.how != "group" or sys.version_info >= (3, 11)]
+    returns = launcher.multirun(
+        app.task,
+        [{"how": case.how} for case in cases],
+        hosts=hosts,
+        callbacks=[app.Hooks()],
+        results=results,
+        grace=1,
+        sweep_dir=tmp_path / "sweep",
+    )
+    assert len(returns) == len(cases)
+    for case, one in zip(cases, returns, strict=True):
+        _check(case, one, case.reads if results == "trusted" else case.reads_safe)
+    by_name = {case.how: one for case, one in zip(cases, returns, strict=True)}
+    assert by_name["value"].return_value == {"a": [1, 2.5, "x"]}
+    assert by_name["changes_locale"].return_value == "\u00fc"
+    assert by_name["chain"].error.causes[0]["type"] == "KeyError"
+    assert by_name["exit_3"].error.exit_code == 3
+    cycle = by_name["cycle"].return_value
+    assert cycle[1] is cycle
+
+
+def _check(case: Case, one: Any, reads: str) -> None:
+    assert (one.error.kind if one.error else None) == case.kind, (case, one.error)
+    assert one.status.name == ("COMPLETED" if case.kind is None else "FAILED"), case
+    assert case.message in (one.error.message if one.error else ""), (case, one.error)
+    assert read(one) == reads, case
+    fired = Counter(hook["hook"] for hook in one.hooks if hook["ok"])
+    assert fired == {"on_job_start": 1, "on_job_end": 1}, (case, one.hooks)
+
+
+@pytest.mark.slow
+def test_a_value_of_two_gibibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than what 31 bits can count: whole, and in no memory before it is read."""
+    (tmp_path / "huge_app.py").write_text("def task(cfg):\n    return bytes(cfg.size)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    size = (1 << 31) + 1
+    (one,) = launcher.multirun("huge_app:task", [{"size": size}], sweep_dir=tmp_path / "sweep")
+    assert one.error is None
+    assert len(one.return_value) == size
+
+
+def test_the_page_is_generated_from_these_tests() -> None:
+    """`python -m tests.outcomes` writes it."""
+    assert PAGE.read_text(encoding="utf-8") == page()

@@ -1,0 +1,157 @@
+"""Config trees made and compared without omegaconf's checks."""
+
+import pathlib
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf, open_dict
+
+from remote_agent import config_nodes
+from remote_agent.config_nodes import make_config, plain_of, snapshot
+
+_scalars = st.one_of(
+    st.text(max_size=5),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+    st.sampled_from(["???", "${a}", "a.b"]),
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
+    max_leaves=12,
+)
+
+
+def _tree(node):
+    """Everything that a node is made of."""
+    own = dict(node.__dict__)
+    parent = own.pop("_parent")
+    metadata = dict(own.pop("_metadata").__dict__)
+    own.pop("_flags_cache")
+    content = own.pop("_content", None)
+    if isinstance(content, dict):
+        content = {key: _tree(item) for key, item in content.items()}
+    elif isinstance(content, list):
+        content = [_tree(item) for item in content]
+    return type(node), metadata, own, content, type(parent)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.dictionaries(st.text(max_size=5), _values, max_size=4))
+def test_a_made_config_is_omegaconfs(value):
+    """The same tree, node by node and attribute by attribute."""
+    try:
+        expected = OmegaConf.create(value, flags={"allow_objects": True})
+    except Exception:
+        return
+    made = make_config(value)
+    assert _tree(made) == _tree(expected)
+    assert pickle.loads(pickle.dumps(made)) == pickle.loads(pickle.dumps(expected))
+
+
+def test_the_maker_proves_itself():
+    """The omegaconf of the tests is one that the fast way knows."""
+    make_config({"a": 1})
+    assert isinstance(config_nodes._Proven.get(), config_nodes._Maker)
+
+
+def test_without_a_proof_omegaconf_is_asked(monkeypatch):
+    """An omegaconf that is built otherwise is left to itself."""
+    monkeypatch.setattr(config_nodes._Proven, "maker", False)
+    assert make_config({"a": [1]}) == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda c: c.update(a=2),
+        lambda c: c.update(a=1.0),
+        lambda c: c.update(a=True),
+        lambda c: c.inner.pop("b"),
+        lambda c: c.items_.append(3),
+        lambda c: OmegaConf.set_readonly(c.inner, True),
+        lambda c: c.update(new=None),
+        lambda c: c.update(p=pathlib.Path("/b")),
+        lambda c: c.inner.update(b="other"),
+    ],
+)
+def test_an_edit_shows(edit):
+    """Whatever is edited: values, types, keys, lists, flags."""
+    config = OmegaConf.create({"a": 1, "inner": {"b": "x"}, "items_": [1, 2], "p": pathlib.Path("/a"), "now": "${a}"})
+    before = snapshot(config)
+    assert snapshot(config) == before
+    config.now, config.inner.b, list(config.items())  # reading is no edit
+    assert snapshot(config) == before
+    with open_dict(config):
+        edit(config)
+    assert snapshot(config) != before
+
+
+def test_an_edit_of_an_object_shows():
+    """Objects in a config are compared by their pickles."""
+    config = OmegaConf.create({"a": {1, 2}}, flags={"allow_objects": True})
+    before = snapshot(config)
+    assert before is not None
+    config.a.add(3)
+    assert snapshot(config) != before
+
+
+def test_what_cannot_be_compared_counts_as_edited():
+    """A config with a function in it cannot be compared."""
+    assert snapshot(OmegaConf.create({"a": lambda: 1}, flags={"allow_objects": True})) is None
+    assert plain_of(OmegaConf.create({"a": 1})) == {"a": 1}
+
+
+def test_a_clone_is_a_deep_copy():
+    """The same tree, structured configs, flags, caches and objects too; without a key where one is named."""
+    import copy
+    from dataclasses import dataclass, field
+
+    @dataclass
+    class Inner:
+        a: int = 1
+        by: dict[str, int] = field(default_factory=dict)
+
+    config = OmegaConf.create(
+        {"inner": Inner(), "list": [1, {"x": "${inner.a}"}], "none": None, "object": {1, 2}, "hydra": {"y": 1}},
+        flags={"allow_objects": True},
+    )
+    OmegaConf.set_readonly(config.inner, True)
+    made = config_nodes.clone(config)
+    assert _tree(made) == _tree(copy.deepcopy(config))
+    assert made.list[1].x == 1
+    made.object.add(3)
+    made.list.append(2)
+    assert config.object == {1, 2}
+    assert len(config.list) == 2
+    assert OmegaConf.get_type(made.inner) is Inner
+    without = config_nodes.clone(config, without="hydra")
+    assert "hydra" not in without
+    assert config.hydra.y == 1
+    assert config_nodes.clone(config.hydra)._get_parent() is None
+
+
+def test_an_opened_config_is_what_omegaconf_would_make():
+    """Of plain, interpolated and structured configs, read-only ones too; it takes edits."""
+    from dataclasses import dataclass
+
+    @dataclass
+    class Typed:
+        a: int = 1
+
+    for config in (OmegaConf.create({"a": 1, "b": "${a}"}), OmegaConf.structured(Typed)):
+        OmegaConf.set_readonly(config, True)
+        expected = OmegaConf.create(config, flags={"allow_objects": True})
+        OmegaConf.set_struct(expected, False)
+        OmegaConf.set_readonly(expected, False)
+        made = config_nodes.opened(config, OmegaConf.create({"hydra": {"x": 1}}))
+        made.hydra.x = 2
+        assert made.__dict__["_content"].pop("hydra") == {"x": 2}
+        assert _tree(made) == _tree(expected)
+        made.a = 5
+        assert made.a == 5
+    assert config_nodes.opened(None) == {}

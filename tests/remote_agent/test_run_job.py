@@ -1,0 +1,538 @@
+"""One job: what it sees, what it leaves behind, and how each way of ending is told."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+APP = {
+    "confs_of_jobs.py": """
+        from dataclasses import dataclass, field
+
+        @dataclass
+        class Inner:
+            lr: float = 0.1
+
+        @dataclass
+        class Conf:
+            x: int = 1
+            inner: Inner = field(default_factory=Inner)
+    """,
+    "jobs.py": """
+        import atexit, logging, os, signal, sys, threading, time
+
+        log = logging.getLogger(__name__)
+
+        class TwoArguments(Exception):
+            def __init__(self, a, b):
+                super().__init__("{} and {}".format(a, b))
+
+        class Prefixed(Exception):
+            def __init__(self, text):
+                super().__init__("prefix " + text)
+
+        class Hostile(Exception):
+            def __str__(self):
+                raise SystemExit(3)
+            __repr__ = __str__
+            def __reduce__(self):
+                raise SystemExit(4)
+
+        class LeavesWhenPickled:
+            def __reduce__(self):
+                sys.exit(9)
+
+        class Base(BaseException):
+            pass
+
+        def nothing(cfg): return None
+        def echo(cfg): return cfg
+        def kind(cfg): return type(cfg).__name__
+        def where(cfg): return os.getcwd()
+        def environment(cfg): return {name: os.environ.get(name) for name in cfg.names}
+        def speak(cfg):
+            print("out"); print("err", file=sys.stderr); log.info("logged"); log.debug("detail")
+            os.write(1, b"raw\\n"); sys.stdout.write("\\udcff\\u00e9")
+        def edit(cfg):
+            cfg.x = 5
+        def fail(cfg):
+            try:
+                {}["inner"]
+            except KeyError as error:
+                raise ValueError("no good") from error
+        def fail_during(cfg):
+            try:
+                {}["inner"]
+            except KeyError:
+                raise ValueError("no good")
+        def raise_(cfg):
+            raise {"two": TwoArguments(1, 2), "prefixed": Prefixed("x"), "hostile": Hostile(), "base": Base("b"),
+                   "interrupt": KeyboardInterrupt(), "generator": GeneratorExit()}[cfg.what] if cfg.what in (
+                   "two", "prefixed", "hostile", "base", "interrupt", "generator") else RuntimeError(cfg.what)
+        def group(cfg):
+            raise ExceptionGroup("many", [ValueError("one"), TypeError("two")])
+        def chain(cfg):
+            error = None
+            for number in range(3000):
+                new = ValueError(number)
+                new.__cause__ = error
+                error = new
+            raise error
+        def deep(cfg):
+            def go(n):
+                return go(n + 1)
+            go(0)
+        def leave(cfg):
+            sys.exit({"none": None, "zero": 0, "three": 3, "text": "bye", "big": 256, "false": False}[cfg.code])
+        def die(cfg): os._exit(cfg.code)
+        def kill(cfg): os.kill(os.getpid(), cfg.signal)
+        def segfault(cfg):
+            import ctypes
+            ctypes.string_at(0)
+        def wait(cfg):
+            print("waiting", flush=True)
+            time.sleep(60)
+        def stubborn(cfg):
+            print("waiting", flush=True)
+            try:
+                time.sleep(60)
+            except BaseException:
+                return "saved"
+        def value(cfg):
+            cycle = []; cycle.append(cycle)
+            nested = []
+            for _ in range(100000):
+                nested = [nested]
+            return {"generator": (i for i in ()), "lock": [threading.Lock()], "cycle": cycle, "nested": nested,
+                    "exits": LeavesWhenPickled(), "lambda": lambda: 7, "big": b"x" * (3 << 20)}[cfg.what]
+        def close_streams(cfg):
+            for fd in (0, 1, 2):
+                os.close(fd)
+            with open("/dev/null", "w") as file:
+                return file.fileno()
+        def close_everything(cfg):
+            if cfg.get("act") == "raise":
+                os.closerange(0, 65536); raise ValueError("closed")
+            os.closerange(0, 65536)
+            return "closed"
+        def replace_streams(cfg):
+            class Broken:
+                def write(self, text): raise OSError("broken")
+                def flush(self): raise OSError("broken")
+            sys.stdout = sys.stderr = Broken()
+            return "replaced"
+        def wander(cfg):
+            os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+            os.umask(0o777)
+            return b"y" * (2 << 20)
+        def exit_seven(cfg):
+            atexit.register(os._exit, 7)
+            return "safe"
+        def exit_at_leisure(cfg):
+            atexit.register(lambda: open(cfg.fifo).read())
+            return "safe"
+        def raising_atexit(cfg):
+            def bad(): raise RuntimeError("too late")
+            atexit.register(bad)
+            return "safe"
+        def handlers(cfg):
+            def bad(*_): raise RuntimeError("handler")
+            for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, bad)
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0001)
+            return "handled"
+        def thread(cfg):
+            threading.Thread(target=time.sleep, args=(0.05,)).start()
+            return "left"
+        def locale_(cfg):
+            os.environ["LC_ALL"] = "de_DE"
+            os.environ.clear()
+            return "cleared"
+        def umask(cfg):
+            mask = os.umask(0); os.umask(mask); return mask
+        def process(cfg):
+            return {"sid": os.getsid(0), "pid": os.getpid(), "stdin": os.readlink("/proc/self/fd/0"),
+                    "fds": sorted(int(n) for n in os.listdir("/proc/self/fd")), "argv": sys.argv}
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def jobs(new_shared_host):
+    """A host with the tasks above and no callbacks; `jobs(task, config, ...)` runs one."""
+    host = new_shared_host()
+    host.write(APP)
+    ready = host.start("jobs:nothing")
+    assert ready.header["t"] == "ready", ready
+
+    def run(task, config=None, **kwargs):
+        return host.run({} if config is None else config, task=f"jobs:{task}", **kwargs)
+
+    run.host = host
+    return run
+
+
+# -- what it sees ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["dict", "dataclass", "DictConfig"])
+def test_the_task_gets_a_dictconfig(jobs, kind, monkeypatch):
+    """A dict, a dataclass and a DictConfig are the same to a task."""
+    monkeypatch.syspath_prepend(str(jobs.host.code))
+    config = {"x": 1, "inner": {"lr": 0.1}}
+    if kind == "dataclass":
+        config = importlib.import_module("confs_of_jobs").Conf()
+    elif kind == "DictConfig":
+        config = OmegaConf.create(config)
+    attempt = jobs("echo", config)
+    value = attempt.part()
+    assert isinstance(value, DictConfig)
+    assert value == {"x": 1, "inner": {"lr": 0.1}}
+    assert attempt.file(".hydra/config.yaml") == "x: 1\ninner:\n  lr: 0.1\n"
+
+
+@pytest.mark.parametrize("config", [3, "text", None, {"a", "b"}, (1, 2)], ids=repr)
+def test_what_is_no_config_reaches_the_task_as_it_is(jobs, config):
+    """A job without a mapping is still a job."""
+    attempt = jobs.host.run(payload=jobs.host.payload(config, task="jobs:echo"))
+    assert attempt.envelope["status"] == "COMPLETED", attempt.error
+    assert attempt.part() in (config, list(config) if isinstance(config, tuple) else config)
+
+
+def test_the_output_directory_is_made_and_described(jobs):
+    """config.yaml, hydra.yaml and overrides.yaml below output_subdir, and the job's log."""
+    attempt = jobs("speak", {"x": 1}, overrides=["x=1"], task_name="my_app", num=3, job_id="run_3")
+    hydra = OmegaConf.create(attempt.file(".hydra/hydra.yaml")).hydra
+    assert attempt.file(".hydra/config.yaml") == "x: 1\n"
+    assert attempt.file(".hydra/overrides.yaml") == "- x=1\n"
+    assert hydra.runtime.output_dir == str(attempt.output_dir)
+    assert hydra.runtime.cwd == str(jobs.host.code)
+    assert (hydra.job.name, hydra.job.num, hydra.job.id, hydra.output_subdir) == ("my_app", 3, "run_3", ".hydra")
+    line = attempt.file("my_app.log")
+    assert line.endswith("][jobs][INFO] - logged\n")
+    assert "detail" not in line
+    assert attempt.stdout == "out\n" + line + "raw\n\udcffé"
+    assert attempt.stderr == "err\n"
+
+
+def test_verbose_shows_debug_lines(jobs):
+    """hydra.verbose, for all loggers and for one."""
+    assert "detail" in jobs("speak", verbose=True).log
+    assert "detail" in jobs("speak", verbose=["jobs"]).log
+    assert "detail" not in jobs("speak", verbose="another").log
+
+
+def test_without_output_subdir_nothing_is_written(jobs):
+    """hydra.output_subdir=null, as in Hydra."""
+    attempt = jobs("nothing", output_subdir=None)
+    assert sorted(path.name for path in attempt.output_dir.iterdir()) == ["app.log"]
+
+
+def test_chdir_and_working_dir(jobs):
+    """hydra.job.chdir decides where the task runs."""
+    attempt = jobs("where", chdir=True)
+    assert attempt.part() == attempt.envelope["working_dir"] == str(attempt.output_dir)
+    attempt = jobs("where")
+    assert attempt.part() == attempt.envelope["working_dir"] == str(jobs.host.code)
+
+
+def test_env_set_and_slot_environment(jobs):
+    """hydra.job.env_set and what the slot gives; None removes a variable."""
+    attempt = jobs(
+        "environment",
+        {"names": ["FROM_JOB", "CUDA_VISIBLE_DEVICES", "LANG"]},
+        env_set={"FROM_JOB": "1"},
+        spec={"slot_env": {"CUDA_VISIBLE_DEVICES": "GPU-1", "LANG": None}},
+    )
+    assert attempt.part() == {"FROM_JOB": "1", "CUDA_VISIBLE_DEVICES": "GPU-1", "LANG": None}
+
+
+def test_a_hydra_key_in_a_plain_config_configures_the_job(jobs):
+    """It is not the application's, but hydra.job.chdir and the like are honoured."""
+    attempt = jobs("echo", {"x": 1, "hydra": {"job": {"chdir": True}, "output_subdir": "conf"}})
+    assert attempt.part() == {"x": 1}
+    assert attempt.envelope["working_dir"] == str(attempt.output_dir)
+    assert attempt.file("conf/config.yaml") == "x: 1\n"
+    assert attempt.frame("outcome").header["parts"].get("cfg") is None
+
+
+def test_edits_by_the_task_come_back(jobs):
+    """JobReturn.cfg shows what the task did to its config; an unchanged one is not sent."""
+    assert jobs("edit", {"x": 1}).part("cfg") == {"x": 5}
+    with pytest.raises(KeyError):
+        jobs("nothing", {"x": 1}).part("cfg")
+
+
+def test_the_process(jobs):
+    """A session of its own, no stdin, and the user's umask; its socket lies where user code does not hit it."""
+    attempt = jobs("process")
+    seen = attempt.part()
+    assert seen["sid"] == seen["pid"] == attempt.pid == attempt.envelope["pid"]
+    assert seen["stdin"] == "/dev/null"
+    assert [fd for fd in seen["fds"] if 2 < fd < 900][1:] in ([], [4])
+    assert jobs("umask").part() == 0o022
+
+
+def test_what_the_envelope_says(jobs):
+    """Everything that decides is plain data."""
+    attempt = jobs("nothing", {"x": 1}, overrides=["x=1"])
+    envelope = attempt.envelope
+    assert envelope["status"] == "COMPLETED"
+    assert envelope["error"] is None
+    assert envelope["overrides"] == ["x=1"]
+    assert envelope["task_name"] == "app"
+    assert envelope["output_dir"] == str(attempt.output_dir)
+    assert envelope["started_at"] <= envelope["ended_at"]
+    assert envelope["duration"] >= 0
+    assert envelope["code"] == {"hash": "abc", "commit": None, "dirty": False}
+    assert envelope["hooks"] == []
+    assert envelope["abort"] is None
+    assert attempt.part() is None
+    assert os.waitstatus_to_exitcode(attempt.status) == 0
+
+
+# -- how it ends -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["none", "zero", "false"])
+def test_leaving_with_success_completes_with_none(jobs, code):
+    """sys.exit(), sys.exit(0), sys.exit(False)."""
+    attempt = jobs("leave", {"code": code})
+    assert attempt.envelope["status"] == "COMPLETED"
+    assert attempt.part() is None
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "message"), [("three", 3, "sys.exit(3)"), ("text", 1, "bye"), ("big", 256, "sys.exit(256)")]
+)
+def test_leaving_otherwise_fails(jobs, code, exit_code, message):
+    """Any other code, 256 too, which a shell would read as 0. SystemExit is not sent: it would end the controller."""
+    attempt = jobs("leave", {"code": code})
+    assert attempt.error["kind"] == "exited"
+    assert attempt.error["exit_code"] == exit_code
+    assert attempt.error["message"] == message
+    with pytest.raises(KeyError):
+        attempt.part()
+
+
+def test_an_exception_comes_back_with_its_chain(jobs):
+    """The exception itself, its causes as text, and a traceback without our frames."""
+    attempt = jobs("fail")
+    error = attempt.error
+    assert (error["kind"], error["type"], error["message"]) == ("exception", "ValueError", "no good")
+    assert error["causes"] == [{"type": "KeyError", "message": "'inner'", "relation": "cause"}]
+    assert "direct cause" in error["traceback"]
+    assert 'raise ValueError("no good") from error' in error["traceback"]
+    assert "remote_agent" not in error["traceback"]
+    value = attempt.part()
+    assert isinstance(value, ValueError)
+    assert value.args == ("no good",)
+    assert "no good" in attempt.log
+    assert "Traceback (most recent call last)" in attempt.log
+    assert jobs("fail_during").error["causes"][0]["relation"] == "context"
+
+
+@pytest.mark.parametrize("what", ["two", "prefixed", "hostile"])
+def test_exceptions_that_do_not_survive_the_trip_are_told_as_text(jobs, what):
+    """Two arguments, a message made of the argument, a __str__ and __reduce__ that exit."""
+    attempt = jobs("raise_", {"what": what})
+    assert attempt.error["kind"] == "exception"
+    assert (
+        attempt.error["type"] == "jobs." + {"two": "TwoArguments", "prefixed": "Prefixed", "hostile": "Hostile"}[what]
+    )
+    assert attempt.error["traceback"]
+    with pytest.raises(KeyError):
+        attempt.part()
+
+
+@pytest.mark.parametrize(
+    ("what", "type_"), [("base", "jobs.Base"), ("interrupt", "KeyboardInterrupt"), ("generator", "GeneratorExit")]
+)
+def test_base_exceptions_are_failures_of_the_job_alone(jobs, what, type_):
+    """They end the job; on the controller they would be taken for its own."""
+    attempt = jobs("raise_", {"what": what})
+    assert (attempt.error["kind"], attempt.error["type"]) == ("exception", type_)
+
+
+def test_a_chain_of_thousands_and_a_bottomless_recursion(jobs):
+    """Told in a bounded number of words."""
+    attempt = jobs("chain")
+    assert attempt.error["message"] == "2999"
+    assert 10 < len(attempt.error["causes"]) < 100
+    attempt = jobs("deep")
+    assert attempt.error["type"] == "RecursionError"
+    assert len(attempt.error["traceback"]) < 100_000
+
+
+def test_an_exception_group(jobs):
+    """All of its exceptions are in the traceback, and it comes back."""
+    attempt = jobs("group")
+    assert "one" in attempt.error["traceback"]
+    assert "two" in attempt.error["traceback"]
+    assert type(attempt.part()).__name__ == "ExceptionGroup"
+
+
+@pytest.mark.parametrize("what", ["generator", "lock", "nested", "exits"])
+def test_values_that_cannot_be_pickled(jobs, what):
+    """A FAILED job that says what it was; never a lost one."""
+    attempt = jobs("value", {"what": what})
+    assert attempt.error["kind"] == "unpicklable"
+    assert "cannot be pickled" in attempt.error["message"]
+    with pytest.raises(KeyError):
+        attempt.part()
+
+
+def test_values_that_can(jobs):
+    """A cycle, a lambda (by value), and one so large that it lies in a file of its own."""
+    value = jobs("value", {"what": "cycle"}).part()
+    assert value[0] is value
+    assert jobs("value", {"what": "lambda"}).part()() == 7
+    attempt = jobs("value", {"what": "big"})
+    parts = attempt.frame("outcome").header["parts"]
+    assert parts["file"] == str(jobs.host.spool / "payload" / f"{attempt.name}.result")
+    assert os.stat(parts["file"]).st_mode & 0o777 == 0o600
+    assert attempt.frame("outcome").payload == b""
+    assert attempt.part() == b"x" * (3 << 20)
+
+
+@pytest.mark.parametrize(
+    ("task", "value"),
+    [
+        ("close_streams", 0),
+        ("close_everything", "closed"),
+        ("replace_streams", "replaced"),
+        ("wander", b"y" * (2 << 20)),
+        ("exit_seven", "safe"),
+        ("raising_atexit", "safe"),
+        ("handlers", "handled"),
+        ("thread", "left"),
+        ("locale_", "cleared"),
+    ],
+)
+def test_what_a_job_does_to_its_process_does_not_change_its_outcome(jobs, task, value):
+    """Streams, descriptors, folders, umask, atexit, signal handlers, timers, threads, the environment."""
+    attempt = jobs(task)
+    if task == "close_everything":
+        # The socket went with the rest: what the job said is in its own file.
+        attempt = _adopt(attempt)
+    assert attempt.envelope["status"] == "COMPLETED"
+    assert attempt.part() == value
+
+
+def _adopt(attempt):
+    """Read what a job said while it had no agent, as an agent does."""
+    path = attempt.spool / f"orphan-{attempt.name}"
+    assert path.stat().st_mode & 0o777 == 0o600
+    attempt.frames = attempt.decoder.feed(path.read_bytes())
+    return attempt
+
+
+def _until_waiting(host, attempt):
+    host.wait(lambda: attempt.pid is not None)
+    while "waiting" not in attempt.stdout:
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_exceptions_in_the_task(jobs, number):
+    """SIGTERM is `killed`; the job ends by itself and says so."""
+    attempt = jobs.host.submit({}, task="jobs:wait")
+    _until_waiting(jobs.host, attempt)
+    os.kill(attempt.pid, number)
+    jobs.host.wait_end(attempt)
+    assert attempt.status == 0
+    if number == signal.SIGTERM:
+        assert (attempt.error["kind"], attempt.error["signal"]) == ("killed", 15)
+        assert "time.sleep(60)" in attempt.error["traceback"]
+    else:
+        assert attempt.error["type"] == "KeyboardInterrupt"
+
+
+def test_a_task_may_save_itself_from_sigterm(jobs):
+    """What it returns then is its outcome."""
+    attempt = jobs.host.submit({}, task="jobs:stubborn")
+    _until_waiting(jobs.host, attempt)
+    os.kill(attempt.pid, signal.SIGTERM)
+    assert jobs.host.wait_end(attempt).part() == "saved"
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "status"),
+    [("die", {"code": 0}, 0), ("die", {"code": 5}, 5 << 8), ("kill", {"signal": 9}, 9), ("segfault", {}, 11)],
+)
+def test_a_process_that_dies_has_no_outcome(jobs, task, config, status):
+    """os._exit(0) is not success; the zygote reports what waitpid says."""
+    attempt = jobs(task, config)
+    assert attempt.status & 0x7F == status & 0x7F
+    assert attempt.status & 0xFF00 == status & 0xFF00
+    assert attempt.frame("outcome") is None
+    assert attempt.frame("done") is None
+    if task == "segfault":
+        # Python's own fault handler says where.
+        assert "Segmentation fault" in attempt.stderr
+        assert "in segfault" in attempt.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_the_hosts_fault(jobs):
+    """A file in the place of the output directory."""
+    (jobs.host.root / "file").write_text("")
+    attempt = jobs("nothing", spec={"output_dir": str(jobs.host.root / "file" / "0")})
+    assert attempt.error["kind"] == "host"
+    assert attempt.envelope["working_dir"] == str(jobs.host.root / "file" / "0")
+
+
+def test_a_config_that_cannot_be_decoded_fails_its_job(jobs):
+    """A class that the host does not have, a pickle that is cut off."""
+    payload = b"\x80\x04cno_such_module\nThing\n."
+    assert jobs("nothing", payload=payload).error["kind"] == "import"
+    assert jobs("nothing", payload=b"\x80\x04").error["kind"] == "config"
+
+
+def test_a_dead_agent_is_no_reason_to_lose_a_result(jobs):
+    """The socket is closed at both ends of the job: everything lies in the orphan file, from the first frame on."""
+    attempt = jobs.host.submit({}, task="jobs:fail")
+    attempt.sock.close()
+    attempt.eof = True
+    jobs.host.wait_end(attempt)
+    adopted = _adopt(attempt)
+    assert [frame.header["t"] for frame in adopted.frames] == ["outcome", "done"]
+    assert adopted.error["message"] == "no good"
+    assert isinstance(adopted.part(), ValueError)
+
+
+def test_an_agent_that_dies_with_frames_unread(jobs):
+    """The job finds out before it ends: what lay unread in the socket is said again in the orphan file."""
+    fifo = str(jobs.host.root / "before the end")
+    os.mkfifo(fifo)
+    attempt = jobs.host.submit({"fifo": fifo}, task="jobs:exit_at_leisure")
+    # Only the zygote is listened to: all of the job's frames stay in its socket.
+    jobs.host.wait(lambda: attempt.pid is not None)
+    with open(fifo, "w"):
+        # Its atexit function runs: `done` was said.
+        attempt.sock.close()
+        attempt.eof = True
+    jobs.host.wait_end(attempt)
+    assert [frame.header["t"] for frame in _adopt(attempt).frames] == ["outcome", "done"]
+    assert attempt.part() == "safe"
+
+
+def test_a_large_config_lies_in_a_file(jobs):
+    """`payload_file` in the place of a payload."""
+    attempt = jobs("echo", {"x": "y" * (2 << 20)})
+    assert attempt.part() == {"x": "y" * (2 << 20)}
+
+
+def test_two_jobs_share_nothing(jobs):
+    """What one job does to its modules another does not see."""
+    first = jobs("process").part()
+    second = jobs("process").part()
+    assert first["pid"] != second["pid"]
+
+
+def test_a_job_that_closed_everything_and_failed(jobs):
+    """Its socket too: the failure lies in the orphan file."""
+    assert _adopt(jobs("close_everything", {"act": "raise"})).error["message"] == "closed"

@@ -1,0 +1,288 @@
+"""A host as the agent's promises describe it: a spool that lasts, processes that outlive the agent, an agent that does not.
+
+Rule: what the model promises is what the agent's own tests hold the real one to (`tests/remote_agent/test_agent.py`): an
+attempt is claimed in the spool before it starts, a result is in the spool before it is said, what was acknowledged is
+forgotten, what an earlier agent took waits until the controller says `go`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Connection, World
+
+__all__ = ["ModelHost", "Violation"]
+
+#: Seconds from a link to a zygote that is ready; of an epilogue; until SIGTERM has ended a job.
+_PREPARE = 0.2
+_EPILOGUE = 0.1
+_TERM = 0.5
+
+
+class Violation(Exception):
+    """A promise was broken. `name` says which."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        super().__init__(f"{name}: {text}")
+
+
+@dataclass
+class Record:
+    """What the spool has of an attempt."""
+
+    attempt: str
+    accepted_in: str
+    claimed_in: str = ""
+    cancel: str = ""
+    final: dict[str, Any] | None = None
+    is_held: bool = False
+    #: It was given up before this agent began, so that this agent must not start it.
+    is_stale: bool = False
+
+    @property
+    def state(self) -> str:
+        """As a welcome tells it."""
+        if self.final is not None:
+            return "final"
+        return "running" if self.claimed_in else "queued"
+
+
+@dataclass
+class Process:
+    """A job's process: it needs no agent to go on."""
+
+    attempt: str
+    ends: str
+    term: bool = False
+    done: bool = False
+
+
+@dataclass
+class ModelHost:
+    """One host of a history."""
+
+    world: World
+    index: int
+    slots: int
+    name: str = ""
+    boots: int = 1
+    spools: int = 1
+    spool: dict[str, Record] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
+    has_agent: bool = False
+    agents: int = 0
+    is_prepared: bool = False
+    is_full: bool = False
+    link: Connection | None = None
+    #: Names of what was given to it and can no longer be asked for: wiped, or given up.
+    wiped: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.name = f"h{self.index}"
+
+    @property
+    def boot_id(self) -> str:
+        """Names this life of machine and spool."""
+        return f"{self.boots}/{self.spools}"
+
+    # -- the agent's life ----------------------------------------------------------------------------------------
+
+    def start_agent(self) -> None:
+        """What `connect` does where there is no agent: it takes up the spool."""
+        self.has_agent = True
+        self.agents += 1
+        self.is_prepared = False
+        for record in self.spool.values():
+            record.is_held = record.state == "queued"
+            record.is_stale = not self.world.is_wanted(self, record.attempt)
+        self.world.after(_EPILOGUE, self._adopt, self.agents)
+
+    def _adopt(self, agent: int) -> None:
+        """Results that processes left while there was no agent, and ends of those that died."""
+        if agent != self.agents or not self.has_agent:
+            return
+        for record in list(self.spool.values()):
+            if record.state != "running":
+                continue
+            process = self.processes.get(record.attempt)
+            if process is None:
+                self._finish(record, "lost" if record.claimed_in != self.boot_id else "killed")
+            elif process.done:
+                self._reap(record, process)
+
+    def kill_agent(self) -> None:
+        """Kill -9 of the agent and its zygote; jobs go on."""
+        self.has_agent = self.is_prepared = False
+        if self.link is not None:
+            self.link.reset()
+
+    def reboot(self) -> None:
+        """A power cut: nothing that ran is alive, the disk is as it was."""
+        self.kill_agent()
+        self.boots += 1
+        for process in self.processes.values():
+            self.world.died(process.attempt)
+        self.processes.clear()
+
+    def wipe(self) -> None:
+        """Somebody removes the spool, and what belongs to it."""
+        self.kill_agent()
+        self.spools += 1
+        for process in self.processes.values():
+            self.world.died(process.attempt)
+        self.processes.clear()
+        self.wiped |= set(self.spool)
+        self.spool.clear()
+
+    def set_full(self, is_full: bool) -> None:
+        """The disk is full, or has room again."""
+        self.is_full = is_full
+        if not self.has_agent:
+            return
+        if is_full:
+            self._drop_queue()
+        else:
+            self.say("opened", {})
+            self.dispatch()
+
+    def _drop_queue(self) -> None:
+        for record in [one for one in self.spool.values() if one.state == "queued"]:
+            del self.spool[record.attempt]
+            self.say("dropped", {"attempt": record.attempt})
+
+    # -- the link ------------------------------------------------------------------------------------------------
+
+    def greeted(self, link: Connection) -> dict[str, Any]:
+        """A hello came; returns what the welcome says."""
+        if self.link is not None and self.link is not link:
+            self.link.reset()
+        self.link = link
+        if not self.is_prepared:
+            self.world.after(_PREPARE, self._prepared, self.agents)
+        return {"slots": self.slots, "boot_id": self.boot_id, "attempts": {k: v.state for k, v in self.spool.items()}}
+
+    def _prepared(self, agent: int) -> None:
+        if agent == self.agents and self.has_agent:
+            self.is_prepared = True
+            self.say("zygote", {})
+            self.dispatch()
+
+    def welcomed(self) -> None:
+        """Behind the welcome: everything that was not acknowledged is said again."""
+        for record in self.spool.values():
+            if record.final is not None:
+                self._say_final(record)
+
+    def say(self, name: str, content: dict[str, Any]) -> None:
+        """Tell the controller, if there is one."""
+        if self.link is not None:
+            self.link.to_controller(name, content)
+
+    def _say_final(self, record: Record) -> None:
+        self.say("final", {"attempt": record.attempt, "envelope": record.final})
+        self.say("files_end", {"attempt": record.attempt})
+
+    # -- what the controller says --------------------------------------------------------------------------------
+
+    def hear(self, name: str, content: dict[str, Any]) -> None:
+        """A message of the controller."""
+        getattr(self, "_on_" + name)(content)
+        self.dispatch()
+
+    def _on_job(self, content: dict[str, Any]) -> None:
+        attempt = content["attempt_id"]
+        if attempt in self.spool:
+            return
+        if self.is_full:
+            self.say("dropped", {"attempt": attempt})
+            return
+        self.spool[attempt] = Record(attempt, self.boot_id)
+
+    def _on_cancel(self, content: dict[str, Any]) -> None:
+        chosen = list(self.spool) if content["attempts"] is None else content["attempts"]
+        for attempt in chosen:
+            record = self.spool.get(attempt)
+            if record is None or record.final is not None:
+                continue
+            record.cancel = record.cancel or content["kind"]
+            if record.state == "queued":
+                self._finish(record, record.cancel)
+                continue
+            process = self.processes.get(attempt)
+            if process is not None and not process.done and not process.term:
+                process.term = True
+                self.world.after(0.01 if content["kill"] else _TERM, self.ended, process)
+
+    def _on_go(self, content: dict[str, Any]) -> None:
+        for record in self.spool.values():
+            record.is_held = False
+
+    def _on_sync(self, content: dict[str, Any]) -> None:
+        self.say("synced", content)
+
+    def _on_ack(self, content: dict[str, Any]) -> None:
+        for attempt in content["attempts"]:
+            record = self.spool.get(attempt)
+            if record is not None and record.final is not None:
+                self.world.check_ack(self, attempt)
+                del self.spool[attempt]
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Start what may start."""
+        if not self.has_agent or not self.is_prepared or self.is_full:
+            return
+        free = self.slots - sum(1 for process in self.processes.values() if not process.done)
+        if free < 0:
+            raise Violation("slots", f"{self.name} runs {-free} jobs more than it has slots")
+        for record in list(self.spool.values()):
+            if free == 0:
+                return
+            if record.state == "queued" and not record.is_held:
+                self._start(record)
+                free -= 1
+
+    def _start(self, record: Record) -> None:
+        if record.is_stale:
+            raise Violation("fencing", f"{record.attempt} starts on {self.name}, though it was given up")
+        record.claimed_in = self.boot_id
+        seconds, ends = self.world.started(self, record.attempt)
+        process = self.processes[record.attempt] = Process(record.attempt, ends)
+        self.say("started", {"attempt": record.attempt})
+        self.world.after(seconds, self.ended, process)
+
+    def ended(self, process: Process) -> None:
+        """The application is through, or was ended."""
+        if process.done or self.processes.get(process.attempt) is not process:
+            return
+        process.done = True
+        record = self.spool.get(process.attempt)
+        if self.has_agent and record is not None:
+            self._reap(record, process)
+            self.dispatch()
+
+    def _reap(self, record: Record, process: Process) -> None:
+        del self.processes[record.attempt]
+        kind = process.ends
+        if process.term:
+            kind = record.cancel
+        self._finish(record, kind)
+
+    def _finish(self, record: Record, kind: str) -> None:
+        """The attempt has its result, in the spool; then it is said."""
+        if record.final is not None:
+            raise Violation("one result", f"{record.attempt} ended twice on {self.name}")
+        hooks = self.world.closed_hooks(record.attempt)
+        error = {"kind": kind, "type": "", "message": kind, "traceback": "", "causes": []} if kind else None
+        record.final = {
+            "status": "FAILED" if kind else "COMPLETED",
+            "error": error,
+            "duration": 1.0,
+            "hooks": [{"hook": hook, "callback": "c", "ok": True} for hook in hooks],
+        }
+        self.world.spooled(self, record)
+        self._say_final(record)

@@ -1,0 +1,107 @@
+"""Ten thousand histories of faults, and the promises that hold in each of them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.simulation.history import History, Job, Step, generate, shrink
+from tests.simulation.model_host import Violation
+from tests.simulation.mutants import CAUGHT, GivesUpAtOnce
+from tests.simulation.world import World
+
+_FIRST = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
+
+
+def failure(history: History, **parts) -> Violation | None:
+    """How a history breaks a promise; None if it keeps them all."""
+    try:
+        World(history, **parts).run()
+    except Violation as violation:
+        return violation
+    return None
+
+
+def check(seed: int) -> None:
+    """Fail with a minimal history if that of this seed breaks a promise."""
+    history = generate(seed)
+    violation = failure(history)
+    if violation is None:
+        return
+    minimal = shrink(history, lambda smaller: getattr(failure(smaller), "name", None) == violation.name)
+    pytest.fail(f"seed {seed}: {failure(minimal)}\n{minimal}", pytrace=False)
+
+
+def test_a_few_hundred_histories():
+    """Every promise holds in each history."""
+    for seed in range(_FIRST, _FIRST + 400):
+        check(seed)
+
+
+@pytest.mark.simulation
+def test_ten_thousand_histories():
+    """Every promise holds in each history."""
+    for seed in range(_FIRST + 400, _FIRST + 10_400):
+        check(seed)
+
+
+def writes_of(history: History) -> int:
+    """How often the controller writes its journal."""
+    return World(history).run().disk.writes
+
+
+@pytest.mark.parametrize("seed", [3, 7, 13, 24, 27, 40, 67, 96, 1040, 1923])
+def test_a_controller_that_dies_at_each_of_its_writes(seed):
+    """Killed before or behind any write of its journal, and resumed, a run comes to the same promises."""
+    history = generate(seed)
+    for write in range(1, writes_of(history) + 1):
+        for when in ("before", "after"):
+            world = World(history)
+            world.kill_at(write, when)
+            try:
+                world.run()
+            except Violation as violation:
+                pytest.fail(f"killed {when} write {write}: {violation}\n{history}", pytrace=False)
+
+
+def test_a_controller_that_dies_at_every_second_write():
+    """A run comes to its end though no life of the controller gets far."""
+    history = History(5, (2,), tuple(Job(0.0, 2.0) for _ in range(6)))
+    world = World(history)
+    for write in range(2, 60, 2):
+        world.kill_at(write, "after" if write % 4 else "before")
+    world.run()
+    assert world.lives > 5
+    assert sorted(world.starts) == [f"{num}.1" for num in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("part", "mutant", "promise", "history"), CAUGHT, ids=[mutant.__name__ for _, mutant, _, _ in CAUGHT]
+)
+def test_a_defect_is_found(part, mutant, promise, history):
+    """The simulation can fail: each of these broken parts breaks the promise that it should; the real part keeps it."""
+    violation = failure(history, **{part: mutant})
+    assert violation is not None
+    assert violation.name == promise
+    assert failure(history) is None
+
+
+def test_a_failure_is_shown_as_a_minimal_history():
+    """What is printed is short, fails by itself, and nothing can be left out of it."""
+
+    def fails(history: History) -> bool:
+        return getattr(failure(history, make_scheduler=GivesUpAtOnce), "name", None) == "unknown is not lost"
+
+    long = next(history for history in map(generate, range(1000)) if len(history.steps) >= 5 and fails(history))
+    minimal = shrink(long, fails)
+    assert len(minimal.steps) == 1
+    assert len(minimal.jobs) == 1
+    namespace = {"History": History, "Job": Job, "Step": Step, "inf": float("inf")}
+    assert eval(str(minimal), namespace) == minimal
+
+
+def test_the_same_history_does_the_same_twice():
+    """A failing seed can be looked at again."""
+    one, other = World(generate(27)).run(), World(generate(27)).run()
+    assert [event.to_json() for event in one.disk.happened] == [event.to_json() for event in other.disk.happened]

@@ -1,0 +1,245 @@
+"""Connections that are begun before the run is made: until it asks for them, hosts see a handshake and nothing more."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher import cli, early_connect
+from launcher.demo_server import DemoServer
+from launcher.early_connect import EarlyConnections
+from launcher.errors import AuthenticationFailed, UsageError
+from launcher.inventory import HostSpec
+from launcher.options import LaunchConf
+from launcher.transports import ssh_ahead
+from launcher.transports.make import begin_transport
+from tests.remote_agent.agents import wait_until
+from tests.started import DO, Starter, twice
+
+_PATIENCE = 30.0
+
+
+@pytest.fixture
+def server() -> Iterator[DemoServer]:
+    """A server that nobody else has logged in to."""
+    with DemoServer() as made:
+        yield made
+
+
+@pytest.fixture
+def spec(server: DemoServer) -> HostSpec:
+    """It, as a host."""
+    return HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a host has shown its key, and that was judged."""
+    event = threading.Event()
+    wait_wanted = ssh_ahead.Ahead._wait_wanted
+
+    def noted(ahead: ssh_ahead.Ahead) -> None:
+        event.set()
+        wait_wanted(ahead)
+
+    monkeypatch.setattr(ssh_ahead.Ahead, "_wait_wanted", noted)
+    return event
+
+
+def _say(transport: Any, command: str = "echo here") -> bytes:
+    channel = transport.open(command)
+    said = b""
+    while data := channel.recv(1 << 16):
+        said += data
+    return said
+
+
+def test_a_host_is_told_nothing_until_it_is_asked_for(server, spec, shown):
+    """The key is judged; who we are is said with the first command, over the same connection."""
+    transport = begin_transport(spec)
+    assert shown.wait(_PATIENCE)
+    (connection,) = server._connections
+    assert server.logins == 0
+    assert _say(transport) == b"here\n"
+    assert (server.logins, server._connections) == (1, {connection})
+    transport.close()
+
+
+def test_a_run_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
+    """Though its first config is bad, and is seen only when the host has shown its key."""
+
+    def configs() -> Iterator[Any]:
+        assert shown.wait(_PATIENCE)
+        assert server._connections
+        yield 3
+
+    with pytest.raises(UsageError):
+        launcher.multirun(twice, configs(), hosts=[spec], sweep_dir=tmp_path / "sweep")
+    wait_until(lambda: not server._connections, "the connection to be dropped")
+    assert server.logins == 0
+    assert not list(server.home.iterdir())
+
+
+def test_a_callback_that_cannot_travel_after_its_start_hook_has_sent_nothing(server, spec, shown, tmp_path):
+    """What only the start hook makes unfit is found after it, and before anybody is told anything."""
+
+    def lock() -> Any:
+        assert shown.wait(_PATIENCE)
+        return threading.Lock()
+
+    DO["start"] = lock
+    with pytest.raises(UsageError, match=r"made.*lock"):
+        launcher.run(twice, {"x": 1}, host=spec, callbacks=[Starter()], output_dir=tmp_path / "run")
+    wait_until(lambda: not server._connections, "the connection to be dropped")
+    assert server.logins == 0
+
+
+def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
+    """One connection and one login a host."""
+    job_return = launcher.run(twice, {"x": 4}, host=spec, output_dir=tmp_path / "run")
+    assert job_return.return_value == 8
+    assert shown.is_set()
+    assert server.logins == 1
+
+
+def test_a_start_hook_may_bring_the_host_up(server, spec, tmp_path):
+    """What failed before the hook does not count after it."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    config = tmp_path / "ssh_config"
+    text = server.ssh_config.read_text()
+    config.write_text(text.replace(f"Port {server.port}", f"Port {port}"))
+    done = []
+
+    def bring_up() -> None:
+        wait_until(lambda: not _threads(), "the first attempt to fail")
+        config.write_text(text)
+        done.append("up")
+
+    DO["start"] = bring_up
+    job_return = launcher.run(
+        twice, {"x": 4}, host=replace(spec, ssh_config=str(config)), callbacks=[Starter()], output_dir=tmp_path / "run"
+    )
+    assert done == ["up"]
+    assert job_return.return_value == 8
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead ")]
+
+
+def test_what_fails_when_it_is_asked_for_is_told_and_not_tried_again(server, spec, shown, tmp_path):
+    """An agent may have asked its user for the key that was not accepted."""
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    transport = begin_transport(replace(spec, identity=str(other)))
+    assert shown.wait(_PATIENCE)
+    with pytest.raises(AuthenticationFailed):
+        transport.open("true")
+    assert server.logins == 1
+    transport.close()
+
+
+@pytest.mark.parametrize("how", ["nobody asked in time", "the host dropped it"])
+def test_what_does_not_stand_any_more_is_made_anew(server, spec, shown, monkeypatch, how):
+    """However long the run takes to be made."""
+    if how == "nobody asked in time":
+        monkeypatch.setattr(ssh_ahead, "_KEPT", 0.0)
+    transport = begin_transport(spec)
+    assert shown.wait(_PATIENCE)
+    if how == "nobody asked in time":
+        wait_until(lambda: not _threads(), "the attempt to be given up")
+    else:
+        server.drop_connections()
+        wait_until(lambda: not server._connections, "the link to be cut")
+    assert _say(transport) == b"here\n"
+    assert server.logins == 1
+    transport.close()
+
+
+def test_a_proxy_command_is_not_started_ahead(server, spec, shown, tmp_path):
+    """It may ask its user for something."""
+    script = tmp_path / "proxy"
+    script.write_text(
+        f"#!{sys.executable}\nimport os, socket, sys, threading\nopen({str(tmp_path / 'started')!r}, 'w').close()\n"
+        f"sock = socket.create_connection(('127.0.0.1', {server.port}))\n"
+        "def out():\n    while data := sock.recv(65536): os.write(1, data)\n    os._exit(0)\n"
+        "threading.Thread(target=out, daemon=True).start()\n"
+        "while data := os.read(0, 65536): sock.sendall(data)\n"
+    )
+    script.chmod(0o755)
+    config = tmp_path / "ssh_config"
+    config.write_text(f"{server.ssh_config.read_text()}  ProxyCommand {script}\n")
+    transport = begin_transport(replace(spec, ssh_config=str(config)))
+    assert shown.wait(_PATIENCE)
+    assert not (tmp_path / "started").exists()
+    assert _say(transport) == b"here\n"
+    assert (tmp_path / "started").exists()
+    transport.close()
+
+
+class TestWhichHosts:
+    """Who is connected to ahead."""
+
+    class _Begun:
+        def __init__(self, spec: HostSpec) -> None:
+            self.spec = spec
+            self.is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    @pytest.fixture
+    def begun(self, monkeypatch: pytest.MonkeyPatch) -> list[_Begun]:
+        """Those that were begun."""
+        made: list[TestWhichHosts._Begun] = []
+
+        def begin(spec: HostSpec) -> TestWhichHosts._Begun:
+            made.append(self._Begun(spec))
+            return made[-1]
+
+        monkeypatch.setattr(early_connect, "begin_transport", begin)
+        return made
+
+    def test_only_some_at_once(self, begun):
+        """A hundred hosts are not a hundred handshakes that wait."""
+        with EarlyConnections.begin([f"h{number}" for number in range(100)], LaunchConf()):
+            assert len(begun) == 8
+
+    @pytest.mark.parametrize("hosts", [None, ["local"], [{"address": "h", "host_keys": "accept-new"}]])
+    def test_not_where_it_is_no_use_or_would_change_something(self, begun, hosts):
+        """This machine; a host whose unknown key would be written down."""
+        with EarlyConnections.begin(hosts, LaunchConf()):
+            assert not begun
+
+    def test_not_from_a_hosts_file_that_is_no_file(self, begun, tmp_path):
+        """What comes through a pipe can be read once, and the run needs it."""
+        os.mkfifo(tmp_path / "hosts")
+        with EarlyConnections.begin(None, LaunchConf(hosts_file=str(tmp_path / "hosts"))):
+            assert not begun
+
+    def test_what_is_not_taken_is_closed(self, begun):
+        """Also where the run says something else of the host."""
+        with EarlyConnections.begin(["a", "b"], LaunchConf()) as early:
+            a, b = begun
+            assert early.take(a.spec) is a
+            assert early.take(a.spec) is None
+            assert early.take(replace(b.spec, port=1)) is None
+        assert (a.is_closed, b.is_closed) == (False, True)
+
+    def test_not_for_a_run_that_is_left(self, begun, tmp_path, monkeypatch, capsys):
+        """`--detach` hands over and goes; without it, the host is connected to while the app is looked for."""
+        monkeypatch.chdir(tmp_path)
+        for more, count in (["--detach"], 0), ([], 1):
+            assert cli._main(["run", "nowhere.py", "--host", "h", *more]) == 2
+            assert len(begun) == count
+        assert "nowhere.py" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""A home in which nothing can be kept: the user is told once what is wrong and what to set, and that is all it takes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import launcher
+from launcher import events
+from launcher.display.lines import Teller
+from launcher.display.tally import Tally
+from tests.faults.injection import Meeting, load_app, small_disk
+from tests.hosts.openssh import OpenSshHost, running_openssh_host
+
+pytestmark = pytest.mark.openssh
+
+SCRATCH = "/mnt/scratch"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[OpenSshHost]:
+    """A host of the test's own, with a disk for everybody beside the homes."""
+    with running_openssh_host(tmp_path / "host") as running:
+        done = running.run(
+            f"mount -t tmpfs -o mode=0755 mnt /mnt && mkdir {SCRATCH} && mount -t tmpfs -o mode=1777 scratch {SCRATCH}"
+        )
+        assert done.returncode == 0, done.stderr
+        yield running
+
+
+def read_only(host: OpenSshHost) -> None:
+    """As of an image that is shared, or of a disk with errors."""
+    done = host.run(f"mount -o remount,bind,ro /home/{host.user}")
+    assert done.returncode == 0, done.stderr
+
+
+def full(host: OpenSshHost) -> None:
+    """Not a byte is left of the quota."""
+    small_disk(host, f"/home/{host.user}", "size=64k")
+    host.run(f"cat /dev/zero > /home/{host.user}/filler")
+
+
+def missing(host: OpenSshHost) -> None:
+    """The account is from a directory service, and nobody made its home here."""
+    host.move_home("/home/gone")
+
+
+def nonexistent(host: OpenSshHost) -> None:
+    """As Debian has it for the accounts of services."""
+    host.move_home("/nonexistent")
+
+
+def told(meeting: Meeting) -> str:
+    """What a terminal shows of the run."""
+    tally = Tally()
+    teller = Teller(tally)
+    lines = []
+    for event in meeting.seen:
+        tally(event)
+        lines += [line.text for line in teller.lines(event)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("broken", [read_only, full, missing, nonexistent], ids=lambda one: one.__name__)
+def test_a_home_that_cannot_be_used_is_told_with_the_way_out(
+    host: OpenSshHost, tmp_path: Path, broken: Callable[[OpenSshHost], None]
+) -> None:
+    """Once, naming host, phase, folder, and `workdir`; with that set the same run completes."""
+    broken(host)
+    meeting = Meeting(tmp_path).start(load_app().homeless, 2, [host.spec()], callbacks=[])
+    returns = meeting.finish()
+    (unusable,) = meeting.of(events.HostUnusable)
+    assert (unusable.host, unusable.phase) == (host.name, "start agent")
+    assert re.search(r"cannot write to (/home/\w+|/nonexistent)", unusable.why)
+    assert "workdir" in unusable.next_step
+    assert [one.error.kind for one in returns if one.error] == ["host", "host"]
+    shown = told(meeting)
+    assert len(re.findall(f"host {host.name}: cannot be used: start agent: ", shown)) == 1
+    assert "next: set `workdir:` for this host" in shown
+
+    again = Meeting(tmp_path / "again").start(
+        load_app().homeless, 2, [host.spec(workdir=f"{SCRATCH}/mine")], callbacks=[]
+    )
+    assert [one.return_value for one in again.finish()] == [0, 10]
+    assert not again.of(events.Warned)
+
+
+def test_a_home_that_fills_up_on_the_way_is_told_with_the_way_out(host: OpenSshHost, tmp_path: Path) -> None:
+    """Whatever does not find room, from the bundle to the last file of a job: each error names folder and `workdir`."""
+    home = f"/home/{host.user}"
+    small_disk(host, home, "size=64m")
+    Meeting(tmp_path / "roomy").start(load_app().homeless, 2, [host.spec()], callbacks=[]).finish()
+    bundle = int(host.run(f"find {home} -name '*.pyc' -delete; du -sk {home}/.cache").stdout.split()[0])
+    host.run(f"umount --lazy {home}")
+    phases: set[str] = set()
+    # First the bundle does not fit, then what the spool begins with, then what is sent, at last what a job writes.
+    for kib in itertools.chain((bundle // 2,), itertools.count(bundle, 12)):
+        small_disk(host, home, f"size={kib}k")
+        meeting = Meeting(tmp_path / f"{kib}").start(
+            load_app().homeless, 2, [host.spec()], callbacks=[], host_loss_timeout=1
+        )
+        errors = [one.error for one in meeting.finish(60)]
+        host.run(f"umount --lazy {home}")
+        for error in errors:
+            assert error is not None, f"{kib} KiB were enough for a job"
+            assert error.kind in ("host", "lost"), (kib, error)
+            assert "No space left" in error.message, (kib, error)
+            assert home in error.message, (kib, error)
+        assert "workdir" in told(meeting), (kib, errors)
+        phases |= {one.phase for one in meeting.of(events.HostUnusable)}
+        if meeting.of(events.AttemptEnded):
+            break
+    assert "start agent" in phases
+
+
+@pytest.mark.parametrize("broken", [missing, nonexistent], ids=lambda one: one.__name__)
+def test_without_a_home_and_without_code_a_job_runs_in_the_workdir(
+    host: OpenSshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable[[OpenSshHost], None]
+) -> None:
+    """What is installed is nobody's project, so nothing travels, and there is no home to run it in."""
+    broken(host)
+    monkeypatch.chdir(tmp_path)
+    spec = host.spec(workdir=f"{SCRATCH}/mine", setup=["export SET=up"])
+    returned = launcher.run("builtins:str", {"x": 1}, host=spec, output_dir=tmp_path / "out")
+    assert returned.error is None, returned.error
+    assert returned.return_value == "{'x': 1}"

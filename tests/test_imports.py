@@ -1,0 +1,115 @@
+"""The agent's files run on a bare Python 3.8: its grammar, and at module level its standard library.
+
+What .ci/run's import-linter does not see is held here: imports inside functions are allowed, at module level they are not.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts import need_python
+
+ROOT = Path(__file__).resolve().parent.parent
+AGENT = sorted((ROOT / "remote_agent").rglob("*.py"))
+BARE = [*AGENT, ROOT / "launcher" / "__init__.py"]
+#: What a job needs is imported inside functions; `remote_agent` and `launcher` name each other's contract lazily.
+OWN = {"remote_agent"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_level_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and top-level package of each import that runs when the module is imported."""
+
+    def walk(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                continue
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                for other in child.orelse:
+                    yield other
+                    yield from walk(other)
+                continue
+            yield child
+            yield from walk(child)
+
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name.partition(".")[0]
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, (node.module or "").partition(".")[0] if not node.level else "remote_agent"
+
+
+@pytest.mark.parametrize("path", BARE, ids=name_of)
+def test_parses_as_python_3_8(path: Path) -> None:
+    """No syntax that is younger than 3.8."""
+    ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("path", BARE, ids=name_of)
+def test_imports_only_the_standard_library_at_module_level(path: Path) -> None:
+    """On a bare host every module of the agent can be imported."""
+    allowed = OWN | set(sys.stdlib_module_names) | {"__future__"}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [f"line {line}: {name}" for line, name in module_level_imports(tree) if name not in allowed]
+    assert not found, f"{name_of(path)} imports at module level {found}"
+
+
+@pytest.mark.parametrize("path", AGENT, ids=name_of)
+def test_imports_nothing_of_the_launcher(path: Path) -> None:
+    """Not inside functions either: of `launcher` only the lazy table of contents is on a host."""
+    names = {
+        name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not [name for name in names if name.partition(".")[0] in ("launcher", "hydra_plugins")]
+
+
+@pytest.mark.pythons
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_every_module_of_the_agent_imports_without_any_package(version: str) -> None:
+    """`python -I -S` has no site-packages: the standard library is all there is."""
+    python = need_python(version)
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in AGENT
+        if path.name not in ("__init__.py", "__main__.py") and not path.name.endswith("_main.py")
+    ]
+    program = (
+        "import importlib, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "sys.dont_write_bytecode = True\n"
+        f"for name in ['launcher', 'remote_agent', *{modules!r}]:\n"
+        "    importlib.import_module(name)\n"
+        "print(sorted(n for n in sys.modules if n.split('.')[0] in ('omegaconf', 'hydra', 'cloudpickle', 'yaml')))\n"
+    )
+    answer = subprocess.run(
+        [python, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == "[]"
+
+
+def test_importing_the_launcher_is_cheap() -> None:
+    """`import launcher` loads neither fabric nor Hydra nor anything that they bring."""
+    program = (
+        "import sys, launcher\n"
+        "print(sorted({n.split('.')[0] for n in sys.modules} & "
+        "{'fabric', 'paramiko', 'hydra', 'omegaconf', 'rich', 'typer', 'cloudpickle', 'asyncio'}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert answer.stdout.strip() == "[]"

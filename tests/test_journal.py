@@ -1,0 +1,315 @@
+"""The journal: what was committed is there again, whatever became of its controller; what was not is not half there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import events, journal
+from launcher.errors import JournalError, RunError
+from launcher.journal import INLINE, Journal, JournalReader, StoredResult
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a journal may be."""
+    return tmp_path / "run" / ".launcher"
+
+
+def result(num: int, payload: bytes = b"", file: str | None = None) -> StoredResult:
+    """What an attempt brought."""
+    return StoredResult(num, 1, "h", {"status": "COMPLETED", "x": [1, None]}, {"value": {"offset": 0}}, payload, file)
+
+
+def every_event() -> list[events.Event]:
+    """One of each kind, with every field set."""
+    samples: dict[str, Any] = {
+        "int": 3,
+        "float": 1.5,
+        "str": "text ü",
+        "bool": True,
+        "tuple[str, ...]": ("a", "b"),
+        "tuple[int, ...]": (1, 2),
+        "dict[str, Any] | None": {"kind": "lost", "causes": [{"a": "b"}]},
+        "dict[str, int]": {"FAILED": 1},
+        "float | None": 2.5,
+        "int | None": 4,
+        "str | None": "x",
+    }
+    return [
+        cls(**{field.name: samples[str(field.type)] for field in dataclasses.fields(cls)})
+        for cls in events._KINDS.values()
+        if cls is not events.Event
+    ]
+
+
+class TestWriting:
+    """What is committed can be read."""
+
+    @pytest.mark.parametrize("event", every_event(), ids=lambda event: event.kind)
+    def test_every_event_comes_back(self, folder, event):
+        """As it was, field by field."""
+        writing = Journal(folder)
+        writing.append([event])
+        writing.commit()
+        ((_, again),) = JournalReader(folder).events()
+        assert again == event
+        assert type(again) is type(event)
+        writing.close()
+
+    def test_events_keep_their_order(self, folder):
+        """Over many commits; those of one job, and those after a number, can be had apart."""
+        writing = Journal(folder)
+        for num in range(50):
+            writing.append([events.JobQueued(0.0, num), events.JobAssigned(0.0, num, 1, "h")])
+            if num % 7 == 0:
+                writing.commit()
+        writing.commit()
+        reader = JournalReader(folder)
+        found = list(reader.events(batch=9))
+        assert [event.num for _, event in found] == [num for num in range(50) for _ in range(2)]
+        assert [seq for seq, _ in found] == sorted({seq for seq, _ in found})
+        assert [event.kind for _, event in reader.events(num=7)] == ["job_queued", "job_assigned"]
+        assert [event.num for _, event in reader.events(after=found[97][0])] == [49, 49]
+
+    def test_nothing_is_there_before_commit(self, folder):
+        """Neither for a reader nor after a crash."""
+        writing = Journal(folder)
+        writing.append([events.Note(0.0, "x")])
+        writing.put_job(1, (), "o", b"p", "{}")
+        reader = JournalReader(folder)
+        assert list(reader.events()) == []
+        writing.commit()
+        assert len(list(reader.events())) == 1
+        assert reader.job(1) == ((), "o", b"p", {})
+        writing.close()
+
+    def test_jobs_results_and_the_rest(self, folder):
+        """A job as it must be sent again, a result as it came, facts and blobs of the run."""
+        writing = Journal(folder)
+        writing.put_job(3, ("a=1",), "/out/3", b"\0payload", json.dumps({"timeout": 5}))
+        stored = writing.put_result(result(3, b"value"))
+        writing.put_meta(run="r", mode="MULTIRUN")
+        writing.put_blob("shared", b"\xff" * 10)
+        writing.commit()
+        reader = JournalReader(folder)
+        assert reader.job(3) == (("a=1",), "/out/3", b"\0payload", {"timeout": 5})
+        assert reader.job_without_payload(3) == (("a=1",), "/out/3", {"timeout": 5})
+        assert reader.payload(3) == b"\0payload"
+        assert reader.job(4) is None
+        assert stored == result(3, b"value")
+        assert reader.result(3, 1) == stored
+        assert reader.result(3, 2) is None
+        assert reader.meta() == {"run": "r", "mode": "MULTIRUN", "version": "1"}
+        assert reader.blob("shared") == b"\xff" * 10
+        assert reader.blob("other") is None
+        with pytest.raises(JournalError, match="job 9"):
+            reader.payload(9)
+        writing.close()
+
+    def test_a_large_result_lies_in_a_file(self, folder):
+        """On the disk before the journal says so."""
+        writing = Journal(folder)
+        stored = writing.put_result(result(1, b"x" * (INLINE + 1)))
+        assert stored.payload == b""
+        assert stored.file is not None
+        assert not Path(stored.file).exists()
+        writing.commit()
+        assert JournalReader(folder).result(1, 1) == stored
+        assert Path(stored.file).read_bytes() == b"x" * (INLINE + 1)
+        assert Path(stored.file).stat().st_mode & 0o077 == 0
+        writing.close()
+
+    def test_it_is_private(self, folder):
+        """Nobody else reads what a run was given."""
+        before = os.umask(0)
+        try:
+            writing = Journal(folder)
+            writing.put_blob("secret", b"x")
+            writing.commit()
+            for path in folder.iterdir():
+                assert path.stat().st_mode & 0o077 == 0, path
+        finally:
+            os.umask(before)
+        writing.close()
+        assert folder.stat().st_mode & 0o077 == 0
+
+    def test_how_jobs_ended(self, folder):
+        """The last word on each; a job that is run once more has not returned."""
+        writing = Journal(folder)
+        error = {"kind": "killed"}
+        writing.append(
+            [
+                events.JobReturned(0.0, 0, 1, "h", "COMPLETED", 1.0, None),
+                events.JobReturned(0.0, 1, 1, "h", "FAILED", 1.0, error),
+                events.JobReturned(0.0, 2, 1, "h", "FAILED", 1.0, error),
+                events.JobRetried(0.0, 2, 1, "FAILED", "killed"),
+            ]
+        )
+        for num in range(3):
+            writing.put_job(num, (), "o", b"", "{}")
+        writing.commit()
+        reader = JournalReader(folder)
+        assert reader.outcomes() == {"COMPLETED": 1, "FAILED": 1}
+        assert reader.kinds() == {"killed": 1}
+        returned = reader.returned(1)
+        assert returned is not None
+        assert returned.error == error
+        assert reader.returned(2) is None
+        assert (reader.count_jobs(), reader.last_num()) == (3, 2)
+        last = reader.last_event("job_returned")
+        assert isinstance(last, events.JobReturned)
+        assert last.num == 2
+        writing.close()
+
+
+class TestFailing:
+    """Disks that are full, files that are not ours, two writers."""
+
+    def test_a_full_disk_keeps_what_was_appended(self, folder):
+        """The commit raises, nothing of it is there; when there is room all of it is, once."""
+        writing = Journal(folder)
+        pages = writing._connection.execute("pragma page_count").fetchone()[0]
+        writing._connection.execute(f"pragma max_page_count={pages}")
+        writing.append([events.Note(0.0, "x" * 20_000)])
+        writing.put_blob("large", bytes(200_000))
+        for _ in range(2):
+            with pytest.raises(JournalError, match="full"):
+                writing.commit()
+        writing.append([events.Note(0.0, "later")])
+        reader = JournalReader(folder)
+        assert list(reader.events()) == []
+        writing._connection.execute("pragma max_page_count=100000")
+        writing.commit()
+        assert [len(event.message) for _, event in reader.events()] == [20_000, 5]
+        assert reader.blob("large") == bytes(200_000)
+        writing.close()
+
+    def test_a_result_file_that_cannot_be_written_stops_the_commit(self, folder, monkeypatch):
+        """The journal never says that a file is there which is not."""
+        writing = Journal(folder)
+        writing.put_result(result(1, b"x" * (INLINE + 1)))
+        whole = journal._write_private
+
+        def full(path: Path, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(journal, "_write_private", full)
+        with pytest.raises(JournalError, match=r"1\.1\.result: No space left"):
+            writing.commit()
+        reader = JournalReader(folder)
+        assert reader.result(1, 1) is None
+        monkeypatch.setattr(journal, "_write_private", whole)
+        writing.commit()
+        assert reader.result(1, 1) is not None
+        writing.close()
+
+    def test_one_process_writes(self, folder):
+        """The second one is told who the first is, and touches nothing."""
+        writing = Journal(folder)
+        with pytest.raises(RunError, match=rf"another process \(pid {os.getpid()}\)"):
+            Journal(folder)
+        writing.append([events.Note(0.0, "mine")])
+        writing.close()
+        Journal(folder).close()
+
+    def test_another_version_is_refused_by_name(self, folder):
+        """For reading and for writing."""
+        writing = Journal(folder)
+        writing.put_meta(version="99")
+        writing.close()
+        for open_it in (Journal, JournalReader):
+            with pytest.raises(JournalError, match="version 99"):
+                open_it(folder)
+
+    def test_no_run(self, tmp_path):
+        """A folder without a journal is no run."""
+        with pytest.raises(RunError, match="holds no run"):
+            JournalReader(tmp_path / ".launcher")
+
+    def test_a_file_that_is_no_journal(self, folder):
+        """Is named, not parsed."""
+        folder.mkdir(parents=True)
+        (folder / "journal.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 100)
+        with pytest.raises(JournalError, match="journal"):
+            JournalReader(folder)
+
+    def test_readers_do_not_disturb_the_writer(self, folder):
+        """Nor it them: each sees whole commits, in order."""
+        writing = Journal(folder)
+        done = threading.Event()
+        seen: list[list[int]] = []
+
+        def read() -> None:
+            reader = JournalReader(folder)
+            while not done.is_set():
+                seen.append([event.num for _, event in reader.events()])
+            reader.close()
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for num in range(60):
+            writing.append([events.JobQueued(0.0, 2 * num), events.JobQueued(0.0, 2 * num + 1)])
+            writing.commit()
+        done.set()
+        for thread in threads:
+            thread.join()
+        writing.close()
+        assert all(nums == list(range(len(nums))) and len(nums) % 2 == 0 for nums in seen)
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from launcher import events
+from launcher.journal import INLINE, Journal, StoredResult
+
+journal = Journal(Path(sys.argv[1]))
+num = 0
+while True:
+    journal.append([events.JobQueued(0.0, num), events.JobReturned(0.0, num, 1, "h", "COMPLETED", 1.0, None)])
+    journal.put_job(num, (), "o", b"p", "{}")
+    journal.put_result(StoredResult(num, 1, "h", {}, {}, bytes(INLINE + 1) if num % 3 == 0 else b"v", None))
+    journal.commit()
+    os.write(1, b"%d\\n" % num)
+    num += 1
+"""
+
+
+def test_kill_minus_nine_at_any_moment(folder):
+    """What the writer was told is on the disk is there; the rest is there whole or not at all; and it is written on."""
+    for killed_after in (1, 4, 9):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+        )
+        assert process.stdout is not None
+        told = [int(process.stdout.readline()) for _ in range(killed_after)]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        told += [int(line) for line in process.stdout.read().split() if line]
+        process.stdout.close()
+        reader = JournalReader(folder)
+        queued = [event.num for _, event in reader.events() if isinstance(event, events.JobQueued)]
+        returned = [event.num for _, event in reader.events() if isinstance(event, events.JobReturned)]
+        assert queued == returned
+        assert set(told) <= set(queued)
+        for num in set(queued):
+            stored = reader.result(num, 1)
+            assert stored is not None
+            assert reader.job(num) is not None
+            if stored.file is not None:
+                assert Path(stored.file).stat().st_size == INLINE + 1
+        reader.close()
+    check = sqlite3.connect(folder / "journal.sqlite").execute("pragma integrity_check").fetchone()
+    assert check == ("ok",)

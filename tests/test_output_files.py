@@ -1,0 +1,267 @@
+"""Files that come from a host: where they are written, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from launcher import output_files
+from launcher.output_files import OutputFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    """An output directory that is made when something is written to it."""
+    return OutputFolder(tmp_path / "run" / "0")
+
+
+def reason(folder: OutputFolder, path: str) -> str:
+    """Why a file was refused."""
+    return dict(folder.refused)[path]
+
+
+class TestWriting:
+    """What is written."""
+
+    def test_a_file_in_folders(self, folder):
+        """Folders are made; the mode keeps what makes it executable and nothing else."""
+        folder.write("a/b/run.sh", 0o4755, b"#!")
+        folder.write("a/b/data", 0o600, b"\0\xff")
+        path = folder.path / "a" / "b"
+        assert (path / "data").read_bytes() == b"\0\xff"
+        assert stat.S_IMODE((path / "run.sh").stat().st_mode) & 0o111
+        assert not stat.S_IMODE((path / "run.sh").stat().st_mode) & 0o7000
+        assert folder.refused == []
+
+    def test_nothing_is_made_before_something_comes(self, folder):
+        """A job without files leaves no folder."""
+        folder.close()
+        assert not folder.path.exists()
+
+    def test_a_long_file_appears_whole(self, folder):
+        """Until its last piece has come it does not have its name."""
+        folder.write_chunk("d/model", 0o644, 6, 0, b"abc")
+        assert not (folder.path / "d" / "model").exists()
+        folder.write_chunk("d/model", 0o644, 6, 3, b"def")
+        assert (folder.path / "d" / "model").read_bytes() == b"abcdef"
+
+    def test_what_an_earlier_connection_brought_is_replaced(self, folder):
+        """The same files come again on another link; a part of one leaves nothing."""
+        folder.write("a", 0o644, b"first")
+        folder.write_chunk("b", 0o644, 6, 0, b"abc")
+        folder.restart()
+        folder.write("a", 0o644, b"second")
+        folder.write_chunk("b", 0o644, 6, 0, b"xyz")
+        folder.write_chunk("b", 0o644, 6, 3, b"uvw")
+        assert (folder.path / "a").read_bytes() == b"second"
+        assert (folder.path / "b").read_bytes() == b"xyzuvw"
+        folder.close()
+        assert sorted(path.name for path in folder.path.rglob("*")) == [".launcher", "a", "b"]
+
+    def test_streams_are_put_at_their_place(self, folder):
+        """Bytes that come twice change nothing."""
+        folder.write_stream("stdout", 0, b"hello ")
+        folder.write_stream("stdout", 6, b"world")
+        folder.write_stream("stdout", 0, b"hello ")
+        assert (folder.path / ".launcher" / "stdout").read_bytes() == b"hello world"
+
+    def test_attempts_keep_their_streams_apart(self, folder):
+        """What one attempt printed is there after the next one has printed, too."""
+        folder.write_stream("stdout", 0, b"first")
+        folder.set_aside(1)
+        folder.write_stream("stdout", 0, b"2nd")
+        assert (folder.path / ".launcher" / "attempt-1" / "stdout").read_bytes() == b"first"
+        assert (folder.path / ".launcher" / "stdout").read_bytes() == b"2nd"
+
+    def test_after_close_nothing_is_written(self, folder):
+        """A late frame neither writes nor leaks a descriptor."""
+        folder.write("a", 0o644, b"1")
+        folder.close()
+        before = len(os.listdir("/proc/self/fd"))
+        folder.write("b", 0o644, b"1")
+        folder.write_chunk("c", 0o644, 1, 0, b"1")
+        folder.write_stream("stdout", 0, b"1")
+        assert sorted(os.listdir(folder.path)) == ["a"]
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_many_folders_need_few_descriptors(self, folder):
+        """However many there are."""
+        for index in range(300):
+            folder.write(f"f{index}/x", 0o644, b"1")
+        assert len(folder._folders) < 70
+        assert len(list(folder.path.iterdir())) == 300
+
+
+class TestRefusing:
+    """What is not written; the job and its other files are none the worse for it."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a/..",
+            "./a",
+            "a//b",
+            "a/",
+            "",
+            ".",
+            "..",
+            "nul\0",
+        ],
+    )
+    def test_a_path_that_leads_out(self, folder, path):
+        """Absolute, with dots, empty parts or a NUL."""
+        folder.write(path, 0o644, b"x")
+        folder.write_chunk(path, 0o644, 1, 0, b"x")
+        folder.write("fine", 0o644, b"x")
+        assert "leads out" in reason(folder, path)
+        assert sorted(os.listdir(folder.path)) == ["fine"]
+        assert os.listdir(folder.path.parent.parent) == ["run"]
+
+    @pytest.mark.parametrize("path", [".launcher/journal.sqlite", ".Launcher/x", ".launcher"])
+    def test_our_own_folder(self, folder, path):
+        """The journal of a run lies there, and the streams."""
+        folder.write_stream("stdout", 0, b"mine")
+        folder.write(path, 0o644, b"x")
+        assert "ours" in reason(folder, path)
+        assert os.listdir(folder.path / ".launcher") == ["stdout"]
+
+    @pytest.mark.parametrize(("offset", "size"), [(0, 5000), (990, 4000), (10**12, 1)])
+    def test_a_stream_beyond_its_cap(self, tmp_path, offset, size):
+        """The host was to cut it; one that does not fills no disk here, and is named once."""
+        folder = OutputFolder(tmp_path / "job", max_stream_bytes=1000)
+        for _ in range(3):
+            folder.write_stream("stdout", offset, b"x" * size)
+        assert folder.refused == [(".launcher/stdout", "more than 1000 bytes")]
+        written = folder.path / ".launcher" / "stdout"
+        assert not written.exists() or written.stat().st_size <= 1000 + 1024
+
+    @pytest.mark.parametrize("path", ["x" * 256, "/".join(["d"] * 65), "é" * 128, "\ud800", "a/\udc80b"])
+    def test_a_name_that_no_disk_takes(self, folder, path):
+        """Too long in bytes, too deep, no text."""
+        folder.write(path, 0o644, b"x")
+        assert len(folder.refused) == 1
+        assert not folder.path.exists() or os.listdir(folder.path) == []
+
+    def test_a_link_is_not_followed(self, folder, tmp_path):
+        """Neither as a folder on the way nor as the file itself."""
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "kept").write_text("kept")
+        folder.write("fine", 0o644, b"x")
+        (folder.path / "out").symlink_to(outside)
+        (folder.path / "file").symlink_to(outside / "kept")
+        folder.write("out/kept", 0o644, b"overwritten")
+        folder.write("file", 0o644, b"instead of the link")
+        assert "cannot be used" in reason(folder, "out/kept")
+        assert (outside / "kept").read_text() == "kept"
+        assert (folder.path / "file").read_bytes() == b"instead of the link"
+        assert not (folder.path / "file").is_symlink()
+
+    def test_a_file_where_a_folder_is_and_a_folder_where_a_file_is(self, folder):
+        """The first one stays."""
+        folder.write("a/b", 0o644, b"x")
+        folder.write("a", 0o644, b"x")
+        folder.write("a/b/c", 0o644, b"x")
+        folder.write_chunk("a", 0o644, 1, 0, b"x")
+        assert [path for path, _ in folder.refused] == ["a", "a/b/c", "a"]
+        assert (folder.path / "a" / "b").read_bytes() == b"x"
+
+    def test_names_that_are_one_file_here(self, folder, monkeypatch):
+        """On a disk that folds case the second one does not replace the first."""
+        folder.write("Model", 0o644, b"first")
+        monkeypatch.setattr(folder, "_is_there", lambda directory, name: True)
+        folder.write("model", 0o644, b"second")
+        assert "same file as Model" in reason(folder, "model")
+        folder.write("Model", 0o644, b"again")
+        assert (folder.path / "Model").read_bytes() == b"again"
+
+    def test_names_that_differ_in_case_are_two_files_where_they_can_be(self, folder):
+        """On a disk that does not fold case both are written."""
+        folder.write("Model", 0o644, b"first")
+        folder.write("model", 0o644, b"second")
+        assert folder.refused == []
+        assert (folder.path / "Model").read_bytes() == b"first"
+
+    def test_more_than_the_caps(self, tmp_path):
+        """Files and bytes are counted over all that came, whole or in pieces; folders count as files do."""
+        folder = OutputFolder(tmp_path / "o", max_files=2, max_bytes=10)
+        folder.write("a", 0o644, b"12345")
+        folder.write("big", 0o644, b"1234567")
+        folder.write_chunk("huge", 0o644, 1 << 62, 0, b"1")
+        folder.write("negative", 0o644, b"")
+        folder.write_chunk("c", 0o644, -1, 0, b"")
+        folder.write("b", 0o644, b"1")
+        assert [path for path, _ in folder.refused] == ["big", "huge", "c", "b"]
+
+    def test_pieces_out_of_order(self, folder):
+        """A piece that does not follow the last one ends the file; so does one beyond its size."""
+        folder.write_chunk("a", 0o644, 6, 0, b"abc")
+        folder.write_chunk("a", 0o644, 6, 4, b"ef")
+        folder.write_chunk("a", 0o644, 6, 3, b"def")
+        folder.write_chunk("b", 0o644, 2, 0, b"abc")
+        folder.write_chunk("never begun", 0o644, 2, 1, b"b")
+        assert [path for path, _ in folder.refused] == ["a", "b"]
+        folder.close()
+        assert [path.name for path in folder.path.rglob("*") if path.is_file()] == []
+
+    def test_refusals_are_kept_up_to_a_number(self, folder):
+        """A host that never ends sending what is refused costs no memory."""
+        for index in range(output_files.MAX_REFUSED + 10):
+            folder.write(f"../{index}", 0o644, b"")
+        assert len(folder.refused) == output_files.MAX_REFUSED
+
+    def test_a_full_disk_is_not_the_files_fault(self, folder, monkeypatch):
+        """It is raised: the link ends, and everything is sent again when there is room."""
+        folder.write("a", 0o644, b"1")
+
+        def full(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(output_files.os, "open", full)
+        with pytest.raises(OSError, match="No space left"):
+            folder.write("b", 0o644, b"1")
+        assert folder.refused == []
+
+
+_PARTS = st.one_of(
+    st.sampled_from(["..", ".", "", "a", "b", "A", ".launcher", "link", "\0", "\udcff", "x" * 300, "/"]),
+    st.text(max_size=5),
+)
+_PATHS = st.lists(_PARTS, max_size=5).map("/".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(_PATHS, st.booleans(), st.binary(max_size=4)), max_size=12))
+def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):
+    """Every file is written below the folder as it was sent, or refused by name; nothing outside is touched."""
+    root = tmp_path_factory.mktemp("root")
+    (root / "outside").mkdir()
+    (root / "outside" / "kept").write_text("kept")
+    folder = OutputFolder(root / "in" / "out")
+    folder.path.mkdir(parents=True)
+    (folder.path / "link").symlink_to(root / "outside")
+    written = {}
+    for path, in_pieces, data in sent:
+        before = len(folder.refused)
+        if in_pieces:
+            for offset in range(max(len(data), 1)):
+                folder.write_chunk(path, 0o644, len(data), offset, data[offset : offset + 1])
+        else:
+            folder.write(path, 0o644, data)
+        if len(folder.refused) == before:
+            written[path] = data
+    folder.close()
+    for path, data in written.items():
+        assert (folder.path / path).read_bytes() == data
+    assert sorted(path.name for path in root.iterdir()) == ["in", "outside"]
+    assert [path.name for path in (root / "in").iterdir()] == ["out"]
+    assert [(path.name, path.read_text()) for path in (root / "outside").iterdir()] == [("kept", "kept")]

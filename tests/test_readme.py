@@ -1,0 +1,195 @@
+"""What README.md and docs/ show is what runs and what is there.
+
+Every file, script and command of the README, with `gpu1` and `gpu2` behind real SSH; tables of the docs against the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from launcher.demo_server import DemoServer
+from remote_agent.callback import HOOKS, HOST_HOOKS
+from remote_agent.job import ERROR_KINDS, JobReturn
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#]+)\)")
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the file it is (or empty), and its text."""
+
+    language: str
+    file: str
+    text: str
+
+
+def blocks(page: str = "README.md") -> list[Block]:
+    """The fenced blocks of a page."""
+    return [Block(*match) for match in _BLOCK.findall((ROOT / page).read_text())]
+
+
+SCRIPTS = [
+    block.text
+    for page in ("README.md", "docs/callbacks.md")
+    for block in blocks(page)
+    if block.language == "python" and not block.file
+]
+#: The command lines of each block, which are typed one after the other in one folder.
+COMMANDS = [
+    [line[2:].partition("   #")[0].strip() for line in block.text.splitlines() if line.startswith("$ ")]
+    for block in blocks()
+    if block.language == "console"
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Variables under which `launcher` and `python` are this checkout's, and ssh knows gpu1 and gpu2."""
+    folder = tmp_path_factory.mktemp("readme-bin")
+    with DemoServer("gpu1") as server:
+        config = folder / "ssh_config"
+        config.write_text(server.ssh_config.read_text().replace("Host gpu1", "Host gpu1 gpu2"))
+        ssh = shutil.which("ssh")
+        if ssh is None:
+            pytest.skip("no ssh on this machine, whose configuration the README speaks of")
+        for name, line in {
+            "ssh": f'exec {ssh} -F {config} "$@"',
+            "launcher": f'exec {sys.executable} -c "from launcher.cli import main; main()" "$@"',
+            "python": f'exec {sys.executable} "$@"',
+        }.items():
+            program = folder / name
+            program.write_text(f"#!/bin/sh\n{line}\n")
+            program.chmod(0o755)
+        yield {
+            **os.environ,
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
+
+
+def make_project(folder: Path) -> Path:
+    """A folder with the files that the README shows."""
+    for block in blocks():
+        if block.file:
+            path = folder / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_of(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[str]]]:
+    """What came of each script and block: empty, or what went wrong. All are under way at once, two at a time."""
+
+    def run(name: str, commands: list[str]) -> str:
+        folder = make_project(tmp_path_factory.mktemp(name))
+        shutil.copy(ROOT / "examples" / "sweep.py", folder)
+        if name.startswith("script"):
+            (folder / "script.py").write_text(SCRIPTS[int(name.removeprefix("script"))])
+        own = {**environment, "XDG_STATE_HOME": str(folder / "state")}
+        for command in commands:
+            done = subprocess.run(
+                ["sh", "-c", command], cwd=folder, env=own, capture_output=True, text=True, timeout=120
+            )
+            if done.returncode != 0:
+                return f"{command}\n{done.stdout}{done.stderr}"
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        work = {f"script{number}": ["python script.py"] for number in range(len(SCRIPTS))}
+        work |= {f"block{number}": commands for number, commands in enumerate(COMMANDS)}
+        work["example"] = [
+            "python sweep.py gpu1 | tee out",
+            "grep 'on gpu1 is the best so far' out",
+            "grep '3 FAILED Overflow' out",
+        ]
+        yield {name: pool.submit(run, name, commands) for name, commands in work.items()}
+
+
+def test_the_readme_has_what_these_tests_run() -> None:
+    """A block that the pattern does not see would go unchecked."""
+    text = (ROOT / "README.md").read_text()
+    assert text.count("```") == 2 * len(blocks())
+    assert len(SCRIPTS) >= 3
+    assert sum(len(commands) for commands in COMMANDS) >= 11
+    assert {block.file for block in blocks() if block.file} == {"my_app.py", "conf/config.yaml", "hosts.yaml"}
+
+
+@pytest.mark.parametrize("number", range(len(SCRIPTS)))
+def test_scripts_run(number: int, run_of: dict[str, Future[str]]) -> None:
+    """Each Python block runs as a script of its own."""
+    assert not run_of[f"script{number}"].result()
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)))
+def test_commands_run(number: int, run_of: dict[str, Future[str]]) -> None:
+    """The command lines of a block run one after the other, and their jobs complete."""
+    assert not run_of[f"block{number}"].result()
+
+
+def test_the_example_sweep_runs(run_of: dict[str, Future[str]]) -> None:
+    """On a host given by name; one of its jobs fails as it should."""
+    assert not run_of["example"].result()
+
+
+def test_install_lines_name_extras_that_exist() -> None:
+    """The two commands that a newcomer types first."""
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    lines = [block.text for block in blocks() if block.language == "sh"]
+    assert len(lines) == 2
+    for line in lines:
+        (extra,) = re.findall(r"'\.\[(\w+)\]'", line)
+        assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/README.md", "docs/architecture.md", "docs/callbacks.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """Every relative link names a file of the repository."""
+    for link in _LINK.findall((ROOT / page).read_text()):
+        if "://" not in link:
+            assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_architecture_names_every_room() -> None:
+    """A newcomer finds any behaviour's room from it; a new module needs a line there."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    packages = ("launcher", "launcher/transports", "remote_agent", "hydra_plugins/hydra_remote_launcher")
+    for package in packages:
+        for file in sorted((ROOT / package).glob("*.py")):
+            named = f"transports/{file.name}" if package.endswith("transports") else file.name
+            assert f"`{named}`" in text or file.name == "__init__.py", (
+                f"{package}/{file.name} is not in docs/architecture.md"
+            )
+
+
+def test_the_architecture_names_no_room_that_is_not_there() -> None:
+    """A file that was moved or renamed is not looked for in vain."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [path for folder in ("launcher", "remote_agent", "hydra_plugins") for path in (ROOT / folder).rglob("*.py")]
+    for named in set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", text)):
+        assert any(str(path).endswith(f"/{named}") for path in rooms), named
+
+
+def test_the_callback_page_has_every_hook_kind_and_field() -> None:
+    """Its tables are the code's."""
+    text = (ROOT / "docs" / "callbacks.md").read_text()
+    for hook in HOOKS:
+        (side,) = re.findall(rf"^\| `{hook}` \|[^|]*\| (\w+)", text, re.MULTILINE)
+        assert side == ("host" if hook in HOST_HOOKS else "controller")
+    kinds = re.findall(r"^`error.kind` is one of (.*)\.$", text, re.MULTILINE)[0]
+    assert tuple(re.findall(r"`(\w+)`", kinds)) == ERROR_KINDS
+    for field in dataclasses.fields(JobReturn):
+        assert f"`{field.name.lstrip('_')}`" in text, field.name

@@ -1,0 +1,62 @@
+"""A setup line that fails makes its host unusable, by name; the others carry on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher import events
+from launcher.inventory import HostSpec
+
+LINES = ("export MODE=fast", "echo cannot load that >&2; false", "export MODE=slow")
+TOLD = f"set-up line 2 of 3 ({LINES[1]}) ended with exit status 1; it printed:\ncannot load that"
+
+
+@pytest.fixture(autouse=True)
+def _in_no_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_setup_line_that_fails_makes_its_host_unusable(any_host: HostSpec, tmp_path: Path) -> None:
+    """The error names host, line and what the line printed; nothing ran."""
+    seen: list[events.Event] = []
+    spec = dataclasses.replace(any_host, setup=LINES)
+    returned = launcher.run("builtins:str", {}, host=spec, output_dir=tmp_path / "out", observers=[seen.append])
+    (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
+    assert (unusable.host, unusable.phase, unusable.why) == (spec.name, "set up", TOLD)
+    assert "|| true" in unusable.next_step
+    assert returned.error is not None
+    assert (returned.error.kind, returned.error.message) == ("host", f"no host can run it: {spec.name}: {TOLD}")
+    assert not [event for event in seen if isinstance(event, events.AttemptStarted)]
+
+
+def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """What the host had been given runs elsewhere; no job is lost to a line that is wrong on one host."""
+    server: Any = request.getfixturevalue("demo_server")
+    other = HostSpec("local", "local")
+    if any_host.is_local:
+        other = HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
+    seen: list[events.Event] = []
+    hosts = [dataclasses.replace(any_host, setup=LINES, slots=4), dataclasses.replace(other, slots=1)]
+    returns = launcher.multirun(
+        "builtins:str", [{"x": x} for x in range(6)], hosts=hosts, sweep_dir=tmp_path / "out", observers=[seen.append]
+    )
+    assert [one.return_value for one in returns] == [f"{{'x': {x}}}" for x in range(6)]
+    assert {one.host for one in returns} == {other.name}
+    assert [event.why for event in seen if isinstance(event, events.HostUnusable)] == [TOLD]
+
+
+def test_the_options_lines_come_first_and_count(any_host: HostSpec, tmp_path: Path) -> None:
+    """One numbering for all, as they run; a line that goes well is there for the next, and for the job."""
+    spec = dataclasses.replace(any_host, setup=('test "$MODE" = fast || exit 9',))
+    options: dict[str, Any] = {"host": spec, "output_dir": tmp_path / "out"}
+    assert launcher.run("builtins:str", {}, setup=["export MODE=fast"], **options).error is None
+    failed = launcher.run("builtins:str", {}, setup=["export MODE=slow", "true"], **options)
+    assert failed.error is not None
+    assert (
+        'set-up line 3 of 3 (test "$MODE" = fast || exit 9) ended the shell with exit status 9' in failed.error.message
+    )
