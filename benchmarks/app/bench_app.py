@@ -1,0 +1,37 @@
+"""The application of the benchmarks: jobs that do nothing, hooks on both sides that do nothing, one large value."""
+
+import time
+
+
+def noop(config):
+    """Nothing, as fast as it goes."""
+    return
+
+
+def plain_noop(number):
+    """The same for peers that know no config."""
+    return
+
+
+def large(config):
+    """A value of `config["size"]` bytes."""
+    return bytes(config["size"])
+
+
+class Hooks:
+    """A callback on both sides."""
+
+    def on_multirun_start(self, config, **kwargs):
+        self.started = time.time()
+
+    def on_job_start(self, config, **kwargs):
+        self.job_started = time.time()
+
+    def on_job_end(self, config, job_return, **kwargs):
+        self.job_ended = time.time()
+
+    def on_job_return(self, config, job_return, **kwargs):
+        self.returned = time.time()
+
+    def on_multirun_end(self, config, **kwargs):
+        self.ended = time.time()

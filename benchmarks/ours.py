@@ -1,0 +1,263 @@
+"""This project's sides, through its public Python API, both hooks on.
+
+Rule: as in peers.py: the clock starts before the first call into the product and stops with the last result in hand.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2) -> dict[str, Any]:
+    """A run of no-op jobs, end to end; `steady` is the rate from the first JobReturn to the last, free of connecting."""
+    from bench_app import Hooks, noop
+
+    import launcher
+
+    arrivals = Arrivals()
+    configs = ({"number": number} for number in range(jobs))
+    begun = time.perf_counter()
+    returns = launcher.multirun(noop, configs, callbacks=[Hooks()], observers=[arrivals], **_where(host, slots))
+    seconds = time.perf_counter() - begun
+    completed = sum(1 for job_return in returns if job_return.status.name == "COMPLETED")
+    if completed != jobs:
+        failed = next(job_return for job_return in returns if job_return.status.name != "COMPLETED")
+        raise SystemExit(f"{jobs - completed} of {jobs} jobs failed, one with {failed.error}")
+    return {
+        "seconds": seconds,
+        "jobs": jobs,
+        "first": arrivals.first - begun,
+        "steady": (arrivals.count - 1) / (arrivals.last - arrivals.first),
+    }
+
+
+def first(host: dict[str, Any]) -> dict[str, Any]:
+    """One job, from command start to its JobReturn; the parent process holds the clock."""
+    from bench_app import Hooks, noop
+
+    import launcher
+
+    where = _where(host, 2)
+    job_return = launcher.run(
+        noop,
+        {},
+        callbacks=[Hooks()],
+        observers=[Arrivals(say_first=True)],
+        host=where["hosts"][0],
+        output_dir=where["sweep_dir"],
+    )
+    if job_return.status.name != "COMPLETED":
+        raise SystemExit(f"failed: {job_return.error}")
+    return {}
+
+
+def large_value(size: int, host: dict[str, Any]) -> dict[str, Any]:
+    """A small value and then a large one, one after the other on one slot; neither is read.
+
+    `seconds` is from the first JobReturn to the second: the connection, the agent and the application are warm.
+    """
+    from bench_app import Hooks, large
+
+    import launcher
+
+    arrivals = Arrivals()
+    configs = [{"size": 1}, {"size": size}]
+    returns = launcher.multirun(large, configs, callbacks=[Hooks()], observers=[arrivals], **_where(host, 1))
+    if arrivals.count != 2 or any(job_return.status.name != "COMPLETED" for job_return in returns):
+        raise SystemExit(f"failed: {[job_return.error for job_return in returns]}")
+    return {"seconds": arrivals.last - arrivals.first, "bytes": size}
+
+
+def many(jobs: int, every: int) -> dict[str, Any]:
+    """Very many jobs over the local transport: memory of controller and agent, and the time, at each `every` jobs."""
+    from bench_app import Hooks, noop
+
+    import launcher
+
+    marks = Marks(every)
+    configs = ({"number": number} for number in range(jobs))
+    returns = launcher.multirun(noop, configs, callbacks=[Hooks()], observers=[marks], **_where(None, 2))
+    if len(returns) != jobs or any(count != 1 for count in marks.returned[:jobs]) or marks.failed:
+        raise SystemExit(f"not every job returned once and completed: {len(returns)} of {jobs}, {marks.failed} failed")
+    return {"jobs": jobs, "marks": marks.rows}
+
+
+def spent(jobs: int, warm: int, host: dict[str, Any], sshd: int) -> dict[str, Any]:
+    """CPU seconds that each process of a run spends between the `warm`th JobReturn and the last."""
+    from bench_app import Hooks, noop
+
+    import launcher
+
+    meter = Meter(warm, jobs, sshd)
+    configs = ({"number": number} for number in range(jobs))
+    begun = time.process_time()
+    launcher.multirun(noop, configs, callbacks=[Hooks()], observers=[meter], **_where(host, 2))
+    return {"spent": meter.spent(), "jobs": jobs - warm, "controller": time.process_time() - begun}
+
+
+class Meter:
+    """An observer: reads the CPU clocks of the run's processes at two JobReturns."""
+
+    def __init__(self, warm: int, jobs: int, sshd: int) -> None:
+        self._at = (warm, jobs)
+        self._sshd = sshd
+        self._count = 0
+        self._run = ""
+        self._read: list[dict[str, float]] = []
+
+    def __call__(self, event: Any) -> None:
+        """Read at the two moments."""
+        if event.kind == "run_started":
+            self._run = event.run
+        if event.kind == "job_returned":
+            self._count += 1
+            if self._count in self._at:
+                self._read.append(self._clocks())
+
+    def spent(self) -> dict[str, float]:
+        """Seconds between the two moments, by process."""
+        before, after = self._read
+        return {name: after[name] - before.get(name, 0.0) for name in after}
+
+    def _clocks(self) -> dict[str, float]:
+        processes = {pid: stat for pid in _pids() if (stat := _stat(pid)) is not None}
+        clocks = {
+            "controller": time.process_time(),
+            "agent": 0.0,
+            "zygote": 0.0,
+            "jobs": 0.0,
+            "sshd": 0.0,
+            "connect": 0.0,
+        }
+        spool = f"/runs/{self._run}/"
+        for pid, (parent, own, reaped) in processes.items():
+            if _is_zygote(pid) and not _is_zygote(parent) and _holds(parent, spool):
+                clocks["zygote"] += own
+                # A job's clock is added to the zygote's children's when the zygote has reaped it.
+                clocks["jobs"] += reaped
+                clocks["agent"] += processes[parent][1] if parent in processes else 0.0
+            elif self._sshd in _ancestors(pid, processes):
+                clocks["sshd" if _command(pid).startswith(b"sshd") else "connect"] += own
+        return clocks
+
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _stat(pid: int) -> tuple[int, float, float] | None:
+    """Parent, own CPU seconds, CPU seconds of reaped children."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[1]), (int(fields[11]) + int(fields[12])) / _TICK, (int(fields[13]) + int(fields[14])) / _TICK
+
+
+def _ancestors(pid: int, processes: dict[int, tuple[int, float, float]]) -> list[int]:
+    found = []
+    while pid in processes and processes[pid][0] > 1:
+        pid = processes[pid][0]
+        found.append(pid)
+    return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _is_zygote(pid: int) -> bool:
+    return b"_zygote_main" in _command(pid)
+
+
+def _holds(pid: int, spool: str) -> bool:
+    try:
+        return any(spool in _target(each) for each in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+class Marks:
+    """An observer: at every so many JobReturns, the clock, the controller's memory and the agent's."""
+
+    def __init__(self, every: int) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.returned = bytearray()
+        self.failed = 0
+        self._every = every
+        self._count = 0
+        self._begun = time.perf_counter()
+        self._run = ""
+
+    def __call__(self, event: Any) -> None:
+        """Count a JobReturn; measure at the marks."""
+        if event.kind == "run_started":
+            self._run = event.run
+        if event.kind != "job_returned":
+            return
+        self._count += 1
+        self.failed += event.status != "COMPLETED"
+        if event.num >= len(self.returned):
+            self.returned.extend(bytes(event.num + 1000 - len(self.returned)))
+        self.returned[event.num] += 1
+        if self._count % self._every == 0:
+            seconds = time.perf_counter() - self._begun
+            row = {"jobs": self._count, "seconds": seconds, "controller": _resident("self"), "agent": self._agent()}
+            self.rows.append(row)
+            print(f"MARK {row}", flush=True)
+
+    def _agent(self) -> int:
+        """Resident bytes of the run's agent: the process, no zygote, that holds the run's spool open."""
+        for pid in _pids():
+            if pid != os.getpid() and not _is_zygote(pid) and _holds(pid, f"/runs/{self._run}/"):
+                return _resident(str(pid))
+        raise SystemExit("the run's agent was not found")
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""  # closed meanwhile
+
+
+def _resident(pid: str) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Arrivals:
+    """An observer: when the first and the last JobReturn came."""
+
+    def __init__(self, *, say_first: bool = False) -> None:
+        self.first = 0.0
+        self.last = 0.0
+        self.count = 0
+        self._say_first = say_first
+
+    def __call__(self, event: Any) -> None:
+        """Note the time of a JobReturn."""
+        if event.kind != "job_returned":
+            return
+        self.last = time.perf_counter()
+        self.count += 1
+        if self.count == 1:
+            self.first = self.last
+            if self._say_first:
+                print("FIRST", flush=True)
+
+
+def _where(host: dict[str, Any] | None, slots: int) -> dict[str, Any]:
+    from launcher.inventory import HostSpec
+
+    folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-run-")) / "run"
+    spec = HostSpec(name="local", address="local", slots=slots) if host is None else HostSpec(**host, slots=slots)
+    return {"sweep_dir": folder, "hosts": [spec]}

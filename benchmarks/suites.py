@@ -1,0 +1,327 @@
+"""The benchmarks: which sides, which ratio, which target.
+
+Rule: a ratio is the median of the ratios within each round of turns, the product over the peer, so that more than the
+target is better wherever it is a rate, and the line says where less is better.
+"""
+
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loopback import Loopback
+from benchmarks.measure import Sample, Side, in_process, median_ratio, run_command, take_turns
+from benchmarks.proxy import running_proxy
+
+MIB = 1024 * 1024
+
+
+@dataclass
+class Line:
+    """One line of the closing table."""
+
+    what: str
+    figure: str
+    target: str
+    is_met: bool | None
+
+
+@dataclass
+class Bench:
+    """What every benchmark gets: the host, the application, how often; and the table they fill."""
+
+    host: Loopback
+    app: Path
+    runs: int
+    is_quick: bool
+    many: int = 100_000
+    lines: list[Line] = field(default_factory=list)
+
+    def spec(self, alias: str = "host", workdir: str = "") -> dict[str, Any]:
+        """The host as HostSpec's fields."""
+        return {
+            "name": "host",
+            "address": alias,
+            "python": self.host.python,
+            "workdir": workdir or str(self.host.workdir),
+            "ssh_config": str(self.host.ssh_config),
+        }
+
+    def side(self, name: str, module: str, function: str, app: Path | None = None, **arguments: Any) -> Side:
+        """A side that runs a function of peers.py or ours.py."""
+        return Side(name, lambda: in_process(module, function, app or self.app, arguments, self.host.environ))
+
+    def turns(self, *sides: Side) -> None:
+        """Run them in turns."""
+        take_turns(list(sides), self.runs, lambda text: print(text, flush=True))
+
+    def add(self, what: str, ratio: float, target: float | None, *, less_is_better: bool = False) -> None:
+        """A line of the table: a ratio and what it should be."""
+        is_met = None if target is None else (ratio <= target if less_is_better else ratio >= target)
+        word = "" if target is None else f"{'at most' if less_is_better else 'at least'} {target:g}"
+        self.lines.append(Line(what, f"{ratio:.3g}", word, is_met))
+        print(f"  {what}: {ratio:.3g}{f' ({word})' if word else ''}", flush=True)
+
+    def note(self, what: str, figure: str) -> None:
+        """A line of the table without a target."""
+        self.lines.append(Line(what, figure, "", None))
+        print(f"  {what}: {figure}", flush=True)
+
+    def table(self) -> str:
+        """Markdown."""
+        mark = {None: "", True: "met", False: "**falls short**"}
+        rows = [f"| {line.what} | {line.figure} | {line.target} | {mark[line.is_met]} |" for line in self.lines]
+        return "\n".join(["| what | figure | target | |", "|---|---|---|---|", *rows])
+
+
+def _seconds(sample: Sample) -> float:
+    return float(sample.figures["seconds"])
+
+
+def _rate(sample: Sample) -> float:
+    return float(sample.figures["jobs"]) / _seconds(sample)
+
+
+def _execnet_spec(bench: Bench, alias: str = "host") -> str:
+    return f"ssh={alias}//python={bench.host.python}"
+
+
+def jobs(bench: Bench) -> None:
+    """(a) No-op jobs, a process per job, two at a time, end to end, both hooks on."""
+    count = 50 if bench.is_quick else 1000
+    ssh = {
+        "hostname": "host",
+        "ssh_args": ["-F", str(bench.host.ssh_config)],
+        "check_host_keys": "enforce",
+        "python_path": [bench.host.python],
+    }
+    ours = bench.side("launcher", "ours", "jobs", jobs=count, host=bench.spec())
+    pool = bench.side("multiprocessing.Pool(2, maxtasksperchild=1), local", "peers", "pool", jobs=count)
+    mitogen = bench.side("mitogen, fork per job", "peers", "mitogen_jobs", jobs=count, ssh=ssh)
+    # A fifth of the jobs: an interpreter per job is so slow that the rate is known by then.
+    execnet = bench.side("execnet, popen via ssh", "peers", "execnet_jobs", jobs=count // 5, ssh=_execnet_spec(bench))
+    sides = (ours, pool, mitogen, execnet)
+    bench.turns(*sides)
+    for side in sides:
+        bench.note(f"{side.name}: jobs/s", f"{side.median(_rate):.0f} ({side.spread(_rate)})")
+    bench.add("rate over mitogen's", median_ratio(ours, mitogen, _rate), 2.0)
+    bench.add("rate over the local pool's", median_ratio(ours, pool, _rate), 1.0)
+    bench.add("rate over execnet's", median_ratio(ours, execnet, _rate), None)
+
+
+def profile(bench: Bench) -> None:
+    """(a) continued: CPU milliseconds per job, by process: where the time goes, whatever else the machine does."""
+    count, warm = (60, 20) if bench.is_quick else (1000, 100)
+    ours = bench.side("launcher", "ours", "spent", jobs=count, warm=warm, host=bench.spec(), sshd=bench.host.pid)
+    pool = bench.side("the local pool", "peers", "pool", jobs=count)
+    bench.turns(ours, pool)
+    names = list(ours.samples[0].figures["spent"])
+    per_job = {
+        name: ours.median(lambda sample, name=name: 1000 * sample.figures["spent"][name] / sample.figures["jobs"])
+        for name in names
+    }
+    for name, milliseconds in per_job.items():
+        bench.note(f"CPU ms per job: {name}", f"{milliseconds:.2f}")
+    pool_ms = pool.median(lambda sample: 1000 * float(sample.figures["cpu"]) / sample.figures["jobs"])
+    bench.note("CPU ms per job: all of it", f"{sum(per_job.values()):.2f}")
+    bench.note("CPU ms per job: all of the local pool", f"{pool_ms:.2f}")
+
+
+def first(bench: Bench) -> None:
+    """(b) Seconds from command start to the first JobReturn, on a host that has the bundle; and at 50 ms round trip."""
+    with running_proxy(bench.host.port, 0.025) as delayed:
+        far = bench.host.alias("far", delayed.port)
+        pairs = [
+            (
+                bench.side(f"launcher{where}", "ours", "first", host=bench.spec(alias)),
+                bench.side(f"execnet{where}", "peers", "execnet_first", ssh=_execnet_spec(bench, alias)),
+            )
+            for alias, where in (("host", ""), (far, ", 50 ms round trip"))
+        ]
+        pairs[0][0].run()  # the bundle gets there
+        bench.turns(*(side for pair in pairs for side in pair))
+    for side in (side for pair in pairs for side in pair):
+        bench.note(f"{side.name}: to first result", f"{side.median(_first):.3f} s ({side.spread(_first)})")
+    near, distant = (median_ratio(ours, execnet, _first) for ours, execnet in pairs)
+    bench.add("time to first JobReturn over execnet's", near, 0.6, less_is_better=True)
+    bench.add("the same at 50 ms round trip", distant, None, less_is_better=True)
+
+
+def _first(sample: Sample) -> float:
+    if sample.first_seconds is None:
+        raise SystemExit("no first result was said")
+    return sample.first_seconds
+
+
+def delay(bench: Bench) -> None:
+    """(c) Jobs per second at 50 ms round trip over those without; a proxy on both ways, so only the delay differs."""
+    count = 100 if bench.is_quick else 1000
+    with running_proxy(bench.host.port) as direct, running_proxy(bench.host.port, 0.025) as delayed:
+        near = bench.spec(bench.host.alias("near", direct.port))
+        far = bench.spec(bench.host.alias("far", delayed.port))
+        sides = [
+            bench.side("no delay", "ours", "jobs", jobs=count, host=near),
+            bench.side("50 ms round trip", "ours", "jobs", jobs=count, host=far),
+        ]
+        bench.turns(*sides)
+    rates = [side.median(_steady) for side in sides]
+    for side, rate in zip(sides, rates, strict=True):
+        bench.note(
+            f"{side.name}: jobs/s once the first is back", f"{rate:.0f} (whole run {side.median(_seconds):.2f} s)"
+        )
+    bench.add("rate at 50 ms over the rate without", median_ratio(sides[1], sides[0], _steady), 0.9)
+    bench.add("the same for the whole run, connecting included", median_ratio(sides[0], sides[1], _seconds), None)
+
+
+def _steady(sample: Sample) -> float:
+    return float(sample.figures["steady"])
+
+
+def bulk(bench: Bench) -> None:
+    """(d) One return value of 256 MiB over a bare paramiko channel with the same cipher; controller memory."""
+    size = (16 if bench.is_quick else 256) * MIB
+    ours = bench.side("launcher", "ours", "large_value", size=size, host=bench.spec())
+    bare = bench.side(
+        "bare paramiko channel",
+        "peers",
+        "paramiko_bulk",
+        size=size,
+        port=bench.host.port,
+        user=bench.host.user,
+        identity=str(bench.host.identity),
+    )
+    bench.turns(ours, bare)
+    for side in (ours, bare):
+        bench.note(f"{side.name}: MiB/s", f"{size / MIB / side.median(_seconds):.0f} ({side.spread(_seconds)} s)")
+    bench.add("bulk rate over bare paramiko's", median_ratio(bare, ours, _seconds), 0.6)
+    peak = ours.median(lambda sample: float(sample.figures["peak_rss"])) / MIB
+    bench.add("controller peak RSS, MiB, value unread", peak, size / MIB + 100, less_is_better=True)
+
+
+def second(bench: Bench) -> None:
+    """(e) Bytes that a second run of a 2,000-file project sends, over those of the first."""
+    shares, one_changed = [], []
+    for number in range(bench.runs):
+        project = bench.app.parent / f"project{number}"
+        _make_project(bench.app, project, 100 if bench.is_quick else 2000)
+        with running_proxy(bench.host.port) as counted:
+            host = bench.spec(
+                bench.host.alias(f"counted{number}", counted.port), str(bench.host.folder / "workdirs" / str(number))
+            )
+            # The bundle gets there with another application, so that the first run below sends the project alone.
+            run = bench.side("", "ours", "jobs", jobs=2, host=host).run
+            run()
+            sent = []
+            for change in (False, False, True):
+                if change:
+                    (project / "package" / "module_7.py").write_text("CHANGED = True\n")
+                before = counted.sent
+                bench.side("", "ours", "jobs", app=project, jobs=2, host=host).run()
+                sent.append(counted.sent - before)
+        shares.append(sent[1] / sent[0])
+        one_changed.append(sent[2] / sent[0])
+        print(
+            f"  run {number + 1}/{bench.runs}: bytes sent {sent[0]:,}, then {sent[1]:,}, one file changed {sent[2]:,}",
+            flush=True,
+        )
+        shutil.rmtree(project)
+    bench.add("bytes of a second run over the first's", statistics.median(shares), 0.01, less_is_better=True)
+    bench.add("the same with one file changed", statistics.median(one_changed), None)
+
+
+def _make_project(app: Path, project: Path, files: int) -> None:
+    shutil.copytree(app, project, ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "package").mkdir()
+    noise = random.Random(project.name)
+    for number in range(files):
+        lines = (f"VALUE_{line} = {noise.getrandbits(256):#x}\n" for line in range(50))
+        (project / "package" / f"module_{number}.py").write_text("".join(lines))
+    subprocess.run(["git", "init", "--quiet", str(project)], check=True)
+
+
+def hydra(bench: Bench) -> None:
+    """(f) A Hydra multirun of no-op jobs from command start, over SSH with two slots, against Hydra's own launchers."""
+    count = 6 if bench.is_quick else 200
+    sweep = f"number=range({count})"
+    hosts = bench.host.folder / "hosts.yaml"
+    hosts.write_text(
+        f"host:\n  address: host\n  slots: 2\n  python: {bench.host.python}\n  workdir: {bench.host.workdir}\n"
+        f"  ssh_config: {bench.host.ssh_config}\n"
+    )
+    python, app = sys.executable, "bench_hydra_app.py"
+    launched = str(Path(python).parent / "launcher")
+
+    def command(name: str, *words: str) -> Side:
+        def run() -> Sample:
+            first = bench.app.parent / "first"
+            first.unlink(missing_ok=True)
+            begun = time.time()
+            sample = run_command([*words, sweep, f"first={first}"], bench.app, bench.host.environ)
+            sample.first_seconds = first.stat().st_mtime - begun
+            return sample
+
+        return Side(name, run)
+
+    basic = command("Hydra's basic launcher", python, app, "-m", "hydra/launcher=basic")
+    joblib = command("joblib, n_jobs=2", python, app, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    submitit = command("submitit_local", python, app, "-m", "hydra/launcher=submitit_local")
+    plugin = command("the plugin", python, app, "-m", "hydra/launcher=remote", f"hydra.launcher.hosts_file={hosts}")
+    multirun = command("launcher multirun", launched, "multirun", app, "--hosts", str(hosts))
+    sides = [plugin, multirun, basic, joblib, submitit]
+    bench.turns(*sides)
+    for side in sides:
+        seconds = side.median(_command)
+        bench.note(
+            f"{side.name}: jobs/s from command start, first job after",
+            f"{count / seconds:.1f} ({side.spread(_command)} s), {side.median(_first):.2f} s",
+        )
+    bench.add("the plugin's rate over the basic launcher's", median_ratio(basic, plugin, _command), 1.0)
+    bench.add("`launcher multirun`'s rate over the basic launcher's", median_ratio(basic, multirun, _command), 1.5)
+    bench.add(
+        "`launcher multirun`'s first job over the basic launcher's",
+        median_ratio(multirun, basic, _first),
+        0.25,
+        less_is_better=True,
+    )
+
+
+def _command(sample: Sample) -> float:
+    return sample.command_seconds
+
+
+def long(bench: Bench) -> None:
+    """100,000 no-op jobs over the local transport: memory of controller and agent, and whether the rate holds."""
+    count = bench.many
+    side = bench.side("launcher, local transport", "ours", "many", jobs=count, every=count // 10)
+    marks = side.run().figures["marks"]
+    first, last, before = marks[0], marks[-1], marks[-2]
+    for mark in marks:
+        print(
+            f"  {mark['jobs']:,} jobs: {mark['seconds']:.0f} s, controller {mark['controller'] / MIB:.0f} MiB, "
+            f"agent {mark['agent'] / MIB:.0f} MiB",
+            flush=True,
+        )
+    rate = (last["jobs"] - before["jobs"]) / (last["seconds"] - before["seconds"])
+    bench.note(f"{count:,} jobs, local transport: jobs/s", f"{count / last['seconds']:.0f}")
+    for who in ("controller", "agent"):
+        what = f"{who}'s memory at {count:,} jobs over that at {first['jobs']:,} ({last[who] / MIB:.0f} MiB)"
+        bench.add(what, last[who] / first[who], 1.3, less_is_better=True)
+    bench.add("rate of the last tenth over the first's", rate / (first["jobs"] / first["seconds"]), 0.8)
+
+
+SUITES: dict[str, Callable[[Bench], None]] = {
+    "jobs": jobs,
+    "profile": profile,
+    "first": first,
+    "delay": delay,
+    "bulk": bulk,
+    "second": second,
+    "hydra": hydra,
+    "long": long,
+}
