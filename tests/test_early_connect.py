@@ -9,12 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+import paramiko
 import pytest
 
 import launcher
-from launcher import cli, early_connect
+from launcher import cli, early_connect, ssh_config
 from launcher.demo_server import DemoServer
 from launcher.early_connect import EarlyConnections
 from launcher.errors import AuthenticationFailed, UsageError
@@ -22,6 +23,7 @@ from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.transports import ssh_ahead
 from launcher.transports.make import begin_transport
+from launcher.transports.ssh_identity import KeyAuthentication
 from tests.remote_agent.agents import wait_until
 from tests.started import DO, Starter, twice
 
@@ -47,9 +49,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     event = threading.Event()
     wait_wanted = ssh_ahead.Ahead._wait_wanted
 
-    def noted(ahead: ssh_ahead.Ahead) -> None:
+    def noted(ahead: ssh_ahead.Ahead) -> bool:
         event.set()
-        wait_wanted(ahead)
+        return wait_wanted(ahead)
 
     monkeypatch.setattr(ssh_ahead.Ahead, "_wait_wanted", noted)
     return event
@@ -111,6 +113,7 @@ def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
     assert server.logins == 1
 
 
+@pytest.mark.slow
 def test_a_start_hook_may_bring_the_host_up(server, spec, tmp_path):
     """What failed before the hook does not count after it."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -164,6 +167,31 @@ def test_what_does_not_stand_any_more_is_made_anew(server, spec, shown, monkeypa
     assert _say(transport) == b"here\n"
     assert server.logins == 1
     transport.close()
+
+
+class _Gone:
+    """A transport whose host goes with the first key, or has been gone and shows it only then."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.is_there = True
+
+    def is_active(self) -> bool:
+        return self.is_there
+
+    def auth_publickey(self, user: str, key: Any) -> list[str]:
+        self.is_there = False
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [paramiko.AuthenticationException("saw EOF"), ConnectionResetError(104, "reset")])
+@pytest.mark.parametrize("has_waited", [True, False])
+def test_a_host_that_went_meanwhile_has_refused_nobody(server, error, has_waited):
+    """It may be seen only when the first key is offered; a connection that was not kept waiting was ended for that key."""
+    target = ssh_config.resolve(server.alias, config_file=str(server.ssh_config))
+    identity = KeyAuthentication("demo", target, lambda: has_waited)
+    with pytest.raises(EOFError if has_waited else AuthenticationFailed):
+        identity.authenticate(cast("Any", _Gone(error)))
 
 
 def test_a_proxy_command_is_not_started_ahead(server, spec, shown, tmp_path):

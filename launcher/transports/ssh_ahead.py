@@ -47,10 +47,13 @@ class Ahead:
         if self._stop.is_set():
             self._close()
 
-    def _wait_wanted(self) -> None:
+    def _wait_wanted(self) -> bool:
+        """Wait until it is asked for; whether that was any time."""
+        has_waited = not self._wanted.is_set()
         is_wanted = self._wanted.wait(_KEPT)
         if not is_wanted or self._stop.is_set():
             raise ConnectionLost(self._host, "connect", "nobody asked for the connection")
+        return has_waited
 
     def take(self) -> list[fabric.Connection]:
         """The connection and those on the way; none where it came to nothing that would hold for another attempt.

@@ -85,14 +85,15 @@ class _Dropped(Exception):
 
 
 def connect(
-    host: str, options: SshOptions, stop: threading.Event, wait_wanted: Callable[[], None] = lambda: None
+    host: str, options: SshOptions, stop: threading.Event, wait_wanted: Callable[[], bool] = lambda: False
 ) -> list[fabric.Connection]:
     """Open connections to the host and those on the way, each through the one before it; the last is the host's.
 
     Args:
         host: as the user named it, for messages.
         stop: set by whoever no longer wants it.
-        wait_wanted: called before a host is told who we are, and before a ProxyCommand is started; may raise HostError.
+        wait_wanted: called before a host is told who we are, and before a ProxyCommand is started: whether it kept
+            the connection waiting; may raise HostError.
 
     Raises:
         HostError: every way to fail. Nothing is left open.
@@ -176,7 +177,7 @@ class _Attempts:
     trust: Trust
     options: SshOptions
     stop: threading.Event
-    wait_wanted: Callable[[], None] = lambda: None
+    wait_wanted: Callable[[], bool] = lambda: False
     jitter: Callable[[], float] = random.random
 
     def run(self, gateway: fabric.Connection | None) -> fabric.Connection:

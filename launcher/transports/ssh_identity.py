@@ -34,14 +34,15 @@ class KeyAuthentication:
     """Paramiko's `AuthStrategy`, for public keys alone.
 
     Args:
-        wait_wanted: called before the host is told anything, or the agent is asked; may raise HostError.
+        wait_wanted: called before the host is told anything, or the agent is asked: whether it kept the connection
+            waiting; may raise HostError.
 
     Attributes:
         tried: what was offered and not accepted.
         skipped: what could not be offered, with the reason.
     """
 
-    def __init__(self, host: str, target: SshTarget, wait_wanted: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: str, target: SshTarget, wait_wanted: Callable[[], bool] = lambda: False) -> None:
         self._wait_wanted = wait_wanted
         self._host = host
         self._target = target
@@ -56,12 +57,13 @@ class KeyAuthentication:
 
         Raises:
             AuthenticationFailed: none was; or the host asks for more than a key.
+            EOFError: the host went while nobody wanted anything of it.
         """
         import paramiko
 
-        self._wait_wanted()
+        has_waited = self._wait_wanted()
         if not transport.is_active():
-            raise EOFError  # the host has gone while nobody wanted anything of it
+            raise EOFError
         try:
             for name, key in self._identities():
                 try:
@@ -69,11 +71,15 @@ class KeyAuthentication:
                 except paramiko.BadAuthenticationType as error:
                     raise self._wants_other(list(error.allowed_types)) from None
                 except paramiko.AuthenticationException:
+                    if self._is_stale(transport, has_waited):
+                        raise EOFError from None
                     self.tried.append(name)
                     if not transport.is_active():
                         raise self._failed("the host ended the connection after these keys", _TOO_MANY) from None
                     continue
                 except (paramiko.SSHException, OSError, EOFError) as error:
+                    if self._is_stale(transport, has_waited):
+                        raise EOFError from None
                     raise self._failed(f"the connection ended while {name} was offered ({error})", _SIGNING) from None
                 if more:
                     raise self._wants_other(list(more))
@@ -82,6 +88,13 @@ class KeyAuthentication:
         finally:
             if self._agent is not None:
                 self._agent.close()
+
+    def _is_stale(self, transport: paramiko.Transport, has_waited: bool) -> bool:
+        """Whether the connection ended before the first key was judged, and may have done so while it was kept waiting.
+
+        Paramiko takes its thread's time to see that a host has gone, and shows it as a refusal then.
+        """
+        return has_waited and not self.tried and not transport.is_active()
 
     def _identities(self) -> Iterator[tuple[str, paramiko.PKey]]:
         """What to offer: keys of the agent that are named by file, the agent's others, then files."""
