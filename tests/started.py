@@ -1,4 +1,4 @@
-"""A task, and a start hook that does what a test says. Hosts import this module, and have no package of the tests'."""
+"""Tasks, and a start hook that does what a test says. Hosts import this module, and have no package of the tests'."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ class Starter(Callback):
 def twice(config: Any) -> int:
     """A task."""
     return 2 * int(config.x)
+
+
+def when_told(config: Any) -> int:
+    """A task; the first of a run waits for a byte in the FIFO `told`."""
+    if config.x == 0:
+        with open(config.told, "rb", buffering=0) as told:
+            told.read(1)
+    return int(config.x)

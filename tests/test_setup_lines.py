@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import launcher
 from launcher import events
 from launcher.inventory import HostSpec
+from tests.started import when_told
 
 LINES = ("export MODE=fast", "echo cannot load that >&2; false", "export MODE=slow")
 TOLD = f"set-up line 2 of 3 ({LINES[1]}) ended with exit status 1; it printed:\ncannot load that"
@@ -40,16 +42,26 @@ def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest
     other = HostSpec("local", "local")
     if any_host.is_local:
         other = HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
-    seen: list[events.Event] = []
+    # The good host is in the middle of its first job until the other one has been given up.
+    os.mkfifo(tmp_path / "told")
+    told = os.open(tmp_path / "told", os.O_RDWR)
+    unusable: list[str] = []
+
+    def note(event: events.Event) -> None:
+        if isinstance(event, events.HostUnusable):
+            unusable.append(event.why)
+            os.write(told, b".")
+
     hosts = [dataclasses.replace(any_host, setup=LINES, slots=4), dataclasses.replace(other, slots=1)]
-    returns = launcher.multirun(
-        "builtins:str", [{"x": x} for x in range(6)], hosts=hosts, sweep_dir=tmp_path / "out", observers=[seen.append]
-    )
-    assert [one.return_value for one in returns] == [f"{{'x': {x}}}" for x in range(6)]
+    configs = [{"x": x, "told": str(tmp_path / "told")} for x in range(6)]
+    returns = launcher.multirun(when_told, configs, hosts=hosts, sweep_dir=tmp_path / "out", observers=[note])
+    os.close(told)
+    assert [one.return_value for one in returns] == list(range(6))
     assert {one.host for one in returns} == {other.name}
-    assert [event.why for event in seen if isinstance(event, events.HostUnusable)] == [TOLD]
+    assert unusable == [TOLD]
 
 
+@pytest.mark.slow
 def test_the_options_lines_come_first_and_count(any_host: HostSpec, tmp_path: Path) -> None:
     """One numbering for all, as they run; a line that goes well is there for the next, and for the job."""
     spec = dataclasses.replace(any_host, setup=('test "$MODE" = fast || exit 9',))
