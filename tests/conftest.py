@@ -34,11 +34,15 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session", autouse=True)
 def _bare_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The `python3` that an embedded host finds has no package, whatever this machine's has: a job that needs one shows it."""
+    """The `python3` that an embedded host finds has no package, whatever this machine's has: a job that needs one shows it.
+
+    What is started keeps its bytecode, as it would for a user: or each agent of the tests compiles itself once more.
+    """
     folder = tmp_path_factory.mktemp("bare-python")
     venv.create(folder, symlinks=True, with_pip=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         yield
 
 

@@ -181,6 +181,7 @@ def test_the_agent_is_written_in_the_grammar_of_3_8(cache: Path) -> None:
             ast.parse(archive.read(name).decode(), name, feature_version=(3, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.pythons
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
 def test_runs_on_a_python_without_packages(cache: Path, tmp_path: Path, version: str) -> None:
@@ -192,6 +193,7 @@ def test_runs_on_a_python_without_packages(cache: Path, tmp_path: Path, version:
     assert answer.stdout.strip() == "ok", answer.stderr
 
 
+@pytest.mark.slow
 def test_takes_the_environments_packaging_where_there_is_one(cache: Path, tmp_path: Path) -> None:
     """The stand-in never shadows a package."""
     folder = unpack(build_bundle(), tmp_path)

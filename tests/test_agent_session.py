@@ -455,6 +455,7 @@ def test_what_a_host_was_not_to_send_is_not_taken(tmp_path):
     assert (tmp_path / "0" / ".launcher" / "stdout").stat().st_size < 2000
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages(), max_size=12), st.booleans())
 def test_whatever_a_host_says_the_controller_goes_on(tmp_path_factory, messages, is_welcome):
@@ -670,6 +671,7 @@ class TestThreads:
         assert channel.closed.is_set()
         assert channel.dripped < wire.STEP
 
+    @pytest.mark.slow
     def test_a_host_that_talks_and_does_not_read_is_let_go(self, running):
         """Its pings are no excuse for what it does not take."""
         running.session.start()
@@ -690,6 +692,7 @@ class TestThreads:
         assert running.session._outgoing.qsize() <= agent_session.MAX_REPLIES + 10
         running.ready()
 
+    @pytest.mark.slow
     def test_a_slow_host_that_reads_is_not(self, running):
         """A long payload on a slow link: it takes its time, piece by piece."""
         running.session.start()
@@ -700,6 +703,7 @@ class TestThreads:
         _wait(lambda: "job" in [frame["t"] for frame in channel.frames])
         assert not channel.closed.is_set()
 
+    @pytest.mark.slow
     def test_a_host_that_we_keep_waiting_is_not(self, running):
         """A full inbox is our fault: the link stays."""
         running.session.start()

@@ -333,6 +333,7 @@ def test_a_sweep_with_failures(command: Callable[..., Done], project: Path) -> N
         assert f"hook: on_job_end {status}" in (project / "out" / str(num) / ".launcher" / "stdout").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "code"), [("fail=true,false x=1,2", 1), ("x=1,2", 0)])
 def test_a_reader_that_leaves_changes_no_exit_code(project: Path, overrides: str, code: int) -> None:
     """`launcher ... | head -1` is usual; what came of the jobs is what it was."""
@@ -414,6 +415,7 @@ class HalvingSweeper(BasicSweeper):
 '''
 
 
+@pytest.mark.slow
 def test_an_app_with_a_sweeper_of_its_own(project: Path) -> None:
     """It decides on its jobs batch by batch, by what came back; hooks fire once around all of them.
 
@@ -483,6 +485,7 @@ def test_ctrl_c_cancels_collects_and_fires_the_hooks(project: Path) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_whole_pipeline_is_an_interrupt(project: Path) -> None:
     """`launcher ... | cat`: Ctrl-C ends `cat` too, so that nobody reads the report; it is exit code 130, and stderr says so."""
     with subprocess.Popen(

@@ -225,6 +225,7 @@ def test_attach_as_json_has_the_whole_run(left: Project, cli: Cli) -> None:
     assert (told["completed"], told["failed"]) == (4, 0)
 
 
+@pytest.mark.slow
 def test_attach_only_watches_a_run_that_another_process_drives(project: Project, cli: Cli) -> None:
     """Until that one has finished it."""
     gate = project.folder / "gate"
@@ -259,6 +260,7 @@ def test_detach_with_nobody_to_leave_it_to_ends_the_run(project: Project, cli: C
     assert read_status(project.entry).state == "failed"
 
 
+@pytest.mark.slow
 def test_retry_runs_what_failed_once_more_in_the_same_run(project: Project, cli: Cli) -> None:
     """Every attempt stays visible, what earlier ones printed, too, and the end hook fires again."""
     project.start(3, {"how": {"1": "raise once"}}).wait()
@@ -299,6 +301,7 @@ def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli
     assert left.marked("ran") == Counter({"0": 1, "1": 1, "2": 1})
 
 
+@pytest.mark.slow
 def test_cancel_asks_the_controller_that_drives_the_run(project: Project, cli: Cli) -> None:
     """A job, then the rest."""
     controller = project.start(4, {"gate": str(project.folder / "gate")})

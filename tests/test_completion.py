@@ -82,6 +82,7 @@ def offer(request: pytest.FixtureRequest, home: Path) -> Offer:
     return ask
 
 
+@pytest.mark.slow
 def test_a_shell_offers_commands_options_choices_and_hosts(offer: Offer) -> None:
     """In each shell, from the script that the command itself prints."""
     assert "multirun" in offer("launcher mul")

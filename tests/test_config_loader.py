@@ -218,6 +218,7 @@ def outcome(loader: ConfigLoaderImpl, name: str | None, lines: list[str]) -> Any
         return (type(error).__name__, str(error), str(error.__cause__))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(
     name=st.sampled_from(["config", "config", "config", "by_choice", "bare", None, "missing"]),
@@ -273,6 +274,7 @@ def test_configs_are_independent(loaders):
     assert shape(ours.load_sweep_config(master, ["net=big"])) == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_may_change_is_read_again(loaders, monkeypatch, tmp_path):
     """The environment in a defaults list and in env_copy, and the working folder: as they are now."""

@@ -95,6 +95,7 @@ def test_a_host_key_that_nobody_checked_would_be_noticed(tmp_path: Path) -> None
     assert [promise.is_kept for promise in shown.promises] == [True, False]
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C ends server, agent and jobs, and takes the files away."""
     (tmp_path / "tmp").mkdir()

@@ -350,6 +350,7 @@ class TestResume:
         assert [returned.event.num for returned in second.returned] == [1, 2, 3, 4]
         second.end_all()
 
+    @pytest.mark.slow
     def test_what_had_returned_and_comes_again_is_acknowledged(self, half_done):
         """Its host had not heard that it may forget it."""
         second, _ = self.take_over(half_done)

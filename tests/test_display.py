@@ -106,6 +106,7 @@ def test_a_job_that_is_given_back_waits_again() -> None:
     assert (tally.hosts["gpu1"].completed, tally.hosts["gpu2"].completed, tally.total) == (0, 1, 1)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_finished_jobs() -> None:
     """100,000 jobs, half of them failing in one way: counts, capped rows, one group."""
     tally = tally_of([started(), ready()])
@@ -249,6 +250,7 @@ def test_what_never_started_is_not_told_job_by_job() -> None:
     assert [line for line in lines if line.startswith("job ")] == ["job 0 on gpu1: FAILED after 0.50 s: cancelled"]
 
 
+@pytest.mark.slow
 def test_many_jobs_are_counted_rather_than_told() -> None:
     """A log of 10,000 jobs stays readable: some lines of its own, then one every ten seconds."""
     happened: list[events.Event] = [started(), ready()]

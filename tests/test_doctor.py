@@ -43,6 +43,7 @@ def steps_of(spec: HostSpec, **options: Any) -> dict[str, Step]:
     return {step.name: step for step in steps}
 
 
+@pytest.mark.slow
 def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
     """Every step, as a run finds it; afterwards neither side has a run more than before."""
     runs_before = run_index.entries()
@@ -59,6 +60,7 @@ def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
     until("the agents to take their spools with them", lambda: not any(files for _, _, files in os.walk(runs)))
 
 
+@pytest.mark.slow
 def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it is called where a project is."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
@@ -74,6 +76,7 @@ def test_this_machine() -> None:
     assert list(steps_of(parse_host("local"))) == ["agent", "slots", "environment", "disk", "clock"]
 
 
+@pytest.mark.slow
 def test_gpus_are_found_and_named(server: DemoServer) -> None:
     """By the nvidia-smi that the host has."""
     tool = server.home / "bin" / "nvidia-smi"
@@ -129,6 +132,7 @@ def test_a_python_that_is_not_there(server: DemoServer) -> None:
     assert "python:" in steps["environment"].next_step
 
 
+@pytest.mark.slow
 def test_a_setup_line_that_fails(server: DemoServer) -> None:
     """It is named, as in a run; nothing behind it is guessed."""
     steps = steps_of(spec_of(server), setup=["no-such-tool activate mine"])
@@ -137,6 +141,7 @@ def test_a_setup_line_that_fails(server: DemoServer) -> None:
     assert steps["environment"].next_step
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_off_and_a_disk_that_is_full_are_warnings(
     server: DemoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

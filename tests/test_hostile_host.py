@@ -149,6 +149,7 @@ def test_a_host_that_never_becomes_one(trial: Callable[[str], Trial], name: str,
     assert re.search(told, f"{unusable.why} {unusable.next_step}", re.DOTALL), unusable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -252,6 +253,7 @@ def test_files_beyond_the_cap_are_refused(trial: Callable[[str], Trial], monkeyp
         assert len(list(Path(one.output_dir).glob("f*"))) == 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", ["trusted", "safe", "never"])
 def test_no_pickle_of_a_host_is_decoded_before_it_is_read(trial: Callable[[str], Trial], results: str) -> None:
     """Not by hooks, events or commands about the run; then under the policy alone."""

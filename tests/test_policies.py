@@ -86,6 +86,7 @@ def test_a_job_that_takes_too_long_is_ended_with_its_hooks(project: Project) -> 
     assert project.texts("job_end") == ["FAILED"]
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_after_the_first_failed_job(project: Project) -> None:
     """What had not started is cancelled, and all of it has returned."""
     returns = run(project, 6, {"how": {"0": "raise"}, "seconds": 0.2}, fail_fast=True)
@@ -95,6 +96,7 @@ def test_fail_fast_stops_after_the_first_failed_job(project: Project) -> None:
     assert len(project.texts("end")) == 1
 
 
+@pytest.mark.slow
 def test_max_failures_stops_after_so_many(project: Project) -> None:
     """Two may fail, the third one ends it."""
     how = {str(num): "raise" for num in range(8)}
@@ -104,6 +106,7 @@ def test_max_failures_stops_after_so_many(project: Project) -> None:
     assert len(project.marked("ran")) < 8
 
 
+@pytest.mark.slow
 def test_a_lease_ends_the_jobs_of_a_controller_that_is_gone(project: Project) -> None:
     """With their hooks; whoever takes the run up finds them cancelled."""
     controller = project.start(2, {"gate": str(project.folder / "never")}, lease=0.5, hosts=["local/1"])
@@ -133,6 +136,7 @@ def test_a_controller_that_was_stopped_beyond_the_lease_goes_on(project: Project
     assert len(project.texts("end")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "expected"), [("retry", ""), ("fail", "lost")])
 def test_a_host_that_is_given_up(project: Project, policy: str, expected: str) -> None:
     """Its job runs elsewhere or is lost, as was asked for; the hook names host and jobs."""

@@ -128,6 +128,7 @@ def test_the_readme_has_what_these_tests_run() -> None:
     assert {block.file for block in blocks() if block.file} == {"my_app.py", "conf/config.yaml", "hosts.yaml"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SCRIPTS)))
 def test_scripts_run(number: int, run_of: dict[str, Future[str]]) -> None:
     """Each Python block runs as a script of its own."""

@@ -272,6 +272,7 @@ def by_plugin(row: Row, watched: Watched, capsys: pytest.CaptureFixture[str]) ->
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.pythons
 def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
     """Only the host knows its Python: it is asked before the task is loaded or the application imported."""

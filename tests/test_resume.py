@@ -108,6 +108,7 @@ def test_a_killed_controllers_run_is_finished_with_each_job_run_once(anywhere: P
     check_whole(project, resume(project))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1))
 def test_a_controller_killed_at_a_random_moment(anywhere: Project, seed: int) -> None:
     """Wherever in the run it is killed: the same JobReturns, each job once."""
@@ -151,6 +152,7 @@ def killed_again_and_again(project: Project, seed: int) -> None:
     check_whole(project, resume(project))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_over_is_only_read(project: Project) -> None:
     """Taking it up once more runs nothing and fires nothing."""
     project.start(2).wait()
@@ -161,6 +163,7 @@ def test_a_run_that_is_over_is_only_read(project: Project) -> None:
     assert project.marked("ran") == Counter({"0": 1, "1": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("anywhere", "number"), [("local", signal.SIGTERM), ("ssh", signal.SIGINT)], indirect=["anywhere"]
 )
@@ -190,6 +193,7 @@ def test_a_second_interrupt_kills(project: Project) -> None:
     until("every process to be gone", lambda: not project.processes())
 
 
+@pytest.mark.slow
 def test_hangup_leaves_the_run_to_its_hosts(make: Callable[..., Project], demo_server: DemoServer) -> None:
     """SIGHUP: nothing is cancelled, the hosts get every job, no end hook fires until somebody takes the run up."""
     project = make(over_ssh(demo_server))
@@ -205,6 +209,7 @@ def test_hangup_leaves_the_run_to_its_hosts(make: Callable[..., Project], demo_s
     check_whole(project, resume(project))
 
 
+@pytest.mark.slow
 def test_what_callbacks_have_learnt_is_not_lost_by_leaving(project: Project) -> None:
     """A callback's state at the time of leaving is what the next controller's hooks see."""
     gate = project.folder / "gate"
@@ -216,6 +221,7 @@ def test_what_callbacks_have_learnt_is_not_lost_by_leaving(project: Project) -> 
     assert json.loads(project.texts("end")[-1])["seen"] == 3
 
 
+@pytest.mark.slow
 def test_two_controllers_at_once_are_refused(project: Project) -> None:
     """The second one is told which process drives the run."""
     gate = project.folder / "gate"
@@ -227,6 +233,7 @@ def test_two_controllers_at_once_are_refused(project: Project) -> None:
     controller.wait()
 
 
+@pytest.mark.slow
 def test_values_of_variables_are_asked_for_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file of the run holds them; without them it is not taken up, with them the jobs that never ran get them."""
     gate = project.folder / "gate"
@@ -245,6 +252,7 @@ def test_values_of_variables_are_asked_for_again(project: Project, monkeypatch: 
     assert [one.return_value["secret"] for one in returns] == ["hush-hush"] * 6
 
 
+@pytest.mark.slow
 def test_configs_of_an_iterator_are_known_as_far_as_it_was_read(project: Project) -> None:
     """What it would still have given is asked for; with all configs once more the run is whole."""
     gate = project.folder / "gate"
@@ -258,6 +266,7 @@ def test_configs_of_an_iterator_are_known_as_far_as_it_was_read(project: Project
     assert project.marked("ran") == Counter({str(num): 1 for num in range(5)})
 
 
+@pytest.mark.slow
 def test_the_code_is_that_of_the_runs_beginning(make: Callable[..., Project], demo_server: DemoServer) -> None:
     """The application may change in the meantime: jobs that start after the resume run what was sent at first."""
     project = make(over_ssh(demo_server))
@@ -271,6 +280,7 @@ def test_the_code_is_that_of_the_runs_beginning(make: Callable[..., Project], de
     check_whole(project, resume(project), 6)
 
 
+@pytest.mark.slow
 def test_code_that_has_changed_and_that_its_host_lacks_is_named(
     make: Callable[..., Project], demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +323,7 @@ def processes_in(spool: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_hydra_sweep_is_finished_with_jobs_that_were_never_composed(project: Project) -> None:
     """They are composed as they would have been, from the run's own overrides."""
     (project.folder / "conf").mkdir()
@@ -365,6 +376,7 @@ def test_somebody_elses_run_is_not_taken_up(project: Project) -> None:
         Session.resume(project.run)
 
 
+@pytest.mark.slow
 def test_one_job_can_be_left_and_collected(project: Project) -> None:
     """In RUN mode the end hook is on_run_end, and the output folder is the run's."""
     gate = project.folder / "gate"

@@ -150,6 +150,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         (made.job_home / name).unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_no_trace_of_a_secret_is_left_anywhere(place: Place, door: str) -> None:
     """Given per run, per host, and forwarded; jobs that complete, raise, exit and are killed; through every door."""

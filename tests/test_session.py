@@ -444,6 +444,7 @@ def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) 
         assert not (tmp_path / "never").exists(), text
 
 
+@pytest.mark.slow
 def test_a_script_run_as_main_is_one_module_on_both_sides(tmp_path: Path, demo: DemoServer) -> None:
     """Classes of `__main__` travel by reference, under the script's name, and come back as the same classes."""
     import subprocess
@@ -466,6 +467,7 @@ def test_a_script_run_as_main_is_one_module_on_both_sides(tmp_path: Path, demo: 
     assert done.stdout == "True 4\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["local", "ssh"])
 def test_a_script_without_its_guard_is_told(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
     """A run that starts when the script is imported would start itself again on every host.
@@ -523,6 +525,7 @@ def test_what_stays_here_though_jobs_need_it_is_told_before_anything_runs(
     assert all(not isinstance(event, events.Warned) or event.host for event in seen[first_host:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o002, 0o000, 0o077])
 def test_the_first_run_ever_under_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
     """The controller makes the user's cache and state before the agent of this machine does, and for the user alone."""

@@ -52,6 +52,7 @@ _UPLOADED = {f"my_app/{num}/test.pt": f"trained with foo={value}\n" for num, val
 _FORWARD = f"hydra.launcher.forward_env=[{','.join(_VARIABLES)}]"
 
 
+@pytest.mark.slow
 def test_upload_without_a_host(s3: Any, example: Path) -> None:
     """Over the local transport, through the plugin."""
     apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)
@@ -67,6 +68,7 @@ def test_upload_from_a_host(s3: Any, example: Path, demo_hosts: Path) -> None:
     assert (example / "sweep" / "1" / "test.pt").read_text() == _UPLOADED["my_app/1/test.pt"]
 
 
+@pytest.mark.slow
 def test_the_demonstration_brings_its_own_servers(tmp_path: Path) -> None:
     """One command, no account and no host: the files are in the bucket afterwards."""
     done = apps.python(_EXAMPLE / "demo.py", cwd=tmp_path)

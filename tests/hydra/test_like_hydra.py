@@ -135,6 +135,7 @@ def test_sweep_through_the_command_line(tmp_path: Path) -> None:
     _compare(_told(theirs, "sweep", range(4)), _told(ours, "sweep", range(4)))
 
 
+@pytest.mark.slow
 def test_run_through_the_command_line(tmp_path: Path) -> None:
     """RUN mode, by `launcher run`: what on_run_start edits reaches the job, num and id are missing, as in plain Hydra."""
     theirs, ours = _app(tmp_path / "theirs"), _app(tmp_path / "ours")

@@ -193,6 +193,7 @@ def _odd(batches: str, *more: str) -> list[str]:
 # -- how a sweep ends ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failed_job_ends_the_sweep_and_its_end_hook_fires(app: Path) -> None:
     """The basic sweeper raises at the first failure; all jobs ran, and on_multirun_end had all their returns, once."""
     done = _sweep(app, "x=1,13,2", check=False)
@@ -215,6 +216,7 @@ def test_all_failures_are_reported_in_the_log_and_in_their_own(app: Path) -> Non
         assert "ValueError: thirteen" in (app / "sweep" / str(num) / "my_app.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("by", "exit_code"), [("RuntimeError", 1), ("SystemExit", 1)])
 def test_a_broken_sweeper(app: Path, by: str, exit_code: int) -> None:
     """The end hook fires once, with what had been returned."""
@@ -225,6 +227,7 @@ def test_a_broken_sweeper(app: Path, by: str, exit_code: int) -> None:
     assert [one[:2] for one in end["returns"]] == [[0, "COMPLETED"], [1, "COMPLETED"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
 def test_an_interrupt(app: Path, number: int, exit_code: int) -> None:
     """Ctrl-C (or SIGTERM) cancels what runs: its end hooks fire, the returns are collected, on_multirun_end fires once."""
@@ -367,6 +370,7 @@ def test_optuna(app: Path) -> None:
 # -- options ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_wrong_option_is_refused_in_a_line(app: Path) -> None:
     """Before anything starts, without a traceback; on_multirun_start had fired, so its end fires."""
     done = _sweep(app, "x=1,2", "hydra.launcher.hots=[gpu1]", check=False)
@@ -451,6 +455,7 @@ def test_discovery_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in done.stdout
 
 
+@pytest.mark.slow
 def test_secrets_are_in_no_file(app: Path) -> None:
     """Values of hydra.launcher.env reach the job, and no config, pickle, log or journal."""
     (app / "conf" / "config.yaml").write_text(
@@ -472,6 +477,7 @@ def test_secrets_are_in_no_file(app: Path) -> None:
     assert (app / "sweep" / "1" / ".hydra" / "job_return.pickle").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["plugin", "command line"])
 @pytest.mark.parametrize("whose", ["of the run", "of a host"])
 def test_values_of_variables_are_byte_exact(app: Path, door: str, whose: str) -> None:
@@ -504,6 +510,7 @@ def test_values_of_variables_are_byte_exact(app: Path, door: str, whose: str) ->
     assert json.loads((app / "env.json").read_text()) == [*exact.values(), "my_app"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["plugin", "command line"])
 def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, door: str) -> None:
     """The sweep has begun by then; it costs that job and no other."""

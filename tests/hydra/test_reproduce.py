@@ -82,6 +82,7 @@ def _again(app: Path, *args: object) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_a_job_of_a_run_ends_the_same_way(app: Path) -> None:
     """RUN#NUM and its output directory name the same job; config, `${now:}` and number are those it had."""
     _sweep(app, "x=5,13")

@@ -111,6 +111,7 @@ def _told(app: Path) -> list[object]:
     return [json.loads((app / "sweep" / str(num) / "told.json").read_text()) for num in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", _SCRIPTS)
 def test_tells_what_it_tells_under_hydras_own_launcher(tmp_path: Path, script: str, there: Path | None) -> None:
     """It runs on a host without an edit, though it is not started there."""
@@ -150,6 +151,7 @@ def test_a_formatter_that_only_the_config_names(tmp_path: Path, openssh_hosts: P
     assert "\x1b[32mx is 2" in (app / "sweep" / "0" / "it.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_on_the_command_line(tmp_path: Path, there: Path | None) -> None:
     """`launcher multirun` imports it, here and on the host, without starting it."""
     app = apps.write(tmp_path, {**_CONF, "tell.py": _TELL, "my_app.py": _SCRIPTS["no guard"]})

@@ -101,6 +101,7 @@ class TestJobs:
         assert client.value(host.job(client, 0, value=7)) == 7
         assert host.lines("hooks") == ["start a 0", "start b 0", "end b 0 0 ", "end a 0 0 "]
 
+    @pytest.mark.slow
     def test_that_leaves_a_thread_is_ended(self, host):
         """A non-daemon thread keeps the slot for the grace period at most; the result stands."""
         client = host.connect()
@@ -152,6 +153,7 @@ class TestEnding:
         assert records.index("cancel") < records.index("outcome")
         assert host.lines("hooks") == ["start c 0", "end c 0 0 cancelled"]
 
+    @pytest.mark.slow
     def test_a_job_that_does_not_listen_is_killed(self, host):
         """SIGTERM, the grace period, SIGKILL; the kind is what was decided, the hooks are closed by an epilogue."""
         client = host.connect()
@@ -164,6 +166,7 @@ class TestEnding:
         assert host.lines("terms")[0] == "0"
         assert host.lines("hooks") == ["start c 0", "end c 0 0 cancelled"]
 
+    @pytest.mark.slow
     def test_timeout(self, host):
         """A job that takes too long fails with kind timeout, and says how long it had."""
         gate = host.gate("g")
@@ -214,6 +217,7 @@ class TestEnding:
         wait_gone(agent)
         assert host.connect().value("0.1") == "kept"
 
+    @pytest.mark.slow
     def test_a_lease_ends_the_jobs_of_a_controller_that_is_gone(self, host):
         """After the lease what runs and what waits is cancelled; the results wait for who comes."""
         gate = host.gate("g")
@@ -241,6 +245,7 @@ class TestEnding:
         again = host.connect()
         assert [again.value(f"{num}.1") for num in range(3)] == [0, 1, 2]
 
+    @pytest.mark.slow
     def test_an_agent_that_nobody_needs_ends(self, new_agent):
         """Without a controller and anything to do it goes, and its spool stays for the next one."""
         host = new_agent(patch="import remote_agent.agent as agent; agent.IDLE_EXIT = 0.1")
@@ -295,6 +300,7 @@ class TestLinks:
         old.wait_over()
         assert new.value(host.job(new, 0)) == 0
 
+    @pytest.mark.slow
     def test_a_silent_controller_is_asked_and_then_let_go(self, new_agent):
         """Pings go out at a quarter of the heartbeat; without an answer the link is closed."""
         host = new_agent(patch="import remote_agent.controller as c; c.HEARTBEAT = 1.0")
@@ -306,6 +312,7 @@ class TestLinks:
         again.expect("ping", n=5)
         assert not again.is_over
 
+    @pytest.mark.slow
     def test_a_controller_that_drips_is_let_go(self, new_agent):
         """A byte now and then is no sign of life, whatever it is a part of; the next link is served."""
         host = new_agent(patch="import remote_agent.controller as c; c.HEARTBEAT = 1.0")
@@ -321,6 +328,7 @@ class TestLinks:
         again = host.connect()
         assert again.value(host.job(again, 0)) == 0
 
+    @pytest.mark.slow
     def test_nonsense_costs_the_link_and_nothing_else(self, host):
         """Whatever comes is answered with a typed error; jobs run on, and the next link is served."""
         gate = host.gate("g")
@@ -359,6 +367,7 @@ class TestLinks:
         client.send({"t": "ping", "n": 1})
         assert client.expect("fatal").header["code"] == "order"
 
+    @pytest.mark.slow
     def test_a_vanished_socket_is_made_anew(self, host):
         """Somebody cleans up: the agent is reached all the same, and stays the only one."""
         client = host.connect()
@@ -372,6 +381,7 @@ class TestLinks:
         host.open_gate(gate)
         assert again.value(attempt) == 0
 
+    @pytest.mark.slow
     def test_a_slow_controller_blocks_no_job_and_costs_no_memory(self, host):
         """Results wait on the disk, not in memory, for a controller that does not read."""
         client = host.connect()
@@ -558,6 +568,7 @@ class TestCode:
         client.send({"t": "blobs", "items": items}, b"".join(contents[sha] for sha in wanted))
         return wanted
 
+    @pytest.mark.slow
     def test_travels_once(self, host, new_agent):
         """Each run has a tree of its own, made from what the host has already."""
         client = host.connect(prepare=False)
@@ -672,6 +683,7 @@ class TestRecovery:
         assert len(host.started()) == 1
         assert host.lines("hooks") == ["start c 0", "end c 0 0 "]
 
+    @pytest.mark.slow
     def test_a_job_that_lingers_without_an_agent_is_ended_by_the_next(self, host):
         """Its result is taken from the orphan file while a thread of it still runs, and that is ended."""
         gate = host.gate("g")
@@ -690,6 +702,7 @@ class TestRecovery:
         assert again.value(attempt) == 0
         wait_gone(job.pid, "the job with a thread")
 
+    @pytest.mark.slow
     def test_a_job_that_dies_without_an_agent_has_its_hooks_closed(self, host):
         """The next agent's zygote fires what is owed, and the error says what can be known."""
         gate = host.gate("g")
@@ -705,6 +718,7 @@ class TestRecovery:
         assert again.error(attempt)["kind"] == "killed"
         assert host.lines("hooks") == ["start c 0", "end c 0 0 killed"]
 
+    @pytest.mark.slow
     def test_a_job_outlives_its_zygote(self, host):
         """It goes on, and another zygote takes the next job."""
         gate = host.gate("g")
@@ -719,6 +733,7 @@ class TestRecovery:
         assert client.value(host.job(client, 1)) == 1
         assert host.lines("hooks") == ["start c 0", "end c 0 0 ", "start c 1", "end c 1 1 "]
 
+    @pytest.mark.slow
     def test_a_job_whose_zygote_died_first_has_its_hooks_closed(self, host):
         """Its death is found by its pid; the epilogue is the next zygote's."""
         gate = host.gate("g")
@@ -731,6 +746,7 @@ class TestRecovery:
         assert client.error(attempt)["kind"] == "killed"
         assert host.lines("hooks") == ["start c 0", "end c 0 0 killed"]
 
+    @pytest.mark.slow
     def test_what_waits_starts_only_when_the_controller_says_so(self, host):
         """The next agent holds it: what was given up in the meantime is cancelled first."""
         gate = host.gate("g")
@@ -751,6 +767,7 @@ class TestRecovery:
         again.send({"t": "go"})
         assert again.value(wanted) == 2
 
+    @pytest.mark.slow
     def test_what_still_runs_keeps_its_slot(self, host):
         """The next agent does not start a job beside it."""
         gate = host.gate("g")
@@ -770,6 +787,7 @@ class TestRecovery:
         assert again.value(first) == 0
         assert again.value(second) == 1
 
+    @pytest.mark.slow
     def test_a_timeout_and_a_cancel_outlive_the_agent(self, host):
         """The next agent ends what the last one was about to end, and calls it the same."""
         client = host.connect(hello={"slots": 2})
@@ -795,6 +813,7 @@ class TestRecovery:
         client.wait_over()
         host.patch = self.REBOOTED
 
+    @pytest.mark.slow
     def test_a_power_cut_costs_what_was_claimed(self, host):
         """What ran, and what was about to: nobody can say whether that has started, so it does not start again."""
         gate = host.gate("g")
@@ -810,6 +829,7 @@ class TestRecovery:
         assert again.value(queued) == 2
         assert len(host.started(2)) == 2
 
+    @pytest.mark.slow
     def test_a_power_cut_costs_only_what_ran_where_jobs_are_long(self, new_agent):
         """A claim that found no slot is given back, so that what waits is known to wait."""
         host = new_agent(patch="import remote_agent.waiting as waiting; waiting._LONG = 1.5", callbacks={"c": ()})
@@ -827,6 +847,7 @@ class TestRecovery:
             ["start c 0", "end c 0 0 lost", "start c 1", "end c 1 1 ", "start c 2", "end c 2 2 "]
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_lost", [False, True])
     def test_a_power_cut_before_a_large_result_is_on_the_disk(self, host, is_lost):
         """Its file is looked at before it is believed: whole, it is the result; else nobody knows what it was."""
@@ -845,6 +866,7 @@ class TestRecovery:
             assert again.value(attempt) == bytes(3 << 20)
         assert len(host.started()) == 1
 
+    @pytest.mark.slow
     def test_a_claim_that_was_given_back_is_made_again(self, new_agent):
         """With the next slot, and on the disk before the job starts."""
         host = new_agent(patch="import remote_agent.waiting as waiting; waiting._LONG = 1.5")
@@ -980,6 +1002,7 @@ class TestBrokenHost:
         assert client.value(host.job(client, 1)) == 1
         assert host.lines("hooks") == ["start c 0", "end c 0 0 ", "start c 1", "end c 1 1 "]
 
+    @pytest.mark.slow
     def test_a_result_that_only_memory_has_is_spooled_later(self, new_agent):
         """It is not lost with the link, and when there is room it is on the disk as any other."""
         host = new_agent(patch=self.FULL)
@@ -1000,6 +1023,7 @@ class TestBrokenHost:
         host.kill_agent(again)
         assert host.connect().value(attempt) == 0
 
+    @pytest.mark.slow
     def test_a_spool_that_was_moved_away_takes_no_job(self, host):
         """It says so, and delivers what runs."""
         gate = host.gate("g")
@@ -1017,6 +1041,7 @@ class TestBrokenHost:
         client.expect("opened")
         client.expect("files_end", attempt=attempt)
 
+    @pytest.mark.slow
     def test_too_many_open_files_fail_a_job_by_name(self, new_agent):
         """The agent goes on, and so do jobs that need no more than there is."""
         host = new_agent(patch="import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (60, 4096))")
@@ -1031,6 +1056,7 @@ class TestBrokenHost:
             client.expect("final", attempt=attempt)
         assert client.value(host.job(client, 99)) == 99
 
+    @pytest.mark.slow
     def test_a_zygote_that_hangs_is_replaced(self, new_agent):
         """What it has taken and not forked is ended with it; what it has not taken runs with the next one."""
         host = new_agent(

@@ -207,6 +207,7 @@ def test_the_files_are_those_that_hydra_writes(new_host, singletons, tmp_path):
     OmegaConf.clear_resolver("of_module")
 
 
+@pytest.mark.slow
 def test_failures_and_edits(new_host, singletons):
     """A FAILED job compares equal to Hydra's FAILED; edits of the app show; a killed one has its epilogue."""
     host = new_host()
@@ -251,6 +252,7 @@ def test_hydras_own_callbacks_work_next_to_ours(new_host, singletons):
     assert job_return.return_value["x"] == 4
 
 
+@pytest.mark.slow
 def test_job_logging_and_verbose(new_host, singletons):
     """hydra.job_logging and hydra.verbose are honoured on the host."""
     host = new_host()
@@ -292,6 +294,7 @@ def test_chdir_as_asked(new_host, singletons):
     assert attempt.part()["cwd"] == attempt.envelope["working_dir"] == str(attempt.output_dir)
 
 
+@pytest.mark.slow
 def test_a_plugin_that_the_host_does_not_have(new_host, singletons, tmp_path, monkeypatch):
     """Its config classes are stood in for; pickles made there load here as what they were."""
     package = tmp_path / "plugins" / "hydra_plugins" / "far_plugin"

@@ -123,6 +123,7 @@ def test_an_application_that_brings_a_module_of_that_name_gets_its_own(new_host,
     assert not client.notes()
 
 
+@pytest.mark.slow
 def test_that_died_is_replaced(new_host):
     """Before it was told anything, or with what it was told in its hands: the jobs do not notice."""
     host = new_host()

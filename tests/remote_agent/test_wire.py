@@ -239,6 +239,7 @@ def test_no_bytes_do_anything_but_frames_or_a_typed_error(data):
         wire.check(frame.header)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(wire.SCHEMA)),
     st.dictionaries(st.sampled_from(sorted({f for s in wire.SCHEMA.values() for f in s})), _JSON),

@@ -183,6 +183,7 @@ THREADED = {
 }
 
 
+@pytest.mark.slow
 def test_threads_at_import_mean_a_fresh_process_per_job(host):
     """And the run says so; hooks and epilogues work as ever, and the environment is the one from before the import."""
     host.write({**SIMPLE, **THREADED})
