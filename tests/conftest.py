@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf.basecontainer import BaseContainer
 
 from launcher.demo_server import DemoServer
 from launcher.inventory import HostSpec
@@ -30,6 +32,14 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     monkeypatch.setenv("XDG_CACHE_HOME", str(base / "own-cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(base / "own-state"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Resolvers that an application registers, and a Hydra that it initialises, are gone with its test."""
+    monkeypatch.setattr(BaseContainer, "_resolvers", dict(BaseContainer._resolvers))
+    yield
+    GlobalHydra.instance().clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
