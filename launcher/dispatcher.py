@@ -78,11 +78,12 @@ class Dispatcher:
 
     # -- from any thread -----------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the thread and begin to connect."""
+    def start(self, *, connect: bool = True) -> None:
+        """Start the thread and begin to connect, unless it is known that no host will be needed."""
         self._thread.start()
-        for session in self._sessions.values():
-            session.start()
+        if connect:
+            for session in self._sessions.values():
+                session.start()
 
     @property
     def is_running(self) -> bool:

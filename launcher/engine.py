@@ -111,9 +111,9 @@ class Engine:
                 self._bundle = build_bundle()
             return self._bundle
 
-    def start(self) -> None:
-        """Begin: journal what is known, connect to the hosts."""
-        self._dispatcher.start()
+    def start(self, *, connect: bool = True) -> None:
+        """Begin: journal what is known, connect to the hosts, unless it is known that none will be needed."""
+        self._dispatcher.start(connect=connect)
 
     def restore(self) -> list[int]:
         """Take the run up from its journal, before `start`; returns the jobs that have not returned."""

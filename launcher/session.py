@@ -198,7 +198,7 @@ class Session:
                 # The state that the callbacks have now is what travels.
                 self._prepare_and_start()
             if self._hooks.aborted:
-                self._engine.start()
+                self._engine.start(connect=False)
                 self._engine.interrupt(self._hooks.aborted)
         except BaseException:
             self._interrupts.restore_signals()

@@ -39,6 +39,8 @@ __all__ = ["Agent", "log_crash"]
 
 #: Seconds without a controller and without anything to do, after which the agent ends (its spool stays).
 IDLE_EXIT = 120.0
+#: The same for one to which no controller has ever said a word, and from which no link leads to one: it gave up while we started.
+UNGREETED_EXIT = 5.0
 
 
 class Agent:
@@ -207,6 +209,8 @@ class Agent:
         is_idle = not self._attempts.has_active and not self._waiting and not self._attempts.has_unsynced
         if is_idle and seconds > IDLE_EXIT:
             self._over = "keep"
+        elif is_idle and seconds > UNGREETED_EXIT and self._controller.is_unknown and not any(self._attempts):
+            self._over = "remove"
 
     # -- the end -------------------------------------------------------------------------------------------------
 

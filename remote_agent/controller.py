@@ -64,12 +64,18 @@ class Controller:
         #: Answers a link that only looks; see `remote_agent.looking`.
         self.on_look: Optional[Callable[[Link, Dict[str, Any]], None]] = None
         self._alone_since: Optional[float] = time.monotonic()
+        self._was_greeted = False
         self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
 
     @property
     def is_live(self) -> bool:
         """Somebody looks at what jobs print."""
         return self.link is not None and self.link.live
+
+    @property
+    def is_unknown(self) -> bool:
+        """No controller has ever greeted us, and none that may do so yet is there."""
+        return not self._was_greeted and not self._links
 
     def seconds_alone(self, now: float) -> Optional[float]:
         """How long there has been no controller; None while there is one."""
@@ -179,6 +185,7 @@ class Controller:
         if self.link is not None and self.link is not link:
             self.link.close()
         self.link = link
+        self._was_greeted = True
         self._alone_since = None
         link.live = bool(hello.get("live"))
         self.lease = lease

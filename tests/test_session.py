@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 import launcher
 from launcher import events
+from launcher.agent_session import AgentSession
 from launcher.demo_server import DemoServer
 from launcher.errors import CallbackError, CodeError, ConfigError, RunAborted, UsageError
 from launcher.inventory import HostSpec, load_hosts
@@ -255,9 +256,12 @@ def test_policy_fail_makes_the_job_failed(app: Any, hosts: list[Any]) -> None:
     assert returns[0].error.kind == "hook"
 
 
-def test_policy_abort_stops_the_run_and_fires_the_end_hooks(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """on_error = abort in on_multirun_start: nothing runs, on_multirun_end fires."""
+def test_policy_abort_stops_the_run_and_fires_the_end_hooks(
+    app: Any, hosts: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """on_error = abort in on_multirun_start: nothing runs, no host is connected to, on_multirun_end fires."""
     record = tmp_path / "record"
+    monkeypatch.setattr(AgentSession, "start", lambda session: pytest.fail(f"{session.host} is connected to"))
     with pytest.raises(RunAborted, match="on_multirun_start"):
         launcher.multirun(
             app.train,

@@ -258,6 +258,15 @@ class TestEnding:
         assert host.agent_pid(again) != agent
         assert again.value("0.1") == 0
 
+    def test_an_agent_that_nobody_ever_greeted_leaves_nothing(self, new_agent):
+        """Its controller gave up while it started."""
+        host = new_agent(patch="import remote_agent.agent as agent; agent.UNGREETED_EXIT = 2.0")
+        client = host.open()
+        runs = host.work / "state" / "runs"
+        wait_until(lambda: list(runs.glob("*/*/log")), "the agent to be up")
+        client.cut()
+        wait_until(lambda: not list(runs.iterdir()), "the agent to go")
+
 
 #: What an agent may be sent, and the code of its answer.
 NONSENSE = [
