@@ -24,6 +24,9 @@ _HORIZON = 0.25
 #: Seconds of a job from which on none is queued ahead of its slot where another host may be free sooner.
 _LONG = 1.0
 _MAX_QUEUED = 256
+#: Results after which a host that had closed for want of room is given more at once; doubled each time that it closes.
+_CALM = 16
+_MAX_CALM = 1024
 
 
 class HostPhase(enum.Enum):
@@ -60,6 +63,10 @@ class HostState:
 
     `closed` says why it takes no further job, though it may be there; `may_open`: that may end by itself. `unknown_since`: when
     its link was lost; while nothing comes through, a welcome does not end that (see the scheduler).
+
+    `most_ahead`: how many jobs may be queued on it beyond its slots, None for no limit. A host that closed by itself and opens
+    again has little room: it gets no more than its slots take, and more when `calm` results have come since, so that it
+    does not fill up, close and open over and over.
     """
 
     name: str
@@ -72,6 +79,9 @@ class HostState:
     closed: str | None = None
     may_open: bool = False
     boot_id: str = ""
+    most_ahead: int | None = None
+    calm: int = _CALM
+    results: int = 0
     unknown_since: float | None = None
     ready_since: float | None = field(default=None, compare=False)
     closed_since: float | None = None
@@ -86,6 +96,22 @@ class HostState:
         """Since when it is without a link that was of use; None where it has one now."""
         return self.unknown_since if self.phase is HostPhase.UNKNOWN else None
 
+    def has_closed(self) -> None:
+        """It found no room for what it was given."""
+        self.most_ahead, self.results = 0, 0
+        self.calm = min(2 * self.calm, _MAX_CALM)
+
+    def has_result(self) -> None:
+        """A job ended there."""
+        if self.most_ahead is None:
+            return
+        self.results += 1
+        if self.results >= self.calm:
+            self.results = 0
+            self.most_ahead = max(1, 2 * self.most_ahead)
+            if self.most_ahead >= _MAX_QUEUED:
+                self.most_ahead = None
+
     def room(self, *, is_alone: bool = True) -> int:
         """How many more jobs may be given to it now; `is_alone`: no other host could take them."""
         if self.phase is not HostPhase.READY or self.closed is not None:
@@ -98,6 +124,8 @@ class HostState:
         else:
             ahead = int(self.slots * _HORIZON / max(self.job_seconds, 0.0005))
             ahead = min(max(ahead, 1), _MAX_QUEUED)
+        if self.most_ahead is not None:
+            ahead = min(ahead, self.most_ahead)
         return max(0, self.slots + ahead - len(self.jobs))
 
 
@@ -161,6 +189,7 @@ class RunState:
         if event.status == "FAILED":
             job.failed_on.add(event.host)
         self._came_through(event.host, event.error)
+        host.has_result()
         if event.duration is not None:
             before = host.job_seconds
             host.job_seconds = event.duration if before is None else 0.8 * before + 0.2 * event.duration
@@ -223,6 +252,8 @@ class RunState:
     def _apply_host_closed(self, event: events.HostClosed) -> None:
         host = self.hosts[event.host]
         host.closed, host.may_open, host.closed_since = event.why, event.may_open, None
+        if event.may_open:
+            host.has_closed()
 
     def _apply_host_opened(self, event: events.HostOpened) -> None:
         host = self.hosts[event.host]

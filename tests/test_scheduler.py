@@ -319,6 +319,33 @@ class TestHosts:
         assert returned(made) == [(0, "FAILED", "host")]
         assert "a: no key; b: code has changed" in made[-1].error["message"]
 
+    def test_a_host_that_found_no_room_gets_less_at_once(self):
+        """No more than its slots take when it opens again, more when enough has gone well, and each time it takes longer."""
+        scheduler = ready(Scheduler(["a"]), slots=2)
+        submit(scheduler, 2000)
+        made = scheduler.plan(0.0, 0.0)
+
+        def run(count: int) -> int:
+            """So many jobs end, one after the other; returns how many the host then has."""
+            for _ in range(count):
+                num = min(scheduler.hosts["a"].jobs)
+                end(scheduler, "a", num, scheduler.jobs[num].attempt, duration=0.001)
+                scheduler.plan(0.0, 0.0)
+            return len(scheduler.hosts["a"].jobs)
+
+        assert len(assigned(made)) == 4
+        assert run(400) > 200
+        for calm in (32, 64):
+            scheduler.observe_closed(0.0, "a", "spool: full", may_open=True)
+            for num in sorted(scheduler.hosts["a"].jobs)[2:]:
+                scheduler.observe_dropped(0.0, "a", num, scheduler.jobs[num].attempt, "spool: full")
+            scheduler.observe_opened(0.0, "a")
+            scheduler.plan(0.0, 0.0)
+            assert run(calm - 1) == 2
+            assert run(1) == 3
+            assert run(2 * calm) == 6
+        assert run(6 * 64) > 200
+
     def test_a_host_that_may_open_is_waited_for(self):
         """As long as one that is lost would be; then its jobs fail with the reason."""
         scheduler = ready(Scheduler(["a"], Policies(host_loss_timeout=60.0)))
