@@ -61,7 +61,8 @@ class Inbound:
         self._folder_of = folder_of
         self._results = results
         self._send = send
-        self._decoder = wire.Decoder()
+        # What is long goes to its file as it comes.
+        self._decoder = wire.Decoder(cut=("chunk",))
         self.is_welcome = False
         #: A result came over this link: the agent can do its work.
         self.has_result = False
@@ -236,7 +237,7 @@ class Inbound:
             folder.write(path, mode, payload[offset : offset + size])
             offset += size
 
-    def _on_chunk(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_chunk(self, header: dict[str, Any], payload: bytes | memoryview) -> None:
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
         if size < 0 or offset < 0:
             raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
@@ -249,7 +250,7 @@ class Inbound:
         elif folder is not None:
             self._on_result_chunk(attempt, size, offset, header.get("parts"), payload)
 
-    def _on_result_chunk(self, attempt: str, size: int, offset: int, parts: Any, payload: bytes) -> None:
+    def _on_result_chunk(self, attempt: str, size: int, offset: int, parts: Any, payload: bytes | memoryview) -> None:
         if offset == 0:
             self._discard(attempt)
             self._arriving[attempt] = ArrivingResult(self._results, attempt, size, parts)

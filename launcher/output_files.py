@@ -153,7 +153,7 @@ class OutputFolder:
             self._files += 1
             self._bytes += len(data)
 
-    def write_chunk(self, path: str, mode: int, size: int, offset: int, data: bytes) -> None:
+    def write_chunk(self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview) -> None:
         """Write the next piece of a long file, which appears under its name when it is whole.
 
         Raises:
@@ -317,7 +317,7 @@ class OutputFolder:
             self._names.clear()
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -3,8 +3,8 @@
 Rule: state changes in `apply` alone, and `apply` takes nothing but events, never a clock. So a journal of these events,
 applied again, gives the same state. What it holds does not grow with finished jobs.
 
-`unknown_since` and `closed_since` are the exception: monotonic times, which mean nothing to another process. The scheduler
-notes them when it first plans with the fact, and a journal does not hold them.
+`unknown_since`, `ready_since` and `closed_since` are the exception: monotonic times, which mean nothing to another process. The
+scheduler notes them when it first plans with the fact, and a journal does not hold them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _HORIZON = 0.25
 #: Seconds of a job from which on none is queued ahead of its slot where another host may be free sooner.
 _LONG = 1.0
 _MAX_QUEUED = 256
+#: Results after which a host that had closed for want of room is given more at once; doubled each time that it closes.
+_CALM = 16
+_MAX_CALM = 1024
 
 
 class HostPhase(enum.Enum):
@@ -58,7 +61,12 @@ class JobState:
 class HostState:
     """A host. `jobs` are those without an outcome, `collecting` those whose files still come.
 
-    `closed` says why it takes no further job, though it may be there; `may_open`: that may end by itself.
+    `closed` says why it takes no further job, though it may be there; `may_open`: that may end by itself. `unknown_since`: when
+    its link was lost; while nothing comes through, a welcome does not end that (see the scheduler).
+
+    `most_ahead`: how many jobs may be queued on it beyond its slots, None for no limit. A host that closed by itself and opens
+    again has little room: it gets no more than its slots take, and more when `calm` results have come since, so that it
+    does not fill up, close and open over and over.
     """
 
     name: str
@@ -71,13 +79,38 @@ class HostState:
     closed: str | None = None
     may_open: bool = False
     boot_id: str = ""
+    most_ahead: int | None = None
+    calm: int = _CALM
+    results: int = 0
     unknown_since: float | None = None
+    ready_since: float | None = field(default=None, compare=False)
     closed_since: float | None = None
 
     @property
     def is_usable(self) -> bool:
         """It takes jobs, now or when it is reached (again)."""
         return self.phase not in OVER and self.closed is None
+
+    @property
+    def lost_since(self) -> float | None:
+        """Since when it is without a link that was of use; None where it has one now."""
+        return self.unknown_since if self.phase is HostPhase.UNKNOWN else None
+
+    def has_closed(self) -> None:
+        """It found no room for what it was given."""
+        self.most_ahead, self.results = 0, 0
+        self.calm = min(2 * self.calm, _MAX_CALM)
+
+    def has_result(self) -> None:
+        """A job ended there."""
+        if self.most_ahead is None:
+            return
+        self.results += 1
+        if self.results >= self.calm:
+            self.results = 0
+            self.most_ahead = max(1, 2 * self.most_ahead)
+            if self.most_ahead >= _MAX_QUEUED:
+                self.most_ahead = None
 
     def room(self, *, is_alone: bool = True) -> int:
         """How many more jobs may be given to it now; `is_alone`: no other host could take them."""
@@ -91,6 +124,8 @@ class HostState:
         else:
             ahead = int(self.slots * _HORIZON / max(self.job_seconds, 0.0005))
             ahead = min(max(ahead, 1), _MAX_QUEUED)
+        if self.most_ahead is not None:
+            ahead = min(ahead, self.most_ahead)
         return max(0, self.slots + ahead - len(self.jobs))
 
 
@@ -143,6 +178,7 @@ class RunState:
 
     def _apply_attempt_started(self, event: events.AttemptStarted) -> None:
         self.jobs[event.num].has_started = True
+        self._came_through(event.host, None)
 
     def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
         job = self.jobs[event.num]
@@ -152,6 +188,8 @@ class RunState:
         host.collecting.add(event.num)
         if event.status == "FAILED":
             job.failed_on.add(event.host)
+        self._came_through(event.host, event.error)
+        host.has_result()
         if event.duration is not None:
             before = host.job_seconds
             host.job_seconds = event.duration if before is None else 0.8 * before + 0.2 * event.duration
@@ -167,6 +205,7 @@ class RunState:
 
     def _apply_job_returned(self, event: events.JobReturned) -> None:
         self._leave(event.num, event.host)
+        self._came_through(event.host, event.error)
         self.pending.pop(event.num, None)
         del self.jobs[event.num]
         self.counts[event.status] += 1
@@ -183,6 +222,12 @@ class RunState:
         self.interrupted = None
         self.forgiven = self.counts["FAILED"]
 
+    def _came_through(self, host: str, error: dict[str, Any] | None) -> None:
+        """Something of a job came from a host: its link is of use. That the job is lost did not come from there."""
+        state = self.hosts.get(host)
+        if state is not None and (error is None or error["kind"] != "lost"):
+            state.unknown_since = None
+
     def _leave(self, num: int, host: str) -> None:
         state = self.hosts.get(host)
         if state is not None:
@@ -193,12 +238,12 @@ class RunState:
 
     def _apply_host_ready(self, event: events.HostReady) -> None:
         host = self.hosts[event.host]
-        host.phase, host.slots, host.unknown_since, host.why = HostPhase.READY, event.slots, None, ""
+        host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
         host.boot_id = event.boot_id
 
     def _apply_host_unknown(self, event: events.HostUnknown) -> None:
         host = self.hosts[event.host]
-        host.phase, host.why, host.unknown_since = HostPhase.UNKNOWN, event.why, None
+        host.phase, host.why = HostPhase.UNKNOWN, event.why
 
     def _apply_host_unusable(self, event: events.HostUnusable) -> None:
         host = self.hosts[event.host]
@@ -207,6 +252,8 @@ class RunState:
     def _apply_host_closed(self, event: events.HostClosed) -> None:
         host = self.hosts[event.host]
         host.closed, host.may_open, host.closed_since = event.why, event.may_open, None
+        if event.may_open:
+            host.has_closed()
 
     def _apply_host_opened(self, event: events.HostOpened) -> None:
         host = self.hosts[event.host]
@@ -214,7 +261,7 @@ class RunState:
 
     def _apply_host_lost(self, event: events.HostLost) -> None:
         host = self.hosts[event.host]
-        host.phase, host.why, host.unknown_since = HostPhase.LOST, event.why, None
+        host.phase, host.why, host.unknown_since, host.ready_since = HostPhase.LOST, event.why, None, None
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -224,7 +271,8 @@ class RunState:
             # A host that was given up or refused gets another chance; its old attempts stay fenced off.
             known = host.phase in (HostPhase.READY, HostPhase.UNKNOWN) or bool(host.jobs or host.collecting)
             host.phase = HostPhase.UNKNOWN if known else HostPhase.CONNECTING
-            host.unknown_since, host.why = None, "the run was taken up by another controller" if known else ""
+            host.unknown_since, host.ready_since = None, None
+            host.why = "the run was taken up by another controller" if known else ""
             host.closed, host.may_open, host.closed_since = None, False, None
 
     def _apply_run_detaching(self, event: events.RunDetaching) -> None:

@@ -19,6 +19,9 @@ __all__ = ["HostPhase", "HostState", "JobState", "Policies", "Scheduler"]
 
 #: Seconds for which an interrupted run waits for a host whose link is gone.
 _INTERRUPTED_PATIENCE = 30.0
+#: Seconds, at most `host_loss_timeout`, after which a link over which nothing of a job came was one all the same: a job may take
+#: hours.
+_STANDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Policies:
     Attributes:
         retries: further attempts by kind of error; `*` for every other kind.
         on_host_loss: `wait` (for ever), `retry` (elsewhere, after host_loss_timeout) or `fail` (after it).
-        host_loss_timeout: seconds; also how long a host that is there but cannot take jobs is waited for.
+        host_loss_timeout: seconds since a host's link was last of use; also how long a host that is there but cannot take jobs
+            is waited for.
         max_failures: failed jobs after which no further job starts and running ones are cancelled; None: no limit.
     """
 
@@ -253,7 +257,7 @@ class Scheduler(RunState):
         out: list[Event] = []
         self._note_times(now)
         for host in self.hosts.values():
-            if host.unknown_since is not None and now >= host.unknown_since + self._patience():
+            if host.lost_since is not None and now >= host.lost_since + self._patience():
                 out += self.give_up(at, host.name, host.why)
         if self.pending and not any(host.is_usable for host in self.hosts.values()) and not self._may_open(now):
             reasons = "; ".join(f"{host.name}: {host.closed or host.why}" for host in self.hosts.values())
@@ -289,7 +293,7 @@ class Scheduler(RunState):
 
     def deadline(self) -> float | None:
         """The monotonic time at which `plan` has something to do without any new fact; None: never."""
-        due = [host.unknown_since + self._patience() for host in self.hosts.values() if host.unknown_since is not None]
+        due = [host.lost_since + self._patience() for host in self.hosts.values() if host.lost_since is not None]
         if self.pending:
             timeout = self.policies.host_loss_timeout
             due += [host.closed_since + timeout for host in self.hosts.values() if host.closed_since is not None]
@@ -297,9 +301,17 @@ class Scheduler(RunState):
         return None if nearest == float("inf") else nearest
 
     def _note_times(self, now: float) -> None:
+        """Note when what is so now began. A link that drops again at once, with nothing of a job through it, was none."""
+        stands = min(_STANDS, self.policies.host_loss_timeout)
         for host in self.hosts.values():
-            if host.phase is HostPhase.UNKNOWN and host.unknown_since is None:
-                host.unknown_since = now
+            if host.phase is HostPhase.READY and host.ready_since is None:
+                host.ready_since = now
+            if host.ready_since is not None and now - host.ready_since >= stands:
+                host.unknown_since = None
+            if host.phase is HostPhase.UNKNOWN:
+                host.ready_since = None
+                if host.unknown_since is None:
+                    host.unknown_since = now
             if host.may_open and host.closed_since is None:
                 host.closed_since = now
 

@@ -106,6 +106,8 @@ class Aftermath(ZygoteListener):
 
     def poll(self, attempt: Attempt) -> None:
         """Look after an attempt whose parent is gone, or whose epilogue waits for a zygote."""
+        if attempt.is_doubted:
+            return
         if attempt.awaits_zygote:
             self._crashed(attempt)
             return

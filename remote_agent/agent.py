@@ -77,6 +77,7 @@ class Agent:
             lambda attempt: self._delivery.send(attempt),  # noqa: PLW0108
             lambda error: self._waiting.spool_failed(error),  # noqa: PLW0108
             lambda: controller.say({"t": "opened"}),
+            lambda attempt: self._aftermath.doubtful([attempt]),
         )
         self._waiting = Waiting(attempts, zygotes, controller)
         self._jobs = Jobs(place, selector, attempts, self._waiting, zygotes, controller)

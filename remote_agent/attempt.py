@@ -42,6 +42,8 @@ class Attempt:
         self.awaits_file = False
         #: Both are on the disk: it may be told.
         self.is_synced = False
+        #: The host went down since; whether its long result, or its outcome, is whole is being read.
+        self.is_doubted = False
         #: Its long result, where it is being sent before it may be told.
         self.ahead: Any = None
         self.in_epilogue = False

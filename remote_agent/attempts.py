@@ -4,7 +4,8 @@ Rule: a record is written before its decision takes effect; a claim and a result
 anybody is told how it ended. Where the disk fails, that is said, nothing starts, and what is final is delivered from memory.
 
 A long result lies in a file, which a thread of its own brings to the disk beside the log. A host that goes down in between
-leaves a record without its file, which counts for nothing when the log is read again.
+leaves a record without its file, which counts for nothing: the next agent reads such files, in a thread beside everything
+else, and until it has read one, what the record says is neither told nor acted on.
 """
 
 import errno
@@ -33,6 +34,7 @@ class Attempts:
         on_durable: takes an attempt whose result is on the disk.
         on_failed: takes the text of an error of the disk, again and again while it lasts.
         on_recovered: called when it is over.
+        on_doubtful: takes an attempt of which nobody can say whether it started, as its result turned out not to be whole.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Attempts:
         on_durable: Callable[[Attempt], None],
         on_failed: Callable[[str], None],
         on_recovered: Callable[[], None],
+        on_doubtful: Callable[[Attempt], None],
     ) -> None:
         self.log = SpoolLog(path)
         self.error = ""
@@ -54,6 +57,7 @@ class Attempts:
         self._on_durable = on_durable
         self._on_failed = on_failed
         self._on_recovered = on_recovered
+        self._on_doubtful = on_doubtful
         self._by_id: Dict[str, Attempt] = {}
         self._active: Dict[str, Attempt] = {}
         self._unsynced: Deque[Tuple[int, int, bool, Attempt]] = deque()
@@ -66,6 +70,11 @@ class Attempts:
         self._syncer = Syncer(self.log, wake)
         self._files = Worker(wake)
         self._files_under_way = 0
+        self._wake = wake
+        #: Made where there is something to read.
+        self._reader: Optional[Worker] = None
+        self._reads_under_way = 0
+        self._is_stopping = False
 
     # -- by name -------------------------------------------------------------------------------------------------
 
@@ -158,8 +167,8 @@ class Attempts:
 
     @property
     def has_unsynced(self) -> bool:
-        """Something is on its way to the disk."""
-        return bool(self._unsynced or self._files_under_way)
+        """Something is on its way to the disk, or is being read from there."""
+        return bool(self._unsynced or self._files_under_way or self._reads_under_way)
 
     @property
     def is_written(self) -> bool:
@@ -236,6 +245,8 @@ class Attempts:
     def synced(self) -> None:
         """Called when the loop was woken: tell of what is on the disk now."""
         self._files.deliver()
+        if self._reader is not None:
+            self._reader.deliver()
         for generation, upto, error in self._syncer.completed():
             if error:
                 self.failed(error)
@@ -295,10 +306,10 @@ class Attempts:
         waiting, doubtful = [], []
         for attempt in self._by_id.values():
             if attempt.boot and attempt.boot != self._boot:
-                self._drop_unsaved(attempt)
+                self._doubt(attempt)
             if attempt.final is not None:
                 attempt.state = "final"
-                attempt.is_synced = True
+                attempt.is_synced = not attempt.is_doubted
             elif attempt.payload is None:
                 # What it was accepted with is among the altered.
                 doubtful.append(attempt)
@@ -316,13 +327,52 @@ class Attempts:
             self.compact(rename=True)
         return waiting, doubtful
 
-    def _drop_unsaved(self, attempt: Attempt) -> None:
-        """The host went down: what lies in a file that did not get to the disk in time is not known."""
+    def _doubt(self, attempt: Attempt) -> None:
+        """The host went down: what lies in a file that may not have got to the disk in time is read."""
+        known = [attempt.final, attempt.outcome] if attempt.payload is not None else [attempt.final]
+        files = [one[1] for one in known if one is not None and one[1].get("file")]
+        if not files:
+            return
+        attempt.is_doubted = True
+        whole: List[Dict[str, Any]] = []
+
+        def read() -> None:
+            for parts in files:
+                if parts in whole or _is_whole(parts, lambda: not self._is_stopping):
+                    whole.append(parts)
+
+        if self._reader is None:
+            self._reader = Worker(self._wake)
+        self._reads_under_way += 1
+        self._reader.submit(read, functools.partial(self._read, attempt, attempt.state, whole))
+
+    def _read(self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]) -> None:
+        """What a doubted attempt left was read: what is not whole is not known, what is counts."""
+        self._reads_under_way -= 1
+        attempt.is_doubted = False
+        if self._by_id.get(attempt.id) is not attempt:
+            return  # the controller had it, and has acknowledged it meanwhile
+        was_final = attempt.final is not None
         for name in ("final", "outcome"):
             known = getattr(attempt, name)
-            if known is not None and not _is_whole(known[1]):
+            if known is not None and known[1].get("file") and known[1] not in whole:
                 setattr(attempt, name, None)
-                self._note("job {}: its {} had not reached the disk when the host went down".format(attempt.id, name))
+                why = " ({!r})".format(error) if error is not None else ""
+                self._note(
+                    "job {}: its {} had not reached the disk when the host went down{}".format(attempt.id, name, why)
+                )
+        if attempt.final is not None:
+            attempt.is_synced = True
+            self._on_durable(attempt)
+        elif was_final:
+            # Its slot is somebody else's by now.
+            attempt.slot = None
+            if attempt.payload is None or state == "queued":
+                self._on_doubtful(attempt)
+                return
+            attempt.state = state
+            attempt.is_polled = attempt.has_exited = True
+            self.begun(attempt)
 
     def _take(self, header: Dict[str, Any], reference: Reference) -> None:
         name = header["r"]
@@ -343,9 +393,12 @@ class Attempts:
         _replay_record(attempt, name, header, reference)
 
     def stop(self) -> None:
-        """End the threads that sync."""
+        """End the threads."""
+        self._is_stopping = True
         self._syncer.stop()
         self._files.stop()
+        if self._reader is not None:
+            self._reader.stop()
 
     def close(self) -> None:
         """Write what is left, and let go of the log."""
@@ -356,17 +409,14 @@ class Attempts:
             return
 
 
-def _is_whole(parts: Dict[str, Any]) -> bool:
-    """The file of a long result holds what was written to it; True where there is none."""
-    path = parts.get("file")
-    if not path:
-        return True
+def _is_whole(parts: Dict[str, Any], goes_on: Callable[[], bool]) -> bool:
+    """The file of a long result holds what was written to it; False where that was not read to the end."""
     try:
-        with open(path, "rb") as file:
+        with open(parts["file"], "rb") as file:
             for part in parts.values():
                 if not isinstance(part, dict):
                     continue
-                if digest_of(file, part["offset"], part["size"]).hexdigest() != part.get("sha256"):
+                if digest_of(file, part["offset"], part["size"], goes_on).hexdigest() != part.get("sha256"):
                     return False
     except OSError:
         return False

@@ -5,7 +5,7 @@ Rule: what must outlive a power cut is on the disk with its name, and what is re
 
 import hashlib
 import os
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Callable
 
 __all__ = ["digest_of", "sync_file", "sync_folder"]
 
@@ -38,11 +38,11 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
-def digest_of(file: BinaryIO, offset: int, size: int) -> Any:
-    """SHA-256 of a part of a file, which may be shorter than that."""
+def digest_of(file: BinaryIO, offset: int, size: int, goes_on: Callable[[], bool] = lambda: True) -> Any:
+    """SHA-256 of a part of a file, which may be shorter than that; of less where it does not go on."""
     digest = hashlib.sha256()
     file.seek(offset)
-    while size:
+    while size and goes_on():
         piece = file.read(min(size, _PIECE))
         if not piece:
             break

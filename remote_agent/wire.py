@@ -244,13 +244,25 @@ _JSON = json.JSONDecoder(parse_constant=_refuse, parse_int=_int, parse_float=_fl
 
 
 class Decoder:
-    """Bytes in, checked frames out. After a ProtocolError the stream cannot be read further."""
+    """Bytes in, checked frames out. After a ProtocolError the stream cannot be read further.
 
-    def __init__(self, max_header: int = MAX_HEADER + HEADER_ROOM, max_payload: int = MAX_PAYLOAD) -> None:
+    Args:
+        cut: messages with an `offset` whose payload is not gathered: each piece of it is a frame as it comes, with the offset
+            at which it lies; its payload is a view of what was fed, and good until the next call.
+    """
+
+    def __init__(
+        self, max_header: int = MAX_HEADER + HEADER_ROOM, max_payload: int = MAX_PAYLOAD, cut: Tuple[str, ...] = ()
+    ) -> None:
         self._buffer = bytearray()
+        #: What was announced: bytes of the header, of the payload, checksum; and the header once it is here.
         self._need: Optional[Tuple[int, int, int]] = None
+        self._begun: Optional[Dict[str, Any]] = None
         self._max_header = max_header
         self._max_payload = max_payload
+        self._cut = cut
+        #: Bytes of the payload that is being cut which were handed on.
+        self._handed_on = 0
         self._broken = False
         self._fed = self._frames = 0
 
@@ -278,7 +290,11 @@ class Decoder:
         rest = memoryview(data)
         try:
             while True:
-                missing = (_HEAD.size if self._need is None else sum(self._need[:2])) - len(self._buffer)
+                if self._need is not None and self._begun is not None and self._begun["t"] in self._cut:
+                    rest = self._piece(frames, rest, self._need[1])
+                    if self._need is not None:
+                        break
+                missing = self._missing() - len(self._buffer)
                 if len(rest) < missing:
                     self._buffer += rest
                     break
@@ -290,17 +306,41 @@ class Decoder:
                 rest = rest[missing:]
                 if self._need is None:
                     self._need = self._head(element, rest)
-                    continue
-                header_length, _, crc = self._need
-                self._need = None
-                frames.append(Frame(self._header(bytes(element[:header_length]), crc), bytes(element[header_length:])))
+                elif self._begun is None:
+                    self._begun = self._header(bytes(element), self._need[2])
+                else:
+                    self._end(frames, Frame(self._begun, bytes(element)))
         except ProtocolError as error:
             self._broken = True
             self._buffer.clear()
             error.frames = frames
             raise
-        self._frames += len(frames)
         return frames
+
+    def _missing(self) -> int:
+        """Bytes of what is read next: what is before a header, a header, a payload."""
+        if self._need is None:
+            return _HEAD.size
+        return self._need[0 if self._begun is None else 1]
+
+    def _piece(self, frames: List[Frame], rest: memoryview, size: int) -> memoryview:
+        """Hand on what there is of a payload that is not gathered; returns what is behind it."""
+        header: Dict[str, Any] = self._begun or {}
+        piece: Any = rest[: size - self._handed_on]
+        if self._handed_on:
+            header = dict(header, offset=header["offset"] + self._handed_on)
+        self._handed_on += len(piece)
+        if self._handed_on == size:
+            self._handed_on = 0
+            self._end(frames, Frame(header, piece))
+        elif piece:
+            frames.append(Frame(header, piece))
+        return rest[len(piece) :]
+
+    def _end(self, frames: List[Frame], frame: Frame) -> None:
+        frames.append(frame)
+        self._frames += 1
+        self._need = self._begun = None
 
     def _head(self, head: memoryview, behind: memoryview) -> Tuple[int, int, int]:
         mark, version, header_length, payload_length, crc = _HEAD.unpack(head)

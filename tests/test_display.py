@@ -229,6 +229,23 @@ def test_a_lost_link_is_unknown_since_a_time() -> None:
     assert not any("FAILED" in line for line in lines)
 
 
+def test_a_host_with_little_room_is_told_of_once() -> None:
+    """It closes and opens again and again: said once for each reason, and in the tally it is what it is now."""
+    full, gone = ("spool: No space left on device", "spool: Input/output error")
+    happened = [started(), ready()]
+    for at, why in enumerate((full, full, gone)):
+        happened += [events.HostClosed(at, "gpu1", why, True), events.HostOpened(at, "gpu1")]
+    assert told(happened)[2:] == [
+        f"host gpu1: takes no further job until it has room again: {why}" for why in (full, gone)
+    ]
+    tally = Tally()
+    for event in happened[:-1]:
+        tally(event)
+    assert tally.hosts["gpu1"].state == "closed"
+    tally(happened[-1])
+    assert (tally.hosts["gpu1"].state, tally.hosts["gpu1"].detail) == ("ready", "")
+
+
 def test_an_unusable_host_tells_the_next_step() -> None:
     """Phase, reason, and what to do."""
     lines = told(

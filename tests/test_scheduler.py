@@ -193,6 +193,70 @@ class TestHosts:
             ready(scheduler, "b")
             assert assigned(scheduler.plan(70.0, 70.0)) == [(0, 2, "b")]
 
+    @pytest.mark.parametrize(("policy", "outcome"), [("fail", [(0, "FAILED", "lost")]), ("retry", [])])
+    def test_a_link_that_drops_at_once_each_time_is_lost(self, policy, outcome):
+        """Since it was last of use: that a welcome comes through now and then is none."""
+        scheduler = self.lose(on_host_loss=policy, host_loss_timeout=60.0)
+        for second in range(15, 70, 5):
+            ready(scheduler, "a")
+            assert scheduler.plan(second, second) == []
+            scheduler.observe_unknown(second + 1, "a", "reset")
+            assert scheduler.plan(second + 1, second + 1) == []
+        assert scheduler.deadline() == 70.0
+        made = scheduler.plan(70.0, 70.0)
+        assert [e.jobs for e in made if isinstance(e, events.HostLost)] == [(0,)]
+        assert returned(made) == outcome
+
+    @pytest.mark.parametrize("use", ["start", "result", "files"])
+    def test_a_link_that_drops_is_not_lost_while_something_comes_through(self, use):
+        """What a host said of a job came over it: its time begins anew."""
+        scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=60.0)), "a", slots=3)
+        submit(scheduler, 3)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        scheduler.observe_ended(0.0, "a", 1, 1, "COMPLETED", 1.0, None)
+        scheduler.observe_unknown(10.0, "a", "reset")
+        scheduler.plan(10.0, 10.0)
+        ready(scheduler, "a", slots=3)
+        scheduler.plan(50.0, 50.0)
+        if use == "start":
+            scheduler.observe_started(51.0, "a", 2, 1, 1, 51.0)
+        elif use == "result":
+            scheduler.observe_ended(51.0, "a", 0, 1, "COMPLETED", 1.0, None)
+        else:
+            scheduler.observe_collected(51.0, "a", 1, 1)
+        scheduler.observe_unknown(52.0, "a", "reset")
+        scheduler.plan(52.0, 52.0)
+        assert scheduler.deadline() == 112.0
+        assert not any(isinstance(event, events.HostLost) for event in scheduler.plan(111.9, 111.9))
+        assert any(isinstance(event, events.HostLost) for event in scheduler.plan(112.0, 112.0))
+
+    def test_a_link_that_stands_is_not_lost_though_nothing_comes(self):
+        """A job may take hours; the link was there."""
+        scheduler = self.lose(on_host_loss="fail", host_loss_timeout=60.0)
+        ready(scheduler, "a")
+        scheduler.plan(20.0, 20.0)
+        assert scheduler.deadline() is None
+        assert scheduler.plan(1000.0, 1000.0) == []
+        scheduler.observe_unknown(1001.0, "a", "reset")
+        scheduler.plan(1001.0, 1001.0)
+        assert scheduler.deadline() == 1061.0
+
+    def test_that_a_host_has_lost_a_job_is_no_use_of_its_link(self):
+        """The job is lost, not come through; what else was there is given up in its time."""
+        scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=60.0)), "a", slots=2)
+        submit(scheduler, 2)
+        scheduler.plan(0.0, 0.0)
+        for num in (0, 1):
+            scheduler.observe_started(0.0, "a", num, 1, num, 0.0)
+        scheduler.observe_unknown(10.0, "a", "reset")
+        scheduler.plan(10.0, 10.0)
+        ready(scheduler, "a", slots=2)
+        assert returned(scheduler.observe_missing(15.0, "a", {"1.1"}, rebooted=False)) == [(0, "FAILED", "lost")]
+        scheduler.observe_unknown(16.0, "a", "reset")
+        scheduler.plan(16.0, 16.0)
+        assert scheduler.deadline() == 70.0
+
     def test_what_comes_late_is_fenced_off(self):
         """The old attempt's result does not replace its successor's; the host itself is taken back."""
         scheduler = self.lose(on_host_loss="retry", host_loss_timeout=60.0)
@@ -254,6 +318,33 @@ class TestHosts:
         made = scheduler.plan(0.0, 0.0)
         assert returned(made) == [(0, "FAILED", "host")]
         assert "a: no key; b: code has changed" in made[-1].error["message"]
+
+    def test_a_host_that_found_no_room_gets_less_at_once(self):
+        """No more than its slots take when it opens again, more when enough has gone well, and each time it takes longer."""
+        scheduler = ready(Scheduler(["a"]), slots=2)
+        submit(scheduler, 2000)
+        made = scheduler.plan(0.0, 0.0)
+
+        def run(count: int) -> int:
+            """So many jobs end, one after the other; returns how many the host then has."""
+            for _ in range(count):
+                num = min(scheduler.hosts["a"].jobs)
+                end(scheduler, "a", num, scheduler.jobs[num].attempt, duration=0.001)
+                scheduler.plan(0.0, 0.0)
+            return len(scheduler.hosts["a"].jobs)
+
+        assert len(assigned(made)) == 4
+        assert run(400) > 200
+        for calm in (32, 64):
+            scheduler.observe_closed(0.0, "a", "spool: full", may_open=True)
+            for num in sorted(scheduler.hosts["a"].jobs)[2:]:
+                scheduler.observe_dropped(0.0, "a", num, scheduler.jobs[num].attempt, "spool: full")
+            scheduler.observe_opened(0.0, "a")
+            scheduler.plan(0.0, 0.0)
+            assert run(calm - 1) == 2
+            assert run(1) == 3
+            assert run(2 * calm) == 6
+        assert run(6 * 64) > 200
 
     def test_a_host_that_may_open_is_waited_for(self):
         """As long as one that is lost would be; then its jobs fail with the reason."""

@@ -51,6 +51,8 @@ class Teller:
         self._quiet = quiet
         self._is_counting = is_counting
         self._counted_at = 0.0
+        #: Host -> why it takes no job, as it was told last: one with little room closes and opens again and again.
+        self._closed: dict[str, str] = {}
 
     def lines(self, event: events.Event) -> list[Line]:
         """The lines to show for it; often none."""
@@ -118,7 +120,11 @@ class Teller:
         return told
 
     def _on_host_closed(self, event: events.HostClosed) -> list[Line]:
-        return [Line(f"host {event.host}: takes no further job: {clean(event.why)}", "warning")]
+        if self._closed.get(event.host) == event.why:
+            return []
+        self._closed[event.host] = event.why
+        later = " until it has room again" if event.may_open else ""
+        return [Line(f"host {event.host}: takes no further job{later}: {clean(event.why)}", "warning")]
 
     def _on_note(self, event: events.Note) -> list[Line]:
         return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]

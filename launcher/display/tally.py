@@ -182,6 +182,11 @@ class Tally:
         host = self._host(event.host)
         host.state, host.detail = "closed", event.why
 
+    def _on_host_opened(self, event: events.HostOpened) -> None:
+        host = self._host(event.host)
+        if host.state == "closed":
+            host.state, host.detail = "ready", ""
+
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     def _on_job_queued(self, event: events.JobQueued) -> None:

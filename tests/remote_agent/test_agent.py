@@ -875,6 +875,83 @@ class TestRecovery:
             assert again.value(attempt) == bytes(3 << 20)
         assert len(host.started()) == 1
 
+    #: After a restart, long results are read when the gate is opened; then again at once.
+    SLOW_READ = (
+        "\nimport remote_agent.attempts as attempts"
+        "\nreal, gates = attempts._is_whole, [{!r}]"
+        "\nattempts._is_whole = lambda *args: (gates and open(gates.pop()).read()) and False or real(*args)"
+    )
+
+    @pytest.mark.parametrize("is_lost", [False, True])
+    def test_after_a_restart_it_answers_before_it_has_read_long_results(self, host, is_lost):
+        """What waits starts, and what is asked is answered; the result is told when it was read, and only if it is whole."""
+        host.patch = TestOutput.SLOW_DISK.format(str(host.code / host.gate("disk")))
+        client = host.connect()
+        attempt = host.job(client, 0, do="large", size=3 << 20)
+        wait_until(lambda: {"r": "final", "a": attempt} in self._said(host), "the log to have the result")
+        self._power_cut(host, client)
+        host.patch += self.SLOW_READ.format(str(host.code / host.gate("read")))
+        if is_lost:
+            os.truncate(host.spool / "payload" / f"{attempt}.result", 1 << 20)
+        again = host.connect()
+        assert attempt in json.loads(again.expect("welcome").payload)
+        assert again.value(host.job(again, 1)) == 1
+        assert not again.all("final", attempt=attempt) + again.all("chunk", attempt=attempt)
+        third = host.connect()
+        third.expect("welcome")
+        host.open_gate("read")
+        if is_lost:
+            assert third.error(attempt)["kind"] == "lost"
+            assert "had not reached the disk" in third.notes()
+        else:
+            assert third.value(attempt) == bytes(3 << 20)
+        assert len(host.started(2)) == 2
+
+    @pytest.mark.parametrize("is_lost", [False, True])
+    def test_an_outcome_is_read_before_it_stands(self, new_agent, is_lost):
+        """The host went down in an end hook: what its job had come to is told where all of it is there."""
+        host = new_agent(callbacks={"c": (("trap", "gate"),)})
+        host.gate("end")
+        client = host.connect()
+        attempt = host.job(client, 0, do="large", size=3 << 20)
+        wait_until(lambda: host.lines("hooks")[1:], "the end hook")
+        wait_until(lambda: {"r": "outcome", "a": attempt} in self._said(host), "the log to have the outcome")
+        self._power_cut(host, client)
+        host.patch += self.SLOW_READ.format(str(host.code / host.gate("read")))
+        if is_lost:
+            os.truncate(host.spool / "payload" / f"{attempt}.result", 1 << 20)
+        again = host.connect()
+        again.expect("zygote", state="ready")
+        again.send({"t": "ping", "n": 7})
+        again.expect("pong", n=7)
+        assert not again.all("final", attempt=attempt)
+        host.open_gate("read")
+        if is_lost:
+            assert again.error(attempt)["kind"] == "lost"
+        else:
+            assert again.value(attempt) == bytes(3 << 20)
+
+    def test_the_end_of_a_run_does_not_wait_for_what_is_read(self, host):
+        """Nobody asks for that result any more."""
+        host.patch = TestOutput.SLOW_DISK.format(str(host.code / host.gate("disk")))
+        client = host.connect()
+        attempt = host.job(client, 0, do="large", size=3 << 20)
+        wait_until(lambda: {"r": "final", "a": attempt} in self._said(host), "the log to have the result")
+        self._power_cut(host, client)
+        host.patch += (
+            "\nimport remote_agent.attempts as attempts"
+            "\ndef endless(parts, goes_on):"
+            "\n    open({!r}, 'w').close()"
+            "\n    while goes_on(): pass"
+            "\nattempts._is_whole = endless"
+        ).format(str(host.code / "reading"))
+        again = host.connect()
+        wait_until((host.code / "reading").exists, "the result to be read")
+        spool = host.spool
+        again.send({"t": "finish", "keep": False})
+        again.wait_over()
+        wait_until(lambda: not spool.exists(), "the spool to be gone")
+
     @pytest.mark.slow
     def test_a_claim_that_was_given_back_is_made_again(self, new_agent):
         """With the next slot, and on the disk before the job starts."""

@@ -230,6 +230,51 @@ def test_frames_come_back_however_the_stream_is_cut(frames, sizes):
     assert decoder.is_idle
 
 
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.lists(st.integers(1, 97), min_size=1))
+@example([b"", b"x"], [1])
+def test_a_payload_that_is_not_gathered_comes_as_it_arrives(payloads, sizes):
+    """Its pieces lie one behind the other, each at its offset, nothing of it is kept, and other frames come whole."""
+    data, offset = b"", 0
+    for payload in payloads:
+        header = {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 1200, "offset": offset}
+        data += wire.encode(header, payload) + wire.encode({"t": "blob", "sha256": "x", "size": 3, "offset": 7}, b"abc")
+        offset += len(payload)
+    decoder = wire.Decoder(cut=("chunk",))
+    pieces, others = [], []
+    start = index = 0
+    while start < len(data):
+        size = sizes[index % len(sizes)]
+        for frame in decoder.feed(data[start : start + size]):
+            (pieces if frame.header["t"] == "chunk" else others).append((frame.header, bytes(frame.payload)))
+        start += size
+        index += 1
+    assert b"".join(payload for _, payload in pieces) == b"".join(payloads)
+    assert len(pieces) >= len(payloads)
+    at = 0
+    for header, payload in pieces:
+        assert (header["offset"], header["size"]) == (at, 1200)
+        at += len(payload)
+    assert others == [({"t": "blob", "sha256": "x", "size": 3, "offset": 7}, b"abc")] * len(payloads)
+    assert decoder.is_idle
+
+
+def test_a_piece_of_a_payload_is_no_whole_frame():
+    """Nor is it copied, or a sign of life: a peer that drips bytes makes no step by having each of them handed on."""
+    decoder = wire.Decoder(cut=("chunk",))
+    header = {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 100, "offset": 0}
+    assert decoder.feed(wire.encode_head(header, 100)) == []
+    drip = b"x"
+    for _ in range(99):
+        (frame,) = decoder.feed(drip)
+        assert frame.payload.obj is drip
+        assert not decoder._buffer
+    assert decoder.steps == 0
+    assert not decoder.is_idle
+    decoder.feed(drip)
+    assert decoder.steps == 1
+    assert decoder.is_idle
+
+
 @given(st.binary(max_size=400))
 def test_no_bytes_do_anything_but_frames_or_a_typed_error(data):
     """Fuzz: from any bytes come checked frames, nothing yet, or ProtocolError."""

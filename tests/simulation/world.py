@@ -351,6 +351,7 @@ class World:
         self.given_up: set[tuple[str, str]] = set()
         self.deliveries: Counter[int] = Counter()
         self.unknown_at: dict[str, float] = {}
+        self.ready_at: dict[str, float] = {}
         self.is_over = False
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -583,12 +584,24 @@ class World:
     def decided(self, happened: list[events.Event]) -> None:
         """Events, before they are journalled."""
         for event in happened:
-            if isinstance(event, events.HostUnknown):
-                self.unknown_at[event.host] = self.now
+            if isinstance(event, events.HostReady):
+                self.ready_at[event.host] = self.now
+            elif isinstance(event, events.HostUnknown):
+                # A link that was there for moments, and brought nothing, was none.
+                stood = self.now - self.ready_at.get(event.host, self.now)
+                if stood >= min(10.0, self.policies.host_loss_timeout) - 0.01:
+                    self.unknown_at.pop(event.host, None)
+                self.unknown_at.setdefault(event.host, self.now)
+            elif isinstance(event, (events.AttemptStarted, events.AttemptEnded, events.JobReturned)):
+                if getattr(event, "error", None) is None or event.error["kind"] != "lost":
+                    self.unknown_at.pop(event.host, None)
             elif isinstance(event, events.RunResumed):
-                self.unknown_at.clear()
+                self.unknown_at = dict.fromkeys(self.ready_at, self.now)
+                self.ready_at.clear()
             elif isinstance(event, events.HostLost):
                 self._check_patience(event)
+                self.unknown_at.pop(event.host, None)
+                self.ready_at.pop(event.host, None)
 
     def observed(self, event: events.Event) -> None:
         """An event, after it was journalled."""
@@ -647,7 +660,7 @@ class World:
         for host, other in zip(live.hosts.values(), replayed.hosts.values(), strict=True):
             mine, its = dict(vars(host)), dict(vars(other))
             for data in (mine, its):
-                data["unknown_since"] = data["closed_since"] = None
+                data["unknown_since"] = data["ready_since"] = data["closed_since"] = None
             if mine != its:
                 raise Violation("replayed state is live state", f"{mine} is {its} replayed")
 
