@@ -19,7 +19,7 @@ from launcher.errors import JournalError
 from launcher.journal import StoredResult
 from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, RefusedFile
 from launcher.requests import QueuedJob, Returned
-from launcher.scheduler import HostPhase, Scheduler
+from launcher.scheduler import HostPhase, JobState, Scheduler
 from remote_agent.job import SETUP_FAILED
 
 __all__ = ["Clock", "Decider", "Link", "Read", "Write"]
@@ -384,6 +384,7 @@ class Decider:
 
     def _take_collected(self, at: float, fact: facts.Collected, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
+        unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
         made = self._scheduler.observe_collected(at, fact.host, num, attempt)
         if not made:
             # It came a second time, or was fenced off: the host may forget it all the same.
@@ -400,7 +401,18 @@ class Decider:
             if dropped:
                 cut = f"{stream} was cut: about {dropped} bytes beyond the cap are lost"
                 decided.add([events.Warned(at, "output", cut, "", num, fact.host)])
+        decided.add(unmatched)
         decided.add(made)
+
+    def _unmatched(self, at: float, fact: facts.Collected, state: JobState | None) -> list[events.Event]:
+        """Which output patterns matched nothing that a job left which completed: one that failed may not have got so far."""
+        if not fact.unmatched or state is None or (state.ended or {}).get("status") != "COMPLETED":
+            return []
+        asked = self._jobs[state.num].spec.get("outputs")
+        patterns = (
+            tuple(asked[place] for place in fact.unmatched if place < len(asked)) if isinstance(asked, list) else ()
+        )
+        return [events.OutputsUnmatched(at, state.num, fact.host, patterns)] if patterns else []
 
     def _take_dropped(self, at: float, fact: facts.Dropped, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)

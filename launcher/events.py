@@ -32,6 +32,7 @@ __all__ = [
     "JobReturned",
     "Note",
     "OutputArrived",
+    "OutputsUnmatched",
     "RunDetached",
     "RunDetaching",
     "RunEnded",
@@ -156,6 +157,16 @@ class JobReturned(Event):
     duration: float | None
     error: dict[str, Any] | None
     overrides: tuple[str, ...] = ()
+
+
+@value
+class OutputsUnmatched(Event):
+    """A job completed, and left nothing that these output patterns match: a pattern may have a typo."""
+
+    kind: ClassVar[str] = "outputs_unmatched"
+    num: int
+    host: str
+    patterns: tuple[str, ...] = ()
 
 
 @value

@@ -121,11 +121,12 @@ class Outcome(Fact):
 
 @value
 class Collected(Fact):
-    """Everything that an attempt left has arrived."""
+    """Everything that an attempt left has arrived. `unmatched`: places of output patterns that matched no file."""
 
     attempt: str
     refused: tuple[tuple[str, str], ...]
     sizes: dict[str, Any]
+    unmatched: tuple[int, ...] = ()
 
 
 @value

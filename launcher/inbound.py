@@ -34,6 +34,7 @@ _MAX_NOTES = 200
 #: How often the whole of the code may be asked for over one link: content that was altered there comes again.
 _MAX_ASKED = 16
 _MAX_TEXT = 1 << 16
+_MAX_UNMATCHED = 1000
 
 
 class Inbound:
@@ -284,8 +285,9 @@ class Inbound:
         if folder is not None:
             refused += folder.refused
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
+        unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
         self._folders.pop(attempt, None)
-        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes))
+        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched))
 
     def _folder(self, attempt: str) -> OutputFolder | None:
         """Where an attempt's files go; None for one that was fenced off, whose files are not wanted."""

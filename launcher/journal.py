@@ -434,7 +434,7 @@ class JournalReader:
 
 
 def _event(data: dict[str, Any]) -> Event:
-    for name in ("hosts", "jobs", "overrides", "gpus"):
+    for name in ("hosts", "jobs", "overrides", "gpus", "patterns"):
         if isinstance(data.get(name), list):
             data[name] = tuple(data[name])
     return from_json(data)

@@ -16,6 +16,8 @@ __all__ = ["output_frames", "outputs_root", "result_frames", "stream_frames", "w
 
 #: Files up to this size travel many in a frame.
 _SMALL = 1 << 16
+#: Patterns of which it is told that they matched nothing.
+_MOST_UNMATCHED = 1000
 #: Bytes of a frame's header that names may take.
 _NAMES = wire.MAX_HEADER // 2
 
@@ -41,10 +43,27 @@ def wanted(path: str, patterns: Union[bool, List[str]]) -> bool:
     """A file of the output directory is to come back."""
     if isinstance(patterns, bool):
         return patterns
-    for pattern in patterns:
-        if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern.rstrip("/") + "/*"):
-            return True
-    return False
+    return any(_matches(path, pattern) for pattern in patterns)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern.rstrip("/") + "/*")
+
+
+class _Chosen:
+    """What the patterns choose; `unmatched`: places of those that have chosen nothing yet."""
+
+    def __init__(self, patterns: Union[bool, List[str]]) -> None:
+        self._patterns = patterns
+        self.unmatched = set() if isinstance(patterns, bool) else set(range(len(patterns)))
+
+    def takes(self, path: str) -> bool:
+        """A file is to come back."""
+        if not wanted(path, self._patterns):
+            return False
+        if not isinstance(self._patterns, bool):
+            self.unmatched -= {place for place in self.unmatched if _matches(path, self._patterns[place])}
+        return True
 
 
 def outputs_root(spool: str, attempt: int) -> str:
@@ -87,7 +106,8 @@ def output_frames(
 ) -> Iterator[Piece]:
     """The rest of stdout and stderr, then the files of the output directory, then the end mark.
 
-    What cannot be sent (a link, a device, unreadable, a name that is no text) is named in the end mark's `refused`.
+    What cannot be sent (a link, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which of the
+    patterns matched no file, by their place in the list, in its `unmatched`.
     """
     sizes: Dict[str, Any] = {}
     refused = _Refusals()
@@ -102,10 +122,11 @@ def output_frames(
             sizes[stream + "_dropped"] = dropped[stream]
             yield _cut_mark(attempt_id, stream, sent[stream], dropped[stream])
     count = total = 0
+    chosen = _Chosen(patterns)
     if folder is not None and patterns is not False:
         small = _Small(attempt_id)
         for relative, path, mode, size in _walk(folder, refused):
-            if not wanted(relative, patterns):
+            if not chosen.takes(relative):
                 continue
             count += 1
             total += size
@@ -123,7 +144,10 @@ def output_frames(
             yield small.frame()
     sizes["files"] = count
     sizes["bytes"] = total
-    yield wire.encode({"t": "files_end", "attempt": attempt_id, "refused": refused.all(), "sizes": sizes})
+    end: Dict[str, Any] = {"t": "files_end", "attempt": attempt_id, "refused": refused.all(), "sizes": sizes}
+    if folder is not None and chosen.unmatched:
+        end["unmatched"] = sorted(chosen.unmatched)[:_MOST_UNMATCHED]
+    yield wire.encode(end)
 
 
 def stream_frames(

@@ -112,6 +112,8 @@ class TestWhatIsBelieved:
         )
         assert collected == facts.Collected("h", "0.1", (("x", "a link"),), {"files": 2})
         assert (link.folder.path / "a" / "b").read_bytes() == b"ab"
+        (more,) = link.hear({"t": "files_end", "attempt": "1.1", "refused": [], "unmatched": [0, 2]})
+        assert more.unmatched == (0, 2)
 
     def test_a_large_result_comes_in_chunks(self, link):
         """It gets its name when it is whole and its digest was checked."""

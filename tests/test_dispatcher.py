@@ -18,6 +18,7 @@ from launcher.journal import Journal, JournalReader
 from launcher.scheduler import Scheduler
 
 DONE = {"status": "COMPLETED", "error": None, "duration": 1.0}
+FAILED = {"status": "FAILED", "error": {"kind": "exception", "type": "", "message": "", "causes": []}, "duration": 1.0}
 
 
 class FakeSession:
@@ -136,6 +137,22 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 class TestDriving:
     """A run from its first job to its end."""
+
+    def test_a_pattern_that_matched_nothing_is_an_event(self, run):
+        """Of a job that completed, and of patterns that it was given: a host may say any number."""
+        run.dispatcher.start()
+        run.connect(slots=3)
+        for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
+            job = run.job(num)
+            job.spec["outputs"] = outputs
+            run.dispatcher.submit(job)
+        for num, envelope in enumerate((DONE, FAILED, DONE)):
+            run.sessions["a"].expect("job", f"{num}.1")
+            run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", envelope, {}, b"v", None))
+            run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, (0, 7)))
+        run.wait(lambda: len(run.returned) == 3)
+        said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
+        assert [(event.num, event.host, event.patterns) for event in said] == [(0, "a", ("*.jsn",))]
 
     def test_a_job_goes_out_and_comes_back(self, run):
         """Journalled before it is sent; delivered after it is journalled; then acknowledged."""

@@ -294,6 +294,24 @@ def test_hooks_are_told_when_asked_for() -> None:
     ]
 
 
+def test_an_output_pattern_that_matched_nothing_is_said_once() -> None:
+    """In the summary, with how many jobs it concerns; a pattern with a typo costs files."""
+    happened = [started(), ready()]
+    for num in range(3):
+        missed = ("*.jsn", "*.pt") if num == 1 else ("*.jsn",)
+        job = one_job(num)
+        happened += [*job[:-1], events.OutputsUnmatched(101, num, "gpu1", missed), job[-1]]
+    assert not any("pattern" in line for line in told(happened))
+    tally = tally_of(happened)
+    said = [line for line in closing_of(tally).splitlines() if "pattern" in line]
+    assert said == [
+        "output pattern '*.jsn' matched no file of any job that completed",
+        "output pattern '*.pt' matched no file of 1 of the 3 jobs that completed",
+    ]
+    assert closing_json(tally, exit_code=0)["unmatched_outputs"] == {"*.jsn": 3, "*.pt": 1}
+    assert "pattern" not in closing_of(tally_of([started(), ready(), *one_job(0)]))
+
+
 def test_quiet_tells_what_goes_wrong() -> None:
     """And nothing else."""
     lines = told([started(), ready(), *one_job(0), *one_job(1, failure=error())], quiet=True)

@@ -181,6 +181,16 @@ def test_outputs_come_back_whole(app: Any, hosts: list[Any]) -> None:
     assert (folder / "writes.log").exists()
 
 
+def test_output_patterns_that_match_nothing_are_told(app: Any, hosts: list[Any]) -> None:
+    """Of a host; where the files are shared, all of them are there, and no pattern chooses."""
+    seen, observe = collect()
+    launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, outputs=["*.log", "*.lg"], observers=[observe])
+    missed = [event.patterns for event in seen if isinstance(event, events.OutputsUnmatched)]
+    assert missed == ([] if hosts == ["local/2"] else [("*.lg",)])
+    launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, observers=[observe])
+    assert len([event for event in seen if isinstance(event, events.OutputsUnmatched)]) == len(missed)
+
+
 def test_code_of_a_snapshot_is_told_by_every_job_return(app: Any, demo: DemoServer) -> None:
     """Hash, commit and dirtiness; and a second run sends nothing that has not changed."""
     hosts = load_hosts({"demo": {"address": "demo", "ssh_config": str(demo.ssh_config)}}, "test")

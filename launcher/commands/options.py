@@ -190,7 +190,12 @@ Outputs = Annotated[
 ]
 Output = Annotated[
     list[str] | None,
-    _option("--output", group=_BACK, metavar="PATTERN", help="Only outputs that match, e.g. `*.json`; repeatable."),
+    _option(
+        "--output",
+        group=_BACK,
+        metavar="PATTERN",
+        help="Only outputs that match, e.g. `*.json`; repeatable. What matches nothing is named at the end.",
+    ),
 ]
 Live = Annotated[bool | None, _option("--live", group=_BACK, help="Show what jobs print while they run.")]
 Results = Annotated[

@@ -135,6 +135,10 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
     console.print()
     style = "bold green" if not tally.failed and not tally.interrupted else "bold"
     console.print(Text(f"{', '.join(parts)}{took}{where}", style), soft_wrap=True)
+    for pattern, jobs in sorted(tally.unmatched.items()):
+        whose = "any job" if jobs >= tally.completed else f"{jobs:,} of the {count(tally.completed, 'job')}"
+        said = f"output pattern {shorten(repr(pattern), 200)} matched no file of {whose} that completed"
+        console.print(Text(said, "bold yellow"), soft_wrap=True)
     if unreached:
         names = ", ".join(unreached)
         console.print(Text(f"not reached to end the run there: {names}", "bold yellow"), soft_wrap=True)
@@ -161,6 +165,7 @@ def closing_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (
             "failed_by_kind": dict(tally.kinds),
             "repeated_attempts": tally.retried,
             "warnings": tally.warnings,
+            "unmatched_outputs": dict(tally.unmatched),
             "started_at": tally.started_at,
             "ended_at": tally.ended_at,
             "hosts": [

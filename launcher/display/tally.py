@@ -90,6 +90,8 @@ class Tally:
         self.started = 0
         self.interrupted = ""
         self.detached = ""
+        #: Output pattern -> completed jobs that left nothing which it matches.
+        self.unmatched: Counter[str] = Counter()
         self.ended = False
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -228,6 +230,9 @@ class Tally:
             group.count -= 1
             if row.num in group.nums:
                 group.nums.remove(row.num)
+
+    def _on_outputs_unmatched(self, event: events.OutputsUnmatched) -> None:
+        self.unmatched.update(event.patterns)
 
     def _on_job_returned(self, event: events.JobReturned) -> None:
         self._move(event.num, "", "")

@@ -296,6 +296,19 @@ class TestFiles:
         assert wanted("anything", True)
         assert not wanted("anything", [])
 
+    def test_a_pattern_that_matches_nothing_is_told(self, tmp_path):
+        """By its place in the list; where there are no patterns, or no folder of ours, there is nothing to tell."""
+        (tmp_path / "ckpt").mkdir()
+        for name in ("a.json", "ckpt/1"):
+            (tmp_path / name).write_text("x")
+        patterns = ["*.jsn", "ckpt", "*.json", "*/1", "none/"]
+        files, end = collected(tmp_path, patterns=patterns)
+        assert set(files) == {"a.json", "ckpt/1"}
+        assert end["unmatched"] == [0, 4]
+        assert collected(tmp_path / "nowhere", patterns=["*"])[1]["unmatched"] == [0]
+        for folder, more in ((tmp_path, True), (tmp_path, False), (None, ["*"]), (tmp_path, ["*"]), (tmp_path, [])):
+            assert "unmatched" not in collected(folder, patterns=more)[1]
+
     def test_long_names_do_not_make_a_header_too_long(self, tmp_path):
         """Neither of many files in a frame, nor of many refusals: the rest is counted."""
         deep = tmp_path / "/".join(["d" * 200] * 15)
