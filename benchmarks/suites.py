@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loopback import Loopback
-from benchmarks.measure import Sample, Side, in_process, median_ratio, run_command, take_turns
+from benchmarks.measure import Sample, Side, file_microseconds, in_process, median_ratio, run_command, take_turns
 from benchmarks.proxy import running_proxy
 
 MIB = 1024 * 1024
@@ -73,6 +73,10 @@ class Bench:
         self.lines.append(Line(what, figure, "", None))
         print(f"  {what}: {figure}", flush=True)
 
+    def note_files(self) -> None:
+        """A line that says what a new file costs here; no peer makes any."""
+        self.note("CPU µs to make a file here", f"{file_microseconds(self.host.folder):.0f}")
+
     def table(self) -> str:
         """Markdown."""
         mark = {None: "", True: "met", False: "**falls short**"}
@@ -110,6 +114,7 @@ def jobs(bench: Bench) -> None:
     bench.turns(*sides)
     for side in sides:
         bench.note(f"{side.name}: jobs/s", f"{side.median(_rate):.0f} ({side.spread(_rate)})")
+    bench.note_files()
     bench.add("rate over mitogen's", median_ratio(ours, mitogen, _rate), 2.0)
     bench.add("rate over the local pool's", median_ratio(ours, pool, _rate), 1.0)
     bench.add("rate over execnet's", median_ratio(ours, execnet, _rate), None)
@@ -129,6 +134,7 @@ def profile(bench: Bench) -> None:
     for name, milliseconds in per_job.items():
         bench.note(f"CPU ms per job: {name}", f"{milliseconds:.2f}")
     pool_ms = pool.median(lambda sample: 1000 * float(sample.figures["cpu"]) / sample.figures["jobs"])
+    bench.note_files()
     bench.note("CPU ms per job: all of it", f"{sum(per_job.values()):.2f}")
     bench.note("CPU ms per job: all of the local pool", f"{pool_ms:.2f}")
 

@@ -492,7 +492,7 @@ class Decider:
         stored = self._stored.pop(event.num, None)
         if event.host:
             self._acknowledge(event.host, attempt)
-        self._deliver(Returned(event, stored, job.output_dir))
+        self._deliver(Returned(event, stored, job.output_dir, job.payload))
 
 
 def _folder_of(job: QueuedJob) -> OutputFolder:

@@ -43,11 +43,12 @@ class QueuedJob:
 
 @value
 class Returned:
-    """A job has its JobReturn. `stored` is None where no host ever sent one."""
+    """A job has its JobReturn. `stored` is None where no host ever sent one; `payload` where only the journal has it still."""
 
     event: events.JobReturned
     stored: StoredResult | None
     output_dir: Path
+    payload: bytes | None = None
 
 
 @value

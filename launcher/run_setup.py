@@ -28,7 +28,7 @@ from launcher.scheduler import Policies
 from launcher.task_origin import check_task, own_sys_path, task_name_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks, travel_entries
-from remote_agent.config_nodes import make_config, opened
+from remote_agent.config_nodes import make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING, with_article
 
@@ -456,7 +456,7 @@ class RunSetup:
         """The config that `on_job_return` gets. `cfg` and `hydra_cfg`: from `own_config`, made for this and changed here."""
         full = opened(cfg, hydra_cfg)
         if hydra_cfg is not None:
-            full.hydra.runtime.output_dir = job_return.output_dir
+            put_text(full, "hydra.runtime.output_dir", str(job_return.output_dir))
         return full
 
     def hook_returns(self, returns: Any) -> Any:

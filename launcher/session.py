@@ -432,7 +432,10 @@ class Session:
         job_return = self._returns.make(item)
         if self.callbacks.has("on_job_return"):
             records = self._hooks.fire(
-                "on_job_return", config=self._hook_config(job_return), job_return=job_return, num=job_return.num
+                "on_job_return",
+                config=self._hook_config(job_return, item.payload),
+                job_return=job_return,
+                num=job_return.num,
             )
             bad = [record for record in records if not record["ok"] and record["on_error"] == "fail"]
             if bad:
@@ -445,9 +448,9 @@ class Session:
             self._condition.notify_all()
         return job_return
 
-    def _hook_config(self, job_return: JobReturn) -> Any:
+    def _hook_config(self, job_return: JobReturn, payload: bytes | None) -> Any:
         try:
-            return self._returns.hook_config(job_return)
+            return self._returns.hook_config(job_return, payload)
         except Exception as error:  # made of what a user gave: what is wrong with it must not stop the run  # noqa: BLE001
             self._hooks.warn(
                 "config", f"job {job_return.num}: its config cannot be decoded: {type(error).__name__}: {error}"

@@ -46,9 +46,14 @@ class SessionReturns:
             job_return.return_value = RemoteJobError(failed)
         return setup.finish_return(job_return)
 
-    def hook_config(self, job_return: JobReturn) -> Any:
-        """The config that `on_job_return` gets: as it was sent. A host's pickle is not decoded for a hook that may never look."""
-        return self._setup.hook_config(job_return, *self._own_config(job_return.num))
+    def hook_config(self, job_return: JobReturn, payload: bytes | None = None) -> Any:
+        """The config that `on_job_return` gets: as it was sent. A host's pickle is not decoded for a hook that may never look.
+
+        `payload`: what was sent, where it is at hand; the journal has it, too.
+        """
+        num = job_return.num
+        own = self._own_config(num) if payload is None else self._setup.own_config(num, payload)
+        return self._setup.hook_config(job_return, *own)
 
     def fail_by_hook(self, num: int, error: dict[str, Any]) -> None:
         """An `on_job_return` whose policy is `fail` raised: the job is FAILED, here and when the run is taken up again."""

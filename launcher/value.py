@@ -41,8 +41,12 @@ class _Methods:
     __match_args__: tuple[str, ...]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        fields = self.__dataclass_fields__
         names = self.__match_args__
+        if not kwargs and len(args) == len(names):
+            # Nearly always, and some ten times a job.
+            self.__dict__.update(zip(names, args, strict=True))
+            return
+        fields = self.__dataclass_fields__
         values = dict(zip(names, args, strict=False))
         # Class variables are among the fields, too, but not among the names.
         if len(args) > len(names) or not kwargs.keys() <= set(names[len(args) :]):

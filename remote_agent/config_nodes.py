@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
 
-__all__ = ["attach", "clone", "config_of", "is_config", "make_config", "opened", "plain_of", "snapshot"]
+__all__ = ["attach", "clone", "config_of", "is_config", "make_config", "opened", "plain_of", "put_text", "snapshot"]
 
 _SAMPLE = {"a": {"b": [1, {"c": None}], "d": {}}, "e": "text", "f": [], "g": True, "h": 0.5}
 _LEAVES = (str, int, float, bool, type(None))
@@ -146,6 +146,32 @@ def attach(config: Any, key: str, node: Any) -> None:
     config.__dict__["_content"][key] = node
     node._set_parent(config)
     node._metadata.key = key
+
+
+def put_text(config: Any, path: str, text: str) -> None:
+    """`OmegaConf.update(config, path, text)`, of a text that is no interpolation; quickly where a plain leaf is there already."""
+    node = config
+    for key in path.split("."):
+        content = node.__dict__.get("_content")
+        node = content.get(key) if type(content) is dict else None
+        if node is None:
+            break
+    if type(node).__name__ == "AnyNode" and "${" not in text and not _is_readonly(node):
+        node.__dict__["_val"] = text
+        return
+    from omegaconf import OmegaConf
+
+    OmegaConf.update(config, path, text)
+
+
+def _is_readonly(node: Any) -> bool:
+    """A flag of it, or of what it lies in, says so; the nearest one counts."""
+    while node is not None:
+        flag = node.__dict__["_metadata"].flags.get("readonly") if node.__dict__["_metadata"].flags else None
+        if flag is not None:
+            return bool(flag)
+        node = node.__dict__["_parent"]
+    return False
 
 
 def config_of(key: str, node: Any) -> Any:

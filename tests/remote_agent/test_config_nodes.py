@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import ReadonlyConfigError
 
 from remote_agent import config_nodes
-from remote_agent.config_nodes import make_config, plain_of, snapshot
+from remote_agent.config_nodes import make_config, plain_of, put_text, snapshot
 
 _scalars = st.one_of(
     st.text(max_size=5),
@@ -155,3 +156,32 @@ def test_an_opened_config_is_what_omegaconf_would_make():
         made.a = 5
         assert made.a == 5
     assert config_nodes.opened(None) == {}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"a": {"b": {"c": "old"}}}, id="a leaf"),
+        pytest.param({"a": {"b": {"c": None}}}, id="a leaf that is None"),
+        pytest.param({"a": {"b": {}}}, id="nothing yet"),
+        pytest.param({"a": {"b": {"c": {"d": 1}}}}, id="a mapping"),
+    ],
+)
+@pytest.mark.parametrize("text", ["new", "", "${x}"])
+def test_a_text_is_put_as_omegaconf_puts_it(config, text):
+    """Whatever was there, and where there was nothing."""
+    ours, theirs = make_config(config), OmegaConf.create(config, flags={"allow_objects": True})
+    put_text(ours, "a.b.c", text)
+    OmegaConf.update(theirs, "a.b.c", text)
+    assert _tree(ours) == _tree(theirs)
+
+
+def test_no_text_is_put_where_a_flag_forbids_it():
+    """The nearest flag counts, as in omegaconf."""
+    config = make_config({"a": {"b": "old"}})
+    OmegaConf.set_readonly(config, True)
+    with pytest.raises(ReadonlyConfigError):
+        put_text(config, "a.b", "new")
+    OmegaConf.set_readonly(config.a, False)
+    put_text(config, "a.b", "new")
+    assert config.a.b == "new"

@@ -249,9 +249,9 @@ class TurnedAgent:
             told = [zygote.turn() for zygote in self.zygotes]
             attempts = self.agent._attempts
             waits = attempts.has_unsynced and not attempts.error
-            # A sync is under way in its thread, which wakes the loop.
-            self.agent._turn(0.05 if waits else 0.0)
-            calm = 0 if any(heard) or any(told) or waits else calm + 1
+            # A sync is under way in its thread, which wakes the loop; what is held back is said in a moment.
+            self.agent._turn(0.05 if waits else self.agent._held_for)
+            calm = 0 if any(heard) or any(told) or waits or self.agent._held_for else calm + 1
             if calm >= 4:
                 return
         raise AssertionError("the agent does not come to rest")
