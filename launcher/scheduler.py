@@ -19,6 +19,8 @@ __all__ = ["HostPhase", "HostState", "JobState", "Policies", "Scheduler"]
 
 #: Seconds for which an interrupted run waits for a host whose link is gone.
 _INTERRUPTED_PATIENCE = 30.0
+#: What a host may have queued beyond its slots, as a part of its share by slots in what still waits, where others share it.
+_PART_OF_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -335,6 +337,8 @@ class Scheduler(RunState):
                     room = host.room(is_alone=is_alone)
                     if not beyond_slots:
                         room = min(room, host.slots - len(host.jobs))
+                    elif not is_alone:
+                        room = min(room, host.slots + self._share(host) - len(host.jobs))
                     if room <= 0:
                         continue
                     num = self._next_for(host.name)
@@ -344,6 +348,14 @@ class Scheduler(RunState):
                     out += self._all(events.JobAssigned(at, num, job.attempt + 1, host.name))
                     progress = True
         return out
+
+    def _share(self, host: HostState) -> int:
+        """How many jobs a host may have queued while others could take them.
+
+        What was quick may be followed by what takes hours: then the others have as much of it, and nobody is idle meanwhile.
+        """
+        slots = sum(other.slots for other in self.hosts.values() if other.is_usable)
+        return int(_PART_OF_SHARE * len(self.pending) * host.slots / slots)
 
     def _next_for(self, host: str) -> int | None:
         """The first waiting job, passing over one that failed there while another host could take it."""

@@ -63,7 +63,21 @@ class TestAssigning:
         assert sorted(order) == ["a", "a", "b", "b"]
         end(scheduler, "a", 0, duration=0.1)
         order = [host for _, _, host in assigned(scheduler.plan(0.0, 0.0))]
-        assert order == ["a"] + ["a"] * 5
+        assert order == ["a"] + ["a"] * 3
+
+    def test_quick_jobs_before_long_ones_leave_no_host_idle(self):
+        """Of a sweep that begins with jobs that end at once, no host has more than its share of the others queued."""
+        scheduler = ready(Scheduler(["a", "b"]), slots=2)
+        submit(scheduler, 40)
+        scheduler.plan(0.0, 0.0)
+        # Host a is quicker to answer, and ends all that it is given while b's first jobs are under way.
+        while scheduler.hosts["a"].jobs and len(scheduler.jobs) > 20:
+            end(scheduler, "a", min(scheduler.hosts["a"].jobs), duration=0.005)
+            scheduler.plan(0.0, 0.0)
+        left = len(scheduler.jobs)
+        assert left == 20
+        assert len(scheduler.hosts["a"].jobs) <= 2 + (left - 4) / 2
+        assert len(scheduler.pending) >= (left - 4) / 4
 
     def test_a_host_that_is_alone_has_a_queue_from_the_start(self):
         """As long as it has slots."""
