@@ -26,6 +26,8 @@ def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: Launch
     policies = dict(options.on_error)
     entries = [_entry(name, node, policies.get(name)) for name, node in nodes.items()]
     names = {entry.name for entry in entries}
+    if not isinstance(given, Iterable):
+        raise CallbackError(f"callbacks: {given!r} is not a list of callbacks")
     for callback in given:
         if isinstance(callback, type) or not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
             raise CallbackError(
@@ -40,7 +42,8 @@ def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: Launch
         entries.append(Entry(name, callback, policies.get(name)))
     unknown = [name for name in policies if name not in names]
     if unknown:
-        raise CallbackError(f"on_error names {unknown[0]!r}; the callbacks are {', '.join(sorted(names)) or 'none'}")
+        known = ", ".join(sorted(names)) or "none"
+        raise CallbackError.of_option("on_error", f" names {unknown[0]!r}; the callbacks are {known}")
     try:
         return Callbacks(entries)
     except ValueError as error:

@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from launcher import __version__
 from launcher.commands import COMMANDS
-from launcher.errors import LauncherError, RunInterrupted
+from launcher.errors import LauncherError, RunInterrupted, UsageError
 
 __all__ = ["main"]
 
@@ -101,7 +101,7 @@ def _main(args: list[str]) -> int:
     except LauncherError as error:
         if os.environ.get("LAUNCHER_DEBUG"):
             raise
-        tell_error(error)
+        tell_error(_by_flag(error) if isinstance(error, UsageError) and error.option else error)
         return error.exit_code
     except KeyboardInterrupt:
         print("launcher: interrupted", file=sys.stderr)
@@ -110,6 +110,13 @@ def _main(args: list[str]) -> int:
         code = leaving.code
         return code if isinstance(code, int) else 0 if code is None else 1
     return 0
+
+
+def _by_flag(error: UsageError) -> UsageError:
+    """The option at fault as it was typed."""
+    from launcher.commands.options import flag_of
+
+    return error.named(flag_of(error.option))
 
 
 def tell_error(error: LauncherError) -> None:

@@ -302,5 +302,6 @@ def _too_large(root: Path, found: _Found, total: int, cap: int) -> CodeError:
     return CodeError(
         f"the code below {root} is {total / (1 << 20):.1f} MiB, over the cap of {cap / (1 << 20):.1f} MiB "
         f"(max_code_size). The five largest files:\n{lines}\n"
-        f"Leave out what is not code with {IGNORE_FILE} (gitignore's syntax), or raise max_code_size."
+        f"Leave out what is not code with {IGNORE_FILE} (gitignore's syntax), or raise max_code_size "
+        "(--max-code-size)."
     )

@@ -7,11 +7,13 @@ what a host may see by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.early_connect import EarlyConnections
+from launcher.errors import ConfigError
 from launcher.options import LaunchConf
+from launcher.run_hosts import host_list
 
 if TYPE_CHECKING:
     from launcher.returns import JobReturns
@@ -81,14 +83,15 @@ def multirun(
 
     Args:
         configs: any iterable; drawn from as there is room, so it may be long.
-        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`; None or empty runs here, over the local transport.
+        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None or empty runs here, over the local transport.
         sweep_dir: the local folder of the run, default `multirun/<date>/<time>`; job N's output is in `<sweep_dir>/N`.
 
     Raises:
         UsageError: something is wrong with what was given; nothing was sent.
         RunInterrupted: Ctrl-C or SIGTERM; what had finished was collected and the hooks have fired.
     """
-    hosts = list(hosts) if hosts is not None else None
+    hosts = host_list(hosts)
+    _check_several(configs)
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.run_setup import RunSetup
@@ -100,6 +103,14 @@ def multirun(
         with Session(setup, config=setup.root_config, observers=observers, early=early) as session:
             session.drive(_paired(setup.configs, overrides), task)
     return session.returns
+
+
+def _check_several(configs: Any) -> None:
+    """A mapping can be iterated, too: its keys are no configs."""
+    if isinstance(configs, (Mapping, str, bytes)) or not isinstance(configs, Iterable):
+        raise ConfigError(
+            f"configs: {type(configs).__name__} is not a list of configs; for one config there is launcher.run"
+        )
 
 
 def _paired(configs: Iterable[Any], overrides: Sequence[Sequence[str]] | None) -> Iterable[tuple[Any, Sequence[str]]]:

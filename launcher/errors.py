@@ -24,7 +24,12 @@ An error says whose it is (host), when (phase) and what to do (next_step), and n
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from remote_agent.job import RemoteJobError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "AgentError",
@@ -55,9 +60,26 @@ class LauncherError(Exception):
 
 
 class UsageError(LauncherError):
-    """What was asked for cannot be done as asked; nothing was sent."""
+    """What was asked for cannot be done as asked; nothing was sent.
+
+    Attributes:
+        option: the field of LaunchConf at fault, such as `timeout` or `on_error.upload`, with which the message begins then; else
+            empty. On the command line its flag is said instead, with the Hydra plugin where it stands in the config.
+    """
 
     exit_code = 2
+    option = ""
+
+    @classmethod
+    def of_option(cls, option: str, rest: str) -> Self:
+        """An error that is about this option; its message goes on with the rest."""
+        made = cls(option + rest)
+        made.option = option
+        return made
+
+    def named(self, option: str) -> Self:
+        """The same error with the option at fault said in other words; without one, itself."""
+        return type(self)(option + str(self).removeprefix(self.option)) if self.option else self
 
 
 class ConfigError(UsageError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import pickling
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.job_config import (
     NOW,
     current,
@@ -277,7 +277,10 @@ def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:
     if not OmegaConf.is_dict(node) or node.get("_target_") != _PLUGIN:
         return options
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    configured = LaunchConf.from_mapping({key: value for key, value in plain.items() if key not in _OF_INSTANTIATE})
+    try:
+        configured = LaunchConf.from_mapping({key: value for key, value in plain.items() if key not in _OF_INSTANTIATE})
+    except UsageError as error:
+        raise error.named(f"hydra.launcher.{error.option}") from None
     default = LaunchConf()
     names = [field.name for field in dataclasses.fields(LaunchConf)]
     asked = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
@@ -349,7 +352,7 @@ def callback_entries(config: DictConfig, instances: Sequence[Any], options: Laun
     unknown = [name for name in options.on_error if name not in {entry.name for entry in entries}]
     if unknown:
         known_names = ", ".join(entry.name for entry in entries) or "none"
-        raise CallbackError(f"hydra.launcher.on_error names {unknown[0]!r}; the callbacks are {known_names}")
+        raise CallbackError.of_option("on_error", f" names {unknown[0]!r}; the callbacks are {known_names}")
     try:
         return Callbacks(entries)
     except ValueError as error:

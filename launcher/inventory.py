@@ -98,6 +98,8 @@ def parse_host(text: str) -> HostSpec:
         InventoryError: what is wrong with it, and what is allowed.
     """
     where = f"host {text!r}"
+    if "," in text:
+        raise InventoryError(f"{where}: one host each, as in --host gpu1 --host gpu2 or hosts=[gpu1,gpu2]")
     rest, slash, slots = text.strip().partition("/")
     spec = _parse_address(where, rest)
     if slash:
@@ -186,6 +188,9 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     file = os.fspath(path)
     try:
         text = Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = f"; if {file} is a host, say --host {file} or hosts=[{file}]" if _NAME.fullmatch(file) else ""
+        raise InventoryError(f"hosts file {file}: cannot be read: there is no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InventoryError(f"hosts file {file}: cannot be read ({error})") from None
     try:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launcher.errors import JournalError, RunError
+from launcher.errors import JournalError, RunError, UsageError
 from launcher.events import Event, JobReturned, from_json
 
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "set_aside"]
@@ -67,15 +67,26 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 class Journal:
-    """The journal as its run's controller writes it, from one thread."""
+    """The journal as its run's controller writes it, from one thread.
+
+    Raises:
+        UsageError: the folder cannot be made or written.
+        RunError: another process has it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "journal.sqlite"
-        self._lock = _lock(folder)
-        exists = self.path.exists()
-        if not exists:
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            self._lock = _lock(folder)
+            exists = self.path.exists()
+            if not exists:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            raise UsageError(
+                f"results cannot be written to {folder.parent}: {error.strerror}; name another folder "
+                "(--folder, sweep_dir=, output_dir=, hydra.sweep.dir or hydra.run.dir)"
+            ) from None
         self._connection = _connect(self.path)
         if not exists or not self._connection.execute("select 1 from sqlite_master where name='meta'").fetchone():
             # Constants of this module, and nothing else.

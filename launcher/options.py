@@ -1,7 +1,8 @@
 """LaunchConf: every option of a run, in one place, for all doors.
 
 Rule: what is not allowed is refused here, naming the field and what is; a key that is not known is refused naming the
-nearest one. Nothing else in the project reads raw options.
+nearest one. A field is named as such, which the doors put into the words of whoever came through them (see `UsageError`).
+Nothing else in the project reads raw options.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ _TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _NOT_RETRIED = ("cancelled", "config", "import")
 
 
+def _refused(field: str, what: str) -> ConfigError:
+    return ConfigError.of_option(field, f": {what}")
+
+
 def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
     """Seconds from a number, or from text such as `90`, `500ms`, `30m` or `1h30m`.
 
@@ -47,7 +52,7 @@ def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
     is_above = seconds is not None and (seconds > 0 or (or_zero and seconds == 0))
     if seconds is None or not is_above or seconds >= _MAX_SECONDS:
         what = "no duration" if seconds is None else "a duration below zero" if or_zero else "no duration above zero"
-        raise ConfigError(f"{field}: {value!r} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
+        raise _refused(field, f"{value!r} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
     return seconds
 
 
@@ -67,7 +72,7 @@ def parse_size(value: Any, field: str) -> int:
             base = 1000 if (suffix or "").lower() == "b" else 1024
             size = int(float(number) * base ** (_POWERS[prefix.lower()] if prefix else 0))
     if size is None or size <= 0:
-        raise ConfigError(f"{field}: {value!r} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
+        raise _refused(field, f"{value!r} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
     return size
 
 
@@ -175,7 +180,7 @@ class LaunchConf:
         """
         missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
         if missing:
-            raise ConfigError(f"forward_env: {', '.join(missing)} is not set here; set it, or take it out")
+            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or take it out")
         return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
 
 
@@ -196,7 +201,7 @@ def _choice(*allowed: str) -> _Check:
         if not isinstance(value, str) or value not in allowed:
             near = difflib.get_close_matches(str(value), allowed, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{field}: {value!r} is not one of {', '.join(allowed)}{hint}")
+            raise _refused(field, f"{value!r} is not one of {', '.join(allowed)}{hint}")
         return value
 
     return check
@@ -208,26 +213,26 @@ def _texts(value: Any, field: str) -> tuple[str, ...]:
     for one in values:
         if not isinstance(one, str) or not one.strip() or "\0" in one:
             what = f"{one!r} in it is no text" if isinstance(one, str) else f"{value!r} is not a list of texts"
-            raise ConfigError(f"{field}: {what}")
+            raise _refused(field, f"{what}")
     return values
 
 
 def _hosts(value: Any, field: str) -> tuple[Any, ...]:
     given = (value,) if isinstance(value, (str, Mapping)) or value is None else value
     if not isinstance(given, Iterable):
-        raise ConfigError(f"{field}: {value!r} is not a list of hosts")
+        raise _refused(field, f"{value!r} is not a list of hosts")
     hosts = tuple(given)
     for one in hosts:
         is_text = isinstance(one, str) and bool(one.strip())
         # Anything else that has an address was made by launcher.inventory.
         if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
-            raise ConfigError(f"{field}: {one!r} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
+            raise _refused(field, f"{one!r} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
     return hosts
 
 
 def _flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{field}: {value!r} is not true or false")
+        raise _refused(field, f"{value!r} is not true or false")
     return value
 
 
@@ -235,31 +240,31 @@ def _text(value: Any, field: str) -> str | None:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if value is not None and not (isinstance(value, str) and value.strip() and not set(value) & set("\0\r\n")):
-        raise ConfigError(f"{field}: {value!r} is not a line of text")
+        raise _refused(field, f"{value!r} is not a line of text")
     return value
 
 
 def _workdir(value: Any, field: str) -> str | None:
     text = _text(value, field)
     if text is not None and not text.startswith(("/", "~/")):
-        raise ConfigError(f"{field}: {text!r} is neither absolute nor below '~/'")
+        raise _refused(field, f"{text!r} is neither absolute nor below '~/'")
     return text
 
 
 def _environment(value: Any, field: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{field}: is not a mapping of names to values")
+        raise _refused(field, "is not a mapping of names to values")
     for name, one in value.items():
         _variable(name, field)
         # Values may be secrets: no message shows them.
         if not isinstance(one, (str, int, float)) or isinstance(one, bool) or "\0" in str(one):
-            raise ConfigError(f"{field}.{name}: the value is not text (quote it)")
+            raise _refused(f"{field}.{name}", "the value is not text (quote it)")
     return {str(name): str(one) for name, one in value.items()}
 
 
 def _variable(name: Any, field: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"{field}: {name!r} is no name of a variable (letters, digits, _; no digit first)")
+        raise _refused(field, f"{name!r} is no name of a variable (letters, digits, _; no digit first)")
     return name
 
 
@@ -273,7 +278,7 @@ def _outputs(value: Any, field: str) -> bool | tuple[str, ...]:
     patterns = _texts(value, field)
     for pattern in patterns:
         if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
-            raise ConfigError(f"{field}: {pattern!r} leads out of the output directory; allowed are relative patterns")
+            raise _refused(field, f"{pattern!r} leads out of the output directory; allowed are relative patterns")
     return patterns
 
 
@@ -296,15 +301,15 @@ def _retries(value: Any, field: str) -> int | dict[str, int]:
         if kind != "*" and kind not in ERROR_KINDS:
             near = difflib.get_close_matches(str(kind), ERROR_KINDS, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(ERROR_KINDS)} and *"
-            raise ConfigError(f"{field}: unknown kind of error {kind!r}; {hint}")
+            raise _refused(field, f"unknown kind of error {kind!r}; {hint}")
         if _count(number, f"{field}.{kind}") and kind == "cancelled":
-            raise ConfigError(f"{field}: a job that was cancelled is not tried again")
+            raise _refused(field, "a job that was cancelled is not tried again")
     return {str(kind): number for kind, number in value.items()}
 
 
 def _count(value: Any, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{field}: {value!r} is not a whole number of 0 or more")
+        raise _refused(field, f"{value!r} is not a whole number of 0 or more")
     return value
 
 
@@ -312,24 +317,24 @@ def _limit(value: Any, field: str) -> int | None:
     if value is None:
         return None
     if _count(value, field) == 0:
-        raise ConfigError(f"{field}: 0 would stop before the first job; leave it out for no limit")
+        raise _refused(field, "0 would stop before the first job; leave it out for no limit")
     return int(value)
 
 
 def _policies(value: Any, field: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{field}: is not a mapping of callback names to warn, fail or abort")
+        raise _refused(field, "is not a mapping of callback names to warn, fail or abort")
     return {str(name): _choice("warn", "fail", "abort")(policy, f"{field}.{name}") for name, policy in value.items()}
 
 
 def _types(value: Any, field: str) -> tuple[str, ...]:
     given = (value,) if isinstance(value, (str, type)) else value
     if not isinstance(given, Iterable):
-        raise ConfigError(f"{field}: {value!r} is not a list of types")
+        raise _refused(field, f"{value!r} is not a list of types")
     names = tuple(f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else one for one in given)
     for name in names:
         if not isinstance(name, str) or not _TYPE.fullmatch(name):
-            raise ConfigError(f"{field}: {name!r} is not the name of a type, as module.Class or module:Class")
+            raise _refused(field, f"{name!r} is not the name of a type, as module.Class or module:Class")
     return names
 
 

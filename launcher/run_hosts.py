@@ -17,12 +17,19 @@ from launcher.errors import InventoryError
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 
-__all__ = ["host_specs", "new_run_id"]
+__all__ = ["host_list", "host_specs", "new_run_id"]
 
 
 def new_run_id() -> str:
     """A run's name: when it began, and six hex digits."""
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+
+
+def host_list(hosts: Any) -> list[Any] | None:
+    """Hosts as a list; one that stands for itself is a list of one, whose letters are no hosts."""
+    if hosts is None:
+        return None
+    return [hosts] if isinstance(hosts, (str, Mapping, HostSpec)) else list(hosts)
 
 
 def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpec]:
@@ -31,8 +38,8 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
     Raises:
         InventoryError: one cannot be used, or is there twice.
     """
-    given = list(hosts) if hosts is not None else list(options.hosts)
-    specs = [_host_spec(host) for host in given]
+    given = host_list(hosts) if hosts is not None else list(options.hosts)
+    specs = [_host_spec(host) for host in given or ()]
     if options.hosts_file:
         specs += inventory.load_hosts_file(options.hosts_file)
     if not specs:

@@ -243,3 +243,28 @@ def test_the_plugins_schema_has_the_same_fields_and_defaults():
     assert list(theirs) == [field.name for field in dataclasses.fields(LaunchConf)]
     values = {name: getattr(RemoteLauncherConf(), name) for name in theirs}
     assert LaunchConf.from_mapping(values) == LaunchConf()
+
+
+def test_every_field_has_its_flag():
+    """What is wrong with an option is told by the name that it has on the command line."""
+    from launcher.commands import options as opt
+
+    flags = {
+        one
+        for name in opt.__all__
+        if name[0].isupper()
+        for option in getattr(opt, name).__metadata__
+        for one in (option.default, *option.param_decls)
+    }
+    assert [field.name for field in dataclasses.fields(LaunchConf) if opt.flag_of(field.name) not in flags] == []
+    assert opt.flag_of("on_error.upload") == "--on-error upload"
+    assert opt.flag_of("--older-than") == "--older-than"
+
+
+def test_an_error_says_its_option_in_the_words_of_a_door():
+    """And is of the same kind."""
+    with pytest.raises(ConfigError) as caught:
+        LaunchConf(timeout=-1)
+    said = caught.value.named("--timeout")
+    assert (type(said), str(said)[:13]) == (ConfigError, "--timeout: -1")
+    assert str(ConfigError("as it is").named("--x")) == "as it is"

@@ -131,6 +131,11 @@ ROWS = [
     py("slots that are no number", "slots 1.5 is neither a number", host={"name": "gpu1", "slots": 1.5}),
     cmd("a host that is an option", "run app_of_refusals.py:train --host=-oProxyCommand=x", "not starting with '-'"),
     cmd("an unknown key in a hosts file", "run app_of_refusals.py:train --hosts unknown.yaml", "did you mean 'slots'?"),
+    py("two hosts in one name", "host 'gpu1,gpu2'", "--host gpu1 --host gpu2 or hosts=[gpu1,gpu2]", hosts=["gpu1,gpu2"]),
+    py("letters for hosts", "host 'no!host'", "letters, digits", hosts="no!host"),
+    py("a host for a hosts file", "hosts file gpu1", "no such file", "--host gpu1 or hosts=[gpu1]", hosts_file="gpu1"),
+    cmd("two hosts in one name", "run app_of_refusals.py:train --host gpu1/2,me@gpu2:22", "host 'gpu1/2,me@gpu2:22'", "--host gpu1 --host gpu2"),
+    cmd("two hosts in one name, with ports", "run app_of_refusals.py:train --host gpu1:22,gpu2:22", "--host gpu1 --host gpu2"),
     plugin("a host with shell characters", "hydra.launcher.hosts=['gpu1;reboot']", "hydra.launcher", "'gpu1;reboot'", "letters, digits"),
     # -- options
     py("an unknown option", "unknown option 'timeot'", "did you mean 'timeout'?", timeot=3),
@@ -148,9 +153,16 @@ ROWS = [
     py("a variable that is not set", "forward_env: NOT_SET_HERE is not set here", forward_env=["NOT_SET_HERE"]),
     py("a policy of no callback", "on_error names 'log'", "the callbacks are none", on_error={"log": "warn"}),
     cmd("an unknown option", "run app_of_refusals.py:train --timeot 3", "--timeot", "--timeout"),
-    cmd("a negative timeout", "run app_of_refusals.py:train --timeout=-1", "timeout", "90s, 30m"),
+    cmd("a negative timeout", "run app_of_refusals.py:train --timeout=-1", "launcher: --timeout: ", "90s, 30m"),
+    cmd("a size that is none", "run app_of_refusals.py:train --max-code-size 10MBB", "launcher: --max-code-size: '10MBB' is no size"),
+    cmd("a type that is none", "run app_of_refusals.py:train --allow-type 1x", "launcher: --allow-type: '1x'"),
+    cmd("outputs from above", "run app_of_refusals.py:train --output ../x", "launcher: --output: '../x' leads out"),
+    cmd("a policy that there is not", "run app_of_refusals.py:train --on-error log=wran", "launcher: --on-error log: 'wran'", "did you mean warn?"),
+    cmd("a policy of no callback", "run app_of_refusals.py:train --on-error log=warn", "launcher: --on-error names 'log'"),
+    cmd("a configured option that is not allowed", "multirun hydra_app_of_refusals.py hydra/launcher=remote hydra.launcher.timeout=-1", "launcher: hydra.launcher.timeout: -1 is no duration"),
     plugin("an unknown option", "+hydra.launcher.timeot=3", "unknown option 'timeot'", "did you mean 'timeout'?"),
-    plugin("a negative timeout", "hydra.launcher.timeout=-1", "timeout: -1 is no duration above zero"),
+    plugin("a negative timeout", "hydra.launcher.timeout=-1", "hydra.launcher.timeout: -1 is no duration above zero"),
+    plugin("a policy of no callback", "+hydra.launcher.on_error.log=warn", "hydra.launcher.on_error names 'log'"),
     plugin("outputs from above", "hydra.launcher.outputs=[../x]", "outputs: '../x' leads out of the output directory"),
     # -- callbacks
     py("a callback with a lock", "callback 'Locked'", "guard['inner'][0]", "is a lock", "on_job_start", callback="Locked"),
@@ -158,6 +170,7 @@ ROWS = [
     py("a callback with an open file", "callback 'Reading'", "'source' is an open file", callback="Reading"),
     py("a callback with a generator", "callback 'Iterating'", "'rest' is a generator", callback="Iterating"),
     py("no callback at all", "is no callback: it has none of on_run_start", callbacks=[object()]),
+    py("one callback for a list", "is not a list of callbacks", callbacks=launcher.LogJobReturnCallback()),
     py("a class", "a class was given; give an instance", callbacks=[launcher.LogJobReturnCallback]),
     py("a callback without a target", "hydra.callbacks.x: it has no _target_", config={"hydra": {"callbacks": {"x": {"a": 1}}}}),
     py("a target that Hydra blocks", "hydra.callbacks.x", "os.system", config={"hydra": {"callbacks": {"x": {"_target_": "os.system"}}}}),
@@ -184,6 +197,9 @@ ROWS = [
     cmd("a sweep without `multirun`", "run hydra_app_of_refusals.py lr=1,2", "launcher multirun"),
     plugin("an unregistered resolver", "lr=${oc.evn:X}", "there is no resolver 'oc.evn' (did you mean 'oc.env'?)"),
     plugin("a dangling interpolation", "db=broken,mysql", "the config of job 0 does not resolve", "did you mean 'db.usr'?"),
+    # -- folders
+    py("a folder that cannot be made", "results cannot be written to /proc/x", "output_dir=", output_dir="/proc/x"),
+    cmd("a folder that cannot be made", "run app_of_refusals.py:train --folder /proc/x", "results cannot be written to /proc/x", "--folder"),
     # -- code
     py("too much code", "over the cap of 0.0 MiB (max_code_size)", ".launcherignore", max_code_size=10),
 ]  # fmt: skip

@@ -417,6 +417,12 @@ def _ends_twice(cfg: Any, model: Any) -> None:
     raise AssertionError("not to be called")
 
 
+def test_a_single_host_needs_no_list(app: Any, tmp_path: Path) -> None:
+    """Its letters are no hosts."""
+    (returned,) = launcher.multirun(app.train, [{"x": 1}], hosts="local/2", sweep_dir=tmp_path / "sweep")
+    assert (returned.host, returned.status.name) == ("local", "COMPLETED")
+
+
 def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) -> None:
     """Each with the name of what is wrong; no run folder is made."""
 
@@ -434,6 +440,8 @@ def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) 
         (UsageError, "'trainin:train' cannot be imported", {"task": "trainin:train"}),
         (ConfigError, "timeout", {"timeout": -1}),
         (ConfigError, "did you mean 'timeout'", {"timeot": 1}),
+        (ConfigError, "dict is not a list of configs; for one config there is launcher.run", {"configs": {"x": 1}}),
+        (ConfigError, "str is not a list of configs", {"configs": "x=1"}),
         (UsageError, "named twice", {"hosts": ["a", "a"]}),
         (UsageError, "host", {"hosts": ["-oProxyCommand=x"]}),
         (CallbackError, "none of", {"callbacks": [object()]}),

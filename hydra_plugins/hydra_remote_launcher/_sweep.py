@@ -18,7 +18,7 @@ from hydra_plugins.hydra_remote_launcher._guard import EndGuard
 from launcher import events
 from launcher.display.lines import Teller
 from launcher.display.tally import Tally
-from launcher.errors import LauncherError, RunDetached, RunInterrupted
+from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageError
 from launcher.hydra_config import remembering_loader
 from launcher.hydra_setup import HydraSetup, callback_entries
 from launcher.job_config import numbered, without_secrets
@@ -99,6 +99,8 @@ class Sweep:
             sweep = cls(options, hydra_context, task_function, config)
         except BaseException as error:
             guard.fire(error)
+            if isinstance(error, UsageError) and error.option:
+                raise RemoteLauncherError(f"hydra.launcher.{error}") from None
             if isinstance(error, LauncherError):
                 raise RemoteLauncherError(f"hydra.launcher: {error}") from None
             raise

@@ -43,7 +43,17 @@ __all__ = [
     "Timeout",
     "Workdir",
     "conf_values",
+    "flag_of",
 ]
+
+#: Fields of LaunchConf whose option has another name.
+_FLAGS = {
+    "allow_types": "--allow-type",
+    "forward_env": "--env",
+    "hosts": "--host",
+    "hosts_file": "--hosts",
+    "outputs": "--output",
+}
 
 
 def _option(
@@ -205,6 +215,13 @@ MaxOutputBytes = Annotated[
         "--max-output-bytes", group=_BACK, metavar="SIZE", help="Cap of a job's stdout, and of its stderr (64MiB)."
     ),
 ]
+
+
+def flag_of(field: str) -> str:
+    """The option that sets a field of LaunchConf, or a key of it: `--max-code-size`, `--on-error upload`."""
+    name, _, key = field.partition(".")
+    flag = name if name.startswith("-") else _FLAGS.get(name, "--" + name.replace("_", "-"))
+    return f"{flag} {key}" if key else flag
 
 
 def conf_values(
