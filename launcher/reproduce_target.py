@@ -141,9 +141,19 @@ def find_target(
     if path.is_file():
         return _from_pickle(path.absolute(), app, env, results)
     reference = run_index.parse(text)
-    if reference.num is None:
+    num = _only_job(reference.entry) if reference.num is None else reference.num
+    if num is None:
         raise UsageError(f"{text!r} is a run; which of its jobs? Say {text}#0, or name a job's output directory")
-    return _recorded(reference.entry, reference.num, env, results)
+    return _recorded(reference.entry, num, env, results)
+
+
+def _only_job(entry: run_index.Entry) -> int | None:
+    """The job of a run that has no other."""
+    reader = JournalReader(entry.folder / FOLDER)
+    try:
+        return reader.last_num() if reader.count_jobs() == 1 else None
+    finally:
+        reader.close()
 
 
 def _recorded(entry: run_index.Entry, num: int, env: Mapping[str, str] | None, results: str) -> Target:

@@ -6,7 +6,13 @@ syntax error in a log that nobody reads.
 # ruff: noqa: ANN001, ANN202, UP031, UP036  (annotations and the newer formats do not parse in the Pythons that it is for)
 
 import os
+import stat
 import sys
+
+_ELSEWHERE = (
+    "This Python does not have the descriptor that the agent gave it: it was started elsewhere. The jobs' Python must be a child of "
+    "the agent, on the agent's host: srun, ssh and docker start it where the agent is not.\n"
+)
 
 
 def _too_old(fd):  # type: (int) -> None
@@ -29,9 +35,19 @@ def _too_old(fd):  # type: (int) -> None
         frame = frame[os.write(fd, frame) :]
 
 
+def _is_socket(fd):  # type: (int) -> bool
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
 def main(argv):  # type: (list[str]) -> int
     """FD BUNDLE_DIR [REST...]: serve the agent on FD."""
     fd, bundle = int(argv[1]), argv[2]
+    if not _is_socket(fd):
+        sys.stderr.write(_ELSEWHERE)
+        return 3
     if sys.version_info < (3, 8):
         _too_old(fd)
         return 3

@@ -276,14 +276,11 @@ class Zygotes:
             self._failed(zygote, "host", SETUP_FAILED, wrong)
             return
         if not zygote.python and self._starts.get(zygote.key, 0) >= MAX_ZYGOTE_STARTS:
-            self._failed(
-                zygote,
-                "import",
-                "",
-                "the job environment's Python did not come up; it printed:\n{}".format(
-                    zygote.log_tail() or "(nothing)"
-                ),
-            )
+            said = zygote.log_tail().strip() or "(nothing)"
+            # A summary shows the first line alone, so that has what was said last.
+            last = said.rpartition("\n")[2].strip()
+            message = "the job environment's Python did not come up: {}; it printed:\n{}".format(last, said)
+            self._failed(zygote, "import", "", message)
             return
         fresh = ZygoteClient(zygote.key, zygote.spec)
         self._by_key[zygote.key] = fresh

@@ -194,3 +194,31 @@ def test_the_callback_page_has_every_hook_kind_and_field() -> None:
     assert tuple(re.findall(r"`(\w+)`", kinds)) == ERROR_KINDS
     for field in dataclasses.fields(JobReturn):
         assert f"`{field.name.lstrip('_')}`" in text, field.name
+
+
+#: What Hydra and Python say, not this package.
+_OF_OTHERS = (
+    "Could not override",
+    "Sweeping over Hydra's configuration",
+    "EOFError: EOF when reading",
+    "No module named",
+)
+
+
+def test_the_troubleshooting_page_quotes_what_is_said() -> None:
+    """Whoever looks for a message finds the words that the code says; what stands for a name or a number is left out."""
+    sources = "".join(
+        path.read_text() for folder in ("launcher", "remote_agent") for path in sorted((ROOT / folder).rglob("*.py"))
+    )
+    said = re.sub(r'"\s*\n\s*f?"', "", sources)
+    rows = re.findall(r"^\| (`.*?) \| ", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    quoted = [one for row in rows for one in re.findall(r"`([^`]+)`", row) if not one.startswith(_OF_OTHERS)]
+    assert len(quoted) > 20
+    pieces = [
+        piece.strip(" '():")
+        for one in quoted
+        for piece in re.split(r"\.\.\.|\d[\d.]*(?: MiB)?|SIG[A-Z]+|: ", one)
+        if piece
+    ]
+    missing = [piece for piece in pieces if piece not in said and piece not in _OF_OTHERS]
+    assert not missing, "; ".join(missing)

@@ -78,6 +78,19 @@ def test_the_python_that_is_asked_for_is_the_jobs(app: Any, hosts: list[Any]) ->
     assert (one.error.kind, one.error.message) == ("import", "cannot start /no/such/python: No such file or directory")
 
 
+def test_a_python_that_is_started_elsewhere_is_told_as_such(app: Any, tmp_path: Path) -> None:
+    """`srun`, `docker run` and the like keep nothing of the agent's open: the first line, which is all of a summary, says so."""
+    python = tmp_path / "python-elsewhere"
+    python.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\nsys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))\n"
+    )
+    python.chmod(0o755)
+    (one,) = launcher.multirun(app.train, [{"x": 1}], hosts="local", python=str(python))
+    assert one.error is not None
+    assert one.error.kind == "import"
+    assert "was started elsewhere" in one.error.message.partition("\n")[0]
+
+
 def test_multirun_fires_every_hook_once_in_order_on_its_side(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Controller hooks fire here, job hooks in the job's process, with the state of the callback as it was."""
     record = tmp_path / "record"

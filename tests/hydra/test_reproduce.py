@@ -263,6 +263,14 @@ def test_a_plain_function(tmp_path: Path) -> None:
 
 
 @pytest.mark.hydra_suite
+def test_a_run_of_one_job_needs_no_number(tmp_path: Path) -> None:
+    """There is no other job that could be meant."""
+    apps.write(tmp_path, {"plain.py": "def work(cfg):\n    return cfg.a / cfg.b\n"})
+    apps.launcher("run", "plain.py:work", "a=6", "b=2", "--folder", "one", cwd=tmp_path)
+    assert _again(tmp_path, "last")["says"] == ["COMPLETED with the same value, byte for byte"]
+
+
+@pytest.mark.hydra_suite
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -276,7 +284,7 @@ def test_a_plain_function(tmp_path: Path) -> None:
 def test_what_cannot_be_reproduced_is_refused_by_name(app: Path, target: str, message: str) -> None:
     """With exit code 2, before anything runs."""
     if not (app / "sweep").exists():
-        _sweep(app, "x=5")
+        _sweep(app, "x=5,6")
     done = apps.launcher("reproduce", target, cwd=app, check=False)
     assert done.returncode == 2
     assert message in done.stderr
