@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.early_connect import EarlyConnections
+from launcher.importing import uncollected
 from launcher.options import LaunchConf
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def run(
     hosts = None if host is None else [host]
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.run_setup import RunSetup
-        from launcher.session import Session
+        with uncollected():
+            from launcher.run_setup import RunSetup
+            from launcher.session import Session
 
         setup = RunSetup.make(
             "RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=output_dir, options=options
@@ -91,8 +93,9 @@ def multirun(
     hosts = list(hosts) if hosts is not None else None
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.run_setup import RunSetup
-        from launcher.session import Session
+        with uncollected():
+            from launcher.run_setup import RunSetup
+            from launcher.session import Session
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=sweep_dir, options=options

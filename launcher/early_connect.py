@@ -71,6 +71,10 @@ class EarlyConnections:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop what has not been taken."""
         while self._begun:
             _, (_, transport) = self._begun.popitem()
             transport.close()

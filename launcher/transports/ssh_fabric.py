@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from launcher.importing import uncollected
+
 __all__ = ["import_fabric", "import_paramiko"]
 
 _LOCK = threading.RLock()
@@ -37,7 +39,7 @@ def import_paramiko() -> None:
     """
     with _LOCK:
         if "paramiko" not in sys.modules:
-            with _standing_in(_Late("invoke"), _Late(_METADATA, version=_version)):
+            with uncollected(), _standing_in(_Late("invoke"), _Late(_METADATA, version=_version)):
                 importlib.import_module("paramiko")
 
 
@@ -50,7 +52,7 @@ def import_fabric() -> None:
     with _LOCK:
         if "fabric" not in sys.modules:
             import_paramiko()
-            with _without_luggage():
+            with uncollected(), _without_luggage():
                 importlib.import_module("fabric")
 
 
