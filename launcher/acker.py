@@ -5,7 +5,6 @@ Rule: what was not synced is not acknowledged; what is not acknowledged is sent 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Mapping
@@ -96,6 +95,8 @@ class Acker:
 def _sync_files(folders: set[Path]) -> None:
     """Bring written files to the disk: the file systems of these folders where that can be told, else all."""
     try:
+        import ctypes
+
         libc = ctypes.CDLL(None, use_errno=True)
         for folder in folders:
             fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

@@ -12,6 +12,7 @@ from launcher.errors import CallbackError
 from launcher.options import LaunchConf
 from remote_agent.callback import HOOKS
 from remote_agent.callbacks import Callbacks, Entry
+from remote_agent.config_nodes import is_config
 from remote_agent.hydra_scope import instantiate
 
 __all__ = ["build_callbacks", "callback_nodes"]
@@ -68,17 +69,21 @@ def _entry(name: str, node: Any, policy: str | None) -> Entry:
 
 def callback_nodes(config: Any) -> dict[str, Any]:
     """The `hydra.callbacks` mapping of a config, as plain data."""
-    from omegaconf import OmegaConf
-
     if config is None:
         return {}
     if isinstance(config, dict):
         node = (config.get("hydra") or {}).get("callbacks") if isinstance(config.get("hydra"), dict) else None
-    elif OmegaConf.is_dict(config):
-        node = OmegaConf.select(config, "hydra.callbacks")
+    elif is_config(config):
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.select(config, "hydra.callbacks") if OmegaConf.is_dict(config) else None
     else:
         return {}
     if node is None:
         return {}
-    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    plain: Any = node
+    if is_config(node):
+        from omegaconf import OmegaConf
+
+        plain = OmegaConf.to_container(node, resolve=True)
     return {str(key): value for key, value in dict(plain).items() if value is not None}

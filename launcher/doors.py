@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.early_connect import EarlyConnections
 from launcher.errors import ConfigError
+from launcher.importing import uncollected
 from launcher.options import LaunchConf
 from launcher.run_hosts import host_list
 
@@ -54,8 +55,9 @@ def run(
     hosts = None if host is None else [host]
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.run_setup import RunSetup
-        from launcher.session import Session
+        with uncollected():
+            from launcher.run_setup import RunSetup
+            from launcher.session import Session
 
         setup = RunSetup.make(
             "RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=output_dir, options=options
@@ -94,8 +96,9 @@ def multirun(
     _check_several(configs)
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.run_setup import RunSetup
-        from launcher.session import Session
+        with uncollected():
+            from launcher.run_setup import RunSetup
+            from launcher.session import Session
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=sweep_dir, options=options

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.run_hosts import host_specs
 from launcher.transports.make import begin_transport
-from launcher.transports.ssh_fabric import import_fabric
+from launcher.transports.ssh_fabric import import_paramiko
 from remote_agent.job import IMPORTING
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class EarlyConnections:
         if early._begun:
             # The handshakes cannot go on without it, and with it they need nothing more of this process for a while.
             with contextlib.suppress(ImportError):  # told where the run connects
-                import_fabric()
+                import_paramiko()
         return early
 
     def take(self, spec: HostSpec) -> Transport | None:
@@ -71,6 +71,10 @@ class EarlyConnections:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop what has not been taken."""
         while self._begun:
             _, (_, transport) = self._begun.popitem()
             transport.close()

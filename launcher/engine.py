@@ -21,6 +21,7 @@ from launcher.agent_session import AgentSession, HostPlan
 from launcher.dispatcher import Dispatcher, QueuedJob, Returned
 from launcher.inventory import HostSpec
 from launcher.journal import FOLDER, Journal, JournalReader
+from launcher.late_config import import_omegaconf
 from launcher.scheduler import HostPhase, Policies, Scheduler
 from launcher.stage0 import stage0_command, start_agent
 from launcher.transports.base import Channel, Transport
@@ -51,6 +52,8 @@ class _Starter:
         channel = transport.open(
             stage0_command(bundle.sha256, bundle.size, role, self.spec.python_at_hand, self.spec.workdir)
         )
+        # The host's login shell starts, and until the agent speaks there is nothing else to do here.
+        import_omegaconf()
         return channel, start_agent(channel, bundle, self.spec.name)
 
 

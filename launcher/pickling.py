@@ -21,7 +21,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,15 @@ import cloudpickle
 
 from launcher.culprit import find_culprit
 from launcher.errors import CallbackError, CodeError
-from launcher.safe_pickle import Forbidden, safe_loads
 from remote_agent.by_reference import resolve
 
 __all__ = [
     "Dumped",
-    "Forbidden",
     "check_state",
     "dumps",
     "loads",
     "main_module_name",
     "out_of_reach",
-    "safe_loads",
 ]
 
 #: Known to Python 3.8 and later.
@@ -230,6 +227,7 @@ def _is_editable(file: str) -> bool:
 @functools.cache
 def _editable_projects() -> frozenset[str]:
     """The folders of the projects that are installed in place (`direct_url.json`, as the packaging specifications have it)."""
+    from importlib import metadata
     from urllib.parse import unquote
 
     found = set()

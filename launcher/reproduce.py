@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import pickling
 from launcher.code_snapshot import Snapshot
+from launcher.early_connect import EarlyConnections
 from launcher.errors import LauncherError, UsageError
 from launcher.journal import FOLDER, JournalReader
 from launcher.options import LaunchConf
 from launcher.outcome import Comparison, Outcome, compare, recorded_outcome
 from launcher.reproduce_target import HydraAgain, PlainAgain, Target, decoder_of, find_target
 from launcher.run_setup import RunSetup, default_folder, host_specs
+from launcher.safe_pickle import safe_loads
 from launcher.session import Observer, Session
 from remote_agent.callbacks import Callbacks
 from remote_agent.job import JobError
@@ -56,6 +58,7 @@ def reproduce(
     with_hooks: bool = False,
     results: str = "safe",
     observers: Sequence[Observer] = (),
+    early: EarlyConnections | None = None,
 ) -> Reproduction:
     """Run the job again, on a host or over the local transport.
 
@@ -64,13 +67,17 @@ def reproduce(
         folder: the new output directory.
         is_exact: in the code that the run recorded, not in the code as it is now.
         with_hooks: fire the job's hooks, with the callbacks as the run sent them.
+        early: connections that were begun before; else they are begun here.
 
     Raises:
         UsageError: it cannot be run again so; nothing was sent.
     """
-    setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
-    with Session(setup, config=setup.root_config, observers=observers) as session:
-        session.drive([(None, setup.overrides)], None)
+    hosts = list(hosts) if hosts is not None else None
+    begun = early if early is not None else EarlyConnections.begin(hosts, options or LaunchConf())
+    with begun:
+        setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
+        with Session(setup, config=setup.root_config, observers=observers, early=begun) as session:
+            session.drive([(None, setup.overrides)], None)
     job_return = session.load(0)
     reader = JournalReader(setup.folder / FOLDER)
     try:
@@ -188,6 +195,6 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
     def value() -> Any:
         if results == "trusted":
             return pickling.loads(data, main_module=setup.main_module)
-        return pickling.safe_loads(data, allow=allow)
+        return safe_loads(data, allow=allow)
 
     return Outcome("COMPLETED", None, hashlib.sha256(data).hexdigest(), value)

@@ -54,6 +54,11 @@ class _Again(RunSetup):
     started_in: str = ""
     arguments: tuple[str, ...] = ()
 
+    @property
+    def waits_for_task(self) -> bool:
+        """A task that was given as an object is in what the run's jobs shared."""
+        return self.task is None and not self.shared
+
     def argv(self, travels: bool) -> list[str]:
         """`sys.argv` as the job had it."""
         return list(self.arguments) or super().argv(travels)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.errors import JournalError
 from launcher.interrupts import CTRL_C, Interrupts
+from launcher.late_config import made_now
 
 if TYPE_CHECKING:
     from launcher.engine import Engine
@@ -42,6 +43,8 @@ class RunHooks:
         if hook in self._setup.fired_elsewhere or not self._setup.callbacks.has(hook):
             return []
         records: list[dict[str, Any]] = []
+        if "config" in kwargs:
+            kwargs["config"] = made_now(kwargs["config"])
         try:
             self._setup.callbacks.fire(hook, kwargs, records=records)
         except KeyboardInterrupt:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from launcher import pickling, run_record
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot, take
-from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
+from launcher.errors import CallbackError, CodeError, UsageError
 from launcher.host_plan import Blob, HostPlan
 from launcher.inventory import HostSpec
+from launcher.late_config import checked_config, with_node
 from launcher.options import LaunchConf
 from launcher.requests import QueuedJob
 from launcher.returns import Decoder
@@ -30,7 +31,8 @@ from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks, travel_entries
 from remote_agent.config_nodes import make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
-from remote_agent.job import IMPORTING, with_article
+from remote_agent.job import IMPORTING
+from remote_agent.packages import installed_version
 
 if TYPE_CHECKING:
     from launcher.journal import Journal
@@ -138,9 +140,7 @@ class RunSetup:
             main_module=main_module,
             callback_specs=nodes,
         )
-        setup.root_config = setup._with_node(first, None)
-        for problem in unresolved(setup.root_config):
-            raise ConfigError(f"the config does not resolve: {problem}")
+        setup.root_config = checked_config(first, setup._node(None, ()))
         if not setup.waits_for_task:
             setup.check_code()
         return setup
@@ -203,10 +203,16 @@ class RunSetup:
     def decoder(self) -> Decoder:
         """How results become values."""
         main_module, allow = self.main_module, tuple(self.options.allow_types)
+
+        def safe_loads(data: bytes) -> Any:
+            from launcher.safe_pickle import safe_loads
+
+            return safe_loads(data, allow=allow)
+
         return Decoder(
             self.options.results,
             lambda data: pickling.loads(data, main_module=main_module),
-            lambda data: pickling.safe_loads(data, allow=allow),
+            safe_loads,
         )
 
     def record(self, journal: Journal, config_name: str | None = None) -> None:
@@ -296,7 +302,6 @@ class RunSetup:
         if spec.name in self.zygotes:
             return {**self.zygotes[spec.name], "environ": environ}
         import cloudpickle
-        import omegaconf
 
         return {
             "sys_path": self._sys_path(travels),
@@ -307,7 +312,7 @@ class RunSetup:
                 "python": list(sys.version_info[:2]),
                 "by_value": self.by_value,
                 "values": list(self.values[:_MAX_NAMED]),
-                "omegaconf": omegaconf.__version__,
+                "omegaconf": installed_version("omegaconf"),
                 "hydra": self.hydra_version(),
                 "cloudpickle": cloudpickle.__version__,
             },
@@ -426,20 +431,7 @@ class RunSetup:
 
     def _with_node(self, config: Any, num: int | None, overrides: Sequence[str] = ()) -> Any:
         """The config that a hook gets: a DictConfig with its hydra node."""
-        from omegaconf import DictConfig, OmegaConf
-
-        try:
-            full = OmegaConf.create(config if config is not None else {}, flags={"allow_objects": True})
-        except Exception as error:
-            raise ConfigError(f"the config is neither a mapping, a dataclass nor a DictConfig: {error}") from error
-        if not isinstance(full, DictConfig):
-            raise ConfigError(
-                f"the config is {with_article(type(config).__name__)}, not a mapping, dataclass or DictConfig"
-            )
-        OmegaConf.set_struct(full, False)
-        OmegaConf.set_readonly(full, False)
-        full["hydra"] = OmegaConf.create(self._node(num, overrides))
-        return full
+        return with_node(config, self._node(num, overrides))
 
     def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
         """(cfg, hydra_cfg) of a job as they were sent."""

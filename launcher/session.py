@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from launcher import events, run_index, run_record, run_requests
 from launcher.dispatcher import Returned
 from launcher.driving import Drive
+from launcher.early_connect import EarlyConnections
 from launcher.engine import Engine
 from launcher.errors import RunAborted, RunDetached, RunInterrupted
 from launcher.interrupts import CTRL_C, Interrupts
 from launcher.job_future import Job, JobState
 from launcher.journal import FOLDER, set_aside
+from launcher.late_config import made_now
 from launcher.leaving import depart, hand_over
 from launcher.options import LaunchConf
 from launcher.returns import JobReturns
@@ -36,7 +38,6 @@ from remote_agent.job import JobReturn
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.early_connect import EarlyConnections
     from launcher.inventory import HostSpec
     from launcher.resume import ResumedSession
     from launcher.transports.base import Transport
@@ -55,7 +56,7 @@ class Session:
         setup: everything that the run needs, checked.
         config: the config that the run hooks get.
         observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
-        early: connections that were begun before.
+        early: connections that were begun before; what the run does not take of them is for the caller to drop.
         install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
     """
 
@@ -73,7 +74,7 @@ class Session:
         self._early = early
         self.run_id = setup.run_id
         self.folder = setup.folder
-        self.config = config
+        self._config = config
         self._config_name = config_name
         self._observers = [self._track, *(observers or (log_problems,))]
         self._install_signals = install_signals
@@ -111,13 +112,22 @@ class Session:
     ) -> Session:
         """A session for plain tasks, to be entered with `with`. Arguments as those of `multirun`.
 
+        Hosts are shaken hands with from here on; where no job asks for one within some seconds, that is dropped, and done anew.
+
         Raises:
             UsageError: something is wrong with what was given; nothing was sent.
         """
-        setup = RunSetup.make(
-            "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options, **kw
-        )
-        return cls(setup, config=setup.root_config, observers=observers)
+        hosts = list(hosts) if hosts is not None else None
+        options = (options or LaunchConf()).replaced(**kw)
+        early = EarlyConnections.begin(hosts, options)
+        try:
+            setup = RunSetup.make(
+                "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options
+            )
+            return cls(setup, config=setup.root_config, observers=observers, early=early)
+        except BaseException:
+            early.close()
+            raise
 
     @staticmethod
     def resume(
@@ -193,7 +203,7 @@ class Session:
             self._engine.observe(started)
             self._index(started.at)
             self._handle_signals()
-            self._hooks.fire(self._hooks.start_hook, config=self.config, config_name=self._config_name)
+            self._hooks.fire(self._hooks.start_hook, config=self._config, config_name=self._config_name)
             if not self._hooks.aborted:
                 # The state that the callbacks have now is what travels.
                 self._prepare_and_start()
@@ -261,7 +271,12 @@ class Session:
             return {"job_returns": self.setup.hook_returns(self.returns)}
 
         what = job_return if self.setup.mode == "RUN" else job_returns
-        self._hooks.fire_end(lambda: {"config": self.config, "config_name": self._config_name, **what()})
+        self._hooks.fire_end(lambda: {"config": self._config, "config_name": self._config_name, **what()})
+
+    @property
+    def config(self) -> Any:
+        """The config that the run hooks get."""
+        return made_now(self._config)
 
     # -- leaving -------------------------------------------------------------------------------------------------
 
@@ -424,7 +439,7 @@ class Session:
         if item is None:
             return None
         if isinstance(item, events.HostLost):
-            self._hooks.fire("on_host_lost", config=self.config, host=item.host, jobs=list(item.jobs))
+            self._hooks.fire("on_host_lost", config=self._config, host=item.host, jobs=list(item.jobs))
             return None
         return self._take(item)
 

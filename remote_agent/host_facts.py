@@ -7,8 +7,6 @@ import errno
 import os
 import re
 import socket
-import subprocess
-import tempfile
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from remote_agent.spool import SpoolError, check_parent, make_private_folder, open_private
@@ -115,6 +113,8 @@ def _runtime_folder(spool: str) -> str:
             return make_private_folder(folder)
     except FileNotFoundError:
         pass  # the first connection to this machine
+    import tempfile
+
     folder = tempfile.mkdtemp(prefix="hrl-")
     fd = open_private(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -174,6 +174,8 @@ def boot_id() -> str:
 
 def find_gpus() -> List[str]:
     """UUIDs of the GPUs, by `nvidia-smi`; MIG instances instead of the GPU that they divide. Empty without a driver."""
+    import subprocess
+
     try:
         result = subprocess.run(
             ["nvidia-smi", "-L"],

@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import paramiko
 import pytest
+from omegaconf import OmegaConf
 
 import launcher
-from launcher import cli, early_connect, ssh_config
+from launcher import cli, early_connect, reproduce, ssh_config
 from launcher.demo_server import DemoServer
 from launcher.early_connect import EarlyConnections
 from launcher.errors import AuthenticationFailed, UsageError
@@ -111,6 +112,97 @@ def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
     assert job_return.return_value == 8
     assert shown.is_set()
     assert server.logins == 1
+
+
+def _after(shown: threading.Event, server: DemoServer, *then: Any) -> Iterator[Any]:
+    """These, when the host has shown its key."""
+    assert shown.wait(_PATIENCE)
+    assert server._connections
+    yield from then
+
+
+def test_a_session_connects_from_its_opening_on(server, spec, shown, tmp_path):
+    """Before it is entered, over the connection that its first job takes up."""
+    callbacks = _after(shown, server)
+    with launcher.Session.open(hosts=[spec], callbacks=callbacks, folder=tmp_path / "run") as session:
+        assert server.logins == 0
+        assert session.submit(twice, {"x": 4}).result(_PATIENCE) == 8
+    assert server.logins == 1
+
+
+def test_a_session_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
+    """And the connection is dropped."""
+    with pytest.raises(UsageError, match="no callback"):
+        launcher.Session.open(hosts=[spec], callbacks=_after(shown, server, 3), folder=tmp_path / "run")
+    wait_until(lambda: not server._connections, "the connection to be dropped")
+    assert server.logins == 0
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_reproducing_connects_early(server, spec, shown, tmp_path, monkeypatch, is_refused):
+    """While it is found out what the job needs; one that is refused has sent nothing."""
+    launcher.run(twice, {"x": 4}, output_dir=tmp_path / "run")
+    set_up = reproduce._set_up
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        assert shown.wait(_PATIENCE)
+        assert (server.logins, bool(server._connections)) == (0, True)
+        if is_refused:
+            raise UsageError("not so")
+        return set_up(*args, **kwargs)
+
+    monkeypatch.setattr(reproduce, "_set_up", slow)
+    target = reproduce.find_target(str(tmp_path / "run"))
+    if is_refused:
+        with pytest.raises(UsageError, match="not so"):
+            reproduce.reproduce(target, hosts=[spec], folder=tmp_path / "again")
+        wait_until(lambda: not server._connections, "the connection to be dropped")
+    else:
+        assert reproduce.reproduce(target, hosts=[spec], folder=tmp_path / "again").comparison.is_same
+    assert server.logins == (0 if is_refused else 1)
+
+
+def test_the_plugin_connects_while_it_checks_the_first_config(server, spec, shown, monkeypatch):
+    """A sweep that is refused has sent nothing."""
+    from hydra_plugins.hydra_remote_launcher import _sweep
+
+    def check(sweep: Any, overrides: Any, num: int) -> None:
+        assert shown.wait(_PATIENCE)
+        assert server._connections
+        raise UsageError("not so")
+
+    monkeypatch.setattr(_sweep, "configure_log", lambda *args: None)
+    monkeypatch.setattr(_sweep.Sweep, "_check", check)
+    sweep = object.__new__(_sweep.Sweep)
+    sweep._session = None
+    sweep._config = OmegaConf.create({"hydra": {"hydra_logging": None, "verbose": False}})
+    sweep._options = LaunchConf(hosts=(spec,))
+    with pytest.raises(UsageError, match="not so"):
+        sweep.launch([["x=1"]], 0)
+    wait_until(lambda: not server._connections, "the connection to be dropped")
+    assert server.logins == 0
+
+
+def test_what_only_the_answer_needs_is_not_imported_before_the_login(server, spec, tmp_path):
+    """It is imported while the host starts."""
+    late = ("fabric", "invoke", "omegaconf", "yaml", "importlib.metadata", "rich", "typer", "asyncio", "hydra")
+    script = (
+        "import sys, launcher\n"
+        "from launcher.engine import Engine\n"
+        "from launcher.inventory import HostSpec\n"
+        "start = Engine.start\n"
+        "def noted(engine):\n"
+        f"    print(sorted(set({late!r}) & set(sys.modules)))\n"
+        "    start(engine)\n"
+        "Engine.start = noted\n"
+        f"host = HostSpec('host', {spec.address!r}, ssh_config={spec.ssh_config!r})\n"
+        f"got = launcher.run('math:hypot', {{}}, host=host, output_dir={str(tmp_path / 'run')!r})\n"
+        "print(sorted({'fabric', 'omegaconf'} & set(sys.modules)))\n"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60, check=False)
+    assert answer.stdout.splitlines() == ["[]", "['fabric', 'omegaconf']"], answer.stderr
 
 
 @pytest.mark.slow

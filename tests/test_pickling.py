@@ -32,7 +32,8 @@ from omegaconf import MISSING, OmegaConf
 
 from launcher import pickling
 from launcher.errors import CallbackError, CodeError
-from launcher.pickling import Forbidden, check_state, dumps, loads, main_module_name, out_of_reach, safe_loads
+from launcher.pickling import check_state, dumps, loads, main_module_name, out_of_reach
+from launcher.safe_pickle import Forbidden, safe_loads
 from remote_agent.job import JobError, JobStatus, RemoteJobError
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -988,15 +988,50 @@ class TestLinks:
         assert not [path for path in opened if path.startswith(str(home)) and "id_" not in path]
 
     def test_importing_the_transport_does_not_import_fabric(self) -> None:
-        """And importing fabric leaves the standard library as it was."""
+        """Nor does importing paramiko; and importing either leaves the standard library as it was."""
         script = (
             "import sys, launcher.transports.ssh as ssh\n"
             "assert not {'fabric', 'paramiko', 'invoke'} & set(sys.modules)\n"
-            "ssh.preload().join()\n"
+            "from launcher.transports.ssh_fabric import import_fabric, import_paramiko\n"
+            "import_paramiko()\n"
+            "import paramiko\n"
+            "assert not {'fabric', 'invoke', 'importlib.metadata', 'email'} & set(sys.modules)\n"
+            "import_fabric()\n"
             "assert 'fabric' in sys.modules and 'unittest.mock' not in sys.modules\n"
-            "import unittest.mock, invoke.context\n"
+            "import importlib.metadata, unittest.mock, invoke.context\n"
+            "assert paramiko.__version__ == importlib.metadata.version('paramiko')\n"
+            "assert paramiko.config.invoke.run is invoke.run\n"
             "assert unittest.mock.Mock().anything() is not None and unittest.mock.patch\n"
             "assert invoke.context.MockContext(run=True).run is not None\n"
+        )
+        root = Path(__file__).resolve().parent.parent
+        answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=60)
+        assert answer.returncode == 0, answer.stderr
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            ("import invoke.context", "invoke.context.Context is invoke.Context and invoke.run"),
+            ("import importlib.metadata", "importlib.metadata.version('fabric')"),
+            ("from importlib import metadata", "metadata.PackageNotFoundError is not None"),
+        ],
+        ids=lambda wanted: wanted[0],
+    )
+    def test_another_thread_gets_what_paramiko_goes_without(self, wanted: tuple[str, str]) -> None:
+        """Whatever it imports, and whenever."""
+        statement, check = wanted
+        script = (
+            "import sys\n"
+            "from launcher.transports import ssh_fabric\n"
+            "late = ssh_fabric._Late('invoke'), ssh_fabric._Late('importlib.metadata', version=ssh_fabric._version)\n"
+            "with ssh_fabric._standing_in(*late):\n"
+            f"    {statement}\n"
+            "import importlib\n"
+            f"assert {check}\n"
+            "import invoke, importlib.metadata\n"
+            f"assert {check}\n"
+            "assert sys.modules['invoke'].Context is invoke.Context is sys.modules['invoke.context'].Context\n"
+            "assert type(importlib.metadata) is type(sys) is type(invoke)\n"
         )
         root = Path(__file__).resolve().parent.parent
         answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=60)

@@ -18,6 +18,7 @@ from hydra_plugins.hydra_remote_launcher._guard import EndGuard
 from launcher import events
 from launcher.display.lines import Teller
 from launcher.display.tally import Tally
+from launcher.early_connect import EarlyConnections
 from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageError
 from launcher.hydra_config import remembering_loader
 from launcher.hydra_setup import HydraSetup, callback_entries
@@ -137,9 +138,11 @@ class Sweep:
             RemoteLauncherDetached: by SIGHUP.
         """
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        if self._session is None and job_overrides:
-            self._check(job_overrides[0], initial_job_idx)
-        session = self._session_at(initial_job_idx)
+        is_first = self._session is None and bool(job_overrides)
+        with EarlyConnections.begin(None, self._options) if is_first else EarlyConnections() as early:
+            if is_first:
+                self._check(job_overrides[0], initial_job_idx)
+            session = self._session_at(initial_job_idx, early)
         hosts = ", ".join(spec.name for spec in session.setup.hosts)
         _log.info("Launching %d jobs on %s", len(job_overrides), hosts)
         for num, overrides in enumerate(job_overrides, initial_job_idx):
@@ -158,7 +161,7 @@ class Sweep:
         for problem in unresolved(self._compose(overrides, num, str(num)), without="hydra"):
             raise RemoteLauncherError(f"the config of job {num} does not resolve: {problem}")
 
-    def _session_at(self, num: int) -> Session:
+    def _session_at(self, num: int, early: EarlyConnections) -> Session:
         """The session of the last batch where this one goes on from there; else a new one."""
         session = self._session
         if session is not None and session.next_num == num:
@@ -174,7 +177,7 @@ class Sweep:
             # Its journal lies beside the earlier one's, which is read as long as the sweep lasts.
             self._setup.folder /= f".launcher.{self._setup.run_id}"
         name = self._config.hydra.job.config_name
-        self._session = Session(self._setup, config=self._config, config_name=name, observers=[_Log()])
+        self._session = Session(self._setup, config=self._config, config_name=name, observers=[_Log()], early=early)
         return self._session.__enter__()
 
     def end(self, error: BaseException | None) -> None:

@@ -64,9 +64,8 @@ def reproduce(
 ) -> None:
     """Run a job again, and say whether the outcome is the same: status, value, or exception and line."""
     from launcher.commands.conduct import output
+    from launcher.early_connect import EarlyConnections
     from launcher.options import LaunchConf
-    from launcher.reproduce import find_target, reproduce_in_debugger
-    from launcher.reproduce import reproduce as run_again
 
     policy = results or "safe"
     values = opt.conf_values(
@@ -76,7 +75,10 @@ def reproduce(
         raise UsageError("--pdb runs here, where the terminal is; leave --host out")
     variables = past.values(env)
     options = LaunchConf().replaced(**values, live=not is_json, env=variables)
-    with output(is_json) as out:
+    with output(is_json) as out, EarlyConnections.begin(None, options) as early:
+        from launcher.reproduce import find_target, reproduce_in_debugger
+        from launcher.reproduce import reproduce as run_again
+
         found = find_target(target, app=app, env=variables, results=policy)
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -87,7 +89,7 @@ def reproduce(
             from launcher.display import Tally, make_display
 
             with make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1) as display:
-                done = run_again(found, options=options, observers=[display], **how)
+                done = run_again(found, options=options, observers=[display], early=early, **how)
         code = _tell(done, policy)
         out.report(_json(done, code))
     raise typer.Exit(code)

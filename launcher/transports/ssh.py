@@ -3,7 +3,7 @@
 Rule: above this module nobody knows fabric or paramiko. A channel says whether it *ended* (the command did) or was *lost*
 (the link did): paramiko shows both as an empty read, and what follows from them differs.
 
-Importing this module is cheap; fabric is imported by the thread that connects, or ahead of it by `preload`.
+Importing this module is cheap; paramiko is imported by the thread that connects, or ahead of it, and fabric by `ssh_link`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AgentError, ConnectionLost
 from launcher.transports.ssh_ahead import Ahead
-from launcher.transports.ssh_connect import SshOptions, close, connect, word
-from launcher.transports.ssh_fabric import preload
+from launcher.transports.ssh_connect import SshOptions, connect, word
 from launcher.transports.ssh_socket import EagerSocket
 
 if TYPE_CHECKING:
-    import fabric
     import paramiko
 
-__all__ = ["SshChannel", "SshOptions", "SshTransport", "preload"]
+    from launcher.transports.ssh_link import Link
+
+__all__ = ["SshChannel", "SshOptions", "SshTransport"]
 
 _PHASE = "session"
 #: Bytes of one send: in one call of 160 MB paramiko burns minutes, in these it takes half a second.
@@ -117,7 +117,7 @@ class SshTransport:
         self._options = options
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._chain: list[fabric.Connection] = []
+        self._chain: list[Link] = []
         self._ahead: Ahead | None = None
 
     def begin(self) -> None:
@@ -150,28 +150,26 @@ class SshTransport:
         """See `Transport.reset`."""
         self._drop()
 
-    def _begun(self) -> list[fabric.Connection]:
+    def _begun(self) -> list[Link]:
         """What was begun ahead, if it still stands."""
         ahead, self._ahead = self._ahead, None
         chain = ahead.take() if ahead is not None else []
-        if all(connection.is_connected for connection in chain):
+        if all(link.is_connected for link in chain):
             return chain
-        for connection in reversed(chain):
-            close(connection)
+        for link in reversed(chain):
+            link.close()
         return []
 
     def _drop(self) -> None:
         chain, self._chain = self._chain, []
-        for connection in reversed(chain):
-            close(connection)
+        for link in reversed(chain):
+            link.close()
 
-    def _session(self, connection: fabric.Connection, command: str) -> SshChannel:
+    def _session(self, link: Link, command: str) -> SshChannel:
         import paramiko
 
-        sock = connection.transport.sock
         try:
-            channel = connection.create_session()
-            channel.exec_command(command)
+            channel = link.open_session(command)
         except paramiko.ChannelException as error:
             raise AgentError(
                 self.host,
@@ -180,7 +178,7 @@ class SshTransport:
                 "it may allow too few sessions for one connection (MaxSessions in its sshd_config), or no commands",
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as error:
-            if connection.is_connected:
+            if link.is_connected:
                 raise AgentError(
                     self.host,
                     _PHASE,
@@ -188,4 +186,4 @@ class SshTransport:
                     "check the user's shell there, and ForceCommand in its sshd_config",
                 ) from None
             raise ConnectionLost(self.host, _PHASE, f"the connection is gone ({word(error)})") from None
-        return SshChannel(self.host, channel, sock)
+        return SshChannel(self.host, channel, link.transport.sock)

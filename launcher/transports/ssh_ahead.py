@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher.errors import ConnectionLost, HostError
-from launcher.transports.ssh_connect import SshOptions, close, connect
+from launcher.transports.ssh_connect import SshOptions, connect
 
 if TYPE_CHECKING:
-    import fabric
+    from launcher.transports.ssh_link import Link
 
 __all__ = ["Ahead"]
 
@@ -32,7 +32,7 @@ class Ahead:
         self._options = options
         self._stop = stop
         self._wanted = threading.Event()
-        self._chain: list[fabric.Connection] = []
+        self._chain: list[Link] = []
         self._error: HostError | None = None
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"ahead {host}", daemon=True)
@@ -55,7 +55,7 @@ class Ahead:
             raise ConnectionLost(self._host, "connect", "nobody asked for the connection")
         return has_waited
 
-    def take(self) -> list[fabric.Connection]:
+    def take(self) -> list[Link]:
         """The connection and those on the way; none where it came to nothing that would hold for another attempt.
 
         Raises:
@@ -74,5 +74,5 @@ class Ahead:
         self._close()
 
     def _close(self) -> None:
-        for connection in reversed(self._chain):
-            close(connection)
+        for link in reversed(self._chain):
+            link.close()

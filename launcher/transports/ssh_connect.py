@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 from launcher import ssh_config
 from launcher.errors import AuthenticationFailed, ConnectionLost, HostError, HostUnreachable, UsageError
 from launcher.ssh_config import SshTarget
-from launcher.transports.ssh_fabric import import_fabric
+from launcher.transports.ssh_fabric import import_paramiko
 from launcher.transports.ssh_identity import KeyAuthentication
+from launcher.transports.ssh_link import Link
 from launcher.transports.ssh_socket import open_proxy, open_socket
 from launcher.transports.ssh_trust import Trust
 
 if TYPE_CHECKING:
-    import fabric
     import paramiko
 
-__all__ = ["SshOptions", "close", "connect", "word"]
+__all__ = ["SshOptions", "connect", "word"]
 
 _PHASE = "connect"
 _WINDOW = 8 << 20
@@ -86,7 +85,7 @@ class _Dropped(Exception):
 
 def connect(
     host: str, options: SshOptions, stop: threading.Event, wait_wanted: Callable[[], bool] = lambda: False
-) -> list[fabric.Connection]:
+) -> list[Link]:
     """Open connections to the host and those on the way, each through the one before it; the last is the host's.
 
     Args:
@@ -99,7 +98,7 @@ def connect(
         HostError: every way to fail. Nothing is left open.
     """
     target, hops = _resolve(host, options)
-    chain: list[fabric.Connection] = []
+    chain: list[Link] = []
     try:
         for hop in hops:
             name = f"{host} (through {hop.alias})"
@@ -108,8 +107,8 @@ def connect(
         trust = Trust(host, target, options.fingerprint, options.is_accept_new)
         chain.append(_Attempts(host, target, trust, options, stop, wait_wanted).run(chain[-1] if chain else None))
     except BaseException:
-        for connection in reversed(chain):
-            close(connection)
+        for link in reversed(chain):
+            link.close()
         raise
     return chain
 
@@ -180,7 +179,7 @@ class _Attempts:
     wait_wanted: Callable[[], bool] = lambda: False
     jitter: Callable[[], float] = random.random
 
-    def run(self, gateway: fabric.Connection | None) -> fabric.Connection:
+    def run(self, gateway: Link | None) -> Link:
         delay = _FIRST_DELAY
         left = _RETRIES
         while not self.stop.is_set():
@@ -206,62 +205,63 @@ class _Attempts:
     def _timeout(self) -> float:
         return self.target.connect_timeout or self.options.connect_timeout
 
-    def _open(self, gateway: fabric.Connection | None) -> fabric.Connection:
-        sock: socket.socket | None = None
+    def _open(self, gateway: Link | None) -> Link:
+        sock: Any = None
         if gateway is None:
-            # Before the import of fabric: sshd gets ready meanwhile.
+            # Before the import of paramiko: sshd gets ready meanwhile.
             if self.target.proxy_command:
                 self.wait_wanted()
                 sock = open_proxy(self.host, self.target.proxy_command)
             else:
                 sock = open_socket(self.host, self.target, self._timeout)
-        connection = None
+        client = None
         try:
-            connection = self._fabric(gateway, sock)
-            connection.open()
-            connection.transport.set_keepalive(_KEEPALIVE)
+            client = self._client()
+            if gateway is not None:
+                sock = gateway.transport.open_channel("direct-tcpip", (self.target.hostname, self.target.port), ("", 0))
+            self._connect(client, sock)
+            link = Link(self.target, client, gateway)
+            link.transport.set_keepalive(_KEEPALIVE)
         except BaseException as error:
-            if connection is not None:
-                close(connection)
+            if client is not None:
+                with contextlib.suppress(Exception):  # nobody waits for what a broken one has to say
+                    client.close()
             if sock is not None:
                 sock.close()
             if isinstance(error, HostError) or not isinstance(error, Exception):
                 raise
             raise self._translate(error, getattr(sock, "greeting", b"")) from None
-        return connection
+        return link
 
-    def _fabric(self, gateway: fabric.Connection | None, sock: socket.socket | None) -> fabric.Connection:
-        import_fabric()
-        import fabric
+    def _client(self) -> paramiko.SSHClient:
+        import_paramiko()
         import paramiko
 
         log = logging.getLogger(_LOG)
         if log.propagate:  # paramiko logs what it raises, with tracebacks
             log.propagate = False
             log.addHandler(logging.NullHandler())
-        connect_kwargs: dict[str, Any] = {
-            "timeout": self._timeout,
-            "banner_timeout": self._timeout,
-            "auth_timeout": _AUTH_TIMEOUT,
-            "channel_timeout": self._timeout,
-            "transport_factory": self._transport,
-            "auth_strategy": KeyAuthentication(self.host, self.target, self.wait_wanted),
-        }
-        if sock is not None:
-            connect_kwargs["sock"] = sock
-        connection = fabric.Connection(
+        client = paramiko.SSHClient()
+        client.set_log_channel(_LOG)
+        policy: Any = self.trust
+        client.set_missing_host_key_policy(policy)
+        return client
+
+    def _connect(self, client: paramiko.SSHClient, sock: Any) -> None:
+        strategy: Any = KeyAuthentication(self.host, self.target, self.wait_wanted)
+        factory: Any = self._transport
+        client.connect(
             self.target.hostname,
-            user=self.target.user,
             port=self.target.port,
-            gateway=gateway if gateway is not None else False,
-            # Lazy, and with an SSHConfig of its own: reads no file, neither fabric's nor ssh's.
-            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
-            connect_kwargs=connect_kwargs,
-            forward_agent=False,
+            username=self.target.user,
+            sock=sock,
+            timeout=self._timeout,
+            banner_timeout=self._timeout,
+            auth_timeout=_AUTH_TIMEOUT,
+            channel_timeout=self._timeout,
+            transport_factory=factory,
+            auth_strategy=strategy,
         )
-        connection.client.set_log_channel(_LOG)
-        connection.client.set_missing_host_key_policy(self.trust)
-        return connection
 
     def _transport(self, sock: Any, disabled_algorithms: Any = None) -> paramiko.Transport:
         """Paramiko's `transport_factory`."""
@@ -325,12 +325,6 @@ class _Attempts:
 def _may_be_ssh(greeting: bytes) -> bool:
     """A banner, perhaps behind other lines (RFC 4253, 4.2), or how sshd sheds load before its banner."""
     return b"SSH-" in greeting or b"SSH-".startswith(greeting) or any(text in greeting for text in _SHEDDING)
-
-
-def close(connection: fabric.Connection) -> None:
-    """Close the client itself: fabric closes only what it believes to be connected, and would leak a thread."""
-    with contextlib.suppress(Exception):  # a broken connection has nothing more to say
-        connection.client.close()
 
 
 def word(error: BaseException | None) -> str:
