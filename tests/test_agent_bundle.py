@@ -107,6 +107,7 @@ def test_is_built_again_when_a_file_has_changed(cache: Path, tmp_path: Path, mon
     assert build_bundle().sha256 != first.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"PK"])
 def test_heals_a_damaged_cache(cache: Path, damage: bytes) -> None:
     """A zip of another size is not taken; one that is found wrong later is made again."""
@@ -121,6 +122,7 @@ def test_heals_a_damaged_cache(cache: Path, damage: bytes) -> None:
     assert later.data == first.data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"sha256": 5, "size": 1}', '{"sha256": "../x", "size": 1}'])
 def test_survives_a_damaged_index(cache: Path, index: str) -> None:
     """It is built again."""

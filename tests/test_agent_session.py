@@ -618,6 +618,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     assert not made.session._reader.is_alive()
 
 
+@pytest.mark.slow
 class TestThreads:
     """Connecting, watching, connecting again."""
 

@@ -324,6 +324,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "hydra-remote-launcher"
 
 
+@pytest.mark.slow
 def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: Project, cli: Cli) -> None:
     """A running agent's things, then uncollected results, are kept; what is left in the end goes."""
     (local,) = cli.json("clean", "--older-than", "0.001")["hosts"]
@@ -335,6 +336,7 @@ def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: 
     assert {item.partition("/")[0] for item in told["removed"]} >= {"bundle", "bundles"}
 
 
+@pytest.mark.slow
 def test_clean_never_drops_uncollected_results_unasked(own_cache: Path, left: Project, cli: Cli) -> None:
     """Nor the spool of an agent that runs."""
     open_gate(left)
@@ -343,12 +345,14 @@ def test_clean_never_drops_uncollected_results_unasked(own_cache: Path, left: Pr
     assert "spool" not in {item.partition("/")[0] for item in told["removed"]}
 
 
+@pytest.mark.slow
 def test_clean_forgets_runs_whose_folder_is_gone(own_cache: Path, moved: str, cli: Cli) -> None:
     """The index is all that is left of them."""
     assert cli.json("clean", "--yes")["forgotten"] == [moved]
     assert run_index.entries() == []
 
 
+@pytest.mark.slow
 def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Project, cli: Cli) -> None:
     """And asks at no pipe."""
     cli("clean", "--host", "127.0.0.1:1", code=1)

@@ -154,6 +154,7 @@ def test_a_clock_that_is_off_and_a_disk_that_is_full_are_warnings(
     assert "workdir" in steps["disk"].next_step
 
 
+@pytest.mark.slow
 def test_the_command(server: DemoServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line a step; one host that cannot be used is exit code 3, named with the next step; JSON has it all."""
     hosts = tmp_path / "hosts.yaml"

@@ -138,6 +138,7 @@ def test_a_session_that_is_refused_has_sent_nothing(server, spec, shown, tmp_pat
     assert server.logins == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_refused", [True, False])
 def test_reproducing_connects_early(server, spec, shown, tmp_path, monkeypatch, is_refused):
     """While it is found out what the job needs; one that is refused has sent nothing."""
@@ -183,6 +184,7 @@ def test_the_plugin_connects_while_it_checks_the_first_config(server, spec, show
     assert server.logins == 0
 
 
+@pytest.mark.slow
 def test_what_only_the_answer_needs_is_not_imported_before_the_login(server, spec, tmp_path):
     """It is imported while the host starts."""
     late = ("fabric", "invoke", "omegaconf", "yaml", "importlib.metadata", "rich", "typer", "asyncio", "hydra")

@@ -25,6 +25,8 @@ from launcher.errors import LauncherError
 from launcher.inventory import HostSpec
 from launcher.returns import JobReturns
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 JOBS = 6
 

@@ -135,6 +135,7 @@ def test_scripts_run(number: int, run_of: dict[str, Future[str]]) -> None:
     assert not run_of[f"script{number}"].result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(COMMANDS)))
 def test_commands_run(number: int, run_of: dict[str, Future[str]]) -> None:
     """The command lines of a block run one after the other, and their jobs complete."""

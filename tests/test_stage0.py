@@ -100,6 +100,7 @@ def local() -> Iterator[LocalTransport]:
     transport.close()
 
 
+@pytest.mark.slow
 class TestEverywhere:
     """On every kind of host."""
 

@@ -208,7 +208,7 @@ class TestLocal:
         """After a grace period, with its whole group."""
         monkeypatch.setattr("launcher.transports.local._GRACE", 0.0)
         transport = make_transport(HostSpec("local", "local"))
-        channel = transport.open("trap '' TERM HUP PIPE; echo ready; tail -f /dev/null; echo never")
+        channel = transport.open("trap '' TERM HUP PIPE; echo ready; tail -f /dev/null >/dev/null; echo never")
         assert channel.recv(6) == b"ready\n"
         channel.close()
         assert channel.exit_status(_PATIENCE) == 128 + signal.SIGKILL

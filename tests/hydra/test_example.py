@@ -59,6 +59,7 @@ def test_upload_without_a_host(s3: Any, example: Path) -> None:
     assert _objects(s3) == _UPLOADED
 
 
+@pytest.mark.slow
 def test_upload_from_a_host(s3: Any, example: Path, demo_hosts: Path) -> None:
     """Over SSH, code sent, through the command line; the outputs come back too."""
     forward = [word for name in _VARIABLES for word in ("--env", name)]

@@ -49,6 +49,7 @@ def read(one: Any) -> str:
     return "None" if value is None else "the value"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", ["trusted", "safe"])
 def test_what_comes_of_a_job(app: Any, hosts: list[Any], results: str, tmp_path: Path) -> None:
     """As docs/outcomes.md has it, each case by itself and none at another's cost."""

@@ -258,6 +258,7 @@ class TestEnding:
         assert host.agent_pid(again) != agent
         assert again.value("0.1") == 0
 
+    @pytest.mark.slow
     def test_an_agent_that_nobody_ever_greeted_leaves_nothing(self, new_agent):
         """Its controller gave up while it started."""
         host = new_agent(patch="import remote_agent.agent as agent; agent.UNGREETED_EXIT = 2.0")
@@ -417,6 +418,7 @@ def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 class TestOutput:
     """What jobs print and write."""
 
@@ -636,6 +638,7 @@ class TestCode:
         wait_until(lambda: not blob.exists(), "the payload to go")
 
 
+@pytest.mark.slow
 class TestRecovery:
     """The agent, the zygote, or both die."""
 

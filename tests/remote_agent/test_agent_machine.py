@@ -314,7 +314,7 @@ class AgentMachine(RuleBasedStateMachine):
                 assert link.outbox.size <= MOST
 
 
-TestAgentMachine = AgentMachine.TestCase
+TestAgentMachine = pytest.mark.slow(AgentMachine.TestCase)
 TestAgentMachine.settings = settings(
     derandomize=True,
     max_examples=120,

@@ -17,6 +17,8 @@ import pytest
 
 from tests.remote_agent.agents import AgentHost, Client, wait_gone, wait_until
 
+pytestmark = pytest.mark.slow
+
 _RUNS = itertools.count()
 #: A job that says in which process it was forked, and where it has its packages from.
 _WHERE = """
