@@ -1,4 +1,4 @@
-"""What is said often is held back for a moment, so that it is said together: to the controller by the agent, to the agent by a zygote.
+"""What the agent says to its controller often is held back for a moment, so that it is said together.
 
 Rule: who speaks seldom is heard at once. Only what follows upon many others within a short time waits, and never longer than
 a moment: a message costs who sends it, who carries it and who hears it as much as twenty do.
