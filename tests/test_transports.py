@@ -63,6 +63,14 @@ def in_thread(work: Callable[[], object]) -> queue.Queue[object]:
     return results
 
 
+def _pass_beside(transport: Transport, size: int) -> None:
+    """Send as much through a channel of its own: whoever else sends had the time and the link to do the same."""
+    channel = transport.open(f"head -c {size} | wc -c")
+    channel.send(bytes(size))
+    assert int(read_all(channel)) == size
+    channel.close()
+
+
 class TestContract:
     """What holds for every transport."""
 
@@ -90,19 +98,33 @@ class TestContract:
         channel = transport.open("printf abcdefgh")
         assert 1 <= len(channel.recv(3)) <= 3
 
-    def test_a_slow_reader_slows_the_sender(self, transport: Transport) -> None:
-        """What the command does not read is not stored here without limit; when it reads, all of it arrives."""
+    def test_a_command_that_does_not_read_stops_the_sender(
+        self, transport: Transport, host_folder: Callable[[], str]
+    ) -> None:
+        """What it has not read is not stored without limit, here or there; when it reads, all of it arrives.
+
+        It reads nothing at all meanwhile: a shell's `read` takes byte by byte, and every byte may make room for more.
+        """
         size = 48 << 20
-        channel = transport.open(f"read line; head -c {size} | wc -c")
+        fifo = f"{host_folder()}/fifo"
+        channel = transport.open(f"mkfifo {fifo}; echo ready; read line < {fifo}; head -c {size} | wc -c")
+        assert channel.recv(6) == b"ready\n"
         sent = in_thread(lambda: channel.send(bytes(size)))
-        with pytest.raises(queue.Empty):
-            sent.get(timeout=0.3)
+        _pass_beside(transport, size)
+        assert sent.empty()
+        assert read_all(transport.open(f"echo go > {fifo}")) == b""
+        assert sent.get(timeout=_PATIENCE) is None
+        assert int(read_all(channel)) == size
+
+    def test_close_ends_a_blocked_send(self, transport: Transport) -> None:
+        """In another thread, with an error: what was not sent is not taken for sent."""
+        size = 48 << 20
+        channel = transport.open("echo ready; exec sleep 300")
+        assert channel.recv(6) == b"ready\n"
+        sent = in_thread(lambda: channel.send(bytes(size)))
+        _pass_beside(transport, size)
         channel.close()
         assert isinstance(sent.get(timeout=_PATIENCE), ConnectionLost)
-        channel = transport.open(f"read line; head -c {size} | wc -c")
-        channel.send(b"go\n")
-        channel.send(bytes(size))
-        assert int(read_all(channel)) == size
 
     def test_keeps_the_last_of_stderr(self, transport: Transport) -> None:
         """64 KiB of it, whatever bytes they are; stdout is not held up by it."""
