@@ -29,11 +29,11 @@ import remote_agent
 from launcher import bundle_stand_ins
 from launcher.errors import LauncherError
 from launcher.private_files import make_private_folder
+from remote_agent.packages import family_of
 
 __all__ = ["Bundle", "build_bundle", "unpack"]
 
 _KEEP_CACHED = 4
-_FAMILY = ("antlr4", "hydra", "omegaconf", "yaml")
 #: What a config that is composed here may name without the application's importing it; where it is installed here.
 _ALSO = ("colorlog",)
 _LEFT_OUT = frozenset({"__pycache__", "test_utils", "tests", "extra"})
@@ -136,7 +136,7 @@ def _sources() -> list[_Source]:
     found.append(_source(os.path.join(home, "__init__.py"), "launcher/__init__.py"))
     found.append(_source(os.path.join(home, "stage0_unpack.py"), "stage0_unpack.py"))
     found.extend(_walk(_package_folder("cloudpickle"), "_vendor/cloudpickle"))
-    for package in _FAMILY:
+    for package in family_of(_package_folder("omegaconf")):
         found.extend(_walk(_package_folder(package), f"_vendor/family/{package}"))
     for package in _ALSO:
         if package in sys.modules or importlib.util.find_spec(package) is not None:

@@ -8,7 +8,7 @@ function, which is all that Hydra does with them too. Where that cannot be shown
 * `hydra.job.env_copy`, and defaults lists that call a resolver, for what these read may change between two jobs;
 * a resolver that gives more than a plain value while configs are merged (OmegaConf calls those of values that are
   overridden, and throws plain values away);
-* releases of Hydra other than 1.3.
+* a config loader of Hydra's that is not the one of 1.3 (see `make_loader` in `hydra_config.py`).
 
 Config files and the ConfigStore are read once: a sweep is composed of what they were when it began. A config that is not
 one of a sweep's jobs is always composed by Hydra, from the files as they were read.
@@ -25,7 +25,6 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
@@ -112,18 +111,16 @@ class RememberingConfigLoader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._is_known = hydra.__version__.startswith("1.3.")
         self._parsed: dict[str, Override] = {}
         self._repositories: dict[Any, CachingConfigRepository] = {}
         self._groups: dict[Any, bool] = {}
         self._bases: dict[Any, _Copies | None] = {}
         self._is_sweeping = False
-        if self._is_known:
-            self.repository = _RememberingRepository(config_search_path)
+        self.repository = _RememberingRepository(config_search_path)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The config of one job of a sweep; see Hydra's ConfigLoader."""
-        self._is_sweeping = self._is_known
+        self._is_sweeping = True
         try:
             return super().load_sweep_config(master_config, sweep_overrides)
         finally:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hydra
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
@@ -26,7 +27,6 @@ from omegaconf import OmegaConf, open_dict
 
 from launcher.application import Application
 from launcher.config import Composition, hydra_errors
-from launcher.config_loader import RememberingConfigLoader
 from launcher.errors import ConfigError
 from launcher.job_config import raw_texts
 
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-__all__ = ["HydraComposition", "remembering_loader"]
+__all__ = ["HydraComposition", "make_loader", "remembering_loader"]
 
+_IS_HYDRA_1_3 = hydra.__version__.startswith("1.3.")
 _BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -43,7 +44,7 @@ class HydraComposition(Composition):
     """The configs of a Hydra app's run, composed as `@hydra.main` composes them.
 
     Attributes:
-        config_loader: Hydra's ConfigLoader, with a memory (see `launcher.config_loader`).
+        config_loader: Hydra's ConfigLoader, with a memory where there is one (see `make_loader`).
     """
 
     is_hydra = True
@@ -68,7 +69,7 @@ class HydraComposition(Composition):
         with hydra_errors():
             path = config_path if config_path is not None else app.config_path
             search_path, self.task_name = _search_path(app, path, config_dir)
-            self.config_loader = RememberingConfigLoader(search_path)
+            self.config_loader = make_loader(search_path)
             self._hydra = Hydra(task_name=self.task_name, config_loader=self.config_loader)
         GlobalHydra.instance().initialize(self._hydra)
         try:
@@ -79,17 +80,28 @@ class HydraComposition(Composition):
 
     def _compose(self, overrides: list[str], *, multirun: bool) -> None:
         """As hydra/_internal/utils.py `_run_app`, then `Hydra.run` or `Hydra.multirun`, do."""
-        configured = self._hydra.get_mode(self.config_name, overrides)
+        with hydra_errors():
+            configured = self._hydra.get_mode(self.config_name, overrides, **self._expanded(overrides))
         if configured is None or (multirun and configured == RunMode.RUN):
             configured = RunMode.MULTIRUN if multirun else RunMode.RUN
             overrides = [*overrides, f"hydra.mode={configured.name}"]
         self.mode = configured.name
         with hydra_errors():
             self.config = self._hydra.compose_config(
-                config_name=self.config_name, overrides=overrides, run_mode=configured
+                config_name=self.config_name,
+                overrides=overrides,
+                run_mode=configured,
+                **self._expanded(overrides),
+                **({} if _IS_HYDRA_1_3 else {"activate_config_repository": True}),
             )
             if configured == RunMode.RUN and self.config.hydra.mode is None:
                 self.config.hydra.mode = RunMode.RUN
+
+    def _expanded(self, overrides: list[str]) -> dict[str, Any]:
+        """What Hydra 1.4 wants beside the overrides: the same, parsed, with its aliases replaced."""
+        if _IS_HYDRA_1_3:
+            return {}
+        return {"parsed_overrides": self.config_loader.parse_overrides(self.config_name, overrides)}
 
     def close(self) -> None:
         """Clear Hydra's global state."""
@@ -184,7 +196,11 @@ class HydraComposition(Composition):
         lines = raw_texts(self.config.hydra.overrides.hydra)
         with hydra_errors():
             parsed = OverridesParser.create().parse_overrides(lines)
-            return self.config_loader.is_group(self.config_name, parsed, override.key_or_group)
+            if hasattr(self.config_loader, "is_group"):
+                return bool(self.config_loader.is_group(self.config_name, parsed, override.key_or_group))
+            places = [str(one.input_line) for one in parsed if one.get_key_element() == "hydra.searchpath"]
+            _, repository = self.config_loader._parse_overrides_and_create_caching_repo(self.config_name, places)  # noqa: SLF001 - as Hydra's own loader does
+            return bool(repository.group_exists(override.key_or_group))
 
 
 def _of_plain(
@@ -230,6 +246,15 @@ def _search_path(
     return search_path, detect_task_name(calling_file, calling_module)
 
 
+def make_loader(search_path: ConfigSearchPath) -> Any:
+    """Hydra's config loader; of Hydra 1.3, with a memory (`launcher.config_loader`, which leans on that version's inside)."""
+    if not _IS_HYDRA_1_3:
+        return ConfigLoaderImpl(search_path)
+    from launcher.config_loader import RememberingConfigLoader
+
+    return RememberingConfigLoader(search_path)
+
+
 def remembering_loader(config_loader: Any) -> Any:
     """A loader that composes what this one does, with a memory; for launchers that Hydra gives its own loader.
 
@@ -237,4 +262,4 @@ def remembering_loader(config_loader: Any) -> Any:
     """
     if type(config_loader) is not ConfigLoaderImpl:
         return config_loader
-    return RememberingConfigLoader(config_loader.get_search_path())
+    return make_loader(config_loader.get_search_path())

@@ -151,7 +151,7 @@ def _composer(record: Record, reader: JournalReader) -> Callable[[Sequence[str],
         from hydra.core.global_hydra import GlobalHydra
         from hydra.core.plugins import Plugins
 
-        from launcher.config_loader import RememberingConfigLoader
+        from launcher.hydra_config import make_loader
 
         if record.main_module:
             # The application registers its structured configs, and Hydra's version base, when it is imported.
@@ -162,7 +162,7 @@ def _composer(record: Record, reader: JournalReader) -> Callable[[Sequence[str],
         search_path = ConfigSearchPathImpl()
         for source in root.hydra.runtime.config_sources:
             search_path.append(str(source.provider), f"{source.schema}://{source.path}")
-        loader = RememberingConfigLoader(search_path)
+        loader = make_loader(search_path)
         GlobalHydra.instance().clear()
         GlobalHydra.instance().initialize(Hydra(task_name=record.task_name, config_loader=loader))
         return loader, root

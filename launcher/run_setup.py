@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ from remote_agent.callbacks import Callbacks, travel_entries
 from remote_agent.config_nodes import make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
-from remote_agent.packages import installed_version
+from remote_agent.packages import installed_version, version_note
 
 if TYPE_CHECKING:
     from launcher.journal import Journal
@@ -247,6 +248,9 @@ class RunSetup:
         self.warnings = [("callbacks", note) for note in self.callbacks.notes]
         self.warnings += [("code", text) for text in self._out_of_reach()]
         self.notes = self.snapshot.notes if self.snapshot is not None else ()
+        hydra = self.hydra_version()
+        if hydra and (note := version_note(hydra)):
+            self.notes = (*self.notes, note)
 
     def _out_of_reach(self) -> list[str]:
         """A line for each module that jobs will import and that no host has: it is neither installed here nor travels."""
@@ -314,6 +318,7 @@ class RunSetup:
                 "values": list(self.values[:_MAX_NAMED]),
                 "omegaconf": installed_version("omegaconf"),
                 "hydra": self.hydra_version(),
+                "family_python": _python_of_family(),
                 "cloudpickle": cloudpickle.__version__,
             },
             "argv": self.argv(travels),
@@ -475,3 +480,14 @@ def _peek(configs: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
 
 def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
     return lambda: snapshot.read(sha256)
+
+
+def _python_of_family() -> list[int]:
+    """The oldest Python, (major, minor), that the omegaconf installed here runs under; hosts without one get this one."""
+    version = installed_version("omegaconf") or ""
+    if version.startswith(("2.0", "2.1", "2.2", "2.3")):
+        return []
+    from importlib.metadata import metadata
+
+    oldest = re.search(r">=\s*(\d+)\.(\d+)", metadata("omegaconf")["Requires-Python"] or "")
+    return [int(part) for part in oldest.groups()] if oldest is not None else []

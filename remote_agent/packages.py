@@ -1,7 +1,8 @@
 """Which packages a zygote uses: those of the job environment, or those that came along in the bundle.
 
 Rule: omegaconf, its antlr runtime, PyYAML and Hydra are one family, all from the environment or all from the bundle and
-then first on the path: antlr of another version beside a bundled omegaconf breaks both. Nothing is imported to find out.
+then first on the path: antlr of another version beside a bundled omegaconf breaks both. From 2.4 on omegaconf has its own
+copy of antlr's runtime, and no other is asked for. Nothing is imported to find out.
 """
 
 import importlib
@@ -10,9 +11,39 @@ import re
 import sys
 from typing import Any, Dict, List, Optional
 
-__all__ = ["choose_packages", "installed_version", "origin_of", "version_of"]
+__all__ = [
+    "TooOldPython",
+    "choose_packages",
+    "family_of",
+    "installed_version",
+    "origin_of",
+    "version_note",
+    "version_of",
+]
 
+#: The first release whose `instantiate` refuses targets that run code of an attacker's choice.
+_FIXED_HYDRA = [1, 3, 7]
 _VERSION = re.compile(r"^__version__(?:\s*:\s*\w+)?\s*=\s*['\"]([^'\"]+)['\"]", re.MULTILINE)
+
+
+class TooOldPython(RuntimeError):
+    """What came along does not run under the Python of the jobs."""
+
+
+def version_note(hydra: str) -> str:
+    """What a user should know of a release of Hydra; empty where there is nothing."""
+    if _number(hydra) >= _FIXED_HYDRA:
+        return ""
+    return (
+        "Hydra {} lacks the checks of `_target_` that came with 1.3.7: compose only configs that you trust with it, or "
+        "install hydra-core>=1.3.7"
+    ).format(hydra)
+
+
+def family_of(omegaconf: str) -> List[str]:
+    """The packages that belong together, where omegaconf lies in that folder and Hydra is used."""
+    has_antlr = os.path.isdir(os.path.join(omegaconf, "vendor", "antlr4"))
+    return ["hydra", "omegaconf", "yaml"] if has_antlr else ["antlr4", "hydra", "omegaconf", "yaml"]
 
 
 def installed_version(package: str) -> Optional[str]:
@@ -57,7 +88,11 @@ def _has_family(controller: Dict[str, Any]) -> bool:
         wanted = controller.get(package)
         if wanted and _minor(installed_version(package)) != _minor(wanted):
             return False
-    return all(installed_version(package) is not None for package in ("omegaconf", "antlr4", "yaml"))
+    omegaconf = origin_of("omegaconf")
+    if omegaconf is None:
+        return False
+    others = [package for package in family_of(os.path.dirname(omegaconf)) if package != "hydra"]
+    return all(installed_version(package) is not None for package in others)
 
 
 def choose_packages(bundle: str, controller: Dict[str, Any]) -> List[str]:
@@ -65,14 +100,26 @@ def choose_packages(bundle: str, controller: Dict[str, Any]) -> List[str]:
 
     Args:
         bundle: the unpacked bundle.
-        controller: the controller's versions: `omegaconf`, `hydra` (or None), `cloudpickle`.
+        controller: the controller's versions: `omegaconf`, `hydra` (or None), `cloudpickle`; and `family_python`, the
+            oldest Python (major, minor) that the family in the bundle runs under.
 
     Returns:
         Which came from the bundle: `family`, `cloudpickle`.
+
+    Raises:
+        TooOldPython: the family is needed from the bundle, and does not run under this Python.
     """
     vendor = os.path.join(bundle, "_vendor")
     taken = []
     if not _has_family(controller):
+        oldest = tuple(controller.get("family_python") or ())
+        if sys.version_info[:2] < oldest:
+            raise TooOldPython(
+                "OmegaConf {} of the controller needs Python {}.{} or later, and jobs run here under {}.{} ({}): say "
+                "--python with a newer one, or install omegaconf<2.4 where the launcher runs".format(
+                    controller.get("omegaconf"), *oldest, *sys.version_info[:2], sys.executable
+                )
+            )
         sys.path.insert(0, os.path.join(vendor, "family"))
         taken.append("family")
     version = installed_version("cloudpickle")

@@ -8,11 +8,9 @@ import os
 import sys
 from typing import Any, Dict, FrozenSet, List, Set
 
-from remote_agent.packages import choose_packages, origin_of, version_of
+from remote_agent.packages import choose_packages, family_of, origin_of, version_of
 
 __all__ = ["Misfit", "Preloaded", "preload"]
-
-_PACKAGES = ("omegaconf", "antlr4", "yaml", "cloudpickle")
 
 
 class Misfit(Exception):
@@ -28,6 +26,8 @@ class Preloaded:
 
     def __init__(self, names: FrozenSet[str]) -> None:
         self.names = names
+        omegaconf = os.path.dirname(str(sys.modules["omegaconf"].__file__))
+        self._packages = [*(name for name in family_of(omegaconf) if name in sys.modules), "cloudpickle"]
 
     def check(self, application: List[str]) -> None:
         """Called when sys.path is as the jobs will have it.
@@ -38,7 +38,7 @@ class Preloaded:
         Raises:
             Misfit: something would have been imported from elsewhere.
         """
-        suspects = set(_PACKAGES)
+        suspects = set(self._packages)
         for folder in application:
             if os.path.isfile(folder):
                 raise Misfit("an archive is on the path: {}".format(folder))

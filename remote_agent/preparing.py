@@ -15,7 +15,7 @@ from remote_agent import hydra_scope, hydra_state
 from remote_agent.callbacks import callbacks_from_travel
 from remote_agent.failure import error_of_exception
 from remote_agent.job import IMPORTING, JobError, JobReturn
-from remote_agent.packages import choose_packages
+from remote_agent.packages import TooOldPython, choose_packages, installed_version, version_note
 from remote_agent.preload import Preloaded
 from remote_agent.randomness import SeedWatch
 from remote_agent.run_job import Prepared, state_of
@@ -99,7 +99,10 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
     """
     os.umask(spec.get("umask", 0o022))
     _set_paths(spec, bundle)
-    choose_packages(bundle, spec.get("controller") or {})
+    try:
+        choose_packages(bundle, spec.get("controller") or {})
+    except TooOldPython as error:
+        raise Unusable(JobError("config", type="PythonTooOld", message=str(error))) from None
     if preloaded is not None:
         preloaded.check([path for path in spec.get("sys_path") or [] if path])
     if spec.get("shared_file"):
@@ -124,6 +127,10 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
             raise Unusable(failure) from error
     prepared = Prepared(task, callbacks, spec)
     prepared.notes = notes + built
+    if is_hydra:
+        there = installed_version("hydra") or ""
+        if there != spec["controller"]["hydra"] and version_note(there):
+            prepared.notes.append(version_note(there))
     prepared.seeds = seeds
     for index, entry in enumerate(callbacks):
         state, _ = state_of(entry.instance)
