@@ -144,7 +144,7 @@ class HydraComposition(Composition):
         # Resolved before it is copied, so that all jobs agree on the time that ${now:} gives it.
         _ = self.folder
         with hydra_errors():
-            config = self.config_loader.load_sweep_config(self.config, list(overrides))
+            config: DictConfig = self.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id = str(num) if job_id is None else job_id
                 config.hydra.job.num = num
