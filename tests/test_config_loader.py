@@ -22,6 +22,7 @@ from omegaconf import MISSING, Container, DictConfig, OmegaConf
 if not hydra.__version__.startswith("1.3."):
     pytest.skip("the loader with a memory is of use with Hydra 1.3 alone", allow_module_level=True)
 
+from launcher import hydra_config
 from launcher.config_loader import RememberingConfigLoader
 
 
@@ -346,7 +347,7 @@ def test_the_memory_is_used(loaders, monkeypatch):
 def test_another_release_of_hydra_composes_itself(loaders, monkeypatch):
     """What was shown for Hydra 1.3 is not assumed of a later one."""
     _, ours, _ = loaders
-    monkeypatch.setattr(hydra, "__version__", "1.4.0")
-    loader = RememberingConfigLoader(ours.config_search_path)
+    monkeypatch.setattr(hydra_config, "_IS_HYDRA_1_3", False)
+    loader = hydra_config.make_loader(ours.config_search_path)
+    assert type(loader) is ConfigLoaderImpl
     assert loader.load_sweep_config(master_of("bare"), ["lr=4"]).lr == 4
-    assert not loader._bases

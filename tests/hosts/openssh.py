@@ -36,7 +36,7 @@ folder=$1 name=$2 user=$3
 shift 3
 hostname "$name"
 mkdir -p /run/sshd
-for file in passwd shadow group; do mount --bind "$folder/etc/$file" "/etc/$file"; done
+mount --bind "$folder/system" /etc
 mount -t tmpfs -o mode=0755 home /home
 mkdir "/home/$user"
 mount --bind "$folder/home" "/home/$user"
@@ -93,6 +93,7 @@ class OpenSshHost:
         self.ssh_config = folder / "ssh_config"
         self.log = folder / "sshd.log"
         self._etc = folder / "etc"
+        self._system = folder / "system"
         self._unshare: subprocess.Popen[bytes] | None = None
         for each in (self.home, self._etc):
             each.mkdir(parents=True)
@@ -109,10 +110,13 @@ class OpenSshHost:
 
     def _write_etc(self, shell: str, settings: Sequence[str]) -> None:
         (self._etc / "authorized_keys").write_text(Path(f"{self.identity}.pub").read_text())
+        # The whole folder is its own: a mount over a single file goes, in every namespace, when a new file is renamed over the
+        # real one, as whoever adds a user to this machine does. A file that goes while it is copied is nothing to us.
+        subprocess.run(["cp", "-a", "/etc", str(self._system)], stderr=subprocess.DEVNULL, check=False)
         for file, line in _account(self.user, self.uid, shell).items():
             here = Path("/etc") / file
-            (self._etc / file).write_text(here.read_text() + line)
-            (self._etc / file).chmod(0o640 if file == "shadow" else 0o644)
+            (self._system / file).write_text(here.read_text() + line)
+            (self._system / file).chmod(0o640 if file == "shadow" else 0o644)
         config = [
             *settings,
             f"Port {self.port}",
@@ -147,8 +151,7 @@ class OpenSshHost:
         """Another user, who logs in with the same key; the home, as this machine reaches it. The host is up."""
         uid = self._uids[name] = _UID + len(self._uids)
         for file, line in _account(name, uid, "/bin/bash").items():
-            # In place: the file is mounted over the host's.
-            with (self._etc / file).open("a") as table:
+            with (self._system / file).open("a") as table:
                 table.write(line)
         done = self.run(f"install -d -m 0755 -o {uid} -g {uid} /home/{name}")
         assert done.returncode == 0, done.stderr
@@ -156,7 +159,7 @@ class OpenSshHost:
 
     def move_home(self, home: str) -> None:
         """What `passwd` says of the user's home from the next login on; nothing is made there."""
-        passwd = self._etc / "passwd"
+        passwd = self._system / "passwd"
         passwd.write_text(passwd.read_text().replace(f"::/home/{self.user}:", f"::{home}:"))
 
     def start(self) -> None:
