@@ -5,7 +5,11 @@
 they belong to the controller.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any, List
+
+if sys.platform == "win32":
+    raise ImportError("hydra-remote-launcher does not run on Windows; run it in WSL, the Windows Subsystem for Linux")
 
 __version__ = "0.1.0"
 

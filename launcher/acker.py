@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from remote_agent.disk import sync_fd
+
 __all__ = ["Acker", "Acknowledging"]
 
 #: Seconds between two rounds.
@@ -107,3 +109,10 @@ def _sync_files(folders: set[Path]) -> None:
                 os.close(fd)
     except (OSError, AttributeError):
         os.sync()
+        # On macOS that goes as far as the disk's own cache; this empties it.
+        for folder in folders:
+            fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                sync_fd(fd)
+            finally:
+                os.close(fd)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.demo_server import DemoServer
+from launcher.demo_server import DemoServer, processes_with
 from launcher.errors import HostKeyError
 from launcher.inventory import HostSpec
 
@@ -252,7 +252,7 @@ class Demo:
         )
 
     def _check_gone(self, server: DemoServer) -> None:
-        left = list(_processes_with(str(server.home)))
+        left = processes_with(str(server.home))
         self._promise(
             "the server is stopped; no process and no file of it is left", not left and not server.home.exists(), left
         )
@@ -292,13 +292,3 @@ def _inside(project: Path, scratch: Path) -> Iterator[None]:
         for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
             os.environ.pop(name)
             os.environ.update({name: environment[name]} if name in environment else {})
-
-
-def _processes_with(text: str) -> Iterator[int]:
-    """Processes whose environment holds a text."""
-    wanted = text.encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes():
-                    yield int(entry.name)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import asyncssh
     from typing_extensions import Self
 
-__all__ = ["DemoServer"]
+__all__ = ["DemoServer", "processes_with"]
 
 _MARK = "HYDRA_REMOTE_LAUNCHER_DEMO"
 _BUFFER = 1 << 18
@@ -239,7 +239,8 @@ class DemoServer:
             self._server.close()
         for connection in list(self._connections):
             connection.abort()
-        while pids := _processes_of(folder):
+        # Agents and jobs have left every group of ours; the mark in their environment is what they keep.
+        while pids := processes_with(f"{_MARK}={folder}"):
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -252,9 +253,11 @@ class DemoServer:
         await self._loop.shutdown_asyncgens()
 
 
-def _processes_of(folder: Path) -> list[int]:
-    """Processes that carry a server's mark in their environment: agents and jobs have left every group of ours."""
-    mark = f"{_MARK}={folder}".encode()
+def processes_with(text: str) -> list[int]:
+    """Processes of this user whose environment holds a text."""
+    if not Path("/proc/self/environ").exists():
+        return _processes_by_ps(text)
+    wanted = text.encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -263,6 +266,19 @@ def _processes_of(folder: Path) -> list[int]:
             environment = (entry / "environ").read_bytes()
         except OSError:
             continue  # gone, or somebody else's
-        if mark in environment.split(b"\0"):
+        if wanted in environment:
             found.append(int(entry.name))
     return found
+
+
+def _processes_by_ps(text: str) -> list[int]:
+    """The same on macOS, whose `ps` has -E for it."""
+    said = subprocess.run(
+        ["ps", "-A", "-E", "-ww", "-o", "pid=", "-o", "command="],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    ).stdout
+    lines = [line for line in said.splitlines() if text.encode() in line]
+    pids = [int(line.split(None, 1)[0]) for line in lines]
+    return [pid for pid in pids if pid != os.getpid()]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from launcher.errors import JournalError, RunError, UsageError
 from launcher.events import Event, JobReturned, from_json
+from remote_agent.disk import sync_fd
 
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "set_aside"]
 
@@ -61,6 +62,7 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
+            connection.execute("pragma fullfsync=on")  # on macOS; nothing elsewhere
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}") from None
     return connection
@@ -203,14 +205,14 @@ def _write_private(path: Path, data: bytes) -> None:
     with os.fdopen(fd, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync_fd(file.fileno())
     _sync(str(path.parent))
 
 
 def _sync(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_fd(fd)
     finally:
         os.close(fd)
 

@@ -24,6 +24,8 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
+from remote_agent.disk import sync_fd
+
 __all__ = ["KnownHosts", "KnownKey", "Verdict", "add", "fingerprint", "host_name", "is_fingerprint", "line"]
 
 _DEFAULT_PORT = 22
@@ -225,4 +227,4 @@ def add(path: str, text: str) -> None:
             lead = b"" if file.read(1) == b"\n" else b"\n"
         file.write(lead + text.encode() + b"\n")
         file.flush()
-        os.fsync(file.fileno())
+        sync_fd(file.fileno())

@@ -125,7 +125,7 @@ def _reach_agent(
         is_started, notes = _start_in_scope(run, host, listener, umask, workdir, spare)
         complaint = -1
         if not is_started:
-            complaint, complain = os.pipe2(os.O_CLOEXEC)
+            complaint, complain = os.pipe()
             pid = os.fork()
             if pid == 0:
                 _become_agent(run, host, where, listener, umask, notes, lock, complain, spare)

@@ -62,7 +62,9 @@ class Agent:
     ) -> None:
         self._place = place = Place(run, host, where, bundle, umask, boot_id())
         self._selector = selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
         selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         for name in ("streams", "payload", "blobs", "logs"):
             make_private_folder(os.path.join(where.spool, name))

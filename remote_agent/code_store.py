@@ -12,6 +12,7 @@ import shutil
 import zlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from remote_agent.disk import sync_data
 from remote_agent.spool import SpoolError, make_private_folder, open_private
 
 __all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]
@@ -128,7 +129,7 @@ class BlobStore:
         if done < size:
             return False
         if self._is_durable:
-            os.fdatasync(fd)
+            sync_data(fd)
         self._drop(sha256)
         if digest.hexdigest() != sha256:
             os.unlink(temporary)

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional
 
 from remote_agent import __version__, wire
+from remote_agent.host_facts import usable_cpus
 from remote_agent.link import Link
 from remote_agent.place import Place
 
@@ -208,7 +209,7 @@ class Controller:
                 "boot_id": self._place.boot,
                 "pid": os.getpid(),
                 "python": "{}.{}.{}".format(*sys.version_info[:3]),
-                "cpus": len(os.sched_getaffinity(0)),
+                "cpus": usable_cpus(),
                 "spool": self._place.spool,
                 "notes": list(self._notes),
                 "more": bool(items),

@@ -3,13 +3,44 @@
 Rule: what must outlive a power cut is on the disk with its name, and what is read back is compared with what was written.
 """
 
+import fcntl
 import hashlib
 import os
 from typing import Any, BinaryIO, Callable
 
-__all__ = ["digest_of", "sync_file", "sync_folder"]
+__all__ = ["digest_of", "sync_data", "sync_fd", "sync_file", "sync_folder"]
 
 _PIECE = 1 << 20
+#: On macOS `fsync` stops at the disk's own cache, and this goes on to the disk.
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
+_DATA_SYNC = getattr(os, "fdatasync", os.fsync)
+
+
+def sync_fd(fd: int) -> None:
+    """Bring what was written to a descriptor to the disk.
+
+    Raises:
+        OSError: the disk.
+    """
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(fd, _FULL_SYNC)
+            return
+        except OSError:
+            pass  # a file system that cannot: `fsync` is what there is
+    os.fsync(fd)
+
+
+def sync_data(fd: int) -> None:
+    """As `sync_fd`, but for times and the like that nobody needs to read the data again.
+
+    Raises:
+        OSError: the disk.
+    """
+    if _FULL_SYNC is not None:
+        sync_fd(fd)
+    else:
+        _DATA_SYNC(fd)
 
 
 def sync_file(path: str) -> None:
@@ -21,7 +52,7 @@ def sync_file(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            sync_fd(fd)
         finally:
             os.close(fd)
         sync_folder(path)
@@ -33,7 +64,7 @@ def sync_folder(path: str) -> None:
     """Bring the name of a file to the disk."""
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_fd(fd)
     finally:
         os.close(fd)
 

@@ -4,6 +4,7 @@ Rule: facts are read, never assumed; a folder that cannot be used is refused wit
 """
 
 import errno
+import functools
 import os
 import re
 import socket
@@ -157,6 +158,8 @@ def boot_id() -> str:
 
     After a reboot, or a restart of the container, no process of before is alive; the id is another one then.
     """
+    if not os.path.exists("/proc/1/stat"):
+        return _boot_session()
     parts = []
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/1/stat"):
         try:
@@ -170,6 +173,36 @@ def boot_id() -> str:
     except OSError:
         parts.append("")
     return ":".join(parts)
+
+
+@functools.lru_cache(maxsize=1)
+def _boot_session() -> str:
+    """What macOS and the BSDs have instead of a boot id."""
+    import subprocess
+
+    for name in ("kern.bootsessionuuid", "kern.boottime"):
+        try:
+            done = subprocess.run(
+                ["sysctl", "-n", name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=dict(os.environ, PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"),
+                timeout=15,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        said = done.stdout.decode("ascii", "replace").strip()
+        if done.returncode == 0 and said:
+            return said
+    return ""
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use; where the system does not tell that, those of the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def find_gpus() -> List[str]:
@@ -217,7 +250,7 @@ def count_slots(
     elif gpus:
         found = [found[int(gpu)] if str(gpu).isdigit() and int(gpu) < len(found) else str(gpu) for gpu in gpus]
     if slots == "auto":
-        count = len(os.sched_getaffinity(0))
+        count = usable_cpus()
     elif slots is None:
         count = len(found) or 1
     else:

@@ -12,7 +12,7 @@ import socket
 from typing import Any, Dict, List, Protocol
 
 from remote_agent import wire
-from remote_agent.disk import sync_file
+from remote_agent.disk import sync_fd, sync_file
 
 __all__ = ["INLINE", "Channel", "Listener", "move_high", "private_opener"]
 
@@ -156,7 +156,7 @@ class Channel:
         for path in self._files:
             sync_file(path)
         self._files = []
-        os.fsync(self._fd)
+        sync_fd(self._fd)
 
     def _become_orphan(self) -> None:
         self._fd = move_high(private_opener(self._orphan_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))

@@ -189,6 +189,8 @@ def why_not_forkable() -> str:
 
 
 def _has_open_gpu() -> bool:
+    if not os.path.isdir("/proc/self/fd"):
+        return False  # no Linux, and no CUDA either
     for fd in os.listdir("/proc/self/fd"):
         try:
             if os.readlink("/proc/self/fd/" + fd).startswith("/dev/nvidia"):

@@ -6,7 +6,8 @@ start time that goes with it, or as the session of processes whose leader's numb
 
 import os
 import signal
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set
+import time
+from typing import Dict, List, NamedTuple, Optional, Set
 
 __all__ = ["TOKEN", "age", "birth", "holder_of", "is_alive", "kill_group", "kill_tokens", "kill_whole", "members"]
 
@@ -15,7 +16,7 @@ TOKEN = "HYDRA_REMOTE_LAUNCHER_ATTEMPT"  # noqa: S105 - a name
 
 
 class _Stat(NamedTuple):
-    """What /proc/PID/stat says."""
+    """What the system says of a process."""
 
     state: str
     parent: int
@@ -23,7 +24,13 @@ class _Stat(NamedTuple):
     started: str
 
 
+#: Linux. Elsewhere `ps` tells the same, and takes some milliseconds for it; nobody tells the environment.
+_HAS_PROC = os.path.exists("/proc/self/stat")
+
+
 def _stat(pid: int) -> Optional[_Stat]:
+    if not _HAS_PROC:
+        return _by_ps("-p", str(pid)).get(pid)
     try:
         # Read for every job: a file object would cost twice as much.
         fd = os.open("/proc/{}/stat".format(pid), os.O_RDONLY | os.O_CLOEXEC)
@@ -36,8 +43,53 @@ def _stat(pid: int) -> Optional[_Stat]:
     return _Stat(fields[0].decode(), int(fields[1]), int(fields[3]), fields[19].decode())
 
 
+def _all() -> Dict[int, _Stat]:
+    """Every process but this one."""
+    mine = os.getpid()
+    if not _HAS_PROC:
+        return {pid: stat for pid, stat in _by_ps("-A").items() if pid != mine}
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != mine:
+            stat = _stat(int(name))
+            if stat is not None:
+                found[int(name)] = stat
+    return found
+
+
+def _by_ps(*which: str) -> Dict[int, _Stat]:
+    """As POSIX and the BSDs have it; `started` is to the second."""
+    import subprocess
+
+    columns = ["-o", "pid=", "-o", "ppid=", "-o", "state=", "-o", "lstart="]
+    try:
+        done = subprocess.run(
+            ["ps", *which, *columns],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(os.environ, LC_ALL="C"),
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found = {}
+    for line in done.stdout.decode("ascii", "replace").splitlines():
+        fields = line.split(None, 3)
+        try:
+            pid, parent, state, started = int(fields[0]), int(fields[1]), fields[2][:1], " ".join(fields[3].split())
+            found[pid] = _Stat(state, parent, os.getsid(pid), started)
+        except (IndexError, ValueError, OSError):
+            continue  # a line of something else, or a process that is gone by now
+    return found
+
+
 def birth(pid: int) -> str:
-    """The start of a process in clock ticks since boot, which with its pid names it for good; empty if it is gone."""
+    """When a process began, as the system has it (on Linux in clock ticks since boot); empty if it is gone.
+
+    With its pid that names it for good.
+    """
     found = _stat(pid)
     return "" if found is None else found.started
 
@@ -49,31 +101,26 @@ def is_alive(pid: int, started: str) -> bool:
 
 
 def age(pid: int) -> Optional[float]:
-    """Seconds since a process began, by the kernel's clock, which nobody sets; None if it is gone."""
+    """Seconds since a process began, on Linux by the kernel's clock, which nobody sets; None if it is gone."""
     found = _stat(pid)
     if found is None:
         return None
+    if not _HAS_PROC:
+        return max(0.0, time.time() - time.mktime(time.strptime(found.started, "%a %b %d %H:%M:%S %Y")))
     with open("/proc/uptime", encoding="ascii") as file:
         uptime = float(file.read().split()[0])
     return max(0.0, uptime - int(found.started) / os.sysconf("SC_CLK_TCK"))
 
 
-def _pids() -> Iterator[int]:
-    mine = os.getpid()
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != mine:
-            yield int(name)
-
-
 def _token_of(pid: int) -> Optional[str]:
-    """The token in a process's environment as it was when it was executed."""
+    """The token in a process's environment as it was when it was executed; None where the system does not show that."""
     try:
         with open("/proc/{}/environ".format(pid), "rb") as file:
             for entry in file.read().split(b"\0"):
                 if entry.startswith(TOKEN.encode() + b"="):
                     return entry[len(TOKEN) + 1 :].decode("utf-8", "replace")
     except OSError:
-        return None  # gone in the meantime, or not ours
+        return None  # gone in the meantime, not ours, or no Linux
     return None
 
 
@@ -83,13 +130,9 @@ def members(token: str, leader: Optional[int] = None, started: str = "") -> List
     A forked process that executed nothing shows the environment of its parent: such ones are found by session and descent.
     """
     session = leader if leader is not None and _is_still(leader, started) else None
-    stats: Dict[int, _Stat] = {}
+    stats = _all()
     found: Set[int] = set()
-    for pid in _pids():
-        stat = _stat(pid)
-        if stat is None:
-            continue
-        stats[pid] = stat
+    for pid, stat in stats.items():
         if pid == session or (session is not None and stat.session == session) or _token_of(pid) == token:
             found.add(pid)
     grown = True
@@ -137,7 +180,7 @@ def kill_whole(pid: Optional[int], started: str, token: str) -> int:
 def kill_tokens(tokens: Set[str]) -> int:
     """SIGKILL every process that carries one of these tokens; returns how many were signalled."""
     count = 0
-    for pid in _pids():
+    for pid in _all():
         if _token_of(pid) in tokens:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -150,14 +193,37 @@ def kill_tokens(tokens: Set[str]) -> int:
 def holder_of(path: str) -> Optional[int]:
     """The leader of a session of ours that has this file for its stdout or stderr: the job whose stream it is."""
     real = os.path.realpath(path)
-    for pid in _pids():
-        stat = _stat(pid)
-        if stat is None or stat.session != pid or stat.state in "ZX":
-            continue
-        for fd in (1, 2):
-            try:
-                if os.readlink("/proc/{}/fd/{}".format(pid, fd)) == real:
-                    return pid
-            except OSError:
-                continue  # gone in the meantime, closed, or not ours
+    for pid, stat in _all().items():
+        if stat.session == pid and stat.state not in "ZX" and _writes_to(pid, real):
+            return pid
     return None
+
+
+def _writes_to(pid: int, path: str) -> bool:
+    """A process's stdout or stderr is that file."""
+    if not _HAS_PROC:
+        return pid in _holders_by_lsof(path)
+    for fd in (1, 2):
+        try:
+            if os.readlink("/proc/{}/fd/{}".format(pid, fd)) == path:
+                return True
+        except OSError:
+            continue  # gone in the meantime, closed, or not ours
+    return False
+
+
+def _holders_by_lsof(path: str) -> Set[int]:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["lsof", "-a", "-d", "1,2", "-t", "--", path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return set()
+    return {int(word) for word in done.stdout.split() if word.isdigit()}

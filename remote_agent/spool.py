@@ -21,7 +21,7 @@ import struct
 import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from remote_agent.disk import sync_folder
+from remote_agent.disk import sync_data, sync_fd, sync_folder
 
 __all__ = [
     "Reference",
@@ -157,7 +157,7 @@ class SpoolLog:
             self._fd = open_private(self.path, os.O_RDWR | os.O_CREAT)
         name = os.urandom(16)
         os.pwrite(self._fd, _FILE_HEAD.pack(_FILE_MARK, VERSION, name), 0)
-        os.fsync(self._fd)
+        sync_fd(self._fd)
         sync_folder(self.path)
         return name
 
@@ -309,7 +309,7 @@ class SpoolLog:
 
     def sync(self) -> None:
         """Bring what is written to the disk."""
-        os.fdatasync(self._fd)
+        sync_data(self._fd)
 
     # -- forgetting ----------------------------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class SpoolLog:
                 self._copy(reference, fd, zlib.crc32(name))
                 moved[reference.offset] = Reference(offset, reference.header_length, reference.payload_length)
                 offset = moved[reference.offset].end
-            os.fsync(fd)
+            sync_fd(fd)
             os.rename(path, self.path)
         except BaseException:
             os.close(fd)

@@ -66,6 +66,9 @@ def _prepare_and_serve(
     sock: socket.socket, spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Optional[Preloaded]
 ) -> int:
     wish = spec.get("isolation") or "auto"
+    if wish == "auto" and sys.platform == "darwin":
+        # A process that has loaded one of its frameworks may not be forked there, and nothing tells whether it has.
+        wish = "spawn"
     environment = dict(os.environ)
     try:
         check_python(spec)

@@ -20,6 +20,8 @@ __all__ = ["LocalChannel", "LocalTransport"]
 
 _STDERR_KEPT = 64 << 10
 _PIPE_SIZE = 1 << 20
+#: Linux; other systems size a pipe as they like.
+_SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
 #: Seconds that a command may take to end once its stdin has ended, before its process group is killed.
 _GRACE = 5.0
 
@@ -43,8 +45,9 @@ class LocalChannel:
         self._users = 0
         for pipe in (self._stdin, self._stdout):
             os.set_blocking(pipe.fileno(), False)
-            with contextlib.suppress(OSError):  # over the user's limit of pipe memory: slower, no worse
-                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            if _SET_PIPE_SIZE is not None:
+                with contextlib.suppress(OSError):  # over the user's limit of pipe memory: slower, no worse
+                    fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, _PIPE_SIZE)
         self._has_ended = threading.Event()
         self._has_said_all = threading.Event()
         for work in (self._wait_process, self._read_stderr):

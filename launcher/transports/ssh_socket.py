@@ -6,11 +6,13 @@ minute: paramiko's own keepalive ignores whether anybody answers, so the kernel 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +23,13 @@ from launcher.ssh_config import SshTarget
 
 __all__ = ["EagerSocket", "open_proxy", "open_socket"]
 
-#: Milliseconds after which unacknowledged data ends a connection.
-_USER_TIMEOUT = 20_000
+#: The option by which unacknowledged data ends a connection, and after how long: Linux wants milliseconds. macOS wants seconds
+#: (TCP_RXT_CONNDROPTIME of its netinet/tcp.h, which Python does not name).
+_GIVE_UP, _GIVE_UP_AFTER = (
+    (0x80, 20) if sys.platform == "darwin" else (getattr(socket, "TCP_USER_TIMEOUT", None), 20_000)
+)
+#: Linux: acknowledge what was received now and not a moment later.
+_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)
 #: Seconds between the starts of attempts at a name's addresses (RFC 8305, 5: Connection Attempt Delay).
 _ATTEMPT_DELAY = 0.25
 _GREETING = 256
@@ -44,7 +51,8 @@ class EagerSocket(socket.socket):
         """As `socket.recv`."""
         data = super().recv(size, flags)
         if self.is_eager:
-            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if _QUICK_ACK is not None:
+                self.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
             if len(self.greeting) < _GREETING:
                 self.greeting += data[: _GREETING - len(self.greeting)]
         return data
@@ -157,7 +165,9 @@ def _wait(attempts: _Attempts, selector: selectors.BaseSelector, timeout: float)
 def _tune(sock: EagerSocket) -> None:
     sock.setblocking(True)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+    if _GIVE_UP is not None:
+        with contextlib.suppress(OSError):  # a system without it: keepalive and the heartbeat find out, later
+            sock.setsockopt(socket.IPPROTO_TCP, _GIVE_UP, _GIVE_UP_AFTER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.is_eager = True
 
