@@ -155,7 +155,7 @@ def test_keeps_few_old_ones(cache: Path) -> None:
 
 def test_says_what_is_not_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name."""
-    monkeypatch.setattr(agent_bundle, "_FAMILY", ("no_such_package_here",))
+    monkeypatch.setattr(agent_bundle, "family_of", lambda omegaconf: ["no_such_package_here"])
     with pytest.raises(LauncherError, match="no_such_package_here"):
         build_bundle()
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
+from packaging.version import Version
 
 import launcher
 from launcher import cli, events
@@ -106,6 +108,11 @@ def plugin(what: str, line: str, *said: str) -> Row:
     return Row(what, said, line.split(), "plugin")
 
 
+def by_hydra(version: str, row: Row) -> list[Row]:
+    """The row, where the Hydra that is installed is that one or a later one: it is Hydra that refuses."""
+    return [row] if Version(hydra.__version__) >= Version(version) else []
+
+
 ROWS = [
     # -- hosts
     py("a host that is an option", "host '-oProxyCommand=x'", "not starting with '-'", host="-oProxyCommand=x"),
@@ -173,10 +180,10 @@ ROWS = [
     py("one callback for a list", "is not a list of callbacks", callbacks=launcher.LogJobReturnCallback()),
     py("a class", "a class was given; give an instance", callbacks=[launcher.LogJobReturnCallback]),
     py("a callback without a target", "hydra.callbacks.x: it has no _target_", config={"hydra": {"callbacks": {"x": {"a": 1}}}}),
-    py("a target that Hydra blocks", "hydra.callbacks.x", "os.system", config={"hydra": {"callbacks": {"x": {"_target_": "os.system"}}}}),
+    *by_hydra("1.3.7", py("a target that Hydra blocks", "hydra.callbacks.x", "os.system", config={"hydra": {"callbacks": {"x": {"_target_": "os.system"}}}})),
     cmd("a callback that cannot be imported", "run app_of_refusals.py:train --callback nowhere_of_refusals:X", "--callback nowhere_of_refusals:X", "No module named"),
-    cmd("a target that Hydra blocks", "run hydra_app_of_refusals.py +hydra.callbacks.x._target_=os.system", "hydra.callbacks.x", "os.system"),
-    plugin("a target that Hydra blocks", "+hydra.callbacks.x._target_=os.system", "os.system"),
+    *by_hydra("1.3.7", cmd("a target that Hydra blocks", "run hydra_app_of_refusals.py +hydra.callbacks.x._target_=os.system", "hydra.callbacks.x", "os.system")),
+    *by_hydra("1.3.7", plugin("a target that Hydra blocks", "+hydra.callbacks.x._target_=os.system", "os.system")),
     # -- tasks
     py("a task of two arguments", "two(cfg, more) cannot be called with one config", task="app_of_refusals:two"),
     py("a task of none", "nothing() cannot be called with one config", task="app_of_refusals:nothing"),

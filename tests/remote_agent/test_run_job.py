@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -368,6 +369,7 @@ def test_a_chain_of_thousands_and_a_bottomless_recursion(jobs):
     assert len(attempt.error["traceback"]) < 100_000
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.11 brought them")
 def test_an_exception_group(jobs):
     """All of its exceptions are in the traceback, and it comes back."""
     attempt = jobs("group")
