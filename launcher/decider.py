@@ -301,7 +301,9 @@ class Decider:
         made = self._scheduler.observe_unknown(at, fact.host, fact.why)
         decided.add(made)
         if not made:
-            self._note(at, fact.host, f"not reached again yet: {fact.why}", decided)
+            is_new = self._scheduler.hosts[fact.host].phase is HostPhase.CONNECTING
+            what = "lost before its agent was ready, and tried again" if is_new else "not reached again yet"
+            self._note(at, fact.host, f"{what}: {fact.why}", decided)
         self._prepared.discard(fact.host)
         self._unsynced(fact.host)
 

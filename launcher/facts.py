@@ -51,7 +51,7 @@ class Connected(Fact):
 
 @value
 class Disconnected(Fact):
-    """The link is gone; a new one is being tried."""
+    """The link is gone, perhaps before its first welcome; a new one is being tried."""
 
     why: str
 
@@ -65,7 +65,7 @@ class Refused(Fact):
 
 @value
 class Unusable(Fact):
-    """No first connection could be made."""
+    """There was no first welcome, and there will be none."""
 
     error: HostError
 
