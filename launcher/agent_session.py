@@ -149,9 +149,10 @@ class AgentSession:
         self._stopping.set()
         self._outgoing.put(None)
         channel = self._channel
+        # First: a channel says goodbye to its host, and would wait for one that takes nothing.
+        self._transport.close()
         if channel is not None:
             channel.close()
-        self._transport.close()
         if self._reader.ident is not None and self._reader is not threading.current_thread():
             self._reader.join(timeout=10)
 

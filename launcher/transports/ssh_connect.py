@@ -213,7 +213,7 @@ class _Attempts:
                 self.wait_wanted()
                 sock = open_proxy(self.host, self.target.proxy_command)
             else:
-                sock = open_socket(self.host, self.target, self._timeout)
+                sock = open_socket(self.host, self.target, self._timeout, stop=self.stop)
         client = None
         try:
             client = self._client()
