@@ -1,7 +1,8 @@
 """One host: connect, shake hands, send what it needs, pass on what it says, reconnect.
 
 Rule: the threads here do I/O and nothing else. They never decide what becomes of a job: each fact goes to the
-dispatcher's inbox, in the order in which it happened on that host. A lost link is a fact, not a failure.
+dispatcher's inbox, in the order in which it happened on that host. A lost link is a fact, not a failure, also one that was lost
+before the agent's first welcome; who we are, who the host is, and what it cannot do are judged once, and for good.
 
 Three threads a host: the reader connects and reads, the writer sends what is queued, and one watches that the link is alive
 whatever the other two are waiting for.
@@ -18,15 +19,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import AgentError, ConnectionLost, HostError, LauncherError
+from launcher.errors import AgentError, ConnectionLost, HostError, HostUnreachable, LauncherError
 from launcher.facts import Disconnected, Fact, Refused, Unusable
 from launcher.host_plan import Blob, HostPlan, blob_frames
 from launcher.inbound import SYNC, Inbound
 from launcher.output_files import OutputFolder
+from launcher.stage0 import EXIT_FOLDERS, PREFIX
 from launcher.transports.base import Channel, Transport
 from remote_agent import wire
 
-__all__ = ["AgentSession", "Blob", "HostPlan"]
+__all__ = ["WELCOME_PATIENCE", "AgentSession", "Blob", "HostPlan"]
 
 #: Seconds. See remote_agent.controller.HEARTBEAT: a ping goes out at a quarter of it.
 HEARTBEAT = 20.0
@@ -37,6 +39,10 @@ MAX_REPLIES = 1000
 #: Bytes that a host must take within a heartbeat.
 _PIECE = 128 << 10
 _MAX_BACKOFF = 30.0
+#: For how long at most a host that lost its link before its first welcome is tried again.
+WELCOME_PATIENCE = 120.0
+#: For a command that ended to say with which status.
+_STATUS_TIMEOUT = 2.0
 #: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
 _MAX_QUICK = 2
 #: How often in a row an agent may say that it cannot go on, or break the protocol, before the host is given up.
@@ -52,6 +58,7 @@ class AgentSession:
         inbox: takes each fact; may wait.
         folder_of: (host, attempt) -> where its files go.
         results: the folder for large results.
+        patience: seconds since the first lost link after which a host without a welcome is unusable.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class AgentSession:
         folder_of: Callable[[str, str], OutputFolder | None],
         results: Path,
         controller: str,
+        patience: float = WELCOME_PATIENCE,
     ) -> None:
         self.host = host
         self._transport = transport
@@ -78,6 +86,10 @@ class AgentSession:
         self._inbound: Inbound | None = None
         self._stopping = threading.Event()
         self._was_connected = False
+        self._patience = patience
+        #: Since when, and how often, links were lost of which none had a welcome.
+        self._lost_since: float | None = None
+        self._losses = 0
         #: When there was a sign of life of the host, and whether we keep it waiting ourselves.
         self._heard = time.monotonic()
         self._is_busy = False
@@ -137,9 +149,10 @@ class AgentSession:
         self._stopping.set()
         self._outgoing.put(None)
         channel = self._channel
+        # First: a channel says goodbye to its host, and would wait for one that takes nothing.
+        self._transport.close()
         if channel is not None:
             channel.close()
-        self._transport.close()
         if self._reader.ident is not None and self._reader is not threading.current_thread():
             self._reader.join(timeout=10)
 
@@ -162,7 +175,7 @@ class AgentSession:
             try:
                 self._connect_and_read()
             except (HostError, OSError) as error:
-                if self._stopping.is_set() or not self._failed(_as_host_error(self.host, error)):
+                if self._stopping.is_set() or not self._failed(self._as_host_error(error)):
                     break
                 if self._inbound is not None and self._inbound.is_welcome and isinstance(error, HostError):
                     # The host is there: looked for again soon, but not at once. An agent may die at every welcome.
@@ -180,13 +193,43 @@ class AgentSession:
     def _failed(self, error: HostError) -> bool:
         """Tell that the link is gone, or could not be made; False: it is not tried again."""
         if not self._was_connected:
-            self._inbox(Unusable(self.host, error))
-            return False
-        self._inbox(Disconnected(self.host, error.message))
+            final = self._final(error)
+            if final is not None:
+                self._inbox(Unusable(self.host, final))
+                return False
+        self._inbox(Disconnected(self.host, error.message_of(self.host)))
         if self._refusals >= _MAX_REFUSALS:
             self._inbox(Refused(self.host, error.message))
             return False
         return True
+
+    def _as_host_error(self, error: HostError | OSError) -> HostError:
+        """An error of this machine that may pass ends the link, too: what the host has is kept there until there is room here."""
+        if isinstance(error, HostError):
+            return error
+        where = f"{error.filename}: " if error.filename else ""
+        what = "this machine cannot connect to it" if self._inbound is None else "what it sent cannot be written here"
+        return ConnectionLost(self.host, "session", f"{what}: {where}{error.strerror or error}")
+
+    def _final(self, error: HostError) -> HostError | None:
+        """Why a host without a welcome so far is not tried again; None: it is.
+
+        A link that was lost is made again, and then a host that cannot be reached for a moment (it sheds load, its sshd
+        restarts) is tried again, too. That it cannot be reached at all is said at once.
+        """
+        now = time.monotonic()
+        if not isinstance(error, ConnectionLost) and not (
+            isinstance(error, HostUnreachable) and self._lost_since is not None
+        ):
+            return error
+        self._losses += 1
+        if self._lost_since is None:
+            self._lost_since = now
+        if now - self._lost_since < self._patience:
+            return None
+        tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
+        step = error.next_step or f"see whether `ssh {self.host} true` works there, again and again, and what sshd logs"
+        return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
 
     def _connect_and_read(self) -> None:
         self._inbound = None
@@ -259,8 +302,15 @@ class AgentSession:
                     return
             data = channel.recv(1 << 24)
             if not data:
-                stderr = channel.stderr().strip()
-                raise ConnectionLost(self.host, "session", "the link ended" + (f": {stderr[-500:]}" if stderr else ""))
+                raise self._ended(channel, inbound)
+
+    def _ended(self, channel: Channel, inbound: Inbound) -> HostError:
+        """The command on the host is over: the link is lost, unless it says that no agent came up."""
+        status = None if inbound.is_welcome else channel.exit_status(_STATUS_TIMEOUT)
+        said = channel.stderr().strip()
+        if status == EXIT_FOLDERS and said:
+            return AgentError(self.host, "start agent", said[-2000:].removeprefix(PREFIX))
+        return ConnectionLost(self.host, "session", "the link ended" + (f": {said[-500:]}" if said else ""))
 
     def _feed(self, inbound: Inbound, data: bytes) -> None:
         """Have what came acted on, however long that takes; note whether it was a sign of life."""
@@ -371,11 +421,3 @@ def _counted(pieces: Iterator[bytes], replies: threading.Semaphore) -> Iterator[
     """The same pieces; when they are sent, one reply less waits."""
     yield from pieces
     replies.release()
-
-
-def _as_host_error(host: str, error: HostError | OSError) -> HostError:
-    """An error of this machine's disk ends the link, too: what the host has is kept there until it can be written here."""
-    if isinstance(error, HostError):
-        return error
-    where = f"{error.filename}: " if error.filename else ""
-    return ConnectionLost(host, "session", f"what it sent cannot be written here: {where}{error.strerror or error}")

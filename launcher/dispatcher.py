@@ -19,6 +19,7 @@ from launcher.errors import JournalError
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
 from launcher.output_files import OutputFolder
+from launcher.parting import close_all, wait_for_ends
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, Scheduler
 
@@ -149,8 +150,7 @@ class Dispatcher:
     def leave(self) -> list[str]:
         """End, and leave the agents to themselves; returns the hosts that have all their jobs."""
         self._stop()
-        for session in self._sessions.values():
-            session.close()
+        close_all(self._sessions.values())
         return [name for name in self._sessions if name in self._decider.synced]
 
     def close(self, *, keep: bool = False) -> list[str]:
@@ -164,9 +164,8 @@ class Dispatcher:
                 told.append(session)
             elif self._scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
                 unreached.append(name)
-        unreached += [session.host for session in told if not session.wait_finished(10.0)]
-        for session in self._sessions.values():
-            session.close()
+        unreached += wait_for_ends(told, lambda message: self._observe(events.Note(time.time(), message)))
+        close_all(self._sessions.values())
         return unreached
 
     def _stop(self) -> None:

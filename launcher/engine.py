@@ -17,7 +17,7 @@ from pathlib import Path
 
 from launcher import events
 from launcher.agent_bundle import Bundle, build_bundle
-from launcher.agent_session import AgentSession, HostPlan
+from launcher.agent_session import WELCOME_PATIENCE, AgentSession, HostPlan
 from launcher.dispatcher import Dispatcher, QueuedJob, Returned
 from launcher.inventory import HostSpec
 from launcher.journal import FOLDER, Journal, JournalReader
@@ -106,6 +106,7 @@ class Engine:
                 self._dispatcher.folder_of,
                 folder / FOLDER / "results",
                 controller,
+                min(WELCOME_PATIENCE, policies.host_loss_timeout),
             )
 
     def _get_bundle(self) -> Bundle:

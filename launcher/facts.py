@@ -26,6 +26,7 @@ __all__ = [
     "Started",
     "Synced",
     "Unusable",
+    "Unwritable",
     "ZygoteTold",
 ]
 
@@ -51,7 +52,7 @@ class Connected(Fact):
 
 @value
 class Disconnected(Fact):
-    """The link is gone; a new one is being tried."""
+    """The link is gone, perhaps before its first welcome; a new one is being tried."""
 
     why: str
 
@@ -65,7 +66,7 @@ class Refused(Fact):
 
 @value
 class Unusable(Fact):
-    """No first connection could be made."""
+    """There was no first welcome, and there will be none."""
 
     error: HostError
 
@@ -117,6 +118,14 @@ class Outcome(Fact):
     parts: dict[str, Any]
     payload: bytes
     file: str | None
+
+
+@value
+class Unwritable(Fact):
+    """An attempt's output directory cannot be written on this machine, now or later."""
+
+    attempt: str
+    why: str
 
 
 @value

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from launcher.agent_bundle import Bundle
     from launcher.transports.base import Channel
 
-__all__ = ["NEED", "PYTHONS", "stage0_command", "start_agent"]
+__all__ = ["EXIT_FOLDERS", "NEED", "PREFIX", "PYTHONS", "stage0_command", "start_agent"]
 
 #: What stage-0 says when the host does not have the bundle. Not part of the wire: it is said before there is one.
 NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
@@ -37,8 +37,12 @@ PYTHONS = (
 _PYTHON_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.,/+@%=:~-")
 #: Characters of one shell word; old C shells refuse words of 1,024.
 _WORD = 900
-_EXIT_FOLDERS = 73
+#: The status of a command that could not use its folders, and with what its own lines on stderr begin.
+EXIT_FOLDERS = 73
+PREFIX = "hydra-remote-launcher: "
 _EXIT_NO_PYTHON = 127
+#: As a shell tells of a signal that killed what it ran: somebody ended it (HUP, INT, KILL, PIPE, TERM); it may go well next time.
+_KILLED = frozenset(128 + number for number in (1, 2, 9, 13, 15))
 #: Bytes per second below which sending the bundle counts as stuck.
 _SLOWEST = 16 << 10
 _PHASE = "start agent"
@@ -113,7 +117,7 @@ def start_agent(
 
     Raises:
         AgentError: no python, no folder, noise, silence, or something that is not our agent.
-        ConnectionLost: the link ended.
+        ConnectionLost: the link ended, or somebody killed what runs there: it may go well another time.
     """
     start = _Start(channel, bundle, host, timeout, on_need)
     try:
@@ -197,12 +201,11 @@ class _Start:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _explain(self) -> AgentError:
+    def _explain(self) -> AgentError | ConnectionLost:
         """Why the channel ended before the agent spoke."""
         status = None if self._is_silent else self._channel.exit_status(5.0)
         said = self._channel.stderr().strip()
-        prefix = "hydra-remote-launcher: "
-        ours = "\n".join(line.removeprefix(prefix) for line in said.splitlines() if line.startswith(prefix))
+        ours = "\n".join(line.removeprefix(PREFIX) for line in said.splitlines() if line.startswith(PREFIX))
         if status == _EXIT_NO_PYTHON and "no python3" in ours:
             return AgentError(
                 self._host,
@@ -211,12 +214,18 @@ class _Start:
                 f"(looked for {', '.join(PYTHONS)} on the PATH of a non-interactive shell)",
                 "install python3 there, or name one with `python:` for this host",
             )
-        if status == _EXIT_FOLDERS and ours:
+        if status == EXIT_FOLDERS and ours:
             return AgentError(
                 self._host,
                 _PHASE,
                 ours,
                 "set `workdir:` for this host to a folder that its user, and nobody else, can write",
+            )
+        if not self._is_silent and (status is None or status in _KILLED):
+            how = "without a status" if status is None else f"by signal {status - 128}"
+            tail = f"; it wrote to stderr: {_shown(said[-2000:].encode())}" if said else ""
+            return ConnectionLost(
+                self._host, _PHASE, f"the command was ended there ({how}) before the agent spoke{tail}"
             )
         what = "the command ended before the agent spoke"
         if self._is_silent:

@@ -135,6 +135,26 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     made.end_all()
 
 
+class TestEnding:
+    """Taking leave of the hosts."""
+
+    def test_hosts_that_do_not_end_are_named_and_told_at_once(self, tmp_path):
+        """All are told before any is waited for, and the screen says whom that is about."""
+        run = Run(tmp_path, tuple("abc"))
+        order: list[tuple[str, str]] = []
+        for name, session in run.sessions.items():
+            session._say = lambda what, _=None, name=name: order.append((what, name))  # type: ignore[method-assign]
+            session.wait_finished = lambda timeout, name=name: order.append(("wait", name)) or name == "a"  # type: ignore[method-assign]
+        run.dispatcher.start()
+        assert run.dispatcher.close() == ["b", "c"]
+        run.journal.close()
+        what = [entry[0] for entry in order]
+        assert what.index("wait") > max(place for place, one in enumerate(what) if one == "finish")
+        assert what.count("finish") == what.count("close") == 3
+        (note,) = [event for event in run.seen if isinstance(event, events.Note)]
+        assert note.message == "waiting up to 10 s for hosts to end the run there: b, c"
+
+
 class TestDriving:
     """A run from its first job to its end."""
 

@@ -662,6 +662,24 @@ class TestReaching:
         assert "did not answer" in error.message
         assert "firewall" in error.next_step
 
+    def test_close_ends_a_wait_at_tcp(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run that ends does not wait for a host that a firewall hides."""
+        begun = threading.Event()
+
+        def connect_ex(sock: socket.socket, address: object) -> int:
+            begun.set()
+            return 115
+
+        monkeypatch.setattr(ssh_socket.EagerSocket, "connect_ex", connect_ex)
+        monkeypatch.setattr(
+            ssh_socket, "_wait", lambda attempts, selector, timeout: transport._stop.wait(timeout) and None
+        )
+        transport = SshTransport("gpu1", self.bare(tmp_path, 22, connect_timeout=3600.0))
+        result = in_thread(lambda: transport.open("true"))
+        assert begun.wait(_PATIENCE)
+        transport.close()
+        assert isinstance(result.get(timeout=_PATIENCE), ConnectionLost)
+
     def test_every_address_of_a_name_is_tried(self, demo_server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """A dead first address costs a moment, not the host."""
         port = demo_server.port

@@ -177,8 +177,8 @@ class SshTransport:
                 f"the host refuses a session ({error.text})",
                 "it may allow too few sessions for one connection (MaxSessions in its sshd_config), or no commands",
             ) from None
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            if link.is_connected:
+        except Exception as error:  # noqa: BLE001 (paramiko raises here whatever its own thread has met)
+            if "Timeout" not in str(error) and link.stands():
                 raise AgentError(
                     self.host,
                     _PHASE,

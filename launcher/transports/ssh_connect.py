@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from launcher import ssh_config
-from launcher.errors import AuthenticationFailed, ConnectionLost, HostError, HostUnreachable, UsageError
+from launcher.errors import AuthenticationFailed, ConnectionLost, HostError, HostKeyError, HostUnreachable, UsageError
 from launcher.ssh_config import SshTarget
 from launcher.transports.ssh_fabric import import_paramiko
 from launcher.transports.ssh_identity import KeyAuthentication
@@ -80,7 +80,7 @@ class SshOptions:
 
 
 class _Dropped(Exception):
-    """The host closed the connection before the handshake was over."""
+    """The connection came to nothing before the handshake was over, which may go well another time; the text says how."""
 
 
 def connect(
@@ -190,7 +190,7 @@ class _Attempts:
                     raise HostUnreachable(
                         self.host,
                         _PHASE,
-                        f"the host drops connections before the handshake ({dropped}), {_RETRIES + 1} times in a row",
+                        f"{dropped}, {_RETRIES + 1} times in a row",
                         "check its ProxyCommand in ~/.ssh/config"
                         if self.target.proxy_command
                         else "it may be overloaded or limit connections (MaxStartups, PerSourcePenalties in its sshd_config)",
@@ -213,7 +213,7 @@ class _Attempts:
                 self.wait_wanted()
                 sock = open_proxy(self.host, self.target.proxy_command)
             else:
-                sock = open_socket(self.host, self.target, self._timeout)
+                sock = open_socket(self.host, self.target, self._timeout, stop=self.stop)
         client = None
         try:
             client = self._client()
@@ -228,7 +228,13 @@ class _Attempts:
                     client.close()
             if sock is not None:
                 sock.close()
-            if isinstance(error, HostError) or not isinstance(error, Exception):
+            if not isinstance(error, Exception):
+                raise
+            if gateway is not None and not isinstance(error, HostKeyError) and not gateway.stands():
+                # Whatever it looked like from here: nothing was heard from the host itself.
+                why = f"the connection to the host on the way to {self.target.hostname} is gone"
+                raise ConnectionLost(self.host, _PHASE, why) from None
+            if isinstance(error, HostError):
                 raise
             raise self._translate(error, getattr(sock, "greeting", b"")) from None
         return link
@@ -304,7 +310,8 @@ class _Attempts:
             return self._unreachable(f"{where} is not an SSH server; it said {said!r}", "check the port")
         if dropped is not None:
             said = greeting.partition(b"SSH-")[0].decode("utf-8", "backslashreplace").strip()
-            return _Dropped(f"{word(dropped)}; it said {said!r}" if said else word(dropped))
+            how = f"{word(dropped)}; it said {said!r}" if said else word(dropped)
+            return _Dropped(f"the host drops connections before the handshake ({how})")
         # "No existing session" is how paramiko says that its time for the handshake is over.
         is_late = any(isinstance(cause, TimeoutError) for cause in causes) or "timeout" in str(error).lower()
         if is_late or str(error) == "No existing session":
@@ -313,10 +320,9 @@ class _Attempts:
                 "check that it is an SSH port and that the host is not overloaded",
             )
         if str(error) == "Negotiation failed.":
-            return _Dropped(word(error))
-        return self._unreachable(
-            f"the SSH handshake with {where} failed ({word(error)})", "see what `ssh -v` says to it"
-        )
+            return _Dropped(f"the host drops connections before the handshake ({word(error)})")
+        # Bytes that were altered on the way, perhaps: a signature or a checksum that is wrong.
+        return _Dropped(f"the SSH handshake with {where} failed ({word(error)})")
 
     def _unreachable(self, message: str, next_step: str) -> HostUnreachable:
         return HostUnreachable(self.host, _PHASE, message, next_step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import os
 import socket
 import struct
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import AuthenticationFailed
+from launcher.errors import AuthenticationFailed, ConnectionLost
 from launcher.known_hosts import fingerprint
 from launcher.ssh_config import SshTarget
 
@@ -28,6 +29,8 @@ _PHASE = "authenticate"
 #: Seconds for the agent to answer; a key that must be confirmed or touched takes a person's time.
 _AGENT_TIMEOUT = 60.0
 _MAGIC = b"openssh-key-v1\x00"
+#: What the network says, not the host.
+_NETWORK = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 class KeyAuthentication:
@@ -56,7 +59,8 @@ class KeyAuthentication:
         """Offer one key after the other until one is accepted.
 
         Raises:
-            AuthenticationFailed: none was; or the host asks for more than a key.
+            AuthenticationFailed: none was; or the host asks for more than a key, or ends the connection.
+            ConnectionLost: the network took the connection away, not the host.
             EOFError: the host went while nobody wanted anything of it.
         """
         import paramiko
@@ -80,6 +84,11 @@ class KeyAuthentication:
                 except (paramiko.SSHException, OSError, EOFError) as error:
                     if self._is_stale(transport, has_waited):
                         raise EOFError from None
+                    if "MAC" in str(error):
+                        raise  # altered on the way: no word of the host's
+                    if isinstance(error, OSError) and error.errno in _NETWORK:
+                        why = f"the connection is gone ({error.strerror})"
+                        raise ConnectionLost(self._host, _PHASE, why) from None
                     raise self._failed(f"the connection ended while {name} was offered ({error})", _SIGNING) from None
                 if more:
                     raise self._wants_other(list(more))

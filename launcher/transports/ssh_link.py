@@ -7,6 +7,7 @@ need it, and while the host's login shell starts, this process has nothing else 
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from launcher.transports.ssh_fabric import import_fabric
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from launcher.ssh_config import SshTarget
 
 __all__ = ["Link"]
+
+#: Seconds for a host to begin a command: nothing else ends the wait for one that is there and says nothing.
+_BEGIN_TIMEOUT = 30.0
+#: Seconds for paramiko's thread to end, where a link is gone and not yet known to be.
+_GONE_TIMEOUT = 0.5
 
 
 class Link:
@@ -42,15 +48,26 @@ class Link:
         """As far as is known."""
         return self.transport.is_active()
 
+    def stands(self) -> bool:
+        """As `is_connected`, after something has failed: paramiko wakes who waits before it says that the link is gone."""
+        self.transport.join(_GONE_TIMEOUT)
+        return self.transport.is_alive() and self.transport.is_active()
+
     def open_session(self, command: str) -> paramiko.Channel:
         """Begin a command there; then the connection is fabric's.
 
         Raises:
-            paramiko.SSHException, OSError, EOFError: the host begins none.
+            Exception: the host begins none, or the link is gone, with whatever paramiko's thread has met.
         """
         is_first = self._connection is None
-        channel: Any = self.transport.open_session() if is_first else self.connection.create_session()
-        channel.exec_command(command)
+        watch = threading.Timer(_BEGIN_TIMEOUT, self.close)
+        watch.daemon = True
+        watch.start()
+        try:
+            channel: Any = self.transport.open_session() if is_first else self.connection.create_session()
+            channel.exec_command(command)
+        finally:
+            watch.cancel()
         if is_first:
             self.connection  # noqa: B018  (made now)
         return channel  # type: ignore[no-any-return]

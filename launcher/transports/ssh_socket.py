@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from launcher.errors import HostUnreachable
+from launcher.errors import ConnectionLost, HostUnreachable
 from launcher.ssh_config import SshTarget
 
 __all__ = ["EagerSocket", "open_proxy", "open_socket"]
@@ -72,12 +72,20 @@ class _Attempts:
 
 
 def open_socket(
-    host: str, target: SshTarget, timeout: float, clock: Callable[[], float] = time.monotonic
+    host: str,
+    target: SshTarget,
+    timeout: float,
+    clock: Callable[[], float] = time.monotonic,
+    stop: threading.Event | None = None,
 ) -> EagerSocket:
     """A connected socket to the first of the name's addresses that answers.
 
+    Args:
+        stop: set by whoever no longer wants it.
+
     Raises:
         HostUnreachable: phases `resolve` and `connect`.
+        ConnectionLost: it is not wanted any more.
     """
     addresses = _resolve(host, target)
     deadline = clock() + timeout
@@ -90,7 +98,9 @@ def open_socket(
                     winner = _start(addresses.pop(0), target, attempts, selector)
                 left = deadline - clock()
                 if winner is None and attempts.pending and left > 0:
-                    winner = _wait(attempts, selector, min(left, _ATTEMPT_DELAY) if addresses else left)
+                    winner = _wait(attempts, selector, min(left, _ATTEMPT_DELAY))
+                if winner is None and stop is not None and stop.is_set():
+                    raise ConnectionLost(host, "connect", "the transport was closed")
                 if winner is not None:
                     attempts.pending.pop(winner, None)
                     _tune(winner)
