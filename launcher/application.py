@@ -10,9 +10,10 @@ Python itself would put there: for a file its own folder, for a module name the 
 | `package.module`          | `python -m package.module`    | the working folder  |
 | `package.module:function` |                               | the working folder  |
 
-Without a function: the one that `@hydra.main` decorates; else `main`, if it can be called with one config; else the
-only public function of the module that can. `if __name__ == "__main__":` is not executed, and where a script calls its
-`@hydra.main` function without that, the call does nothing.
+Without a function: the one that `@hydra.main` decorates; else the one that Hydra is started with when the script runs, as
+by `zen(task).hydra_main(...)`; else `main`, if it can be called with one config; else the only public function of the module
+that can. `if __name__ == "__main__":` is executed only for the second of these, and as far as to the start of Hydra; where
+a script starts Hydra without that, nothing happens.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from launcher.errors import UsageError
+from launcher.hydra_entry import HydraEntry, entry_at_start, entry_of, hydra_apps, import_noting, innermost, last_place
 from remote_agent.job import with_article
 
 __all__ = [
@@ -44,7 +46,6 @@ __all__ = [
 
 #: Functions of a module that a message names.
 _MAX_NAMED = 10
-_IMPORTS_HYDRA = re.compile(rb"^\s*(?:import|from)\s+hydra\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Application:
     Attributes:
         task: the function, without the decoration of `@hydra.main`.
         module_name: the name that its module was imported by, here and on hosts.
-        qualname: where the module has it (of a Hydra app: the decorated function).
+        qualname: where the module has it (of a Hydra app: the decorated function, where it has that).
         file: the module's file, if it has one.
         root: the folder that is first on `sys.path` for it.
         is_hydra: `@hydra.main` decorates it.
@@ -99,8 +100,8 @@ def load_application(text: str) -> Application:
     else:
         module, root = _import_module(name)
     if function:
-        return _application(module, root, function, named_function(module, function))
-    return _application(module, root, *_chosen(module))
+        return _named(module, root, function)
+    return _chosen(module, root)
 
 
 def application_of(task: Callable[[Any], Any]) -> Application:
@@ -171,17 +172,14 @@ def _import_module(name: str) -> tuple[ModuleType, Path]:
 
 
 def _imported(name: str, file: Path | None = None) -> ModuleType:
-    """Import a module; one that calls its `@hydra.main` function without asking for its `__name__` is not started by it."""
+    """Import a module; one that starts Hydra without asking for its `__name__` does not: it is noted with what it would."""
     if file is None:
         spec = importlib.util.find_spec(name)
         file = Path(spec.origin) if spec is not None and spec.origin is not None else None
-    if file is None or not file.is_file() or _IMPORTS_HYDRA.search(file.read_bytes()) is None:
+    if file is None or not file.is_file() or b"hydra" not in file.read_bytes():
         # Hydra takes a tenth of a second to import.
         return importlib.import_module(name)
-    from remote_agent.hydra_state import starting_nothing
-
-    with starting_nothing():
-        return importlib.import_module(name)
+    return import_noting(name)
 
 
 def _put_first(root: Path) -> None:
@@ -203,20 +201,8 @@ def _import_error(name: str, error: Exception, root: Path) -> UsageError:
     hint = ""
     if isinstance(error, ImportError) and "relative import" in str(error):
         hint = "\nIts imports are relative: name it as package.module, from the folder that holds the package"
-    where = _last_place(error)
+    where = last_place(error)
     return UsageError(f"{name} cannot be imported: {type(error).__name__}: {error}{where}{hint}")
-
-
-def _last_place(error: BaseException) -> str:
-    """Where in the user's code an import failed."""
-    last = None
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith("<frozen") and file not in (__file__, importlib.__file__):
-            last = f" ({file}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return last or ""
 
 
 def _python_files(folder: Path) -> list[str]:
@@ -256,15 +242,36 @@ def named_function(module: ModuleType, qualname: str) -> Any:
     return value
 
 
-def _chosen(module: ModuleType) -> tuple[str, Any]:
+def _named(module: ModuleType, root: Path, qualname: str) -> Application:
+    """The function that was named; also where the script itself decorates it only when it starts Hydra."""
+    value = named_function(module, qualname)
+    if entry_of(value) is None:
+        try:
+            entry = entry_at_start(module)
+        except UsageError:
+            entry = None  # what the script does is not what was asked for
+        if entry is not None and innermost(entry.task) is value:
+            return _hydra_application(module, root, qualname, entry)
+    return _application(module, root, qualname, value)
+
+
+def _chosen(module: ModuleType, root: Path) -> Application:
     """The function that is meant where none was named."""
-    functions = list(_functions(module))
-    hydra_apps = [(name, one) for name, one in functions if _hydra_main(one) is not None]
-    if len(hydra_apps) == 1:
-        return hydra_apps[0]
-    if hydra_apps:
-        names = ", ".join(f"{module.__name__}:{name}" for name, _ in hydra_apps)
+    decorated = list(hydra_apps(module))
+    if len(decorated) == 1:
+        return _application(module, root, *decorated[0])
+    if decorated:
+        names = ", ".join(f"{module.__name__}:{name}" for name, _ in decorated)
         raise UsageError(f"{module.__name__} has several functions with @hydra.main; say which: {names}")
+    entry = entry_at_start(module)
+    if entry is not None:
+        return _hydra_application(module, root, getattr(innermost(entry.task), "__qualname__", "main"), entry)
+    return _application(module, root, *_only_fitting(module))
+
+
+def _only_fitting(module: ModuleType) -> tuple[str, Any]:
+    """The plain function that is meant where none was named."""
+    functions = list(_functions(module))
     fitting = [(name, one) for name, one in functions if accepts_one_config(one)]
     for name, one in fitting:
         if name == "main":
@@ -292,14 +299,17 @@ def accepts_one_config(task: Any) -> bool:
     if not callable(task):
         return False
     try:
-        signature = inspect.signature(task)
+        signature = inspect.signature(task, follow_wrapped=False)
     except (TypeError, ValueError):
         return True
     try:
-        signature.bind(object())
+        bound = signature.bind(object())
     except TypeError:
         return False
-    return True
+    inner = getattr(task, "__wrapped__", None)
+    hands_on = any(signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments)
+    # A decorator that takes anything hands it on; one that takes a config may make anything of it.
+    return accepts_one_config(inner) if hands_on and callable(inner) else True
 
 
 def signature_of(function: Any) -> str:
@@ -314,43 +324,38 @@ def _application(
     module: ModuleType | None, root: Path, qualname: str, value: Any, module_name: str | None = None
 ) -> Application:
     name = module_name or (module.__name__ if module is not None else "__main__")
-    file = getattr(module, "__file__", None)
-    path = Path(os.path.abspath(file)) if file else None
     if not callable(value):
         raise UsageError(f"{name}:{qualname} is {with_article(type(value).__name__)}, not a function")
-    closure = _hydra_main(value)
-    if closure is None:
-        if not accepts_one_config(value):
-            raise UsageError(f"{name}:{qualname}{signature_of(value)} cannot be called with one config")
-        return Application(value, name, qualname, path, root)
+    entry = entry_of(value)
+    if entry is not None:
+        return _hydra_application(module, root, qualname, entry, name)
+    if not accepts_one_config(value):
+        raise UsageError(f"{name}:{qualname}{signature_of(value)} cannot be called with one config")
+    return Application(value, name, qualname, _file_of(module), root)
+
+
+def _hydra_application(
+    module: ModuleType | None, root: Path, qualname: str, entry: HydraEntry, module_name: str | None = None
+) -> Application:
     from hydra import version
 
-    task = closure["task_function"]
-    if not accepts_one_config(task):
-        raise UsageError(f"{name}:{qualname}{signature_of(task)} cannot be called with one config")
+    name = module_name or (module.__name__ if module is not None else "__main__")
+    if not accepts_one_config(entry.task):
+        raise UsageError(f"{name}:{qualname}{signature_of(entry.task)} cannot be called with one config")
     base = version.getbase()
     return Application(
-        task=task,
+        task=entry.task,
         module_name=name,
         qualname=qualname,
-        file=path,
+        file=_file_of(module),
         root=root,
         is_hydra=True,
-        config_path=closure["config_path"],
-        config_name=closure["config_name"],
+        config_path=entry.config_path,
+        config_name=entry.config_name,
         version_base=str(base) if base is not None else None,
     )
 
 
-def _hydra_main(value: Any) -> dict[str, Any] | None:
-    """What `@hydra.main` was given, if it is among the decorators of a function; else None."""
-    seen = 0
-    while isinstance(value, FunctionType) and seen < 100:
-        names = value.__code__.co_freevars
-        # functools.wraps rewrites __module__ and __qualname__; the globals stay those of hydra/main.py.
-        if value.__globals__.get("__name__") == "hydra.main" and "task_function" in names:
-            cells = value.__closure__ or ()
-            return {name: cell.cell_contents for name, cell in zip(names, cells, strict=True)}
-        value = getattr(value, "__wrapped__", None)
-        seen += 1
-    return None
+def _file_of(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(os.path.abspath(file)) if file else None

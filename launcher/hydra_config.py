@@ -28,6 +28,7 @@ from omegaconf import OmegaConf, open_dict
 from launcher.application import Application
 from launcher.config import Composition, hydra_errors
 from launcher.errors import ConfigError
+from launcher.hydra_entry import innermost
 from launcher.job_config import raw_texts
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def _search_path(
 
     A module is taken for the file that it is, as it would be if Python had been started with it.
     """
-    function: Any = inspect.unwrap(app.task)
+    function: Any = innermost(app.task)
     calling_module = _get_module_name_override()
     calling_file: str | None = None
     if calling_module is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher import pickling, run_index
 from launcher.errors import UsageError
-from launcher.hydra_setup import HydraSetup
+from launcher.hydra_setup import HydraSetup, task_reference
 from launcher.inventory import parse_host
 from launcher.job_config import raw_texts
 from launcher.journal import FOLDER, JournalReader
@@ -312,7 +312,7 @@ def _bare(name: str, config: Any, app: str | None, before: Outcome | None) -> Ta
         hosts=[parse_host("local")],
         options=LaunchConf(),
         callbacks=build_callbacks(nodes, (), LaunchConf()),
-        task=found.reference,
+        task=task_reference(found.task, found.module_name) if found.is_hydra else found.reference,
         task_name=task_name,
         configs=(),
         root_config=config,

@@ -16,6 +16,7 @@ from typing import Any
 from launcher import pickling
 from launcher.application import accepts_one_config, named_function, signature_of
 from launcher.errors import UsageError
+from launcher.hydra_entry import innermost
 from remote_agent.hydra_scope import undecorated
 from remote_agent.job import with_article
 
@@ -68,7 +69,8 @@ def main_name() -> str | None:
 def where_from(task: Any) -> tuple[Path | None, str | None]:
     """The file or folder whose project travels, and the name under which `__main__` is imported on the host."""
     main_module = pickling.main_module_name()
-    name = task.partition(":")[0] if isinstance(task, str) else getattr(task, "__module__", "__main__")
+    # Of a decorated function the user's own, whose module may be another than the decorator's.
+    name = task.partition(":")[0] if isinstance(task, str) else getattr(innermost(task), "__module__", "__main__")
     module = sys.modules.get(name or "")
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
     if name != "__main__" and main_file and _is_installed(main_file):

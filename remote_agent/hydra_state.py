@@ -1,8 +1,9 @@
 """Hydra's process-wide state: what the controller's process has of it, the processes of the jobs get.
 
 Rule: what travels of it travels as text where it can (version base, job name, search path), so that controller and host
-may differ in their Python. What the application registers by itself when it is imported on the host is left as it is;
-only what is missing then is taken from what travelled, and what cannot be taken is told.
+may differ in their Python; the rest in a pickle of its own for each resolver and each config, so that one that cannot be
+loaded on the host costs itself alone. What the application registers by itself when it is imported on the host is left as
+it is; only what is missing then is taken from what travelled, and what cannot be taken is told.
 """
 # ruff: noqa: SLF001  (Hydra and omegaconf keep their state in private attributes)
 
@@ -23,6 +24,14 @@ _OWN_RESOLVERS = ("omegaconf.", "hydra.core.utils.")
 _BY_VALUE = (b"_function_setstate", b"_make_function", b"_make_skeleton_")
 #: Who put Hydra's own configs into the ConfigStore; every host has them.
 _OWN_CONFIGS = "hydra"
+#: Groups whose configs only a controller uses; plugins put them there that a host needs not have.
+_CONTROLLERS_GROUPS = (("hydra", "launcher"), ("hydra", "sweeper"))
+#: What a config's content is made of where it can be said without its classes.
+_PLAIN = (type(None), bool, int, float, str, bytes)
+#: Of what `capture` makes.
+_VERSION = 2
+#: Configs of the ConfigStore that a note names.
+_MAX_NAMED = 5
 
 
 # -- on the controller -----------------------------------------------------------------------------------------------
@@ -49,7 +58,7 @@ def capture(
     base = version.VersionBase.instance().getbase() if version.VersionBase in Singleton._instances else None
     is_set = base is not None and base is not version._UNSPECIFIED_
     return {
-        "version": 1,
+        "version": _VERSION,
         "python": list(sys.version_info[:2]),
         "version_base": str(base) if is_set else None,
         "job_name": str(JobRuntime.instance().get("name")),
@@ -104,13 +113,41 @@ def _capture_search_path(below: Callable[[str], Optional[str]]) -> Optional[List
     return captured
 
 
-def _capture_configs(dumps: Callable[[Any], bytes]) -> Optional[Dict[str, Any]]:
-    """Those of the ConfigStore that are not Hydra's own, under their paths; None where there are none."""
+def _capture_configs(dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
+    """Those of the ConfigStore that are not Hydra's own, each by itself: its path, its pickle, and its plain content."""
     from hydra.core.config_store import ConfigStore
 
-    nodes = dict(_configs(ConfigStore.instance().repo))
-    kept = {path: node for path, node in nodes.items() if node.provider != _OWN_CONFIGS}
-    return {"paths": list(kept), **_pickled(kept, dumps)} if kept else None
+    return [
+        {
+            "path": list(path),
+            "provider": node.provider,
+            "package": node.package,
+            "plain": _plain(node.node),
+            **_pickled(node, dumps),
+        }
+        for path, node in _configs(ConfigStore.instance().repo)
+        if node.provider != _OWN_CONFIGS
+    ]
+
+
+def _plain(node: Any) -> Any:
+    """A config's content without its types; None where it holds what only its classes can say."""
+    from omegaconf import OmegaConf, SCMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(node, enum_to_str=True, structured_config_mode=SCMode.DICT)
+    except (OmegaConfBaseException, ValueError):
+        return None
+    return plain if _is_plain(plain) else None
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(_is_plain(key) and _is_plain(one) for key, one in value.items())
+    if type(value) is list:
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN
 
 
 def _configs(repo: Dict[str, Any], above: Tuple[str, ...] = ()) -> Iterator[Tuple[Tuple[str, ...], Any]]:
@@ -184,9 +221,17 @@ def restore(
     Returns:
         Notes for the user: what could not be taken over. What the application registered itself when it was imported here
         is left as it is.
+
+    Raises:
+        ValueError: another version of the launcher captured it.
     """
     if state is None:
         return []
+    if state["version"] != _VERSION:
+        raise ValueError(
+            "Hydra's state was recorded as version {}, by another version of the launcher; this one reads version {}. "
+            "Start the run anew".format(state["version"], _VERSION)
+        )
     from hydra import version
     from hydra.core.utils import JobRuntime
 
@@ -240,24 +285,67 @@ def _loaded(entry: Dict[str, Any], state: Dict[str, Any], loads: Callable[[bytes
 def _restore_configs(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> List[str]:
     from hydra.core.config_store import ConfigStore
 
-    entry = state.get("configs")
-    if entry is None:
-        return []
     repo = ConfigStore.instance().repo
     here = {path for path, _ in _configs(repo)}
-    missing = [tuple(path) for path in entry["paths"] if tuple(path) not in here]
-    if not missing:
-        return []
-    nodes, why = _loaded(entry, state, loads)
-    if why:
-        names = ", ".join("/".join(path) for path in missing[:5])
-        return ["configs in the ConfigStore of the controller are not known on the host ({}): {}".format(names, why)]
-    for path in missing:
-        group = repo
-        for name in path[:-1]:
-            group = group.setdefault(name, {})
-        group[path[-1]] = nodes[path]
-    return []
+    untyped: List[Tuple[str, str]] = []
+    unknown: List[Tuple[str, str]] = []
+    for entry in state["configs"]:
+        path = tuple(entry["path"])
+        if path in here:
+            continue
+        node, why = _loaded(entry, state, loads)
+        if why:
+            node = _without_types(entry)
+            if path[:2] not in _CONTROLLERS_GROUPS:
+                (unknown if node is None else untyped).append(("/".join(path), why))
+        if node is not None and not _put(repo, path, node):
+            unknown.append(("/".join(path), "the host has a config of the name of one of its groups"))
+    notes = []
+    if unknown:
+        notes.append("configs in the ConfigStore of the controller are not known on the host: " + _told(unknown))
+    if untyped:
+        notes.append(
+            "configs in the ConfigStore of the controller are there on the host without their types: " + _told(untyped)
+        )
+    return notes
+
+
+def _without_types(entry: Dict[str, Any]) -> Any:
+    """The config as plain content, where its classes are not there."""
+    if entry["plain"] is None:
+        return None
+    from hydra.core.config_store import ConfigNode
+    from omegaconf import OmegaConf
+
+    return ConfigNode(
+        name=entry["path"][-1],
+        node=OmegaConf.create(entry["plain"]),
+        group="/".join(entry["path"][:-1]) or None,
+        package=entry["package"],
+        provider=entry["provider"],
+    )
+
+
+def _put(repo: Any, path: Tuple[str, ...], node: Any) -> bool:
+    """Put a config where it was on the controller; False where a config stands in the place of a group."""
+    for name in path[:-1]:
+        repo = repo.setdefault(name, {})
+        if not isinstance(repo, dict):
+            return False
+    repo[path[-1]] = node
+    return True
+
+
+def _told(lost: List[Tuple[str, str]]) -> str:
+    """The paths, each reason once."""
+    by_reason: Dict[str, List[str]] = {}
+    for path, why in lost:
+        by_reason.setdefault(why, []).append(path)
+    parts = []
+    for why, paths in list(by_reason.items())[:_MAX_NAMED]:
+        more = ", ..." if len(paths) > _MAX_NAMED else ""
+        parts.append("{}{} ({})".format(", ".join(paths[:_MAX_NAMED]), more, why))
+    return "; ".join(parts)
 
 
 def _restore_search_path(state: Dict[str, Any], code_root: Optional[str]) -> None:

@@ -6,6 +6,7 @@ Each runs under Hydra's own basic launcher and under ours, and tells the same.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.hydra import apps
 _CONF = {"conf/config.yaml": "x: 1\nhydra: {sweep: {dir: sweep}}\n"}
 _TELL = """
 import json
+import os
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -158,3 +160,64 @@ def test_a_script_without_a_guard_on_the_command_line(tmp_path: Path, there: Pat
     hosts = ["--hosts", there] if there else []
     apps.launcher("multirun", "my_app.py", "x=2,3", *hosts, cwd=app)
     assert _told(app) == [[2], [3]]
+
+
+@pytest.mark.openssh
+def test_a_config_whose_class_is_only_here_costs_no_other(tmp_path: Path, openssh_hosts: Path) -> None:
+    """A package that is installed here alone has put configs into the ConfigStore: the app's own are there on the host, and
+    so are its contents.
+    """
+    apps.write(tmp_path / "site-packages", {"only_here.py": _ONLY_HERE})
+    project = apps.write(tmp_path / "project", {"my_app.py": _STORES})
+    done = apps.python(
+        *(
+            "my_app.py",
+            "-m",
+            "hydra/launcher=remote",
+            f"hydra.launcher.hosts_file={openssh_hosts}",
+            "hydra.launcher.live=true",
+        ),
+        cwd=project,
+        env={"PYTHONPATH": f"{os.environ['PYTHONPATH']}:{tmp_path / 'site-packages'}"},
+    )
+    assert "composed 7 hidden" in done.stdout
+    assert "without their types: theirs/one.yaml (ModuleNotFoundError" in done.stdout
+    assert "hydra/sweeper" not in done.stdout.partition("without their types")[2]
+
+
+_ONLY_HERE = """
+    from dataclasses import dataclass
+    from hydra.core.config_store import ConfigStore
+
+    @dataclass
+    class Theirs:
+        what: str = "hidden"
+
+    def install():
+        ConfigStore.instance().store(group="theirs", name="one", node=Theirs)
+        ConfigStore.instance().store(group="hydra/sweeper", name="theirs", node=Theirs)
+    """
+_STORES = """
+    from dataclasses import dataclass
+
+    import hydra
+    from hydra import compose
+    from hydra.core.config_store import ConfigStore
+
+
+    @dataclass
+    class Db:
+        port: int = 7
+
+
+    @hydra.main(version_base=None, config_path=None)
+    def main(cfg):
+        print("composed", compose("db").port, compose(overrides=["+theirs=one"]).theirs.what)
+
+
+    if __name__ == "__main__":
+        import only_here
+        only_here.install()
+        ConfigStore.instance().store(name="db", node=Db)
+        main()
+    """
