@@ -7,6 +7,7 @@ Rule: what Hydra composes is what the job gets, composed when the job is due. A 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from launcher.dispatcher import QueuedJob
 from launcher.errors import LauncherError, UsageError
 from launcher.options import LaunchConf
+from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
-from launcher.run_setup import RunSetup, build_callbacks, default_folder, host_specs
+from launcher.run_setup import RunSetup, build_callbacks, folder_for, host_specs
+from remote_agent.config_nodes import literal
 
 if TYPE_CHECKING:
     from launcher.application import Application
@@ -104,6 +107,9 @@ def _hydra_run(app: Application, composition: HydraComposition, composite: Callb
 
     mode = composition.mode
     setup = HydraSetup.of(mode, app.task, composition.config, compose=composed, callbacks=composite, options=options)
+    if setup.naming is Naming.MOMENT:
+        # Nothing has written there yet: what is there is somebody else's.
+        setup.naming = Naming.NEW
     if "." in app.module_name:
         # A package is imported from the folder around it.
         setup.root = app.root
@@ -119,7 +125,7 @@ def _hydra_run(app: Application, composition: HydraComposition, composite: Callb
             _drive_sweeper(composition, session)
             return
         if mode == "MULTIRUN":
-            composition.save_multirun()
+            composition.save_multirun(session.folder)
         jobs = [()] if mode == "RUN" else composition.job_overrides()
         session.drive([(None, one) for one in jobs], detach=detach)
 
@@ -171,10 +177,12 @@ class PlainAppSetup(RunSetup):
             UsageError: naming what is wrong.
         """
         mode = composition.mode
+        where, naming = folder_for(mode, folder)
         setup = cls(
             mode=mode,
             run_id=new_run_id(),
-            folder=(Path(folder) if folder is not None else default_folder(mode)).absolute(),
+            folder=where,
+            naming=naming,
             hosts=host_specs(None, options),
             options=options,
             callbacks=composite,
@@ -213,8 +221,9 @@ def _callback_nodes(config: Any) -> dict[str, Any]:
 
 
 def _quoted(value: str) -> str:
-    """A value in Hydra's override grammar."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A path as a value in Hydra's override grammar, where a backslash is one unless a quote follows; it refers to nothing."""
+    value = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), literal(value))
+    return f"'{value}'"
 
 
 def load_callback(text: str) -> Any:
