@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ VERSION = 1
 #: Bytes; a larger result lies in a file of its own beside the journal.
 INLINE = 1 << 18
 
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 _SCHEMA = """
@@ -233,7 +235,8 @@ def set_aside(folder: Path) -> str | None:
             run = reader.meta().get("run", "unknown")
         finally:
             reader.close()
-        os.rename(folder, folder.with_name(f"{folder.name}.{run}"))
+        # It may have come from anywhere: what it calls itself is to be a name, and no way.
+        os.rename(folder, folder.with_name(f"{folder.name}.{_NO_NAME.sub('_', run)[:100]}"))
         return run
     finally:
         os.close(lock)
