@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import threading
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +147,7 @@ class OutputFolder:
         parts = path.split("/")
         if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
             raise RefusedFile("its path leads out of the output directory")
-        if parts[0].casefold() == OWN:
+        if any(_is_own(part) for part in parts):
             raise RefusedFile(f"{OWN} is ours")
         try:
             names = [part.encode("utf-8") for part in parts]
@@ -367,6 +368,14 @@ class OutputFolder:
             self._discard_all()
             self._close_folders(keep_root=False)
             self._names.clear()
+
+
+def _is_own(name: str) -> bool:
+    """It is the name of our folder, or what a disk takes for the same: one that ignores case, or characters without a width."""
+    if name.isascii():
+        return name.casefold() == OWN
+    visible = "".join(one for one in name if unicodedata.category(one) not in ("Cf", "Mn", "Cc"))
+    return unicodedata.normalize("NFKC", visible).casefold() == OWN
 
 
 def _refusal(error: OSError) -> RefusedFile:

@@ -110,7 +110,9 @@ def _set_up(
             f"{target.name}: the code that it ran in was not recorded (it was used in place, or there is no record of "
             "the run); without --exact it runs in the code as it is now"
         )
-    if not with_hooks:
+    if with_hooks:
+        target.build_callbacks()
+    else:
         setup.callbacks = Callbacks([])
         if setup.shared:
             shared = setup.loads_here(setup.shared)

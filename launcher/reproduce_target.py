@@ -1,7 +1,8 @@
 """Which job is to be run again, and everything that it needs: by its run and number, its folder, or a pickle of it.
 
-Rule: a job of a run is taken from the controller's own journal, with the very bytes that its host got; a pickle that a host
-wrote is opened only where its path was given.
+Rule: a job of a run is taken from the controller's own journal (`launcher.ownership`), with the very bytes that its host got. What a
+host wrote is data: its YAML names no module that is imported, no object that is made and no place that is written to, and is run
+only in the code that `--app` names; a pickle is opened only where its own path was given.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher import pickling, run_index
+from launcher import events, ownership, pickling, received_config, run_index
+from launcher.clean_text import clean
 from launcher.errors import UsageError
 from launcher.hydra_setup import HydraSetup, task_reference
 from launcher.inventory import parse_host
@@ -24,6 +26,7 @@ from launcher.outcome import Outcome, outcome_of_job_return, recorded_outcome
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, default_folder
 from remote_agent.callback import CONTROLLER_HOOKS
+from remote_agent.callbacks import Callbacks
 
 if TYPE_CHECKING:
     from launcher.application import Application
@@ -113,6 +116,7 @@ class Target:
         before: how it ended; None where nobody knows.
         env: the variables that the job had, as far as their values are known here.
         notes: what the user should know.
+        callbacks: of a job without a record: `_target_` nodes, of which callbacks are made only where hooks are asked for.
     """
 
     name: str
@@ -120,6 +124,12 @@ class Target:
     before: Outcome | None
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def build_callbacks(self) -> None:
+        """Make the callbacks, now that their hooks are asked for."""
+        if self.callbacks:
+            self.setup.callbacks = build_callbacks(self.callbacks, (), LaunchConf())
 
 
 def find_target(
@@ -138,13 +148,15 @@ def find_target(
     """
     path = Path(text)
     if path.is_dir():
-        recorded = _recorded_at(path.absolute(), env, results)
-        if recorded is None and _has_yaml(path):
+        # However it is spelled: by a link, with `..`.
+        folder = path.resolve()
+        recorded = _recorded_at(folder, env, results)
+        if recorded is None and _has_yaml(folder):
             # The folder that Hydra's files lie in is meant well enough.
-            recorded = _recorded_at(path.absolute().parent, env, results)
-        return recorded if recorded is not None else _from_yaml(path, app)
+            recorded = _recorded_at(folder.parent, env, results)
+        return recorded if recorded is not None else _from_yaml(folder, app)
     if path.is_file():
-        return _from_pickle(path.absolute(), app, env, results)
+        return _from_pickle(path.resolve(), app, env, results)
     reference = run_index.parse(text)
     num = _only_job(reference.entry) if reference.num is None else reference.num
     if num is None:
@@ -203,20 +215,37 @@ def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[
 
 
 def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:
-    """The recorded job whose output directory this is."""
+    """The recorded job whose output directory this is; `folder` is resolved. Only what we wrote counts as a record."""
     for parent in (folder, *folder.parents):
-        if not (parent / FOLDER / "journal.sqlite").is_file():
+        if not _holds_journal(parent) or not ownership.is_ours(parent):
             continue
-        reader = JournalReader(parent / FOLDER)
-        try:
-            last = reader.last_num()
-            nums = range(0 if last is None else last + 1)
-            found = (num for num in nums if (job := reader.job_without_payload(num)) and Path(job[1]) == folder)
-            num = next(found, None)
-        finally:
-            reader.close()
+        num = _num_of(parent, folder)
         if num is not None:
             return _recorded(run_index.find(parent), num, env, results)
+    return None
+
+
+def _holds_journal(folder: Path) -> bool:
+    return (folder / FOLDER / "journal.sqlite").is_file()
+
+
+def _num_of(run_folder: Path, folder: Path) -> int | None:
+    """The job of a run whose output directory this is, also where the run has been moved since."""
+    reader = JournalReader(run_folder / FOLDER)
+    try:
+        began = reader.last_event("run_started")
+        began_in = Path(began.folder) if isinstance(began, events.RunStarted) else run_folder
+        last = reader.last_num()
+        for num in range(0 if last is None else last + 1):
+            job = reader.job_without_payload(num)
+            if job is None:
+                continue
+            path = Path(job[1])
+            moved = run_folder / path.relative_to(began_in) if path.is_relative_to(began_in) else path
+            if folder in (moved.resolve(), path.resolve()):
+                return num
+    finally:
+        reader.close()
     return None
 
 
@@ -230,6 +259,8 @@ def decoder_of(setup: RunSetup, results: str) -> Any:
 
 def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, results: str) -> Target:
     """A pickle whose path was given: that is what allows to open it."""
+    from omegaconf import OmegaConf
+
     recorded = _recorded_at(path.parent, env, results) or _recorded_at(path.parent.parent, env, results)
     if recorded is None:
         _make_importable(app)
@@ -242,7 +273,8 @@ def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, res
         ) from error
     config, before = _config_of(content, path)
     if recorded is None:
-        return _bare(str(path), config, app, before)
+        nodes: Any = OmegaConf.to_container(config.hydra.callbacks, resolve=True)
+        return _bare(str(path), config, _application(app, config), before, nodes)
     job = {"config": config, "hydra": None, "overrides": list(recorded.setup.overrides)}
     recorded.setup.payload = recorded.setup.dumps_here(
         {**_content(config), "overrides": job["overrides"], "task_name": recorded.setup.task_name}
@@ -271,39 +303,57 @@ def _config_of(content: Any, path: Path) -> tuple[Any, Outcome | None]:
 
 
 def _from_yaml(folder: Path, app: str | None) -> Target:
-    """The config that is written as YAML into every output directory; no pickle is opened."""
-    from hydra.conf import HydraConf
-    from omegaconf import OmegaConf
+    """The config that is written as YAML into every output directory, in the application that the user names.
 
+    A host wrote it, or may have: nothing of it is imported or made here, and of its `hydra` node only plain words are kept.
+
+    Raises:
+        UsageError: no application is named; there is no such config, or it cannot be read.
+    """
     files = folder / ".hydra" if (folder / ".hydra").is_dir() else folder
     if not _has_yaml(files):
         raise UsageError(
-            f"{folder} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
+            f"{clean(folder)} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
         )
-    config: Any = OmegaConf.load(files / "config.yaml")
-    node: Any = OmegaConf.load(files / "hydra.yaml")
-    # That of a plain function has a few keys only.
-    is_whole = "job_logging" in node.hydra
-    # Hydra's config groups add keys to it.
-    schema = OmegaConf.structured(HydraConf, flags={"struct": False})
-    config.hydra = OmegaConf.merge(schema, node.hydra) if is_whole else node.hydra
-    return _bare(str(folder), config, app, None)
+    if app is None:
+        raise UsageError(
+            f"{clean(folder)}: no run of yours has a record of this job. What is written here is data, which a host may have "
+            "written, and is not believed in what code it names: say which application it was, with --app. It runs with the "
+            f"config that is written here{_adoptable(folder)}"
+        )
+    config = received_config.read(files / "config.yaml")
+    told = received_config.read(files / "hydra.yaml")
+    found = _named_application(app)
+    nodes = received_config.callbacks_of(told)
+    config.pop("hydra", None)
+    config.hydra = received_config.hydra_node(told, name=found.name, cwd=os.getcwd())
+    target = _bare(str(folder), config, found, None, nodes)
+    target.notes.append(f"the config is what {clean(files)} says: what it names is used as the application uses it")
+    return target
+
+
+def _adoptable(folder: Path) -> str:
+    """A run that lies around this folder, and is not known to be ours."""
+    for parent in (folder, *folder.parents):
+        if _holds_journal(parent) and not ownership.is_ours(parent):
+            return (
+                f". A run in {clean(parent)} may know it, and is not known to be yours; only if you trust whoever made that folder: "
+                f"launcher runs --adopt {clean(parent)}"
+            )
+    return ""
 
 
 def _has_yaml(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
 
 
-def _bare(name: str, config: Any, app: str | None, before: Outcome | None) -> Target:
+def _bare(name: str, config: Any, found: Application, before: Outcome | None, callbacks: dict[str, Any]) -> Target:
     """A job of which there is a config, and no record."""
     from hydra.core.utils import JobRuntime
-    from omegaconf import OmegaConf
 
-    found = _application(app, config)
     is_hydra = _is_whole(config)
     task_name = str(config.hydra.job.name)
     JobRuntime.instance().set("name", task_name)
-    nodes: Any = OmegaConf.to_container(config.hydra.callbacks, resolve=True)
     cls = HydraAgain if is_hydra else PlainAgain
     setup = cls(
         mode="RUN",
@@ -311,7 +361,7 @@ def _bare(name: str, config: Any, app: str | None, before: Outcome | None) -> Ta
         folder=default_folder("RUN").absolute(),
         hosts=[parse_host("local")],
         options=LaunchConf(),
-        callbacks=build_callbacks(nodes, (), LaunchConf()),
+        callbacks=Callbacks([]),
         task=task_reference(found.task, found.module_name) if found.is_hydra else found.reference,
         task_name=task_name,
         configs=(),
@@ -325,7 +375,7 @@ def _bare(name: str, config: Any, app: str | None, before: Outcome | None) -> Ta
     content = {**_content(config), "overrides": list(setup.overrides), "task_name": task_name}
     setup.payload = setup._dumps(content)
     notes = [] if before else ["nothing is recorded of how it ended (a job_return.pickle, or RUN#NUM, would tell)"]
-    return Target(name, setup, before, notes=notes)
+    return Target(name, setup, before, notes=notes, callbacks=callbacks)
 
 
 def _is_whole(config: Any) -> bool:
@@ -346,22 +396,34 @@ def _content(config: Any) -> dict[str, Any]:
 
 def _make_importable(app: str | None) -> None:
     if app is not None:
-        from launcher.application import load_application
-
-        load_application(app)
-    elif os.getcwd() not in sys.path:
+        _named_application(app)
+    elif os.getcwd() not in sys.path and not _is_output(Path.cwd()):
         sys.path.insert(0, os.getcwd())
 
 
-def _application(app: str | None, config: Any) -> Application:
+def _is_output(folder: Path) -> bool:
+    """A job's files lie here or around it: what hosts wrote is no place to import from."""
+    marks = (".hydra/hydra.yaml", f"{FOLDER}/stdout", f"{FOLDER}/stderr")
+    return any((one / mark).is_file() for one in (folder, *folder.parents) for mark in marks)
+
+
+def _named_application(app: str) -> Application:
     from launcher.application import load_application
 
+    return load_application(app)
+
+
+def _application(app: str | None, config: Any) -> Application:
+    """The application of a config that came out of a pickle which the user had opened."""
     if app is not None:
-        return load_application(app)
+        return _named_application(app)
     name = str(config.hydra.job.name)
-    folders = [Path(str(config.hydra.runtime.cwd)), Path.cwd()]
+    folders = [folder for folder in (Path(str(config.hydra.runtime.cwd)), Path.cwd()) if not _is_output(folder)]
     for folder in folders:
         if (folder / f"{name}.py").is_file():
-            return load_application(str(folder / f"{name}.py"))
-    looked = " and ".join(str(folder / f"{name}.py") for folder in dict.fromkeys(folders))
-    raise UsageError(f"which application was it? There is no {looked}: name it with --app")
+            return _named_application(str(folder / f"{name}.py"))
+    looked = (
+        " and ".join(str(folder / f"{name}.py") for folder in dict.fromkeys(folders))
+        or f"{name}.py outside of an output directory"
+    )
+    raise UsageError(f"which application was it? There is no {clean(looked)}: name it with --app")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher import events, pickling, run_index, run_record
+from launcher import events, ownership, pickling, run_index, run_record
 from launcher.code_snapshot import Snapshot
 from launcher.errors import CallbackError, RunError, UsageError
 from launcher.journal import FOLDER, JournalReader
@@ -50,7 +50,7 @@ def load_setup(
         UsageError: a variable has no value.
     """
     entry = run_index.find(run)
-    _check_ours(entry.folder / FOLDER)
+    ownership.check_ours(entry.folder)
     reader = JournalReader(entry.folder / FOLDER)
     try:
         record = run_record.read(reader)
@@ -64,21 +64,6 @@ def load_setup(
         return _setup(entry.folder.absolute(), record, reader, values), record
     finally:
         reader.close()
-
-
-def _check_ours(folder: Path) -> None:
-    """Taking a run up runs what its journal holds, so it must be the user's own.
-
-    Raises:
-        RunError: it is somebody else's, or others can write there.
-    """
-    for path in (folder, folder / "journal.sqlite"):
-        status = path.lstat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise RunError(
-                f"{path} belongs to another user, or others can write to it: it is not taken up, for that would run "
-                "what is in it"
-            )
 
 
 def _setup(folder: Path, record: Record, reader: JournalReader, env: Mapping[str, str]) -> RunSetup:
@@ -280,7 +265,7 @@ class ResumedSession(Session):
         self._rest = self._sources()
         if self.callbacks.has("on_job_return"):
             self._unhooked = reader.unmatched_returns()
-        self._index(self.record.started)
+        self._index(self.record.started, self._secret())
         self._handle_signals()
         self._engine.start()
         for returned in again:
@@ -288,6 +273,15 @@ class ResumedSession(Session):
             self._engine.retry(returned)
         for note in self.callbacks.notes:
             self._hooks.tell([events.Note(time.time(), note)])
+
+    def _secret(self) -> str:
+        """What says that the run is ours; a run that an earlier version began gets it now, and may be moved from then on."""
+        secret = self._engine.reader.meta().get(ownership.KEY, "")
+        if not secret:
+            secret = ownership.make_secret()
+            self._engine.journal.put_meta(**{ownership.KEY: secret})
+            self._engine.journal.commit()
+        return secret
 
     def _chosen(self) -> list[events.JobReturned]:
         """The jobs that are to be run once more."""

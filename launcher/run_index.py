@@ -4,7 +4,9 @@ Rule: the journal in a run's folder is the truth; the index only says where it i
 and a run that the index does not know is found by its folder all the same.
 
     $XDG_STATE_HOME/hydra-remote-launcher/index/<run>.json
-        {"version": 1, "run", "folder", "started", "mode", "task", "is_reproduction"}
+        {"version": 1, "run", "folder", "started", "mode", "task", "is_reproduction", "secret"}
+
+`secret` is in the run's journal, too, and says that the run is ours (`launcher.ownership`); an earlier version had none.
 
 A run is named by its id, a prefix of it that fits one run only, its folder, or `last`: the latest that is not a job
 reproduced, so that `last#7` stays the same job when it was reproduced.
@@ -16,7 +18,7 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from launcher.errors import RunError
 from launcher.journal import FOLDER
 from launcher.private_files import make_private_folder
 
-__all__ = ["Entry", "RunReference", "add", "entries", "find", "index_folder", "parse", "remove"]
+__all__ = ["Entry", "RunReference", "add", "entries", "find", "index_folder", "look_up", "parse", "remove"]
 
 VERSION = 1
 LAST = "last"
@@ -43,6 +45,7 @@ class Entry:
     mode: str = ""
     task: str = ""
     is_reproduction: bool = False
+    secret: str = field(default="", repr=False)
 
     @property
     def is_there(self) -> bool:
@@ -85,6 +88,7 @@ def add(entry: Entry) -> None:
         "mode": entry.mode,
         "task": entry.task,
         "is_reproduction": entry.is_reproduction,
+        "secret": entry.secret,
     }
     fd, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
     try:
@@ -99,6 +103,11 @@ def add(entry: Entry) -> None:
 def remove(run: str) -> None:
     """Take a run out of the index; nothing else is touched."""
     _path(run).unlink(missing_ok=True)
+
+
+def look_up(run: str) -> Entry | None:
+    """The entry of the run that is called exactly so, wherever its folder is."""
+    return _read(_path(run)) if _RUN.fullmatch(run) else None
 
 
 def entries() -> list[Entry]:
@@ -185,6 +194,7 @@ def _read(path: Path) -> Entry | None:
             str(content.get("mode", "")),
             str(content.get("task", "")),
             bool(content.get("is_reproduction", False)),
+            str(content.get("secret", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -136,7 +136,8 @@ def driver(folder: Path) -> str:
     """The process that drives the run of this folder (`pid N`), or empty."""
     path = folder / FOLDER / "lock"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # It may be a pipe that somebody put there.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from launcher import events, run_index, run_record, run_requests
+from launcher import events, ownership, run_index, run_record, run_requests
 from launcher.dispatcher import Returned
 from launcher.driving import Drive
 from launcher.early_connect import EarlyConnections
@@ -192,7 +192,10 @@ class Session:
         claim = self.setup.take_folder()
         self.folder = claim.folder
         if claim.earlier is not None:
-            run_index.remove(claim.earlier)
+            known = run_index.look_up(claim.earlier)
+            # What that journal calls itself is not to make us forget a run elsewhere.
+            if known is not None and known.folder.resolve() == self.folder.resolve():
+                run_index.remove(claim.earlier)
         self._build(claim.take_lock())
         try:
             hosts = tuple(spec.name for spec in self.setup.hosts)
@@ -200,9 +203,11 @@ class Session:
             journal = self._engine.journal
             journal.append([started])
             self.setup.record(journal, self._config_name)
+            secret = ownership.make_secret()
+            journal.put_meta(**{ownership.KEY: secret})
             journal.commit()
             self._engine.observe(started)
-            self._index(started.at)
+            self._index(started.at, secret)
             self._handle_signals()
             self._hooks.fire(self._hooks.start_hook, config=self._config, config_name=self._config_name)
             if not self._hooks.aborted:
@@ -222,16 +227,20 @@ class Session:
         if self._install_signals:
             self._interrupts.handle_signals()
 
-    def _index(self, at: float) -> None:
+    def _index(self, at: float, secret: str) -> None:
         try:
             setup = self.setup
             run_index.add(
                 run_index.Entry(
-                    self.run_id, self.folder, at, setup.mode, setup.task_name, is_reproduction=setup.is_reproduction
+                    self.run_id, self.folder, at, setup.mode, setup.task_name, setup.is_reproduction, secret
                 )
             )
         except OSError as error:
-            self._hooks.warn("index", f"the run can be named by its folder only: {error.filename}: {error.strerror}")
+            self._hooks.warn(
+                "index",
+                "the run can be named by its folder only, and is taken up again after 'launcher runs --adopt' only: "
+                f"{error.filename}: {error.strerror}",
+            )
 
     def _finish(self) -> None:
         try:

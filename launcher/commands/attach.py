@@ -40,10 +40,11 @@ def attach(
 
     Jobs that have returned are kept, jobs that hosts still have are waited for, only what never ran is run.
     """
-    from launcher import run_index, run_status
+    from launcher import ownership, run_index, run_status
 
     entry = run_index.find(run)
     with open_output(is_json) as out:
+        ownership.check_ours(entry.folder)
         if run_status.driver(entry.folder):
             _watch(entry, out, verbose=verbose, quiet=quiet)
         code = take_up(entry, out, env=past.values(env), detach=detach, verbose=verbose, quiet=quiet)

@@ -44,11 +44,12 @@ def cancel(
     quiet: past.Quiet = False,
 ) -> None:
     """Cancel RUN, or the one job RUN#NUM: jobs get SIGTERM, their end hooks fire, their JobReturns say `cancelled`."""
-    from launcher import run_index, run_status
+    from launcher import ownership, run_index, run_status
 
     reference = run_index.parse(run)
     folder = reference.entry.folder
     with open_output(is_json) as out:
+        ownership.check_ours(folder)
         _check(reference)
         if run_status.driver(folder):
             _ask(reference, kill, out)

@@ -117,7 +117,7 @@ def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> li
     """The hosts that are meant; of one that several runs name alike, one."""
     import dataclasses
 
-    from launcher import inventory, run_index, run_record
+    from launcher import inventory, ownership, run_index, run_record
     from launcher.journal import JournalReader
 
     given = [inventory.parse_host(one) for one in host or []]
@@ -126,7 +126,8 @@ def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> li
     if not given:
         given = [inventory.parse_host(inventory.LOCAL)]
         for entry in run_index.entries():
-            if not entry.is_there:
+            # Whom to log in to is not for a folder to say that took the place of ours.
+            if not entry.is_there or not ownership.is_ours(entry.folder):
                 continue
             reader = JournalReader(entry.journal)
             try:

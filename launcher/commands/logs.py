@@ -15,6 +15,7 @@ import typer
 
 from launcher.commands import completion, past
 from launcher.errors import HostError, RunError, UsageError
+from launcher.untrusted_files import read_regular
 
 if TYPE_CHECKING:
     from launcher.host_talk import HostTalk
@@ -33,6 +34,8 @@ _Stream = Annotated[
 ]
 _STREAMS = ("stdout", "stderr")
 _LOOK = 0.3
+#: Bytes of a file that are read at once.
+_PIECE = 1 << 22
 
 
 def logs(
@@ -63,6 +66,11 @@ def logs(
         chosen = _STREAMS if stream is None else (stream,)
         if is_json:
             said = source.read()
+            while source.has_more:
+                said = {
+                    name: before + more
+                    for (name, before), more in zip(said.items(), source.read().values(), strict=True)
+                }
             texts = {name: said[name].decode("utf-8", "backslashreplace") for name in chosen}
             past.print_json(run=reference.entry.run, num=num, attempt=source.attempt, **texts)
             return
@@ -94,6 +102,8 @@ class _Source:
         self._talk: HostTalk | None = None
         self._is_silent = False
         self.is_final = False
+        #: The local files go on behind what was read last.
+        self.has_more = False
 
     def _look_up(self) -> JobStatusLine:
         from launcher.run_status import read_jobs
@@ -108,7 +118,8 @@ class _Source:
         # First whether it is all here, then the files: what arrives in between is read the next time.
         is_whole = self.is_whole
         said = {name: self._local(name) for name in _STREAMS}
-        if not is_whole:
+        self.has_more = any(len(data) == _PIECE for data in said.values())
+        if not is_whole and not self.has_more:
             said = self._with_remote(said)
         for name, data in said.items():
             self._have[name] += len(data)
@@ -129,11 +140,11 @@ class _Source:
         if self.attempt < self._job.attempt:
             folder /= f"attempt-{self.attempt}"
         try:
-            with (folder / name).open("rb") as file:
-                file.seek(self._have[name])
-                return file.read()
+            return read_regular(folder / name, _PIECE, self._have[name])
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise RunError(f"{folder / name}: {error.strerror}") from None
 
     def _with_remote(self, said: dict[str, bytes]) -> dict[str, bytes]:
         talk = self._reach()
@@ -153,11 +164,16 @@ class _Source:
             return said
 
     def _reach(self) -> HostTalk | None:
-        from launcher import run_record
+        from launcher import ownership, run_record
         from launcher.host_talk import HostTalk
 
         if self._talk is not None or self._is_silent or not self._job.host:
             return self._talk
+        if not ownership.is_ours(self._entry.folder):
+            # Whom to ask, and how to log in there, would be the folder's word.
+            self._is_silent = True
+            print("launcher: this run is not known to be yours: its host is not asked", file=sys.stderr)
+            return None
         record = run_record.read(self._reader)
         spec = next(one for one in run_record.hosts_of(record, {}) if one.name == self._job.host)
         talk = HostTalk(spec, "look", record.run)
@@ -197,6 +213,8 @@ def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
             for name in chosen:
                 if said[name]:
                     writers[name](said[name])
+            if source.has_more:
+                continue
             if not follow or is_whole or source.is_final:
                 return
             if source.is_unreachable and not driver(source.folder):

@@ -44,7 +44,7 @@ def retry(
 
     The jobs get the code, the config and the callbacks that they had before.
     """
-    from launcher import run_index
+    from launcher import ownership, run_index
     from launcher.journal import JournalReader
     from remote_agent.job import ERROR_KINDS
 
@@ -58,6 +58,7 @@ def retry(
     kinds = frozenset({"lost"}) if lost else frozenset(kind) if kind else None
     chosen = functools.partial(only, nums=nums, kinds=kinds)
     entry = reference.entry
+    ownership.check_ours(entry.folder)
     reader = JournalReader(entry.journal)
     try:
         if not any(chosen(one) for one in reader.all_returned()):

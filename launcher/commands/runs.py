@@ -1,9 +1,10 @@
-"""`launcher runs`: which runs there are, where, and how they stand."""
+"""`launcher runs`: which runs there are, where, and how they stand; and which folder is one of yours from now on."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,13 +15,26 @@ __all__ = ["runs"]
 
 _Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
 _All = Annotated[bool, typer.Option("--all", "-a", help="All of them, also those whose folder is gone.")]
+_Adopt = Annotated[
+    Path | None,
+    typer.Option(
+        "--adopt",
+        metavar="FOLDER",
+        help="Take the run in FOLDER for yours from now on. What is in it can then run any code with your rights: "
+        "only where you trust whoever made the folder, and everybody who could write to it.",
+        show_default=False,
+    ),
+]
 
 
-def runs(limit: _Limit = 20, is_all: _All = False, is_json: past.Json = False) -> None:
+def runs(limit: _Limit = 20, is_all: _All = False, adopt: _Adopt = None, is_json: past.Json = False) -> None:
     """List the runs that were started by you on this machine, the latest first."""
     from launcher import run_index
     from launcher.run_status import read_status
 
+    if adopt is not None:
+        _adopt(adopt, is_json)
+        return
     found = run_index.entries()
     chosen = [entry for entry in found if is_all or entry.is_there]
     left_out = 0 if is_all else max(0, len(chosen) - limit)
@@ -60,3 +74,17 @@ def runs(limit: _Limit = 20, is_all: _All = False, is_json: past.Json = False) -
     Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(table)
     if left_out:
         print(f"... and {left_out} more (--all)")
+
+
+def _adopt(folder: Path, is_json: bool) -> None:
+    from launcher import ownership
+    from launcher.run_status import read_status
+
+    entry = ownership.adopt(folder)
+    if is_json:
+        past.print_json(adopted=read_status(entry).to_json())
+        return
+    print(
+        f"run {entry.run} in {entry.folder} is yours from now on: attach, resume, retry, cancel and reproduce load what is in it, "
+        "which can run any code with your rights, and log in where it says"
+    )

@@ -33,7 +33,7 @@ def show(
     run: past.RunOrJob = "last", is_all: _All = False, is_offline: _Offline = False, is_json: past.Json = False
 ) -> None:
     """Show how RUN stands; with RUN#NUM one job, every attempt at it and its traceback."""
-    from launcher import run_index
+    from launcher import ownership, run_index
     from launcher.journal import JournalReader
     from launcher.run_status import read_jobs, read_status
 
@@ -44,7 +44,11 @@ def show(
         jobs = read_jobs(reader, reference.num)
         warnings = [event for _, event in reader.events_of("warning")]
         if status.state in ("died", "detached") and status.open and not is_offline:
-            _ask_hosts(reader, jobs)
+            if ownership.is_ours(reference.entry.folder):
+                _ask_hosts(reader, jobs)
+            else:
+                # Whom to ask, and how to log in there, would be the folder's word.
+                print("launcher: this run is not known to be yours: no host is asked (--offline)", file=sys.stderr)
     finally:
         reader.close()
     if reference.num is not None and not jobs:

@@ -169,7 +169,9 @@ def test_no_pickle_of_a_host_is_opened_unless_its_path_is_given(app: Path) -> No
 @pytest.mark.hydra_suite
 @pytest.mark.parametrize("door", ["hydra", "launcher"])
 def test_from_pickles_and_yaml(app: Path, door: str) -> None:
-    """config.pickle, job_return.pickle and a bare output directory, of plain Hydra or of a run that is known no more."""
+    """config.pickle and job_return.pickle, of plain Hydra or of a run that is known no more; of the output directory the application
+    is to be named: what is written there names no code.
+    """
     if door == "hydra":
         apps.python("my_app.py", "-m", "x=5", cwd=app)
     else:
@@ -178,8 +180,9 @@ def test_from_pickles_and_yaml(app: Path, door: str) -> None:
     files = app / "sweep" / "0" / ".hydra"
     report = _again(app, files / "job_return.pickle")
     assert (report["is_same"], report["says"]) == (True, ["COMPLETED with an equal value"])
-    for number, path in enumerate([files / "config.pickle", app / "sweep" / "0"]):
-        report = _again(app, path, "--folder", app / f"again_{number}")
+    assert "--app" in _again(app, app / "sweep" / "0")["error"]["message"]
+    for number, of in enumerate([[files / "config.pickle"], [app / "sweep" / "0", "--app", "my_app.py"]]):
+        report = _again(app, *of, "--folder", app / f"again_{number}")
         assert (report["is_same"], report["status"]) == (None, "COMPLETED")
     report = _again(app, files / "config.pickle", "--app", "my_app.py:main", "--folder", app / "named")
     assert report["status"] == "COMPLETED"
