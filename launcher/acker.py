@@ -83,6 +83,13 @@ class Acker:
         self._thread.join()
         self.flush()
 
+    def abandon(self) -> None:
+        """End the thread without a last round: hosts keep what was not acknowledged."""
+        with self._condition:
+            self._waiting.clear()
+            self._stop = True
+            self._condition.notify()
+
     def _run(self) -> None:
         while True:
             with self._condition:

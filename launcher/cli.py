@@ -30,6 +30,13 @@ __all__ = ["main"]
 _INTERRUPTED = RunInterrupted.exit_code
 
 
+class _Interrupted(Exception):
+    """Carries a KeyboardInterrupt through typer, which would make an exit code 1 of it, without its message."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        self.error = error if isinstance(error, RunInterrupted) else RunInterrupted("interrupted")
+
+
 class _Commands(TyperGroup):
     """A group whose commands are imported when they are used."""
 
@@ -58,9 +65,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            # Typer would make it an exit code 1.
-            raise RunInterrupted("interrupted") from None
+        except KeyboardInterrupt as error:
+            raise _Interrupted(error) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -98,9 +104,10 @@ def _main(args: list[str]) -> int:
     command = typer.main.get_command(_app)
     try:
         command(args, prog_name="launcher")
-    except LauncherError as error:
+    except (LauncherError, _Interrupted) as raised:
         if os.environ.get("LAUNCHER_DEBUG"):
             raise
+        error = raised.error if isinstance(raised, _Interrupted) else raised
         tell_error(_by_flag(error) if isinstance(error, UsageError) and error.option else error)
         return error.exit_code
     except KeyboardInterrupt:

@@ -76,6 +76,8 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._rounds: deque[float] = deque([0.0], _BUSY_ROUNDS)
         self.crash: BaseException | None = None
+        #: Why nothing is decided: the journal cannot be written; empty while it can.
+        self.stalled = ""
 
     # -- from any thread -----------------------------------------------------------------------------------------
 
@@ -153,6 +155,25 @@ class Dispatcher:
         close_all(self._sessions.values())
         return [name for name in self._sessions if name in self._decider.synced]
 
+    def abandon(self, timeout: float) -> bool:
+        """End without waiting for anybody: hosts are told nothing, and what is here is journalled if that goes at once.
+
+        Returns:
+            The thread has ended, so that the journal may be written by somebody else.
+        """
+        self._stopping.set()
+        self._inbox.put(_Stop())
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        self._inbox.close()
+        self._acker.abandon()
+        return not self._thread.is_alive()
+
+    @property
+    def not_ended(self) -> list[str]:
+        """The hosts whose agents have not let go of the run."""
+        return [name for name, session in self._sessions.items() if not session.wait_finished(0.0)]
+
     def close(self, *, keep: bool = False) -> list[str]:
         """Finish with the hosts and end; returns those whose agents could not be told."""
         self._stop()
@@ -217,13 +238,12 @@ class Dispatcher:
 
     def _commit(self) -> bool:
         """Journal the round and act on it; while it cannot be written, wait here. False: told to end meanwhile."""
-        shown = ""
         while True:
             try:
                 self._decider.commit()
             except JournalError as error:
-                if shown != str(error):
-                    shown = str(error)
+                if self.stalled != str(error):
+                    self.stalled = str(error)
                     message = (
                         f"{error}; nothing more is dispatched until it can be written (free some space); "
                         "running jobs go on and their results are kept on the hosts"
@@ -232,7 +252,8 @@ class Dispatcher:
                 if self._stopping.wait(_JOURNAL_RETRY):
                     return False
                 continue
-            if shown:
+            if self.stalled:
+                self.stalled = ""
                 self._observe(events.Note(time.time(), "the journal can be written again"))
             return True
 

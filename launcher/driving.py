@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from launcher.interrupts import CTRL_C
-
 if TYPE_CHECKING:
     from launcher.engine import Engine
     from launcher.interrupts import Interrupts
@@ -46,11 +44,8 @@ class Drive:
     def run(self) -> bool:
         """Until everything has returned, or the run has been left; True if it has been left, or was to be."""
         while self.has_more or not self.engine.is_idle:
-            try:
-                if self._step():
-                    return True
-            except KeyboardInterrupt:
-                self.interrupts.add(CTRL_C)
+            if self._step():
+                return True
         return False
 
     def _step(self) -> bool:
@@ -66,7 +61,7 @@ class Drive:
             if self.interrupts.hangup:
                 self.leave()
             self.detach()
-            return True
+            return not self.interrupts
         if not self.engine.is_idle and not leaving:
             self.pump(0.5 if not self.has_more else 0.05)
         return False
@@ -77,8 +72,14 @@ class Drive:
             if not without_pause and (self.interrupts.hangup or not self.engine.arrivals.empty()):
                 break
             try:
-                config, overrides = next(self.source)
+                # A generator of the user may wait for anything.
+                with self.interrupts.users_code(raise_at=1):
+                    config, overrides = next(self.source)
             except StopIteration:
+                return False
+            except KeyboardInterrupt:
+                if not self.interrupts.has_raised:
+                    self.interrupts.add_ctrl_c()
                 return False
             self.submit(config, overrides)
         return not self.interrupts

@@ -83,7 +83,7 @@ class Engine:
     ) -> None:
         self.run_id = run_id
         self.folder = folder
-        self.arrivals: queue.SimpleQueue[Returned | events.HostLost] = queue.SimpleQueue()
+        self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
         self._observers = list(observers)
         self.journal = Journal(folder / FOLDER, lock)
         self._reader: JournalReader | None = None
@@ -184,6 +184,10 @@ class Engine:
             self.returned += 1
         return item
 
+    def wake(self) -> None:
+        """Have `wait` return, for there is something else to look at."""
+        self.arrivals.put(None)
+
     @property
     def is_idle(self) -> bool:
         """Everything that was submitted has been taken from `wait`."""
@@ -225,6 +229,25 @@ class Engine:
     def leave(self) -> list[str]:
         """End without telling the agents, which go on; returns the hosts that have all their jobs."""
         return self._dispatcher.leave()
+
+    def abandon(self, timeout: float) -> bool:
+        """End without waiting for anybody; True where the journal may be written from here on."""
+        return self._dispatcher.abandon(timeout)
+
+    def drop_links(self) -> None:
+        """Close the connections, in threads of their own: after `abandon`, where the process goes on."""
+        for session in self._sessions.values():
+            threading.Thread(target=session.close, name=f"close-{session.host}", daemon=True).start()
+
+    @property
+    def not_ended(self) -> list[str]:
+        """The hosts whose agents have not let go of the run."""
+        return self._dispatcher.not_ended
+
+    @property
+    def stalled(self) -> str:
+        """Why nothing is decided: the journal cannot be written; empty while it can."""
+        return self._dispatcher.stalled
 
     def cancel(self, num: int) -> None:
         """Cancel one job."""

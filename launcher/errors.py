@@ -15,6 +15,7 @@
     +-- JournalError                 the journal could not be written or read
     +-- RunError                     a run cannot be found, resumed, or is somebody else's
     +-- RunInterrupted               Ctrl-C or SIGTERM; everything was collected first            (exit code 130)
+    |                                (a KeyboardInterrupt, too; after a second one the run is left)
     +-- RunDetached                  the controller left on purpose; the hosts go on               (exit code 0)
     +-- RunAborted                   a callback with on_error = "abort" stopped the run
 
@@ -155,8 +156,11 @@ class RunError(LauncherError):
     exit_code = 2
 
 
-class RunInterrupted(LauncherError):
-    """The run was interrupted; what had finished was collected and the end hooks fired."""
+class RunInterrupted(LauncherError, KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: what had finished was collected and the end hooks fired; or, by a second one, the run was left.
+
+    A KeyboardInterrupt, too: whoever handles Ctrl-C handles it.
+    """
 
     exit_code = 130
 

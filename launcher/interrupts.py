@@ -1,64 +1,203 @@
 """What asks a run to stop or to be left: Ctrl-C, SIGTERM, SIGHUP, a hook that aborts, another process.
 
-Rule: a signal handler only takes down what came and passes it on; the session acts on it where it waits. Once cancels, twice
-kills.
+Rule: the first signal is a fact like any other: it cancels, hooks finish, everything is collected. The second interrupts what of the
+user's runs, kills, and has the controller leave; if it has not ended a few seconds later, whatever it waits for, the process is
+ended. Nothing else is ever cut in two: an exception is raised by a handler only inside of a hook, or where the user's configs are drawn.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from launcher.signal_door import DOOR
 
 __all__ = ["CTRL_C", "Interrupts"]
 
 CTRL_C = "interrupted (Ctrl-C)"
+#: Seconds from the second signal until the controller waits no more for hosts, and until the process is ended.
+PATIENCE = 2.5
+END = 4.5
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def _nothing() -> None:
+    """By default nobody is woken."""
+
+
+def _no_words() -> str:
+    return ""
 
 
 class Interrupts:
     """The interrupts of one session.
 
     Args:
-        stop: called with why, and whether to kill, at each interrupt.
+        stop: called with why, and whether to kill, at each interrupt. As the others it is called in any thread but by no handler.
+        tell: called with a line for the user when a signal came.
+        what_waits: says what the run waits for.
+        last_words: says what is left where, when the process is about to be ended.
+        wake: called when the driver of the run has to look up.
+        end_process: ends the process with this exit code, whatever its threads do.
     """
 
-    def __init__(self, stop: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self,
+        stop: Callable[[str, bool], None],
+        *,
+        tell: Callable[[str], None] = lambda text: None,
+        what_waits: Callable[[], str] = _no_words,
+        last_words: Callable[[], str] = _no_words,
+        wake: Callable[[], None] = _nothing,
+        end_process: Callable[[int], Any] = os._exit,
+    ) -> None:
         self._stop = stop
-        self._handlers: dict[int, Any] = {}
+        self._tell = tell
+        self._what_waits = what_waits
+        self._last_words = last_words
+        self._wake = wake
+        self._end_process = end_process
+        self._lock = threading.Lock()
         self.count = 0
         self.why = ""
+        #: How many signals of the user there were, as the door's thread knows it, and as handlers do.
+        self.signals = 0
+        self._by_handler = 0
         #: Why the controller is to leave; empty as long as it is not.
         self.hangup = ""
+        #: Monotonic time from which on nothing is waited for; None before the second signal.
+        self._leave_at: float | None = None
+        self._is_over = threading.Event()
+        #: The number of the signal at which code of the user, in which the main thread is now, is interrupted; 0: nothing is.
+        self._raise_at = 0
+        #: Code of the user was interrupted by a handler.
+        self.has_raised = False
 
     def __bool__(self) -> bool:
         return self.count > 0
 
+    @property
+    def must_leave(self) -> bool:
+        """There was a second signal, and the time is up that hosts had to send what they have."""
+        return self._leave_at is not None and time.monotonic() >= self._leave_at
+
     def add(self, why: str, *, kill: bool = False) -> None:
         """One more; the second, and one with kill, kills."""
-        self.count += 1 + kill
-        self.why = why
-        self._stop(why, self.count > 1)
+        with self._lock:
+            self.count += 1 + kill
+            self.why = why
+            is_kill = self.count > 1
+        self._stop(why, is_kill)
+
+    def add_signal(self, why: str) -> None:
+        """The user asked: by a signal, or by Ctrl-C in his own code around the run."""
+        with self._lock:
+            self.signals += 1
+            number = self.signals
+            if number == 2:
+                self._leave_at = time.monotonic() + PATIENCE
+                threading.Thread(target=self._end_in_time, name="end", daemon=True).start()
+            elif number > 2:
+                self._leave_at = time.monotonic()
+        # Told from a thread of its own: a terminal that takes nothing holds up neither the signal nor its successor.
+        told = threading.Thread(target=self._tell_of, args=(number, why), name="tell", daemon=True)
+        told.start()
+        self.add(why)
+        self._wake()
+
+    def add_ctrl_c(self) -> None:
+        """KeyboardInterrupt was raised in code of the user, which is over by it."""
+        self._by_handler += 1
+        self.add_signal(CTRL_C)
+
+    def _tell_of(self, number: int, why: str) -> None:
+        if number == 1:
+            waits = self._what_waits()
+            self._tell(
+                f"{why}: jobs are cancelled, hooks finish, what there is comes back"
+                + (f"; waiting for {waits}" if waits else "")
+                + f"; once more leaves within {END + 0.5:.0f} s"
+            )
+        elif number == 2:
+            self._tell(f"{why}, again: what runs is killed, and the run is left")
+
+    def _end_in_time(self) -> None:
+        if self._is_over.wait(END):
+            return
+        words = [""]
+
+        def speak() -> None:
+            words[0] = self._last_words()
+
+        speaker = threading.Thread(target=speak, name="last words", daemon=True)
+        speaker.start()
+        speaker.join(0.3)
+        # A progress display may have hidden the cursor.
+        show = b"\x1b[?25h" if sys.stderr is not None and os.isatty(2) else b""
+        with contextlib.suppress(OSError):
+            os.set_blocking(2, False)
+            os.write(2, show + f"launcher: {words[0] or self.why}\n".encode(errors="backslashreplace"))
+        self._end_process(143 if "SIGTERM" in self.why else 130)
+
+    # -- as Listener ---------------------------------------------------------------------------------------------
+
+    def handled(self, number: int) -> None:
+        """In the main thread.
+
+        Raises:
+            KeyboardInterrupt: code of the user runs there, and this signal interrupts it.
+        """
+        if number == signal.SIGHUP:
+            return
+        self._by_handler += 1
+        if self._raise_at and not self.has_raised and max(self._by_handler, self.signals) >= self._raise_at:
+            self.has_raised = True
+            raise KeyboardInterrupt
+
+    def arrived(self, number: int) -> None:
+        """In the door's thread."""
+        name = signal.Signals(number).name
+        if number == signal.SIGHUP:
+            self.hangup = f"{name}: the terminal is gone"
+            self._wake()
+        else:
+            self.add_signal(CTRL_C if number == signal.SIGINT else f"interrupted ({name})")
+
+    # -- where signals are ours ----------------------------------------------------------------------------------
 
     def handle_signals(self) -> None:
-        """Take SIGTERM (cancel) and SIGHUP (leave) from now on; only in the main thread, where Python has handlers."""
+        """Take SIGTERM and SIGHUP from now on; only in the main thread, where Python has handlers."""
+        DOOR.listen(self, _SIGNALS)
+
+    @contextlib.contextmanager
+    def ours(self) -> Iterator[None]:
+        """Take SIGINT too, for as long as this thread is in a call of the library; where that is the main one."""
+        DOOR.listen(self, (signal.SIGINT,))
+        try:
+            yield
+        finally:
+            DOOR.unlisten(self, (signal.SIGINT,))
+
+    @contextlib.contextmanager
+    def users_code(self, raise_at: int) -> Iterator[None]:
+        """Code of the user runs, which the signal of that number interrupts."""
         if threading.current_thread() is not threading.main_thread():
+            yield
             return
+        before, self._raise_at = self._raise_at, raise_at
+        try:
+            yield
+        finally:
+            self._raise_at = before
 
-        def terminate(number: int, frame: FrameType | None) -> None:
-            self.add(f"interrupted ({signal.Signals(number).name})")
-
-        def hang_up(number: int, frame: FrameType | None) -> None:
-            self.hangup = f"{signal.Signals(number).name}: the terminal is gone"
-
-        self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, terminate)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # Ignored already: nohup, which is not to leave.
-            self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
-
-    def restore_signals(self) -> None:
-        """Put back the handlers that were there before."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+    def restore_signals(self, *, is_over: bool = True) -> None:
+        """Put back the handlers that were there before. `is_over`: the run has ended, and nothing need end the process."""
+        DOOR.unlisten(self, _SIGNALS)
+        if is_over:
+            self._is_over.set()

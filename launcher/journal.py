@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launcher.errors import JournalError, RunError, UsageError
-from launcher.events import Event, JobReturned, from_json
+from launcher.events import Event, HookFired, JobReturned, from_json
 from remote_agent.disk import sync_fd
 
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "lock_folder"]
@@ -340,14 +340,20 @@ class JournalReader:
         rows = self._rows("select name from blobs where name >= ? and name < ?", (prefix, prefix + chr(0x10FFFF)))
         return [str(row[0]) for row in rows]
 
-    def unmatched_returns(self) -> list[int]:
-        """Jobs that have returned and for which no `on_job_return` came to its end, in order of arrival."""
+    def unhooked_returns(self, callbacks: int) -> Iterator[tuple[int, set[str]]]:
+        """Jobs that have returned, and whose `on_job_return` did not come to its end in so many callbacks, in order of arrival;
+        each with the names of those in which it did.
+        """
         rows = self._rows(
-            "select r.num from (select num, max(seq) s from events where kind='job_returned' group by num) r left join "
-            "(select num, max(seq) s from events where kind='hook' and data like '%\"hook\":\"on_job_return\"%' "
-            "group by num) h on h.num = r.num where h.s is null or h.s < r.s order by r.s"
+            "select r.num, r.s from (select num, max(seq) s from events where kind='job_returned' group by num) r left join "
+            "events h on h.num = r.num and h.seq > r.s and h.kind = 'hook' and h.data like '%\"hook\":\"on_job_return\"%' "
+            "group by r.num having count(h.seq) < ? order by r.s",
+            (callbacks,),
         )
-        return [int(row[0]) for row in rows if self.returned(row[0]) is not None]
+        for num, seq in rows:
+            if self.returned(num) is not None:
+                fired = (event for _, event in self.events(after=seq, num=num) if isinstance(event, HookFired))
+                yield int(num), {event.callback for event in fired if event.hook == "on_job_return"}
 
     def events(self, after: int = 0, num: int | None = None, batch: int = 5000) -> Iterator[tuple[int, Event]]:
         """(sequence number, event) of all events after that number, in order; of one job where num is given."""

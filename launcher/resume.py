@@ -215,6 +215,7 @@ class ResumedSession(Session):
         configs: Iterable[Any] | None = None,
         observers: Sequence[Observer] = (),
         install_signals: bool = True,
+        owns_process: bool = False,
         retry: Callable[[events.JobReturned], bool] | None = None,
     ) -> None:
         super().__init__(
@@ -223,25 +224,29 @@ class ResumedSession(Session):
             config_name=record.config_name,
             observers=observers,
             install_signals=install_signals,
+            owns_process=owns_process,
         )
         self.record = record
         self._configs = configs
         self._retry = retry
         self._rest: Iterator[tuple[Any, Sequence[str]]] = iter(())
-        self._unhooked: list[int] = []
+        #: Jobs that had returned before, with the places of the callbacks whose `on_job_return` is owed.
+        self._owed: list[tuple[int, list[int]]] = []
         #: The run had come to its end before: there is nothing to do but to read it.
         self.is_over = False
 
     # -- opening -------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self._build()
         try:
             self._take_up()
         except BaseException:
-            self._interrupts.restore_signals()
-            self._engine.close()
-            self._engine.close_journal()
+            try:
+                self._engine.close()
+                self._engine.close_journal()
+            finally:
+                self._restore_signals()
             raise
 
     def _take_up(self) -> None:
@@ -263,8 +268,7 @@ class ResumedSession(Session):
         with self._condition:
             self._jobs.update({num: self._new_job(num) for num in unfinished})
         self._rest = self._sources()
-        if self.callbacks.has("on_job_return"):
-            self._unhooked = reader.unmatched_returns()
+        self._owed = self._owed_hooks()
         self._index(self.record.started, self._secret())
         self._handle_signals()
         self._engine.start()
@@ -282,6 +286,24 @@ class ResumedSession(Session):
             self._engine.journal.put_meta(**{ownership.KEY: secret})
             self._engine.journal.commit()
         return secret
+
+    def _owed_hooks(self) -> list[tuple[int, list[int]]]:
+        """What an earlier controller did not come to, or was interrupted in."""
+        places = [place for place, entry in enumerate(self.callbacks) if entry.hook("on_job_return") is not None]
+        names = [entry.name for entry in self.callbacks]
+        owed = []
+        for num, fired in self._engine.reader.unhooked_returns(len(places)) if places else ():
+            left = [place for place in places if names[place] not in fired]
+            if left:
+                owed.append((num, left))
+        return owed
+
+    def _fire_owed(self) -> None:
+        """Fire `on_job_return` of jobs that had returned before, of those callbacks for which it had not come to its end."""
+        while self._owed:
+            self._leave_if_must()
+            num, places = self._owed.pop(0)
+            self._take(load_returned(self._engine.reader, num), places)
 
     def _chosen(self) -> list[events.JobReturned]:
         """The jobs that are to be run once more."""
@@ -332,10 +354,8 @@ class ResumedSession(Session):
         """
         if self.is_over:
             return
-        for num in self._unhooked:
-            # It had returned, but the controller died before its hook had come to its end.
-            self._take(load_returned(self._engine.reader, num))
-        self._unhooked = []
+        with self._interrupts.ours():
+            self._fire_owed()
         rest, self._rest = self._rest, iter(())
         self._drive(rest, None, detach=detach, is_planned=self._configs is None)
 
@@ -370,6 +390,7 @@ class ResumedSession(Session):
             return
         if not self.is_interrupted:
             self.collect()
+        self._fire_owed()
         super()._drain()
 
     def _end(self) -> None:
@@ -379,7 +400,11 @@ class ResumedSession(Session):
         # Agents that have given all that they had are to end, too.
         deadline = time.monotonic() + _PATIENCE
         hosts = self._engine.scheduler.hosts.values()
-        while any(host.phase is HostPhase.UNKNOWN for host in hosts) and time.monotonic() < deadline:
+        while (
+            any(host.phase is HostPhase.UNKNOWN for host in hosts)
+            and time.monotonic() < deadline
+            and not self.is_interrupted
+        ):
             self._engine.wait(0.1)
         super()._end()
 

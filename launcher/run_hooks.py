@@ -1,19 +1,20 @@
 """Firing the controller's hooks: what they raise becomes events, and what their error policy asks for is done.
 
-Rule: a hook that raises costs no result and is never silent. The entry of an end hook is journalled before it fires, so that
-a run that is taken up again knows what it owes.
+Rule: a hook that raises costs no result and is never silent. The entry of an end hook is journalled before it fires, and that a
+callback's hook fired when it has, so that a run that is taken up again knows what it owes: also a hook that was interrupted.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.errors import JournalError
-from launcher.interrupts import CTRL_C, Interrupts
+from launcher.interrupts import Interrupts
 from launcher.late_config import made_now
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _START = ("on_run_start", "on_multirun_start")
 _END = ("on_run_end", "on_multirun_end")
 
 
+class _Stopped(BaseException):
+    """The controller leaves; the hooks that have not fired stay owed."""
+
+
 class RunHooks:
     """The hooks of one session, and the one way in which it tells of its own."""
 
@@ -33,25 +38,65 @@ class RunHooks:
         self._setup = setup
         self._engine = engine
         self._interrupts = interrupts
+        report = setup.callbacks.report
+        # A hook that the user interrupted has not failed.
+        setup.callbacks.report = lambda record: None if self.is_cut else report(record)
         is_run = setup.mode == "RUN"
         self.start_hook, self.end_hook = (_START[0], _END[0]) if is_run else (_START[1], _END[1])
         #: Why the run is to be aborted; empty as long as it is not.
         self.aborted = ""
+        #: A second signal interrupted a hook: it is owed, and nothing more fires.
+        self.is_cut = False
+        #: The thread in which a hook is running.
+        self.thread: int | None = None
 
-    def fire(self, hook: str, *, num: int | None = None, **kwargs: Any) -> list[dict[str, Any]]:
-        """Fire a hook of all callbacks; returns a record for each."""
+    def fire(
+        self, hook: str, *, num: int | None = None, only: Iterable[int] | None = None, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """Fire a hook of all callbacks; returns a record for each whose hook came to its end.
+
+        Args:
+            only: the places of the callbacks for which it is fired; all by default.
+        """
         if hook in self._setup.fired_elsewhere or not self._setup.callbacks.has(hook):
             return []
         records: list[dict[str, Any]] = []
         if "config" in kwargs:
             kwargs["config"] = made_now(kwargs["config"])
+        was_cut = self.is_cut
         try:
-            self._setup.callbacks.fire(hook, kwargs, records=records)
+            self._setup.callbacks.fire(
+                hook, kwargs, records=records, entering=self._check_may_fire, only=only, call=self._call
+            )
+        except _Stopped:
+            pass
         except KeyboardInterrupt:
-            self._interrupts.add(CTRL_C)
+            if not self.is_cut:
+                # The user pressed Ctrl-C in code of his that asked for it, such as an input().
+                self._interrupts.add_ctrl_c()
+        if self.is_cut and not was_cut and records:
+            name = records.pop()["callback"]
+            owed = f"was interrupted: it is owed, and fires again when the run is taken up ('launcher attach {self._setup.run_id}')"
+            self.tell([events.Warned(time.time(), f"callback {name}.{hook}", owed, "", num)])
         for record in records:
             self._tell_record(hook, record, num)
         return records
+
+    def _check_may_fire(self, index: int, entry: Any) -> None:
+        if self.is_cut:
+            raise _Stopped
+
+    def _call(self, method: Callable[..., Any], **kwargs: Any) -> None:
+        """Run a hook, which a second signal interrupts where it can be: in the main thread."""
+        self.thread = threading.get_ident()
+        try:
+            with self._interrupts.users_code(raise_at=2):
+                method(**kwargs)
+        except KeyboardInterrupt:
+            self.is_cut = self._interrupts.has_raised
+            raise
+        finally:
+            self.thread = None
 
     def _tell_record(self, hook: str, record: dict[str, Any], num: int | None) -> None:
         name, error = record["callback"], record["error"]
@@ -69,11 +114,12 @@ class RunHooks:
     def fire_end(self, what: Callable[[], Mapping[str, Any]]) -> None:
         """Fire the end hook with `what()`, its entry journalled first."""
         hook = self.end_hook
-        if hook in self._setup.fired_elsewhere:
+        if hook in self._setup.fired_elsewhere or self.is_cut:
             return
         self._mark_end(hook, "entered")
         self.fire(hook, **what())
-        self._mark_end(hook, "done")
+        if not self.is_cut:
+            self._mark_end(hook, "done")
 
     def _mark_end(self, hook: str, state: str) -> None:
         self._engine.journal.put_meta(ended=json.dumps({hook: state}))

@@ -1,11 +1,13 @@
 """Session: fire the run hooks, drive the engine.
 
-Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own. Controller
-hooks fire in the thread that made the session, whenever it waits in it, so that a callback never meets another thread.
+Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own; only a second signal
+leaves them to whoever takes the run up. Controller hooks fire in the thread that made the session, whenever it waits in it, so
+that a callback never meets another thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -20,10 +22,10 @@ from launcher.driving import Drive
 from launcher.early_connect import EarlyConnections
 from launcher.engine import Engine
 from launcher.errors import RunAborted, RunDetached, RunInterrupted
-from launcher.interrupts import CTRL_C, Interrupts
+from launcher.interrupts import Interrupts
 from launcher.job_future import Job, JobState
 from launcher.late_config import made_now
-from launcher.leaving import depart, hand_over
+from launcher.leaving import abandon, depart, hand_over, waits_for, what_is_left
 from launcher.options import LaunchConf
 from launcher.returns import JobReturns
 from launcher.run_hooks import RunHooks
@@ -45,6 +47,9 @@ __all__ = ["Job", "JobState", "Observer", "Session"]
 
 Observer = Callable[[events.Event], None]
 
+#: Seconds between two looks at whether there was a second signal, where something else is waited for.
+_LOOK = 0.05
+
 
 class Session:
     """Hosts, callbacks and a run folder; jobs are submitted to it.
@@ -57,6 +62,8 @@ class Session:
         observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
         early: connections that were begun before; what the run does not take of them is for the caller to drop.
         install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
+        keeps_sigint: so SIGINT (cancel), too; else SIGINT is ours in calls that wait, and in between the caller's.
+        owns_process: this process is there for the run alone: after a second signal it is ended in any case.
     """
 
     def __init__(
@@ -67,6 +74,8 @@ class Session:
         config_name: str | None = None,
         observers: Sequence[Observer] = (),
         install_signals: bool = True,
+        keeps_sigint: bool = True,
+        owns_process: bool = False,
         early: EarlyConnections | None = None,
     ) -> None:
         self.setup = setup
@@ -83,7 +92,17 @@ class Session:
         self._known_jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
         self._thread = threading.get_ident()
         self._condition = threading.Condition()
-        self._interrupts = Interrupts(lambda why, kill: self._engine.interrupt(why, kill=kill))
+        self._keeps_sigint = keeps_sigint
+        self._owns_process = owns_process
+        #: While the session is open, where SIGINT is kept.
+        self._kept = contextlib.ExitStack()
+        self._interrupts = Interrupts(
+            lambda why, kill: self._engine.interrupt(why, kill=kill),
+            tell=lambda text: self._hooks.warn("signal", text),
+            what_waits=lambda: waits_for(self._engine),
+            last_words=lambda: what_is_left(self._engine, self.run_id, self._interrupts.why),
+            wake=self._wake,
+        )
         self._next_num = setup.first_num
         self._engine: Engine
         self._hooks: RunHooks
@@ -163,11 +182,12 @@ class Session:
     ) -> None:
         if self.is_detached:
             return
-        if isinstance(error, KeyboardInterrupt):
-            self._interrupts.add(CTRL_C)
-        elif error is not None:
-            self._engine.interrupt(f"{type(error).__name__} in the controller")
-        self._finish()
+        with self._interrupts.ours():
+            if isinstance(error, KeyboardInterrupt):
+                self._interrupts.add_ctrl_c()
+            elif error is not None and not self._interrupts:
+                self._engine.interrupt(f"{type(error).__name__} in the controller")
+            self._finish()
 
     def _build(self, lock: int | None = None) -> None:
         setup = self.setup
@@ -185,10 +205,18 @@ class Session:
         self._hooks = RunHooks(setup, self._engine, self._interrupts)
         self._returns = SessionReturns(setup, self._engine)
 
+    def _wake(self) -> None:
+        """Have the driver look up."""
+        self._engine.wake()
+
     def _transport_of(self, spec: HostSpec) -> Transport:
         return (self._early.take(spec) if self._early is not None else None) or make_transport(spec)
 
     def _begin(self) -> None:
+        with self._interrupts.ours():
+            self._open()
+
+    def _open(self) -> None:
         claim = self.setup.take_folder()
         self.folder = claim.folder
         if claim.earlier is not None:
@@ -210,22 +238,43 @@ class Session:
             self._index(started.at, secret)
             self._handle_signals()
             self._hooks.fire(self._hooks.start_hook, config=self._config, config_name=self._config_name)
-            if not self._hooks.aborted:
+            if self._hooks.is_cut:
+                raise RunInterrupted(f"{self._interrupts.why}, twice: nothing was sent to a host")
+            if not self._hooks.aborted and not self._interrupts:
                 # The state that the callbacks have now is what travels.
                 self._prepare_and_start()
-            if self._hooks.aborted:
-                self._engine.start(connect=False)
-                self._engine.interrupt(self._hooks.aborted)
+            if self._hooks.aborted or not self._engine.is_running:
+                self._start_for_nothing()
         except BaseException:
-            self._interrupts.restore_signals()
-            self._engine.close()
-            self._fire_end()
-            self._engine.close_journal(self._ended())
+            self._end_at_once()
             raise
 
+    def _start_for_nothing(self) -> None:
+        """Have what is submitted, if anything is, come to its end without any host."""
+        why = self._hooks.aborted or self._interrupts.why
+        if why:
+            self._engine.start(connect=False)
+            self._engine.interrupt(why)
+
+    def _end_at_once(self) -> None:
+        """The run could not begin."""
+        try:
+            self._engine.close()
+            self._fire_end()
+            self._engine.close_journal(*([] if self._hooks.is_cut else [self._ended()]))
+        finally:
+            self._restore_signals()
+
     def _handle_signals(self) -> None:
-        if self._install_signals:
-            self._interrupts.handle_signals()
+        if not self._install_signals:
+            return
+        self._interrupts.handle_signals()
+        if self._keeps_sigint:
+            self._kept.enter_context(self._interrupts.ours())
+
+    def _restore_signals(self, *, is_over: bool = True) -> None:
+        self._interrupts.restore_signals(is_over=is_over and not self._owns_process)
+        self._kept.close()
 
     def _index(self, at: float, secret: str) -> None:
         try:
@@ -248,25 +297,60 @@ class Session:
         finally:
             if not self.is_detached:
                 self._end()
+        if self._hooks.is_cut:
+            raise RunInterrupted(what_is_left(self._engine, self.run_id, self._interrupts.why))
         if self._hooks.aborted:
             raise RunAborted(self._hooks.aborted)
 
     def _end(self) -> None:
-        self.unreached = self._engine.close()
-        if self.unreached:
-            lease = self.setup.options.lease
-            self._hooks.warn(
-                "hosts",
-                f"not reached to end the run there: {', '.join(self.unreached)}; "
-                + (f"their lease ends their jobs after {lease} s" if lease else "their agents keep their jobs"),
-            )
         try:
-            self._fire_end()
+            self._close_engine()
+            if self.unreached:
+                lease = self.setup.options.lease
+                self._hooks.warn(
+                    "hosts",
+                    f"not reached to end the run there: {', '.join(self.unreached)}; "
+                    + (f"their lease ends their jobs after {lease} s" if lease else "their agents keep their jobs"),
+                )
         finally:
-            self._interrupts.restore_signals()
-            ended = self._ended()
-            self._engine.observe(ended)
-            self._engine.close_journal(ended)
+            try:
+                self._fire_end()
+            finally:
+                try:
+                    self._close_journal()
+                finally:
+                    self._restore_signals()
+
+    def _close_journal(self) -> None:
+        if self._hooks.is_cut:
+            # Whoever takes the run up fires what is owed.
+            self.is_detached = True
+            detached = events.RunDetached(time.time(), self.run_id, f"{self._interrupts.why}, twice; hooks are owed")
+            self._engine.observe(detached)
+            self._engine.close_journal(detached)
+            return
+        ended = self._ended()
+        self._engine.observe(ended)
+        self._engine.close_journal(ended)
+
+    def _close_engine(self) -> None:
+        """End the run on all hosts, which a second signal cuts short: then those that have not ended are named."""
+        failed: list[BaseException] = []
+
+        def close() -> None:
+            try:
+                self.unreached = self._engine.close()
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                failed.append(error)
+
+        closing = threading.Thread(target=close, name="closing", daemon=True)
+        closing.start()
+        while closing.is_alive() and not self._interrupts.must_leave:
+            closing.join(_LOOK)
+        if closing.is_alive():
+            self.unreached = self._engine.not_ended
+        if failed:
+            raise failed[0]
 
     def _ended(self) -> events.RunEnded:
         counts = self._engine.scheduler.counts
@@ -302,11 +386,12 @@ class Session:
         Returns:
             How many jobs no host has.
         """
-        hand_over(self._engine, self._pump, why, timeout)
-        return 0 if self._engine.is_idle else self._depart(why)
+        hand_over(self._engine, self._pump, why, timeout, lambda: bool(self._interrupts))
+        return 0 if self._engine.is_idle or self._interrupts else self._depart(why)
 
     def _depart(self, why: str) -> int:
-        self.left_behind = depart(self._engine, self.setup, self._hooks, self._interrupts, why)
+        self.left_behind = depart(self._engine, self.setup, self._hooks, why)
+        self._restore_signals()
         with self._condition:
             self.is_detached = True
             self._condition.notify_all()
@@ -325,6 +410,22 @@ class Session:
         raise RunDetached(
             f"run {self.run_id} goes on without this process ({why}); 'launcher attach {self.run_id}' collects it"
         )
+
+    def _leave_if_must(self) -> None:
+        """Leave because of a second signal, when hosts had some time for what they have.
+
+        Raises:
+            RunInterrupted: saying what is left where, and how to collect it.
+        """
+        if not self._hooks.is_cut and not self._interrupts.must_leave:
+            return
+        self.left_behind = len(self._engine.scheduler.pending)
+        left = abandon(self._engine, self.setup, self._interrupts)
+        with self._condition:
+            self.is_detached = True
+            self._condition.notify_all()
+        self._restore_signals()
+        raise RunInterrupted(left)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -438,12 +539,14 @@ class Session:
 
         Raises:
             RunDetached: SIGHUP came, and the controller has left.
+            RunInterrupted: a second signal came, and the controller has left.
         """
-        if self._interrupts.hangup:
+        if self._interrupts.hangup and not self._interrupts:
             self._leave()
         return self._pump(timeout)
 
     def _pump(self, timeout: float | None) -> JobReturn | None:
+        self._leave_if_must()
         self._hear_requests()
         item = self._engine.wait(timeout)
         if item is None:
@@ -453,11 +556,13 @@ class Session:
             return None
         return self._take(item)
 
-    def _take(self, item: Returned) -> JobReturn:
+    def _take(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
+        """Make the JobReturn and fire its hook; `only`: the places of the callbacks that have not had it."""
         job_return = self._returns.make(item)
         if self.callbacks.has("on_job_return"):
             records = self._hooks.fire(
                 "on_job_return",
+                only=only,
                 config=self._hook_config(job_return, item.payload),
                 job_return=job_return,
                 num=job_return.num,
@@ -498,12 +603,9 @@ class Session:
             self.pump(0.5 if left is None else min(left, 0.5))
 
     def _drain(self) -> None:
-        """Take everything that is still to come; Ctrl-C once cancels, twice kills."""
+        """Take everything that is still to come."""
         while not self._engine.is_idle:
-            try:
-                self.pump(0.5)
-            except KeyboardInterrupt:
-                self._interrupts.add(CTRL_C)
+            self.pump(0.5)
 
     def drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any = None, *, detach: bool = False) -> None:
         """Submit (config, overrides) as there is room, firing hooks as results arrive; returns when all have.
@@ -517,6 +619,10 @@ class Session:
             RunInterrupted: by Ctrl-C or SIGTERM, when everything has been collected.
             RunDetached: by SIGHUP, when the hosts have all jobs.
         """
+        with self._interrupts.ours():
+            self._plan_and_drive(sources, task, detach=detach)
+
+    def _plan_and_drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any, *, detach: bool) -> None:
         is_planned = isinstance(sources, Sequence)
         if isinstance(sources, Sequence):
             self._engine.record(meta={"total": str(self._next_num - self.setup.first_num + len(sources))})
@@ -539,6 +645,7 @@ class Session:
             is_asked_to_leave=detach,
         )
         if not drive.run() and self._interrupts:
+            self._leave_if_must()
             raise RunInterrupted(self._interrupts.why)
 
     def _hear_requests(self) -> None:

@@ -153,6 +153,9 @@ class Sweep:
             # As a list: whoever takes the run up again has the whole batch.
             session.drive([(None, list(overrides)) for overrides in job_overrides], None)
         except RunInterrupted as error:
+            if session.is_detached:
+                # By a second signal: Hydra will not say it.
+                _log.error("%s", error)
             raise (SystemExit(143) if "SIGTERM" in str(error) else KeyboardInterrupt) from None
         except RunDetached as error:
             raise RemoteLauncherDetached(str(error)) from None
@@ -180,7 +183,14 @@ class Sweep:
             # Its journal lies beside the earlier one's, which is read as long as the sweep lasts.
             self._setup.folder /= f".launcher.{self._setup.run_id}"
         name = self._config.hydra.job.config_name
-        self._session = Session(self._setup, config=self._config, config_name=name, observers=[_Log()], early=early)
+        self._session = Session(
+            self._setup,
+            config=self._config,
+            config_name=name,
+            observers=[_Log()],
+            keeps_sigint=False,
+            early=early,
+        )
         return self._session.__enter__()
 
     def end(self, error: BaseException | None) -> None:

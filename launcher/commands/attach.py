@@ -73,7 +73,7 @@ def take_up(
     go_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer], retry=retry)
+        return ResumedSession(setup, record, observers=[observer], owns_process=True, retry=retry)
 
     reader = JournalReader(entry.journal)
     try:

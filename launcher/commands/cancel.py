@@ -121,7 +121,7 @@ def _take_up(reference: RunReference, kill: bool, out: Output, *, verbose: bool,
         reader.close()
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer])
+        return ResumedSession(setup, record, observers=[observer], owns_process=True)
 
     def drive(session: ResumedSession) -> None:
         if num is None:

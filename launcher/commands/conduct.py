@@ -95,7 +95,12 @@ def conduct(
     def make(observer: Observer) -> Session:
         setup = app_run.setup
         return Session(
-            setup, config=setup.root_config, config_name=app_run.config_name, observers=[observer], early=early
+            setup,
+            config=setup.root_config,
+            config_name=app_run.config_name,
+            observers=[observer],
+            owns_process=True,
+            early=early,
         )
 
     try:

@@ -80,8 +80,6 @@ class Teller:
 
     def _on_run_interrupt(self, event: events.RunInterrupt) -> list[Line]:
         how = "killing what runs" if event.kill else "cancelling what runs; its hooks fire"
-        if event.why.startswith("interrupted") and not event.kill:
-            how += " (once more: kill)"
         return [Line(f"stopping: {clean(event.why)}; {how}", "warning")]
 
     # -- hosts ---------------------------------------------------------------------------------------------------
