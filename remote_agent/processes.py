@@ -6,9 +6,22 @@ start time that goes with it, or as the session of processes whose leader's numb
 
 import os
 import signal
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-__all__ = ["TOKEN", "age", "birth", "holder_of", "is_alive", "kill_group", "kill_tokens", "kill_whole", "members"]
+__all__ = [
+    "TOKEN",
+    "age",
+    "birth",
+    "described",
+    "has_group",
+    "holder_of",
+    "is_alive",
+    "kill_group",
+    "kill_tokens",
+    "kill_whole",
+    "left_by",
+    "members",
+]
 
 #: The environment variable that every process of a job inherits; its value is `<run>/<attempt>`.
 TOKEN = "HYDRA_REMOTE_LAUNCHER_ATTEMPT"  # noqa: S105 - a name
@@ -106,6 +119,37 @@ def _is_still(pid: int, started: str) -> bool:
     return now is None or now.started == started
 
 
+def has_group(pid: int, started: str) -> bool:
+    """There may be somebody in the group of a process that has ended; a cheap look."""
+    if not _is_still(pid, started):
+        return False
+    try:
+        os.killpg(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def left_by(pid: int) -> List[int]:
+    """Who is still in the session of a process that has ended."""
+    found = []
+    for one in _pids():
+        stat = _stat(one)
+        if stat is not None and stat.session == pid and one != pid and stat.state not in "ZX":
+            found.append(one)
+    return sorted(found)
+
+
+def described(pid: int) -> str:
+    """A process for the user: the name of its program and its number. Its arguments may hold a secret."""
+    try:
+        with open("/proc/{}/comm".format(pid), encoding="utf-8", errors="replace") as file:
+            name = file.read().strip()
+    except OSError:
+        name = ""
+    return "process {} (pid {})".format(name, pid) if name else "process {}".format(pid)
+
+
 def kill_group(pid: int, started: str) -> None:
     """SIGKILL what is left of the group of a process that has ended."""
     if _is_still(pid, started):
@@ -134,17 +178,19 @@ def kill_whole(pid: Optional[int], started: str, token: str) -> int:
     return count
 
 
-def kill_tokens(tokens: Set[str]) -> int:
-    """SIGKILL every process that carries one of these tokens; returns how many were signalled."""
-    count = 0
+def kill_tokens(tokens: Set[str]) -> List[Tuple[str, str]]:
+    """SIGKILL every process that carries one of these tokens; returns (token, what it was) of each."""
+    killed = []
     for pid in _pids():
-        if _token_of(pid) in tokens:
+        token = _token_of(pid)
+        if token in tokens and token is not None:
+            what = described(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
-                count += 1
+                killed.append((token, what))
             except OSError:
                 continue  # it ended between the look and the signal
-    return count
+    return killed
 
 
 def holder_of(path: str) -> Optional[int]:
