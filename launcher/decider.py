@@ -245,7 +245,8 @@ class Decider:
     def _take_cancel(self, at: float, item: requests.Cancel, decided: _Round) -> None:
         decided.add(self._scheduler.cancel(at, item.num))
         state = self._scheduler.jobs.get(item.num)
-        if state is not None and state.host and state.ended is None:
+        if state is not None and state.host:
+            # Also one that has its result: its process may still be shutting down.
             decided.act(self._links[state.host].cancel, [f"{item.num}.{state.attempt}"])
 
     def _take_interrupt(self, at: float, item: requests.Interrupt, decided: _Round) -> None:
@@ -412,6 +413,8 @@ class Decider:
         if len(fact.refused) > 20:
             more = f"{len(fact.refused) - 20} more were refused"
             decided.add([events.Warned(at, "output file", more, "", num, fact.host)])
+        if fact.cut:
+            decided.add([events.Warned(at, "shutdown", fact.cut, "", num, fact.host)])
         for stream in ("stdout", "stderr"):
             dropped = fact.sizes.get(stream + "_dropped")
             if dropped:

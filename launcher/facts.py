@@ -130,12 +130,16 @@ class Unwritable(Fact):
 
 @value
 class Collected(Fact):
-    """Everything that an attempt left has arrived. `unmatched`: places of output patterns that matched no file."""
+    """Everything that an attempt left has arrived. `unmatched`: places of output patterns that matched no file.
+
+    `cut`: what was killed while it may still have written, and why, in words.
+    """
 
     attempt: str
     refused: tuple[tuple[str, str], ...]
     sizes: dict[str, Any]
     unmatched: tuple[int, ...] = ()
+    cut: str = ""
 
 
 @value

@@ -35,6 +35,7 @@ _MAX_NOTES = 200
 _MAX_ASKED = 16
 _MAX_TEXT = 1 << 16
 _MAX_UNMATCHED = 1000
+_MAX_RUNNING = 40
 
 
 class Inbound:
@@ -288,7 +289,8 @@ class Inbound:
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
         self._folders.pop(attempt, None)
-        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched))
+        cut = _cut_in_words(header["cut"]) if header.get("cut") is not None else ""
+        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
         """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
@@ -326,6 +328,22 @@ def _check_attempt(attempt: str) -> str:
     if not (dot and num.isascii() and num.isdigit() and rest.isascii() and rest.isdigit() and len(attempt) <= 24):
         raise wire.ProtocolError("field", f"attempt {attempt[:40]!r}")
     return attempt
+
+
+def _cut_in_words(cut: dict[str, Any]) -> str:
+    """What was killed after a job's result, for the user."""
+    names = [str(name)[:200] for name in cut["running"][:_MAX_RUNNING]]
+    running = ", ".join(names) or "something in native code"
+    seconds = cut["seconds"]
+    if seconds is None:
+        return f"what it had started and not waited for was ended with it, and may have had more to write: {running}"
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+        raise wire.ProtocolError("field", "files_end: cut")
+    option = "grace" if cut.get("is_cancelled") else "shutdown_timeout"
+    return (
+        f"its process had not ended {seconds:.0f} s after its result, and was killed; still running: {running}. Its files "
+        f"are as they were then; {option} gives it more time"
+    )
 
 
 def _texts(items: list[Any]) -> tuple[str, ...]:

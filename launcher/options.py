@@ -92,8 +92,8 @@ class LaunchConf:
         isolation: `auto`, `fork` or `spawn`.
         outputs: output directories come back: whole (true), not (false), or what matches these patterns.
         live: show what jobs print while they run.
-        timeout, grace, hook_timeout: seconds, or text like `30m`. Until a job is terminated; from there until it is
-            killed; for its end hooks.
+        timeout, grace, hook_timeout, shutdown_timeout: seconds, or text like `30m`. Until a job is terminated; from there
+            until it is killed; for its end hooks; for its process to end as Python does (threads, executors, atexit).
         retries: further attempts of a failed job: a number, or numbers by kind of error.
         on_host_loss: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.
         fail_fast: stop after the first failed job; max_failures: after so many.
@@ -120,6 +120,7 @@ class LaunchConf:
     timeout: float | None = None
     grace: float = 10.0
     hook_timeout: float = 300.0
+    shutdown_timeout: float = 300.0
     retries: int | Mapping[str, int] = 0
     on_host_loss: str = "wait"
     host_loss_timeout: float = 600.0
@@ -353,6 +354,7 @@ _CHECKS: dict[str, _Check] = {
     "timeout": _optional_duration,
     "grace": _duration_or_zero,
     "hook_timeout": _duration,
+    "shutdown_timeout": _duration,
     "retries": _retries,
     "on_host_loss": _choice("wait", "retry", "fail"),
     "host_loss_timeout": _duration,

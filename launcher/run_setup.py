@@ -442,6 +442,7 @@ class RunSetup:
             "timeout": options.timeout,
             "grace": options.grace,
             "hook_timeout": options.hook_timeout,
+            "shutdown_timeout": options.shutdown_timeout,
             "outputs": options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
             "max_output_bytes": options.max_output_bytes,
         }

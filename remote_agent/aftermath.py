@@ -6,14 +6,25 @@ Rule: an end without a result becomes a FAILED result that says what killed the 
 import functools
 import os
 import time
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from remote_agent.attempt import Attempt, error_of_status, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
 from remote_agent.jobs import Jobs
 from remote_agent.place import Place
-from remote_agent.processes import age, birth, holder_of, is_alive, kill_group, kill_tokens, kill_whole
+from remote_agent.processes import (
+    age,
+    birth,
+    described,
+    has_group,
+    holder_of,
+    is_alive,
+    kill_group,
+    kill_tokens,
+    kill_whole,
+    left_by,
+)
 from remote_agent.spool import Reference, open_private
 from remote_agent.waiting import Waiting
 from remote_agent.worker import Worker
@@ -26,10 +37,15 @@ __all__ = ["Aftermath"]
 MAX_EPILOGUES = 20
 #: Seconds after which what an ended job has left behind is ended.
 SWEEP_AFTER = 10.0
+#: Seconds for processes of its session that a job did not wait for: some end by themselves when it has.
+LEFT_PATIENCE = 2.0
 
 
 class Aftermath(ZygoteListener):
-    """Looks after attempts whose process has ended, or whose parent has."""
+    """Looks after attempts whose process has ended, or whose parent has.
+
+    `on_over` is set by the agent: called with an attempt whose result is there and whose process is gone.
+    """
 
     def __init__(
         self,
@@ -50,6 +66,7 @@ class Aftermath(ZygoteListener):
         self._controller = controller
         self._left: Set[str] = set()
         self._sweep_at = 0.0
+        self.on_over: Callable[[Attempt], None] = lambda attempt: None
 
     # -- what zygotes report -------------------------------------------------------------------------------------
 
@@ -81,10 +98,12 @@ class Aftermath(ZygoteListener):
                 continue
             self._find(attempt)
             timeout = attempt.spec.get("timeout")
-            if timeout and attempt.outcome is None and attempt.crash is None:
+            if timeout and attempt.outcome is None and attempt.crash is None and attempt.final is None:
                 gone_by = (age(attempt.pid) if attempt.pid is not None else None) or 0.0
                 attempt.deadline = time.monotonic() + timeout - gone_by
-            if attempt.outcome is not None or attempt.crash is not None:
+            if attempt.final is not None:
+                self._jobs.shutting_down(attempt)
+            elif attempt.outcome is not None or attempt.crash is not None:
                 attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
             elif attempt.cancel is not None:
                 self._jobs.cancel(attempt, attempt.cancel)
@@ -128,8 +147,8 @@ class Aftermath(ZygoteListener):
 
     def ended(self, attempt: Attempt) -> None:
         """The attempt's process is gone, and all that it said has been read."""
-        if attempt.final is not None and attempt.pid is not None:
-            kill_group(attempt.pid, attempt.pid_started)
+        if attempt.final is not None and attempt.pid is not None and self._waits_for_left(attempt, attempt.pid):
+            return
         if attempt.final is None:
             kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
             self._adopt_orphan_file(attempt)
@@ -142,6 +161,27 @@ class Aftermath(ZygoteListener):
         self._waiting.give_slot_back(attempt)
         self._attempts.ended(attempt)
         self._left.add(self._place.token(attempt))
+        self.on_over(attempt)
+
+    def _waits_for_left(self, attempt: Attempt, pid: int) -> bool:
+        """Processes that it did not wait for still run: they have a moment to end, then they are named and ended.
+
+        In most cases there are none, which one system call tells.
+        """
+        attempt.kill_at = None
+        if not has_group(pid, attempt.pid_started):
+            return False
+        now = time.monotonic()
+        left = left_by(pid)
+        if attempt.left_until is None:
+            attempt.left_until = now + LEFT_PATIENCE
+        if left and now < attempt.left_until:
+            attempt.is_polled = True
+            return True
+        if left and attempt.cut is None:
+            self._jobs.record_cut(attempt, [described(one) for one in left], None)
+        kill_group(pid, attempt.pid_started)
+        return False
 
     def sweep(self, now: float) -> None:
         """End what jobs have left behind in sessions of their own, many jobs at a time."""
@@ -150,7 +190,15 @@ class Aftermath(ZygoteListener):
         elif now >= self._sweep_at:
             self._sweep_at = now + SWEEP_AFTER
             left, self._left = self._left, set()
-            self._worker.submit(functools.partial(kill_tokens, left), None)
+            ended: List[Tuple[str, str]] = []
+            self._worker.submit(lambda: ended.extend(kill_tokens(left)), functools.partial(self._tell_swept, ended))
+
+    def _tell_swept(self, ended: List[Tuple[str, str]], error: Optional[BaseException]) -> None:
+        for token, what in ended:
+            attempt_id = token.rpartition("/")[2]
+            self._controller.note(
+                "job {}: {}, which it had left in a session of its own, was ended".format(attempt_id, what)
+            )
 
     def sweep_now(self) -> None:
         """The run is over: nothing of it stays."""

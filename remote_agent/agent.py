@@ -90,6 +90,7 @@ class Agent:
         self._delivery = Delivery(place, attempts, zygotes, worker, controller)
         self._waiting.start = self._jobs.start
         self._jobs.on_end = self._aftermath.ended
+        self._aftermath.on_over = self._delivery.send_left
         zygotes.listener = self._aftermath
         controller.on_look = Looking(place, attempts).look
         for note in notes:
@@ -207,8 +208,11 @@ class Agent:
             self._attempts.check_place()
         for attempt in self._attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
-                attempt.kill_at = now + 5.0
-                kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+                if attempt.state == "ending":
+                    self._jobs.cut_short(attempt)
+                else:
+                    attempt.kill_at = now + 5.0
+                    kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
             if attempt.deadline is not None and now >= attempt.deadline:
                 attempt.deadline = None
                 self._jobs.cancel(attempt, "timeout")

@@ -1,7 +1,7 @@
 """One attempt as the agent sees it, and how an end without a result becomes an error.
 
-Rule: an attempt goes queued -> claimed -> running -> ending -> final, and `final` is set once. It goes back to queued only
-where it was certainly not started. `is_claimed` says that its claim is on the disk: from then on it starts here or nowhere.
+Rule: an attempt goes queued -> claimed -> running -> ending -> final, and `final` is set once. `ending`: its result is there,
+and its process is shutting down; what it leaves is collected when that is over. It goes back to queued only where it was certainly not started. `is_claimed` says that its claim is on the disk: from then on it starts here or nowhere.
 """
 
 import os
@@ -60,6 +60,19 @@ class Attempt:
         self.handed_at: Optional[float] = None
         self.deadline: Optional[float] = None
         self.kill_at: Optional[float] = None
+        #: Its result was there, and its process began to shut down; it was asked what it still waits for.
+        self.ending_at: Optional[float] = None
+        self.asked_at: Optional[float] = None
+        #: It is to end soon: it was cancelled when its result was there.
+        self.is_hurried = False
+        #: What it said that it waits for.
+        self.running: List[str] = []
+        #: What was still running when it was killed, for the user: see the `cut` record.
+        self.cut: Optional[Dict[str, Any]] = None
+        #: Until when processes that it left behind may end by themselves.
+        self.left_until: Optional[float] = None
+        #: Its result was sent over the present link; its outputs follow when its process is gone.
+        self.is_told = False
         self.sock: Any = None
         self.decoder = wire.Decoder()
         #: Nobody will report its end: it is looked at now and then.
@@ -78,6 +91,11 @@ class Attempt:
     def is_active(self) -> bool:
         """It holds a slot, or a process of it may be alive."""
         return self.state in ("claimed", "running", "ending")
+
+    @property
+    def is_over(self) -> bool:
+        """Its result is there and its process is gone: what it left is whole."""
+        return self.state == "final"
 
     def move(self, moved: Dict[int, Reference]) -> None:
         """The log was rewritten: old offset -> new reference."""

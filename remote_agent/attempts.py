@@ -16,6 +16,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 from remote_agent.acknowledged import Acknowledged
 from remote_agent.attempt import Attempt
 from remote_agent.disk import digest_of, sync_file
+from remote_agent.processes import is_alive
 from remote_agent.spool import Reference, SpoolLog
 from remote_agent.syncer import Syncer
 from remote_agent.worker import Worker
@@ -155,7 +156,7 @@ class Attempts:
         header = {"envelope": envelope, "parts": parts, "same": same_as is not None}
         reference = self.record(attempt, "final", header, payload)
         attempt.final = (envelope, parts, same_as or reference)
-        if attempt.state == "queued" or attempt.has_exited:
+        if attempt.state == "queued":
             attempt.state = "final"
         self._unsynced.append((self.log.generation, reference.end, True, attempt))
         path = parts.get("file")
@@ -310,6 +311,15 @@ class Attempts:
             if attempt.final is not None:
                 attempt.state = "final"
                 attempt.is_synced = not attempt.is_doubted
+                if (
+                    attempt.pid is not None
+                    and attempt.boot == self._boot
+                    and is_alive(attempt.pid, attempt.pid_started)
+                ):
+                    # It is still shutting down, and what it leaves is not whole yet.
+                    attempt.state = "ending"
+                    attempt.is_polled = True
+                    self.begun(attempt)
             elif attempt.payload is None:
                 # What it was accepted with is among the altered.
                 doubtful.append(attempt)
@@ -440,10 +450,8 @@ def _unknown_spec(attempt_id: str) -> Dict[str, Any]:
 def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
     if name == "accepted":
         attempt.payload, attempt.payload_blob = reference, header.get("blob")
-    elif name == "claimed":
-        attempt.boot, attempt.is_claimed = header["boot"], True
-    elif name == "unclaimed":
-        attempt.is_claimed = False
+    elif name in ("claimed", "unclaimed"):
+        attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
     elif name == "started":
         attempt.state, attempt.slot, attempt.started_at = "running", header["slot"], header["at"]
     elif name == "unstarted":
@@ -454,6 +462,8 @@ def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], referenc
         attempt.crash, attempt.in_epilogue = header["envelope"], True
     elif name == "cancel":
         attempt.cancel = header["kind"]
+    elif name == "cut":
+        attempt.cut = {key: value for key, value in header.items() if key not in ("r", "a")}
     elif name == "hook":
         attempt.entered.append((header["hook"], header["index"]))
     elif name == "state":

@@ -1,7 +1,8 @@
 """What jobs leave, on its way to the controller: results, output files, what they print; and forgetting it.
 
-Rule: it is kept until the controller acknowledges it, and sent again to every new link until then. What waits to be sent
-is read when its turn comes: a slow controller costs no memory. The bytes of a long result go out while the disk still takes
+Rule: it is kept until the controller acknowledges it, and sent again to every new link until then. A result is sent as soon
+as it is on the disk, what the job left when its process is gone, which may still write until then. What waits to be sent is
+read when its turn comes: a slow controller costs no memory. The bytes of a long result go out while the disk still takes
 them; the `final` that makes them a result goes out when it has.
 """
 
@@ -42,12 +43,13 @@ class Delivery:
             have = streams.get(attempt.id, [0, 0])
             attempt.stream_sent = {"stdout": int(have[0]), "stderr": int(have[1])}
             attempt.is_showing = False
+            attempt.is_told = False
             attempt.ahead = None
             if attempt.final is not None and attempt.is_synced:
                 self.send(attempt)
 
     def send(self, attempt: Attempt) -> None:
-        """Send a result and all that belongs to it."""
+        """Send a result; what the job left follows when its process is gone."""
         if self._controller.link is not None and not (attempt.ahead is not None and attempt.ahead.is_under_way):
             self._controller.link.outbox.add_source(self._frames(attempt))
 
@@ -83,7 +85,20 @@ class Delivery:
             payload = self._attempts.log.read(reference)
         header = {"t": "final", "attempt": attempt.id, "envelope": envelope, "parts": _told(parts)}
         yield wire.encode(header, payload, passed_on=True)
-        cap = self._cap(attempt)
+        if attempt.is_over:
+            yield from self._left_frames(attempt)
+        else:
+            attempt.is_told = True
+
+    def send_left(self, attempt: Attempt) -> None:
+        """Its process is gone: send what it left, if its result was sent already."""
+        if attempt.is_told and self._controller.link is not None:
+            attempt.is_told = False
+            self._controller.link.outbox.add_source(self._left_frames(attempt))
+
+    def _left_frames(self, attempt: Attempt) -> Iterator[Piece]:
+        if attempt.id not in self._attempts:
+            return  # acknowledged since its turn was asked for
         yield from output_frames(
             attempt.id,
             self._place.streams(attempt),
@@ -91,7 +106,8 @@ class Delivery:
             self._place.own_output(attempt),
             attempt.spec.get("outputs", True),
             attempt.stream_dropped,
-            cap,
+            self._cap(attempt),
+            attempt.cut,
         )
 
     def _broken(self, attempt: Attempt, path: str, error: OSError) -> Dict[str, Any]:
@@ -107,7 +123,7 @@ class Delivery:
         """Keep endless output within its cap; show what is new where somebody looks."""
         cap = self._cap(attempt)
         link = self._controller.link
-        if link is not None and link.live and not attempt.is_showing and attempt.final is None:
+        if link is not None and link.live and not attempt.is_showing and not attempt.is_over:
             attempt.is_showing = True
             link.outbox.add_source(self._show(attempt, cap))
 

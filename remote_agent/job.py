@@ -159,7 +159,7 @@ class JobSpec:
     """One attempt at one job, as the host gets it (the header of a `job` message).
 
     `output_dir` is absolute where the host shares the controller's files, else relative to the run's output root on the
-    host. `timeout`, `grace` and `hook_timeout` are seconds.
+    host. `timeout`, `grace`, `hook_timeout` and `shutdown_timeout` are seconds.
     """
 
     attempt_id: str
@@ -171,6 +171,7 @@ class JobSpec:
     timeout: Optional[float] = None
     grace: float = 10.0
     hook_timeout: float = 300.0
+    shutdown_timeout: float = 300.0
 
     def to_json(self) -> Dict[str, Any]:
         """The spec as a JSON object; `from_json` reads it back."""

@@ -1,16 +1,14 @@
-"""The process around a job: descriptors, session, environment, streams, signals, and how it ends.
+"""The process around a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.shutdown`.
 
-Rule: once `done` was said nothing that the process does matters; until then SIGTERM and SIGINT are exceptions in the main
-thread, raised only where user code runs, so that our own bookkeeping is never cut in two.
+Rule: until `done` was said SIGTERM and SIGINT are exceptions in the main thread, raised only where user code runs, so that
+our own bookkeeping is never cut in two.
 """
 
-import atexit
 import io
 import os
 import signal
 import sys
-import threading
-from typing import Any, Callable, Dict, List, NoReturn, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent.failure import JobTerminated
 from remote_agent.job_channel import move_high
@@ -22,7 +20,7 @@ try:
 except ImportError:  # another Python than CPython
     from signal import signal as _set_handler
 
-__all__ = ["Gate", "become_job", "hold_standard_fds", "leave", "open_streams", "reset_signals"]
+__all__ = ["Gate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
@@ -140,26 +138,3 @@ def reset_signals() -> None:
     """In a forked process: take the zygote's own handling away. What the application's import set stays."""
     signal.set_wakeup_fd(-1)
     _set_handler(_SIGCHLD, _DEFAULT)
-
-
-def leave(code: int, last: Callable[[], None]) -> NoReturn:
-    """End the process as Python would: threads are waited for, atexit functions run, streams are flushed.
-
-    What any of them raises, or which code it exits with, no longer matters. `last` is called at the very end.
-    """
-    for last_act in (getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None), _flush, last):
-        try:
-            if last_act is not None:
-                last_act()
-        except BaseException:  # noqa: BLE001 - user code again, told of on stderr as Python does
-            try:
-                sys.excepthook(*sys.exc_info())
-            except BaseException:  # noqa: BLE001 - a stderr or an excepthook of its own: nobody is left to tell
-                os._exit(code)
-    os._exit(code)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not getattr(stream, "closed", False):
-            stream.flush()

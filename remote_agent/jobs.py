@@ -18,7 +18,7 @@ from remote_agent.controller import Controller
 from remote_agent.host_facts import unwritable
 from remote_agent.job import ERROR_KINDS, JobError
 from remote_agent.place import Place
-from remote_agent.processes import TOKEN, birth, is_alive, kill_whole
+from remote_agent.processes import TOKEN, birth, described, is_alive, kill_whole, members
 from remote_agent.spool import open_private
 from remote_agent.waiting import Waiting
 from remote_agent.zygote_client import ZygoteClient, ZygoteGone
@@ -28,6 +28,11 @@ __all__ = ["Jobs"]
 
 #: Seconds in which a zygote must have forked what it was given.
 FORK_PATIENCE = 60.0
+#: Seconds in which a job that is asked what its end waits for must say so; it cannot while it is in native code.
+ASK_PATIENCE = 2.0
+#: Names of what was still running that are told, and characters of each.
+_MOST_RUNNING = 40
+_LONGEST = 200
 _KEPT = wire.encode({"t": "kept"})
 
 
@@ -209,6 +214,10 @@ class Jobs:
             if attempt.final is None:
                 self._done(attempt, header, frame.payload)
             self._done_saying.append(attempt)
+        elif name == "ending":
+            attempt.running = [str(one)[:_LONGEST] for one in header["running"][:_MOST_RUNNING]]
+            if attempt.asked_at is not None and attempt.cut is None:
+                self._cut(attempt)
         else:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
 
@@ -229,15 +238,16 @@ class Jobs:
         else:
             parts = {} if parts.get("same") else _checked_parts(parts)
             self._attempts.record_final(attempt, envelope, parts, payload)
-        if attempt.state != "final":
-            # A thread or a grandchild must not hold the slot for ever; the result stands.
-            attempt.deadline = None
-            attempt.kill_at = time.monotonic() + attempt.spec.get("grace", 10.0)
-            attempt.state = "ending"
+        if not attempt.has_exited:
+            self.shutting_down(attempt)
 
     def tell_kept(self) -> None:
-        """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it."""
-        if not self._done_saying or not self._attempts.is_written:
+        """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it.
+
+        Where the log cannot be written, the controller gets results from memory. It gets what jobs leave, too: they go on then.
+        """
+        is_told = bool(self._attempts.error) and self._controller.link is not None
+        if not self._done_saying or not (self._attempts.is_written or is_told):
             return
         for attempt in self._done_saying:
             if attempt.sock is not None:
@@ -246,6 +256,56 @@ class Jobs:
                 except OSError:
                     continue  # it is gone already
         self._done_saying = []
+
+    # -- shutting down -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def shutting_down(attempt: Attempt) -> None:
+        """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
+        seconds = attempt.spec.get("shutdown_timeout", 300.0)
+        if attempt.cancel is not None:
+            seconds = min(seconds, attempt.spec.get("grace", 10.0))
+        attempt.state = "ending"
+        attempt.deadline = None
+        attempt.ending_at = time.monotonic()
+        attempt.kill_at = attempt.ending_at + seconds
+
+    def cut_short(self, attempt: Attempt) -> None:
+        """Its shutdown has taken all the time that it may: ask what it waits for, and kill it when that is known."""
+        if attempt.asked_at is None:
+            attempt.asked_at = time.monotonic()
+            attempt.kill_at = attempt.asked_at + ASK_PATIENCE
+            self._signal(attempt, signal.SIGTERM)
+        else:
+            self._cut(attempt)
+
+    def _cut(self, attempt: Attempt) -> None:
+        """Kill it, and keep for the user what was still running."""
+        now = time.monotonic()
+        token = self._place.token(attempt)
+        if attempt.cut is None:
+            others = [pid for pid in members(token, attempt.pid, attempt.pid_started) if pid != attempt.pid]
+            running = attempt.running + [described(pid) for pid in others]
+            self.record_cut(attempt, running, now - (attempt.ending_at or now))
+        attempt.kill_at = now + 5.0
+        kill_whole(attempt.pid, attempt.pid_started, token)
+
+    def record_cut(self, attempt: Attempt, running: List[str], seconds: Optional[float]) -> None:
+        """Something of the job was killed after its result. `seconds`: how long its own process had; None: that had ended."""
+        attempt.cut = {
+            "seconds": seconds,
+            "running": running[:_MOST_RUNNING],
+            "is_cancelled": attempt.cancel is not None or attempt.is_hurried,
+        }
+        self._attempts.record(attempt, "cut", attempt.cut)
+
+    def _hurry(self, attempt: Attempt, kill: bool) -> None:
+        """Its result is there, and it is to end soon: nobody wants to wait for the rest."""
+        attempt.is_hurried = True
+        if kill:
+            self._cut(attempt)
+        elif attempt.asked_at is None and attempt.kill_at is not None:
+            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.get("grace", 10.0))
 
     # -- ending one ----------------------------------------------------------------------------------------------
 
@@ -260,6 +320,8 @@ class Jobs:
             attempt = self._attempts.get(attempt_id)
             if attempt is not None and attempt.final is None:
                 self.cancel(attempt, kind, bool(header.get("kill")), str(header.get("why", "")))
+            elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
+                self._hurry(attempt, bool(header.get("kill")))
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
         """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""

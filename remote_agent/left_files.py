@@ -103,11 +103,12 @@ def output_frames(
     patterns: Union[bool, List[str]],
     dropped: Dict[str, int],
     cap: Optional[int] = None,
+    cut: Optional[Dict[str, Any]] = None,
 ) -> Iterator[Piece]:
     """The rest of stdout and stderr, then the files of the output directory, then the end mark.
 
     What cannot be sent (a link, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which of the
-    patterns matched no file, by their place in the list, in its `unmatched`.
+    patterns matched no file, by their place in the list, in its `unmatched`; what was killed while it may still have written, in its `cut`.
     """
     sizes: Dict[str, Any] = {}
     refused = _Refusals()
@@ -144,7 +145,8 @@ def output_frames(
             yield small.frame()
     sizes["files"] = count
     sizes["bytes"] = total
-    end: Dict[str, Any] = {"t": "files_end", "attempt": attempt_id, "refused": refused.all(), "sizes": sizes}
+    told = {"refused": refused.all(), "sizes": sizes, "cut": cut}
+    end: Dict[str, Any] = {"t": "files_end", "attempt": attempt_id, **told}
     if folder is not None and chosen.unmatched:
         end["unmatched"] = sorted(chosen.unmatched)[:_MOST_UNMATCHED]
     yield wire.encode(end)

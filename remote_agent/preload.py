@@ -9,6 +9,7 @@ import sys
 from typing import Any, Dict, FrozenSet, List, Set
 
 from remote_agent.packages import choose_packages, family_of, origin_of, version_of
+from remote_agent.shutdown import load_stdio
 
 __all__ = ["Misfit", "Preloaded", "preload"]
 
@@ -70,5 +71,6 @@ def preload(bundle: str) -> Preloaded:
     import cloudpickle  # noqa: F401
     import omegaconf  # noqa: F401
 
+    load_stdio()
     sys.path[:] = path
     return Preloaded(frozenset(name.partition(".")[0] for name in set(sys.modules) - before))

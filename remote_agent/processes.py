@@ -7,9 +7,22 @@ start time that goes with it, or as the session of processes whose leader's numb
 import os
 import signal
 import time
-from typing import Dict, List, NamedTuple, Optional, Set
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
-__all__ = ["TOKEN", "age", "birth", "holder_of", "is_alive", "kill_group", "kill_tokens", "kill_whole", "members"]
+__all__ = [
+    "TOKEN",
+    "age",
+    "birth",
+    "described",
+    "has_group",
+    "holder_of",
+    "is_alive",
+    "kill_group",
+    "kill_tokens",
+    "kill_whole",
+    "left_by",
+    "members",
+]
 
 #: The environment variable that every process of a job inherits; its value is `<run>/<attempt>`.
 TOKEN = "HYDRA_REMOTE_LAUNCHER_ATTEMPT"  # noqa: S105 - a name
@@ -57,14 +70,13 @@ def _all() -> Dict[int, _Stat]:
     return found
 
 
-def _by_ps(*which: str) -> Dict[int, _Stat]:
-    """As POSIX and the BSDs have it; `started` is to the second."""
+def _ps(*arguments: str) -> str:
+    """What `ps` says; empty where it says nothing."""
     import subprocess
 
-    columns = ["-o", "pid=", "-o", "ppid=", "-o", "state=", "-o", "lstart="]
     try:
         done = subprocess.run(
-            ["ps", *which, *columns],
+            ["ps", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -73,9 +85,14 @@ def _by_ps(*which: str) -> Dict[int, _Stat]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return {}
+        return ""
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _by_ps(*which: str) -> Dict[int, _Stat]:
+    """As POSIX and the BSDs have it; `started` is to the second."""
     found = {}
-    for line in done.stdout.decode("ascii", "replace").splitlines():
+    for line in _ps(*which, "-o", "pid=", "-o", "ppid=", "-o", "state=", "-o", "lstart=").splitlines():
         fields = line.split(None, 3)
         try:
             pid, parent, state, started = int(fields[0]), int(fields[1]), fields[2][:1], " ".join(fields[3].split())
@@ -149,6 +166,36 @@ def _is_still(pid: int, started: str) -> bool:
     return now is None or now.started == started
 
 
+def has_group(pid: int, started: str) -> bool:
+    """There may be somebody in the group of a process that has ended; a cheap look."""
+    if not _is_still(pid, started):
+        return False
+    try:
+        os.killpg(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def left_by(pid: int) -> List[int]:
+    """Who is still in the session of a process that has ended."""
+    return sorted(one for one, stat in _all().items() if stat.session == pid and one != pid and stat.state not in "ZX")
+
+
+def described(pid: int) -> str:
+    """A process for the user: the name of its program and its number. Its arguments may hold a secret."""
+    name = ""
+    if _HAS_PROC:
+        try:
+            with open("/proc/{}/comm".format(pid), encoding="utf-8", errors="replace") as file:
+                name = file.read().strip()
+        except OSError:
+            pass  # it is gone
+    else:
+        name = os.path.basename(_ps("-p", str(pid), "-o", "comm=").strip())
+    return "process {} (pid {})".format(name, pid) if name else "process {}".format(pid)
+
+
 def kill_group(pid: int, started: str) -> None:
     """SIGKILL what is left of the group of a process that has ended."""
     if _is_still(pid, started):
@@ -177,17 +224,19 @@ def kill_whole(pid: Optional[int], started: str, token: str) -> int:
     return count
 
 
-def kill_tokens(tokens: Set[str]) -> int:
-    """SIGKILL every process that carries one of these tokens; returns how many were signalled."""
-    count = 0
+def kill_tokens(tokens: Set[str]) -> List[Tuple[str, str]]:
+    """SIGKILL every process that carries one of these tokens; returns (token, what it was) of each."""
+    killed = []
     for pid in _all():
-        if _token_of(pid) in tokens:
+        token = _token_of(pid)
+        if token in tokens and token is not None:
+            what = described(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
-                count += 1
+                killed.append((token, what))
             except OSError:
                 continue  # it ended between the look and the signal
-    return count
+    return killed
 
 
 def holder_of(path: str) -> Optional[int]:

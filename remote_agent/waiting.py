@@ -241,7 +241,13 @@ def _check(spec: Dict[str, Any], payload_blob: Optional[str]) -> None:
         isinstance(outputs, list) and all(isinstance(one, str) for one in outputs)
     ):
         raise wire.ProtocolError("field", "job: outputs are {!r}".format(outputs)[:500])
-    for field, default in (("timeout", None), ("max_output_bytes", None), ("grace", 0), ("hook_timeout", 0)):
+    for field, default in (
+        ("timeout", None),
+        ("max_output_bytes", None),
+        ("grace", 0),
+        ("hook_timeout", 0),
+        ("shutdown_timeout", 0),
+    ):
         value = spec.get(field, default)
         if value is not default and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
             raise wire.ProtocolError("field", "job: {} is {!r}".format(field, value))

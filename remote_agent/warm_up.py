@@ -16,6 +16,7 @@ from remote_agent.hydra_scope import minimal_hydra_node
 from remote_agent.job_result import made_result
 from remote_agent.run_job import state_of
 from remote_agent.scene import LOG_FORMAT, PlainScene, default_handlers, make_scene
+from remote_agent.shutdown import load_stdio, unfinished
 from remote_agent.unpickling import loads
 
 __all__ = ["warm_up", "warm_up_with"]
@@ -53,7 +54,9 @@ def warm_up() -> None:
             result, _ = made_result(str, value, is_completed=True, may_send_code=False)
             wire.encode({"t": "outcome", "envelope": {"status": "COMPLETED"}, "parts": result.parts}, result.payload)
         formatter.format(record)
+        unfinished(gc.get_objects())
     default_handlers(os.devnull)
+    load_stdio()
     gc.collect()
     gc.freeze()
 

@@ -150,7 +150,12 @@ SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {
         "offset": (_INT, True),
     },
     "files": {"attempt": (_TEXT, True), "items": (_LIST, True)},
-    "files_end": {"attempt": (_TEXT, True), "refused": (_LIST, True), "sizes": (_DICT, False)},
+    "files_end": {
+        "attempt": (_TEXT, True),
+        "refused": (_LIST, True),
+        "sizes": (_DICT, False),
+        "cut": ((dict, _NONE), False),
+    },
     "output": {"attempt": (_TEXT, True), "stream": (_TEXT, True), "offset": (_INT, True)},
     "surveyed": {"more": (_BOOL, False)},
     "removed": {},
@@ -172,6 +177,7 @@ SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {
     "state": {},
     "outcome": {"envelope": (_DICT, True), "parts": (_DICT, False)},
     "done": {"envelope": (_DICT, True), "parts": (_DICT, False)},
+    "ending": {"running": (_LIST, True)},
 }
 
 

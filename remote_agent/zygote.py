@@ -20,7 +20,7 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional
 
-from remote_agent import job_process, wire
+from remote_agent import job_process, shutdown, wire
 from remote_agent.failure import error_of_exception, safe_text
 from remote_agent.preload import Misfit, Preloaded, preload
 from remote_agent.preparing import as_unusable, check_python, prepare, why_not_forkable
@@ -91,6 +91,7 @@ def _prepare_and_serve(
     faulthandler.enable(2)
     sys.stdout.flush()
     sys.stderr.flush()
+    shutdown.note_open_files()
     gc.collect()
     gc.freeze()
     _say_ready(sock, "fork", "", prepared.notes)
@@ -253,7 +254,7 @@ class Zygote:
                 os.close(fd)
             channel = run_child(frame, fds, self._prepared, self._spec)
             code = 0
-            job_process.leave(code, channel.wait_kept)
+            shutdown.leave(channel)
         except BaseException:  # noqa: BLE001 - an error of ours: the exit code and stderr tell of it
             sys.excepthook(*sys.exc_info())
         finally:

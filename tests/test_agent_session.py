@@ -116,6 +116,20 @@ class TestWhatIsBelieved:
         (more,) = link.hear({"t": "files_end", "attempt": "1.1", "refused": [], "unmatched": [0, 2]})
         assert more.unmatched == (0, 2)
 
+    def test_what_was_killed_after_a_result_is_told_in_words(self, link):
+        """What a host says of it is no more than names and a number: it is cut, and nothing else passes."""
+        end = {"t": "files_end", "attempt": "0.1", "refused": []}
+        cut = {"running": ["thread 'a'", "x" * 999] + ["y"] * 999, "seconds": 2.4, "is_cancelled": True}
+        (late,) = link.hear({**end, "cut": cut})
+        assert "2 s after its result" in late.cut
+        assert "thread 'a', x" in late.cut
+        assert "grace gives it more time" in late.cut
+        assert len(late.cut) < 2000
+        (left,) = link.hear({**end, "cut": {"running": ["process sleep (pid 7)"], "seconds": None}})
+        assert left.cut.endswith("process sleep (pid 7)")
+        with pytest.raises(AgentError, match="files_end"):
+            link.hear({**end, "cut": {"running": [], "seconds": "long"}})
+
     def test_a_large_result_comes_in_chunks(self, link):
         """It gets its name when it is whole and its digest was checked."""
         data = b"x" * 10

@@ -174,6 +174,18 @@ class TestDriving:
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
         assert [(event.num, event.host, event.patterns) for event in said] == [(0, "a", ("*.jsn",))]
 
+    def test_what_was_killed_after_a_result_is_a_warning(self, run):
+        """It names host and job."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+        run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
+        run.wait(lambda: run.returned)
+        (said,) = [event for event in run.seen if isinstance(event, events.Warned)]
+        assert (said.source, said.num, said.host, said.message) == ("shutdown", 0, "a", "still running: thread 't'")
+
     def test_a_job_goes_out_and_comes_back(self, run):
         """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
         run.dispatcher.start()

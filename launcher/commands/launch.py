@@ -116,6 +116,7 @@ def launch(
     timeout: opt.Timeout = None,
     grace: opt.Grace = None,
     hook_timeout: opt.HookTimeout = None,
+    shutdown_timeout: opt.ShutdownTimeout = None,
     retries: opt.Retries = None,
     on_error: opt.OnError = None,
     on_host_loss: opt.OnHostLoss = None,

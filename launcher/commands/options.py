@@ -40,6 +40,7 @@ __all__ = [
     "Results",
     "Retries",
     "Setup",
+    "ShutdownTimeout",
     "Timeout",
     "Workdir",
     "conf_values",
@@ -141,6 +142,15 @@ Grace = Annotated[
 ]
 HookTimeout = Annotated[
     str | None, _option("--hook-timeout", group=_FAIL, metavar="DURATION", help="For a job's end hooks (5m).")
+]
+ShutdownTimeout = Annotated[
+    str | None,
+    _option(
+        "--shutdown-timeout",
+        group=_FAIL,
+        metavar="DURATION",
+        help="For a job's process to end after that: threads, executors, atexit (5m).",
+    ),
 ]
 Retries = Annotated[
     list[str] | None,

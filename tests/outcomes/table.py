@@ -31,6 +31,7 @@ _TAIL = """
 * A pickle can run code when it is loaded: that is what *the value* of a job whose pickle starts a process means. It is not loaded before
   you read it, and under `safe` not at all.
 * A value of 2 GiB and more comes back whole; it takes no memory here before it is read.
+* The outcome is decided before the process ends. What its end waits for, and how long, says `docs/durability.md`.
 """
 
 

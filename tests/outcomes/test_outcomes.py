@@ -61,6 +61,7 @@ def test_what_comes_of_a_job(app: Any, hosts: list[Any], results: str, tmp_path:
         callbacks=[app.Hooks()],
         results=results,
         grace=1,
+        shutdown_timeout=1,
         sweep_dir=tmp_path / "sweep",
     )
     assert len(returns) == len(cases)

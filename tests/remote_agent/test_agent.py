@@ -103,9 +103,9 @@ class TestJobs:
 
     @pytest.mark.slow
     def test_that_leaves_a_thread_is_ended(self, host):
-        """A non-daemon thread keeps the slot for the grace period at most; the result stands."""
+        """A non-daemon thread keeps the slot for the shutdown timeout at most; the result stands."""
         client = host.connect()
-        first = host.job(client, 0, spec={"grace": 0.2}, do="thread")
+        first = host.job(client, 0, spec={"shutdown_timeout": 0.2}, do="thread")
         second = host.job(client, 1)
         assert client.value(first) == 0
         assert client.value(second) == 1
@@ -704,7 +704,7 @@ class TestRecovery:
         (host.code / "app.py").write_text(
             text.replace('    if do == "thread":\n', '    if do == "thread":\n        gate(cfg.gate)\n')
         )
-        attempt = host.job(client, 0, spec={"grace": 0.2}, do="thread", gate=gate)
+        attempt = host.job(client, 0, spec={"shutdown_timeout": 0.2}, do="thread", gate=gate)
         job = host.started()[0]
         host.kill_agent(client)
         host.open_gate(gate)

@@ -61,7 +61,18 @@ _SPECS = st.tuples(
     st.fixed_dictionaries(_SPEC),
     st.dictionaries(
         st.sampled_from(
-            [*_SPEC, "num", "attempt", "timeout", "grace", "hook_timeout", "max_output_bytes", "outputs", "more"]
+            [
+                *_SPEC,
+                "num",
+                "attempt",
+                "timeout",
+                "grace",
+                "hook_timeout",
+                "shutdown_timeout",
+                "max_output_bytes",
+                "outputs",
+                "more",
+            ]
         ),
         st.none() | _VALUES,
         max_size=2,
@@ -350,6 +361,7 @@ HELLO = {"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", 
         ({"t": "job", "spec": spec(output_dir="a\0b")}, b""),
         ({"t": "job", "spec": spec(grace=None)}, b""),
         ({"t": "job", "spec": spec(hook_timeout="x")}, b""),
+        ({"t": "job", "spec": spec(shutdown_timeout=-1)}, b""),
         ({"t": "job", "spec": spec(attempt="../../x")}, b""),
         ({"t": "job", "spec": spec(attempt_id="\u0663.1", num=3)}, b""),
         ({"t": "prepare", "zygote": "other", "spec": {"environ": "text"}}, b""),
