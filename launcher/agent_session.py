@@ -175,7 +175,7 @@ class AgentSession:
             try:
                 self._connect_and_read()
             except (HostError, OSError) as error:
-                if self._stopping.is_set() or not self._failed(_as_host_error(self.host, error)):
+                if self._stopping.is_set() or not self._failed(self._as_host_error(error)):
                     break
                 if self._inbound is not None and self._inbound.is_welcome and isinstance(error, HostError):
                     # The host is there: looked for again soon, but not at once. An agent may die at every welcome.
@@ -202,6 +202,14 @@ class AgentSession:
             self._inbox(Refused(self.host, error.message))
             return False
         return True
+
+    def _as_host_error(self, error: HostError | OSError) -> HostError:
+        """An error of this machine that may pass ends the link, too: what the host has is kept there until there is room here."""
+        if isinstance(error, HostError):
+            return error
+        where = f"{error.filename}: " if error.filename else ""
+        what = "this machine cannot connect to it" if self._inbound is None else "what it sent cannot be written here"
+        return ConnectionLost(self.host, "session", f"{what}: {where}{error.strerror or error}")
 
     def _final(self, error: HostError) -> HostError | None:
         """Why a host without a welcome so far is not tried again; None: it is.
@@ -413,11 +421,3 @@ def _counted(pieces: Iterator[bytes], replies: threading.Semaphore) -> Iterator[
     """The same pieces; when they are sent, one reply less waits."""
     yield from pieces
     replies.release()
-
-
-def _as_host_error(host: str, error: HostError | OSError) -> HostError:
-    """An error of this machine's disk ends the link, too: what the host has is kept there until it can be written here."""
-    if isinstance(error, HostError):
-        return error
-    where = f"{error.filename}: " if error.filename else ""
-    return ConnectionLost(host, "session", f"what it sent cannot be written here: {where}{error.strerror or error}")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from launcher import events, facts, requests
 from launcher.errors import JournalError
 from launcher.journal import StoredResult
-from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, RefusedFile
+from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, RefusedFile, UnusableFolder
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, JobState, Scheduler
 from remote_agent.job import SETUP_FAILED
@@ -384,6 +384,20 @@ class Decider:
         if envelope.get("abort"):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope['abort']} asked to abort"))
 
+    def _take_unwritable(self, at: float, fact: facts.Unwritable, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        made = self._scheduler.observe_unwritable(at, fact.host, num, attempt, fact.why)
+        if not made:
+            return
+        # It may have had a result already, which must not be found when the run is taken up.
+        self._stored.pop(num, None)
+        for event in made:
+            if isinstance(event, events.JobReturned):
+                envelope = {"status": "FAILED", "error": event.error}
+                self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, {}, b"", None))
+        decided.act(self._links[fact.host].cancel, [fact.attempt], kind="lost", why=fact.why)
+        decided.add(made)
+
     def _take_collected(self, at: float, fact: facts.Collected, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
@@ -479,7 +493,7 @@ class Decider:
         folder, job.folder = job.folder or OutputFolder(job.output_dir), None
         try:
             folder.set_aside(attempt)
-        except (OSError, RefusedFile) as error:
+        except (OSError, RefusedFile, UnusableFolder) as error:
             lost = f"what attempt {attempt} printed cannot be kept: {error}"
             self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
         finally:

@@ -26,6 +26,7 @@ __all__ = [
     "Started",
     "Synced",
     "Unusable",
+    "Unwritable",
     "ZygoteTold",
 ]
 
@@ -117,6 +118,14 @@ class Outcome(Fact):
     parts: dict[str, Any]
     payload: bytes
     file: str | None
+
+
+@value
+class Unwritable(Fact):
+    """An attempt's output directory cannot be written on this machine, now or later."""
+
+    attempt: str
+    why: str
 
 
 @value

@@ -17,7 +17,7 @@ from launcher import facts
 from launcher.arriving_result import ArrivingResult, payload_digest, whole, wrong_parts
 from launcher.errors import AgentError
 from launcher.host_plan import HostPlan, blob_frames, content_frames
-from launcher.output_files import OutputFolder
+from launcher.output_files import OutputFolder, UnusableFolder
 from remote_agent import wire
 from remote_agent.job import JobError
 
@@ -72,6 +72,8 @@ class Inbound:
         self._attempts: dict[str, str] = {}
         self._arriving: dict[str, ArrivingResult] = {}
         self._folders: dict[str, OutputFolder] = {}
+        #: Attempts whose folder cannot be written here, which has been told.
+        self._unwritable: set[str] = set()
         self._sent_files = 0
         self._sent_bytes = 0
         self._asked = 0
@@ -86,7 +88,7 @@ class Inbound:
 
         Raises:
             AgentError: they are not what an agent says.
-            OSError: what came cannot be written here.
+            OSError: what came cannot be written here now; what never can be is the job's error, and no reason to end the link.
         """
         try:
             try:
@@ -209,6 +211,8 @@ class Inbound:
         if header["slot"] < 0:
             raise wire.ProtocolError("field", f"started: slot {header['slot']}")
         self._tell(facts.Started(self.host, attempt, header["slot"], float(header["at"])))
+        # Hours before it would be noticed, perhaps.
+        self._write(attempt, OutputFolder.check)
 
     def _on_dropped(self, header: dict[str, Any], payload: bytes) -> None:
         self._tell(facts.Dropped(self.host, _check_attempt(header["attempt"]), header["why"][:_MAX_TEXT]))
@@ -219,36 +223,32 @@ class Inbound:
             raise wire.ProtocolError("field", f"output of stream {stream[:40]!r}")
         if not 0 <= offset <= MAX_STREAM:
             raise wire.ProtocolError("field", f"output at byte {offset}")
-        folder = self._folder(attempt)
-        if folder is None:
-            return
-        folder.write_stream(stream, offset, payload)
-        if self._plan.live:
+        if self._write(attempt, lambda folder: folder.write_stream(stream, offset, payload)) and self._plan.live:
             self._tell(facts.Output(self.host, attempt, stream, payload))
 
     def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
         items = [(str(path), whole(mode), whole(size)) for path, mode, size in header["items"]]
         if sum(size for _, _, size in items) != len(payload):
             raise wire.ProtocolError("field", "files: their sizes are not that of what came")
-        folder = self._folder(header["attempt"])
-        if folder is None:
-            return
-        offset = 0
-        for path, mode, size in items:
-            folder.write(path, mode, payload[offset : offset + size])
-            offset += size
+
+        def write(folder: OutputFolder) -> None:
+            offset = 0
+            for path, mode, size in items:
+                folder.write(path, mode, payload[offset : offset + size])
+                offset += size
+
+        self._write(header["attempt"], write)
 
     def _on_chunk(self, header: dict[str, Any], payload: bytes | memoryview) -> None:
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
         if size < 0 or offset < 0:
             raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
-        folder = self._folder(attempt)
         if kind == "file":
-            if folder is not None:
-                folder.write_chunk(header["path"], whole(header.get("mode", 0)), size, offset, payload)
+            path, mode = header["path"], whole(header.get("mode", 0))
+            self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload))
         elif kind != "result":
             raise wire.ProtocolError("field", f"chunk of kind {kind[:40]!r}")
-        elif folder is not None:
+        elif self._folder(attempt) is not None:
             self._on_result_chunk(attempt, size, offset, header.get("parts"), payload)
 
     def _on_result_chunk(self, attempt: str, size: int, offset: int, parts: Any, payload: bytes | memoryview) -> None:
@@ -276,6 +276,7 @@ class Inbound:
                 # Success needs a valid result.
                 error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
                 envelope = {**envelope, "status": "FAILED", "error": error.to_json()}
+        self._write(attempt, OutputFolder.check)
         self._tell(facts.Outcome(self.host, attempt, envelope, parts, payload, file))
 
     def _on_files_end(self, header: dict[str, Any], payload: bytes) -> None:
@@ -288,6 +289,19 @@ class Inbound:
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
         self._folders.pop(attempt, None)
         self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched))
+
+    def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
+        """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
+        folder = self._folder(attempt)
+        if folder is None or attempt in self._unwritable:
+            return False
+        try:
+            write(folder)
+        except UnusableFolder as error:
+            self._unwritable.add(attempt)
+            self._tell(facts.Unwritable(self.host, attempt, str(error)))
+            return False
+        return True
 
     def _folder(self, attempt: str) -> OutputFolder | None:
         """Where an attempt's files go; None for one that was fenced off, whose files are not wanted."""

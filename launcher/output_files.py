@@ -11,10 +11,11 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "OWN", "OutputFolder", "RefusedFile"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "OWN", "OutputFolder", "RefusedFile", "UnusableFolder"]
 
 #: The folder below an output directory that is ours: streams, and in a run's folder the journal.
 OWN = ".launcher"
@@ -25,10 +26,12 @@ MAX_REFUSED = 1000
 #: Bytes beyond a stream's cap that say that it was cut there.
 _CUT_MARK = 1024
 _MAX_NAME = 255
+#: Characters of a path in a message.
+_MAX_SHOWN = 1000
 _MAX_DEPTH = 64
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Errors of the disk or of this process, which are not the file's fault.
+#: Errors of the disk or of this process, which are not the file's fault and may pass.
 _OURS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -43,6 +46,10 @@ _OURS = (
 
 class RefusedFile(Exception):
     """A file was not written; the text says why."""
+
+
+class UnusableFolder(Exception):
+    """The output directory itself cannot be made, now or later: its name is too long, a file is in its place."""
 
 
 @dataclass
@@ -69,11 +76,48 @@ class OutputFolder:
 
     # -- folders -------------------------------------------------------------------------------------------------
 
+    def check(self) -> None:
+        """See whether the directory could be made, and make nothing.
+
+        Raises:
+            UnusableFolder: it could not.
+            OSError: the disk is gone.
+        """
+        with self._guard, self._unusable():
+            if self._is_closed or "" in self._folders:
+                return
+            above, missing = self.path, []
+            while True:
+                try:
+                    status = os.stat(above)
+                    break
+                except FileNotFoundError:
+                    missing.append(above.name)
+                    above = above.parent
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if missing:
+                longest = os.pathconf(above, "PC_NAME_MAX")
+                if any(len(os.fsencode(name)) > longest for name in missing):
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    @contextlib.contextmanager
+    def _unusable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _OURS:
+                raise
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            where = str(self.path).encode("utf-8", "backslashreplace").decode()
+            raise UnusableFolder(f"its output directory cannot be written here: {why}: {where[:_MAX_SHOWN]}") from None
+
     def _root(self) -> int:
         fd = self._folders.get("")
         if fd is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            fd = self._folders[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with self._unusable():
+                self.path.mkdir(parents=True, exist_ok=True)
+                fd = self._folders[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return fd
 
     def _folder(self, path: str) -> int:
@@ -127,6 +171,8 @@ class OutputFolder:
             os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise _refusal(error) from None
         return True
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -136,6 +182,7 @@ class OutputFolder:
 
         Raises:
             OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
         """
         with self._guard:
             if self._is_closed:
@@ -143,13 +190,17 @@ class OutputFolder:
             try:
                 folder, name = self._check(path, len(data))
                 fd = self._create(folder, name, mode)
+                try:
+                    _write_all(fd, data)
+                except RefusedFile:
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=self._folder(folder))
+                    raise
+                finally:
+                    os.close(fd)
             except RefusedFile as refusal:
                 self._refuse(path, str(refusal))
                 return
-            try:
-                _write_all(fd, data)
-            finally:
-                os.close(fd)
             self._files += 1
             self._bytes += len(data)
 
@@ -158,6 +209,7 @@ class OutputFolder:
 
         Raises:
             OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
         """
         with self._guard:
             if self._is_closed:
@@ -169,12 +221,12 @@ class OutputFolder:
                     return  # refused when it began
                 fd, done, part = self._partial[path]
                 if offset != done or done + len(data) > size:
-                    self._discard(path)
                     raise RefusedFile(f"byte {offset} came where {done} was expected")
+                _write_all(fd, data)
             except RefusedFile as refusal:
+                self._discard(path)
                 self._refuse(path, str(refusal))
                 return
-            _write_all(fd, data)
             done += len(data)
             self._partial[path] = (fd, done, part)
             if done == size:
@@ -217,9 +269,7 @@ class OutputFolder:
             self._make_room(name, above)
             return os.open(name, _FILE_FLAGS, 0o777 if mode & 0o100 else 0o666, dir_fd=above)
         except OSError as error:
-            if error.errno in _OURS:
-                raise
-            raise RefusedFile(error.strerror or "cannot be made") from None
+            raise _refusal(error) from None
 
     @staticmethod
     def _make_room(name: str, above: int) -> None:
@@ -241,6 +291,7 @@ class OutputFolder:
 
         Raises:
             OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
         """
         with self._guard:
             if self._is_closed:
@@ -255,18 +306,19 @@ class OutputFolder:
                 data = data[:room]
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                fd = os.open(stream, flags, 0o666, dir_fd=self._folder(OWN))
+                above = self._folder(OWN)
+                try:
+                    fd = os.open(stream, flags, 0o666, dir_fd=above)
+                except OSError as error:
+                    raise _refusal(error) from None
+                try:
+                    _write_all(fd, data, offset)
+                finally:
+                    os.close(fd)
             except RefusedFile as refusal:
-                self._refuse(f"{OWN}/{stream}", str(refusal))
-                return
-            try:
-                view = memoryview(data)
-                while view:
-                    count = os.pwrite(fd, view, offset)
-                    offset += count
-                    view = view[count:]
-            finally:
-                os.close(fd)
+                known = (f"{OWN}/{stream}", str(refusal))
+                if known not in self.refused:
+                    self._refuse(*known)
 
     def set_aside(self, attempt: int) -> None:
         """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
@@ -317,7 +369,25 @@ class OutputFolder:
             self._names.clear()
 
 
-def _write_all(fd: int, data: bytes | memoryview) -> None:
+def _refusal(error: OSError) -> RefusedFile:
+    """What keeps one file from being written, as its refusal; what may pass is raised as it is."""
+    if error.errno in _OURS:
+        raise error
+    return RefusedFile(error.strerror or "cannot be written")
+
+
+def _write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:
+    """Write it all, at its place or where the file stands.
+
+    Raises:
+        RefusedFile: never to be written: the file would be larger than files may be here.
+        OSError: the disk is full or gone.
+    """
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        try:
+            count = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
+        except OSError as error:
+            raise _refusal(error) from None
+        offset = None if offset is None else offset + count
+        view = view[count:]

@@ -171,6 +171,15 @@ class Scheduler(RunState):
             return []
         return self._settle(at, job)
 
+    def observe_unwritable(self, at: float, host: str, num: int, attempt: int, why: str) -> list[Event]:
+        """What the attempt leaves can never be written here: it has failed, whatever became of it there, and would again."""
+        job = self.current(num, attempt, host)
+        if job is None:
+            return []
+        error = {"kind": "host", "type": "", "message": why, "traceback": "", "causes": []}
+        ended = events.AttemptEnded(at, num, attempt, host, "FAILED", None, error)
+        return self._all(ended, events.JobReturned(at, num, attempt, host, "FAILED", None, error, tuple(job.overrides)))
+
     def observe_dropped(self, at: float, host: str, num: int, attempt: int, why: str) -> list[Event]:
         """The host gave the attempt back; it never started."""
         job = self.current(num, attempt, host)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from launcher.host_plan import Blob, HostPlan
 from launcher.inbound import Inbound
 from launcher.output_files import OutputFolder
 from launcher.requests import QueuedJob
-from launcher.scheduler import Scheduler
+from launcher.scheduler import Policies, Scheduler
 from remote_agent import disk, wire
 from tests.simulation.journal import Disk, SimJournal
 
@@ -404,8 +405,12 @@ def messages(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
 class Everything:
     """A link with a real decider behind it: the whole way of what a host says, but for threads."""
 
-    def __init__(self, folder: Path, spec: dict[str, Any] | None = None) -> None:
-        self.scheduler = Scheduler(["h", "other"])
+    def __init__(
+        self, folder: Path, spec: dict[str, Any] | None = None, output_dir: Callable[[int], Path] | None = None
+    ) -> None:
+        where = output_dir or (lambda num: folder / str(num))
+        self.cancelled: list[Any] = []
+        self.scheduler = Scheduler(["h", "other"], Policies(retries={"*": 3}))
         self.disk = Disk()
         self.delivered: list[requests.Returned] = []
         links: dict[str, Any] = {"h": self, "other": self}
@@ -418,7 +423,7 @@ class Everything:
             lambda event: None,
             self,
         )
-        jobs = [QueuedJob(num, (), folder / str(num), b"p", spec or {}) for num in range(3)]
+        jobs = [QueuedJob(num, (), where(num), b"p", spec or {}) for num in range(3)]
         self.inbound = Inbound("h", plan(), self.tell, self.decider.folder_of, folder / "results", lambda item: None)
         self.decider.decide([requests.Submit(job) for job in jobs])
         self.decider.commit()
@@ -435,7 +440,8 @@ class Everything:
 
     def send_job(self, spec: dict[str, Any], payload: bytes) -> None: ...
 
-    def cancel(self, attempts: list[str] | None, **more: Any) -> None: ...
+    def cancel(self, attempts: list[str] | None, **more: Any) -> None:
+        self.cancelled.append((attempts, more.get("kind")))
 
     def sync(self, number: int) -> None: ...
 
@@ -455,6 +461,102 @@ def test_what_a_host_was_not_to_send_is_not_taken(tmp_path):
     assert [path for path, _ in folder.refused] == ["loot", "large", ".launcher/stdout"]
     assert [path.name for path in (tmp_path / "0").rglob("*") if path.is_file()] == ["stdout"]
     assert (tmp_path / "0" / ".launcher" / "stdout").stat().st_size < 2000
+
+
+def _in_the_way(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file")
+    return path
+
+
+#: What makes a job's folder one that can never be written, and how the system calls it.
+NEVER: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "a name over 255 bytes": (lambda folder: folder / ("x=" + "a" * 300), "File name too long"),
+    "such a name below a folder that is not there yet": (
+        lambda folder: folder / "a" / ("ä" * 130),
+        "File name too long",
+    ),
+    "a path over 4096 bytes": (lambda folder: folder.joinpath(*["d" * 200] * 25), "File name too long"),
+    "a file in its place": (lambda folder: _in_the_way(folder / "0"), "Not a directory|File exists"),
+    "a file above it": (lambda folder: _in_the_way(folder / "lr") / "0" / "1", "Not a directory"),
+    "a link that leads to itself": (
+        lambda folder: _linked(folder / "loop"),
+        "Too many levels of symbolic links|File exists",
+    ),
+    "no name at all": (lambda folder: folder / "a\0b", "null"),
+}
+#: Frames of an attempt, any of which may be the first that this controller hears of it.
+FIRST: dict[str, tuple[dict[str, Any], bytes]] = {
+    "started": ({"t": "started", "slot": 0, "at": 0}, b""),
+    "output": ({"t": "output", "stream": "stdout", "offset": 0}, b"x"),
+    "files": ({"t": "files", "items": [["done.txt", 0o644, 1]]}, b"x"),
+    "chunk": ({"t": "chunk", "kind": "file", "path": "model", "size": 2, "offset": 0}, b"x"),
+    "final": ({"t": "final", "envelope": DONE}, b""),
+}
+
+
+def _linked(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(path)
+    return path
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("never", NEVER)
+def test_a_folder_that_can_never_be_written_is_the_jobs_error(tmp_path, never, first):
+    """At once, by the system's own words, and tried nowhere else; the link goes on, and so do the other jobs."""
+    place, words = NEVER[never]
+    folder = tmp_path / "run"
+    everything = Everything(tmp_path, output_dir=lambda num: folder / "ok" if num else place(folder))
+    everything.inbound.feed(wire.encode(WELCOME))
+    if everything.inbound._folder("0.1") is None:
+        pytest.fail("the job is not this host's")
+    header, payload = FIRST[first]
+    everything.inbound.feed(wire.encode({**header, "attempt": "0.1"}, payload))
+    (returned,) = everything.delivered
+    assert returned.event.num == 0
+    assert returned.event.status == "FAILED"
+    error = returned.event.error
+    assert error["kind"] == "host"
+    assert "its output directory cannot be written here: " in error["message"]
+    assert re.search(words, error["message"])
+    assert (["0.1"], "lost") in everything.cancelled
+    # All that comes of it later is fenced off, and another job of the same host is not concerned.
+    for header, payload in FIRST.values():
+        everything.inbound.feed(wire.encode({**header, "attempt": "0.1"}, payload))
+    assert len(everything.delivered) == 1
+    num = next(iter(everything.scheduler.hosts["h"].jobs))
+    everything.inbound.feed(wire.encode({"t": "final", "attempt": f"{num}.1", "envelope": DONE}))
+    everything.inbound.feed(wire.encode({"t": "files_end", "attempt": f"{num}.1", "refused": []}))
+    assert [one.event.status for one in everything.delivered] == ["FAILED", "COMPLETED"]
+
+
+def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path):
+    """Also in the journal: whoever takes the run up does not find a success."""
+    everything = Everything(tmp_path)
+    everything.inbound.feed(wire.encode(WELCOME))
+    everything.inbound.feed(wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE}))
+    (tmp_path / "0").write_text("a file")
+    everything.inbound.feed(wire.encode({"t": "files", "attempt": "0.1", "items": [["a", 0, 1]]}, b"x"))
+    (returned,) = everything.delivered
+    assert returned.event.status == "FAILED"
+    assert "File exists" in returned.event.error["message"]
+    assert everything.disk.results[0, 1].envelope["status"] == "FAILED"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO])
+def test_what_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeypatch, number):
+    """A full disk, say: the host keeps what it has, and sends it again."""
+    everything = Everything(tmp_path)
+    everything.inbound.feed(wire.encode(WELCOME))
+
+    def fail(*args: Any, **more: Any) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="no"):
+        everything.inbound.feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x"))
+    assert everything.delivered == []
 
 
 @pytest.mark.slow

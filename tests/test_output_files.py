@@ -39,6 +39,36 @@ class TestWriting:
         assert not stat.S_IMODE((path / "run.sh").stat().st_mode) & 0o7000
         assert folder.refused == []
 
+    @pytest.mark.parametrize("how", ["whole", "in pieces", "a stream"])
+    def test_a_file_that_may_not_be_so_large_is_refused(self, folder, monkeypatch, how):
+        """By name: another try would end the same."""
+        for name in ("write", "pwrite"):
+
+            def fail(*args: object) -> int:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+            monkeypatch.setattr(os, name, fail)
+        if how == "whole":
+            folder.write("model", 0o644, b"x")
+        elif how == "in pieces":
+            folder.write_chunk("model", 0o644, 2, 0, b"x")
+            folder.write_chunk("model", 0o644, 2, 1, b"x")
+        else:
+            folder.write_stream("stdout", 0, b"x")
+            folder.write_stream("stdout", 1, b"x")
+        path = ".launcher/stdout" if how == "a stream" else "model"
+        assert folder.refused == [(path, "File too large")]
+        assert not (folder.path / "model").exists()
+
+    def test_a_stream_whose_name_is_taken_is_refused(self, folder):
+        """By a link, which is not followed."""
+        (folder.path / ".launcher").mkdir(parents=True)
+        (folder.path / ".launcher" / "stdout").symlink_to("/dev/null")
+        folder.write_stream("stdout", 0, b"x")
+        folder.write_stream("stderr", 0, b"y")
+        assert [path for path, _ in folder.refused] == [".launcher/stdout"]
+        assert (folder.path / ".launcher" / "stderr").read_bytes() == b"y"
+
     def test_nothing_is_made_before_something_comes(self, folder):
         """A job without files leaves no folder."""
         folder.close()
