@@ -305,6 +305,19 @@ class Inbound:
             return False
         return True
 
+    def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
+        """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
+        folder = self._folder(attempt)
+        if folder is None or attempt in self._unwritable:
+            return False
+        try:
+            write(folder)
+        except UnusableFolder as error:
+            self._unwritable.add(attempt)
+            self._tell(facts.Unwritable(self.host, attempt, str(error)))
+            return False
+        return True
+
     def _folder(self, attempt: str) -> OutputFolder | None:
         """Where an attempt's files go; None for one that was fenced off, whose files are not wanted."""
         folder = self._folders.get(_check_attempt(attempt))

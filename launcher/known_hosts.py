@@ -122,6 +122,13 @@ class KnownHosts:
         known.unreadable.extend(failed)
         return known
 
+    def joined(self, other: KnownHosts) -> KnownHosts:
+        """The lines of both."""
+        both = KnownHosts(())
+        both._entries = self._entries + other._entries
+        both.unreadable = self.unreadable + other.unreadable
+        return both
+
     def find(self, name: str) -> list[KnownKey]:
         """The keys that lines about this name (see `host_name`) hold, in order."""
         name = name.lower()

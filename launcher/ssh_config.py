@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +33,19 @@ _HARMLESS = frozenset((
     "gssapidelegatecredentials", "hashknownhosts", "hostkeyalgorithms", "ignoreunknown", "ipqos",
     "kbdinteractiveauthentication", "kexalgorithms", "localcommand", "localforward", "loglevel", "macs",
     "nohostauthenticationforlocalhost", "numberofpasswordprompts", "passwordauthentication", "permitlocalcommand",
-    "preferredauthentications", "pubkeyacceptedalgorithms", "rekeylimit", "remotecommand", "remoteforward",
+    "pubkeyacceptedalgorithms", "rekeylimit", "remotecommand", "remoteforward",
     "requesttty", "sendenv", "serveralivecountmax", "serveraliveinterval", "setenv", "stricthostkeychecking",
     "tcpkeepalive", "tunnel", "updatehostkeys", "usekeychain", "visualhostkey", "xauthlocation",
 ))
 _READ = frozenset((
-    "addressfamily", "bindaddress", "certificatefile", "connecttimeout", "globalknownhostsfile", "hostkeyalias",
-    "hostname", "identitiesonly", "identityagent", "identityfile", "port", "proxycommand", "proxyjump",
-    "pubkeyauthentication", "revokedhostkeys", "user", "userknownhostsfile",
+    "addressfamily", "bindaddress", "bindinterface", "certificatefile", "connecttimeout", "globalknownhostsfile",
+    "hostkeyalias", "hostname", "identitiesonly", "identityagent", "identityfile", "knownhostscommand", "pkcs11provider",
+    "port", "preferredauthentications", "proxycommand", "proxyjump", "proxyusefdpass", "pubkeyauthentication",
+    "revokedhostkeys", "user", "userknownhostsfile", "verifyhostkeydns",
 ))
 # fmt: on
+#: Tokens of KnownHostsCommand that are known when a host shows its key.
+_LATER = {name: f"%{name}" for name in "HItfK%"}
 _MANY = frozenset(("identityfile", "certificatefile"))
 
 
@@ -56,6 +59,8 @@ class SshTarget:
         proxy_jump: hops as `[user@]host[:port]`, the one nearest to us first.
         connect_timeout: seconds, or None where nothing is said.
         address_family: `any`, `inet` or `inet6`.
+        known_hosts_command: with `%H`, `%I`, `%t`, `%f`, `%K` and `%%` as they are.
+        not_followed: settings with which ssh might know a host that we do not.
     """
 
     alias: str
@@ -75,6 +80,9 @@ class SshTarget:
     connect_timeout: float | None = None
     address_family: str = "any"
     bind_address: str | None = None
+    known_hosts_command: str | None = None
+    pkcs11_provider: str | None = None
+    not_followed: tuple[str, ...] = ()
 
 
 def resolve(
@@ -239,6 +247,9 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
             agent = os.environ.get(agent[1:]) or None
         else:
             agent = path(agent)
+    _refuse_what_changes_the_login(alias, one)
+    known_command = one("knownhostscommand")
+    dns = (one("verifyhostkeydns") or "no").lower() not in ("no", "false")
     jump = one("proxyjump")
     command = one("proxycommand")
     revoked = one("revokedhostkeys")
@@ -260,7 +271,28 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
         connect_timeout=_number(alias, "ConnectTimeout", one("connecttimeout")),
         address_family=(one("addressfamily") or "any").lower(),
         bind_address=one("bindaddress"),
+        known_hosts_command=_expand(alias, known_command, {**tokens, **_LATER}) if known_command else None,
+        pkcs11_provider=one("pkcs11provider"),
+        not_followed=("VerifyHostKeyDNS",) if dns else (),
     )
+
+
+def _refuse_what_changes_the_login(alias: str, one: Callable[[str], str | None]) -> None:
+    """Name a setting with which ssh would log in another way than we do."""
+    preferred = one("preferredauthentications")
+    refused = {
+        "PubkeyAuthentication no": (one("pubkeyauthentication") or "yes").lower() in ("no", "false"),
+        f"PreferredAuthentications {preferred}": preferred is not None and "publickey" not in preferred.split(","),
+    }
+    for setting, is_so in refused.items():
+        if is_so:
+            raise InventoryError(f"{alias}: ssh's configuration says {setting}, and only public keys are used here")
+    if (one("proxyusefdpass") or "no").lower() in ("yes", "true"):
+        raise InventoryError(
+            f"{alias}: ProxyUseFdpass of ssh's configuration is not followed; use a ProxyCommand without it"
+        )
+    if one("bindinterface"):
+        raise InventoryError(f"{alias}: BindInterface of ssh's configuration is not followed; BindAddress is")
 
 
 def _number(alias: str, keyword: str, value: str | None) -> int | None:

@@ -180,7 +180,6 @@ class TestOwnReader:
             ("Include more\n", "config:1: Include needs an OpenSSH client"),
             ("Match all\n User x\n", "config:1: Match needs an OpenSSH client"),
             ("Host *\n CanonicalizeHostname yes\n", "config:2: CanonicalizeHostname needs"),
-            ("Host *\n KnownHostsCommand /bin/x\n", "config:2: KnownHostsCommand is not understood"),
             ("Host other\n SecurityKeyProvider x\n", "config:2"),
             ("Host *\n Port x\n", "Port 'x'"),
             ("Host *\n ConnectTimeout 1.5\n", "ConnectTimeout '1.5'"),
@@ -207,3 +206,46 @@ class TestOwnReader:
         """When it was named."""
         with pytest.raises(InventoryError, match="does not exist"):
             resolve("gpu1", config_file=str(tmp_path / "none"), use_ssh=False)
+
+
+class TestWhatChangesTheLogin:
+    """A setting with which ssh would log in, or trust, in another way is followed or named, never dropped."""
+
+    @pytest.mark.parametrize(
+        ("setting", "named"),
+        [
+            ("PubkeyAuthentication no", "PubkeyAuthentication no"),
+            ("PreferredAuthentications password,keyboard-interactive", "PreferredAuthentications"),
+            ("ProxyUseFdpass yes", "ProxyUseFdpass"),
+            ("BindInterface eth9", "BindInterface"),
+        ],
+    )
+    def test_what_cannot_be_followed_is_refused_by_name(
+        self, config: Path, use_ssh: bool, setting: str, named: str
+    ) -> None:
+        """Before anything is connected to."""
+        with pytest.raises(InventoryError, match=named):
+            ask(config, f"Host gpu1\n  {setting}\n", use_ssh=use_ssh)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "PubkeyAuthentication yes",
+            "PreferredAuthentications gssapi-with-mic,publickey",
+            "ProxyUseFdpass no",
+            "StrictHostKeyChecking no",
+            "UpdateHostKeys no",
+            "GSSAPIAuthentication yes",
+        ],
+    )
+    def test_what_changes_nothing_passes(self, config: Path, use_ssh: bool, setting: str) -> None:
+        """The login is the same, or trusts less."""
+        ask(config, f"Host gpu1\n  {setting}\n", use_ssh=use_ssh)
+
+    def test_what_is_told_later(self, config: Path, use_ssh: bool) -> None:
+        """Where a login fails for it: what knows hosts, and what holds keys."""
+        text = "Host gpu1\n KnownHostsCommand /bin/known %H 100%% %n %t\n PKCS11Provider /lib/card.so\n VerifyHostKeyDNS yes\n"
+        target = ask(config, text, use_ssh=use_ssh)
+        assert target.known_hosts_command == "/bin/known %H 100%% gpu1 %t"
+        assert target.pkcs11_provider == "/lib/card.so"
+        assert target.not_followed == ("VerifyHostKeyDNS",)

@@ -35,6 +35,8 @@ from launcher.transports import ssh_connect, ssh_socket
 from launcher.transports.base import Channel, Transport
 from launcher.transports.make import make_transport
 from launcher.transports.ssh import SshOptions, SshTransport
+from launcher.transports.ssh_identity import KeyAuthentication
+from launcher.transports.ssh_keys import plain_of, public_part
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.parts import need_programs
 
@@ -422,6 +424,69 @@ class TestHostKeys:
             transport.close()
 
 
+class TestKnownHostsCommand:
+    """It runs as under ssh."""
+
+    def how(self, server: DemoServer, folder: Path, script: str, arguments: str = "%I %H %t %f %K") -> SshOptions:
+        """A host of which no file knows anything; the command's arguments are kept in `asked`."""
+        command = folder / "command"
+        command.write_text(f'#!/bin/sh\necho "$@" >>{folder}/asked\n{script}\n')
+        command.chmod(0o755)
+        config = folder / "config"
+        config.write_text(
+            f"Host gpu1\n HostName 127.0.0.1\n Port {server.port}\n User demo\n IdentityFile {server.identity}\n"
+            f" IdentityAgent none\n UserKnownHostsFile /dev/null\n GlobalKnownHostsFile none\n"
+            f" KnownHostsCommand {command} {arguments}\n"
+        )
+        return SshOptions("gpu1", config_file=str(config))
+
+    def test_what_it_prints_is_known(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """With the tokens of ssh, before the host shows a key and then for that key."""
+        transport = SshTransport("gpu1", self.how(demo_server, tmp_path, f"cat {demo_server.known_hosts}"))
+        assert read_all(transport.open("echo in")) == b"in\n"
+        transport.close()
+        kind, key = demo_server.host_keys[0].split()[:2]
+        name = f"[127.0.0.1]:{demo_server.port}"
+        shown = fingerprint(base64.b64decode(key))
+        assert (tmp_path / "asked").read_text().splitlines() == [
+            f"ORDER {name} NONE NONE NONE",
+            f"HOSTNAME {name} {kind} {shown} {key}",
+        ]
+
+    @pytest.mark.parametrize(
+        ("script", "said"),
+        [
+            ("true", "its KnownHostsCommand"),
+            ("exit 3", "it ended with status 3"),
+            ("echo '* ssh-ed25519 AAAA'", "CHANGED"),
+        ],
+    )
+    def test_what_it_does_not_know_is_refused(
+        self, demo_server: DemoServer, tmp_path: Path, script: str, said: str
+    ) -> None:
+        """And so is everything where it fails: it might have said that a key is revoked."""
+        error = refusal(self.how(demo_server, tmp_path, script))
+        assert isinstance(error, HostKeyError)
+        assert said in error.message
+
+    def test_what_it_revokes_is_refused(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """Though a file knows it."""
+        how = self.how(demo_server, tmp_path, f"echo '@revoked * {demo_server.host_keys[0]}'")
+        Path(how.config_file or "").write_text(
+            Path(how.config_file or "").read_text().replace("/dev/null", str(demo_server.known_hosts))
+        )
+        assert "revoked" in refusal(how).message
+
+    def test_one_that_cannot_be_run_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """Before anything is sent."""
+        how = self.how(demo_server, tmp_path, "true")
+        (tmp_path / "command").chmod(0o644)
+        error = refusal(how)
+        assert isinstance(error, HostKeyError)
+        assert "KnownHostsCommand" in error.message
+        assert "Permission denied" in error.message
+
+
 class TestIdentity:
     """Keys only, in OpenSSH's order, without a question."""
 
@@ -555,6 +620,132 @@ class TestIdentity:
         assert read_all(transport.open("echo in")) == b"in\n"
         transport.close()
 
+    def test_a_public_file_names_a_key_of_the_agent(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
+        """As with 1Password and the like: no private key is in any file, and of many keys only this one is offered."""
+        self.ssh_add(agent, str(demo_server.identity))
+        for number in range(3):
+            self.ssh_add(agent, str(self.keygen(tmp_path / f"other{number}")))
+        only = tmp_path / "only.pub"
+        public = subprocess.run(["ssh-keygen", "-y", "-f", demo_server.identity], capture_output=True, check=True)
+        only.write_bytes(public.stdout)
+        only.chmod(0o644)
+        how = self.agent_options(demo_server, tmp_path, agent, str(only), " IdentitiesOnly yes\n")
+        transport = SshTransport("gpu1", how)
+        assert read_all(transport.open("echo in")) == b"in\n"
+        transport.close()
+
+    def test_a_public_file_without_its_key_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
+        """Not told as a private key that others can read."""
+        public = Path(f"{self.keygen(tmp_path / 'key')}.pub")
+        error = self.failed(self.agent_options(demo_server, tmp_path, agent, str(public)))
+        assert f"{public}: is a public key, and the agent does not have the private one" in error.message
+        assert "chmod" not in error.message
+        assert "ssh-add -l" in error.next_step
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(
+                case, marks=[] if case == "key in the agent, certificate beside its file" else pytest.mark.slow
+            )
+            for case in (
+                "key in the agent, certificate beside its file",
+                "certificate in the agent alone",
+                "key and certificate in files",
+                "old key file without its public part, certificate beside it",
+                "CertificateFile, key in a file",
+                "CertificateFile, key in the agent",
+                "CertificateFile, and the agent has the certificate",
+                "a certificate of another key beside CertificateFile",
+            )
+        ],
+    )
+    @pytest.mark.parametrize(
+        "kind", ["ed25519", pytest.param("rsa", marks=pytest.mark.slow), pytest.param("ecdsa", marks=pytest.mark.slow)]
+    )
+    def test_a_certificate_is_used_as_by_ssh(self, tmp_path: Path, agent: Path, case: str, kind: str) -> None:
+        """The host trusts the authority alone."""
+        authority, key = self.keygen(tmp_path / "ca"), tmp_path / "key"
+        old = ["-m", "PEM"] if case.startswith("old") and kind != "ed25519" else []
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, *old, "-N", "", "-f", str(key)], check=True)
+        certify(authority, key)
+        certificate = Path(f"{key}-cert.pub")
+        more = " IdentitiesOnly yes\n"
+        if case == "key in the agent, certificate beside its file":
+            certificate.rename(tmp_path / "aside")
+            self.ssh_add(agent, str(key))
+            (tmp_path / "aside").rename(certificate)
+            key.unlink()
+        elif case == "certificate in the agent alone":
+            self.ssh_add(agent, str(key))
+            certificate.rename(tmp_path / "aside")
+            self.ssh_add(agent, "-d", f"{key}.pub")
+            key.unlink()
+            more = ""
+        elif case.startswith("old"):
+            Path(f"{key}.pub").unlink()
+        elif case.startswith("CertificateFile"):
+            if case.endswith("certificate"):
+                self.ssh_add(agent, str(key))
+                key.unlink()
+            certificate.rename(tmp_path / "elsewhere")
+            if case.endswith("key in the agent"):
+                self.ssh_add(agent, str(key))
+                key.unlink()
+            more += f" CertificateFile {tmp_path / 'elsewhere'}\n"
+        elif case.startswith("a certificate of another"):
+            certify(authority, self.keygen(tmp_path / "another"))
+            certificate.rename(tmp_path / "elsewhere")
+            more += f" CertificateFile {tmp_path}/another-cert.pub\n CertificateFile {tmp_path / 'elsewhere'}\n"
+        with Trusting(authority) as server:
+            transport = SshTransport("gpu1", self.agent_options(server, tmp_path, agent, str(key), more))
+            assert read_all(transport.open("echo in")) == b"in\n"
+            transport.close()
+
+    def test_a_key_with_a_certificate_is_offered_without_it_too(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """A host that trusts the key alone knows nothing of the authority."""
+        key = tmp_path / "key"
+        key.write_bytes(demo_server.identity.read_bytes())
+        key.chmod(0o600)
+        public = subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, check=True)
+        Path(f"{key}.pub").write_bytes(public.stdout)
+        certify(self.keygen(tmp_path / "ca"), key)
+        target = replace(SshTarget("gpu1", "127.0.0.1", "demo", demo_server.port), identity_files=(str(key),))
+        offered = [label for label, _ in KeyAuthentication("gpu1", target)._identities()]
+        shown = f"{key} {fingerprint(public_part(str(key)))}"
+        assert offered == [f"{shown} with certificate {key}-cert.pub", shown]
+
+    @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+    def test_a_certificate_tells_its_key(self, tmp_path: Path, kind: str) -> None:
+        """From its bytes alone; what is cut short tells nothing, and raises nothing."""
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
+        certify(self.keygen(tmp_path / "ca"), key)
+        certificate = public_part(f"{key}-cert.pub")
+        assert plain_of(certificate) == public_part(str(key))
+        for size in range(len(certificate)):
+            plain_of(certificate[:size])
+
+    def test_a_certificate_without_its_key_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
+        """And a CertificateFile that is none."""
+        key = self.keygen(tmp_path / "other")
+        certify(self.keygen(tmp_path / "ca"), key)
+        more = f" IdentitiesOnly yes\n CertificateFile {key}-cert.pub\n CertificateFile {key}\n"
+        message = self.failed(self.agent_options(demo_server, tmp_path, agent, str(tmp_path / "none"), more)).message
+        assert f"{key}-cert.pub: neither the agent nor an IdentityFile has its private key" in message
+        assert f"{key}: not a certificate" in message
+
+    def test_what_only_a_provider_can_use_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
+        """A smart card's library, and the key file of a security key."""
+        key = self.keygen(tmp_path / "key")
+        name = b"sk-ssh-ed25519@openssh.com"
+        blob = len(name).to_bytes(4, "big") + name + (32).to_bytes(4, "big") + bytes(32) + bytes(4)
+        Path(f"{key}.pub").write_bytes(name + b" " + base64.b64encode(blob))
+        how = self.agent_options(demo_server, tmp_path, agent, str(key), " PKCS11Provider /lib/card.so\n")
+        message = self.failed(how).message
+        assert "PKCS11Provider /lib/card.so: not followed here" in message
+        assert f"{key}: needs its security key" in message
+
     def test_an_agent_that_speaks_nonsense_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
         """And costs nothing else."""
         path = Path(f"/tmp/launcher-test-nonsense-{os.getpid()}")
@@ -574,6 +765,24 @@ class TestIdentity:
                 assert "does not answer" in self.failed(how).message
             finally:
                 path.unlink()
+
+
+def certify(authority: Path, key: Path) -> None:
+    """Make `key`-cert.pub for the demo's user."""
+    command = ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", "demo", f"{key}.pub"]
+    subprocess.run(command, check=True)
+
+
+class Trusting(DemoServer):
+    """A server that trusts an authority, and no key of its own."""
+
+    def __init__(self, authority: Path) -> None:
+        super().__init__()
+        self._authority = Path(f"{authority}.pub").read_text()
+
+    def _make_keys(self, folder: Path, asyncssh: object) -> None:
+        super()._make_keys(folder, asyncssh)
+        self._authorized.write_text(f"cert-authority {self._authority}")
 
 
 @contextlib.contextmanager

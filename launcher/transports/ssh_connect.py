@@ -61,7 +61,7 @@ class SshOptions:
         address: host name, address or alias of ~/.ssh/config.
         user, port: win over the configuration.
         identity: the only key to offer, a path.
-        known_hosts: the only known_hosts file to trust, a path; for hosts on the way, too.
+        known_hosts: all that is known of hosts, a known_hosts file's path; for hosts on the way, too.
         config_file: read instead of ~/.ssh/config and /etc/ssh/ssh_config.
         fingerprint: the host's key, `SHA256:...`; wins over known_hosts.
         is_accept_new: add an unknown (never a changed) key to known_hosts.
@@ -122,9 +122,13 @@ def _resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]
     if options.identity:
         target = replace(target, identity_files=(options.identity,), identities_only=True)
     if options.known_hosts:
-        only = (options.known_hosts,)
-        target = replace(target, known_hosts_files=only, global_known_hosts_files=())
-        hops = [replace(hop, known_hosts_files=only, global_known_hosts_files=()) for hop in hops]
+        only: dict[str, Any] = {
+            "known_hosts_files": (options.known_hosts,),
+            "global_known_hosts_files": (),
+            "known_hosts_command": None,
+        }
+        target = replace(target, **only)
+        hops = [replace(hop, **only) for hop in hops]
     return target, hops
 
 

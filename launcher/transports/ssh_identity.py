@@ -6,19 +6,25 @@ other key was accepted.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AuthenticationFailed, ConnectionLost
 from launcher.known_hosts import fingerprint
 from launcher.ssh_config import SshTarget
+from launcher.transports.ssh_keys import (
+    agent_key,
+    is_certificate,
+    is_public_file,
+    key_type,
+    plain_of,
+    public_part,
+    with_certificate,
+)
 
 if TYPE_CHECKING:
     import paramiko
@@ -28,9 +34,31 @@ __all__ = ["KeyAuthentication"]
 _PHASE = "authenticate"
 #: Seconds for the agent to answer; a key that must be confirmed or touched takes a person's time.
 _AGENT_TIMEOUT = 60.0
-_MAGIC = b"openssh-key-v1\x00"
 #: What the network says, not the host.
 _NETWORK = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A key or a certificate that a file of this path holds; the blob is empty where that cannot be told."""
+
+    path: str
+    blob: bytes
+
+    @property
+    def certificate(self) -> bytes:
+        return self.blob if is_certificate(self.blob) else b""
+
+    @property
+    def plain(self) -> bytes:
+        return plain_of(self.blob)
+
+    def is_key_of(self, other: _Named) -> bool:
+        """This is the key that the other one certifies."""
+        return not self.certificate and self.plain == other.plain
+
+    def with_words(self) -> str:
+        return f" with certificate {_short(self.path)}" if self.certificate and self.path else ""
 
 
 class KeyAuthentication:
@@ -52,6 +80,8 @@ class KeyAuthentication:
         self._agent: Any = None
         self._agent_state = ""
         self._locked_files: list[str] = []
+        self._agent_only = False
+        self._loaded: dict[str, paramiko.PKey | None] = {}
         self.tried: list[str] = []
         self.skipped: list[str] = []
 
@@ -106,23 +136,77 @@ class KeyAuthentication:
         return has_waited and not self.tried and not transport.is_active()
 
     def _identities(self) -> Iterator[tuple[str, paramiko.PKey]]:
-        """What to offer: keys of the agent that are named by file, the agent's others, then files."""
-        offered: set[bytes] = set()
-        files = {path: _public_part(path) for path in self._target.identity_files}
-        in_agent = self._agent_keys()
-        named = [public for public in files.values() if public in in_agent]
-        others = [] if self._target.identities_only else [public for public in in_agent if public not in named]
-        for public in dict.fromkeys(named + others):
-            offered.add(public)
-            comment, agent_key = in_agent[public]
-            yield f"{comment} {fingerprint(public)} of the agent", agent_key
-        for path, public in files.items():
-            key = None if public in offered else self._load(path)
-            if key is not None and key.asbytes() not in offered:
-                offered.add(key.asbytes())
-                yield f"{_short(path)} {fingerprint(key.asbytes())}", key
+        """What to offer, in OpenSSH's order: what is named by file and the agent can sign, the agent's others, then files.
 
-    def _agent_keys(self) -> dict[bytes, tuple[str, paramiko.PKey]]:
+        A key is offered with its certificate, and then as it is: a host may trust either, and who made a certificate
+        means it to be used.
+        """
+        if self._target.pkcs11_provider:
+            self.skipped.append(
+                f"PKCS11Provider {self._target.pkcs11_provider}: not followed here; `ssh-add -s` gives its keys to an agent"
+            )
+        in_agent = self._agent_keys()
+        named = self._named()
+        keys = {one.plain for one in named if not one.certificate}
+        offered: set[bytes] = set()
+        for one in named:
+            entry = one.blob if one.blob in in_agent else one.plain
+            # As ssh: with IdentitiesOnly a certificate alone does not bring in a key of the agent that no file names.
+            if entry in in_agent and (entry == one.blob or entry in keys or not self._target.identities_only):
+                offered.add(one.blob)
+                yield self._of_agent(in_agent, entry, one)
+        for entry in [] if self._target.identities_only else list(in_agent):
+            if entry not in offered:
+                offered.add(entry)
+                yield self._of_agent(in_agent, entry, _Named("", entry))
+        for one in named:
+            if one.blob and one.blob in offered:
+                continue
+            path = self._key_of(one, named) if one.certificate else one.path
+            key = self._load(path) if path else None
+            if key is None:
+                if not path:
+                    self.skipped.append(
+                        f"{_short(one.path)}: neither the agent nor an IdentityFile has its private key"
+                    )
+                continue
+            if not one.certificate and key.asbytes() in offered:
+                continue
+            offered.add(one.blob or key.asbytes())
+            label = f"{_short(path)} {fingerprint(key.asbytes())}"
+            yield label + one.with_words(), with_certificate(key, one.certificate)
+
+    def _key_of(self, one: _Named, named: list[_Named]) -> str:
+        """The path of the private key that a certificate is for; a key in the old format shows itself when it is loaded."""
+        for other in named:
+            if other.is_key_of(one):
+                return other.path
+        for other in named:
+            key = None if other.blob else self._load(other.path)
+            if key is not None and key.asbytes() == one.plain:
+                return other.path
+        return ""
+
+    def _of_agent(self, in_agent: dict[bytes, str], entry: bytes, one: _Named) -> tuple[str, paramiko.PKey]:
+        comment = in_agent[entry]
+        label = f"{comment} {fingerprint(one.plain or entry)} of the agent" + one.with_words()
+        return label, with_certificate(agent_key(self._agent, entry, comment), one.certificate)
+
+    def _named(self) -> list[_Named]:
+        """The keys and certificates that the configuration names, as far as they can be told without a passphrase."""
+        named = [_Named(path, public_part(path)) for path in self._target.certificate_files]
+        for path in self._target.identity_files:
+            if not self._target.certificate_files:
+                named.append(_Named(path + "-cert.pub", public_part(path + "-cert")))
+            named.append(_Named(path, public_part(path)))
+        for path in self._target.certificate_files:
+            if not is_certificate(public_part(path)):
+                self.skipped.append(f"{_short(path)}: not a certificate")
+        beside = {path + "-cert.pub" for path in self._target.identity_files} | {*self._target.certificate_files}
+        return [one for one in named if one.certificate or one.path not in beside]
+
+    def _agent_keys(self) -> dict[bytes, str]:
+        """What the agent lists, with its comments: plain keys and certificates."""
         path = self._target.identity_agent
         if path is None:
             self._agent_state = "no agent"
@@ -133,13 +217,18 @@ class KeyAuthentication:
             self._agent_state = f"the agent at {_short(path)} does not answer ({error})"
             self.skipped.append(self._agent_state)
             return {}
-        keys = {key.asbytes(): (key.comment or key.get_name(), key) for key in self._agent.get_keys()}
+        keys = {key.blob: (key.comment or key.get_name()) for key in self._agent.get_keys()}
         if not keys:
             self._agent_state = f"the agent at {_short(path)} is locked or holds no key"
             self.skipped.append(self._agent_state)
         return keys
 
     def _load(self, path: str) -> paramiko.PKey | None:
+        if path not in self._loaded:
+            self._loaded[path] = self._load_now(path)
+        return self._loaded[path]
+
+    def _load_now(self, path: str) -> paramiko.PKey | None:
         import paramiko
 
         try:
@@ -149,11 +238,20 @@ class KeyAuthentication:
         except OSError as error:
             self.skipped.append(f"{_short(path)}: {error.strerror}")
             return None
+        if is_public_file(path):
+            self._agent_only = True
+            self.skipped.append(f"{_short(path)}: is a public key, and the agent does not have the private one")
+            return None
+        if key_type(public_part(path)).startswith("sk-"):
+            self.skipped.append(
+                f"{_short(path)}: needs its security key, which only an agent can use here (`ssh-add {_short(path)}`)"
+            )
+            return None
         if mode & 0o077:
             self.skipped.append(f"{_short(path)}: can be read by others (chmod 600)")
             return None
         try:
-            key = paramiko.PKey.from_path(path)
+            return paramiko.PKey.from_path(path)
         except (TypeError, paramiko.PasswordRequiredException):
             self._locked_files.append(path)
             self.skipped.append(f"{_short(path)}: needs a passphrase")
@@ -161,13 +259,6 @@ class KeyAuthentication:
         except Exception as error:  # noqa: BLE001 (each key class and cryptography have exceptions of their own)
             self.skipped.append(f"{_short(path)}: not a key that can be used ({error})")
             return None
-        for certificate in self._target.certificate_files:
-            try:
-                key.load_certificate(certificate)
-            except Exception as error:  # noqa: BLE001 (as above)
-                # Often simply the certificate of another of the keys.
-                self.skipped.append(f"{_short(certificate)}: not a certificate for {_short(path)} ({error})")
-        return key
 
     def _failed(self, what: str, next_step: str) -> AuthenticationFailed:
         parts = [f"{what} as user {self._target.user!r}"]
@@ -185,6 +276,11 @@ class KeyAuthentication:
                 return self._failed("no key was accepted", f"unlock the agent (`ssh-add -X`) or `ssh-add {path}`")
             start = "" if target.identity_agent else "start an agent (`eval $(ssh-agent)`) and "
             return self._failed("no key was accepted", f"{start}`ssh-add {path}`: a passphrase is never asked for here")
+        if self._agent_only and not self.tried:
+            return self._failed(
+                "no key could be offered",
+                "an IdentityFile names a public key: start or unlock the agent that has the private one, and see `ssh-add -l`",
+            )
         if not self.tried and self._agent_state.endswith("holds no key"):
             return self._failed("no key could be offered", "unlock the agent (`ssh-add -X`) or add a key (`ssh-add`)")
         if not self.tried:
@@ -239,25 +335,3 @@ def _connect_agent(path: str) -> Any:
             self._close()
 
     return _Agent()
-
-
-def _public_part(path: str) -> bytes:
-    """The public key of an identity file, without its passphrase: from `.pub`, or the file's open part; else nothing."""
-    try:
-        fields = Path(path + ".pub").read_bytes().split()
-        return base64.b64decode(fields[1], validate=True)
-    except (OSError, IndexError, ValueError):
-        pass  # there is none: look into the private key's file
-    try:
-        text = Path(path).read_bytes()
-        _, _, rest = text.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")
-        data = base64.b64decode(rest.partition(b"-----END")[0])
-        if not data.startswith(_MAGIC):
-            return b""
-        position = len(_MAGIC)
-        for _ in range(3):  # cipher, key derivation, its options
-            position += 4 + struct.unpack_from(">I", data, position)[0]
-        (length,) = struct.unpack_from(">I", data, position + 4)
-        return data[position + 8 : position + 8 + length]
-    except (OSError, binascii.Error, struct.error):
-        return b""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import HostKeyError
 from launcher.known_hosts import KnownHosts, KnownKey, Verdict, add, fingerprint, host_name, line
 from launcher.ssh_config import SshTarget
+from launcher.transports.ssh_known_command import ask_known_hosts_command
 
 if TYPE_CHECKING:
     import paramiko
@@ -35,7 +36,7 @@ class Trust:
         self._pin = pin
         self._is_accept_new = is_accept_new
         self._files = (*target.known_hosts_files, *target.global_known_hosts_files)
-        self._known = KnownHosts.load(self._files)
+        self._files_know = KnownHosts.load(self._files)
         if target.host_key_alias:
             self._names = [target.host_key_alias]
         else:
@@ -45,9 +46,16 @@ class Trust:
     def preferred(self, key_types: tuple[str, ...]) -> list[str]:
         """The key types to ask the host for, those it is known by first: its other keys would look like changes."""
         known: list[str] = []
-        for name in self._known.types(self._names):
+        for name in self._everything("ORDER", ("NONE",) * 3).types(self._names):
             known += _RSA if name == "ssh-rsa" else (name,)
         return [name for name in known if name in key_types] + [name for name in key_types if name not in known]
+
+    def _everything(self, reason: str, key: tuple[str, str, str]) -> KnownHosts:
+        """What the files know, and what a KnownHostsCommand says."""
+        command = self._target.known_hosts_command
+        if command is None:
+            return self._files_know
+        return self._files_know.joined(ask_known_hosts_command(self._host, command, self._names[0], reason, key))
 
     def missing_host_key(self, client: Any, name: str, key: paramiko.PKey) -> None:
         """Called by paramiko with every host's key, between key exchange and authentication: it knows none itself.
@@ -64,7 +72,8 @@ class Trust:
             HostKeyError: unknown, changed, revoked, or known through an authority alone.
         """
         shown = f"{key_type} key {fingerprint(key)}"
-        verdict, lines = self._known.judge(self._names, key)
+        known = self._everything("HOSTNAME", (key_type, fingerprint(key), line("", "", key).split()[-1]))
+        verdict, lines = known.judge(self._names, key)
         if verdict is Verdict.REVOKED or self._is_revoked(key):
             where = lines[0].where if verdict is Verdict.REVOKED else str(self._target.revoked_host_keys)
             raise self._error(
@@ -81,7 +90,7 @@ class Trust:
                 "get the fingerprint from the host's administrator and pin it with `fingerprint:` for this host",
             )
         elif verdict is Verdict.UNKNOWN:
-            self._unknown(key_type, key, shown)
+            self._unknown(key_type, key, shown, known.unreadable)
 
     def _check_pin(self, shown: str, key: bytes) -> None:
         if fingerprint(key) != self._pin:
@@ -98,7 +107,7 @@ class Trust:
             f"old one (`ssh-keygen -R '{self._names[0]}' -f {lines[0].where.rpartition(':')[0]}`) and connect again",
         )
 
-    def _unknown(self, key_type: str, key: bytes, shown: str) -> None:
+    def _unknown(self, key_type: str, key: bytes, shown: str, unread: list[str]) -> None:
         entry = line(self._names[0], key_type, key)
         path = self._target.known_hosts_files[0] if self._target.known_hosts_files else "~/.ssh/known_hosts"
         if self._is_accept_new:
@@ -109,9 +118,11 @@ class Trust:
                     f"the new key cannot be added to {path}: {error.strerror}", "make that file writable"
                 ) from None
             return
-        unread = self._known.unreadable
         note = f" (what could not be read: {', '.join(unread[:3])})" if unread else ""
+        for setting in self._target.not_followed:
+            note += f" ({setting} of ssh's configuration is not followed)"
         files = list(dict.fromkeys(self._files))
+        files += ["its KnownHostsCommand"] if self._target.known_hosts_command else []
         lack = "do not have it" if len(files) > 1 else "does not have it"
         raise self._error(
             f"the host is not known: it shows an {shown}, and {' and '.join(files) or 'no file'} {lack}{note}",
