@@ -64,6 +64,7 @@ class Engine:
         plan_of: called once per host, in a thread of that host, for what it must be told; may raise LauncherError.
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
         transport_of: the way to a host; asked once each.
+        lock: of the folder, where it was taken for this run.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
     """
@@ -78,12 +79,13 @@ class Engine:
         observers: Sequence[Callable[[events.Event], None]] = (),
         spare_of: Callable[[HostSpec], str | None] = lambda spec: None,
         transport_of: Callable[[HostSpec], Transport] = make_transport,
+        lock: int | None = None,
     ) -> None:
         self.run_id = run_id
         self.folder = folder
         self.arrivals: queue.SimpleQueue[Returned | events.HostLost] = queue.SimpleQueue()
         self._observers = list(observers)
-        self.journal = Journal(folder / FOLDER)
+        self.journal = Journal(folder / FOLDER, lock)
         self._reader: JournalReader | None = None
         self.scheduler = Scheduler([spec.name for spec in hosts], policies)
         self._room = threading.Semaphore(BACKLOG)

@@ -138,10 +138,10 @@ class HydraComposition(Composition):
                 config.hydra.job.num = num
         return config
 
-    def save_multirun(self) -> None:
+    def save_multirun(self, folder: Path) -> None:
         """Write `multirun.yaml` into the run's folder, as Hydra's basic sweeper does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
 
     def sweep_with(self, launcher: Any, callbacks: Any) -> Any:
         """Run the app's own sweeper, as published, with this launcher; returns what its `sweep` returns.

@@ -20,15 +20,18 @@ from launcher.errors import ConfigError, UsageError
 from launcher.job_config import (
     NOW,
     current,
+    move_to,
     raw_text,
     raw_texts,
     settle,
     split,
     subdir_of,
+    times_in,
     without_secrets,
     without_value,
 )
 from launcher.options import LaunchConf
+from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, host_specs, where_from
 from launcher.unresolved import unresolved
@@ -48,6 +51,8 @@ __all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"
 _OF_INSTANTIATE = ("_target_", "_recursive_")
 #: A number, a word or a path as the value of an override: it makes no keys, takes none away and refers to nothing.
 _PLAIN_VALUE = re.compile(r"(?!null$)[-+\w.,%/ ]+", re.IGNORECASE)
+#: What strftime makes of it differs from one second to the next.
+_TO_THE_SECOND = re.compile(r"(?<!%)(?:%%)*%-?[STXcrsf]")
 _PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
 
 
@@ -63,6 +68,8 @@ class HydraSetup(RunSetup):
     #: JobReturns of earlier sessions of the same sweep.
     earlier: list[JobReturn] = dataclasses.field(default_factory=list)
     _sweep_dir: str = ""
+    #: `hydra.sweep.dir` as it was written, and the folder that was taken instead of what it says; None where that was taken.
+    _instead: tuple[str, Path] | None = None
     #: What the jobs' configs had in common where they were found to resolve.
     _resolving: set[Any] = dataclasses.field(default_factory=set)
 
@@ -96,6 +103,7 @@ class HydraSetup(RunSetup):
             mode=mode,
             run_id=new_run_id(),
             folder=folder_of_run(mode, config),
+            naming=naming_of(mode, config),
             hosts=host_specs(hosts, options),
             options=options,
             callbacks=callbacks,
@@ -180,12 +188,28 @@ class HydraSetup(RunSetup):
             return self.queued(num, overrides, place, str(num), b""), failure
         return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
 
+    def _moved(self) -> None:
+        if self.root_config is not None:
+            self._instead = raw_text(self._dirs(self.root_config), "dir"), self.folder
+            move_to(self.root_config, self.mode, self.folder)
+
+    def inherit_folder(self, other: HydraSetup, *, with_claim: bool) -> None:
+        """What another setup of the same sweep has taken; with its claim, in the place of that setup."""
+        self._instead = other._instead
+        if with_claim:
+            self.claim, other.claim = other.claim, None
+
+    def _dirs(self, config: DictConfig) -> DictConfig:
+        return config.hydra.run if self.mode == "RUN" else config.hydra.sweep  # type: ignore[no-any-return]
+
     def _composed(self, num: int, overrides: Sequence[str]) -> DictConfig:
         if self.mode == "RUN":
             config = self.root_config
         else:
             assert self.compose is not None, "`of` sets it"
             config = self.compose(overrides, num, f"{self.run_id}#{num}")
+            if self._instead is not None and raw_text(self._dirs(config), "dir") == self._instead[0]:
+                move_to(config, self.mode, self._instead[1])
         without_secrets(config)
         return config  # type: ignore[no-any-return]
 
@@ -261,6 +285,14 @@ def folder_of_run(mode: str, config: DictConfig) -> Path:
     """The run's local folder: `hydra.run.dir` or `hydra.sweep.dir`."""
     with current(config):
         return Path(os.path.abspath(str(config.hydra.run.dir if mode == "RUN" else config.hydra.sweep.dir)))
+
+
+def naming_of(mode: str, config: DictConfig) -> Naming:
+    """Whose choice the run's folder is: the user's, unless the time is in it."""
+    times = times_in(config, raw_text(config.hydra.run if mode == "RUN" else config.hydra.sweep, "dir"))
+    if not times:
+        return Naming.USER
+    return Naming.MOMENT if any(_TO_THE_SECOND.search(one) for one in times) else Naming.TIME
 
 
 def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:

@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 __all__ = [
     "NOW",
     "current",
+    "literal",
+    "move_to",
     "numbered",
     "raw_text",
     "raw_texts",
     "settle",
     "split",
     "subdir_of",
+    "times_in",
     "without_secrets",
     "without_value",
 ]
 
 #: An interpolation of the time.
 NOW = re.compile(r"\$\{now:[^${}]*\}")
+#: An interpolation of another key, absolute, by itself or through `hydra:`.
+_REFERENCE = re.compile(r"\$\{(?:hydra:)?([A-Za-z_][\w.]*)\}")
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 #: Where the values that no file may hold are.
 _ENV = "hydra.launcher.env"
 _HOSTS = "hydra.launcher.hosts"
@@ -133,6 +139,37 @@ def raw_text(node: DictConfig, key: str) -> str:
     """A node's text, unresolved."""
     value = node._get_node(key)
     return str(value._value()) if value is not None else ""
+
+
+def move_to(config: DictConfig, mode: str, folder: Path) -> None:
+    """Put another folder in the place of the run's: `hydra.run.dir` or `hydra.sweep.dir`, as a text that refers to nothing."""
+    from omegaconf import flag_override
+
+    with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
+        node = config.hydra.run if mode == "RUN" else config.hydra.sweep
+        node.dir = literal(str(folder))
+
+
+def literal(text: str) -> str:
+    """A text as OmegaConf must have it to give back just this: what looks like an interpolation is none."""
+    return _INTERPOLATION.sub(lambda match: "\\" * (2 * len(match[1]) + 1) + "${", text)
+
+
+def times_in(config: DictConfig, text: str, depth: int = 10) -> list[str]:
+    """Every `${now:...}` that a text refers to, directly or through other keys."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    found = NOW.findall(text)
+    for key in _REFERENCE.findall(text) if depth else ():
+        parent, _, name = key.rpartition(".")
+        try:
+            node = OmegaConf.select(config, parent) if parent else config
+            if OmegaConf.is_dict(node):
+                found += times_in(config, raw_text(node, name), depth - 1)
+        except (OmegaConfBaseException, AttributeError):
+            continue  # what does not resolve is told when it is resolved
+    return found
 
 
 def raw_texts(node: ListConfig) -> list[str]:

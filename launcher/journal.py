@@ -7,6 +7,7 @@ then nobody acts on it. One process writes (an exclusive lock on a file beside i
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from launcher.errors import JournalError, RunError, UsageError
 from launcher.events import Event, JobReturned, from_json
 
-__all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "set_aside"]
+__all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "lock_folder"]
 
 FOLDER = ".launcher"
 VERSION = 1
@@ -69,16 +70,23 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 class Journal:
     """The journal as its run's controller writes it, from one thread.
 
+    Args:
+        folder: the run's `.launcher`.
+        lock: of a folder that was taken for a new run (`launcher.run_folder`); else it is locked here.
+
     Raises:
         UsageError: the folder cannot be made or written.
         RunError: another process has it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: int | None = None) -> None:
         self.folder = folder
         self.path = folder / "journal.sqlite"
         try:
-            self._lock = _lock(folder)
+            if lock is None:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = lock_folder(folder)
+            self._lock = lock
             exists = self.path.exists()
             if not exists:
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -215,51 +223,61 @@ def _sync(path: str) -> None:
         os.close(fd)
 
 
-def set_aside(folder: Path) -> str | None:
-    """Move the journal of an earlier run out of the way of a new one in the same folder.
+def lock_folder(folder: Path, *, patience: int = 20) -> int:
+    """The lock of a run's `.launcher`, for its one writer; the descriptor holds it until it is closed.
 
-    Returns:
-        The earlier run; None where there was none.
+    Args:
+        patience: how often to try again, some hundredths of a second apart: whoever only looks has it for a moment.
 
     Raises:
-        RunError: that run is still driven by some process.
+        RunError: somebody drives the run.
+        OSError: the folder is not there, or cannot be written.
     """
-    if not (folder / "journal.sqlite").exists():
-        return None
-    lock = _lock(folder)
-    try:
-        reader = JournalReader(folder)
+    while True:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            run = reader.meta().get("run", "unknown")
-        finally:
-            reader.close()
-        os.rename(folder, folder.with_name(f"{folder.name}.{run}"))
-        return run
-    finally:
-        os.close(lock)
+            _lock(fd, folder, patience)
+            if _is_still(fd, folder / "lock"):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # It was renamed or removed between the two: what is locked is nobody's any more.
+        os.close(fd)
 
 
-def _lock(folder: Path) -> int:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    for left in range(20, -1, -1):
+def _lock(fd: int, folder: Path, patience: int) -> None:
+    for left in range(patience, -1, -1):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
             if left:
-                # Whoever only looks has it for a moment.
                 threading.Event().wait(0.02)
-                continue
-        owner = os.pread(fd, 100, 0).decode("utf-8", "replace").strip()
-        os.close(fd)
+    owner = os.pread(fd, 100, 0).decode("utf-8", "replace").strip()
+    if owner == f"pid {os.getpid()}":
         raise RunError(
-            f"{folder.parent}: the run is driven by another process ({owner or 'unknown'}); "
-            "end that one first, or look with 'launcher show'"
-        ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
-    return fd
+            f"{folder.parent}: another run of this process has this folder, and goes on; name another folder for this one, "
+            "or end that one first"
+        )
+    raise RunError(
+        f"{folder.parent}: the run is driven by another process ({owner or 'unknown'}); "
+        "end that one first, name another folder, or look with 'launcher show'"
+    )
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    """The path names the open file."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:

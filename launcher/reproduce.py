@@ -25,7 +25,7 @@ from launcher.journal import FOLDER, JournalReader
 from launcher.options import LaunchConf
 from launcher.outcome import Comparison, Outcome, compare, recorded_outcome
 from launcher.reproduce_target import HydraAgain, PlainAgain, Target, decoder_of, find_target
-from launcher.run_setup import RunSetup, default_folder, host_specs
+from launcher.run_setup import RunSetup, folder_for, host_specs
 from launcher.safe_pickle import safe_loads
 from launcher.session import Observer, Session
 from remote_agent.callbacks import Callbacks
@@ -103,7 +103,7 @@ def _set_up(
     setup.options = options or LaunchConf()
     setup.options = setup.options.replaced(env={**target.env, **setup.options.env})
     setup.hosts = host_specs(hosts, setup.options)
-    setup.folder = Path(folder).absolute() if folder is not None else default_folder("RUN").absolute()
+    setup.folder, setup.naming = folder_for("RUN", folder)
     setup.is_exact = is_exact
     if is_exact and setup.snapshot is None:
         raise UsageError(
@@ -135,7 +135,8 @@ def reproduce_in_debugger(
     """
     setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
     setup.prepare()
-    setup.folder.mkdir(parents=True, exist_ok=True)
+    # No journal is begun there; its lock is held as long as the job writes.
+    claim = setup.take_folder()
     with tempfile.TemporaryDirectory(prefix="launcher-reproduce-") as name:
         scratch = Path(name)
         zygote = setup._zygote_spec(setup.hosts[0], setup.is_exact, "")  # noqa: SLF001 - what a host would be told
@@ -161,6 +162,7 @@ def reproduce_in_debugger(
         # Not stopped by Ctrl-C, which is the debugger's.
         done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
         after = _debugged(scratch, setup, results, done.returncode)
+    claim.release()
     comparison = compare(target.before, after) if target.before is not None else None
     return Reproduction(target.name, setup.folder, after, comparison)
 

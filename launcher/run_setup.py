@@ -20,10 +20,11 @@ from launcher.code_snapshot import Snapshot, take
 from launcher.errors import CallbackError, CodeError, UsageError
 from launcher.host_plan import Blob, HostPlan
 from launcher.inventory import HostSpec
-from launcher.late_config import checked_config, with_node
+from launcher.late_config import checked_config, made_now, with_node
 from launcher.options import LaunchConf
 from launcher.requests import QueuedJob
 from launcher.returns import Decoder
+from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
 from launcher.task_origin import check_task, own_sys_path, task_name_of, where_from
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from launcher.journal import Journal
     from remote_agent.job import JobReturn
 
-__all__ = ["RunSetup", "build_callbacks", "default_folder", "host_specs", "where_from"]
+__all__ = ["RunSetup", "build_callbacks", "default_folder", "folder_for", "host_specs", "where_from"]
 
 _ZYGOTE = "z1"
 #: Names of what travels by value that a host is told.
@@ -46,14 +47,16 @@ _MAX_NAMED = 5
 
 
 def default_folder(mode: str) -> Path:
-    """`outputs/<date>/<time>` or `multirun/<date>/<time>` below the working folder, as Hydra has it; never one twice."""
+    """`outputs/<date>/<time>` or `multirun/<date>/<time>` below the working folder, as Hydra has it. Claimed as `Naming.NEW`."""
     base = Path("outputs" if mode == "RUN" else "multirun")
-    folder = base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
-    unique, number = folder, 1
-    while unique.exists():
-        unique = folder.with_name(f"{folder.name}.{number}")
-        number += 1
-    return unique
+    return base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+
+
+def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
+    """The folder that the user named, or the default one; and whose choice the name is."""
+    if folder is not None:
+        return Path(folder).absolute(), Naming.USER
+    return default_folder(mode).absolute(), Naming.NEW
 
 
 @dataclasses.dataclass
@@ -89,6 +92,8 @@ class RunSetup:
     fired_elsewhere: frozenset[str] = frozenset()
     #: Of a run that was taken up: what each host's zygote was told before, without its environment.
     zygotes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    naming: Naming = Naming.USER
+    claim: Claim | None = None
     #: Modules that are imported on a host when what was pickled is loaded.
     _modules: set[str] = dataclasses.field(default_factory=set)
 
@@ -126,10 +131,12 @@ class RunSetup:
         root, main_module = where_from(task)
         first, configs = _peek(configs)
         nodes = callback_nodes(first)
+        where, naming = folder_for(mode, folder)
         setup = cls(
             mode=mode,
             run_id=new_run_id(),
-            folder=Path(folder).absolute() if folder is not None else default_folder(mode).absolute(),
+            folder=where,
+            naming=naming,
             hosts=specs,
             options=options,
             callbacks=build_callbacks(nodes, callbacks, options),
@@ -144,6 +151,26 @@ class RunSetup:
         if not setup.waits_for_task:
             setup.check_code()
         return setup
+
+    def take_folder(self) -> Claim:
+        """Have the folder for this run alone, or one beside it where the name was not the user's choice.
+
+        Raises:
+            RunError: another run drives it.
+            UsageError: it cannot be made or written.
+        """
+        if self.claim is None:
+            self.claim = claim(self.folder, self.naming)
+            if self.claim.folder != self.folder:
+                self.folder = self.claim.folder
+                self._moved()
+        return self.claim
+
+    def _moved(self) -> None:
+        """Put the folder that was taken into the config that the run's hooks get."""
+        if self.root_config is not None:
+            key = "hydra.run.dir" if self.mode == "RUN" else "hydra.sweep.dir"
+            put_text(made_now(self.root_config), key, str(self.folder))
 
     @property
     def waits_for_task(self) -> bool:

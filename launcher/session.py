@@ -22,7 +22,6 @@ from launcher.engine import Engine
 from launcher.errors import RunAborted, RunDetached, RunInterrupted
 from launcher.interrupts import CTRL_C, Interrupts
 from launcher.job_future import Job, JobState
-from launcher.journal import FOLDER, set_aside
 from launcher.late_config import made_now
 from launcher.leaving import depart, hand_over
 from launcher.options import LaunchConf
@@ -170,7 +169,7 @@ class Session:
             self._engine.interrupt(f"{type(error).__name__} in the controller")
         self._finish()
 
-    def _build(self) -> None:
+    def _build(self, lock: int | None = None) -> None:
         setup = self.setup
         self._engine = Engine(
             self.run_id,
@@ -181,6 +180,7 @@ class Session:
             self._observers,
             setup.spare_of,
             self._transport_of,
+            lock,
         )
         self._hooks = RunHooks(setup, self._engine, self._interrupts)
         self._returns = SessionReturns(setup, self._engine)
@@ -189,10 +189,11 @@ class Session:
         return (self._early.take(spec) if self._early is not None else None) or make_transport(spec)
 
     def _begin(self) -> None:
-        earlier = set_aside(self.folder / FOLDER)
-        if earlier is not None:
-            run_index.remove(earlier)
-        self._build()
+        claim = self.setup.take_folder()
+        self.folder = claim.folder
+        if claim.earlier is not None:
+            run_index.remove(claim.earlier)
+        self._build(claim.take_lock())
         try:
             hosts = tuple(spec.name for spec in self.setup.hosts)
             started = events.RunStarted(time.time(), self.run_id, self.setup.mode, str(self.folder), hosts)

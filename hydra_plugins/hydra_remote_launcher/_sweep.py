@@ -75,6 +75,8 @@ class Sweep:
         self._earlier: list[Any] = []
         self._setup = self._make_setup(0)
         self._session: Session | None = None
+        # Before the sweeper writes there: where another run has this folder, the config says another one from here on.
+        self._setup.take_folder()
 
     @classmethod
     def set_up(
@@ -172,7 +174,8 @@ class Sweep:
             session.__exit__(None, None, None)
             self._earlier += list(session.returns)
         if session is not None or num != self._setup.first_num:
-            self._setup = self._make_setup(num)
+            before, self._setup = self._setup, self._make_setup(num)
+            self._setup.inherit_folder(before, with_claim=session is None)
         if session is not None:
             # Its journal lies beside the earlier one's, which is read as long as the sweep lasts.
             self._setup.folder /= f".launcher.{self._setup.run_id}"
@@ -188,6 +191,7 @@ class Sweep:
         """
         session, self._session = self._session, None
         if session is None:
+            self._setup.take_folder().release()
             name = self._config.hydra.job.config_name
             self._callbacks.on_multirun_end(self._config, config_name=name, job_returns=list(self._earlier))
             return

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 from launcher.dispatcher import QueuedJob
 from launcher.errors import LauncherError, UsageError
 from launcher.options import LaunchConf
+from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
-from launcher.run_setup import RunSetup, build_callbacks, default_folder, host_specs
+from launcher.run_setup import RunSetup, build_callbacks, folder_for, host_specs
 
 if TYPE_CHECKING:
     from launcher.application import Application
@@ -104,6 +105,9 @@ def _hydra_run(app: Application, composition: HydraComposition, composite: Callb
 
     mode = composition.mode
     setup = HydraSetup.of(mode, app.task, composition.config, compose=composed, callbacks=composite, options=options)
+    if setup.naming is Naming.MOMENT:
+        # Nothing has written there yet: what is there is somebody else's.
+        setup.naming = Naming.NEW
     if "." in app.module_name:
         # A package is imported from the folder around it.
         setup.root = app.root
@@ -119,7 +123,7 @@ def _hydra_run(app: Application, composition: HydraComposition, composite: Callb
             _drive_sweeper(composition, session)
             return
         if mode == "MULTIRUN":
-            composition.save_multirun()
+            composition.save_multirun(session.folder)
         jobs = [()] if mode == "RUN" else composition.job_overrides()
         session.drive([(None, one) for one in jobs], detach=detach)
 
@@ -171,10 +175,12 @@ class PlainAppSetup(RunSetup):
             UsageError: naming what is wrong.
         """
         mode = composition.mode
+        where, naming = folder_for(mode, folder)
         setup = cls(
             mode=mode,
             run_id=new_run_id(),
-            folder=(Path(folder) if folder is not None else default_folder(mode)).absolute(),
+            folder=where,
+            naming=naming,
             hosts=host_specs(None, options),
             options=options,
             callbacks=composite,
