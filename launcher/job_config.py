@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remote_agent.config_nodes import attach
+from remote_agent.config_nodes import attach, literal
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig, ListConfig
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NOW",
     "current",
-    "literal",
     "move_to",
     "numbered",
     "raw_text",
@@ -38,7 +37,6 @@ __all__ = [
 NOW = re.compile(r"\$\{now:[^${}]*\}")
 #: An interpolation of another key, absolute, by itself or through `hydra:`.
 _REFERENCE = re.compile(r"\$\{(?:hydra:)?([A-Za-z_][\w.]*)\}")
-_INTERPOLATION = re.compile(r"(\\*)\$\{")
 #: Where the values that no file may hold are.
 _ENV = "hydra.launcher.env"
 _HOSTS = "hydra.launcher.hosts"
@@ -106,7 +104,7 @@ def settle(config: DictConfig, output_dir: Path) -> None:
     _settle_now(config)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         # The host puts its own folder here; this is what the JobReturn's hydra_cfg says on the controller.
-        config.hydra.runtime.output_dir = str(output_dir)
+        config.hydra.runtime.output_dir = literal(str(output_dir))
 
 
 def _settle_now(config: DictConfig) -> None:
@@ -148,11 +146,6 @@ def move_to(config: DictConfig, mode: str, folder: Path) -> None:
     with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
         node = config.hydra.run if mode == "RUN" else config.hydra.sweep
         node.dir = literal(str(folder))
-
-
-def literal(text: str) -> str:
-    """A text as OmegaConf must have it to give back just this: what looks like an interpolation is none."""
-    return _INTERPOLATION.sub(lambda match: "\\" * (2 * len(match[1]) + 1) + "${", text)
 
 
 def times_in(config: DictConfig, text: str, depth: int = 10) -> list[str]:

@@ -13,6 +13,7 @@ import json
 import os
 import sqlite3
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,9 +56,12 @@ class StoredResult(NamedTuple):
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    path = path.absolute()  # `file:x` or `:memory:` would mean something else
     try:
         if read_only:
-            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
+            # In a URI `?` begins the parameters, `#` the end, `%41` is a letter.
+            quoted = urllib.parse.quote_from_bytes(os.fsencode(path))
+            connection = sqlite3.connect(f"file://{quoted}?mode=ro", uri=True, timeout=30, check_same_thread=False)
         else:
             connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
             connection.execute("pragma journal_mode=wal")
@@ -117,7 +121,10 @@ class Journal:
     def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: str) -> None:
         """A job, as it must be known to be sent again."""
         self._statements.append(
-            ("insert or replace into jobs values (?,?,?,?,?)", (num, json.dumps(overrides), output_dir, payload, spec))
+            (
+                "insert or replace into jobs values (?,?,?,?,?)",
+                (num, json.dumps(overrides), _cell(output_dir), payload, spec),
+            )
         )
 
     def put_result(self, result: StoredResult) -> StoredResult:
@@ -138,7 +145,7 @@ class Journal:
                     _to_json(result.envelope),
                     _to_json(result.parts),
                     result.payload,
-                    result.file,
+                    None if result.file is None else _cell(result.file),
                 ),
             )
         )
@@ -202,6 +209,15 @@ class Journal:
         finally:
             self._connection.close()
             os.close(self._lock)
+
+
+def _cell(path: str) -> str | bytes:
+    """A path as the journal keeps it: as text, or as bytes where it is none."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
 
 
 def _write_private(path: Path, data: bytes) -> None:
@@ -357,7 +373,7 @@ class JournalReader:
         if not rows:
             return None
         overrides, output_dir, payload, spec = rows[0]
-        return tuple(json.loads(overrides)), output_dir, payload, json.loads(spec)
+        return tuple(json.loads(overrides)), os.fsdecode(output_dir), payload, json.loads(spec)
 
     def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
         """(overrides, output_dir, spec) of a job."""
@@ -365,7 +381,7 @@ class JournalReader:
         if not rows:
             return None
         overrides, output_dir, spec = rows[0]
-        return tuple(json.loads(overrides)), output_dir, json.loads(spec)
+        return tuple(json.loads(overrides)), os.fsdecode(output_dir), json.loads(spec)
 
     def payload(self, num: int) -> bytes:
         """What is sent to a host as the job."""
@@ -434,7 +450,8 @@ class JournalReader:
         if not rows:
             return None
         num, attempt, host, envelope, parts, payload, file = rows[0]
-        return StoredResult(num, attempt, host, json.loads(envelope), json.loads(parts), payload, file)
+        at = None if file is None else os.fsdecode(file)
+        return StoredResult(num, attempt, host, json.loads(envelope), json.loads(parts), payload, at)
 
     def returned(self, num: int) -> JobReturned | None:
         """How a job ended, if it did and is not being run once more."""

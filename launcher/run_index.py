@@ -28,6 +28,8 @@ __all__ = ["Entry", "RunReference", "add", "entries", "find", "index_folder", "p
 
 VERSION = 1
 LAST = "last"
+#: Of the number of a job.
+_MAX_DIGITS = 18
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
@@ -147,16 +149,16 @@ def find(reference: str | os.PathLike[str]) -> Entry:
 
 
 def parse(text: str) -> RunReference:
-    """`RUN` or `RUN#NUM`.
+    """`RUN` or `RUN#NUM`; a folder that is there is meant as it stands, whatever is in its name.
 
     Raises:
         RunError: there is no such run, or NUM is no number.
     """
     run, hash_sign, num = text.rpartition("#")
-    if not hash_sign:
+    if not hash_sign or _is_in_run_folder(text):
         return RunReference(find(text))
-    if not num.isdecimal():
-        raise RunError(f"{text!r}: {num!r} is not the number of a job; RUN#NUM is meant")
+    if not (num.isascii() and num.isdecimal() and len(num) <= _MAX_DIGITS):
+        raise RunError(f"{text[:200]!r}: {num[:50]!r} is not the number of a job; RUN#NUM is meant")
     return RunReference(find(run), int(num))
 
 
@@ -195,6 +197,12 @@ def _there(entry: Entry) -> Entry:
             "if it was moved, name the new folder; 'launcher clean' forgets such runs"
         )
     return entry
+
+
+def _is_in_run_folder(text: str) -> bool:
+    """There is such a folder, and it is that of a run, or of a job of one."""
+    folder = Path(text).expanduser()
+    return os.path.isdir(folder) and any(map(_is_run_folder, (folder, folder.parent)))
 
 
 def _is_run_folder(folder: Path) -> bool:

@@ -30,7 +30,7 @@ from launcher.scheduler import Policies
 from launcher.task_origin import check_task, own_sys_path, task_name_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks, travel_entries
-from remote_agent.config_nodes import make_config, opened, put_text
+from remote_agent.config_nodes import literal, make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
 from remote_agent.packages import installed_version
@@ -447,9 +447,9 @@ class RunSetup:
             name=self.task_name,
             num=num if self.mode == "MULTIRUN" else None,
             job_id=f"{self.run_id}#{num}" if num is not None else "",
-            cwd=os.getcwd(),
-            run_dir=str(self.folder) if self.mode == "RUN" else "",
-            sweep_dir=str(self.folder) if self.mode == "MULTIRUN" else "",
+            cwd=literal(os.getcwd()),
+            run_dir=literal(str(self.folder)) if self.mode == "RUN" else "",
+            sweep_dir=literal(str(self.folder)) if self.mode == "MULTIRUN" else "",
             sweep_subdir=str(num) if num is not None and self.mode == "MULTIRUN" else "",
             mode=self.mode,
             task_overrides=list(overrides),

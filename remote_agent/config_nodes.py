@@ -7,14 +7,27 @@ before it is used, and leaves to `OmegaConf.create` what is not plain data; 60 u
 
 import copy
 import pickle
+import re
 from collections import defaultdict
 from enum import Enum
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
 
-__all__ = ["attach", "clone", "config_of", "is_config", "make_config", "opened", "plain_of", "put_text", "snapshot"]
+__all__ = [
+    "attach",
+    "clone",
+    "config_of",
+    "is_config",
+    "literal",
+    "make_config",
+    "opened",
+    "plain_of",
+    "put_text",
+    "snapshot",
+]
 
 _SAMPLE = {"a": {"b": [1, {"c": None}], "d": {}}, "e": "text", "f": [], "g": True, "h": 0.5}
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 _LEAVES = (str, int, float, bool, type(None))
 _UNCHANGING = (str, int, float, bool, type(None), bytes, complex)
 
@@ -148,8 +161,14 @@ def attach(config: Any, key: str, node: Any) -> None:
     node._metadata.key = key
 
 
+def literal(text: str) -> str:
+    """A text as OmegaConf must have it to give back just this: what looks like an interpolation in it is none."""
+    return _INTERPOLATION.sub(lambda match: match.group(1) * 2 + "\\${", text) if "${" in text else text
+
+
 def put_text(config: Any, path: str, text: str) -> None:
     """`OmegaConf.update(config, path, text)`, of a text that is no interpolation; quickly where a plain leaf is there already."""
+    text = literal(text)
     node = config
     for key in path.split("."):
         content = node.__dict__.get("_content")

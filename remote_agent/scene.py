@@ -11,7 +11,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from remote_agent import hydra_scope
-from remote_agent.config_nodes import attach, clone, config_of, is_config, make_config, plain_of, snapshot
+from remote_agent.config_nodes import attach, clone, config_of, is_config, literal, make_config, plain_of, snapshot
 from remote_agent.yaml_text import config_yaml, plain_yaml
 
 __all__ = ["LOG_FORMAT", "HydraScene", "PlainScene", "Scene", "default_handlers", "make_scene"]
@@ -89,7 +89,7 @@ class PlainScene(Scene):
             del self.task_cfg.__dict__["_content"]["hydra"]
             self.before = snapshot(self.task_cfg)
             _update(node, plain_of(own))
-        node["runtime"].update(output_dir=output_dir, cwd=cwd)
+        node["runtime"].update(output_dir=literal(output_dir), cwd=literal(cwd))
         job = node["job"]
         self._node = node
         self.output_dir = output_dir
@@ -192,7 +192,7 @@ class HydraScene(Scene):
         if not OmegaConf.is_missing(runtime, "output_dir"):
             self.at_home = (runtime.output_dir, runtime.cwd)
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = output_dir
+            config.hydra.runtime.output_dir = literal(output_dir)
             config.hydra.runtime.cwd = cwd
         hydra = config.hydra
         # One copy of the node is what `HydraConfig` holds, one goes into the JobReturn.

@@ -173,6 +173,53 @@ class TestWriting:
         writing.close()
 
 
+#: Names of folders that mean something to a URI, a shell, a glob, a config, sqlite, a terminal; the last one is no text.
+ODD_NAMES = [
+    "a#1",
+    "b?mode=rw",
+    "c%41",
+    "d e",
+    "new\nline",
+    ":memory:",
+    "file:x",
+    "${x}",
+    "'q\"",
+    "[*]",
+    "é",
+    os.fsdecode(b"\xff"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+class TestAnyPath:
+    """A folder may have any name."""
+
+    def test_what_is_written_is_read(self, tmp_path, name):
+        """From that folder, and no file is made beside it."""
+        folder = tmp_path / name / ".launcher"
+        writing = Journal(folder)
+        writing.put_meta(run="r")
+        writing.put_job(0, (), str(tmp_path / name / "0"), b"p", "{}")
+        writing.append([events.RunStarted(0.0, "r", "RUN", str(tmp_path / name), ())])
+        stored = writing.put_result(result(0, b"x" * (INLINE + 1)))
+        writing.commit()
+        reader = JournalReader(folder)
+        assert reader.meta()["run"] == "r"
+        assert reader.job(0) == ((), str(tmp_path / name / "0"), b"p", {})
+        assert reader.job_without_payload(0) == ((), str(tmp_path / name / "0"), {})
+        assert reader.result(0, 1) == stored
+        assert [event.folder for _, event in reader.events()] == [str(tmp_path / name)]
+        reader.close()
+        writing.close()
+        assert os.listdir(tmp_path) == [name]
+
+    def test_a_relative_path(self, tmp_path, name, monkeypatch):
+        """The same."""
+        monkeypatch.chdir(tmp_path)
+        Journal(Path(name)).close()
+        JournalReader(Path(name)).close()
+
+
 class TestFailing:
     """Disks that are full, files that are not ours, two writers."""
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import launcher
-from launcher import run_setup
+from launcher import run_index, run_setup
+from launcher.commands.app_setup import _quoted
 from launcher.errors import RunError, UsageError
 from launcher.hydra_setup import naming_of
-from launcher.job_config import literal
 from launcher.journal import FOLDER, Journal, JournalReader, lock_folder
 from launcher.run_folder import Naming, claim
+from remote_agent.config_nodes import literal
 from tests.hydra import apps
 
 AT_ONCE = 6
@@ -287,3 +289,47 @@ def test_whose_choice_a_folder_of_a_hydra_app_is(text: str, naming: Naming) -> N
 def test_a_folder_as_a_text_of_a_config(text: str) -> None:
     """It is read back as it is, whatever looks like an interpolation in it."""
     assert OmegaConf.create({"dir": literal(text)}).dir == text
+
+
+ODD_NAMES = [
+    "a#1",
+    "b?x",
+    "c%41",
+    "d e",
+    "new\nline",
+    "${x}",
+    "a\\${x}",
+    "back\\slash",
+    "end\\",
+    "q'u",
+    "b\\'q",
+    '"',
+    "[a]*{b}",
+    "k=v,w",
+    "é",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_of_any_name_in_an_override(name: str) -> None:
+    """What `--folder` is for a Hydra app comes out of Hydra's grammar and of OmegaConf as it was typed."""
+    (parsed,) = OverridesParser.create().parse_overrides([f"hydra.sweep.dir={_quoted(name)}"])
+    assert OmegaConf.create({"dir": parsed.value()}).dir == name
+
+
+@pytest.mark.parametrize("name", ["a#1?%41", "${x}\\", "new\nline", "'q\"[*]", os.fsdecode(b"\xff")])
+def test_a_run_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Working folder and sweep folder: the job runs there, hooks see the folder as it is, and the run is found by it."""
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    (one,) = launcher.multirun(where, [{"x": 1}], sweep_dir=name)
+    assert one.return_value == (os.fsencode(tmp_path / name / name / "0"), os.fsencode(tmp_path / name))
+    assert one.output_dir == str(tmp_path / name / name / "0")
+    assert one.hydra_cfg.hydra.runtime.cwd == str(tmp_path / name)
+    assert one.hydra_cfg.hydra.sweep.dir == str(tmp_path / name / name)
+    assert run_index.parse(f"{tmp_path / name / name}#0").num == 0
+
+
+def where(config: Any) -> tuple[bytes, bytes]:
+    """A task: its folder, and the working folder."""
+    return os.fsencode(launcher.current_job().output_dir), os.fsencode(os.getcwd())  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,33 @@ def test_a_job_is_a_number_behind_the_run(tmp_path: Path) -> None:
     assert run_index.parse("last#0").entry.run == "a-1"
     with pytest.raises(RunError, match="not the number of a job"):
         run_index.parse("a-1#x")
+
+
+@pytest.mark.parametrize("name", ["a#1", "#", "a#b", "c?x", "c%41", "e f", os.fsdecode(b"\xff#2")])
+def test_a_folder_is_meant_as_it_stands(tmp_path: Path, name: str) -> None:
+    """A hash in its name begins no number of a job; behind it one does."""
+    made = make(tmp_path / name, "a-1", 1)
+    (made.folder / "0").mkdir()
+    assert run_index.parse(str(made.folder)) == run_index.RunReference(made)
+    assert run_index.parse(name) == run_index.RunReference(made)
+    assert run_index.parse(f"{made.folder}#7") == run_index.RunReference(made, 7)
+    assert run_index.parse(str(made.folder / "0")) == run_index.RunReference(made)
+
+
+def test_a_hash_in_a_run_folder_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there is no folder of the run that the working folder is of."""
+    made = make(tmp_path / "one", "a-1", 1)
+    monkeypatch.chdir(made.folder)
+    assert run_index.parse("a-1#3") == run_index.RunReference(made, 3)
+    assert run_index.parse(".#3").num == 3
+
+
+@pytest.mark.parametrize("num", ["9" * 5000, "\u0663", "-1", "1.5", " 1"])
+def test_a_number_of_a_job_is_a_short_row_of_digits(tmp_path: Path, num: str) -> None:
+    """Anything else is refused by name."""
+    make(tmp_path / "one", "a-1", 1)
+    with pytest.raises(RunError, match="not the number of a job"):
+        run_index.parse(f"a-1#{num}")
 
 
 def test_damaged_and_foreign_entries_are_passed_over(tmp_path: Path) -> None:

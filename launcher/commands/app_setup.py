@@ -7,6 +7,7 @@ Rule: what Hydra composes is what the job gets, composed when the job is due. A 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from launcher.options import LaunchConf
 from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, folder_for, host_specs
+from remote_agent.config_nodes import literal
 
 if TYPE_CHECKING:
     from launcher.application import Application
@@ -219,8 +221,9 @@ def _callback_nodes(config: Any) -> dict[str, Any]:
 
 
 def _quoted(value: str) -> str:
-    """A value in Hydra's override grammar."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A path as a value in Hydra's override grammar, where a backslash is one unless a quote follows; it refers to nothing."""
+    value = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), literal(value))
+    return f"'{value}'"
 
 
 def load_callback(text: str) -> Any:
