@@ -121,12 +121,16 @@ class Outcome(Fact):
 
 @value
 class Collected(Fact):
-    """Everything that an attempt left has arrived. `unmatched`: places of output patterns that matched no file."""
+    """Everything that an attempt left has arrived.
+
+    `unmatched`: places of output patterns that matched no file; `noted`: what has arrived and may not be what was meant.
+    """
 
     attempt: str
     refused: tuple[tuple[str, str], ...]
     sizes: dict[str, Any]
     unmatched: tuple[int, ...] = ()
+    noted: tuple[tuple[str, str], ...] = ()
 
 
 @value

@@ -227,16 +227,27 @@ class Inbound:
             self._tell(facts.Output(self.host, attempt, stream, payload))
 
     def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
-        items = [(str(path), whole(mode), whole(size)) for path, mode, size in header["items"]]
-        if sum(size for _, _, size in items) != len(payload):
+        items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
+        if sum(size for _, _, size, _ in items) != len(payload):
             raise wire.ProtocolError("field", "files: their sizes are not that of what came")
         folder = self._folder(header["attempt"])
         if folder is None:
             return
         offset = 0
-        for path, mode, size in items:
-            folder.write(path, mode, payload[offset : offset + size])
+        for path, mode, size, mtime in items:
+            folder.write(path, mode, payload[offset : offset + size], mtime)
             offset += size
+
+    def _on_tree(self, header: dict[str, Any], payload: bytes) -> None:
+        links = [(str(path), str(text)) for path, text in header.get("links", [])]
+        folders = [(str(path), _time(rest)) for path, *rest in header.get("folders", [])]
+        folder = self._folder(header["attempt"])
+        if folder is None:
+            return
+        for path, text in links:
+            folder.add_link(path, text)
+        for path, mtime in folders:
+            folder.add_folder(path, mtime)
 
     def _on_chunk(self, header: dict[str, Any], payload: bytes | memoryview) -> None:
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
@@ -245,7 +256,8 @@ class Inbound:
         folder = self._folder(attempt)
         if kind == "file":
             if folder is not None:
-                folder.write_chunk(header["path"], whole(header.get("mode", 0)), size, offset, payload)
+                mode, mtime = whole(header.get("mode", 0)), _time([header["mtime"]] if "mtime" in header else [])
+                folder.write_chunk(header["path"], mode, size, offset, payload, mtime)
         elif kind != "result":
             raise wire.ProtocolError("field", f"chunk of kind {kind[:40]!r}")
         elif folder is not None:
@@ -281,13 +293,13 @@ class Inbound:
     def _on_files_end(self, header: dict[str, Any], payload: bytes) -> None:
         attempt = header["attempt"]
         folder = self._folder(attempt)
-        refused = [(str(path)[:4000], str(why)[:1000]) for path, why in header["refused"]]
+        refused, noted = _named(header["refused"]), _named(header.get("noted", []))
         if folder is not None:
             refused += folder.refused
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
         self._folders.pop(attempt, None)
-        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched))
+        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, tuple(noted)))
 
     def _folder(self, attempt: str) -> OutputFolder | None:
         """Where an attempt's files go; None for one that was fenced off, whose files are not wanted."""
@@ -312,6 +324,19 @@ def _check_attempt(attempt: str) -> str:
     if not (dot and num.isascii() and num.isdigit() and rest.isascii() and rest.isdigit() and len(attempt) <= 24):
         raise wire.ProtocolError("field", f"attempt {attempt[:40]!r}")
     return attempt
+
+
+def _named(items: list[Any]) -> list[tuple[str, str]]:
+    return [(str(path)[:4000], str(why)[:1000]) for path, why in items]
+
+
+def _time(given: list[Any]) -> int | None:
+    """Nanoseconds since the epoch, where a host said them."""
+    if not given:
+        return None
+    if isinstance(given[0], bool) or not isinstance(given[0], int):
+        raise wire.ProtocolError("field", f"{given[0]!r} is no time"[:200])
+    return given[0]
 
 
 def _texts(items: list[Any]) -> tuple[str, ...]:
