@@ -26,6 +26,8 @@ __all__ = ["Clock", "Decider", "Link", "Read", "Write"]
 
 #: Distinct notes of one host that are shown; what a host says is not trusted to end.
 _MAX_NOTES = 200
+#: Output files of a job that are named.
+_MAX_TOLD = 20
 _SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
 
 
@@ -408,11 +410,13 @@ class Decider:
             if self._scheduler.current(num, attempt, fact.host) is None:
                 decided.act(self._acknowledge, fact.host, fact.attempt)
             return
-        for path, why in fact.refused[:20]:
-            decided.add([events.Warned(at, "output file", f"{path} was refused: {why}", "", num, fact.host)])
-        if len(fact.refused) > 20:
-            more = f"{len(fact.refused) - 20} more were refused"
-            decided.add([events.Warned(at, "output file", more, "", num, fact.host)])
+        told = [f"{path} was refused: {why}" for path, why in fact.refused[:_MAX_TOLD]]
+        if len(fact.refused) > _MAX_TOLD:
+            told.append(f"{len(fact.refused) - _MAX_TOLD} more were refused")
+        told += [f"{path} {what}" for path, what in fact.noted[:_MAX_TOLD]]
+        if len(fact.noted) > _MAX_TOLD:
+            told.append(f"{len(fact.noted) - _MAX_TOLD} more are like that")
+        decided.add([events.Warned(at, "output file", one, "", num, fact.host) for one in told])
         if fact.cut:
             decided.add([events.Warned(at, "shutdown", fact.cut, "", num, fact.host)])
         for stream in ("stdout", "stderr"):

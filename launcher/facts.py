@@ -130,9 +130,10 @@ class Unwritable(Fact):
 
 @value
 class Collected(Fact):
-    """Everything that an attempt left has arrived. `unmatched`: places of output patterns that matched no file.
+    """Everything that an attempt left has arrived.
 
-    `cut`: what was killed while it may still have written, and why, in words.
+    `unmatched`: places of output patterns that matched no file; `noted`: what has arrived and may not be what was meant; `cut`: what was
+    killed while it may still have written, and why, in words.
     """
 
     attempt: str
@@ -140,6 +141,7 @@ class Collected(Fact):
     sizes: dict[str, Any]
     unmatched: tuple[int, ...] = ()
     cut: str = ""
+    noted: tuple[tuple[str, str], ...] = ()
 
 
 @value

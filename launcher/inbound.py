@@ -228,17 +228,29 @@ class Inbound:
             self._tell(facts.Output(self.host, attempt, stream, payload))
 
     def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
-        items = [(str(path), whole(mode), whole(size)) for path, mode, size in header["items"]]
-        if sum(size for _, _, size in items) != len(payload):
+        items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
+        if sum(size for _, _, size, _ in items) != len(payload):
             raise wire.ProtocolError("field", "files: their sizes are not that of what came")
 
         def write(folder: OutputFolder) -> None:
             offset = 0
-            for path, mode, size in items:
-                folder.write(path, mode, payload[offset : offset + size])
+            for path, mode, size, mtime in items:
+                folder.write(path, mode, payload[offset : offset + size], mtime)
                 offset += size
 
         self._write(header["attempt"], write)
+
+    def _on_tree(self, header: dict[str, Any], payload: bytes) -> None:
+        links = [(str(path), str(text)) for path, text in header.get("links", [])]
+        folders = [(str(path), _time(rest)) for path, *rest in header.get("folders", [])]
+
+        def make(folder: OutputFolder) -> None:
+            for path, text in links:
+                folder.add_link(path, text)
+            for path, mtime in folders:
+                folder.add_folder(path, mtime)
+
+        self._write(header["attempt"], make)
 
     def _on_chunk(self, header: dict[str, Any], payload: bytes | memoryview) -> None:
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
@@ -246,7 +258,8 @@ class Inbound:
             raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
         if kind == "file":
             path, mode = header["path"], whole(header.get("mode", 0))
-            self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload))
+            mtime = _time([header["mtime"]] if "mtime" in header else [])
+            self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload, mtime))
         elif kind != "result":
             raise wire.ProtocolError("field", f"chunk of kind {kind[:40]!r}")
         elif self._folder(attempt) is not None:
@@ -283,27 +296,14 @@ class Inbound:
     def _on_files_end(self, header: dict[str, Any], payload: bytes) -> None:
         attempt = header["attempt"]
         folder = self._folder(attempt)
-        refused = [(str(path)[:4000], str(why)[:1000]) for path, why in header["refused"]]
+        refused, noted = _named(header["refused"]), _named(header.get("noted", []))
         if folder is not None:
             refused += folder.refused
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
         self._folders.pop(attempt, None)
         cut = _cut_in_words(header["cut"]) if header.get("cut") is not None else ""
-        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut))
-
-    def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
-        """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
-        folder = self._folder(attempt)
-        if folder is None or attempt in self._unwritable:
-            return False
-        try:
-            write(folder)
-        except UnusableFolder as error:
-            self._unwritable.add(attempt)
-            self._tell(facts.Unwritable(self.host, attempt, str(error)))
-            return False
-        return True
+        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
         """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
@@ -357,6 +357,19 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
         f"its process had not ended {seconds:.0f} s after its result, and was killed; still running: {running}. Its files "
         f"are as they were then; {option} gives it more time"
     )
+
+
+def _named(items: list[Any]) -> list[tuple[str, str]]:
+    return [(str(path)[:4000], str(why)[:1000]) for path, why in items]
+
+
+def _time(given: list[Any]) -> int | None:
+    """Nanoseconds since the epoch, where a host said them."""
+    if not given:
+        return None
+    if isinstance(given[0], bool) or not isinstance(given[0], int):
+        raise wire.ProtocolError("field", f"{given[0]!r} is no time"[:200])
+    return given[0]
 
 
 def _texts(items: list[Any]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """What a host sends for an output directory, written here without trusting a word of it.
 
-Rule: everything is opened relative to a folder descriptor, component by component, following no link; a name that would
-lead out, collide, touch our own folder or exceed a cap is refused by name and costs the job nothing else.
+Rule: everything is opened relative to a folder descriptor, component by component, following no link, those that hosts send among
+them; a name that would lead out, collide, touch a folder of ours or exceed a cap is refused by name and costs the job nothing
+else. A link is made where it cannot lead out, whatever else is there or comes later.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _MAX_NAME = 255
 #: Characters of a path in a message.
 _MAX_SHOWN = 1000
 _MAX_DEPTH = 64
+#: Bytes of a path, or of what a link says.
+_MAX_PATH = 4000
+#: Links that one may lead through.
+_MAX_HOPS = 40
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Errors of the disk or of this process, which are not the file's fault and may pass.
@@ -153,7 +158,7 @@ class OutputFolder:
             names = [part.encode("utf-8") for part in parts]
         except UnicodeEncodeError:
             raise RefusedFile("its name is no text") from None
-        if any(len(name) > _MAX_NAME for name in names) or len(path) > 4000:
+        if any(len(name) > _MAX_NAME for name in names) or len(path) > _MAX_PATH:
             raise RefusedFile("its name is too long")
         if len(parts) > _MAX_DEPTH:
             raise RefusedFile(f"more than {_MAX_DEPTH} folders deep")
@@ -178,8 +183,11 @@ class OutputFolder:
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def write(self, path: str, mode: int, data: bytes) -> None:
+    def write(self, path: str, mode: int, data: bytes, mtime: int | None = None) -> None:
         """Write a whole file; a refusal is noted in `refused`.
+
+        Args:
+            mtime: when it was modified there, in nanoseconds since the epoch.
 
         Raises:
             OSError: the disk is full or gone.
@@ -193,6 +201,7 @@ class OutputFolder:
                 fd = self._create(folder, name, mode)
                 try:
                     _write_all(fd, data)
+                    _set_time(fd, mtime)
                 except RefusedFile:
                     with contextlib.suppress(OSError):
                         os.unlink(name, dir_fd=self._folder(folder))
@@ -205,7 +214,9 @@ class OutputFolder:
             self._files += 1
             self._bytes += len(data)
 
-    def write_chunk(self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview) -> None:
+    def write_chunk(
+        self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview, mtime: int | None = None
+    ) -> None:
         """Write the next piece of a long file, which appears under its name when it is whole.
 
         Raises:
@@ -231,7 +242,7 @@ class OutputFolder:
             done += len(data)
             self._partial[path] = (fd, done, part)
             if done == size:
-                self._put_in_place(path, size)
+                self._put_in_place(path, size, mtime)
 
     def _begin(self, path: str, mode: int, size: int) -> None:
         self._discard(path)
@@ -240,9 +251,10 @@ class OutputFolder:
         fd = self._create(OWN, f"part.{self._parts}", mode)
         self._partial[path] = (fd, 0, self._parts)
 
-    def _put_in_place(self, path: str, size: int) -> None:
+    def _put_in_place(self, path: str, size: int, mtime: int | None) -> None:
         """The file is whole: give it its name."""
         fd, _, part = self._partial.pop(path)
+        _set_time(fd, mtime)
         os.close(fd)
         own = self._folder(OWN)
         try:
@@ -259,6 +271,88 @@ class OutputFolder:
             return
         self._files += 1
         self._bytes += size
+
+    def add_folder(self, path: str, mtime: int | None = None) -> None:
+        """Make a folder, and set its time; what is in it must have come before. A refusal is noted in `refused`.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            try:
+                self._check(path, 0)
+                _set_time(self._folder(path), mtime)
+            except RefusedFile as refusal:
+                self._refuse(path, str(refusal))
+
+    def add_link(self, path: str, text: str) -> None:
+        """Make a link that stays within the output directory; any other is noted in `refused`.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            try:
+                folder, name = self._check(path, 0)
+                self._check_link(path, text)
+                above = self._folder(folder)
+                self._make_room(name, above)
+                try:
+                    os.symlink(text, name, dir_fd=above)
+                except OSError as error:
+                    if error.errno in _OURS:
+                        raise
+                    raise RefusedFile(error.strerror or "cannot be made") from None
+            except RefusedFile as refusal:
+                self._refuse(path, str(refusal))
+                return
+            self._files += 1
+
+    def _check_link(self, path: str, text: str) -> None:
+        """It leads up through the folders that it lies in, not out of the output directory, and then down, by no link that leads out.
+
+        Raises:
+            RefusedFile: it may lead out.
+        """
+        todo = [(path, text)]
+        for _ in range(_MAX_HOPS):
+            if not todo:
+                return
+            path, text = todo.pop()
+            place = _goal(path, text)
+            if any(_is_own(part) for part in place):
+                raise RefusedFile(f"a link into {OWN}, which is ours")
+            # What is a link there already, of the host's or of somebody else's, must keep to the same.
+            for length in range(1, len(place) + 1):
+                found = self._link_at("/".join(place[: length - 1]), place[length - 1])
+                if found is not None:
+                    todo.append(("/".join(place[:length]), "/".join([found, *place[length:]])))
+                    break
+        if todo:
+            raise RefusedFile("a link through too many others")
+
+    def _link_at(self, folder: str, name: str) -> str | None:
+        """What a link that is there says; None where no link is."""
+        fd = self._root()
+        opened: list[int] = []
+        try:
+            for part in folder.split("/") if folder else ():
+                fd = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
+                opened.append(fd)
+            return os.readlink(name, dir_fd=fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
+                return None
+            if error.errno in _OURS:
+                raise
+            raise RefusedFile(f"a link whose goal cannot be looked at: {error.strerror}") from None
+        finally:
+            for one in opened:
+                os.close(one)
 
     def _refuse(self, path: str, why: str) -> None:
         if len(self.refused) < MAX_REFUSED:
@@ -376,6 +470,35 @@ def _is_own(name: str) -> bool:
         return name.casefold() == OWN
     visible = "".join(one for one in name if unicodedata.category(one) not in ("Cf", "Mn", "Cc"))
     return unicodedata.normalize("NFKC", visible).casefold() == OWN
+
+
+def _goal(path: str, text: str) -> list[str]:
+    """The components of what a link names, seen from the output directory.
+
+    Raises:
+        RefusedFile: it leads out, or may.
+    """
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    place = path.split("/")[:-1]
+    up = 0
+    while up < len(parts) and parts[up] == "..":
+        up += 1
+    if not text or text.startswith("/") or "\0" in text or up > len(place) or ".." in parts[up:]:
+        raise RefusedFile("a link out of the output directory")
+    try:
+        is_long = len(text.encode("utf-8")) > _MAX_PATH
+    except UnicodeEncodeError:
+        raise RefusedFile("a link to a name that is no text") from None
+    if is_long or len(parts) > _MAX_DEPTH:
+        raise RefusedFile("a link to a name that is too long")
+    return place[: len(place) - up] + parts[up:]
+
+
+def _set_time(fd: int, mtime: int | None) -> None:
+    """When it was modified on its host, as far as a disk can keep that; of no consequence where it cannot."""
+    if mtime is not None:
+        with contextlib.suppress(OSError, OverflowError):
+            os.utime(fd, ns=(mtime, mtime))
 
 
 def _refusal(error: OSError) -> RefusedFile:

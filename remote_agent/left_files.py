@@ -1,13 +1,19 @@
 """Frames of what jobs leave: long results, output files, what was printed; sources for an `outbox`.
 
-Rule: what cannot be read is named to the controller and costs nothing else.
+Rule: what cannot be read is named to the controller and costs nothing else. A file is sent as it was at one moment, or it is
+named: what changes while it is read is read again, and one that never keeps still is told as such.
+
+    files      [path, mode, size, mtime] of small files, whole
+    chunk      a piece of a long file; from byte 0 again where it changed meanwhile
+    tree       links within the folder as [path, text], folders as [path, mtime]; behind all files
+    files_end  what is not there (`refused`), what may be mixed (`noted`), sizes
 """
 
 import fnmatch
 import json
 import os
 import stat
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from remote_agent import wire
 from remote_agent.outbox import OpenFile, Piece, Slice
@@ -16,10 +22,16 @@ __all__ = ["output_frames", "outputs_root", "result_frames", "stream_frames", "w
 
 #: Files up to this size travel many in a frame.
 _SMALL = 1 << 16
+#: How often a file is read that changes each time.
+_TRIES = 3
+#: Our own folder: a run that a job started has one, with its journal in it.
+_OWN = ".launcher"
 #: Patterns of which it is told that they matched nothing.
 _MOST_UNMATCHED = 1000
 #: Bytes of a frame's header that names may take.
 _NAMES = wire.MAX_HEADER // 2
+#: Links or folders of a frame.
+_MOST_ENTRIES = 5000
 
 
 def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[str, Any]] = None) -> Iterator[Piece]:
@@ -55,10 +67,16 @@ class _Chosen:
 
     def __init__(self, patterns: Union[bool, List[str]]) -> None:
         self._patterns = patterns
+        #: Everything comes back.
+        self.has_all = patterns is True
         self.unmatched = set() if isinstance(patterns, bool) else set(range(len(patterns)))
 
+    def wants(self, path: str) -> bool:
+        """It would come back."""
+        return wanted(path, self._patterns)
+
     def takes(self, path: str) -> bool:
-        """A file is to come back."""
+        """A file, link or folder is to come back."""
         if not wanted(path, self._patterns):
             return False
         if not isinstance(self._patterns, bool):
@@ -74,8 +92,9 @@ def outputs_root(spool: str, attempt: int) -> str:
 class _Refusals:
     """Files that are not sent, by name and why; their number is told where the names would not fit a frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = _NAMES) -> None:
         self.named: List[List[str]] = []
+        self._room = room
         self._size = 0
         self._more = 0
 
@@ -84,15 +103,15 @@ class _Refusals:
             why = why.strerror or str(why)
         entry = [path, why]
         self._size += len(json.dumps(entry))
-        if self._size < _NAMES:
+        if self._size < self._room:
             self.named.append(entry)
         else:
             self._more += 1
 
-    def all(self) -> List[List[str]]:
+    def all(self, more: str = "refused, too") -> List[List[str]]:
         if not self._more:
             return self.named
-        return [*self.named, ["({} more)".format(self._more), "refused, too"]]
+        return [*self.named, ["({} more)".format(self._more), more]]
 
 
 def output_frames(
@@ -107,49 +126,58 @@ def output_frames(
 ) -> Iterator[Piece]:
     """The rest of stdout and stderr, then the files of the output directory, then the end mark.
 
-    What cannot be sent (a link, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which of the
-    patterns matched no file, by their place in the list, in its `unmatched`; what was killed while it may still have written, in its `cut`.
+    What cannot be sent (a link that leads out, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which
+    of the patterns matched nothing, by their place in the list, in its `unmatched`; what was killed while it may still have written, in its
+    `cut`.
     """
     sizes: Dict[str, Any] = {}
     refused = _Refusals()
+    yield from _rest_of_streams(attempt_id, streams, sent, dropped, cap, refused, sizes)
+    chosen = _Chosen(patterns)
+    files = _Files(attempt_id, refused)
+    if folder is not None and patterns is not False:
+        tree = _Tree(folder, refused)
+        for relative, path in _walk(tree, refused):
+            if chosen.takes(relative):
+                tree.brings(relative)
+                yield from files.frames(relative, path)
+        links, copied = tree.links(chosen)
+        for relative, path in copied:
+            yield from files.frames(relative, path)
+        yield from files.rest()
+        # The deepest folders first: what is made in one changes its time.
+        folders = [[one, mtime] for one, mtime in reversed(tree.folders) if chosen.takes(one)]
+        for header in [*_in_parts("links", links), *_in_parts("folders", folders)]:
+            yield wire.encode(dict(header, t="tree", attempt=attempt_id))
+    sizes["files"] = files.count
+    sizes["bytes"] = files.total
+    told = {"refused": refused.all(), "sizes": sizes, "cut": cut}
+    end: Dict[str, Any] = {"t": "files_end", "attempt": attempt_id, **told}
+    if files.noted.named:
+        end["noted"] = files.noted.all("are like that, too")
+    if folder is not None and chosen.unmatched:
+        end["unmatched"] = sorted(chosen.unmatched)[:_MOST_UNMATCHED]
+    yield wire.encode(end)
+
+
+def _rest_of_streams(
+    attempt_id: str,
+    streams: Dict[str, str],
+    sent: Dict[str, int],
+    dropped: Dict[str, int],
+    cap: Optional[int],
+    refused: _Refusals,
+    sizes: Dict[str, Any],
+) -> Iterator[Piece]:
     for stream, path in streams.items():
         try:
-            for frame in stream_frames(attempt_id, stream, path, sent, cap):
-                yield frame
+            yield from stream_frames(attempt_id, stream, path, sent, cap)
         except OSError as error:
             refused.add(stream, error)
         sizes[stream] = sent[stream]
         if dropped.get(stream):
             sizes[stream + "_dropped"] = dropped[stream]
             yield _cut_mark(attempt_id, stream, sent[stream], dropped[stream])
-    count = total = 0
-    chosen = _Chosen(patterns)
-    if folder is not None and patterns is not False:
-        small = _Small(attempt_id)
-        for relative, path, mode, size in _walk(folder, refused):
-            if not chosen.takes(relative):
-                continue
-            count += 1
-            total += size
-            if size <= _SMALL:
-                data = _read_small(path, relative, refused)
-                if data is None:
-                    continue
-                if not small.fits(relative, data):
-                    yield small.frame()
-                small.add(relative, mode, data)
-                continue
-            for frame in _large_file(attempt_id, relative, path, mode, refused):
-                yield frame
-        if small.items:
-            yield small.frame()
-    sizes["files"] = count
-    sizes["bytes"] = total
-    told = {"refused": refused.all(), "sizes": sizes, "cut": cut}
-    end: Dict[str, Any] = {"t": "files_end", "attempt": attempt_id, **told}
-    if folder is not None and chosen.unmatched:
-        end["unmatched"] = sorted(chosen.unmatched)[:_MOST_UNMATCHED]
-    yield wire.encode(end)
 
 
 def stream_frames(
@@ -203,15 +231,15 @@ class _Small:
 
     def fits(self, relative: str, data: bytes) -> bool:
         """There is room for one more."""
-        names = self._names + len(json.dumps(relative)) + 40
+        names = self._names + len(json.dumps(relative)) + 60
         return not self.items or (self._size + len(data) <= wire.CHUNK and names < _NAMES and len(self.items) < 500)
 
-    def add(self, relative: str, mode: int, data: bytes) -> None:
+    def add(self, relative: str, steady: "_Steady", data: bytes) -> None:
         """One more."""
-        self.items.append([relative, mode, len(data)])
+        self.items.append([relative, steady.mode, len(data), steady.mtime])
         self._data.append(data)
         self._size += len(data)
-        self._names += len(json.dumps(relative)) + 40
+        self._names += len(json.dumps(relative)) + 60
 
     def frame(self) -> bytes:
         """All so far, as a frame."""
@@ -220,14 +248,206 @@ class _Small:
         return frame
 
 
-def _walk(folder: str, refused: _Refusals) -> Iterator[Tuple[str, str, int, int]]:
-    """Regular files below folder as (relative path, path, mode, size); what is not one is refused by name."""
-    root = os.path.realpath(folder)
+class _Steady:
+    """An open file, and whether it has been left alone since.
+
+    Its time of modification is set back by a nanosecond meanwhile: a file system that counts in ticks of some milliseconds would give
+    a file that is written twice within one the same time twice, and most files are younger than that when their job ends.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._first = os.fstat(fd)
+        self._is_marked = self._set(self._first.st_mtime_ns - 1)
+        now = os.fstat(fd)
+        self.mode = stat.S_IMODE(now.st_mode)
+        self.size = now.st_size
+        self.mtime = self._first.st_mtime_ns
+        self._mark = (now.st_size, now.st_mtime_ns)
+
+    def _set(self, mtime: int) -> bool:
+        try:
+            os.utime(self._fd, ns=(self._first.st_atime_ns, mtime))
+        except OSError:
+            return False  # somebody else's file, or a disk that is read only: what it has must do
+        return True
+
+    @property
+    def is_same(self) -> bool:
+        """Nobody has written to it."""
+        now = os.fstat(self._fd)
+        return (now.st_size, now.st_mtime_ns) == self._mark
+
+    def leave(self) -> None:
+        """Give it its time back."""
+        if self._is_marked and self.is_same:
+            self._set(self.mtime)
+
+
+class _Files:
+    """Frames of files; what of them was sent, and what cannot be relied on."""
+
+    def __init__(self, attempt_id: str, refused: _Refusals) -> None:
+        self._attempt_id = attempt_id
+        self._small = _Small(attempt_id)
+        self._refused = refused
+        self.noted = _Refusals(_NAMES // 2)
+        self.count = 0
+        self.total = 0
+
+    def frames(self, relative: str, path: str) -> Iterator[Piece]:
+        """Those of one file that are to be sent by now; a small one may wait for others."""
+        self.count += 1
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            self._refused.add(relative, error)
+            return
+        with os.fdopen(fd, "rb", buffering=0):
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    self._refused.add(relative, "not a regular file")
+                    return
+                for left in range(_TRIES - 1, -1, -1):
+                    steady = _Steady(fd)
+                    frames = self._small_file if steady.size <= _SMALL else self._large_file
+                    yield from frames(relative, fd, steady, is_last=not left)
+                    if steady.is_same:
+                        break
+                else:
+                    self.noted.add(relative, "was written to each time it was read: what came of it may be mixed")
+                self.total += steady.size
+                steady.leave()
+            except OSError as error:
+                self._refused.add(relative, error)
+
+    def _small_file(self, relative: str, fd: int, steady: _Steady, is_last: bool) -> Iterator[Piece]:
+        data = _read(fd, steady.size, 0)
+        if not is_last and not steady.is_same:
+            return
+        if not self._small.fits(relative, data):
+            yield self._small.frame()
+        self._small.add(relative, steady, data)
+
+    def _large_file(self, relative: str, fd: int, steady: _Steady, is_last: bool) -> Iterator[Piece]:
+        """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away.
+
+        Where it has changed by then, its last piece is not sent, and so it does not appear there.
+        """
+        header = {
+            "t": "chunk",
+            "attempt": self._attempt_id,
+            "kind": "file",
+            "path": relative,
+            "mode": steady.mode,
+            "size": steady.size,
+            "mtime": steady.mtime,
+        }
+        offset = 0
+        while offset < steady.size:
+            data = _read(fd, min(wire.CHUNK, steady.size - offset), offset)
+            if not is_last and not steady.is_same:
+                return
+            if not data:
+                raise OSError(0, "it became shorter each time it was sent")
+            yield wire.encode_head(dict(header, offset=offset), len(data)), data
+            offset += len(data)
+
+    def rest(self) -> Iterator[Piece]:
+        """What waits for others."""
+        if self._small.items:
+            yield self._small.frame()
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    """So many bytes, or as many as there are."""
+    data = os.pread(fd, size, offset)
+    while data and len(data) < size:
+        more = os.pread(fd, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+class _Tree:
+    """The folders and links of an output directory, told when all its files have been sent."""
+
+    def __init__(self, folder: str, refused: _Refusals) -> None:
+        self.folder = folder
+        self.root = os.path.realpath(folder)
+        #: (path, mtime), each before those below it.
+        self.folders: List[Tuple[str, int]] = []
+        #: Links as they were found.
+        self.found: List[str] = []
+        self._refused = refused
+        self._brought: Set[str] = set()
+        self._with_files: Set[str] = set()
+
+    def brings(self, relative: str) -> None:
+        """This file comes back."""
+        self._brought.add(relative)
+        while os.sep in relative:
+            relative = os.path.dirname(relative)
+            self._with_files.add(relative)
+
+    def links(self, chosen: _Chosen) -> Tuple[List[List[str]], List[Tuple[str, str]]]:
+        """Links as (path, text), and those that are sent as the file that they name, because that does not come itself."""
+        links, copied = [], []
+        for relative in self.found:
+            if not chosen.takes(relative):
+                continue
+            try:
+                text, goal = self._text(relative)
+            except OSError as error:
+                self._refused.add(relative, error)
+                continue
+            if text is None:
+                self._refused.add(relative, "a link out of the output directory")
+            elif _told(text) != text:
+                self._refused.add(relative, "a link to a name that is not UTF-8")
+            elif goal in self._brought or goal in self._with_files or chosen.has_all or chosen.wants(goal):
+                links.append([relative, text])
+            elif os.path.isfile(os.path.join(self.root, goal)):
+                copied.append((relative, os.path.join(self.root, goal)))
+            else:
+                self._refused.add(relative, "a link to {}, which does not come back".format(_told(goal)))
+        return links, copied
+
+    def _text(self, relative: str) -> Tuple[Optional[str], str]:
+        """What a link says, so that it leads to the same thing elsewhere, and where that is below the folder; None: out of it.
+
+        An absolute one that leads to what lies within, or one that goes through others on its way, is told by the shortest way.
+        """
+        path = os.path.join(self.folder, relative)
+        text = os.readlink(path)
+        goal = os.path.realpath(path)
+        if goal != self.root and not goal.startswith(self.root.rstrip(os.sep) + os.sep):
+            return None, ""
+        below = os.path.relpath(goal, self.root)
+        if _OWN in below.lower().split(os.sep):
+            return None, ""
+        if not _goes_straight(text, relative.count(os.sep)):
+            text = os.path.relpath(goal, os.path.realpath(os.path.dirname(path)))
+        return os.path.normpath(text), below
+
+
+def _goes_straight(text: str, depth: int) -> bool:
+    """A link's text goes up first, not out of the folder, and then down: no other link on its way can turn it aside."""
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    up = 0
+    while up < len(parts) and parts[up] == "..":
+        up += 1
+    return not text.startswith("/") and up <= depth and ".." not in parts[up:]
+
+
+def _walk(tree: _Tree, refused: _Refusals) -> Iterator[Tuple[str, str]]:
+    """Regular files below the tree's folder as (relative path, path); it takes links and folders, what is none of these is refused."""
     stack = [""]
     while stack:
         below = stack.pop()
         try:
-            with os.scandir(os.path.join(folder, below)) as scan:
+            with os.scandir(os.path.join(tree.folder, below)) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
@@ -239,68 +459,40 @@ def _walk(folder: str, refused: _Refusals) -> Iterator[Tuple[str, str, int, int]
             if _told(relative) != relative:
                 refused.add(_told(relative), "its name is not UTF-8")
                 continue
+            if entry.name.lower() == _OWN:
+                refused.add(relative, "a name that is ours: a run that a job started keeps its journal there")
+                continue
             try:
                 status = entry.stat(follow_symlinks=False)
-                path = entry.path
-                if stat.S_ISLNK(status.st_mode):
-                    path = os.path.realpath(path)
-                    if not path.startswith(root + os.sep) or not os.path.exists(path):
-                        refused.add(relative, "a link out of the output directory, or to nothing")
-                        continue
-                    status = os.stat(path)
-                    if stat.S_ISDIR(status.st_mode):
-                        refused.add(relative, "a link to a folder")
-                        continue
             except OSError as error:
                 refused.add(relative, error)
                 continue
-            if stat.S_ISDIR(status.st_mode):
+            if stat.S_ISLNK(status.st_mode):
+                tree.found.append(relative)
+            elif stat.S_ISDIR(status.st_mode):
                 stack.append(relative)
+                tree.folders.append((relative, status.st_mtime_ns))
             elif stat.S_ISREG(status.st_mode):
-                yield relative, path, stat.S_IMODE(status.st_mode), status.st_size
+                yield relative, entry.path
             else:
                 refused.add(relative, "not a regular file")
+
+
+def _in_parts(name: str, entries: List[List[Any]]) -> Iterator[Dict[str, Any]]:
+    """Headers with all entries, as many as fit in each."""
+    part: List[List[Any]] = []
+    size = 0
+    for entry in entries:
+        length = len(json.dumps(entry)) + 2
+        if part and (size + length > _NAMES or len(part) >= _MOST_ENTRIES):
+            yield {name: part}
+            part, size = [], 0
+        part.append(entry)
+        size += length
+    if part:
+        yield {name: part}
 
 
 def _told(path: str) -> str:
     """The path as text that can be sent."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _read_small(path: str, relative: str, refused: _Refusals) -> Optional[bytes]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        refused.add(relative, error)
-        return None
-    try:
-        return os.read(fd, wire.CHUNK)
-    except OSError as error:
-        refused.add(relative, error)
-        return None
-    finally:
-        os.close(fd)
-
-
-def _large_file(attempt_id: str, relative: str, path: str, mode: int, refused: _Refusals) -> Iterator[Piece]:
-    """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        refused.add(relative, error)
-        return
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        offset = 0
-        while offset < size:
-            try:
-                data = file.read(min(wire.CHUNK, size - offset))
-            except OSError as error:
-                refused.add(relative, error)
-                return
-            if not data:
-                refused.add(relative, "became shorter while it was sent")
-                return
-            header = {"t": "chunk", "attempt": attempt_id, "kind": "file", "path": relative, "mode": mode}
-            yield wire.encode_head(dict(header, size=size, offset=offset), len(data)), data
-            offset += len(data)

@@ -150,6 +150,7 @@ SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {
         "offset": (_INT, True),
     },
     "files": {"attempt": (_TEXT, True), "items": (_LIST, True)},
+    "tree": {"attempt": (_TEXT, True), "folders": (_LIST, False), "links": (_LIST, False)},
     "files_end": {
         "attempt": (_TEXT, True),
         "refused": (_LIST, True),

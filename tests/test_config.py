@@ -254,7 +254,7 @@ def test_jobs_are_those_of_hydras_sweeper(app):
         assert composition.job_config(0, jobs[0]).hydra.job.id == "0"
         configs[0].lr = 7
         assert composition.job_config(0, jobs[0]).lr == 0.1
-        composition.save_multirun()
+        composition.save_multirun(composition.folder)
         assert OmegaConf.load(composition.folder / "multirun.yaml").hydra.mode.endswith("MULTIRUN")
 
 

@@ -226,12 +226,17 @@ def test_output_files_stay_where_they_belong(trial: Callable[[str], Trial]) -> N
         ("kept", ""),
         ("huge", "bytes"),
         ("gap", ""),
+        ("kept/.launcher/journal.sqlite", "ours"),
+        *((f"link-{number}", "a link") for number in range(4)),
+        ("by/through", ""),
     ]:
         assert any(part in one and why in one for one in warned), (part, warned)
     for one in theirs:
         found = {str(path.relative_to(one.output_dir)) for path in Path(one.output_dir).rglob("*") if path.is_file()}
         found = {name for name in found if not name.startswith(".launcher/")}
         assert found == {"good", "kept/well", "mode-0120777", "mode-0020666", "mode-0106777"}
+        links = [path for path in Path(one.output_dir).rglob("*") if path.is_symlink()]
+        assert [os.readlink(path) for path in links] == ["kept"]
         for path in Path(one.output_dir).rglob("mode-*"):
             assert stat.S_ISREG(path.lstat().st_mode)
             assert not path.lstat().st_mode & 0o7000

@@ -128,6 +128,149 @@ class TestWriting:
         assert len(list(folder.path.iterdir())) == 300
 
 
+class TestTree:
+    """Folders, links, times."""
+
+    def test_folders_and_times(self, folder):
+        """Empty ones too; each has the time that it had there."""
+        folder.write("a/small", 0o644, b"x", 10**18)
+        folder.write_chunk("a/large", 0o644, 2, 0, b"x", 7)
+        folder.write_chunk("a/large", 0o644, 2, 1, b"x", 10**18 + 1)
+        folder.add_folder("empty/dir", 5)
+        folder.add_folder("empty", 6)
+        folder.add_folder("a", 10**9)
+        names = ("a/small", "a/large", "empty/dir", "empty", "a")
+        assert [(folder.path / name).stat().st_mtime_ns for name in names] == [10**18, 10**18 + 1, 5, 6, 10**9]
+        assert folder.refused == []
+
+    @pytest.mark.parametrize("mtime", [1 << 63, -(1 << 63), 1 << 200])
+    def test_a_time_that_no_disk_keeps(self, folder, mtime):
+        """Is left out."""
+        folder.write("a", 0o644, b"x", mtime)
+        folder.add_folder("b", mtime)
+        assert folder.refused == []
+        assert sorted(os.listdir(folder.path)) == ["a", "b"]
+
+    def test_links_that_stay_within(self, folder):
+        """To a file, a folder, up and down again, to nothing, to another link."""
+        folder.write("wandb/run-1/log", 0o644, b"log")
+        for path, text in {
+            "wandb/latest-run": "run-1",
+            "log": "wandb/run-1/log",
+            "wandb/run-1/up": "../run-1/log",
+            "through": "wandb/latest-run/log",
+            "dangling": "nowhere/at/all",
+            "here": ".",
+        }.items():
+            folder.add_link(path, text)
+            assert os.readlink(folder.path / path) == text
+        assert folder.refused == []
+        assert (folder.path / "through").read_bytes() == b"log"
+        assert (folder.path / "wandb" / "run-1" / "up").read_bytes() == b"log"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "/etc/passwd",
+                "..",
+                "../x",
+                "a/../../x",
+                "a/..",
+                "d/../../..",
+                "",
+                "x\0",
+                "//x",
+                "../../../x",
+                "./../x",
+                "\ud800",
+            ),
+            *(".launcher/journal.sqlite", "d/.Launcher", "x" * 5000, "/".join("d" * 65)),
+        ],
+    )
+    def test_links_that_lead_out(self, folder, text):
+        """Absolute, up too far, up again behind a name, into what is ours; refused by name."""
+        folder.write("d/fine", 0o644, b"x")
+        folder.add_link("link", text)
+        assert [path for path, _ in folder.refused] == ["link"]
+        assert os.listdir(folder.path) == ["d"]
+
+    def test_a_link_through_others_that_lead_out(self, folder, tmp_path):
+        """Those of the host cannot; one that somebody else has put there is not gone through."""
+        (tmp_path / "secret").write_text("secret")
+        folder.write("p/q/fine", 0o644, b"x")
+        (folder.path / "theirs").symlink_to(tmp_path)
+        folder.add_link("p/x", "../p")
+        folder.add_link("p/q/up", "../x/../..")
+        folder.add_link("read", "theirs/secret")
+        folder.add_link("again", "p/x/q/../../..")
+        folder.add_link("q", "p/q")
+        (folder.path / "p" / "q" / "out").symlink_to(tmp_path)
+        folder.add_link("deep", "q/out/secret")
+        folder.add_link("straight", "p/q/out/secret")
+        assert [path for path, _ in folder.refused] == ["p/q/up", "read", "again", "deep", "straight"]
+
+    def test_nothing_is_written_through_a_link_of_the_host(self, folder, tmp_path):
+        """Neither a file nor a folder nor another link, in whatever order they come."""
+        outside = tmp_path / "run"
+        folder.write("b/kept", 0o644, b"kept")
+        folder.add_link("a", "b")
+        folder.write("a/kept", 0o644, b"written through it")
+        folder.write_chunk("a/kept", 0o644, 4, 0, b"long")
+        folder.add_folder("a/new", 1)
+        folder.add_link("a/link", "kept")
+        folder.add_folder("a", 1)
+        assert {path for path, _ in folder.refused} == {"a/kept", "a/new", "a/link", "a"}
+        folder.add_link("f", "b/kept")
+        folder.write("f", 0o644, b"instead of the link")
+        assert (folder.path / "b" / "kept").read_bytes() == b"kept"
+        assert not (folder.path / "f").is_symlink()
+        assert os.listdir(folder.path / "b") == ["kept"]
+        folder.add_link("b", "a")
+        assert "a folder of that name" in reason(folder, "b")
+        assert os.listdir(outside) == ["0"]
+
+    def test_a_row_of_links_without_an_end(self, folder):
+        """Is gone through a while, and refused."""
+        folder.write("x", 0o644, b"x")
+        for number in range(60):
+            folder.add_link(f"l{number}", f"l{number - 1}" if number else "x")
+        assert [why for _, why in folder.refused] == ["a link through too many others"]
+        folder.add_link("loop", "loop")
+        folder.add_link("loop", "loop/x")
+        assert os.readlink(folder.path / "loop") == "loop"
+
+    def test_links_and_folders_count(self, tmp_path):
+        """A host cannot make more of them than of files."""
+        folder = OutputFolder(tmp_path / "o", max_files=3)
+        for number in range(5):
+            folder.add_link(f"l{number}", "x")
+            folder.add_folder(f"f{number}")
+        assert len(os.listdir(folder.path)) <= 6
+        assert len(folder.refused) >= 4
+
+    def test_a_descriptor_that_is_missing_is_not_the_links_fault(self, folder, monkeypatch):
+        """What could not be looked at is not taken for harmless."""
+        folder.write("d/x", 0o644, b"x")
+
+        def none_left(*args, **kwargs):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(output_files.os, "readlink", none_left)
+        with pytest.raises(OSError, match="Too many open files"):
+            folder.add_link("l", "d/x")
+        assert os.listdir(folder.path) == ["d"]
+
+    def test_looking_at_links_leaks_no_descriptor(self, folder):
+        """However deep they lead."""
+        folder.write("/".join("abcdefgh") + "/x", 0o644, b"x")
+        folder.add_link("first", "a/b/c/d/e/f/g/h/x")
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            folder.add_link(f"l{number}", "a/b/c/d/e/f/g/h/x")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 class TestRefusing:
     """What is not written; the job and its other files are none the worse for it."""
 
@@ -156,13 +299,22 @@ class TestRefusing:
         assert sorted(os.listdir(folder.path)) == ["fine"]
         assert os.listdir(folder.path.parent.parent) == ["run"]
 
-    @pytest.mark.parametrize("path", [".launcher/journal.sqlite", ".Launcher/x", ".launcher"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *(".launcher/journal.sqlite", ".Launcher/x", ".launcher", "a/.launcher/journal.sqlite", "a/b/.LAUNCHER"),
+            *(".laun\u200bcher/x", "\ufeff.launcher/x", "a/.launcher\u2060"),
+        ],
+    )
     def test_our_own_folder(self, folder, path):
-        """The journal of a run lies there, and the streams."""
+        """The journal of a run lies there, and the streams; a run may lie in a folder of a job. Some disks take other names for it."""
         folder.write_stream("stdout", 0, b"mine")
         folder.write(path, 0o644, b"x")
-        assert "ours" in reason(folder, path)
+        folder.add_folder(path, 1)
+        folder.add_link(path, "x")
+        assert [why for _, why in folder.refused] == [".launcher is ours"] * 3
         assert os.listdir(folder.path / ".launcher") == ["stdout"]
+        assert os.listdir(folder.path) == [".launcher"]
 
     @pytest.mark.parametrize(("offset", "size"), [(0, 5000), (990, 4000), (10**12, 1)])
     def test_a_stream_beyond_its_cap(self, tmp_path, offset, size):
@@ -269,8 +421,16 @@ _PARTS = st.one_of(
 _PATHS = st.lists(_PARTS, max_size=5).map("/".join)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(_PATHS, st.booleans(), st.binary(max_size=4)), max_size=12))
+_SENT = st.tuples(
+    _PATHS,
+    st.sampled_from(["file", "chunks", "link", "folder"]),
+    st.binary(max_size=4),
+    st.one_of(_PATHS, st.sampled_from(["..", "../..", "a", "b", "link", "a/..", "../a", "a/link/../..", "link/x"])),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_SENT, max_size=12))
 def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):
     """Every file is written below the folder as it was sent, or refused by name; nothing outside is touched."""
     root = tmp_path_factory.mktemp("root")
@@ -280,18 +440,30 @@ def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):
     folder.path.mkdir(parents=True)
     (folder.path / "link").symlink_to(root / "outside")
     written = {}
-    for path, in_pieces, data in sent:
+    for path, kind, data, text in sent:
         before = len(folder.refused)
-        if in_pieces:
+        if kind == "chunks":
             for offset in range(max(len(data), 1)):
                 folder.write_chunk(path, 0o644, len(data), offset, data[offset : offset + 1])
-        else:
+        elif kind == "file":
             folder.write(path, 0o644, data)
-        if len(folder.refused) == before:
-            written[path] = data
+        elif kind == "folder":
+            folder.add_folder(path)
+        else:
+            folder.add_link(path, text)
+        if len(folder.refused) == before and kind != "folder":
+            written.pop(path, None)
+            if kind != "link":
+                written[path] = data
     folder.close()
     for path, data in written.items():
         assert (folder.path / path).read_bytes() == data
+        assert not (folder.path / path).is_symlink()
+    for above, folders, files in os.walk(folder.path):
+        for name in (*folders, *files):
+            link = os.path.join(above, name)
+            if os.path.islink(link) and os.readlink(link) != str(root / "outside"):
+                assert (os.path.realpath(link) + "/").startswith(f"{folder.path}/"), os.readlink(link)
     assert sorted(path.name for path in root.iterdir()) == ["in", "outside"]
     assert [path.name for path in (root / "in").iterdir()] == ["out"]
     assert [(path.name, path.read_text()) for path in (root / "outside").iterdir()] == [("kept", "kept")]

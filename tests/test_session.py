@@ -606,3 +606,25 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
     assert {one.host for one in returns} == {"local"}
     (closed,) = [event for event in seen if isinstance(event, events.HostClosed)]
     assert (closed.host, "lacking_of_test" in closed.why) == ("lacking", True)
+
+
+def test_an_output_directory_comes_back_whole(app: Any, hosts: list[Any], tmp_path: Path) -> None:
+    """Empty folders, links within, times, what can be executed; what cannot come is named once, and is nowhere here."""
+    seen, observe = collect()
+    (one,) = launcher.multirun(app.leave_much, [{}], hosts=hosts, sweep_dir=tmp_path / "sweep", observers=[observe])
+    assert one.error is None
+    out = Path(one.output_dir)
+    assert (out / "wandb" / "latest-run" / "debug.log").read_text() == "log"
+    assert os.readlink(out / "wandb" / "latest-run") == "run-1"
+    assert (out / "wandb" / "debug.log").read_text() == "log"
+    assert os.access(out / "run.sh", os.X_OK)
+    assert {(out / name).stat().st_mtime for name in ("run.sh", "large", "empty/dir")} == {1e9}
+    if hosts == ["local/2"]:
+        return  # written in place
+    warned = [event.message for event in seen if isinstance(event, events.Warned)]
+    assert sorted(warned) == [
+        "out was refused: a link out of the output directory",
+        "pipe was refused: not a regular file",
+    ]
+    assert not os.path.lexists(out / "out")
+    assert not os.path.lexists(out / "pipe")

@@ -277,6 +277,9 @@ def of_others() -> None:
     serve(work)
 
 
+_LINKS = ["/tmp", "kept/..", "../../..", "kept/.LAUNCHER/x"]
+
+
 @scenario
 def files() -> None:
     """Output files with every kind of name and mode."""
@@ -297,9 +300,14 @@ def files() -> None:
             "d/" * 100 + "deep",
             "good/below",
             "kept",
+            "kept/.launcher/journal.sqlite",
         ]
         for name in names:
             say({"t": "files", "attempt": attempt, "items": [[name, 0o644, 1]]}, b"x")
+        # Links out, and a file through one that stays within.
+        say({"t": "tree", "attempt": attempt, "links": [["link-" + str(at), to] for at, to in enumerate(_LINKS)]})
+        say({"t": "tree", "attempt": attempt, "links": [["by", "kept"]], "folders": [["kept", 1]]})
+        say({"t": "files", "attempt": attempt, "items": [["by/through", 0o644, 1, 1 << 62]]}, b"x")
         # A link, a device, a program that runs as its owner: what their modes would make of them.
         for kind in ("0120777", "0020666", "0106777"):
             say({"t": "files", "attempt": attempt, "items": [["mode-" + kind, int(kind, 8), 1]]}, b"x")

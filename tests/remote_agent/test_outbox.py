@@ -49,14 +49,28 @@ def collected(folder: Path | None, **more: Any) -> tuple[dict[str, bytes], dict[
     for frame in made:
         if frame.header["t"] == "files":
             start = 0
-            for path, _, size in frame.header["items"]:
+            for path, _, size, _ in frame.header["items"]:
                 files[path] = frame.payload[start : start + size]
                 start += size
         elif frame.header["t"] == "chunk":
-            assert len(files.setdefault(frame.header["path"], b"")) == frame.header["offset"]
+            if frame.header["offset"] == 0:
+                files[frame.header["path"]] = b""
+            assert len(files[frame.header["path"]]) == frame.header["offset"]
             files[frame.header["path"]] += frame.payload
     assert made[-1].header["t"] == "files_end"
     return files, made[-1].header
+
+
+def tree(folder: Path, **more: Any) -> tuple[dict[str, str], dict[str, int]]:
+    """(links, folders) of what output_frames sends."""
+    options = {"streams": {}, "sent": {}, "patterns": True, "dropped": {}, **more}
+    links: dict[str, str] = {}
+    folders: dict[str, int] = {}
+    for frame in frames(output_frames("0.1", folder=str(folder), **options)):
+        if frame.header["t"] == "tree":
+            links.update(frame.header.get("links", []))
+            folders.update(frame.header.get("folders", []))
+    return links, folders
 
 
 class TestOutbox:
@@ -226,29 +240,114 @@ class TestFiles:
         assert end["refused"] == []
 
     def test_what_cannot_be_sent_is_named(self, tmp_path):
-        """Links out or to nothing, devices, pipes, names that are no text; links within are sent as what they name."""
+        """Links out, devices, pipes, names that are no text, what is ours in an output directory."""
         inside = tmp_path / "out"
         inside.mkdir()
         (tmp_path / "secret").write_text("secret")
         (inside / "fine").write_text("fine")
         (inside / "out-link").symlink_to("../secret")
         (inside / "absolute").symlink_to(tmp_path / "secret")
-        (inside / "dangling").symlink_to("nowhere")
-        (inside / "folder").mkdir()
-        (inside / "to-folder").symlink_to("folder")
-        (inside / "same").symlink_to("fine")
+        (inside / "through").symlink_to("out-link")
+        (inside / "no-text").symlink_to(os.fsdecode(b"bad\xff"))
+        (inside / "deep" / ".launcher").mkdir(parents=True)
+        (inside / "deep" / ".launcher" / "journal.sqlite").write_text("x")
+        (inside / "own").symlink_to("deep/.launcher/journal.sqlite")
         os.mkfifo(inside / "pipe")
         (inside / os.fsdecode(b"bad\xff")).write_text("x")
         files, end = collected(inside)
-        assert files == {"fine": b"fine", "same": b"fine"}
-        assert dict(end["refused"]) == {
-            "out-link": "a link out of the output directory, or to nothing",
-            "absolute": "a link out of the output directory, or to nothing",
-            "dangling": "a link out of the output directory, or to nothing",
-            "to-folder": "a link to a folder",
+        assert files == {"fine": b"fine"}
+        assert tree(inside)[0] == {}
+        refused = dict(end["refused"])
+        assert refused.pop("deep/.launcher").startswith("a name that is ours")
+        assert refused == {
+            "out-link": "a link out of the output directory",
+            "absolute": "a link out of the output directory",
+            "through": "a link out of the output directory",
+            "own": "a link out of the output directory",
+            "no-text": "a link to a name that is not UTF-8",
             "pipe": "not a regular file",
             "bad\\udcff": "its name is not UTF-8",
         }
+
+    def test_links_within_are_told_as_links(self, tmp_path):
+        """To files, folders and nothing; what would lead out elsewhere (absolute, by way of another link) by the shortest way."""
+        (tmp_path / "run-1" / "logs").mkdir(parents=True)
+        (tmp_path / "run-1" / "logs" / "debug.log").write_text("log")
+        (tmp_path / "deep" / "er").mkdir(parents=True)
+        for name, text in {
+            "latest-run": "run-1",
+            "debug.log": "./run-1//logs/debug.log",
+            "deep/er/up": "../../run-1",
+            "absolute": str(tmp_path / "run-1" / "logs"),
+            "by-another": "latest-run/logs/../logs",
+            "dangling": "nowhere",
+            "self": ".",
+            "loop": "loop",
+        }.items():
+            (tmp_path / name).symlink_to(text)
+        links, _ = tree(tmp_path)
+        assert links == {
+            "latest-run": "run-1",
+            "debug.log": "run-1/logs/debug.log",
+            "deep/er/up": "../../run-1",
+            "absolute": "run-1/logs",
+            "by-another": "run-1/logs",
+            "dangling": "nowhere",
+            "self": ".",
+            "loop": "loop",
+        }
+        assert collected(tmp_path)[1]["refused"] == []
+
+    def test_a_link_whose_file_was_not_chosen(self, tmp_path):
+        """Comes as the file; one to a folder that does not come is named, one to a chosen file stays a link."""
+        (tmp_path / "ckpt").mkdir()
+        (tmp_path / "ckpt" / "3.pt").write_text("three")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "last.pt").symlink_to("ckpt/3.pt")
+        (tmp_path / "last").symlink_to("other")
+        files, end = collected(tmp_path, patterns=["last*"])
+        assert files == {"last.pt": b"three"}
+        assert end["refused"] == [["last", "a link to other, which does not come back"]]
+        assert tree(tmp_path, patterns=["*.pt"])[0] == {"last.pt": "ckpt/3.pt"}
+        assert tree(tmp_path, patterns=["last*", "ckpt/*"])[0] == {"last.pt": "ckpt/3.pt"}
+
+    def test_folders_and_times(self, tmp_path):
+        """Empty folders too, the deepest first; times to the nanosecond, of small and large files, also when they are sent again."""
+        (tmp_path / "empty" / "dir").mkdir(parents=True)
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "small").write_text("x")
+        (tmp_path / "large").write_bytes(bytes(700_000))
+        times = {
+            "a/small": 1_000_000_000_000_000_000,
+            "large": 1_234_567_890_123_456_789,
+            "empty/dir": 5,
+            "empty": 6,
+            "a": 7,
+        }
+        for name, at in times.items():
+            os.utime(tmp_path / name, ns=(at, at))
+        for _ in range(2):
+            made = frames(output_frames("0.1", {}, {}, str(tmp_path), True, {}))
+            told = {frame.header["path"]: frame.header["mtime"] for frame in made if frame.header["t"] == "chunk"}
+            for frame in made:
+                told.update({item[0]: item[3] for item in frame.header.get("items", [])})
+            folders = [entry for frame in made for entry in frame.header.get("folders", [])]
+            assert told == {name: times[name] for name in ("a/small", "large")}
+            assert dict(folders) == {name: times[name] for name in ("empty/dir", "empty", "a")}
+            assert [path for path, _ in folders].index("empty/dir") < [path for path, _ in folders].index("empty")
+            assert made[-1].header["t"] == "files_end"
+            assert {os.stat(tmp_path / name).st_mtime_ns for name in told} == set(told.values())
+
+    def test_many_links_and_folders_take_several_frames(self, tmp_path):
+        """None of them is too long."""
+        deep = tmp_path / "/".join(["d" * 200] * 15)
+        deep.mkdir(parents=True)
+        for number in range(400):
+            (deep / f"{number:0200}").mkdir()
+            (deep / f"link{number:0200}").symlink_to(f"{number:0200}")
+        links, folders = tree(tmp_path)
+        assert len(links) == 400
+        assert len(folders) == 415
 
     def test_what_cannot_be_read_is_named(self, tmp_path, monkeypatch):
         """And costs the others nothing."""
@@ -266,20 +365,75 @@ class TestFiles:
         assert set(files) == {"fine"}
         assert end["refused"] == [["closed", "Permission denied"], ["large-closed", "Permission denied"]]
 
-    def test_files_that_change_while_they_are_sent(self, tmp_path):
-        """One that becomes shorter is named; one that grows is sent as long as it was."""
-        (tmp_path / "changes").write_bytes(b"x" * 600_000)
-        source = output_frames("0.1", {}, {}, str(tmp_path), True, {})
-        made = [next(source)]
-        os.truncate(tmp_path / "changes", 10)
-        made += list(source)
-        assert frames(iter(made))[-1].header["refused"] == [["changes", "became shorter while it was sent"]]
-        source = output_frames("0.1", {}, {}, str(tmp_path), True, {})
-        (tmp_path / "changes").write_bytes(b"x" * 600_000)
-        made = [next(source)]
-        with (tmp_path / "changes").open("ab") as file:
-            file.write(b"y" * 600_000)
-        assert sum(len(frame.payload) for frame in frames(iter([*made, *source]))) == 600_000
+    @pytest.mark.parametrize("size", [1000, 600_000])
+    def test_a_file_that_is_written_to_while_it_is_read(self, tmp_path, monkeypatch, size):
+        """Is read again: what arrives is what it was at one moment. The clock of a file system may stand still meanwhile."""
+        path = tmp_path / "changes"
+        path.write_bytes(b"x" * size)
+        at = path.stat().st_mtime_ns
+        whole, left = os.pread, [2]
+
+        def read(fd: int, count: int, offset: int) -> bytes:
+            data = whole(fd, count, offset)
+            if left[0] and offset == 0:
+                left[0] -= 1
+                path.write_bytes(bytes([48 + left[0]]) * size)
+                # As if within the same tick as when the job wrote it.
+                os.utime(path, ns=(at, at))
+            return data
+
+        monkeypatch.setattr("remote_agent.left_files.os.pread", read)
+        files, end = collected(tmp_path)
+        assert files == {"changes": b"0" * size}
+        assert end["refused"] == []
+        assert "noted" not in end
+
+    @pytest.mark.parametrize("size", [1000, 600_000])
+    def test_a_file_that_never_keeps_still(self, tmp_path, monkeypatch, size):
+        """Arrives, and is named."""
+        path = tmp_path / "changes"
+        path.write_bytes(b"x" * size)
+        whole = os.pread
+
+        def read(fd: int, count: int, offset: int) -> bytes:
+            with path.open("r+b") as file:
+                file.write(b"y")
+            return whole(fd, count, offset)
+
+        monkeypatch.setattr("remote_agent.left_files.os.pread", read)
+        files, end = collected(tmp_path)
+        assert len(files["changes"]) == size
+        ((name, why),) = end["noted"]
+        assert name == "changes"
+        assert "may be mixed" in why
+
+    def test_a_file_that_changes_its_size_while_it_is_sent(self, tmp_path):
+        """Shorter or longer: it is sent as it is then, and the piece that would complete the old one is not."""
+        for change in (b"short", b"y" * 700_000, b""):
+            (tmp_path / "changes").write_bytes(b"x" * 600_000)
+            source = output_frames("0.1", {}, {}, str(tmp_path), True, {})
+            made = [next(source)]
+            (tmp_path / "changes").write_bytes(change)
+            made += list(source)
+            told = frames(iter(made))
+            small = [item for frame in told if frame.header["t"] == "files" for item in frame.header["items"]]
+            last = [frame.header for frame in told if frame.header["t"] == "chunk"][-1]
+            if len(change) <= 1 << 16:
+                assert [item[:3:2] for item in small] == [["changes", len(change)]]
+                assert last["offset"] == 0
+            else:
+                assert last["size"] == len(change)
+            assert told[-1].header["refused"] == []
+
+    def test_what_is_not_ours_to_touch_is_read_all_the_same(self, tmp_path, monkeypatch):
+        """A file of somebody else, whose time cannot be set."""
+        (tmp_path / "theirs").write_text("x")
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr("remote_agent.left_files.os.utime", refuse)
+        assert collected(tmp_path)[0] == {"theirs": b"x"}
 
     def test_a_folder_that_is_gone(self, tmp_path):
         """Nothing is sent, and nothing breaks."""

@@ -131,6 +131,23 @@ class Recorder(launcher.Callback):
         self._write("on_job_return", num=job_return.num, status=job_return.status.name, kwargs=sorted(kwargs))
 
 
+def leave_much(config):
+    """Every kind of thing that may lie in an output directory."""
+    out = Path(launcher.current_job().output_dir)
+    (out / "empty" / "dir").mkdir(parents=True)
+    (out / "wandb" / "run-1").mkdir(parents=True)
+    (out / "wandb" / "run-1" / "debug.log").write_text("log")
+    (out / "wandb" / "latest-run").symlink_to("run-1")
+    (out / "wandb" / "debug.log").symlink_to("run-1/debug.log")
+    (out / "run.sh").write_text("#!/bin/sh")
+    (out / "run.sh").chmod(0o755)
+    (out / "large").write_bytes(bytes(300_000))
+    os.mkfifo(str(out / "pipe"))
+    (out / "out").symlink_to("/etc/hostname")
+    for name in ("run.sh", "large", "empty/dir"):
+        os.utime(str(out / name), (1e9, 1e9))
+
+
 class Raises(launcher.Callback):
     """Raises in the hooks that it is told to."""
 
