@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import AgentError, ConnectionLost, HostError, HostUnreachable, LauncherError
+from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.facts import Disconnected, Fact, Refused, Unusable
+from launcher.host_caps import limit
 from launcher.host_plan import Blob, HostPlan, blob_frames
 from launcher.inbound import SYNC, Inbound
 from launcher.output_files import OutputFolder
@@ -35,7 +36,7 @@ HEARTBEAT = 20.0
 #: Bytes of a job's payload that are sent with it; a longer one goes ahead as a blob.
 MAX_INLINE = 1 << 20
 #: Answers that may wait for a host to take them. An agent asks little: a ping now and then, code in long lists.
-MAX_REPLIES = 1000
+MAX_REPLIES = limit("replies")
 #: Bytes that a host must take within a heartbeat.
 _PIECE = 128 << 10
 _MAX_BACKOFF = 30.0
@@ -289,6 +290,9 @@ class AgentSession:
             if data:
                 try:
                     self._feed(inbound, data)
+                except HostBroken:
+                    self._refusals = _MAX_REFUSALS
+                    raise
                 except AgentError:
                     self._refusals += 1
                     raise

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launcher.host_caps import check
 from remote_agent import wire
 from remote_agent.disk import digest_of
 
-__all__ = ["MAX_RESULT", "ArrivingResult", "payload_digest", "whole", "wrong_parts"]
+__all__ = ["ArrivingResult", "payload_digest", "whole", "wrong_parts"]
 
-#: Bytes of one result: beyond it somebody wants to fill our disk.
-MAX_RESULT = 1 << 38
 #: What a result may consist of.
 _PARTS = ("value", "cfg", "hydra_cfg")
 
@@ -34,13 +33,12 @@ class ArrivingResult:
         parts: what the host says that the parts will be; anything may come here.
 
     Raises:
-        wire.ProtocolError: code `size`: over `MAX_RESULT`.
+        TooMuch: it is longer than a result may be.
         OSError: the file cannot be made.
     """
 
     def __init__(self, folder: Path, attempt: str, size: int, parts: Any) -> None:
-        if size > MAX_RESULT:
-            raise wire.ProtocolError("size", f"a result of {size} bytes is over the cap of {MAX_RESULT}")
+        check("result", size)
         said = parts if isinstance(parts, dict) else {}
         self._ranges = {name: _range_of(said[name]) for name in _PARTS if isinstance(said.get(name), dict)}
         self._digests = {name: hashlib.sha256() for name in self._ranges}

@@ -9,6 +9,7 @@ Everything it touches is a small protocol, so that a test can run it through ten
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +17,16 @@ from typing import Any, Protocol
 
 from launcher import events, facts, requests
 from launcher.errors import JournalError
+from launcher.host_caps import TooMuch, limit
 from launcher.journal import StoredResult
 from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, RefusedFile, UnusableFolder
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, JobState, Scheduler
+from remote_agent.callback import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED
 
 __all__ = ["Clock", "Decider", "Link", "Read", "Write"]
 
-#: Distinct notes of one host that are shown; what a host says is not trusted to end.
-_MAX_NOTES = 200
 #: Output files of a job that are named.
 _MAX_TOLD = 20
 _SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
@@ -149,6 +150,8 @@ class Decider:
         #: Every job that hosts can have is whole on its host; worth looking at when the controller leaves.
         self.has_delivered = False
         self._notes: dict[str, set[str]] = {}
+        #: (host, job) -> how often that host gave the job back.
+        self._given_back: Counter[tuple[str, int]] = Counter()
 
     # -- turning -------------------------------------------------------------------------------------------------
 
@@ -354,7 +357,7 @@ class Decider:
     def _is_new(self, host: str, message: str) -> bool:
         """This was not shown before; a host that never ends saying new things is not listened to for ever."""
         known = self._notes.setdefault(host, set())
-        if message in known or len(known) >= _MAX_NOTES:
+        if message in known or len(known) >= limit("notes"):
             return False
         known.add(message)
         return True
@@ -382,9 +385,11 @@ class Decider:
             StoredResult(num, attempt, fact.host, envelope, fact.parts, fact.payload, fact.file)
         )
         decided.add(made)
+        asked = self._scheduler.policies.callbacks()
         for hook in envelope.get("hooks", []):
-            decided.add(_hook_events(at, num, fact.host, hook))
-        if envelope.get("abort"):
+            if hook.get("callback") in asked and hook.get("hook") in HOST_HOOKS:
+                decided.add(_hook_events(at, num, fact.host, hook))
+        if asked.get(envelope.get("abort") or ""):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope['abort']} asked to abort"))
 
     def _take_unwritable(self, at: float, fact: facts.Unwritable, decided: _Round) -> None:
@@ -439,8 +444,21 @@ class Decider:
 
     def _take_dropped(self, at: float, fact: facts.Dropped, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
+        if self._scheduler.current(num, attempt, fact.host) is None:
+            # It had not been given that: it has nothing to give back.
+            return
+        self._given_back[fact.host, num] += 1
+        if self._given_back[fact.host, num] > limit("given_back"):
+            self._break_with(at, fact.host, TooMuch("given_back", self._given_back[fact.host, num]), decided)
+            return
         decided.add(self._scheduler.observe_closed(at, fact.host, fact.why, may_open=True))
         decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why))
+
+    def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
+        """A host went beyond a cap that only the order of what it says shows."""
+        told = f"it says more than it may: {why}"
+        decided.add(self._scheduler.give_up(at, host, told, for_good=True))
+        decided.act(self._links[host].cancel, None, kind="lost", why=told)
 
     # -- events to acts ------------------------------------------------------------------------------------------
 
@@ -534,8 +552,9 @@ def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[e
     error = hook.get("error")
     if isinstance(error, dict):
         source = f"callback {callback}.{name}"
-        message = f"{error.get('type', '')}: {error.get('message', '')}"
-        out.append(events.Warned(at, source, message, str(error.get("traceback", "")), num, host))
+        message = f"{error.get('type', '')}: {error.get('message', '')}"[: limit("text")]
+        trace = str(error.get("traceback", ""))[: limit("text")]
+        out.append(events.Warned(at, source, message, trace, num, host))
     return out
 
 

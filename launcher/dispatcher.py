@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from launcher import events, facts, requests
 from launcher.acker import Acker
@@ -95,8 +96,7 @@ class Dispatcher:
 
     def put_fact(self, fact: facts.Fact) -> None:
         """A session has something to tell; waits while there is more than can be decided."""
-        size = len(getattr(fact, "payload", b"")) + len(getattr(fact, "data", b""))
-        self._inbox.put_bulk(fact, size)
+        self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())))
 
     def submit(self, job: QueuedJob) -> None:
         """A new job."""
@@ -260,3 +260,14 @@ class Dispatcher:
     def _delivered(self, returned: Returned) -> None:
         self._acker.wrote_to(returned.output_dir)
         self._deliver(returned)
+
+
+def _weight(value: Any) -> int:
+    """About the bytes that something takes which a host said: a text or a list may be as long as a frame."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, dict):
+        return 64 + sum(_weight(one) for pair in value.items() for one in pair)
+    if isinstance(value, (list, tuple)):
+        return 64 + sum(map(_weight, value))
+    return 8

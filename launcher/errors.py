@@ -11,6 +11,7 @@
     |   +-- HostKeyError             unknown or changed host key
     |   +-- AuthenticationFailed     no key was accepted
     |   +-- AgentError               the agent did not start, or spoke nonsense
+    |   |   +-- HostBroken           it said more than any agent says: nothing more is taken from it
     |   +-- ConnectionLost           the link is gone; whether the jobs are is not known
     +-- JournalError                 the journal could not be written or read
     +-- RunError                     a run cannot be found, resumed, or is somebody else's
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from launcher.clean_text import clean
 from remote_agent.job import RemoteJobError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ __all__ = [
     "CodeError",
     "ConfigError",
     "ConnectionLost",
+    "HostBroken",
     "HostError",
     "HostKeyError",
     "HostUnreachable",
@@ -113,8 +116,9 @@ class HostError(LauncherError):
     def __init__(self, host: str, phase: str, message: str, next_step: str = "") -> None:
         self.host = host
         self.phase = phase
-        self.message = message
-        self.next_step = next_step
+        # A host may have said the words of it.
+        self.message = message = clean(message)
+        self.next_step = next_step = clean(next_step)
         text = f"{host}: {phase}: {message}"
         super().__init__(f"{text}\n  next: {next_step}" if next_step else text)
 
@@ -140,6 +144,10 @@ class AuthenticationFailed(HostError):
 
 class AgentError(HostError):
     """The agent could not be started, or does not speak our protocol."""
+
+
+class HostBroken(AgentError):
+    """The agent went beyond a cap (`launcher.host_caps`), which none of ours does: it is given up at once."""
 
 
 class ConnectionLost(HostError):

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from launcher.agent_bundle import build_bundle
+from launcher.clean_text import clean, clean_all
 from launcher.errors import AgentError, ConnectionLost
+from launcher.host_caps import check
 from launcher.inventory import HostSpec
 from launcher.stage0 import stage0_command, start_agent
 from launcher.transports.base import Channel
@@ -64,6 +66,8 @@ class HostTalk:
         self._channel: Channel | None = None
         self._decoder = wire.Decoder()
         self._frames: Iterator[wire.Frame] = iter(())
+        #: Of the answer that is under way.
+        self._answer_bytes = self._answer_frames = 0
 
     def __enter__(self) -> Self:
         bundle = build_bundle()
@@ -99,10 +103,11 @@ class HostTalk:
         said = {"stdout": b"", "stderr": b""}
         while True:
             frame = self._next()
-            if frame.header["t"] == "output" and frame.header["attempt"] == attempt:
-                said[frame.header["stream"]] += frame.payload
+            stream = frame.header.get("stream")
+            if frame.header["t"] == "output" and frame.header["attempt"] == attempt and stream in said:
+                said[stream] += frame.payload
             elif frame.header["t"] == "looked":
-                return Looked(frame.header["state"], said["stdout"], said["stderr"])
+                return Looked(clean(frame.header["state"]), said["stdout"], said["stderr"])
 
     def attempts(self) -> dict[str, dict[str, Any]]:
         """Every attempt that the agent has: `state`, and of one with a result `status` and `kind` of its error."""
@@ -145,6 +150,11 @@ class HostTalk:
     # -- frames --------------------------------------------------------------------------------------------------
 
     def _send(self, header: dict[str, Any]) -> None:
+        """Ask something; its answer may have so many frames and bytes."""
+        self._answer_bytes = self._answer_frames = 0
+        self._put(header)
+
+    def _put(self, header: dict[str, Any]) -> None:
         if self._channel is None:
             raise ConnectionLost(self.host, "session", "the conversation is over")
         self._channel.send(wire.encode(header))
@@ -160,8 +170,12 @@ class HostTalk:
         while True:
             try:
                 for frame in self._decoder.feed(data):
+                    self._answer_frames += 1
+                    self._answer_bytes += len(frame.payload)
+                    check("answer_frames", self._answer_frames)
+                    check("answer", self._answer_bytes)
                     if frame.header["t"] == "ping":
-                        self._send({"t": "pong", "n": frame.header["n"]})
+                        self._put({"t": "pong", "n": frame.header["n"]})
                     elif frame.header["t"] == "fatal":
                         raise AgentError(self.host, "session", f"the agent refuses: {frame.header['message']}")
                     else:
@@ -181,4 +195,5 @@ class HostTalk:
             content = None
         if not isinstance(content, kind):
             raise AgentError(self.host, "session", f"its answer to {frame.header['t']!r} cannot be read")
-        return content
+        # Ids go back to the host as they came; what is no id of ours matches nothing there.
+        return clean_all(content)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from launcher import facts
 from launcher.arriving_result import ArrivingResult, payload_digest, whole, wrong_parts
-from launcher.errors import AgentError
+from launcher.clean_text import clean, clean_all
+from launcher.errors import AgentError, HostBroken
+from launcher.host_caps import TooMuch, check, limit
 from launcher.host_plan import HostPlan, blob_frames, content_frames
 from launcher.output_files import OutputFolder, UnusableFolder
 from remote_agent import wire
@@ -25,17 +28,13 @@ __all__ = ["SYNC", "Inbound"]
 
 #: Pings from here on are those of `sync`; one of the heartbeat never gets there.
 SYNC = 1 << 40
-#: Bytes of one stream: beyond it somebody wants to fill our disk.
-MAX_STREAM = 1 << 40
-_MAX_SLOTS = 100_000
-#: Attempts that an agent may know of.
-_MAX_ATTEMPTS = 2_000_000
-_MAX_NOTES = 200
-#: How often the whole of the code may be asked for over one link: content that was altered there comes again.
-_MAX_ASKED = 16
-_MAX_TEXT = 1 << 16
-_MAX_UNMATCHED = 1000
+_WELCOME = ("welcome", "fatal")
+#: Characters of an attempt's short state.
+_STATE = 20
+#: What a job's process still did when it was killed: how many of these are named.
 _MAX_RUNNING = 40
+#: Messages whose paths are names of files, which may be any; everything else that is text is cleaned as it comes.
+_WITH_PATHS = ("files", "chunk", "tree")
 
 
 class Inbound:
@@ -71,13 +70,18 @@ class Inbound:
         #: The agent has said that the run is over.
         self.is_over = False
         self._attempts: dict[str, str] = {}
+        self._words: dict[str, str] = {}
         self._arriving: dict[str, ArrivingResult] = {}
         self._folders: dict[str, OutputFolder] = {}
         #: Attempts whose folder cannot be written here, which has been told.
         self._unwritable: set[str] = set()
+        #: Of these the ones that hold descriptors; that which was used last is at the end.
+        self._open: OrderedDict[str, OutputFolder] = OrderedDict()
         self._sent_files = 0
         self._sent_bytes = 0
         self._asked = 0
+        self._welcomes = 0
+        self._zygotes = 0
 
     @property
     def steps(self) -> int:
@@ -88,6 +92,7 @@ class Inbound:
         """Take bytes as they come.
 
         Raises:
+            HostBroken: they are more than an agent may say.
             AgentError: they are not what an agent says.
             OSError: what came cannot be written here now; what never can be is the job's error, and no reason to end the link.
         """
@@ -98,6 +103,8 @@ class Inbound:
                 self._take(error.frames)
                 raise
             self._take(frames)
+        except TooMuch as error:
+            raise HostBroken(self.host, "session", f"it says more than it may: {error}") from None
         except wire.ProtocolError as error:
             raise AgentError(
                 self.host, "session", f"the agent does not keep to the protocol ({error.code}): {error}"
@@ -109,10 +116,10 @@ class Inbound:
             handler = getattr(self, "_on_" + name, None)
             if handler is None:
                 raise wire.ProtocolError("unknown", f"message {name!r} is not for a controller")
-            if not self.is_welcome and name not in ("welcome", "fatal"):
+            if not self.is_welcome and name not in _WELCOME:
                 raise wire.ProtocolError("order", f"{name!r} before welcome")
             try:
-                handler(frame.header, frame.payload)
+                handler(frame.header if name in _WITH_PATHS else clean_all(frame.header), frame.payload)
             except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
                 raise wire.ProtocolError("field", f"message {name!r} is malformed: {error!r}"[:2000]) from None
 
@@ -129,24 +136,28 @@ class Inbound:
         if header["version"] != wire.VERSION or header["run"] != self._plan.run:
             raise AgentError(self.host, "handshake", f"the agent belongs to run {header['run'][:80]!r}")
         part = json.loads(payload.decode("utf-8")) if payload else {}
+        self._welcomes += 1
+        check("welcome_frames", self._welcomes)
         for attempt, state in part.items():
             _check_attempt(attempt)
-            self._attempts[attempt] = str(state)[:20]
-        if len(self._attempts) > _MAX_ATTEMPTS:
-            raise wire.ProtocolError("size", f"more than {_MAX_ATTEMPTS} attempts")
+            # A handful of words for many attempts.
+            word = clean(state)[:_STATE]
+            self._attempts[attempt] = self._words.setdefault(word, word)
+        check("attempts", len(self._attempts))
         if header.get("more"):
             return
         slots = header["slots"]
-        if not 1 <= slots <= _MAX_SLOTS:
+        if slots < 1:
             raise wire.ProtocolError("field", f"welcome: {slots} slots")
+        check("slots", slots)
         self.is_welcome = True
         self._tell(
             facts.Connected(
                 self.host,
                 slots,
-                header["python"],
-                _texts(header.get("gpus", [])),
-                header["boot_id"],
+                _name(header["python"]),
+                tuple(_name(gpu) for gpu in header.get("gpus", [])[: limit("gpus")]),
+                _name(header["boot_id"]),
                 self._attempts,
                 _texts(header.get("notes", [])),
             )
@@ -158,8 +169,8 @@ class Inbound:
         if manifest is None:
             raise wire.ProtocolError("order", "the agent asks for code that was not offered")
         self._asked += 1 + len(header["sha256"])
-        if self._asked > _MAX_ASKED * (2 + len(plan.contents)):
-            raise wire.ProtocolError("order", "the agent asks for the same code again and again")
+        if self._asked > limit("asked") * (2 + len(plan.contents)):
+            raise TooMuch("asked", limit("asked") + 1)
         if header.get("manifest"):
             self._sent_bytes += manifest.size
             self._send(blob_frames(manifest, "cache"))
@@ -173,12 +184,14 @@ class Inbound:
             self._sent_files = self._sent_bytes = 0
 
     def _on_zygote(self, header: dict[str, Any], payload: bytes) -> None:
+        self._zygotes += 1
+        check("zygotes", self._zygotes)
         state, error = header["state"], header.get("error")
         if state not in ("ready", "failed") or (error is None) != (state == "ready"):
             raise wire.ProtocolError("field", f"zygote: state {state[:40]!r}")
         if error is not None:
-            error = JobError.from_json(error).to_json()
-        isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[:_MAX_TEXT]
+            error = _error(error)
+        isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[: limit("text")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, _texts(header.get("notes", []))))
 
     def _on_opened(self, header: dict[str, Any], payload: bytes) -> None:
@@ -198,7 +211,7 @@ class Inbound:
 
     def _on_fatal(self, header: dict[str, Any], payload: bytes) -> None:
         if header["code"] == "note":
-            self._tell(facts.Noted(self.host, header["message"][:_MAX_TEXT]))
+            self._tell(facts.Noted(self.host, header["message"][: limit("text")]))
         elif header["code"] == "over":
             self.is_over = True
         else:
@@ -216,16 +229,19 @@ class Inbound:
         self._write(attempt, OutputFolder.check)
 
     def _on_dropped(self, header: dict[str, Any], payload: bytes) -> None:
-        self._tell(facts.Dropped(self.host, _check_attempt(header["attempt"]), header["why"][:_MAX_TEXT]))
+        self._tell(facts.Dropped(self.host, _check_attempt(header["attempt"]), header["why"][: limit("text")]))
 
     def _on_output(self, header: dict[str, Any], payload: bytes) -> None:
         attempt, stream, offset = header["attempt"], header["stream"], header["offset"]
         if stream not in ("stdout", "stderr"):
             raise wire.ProtocolError("field", f"output of stream {stream[:40]!r}")
-        if not 0 <= offset <= MAX_STREAM:
+        if offset < 0:
             raise wire.ProtocolError("field", f"output at byte {offset}")
-        if self._write(attempt, lambda folder: folder.write_stream(stream, offset, payload)) and self._plan.live:
-            self._tell(facts.Output(self.host, attempt, stream, payload))
+        check("stream_offset", offset)
+        more: list[bytes] = []
+        self._write(attempt, lambda folder: more.append(folder.write_stream(stream, offset, payload)))
+        if self._plan.live and any(more):
+            self._tell(facts.Output(self.host, attempt, stream, more[0]))
 
     def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
@@ -268,6 +284,7 @@ class Inbound:
     def _on_result_chunk(self, attempt: str, size: int, offset: int, parts: Any, payload: bytes | memoryview) -> None:
         if offset == 0:
             self._discard(attempt)
+            check("open_results", len(self._arriving) + 1)
             self._arriving[attempt] = ArrivingResult(self._results, attempt, size, parts)
         arriving = self._arriving.get(attempt)
         if arriving is None:
@@ -300,8 +317,9 @@ class Inbound:
         if folder is not None:
             refused += folder.refused
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
-        unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
+        unmatched = tuple(whole(place) for place in header.get("unmatched", [])[: limit("unmatched")])
         self._folders.pop(attempt, None)
+        self._open.pop(attempt, None)
         cut = _cut_in_words(header["cut"]) if header.get("cut") is not None else ""
         self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
 
@@ -323,10 +341,17 @@ class Inbound:
         folder = self._folders.get(_check_attempt(attempt))
         if folder is None:
             folder = self._folder_of(self.host, attempt)
-            if folder is not None:
-                # On this link everything comes from the start.
-                folder.restart()
-                self._folders[attempt] = folder
+            if folder is None:
+                return None
+            # On this link everything comes from the start.
+            folder.restart()
+            self._folders[attempt] = folder
+        self._open[attempt] = folder
+        self._open.move_to_end(attempt)
+        if len(self._open) > limit("open_folders"):
+            # It goes on; the descriptors are made again when something comes for it.
+            _, idle = self._open.popitem(last=False)
+            idle.release()
         return folder
 
     def _discard(self, attempt: str) -> None:
@@ -373,7 +398,21 @@ def _time(given: list[Any]) -> int | None:
 
 
 def _texts(items: list[Any]) -> tuple[str, ...]:
-    return tuple(str(item)[:_MAX_TEXT] for item in items[:_MAX_NOTES])
+    return tuple(str(item)[: limit("text")] for item in items[: limit("notes")])
+
+
+def _name(text: Any) -> str:
+    return str(text)[: limit("name")]
+
+
+def _error(error: Any) -> dict[str, Any]:
+    """An error of a host, if it is one, no longer than it may be."""
+    made = JobError.from_json(error).to_json()
+    for name in ("message", "traceback"):
+        made[name] = made[name][: limit("error")]
+    made["type"] = _name(made["type"])
+    made["causes"] = made["causes"][: limit("causes")]
+    return made
 
 
 def _checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +423,7 @@ def _checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
     if (envelope["status"] == "FAILED") != (error is not None):
         raise wire.ProtocolError("field", "envelope: status and error do not agree")
     if error is not None:
-        envelope = {**envelope, "error": JobError.from_json(error).to_json()}
+        envelope = {**envelope, "error": _error(error)}
     for name in ("started_at", "ended_at", "duration"):
         value = envelope.get(name)
         if value is None:
@@ -396,6 +435,7 @@ def _checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
     hooks = envelope.get("hooks", [])
     if not isinstance(hooks, list) or not all(isinstance(hook, dict) for hook in hooks):
         raise wire.ProtocolError("field", "envelope: hooks")
+    check("hooks", len(hooks))
     if not isinstance(envelope.get("abort"), (str, type(None))):
         raise wire.ProtocolError("field", "envelope: abort")
     if not isinstance(envelope.get("task_name"), (str, type(None))) or not isinstance(envelope.get("code", {}), dict):

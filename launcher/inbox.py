@@ -10,10 +10,12 @@ import threading
 from collections import deque
 from typing import Any
 
+from launcher.host_caps import limit
+
 __all__ = ["Inbox"]
 
 #: Bytes of payloads, and number of things, that wait before readers do.
-_MAX_BYTES = 64 << 20
+_MAX_BYTES = limit("waiting")
 _MAX_COUNT = 50_000
 
 

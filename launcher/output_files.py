@@ -17,14 +17,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launcher.host_caps import limit
+
 __all__ = ["MAX_BYTES", "MAX_FILES", "OWN", "OutputFolder", "RefusedFile", "UnusableFolder"]
 
 #: The folder below an output directory that is ours: streams, and in a run's folder the journal.
 OWN = ".launcher"
-MAX_FILES = 100_000
-MAX_BYTES = 1 << 40
+MAX_FILES = limit("files")
+MAX_BYTES = limit("bytes")
 #: Refusals that are kept by name.
-MAX_REFUSED = 1000
+MAX_REFUSED = limit("refused")
+#: Files that are begun and not whole; an agent sends one after the other.
+MAX_UNFINISHED = limit("unfinished")
 #: Bytes beyond a stream's cap that say that it was cut there.
 _CUT_MARK = 1024
 _MAX_NAME = 255
@@ -74,6 +78,10 @@ class OutputFolder:
     #: Folded name -> name, for disks on which names that differ in case are one file.
     _names: dict[str, str] = field(default_factory=dict)
     _parts: int = 0
+    #: Bytes of each stream that came on this connection.
+    _ends: dict[str, int] = field(default_factory=dict)
+    #: Files that were not there before, over all connections: what comes again takes the place of what came.
+    _new: int = 0
     _files: int = 0
     _made: int = 0
     _bytes: int = 0
@@ -247,6 +255,11 @@ class OutputFolder:
     def _begin(self, path: str, mode: int, size: int) -> None:
         self._discard(path)
         self._check(path, size)
+        if len(self._partial) >= MAX_UNFINISHED:
+            # Each holds a descriptor, and none of them has become a file.
+            for begun in list(self._partial):
+                self._discard(begun)
+                self._refuse(begun, "others were begun before it was whole")
         self._parts += 1
         fd = self._create(OWN, f"part.{self._parts}", mode)
         self._partial[path] = (fd, 0, self._parts)
@@ -366,12 +379,15 @@ class OutputFolder:
         except OSError as error:
             raise _refusal(error) from None
 
-    @staticmethod
-    def _make_room(name: str, above: int) -> None:
+    def _make_room(self, name: str, above: int) -> None:
         """What an earlier try left gives way; a folder does not."""
         try:
             status = os.stat(name, dir_fd=above, follow_symlinks=False)
         except FileNotFoundError:
+            if above != self._folders.get(OWN):
+                if self._new >= self.max_files:
+                    raise RefusedFile(f"more than {self.max_files} files") from None
+                self._new += 1
             return
         if stat.S_ISDIR(status.st_mode):
             raise RefusedFile("a folder of that name is there")
@@ -379,10 +395,10 @@ class OutputFolder:
 
     # -- streams -------------------------------------------------------------------------------------------------
 
-    def write_stream(self, stream: str, offset: int, data: bytes) -> None:
+    def write_stream(self, stream: str, offset: int, data: bytes) -> bytes:
         """Put bytes of stdout or stderr at their place in `.launcher/<stream>`; doing it again changes nothing.
 
-        What is beyond the cap is refused by the stream's name.
+        Returns those that go on behind what came before, on this connection. What is beyond the cap is refused by the stream's name.
 
         Raises:
             OSError: the disk is full or gone.
@@ -390,14 +406,14 @@ class OutputFolder:
         """
         with self._guard:
             if self._is_closed:
-                return
+                return b""
             room = self.max_stream_bytes + _CUT_MARK - offset
             if len(data) > room:
                 too_long = (f"{OWN}/{stream}", f"more than {self.max_stream_bytes} bytes")
                 if too_long not in self.refused:
                     self._refuse(*too_long)
                 if room <= 0:
-                    return
+                    return b""
                 data = data[:room]
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
@@ -411,9 +427,13 @@ class OutputFolder:
                 finally:
                     os.close(fd)
             except RefusedFile as refusal:
-                known = (f"{OWN}/{stream}", str(refusal))
-                if known not in self.refused:
-                    self._refuse(*known)
+                told = (f"{OWN}/{stream}", str(refusal))
+                if told not in self.refused:
+                    self._refuse(*told)
+                return b""
+            end = self._ends.get(stream, 0)
+            self._ends[stream] = max(end, offset + len(data))
+            return data[max(0, end - offset) :]
 
     def set_aside(self, attempt: int) -> None:
         """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
@@ -453,7 +473,13 @@ class OutputFolder:
             self._discard_all()
             self._files = self._bytes = self._made = 0
             self._names.clear()
+            self._ends.clear()
             self.refused.clear()
+
+    def release(self) -> None:
+        """Let go of folders' descriptors, which are made again when something comes."""
+        with self._guard:
+            self._close_folders(keep_root=False)
 
     def close(self) -> None:
         """Let go of all descriptors; what comes now is not written."""

@@ -218,7 +218,19 @@ class RunSetup:
             on_host_loss=options.on_host_loss,
             host_loss_timeout=options.host_loss_timeout,
             max_failures=1 if options.fail_fast else options.max_failures,
+            callbacks=self._told_callbacks,
+            slots={spec.name: spec.slots for spec in self.hosts if isinstance(spec.slots, int)},
         )
+
+    def _told_callbacks(self) -> dict[str, bool]:
+        """The callbacks that hosts are given, each with whether a hook of it may stop the run.
+
+        Asked when a host says that one did: the start hook may have changed that. Of a class that is not here only the host knows.
+        """
+        return {
+            entry.name: entry.policy == "abort" or (entry.instance is None and entry.on_error is None)
+            for entry in self.callbacks
+        }
 
     @property
     def code(self) -> dict[str, Any]:

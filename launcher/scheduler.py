@@ -8,6 +8,7 @@ the same state, and a test can run ten thousand histories a minute.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +37,17 @@ class Policies:
         host_loss_timeout: seconds since a host's link was last of use; also how long a host that is there but cannot take jobs
             is waited for.
         max_failures: failed jobs after which no further job starts and running ones are cancelled; None: no limit.
+        callbacks: the callbacks that hosts were given, by name, each with whether it may stop the run: of no other is anything
+            believed.
+        slots: of hosts that were given a number of them, which is the most that they get.
     """
 
     retries: dict[str, int] = field(default_factory=dict)
     on_host_loss: str = "wait"
     host_loss_timeout: float = 600.0
     max_failures: int | None = None
+    callbacks: Callable[[], Mapping[str, bool]] = dict
+    slots: Mapping[str, int] = field(default_factory=dict)
 
     def may_retry(self, kind: str, attempt: int) -> bool:
         """After this attempt failed by an error of that kind, another one is due."""
@@ -74,6 +80,7 @@ class Scheduler(RunState):
         if phase is HostPhase.UNUSABLE:
             return []
         back = phase in (HostPhase.UNKNOWN, HostPhase.LOST)
+        slots = min(slots, self.policies.slots.get(host, slots))
         return self._all(events.HostReady(at, host, slots, python, gpus, back, boot_id))
 
     def observe_unknown(self, at: float, host: str, why: str) -> list[Event]:
