@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["RunSetup", "build_callbacks", "default_folder", "host_specs", "where_from"]
 
 _ZYGOTE = "z1"
+#: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
+_SLACK = 30.0
 #: Names of what travels by value that a host is told.
 _MAX_NAMED = 5
 
@@ -185,11 +187,16 @@ class RunSetup:
     def policies(self) -> Policies:
         """What the scheduler does when something fails."""
         options = self.options
+        # Every hook may take its time twice: in the job, and in the epilogue where it had to be killed there.
+        end = 2 * options.hook_timeout + getattr(options, "shutdown_timeout", options.hook_timeout) + _SLACK
         return Policies(
             retries=options.retries_by_kind,
             on_host_loss=options.on_host_loss,
             host_loss_timeout=options.host_loss_timeout,
             max_failures=1 if options.fail_fast else options.max_failures,
+            job_limit=options.timeout + options.grace + end if options.timeout is not None else None,
+            end_limit=options.grace + end,
+            kill_limit=end,
         )
 
     @property
