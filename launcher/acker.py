@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -31,10 +31,14 @@ class Acker:
 
     Args:
         folder: the run's folder; its file system is what has to be on the disk.
+        fail: called with what the thread died of.
     """
 
-    def __init__(self, sessions: Mapping[str, Acknowledging], folder: Path) -> None:
+    def __init__(
+        self, sessions: Mapping[str, Acknowledging], folder: Path, fail: Callable[[BaseException], None]
+    ) -> None:
         self._sessions = sessions
+        self._fail = fail
         self._folder = folder
         self._waiting: list[tuple[str, str]] = []
         self._elsewhere: dict[int, Path] = {}
@@ -91,6 +95,12 @@ class Acker:
             self._condition.notify()
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:  # noqa: BLE001 - hosts would keep everything, and nobody would know why
+            self._fail(error)
+
+    def _loop(self) -> None:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting or self._stop)

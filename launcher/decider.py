@@ -214,10 +214,6 @@ class Decider:
         overrides, output_dir, spec = job
         return QueuedJob(num, overrides, Path(output_dir), None, spec)
 
-    def unfinished(self) -> list[QueuedJob]:
-        """The jobs that have not returned."""
-        return list(self._jobs.values())
-
     @property
     def synced(self) -> set[str]:
         """Hosts that have confirmed everything sent to them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,14 +63,16 @@ class Dispatcher:
         sessions: dict[str, AgentSession],
         deliver: Callable[[Returned], None],
         observe: Callable[[events.Event], None],
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._scheduler = scheduler
+        self._wake = wake
         self._sessions = sessions
         self._deliver = deliver
         self._observe = observe
         self._clock = _SystemClock()
         self._inbox = Inbox()
-        self._acker = Acker(sessions, journal.folder)
+        self._acker = Acker(sessions, journal.folder, self._fail)
         self._decider = Decider(scheduler, journal, sessions, self._acker.put, self._delivered, observe, self._clock)
         #: Set while every job that hosts can have is whole on its host; looked at when the controller leaves.
         self.delivered = threading.Event()
@@ -205,17 +208,16 @@ class Dispatcher:
             while self._turn():
                 pass
         except BaseException as error:  # noqa: BLE001 - a defect here must not leave the caller waiting for ever
-            self.crash = error
-            self._observe(events.Warned(time.time(), "dispatcher", f"{type(error).__name__}: {error}"))
-            self._deliver_crash(error)
+            self._fail(error)
         finally:
             self._inbox.close()
 
-    def _deliver_crash(self, crash: BaseException) -> None:
-        for job in self._decider.unfinished():
-            error = {"kind": "host", "type": "", "message": f"the controller failed: {crash!r}"}
-            event = events.JobReturned(time.time(), job.num, 1, "", "FAILED", None, error, job.overrides)
-            self._deliver(Returned(event, None, job.output_dir))
+    def _fail(self, crash: BaseException) -> None:
+        """A thread has died: whoever waits for the run is told, with the traceback."""
+        told = "".join(traceback.format_exception(crash))
+        self.crash = self.crash or crash
+        self._observe(events.Warned(time.time(), "controller", f"{type(crash).__name__}: {crash}", told))
+        self._wake()
 
     def _turn(self) -> bool:
         self._let_more_come()

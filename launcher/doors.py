@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.early_connect import EarlyConnections
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, UsageError
 from launcher.importing import uncollected
 from launcher.options import LaunchConf
 from launcher.run_hosts import host_list
@@ -52,6 +52,7 @@ def run(
         UsageError: something is wrong with what was given; nothing was sent.
         RunInterrupted: Ctrl-C or SIGTERM; the hooks have fired.
     """
+    _check_given(task)
     hosts = None if host is None else [host]
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
@@ -92,6 +93,7 @@ def multirun(
         UsageError: something is wrong with what was given; nothing was sent.
         RunInterrupted: Ctrl-C or SIGTERM; what had finished was collected and the hooks have fired.
     """
+    _check_given(task)
     hosts = host_list(hosts)
     _check_several(configs)
     options = (options or LaunchConf()).replaced(**kw)
@@ -106,6 +108,12 @@ def multirun(
         with Session(setup, config=setup.root_config, observers=observers, early=early) as session:
             session.drive(_paired(setup.configs, overrides), task)
     return session.returns
+
+
+def _check_given(task: Any) -> None:
+    """Only a Session may be without a task: there the first job brings it."""
+    if task is None:
+        raise UsageError("the task is None; it must be callable with one config, or be named as module:function")
 
 
 def _check_several(configs: Any) -> None:

@@ -19,6 +19,7 @@ from launcher import events
 from launcher.agent_bundle import Bundle, build_bundle
 from launcher.agent_session import WELCOME_PATIENCE, AgentSession, HostPlan
 from launcher.dispatcher import Dispatcher, QueuedJob, Returned
+from launcher.errors import ControllerFailed
 from launcher.inventory import HostSpec
 from launcher.journal import FOLDER, Journal, JournalReader
 from launcher.late_config import import_omegaconf
@@ -96,7 +97,7 @@ class Engine:
         self.returned = 0
         sessions: dict[str, AgentSession] = {}
         self._sessions = sessions
-        self._dispatcher = Dispatcher(self.scheduler, self.journal, sessions, self._deliver, self.observe)
+        self._dispatcher = Dispatcher(self.scheduler, self.journal, sessions, self._deliver, self.observe, self.wake)
         controller = secrets.token_hex(8)
         for spec in hosts:
             sessions[spec.name] = AgentSession(
@@ -175,14 +176,28 @@ class Engine:
             self._dispatcher.submit(job)
 
     def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:
-        """The next thing that arrived; None when nothing did within timeout seconds."""
+        """The next thing that arrived; None when nothing did within timeout seconds, or `wake` was called.
+
+        Raises:
+            ControllerFailed: nothing more will arrive.
+        """
         try:
             item = self.arrivals.get(timeout=timeout)
         except queue.Empty:
-            return None
+            item = None
+        if item is None and self.crash is not None and self.arrivals.empty():
+            raise ControllerFailed(
+                f"a thread of the controller died of {type(self.crash).__name__}: {self.crash}; this is a defect of the "
+                f"launcher; hosts keep what they have, and 'launcher attach {self.run_id}' collects it"
+            ) from self.crash
         if isinstance(item, Returned):
             self.returned += 1
         return item
+
+    @property
+    def crash(self) -> BaseException | None:
+        """What a thread died of that the run cannot do without."""
+        return self._dispatcher.crash
 
     def wake(self) -> None:
         """Have `wait` return, for there is something else to look at."""

@@ -19,6 +19,7 @@
     |                                (a KeyboardInterrupt, too; after a second one the run is left)
     +-- RunDetached                  the controller left on purpose; the hosts go on               (exit code 0)
     +-- RunAborted                   a callback with on_error = "abort" stopped the run
+    +-- ControllerFailed             a defect of ours ended a thread that the run cannot do without
 
 An error says whose it is (host), when (phase) and what to do (next_step), and never holds a secret.
 `RemoteJobError`, a job's failure, is not among them: it belongs to the job (see `remote_agent.job`).
@@ -41,6 +42,7 @@ __all__ = [
     "CodeError",
     "ConfigError",
     "ConnectionLost",
+    "ControllerFailed",
     "HostBroken",
     "HostError",
     "HostKeyError",
@@ -175,6 +177,10 @@ class RunInterrupted(LauncherError, KeyboardInterrupt):
 
 class RunAborted(LauncherError):
     """A callback with `on_error = "abort"` raised and stopped the run."""
+
+
+class ControllerFailed(LauncherError):
+    """A thread of the controller died of a defect, which is the cause; the hosts keep what they have."""
 
 
 class RunDetached(LauncherError):

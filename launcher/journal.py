@@ -101,17 +101,33 @@ class Journal:
                 f"results cannot be written to {folder.parent}: {error.strerror}; name another folder "
                 "(--folder, sweep_dir=, output_dir=, hydra.sweep.dir or hydra.run.dir)"
             ) from None
-        self._connection = _connect(self.path)
-        if not exists or not self._connection.execute("select 1 from sqlite_master where name='meta'").fetchone():
-            # Constants of this module, and nothing else.
-            self._connection.executescript(
-                "begin;" + _SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
-            )
-        _check_version(self._connection, self.path)
+        try:
+            self._connection = self._begin()
+        except JournalError:
+            os.close(self._lock)
+            raise
         self._events: list[tuple[str, int | None, str]] = []
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
         #: Files of results that the next commit brings to the disk; content that it writes first, or None.
         self._files: dict[str, bytes | None] = {}
+
+    def _begin(self) -> sqlite3.Connection:
+        connection = _connect(self.path)
+        try:
+            if not connection.execute("select 1 from sqlite_master where name='meta'").fetchone():
+                # Constants of this module, and nothing else.
+                connection.executescript(
+                    "begin;" + _SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
+                )
+            _check_version(connection, self.path)
+        except (sqlite3.Error, JournalError) as error:
+            connection.close()
+            if isinstance(error, JournalError):
+                raise
+            raise JournalError(
+                f"{self.path}: {error}; nothing was sent; free some space there, or name another folder for the run"
+            ) from None
+        return connection
 
     def append(self, happened: list[Event]) -> None:
         """Put events behind the others; `commit` writes them."""

@@ -404,6 +404,7 @@ class ResumedSession(Session):
             any(host.phase is HostPhase.UNKNOWN for host in hosts)
             and time.monotonic() < deadline
             and not self.is_interrupted
+            and self._engine.crash is None
         ):
             self._engine.wait(0.1)
         super()._end()

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["RunSetup", "build_callbacks", "default_folder", "folder_for", "host_specs", "where_from"]
 
 _ZYGOTE = "z1"
+#: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
+_SLACK = 30.0
 #: Names of what travels by value that a host is told.
 _MAX_NAMED = 5
 
@@ -213,6 +215,8 @@ class RunSetup:
     def policies(self) -> Policies:
         """What the scheduler does when something fails."""
         options = self.options
+        # Every hook may take its time twice: in the job, and in the epilogue where it had to be killed there.
+        end = 2 * options.hook_timeout + getattr(options, "shutdown_timeout", options.hook_timeout) + _SLACK
         return Policies(
             retries=options.retries_by_kind,
             on_host_loss=options.on_host_loss,
@@ -220,6 +224,9 @@ class RunSetup:
             max_failures=1 if options.fail_fast else options.max_failures,
             callbacks=self._told_callbacks,
             slots={spec.name: spec.slots for spec in self.hosts if isinstance(spec.slots, int)},
+            job_limit=options.timeout + options.grace + end if options.timeout is not None else None,
+            end_limit=options.grace + end,
+            kill_limit=end,
         )
 
     def _told_callbacks(self) -> dict[str, bool]:

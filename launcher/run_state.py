@@ -55,6 +55,8 @@ class JobState:
     failed_on: set[str] = field(default_factory=set)
     overrides: tuple[str, ...] = ()
     is_cancelled: bool = False
+    #: The monotonic time at which its host is given up if it has not ended by then; noted by the scheduler, as the times of a host.
+    due: float | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -141,6 +143,8 @@ class RunState:
         self.interrupted: events.RunInterrupt | None = None
         self.detaching: events.RunDetaching | None = None
         self.forgiven = 0
+        #: Jobs on hosts of which the time until they must have ended begins anew: they started, or were told to end.
+        self.fresh: list[int] = []
 
     @property
     def is_idle(self) -> bool:
@@ -175,9 +179,11 @@ class RunState:
 
     def _apply_job_cancelling(self, event: events.JobCancelling) -> None:
         self.jobs[event.num].is_cancelled = True
+        self.fresh.append(event.num)
 
     def _apply_attempt_started(self, event: events.AttemptStarted) -> None:
         self.jobs[event.num].has_started = True
+        self.fresh.append(event.num)
         self._came_through(event.host, None)
 
     def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
@@ -240,6 +246,8 @@ class RunState:
         host = self.hosts[event.host]
         host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
         host.boot_id = event.boot_id
+        # What came due while there was no link was not the jobs' doing.
+        self.fresh += host.jobs
 
     def _apply_host_unknown(self, event: events.HostUnknown) -> None:
         host = self.hosts[event.host]
@@ -280,3 +288,5 @@ class RunState:
 
     def _apply_run_interrupt(self, event: events.RunInterrupt) -> None:
         self.interrupted = event
+        for host in self.hosts.values():
+            self.fresh += host.jobs

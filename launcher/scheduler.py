@@ -40,6 +40,9 @@ class Policies:
         callbacks: the callbacks that hosts were given, by name, each with whether it may stop the run: of no other is anything
             believed.
         slots: of hosts that were given a number of them, which is the most that they get.
+        job_limit: seconds after which a job that has started must have an outcome, whatever its host does; None: no limit.
+        end_limit: the same for a job that was told to end, from then on.
+        kill_limit: the same for one that was killed.
     """
 
     retries: dict[str, int] = field(default_factory=dict)
@@ -48,6 +51,9 @@ class Policies:
     max_failures: int | None = None
     callbacks: Callable[[], Mapping[str, bool]] = dict
     slots: Mapping[str, int] = field(default_factory=dict)
+    job_limit: float | None = None
+    end_limit: float | None = None
+    kill_limit: float | None = None
 
     def may_retry(self, kind: str, attempt: int) -> bool:
         """After this attempt failed by an error of that kind, another one is due."""
@@ -64,6 +70,8 @@ class Scheduler(RunState):
     def __init__(self, hosts: list[str], policies: Policies | None = None) -> None:
         super().__init__(hosts)
         self.policies = policies or Policies()
+        #: (due, job, attempt), the next one first; what no longer holds is passed over when its time comes.
+        self._bounds: list[tuple[float, int, int]] = []
 
     def _all(self, *made: Event) -> list[Event]:
         for event in made:
@@ -277,6 +285,7 @@ class Scheduler(RunState):
         for host in self.hosts.values():
             if host.lost_since is not None and now >= host.lost_since + self._patience():
                 out += self.give_up(at, host.name, host.why)
+        out += self._give_up_overdue(at, now)
         if self.pending and not any(host.is_usable for host in self.hosts.values()) and not self._may_open(now):
             reasons = "; ".join(f"{host.name}: {host.closed or host.why}" for host in self.hosts.values())
             for num in list(self.pending):
@@ -312,6 +321,7 @@ class Scheduler(RunState):
     def deadline(self) -> float | None:
         """The monotonic time at which `plan` has something to do without any new fact; None: never."""
         due = [host.lost_since + self._patience() for host in self.hosts.values() if host.lost_since is not None]
+        due += [bound for bound, _, _ in self._bounds[:1]]
         if self.pending:
             timeout = self.policies.host_loss_timeout
             due += [host.closed_since + timeout for host in self.hosts.values() if host.closed_since is not None]
@@ -332,6 +342,40 @@ class Scheduler(RunState):
                     host.unknown_since = now
             if host.may_open and host.closed_since is None:
                 host.closed_since = now
+
+    def _limit_of(self, job: JobState) -> float | None:
+        """Seconds from now on in which a job on a host must come to its end."""
+        policies = self.policies
+        if self.interrupted is not None and self.interrupted.kill:
+            return policies.kill_limit
+        if self.interrupted is not None or job.is_cancelled:
+            return policies.end_limit
+        return policies.job_limit if job.has_started else None
+
+    def _note_bounds(self, now: float) -> None:
+        fresh, self.fresh = self.fresh, []
+        for num in fresh:
+            job = self.jobs.get(num)
+            limit = self._limit_of(job) if job is not None and job.host and job.ended is None else None
+            if job is None or limit is None:
+                continue
+            job.due = now + limit
+            heapq.heappush(self._bounds, (job.due, num, job.attempt))
+
+    def _give_up_overdue(self, at: float, now: float) -> list[Event]:
+        """Give up hosts that are there, and on which a job is long past the time that it was given: nobody ends it there."""
+        self._note_bounds(now)
+        out: list[Event] = []
+        while self._bounds and self._bounds[0][0] <= now:
+            due, num, attempt = heapq.heappop(self._bounds)
+            job = self.jobs.get(num)
+            if job is None or job.due != due or job.attempt != attempt or job.ended is not None or not job.host:
+                continue
+            # Without a link the job may have ended long ago: the time begins anew with the next one.
+            if self.hosts[job.host].phase is HostPhase.READY:
+                why = f"job {num} is long past its time there, and the host, which answers, does not end it"
+                out += self.give_up(at, job.host, why, for_good=True)
+        return out
 
     def _patience(self) -> float:
         """How long a host without a link is waited for."""

@@ -49,6 +49,8 @@ Observer = Callable[[events.Event], None]
 
 #: Seconds between two looks at whether there was a second signal, where something else is waited for.
 _LOOK = 0.05
+#: Seconds for a thread to end when all is over.
+_PATIENCE = 5.0
 
 
 class Session:
@@ -322,10 +324,11 @@ class Session:
                     self._restore_signals()
 
     def _close_journal(self) -> None:
-        if self._hooks.is_cut:
-            # Whoever takes the run up fires what is owed.
+        if self._hooks.is_cut or self._engine.crash is not None:
+            # Whoever takes the run up fires what is owed, and collects what is on the hosts.
             self.is_detached = True
-            detached = events.RunDetached(time.time(), self.run_id, f"{self._interrupts.why}, twice; hooks are owed")
+            why = f"{self._interrupts.why}, twice; hooks are owed" if self._hooks.is_cut else "the controller failed"
+            detached = events.RunDetached(time.time(), self.run_id, why)
             self._engine.observe(detached)
             self._engine.close_journal(detached)
             return
@@ -334,7 +337,14 @@ class Session:
         self._engine.close_journal(ended)
 
     def _close_engine(self) -> None:
-        """End the run on all hosts, which a second signal cuts short: then those that have not ended are named."""
+        """End the run on all hosts, which a second signal cuts short: then those that have not ended are named.
+
+        Where nothing can be decided any more, hosts are left alone with what they have.
+        """
+        if self._engine.crash is not None:
+            self._engine.abandon(_PATIENCE)
+            self._engine.drop_links()
+            return
         failed: list[BaseException] = []
 
         def close() -> None:

@@ -80,13 +80,20 @@ class Run:
         self.seen: list[events.Event] = []
         self.changed = threading.Condition()
         self.is_closed = False
+        self.woken = 0
         self.dispatcher = Dispatcher(
             self.scheduler,
             self.journal,
             self.sessions,
             self._deliver,
             self._observe,  # type: ignore[arg-type]
+            self._wake,
         )
+
+    def _wake(self) -> None:
+        with self.changed:
+            self.woken += 1
+            self.changed.notify_all()
 
     def _deliver(self, returned: Returned) -> None:
         with self.changed:
@@ -236,16 +243,49 @@ class TestDriving:
         assert run.dispatcher.close() == ["a"]
 
     def test_a_defect_does_not_leave_the_caller_waiting(self, run, monkeypatch):
-        """Every job that is under way comes back FAILED, and says what happened."""
+        """It is told with its traceback; no job is said to have failed, for the hosts have them; nobody is kept waiting."""
         run.dispatcher.start()
         run.dispatcher.submit(run.job(0))
         run.wait(lambda: run.seen)
         monkeypatch.setattr(run.scheduler, "plan", lambda at, now: 1 / 0)
         run.connect()
-        (returned,) = run.wait(lambda: run.returned)
-        assert "ZeroDivisionError" in returned.event.error["message"]
+        run.wait(lambda: run.woken)
         assert isinstance(run.dispatcher.crash, ZeroDivisionError)
+        (warned,) = [event for event in run.seen if isinstance(event, events.Warned)]
+        assert "in <lambda>" in warned.traceback
+        assert run.returned == []
         run.dispatcher.put_fact(facts.Opened("a"))
+
+    def test_a_thread_beside_it_that_dies_is_told_as_well(self, run, monkeypatch):
+        """Whoever acknowledges: otherwise hosts would keep everything, and nobody would know why."""
+        monkeypatch.setattr("launcher.acker._EVERY", 0.01)
+        monkeypatch.setattr("launcher.acker._sync_files", lambda folders: 1 / 0)
+        run.dispatcher.start()
+        run.dispatcher.submit(run.job(0))
+        run.connect()
+        run.sessions["a"].expect("job", "0.1")
+        run.end("0.1")
+        run.wait(lambda: run.woken)
+        assert isinstance(run.dispatcher.crash, ZeroDivisionError)
+        monkeypatch.setattr("launcher.acker._sync_files", lambda folders: None)
+
+    def test_it_can_be_left_while_nothing_can_be_decided(self, run, monkeypatch):
+        """Without a word to any host, at once; what was not acknowledged is kept there."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+
+        def full() -> None:
+            raise JournalError("journal.sqlite: database or disk is full")
+
+        monkeypatch.setattr(run.journal, "commit", full)
+        run.end("0.1")
+        run.wait(lambda: run.dispatcher.stalled)
+        assert run.dispatcher.abandon(30)
+        monkeypatch.undo()
+        assert [what for name, what in run.sessions["a"].said if name in ("ack", "finish")] == []
+        assert run.returned == []
 
     def test_who_leaves_says_which_hosts_have_their_jobs(self, run):
         """Once they have confirmed everything that was sent to them."""
@@ -433,7 +473,7 @@ def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
         def acknowledge(self, attempts: list[str]) -> None:
             order.append(("ack", attempts))
 
-    acker = Acker({"a": Session()}, tmp_path)
+    acker = Acker({"a": Session()}, tmp_path, order.append)
     acker.flush()
     assert order == []
     acker.wrote_to(tmp_path)

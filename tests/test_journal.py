@@ -360,3 +360,23 @@ def test_kill_minus_nine_at_any_moment(folder):
         reader.close()
     check = sqlite3.connect(folder / "journal.sqlite").execute("pragma integrity_check").fetchone()
     assert check == ("ok",)
+
+
+def test_a_disk_that_is_full_when_the_journal_is_made_is_an_error_of_ours(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the file and what to do, and lets go of the folder, where a later run begins."""
+    connect = journal._connect
+
+    def small(path: Path, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(path, **kwargs)
+        connection.execute("pragma max_page_count=1")
+        return connection
+
+    monkeypatch.setattr(journal, "_connect", small)
+    with pytest.raises(
+        JournalError, match=r"journal.sqlite: database or disk is full; nothing was sent; free some space"
+    ):
+        Journal(folder)
+    monkeypatch.undo()
+    Journal(folder).close()

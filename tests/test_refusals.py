@@ -185,6 +185,7 @@ ROWS = [
     *by_hydra("1.3.7", cmd("a target that Hydra blocks", "run hydra_app_of_refusals.py +hydra.callbacks.x._target_=os.system", "hydra.callbacks.x", "os.system")),
     *by_hydra("1.3.7", plugin("a target that Hydra blocks", "+hydra.callbacks.x._target_=os.system", "os.system")),
     # -- tasks
+    py("no task at all", "the task is None", task=None),
     py("a task of two arguments", "two(cfg, more) cannot be called with one config", task="app_of_refusals:two"),
     py("a task of none", "nothing() cannot be called with one config", task="app_of_refusals:nothing"),
     py("a task that is none", "the task is an int; it must be callable with one config", task=5),

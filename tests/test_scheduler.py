@@ -557,3 +557,71 @@ class TestAnotherController:
         assert fresh.jobs == scheduler.jobs
         assert fresh.pending == scheduler.pending
         assert fresh.hosts == scheduler.hosts
+
+
+class TestEveryJobHasABound:
+    """A host that answers pings and ends no job keeps nobody waiting for ever."""
+
+    def started(self, **limits):
+        """A scheduler with a job that runs on host a since second 0."""
+        scheduler = Scheduler(["a"], Policies(**limits))
+        scheduler.observe_ready(0.0, "a", 1, "3.11", ())
+        scheduler.submit(0.0, 0)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        assert scheduler.plan(0.0, 0.0) == []
+        return scheduler
+
+    def lost(self, scheduler, now):
+        """The hosts that are given up at that time."""
+        return [event.host for event in scheduler.plan(0.0, now) if isinstance(event, events.HostLost)]
+
+    def test_a_job_past_its_limit_is_given_up_with_its_host(self):
+        """For good; the job is lost, and says why; the scheduler asks to be woken at that time."""
+        scheduler = self.started(job_limit=100.0)
+        assert scheduler.deadline() == 100.0
+        assert self.lost(scheduler, 99.9) == []
+        assert self.lost(scheduler, 100.0) == ["a"]
+        assert scheduler.counts["kind:lost"] == 1
+        assert scheduler.hosts["a"].closed
+        assert scheduler.deadline() is None
+
+    def test_without_a_timeout_a_job_may_take_for_ever(self):
+        """Until somebody wants it to end."""
+        scheduler = self.started(end_limit=50.0, kill_limit=20.0)
+        assert self.lost(scheduler, 1e9) == []
+        scheduler.cancel(0.0, 0)
+        assert self.lost(scheduler, 1e9) == []
+        assert self.lost(scheduler, 1e9 + 50) == ["a"]
+
+    def test_an_interrupt_bounds_what_runs_and_what_waits_on_a_host_and_a_kill_bounds_it_closer(self):
+        """From the time at which it came."""
+        scheduler = self.started(end_limit=50.0, kill_limit=20.0)
+        scheduler.interrupt(0.0, "Ctrl-C")
+        assert self.lost(scheduler, 10.0) == []
+        scheduler.interrupt(0.0, "Ctrl-C", kill=True)
+        assert self.lost(scheduler, 11.0) == []
+        assert self.lost(scheduler, 31.0) == ["a"]
+        assert scheduler.is_idle
+
+    def test_what_is_over_in_time_costs_no_host(self):
+        """Nor does what comes due in a later attempt's time."""
+        scheduler = self.started(job_limit=100.0, retries={"*": 1})
+        error = {"kind": "exception"}
+        scheduler.observe_ended(0.0, "a", 0, 1, "FAILED", 1.0, error)
+        scheduler.observe_collected(0.0, "a", 0, 1)
+        scheduler.plan(0.0, 90.0)
+        scheduler.observe_started(0.0, "a", 0, 2, 0, 0.0)
+        assert self.lost(scheduler, 95.0) == []
+        assert self.lost(scheduler, 100.0) == []
+        assert self.lost(scheduler, 195.0) == ["a"]
+
+    def test_time_without_a_link_is_not_the_jobs(self):
+        """It may have ended long ago; the time begins anew when the host is reached again."""
+        scheduler = self.started(job_limit=100.0)
+        scheduler.observe_unknown(0.0, "a", "reset")
+        assert self.lost(scheduler, 500.0) == []
+        scheduler.observe_ready(0.0, "a", 1, "3.11", ())
+        assert self.lost(scheduler, 501.0) == []
+        assert self.lost(scheduler, 600.0) == []
+        assert self.lost(scheduler, 601.0) == ["a"]

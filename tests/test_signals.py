@@ -255,3 +255,85 @@ def test_signals_in_a_flood_of_returns_lose_none(run: Run) -> None:
     for num in returned:
         assert run.times(f"first.return.{num}") == run.times(f"second.return.{num}") == 1
     assert run.times("first.end.run") == 1
+
+
+FULL = """
+import launcher.journal, signals_app
+from launcher.errors import JournalError
+
+class Journal(launcher.journal.Journal):
+    def commit(self):
+        if (signals_app.MARKS / "full").exists():
+            (signals_app.MARKS / "stalled").touch()
+            raise JournalError(f"{self.path}: database or disk is full")
+        super().commit()
+
+launcher.journal.Journal = Journal
+import launcher.engine
+launcher.engine.Journal = Journal
+from launcher.cli import main
+main()
+"""
+
+
+def test_a_full_disk_is_left_by_the_second_signal(run: Run) -> None:
+    """The first says what is waited for, the second leaves; results stay on the hosts, and `attach` collects them."""
+    full, gate = run.marks / "full", run.hold("gate.1")
+    controller = run.start(
+        *("-c", FULL, "multirun", "signals_app.py:work", "+x=0,1", "--host", "local/2", "--folder", "out"),
+        *("--callback", "signals_app:First"),
+    )
+    run.entered("first.return.0.done")
+    run.entered("ran.1")
+    full.touch()
+    gate.unlink()
+    run.entered("stalled")
+    controller.send_signal(signal.SIGINT)
+    until("a word", lambda: "once more leaves" in run.said)
+    assert "disk is full (free some space)" in run.said.partition("once more leaves")[0]
+    controller.send_signal(signal.SIGINT)
+    assert controller.wait(60) == 130, run.said
+    assert "launcher attach" in run.said
+    assert "Traceback" not in run.said
+    full.unlink()
+    run.attach()
+    assert run.state == "completed", run.said
+    assert [run.times(f"first.return.{num}") for num in range(2)] == [1, 1]
+    assert run.times("first.end.run") == 1
+
+
+def test_a_disk_that_is_full_from_the_start_is_a_named_error(run: Run) -> None:
+    """Of ours, with the file and what to do."""
+    (run.marks / "full").touch()
+    controller = run.start("-c", FULL, "run", "signals_app.py:work", "+x=0", "--folder", "out")
+    assert controller.wait(60) == 1
+    assert "launcher: " in run.said
+    assert "disk is full" in run.said
+    assert "Traceback" not in run.said
+    (run.folder / "out" / FOLDER / "journal.sqlite").unlink()
+
+
+def test_a_defect_in_a_thread_of_ours_ends_the_run(run: Run) -> None:
+    """With its traceback; the end hook fires; the hosts keep what they have, for `attach`."""
+    gate = run.hold("gate.1")
+    broken = (
+        "import signals_app, launcher.decider as decider\n"
+        "whole = decider.Decider._take_outcome\n"
+        "def broken(self, at, fact, decided):\n"
+        "    return whole(self, at, fact, decided) if not fact.attempt.startswith('1') else 1 / 0\n"
+        "decider.Decider._take_outcome = broken\n" + CLI
+    )
+    controller = run.start(
+        *("-c", broken, "multirun", "signals_app.py:work", "+x=0,1", "--host", "local/2", "--folder", "out"),
+        *("--callback", "signals_app:First"),
+    )
+    run.entered("ran.1")
+    gate.unlink()
+    assert controller.wait(60) == 1, run.said
+    assert "ZeroDivisionError" in run.said
+    assert "in broken" in run.said
+    assert run.times("first.end.run") == 1
+    assert run.state == "detached"
+    run.attach()
+    assert run.state == "completed", run.said
+    assert run.times("first.return.1") == 1
