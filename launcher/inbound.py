@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import facts
-from launcher.arriving_result import ArrivingResult, payload_digest, whole, wrong_parts
+from launcher.arriving_result import ArrivingResult, known_parts, payload_digest, whole, wrong_parts
 from launcher.errors import AgentError
 from launcher.host_plan import HostPlan, blob_frames, content_frames
 from launcher.output_files import OutputFolder
@@ -262,7 +262,7 @@ class Inbound:
 
     def _on_final(self, header: dict[str, Any], payload: bytes) -> None:
         attempt = _check_attempt(header["attempt"])
-        envelope, parts = _checked_envelope(header["envelope"]), header.get("parts") or {}
+        envelope, parts = _checked_envelope(header["envelope"]), known_parts(header.get("parts") or {})
         arriving = self._arriving.pop(attempt, None)
         self.has_result = True
         if arriving is not None:
