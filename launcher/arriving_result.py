@@ -17,10 +17,10 @@ from launcher.host_caps import check
 from remote_agent import wire
 from remote_agent.disk import digest_of
 
-__all__ = ["ArrivingResult", "payload_digest", "whole", "wrong_parts"]
+__all__ = ["ArrivingResult", "known_parts", "payload_digest", "whole", "wrong_parts"]
 
 #: What a result may consist of.
-_PARTS = ("value", "cfg", "hydra_cfg")
+_PARTS = ("value", "plain", "cfg", "hydra_cfg")
 
 
 class ArrivingResult:
@@ -105,6 +105,13 @@ def whole(value: Any) -> int:
 def payload_digest(payload: bytes, at: int, size: int) -> Any:
     """SHA-256 of a part of a result that came in one piece."""
     return hashlib.sha256(payload[at : at + size])
+
+
+def known_parts(parts: dict[str, Any]) -> dict[str, Any]:
+    """The directory of a result without what we do not know, and what is not there."""
+    known = {name: parts[name] for name in _PARTS if parts.get(name) is not None}
+    codec = parts.get("codec")
+    return {**known, "codec": codec} if isinstance(codec, str) else known
 
 
 def wrong_parts(parts: dict[str, Any], size: int, digest: Callable[[int, int], Any]) -> str:

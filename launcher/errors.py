@@ -14,6 +14,8 @@
     |   |   +-- HostBroken           it said more than any agent says: nothing more is taken from it
     |   +-- ConnectionLost           the link is gone; whether the jobs are is not known
     +-- JournalError                 the journal could not be written or read
+    +-- ResultNotDecoded             a host's value was not decoded: damaged, or the `results` policy forbids it
+    |   +-- ValueNotPlain            it cannot be said as plain data; has .type, .why, .repr, .place
     +-- RunError                     a run cannot be found, resumed, or is somebody else's
     +-- RunInterrupted               Ctrl-C or SIGTERM; everything was collected first            (exit code 130)
     |                                (a KeyboardInterrupt, too; after a second one the run is left)
@@ -30,7 +32,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from launcher.clean_text import clean
-from remote_agent.job import RemoteJobError
+from remote_agent.job import RemoteJobError, with_article
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,11 +53,13 @@ __all__ = [
     "JournalError",
     "LauncherError",
     "RemoteJobError",
+    "ResultNotDecoded",
     "RunAborted",
     "RunDetached",
     "RunError",
     "RunInterrupted",
     "UsageError",
+    "ValueNotPlain",
 ]
 
 
@@ -154,6 +158,47 @@ class HostBroken(AgentError):
 
 class ConnectionLost(HostError):
     """The link ended. The host's jobs are unknown, not failed."""
+
+
+class ResultNotDecoded(LauncherError):
+    """A value that a host made was not decoded: it is damaged, over a cap, or the `results` policy forbids it."""
+
+
+class ValueNotPlain(ResultNotDecoded):
+    """A value, or something in it, that plain data cannot say. All texts were made on the host, and are bounded and cleaned.
+
+    Attributes:
+        type: its type.
+        why: what keeps it from being said, or from being made here.
+        repr: its `repr`, where the host was asked for that; of a class that is not allowed its fields.
+        place: where in the value it lies, such as `['model'][0]`; empty for the value itself.
+        next_step: how to get it all the same.
+    """
+
+    def __init__(
+        self, type: str, why: str, repr: str, place: str = "", next_step: str = "", what: str = "the value"
+    ) -> None:
+        self.type, self.why, self.repr, self.place = type, why, repr, place
+        self.next_step, self.what = next_step, what
+        where = f", at value{place}," if place else ""
+        text = f"{what}{where} cannot be had as plain data: {with_article(type)}: {why}"
+        text += f"\n  it is: {repr}" if repr else ""
+        super().__init__(f"{text}\n  next: {next_step}" if next_step else text)
+
+    def at(self, place: str) -> ValueNotPlain:
+        """The same, of something that lies there."""
+        return ValueNotPlain(self.type, self.why, self.repr, place, self.next_step, self.what)
+
+    def within(self, step: str) -> ValueNotPlain:
+        """The same, of something that lies this step further in."""
+        return self.at(step + self.place)
+
+    def told_of(self, what: str, next_step: str) -> ValueNotPlain:
+        """The same, of what is read; with what to do about it, unless that is known."""
+        return ValueNotPlain(self.type, self.why, self.repr, self.place, self.next_step or next_step, what)
+
+    def __reduce__(self) -> tuple[type[ValueNotPlain], tuple[str, ...]]:
+        return (type(self), (self.type, self.why, self.repr, self.place, self.next_step, self.what))
 
 
 class JournalError(LauncherError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import facts
-from launcher.arriving_result import ArrivingResult, payload_digest, whole, wrong_parts
+from launcher.arriving_result import ArrivingResult, known_parts, payload_digest, whole, wrong_parts
 from launcher.clean_text import clean, clean_all
 from launcher.errors import AgentError, HostBroken
 from launcher.host_caps import TooMuch, check, limit
@@ -293,7 +293,7 @@ class Inbound:
 
     def _on_final(self, header: dict[str, Any], payload: bytes) -> None:
         attempt = _check_attempt(header["attempt"])
-        envelope, parts = _checked_envelope(header["envelope"]), header.get("parts") or {}
+        envelope, parts = _checked_envelope(header["envelope"]), known_parts(header.get("parts") or {})
         arriving = self._arriving.pop(attempt, None)
         self.has_result = True
         if arriving is not None:

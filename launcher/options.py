@@ -100,7 +100,7 @@ class LaunchConf:
         lease: a host without a controller for so long ends its jobs; none keeps them.
         on_error: policy (`warn`, `fail`, `abort`) by callback name.
         results: what may be decoded of what comes back: `trusted`, `safe` or `never`.
-        allow_types: `module.Class` names that `safe` allows besides plain data.
+        allow_types: `module.Class` names of classes that `safe` makes members or instances of, besides plain data.
         max_output_bytes: cap of a job's stdout and of its stderr.
         accept_new_host_keys: add unknown host keys to known_hosts instead of refusing them.
         workdir: folder for cache and state on hosts that name none.

@@ -16,10 +16,10 @@ from launcher.errors import LauncherError
 from remote_agent.job import JobError, JobReturn, with_article
 
 if TYPE_CHECKING:
-    from launcher.journal import JournalReader
+    from launcher.journal import JournalReader, StoredResult
     from launcher.returns import Decoder
 
-__all__ = ["Comparison", "Outcome", "compare", "outcome_of_job_return", "recorded_outcome"]
+__all__ = ["Comparison", "Outcome", "compare", "outcome_of_job_return", "recorded_outcome", "stored_outcome"]
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
 
@@ -31,7 +31,7 @@ class Outcome:
     Attributes:
         status: COMPLETED or FAILED.
         error: of a failed job.
-        digest: sha256 of the pickled value of a completed one, where there is one.
+        digest: sha256 of the pickled or plain value of a completed one, where that holds all of it.
         value: gives that value; may raise anything.
     """
 
@@ -67,8 +67,12 @@ def recorded_outcome(reader: JournalReader, num: int, decoder: Decoder) -> Outco
     stored = reader.result(num, event.attempt)
     if event.status != "COMPLETED" or stored is None or "value" not in stored.parts:
         return Outcome(event.status, error)
-    part = stored.parts["value"]
-    return Outcome(event.status, None, str(part.get("sha256") or ""), lambda: decoder.part(stored, "value"))
+    return stored_outcome(stored, decoder)
+
+
+def stored_outcome(stored: StoredResult, decoder: Decoder) -> Outcome:
+    """The outcome of a job that completed with a value."""
+    return Outcome("COMPLETED", None, decoder.digest(stored), lambda: decoder.part(stored, "value"))
 
 
 def outcome_of_job_return(job_return: JobReturn) -> Outcome:

@@ -7,7 +7,6 @@ is, and what it needs, `launcher.reproduce_target` says.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
@@ -17,16 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import pickling
 from launcher.code_snapshot import Snapshot
 from launcher.early_connect import EarlyConnections
 from launcher.errors import LauncherError, UsageError
-from launcher.journal import FOLDER, JournalReader
+from launcher.journal import FOLDER, JournalReader, StoredResult
 from launcher.options import LaunchConf
-from launcher.outcome import Comparison, Outcome, compare, recorded_outcome
+from launcher.outcome import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce_target import HydraAgain, PlainAgain, Target, decoder_of, find_target
 from launcher.run_setup import RunSetup, folder_for, host_specs
-from launcher.safe_pickle import safe_loads
 from launcher.session import Observer, Session
 from remote_agent.callbacks import Callbacks
 from remote_agent.job import JobError
@@ -188,17 +185,12 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
         return Outcome(
             "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
         )
-    envelope = json.loads(told.read_text())
+    said = json.loads(told.read_text())
+    envelope, parts = said["envelope"], said["parts"]
     if envelope["status"] != "COMPLETED":
         return Outcome(envelope["status"], JobError.from_json(envelope["error"]))
-    if not (scratch / "value").exists():
+    if "value" not in parts:
         return Outcome("COMPLETED")
-    data = (scratch / "value").read_bytes()
-    allow = tuple(setup.options.allow_types)
-
-    def value() -> Any:
-        if results == "trusted":
-            return pickling.loads(data, main_module=setup.main_module)
-        return safe_loads(data, allow=allow)
-
-    return Outcome("COMPLETED", None, hashlib.sha256(data).hexdigest(), value)
+    # The folder is gone when it is read.
+    stored = StoredResult(0, 1, setup.hosts[0].name, envelope, parts, (scratch / "result").read_bytes(), None)
+    return stored_outcome(stored, decoder_of(setup, results))

@@ -48,6 +48,7 @@ class _Again(RunSetup):
         is_exact: run it in `snapshot`, also on this machine.
         started_in: the folder that the application was started in.
         arguments: its `sys.argv`, where that is known.
+        asked_as: how its run asked for values, where that is known.
     """
 
     is_reproduction: ClassVar[bool] = True
@@ -56,6 +57,12 @@ class _Again(RunSetup):
     is_exact: bool = False
     started_in: str = ""
     arguments: tuple[str, ...] = ()
+    asked_as: str = ""
+
+    @property
+    def codec(self) -> str:
+        """Values come as they came then, to be compared byte for byte; who reads them decodes what the policy allows."""
+        return self.asked_as or super().codec
 
     @property
     def waits_for_task(self) -> bool:
@@ -210,6 +217,7 @@ def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[
         overrides=overrides,
         started_in=record.cwd,
         arguments=next((tuple(told["argv"]) for told in record.zygotes.values()), ()),
+        asked_as=setup.codec,
     )
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
 

@@ -1,12 +1,14 @@
 """JobReturns on the controller: made from what the journal holds, decoded only when somebody reads a value.
 
 Rule: this is the only place where bytes that a host made are decoded, and only under the run's `results` policy:
-`trusted` (any pickle), `safe` (an exact allowlist of types) or `never`.
+`trusted` (any pickle), `safe` (plain data alone, see `launcher.plain_values`) or `never`. Of what a host says of its codec, only
+that is believed which the policy allows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +16,24 @@ from typing import Any, overload
 
 from launcher.clean_text import clean
 from launcher.dispatcher import Returned
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.journal import JournalReader, StoredResult
+from launcher.plain_records import FindType
+from launcher.plain_text import plain_text
+from launcher.plain_values import is_whole, read_plain, read_shown
 from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError, _Lazy
+from remote_agent.plain_value import MAX_SIZE, MAX_SMALL, encode
 
-__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "make_job_return"]
+__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "make_job_return", "shown_value"]
 
-
-class ResultNotDecoded(LauncherError):
-    """A value that a host made was not decoded: its digest is wrong, or the `results` policy forbids it."""
+_TRUSTED = "results=trusted decodes it, and any code with it (launcher.Session.resume(RUN, results='trusted'))"
+_RETURN_PLAIN = (
+    "have the task return plain data (docs/values.md), or write a file into its output directory; or run it with "
+    "results=trusted, which unpickles what the host sends"
+)
+#: The pickles of None, which are told by their bytes.
+_NONE = frozenset(pickle.dumps(None, protocol) for protocol in range(2, 6))
+_PLAIN_NONE = encode(None)
 
 
 @dataclass(frozen=True)
@@ -32,32 +43,82 @@ class Decoder:
     Attributes:
         policy: `trusted`, `safe` or `never`.
         loads: decodes any pickle.
-        safe_loads: decodes only allowed types, else raises.
+        find_type: policy -> how the classes that plain data names are found.
     """
 
     policy: str
     loads: Callable[[bytes], Any]
-    safe_loads: Callable[[bytes], Any]
+    find_type: Callable[[str], FindType]
 
     def part(self, stored: StoredResult, name: str) -> Any:
         """One part of a result as a value.
 
         Raises:
-            ResultNotDecoded: the digest does not match, or the policy forbids it.
-            Exception: whatever the pickle raises.
+            ResultNotDecoded: the digest does not match, it is damaged, or the policy forbids it.
+            ValueNotPlain: it is, or holds, what plain data cannot say.
+            Exception: whatever the pickle raises, under `trusted` alone.
         """
+        what = f"{name} of job {stored.num} on {stored.host}"
         if self.policy == "never":
             raise ResultNotDecoded(
-                f"{name} of job {stored.num} on {stored.host} was not decoded: results=never "
-                "(results=safe decodes plain types, results=trusted everything)"
+                f"{what} was not decoded: results=never (results=safe decodes plain data, results=trusted everything)"
             )
-        data = read_part(stored, name)
+        is_plain = stored.parts.get("codec") == "plain"
+        if not is_plain and self.policy == "trusted":
+            try:
+                return self.loads(read_part(stored, name))
+            except RecursionError as error:
+                raise ResultNotDecoded(f"{what}: nested too deeply to be decoded") from error
         try:
-            return self.safe_loads(data) if self.policy == "safe" else self.loads(data)
-        except LauncherError:
-            raise
-        except RecursionError as error:
-            raise ResultNotDecoded(f"{name} of job {stored.num}: nested too deeply to be decoded") from error
+            return read_plain(_said(stored, name, is_plain=is_plain, what=what), self.find_type(self.policy))
+        except ValueNotPlain as error:
+            raise error.told_of(what, _RETURN_PLAIN if is_plain else _TRUSTED) from None
+        except ResultNotDecoded as error:
+            raise (error if str(error).startswith(what) else ResultNotDecoded(f"{what}: {error}")) from error.__cause__
+
+    def digest(self, stored: StoredResult) -> str:
+        """Where two results have the same, their values are equal; empty where that cannot be told without decoding them."""
+        part = stored.parts["value"]
+        if stored.parts.get("codec") == "plain" and not (
+            part["size"] <= MAX_SIZE and is_whole(read_part(stored, "value"))
+        ):
+            # What was not said is not compared.
+            return ""
+        return str(part.get("sha256") or "")
+
+
+def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> bytes:
+    """The plain form of a part: what the host sent, or what it sent beside a pickle.
+
+    Raises:
+        ResultNotDecoded: there is none, or it is over the cap.
+    """
+    if not is_plain and (name != "value" or "plain" not in stored.parts):
+        if name == "value" and stored.parts["value"]["size"] < 100 and read_part(stored, "value") in _NONE:
+            return _PLAIN_NONE
+        raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens none; {_TRUSTED}")
+    name, cap = (name, MAX_SIZE) if is_plain else ("plain", MAX_SMALL)
+    size = stored.parts[name]["size"]
+    if size > cap:
+        raise ResultNotDecoded(f"{what}: its plain form has {size:,} bytes; the cap is {cap:,}")
+    return read_part(stored, name)
+
+
+def shown_value(stored: StoredResult) -> str:
+    """The value of a completed job as a short text, from its plain form: nothing is unpickled for it, nor imported."""
+    is_plain = stored.parts.get("codec") == "plain"
+    name = "plain" if "plain" in stored.parts else "value"
+    if name not in stored.parts:
+        return ""
+    if name == "value" and not is_plain:
+        return "(a pickle; nothing is known of it without decoding it)"
+    size = stored.parts[name]["size"]
+    if size > MAX_SMALL:
+        return f"(its plain form has {size:,} bytes)"
+    try:
+        return plain_text(read_shown(read_part(stored, name)))
+    except ResultNotDecoded as error:
+        return f"({clean(error)})"
 
 
 def read_part(stored: StoredResult, name: str) -> bytes:
@@ -170,6 +231,9 @@ def _value(stored: StoredResult, error: JobError | None, decoder: Decoder) -> An
     """The return value; of a failed job its exception, or a RemoteJobError where that cannot be had here."""
     if error is None:
         return decoder.part(stored, "value")
+    if decoder.policy == "safe":
+        # An exception is of a class, with what that does.
+        return RemoteJobError(error, stored.host)
     try:
         exception = decoder.part(stored, "value")
     except Exception:  # its class may be missing here, or forbidden: the text of the error is all there is then  # noqa: BLE001

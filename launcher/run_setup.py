@@ -23,6 +23,7 @@ from launcher.host_plan import Blob, HostPlan
 from launcher.inventory import HostSpec
 from launcher.late_config import checked_config, made_now, with_node
 from launcher.options import LaunchConf
+from launcher.plain_records import finder
 from launcher.requests import QueuedJob
 from launcher.returns import Decoder
 from launcher.run_folder import Claim, Naming, claim
@@ -249,18 +250,18 @@ class RunSetup:
     @property
     def decoder(self) -> Decoder:
         """How results become values."""
-        main_module, allow = self.main_module, tuple(self.options.allow_types)
-
-        def safe_loads(data: bytes) -> Any:
-            from launcher.safe_pickle import safe_loads
-
-            return safe_loads(data, allow=allow)
-
+        main_module, allowed = self.main_module, self.options.allow_types
+        is_main = main_module is not None and pickling.main_module_name() == main_module
         return Decoder(
             self.options.results,
             lambda data: pickling.loads(data, main_module=main_module),
-            safe_loads,
+            lambda policy: finder(allowed, main_module=main_module, is_main=is_main, is_any=policy == "trusted"),
         )
+
+    @property
+    def codec(self) -> str:
+        """How hosts are asked for values: under `safe` as plain data, so that there is no pickle to be opened."""
+        return "plain" if self.options.results == "safe" else "cloudpickle"
 
     def record(self, journal: Journal, config_name: str | None = None) -> None:
         """Put down what the run is, so that it can be shown and taken up again."""
@@ -350,7 +351,7 @@ class RunSetup:
     def _zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> dict[str, Any]:
         environ = {**self.options.environment(), **dict(spec.env)}
         if spec.name in self.zygotes:
-            return {**self.zygotes[spec.name], "environ": environ}
+            return {"values": self.codec, **self.zygotes[spec.name], "environ": environ}
         import cloudpickle
 
         return {
@@ -375,6 +376,7 @@ class RunSetup:
             "setup": [*self.options.setup, *spec.setup],
             "python": self._python(spec),
             "shared": shared,
+            "values": self.codec,
         }
 
     def spare_of(self, spec: HostSpec) -> str | None:

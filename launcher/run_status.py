@@ -97,7 +97,9 @@ class AttemptStatus:
 
 @dataclass
 class JobStatusLine:
-    """One job, with every attempt at it. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`."""
+    """One job, with every attempt at it. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`; `value` is a short
+    text, where one job was asked for.
+    """
 
     num: int
     overrides: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ class JobStatusLine:
     error: dict[str, Any] | None = None
     duration: float | None = None
     output_dir: str = ""
+    value: str = ""
 
     @property
     def host(self) -> str:
@@ -128,6 +131,7 @@ class JobStatusLine:
             "duration": self.duration,
             "error": self.error,
             "output_dir": self.output_dir,
+            "value": self.value,
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 

@@ -156,6 +156,8 @@ class Session:
         configs: Iterable[Any] | None = None,
         env: Mapping[str, str] | None = None,
         observers: Sequence[Observer] = (),
+        results: str | None = None,
+        allow_types: Iterable[str | type] = (),
     ) -> ResumedSession:
         """A run taken up again, to be entered with `with`; leaving it waits for all jobs and fires the end hook.
 
@@ -165,6 +167,8 @@ class Session:
             run: its id, a prefix of that, its folder, or `last`.
             configs: all configs of the run once more, where they had been given as an iterator that was not yet used up.
             env: values of the run's variables, which no file keeps; what is not here is taken from the environment.
+            results: read values under this policy, instead of the run's.
+            allow_types: classes that `safe` makes, besides those that the run allowed.
 
         Raises:
             RunError: there is no such run, it cannot be taken up, or another process drives it.
@@ -173,6 +177,10 @@ class Session:
         from launcher.resume import ResumedSession, load_setup
 
         setup, record = load_setup(run, env=env)
+        setup.options = setup.options.replaced(
+            results=results if results is not None else setup.options.results,
+            allow_types=(*setup.options.allow_types, *allow_types),
+        )
         return ResumedSession(setup, record, configs=configs, observers=observers)
 
     def __enter__(self) -> Self:

@@ -4,7 +4,7 @@ Rule: it is the job that hosts run (`run_job`), prepared as they prepare it, wit
 report to.
 
 FOLDER holds `spec.json` (`{"zygote", "job"}`), `shared` and `payload`, as an agent would have them; what came of the job is
-left there as `outcome.json` and `value`.
+left there as `outcome.json` (`{"envelope", "parts"}`) and `result`, the payload.
 """
 
 import json
@@ -52,16 +52,12 @@ class _Said:
         """Nobody is there to end it."""
         return ""
 
-    def value(self) -> Optional[bytes]:
-        """The pickled value, or exception."""
-        part = self.parts.get("value")
-        if part is None:
-            return None
+    def result(self) -> bytes:
+        """The payload that the parts are in."""
         if self.parts.get("file"):
             with open(self.parts["file"], "rb") as file:
-                file.seek(part["offset"])
-                return file.read(part["size"])
-        return self.payload[part["offset"] : part["offset"] + part["size"]]
+                return file.read()
+        return self.payload
 
 
 class _Debugged(Job):
@@ -90,20 +86,19 @@ def main(folder: str) -> int:
         sys.stderr.write(traceback_text(error))
         if error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
-        _tell(folder, {"status": "FAILED", "error": failure.error.to_json()}, None)
+        _tell(folder, {"status": "FAILED", "error": failure.error.to_json()}, {}, b"")
         return 0
     said = _Said()
     _Debugged(prepared, spec["job"], contents["payload"], said).run()
-    _tell(folder, said.envelope, said.value())
+    _tell(folder, said.envelope, said.parts, said.result())
     return 0
 
 
-def _tell(folder: str, envelope: Dict[str, Any], value: Optional[bytes]) -> None:
-    if value is not None:
-        with open(os.path.join(folder, "value"), "wb") as file:
-            file.write(value)
+def _tell(folder: str, envelope: Dict[str, Any], parts: Dict[str, Any], result: bytes) -> None:
+    with open(os.path.join(folder, "result"), "wb") as file:
+        file.write(result)
     with open(os.path.join(folder, "outcome.json"), "w", encoding="utf-8") as text:
-        json.dump(envelope, text)
+        json.dump({"envelope": envelope, "parts": parts}, text)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any, Dict, List
 
 from remote_agent.callbacks import Callbacks
 from remote_agent.failure import traceback_text
-from remote_agent.job import JobError, RemoteJobError
+from remote_agent.job import JobError, RemoteJobError, _Lazy
 from remote_agent.job_channel import Listener
-from remote_agent.job_result import Result
+from remote_agent.job_result import PLAIN, Result
 from remote_agent.run_job import Job, Prepared, logger
 from remote_agent.unpickling import loads
 
@@ -70,7 +70,7 @@ class Epilogue(Job):
         error = JobError.from_json(self.spec.get("error") or {"kind": "killed"})
         self._fail(error)
         logger.error("Job died: %s", error)
-        return Result({"codec": "cloudpickle"}, b"", self.value, "FAILED")
+        return Result({"codec": self.prepared.codec}, b"", self.value, "FAILED")
 
     def _take_up_outcome(self, outcome: Dict[str, Any]) -> Result:
         """The job had its outcome and died in an end hook: the outcome stands."""
@@ -81,6 +81,11 @@ class Epilogue(Job):
             self.job_return.return_value = RemoteJobError(self.job_return.error, self.job_return.host)
         self._set_status(outcome["status"])
         parts = self.spec.get("outcome_parts") or {}
+        if parts.get("codec") == PLAIN:
+            # Said, and not pickled: it is for the controller, and nothing here makes a value of it again.
+            if "value" in parts:
+                self.job_return.return_value = _Lazy(_lost_value)
+            return Result(parts, b"", self.value, outcome["status"])
         if "value" in parts:
             self.job_return.return_value = self._part(parts, "value")
         if "cfg" in parts:
@@ -144,3 +149,10 @@ class Epilogue(Job):
                 }
             )
         return records
+
+
+def _lost_value() -> Any:
+    raise RuntimeError(
+        "the process of the job died in an end hook; what its task had returned is with the controller, as plain data "
+        "(results=safe), and cannot be had here again"
+    )

@@ -2,6 +2,9 @@
 
 Rule: decided here, on the host: what is sent as an exception has survived a round trip, and a value that cannot be
 pickled is a failure with a readable error. Nothing that a user's `__reduce__` does gets further than this file.
+
+`parts["codec"]` says how they are written: `cloudpickle`, with the value's plain form beside it (`plain`, where it is small);
+or `plain`, where the controller asked for that, and then nothing is pickled, and no exception is sent.
 """
 
 import hashlib
@@ -12,17 +15,30 @@ import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from remote_agent.failure import error_of_exception, safe_text, type_name
-from remote_agent.job import JobError, RemoteJobError, with_article
+from remote_agent.job import JobError, RemoteJobError, _Lazy, with_article
 from remote_agent.job_channel import INLINE, private_opener
+from remote_agent.plain_value import MAX_SMALL, encode
 from remote_agent.unpickling import loads
 
-__all__ = ["Result", "fitting", "made_result"]
+__all__ = ["PICKLED", "PLAIN", "Result", "fitting", "made_result"]
+
+#: Values of `parts["codec"]`.
+PICKLED, PLAIN = "cloudpickle", "plain"
 
 _PROTOCOL = 5
 #: Bytes of one write beyond which it is hashed while it is written.
 _LONG = 1 << 22
-_NONE = pickle.dumps(None, 4)
-_NONE_PART = {"offset": 0, "size": len(_NONE), "sha256": hashlib.sha256(_NONE).hexdigest()}
+
+
+def _part_of(offset: int, data: bytes) -> Dict[str, Any]:
+    return {"offset": offset, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+_NONE, _PLAIN_NONE = pickle.dumps(None, 4), encode(None)
+_NONE_PARTS = {
+    PICKLED: {"value": _part_of(0, _NONE), "plain": _part_of(len(_NONE), _PLAIN_NONE), "codec": PICKLED},
+    PLAIN: {"value": _part_of(0, _PLAIN_NONE), "codec": PLAIN},
+}
 #: Values that nobody can edit in place.
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
@@ -40,7 +56,8 @@ class Result:
         """The JobReturn certainly has the same value and status as when this was made."""
         value = job_return._return_value  # noqa: SLF001 - reading return_value would raise a failure
         is_same = value is self._value and job_return.status.name == self._status
-        return is_same and (isinstance(value, BaseException) or type(value) in _ATOMS)
+        # A lazy one is what is left of a job that died: it cannot be read here, nor edited.
+        return is_same and (isinstance(value, (BaseException, _Lazy)) or type(value) in _ATOMS)
 
     def has_same_content(self, other: "Result") -> bool:
         """Both hold the same bytes."""
@@ -60,6 +77,7 @@ def made_result(
     cfg: Any = None,
     hydra_cfg: Any = None,
     is_kept: bool = True,
+    codec: str = PICKLED,
 ) -> Tuple[Result, Optional[JobError]]:
     """The result of a job, and the error that makes it FAILED where its value cannot be sent.
 
@@ -69,14 +87,19 @@ def made_result(
         may_send_code: functions and classes may be pickled by value.
         cfg, hydra_cfg: edited configs, or None.
         is_kept: False to have the digests only, to compare with.
+        codec: PICKLED or PLAIN.
     """
     if is_completed and value is None and cfg is None and hydra_cfg is None:
-        return Result({"value": _NONE_PART, "codec": "cloudpickle"}, _NONE, None, "COMPLETED"), None
-    writer = _Writer(path, is_kept=is_kept)
+        payload = _PLAIN_NONE if codec == PLAIN else _NONE + _PLAIN_NONE
+        return Result(dict(_NONE_PARTS[codec]), payload, None, "COMPLETED"), None
+    writer = _Writer(path, codec, is_kept=is_kept)
+    if codec == PLAIN:
+        return _plain_result(writer, value, {"cfg": cfg, "hydra_cfg": hydra_cfg}, is_completed=is_completed)
     failure: Optional[JobError] = None
     if is_completed:
         try:
             writer.add("value", lambda: _dump(value, writer, may_send_code))
+            _add_plain(writer, value)
         except BaseException as error:  # noqa: BLE001 - a user's __reduce__ may raise anything, SystemExit too
             failure = _cannot_send(value, error)
     elif not isinstance(value, RemoteJobError):
@@ -89,10 +112,38 @@ def made_result(
                 writer.add(name, lambda config=config: _dump(config, writer, may_send_code))  # type: ignore[misc]
             except BaseException as error:  # noqa: BLE001 - as above
                 failure = failure or _cannot_send(config, error, "job_return.{} holds".format(name))
+    return _finished(writer, value, failure, is_completed=is_completed)
+
+
+def _plain_result(
+    writer: "_Writer", value: Any, configs: Dict[str, Any], *, is_completed: bool
+) -> Tuple[Result, Optional[JobError]]:
+    """Nothing in it is pickled; what cannot be said is named in its place, and is no failure."""
+    given = dict({"value": value} if is_completed else {})
+    given.update((name, config) for name, config in configs.items() if config is not None)
+    for name, one in given.items():
+        try:
+            writer.add(name, lambda one=one: writer.write(encode(one)))  # type: ignore[misc]
+            if name == "value" and writer.tell() > MAX_SMALL:
+                _add_plain(writer, value)
+        except OSError as error:
+            return Result({"codec": writer.codec}, b""), error_of_exception(error, "host")
+    return _finished(writer, value, None, is_completed=is_completed)
+
+
+def _add_plain(writer: "_Writer", value: Any) -> None:
+    """What commands show of the value: all of it, or what it is where that is long. No `repr` of a user's runs for it."""
+    data = encode(value, MAX_SMALL, tells_repr=False)
+    writer.add("plain", lambda: writer.write(data))
+
+
+def _finished(
+    writer: "_Writer", value: Any, failure: Optional[JobError], *, is_completed: bool
+) -> Tuple[Result, Optional[JobError]]:
     try:
         parts, payload = writer.finish()
     except OSError as error:
-        return Result({"codec": "cloudpickle"}, b""), error_of_exception(error, "host")
+        return Result({"codec": writer.codec}, b""), error_of_exception(error, "host")
     is_good = is_completed and failure is None
     return Result(parts, payload, value, "COMPLETED" if is_good else "FAILED"), failure
 
@@ -149,10 +200,12 @@ class _Writer:
 
     Args:
         path: where the file is made if one is needed; None keeps everything in memory.
+        codec: how the parts are written.
         is_kept: False to drop the bytes and keep their digests.
     """
 
-    def __init__(self, path: Optional[Callable[[], str]], *, is_kept: bool = True) -> None:
+    def __init__(self, path: Optional[Callable[[], str]], codec: str = PICKLED, *, is_kept: bool = True) -> None:
+        self.codec = codec
         self._make_path = path
         self._is_kept = is_kept
         self._path = ""
@@ -226,7 +279,7 @@ class _Writer:
         Raises:
             OSError: the disk.
         """
-        parts: Dict[str, Any] = dict(self._entries, codec="cloudpickle")
+        parts: Dict[str, Any] = dict(self._entries, codec=self.codec)
         if self._fd is None:
             return parts, b"".join(self._pieces)
         fd, self._fd = self._fd, None

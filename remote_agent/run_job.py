@@ -26,7 +26,7 @@ from remote_agent.job import JobError, JobReturn, RemoteJobError
 from remote_agent.job_channel import Listener, private_opener
 from remote_agent.job_pickle import settle_pickle
 from remote_agent.job_process import Gate, hold_standard_fds
-from remote_agent.job_result import Result, fitting, made_result
+from remote_agent.job_result import PICKLED, PLAIN, Result, fitting, made_result
 from remote_agent.randomness import SeedWatch
 from remote_agent.scene import Scene, make_scene
 from remote_agent.unpickling import loads
@@ -64,6 +64,11 @@ class Prepared:
     def may_send_code(self) -> bool:
         """The controller can load functions and classes that are pickled by value here."""
         return self.controller_python == sys.version_info[:2]
+
+    @property
+    def codec(self) -> str:
+        """How the controller wants values."""
+        return PLAIN if self.spec.get("values") == PLAIN else PICKLED
 
 
 class Job:
@@ -290,6 +295,7 @@ class Job:
             cfg=job_return.cfg if edited else None,
             hydra_cfg=job_return.hydra_cfg if hydra_edited else None,
             is_kept=is_kept,
+            codec=self.prepared.codec,
         )
         if failure is not None:
             self._fail(failure)

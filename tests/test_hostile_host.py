@@ -21,7 +21,7 @@ import pytest
 import launcher
 from launcher import agent_session, events, output_files
 from launcher.demo_server import DemoServer
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, ResultNotDecoded
 from launcher.inventory import HostSpec
 from launcher.returns import JobReturns
 
@@ -258,6 +258,23 @@ def test_files_beyond_the_cap_are_refused(trial: Callable[[str], Trial], monkeyp
     assert any("more than 150 files" in one.message for one in made.of(events.Warned))
     for one in theirs:
         assert len(list(Path(one.output_dir).glob("f*"))) == 150
+
+
+def test_plain_data_that_is_none_costs_that_result_alone(trial: Callable[[str], Trial]) -> None:
+    """A pickle by that name, counts without end, classes that nobody allowed: one typed error, which names job and host."""
+    made, theirs = lied(trial, "plain")
+    for one in theirs:
+        assert one.status.name == "COMPLETED"
+        for name in ("return_value", "cfg"):
+            with pytest.raises(ResultNotDecoded, match=f"of job {one.num} on hostile"):
+                getattr(one, name)
+        # What is not described is the controller's own.
+        assert one.hydra_cfg.hydra.job.num == one.num
+        command = "import sys; sys.argv[0] = 'launcher'; from launcher.cli import main; main()"
+        arguments = ["show", f"{made.sweep}#{one.num}"]
+        done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "value: " in done.stdout
 
 
 @pytest.mark.slow

@@ -1,19 +1,13 @@
-"""Pickles: by reference where a host can import it, by value where it cannot, and safe where the host is not trusted."""
+"""Pickles: by reference where a host can import it, by value where it cannot."""
 
 from __future__ import annotations
 
-import argparse
-import collections
-import datetime as dt
-import enum
-import fractions
 import functools
 import importlib
 import io
 import json
 import os
 import pathlib
-import pickle
 import pickletools
 import socket
 import subprocess
@@ -21,20 +15,12 @@ import sys
 import textwrap
 import threading
 import uuid
-from dataclasses import dataclass
 
-import cloudpickle
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from omegaconf import MISSING, OmegaConf
 
 from launcher import pickling
 from launcher.errors import CallbackError, CodeError
 from launcher.pickling import check_state, dumps, loads, main_module_name, out_of_reach
-from launcher.safe_pickle import Forbidden, safe_loads
-from remote_agent.job import JobError, JobStatus, RemoteJobError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -319,248 +305,6 @@ def test_interrupts_are_not_taken_for_failures():
     """Ctrl-C while something is pickled stays Ctrl-C."""
     with pytest.raises(KeyboardInterrupt):
         dumps(Raises(KeyboardInterrupt()))
-
-
-# -- safe ------------------------------------------------------------------------------------------------------------
-
-
-def plain_values():
-    leaves = st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.floats(allow_nan=False),
-        st.text(),
-        st.binary(),
-        st.complex_numbers(allow_nan=False),
-        st.datetimes(),
-        st.dates(),
-        st.times(),
-        st.timedeltas(),
-        st.decimals(allow_nan=False),
-        st.fractions(),
-        st.uuids(),
-        st.sampled_from(
-            [
-                pathlib.Path("/a/b"),
-                pathlib.PurePosixPath("x"),
-                pathlib.PureWindowsPath("C:/y"),
-                range(3, 9, 2),
-                slice(1, None),
-                bytearray(b"ab"),
-                collections.OrderedDict(a=1),
-                collections.Counter("aab"),
-                collections.deque([1, 2], 5),
-                dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc),
-                frozenset({1}),
-                collections.defaultdict(list, a=[1]),
-                int,
-                dict,
-                JobStatus.FAILED,
-            ]
-        ),
-    )
-    hashable = st.one_of(st.text(), st.integers(), st.booleans())
-    return st.recursive(
-        leaves,
-        lambda inner: st.one_of(
-            st.lists(inner),
-            st.tuples(inner, inner),
-            st.dictionaries(hashable, inner),
-            st.sets(hashable),
-        ),
-        max_leaves=12,
-    )
-
-
-@settings(max_examples=60, deadline=None)
-@given(plain_values(), st.sampled_from(range(2, 6)))
-def test_plain_values_are_decoded(value, protocol):
-    """Everything in the table of the module comes back equal, from any protocol that a host uses."""
-    assert safe_loads(pickle.dumps(value, protocol)) == value
-    assert safe_loads(cloudpickle.dumps(value, protocol=protocol)) == value
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.arange(6).reshape(2, 3),
-        np.asfortranarray(np.ones((3, 2), "f4")),
-        np.array(["ab", "c"]),
-        np.array([b"x"]),
-        np.array([True, False]),
-        np.zeros((0, 3)),
-        np.array(3.5),
-        np.arange(4, dtype=">i2"),
-        np.array([1 + 2j]),
-        np.array(["2024-01-01", "2025-02-03"], "M8[D]"),
-        np.array([5], "m8[ms]"),
-        np.float32(1.5),
-        np.int64(7),
-        np.bool_(True),
-        np.datetime64("2024-01-01T10"),
-        np.dtype("f8"),
-        np.dtype(">u2"),
-        [np.ones(2, ">f8")] * 2,
-    ],
-    ids=lambda one: f"{getattr(one, 'dtype', one)}",
-)
-def test_arrays_are_decoded(array, protocol):
-    """Numbers, booleans, texts and times, in any layout and byte order: as pickle itself decodes them."""
-    back = safe_loads(pickle.dumps(array, protocol))
-    array = pickle.loads(pickle.dumps(array, protocol))
-    assert type(back) is type(array)
-    if isinstance(array, (np.ndarray, np.generic)):
-        assert back.dtype == array.dtype
-        assert back.shape == array.shape
-        np.testing.assert_array_equal(back, array)
-    elif isinstance(array, list):
-        np.testing.assert_array_equal(back, array)
-        assert back[0].dtype == array[0].dtype
-    else:
-        assert back == array
-
-
-class Size(enum.Enum):
-    BIG = 1
-
-
-@dataclass
-class Structured:
-    size: Size = Size.BIG
-    number: int = MISSING
-
-
-@pytest.mark.usefixtures("importable")
-def test_configs_are_decoded():
-    """DictConfig and ListConfig with interpolations, missing values and annotations; a user's types by name."""
-    config = OmegaConf.create(
-        {"a": {"b": [1, "${a.c}", None], "c": 2.5, "d": "???"}, "e": True, "f": b"x", "g": pathlib.Path("/q")}
-    )
-    config.a._set_flag("readonly", True)
-    back = safe_loads(cloudpickle.dumps(config))
-    assert back == config
-    assert back.a.b[1] == 2.5
-    assert OmegaConf.is_readonly(back.a)
-    structured = OmegaConf.structured(Structured(number=3))
-    data = cloudpickle.dumps(structured)
-    with pytest.raises(Forbidden, match=r"Structured|Size"):
-        safe_loads(data)
-    for allow in ([Structured, Size], [f"{__name__}.Structured", f"{__name__}:Size"]):
-        assert safe_loads(data, allow) == structured
-
-
-def test_the_hydra_node_is_decoded():
-    """What comes back as `hydra_cfg` names Hydra's own dataclasses."""
-    from hydra.conf import HydraConf
-    from hydra.types import RunMode
-
-    config = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
-    config.hydra.mode = RunMode.MULTIRUN
-    config.hydra.sweep.dir = "/x"
-    back = safe_loads(cloudpickle.dumps(config))
-    assert back.hydra.mode is RunMode.MULTIRUN
-    assert back.hydra.sweep.dir == "/x"
-
-
-def test_exceptions_are_decoded():
-    """Python's own, with their arguments and state; ours, with the remote traceback; not those that end the program."""
-    error = ValueError("a", 1)
-    error.note = "more"
-    back = safe_loads(cloudpickle.dumps(error))
-    assert (type(back), back.args, back.note) == (ValueError, ("a", 1), "more")
-    assert safe_loads(pickle.dumps(OSError(2, "no", "f"))).filename == "f"
-    remote = safe_loads(pickle.dumps(RemoteJobError(JobError("killed", signal=9), "gpu1")))
-    assert remote.error.signal == 9
-    with pytest.raises(Forbidden):
-        safe_loads(pickle.dumps(SystemExit(1)))
-
-
-class Evil:
-    def __init__(self, *call):
-        self.call = call
-
-    def __reduce__(self):
-        return self.call
-
-
-def state_on_a_type() -> bytes:
-    """Sets an attribute of a class, as a BUILD after a mere mention would."""
-    return b"\x80\x02comegaconf.dictconfig\nDictConfig\n(Nc__builtin__\nint\ntp0\n0comegaconf.dictconfig\nDictConfig\n(N}X\x04\x00\x00\x00evilK\x01stb."
-
-
-HOSTILE = {
-    "system": lambda: pickle.dumps(Evil(os.system, ("true",))),
-    "eval": lambda: pickle.dumps(Evil(eval, ("1",))),
-    "getattr": lambda: pickle.dumps(Evil(getattr, ("", "join"))),
-    "subprocess": lambda: pickle.dumps(Evil(subprocess.Popen, (["true"],))),
-    "import": lambda: pickle.dumps(Evil(importlib.import_module, ("antigravity",))),
-    "list of a range": lambda: pickle.dumps(Evil(list, (range(10**9),))),
-    "bytes of a number": lambda: pickle.dumps(Evil(bytes, (10**12,))),
-    "bytearray of a number": lambda: pickle.dumps(Evil(bytearray, (10**12,))),
-    "set of a range": lambda: pickle.dumps(Evil(set, (range(10**9),))),
-    "long range": lambda: pickle.dumps(range(10**15)),
-    "factory": lambda: pickle.dumps(collections.defaultdict(Holder)),
-    "fraction bomb": lambda: pickle.dumps(Evil(fractions.Fraction, ("1e999999999",))),
-    "object array": lambda: pickle.dumps(np.array([object()])),
-    "record array": lambda: pickle.dumps(np.zeros(2, "i4,O")),
-    "array too large": lambda: pickle.dumps(np.zeros(3)).replace(b"K\x03\x85", b"K\x09\x85"),
-    "dotted": lambda: b"\x80\x04\x8c\x08builtins\x8c\x0astr.format.\x93.".replace(
-        b"\x0astr.format.", b"\x0astr.format"
-    ),
-    "config": lambda: b"\x80\x04\x8c\x0ahydra.conf\x8c\x13os.system.__class__\x93.",
-    "lambda": lambda: cloudpickle.dumps(lambda: 1),
-    "extension": lambda: b"\x80\x02\x82\x01.",
-    "persistent": lambda: b"\x80\x04K\x01Q.",
-    "4 GiB of memo": lambda: b"\x80\x04K\x01r\xff\xff\xff\xff.",
-    "bytearray of 2**40": lambda: b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",
-    "bytes of 2**40": lambda: b"\x80\x05\x8e" + (1 << 40).to_bytes(8, "little") + b".",
-    "truncated": lambda: pickle.dumps({"a": 1})[:-3],
-    "nothing": lambda: b"",
-    "noise": lambda: b"\x00\x01\x02",
-    "state of a type": state_on_a_type,
-    "inst": lambda: b"(S'true'\nios\nsystem\n.",
-    "obj": lambda: b"(cposix\nsystem\nS'true'\no.",
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_pickles_are_refused(name, monkeypatch):
-    """None of them runs anything, takes memory, or changes a type."""
-    called = []
-    monkeypatch.setattr(os, "system", called.append)
-    data = HOSTILE[name]()
-    if name == "4 GiB of memo":
-        assert safe_loads(data) == 1
-        return
-    with pytest.raises(Forbidden):
-        safe_loads(data)
-    assert not called
-    from omegaconf import DictConfig
-
-    assert not hasattr(DictConfig, "evil")
-
-
-def test_what_was_refused_can_be_allowed():
-    """The message names what to add; added, it works."""
-    data = cloudpickle.dumps(argparse.Namespace(a=1))
-    with pytest.raises(Forbidden, match=r"allow_types=\[argparse\.Namespace\]"):
-        safe_loads(data)
-    assert safe_loads(data, ["argparse.Namespace"]).a == 1
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_damaged_pickles_end_in_one_kind_of_error(data):
-    """Whatever a byte is changed to: a value or Forbidden, nothing else."""
-    good = pickle.dumps({"a": [1, 2.5, "x", dt.date(2024, 1, 2), {3}], "b": OmegaConf.create({"c": 1})}, 4)
-    index = data.draw(st.integers(0, len(good) - 1))
-    bad = good[:index] + bytes([data.draw(st.integers(0, 255))]) + good[index + 1 :]
-    try:
-        safe_loads(bad)
-    except Forbidden:
-        return
 
 
 def test_pickles_need_no_newer_python_than_the_agents():

@@ -221,7 +221,7 @@ Results = Annotated[
 AllowType = Annotated[
     list[str] | None,
     _option(
-        "--allow-type", group=_BACK, metavar="MODULE.CLASS", help="A type that --results safe decodes, too; repeatable."
+        "--allow-type", group=_BACK, metavar="MODULE.CLASS", help="A class that --results safe makes, too; repeatable."
     ),
 ]
 MaxOutputBytes = Annotated[

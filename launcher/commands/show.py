@@ -43,6 +43,9 @@ def show(
     try:
         jobs = read_jobs(reader, reference.num)
         warnings = [event for _, event in reader.events_of("warning")]
+        if reference.num is not None:
+            for job in jobs:
+                job.value = _value(reader, job)
         if status.state in ("died", "detached") and status.open and not is_offline:
             if ownership.is_ours(reference.entry.folder):
                 _ask_hosts(reader, jobs)
@@ -65,6 +68,14 @@ def show(
         _print_run(status, jobs, None if is_all else _ROWS)
         if warnings:
             print(f"{len(warnings)} warnings (--json has them)")
+
+
+def _value(reader: JournalReader, job: JobStatusLine) -> str:
+    """What a completed job returned, as far as plain data says it. Empty where nothing of it may be decoded."""
+    from launcher.returns import shown_value
+
+    stored = reader.result(job.num, job.attempt) if job.state == "COMPLETED" else None
+    return "" if stored is None or reader.meta().get("results") == "never" else shown_value(stored)
 
 
 def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
@@ -160,6 +171,8 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
     if job.overrides:
         print(f"  overrides: {clean(' '.join(job.overrides))}")
     print(f"  output in {job.output_dir}")
+    if job.value:
+        print(f"  value: {job.value}")
     for attempt in job.attempts:
         print(f"  attempt {attempt.attempt} on {attempt.host}: {_attempt(attempt)}")
         if attempt.error:

@@ -7,6 +7,7 @@ Rule: it speaks the wire's own encoding, or bytes of its own making, and needs n
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from remote_agent import wire
+from remote_agent.job import JobError
+from remote_agent.plain_value import MARK, VERSION, encode
 
 SCENARIOS: dict[str, Callable[[], None]] = {}
 DONE = {"status": "COMPLETED", "error": None, "duration": 1.0, "hooks": []}
@@ -101,7 +104,8 @@ def start(attempt: str) -> None:
 def finish(attempt: str, value: bytes = b"") -> None:
     """A job has its result."""
     part = {"offset": 0, "size": len(value), "sha256": hashlib.sha256(value).hexdigest()}
-    say({"t": "final", "attempt": attempt, "envelope": DONE, "parts": {"value": part} if value else {}}, value)
+    parts = {"value": part, "codec": "plain"} if value else {}
+    say({"t": "final", "attempt": attempt, "envelope": DONE, "parts": parts}, value)
 
 
 def collected(attempt: str) -> None:
@@ -239,7 +243,7 @@ def replay() -> None:
     def work(attempt: str) -> None:
         start(attempt)
         for value in ("first", "second"):
-            finish(attempt, pickle.dumps(value))
+            finish(attempt, encode(value))
             collected(attempt)
         start(attempt)
 
@@ -332,6 +336,35 @@ def many_files() -> None:
         collected(attempt)
 
     serve(work)
+
+
+@scenario
+def plain() -> None:
+    """Plain data that is none: a pickle by that name, counts without end, parts that are nothing, classes of its choice."""
+    bad = [
+        pickle.dumps({"a": 1}),
+        MARK + bytes((VERSION, 1)) + b"L\xff" + (1 << 62).to_bytes(8, "little"),
+        MARK + bytes((VERSION, 1)) + b"E\x01" + b"U\x01" * 200_000 + b"N",
+        encode(Color.RED),
+        encode(object()),
+        encode(JobError("exception", "E", "m")),
+    ]
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        data = bad[int(attempt.partition(".")[0]) % len(bad)]
+        part = {"offset": 0, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        parts = {"value": part, "plain": None, "cfg": part, "hydra_cfg": None, "codec": "plain", "more": [[]]}
+        say({"t": "final", "attempt": attempt, "envelope": DONE, "parts": parts}, data)
+        collected(attempt)
+
+    serve(work)
+
+
+class Color(enum.Enum):
+    """Not known to anybody else."""
+
+    RED = 1
 
 
 @scenario

@@ -17,7 +17,8 @@ _HEAD = """# What comes of a job
 
 Whatever a job does, it has one JobReturn, and each of its hooks has fired once. Every row is tested on this machine and over
 SSH by `tests/outcomes`, from which the page is generated (`python -m tests.outcomes`). *Reading* is what `return_value`
-gives, first under `results=trusted`, and under `results=safe` where that is something else (`docs/security.md`).
+gives, first under `results=trusted`, and under `results=safe` where that is something else (`docs/security.md`). Under `safe` nothing is
+pickled, so what cannot be pickled is no failure there: the job is COMPLETED, and reading says what cannot be said as plain data.
 
 | a job that | status | `error.kind` | `error.message` has | reading |
 |---|---|---|---|---|
@@ -29,7 +30,7 @@ _TAIL = """
 * What would end whoever reads it (`SystemExit`, `KeyboardInterrupt`, other subclasses of `BaseException`) is a `RemoteJobError`, too.
 * `error.causes` has the chain of causes, each with type and message.
 * A pickle can run code when it is loaded: that is what *the value* of a job whose pickle starts a process means. It is not loaded before
-  you read it, and under `safe` not at all.
+  you read it; under `safe` nobody makes one.
 * A value of 2 GiB and more comes back whole; it takes no memory here before it is read.
 * The outcome is decided before the process ends. What its end waits for, and how long, says `docs/durability.md`.
 """
