@@ -66,6 +66,7 @@ class Channel:
 
     def __init__(self, fd: int, spool: str, attempt: str) -> None:
         self._fd = fd
+        self._inode = os.fstat(fd).st_ino
         self._orphan_path = os.path.join(spool, "orphan-{}".format(attempt))
         self._is_orphan = False
         self._told = ""
@@ -74,6 +75,14 @@ class Channel:
         self._said: List[bytes] = []
         self._files: List[str] = []
         self._held: List[bytes] = []
+
+    def let_go(self) -> None:
+        """In a process that the job forked: the socket is not for it, and one that lives on does not hold it open."""
+        try:
+            if os.fstat(self._fd).st_ino == self._inode:
+                os.close(self._fd)
+        except OSError:
+            return  # the application closed it
 
     def send(self, header: Dict[str, Any], payload: bytes = b"", *, sync: bool = False) -> None:
         """Say one thing; `sync` brings it to the disk where it goes to the orphan file.

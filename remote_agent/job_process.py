@@ -1,7 +1,7 @@
 """The process around a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.shutdown`.
 
 Rule: until `done` was said SIGTERM and SIGINT are exceptions in the main thread, raised only where user code runs, so that
-our own bookkeeping is never cut in two.
+our own bookkeeping is never cut in two. That is for the job's own process: those that it forks are as in plain Python.
 """
 
 import io
@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent.failure import JobTerminated
 from remote_agent.job_channel import move_high
+from remote_agent.shutdown import leave_child
 
 # The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
 # pages of memory that it would not touch otherwise.
@@ -38,11 +39,22 @@ class Gate:
     def __init__(self) -> None:
         self._is_open = False
         self._pending: Optional[int] = None
+        self._pid = 0
 
     def install(self) -> None:
         """Handle both signals from now on, whatever handled them before. Main thread only."""
+        if not self._pid:
+            self._pid = os.getpid()
+            os.register_at_fork(after_in_child=self._let_go)
         _set_handler(_SIGTERM, self._handle)
         _set_handler(_SIGINT, self._handle)
+
+    def _let_go(self) -> None:
+        """In a process that the job forked: what handled its signals is not for it; what the application set stays."""
+        self._is_open = False
+        for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
+            if signal.getsignal(number) == self._handle:
+                _set_handler(number, plain)
 
     def reclaim(self) -> None:
         """The application is through: take back its signals and stop its timers; what is pending is dealt with."""
@@ -64,9 +76,25 @@ class Gate:
             self._is_open = True
             if self._pending is not None:
                 self._raise(self._pending)
-            return function(*args, **kwargs)
+            return self.call_closed(function, *args, **kwargs)
         finally:
             self._is_open = False
+
+    def call_closed(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call user code; signals wait.
+
+        A process that the code forked, and that comes back here in the place of the job, ends: it is not the job, and has
+        nothing to say of it.
+        """
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                leave_child(error)
+            raise
+        if os.getpid() != self._pid:
+            leave_child(None)
+        return value
 
     def _handle(self, signum: int, frame: Any) -> None:
         if not self._is_open:

@@ -320,7 +320,9 @@ class Job:
         records: List[Dict[str, Any]] = []
         kwargs = {"config": None if self.scene is None else self.scene.config, "job_return": self.job_return}
         try:
-            self.callbacks.fire("on_job_end", kwargs, records, self._entering_end, self.owed)
+            self.callbacks.fire(
+                "on_job_end", kwargs, records, self._entering_end, self.owed, call=self.gate.call_closed
+            )
         except BaseException as error:  # noqa: BLE001 - an interrupt in a hook: recorded, and of no more concern
             logger.error("An end hook was interrupted by %s", type_name(error))
         self.hooks += records

@@ -3,6 +3,7 @@
 Rule: imported by the zygote before it forks, so that a child imports nothing.
 """
 
+import os
 from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent import wire
@@ -37,6 +38,7 @@ def run_child(
         fds, job.get("slot_env") or {}, zygote_spec.get("cwd") or "/", zygote_spec.get("umask", 0o022)
     )
     channel = Channel(channel_fd, job["spool"], attempt)
+    os.register_at_fork(after_in_child=channel.let_go)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
     prepared.seeds.in_job()
     is_epilogue = frame.header["t"] == "epilogue"

@@ -1,0 +1,78 @@
+"""Processes that a job forks: they are as in plain Python, and none of them is the job."""
+
+from __future__ import annotations
+
+import pytest
+
+APP = {
+    "forking.py": """
+        import atexit, multiprocessing, os, signal, sys
+
+        def put(path):
+            with open(path, "w") as file:
+                file.write("whole")
+
+        def pools(cfg):
+            for _ in range(cfg.rounds):
+                with multiprocessing.get_context("fork").Pool(2) as workers:
+                    workers.map(abs, [-1, -2])
+            return cfg.rounds
+
+        def handlers(cfg):
+            if cfg.own:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            read, write = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                found = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT) is signal.default_int_handler]
+                os.write(write, repr(found).encode()); os._exit(0)
+            os.waitpid(pid, 0)
+            return os.read(read, 1000).decode()
+
+        def forks(cfg):
+            pid = os.fork()
+            if pid == 0:
+                atexit.register(put, cfg.path)
+                if cfg.how == "raise":
+                    raise ValueError("in the child")
+                if cfg.how == "exit":
+                    sys.exit(3)
+                return "the child's"
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """
+}
+
+
+@pytest.fixture(scope="module")
+def forking(new_shared_host):
+    """A host with the tasks above."""
+    host = new_shared_host()
+    host.write(APP)
+    assert host.start("forking:forks").header["t"] == "ready"
+    return host
+
+
+@pytest.mark.slow
+def test_pools_in_a_job_end_as_often_as_they_like(forking):
+    """Workers are terminated by SIGTERM, which must not be the job's there: a round in fifty would hang."""
+    attempt = forking.run({"rounds": 100}, task="forking:pools")
+    assert attempt.part() == 100
+    assert "JobTerminated" not in attempt.stderr
+
+
+@pytest.mark.parametrize(("own", "seen"), [(False, "SIG_DFL"), (True, "SIG_IGN")])
+def test_a_process_that_a_job_forks_has_the_handlers_of_plain_python(forking, own, seen):
+    """The job's own handlers are not for it; those that the application set are."""
+    value = forking.run({"own": own}, task="forking:handlers").part()
+    assert seen in value
+    assert "True" in value
+
+
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 3)])
+def test_a_forked_process_that_comes_back_is_not_the_job(forking, tmp_path, how, code):
+    """It ends as in plain Python, atexit functions and all; the job's outcome is the job's, and said once."""
+    attempt = forking.run({"how": how, "path": str(tmp_path / "late.txt")}, task="forking:forks")
+    assert attempt.part() == code
+    assert [frame.header["t"] for frame in attempt.frames] == ["outcome", "done"]
+    assert (tmp_path / "late.txt").read_text() == "whole"
+    assert ("ValueError: in the child" in attempt.stderr) == (how == "raise")
