@@ -1,7 +1,7 @@
 """gitignore's patterns, for `.launcherignore` and for folders without git.
 
 Rule: the meaning is git's own (https://git-scm.com/docs/gitignore), held to `git check-ignore` by a property test: the last
-pattern that matches decides, `!` takes back, a file below a folder that is left out stays out.
+pattern that matches decides, `!` takes back, a file below a folder that is left out stays out. No pattern takes long (`globs`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import os
 import re
 from dataclasses import dataclass
 
+from launcher.globs import FOLDERS, Atom, Glob, any_of, one
+
 __all__ = ["IgnoreRules"]
 
 
 @dataclass(frozen=True)
 class _Rule:
-    pattern: re.Pattern[str]
+    pattern: Glob
     is_negated: bool
     is_for_folders: bool
 
@@ -41,12 +43,10 @@ def _parsed(line: str) -> _Rule | None:
     if not text:
         return None
     is_anchored = "/" in text
-    expression = _expression(text.removeprefix("/"))
-    if expression is None:
+    atoms = _atoms(text.removeprefix("/"))
+    if atoms is None:
         return None
-    if not is_anchored:
-        expression = f"(?:.*/)?{expression}"
-    return _Rule(re.compile(expression, re.DOTALL), is_negated, is_for_folders)
+    return _Rule(Glob(atoms if is_anchored else [FOLDERS, *atoms]), is_negated, is_for_folders)
 
 
 def _is_escaped(text: str, index: int) -> bool:
@@ -56,47 +56,47 @@ def _is_escaped(text: str, index: int) -> bool:
     return count % 2 == 1
 
 
-def _expression(text: str) -> str | None:
-    """A regular expression for a pattern relative to its folder; None for one that git takes to match nothing."""
-    out = []
+def _atoms(text: str) -> list[Atom] | None:
+    """The parts of a pattern relative to its folder; None for one that git takes to match nothing."""
+    out: list[Atom] = []
     index = 0
     while index < len(text):
         char = text[index]
         if char == "\\":
             if index + 1 == len(text):
                 return None
-            out.append(re.escape(text[index + 1]))
+            out.append(one(text[index + 1]))
             index += 2
         elif char == "*":
             end = index
             while end < len(text) and text[end] == "*":
                 end += 1
-            part, index = _stars(text, index, end)
-            out.append(part)
+            parts, index = _stars(text, index, end)
+            out += parts
         elif char == "?":
-            out.append("[^/]")
+            out.append(Atom("one", "[^/]"))
             index += 1
         elif char == "[":
             made = _bracket(text, index)
             if made is None:
                 return None
             part, index = made
-            out.append(part)
+            out.append(Atom("one", part))
         else:
-            out.append(re.escape(char))
+            out.append(one(char))
             index += 1
-    return "".join(out)
+    return out
 
 
-def _stars(text: str, begin: int, end: int) -> tuple[str, int]:
+def _stars(text: str, begin: int, end: int) -> tuple[list[Atom], int]:
     """What `*`s from begin to end mean, and where the pattern goes on."""
     starts = begin == 0 or text[begin - 1] == "/"
     if end - begin == 2 and starts:
         if end == len(text):
-            return (".+" if begin else ".*"), end
+            return [*([Atom("one", ".")] if begin else []), any_of()], end
         if text[end] == "/":
-            return "(?:.*/)?", end + 1
-    return "[^/]*", end
+            return [FOLDERS], end + 1
+    return [any_of("[^/]")], end
 
 
 _CLASSES = {
@@ -209,7 +209,7 @@ class IgnoreRules:
         while True:
             below = path[len(place) + 1 :] if place else path
             for rule in reversed(self._rules.get(place, ())):
-                if (is_folder or not rule.is_for_folders) and rule.pattern.fullmatch(below):
+                if (is_folder or not rule.is_for_folders) and rule.pattern.matches(below):
                     return not rule.is_negated
             if not place:
                 return None

@@ -24,12 +24,16 @@ from typing import Any, Literal
 
 from launcher.errors import InventoryError
 from launcher.known_hosts import is_fingerprint
+from launcher.shown import shown
 
 __all__ = ["LOCAL", "HostSpec", "load_hosts", "load_hosts_file", "parse_host", "parse_hosts"]
 
 #: The name of this machine without SSH.
 LOCAL = "local"
 _MAX_SLOTS = 10_000
+#: Characters of a hosts file, and items in it with its aliases written out.
+_MAX_FILE = 16 << 20
+_MAX_ITEMS = 1_000_000
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6; nothing that ssh or a shell would read as anything else.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -97,7 +101,7 @@ def parse_host(text: str) -> HostSpec:
     Raises:
         InventoryError: what is wrong with it, and what is allowed.
     """
-    where = f"host {text!r}"
+    where = f"host {shown(text)}"
     if "," in text:
         raise InventoryError(f"{where}: one host each, as in --host gpu1 --host gpu2 or hosts=[gpu1,gpu2]")
     rest, slash, slots = text.strip().partition("/")
@@ -133,11 +137,11 @@ def _parse_address(where: str, text: str) -> HostSpec:
     elif ":" in str(user):
         raise InventoryError(f"{where}: a password has no place in a host's name; keys are used")
     elif not _USER.fullmatch(str(user)):
-        raise InventoryError(f"{where}: {user!r} is not a user name")
+        raise InventoryError(f"{where}: {shown(user)} is not a user name")
     address, port = _split_port(where, rest)
     if not (_NAME.fullmatch(address) or _IPV6.fullmatch(address)):
         raise InventoryError(
-            f"{where}: {address!r} is not a host name (letters, digits, '.', '_' and '-', not starting with '-'; "
+            f"{where}: {shown(address)} is not a host name (letters, digits, '.', '_' and '-', not starting with '-'; "
             "an IPv6 address with a port in brackets)"
         )
     if address == LOCAL and (user is not None or port is not None):
@@ -165,7 +169,7 @@ def _port(where: str, value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
-        raise InventoryError(f"{where}: port {value!r} is not a number from 1 to 65535")
+        raise InventoryError(f"{where}: port {shown(value)} is not a number from 1 to 65535")
     return value
 
 
@@ -173,7 +177,7 @@ def _slots(where: str, value: Any) -> int | Literal["auto"] | None:
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SLOTS:
-        raise InventoryError(f"{where}: slots {value!r} is neither a number from 1 to {_MAX_SLOTS} nor 'auto'")
+        raise InventoryError(f"{where}: slots {shown(value)} is neither a number from 1 to {_MAX_SLOTS} nor 'auto'")
     return value
 
 
@@ -187,16 +191,20 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
 
     file = os.fspath(path)
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        with Path(file).open(encoding="utf-8") as opened:
+            text = opened.read(_MAX_FILE + 1)
     except FileNotFoundError:
         hint = f"; if {file} is a host, say --host {file} or hosts=[{file}]" if _NAME.fullmatch(file) else ""
         raise InventoryError(f"hosts file {file}: cannot be read: there is no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InventoryError(f"hosts file {file}: cannot be read ({error})") from None
+    if len(text) > _MAX_FILE:
+        raise InventoryError(f"hosts file {file}: it has more than {_MAX_FILE} characters")
     try:
-        content = yaml.load(text, Loader=_loader())  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InventoryError(f"hosts file {file}: not YAML: {' '.join(str(error).split())}") from None
+        content = _content(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:500]
+        raise InventoryError(f"hosts file {file}: not YAML: {why}") from None
     return load_hosts(content, file)
 
 
@@ -214,7 +222,7 @@ def load_hosts(content: Any, file: str) -> tuple[HostSpec, ...]:
         if isinstance(content, list) and isinstance(entry, dict) and "name" in entry:
             entry = (entry["name"], {key: value for key, value in entry.items() if key != "name"})
         if not isinstance(entry, tuple):
-            raise InventoryError(f"{file}: {entry!r} is neither a host's name nor a mapping with a name")
+            raise InventoryError(f"{file}: {shown(entry)} is neither a host's name nor a mapping with a name")
         specs.append(_from_mapping(file, *entry))
     return _check_unique(file, specs)
 
@@ -239,7 +247,7 @@ def _loader() -> Any:
             if not isinstance(key, (str, int, float, bool, type(None))):
                 raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key that is no name")
             if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key!r} is there twice")
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is there twice")
             seen.add(key)
         return dict(loader.construct_pairs(node, deep=True))
 
@@ -247,22 +255,56 @@ def _loader() -> Any:
     return Loader
 
 
+def _content(text: str) -> Any:
+    """What YAML holds, as plain data.
+
+    Raises:
+        yaml.YAMLError: it is none, or its aliases stand for more than a hosts file can mean.
+    """
+    import yaml
+
+    loader = _loader()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > _MAX_ITEMS:
+            raise yaml.YAMLError(f"with its aliases written out it has more than {_MAX_ITEMS} items")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: Any, sizes: dict[int, int]) -> int:
+    """How many nodes there are, each alias counted as what it stands for; one that holds itself has no end."""
+    known = sizes.get(id(node))
+    if known is not None:
+        return known
+    sizes[id(node)] = _MAX_ITEMS + 1
+    size = 1
+    if isinstance(node.value, list):
+        for item in node.value:
+            size += sum(_written_out(one, sizes) for one in (item if isinstance(item, tuple) else (item,)))
+    sizes[id(node)] = size
+    return size
+
+
 def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
     if not isinstance(name, str) or not (_NAME.fullmatch(name) or _IPV6.fullmatch(name)):
-        raise InventoryError(f"{file}: {name!r} is not a host name (letters, digits, '.', '_' and '-')")
+        raise InventoryError(f"{file}: {shown(name)} is not a host name (letters, digits, '.', '_' and '-')")
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise InventoryError(f"{file}: host {name}: {content!r} is not a mapping of fields")
+        raise InventoryError(f"{file}: host {name}: {shown(content)} is not a mapping of fields")
     for key in content:
         if key not in _FIELDS:
-            near = difflib.get_close_matches(str(key), _FIELDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_FIELDS)}"
-            raise InventoryError(f"{file}: host {name}: unknown field {key!r}; {hint}")
+            near = difflib.get_close_matches(shown(key).strip("'"), _FIELDS, 1)
+            hint = f"did you mean {shown(near[0])}?" if near else f"known are {', '.join(_FIELDS)}"
+            raise InventoryError(f"{file}: host {name}: unknown field {shown(key)}; {hint}")
     where = f"{file}: host {name}"
     address = content.get("address", name)
     if not isinstance(address, str):
-        raise InventoryError(f"{where}: address: {address!r} is not text")
+        raise InventoryError(f"{where}: address: {shown(address)} is not text")
     base = _parse_address(f"{where}: address", address)
     values: dict[str, Any] = {}
     for key, value in content.items():
@@ -280,7 +322,7 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {value!r} is not a line of text")
+        raise InventoryError(f"{where}: {shown(value)} is not a line of text")
     return value
 
 
@@ -290,26 +332,28 @@ def _local_path(where: str, value: Any) -> str:
 
 def _remote_path(where: str, value: Any) -> str:
     if not _text(where, value).startswith(("/", "~/")):
-        raise InventoryError(f"{where}: {value!r} is neither absolute nor below '~/'")
+        raise InventoryError(f"{where}: {shown(value)} is neither absolute nor below '~/'")
     return str(value)
 
 
 def _python(where: str, value: Any) -> str:
     if not _PYTHON.fullmatch(_text(where, value)):
-        raise InventoryError(f"{where}: {value!r} is not a program's path (letters, digits, spaces and _.,/+@%=:~-)")
+        raise InventoryError(
+            f"{where}: {shown(value)} is not a program's path (letters, digits, spaces and _.,/+@%=:~-)"
+        )
     return str(value)
 
 
 def _user(where: str, value: Any) -> str:
     if not _USER.fullmatch(_text(where, value)):
-        raise InventoryError(f"{where}: {value!r} is not a user name")
+        raise InventoryError(f"{where}: {shown(value)} is not a user name")
     return str(value)
 
 
 def _setup(where: str, value: Any) -> tuple[str, ...]:
     lines = [value] if isinstance(value, str) else value
     if not isinstance(lines, list) or not all(isinstance(line, str) and "\0" not in line for line in lines):
-        raise InventoryError(f"{where}: {value!r} is not a shell line or a list of them")
+        raise InventoryError(f"{where}: {shown(value)} is not a shell line or a list of them")
     return tuple(lines)
 
 
@@ -319,7 +363,7 @@ def _env(where: str, value: Any) -> dict[str, str]:
     found = {}
     for name, text in value.items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            raise InventoryError(f"{where}: {name!r} is not a variable's name")
+            raise InventoryError(f"{where}: {shown(name)} is not a variable's name")
         # Values may be secrets, so messages leave them out.
         if isinstance(text, bool) or not isinstance(text, (str, int, float)) or "\0" in str(text):
             raise InventoryError(f"{where}: the value of {name} is not text (quote it)")
@@ -336,20 +380,20 @@ def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
         for one in value
     ):
         return tuple(value)
-    raise InventoryError(f"{where}: {value!r} is neither a count nor a list of indices or UUIDs")
+    raise InventoryError(f"{where}: {shown(value)} is neither a count nor a list of indices or UUIDs")
 
 
 def _fingerprint(where: str, value: Any) -> str:
     if not isinstance(value, str) or not is_fingerprint(value.rstrip("=")):
         raise InventoryError(
-            f"{where}: {value!r} is not a fingerprint as ssh-keygen -l prints it (SHA256: and 43 characters)"
+            f"{where}: {shown(value)} is not a fingerprint as ssh-keygen -l prints it (SHA256: and 43 characters)"
         )
     return value.rstrip("=")
 
 
 def _host_keys(where: str, value: Any) -> str:
     if value not in ("strict", "accept-new"):
-        raise InventoryError(f"{where}: {value!r} is neither 'strict' nor 'accept-new'")
+        raise InventoryError(f"{where}: {shown(value)} is neither 'strict' nor 'accept-new'")
     return str(value)
 
 
@@ -383,8 +427,8 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
         if spec.name in names or place in places:
             other = places.get(place, spec.name)
             raise InventoryError(
-                f"{where}: {spec.name!r} is named twice"
-                + (f" (also as {other!r})" if other != spec.name else "")
+                f"{where}: {shown(spec.name)} is named twice"
+                + (f" (also as {shown(other)})" if other != spec.name else "")
                 + "; say `/slots` for more jobs at once"
             )
         names.add(spec.name)

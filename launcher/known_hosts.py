@@ -21,9 +21,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 
+from launcher.globs import host_glob
 from remote_agent.disk import sync_fd
 
 __all__ = ["KnownHosts", "KnownKey", "Verdict", "add", "fingerprint", "host_name", "is_fingerprint", "line"]
@@ -189,7 +189,7 @@ def _matches(patterns: str, name: str) -> bool:
         negated = pattern.startswith("!")
         if negated:
             pattern = pattern[1:]
-        if pattern and (pattern == name or (("*" in pattern or "?" in pattern) and _glob(pattern).fullmatch(name))):
+        if pattern and (pattern == name or (("*" in pattern or "?" in pattern) and host_glob(pattern).matches(name))):
             if negated:
                 return False
             is_match = True
@@ -206,16 +206,6 @@ def _matches_hash(field: str, name: str) -> bool:
         return False
     # SHA-1 is the file format's choice; it hides names here and decides nothing about keys.
     return hmac.compare_digest(hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1"), digest)
-
-
-@lru_cache(maxsize=1024)
-def _glob(pattern: str) -> re.Pattern[str]:
-    """`*` and `?` alone are special, as in OpenSSH; brackets are literal: `[host]:2222` is a name."""
-    # Runs of stars mean one star; collapsed, so that a hostile pattern cannot make the match exponential.
-    parts = re.split(r"(\*+|\?)", pattern)
-    return re.compile(
-        "".join(".*" if part[:1] == "*" else "." if part == "?" else re.escape(part) for part in parts), re.DOTALL
-    )
 
 
 def add(path: str, text: str) -> None:

@@ -16,6 +16,7 @@ from launcher import inventory
 from launcher.errors import InventoryError
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
+from launcher.shown import shown
 
 __all__ = ["host_list", "host_specs", "new_run_id"]
 
@@ -61,7 +62,7 @@ def _host_spec(host: Any) -> HostSpec:
     if isinstance(host, str):
         return inventory.parse_host(host)
     if not isinstance(host, Mapping):
-        raise InventoryError(f"host {host!r} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
+        raise InventoryError(f"host {shown(host)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
     values = dict(host)
     name = values.pop("name", None) or values.get("address")
     return inventory.load_hosts({name: values}, "hosts")[0]

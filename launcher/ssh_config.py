@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import InventoryError
+from launcher.globs import host_glob
+from launcher.shown import shown
 
 __all__ = ["SshTarget", "resolve"]
 
@@ -113,7 +115,7 @@ def resolve(
 
 def _check_name(what: str, name: str) -> None:
     if not name or name.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}]", name):
-        raise InventoryError(f"{what} {name!r}: not a name that can be given to ssh")
+        raise InventoryError(f"{what} {shown(name)}: not a name that can be given to ssh")
 
 
 def _ask_ssh(ssh: str, alias: str, user: str | None, port: int | None, config_file: str | None) -> dict[str, list[str]]:
@@ -173,7 +175,7 @@ def _settings(alias: str, path: str, text: str) -> Iterator[tuple[str, str]]:
             continue
         match = re.match(r"([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*)", line)
         if match is None:
-            raise InventoryError(f"{path}:{number}: not a setting: {line!r}")
+            raise InventoryError(f"{path}:{number}: not a setting: {shown(line)}")
         keyword, value = match.group(1).lower(), _unquote(match.group(2))
         if keyword == "host":
             applies = _host_matches(value.split(), alias)
@@ -197,8 +199,7 @@ def _host_matches(patterns: list[str], alias: str) -> bool:
     is_match = False
     for pattern in patterns:
         negated, pattern = pattern.startswith("!"), pattern.lstrip("!").strip('"')
-        expression = "".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
-        if re.fullmatch(expression, alias, re.IGNORECASE):
+        if host_glob(pattern.lower()).matches(alias.lower()):
             if negated:
                 return False
             is_match = True
@@ -299,7 +300,7 @@ def _number(alias: str, keyword: str, value: str | None) -> int | None:
     if value is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise InventoryError(f"{alias}: {keyword} {value!r} in ssh's configuration is not a number")
+        raise InventoryError(f"{alias}: {keyword} {shown(value)} in ssh's configuration is not a number")
     return int(value)
 
 
@@ -308,12 +309,14 @@ def _expand(alias: str, value: str, tokens: dict[str, str]) -> str:
 
     def token(match: re.Match[str]) -> str:
         if match.group(1) not in tokens:
-            raise InventoryError(f"{alias}: %{match.group(1)} in {value!r} of ssh's configuration is not understood")
+            raise InventoryError(
+                f"{alias}: %{match.group(1)} in {shown(value)} of ssh's configuration is not understood"
+            )
         return tokens[match.group(1)]
 
     def variable(match: re.Match[str]) -> str:
         if match.group(1) not in os.environ:
-            raise InventoryError(f"{alias}: {value!r} in ssh's configuration names a variable that is not set")
+            raise InventoryError(f"{alias}: {shown(value)} in ssh's configuration names a variable that is not set")
         return os.environ[match.group(1)]
 
     return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", variable, re.sub(r"%(.)", token, value))

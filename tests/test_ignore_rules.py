@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from launcher import globs
 from launcher.ignore_rules import IgnoreRules
 
 
@@ -89,6 +91,7 @@ PIECES = [
 PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join)
 
 
+@pytest.mark.parametrize("way", ["as it comes", "walked through"])
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, max_size=2))
 @example(["*", "!a"], [])
@@ -100,12 +103,13 @@ PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join
 @example(["build/", "!src/build/"], [])
 @example(["***", "!a/"], [])
 @example(["**b", "b**"], ["**"])
-def test_patterns_mean_what_git_says(repository, lines, inner):
+def test_patterns_mean_what_git_says(repository, way, lines, inner):
     """For any patterns in two folders: the same paths are left out."""
     text, below = "\n".join(lines) + "\n", "\n".join(inner) + "\n"
     rules = IgnoreRules()
-    rules.add("", text)
-    rules.add("a", below)
+    with mock.patch.object(globs, "_MAX_EXPRESSION", globs._MAX_EXPRESSION if way == "as it comes" else -1):
+        rules.add("", text)
+        rules.add("a", below)
     paths = [path for path in PATHS if path != "a"]
     ours = {path for path in paths if rules.verdict(path)}
     assert ours == by_git(repository, text, below, paths), (text, below)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import InventoryError
-from launcher.inventory import HostSpec, load_hosts_file, parse_host, parse_hosts
+from launcher.inventory import HostSpec, load_hosts, load_hosts_file, parse_host, parse_hosts
 from launcher.transports.local import LocalTransport
 from launcher.transports.make import make_transport
 from launcher.transports.ssh import SshTransport
@@ -238,3 +238,86 @@ class TestHostsFile:
         """By its name."""
         with pytest.raises(InventoryError, match=r"none\.yaml"):
             load_hosts_file(tmp_path / "none.yaml")
+
+
+class TestBounds:
+    """A hosts file costs what it is long, whatever it says."""
+
+    def bomb(self, depth: int = 10) -> str:
+        """Lists of lists, by aliases: a few hundred bytes that stand for nine to the tenth."""
+        rows = ["a: &a [x,x,x,x,x,x,x,x,x]"]
+        for number in range(1, depth):
+            above, name = chr(96 + number), chr(97 + number)
+            rows.append(f"{name}: &{name} [{','.join([f'*{above}'] * 9)}]")
+        return "\n".join(rows) + "\n"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{bomb}",
+            "gpu1:\n  setup:\n    - {ring}\n",
+            "gpu1: &a\n  env: *a\n",
+            "&a [*a]\n",
+        ],
+        ids=["lists", "list in itself", "mapping in itself", "nothing but itself"],
+    )
+    def test_aliases_that_stand_for_too_much_are_refused(self, tmp_path, text):
+        """Those in a ring have no end at all."""
+        file = tmp_path / "hosts.yaml"
+        file.write_text(text.replace("{bomb}", self.bomb()).replace("{ring}", "&r [*r]"))
+        with pytest.raises(InventoryError, match="with its aliases written out it has more than") as caught:
+            load_hosts_file(file)
+        assert len(str(caught.value)) < 500
+
+    def test_aliases_that_a_person_writes_are_fine(self, tmp_path):
+        """What several hosts share is written once."""
+        file = tmp_path / "hosts.yaml"
+        file.write_text(
+            "gpu1:\n  env: &common {A: '1'}\n  setup: &setup [module load cuda]\ngpu2:\n  env: *common\n  setup: *setup\n"
+        )
+        first, second = load_hosts_file(file)
+        assert dict(first.env) == dict(second.env) == {"A": "1"}
+        assert first.setup == second.setup
+
+    def test_an_error_shows_a_little_of_what_is_wrong(self, tmp_path):
+        """Also where that is just below the limit, or given in Python."""
+        file = tmp_path / "hosts.yaml"
+        file.write_text(self.bomb(5))
+        with pytest.raises(InventoryError, match="is not a mapping of fields") as caught:
+            load_hosts_file(file)
+        assert len(str(caught.value)) < 500
+        bomb: object = "x"
+        for _ in range(50):
+            bomb = [bomb] * 9
+        for content in (
+            {"gpu1": bomb},
+            {"gpu1": {"setup": bomb}},
+            {"gpu1": {"port": 10**9000}},
+            {"x" * 100_000: {}},
+            [bomb],
+        ):
+            with pytest.raises(InventoryError) as caught:
+                load_hosts(content, "here")
+            assert len(str(caught.value)) < 700
+
+    def test_a_file_without_end_is_refused(self, tmp_path):
+        """A device, say."""
+        with pytest.raises(InventoryError, match="more than 16777216 characters"):
+            load_hosts_file("/dev/zero")
+
+    @pytest.mark.parametrize("value", ["1" * 5000, "2026-13-45", "0x" + "f" * 9000])
+    def test_numbers_and_dates_that_are_none_are_refused(self, tmp_path, value):
+        """Those that Python itself refuses to read."""
+        file = tmp_path / "hosts.yaml"
+        file.write_text(f"gpu1: {{port: {value}}}\n")
+        with pytest.raises(InventoryError) as caught:
+            load_hosts_file(file)
+        assert len(str(caught.value)) < 700
+
+    def test_what_is_nested_deeply_is_refused(self, tmp_path):
+        """In few words."""
+        file = tmp_path / "hosts.yaml"
+        file.write_text("[" * 5000)
+        with pytest.raises(InventoryError, match="not YAML") as caught:
+            load_hosts_file(file)
+        assert len(str(caught.value)) < 700

@@ -1,0 +1,134 @@
+"""Patterns with wildcards, matched in time that no pattern can make long.
+
+Rule: at most as many steps as the text is long times the pattern's length. A pattern with few wildcards is a regular expression,
+which is quick and cannot do more than that by much; one with many would try each way to share the text out among them, and
+is walked through with all that may have been matched so far at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+__all__ = ["FOLDERS", "Atom", "Glob", "any_of", "host_glob", "one"]
+
+#: Wildcards of any length that a regular expression is trusted with: they try at most length squared ways.
+_MAX_EXPRESSION = 2
+
+
+class Atom(NamedTuple):
+    """A part of a pattern. `one` and `many` characters of a class (as in `re`), or `folders`: none, or some with their `/`."""
+
+    kind: Literal["one", "many", "folders"]
+    characters: str = ""
+
+    @property
+    def expression(self) -> str:
+        """As a regular expression."""
+        return {"one": self.characters, "many": f"{self.characters}*", "folders": "(?:.*/)?"}[self.kind]
+
+
+#: `**/`
+FOLDERS = Atom("folders")
+
+
+def one(character: str) -> Atom:
+    """This character."""
+    return Atom("one", re.escape(character))
+
+
+def any_of(characters: str = ".") -> Atom:
+    """Any number of these characters."""
+    return Atom("many", characters)
+
+
+class Glob:
+    """A pattern of these parts."""
+
+    def __init__(self, atoms: Sequence[Atom]) -> None:
+        self._atoms: list[Atom] = []
+        for atom in atoms:
+            # Twice the same is once.
+            if atom.kind == "one" or not self._atoms or self._atoms[-1] != atom:
+                self._atoms.append(atom)
+        wildcards = sum(atom.kind != "one" for atom in self._atoms)
+        self._expression: re.Pattern[str] | None = None
+        if wildcards <= _MAX_EXPRESSION:
+            self._expression = re.compile("".join(atom.expression for atom in self._atoms), re.DOTALL)
+        else:
+            self._walk = _Walk(self._atoms)
+
+    def matches(self, text: str) -> bool:
+        """The whole text is what the pattern says."""
+        if self._expression is not None:
+            return self._expression.fullmatch(text) is not None
+        return self._walk.matches(text)
+
+
+class _Walk:
+    """The pattern as states: bit `n` is set where all before the n-th may have been matched.
+
+    `folders` takes two: before it, where it may be passed over, and inside, which only a `/` ends.
+    """
+
+    def __init__(self, atoms: Sequence[Atom]) -> None:
+        self._states: list[tuple[str, re.Pattern[str] | None]] = []
+        for atom in atoms:
+            if atom.kind == "folders":
+                self._states += [("before", None), ("inside", None)]
+            else:
+                self._states.append((atom.kind, re.compile(atom.characters, re.DOTALL)))
+        self._end = 1 << len(self._states)
+        self._pass_one = self._bits(lambda kind, _: kind == "many")
+        self._pass_two = self._bits(lambda kind, _: kind == "before")
+        self._steps: dict[str, tuple[int, int, int]] = {}
+
+    def _bits(self, holds: object) -> int:
+        assert callable(holds)
+        return sum(1 << place for place, state in enumerate(self._states) if holds(*state))
+
+    def matches(self, text: str) -> bool:
+        states = self._passed(1)
+        for character in text:
+            stay, move_one, move_two = self._step(character)
+            states = self._passed((states & stay) | (states & move_one) << 1 | (states & move_two) << 2)
+            if not states:
+                return False
+        return bool(states & self._end)
+
+    def _passed(self, states: int) -> int:
+        """With the wildcards passed over that may match nothing."""
+        while True:
+            more = states | (states & self._pass_one) << 1 | (states & self._pass_two) << 2
+            if more == states:
+                return states
+            states = more
+
+    def _step(self, character: str) -> tuple[int, int, int]:
+        """Which states stay where they are, and which go on by one and by two, when this character comes."""
+        made = self._steps.get(character)
+        if made is None:
+            is_slash = character == "/"
+
+            def fits(characters: re.Pattern[str] | None) -> bool:
+                return characters is not None and characters.fullmatch(character) is not None
+
+            made = self._steps[character] = (
+                self._bits(lambda kind, chars: kind == "inside" or (kind == "many" and fits(chars))),
+                self._bits(
+                    lambda kind, chars: (
+                        kind == "before" or (kind == "inside" and is_slash) or (kind == "one" and fits(chars))
+                    )
+                ),
+                self._bits(lambda kind, _: kind == "before" and is_slash),
+            )
+        return made
+
+
+@lru_cache(maxsize=1024)
+def host_glob(pattern: str) -> Glob:
+    """A pattern of OpenSSH's (ssh_config(5), PATTERNS): `*` and `?` alone are special; `[host]:2222` is a name."""
+    special = {"*": any_of(), "?": Atom("one", ".")}
+    return Glob([special.get(character) or one(character) for character in pattern])
