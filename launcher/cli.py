@@ -13,6 +13,7 @@ LAUNCHER_DEBUG=1 shows it always.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -97,6 +98,9 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A folder may have a name that is no text, and a terminal may know few characters: neither is worth a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_main(list(sys.argv[1:] if args is None else args)))
 
 

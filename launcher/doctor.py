@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher import events, run_index, ssh_config
 from launcher.errors import HostError, InventoryError
@@ -21,6 +21,9 @@ from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.run_setup import RunSetup
 from launcher.session import Session
+
+if TYPE_CHECKING:
+    from remote_agent.job import JobReturn
 
 __all__ = ["Outcome", "Step", "examine"]
 
@@ -118,14 +121,37 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
                 session.drive([({}, ())])
                 ended = time.time()
             returned = session.returns[0]
-            found = returned.return_value if returned.error is None else {}
+            found = _answer(returned)
         finally:
             run_index.remove(setup.run_id)
     yield from _told(seen, bundle, is_local=spec.is_local, told=returned.error.message if returned.error else None)
-    if returned.error is None:
+    if found is not None:
         yield from _found(found, began, ended)
+    elif returned.error is None:
+        yield Step(
+            "environment",
+            Outcome.FAILED,
+            "what it says of itself cannot be read",
+            "look whether the host is what it should be",
+        )
     elif not any(isinstance(event, events.HostUnusable) for event in seen):
         yield Step("environment", Outcome.FAILED, str(returned.error), "check `python:` and `setup:` of this host")
+
+
+def _answer(returned: JobReturn) -> dict[str, Any] | None:
+    """What the probe found, if it is what our probe says; None else: a host may say anything."""
+    if returned.error is not None:
+        return None
+    try:
+        found = returned.return_value
+        packages = {str(name): (str(one["version"]), bool(one["is_ours"])) for name, one in found["packages"].items()}
+        return {
+            **{name: str(found[name])[:1000] for name in ("python", "executable", "folder")},
+            **{name: float(found[name]) for name in ("time", "free")},
+            "packages": {name: {"version": version, "is_ours": ours} for name, (version, ours) in packages.items()},
+        }
+    except Exception:  # noqa: BLE001 - decoding and reading what somebody made up may raise anything
+        return None
 
 
 def _told(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | None) -> Iterator[Step]:

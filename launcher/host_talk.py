@@ -116,7 +116,7 @@ class HostTalk:
         while True:
             frame = self._next()
             if frame.header["t"] == "looked":
-                found.update(self._json(frame, dict))
+                found.update({name: one for name, one in self._json(frame, dict).items() if isinstance(one, dict)})
                 if not frame.header.get("more"):
                     return found
 
@@ -140,8 +140,10 @@ class HostTalk:
             while frame.header["t"] != "removed":
                 frame = self._next()
             part = self._json(frame, dict)
-            answer["removed"] += part.get("removed", [])
-            answer["kept"] += part.get("kept", [])
+            removed, kept = part.get("removed", []), part.get("kept", [])
+            pairs = [one for one in kept if isinstance(one, list) and len(one) == 2] if isinstance(kept, list) else []
+            answer["removed"] += map(str, removed if isinstance(removed, list) else [])
+            answer["kept"] += [(str(item), str(why)) for item, why in pairs]
         return answer
 
     def _note_need(self) -> None:
@@ -190,10 +192,14 @@ class HostTalk:
 
     def _json(self, frame: wire.Frame, kind: type) -> Any:
         try:
-            content = json.loads(frame.payload.decode("utf-8"))
-        except ValueError:
+            content = json.loads(frame.payload.decode("utf-8"), parse_constant=_refuse)
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, kind):
             raise AgentError(self.host, "session", f"its answer to {frame.header['t']!r} cannot be read")
         # Ids go back to the host as they came; what is no id of ours matches nothing there.
         return clean_all(content)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")

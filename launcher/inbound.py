@@ -191,7 +191,7 @@ class Inbound:
             raise wire.ProtocolError("field", f"zygote: state {state[:40]!r}")
         if error is not None:
             error = _error(error)
-        isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[: limit("text")]
+        isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, _texts(header.get("notes", []))))
 
     def _on_opened(self, header: dict[str, Any], payload: bytes) -> None:
@@ -229,7 +229,7 @@ class Inbound:
         self._write(attempt, OutputFolder.check)
 
     def _on_dropped(self, header: dict[str, Any], payload: bytes) -> None:
-        self._tell(facts.Dropped(self.host, _check_attempt(header["attempt"]), header["why"][: limit("text")]))
+        self._tell(facts.Dropped(self.host, _check_attempt(header["attempt"]), header["why"][: limit("reason")]))
 
     def _on_output(self, header: dict[str, Any], payload: bytes) -> None:
         attempt, stream, offset = header["attempt"], header["stream"], header["offset"]
@@ -315,7 +315,8 @@ class Inbound:
         folder = self._folder(attempt)
         refused, noted = _named(header["refused"]), _named(header.get("noted", []))
         if folder is not None:
-            refused += folder.refused
+            # Names of files may be any.
+            refused += [(clean(path), clean(why)) for path, why in folder.refused]
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[: limit("unmatched")])
         self._folders.pop(attempt, None)

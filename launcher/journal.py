@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launcher.clean_text import clean, clean_all
 from launcher.errors import JournalError, RunError, UsageError
 from launcher.events import Event, HookFired, JobReturned, from_json
 from remote_agent.disk import sync_fd
@@ -457,7 +458,7 @@ class JournalReader:
             "where e.kind = 'job_returned' group by 1",
             (path,),
         )
-        return {str(value): int(number) for value, number in rows if value is not None}
+        return {clean(value): int(number) for value, number in rows if value is not None}
 
     def last_event(self, *kinds: str) -> Event | None:
         """The latest event of these kinds."""
@@ -475,7 +476,7 @@ class JournalReader:
             return None
         num, attempt, host, envelope, parts, payload, file = rows[0]
         at = None if file is None else os.fsdecode(file)
-        return StoredResult(num, attempt, host, json.loads(envelope), json.loads(parts), payload, at)
+        return StoredResult(num, attempt, clean(host), clean_all(json.loads(envelope)), json.loads(parts), payload, at)
 
     def returned(self, num: int) -> JobReturned | None:
         """How a job ended, if it did and is not being run once more."""
@@ -493,6 +494,8 @@ class JournalReader:
 
 
 def _event(data: dict[str, Any]) -> Event:
+    # The journal may have come from anywhere, or from a version that took texts of hosts as they were.
+    data = clean_all(data)
     for name in ("hosts", "jobs", "overrides", "gpus", "patterns"):
         if isinstance(data.get(name), list):
             data[name] = tuple(data[name])

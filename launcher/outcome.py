@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from launcher.clean_text import clean
 from launcher.errors import LauncherError
 from remote_agent.job import JobError, JobReturn, with_article
 
@@ -47,7 +48,7 @@ class Outcome:
         if not frames:
             return ""
         last = frames[-1]
-        return f"{PurePath(last['file']).name}:{last['line']} in {last['function'].strip()}"
+        return clean(f"{PurePath(last['file']).name}:{last['line']} in {last['function'].strip()}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Comparison:
 
     is_same: bool | None
     lines: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        # Values and their `repr` are what a host, or a pickle, made of them.
+        object.__setattr__(self, "lines", tuple(map(clean, self.lines)))
 
 
 def recorded_outcome(reader: JournalReader, num: int, decoder: Decoder) -> Outcome | None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.clean_text import clean_all
 from launcher.errors import RunError
 from launcher.journal import FOLDER
 from launcher.private_files import make_private_folder
@@ -229,4 +230,5 @@ def _of_folder(folder: Path) -> Entry:
         reader.close()
     if "run" not in meta:
         raise RunError(f"{folder}: its journal names no run; it died before it began")
+    meta = clean_all(meta)
     return Entry(meta["run"], folder, float(meta.get("started", 0)), meta.get("mode", ""), meta.get("task_name", ""))

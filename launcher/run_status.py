@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import events
+from launcher.clean_text import clean, clean_all
 from launcher.errors import RunError
 from launcher.journal import FOLDER, JournalReader
 from launcher.run_index import Entry
@@ -150,7 +151,7 @@ def driver(folder: Path) -> str:
         # Shared, and let go at once: a controller that begins just now waits a moment for it.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return os.pread(fd, 100, 0).decode("utf-8", "replace").strip() or "unknown"
+        return clean(os.pread(fd, 100, 0).decode("utf-8", "replace")).strip() or "unknown"
     finally:
         os.close(fd)
     return ""
@@ -171,7 +172,7 @@ def read_status(entry: Entry) -> RunStatus:
 def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
     import json
 
-    meta = reader.meta()
+    meta = clean_all(reader.meta())
     counts = reader.outcomes()
     completed, failed = counts.get("COMPLETED", 0), counts.get("FAILED", 0)
     last = reader.last_event("run_started", "run_resumed", "run_detached", "run_ended", "job_retried")
@@ -192,14 +193,14 @@ def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
         started=float(meta.get("started", entry.started)),
         mode=meta.get("mode", ""),
         task=meta.get("task_name", ""),
-        hosts=tuple(json.loads(meta.get("hosts", "[]"))),
+        hosts=tuple(clean_all(json.loads(meta.get("hosts", "[]")))),
         jobs=reader.count_jobs(),
         completed=completed,
         failed=failed,
         driver=is_driven,
         ended=last.at if isinstance(last, events.RunEnded) and not is_driven else None,
         kinds=reader.kinds(),
-        end_hooks=json.loads(meta.get("ended", "{}")),
+        end_hooks=clean_all(json.loads(meta.get("ended", "{}"))),
     )
 
 

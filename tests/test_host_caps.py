@@ -207,7 +207,7 @@ def test_a_host_gets_no_more_slots_than_it_was_given(tmp_path: Path) -> None:
     assert Controller(tmp_path).scheduler.hosts["h"].slots == 2
 
 
-@holds("gpus", "name", "text")
+@holds("gpus", "name", "text", "reason")
 def test_long_words(tmp_path: Path) -> None:
     """They are cut before they are journalled."""
     link = Link(tmp_path)
@@ -217,7 +217,7 @@ def test_long_words(tmp_path: Path) -> None:
     assert len(fact.python) == len(fact.boot_id) == CAPS["name"].limit
     assert len(fact.notes[0]) == CAPS["text"].limit
     (fact,) = link.hear({"t": "dropped", "attempt": "0.1", "why": long})
-    assert len(fact.why) == CAPS["text"].limit
+    assert len(fact.why) == CAPS["reason"].limit
     (fact,) = link.hear({"t": "fatal", "code": "note", "message": long})
     assert len(fact.message) == CAPS["text"].limit
 

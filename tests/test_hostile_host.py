@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -88,8 +90,7 @@ class Trial:
             configs,
             hosts=[self.spec, "local/1"],
             sweep_dir=self.sweep,
-            observers=[self.seen.append],
-            **{"on_host_loss": "retry", "host_loss_timeout": 0.5, **options},
+            **{"on_host_loss": "retry", "host_loss_timeout": 0.5, "observers": [self.seen.append], **options},
         )
 
     def of(self, kind: type) -> list[Any]:
@@ -311,3 +312,101 @@ def test_no_pickle_of_a_host_is_decoded_before_it_is_read(trial: Callable[[str],
             with pytest.raises((LauncherError, launcher.RemoteJobError)):
                 _ = one.return_value
             assert not loaded.exists()
+
+
+# -- every command after what a host has said and left ----------------------------------------------------------------
+
+_SHORT: list[list[str]] = [
+    ["runs"],
+    ["show", "{sweep}", "--all"],
+    ["show", "{sweep}#{num}"],
+    ["attach", "{sweep}", "--verbose"],
+]
+_COMMANDS: list[list[str]] = [
+    *_SHORT,
+    ["show", "{sweep}", "--json"],
+    ["logs", "{sweep}#{num}", "--json"],
+    ["retry", "{sweep}#999"],
+    ["cancel", "{sweep}"],
+    ["reproduce", "{sweep}#{num}", "--results", "never", "--folder", "{again}/1"],
+    ["reproduce", "{link}/{num}", "--results", "safe", "--folder", "{again}/2"],
+    ["reproduce", "{sweep}/{num}/../{num}/.hydra", "--folder", "{again}/3"],
+    ["reproduce", "{copy}/{num}", "--folder", "{again}/4"],
+    ["reproduce", "{copy}/{num}/.hydra", "--results", "never", "--folder", "{again}/5"],
+    ["clean", "--dry-run", "--host", "local"],
+]
+_BAD = set("\x1b\x07\x9b\x85\u202e\u2028\ud800\r")
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "commands"),
+    [
+        ("ugly", "", _COMMANDS),
+        ("delivers_ours", "", _COMMANDS),
+        ("aborts", "", _SHORT),
+        ("many_hooks", "hooks of a job", _SHORT),
+        ("gives_back", "", _SHORT),
+        ("drops_and_opens", "", _SHORT),
+        ("begins_files", "", _SHORT),
+        ("begins_results", "", _SHORT),
+    ],
+)
+def test_a_hostile_host_owns_nothing(
+    trial: Callable[[str], Trial], name: str, told: str, commands: list[list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it says and leaves, the other host's jobs complete, and so do the jobs of a host that is given up.
+
+    Nothing of it runs here in any command, no escape reaches what they write, nothing is written elsewhere, and journal and
+    descriptors stay small.
+    """
+    import hostile_app
+
+    from launcher import cli
+    from launcher.display import Tally, make_display
+
+    made = trial(name)
+    watch = hostile_app.Watch(str(made.folder / "hooks"))
+    before, most = _descriptors(), [0]
+
+    def count(event: events.Event) -> None:
+        most[0] = max(most[0], _descriptors())
+
+    said = io.StringIO()
+    with make_display(Tally(), said, verbose=True) as display:
+        returns = made.run(
+            callbacks=[watch],
+            results="safe",
+            retries={"lost": 3},
+            observers=[made.seen.append, display, count],
+        )
+    assert Counter(event.num for event in made.of(events.JobReturned)) == Counter(range(JOBS))
+    assert not made.of(events.RunInterrupt)
+    honest = [one for one in returns if one.host == "local"]
+    assert honest
+    assert [one.return_value for one in honest] == [one.num for one in honest]
+    if told:
+        assert len(honest) == JOBS
+        assert any(told in one.why for one in made.of(events.HostLost)), made.of(events.HostLost)
+    assert most[0] < before + 200
+    assert sum(path.stat().st_size for path in (made.sweep / ".launcher").rglob("*") if path.is_file()) < 8 << 20
+    texts = [said.getvalue(), *(repr(one) + str(one.error) for one in returns)]
+    theirs = next((one.num for one in returns if one.host == "hostile"), 0)
+    (made.folder / "link").symlink_to(made.sweep)
+    shutil.copytree(made.sweep, made.folder / "copy", ignore=shutil.ignore_patterns("journal*"))
+    places = {place: made.folder / place for place in ("sweep", "link", "copy", "again")}
+    for arguments in commands:
+        capfd.readouterr()
+        cli._main([one.format(num=theirs, **places) for one in arguments])
+        sys.stdout.flush()
+        texts.append(" ".join(arguments) + "".join(capfd.readouterr()))
+    for text in texts:
+        assert not _BAD & set(text), text
+    assert not (made.folder / "loaded").exists(), texts
+    names = {"again", "copy", "hooks", "link", "project", "said", "said.honest", "shell", "state", "sweep"}
+    assert {path.name for path in made.folder.iterdir()} <= names
+    assert [path for path, folders, files in os.walk(made.folder) if "escaped" in (*folders, *files)] == []
+    assert [path for path in made.sweep.rglob("journal.sqlite") if path.parent.parent != made.sweep] == []

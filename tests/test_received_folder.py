@@ -414,6 +414,108 @@ def test_a_new_run_in_a_folder_that_came_from_elsewhere(
     assert [path.name for path in tmp_path.rglob("*escaped*")] == [".launcher..._.._.._escaped"]
 
 
+# -- texts ----------------------------------------------------------------------------------------------------------
+
+#: A colour, a title, a cursor that goes up, half of a character, a line that is no end, a text that runs the other way.
+UGLY = "\x1b[31mred\x1b]0;title\x07\x1b[2Aup\ud800\x9b5m\u202e\r\x85\u2028"
+_SHOWING: list[tuple[str, ...]] = [
+    ("runs",),
+    ("runs", "--json"),
+    ("show", "{folder}"),
+    ("show", "{folder}", "--all"),
+    ("show", "{folder}#1"),
+    ("show", "{folder}", "--json"),
+    ("logs", "{folder}#0", "--json"),
+    ("attach", "{folder}"),
+    ("attach", "{folder}", "--verbose"),
+    ("attach", "{folder}", "--json"),
+    ("resume", "{folder}"),
+    ("retry", "{folder}#0"),
+    ("cancel", "{folder}"),
+    ("reproduce", "{folder}/1"),
+    ("reproduce", "{folder}#1"),
+]
+
+
+def _uglify(value: Any) -> Any:
+    """The same data with every text that a host may have said made ugly."""
+    if isinstance(value, dict):
+        kept = ("kind", "run", "host", "hosts", "status", "folder", "mode", "side")
+        return {key: one if key in kept else _uglify(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_uglify(one) for one in value]
+    return value + UGLY if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "received"])
+@pytest.mark.parametrize("arguments", _SHOWING, ids=" ".join)
+def test_no_text_of_a_journal_reaches_a_terminal_as_it_is(
+    made: Path, run: Run, tmp_path: Path, arguments: tuple[str, ...], is_ours: bool
+) -> None:
+    """Of a run of ours that an earlier version wrote down, and of a folder that came from somebody."""
+    folder = tmp_path / f"n{UGLY[:3]}\udcff" / "ours"
+    folder.parent.mkdir()
+    entry = _copied(made, folder)
+    if not is_ours:
+        run_index.remove(entry.run)
+    connection = sqlite3.connect(folder / ".launcher" / "journal.sqlite")
+    for seq, data in connection.execute("select seq, data from events").fetchall():
+        event = json.loads(data)
+        if event["kind"] == "attempt_ended" and event["num"] == 1:
+            hook = {"kind": "hook", "at": 1.0, "hook": "on_job_end", "callback": "c", "side": "host", "ok": False}
+            warning = {
+                "kind": "warning",
+                "at": 1.0,
+                "source": "s",
+                "message": "m",
+                "traceback": "t",
+                "num": 1,
+                "host": "h",
+            }
+            extra = [{**hook, "num": 1, "host": "h"}, warning, {"kind": "note", "at": 1.0, "message": "m", "host": "h"}]
+            connection.executemany(
+                "insert into events (kind, num, data) values (?, 1, ?)",
+                [(one["kind"], json.dumps(_uglify(one))) for one in extra],
+            )
+        connection.execute("update events set data=? where seq=?", (json.dumps(_uglify(event)), seq))
+    for num, envelope in connection.execute("select num, envelope from results").fetchall():
+        connection.execute("update results set envelope=? where num=?", (json.dumps(_uglify_hooks(envelope)), num))
+    connection.execute("update meta set value=value || ? where key='task_name'", (UGLY.replace("\ud800", ""),))
+    connection.commit()
+    connection.close()
+    run(*[one.format(folder=folder) for one in arguments])
+    bad = set("\x1b\x07\ud800\x9b\u202e\r\x85\u2028\udcff") & set(run.text)
+    assert not bad, (bad, run.text)
+    assert run.text
+
+
+def _uglify_hooks(envelope: str) -> Any:
+    content = json.loads(envelope)
+    return {**content, "hooks": _uglify(content.get("hooks", [])), "task_name": UGLY}
+
+
+def test_a_received_journal_gives_clean_errors_in_python(made: Path, run: Run, tmp_path: Path) -> None:
+    """What a script gets holds no escape either: not the error, not what it raises, not the hooks."""
+    from launcher.dispatcher import Returned
+    from launcher.journal import JournalReader
+    from launcher.returns import Decoder, load_returned, make_job_return
+
+    _copied(made, tmp_path / "ours")
+    with sqlite3.connect(tmp_path / "ours" / ".launcher" / "journal.sqlite") as connection:
+        for seq, data in connection.execute("select seq, data from events where kind='job_returned'").fetchall():
+            connection.execute("update events set data=? where seq=?", (json.dumps(_uglify(json.loads(data))), seq))
+    connection.close()
+    reader = JournalReader(tmp_path / "ours" / ".launcher")
+    returned: Returned = load_returned(reader, 1)
+    decoder = Decoder("never", lambda data: None, lambda data: None)
+    job_return = make_job_return(returned, "r#1", {}, decoder, lambda num: (None, None))
+    reader.close()
+    with pytest.raises(launcher.RemoteJobError) as raised:
+        _ = job_return.return_value
+    for text in (str(job_return.error), str(raised.value), repr(job_return)):
+        assert not set("\x1b\x07\ud800\x9b\u202e\r") & set(text), text
+
+
 # -- what a host delivers into an output directory -----------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.clean_text import clean as clean_text
 from launcher.commands import options as opt
 from launcher.commands import past
 from launcher.errors import HostError, LauncherError, UsageError
@@ -133,7 +134,7 @@ def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> li
             try:
                 given += run_record.hosts_of(run_record.read(reader), {})
             except LauncherError as error:
-                print(f"launcher: {error}", file=sys.stderr)
+                print(f"launcher: {clean_text(error)}", file=sys.stderr)
             finally:
                 reader.close()
     distinct: dict[tuple[Any, ...], HostSpec] = {}
@@ -159,8 +160,13 @@ def _is_item(item: Any) -> bool:
         isinstance(item, dict)
         and isinstance(item.get("id"), str)
         and item.get("kind") in _KINDS
-        and all(isinstance(item.get(key), (int, float)) for key in ("bytes", "files", "changed"))
+        and all(_is_number(item.get(key)) for key in ("bytes", "files", "changed"))
+        and all(_is_number(item.get(key, 0)) for key in ("uncollected", "unfinished"))
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _choose(host: _Host, before: float, is_forced: bool) -> None:

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from launcher.clean_text import clean
+
 __all__ = ["hosts", "jobs", "runs", "words"]
 
 #: ssh_config(5): the deepest that files may include each other.
@@ -44,7 +46,7 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
 
     found = [entry for entry in run_index.entries() if entry.is_there]
     offered = [("last", "the latest run")] if found else []
-    offered += [(entry.run, f"{entry.mode} of {entry.task} in {entry.folder}") for entry in found[:_RUNS]]
+    offered += [(entry.run, clean(f"{entry.mode} of {entry.task} in {entry.folder}")) for entry in found[:_RUNS]]
     return [one for one in offered if one[0].startswith(incomplete)]
 
 
@@ -60,7 +62,7 @@ def jobs(incomplete: str) -> list[tuple[str, str]]:
 
     with contextlib.suppress(LauncherError), contextlib.closing(JournalReader(run_index.find(name).journal)) as reader:
         found = [job for job in read_jobs(reader) if str(job.num).startswith(num)]
-        return [(f"{name}#{job.num}", " ".join((job.state, *job.overrides))) for job in found[:_JOBS]]
+        return [(f"{name}#{job.num}", clean(" ".join((job.state, *job.overrides)))) for job in found[:_JOBS]]
     return []
 
 

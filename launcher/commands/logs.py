@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, TextIO
 
 import typer
 
+from launcher.clean_text import clean
 from launcher.commands import completion, past
 from launcher.errors import HostError, RunError, UsageError
 from launcher.untrusted_files import read_regular
@@ -182,7 +183,7 @@ class _Source:
         except HostError as error:
             # Said once; from then on the local files are all there is.
             self._is_silent = True
-            print(f"launcher: {error}", file=sys.stderr)
+            print(f"launcher: {clean(error)}", file=sys.stderr)
         return self._talk
 
     @property
@@ -230,8 +231,6 @@ class _Write(Protocol):
 
 def _writer(stream: TextIO) -> _Write:
     """To a terminal cleaned text, elsewhere the bytes."""
-    from launcher.display.text import clean
-
     raw: BinaryIO | None = getattr(stream, "buffer", None)
 
     def write(data: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.clean_text import clean
 from launcher.commands import completion, past
 from launcher.commands import options as opt
 from launcher.errors import UsageError
@@ -81,7 +82,7 @@ def reproduce(
 
         found = find_target(target, app=app, env=variables, results=policy)
         for note in found.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {clean(note)}", file=sys.stderr)
         how: dict[str, Any] = {"folder": folder, "is_exact": is_exact, "with_hooks": hooks, "results": policy}
         if is_pdb:
             done = reproduce_in_debugger(found, options=options, **how)
@@ -97,10 +98,10 @@ def reproduce(
 
 def _tell(done: Reproduction, policy: str) -> int:
     comparison = done.comparison
-    print(f"\n{done.target}, run again; its output is in {done.folder}")
+    print(f"\n{clean(done.target)}, run again; its output is in {clean(done.folder)}")
     if comparison is None:
         error = f": {done.after.error}" if done.after.error else ""
-        print(f"{done.after.status}{error}; there is nothing to compare it with")
+        print(f"{done.after.status}{clean(error)}; there is nothing to compare it with")
         return 0 if done.after.status == "COMPLETED" else 1
     verdict = {
         True: "the same outcome:",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.clean_text import clean
 from launcher.commands import past
 from launcher.errors import HostError, UsageError
 
@@ -99,7 +100,7 @@ def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
             with HostTalk(spec, "look", record.run) as talk:
                 return talk.attempts()
         except HostError as error:
-            print(f"launcher: {error}", file=sys.stderr)
+            print(f"launcher: {clean(error)}", file=sys.stderr)
             return {}
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
@@ -115,13 +116,13 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
     from rich.table import Table
     from rich.text import Text
 
-    from launcher.display.text import clean, count, error_line, seconds, shorten
+    from launcher.display.text import count, error_line, seconds, shorten
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     driven = f" by {status.driver}" if status.driver else ""
     console.print(Text(f"run {status.run}: {status.state}{driven}", "bold"))
     print(f"  {status.mode} of {clean(status.task)} on {', '.join(status.hosts)}, started {_when(status.started)}")
-    print(f"  results in {status.folder}")
+    print(f"  results in {clean(status.folder)}")
     hooks = ", ".join(f"{hook} {state}" for hook, state in status.end_hooks.items())
     if hooks:
         print(f"  end hook: {hooks}")
@@ -165,12 +166,12 @@ def _state(job: JobStatusLine) -> str:
 
 
 def _print_job(status: RunStatus, job: JobStatusLine) -> None:
-    from launcher.display.text import clean, clean_lines, error_line, seconds
+    from launcher.display.text import clean_lines, error_line, seconds
 
     print(f"job {status.run}#{job.num}: {_state(job)}" + (f" after {seconds(job.duration)}" if job.duration else ""))
     if job.overrides:
         print(f"  overrides: {clean(' '.join(job.overrides))}")
-    print(f"  output in {job.output_dir}")
+    print(f"  output in {clean(job.output_dir)}")
     if job.value:
         print(f"  value: {job.value}")
     for attempt in job.attempts:

@@ -59,7 +59,8 @@ class Teller:
         handler: Callable[[events.Event], list[Line]] | None = getattr(self, "_on_" + event.kind, None)
         if handler is None:
             return []
-        told = handler(event)
+        # Once more, whoever made the event: names of files and folders are in some of them.
+        told = [Line(clean(line.text), line.tone) for line in handler(event)]
         return [line for line in told if line.tone in ("bad", "warning", "output")] if self._quiet else told
 
     # -- the run -------------------------------------------------------------------------------------------------

@@ -386,5 +386,164 @@ def pickled() -> None:
     serve(work)
 
 
+# -- too much, and of nothing that was asked -------------------------------------------------------------------------
+
+#: A colour, a title, half of a character, a cursor that goes up, a text that runs the other way, lines that are none.
+UGLY = "\x1b[31mred\x1b]0;title\x07\ud800\x1b[2A\x9b5m\u202e\r\x85\u2028"
+
+
+def failed(attempt: str, **more: Any) -> None:
+    """A job has failed, with words that a terminal would obey."""
+    causes = [{"type": UGLY, "message": UGLY, "relation": UGLY}]
+    error = {"kind": "exception", "type": UGLY, "message": UGLY, "traceback": UGLY + "\n" + UGLY, "causes": causes}
+    envelope = {**DONE, "status": "FAILED", "error": error, "task_name": UGLY, "code": {UGLY: UGLY}, **more}
+    say({"t": "final", "attempt": attempt, "envelope": envelope, "parts": {}})
+
+
+@scenario
+def ugly() -> None:
+    """Words that a terminal would obey, wherever a host says any."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        say({"t": "fatal", "code": "note", "message": UGLY})
+        say({"t": "output", "attempt": attempt, "stream": "stdout", "offset": 0}, UGLY.encode("utf-8", "surrogatepass"))
+        hooks = [
+            {
+                "hook": hook,
+                "callback": callback,
+                "ok": False,
+                "error": {"type": UGLY, "message": UGLY, "traceback": UGLY},
+            }
+            for hook in ("on_job_start", UGLY)
+            for callback in ("Watch", UGLY)
+        ]
+        failed(attempt, hooks=hooks)
+        say({"t": "files", "attempt": attempt, "items": [["../" + UGLY, 0o644, 1]]}, b"x")
+        say({"t": "files_end", "attempt": attempt, "refused": [[UGLY, UGLY]], "sizes": {UGLY: 1}})
+
+    serve(work)
+
+
+@scenario
+def aborts() -> None:
+    """The abort of a callback that nobody has sent, and one that may not."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        failed(attempt, abort="Watch" if int(attempt.partition(".")[0]) % 2 else "nobody")
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def many_hooks() -> None:
+    """As many hooks that raised as fit into a frame."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        say({"t": "final", "attempt": attempt, "envelope": {**DONE, "hooks": [{"callback": "Watch"}] * 40_000}})
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def gives_back() -> None:
+    """Each job comes back at once, and the host opens for it again."""
+
+    def work(attempt: str) -> None:
+        say({"t": "dropped", "attempt": attempt, "why": "x" * 100_000})
+        say({"t": "opened"})
+
+    serve(work)
+
+
+@scenario
+def drops_and_opens() -> None:
+    """Jobs that it never had come back, and it opens and opens."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        for number in range(5000):
+            say({"t": "dropped", "attempt": f"{number % 50}.7", "why": f"x{number}" * 100})
+            say({"t": "opened"})
+            say(
+                {"t": "zygote", "zygote": "z", "state": "ready", "error": None, "notes": [str(number)]}
+                if number < 500
+                else {"t": "opened"}
+            )
+        failed(attempt)
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def begins_files() -> None:
+    """Thousands of output files that are never whole."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        finish(attempt)
+        for number in range(3000):
+            header = {"t": "chunk", "attempt": attempt, "kind": "file", "path": f"f{number}", "size": 2, "offset": 0}
+            say(header, b"x")
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def begins_results() -> None:
+    """A long result of each job, and none is whole."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        for _ in range(1000):
+            say({"t": "chunk", "attempt": attempt, "kind": "result", "size": 1 << 30, "offset": 0}, b"x")
+        finish(attempt)
+        collected(attempt)
+
+    serve(work)
+
+
+@scenario
+def delivers_ours() -> None:
+    """A journal of its own making, YAML that names its own modules, and those modules, at every depth."""
+
+    def work(attempt: str) -> None:
+        start(attempt)
+        failed(attempt)
+        mark = json.loads(os.environ["HOSTILE_PICKLE"])
+        module = f"import os\nos.makedirs({mark!r}, exist_ok=True)\n\n\ndef main(cfg): ...\n\n\nclass Evil: ...\n"
+        hydra = (
+            "hydra:\n  callbacks: {evil: {_target_: evil_module.Evil}}\n  output_subdir: ../../escaped\n  job_logging:\n"
+            "    version: 1\n    handlers: {evil: {class: evil_module.Evil}}\n    root: {handlers: [evil]}\n"
+            "  job: {name: evil_module, num: 0}\n  runtime: {cwd: ., output_dir: .}\n  overrides: {task: []}\n"
+        )
+        everything = {
+            ".launcher/journal.sqlite": "x",
+            "deep/.launcher/journal.sqlite": "x",
+            "deep/.LAUNCHER/stdout": "x",
+            "evil_module.py": module,
+            "hydra.py": module,
+            "yaml.py": module,
+            "sitecustomize.py": module,
+            ".hydra/config.yaml": "x: {_target_: evil_module.Evil}\n",
+            ".hydra/hydra.yaml": hydra,
+            ".hydra/overrides.yaml": "[]\n",
+            "config.yaml": "x: 1\n",
+            "hydra.yaml": hydra,
+        }
+        for name, text in everything.items():
+            data = text.encode()
+            say({"t": "files", "attempt": attempt, "items": [[name, 0o755, len(data)]]}, data)
+        collected(attempt)
+
+    serve(work)
+
+
 if __name__ == "__main__":
     SCENARIOS[sys.argv[1]]()
