@@ -23,6 +23,7 @@ from launcher.options import LaunchConf
 from launcher.outcome import Outcome, outcome_of_job_return, recorded_outcome
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, default_folder
+from launcher.task_origin import as_main
 from remote_agent.callback import CONTROLLER_HOOKS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class _Again(RunSetup):
         payload, overrides: the job's.
         is_exact: run it in `snapshot`, also on this machine.
         started_in: the folder that the application was started in.
-        arguments: its `sys.argv`, where that is known.
+        started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), where that is known.
     """
 
     is_reproduction: ClassVar[bool] = True
@@ -52,16 +53,16 @@ class _Again(RunSetup):
     overrides: tuple[str, ...] = ()
     is_exact: bool = False
     started_in: str = ""
-    arguments: tuple[str, ...] = ()
+    started_as: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def waits_for_task(self) -> bool:
         """A task that was given as an object is in what the run's jobs shared."""
         return self.task is None and not self.shared
 
-    def argv(self, travels: bool) -> list[str]:
-        """`sys.argv` as the job had it."""
-        return list(self.arguments) or super().argv(travels)
+    def command(self, travels: bool) -> dict[str, Any]:
+        """What the job had."""
+        return self.started_as or super().command(travels)
 
     def _travels(self, spec: Any) -> bool:
         return self.is_exact or super()._travels(spec)
@@ -197,9 +198,15 @@ def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[
         payload=payload,
         overrides=overrides,
         started_in=record.cwd,
-        arguments=next((tuple(told["argv"]) for told in record.zygotes.values()), ()),
+        started_as=_started_as(record),
     )
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
+
+
+def _started_as(record: Record) -> dict[str, Any]:
+    for told in record.zygotes.values():
+        return {name: told[name] for name in ("argv", "argv0_is_absolute", "main_is_module") if name in told}
+    return {}
 
 
 def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:
@@ -305,13 +312,15 @@ def _bare(name: str, config: Any, app: str | None, before: Outcome | None) -> Ta
     JobRuntime.instance().set("name", task_name)
     nodes: Any = OmegaConf.to_container(config.hydra.callbacks, resolve=True)
     cls = HydraAgain if is_hydra else PlainAgain
+    with as_main(found.module_name):
+        callbacks = build_callbacks(nodes, (), LaunchConf())
     setup = cls(
         mode="RUN",
         run_id=new_run_id(),
         folder=default_folder("RUN").absolute(),
         hosts=[parse_host("local")],
         options=LaunchConf(),
-        callbacks=build_callbacks(nodes, (), LaunchConf()),
+        callbacks=callbacks,
         task=task_reference(found.task, found.module_name) if found.is_hydra else found.reference,
         task_name=task_name,
         configs=(),
