@@ -73,12 +73,25 @@ def __getattr__(name: str) -> Any:
         raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
     import importlib
 
+    _check_agent(importlib.import_module("remote_agent"))
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
         return importlib.import_module("remote_agent.elsewhere").stand_in(name)
+
+
+def _check_agent(found: Any) -> None:
+    """What is imported as `remote_agent` is ours: that of this installation or, in a job, of the bundle."""
+    import os
+
+    file = getattr(found, "__file__", None) or ""
+    if not os.path.isfile(os.path.join(os.path.dirname(file), "elsewhere.py")):
+        raise ImportError(
+            "{} has the name 'remote_agent', which is also that of hydra-remote-launcher's own package, and stands in front of "
+            "it on sys.path. Rename it, or move it into a package (mypackage/remote_agent)".format(file)
+        )
 
 
 def __dir__() -> List[str]:

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -46,6 +47,8 @@ __all__ = [
 
 #: Functions of a module that a message names.
 _MAX_NAMED = 10
+#: The top-level names that are ours.
+_OURS = ("launcher", "remote_agent")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Application:
         is_hydra: `@hydra.main` decorates it.
         config_path, config_name: as given to `@hydra.main`; None for a plain function.
         version_base: Hydra's, as major.minor; None for a plain function.
+        named: the file or module, as the user names it.
     """
 
     task: Callable[[Any], Any]
@@ -72,6 +76,12 @@ class Application:
     config_path: str | None = None
     config_name: str | None = None
     version_base: str | None = None
+    named: str = ""
+
+    @property
+    def is_module(self) -> bool:
+        """It was named as a module, as for `python -m`; else by its file."""
+        return not _is_file_name(self.named)
 
     @property
     def name(self) -> str:
@@ -95,13 +105,13 @@ def load_application(text: str) -> Application:
     name, colon, function = text.partition(":")
     if (colon and not function) or not name:
         raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
-    if name.endswith(".py") or os.sep in name:
-        module, root = _import_file(name)
-    else:
-        module, root = _import_module(name)
-    if function:
-        return _named(module, root, function)
-    return _chosen(module, root)
+    module, root = _import_file(name) if _is_file_name(name) else _import_module(name)
+    app = _named(module, root, function) if function else _chosen(module, root)
+    return replace(app, named=name)
+
+
+def _is_file_name(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
 
 
 def application_of(task: Callable[[Any], Any]) -> Application:
@@ -140,6 +150,7 @@ def _import_file(name: str) -> tuple[ModuleType, Path]:
     root = path.parent
     _put_first(root)
     importlib.invalidate_caches()
+    _refuse_namesakes(name, root)
     try:
         module = loaded if loaded is not None else _imported(stem, path)
     except Exception as error:
@@ -161,6 +172,7 @@ def _import_module(name: str) -> tuple[ModuleType, Path]:
     root = Path.cwd()
     _put_first(root)
     importlib.invalidate_caches()
+    _refuse_namesakes(name, root)
     try:
         module = _imported(name)
         if hasattr(module, "__path__") and importlib.util.find_spec(f"{name}.__main__") is not None:
@@ -169,6 +181,22 @@ def _import_module(name: str) -> tuple[ModuleType, Path]:
     except Exception as error:
         raise _import_error(name, error, root) from error
     return module, root
+
+
+def _refuse_namesakes(name: str, root: Path) -> None:
+    """Refuse a project with top-level modules of our names: this process has ours under them, Python would give it its own.
+
+    A folder without an `__init__.py` is none: it stands behind every package.
+    """
+    for ours in _OURS:
+        spec = importlib.machinery.PathFinder.find_spec(ours, [str(root)])
+        file = spec.origin if spec is not None and spec.has_location else None
+        here = getattr(sys.modules.get(ours), "__file__", None)
+        if file and os.path.realpath(file) != os.path.realpath(here or ""):
+            raise UsageError(
+                f"{name}: {file} has the name {ours!r}, which is also that of hydra-remote-launcher's own package: the two "
+                f"cannot be in one process. Rename it, or move it into a package (mypackage/{ours})"
+            )
 
 
 def _imported(name: str, file: Path | None = None) -> ModuleType:

@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from pathlib import Path
 from launcher.errors import CodeError
 from launcher.file_hashes import ContentStore, FileHashes
 from launcher.project_files import IGNORE_FILE, find_project
+from launcher.project_metadata import FOLDER as METADATA_FOLDER
+from launcher.project_metadata import metadata_of
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
 
@@ -62,6 +64,8 @@ class Snapshot:
     notes: tuple[str, ...] = ()
     hashed: int = field(default=0, compare=False)
     _store: ContentStore = field(default_factory=ContentStore, compare=False, repr=False)
+    #: By hash, what is no file of the project.
+    _made: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def _manifest(self) -> bytes:
@@ -124,6 +128,9 @@ class Snapshot:
         Raises:
             CodeError: the file is not as it was, and what it was is kept no more.
         """
+        made = self._made.get(sha256)
+        if made is not None:
+            return made
         path = self.root / self._by_hash[sha256]
         try:
             data = path.read_bytes()
@@ -166,7 +173,7 @@ class Snapshot:
         """The entries of a `sys.path` that travel, relative to the root, in their order.
 
         Those of editable installs that are not on the path itself follow. Where the application could be imported through
-        none of them, its folder (of a package: the folder around it) comes first.
+        none of them, its folder (of a package: the folder around it) comes first. The project's metadata comes last.
 
         Args:
             app: the application's file or folder.
@@ -182,11 +189,11 @@ class Snapshot:
         folder = Path(os.path.realpath(app))
         folder = folder if folder.is_dir() else folder.parent
         own = os.path.relpath(folder, root)
-        if own.startswith("..") or any(one in (".", own) or own.startswith(f"{one}/") for one in out):
-            return out
-        while (folder / "__init__.py").exists() and str(folder) != root:
-            folder = folder.parent
-        return [os.path.relpath(folder, root), *out]
+        if not (own.startswith("..") or any(one in (".", own) or own.startswith(f"{one}/") for one in out)):
+            while (folder / "__init__.py").exists() and str(folder) != root:
+                folder = folder.parent
+            out.insert(0, os.path.relpath(folder, root))
+        return [*out, METADATA_FOLDER] if METADATA_FOLDER in self._folders else out
 
 
 def _editable_folders() -> list[str]:
@@ -236,12 +243,31 @@ def take(
             for name, status in found
             for size, digest in (hashes.sized(name, status),)
         )
+        metadata = _kept_metadata(project.root, project.names, store)
     finally:
         store.close()
     hashes.save()
     return Snapshot(
-        project.root, files, tuple(links), project.commit, project.is_dirty, tuple(notes), hashes.hashed, store
+        project.root,
+        (*files, *(SnapshotFile(name, 0o644, len(data), digest) for name, digest, data in metadata)),
+        tuple(links),
+        project.commit,
+        project.is_dirty,
+        tuple(notes),
+        hashes.hashed,
+        store,
+        {digest: data for _, digest, data in metadata},
     )
+
+
+def _kept_metadata(root: Path, names: Iterable[str], store: ContentStore) -> list[tuple[str, str, bytes]]:
+    """(path, hash, content) of the project's own metadata; kept, for the environment may be another when a run is taken up."""
+    made = []
+    for name, data in metadata_of(root, frozenset(names), sys.path):
+        digest = hashlib.sha256(data).hexdigest()
+        store.keep(digest, data)
+        made.append((name, digest, data))
+    return made
 
 
 _Found = list[tuple[str, os.stat_result]]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import pickling
 from launcher.errors import ConfigError, UsageError
+from launcher.hydra_entry import innermost
 from launcher.job_config import (
     NOW,
     current,
@@ -34,6 +35,7 @@ from launcher.options import LaunchConf
 from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, host_specs, where_from
+from launcher.task_origin import Script, script_of
 from launcher.unresolved import unresolved
 from remote_agent import hydra_scope, hydra_state
 from remote_agent.callbacks import Callbacks, Entry
@@ -85,6 +87,7 @@ class HydraSetup(RunSetup):
         options: LaunchConf,
         hosts: Sequence[Any] | None = None,
         first_num: int = 0,
+        script: Script | None = None,
     ) -> HydraSetup:
         """Check what was given.
 
@@ -92,6 +95,7 @@ class HydraSetup(RunSetup):
             mode: RUN or MULTIRUN.
             task: the task function, undecorated.
             config: the config of the run as a whole, with its `hydra` node; kept, for hooks may edit it.
+            script: what jobs look as if they had been started with, where this process was started otherwise.
 
         Raises:
             UsageError: naming what is wrong.
@@ -114,6 +118,7 @@ class HydraSetup(RunSetup):
             root=root,
             main_module=main_module,
             first_num=first_num,
+            script=script,
             compose=compose,
         )
         setup.check_code()
@@ -141,28 +146,24 @@ class HydraSetup(RunSetup):
 
         return hydra.__version__
 
-    def argv(self, travels: bool) -> list[str]:
-        """`sys.argv` as `python my_app.py OVERRIDES` would give it; the script's path is the snapshot's where code travels.
+    def _script(self) -> Script | None:
+        """Where something else was started (an entry point, a test): the module of the task."""
+        return super()._script() or script_of(self._module_of_task())
+
+    def arguments(self) -> list[str]:
+        """What this application was started with; elsewhere its overrides, as `python my_app.py OVERRIDES` has them.
 
         Values of `hydra.launcher.env` are left out: applications write down their command line.
         """
-        script, arguments = Path(sys.argv[0] or ".").absolute(), sys.argv[1:]
-        module = self._module_of_task()
-        if module != "__main__":
-            script = Path(getattr(sys.modules.get(module), "__file__", None) or script)
-            overrides = self.root_config.hydra.overrides
-            arguments = [*raw_texts(overrides.task), *raw_texts(overrides.hydra)]
-        arguments = [without_value(one) for one in arguments]
-        if not travels or self.snapshot is None:
-            return [str(script) if module != "__main__" else sys.argv[0], *arguments]
-        relative = self.snapshot.relative(script)
-        return [relative if relative != "." else script.name, *arguments]
+        if self.script is None and super()._script() is not None:
+            return [without_value(one) for one in sys.argv[1:]]
+        overrides = self.root_config.hydra.overrides
+        return [without_value(one) for one in (*raw_texts(overrides.task), *raw_texts(overrides.hydra))]
 
     def _module_of_task(self) -> str:
         if isinstance(self.task, str):
-            module = self.task.partition(":")[0]
-            return "__main__" if module == self.main_module else module
-        return str(getattr(self.task, "__module__", None))
+            return self.task.partition(":")[0]
+        return str(getattr(innermost(self.task), "__module__", None))
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 

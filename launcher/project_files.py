@@ -1,8 +1,8 @@
 """Which files are a project's code, by name.
 
 Rule: in a git work tree its tracked files as they are now and the untracked ones that git does not ignore, submodules'
-files too; elsewhere the application's folder. `.launcherignore` (gitignore's syntax, in any folder) takes files out, and
-its `!` patterns take files in that git ignores.
+files too; elsewhere the application's folder, less what its `.gitignore` files name. `.launcherignore` (gitignore's syntax,
+in any folder) takes files out, and its `!` patterns take files in that git, or a `.gitignore`, ignores.
 
 Never code: git's and other tools' own folders, compiled Python, virtual environments, what earlier runs of Hydra or of this
 launcher left.
@@ -59,12 +59,14 @@ class Project:
         names: paths relative to root, with `/`; some may be gone since.
         commit: HEAD of the git work tree; empty without git.
         is_dirty: the work tree differs from it.
+        ignored: without git, what its `.gitignore` files name.
     """
 
     root: Path
     names: tuple[str, ...]
     commit: str = ""
     is_dirty: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 def find_project(folder: Path, *, root: Path | None = None, exclude: Iterable[Path] = ()) -> Project:
@@ -84,7 +86,7 @@ def find_project(folder: Path, *, root: Path | None = None, exclude: Iterable[Pa
         project = _by_git(top)
     if project is None:
         project = _by_walking(top or start)
-    names = _chosen(project.root, project.names, [Path(os.path.realpath(one)) for one in exclude])
+    names = _chosen(project, [Path(os.path.realpath(one)) for one in exclude])
     return Project(project.root, tuple(sorted(names)), project.commit, project.is_dirty)
 
 
@@ -95,9 +97,9 @@ def _git_top(folder: Path) -> Path | None:
     return None
 
 
-def _chosen(root: Path, names: Iterable[str], exclude: list[Path]) -> set[str]:
+def _chosen(project: Project, exclude: list[Path]) -> set[str]:
     """Without what is named in ignore files, or excluded."""
-    chosen = set(names)
+    root, chosen = project.root, set(project.names)
     out = {os.path.relpath(one, root) + "/" for one in exclude if root in one.parents}
     out.update({name.partition(f"/{_RUN_MARK}/")[0] + "/" for name in chosen if f"/{_RUN_MARK}/" in name})
     if out:
@@ -114,7 +116,8 @@ def _chosen(root: Path, names: Iterable[str], exclude: list[Path]) -> set[str]:
         rules.add(place.rpartition("/")[0], os.fsdecode(text))
     if rules:
         if rules.takes_back:
-            chosen.update(name for name in _ignored_by_git(root) if rules.verdict(name) is False)
+            ignored = project.ignored or _ignored_by_git(root)
+            chosen.update(name for name in ignored if rules.verdict(name) is False)
         chosen = {name for name in chosen if not rules.verdict(name)}
     return chosen
 
@@ -219,7 +222,7 @@ def _ignored_by_git(root: Path) -> list[str]:
 
 
 def _by_walking(root: Path) -> Project:
-    """Every file below a folder that is not of a kind that is never code; .gitignore counts where git itself is missing."""
+    """Every file below a folder that is not of a kind that is never code, and that no `.gitignore` names."""
     shared = {Path("/"), Path(os.path.realpath(os.path.expanduser("~"))), Path(os.path.realpath(tempfile.gettempdir()))}
     if root in shared:
         raise CodeError(
@@ -229,9 +232,13 @@ def _by_walking(root: Path) -> Project:
     names = list(_walked(root, ""))
     rules = IgnoreRules()
     for name in sorted(name for name in names if name == ".gitignore" or name.endswith("/.gitignore")):
-        if (root / ".git").exists():
-            rules.add(name.rpartition("/")[0], os.fsdecode((root / name).read_bytes()))
-    return Project(root, tuple(name for name in names if not rules.verdict(name)))
+        try:
+            text = (root / name).read_bytes()
+        except OSError as error:
+            raise CodeError(f"{root / name}: {error.strerror}; what it keeps out cannot be told") from None
+        rules.add(name.rpartition("/")[0], os.fsdecode(text))
+    ignored = {name for name in names if rules.verdict(name)}
+    return Project(root, tuple(name for name in names if name not in ignored), ignored=tuple(ignored))
 
 
 def _walked(root: Path, below: str) -> Iterator[str]:

@@ -25,6 +25,7 @@ from launcher.options import LaunchConf
 from launcher.outcome import Outcome, outcome_of_job_return, recorded_outcome
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, default_folder
+from launcher.task_origin import as_main
 from remote_agent.callback import CONTROLLER_HOOKS
 from remote_agent.callbacks import Callbacks
 
@@ -47,7 +48,7 @@ class _Again(RunSetup):
         payload, overrides: the job's.
         is_exact: run it in `snapshot`, also on this machine.
         started_in: the folder that the application was started in.
-        arguments: its `sys.argv`, where that is known.
+        started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), where that is known.
         asked_as: how its run asked for values, where that is known.
     """
 
@@ -56,7 +57,7 @@ class _Again(RunSetup):
     overrides: tuple[str, ...] = ()
     is_exact: bool = False
     started_in: str = ""
-    arguments: tuple[str, ...] = ()
+    started_as: dict[str, Any] = dataclasses.field(default_factory=dict)
     asked_as: str = ""
 
     @property
@@ -69,9 +70,9 @@ class _Again(RunSetup):
         """A task that was given as an object is in what the run's jobs shared."""
         return self.task is None and not self.shared
 
-    def argv(self, travels: bool) -> list[str]:
-        """`sys.argv` as the job had it."""
-        return list(self.arguments) or super().argv(travels)
+    def command(self, travels: bool) -> dict[str, Any]:
+        """What the job had."""
+        return self.started_as or super().command(travels)
 
     def _travels(self, spec: Any) -> bool:
         return self.is_exact or super()._travels(spec)
@@ -136,7 +137,8 @@ class Target:
     def build_callbacks(self) -> None:
         """Make the callbacks, now that their hooks are asked for."""
         if self.callbacks:
-            self.setup.callbacks = build_callbacks(self.callbacks, (), LaunchConf())
+            with as_main(self.setup.main_module or ""):
+                self.setup.callbacks = build_callbacks(self.callbacks, (), LaunchConf())
 
 
 def find_target(
@@ -216,10 +218,16 @@ def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[
         payload=payload,
         overrides=overrides,
         started_in=record.cwd,
-        arguments=next((tuple(told["argv"]) for told in record.zygotes.values()), ()),
+        started_as=_started_as(record),
         asked_as=setup.codec,
     )
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
+
+
+def _started_as(record: Record) -> dict[str, Any]:
+    for told in record.zygotes.values():
+        return {name: told[name] for name in ("argv", "argv0_is_absolute", "main_is_module") if name in told}
+    return {}
 
 
 def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from launcher.options import LaunchConf
     from launcher.run_setup import RunSetup
 
-__all__ = ["Record", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
+__all__ = ["Record", "callbacks_blob", "command_line", "planned_blobs", "read", "write_prepared", "write_setup"]
 
 VERSION = 1
 #: Jobs to a blob.
@@ -95,7 +95,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dump
         "env": sorted(options.env),
         "hosts": [_host(spec) for spec in setup.hosts],
         "fired_elsewhere": sorted(setup.fired_elsewhere),
-        "argv": _argv(setup),
+        "argv": command_line(setup),
         "cwd": os.getcwd(),
         "sys_path": [os.path.abspath(path) for path in sys.path],
         "python": list(sys.version_info[:3]),
@@ -118,7 +118,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dump
     _put_state(setup, journal, dumps, is_final=False)
 
 
-def _argv(setup: RunSetup) -> list[str]:
+def command_line(setup: RunSetup) -> list[str]:
     """The controller's command line, with the values of variables taken out of it."""
     values = [*setup.options.env.values(), *(value for spec in setup.hosts for value in spec.env.values())]
     hidden = []

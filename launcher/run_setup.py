@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import remote_agent
 from launcher import pickling, run_record
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot, take
@@ -29,7 +30,7 @@ from launcher.returns import Decoder
 from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
-from launcher.task_origin import check_task, own_sys_path, task_name_of, where_from
+from launcher.task_origin import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks, travel_entries
 from remote_agent.config_nodes import literal, make_config, opened, put_text
@@ -82,6 +83,8 @@ class RunSetup:
     root_config: Any = None
     root: Path | None = None
     main_module: str | None = None
+    #: What the jobs' Python looks as if it had been started with, where that is not what this one was started with.
+    script: Script | None = None
     callback_specs: dict[str, Any] = dataclasses.field(default_factory=dict)
     first_num: int = 0
     snapshot: Snapshot | None = None
@@ -200,6 +203,7 @@ class RunSetup:
         self.options.environment()
         if any(self._travels(spec) for spec in self.hosts) and self.root is not None:
             self.snapshot = take(self.root, max_bytes=self.options.max_code_bytes)
+            self._refuse_agents_namesake(self.snapshot)
             main_file = getattr(sys.modules.get("__main__"), "__file__", None)
             is_main = main_file and self.main_module == pickling.main_module_name()
             if is_main and self.snapshot.relative(Path(str(main_file))) == ".":
@@ -208,6 +212,19 @@ class RunSetup:
         for entry in self.callbacks:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
+
+    def _refuse_agents_namesake(self, snapshot: Snapshot) -> None:
+        """A `launcher` of the project's own is the application's there, and ours nobody's; the agent is `remote_agent`."""
+        assert self.root is not None
+        ours = os.path.realpath(str(remote_agent.__file__))
+        for folder in snapshot.sys_path(self.root, sys.path):
+            for name in ("remote_agent/__init__.py", "remote_agent.py"):
+                file = snapshot.root / folder / name
+                if snapshot.has_file(str(file)) and os.path.realpath(file) != ours:
+                    raise CodeError(
+                        f"{file} has the name 'remote_agent', which is also that of the agent on the hosts: the two cannot be "
+                        "in one process. Rename it, or move it into a package (mypackage/remote_agent)"
+                    )
 
     def _travels(self, spec: HostSpec) -> bool:
         return self.options.code != "shared" and not spec.is_local
@@ -368,7 +385,7 @@ class RunSetup:
                 "family_python": _python_of_family(),
                 "cloudpickle": cloudpickle.__version__,
             },
-            "argv": self.argv(travels),
+            **self.command(travels),
             "run": self.run_id,
             "host": spec.name,
             "code": self.code if travels else {},
@@ -396,9 +413,32 @@ class RunSetup:
         """Hydra's version, where jobs need it."""
         return None
 
-    def argv(self, travels: bool) -> list[str]:
-        """`sys.argv` of the jobs."""
-        return [self.task_name]
+    def command(self, travels: bool) -> dict[str, Any]:
+        """The jobs' `sys.argv`, its first as seen from their folder, and how `__main__` looks started.
+
+        Where no script was started, as in a notebook, the task's name stands for it.
+        """
+        script = self._script()
+        if script is None:
+            return {"argv": [self.task_name], "argv0_is_absolute": False, "main_is_module": False}
+        cwd = self._cwd(travels)
+        path = str(script.file)
+        if travels and self.snapshot is not None:
+            path = self.snapshot.relative(script.file)
+            # One that lies elsewhere is not there.
+            path = os.path.normpath(os.path.join(cwd, script.file.name)) if path == "." else path
+        return {
+            "argv": [os.path.relpath(path, cwd), *self.arguments()],
+            "argv0_is_absolute": script.is_absolute,
+            "main_is_module": script.is_module,
+        }
+
+    def _script(self) -> Script | None:
+        return self.script or started_script(self.main_module)
+
+    def arguments(self) -> list[str]:
+        """What follows in the jobs' `sys.argv`: what this script was started with, without values of variables."""
+        return run_record.command_line(self)[1:]
 
     def _sys_path(self, travels: bool) -> list[str]:
         if not travels:

@@ -6,9 +6,12 @@ nobody's project, and does not travel.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +23,59 @@ from launcher.hydra_entry import innermost
 from remote_agent.hydra_scope import undecorated
 from remote_agent.job import with_article
 
-__all__ = ["check_task", "main_name", "own_sys_path", "task_name_of", "where_from"]
+__all__ = [
+    "Script",
+    "as_main",
+    "check_task",
+    "main_name",
+    "own_sys_path",
+    "script_of",
+    "started_script",
+    "task_name_of",
+    "where_from",
+]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What Python was started with, or would be: what jobs see of it in `sys.argv[0]` and in `__main__`.
+
+    Attributes:
+        file: the script, or the file of the module.
+        is_absolute: `sys.argv[0]` is an absolute path.
+        is_module: by `python -m`, so that `__main__.__spec__` names it.
+    """
+
+    file: Path
+    is_absolute: bool = False
+    is_module: bool = False
+
+
+@contextlib.contextmanager
+def as_main(module: str) -> Iterator[None]:
+    """While entered, `__main__` is that module, as the application's own configs and pickles have it."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = sys.modules.get(module, before)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
+
+
+def started_script(main_module: str | None) -> Script | None:
+    """What this Python was started with, where that is the script that hosts import as `main_module`."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if main_module is None or not file or pickling.main_module_name() != main_module:
+        return None
+    is_module = getattr(main, "__spec__", None) is not None
+    return Script(Path(os.path.abspath(file)), is_module or os.path.isabs(sys.argv[0]), is_module)
+
+
+def script_of(module: str) -> Script | None:
+    """A module as the script that it would be: its file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Script(Path(os.path.abspath(file)), is_absolute=True) if file else None
 
 
 def check_task(task: Any) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import threading
+import types
 from typing import Any, Dict, List, Optional
 
 from remote_agent import hydra_scope, hydra_state
@@ -22,6 +23,10 @@ from remote_agent.run_job import Prepared, state_of
 from remote_agent.unpickling import loads
 
 __all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
+
+
+#: In the bundle, beside the agent: a table of contents of what is the controller's. A project may have one of its own.
+_OUR_LAUNCHER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "launcher", "__init__.py")
 
 
 class Unusable(Exception):
@@ -44,7 +49,8 @@ def as_unusable(error: BaseException) -> Unusable:
 
 def _what_to_do(missing: str) -> str:
     """The next step for a module that is not there: by far the most frequent reason why nothing runs on a new host."""
-    if missing.partition(".")[0] == "launcher":
+    home = getattr(sys.modules.get("launcher"), "__file__", None) or ""
+    if missing.partition(".")[0] == "launcher" and os.path.realpath(home) == os.path.realpath(_OUR_LAUNCHER):
         return ": it belongs to the controller; import it below `if __name__ == '__main__':`"
     return (
         "\n    next: jobs run here under {} (Python {}.{}); install it there, or choose an environment that has it "
@@ -113,6 +119,8 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
         hydra_state.prepare_hydra()
     import omegaconf  # noqa: F401  (jobs need it; imported here, once)
 
+    _put_application_first(spec)
+
     random.seed()
     with SeedWatch() as seeds, hydra_state.starting_nothing() if is_hydra else contextlib.nullcontext():
         _import_main(spec)
@@ -141,12 +149,10 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
 
 
 def _set_paths(spec: Dict[str, Any], bundle: str) -> None:
-    """sys.path (the application's folders, the bundle, the environment), sys.argv, the working directory."""
-    ours = [path for path in spec.get("sys_path") or [] if path]
+    """sys.path (the application's folders, the bundle, the environment), and the working directory."""
+    ours = _application_folders(spec)
     rest = [path for path in sys.path if path not in ours and path != bundle]
     sys.path[:] = ours + [bundle] + rest
-    if spec.get("argv"):
-        sys.argv[:] = list(spec["argv"])
     if spec.get("cwd"):
         try:
             os.chdir(spec["cwd"])
@@ -162,16 +168,48 @@ def _set_paths(spec: Dict[str, Any], bundle: str) -> None:
             ) from error
 
 
+def _put_application_first(spec: Dict[str, Any]) -> None:
+    """The application's folders in front again, and `sys.argv`, as Python has them when it starts a script.
+
+    What was to be taken from the bundle is imported by now, or follows them.
+    """
+    ours = _application_folders(spec)
+    sys.path[:] = ours + [path for path in sys.path if path not in ours]
+    argv = list(spec.get("argv") or [])
+    if not argv:
+        return
+    if spec.get("argv0_is_absolute"):
+        argv[0] = os.path.normpath(os.path.join(spec.get("cwd") or os.getcwd(), argv[0]))
+    sys.argv[:] = argv
+    if hasattr(sys, "orig_argv"):  # from Python 3.10 on; what starts itself anew reads it
+        start = ["-m", spec["main_module"]] if spec.get("main_is_module") else argv[:1]
+        sys.orig_argv[:] = [sys.executable, *start, *argv[1:]]
+
+
+def _application_folders(spec: Dict[str, Any]) -> List[str]:
+    return [path for path in spec.get("sys_path") or [] if path]
+
+
 def _import_main(spec: Dict[str, Any]) -> None:
-    """Import the application under its own name; it is `__main__` too, for configs and pickles that say so."""
+    """Import the application under its own name; it is `__main__` too, for configs and pickles that say so.
+
+    As `__main__` of a script has none, it has no `__spec__` then: who starts the script anew (Lightning, for its other
+    processes) does it by `sys.argv[0]`, and with `-m` only what was started so. Without a script `__main__` is empty, as in
+    a new notebook.
+    """
     name = spec.get("main_module")
-    if name:
-        # A script without its `__main__` guard would start the run again from here; `launcher` looks for this.
-        os.environ[IMPORTING] = name
-        try:
-            sys.modules["__main__"] = importlib.import_module(name)
-        finally:
-            del os.environ[IMPORTING]
+    if not name:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        return
+    # A script without its `__main__` guard would start the run again from here; `launcher` looks for this.
+    os.environ[IMPORTING] = name
+    try:
+        main = importlib.import_module(name)
+    finally:
+        del os.environ[IMPORTING]
+    if not spec.get("main_is_module"):
+        main.__spec__, main.__package__ = None, None
+    sys.modules["__main__"] = main
 
 
 def why_not_forkable() -> str:

@@ -198,6 +198,68 @@ def test_without_a_repository_it_is_the_folder(tmp_path):
     assert "outputs/code.py" in names(take(root / "app.py"))
 
 
+def test_without_a_repository_ignore_files_count(tmp_path):
+    """As git would read them: nested ones for their own folder, `!` takes back, a folder that is named is out whole.
+
+    Git itself says the same of the same files.
+    """
+    root = tmp_path / "plain"
+    write(
+        root,
+        {
+            "app.py": "a",
+            ".env": "TOKEN=1",
+            "data/big.bin": "",
+            "data/.gitignore": "!big.bin\n",
+            "logs/a.log": "",
+            "logs/keep.log": "",
+            "pkg/mod.py": "",
+            "pkg/made.py": "",
+            "pkg/deep/made.py": "",
+            "pkg/deep/.gitignore": "!made.py\n",
+            "pkg/.gitignore": "made.py\n",
+            ".gitignore": "# secrets\n.env\n/data/\n*.log\n!keep.log\n",
+        },
+    )
+    expected = {
+        ".gitignore",
+        "app.py",
+        "logs/keep.log",
+        "pkg/.gitignore",
+        "pkg/deep/.gitignore",
+        "pkg/deep/made.py",
+        "pkg/mod.py",
+    }
+    assert names(take(root / "app.py")) == expected
+    git(root, "init", "-q")
+    assert names(take(root / "app.py")) == expected
+
+
+def test_without_a_repository_launcherignore_takes_in_what_is_ignored(tmp_path):
+    """Its `!` is stronger than a `.gitignore`, as in a repository."""
+    root = tmp_path / "plain"
+    write(
+        root,
+        {
+            "app.py": "",
+            "made.py": "",
+            "other.py": "",
+            ".gitignore": "made.py\nother.py\n",
+            ".launcherignore": "!made.py",
+        },
+    )
+    assert names(take(root / "app.py")) == {"app.py", "made.py", ".gitignore", ".launcherignore"}
+
+
+def test_an_ignore_file_that_cannot_be_read_is_told(tmp_path):
+    """What it would have kept here is not sent for want of it."""
+    root = tmp_path / "plain"
+    write(root, {"app.py": "", ".env": ""})
+    (root / ".gitignore").symlink_to("nowhere")
+    with pytest.raises(CodeError, match=r"\.gitignore: No such file"):
+        take(root / "app.py")
+
+
 def test_folders_of_everything_are_refused(tmp_path, monkeypatch):
     """Nobody's home travels because a script lies in it."""
     write(tmp_path, {"home/app.py": "a", "home/.ssh/id_ed25519": "secret"})

@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 
 from hydra_plugins.hydra_remote_launcher._conf import register
+from hydra_plugins.hydra_remote_launcher._names import in_front
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +43,14 @@ class RemoteLauncher(Launcher):
 
         Raises:
             RemoteLauncherError: naming what is wrong; Hydra shows its message alone.
+            CompactHydraException: a module of the project's stands in front of ours.
         """
+        problem = in_front()
+        if problem:
+            # The guard, which would see to it, is behind what cannot be imported.
+            name = config.hydra.job.config_name
+            hydra_context.callbacks.on_multirun_end(config=config, config_name=name, job_returns=[])
+            raise CompactHydraException(f"hydra.launcher: {problem}")
         from hydra_plugins.hydra_remote_launcher._sweep import Sweep
 
         self._sweep = Sweep.set_up(self._options, hydra_context, task_function, config)

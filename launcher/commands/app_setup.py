@@ -6,7 +6,9 @@ Rule: what Hydra composes is what the job gets, composed when the job is due. A 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from launcher.options import LaunchConf
 from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, folder_for, host_specs
+from launcher.task_origin import Script, as_main
 from remote_agent.config_nodes import literal
 
 if TYPE_CHECKING:
@@ -75,8 +78,12 @@ def prepare(
     if folder is not None and (app.is_hydra or config_dir is not None or config_name is not None):
         key = "hydra.run.dir" if mode == "RUN" else "hydra.sweep.dir"
         overrides = [*overrides, f"{key}={_quoted(str(Path(folder).absolute()))}"]
-    composition = compose(app, overrides, multirun=mode == "MULTIRUN", config_dir=config_dir, config_name=config_name)
+    opened = contextlib.ExitStack()
     try:
+        opened.enter_context(as_main(app.module_name))
+        composition = opened.enter_context(
+            compose(app, overrides, multirun=mode == "MULTIRUN", config_dir=config_dir, config_name=config_name)
+        )
         composition.check()
         if composition.is_hydra:
             from launcher.hydra_setup import with_configured
@@ -86,27 +93,48 @@ def prepare(
             without_secrets(composition.config)
         composite = build_callbacks(_callback_nodes(composition.config), callbacks, options)
         if composition.is_hydra:
-            return _hydra_run(app, cast("HydraComposition", composition), composite, options)
-        setup = PlainAppSetup.of(app, composition, composite, options, folder)
+            return _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close)
+        setup = PlainAppSetup.of(app, composition, composite, options, folder, overrides)
     except BaseException:
-        composition.close()
+        opened.close()
         raise
 
     def drive(session: Session, detach: bool) -> None:
         # A list: so that it is journalled whole before the first job is sent.
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
-    return AppRun(setup, None, composition.count, drive, composition.close)
+    return AppRun(setup, None, composition.count, drive, opened.close)
 
 
-def _hydra_run(app: Application, composition: HydraComposition, composite: Callbacks, options: LaunchConf) -> AppRun:
+def _script(app: Application) -> Script | None:
+    """The application as the script that Python would have been started with."""
+    if app.file is None:
+        return None
+    return Script(app.file, app.is_module or os.path.isabs(os.path.expanduser(app.named)), app.is_module)
+
+
+def _hydra_run(
+    app: Application,
+    composition: HydraComposition,
+    composite: Callbacks,
+    options: LaunchConf,
+    close: Callable[[], None],
+) -> AppRun:
     from launcher.hydra_setup import HydraSetup
 
     def composed(overrides: Sequence[str], num: int, job_id: str) -> Any:
         return composition.job_config(num, overrides, job_id)
 
     mode = composition.mode
-    setup = HydraSetup.of(mode, app.task, composition.config, compose=composed, callbacks=composite, options=options)
+    setup = HydraSetup.of(
+        mode,
+        app.task,
+        composition.config,
+        compose=composed,
+        callbacks=composite,
+        options=options,
+        script=_script(app),
+    )
     if setup.naming is Naming.MOMENT:
         # Nothing has written there yet: what is there is somebody else's.
         setup.naming = Naming.NEW
@@ -130,7 +158,7 @@ def _hydra_run(app: Application, composition: HydraComposition, composite: Callb
         session.drive([(None, one) for one in jobs], detach=detach)
 
     total = 1 if mode == "RUN" else composition.count if is_basic else None
-    return AppRun(setup, composition.config_name, total, drive, composition.close)
+    return AppRun(setup, composition.config_name, total, drive, close)
 
 
 def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
@@ -161,6 +189,8 @@ class PlainAppSetup(RunSetup):
     """A run of a plain function whose config its overrides build."""
 
     composition: Composition | None = None
+    #: As they were given.
+    given: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -170,6 +200,7 @@ class PlainAppSetup(RunSetup):
         composite: Callbacks,
         options: LaunchConf,
         folder: str | None,
+        overrides: Sequence[str],
     ) -> PlainAppSetup:
         """Check what was given.
 
@@ -191,6 +222,8 @@ class PlainAppSetup(RunSetup):
             configs=(),
             root=app.root if app.file is None or "." in app.module_name else app.file,
             main_module=app.module_name,
+            script=_script(app),
+            given=tuple(overrides),
             callback_specs=_callback_nodes(composition.config),
             composition=composition,
         )
@@ -205,6 +238,10 @@ class PlainAppSetup(RunSetup):
         assert self.composition is not None
         composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
         return super().job(num, task, _without_hydra(composed), overrides)
+
+    def arguments(self) -> list[str]:
+        """The overrides, as `python my_app.py OVERRIDES` would have them."""
+        return list(self.given)
 
 
 def _without_hydra(config: Any) -> Any:

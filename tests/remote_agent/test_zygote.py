@@ -113,6 +113,69 @@ def test_the_main_module_is_main_too(host):
     assert host.run().part() is True
 
 
+_LOOKS = {
+    "sub/my_app.py": """
+        import sys
+        def task(cfg):
+            main = sys.modules["__main__"]
+            orig = getattr(sys, "orig_argv", None)
+            return [main.__spec__ and main.__spec__.name, main.__package__, getattr(main, "__file__", None),
+                    sys.path[0], list(sys.argv), orig and orig[1:]]
+    """,
+    "sub/__init__.py": "",
+}
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_main_looks_as_it_was_started(new_host, isolation):
+    """A script has no `__spec__` and a module has; what stands in front on the path is the application's, not the bundle's."""
+    host = new_host()
+    host.write(_LOOKS)
+    script = {"main_module": "my_app", "sys_path": [f"{host.code}/sub"], "isolation": isolation}
+    # An omegaconf that is nowhere installed: that of the bundle is used.
+    family = {
+        "python": list(sys.version_info[:2]),
+        "by_value": False,
+        "omegaconf": "1.0.0",
+        "hydra": None,
+        "cloudpickle": "0",
+    }
+    host.start("my_app:task", **script, controller=family, argv=["sub/my_app.py", "x=1"])
+    file = f"{host.code}/sub/my_app.py"
+    argv = ["sub/my_app.py", "x=1"]
+    assert host.run().part() == [
+        None,
+        None,
+        file,
+        f"{host.code}/sub",
+        argv,
+        argv if sys.version_info >= (3, 10) else None,
+    ]
+
+
+def test_main_of_a_module_says_its_name(new_host):
+    """`python -m sub.my_app`: `sys.argv[0]` is the whole path, and whoever starts it anew finds its name."""
+    host = new_host()
+    host.write(_LOOKS)
+    host.start(
+        "sub.my_app:task",
+        main_module="sub.my_app",
+        main_is_module=True,
+        argv0_is_absolute=True,
+        argv=["sub/my_app.py", "x=1"],
+    )
+    file = f"{host.code}/sub/my_app.py"
+    assert host.run().part() == ["sub.my_app", "sub", file, str(host.code), [file, "x=1"], ["-m", "sub.my_app", "x=1"]]
+
+
+def test_main_is_empty_where_there_is_no_script(new_host):
+    """A notebook's job sees nothing of ours in `__main__`."""
+    host = new_host()
+    host.write({"thing.py": "import sys\ndef task(cfg): return sorted(vars(sys.modules['__main__']))\n"})
+    host.start("thing:task")
+    assert host.run().part() == ["__doc__", "__loader__", "__name__", "__package__", "__spec__"]
+
+
 @pytest.mark.parametrize(
     ("code", "type_", "text"),
     [
