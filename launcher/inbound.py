@@ -224,7 +224,7 @@ class Inbound:
             return
         folder.write_stream(stream, offset, payload)
         if self._plan.live:
-            self._tell(facts.Output(self.host, attempt, stream, payload))
+            self._tell(facts.Output(self.host, attempt, stream, payload, offset))
 
     def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
         items = [(str(path), whole(mode), whole(size)) for path, mode, size in header["items"]]

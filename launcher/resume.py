@@ -22,6 +22,7 @@ from launcher import events, pickling, run_index, run_record
 from launcher.code_snapshot import Snapshot
 from launcher.errors import CallbackError, RunError, UsageError
 from launcher.journal import FOLDER, JournalReader
+from launcher.live_output import Live
 from launcher.returns import load_returned
 from launcher.run_record import Record
 from launcher.run_setup import RunSetup
@@ -231,6 +232,7 @@ class ResumedSession(Session):
         observers: Sequence[Observer] = (),
         install_signals: bool = True,
         retry: Callable[[events.JobReturned], bool] | None = None,
+        live: Live | None = None,
     ) -> None:
         super().__init__(
             setup,
@@ -238,6 +240,7 @@ class ResumedSession(Session):
             config_name=record.config_name,
             observers=observers,
             install_signals=install_signals,
+            live=live,
         )
         self.record = record
         self._configs = configs

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 from remote_agent import wire
 from remote_agent.outbox import OpenFile, Piece, Slice
 
-__all__ = ["output_frames", "outputs_root", "result_frames", "stream_frames", "wanted"]
+__all__ = ["as_written", "output_frames", "outputs_root", "result_frames", "stream_frames", "wanted"]
 
 #: Files up to this size travel many in a frame.
 _SMALL = 1 << 16
@@ -111,7 +111,7 @@ def output_frames(
     """
     sizes: Dict[str, Any] = {}
     refused = _Refusals()
-    for stream, path in streams.items():
+    for stream, path in as_written(streams):
         try:
             for frame in stream_frames(attempt_id, stream, path, sent, cap):
                 yield frame
@@ -148,6 +148,18 @@ def output_frames(
     if folder is not None and chosen.unmatched:
         end["unmatched"] = sorted(chosen.unmatched)[:_MOST_UNMATCHED]
     yield wire.encode(end)
+
+
+def as_written(streams: Dict[str, str]) -> List[Tuple[str, str]]:
+    """Stdout and stderr, first the one that was last written to longer ago: two files tell no more of their common order."""
+
+    def written_at(item: Tuple[str, str]) -> int:
+        try:
+            return os.stat(item[1]).st_mtime_ns
+        except OSError:
+            return 0  # there is none: the job closed it, or printed nothing
+
+    return sorted(streams.items(), key=written_at)
 
 
 def stream_frames(
