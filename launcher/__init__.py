@@ -67,19 +67,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    module = _CONTENTS.get(name)
-    if module is None:
-        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
-    import importlib
+if not TYPE_CHECKING:  # a name that is not there is an error for a type checker
 
-    _check_agent(importlib.import_module("remote_agent"))
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        return importlib.import_module("remote_agent.elsewhere").stand_in(name)
+    def __getattr__(name: str) -> Any:
+        module = _CONTENTS.get(name)
+        if module is None:
+            raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+        import importlib
+
+        _check_agent(importlib.import_module("remote_agent"))
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            return importlib.import_module("remote_agent.elsewhere").stand_in(name)
 
 
 def _check_agent(found: Any) -> None:

@@ -19,7 +19,7 @@ from launcher import events, facts, requests
 from launcher.errors import JournalError
 from launcher.host_caps import TooMuch, limit
 from launcher.journal import StoredResult
-from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, RefusedFile, UnusableFolder
+from launcher.output_files import MAX_BYTES, MAX_FILES, OWN, OutputFolder, RefusedFile, UnusableFolder
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, JobState, Scheduler
 from remote_agent.callback import HOST_HOOKS
@@ -152,6 +152,8 @@ class Decider:
         self._notes: dict[str, set[str]] = {}
         #: (host, job) -> how often that host gave the job back.
         self._given_back: Counter[tuple[str, int]] = Counter()
+        #: Attempt -> stream -> bytes of it that were shown.
+        self._shown: dict[str, dict[str, int]] = {}
 
     # -- turning -------------------------------------------------------------------------------------------------
 
@@ -365,9 +367,20 @@ class Decider:
         decided.add(self._scheduler.observe_started(at, fact.host, num, attempt, fact.slot, fact.at))
 
     def _take_output(self, at: float, fact: facts.Output, decided: _Round) -> None:
-        num, _ = _split(fact.attempt)
-        text = fact.data.decode("utf-8", "backslashreplace")
-        decided.act(self._observe, events.OutputArrived(at, num, fact.host, fact.stream, text))
+        num, attempt = _split(fact.attempt)
+        job = self._jobs.get(num)
+        if job is None or self._assigned.get(fact.attempt) != fact.host:
+            return
+        # On a new link everything comes from the start: what was shown is not shown again.
+        shown = self._shown.setdefault(fact.attempt, {})
+        begin, end = max(fact.offset, shown.get(fact.stream, 0)), fact.offset + len(fact.data)
+        if begin >= end:
+            return
+        shown[fact.stream] = end
+        text = fact.data[begin - fact.offset :].decode("utf-8", "surrogateescape")
+        file = str(job.output_dir / OWN / fact.stream)
+        arrived = events.OutputArrived(at, num, fact.host, fact.stream, text, attempt, begin, file)
+        decided.act(self._observe, arrived)
 
     def _take_outcome(self, at: float, fact: facts.Outcome, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
@@ -504,6 +517,7 @@ class Decider:
     def _requeued(self, event: events.JobRequeued) -> None:
         attempt = f"{event.num}.{event.attempt}"
         self._assigned.pop(attempt, None)
+        self._shown.pop(attempt, None)
         self._stored.pop(event.num, None)
         self._set_aside(event.num, event.attempt)
         self._acknowledge(event.host, attempt)
@@ -526,6 +540,7 @@ class Decider:
             job.folder.close()
         attempt = f"{event.num}.{event.attempt}"
         self._assigned.pop(attempt, None)
+        self._shown.pop(attempt, None)
         stored = self._stored.pop(event.num, None)
         if event.host:
             self._acknowledge(event.host, attempt)

@@ -57,13 +57,15 @@ def run(
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
+            from launcher.live_output import live_here
             from launcher.run_setup import RunSetup
             from launcher.session import Session
 
         setup = RunSetup.make(
             "RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=output_dir, options=options
         )
-        with Session(setup, config=setup.root_config, observers=observers, early=early) as session:
+        live = live_here("RUN") if options.live else None
+        with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
             session.drive([(config, overrides)], task)
     return session.returns[0]
 
@@ -99,13 +101,15 @@ def multirun(
     options = (options or LaunchConf()).replaced(**kw)
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
+            from launcher.live_output import live_here
             from launcher.run_setup import RunSetup
             from launcher.session import Session
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=sweep_dir, options=options
         )
-        with Session(setup, config=setup.root_config, observers=observers, early=early) as session:
+        live = live_here("MULTIRUN") if options.live else None
+        with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
             session.drive(_paired(setup.configs, overrides), task)
     return session.returns
 

@@ -123,13 +123,25 @@ class AttemptStarted(Event):
 
 @value
 class OutputArrived(Event):
-    """Whole lines that a job wrote; only for display. `stream` is stdout or stderr."""
+    """Bytes that a job wrote, each once, cut anywhere; only for display. `stream` is stdout or stderr.
+
+    `text` is UTF-8 with `surrogateescape`, so that nothing is lost; `data` are the bytes. They lie in `file`, where that is not
+    empty, from `offset` on.
+    """
 
     kind: ClassVar[str] = "output"
     num: int
     host: str
     stream: str
     text: str
+    attempt: int = 1
+    offset: int = 0
+    file: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """What it wrote, byte for byte."""
+        return self.text.encode("utf-8", "surrogateescape")
 
 
 @value

@@ -102,11 +102,12 @@ class Started(Fact):
 
 @value
 class Output(Fact):
-    """A job wrote something; it is in its file already."""
+    """A job wrote something; it is in its file already. `offset`: where in its stream."""
 
     attempt: str
     stream: str
     data: bytes
+    offset: int = 0
 
 
 @value

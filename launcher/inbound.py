@@ -238,10 +238,13 @@ class Inbound:
         if offset < 0:
             raise wire.ProtocolError("field", f"output at byte {offset}")
         check("stream_offset", offset)
-        more: list[bytes] = []
-        self._write(attempt, lambda folder: more.append(folder.write_stream(stream, offset, payload)))
-        if self._plan.live and any(more):
-            self._tell(facts.Output(self.host, attempt, stream, more[0]))
+
+        def take(folder: OutputFolder) -> None:
+            more = folder.write_stream(stream, offset, payload)
+            if more and self._plan.live:
+                self._tell(facts.Output(self.host, attempt, stream, more, folder.end_of(stream) - len(more)))
+
+        self._write(attempt, take)
 
     def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]

@@ -6,7 +6,7 @@ Rule: it waits only through its session, which fires the hooks of whatever arriv
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from remote_agent.job import JobError, JobReturn, RemoteJobError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from launcher.session import Session
 
 __all__ = ["Job", "JobState"]
+
+T = TypeVar("T")
 
 
 class JobState(enum.Enum):
@@ -25,8 +27,8 @@ class JobState(enum.Enum):
     FAILED = "failed"
 
 
-class Job:
-    """A job of a session, in the manner of `concurrent.futures.Future`."""
+class Job(Generic[T]):
+    """A job of a session, in the manner of `concurrent.futures.Future`; T is what its task returns."""
 
     def __init__(self, session: Session, num: int) -> None:
         self._session = session
@@ -58,14 +60,15 @@ class Job:
         assert self._job_return is not None
         return self._job_return
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> T:
         """What the task returned, waited for.
 
         Raises:
             TimeoutError: it has not returned within timeout seconds.
             BaseException: the job failed: its exception, else RemoteJobError.
         """
-        return self.job_return(timeout).return_value
+        value: T = self.job_return(timeout).return_value
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The exception of a failed job, waited for; None if it completed."""

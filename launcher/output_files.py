@@ -435,6 +435,10 @@ class OutputFolder:
             self._ends[stream] = max(end, offset + len(data))
             return data[max(0, end - offset) :]
 
+    def end_of(self, stream: str) -> int:
+        """How many bytes of a stream have come on this connection."""
+        return self._ends.get(stream, 0)
+
     def set_aside(self, attempt: int) -> None:
         """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
         if not (self.path / OWN).is_dir():

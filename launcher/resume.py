@@ -22,6 +22,7 @@ from launcher import events, ownership, pickling, run_index, run_record
 from launcher.code_snapshot import Snapshot
 from launcher.errors import CallbackError, RunError, UsageError
 from launcher.journal import FOLDER, JournalReader
+from launcher.live_output import Live
 from launcher.returns import load_returned
 from launcher.run_record import Record
 from launcher.run_setup import RunSetup
@@ -217,6 +218,7 @@ class ResumedSession(Session):
         install_signals: bool = True,
         owns_process: bool = False,
         retry: Callable[[events.JobReturned], bool] | None = None,
+        live: Live | None = None,
     ) -> None:
         super().__init__(
             setup,
@@ -225,6 +227,7 @@ class ResumedSession(Session):
             observers=observers,
             install_signals=install_signals,
             owns_process=owns_process,
+            live=live,
         )
         self.record = record
         self._configs = configs

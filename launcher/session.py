@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher import events, ownership, run_index, run_record, run_requests
 from launcher.dispatcher import Returned
@@ -26,6 +26,7 @@ from launcher.interrupts import Interrupts
 from launcher.job_future import Job, JobState
 from launcher.late_config import made_now
 from launcher.leaving import abandon, depart, hand_over, waits_for, what_is_left
+from launcher.live_output import Live, live_here
 from launcher.options import LaunchConf
 from launcher.returns import JobReturns
 from launcher.run_hooks import RunHooks
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "JobState", "Observer", "Session"]
 
 Observer = Callable[[events.Event], None]
+T = TypeVar("T")
 
 #: Seconds between two looks at whether there was a second signal, where something else is waited for.
 _LOOK = 0.05
@@ -63,6 +65,7 @@ class Session:
         config: the config that the run hooks get.
         observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
         early: connections that were begun before; what the run does not take of them is for the caller to drop.
+        live: shows what jobs print; closed when the session is.
         install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
         keeps_sigint: so SIGINT (cancel), too; else SIGINT is ours in calls that wait, and in between the caller's.
         owns_process: this process is there for the run alone: after a second signal it is ended in any case.
@@ -79,6 +82,7 @@ class Session:
         keeps_sigint: bool = True,
         owns_process: bool = False,
         early: EarlyConnections | None = None,
+        live: Live | None = None,
     ) -> None:
         self.setup = setup
         self._early = early
@@ -87,11 +91,17 @@ class Session:
         self._config = config
         self._config_name = config_name
         self._observers = [self._track, *(observers or (log_problems,))]
+        self._live = live
+        #: Called before a hook of the controller that may print: what the jobs have printed comes first.
+        self.wait_shown: Callable[[], None] = lambda: None
+        if live is not None:
+            self._observers.append(live)
+            self.wait_shown = live.wait_shown
         self._install_signals = install_signals
         #: Those that have not returned.
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, Job[Any]] = {}
         #: Those that somebody has.
-        self._known_jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
+        self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
         self._thread = threading.get_ident()
         self._condition = threading.Condition()
         self._keeps_sigint = keeps_sigint
@@ -144,7 +154,8 @@ class Session:
             setup = RunSetup.make(
                 "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options
             )
-            return cls(setup, config=setup.root_config, observers=observers, early=early)
+            live = live_here("MULTIRUN") if options.live else None
+            return cls(setup, config=setup.root_config, observers=observers, early=early, live=live)
         except BaseException:
             early.close()
             raise
@@ -158,6 +169,7 @@ class Session:
         observers: Sequence[Observer] = (),
         results: str | None = None,
         allow_types: Iterable[str | type] = (),
+        live: bool = False,
     ) -> ResumedSession:
         """A run taken up again, to be entered with `with`; leaving it waits for all jobs and fires the end hook.
 
@@ -169,6 +181,7 @@ class Session:
             env: values of the run's variables, which no file keeps; what is not here is taken from the environment.
             results: read values under this policy, instead of the run's.
             allow_types: classes that `safe` makes, besides those that the run allowed.
+            live: show what the jobs that have not returned print, from its beginning.
 
         Raises:
             RunError: there is no such run, it cannot be taken up, or another process drives it.
@@ -180,24 +193,37 @@ class Session:
         setup.options = setup.options.replaced(
             results=results if results is not None else setup.options.results,
             allow_types=(*setup.options.allow_types, *allow_types),
+            live=live,
         )
-        return ResumedSession(setup, record, configs=configs, observers=observers)
+        shown = live_here(setup.mode) if live else None
+        return ResumedSession(setup, record, configs=configs, observers=observers, live=shown)
 
     def __enter__(self) -> Self:
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:
+            self._close_live()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_detached:
-            return
-        with self._interrupts.ours():
-            if isinstance(error, KeyboardInterrupt):
-                self._interrupts.add_ctrl_c()
-            elif error is not None and not self._interrupts:
-                self._engine.interrupt(f"{type(error).__name__} in the controller")
-            self._finish()
+        try:
+            if self.is_detached:
+                return
+            with self._interrupts.ours():
+                if isinstance(error, KeyboardInterrupt):
+                    self._interrupts.add_ctrl_c()
+                elif error is not None and not self._interrupts:
+                    self._engine.interrupt(f"{type(error).__name__} in the controller")
+                self._finish()
+        finally:
+            self._close_live()
+
+    def _close_live(self) -> None:
+        if self._live is not None:
+            self._live.close()
 
     def _build(self, lock: int | None = None) -> None:
         setup = self.setup
@@ -247,6 +273,7 @@ class Session:
             self._engine.observe(started)
             self._index(started.at, secret)
             self._handle_signals()
+            self.wait_shown()
             self._hooks.fire(self._hooks.start_hook, config=self._config, config_name=self._config_name)
             if self._hooks.is_cut:
                 raise RunInterrupted(f"{self._interrupts.why}, twice: nothing was sent to a host")
@@ -323,6 +350,7 @@ class Session:
                     + (f"their lease ends their jobs after {lease} s" if lease else "their agents keep their jobs"),
                 )
         finally:
+            self.wait_shown()
             try:
                 self._fire_end()
             finally:
@@ -461,8 +489,8 @@ class Session:
         self._engine.start()
 
     def submit(
-        self, task: Callable[[Any], Any] | None = None, config: Any = None, *, overrides: Sequence[str] = ()
-    ) -> Job:
+        self, task: Callable[[Any], T] | None = None, config: Any = None, *, overrides: Sequence[str] = ()
+    ) -> Job[T]:
         """Run task(config) on some host; returns at once.
 
         Raises:
@@ -477,12 +505,16 @@ class Session:
         self._engine.submit(queued, failure)
         return job
 
-    def map(self, task: Callable[[Any], Any], configs: Iterable[Any]) -> Iterator[Any]:
+    def map(self, task: Callable[[Any], T], configs: Iterable[Any]) -> Iterator[T]:
         """The values of task over configs, in their order; raises a job's exception when its turn comes."""
         jobs = [self.submit(task, config) for config in configs]
         return (job.result() for job in jobs)
 
-    def as_completed(self, jobs: Iterable[Job] | None = None, timeout: float | None = None) -> Iterator[Job]:
+    @overload
+    def as_completed(self, jobs: Iterable[Job[T]], timeout: float | None = None) -> Iterator[Job[T]]: ...
+    @overload
+    def as_completed(self, jobs: None = None, timeout: float | None = None) -> Iterator[Job[Any]]: ...
+    def as_completed(self, jobs: Iterable[Job[Any]] | None = None, timeout: float | None = None) -> Iterator[Job[Any]]:
         """Jobs as they return, those that have returned already first.
 
         Args:
@@ -509,7 +541,7 @@ class Session:
             left = None if deadline is None else deadline - time.monotonic()
             self._wait_for(lambda: any(job.done() for job in waiting.values()), left)
 
-    def _all_jobs(self) -> Iterator[Job]:
+    def _all_jobs(self) -> Iterator[Job[Any]]:
         """Those that have returned one by one, so that as many as there are need not fit into memory; then the others."""
         first, end = self.setup.first_num, self._next_num
         with self._condition:
@@ -522,7 +554,7 @@ class Session:
             yield job
         yield from waiting
 
-    def _new_job(self, num: int) -> Job:
+    def _new_job(self, num: int) -> Job[Any]:
         job = self._known_jobs[num] = Job(self, num)
         return job
 
@@ -578,6 +610,7 @@ class Session:
         """Make the JobReturn and fire its hook; `only`: the places of the callbacks that have not had it."""
         job_return = self._returns.make(item)
         if self.callbacks.has("on_job_return"):
+            self.wait_shown()
             records = self._hooks.fire(
                 "on_job_return",
                 only=only,

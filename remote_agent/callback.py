@@ -4,7 +4,8 @@ Rule: a callback is any object that has some of these methods. Deriving from `Ca
 every hook a no-op; a subclass of `hydra.experimental.callback.Callback` works unchanged, and a callback written
 against this class works in plain Hydra.
 
-Every hook takes `**kwargs`, so that a later version may say more without breaking an existing callback.
+Every hook takes `**kwargs`, so that a later version may say more without breaking an existing callback. They are called with keywords
+alone; `*args` stands here so that type checkers let a subclass name the keywords that it wants.
 """
 
 from typing import Any
@@ -41,30 +42,30 @@ class Callback:
 
     on_error = "warn"
 
-    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+    def on_run_start(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Controller, RUN mode, before the job. `config` is a DictConfig; edits reach the job."""
 
-    def on_run_end(self, config: Any, **kwargs: Any) -> None:
+    def on_run_end(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Controller, RUN mode, after the job, whatever happened to it. kwargs: `job_return`."""
 
-    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+    def on_multirun_start(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Controller, MULTIRUN mode, before any job."""
 
-    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+    def on_multirun_end(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Controller, MULTIRUN mode, after all jobs, whatever happened to them. kwargs: `job_returns`."""
 
-    def on_job_start(self, config: Any, **kwargs: Any) -> None:
+    def on_job_start(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Host, in the job's process, once per attempt, right before application code. kwargs: `task_function`."""
 
-    def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
+    def on_job_end(self, config: Any, job_return: Any, *args: Any, **kwargs: Any) -> None:
         """Host, once per started attempt, after application code, however it ended.
 
         Fires in the job's process; where that process was killed, in an epilogue that restores the callback as it was
         after `on_job_start`. `job_return` may be read and edited.
         """
 
-    def on_job_return(self, config: Any, job_return: Any, **kwargs: Any) -> None:
+    def on_job_return(self, config: Any, job_return: Any, *args: Any, **kwargs: Any) -> None:
         """Controller, as each JobReturn arrives, in arrival order. Not known to plain Hydra."""
 
-    def on_host_lost(self, config: Any, host: str, jobs: Any, **kwargs: Any) -> None:
+    def on_host_lost(self, config: Any, host: str, jobs: Any, *args: Any, **kwargs: Any) -> None:
         """Controller, when a host is given up; `jobs` are the numbers of the jobs it still had."""

@@ -4,12 +4,12 @@ Rule: one hook that raises never keeps another from firing. What it raised is re
 policy (`warn`, `fail`, `abort`) decides what that means for the job or the run.
 """
 
-import logging
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from remote_agent.builtin_callbacks import LogJobReturnCallback, PickleJobInfoCallback
 from remote_agent.callback import HOOKS, Callback
 from remote_agent.failure import JobTerminated, safe_text, traceback_text, type_name
+from remote_agent.own_log import hook_logger
 
 __all__ = [
     "POLICIES",
@@ -24,7 +24,6 @@ __all__ = [
 POLICIES = ("warn", "fail", "abort")
 _NO_OPS = frozenset(getattr(Callback, name) for name in HOOKS)
 _INTERRUPTS = (KeyboardInterrupt, JobTerminated)
-_logger = logging.getLogger("remote_agent.callbacks")
 
 
 class Entry(NamedTuple):
@@ -201,7 +200,7 @@ class Callbacks:
 
 def log_record(record: Dict[str, Any]) -> None:
     """Write the record of a hook that raised to the log, with its traceback."""
-    _logger.error(
+    hook_logger.error(
         "Callback %s.%s raised %s: %s\n%s",
         record["callback"],
         record["hook"],

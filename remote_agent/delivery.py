@@ -15,7 +15,7 @@ from remote_agent import wire
 from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
-from remote_agent.left_files import output_frames, result_frames, stream_frames
+from remote_agent.left_files import as_written, output_frames, result_frames, stream_frames
 from remote_agent.outbox import Piece
 from remote_agent.place import Place
 from remote_agent.worker import Worker
@@ -137,7 +137,7 @@ class Delivery:
         return int(cap)
 
     def _show(self, attempt: Attempt, cap: Optional[int]) -> Iterator[Piece]:
-        for stream, path in self._place.streams(attempt).items():
+        for stream, path in as_written(self._place.streams(attempt)):
             try:
                 yield from stream_frames(attempt.id, stream, path, attempt.stream_sent, cap)
             except OSError:

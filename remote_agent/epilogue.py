@@ -12,7 +12,8 @@ from remote_agent.failure import traceback_text
 from remote_agent.job import JobError, RemoteJobError, _Lazy
 from remote_agent.job_channel import Listener
 from remote_agent.job_result import PLAIN, Result
-from remote_agent.run_job import Job, Prepared, logger
+from remote_agent.own_log import logger
+from remote_agent.run_job import Job, Prepared
 from remote_agent.unpickling import loads
 
 __all__ = ["Epilogue"]

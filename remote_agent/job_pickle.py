@@ -5,17 +5,16 @@ where Hydra's `--experimental-rerun` opens the job's log by what it says: so it 
 start hooks have fired, so that a job that is killed leaves a file of use, too.
 """
 
-import logging
 import os
 import pickle
 from typing import Any
 
 from remote_agent.callbacks import Callbacks
 from remote_agent.failure import safe_text, type_name
+from remote_agent.own_log import logger
 
 __all__ = ["settle_pickle"]
 
-logger = logging.getLogger("remote_agent.run_job")
 _NAME = "config.pickle"
 #: Hydra's callback of this name, ours, and what derives from them.
 _WRITER = "PickleJobInfoCallback"

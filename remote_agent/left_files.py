@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 from remote_agent import wire
 from remote_agent.outbox import OpenFile, Piece, Slice
 
-__all__ = ["output_frames", "outputs_root", "result_frames", "stream_frames", "wanted"]
+__all__ = ["as_written", "output_frames", "outputs_root", "result_frames", "stream_frames", "wanted"]
 
 #: Files up to this size travel many in a frame.
 _SMALL = 1 << 16
@@ -169,7 +169,7 @@ def _rest_of_streams(
     refused: _Refusals,
     sizes: Dict[str, Any],
 ) -> Iterator[Piece]:
-    for stream, path in streams.items():
+    for stream, path in as_written(streams):
         try:
             yield from stream_frames(attempt_id, stream, path, sent, cap)
         except OSError as error:
@@ -178,6 +178,18 @@ def _rest_of_streams(
         if dropped.get(stream):
             sizes[stream + "_dropped"] = dropped[stream]
             yield _cut_mark(attempt_id, stream, sent[stream], dropped[stream])
+
+
+def as_written(streams: Dict[str, str]) -> List[Tuple[str, str]]:
+    """Stdout and stderr, first the one that was last written to longer ago: two files tell no more of their common order."""
+
+    def written_at(item: Tuple[str, str]) -> int:
+        try:
+            return os.stat(item[1]).st_mtime_ns
+        except OSError:
+            return 0  # there is none: the job closed it, or printed nothing
+
+    return sorted(streams.items(), key=written_at)
 
 
 def stream_frames(

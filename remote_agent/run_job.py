@@ -8,7 +8,6 @@ The job payload is the cloudpickle of `{"config", "hydra", "overrides", "task_na
 `task` of its own has that, too.
 """
 
-import logging
 import os
 import pickle
 import sys
@@ -27,13 +26,13 @@ from remote_agent.job_channel import Listener, private_opener
 from remote_agent.job_pickle import settle_pickle
 from remote_agent.job_process import Gate, hold_standard_fds
 from remote_agent.job_result import PICKLED, PLAIN, Result, fitting, made_result
+from remote_agent.own_log import logger
 from remote_agent.randomness import SeedWatch
 from remote_agent.scene import Scene, make_scene
 from remote_agent.unpickling import loads
 
-__all__ = ["Job", "Prepared", "logger"]
+__all__ = ["Job", "Prepared"]
 
-logger = logging.getLogger("remote_agent.run_job")
 _PYTHON = "{}.{}.{}".format(*sys.version_info[:3])
 
 

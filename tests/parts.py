@@ -4,6 +4,7 @@ Rule: a part that is missing skips the test and says which part; where LAUNCHER_
 fails it.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["missing", "need_programs", "need_python", "need_root"]
+__all__ = ["missing", "need_module", "need_programs", "need_python", "need_root"]
 
 _SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -38,6 +39,12 @@ def need_programs(*names: str) -> dict[str, str]:
     if absent:
         missing(f"the programs {', '.join(absent)}")
     return {name: where for name, where in found.items() if where is not None}
+
+
+def need_module(name: str) -> None:
+    """The test runs a tool that is one of this Python's packages."""
+    if importlib.util.find_spec(name) is None:
+        missing(f"the package {name}")
 
 
 def need_python(version: str) -> str:

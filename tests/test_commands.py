@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from launcher import run_index
+from launcher import inventory, run_index
 from launcher.cli import _main
+from launcher.commands import clean
 from launcher.run_status import read_status
 from launcher.session import Session
 from tests.durable import Project, until
@@ -189,7 +190,9 @@ def test_logs_gives_what_a_job_wrote(finished: Project, cli: Cli) -> None:
     """Each stream where it came from; as JSON both."""
     assert (cli("logs", "last#2"), cli.err) == ("job 2 works\n", "job 2 grumbles\n")
     assert (cli("logs", "last#2", "--stream", "stderr"), cli.err) == ("", "job 2 grumbles\n")
-    assert "ValueError: job 1 does not like it" in cli("logs", "last#1")
+    # How it failed is what we say of it: its stdout is its own.
+    assert cli("logs", "last#1") == "job 1 works\n"
+    assert "ValueError: job 1 does not like it" in cli.err
     told = cli.json("logs", "last#2")
     assert (told["stdout"], told["stderr"]) == ("job 2 works\n", "job 2 grumbles\n")
     cli("logs", "last", code=2)
@@ -360,3 +363,24 @@ def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Projec
     (own_cache / "blobs").mkdir(parents=True, exist_ok=True)
     cli("clean", "--host", "local", "--older-than", "0.001", code=2)
     assert "say --yes" in cli.err
+
+
+def test_hosts_of_one_name_that_are_different_places_are_told_apart() -> None:
+    """`clean` would seem to list a host twice: each comes with what makes it another place."""
+    specs = [
+        inventory.HostSpec("gpu1", "gpu1"),
+        inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
+        inventory.HostSpec("gpu2", "gpu2"),
+    ]
+    assert clean.labels(specs) == [
+        "gpu1 (workdir none: the user's cache and state folders)",
+        "gpu1 (workdir /scratch/me)",
+        "gpu2",
+    ]
+
+
+@pytest.mark.parametrize("command", ["cancel", "logs"])
+def test_without_a_name_it_is_the_last_run(finished: Project, cli: Cli, command: str) -> None:
+    """As for `attach`; what is wrong is said of that run."""
+    cli(command, code=2)
+    assert f"run {run_index.find('last').run}" in cli.err

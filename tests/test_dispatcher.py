@@ -224,6 +224,32 @@ class TestDriving:
         written = [event for _, event in JournalReader(run.folder / ".launcher").events()]
         assert written == run.seen
 
+    def test_what_a_job_prints_is_shown_once(self, run):
+        """On a new link a host sends everything from the start; nobody sees it twice, nor what a host says that has not the job."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+        said = [
+            ("a", "0.1", b"one \xff", 0),
+            ("b", "0.1", b"evil", 5),
+            ("a", "0.1", b"one \xfftwo", 0),
+            ("a", "0.1", b"three", 8),
+        ]
+        for host, attempt, data, offset in said:
+            run.dispatcher.put_fact(facts.Output(host, attempt, "stdout", data, offset))
+        run.end("0.1")
+        run.wait(lambda: run.returned)
+        run.dispatcher.put_fact(facts.Output("a", "0.1", "stdout", b"late", 13))
+        run.dispatcher.close()
+        shown = [event for event in run.seen if isinstance(event, events.OutputArrived)]
+        assert [(event.data, event.offset, event.attempt) for event in shown] == [
+            (b"one \xff", 0, 1),
+            (b"two", 5, 1),
+            (b"three", 8, 1),
+        ]
+        assert {event.file for event in shown} == {str(run.folder / "0" / ".launcher" / "stdout")}
+
     def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
         """With the kind and message that it was given."""
         run.dispatcher.start()

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from launcher import events
 from launcher.display import LineDisplay, ProgressDisplay, Tally, closing_json, make_display, print_closing
 from launcher.display.lines import TOLD_ONE_BY_ONE, TRACEBACK_LINES
 from launcher.display.tally import MAX_FAILURES, MAX_GROUPS
-from launcher.display.text import clean, clean_lines, error_line, seconds, size
+from launcher.display.text import clean, clean_lines, error_line, seconds, size, varying
 
 TRACEBACK = """Traceback (most recent call last):
   File "/home/u/code/my_app.py", line 7, in train
@@ -200,6 +200,25 @@ def test_output_is_prefixed_by_its_job() -> None:
     """Each line of it; of a progress bar what it showed last."""
     lines = told([events.OutputArrived(1, 3, "gpu1", "stdout", "one\n 10%\r 20%\ntwo\n")])
     assert lines == ["[3 gpu1] one", "[3 gpu1]  20%", "[3 gpu1] two"]
+
+
+def test_lines_are_whole_however_the_output_was_cut() -> None:
+    """A line, a character, a carriage return cut in two are one; what has no newline is told when the job returns."""
+    text = "gr\u00fc\u00df\r\n 10%\r 20%\nlast".encode()
+    for cut in range(len(text) + 1):
+        parts = [text[:cut], text[cut:]]
+        arrived = [
+            events.OutputArrived(1, 3, "gpu1", "stdout", part.decode("utf-8", "surrogateescape")) for part in parts
+        ]
+        lines = told([*arrived, one_job(3)[-1]])
+        assert lines[:3] == ["[3 gpu1] gr\u00fc\u00df", "[3 gpu1]  20%", "[3 gpu1] last"]
+
+
+def test_a_line_without_end_is_shown_in_pieces() -> None:
+    """It takes no more memory than a long line may."""
+    endless = [events.OutputArrived(1, 3, "gpu1", "stdout", "x" * 40_000) for _ in range(5)]
+    lines = told(endless)
+    assert [len(line) for line in lines] == [80_009, 80_009]
 
 
 def test_a_warning_is_attributed_in_full_and_every_time() -> None:
@@ -503,11 +522,75 @@ def test_a_terminal_has_a_line_per_host() -> None:
         drawn = rendered(display, stream)
         display(events.Note(1.0, "isolation is spawn", "gpu1"))
     (first,) = (line for line in drawn.splitlines() if line.startswith("gpu1"))
-    assert first.split() == ["gpu1", "ready", "1/2", "running", "1", "queued", "1", "done", "0", "failed"]
+    assert " ".join(first.split()) == "gpu1 ready 1/2 running 1 queued 1 done 0 failed job 1"
     (second,) = (line for line in drawn.splitlines() if line.startswith("gpu2"))
     assert "unknown since" in second
     assert "1/10" in drawn
     assert "note (gpu1): isolation is spawn" in stream.getvalue()
+
+
+def test_progress_says_how_long_what_runs_and_how_long_yet() -> None:
+    """Elapsed time, the jobs that run on each host, and a guess by the rate since the first job started."""
+    display = ProgressDisplay(Tally(), console(Terminal()), total=10, clock=lambda: 400.0)
+    for event in [started("gpu1", "gpu2"), ready(), ready("gpu2"), *one_job(0, at=200.0), *one_job(1, at=200.0)]:
+        display(event)
+    for num, host in ((2, "gpu1"), (3, "gpu1"), (4, "gpu2")):
+        for event in one_job(num, host=host)[:3]:
+            display(event)
+    drawn = rendered(display, Terminal()).splitlines()
+    assert [line.split("failed")[1].strip() for line in drawn[:2]] == ["jobs 2, 3", "job 4"]
+    # Begun at 100; two returned in the 200 seconds since the first started, so that eight take 800 more.
+    assert "5 min 00 s" in drawn[2]
+    assert "about 13 min left" in drawn[2]
+
+
+def test_a_log_says_how_long_what_runs_and_how_long_yet() -> None:
+    """The same in a line every ten seconds, also while each job that returns has a line of its own."""
+    happened: list[events.Event] = [started(), ready()]
+    for num in range(4):
+        happened += one_job(num, at=200.0)[:3]
+    happened += one_job(0, at=200.0)[3:] + one_job(1, at=260.0)[3:]
+    lines = [line for line in told(happened, total=10) if line.startswith("so far")]
+    assert lines == [
+        "so far: 1 completed, 0 failed, 3 running (1, 2, 3), 6 waiting; 100 s so far",
+        "so far: 2 completed, 0 failed, 2 running (2, 3), 6 waiting; 2 min 40 s so far, about 4 min left",
+    ]
+
+
+def test_a_run_that_is_taken_up_once_more_counts_from_there() -> None:
+    """`retry` of yesterday's run took seconds, not a day; a run that was only left still counts from its start."""
+    again = [events.RunResumed(5000, "run-1", ("gpu1",)), *one_job(0, at=5001), events.RunEnded(5002, "run-1", 1, 0)]
+    retried = tally_of([started(), ready(), *one_job(0, failure=error()), events.RunEnded(110, "run-1", 0, 1), *again])
+    assert "in 2.00 s" in closing_of(retried)
+    assert closing_json(retried, exit_code=0)["taken_up_at"] == 5000
+    assert closing_json(retried, exit_code=0)["started_at"] == 100
+    left = tally_of([started(), ready(), events.RunDetached(110, "run-1", "asked to"), *again])
+    assert "in 1 h 21 min" in closing_of(left)
+
+
+def test_rows_show_what_tells_jobs_apart() -> None:
+    """What all have in common stands once above; however long the rest is, it is shown whole."""
+    long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
+    happened: list[events.Event] = [started(), ready()]
+    for num in range(3):
+        overrides = ("data=imagenet", f"{long}.a=1", f"{long}.b={num}")
+        *rest, returned = one_job(num)
+        happened += [*rest, replace(returned, overrides=overrides)]
+    text = closing_of(tally_of(happened))
+    assert f"all jobs: data=imagenet {long}.a=1\n" in text
+    assert [f"{long}.b={num}" in text for num in range(3)] == [True] * 3
+    assert text.count(f"{long}.a=1") == 1
+
+
+def test_a_single_job_shows_all_its_overrides() -> None:
+    """There is nothing to tell it from."""
+    *rest, returned = one_job(0, failure=error())
+    assert "a=1 b=2" in closing_of(tally_of([*rest, replace(returned, overrides=("a=1", "b=2"))]))
+
+
+def test_overrides_that_differ_in_their_spaces_only_look_different() -> None:
+    """A newline in a value is shown as one."""
+    assert varying([("x=a b",), ("x=a  b",), ("x=a\nb",)]) == ("", ["x=a b", "x=a  b", "x=a\\nb"])
 
 
 def test_more_hosts_than_lines() -> None:

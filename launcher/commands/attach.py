@@ -7,6 +7,7 @@ watched, and taken up where that process dies before its end.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,8 @@ import typer
 from launcher.commands import past
 from launcher.commands.conduct import Output, conduct_session
 from launcher.commands.conduct import output as open_output
+from launcher.commands.printing import Printing
+from launcher.live_output import LiveOutput
 
 if TYPE_CHECKING:
     from launcher.events import Event, JobReturned
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["attach", "go_to", "only", "take_up"]
 
 _Detach = Annotated[bool, typer.Option("--detach", help="Leave again once the hosts have all jobs that were left.")]
+Live = Annotated[
+    bool | None,
+    typer.Option(
+        "--live/--no-live",
+        help="Show what the jobs print that have not returned, from its beginning (default: as the run was started).",
+    ),
+]
 #: Seconds between two looks at a journal that another process writes.
 _LOOK = 0.3
 
@@ -31,6 +41,7 @@ _LOOK = 0.3
 def attach(
     run: past.Run = "last",
     env: past.Env = None,
+    live: Live = None,
     detach: _Detach = False,
     is_json: past.Json = False,
     verbose: past.Verbose = False,
@@ -46,8 +57,8 @@ def attach(
     with open_output(is_json) as out:
         ownership.check_ours(entry.folder)
         if run_status.driver(entry.folder):
-            _watch(entry, out, verbose=verbose, quiet=quiet)
-        code = take_up(entry, out, env=past.values(env), detach=detach, verbose=verbose, quiet=quiet)
+            _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
+        code = take_up(entry, out, env=past.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
     raise typer.Exit(code)
 
 
@@ -57,6 +68,7 @@ def take_up(
     *,
     env: dict[str, str] | None = None,
     retry: Any = None,
+    live: bool | None = None,
     detach: bool = False,
     verbose: bool = False,
     quiet: bool = False,
@@ -65,11 +77,14 @@ def take_up(
 
     Args:
         retry: tells of each JobReturned whether its job is run once more.
+        live: show what jobs print; None: as the run was started.
     """
     from launcher.journal import JournalReader
     from launcher.resume import ResumedSession, load_setup
 
     setup, record = load_setup(entry.folder, env=env)
+    if live is not None:
+        setup.options = setup.options.replaced(live=live)
     go_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:
@@ -87,6 +102,8 @@ def take_up(
         out,
         total=total,
         history=history,
+        is_one_job=setup.mode == "RUN",
+        is_live=bool(setup.options.live) and not detach,
         verbose=verbose,
         quiet=quiet,
     )
@@ -103,28 +120,44 @@ def _until_now(reader: Any) -> Iterator[Event]:
         yield event
 
 
-def _watch(entry: Entry, out: Output, *, verbose: bool, quiet: bool) -> None:
+def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
     """Show a run that another process drives, until that process has let go of it."""
-    from launcher import run_status
+    from launcher import run_record, run_status
     from launcher.display import Tally, make_display
     from launcher.journal import JournalReader
 
     tally = Tally()
     reader = JournalReader(entry.journal)
     try:
+        record = run_record.read(reader)
+        is_live = bool(record.options.get("live")) if live is None else live
+        prints = Printing(reader) if is_live else None
         after = 0
         for seq, event in reader.events():
             tally(event)
+            if prints is not None:
+                prints.hear(event)
             after = seq
-        out.people.write(
-            f"run {entry.run} is driven by another process ({run_status.driver(entry.folder)}); watching\n"
-        )
-        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=reader.planned_jobs()) as display:
+        shown = None
+        if record.mode == "RUN":
+            out.leave_stdout_to_the_job()
+            shown = LiveOutput(sys.stdout, sys.stderr) if is_live else None
+        driver = run_status.driver(entry.folder)
+        out.people.write(f"run {entry.run} is driven by another process ({driver}); watching\n")
+        if is_live and not record.options.get("live"):
+            out.people.write(
+                "that process fetches what a job prints when the job has ended ('launcher logs -f RUN#NUM' asks its host)\n"
+            )
+        total = reader.planned_jobs()
+        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=shown) as display:
             while True:
                 is_driven = bool(run_status.driver(entry.folder))
                 for seq, event in reader.events(after):
-                    display(event)
+                    for one in [event] if prints is None else prints.before(event):
+                        display(one)
                     after = seq
+                for one in [] if prints is None else prints.new():
+                    display(one)
                 if not is_driven:
                     return
                 threading.Event().wait(_LOOK)

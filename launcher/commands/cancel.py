@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.commands import completion, past
+from launcher.commands import past
 from launcher.commands.attach import go_to
 from launcher.commands.conduct import Output, conduct_session
 from launcher.commands.conduct import output as open_output
@@ -30,14 +30,7 @@ _PATIENCE = 30.0
 
 
 def cancel(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN[#NUM]",
-            help="A run (id, its beginning, folder, `last`), or one job.",
-            autocompletion=completion.jobs,
-        ),
-    ],
+    run: past.RunOrJob = "last",
     kill: _Kill = False,
     is_json: past.Json = False,
     verbose: past.Verbose = False,

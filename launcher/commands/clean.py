@@ -34,6 +34,14 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show it.")]
 _Force = Annotated[
     bool, typer.Option("--force", help="Also spools with results that nobody has collected: these are lost then.")
 ]
+#: What makes two hosts of one name two places, and how it is called; without it, what it is.
+_PLACES = {
+    "address": ("address", ""),
+    "user": ("user", "as ssh has it"),
+    "port": ("port", "as ssh has it"),
+    "ssh_config": ("ssh_config", "~/.ssh/config"),
+    "workdir": ("workdir", "none: the user's cache and state folders"),
+}
 _KINDS = {"spool": "spools of runs", "bundle": "agents", "code": "cached code"}
 
 
@@ -42,6 +50,8 @@ class _Host:
     """One host: what is there, what is to go, what became of it."""
 
     spec: HostSpec
+    #: Its name; with what tells it from others of that name.
+    label: str
     items: list[dict[str, Any]] = field(default_factory=list)
     chosen: list[dict[str, Any]] = field(default_factory=list)
     kept: list[tuple[str, str]] = field(default_factory=list)
@@ -57,6 +67,7 @@ class _Host:
         """As plain data."""
         return {
             "host": self.spec.name,
+            "label": self.label,
             "items": self.items,
             "chosen": [item["id"] for item in self.chosen],
             "bytes": self.bytes,
@@ -87,7 +98,8 @@ def clean(
     age = parse_duration(older_than, "--older-than", or_zero=True)
     if is_json and not is_yes:
         is_dry = True
-    found = [_Host(spec) for spec in _specs(host, hosts, workdir)]
+    specs = _specs(host, hosts, workdir)
+    found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(_survey, found))
     for one in found:
@@ -142,6 +154,20 @@ def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> li
         spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)
         distinct.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
     return list(distinct.values())
+
+
+def labels(specs: list[HostSpec]) -> list[str]:
+    """The names of hosts; of those that have one name, with what tells them apart: they are different places."""
+    made = []
+    for spec in specs:
+        alike = [other for other in specs if other.name == spec.name]
+        told = [
+            f"{what} {getattr(spec, field) or usual}"
+            for field, (what, usual) in _PLACES.items()
+            if len({getattr(other, field) for other in alike}) > 1
+        ]
+        made.append(f"{spec.name} ({', '.join(told)})" if told else spec.name)
+    return made
 
 
 def _survey(host: _Host) -> None:
@@ -211,7 +237,7 @@ def _print_found(found: list[_Host], gone: int) -> None:
     from launcher.display.text import count, size
 
     for host in found:
-        print(f"{host.spec.name}:")
+        print(f"{host.label}:")
         if host.error:
             print("  " + "\n  ".join(cleaned(host.error).splitlines()))
             continue
@@ -237,8 +263,8 @@ def _print_removed(found: list[_Host]) -> None:
 
     for host in found:
         if host.removed:
-            print(f"{host.spec.name}: {count(len(host.removed), 'item')} removed")
+            print(f"{host.label}: {count(len(host.removed), 'item')} removed")
         chosen = {item["id"] for item in host.chosen}
         for item, why in host.kept:
             if item in chosen:
-                print(f"{host.spec.name}: {cleaned(item)} was kept: {cleaned(why)}")
+                print(f"{host.label}: {cleaned(item)} was kept: {cleaned(why)}")

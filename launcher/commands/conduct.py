@@ -1,6 +1,7 @@
 """How a command drives a run: display, session, closing report, exit code.
 
-Rule: the closing report is written whatever ended the run, and under `--json` stdout carries that report and nothing else.
+Rule: the closing report is written whatever ended the run, and under `--json` stdout carries that report and nothing else. Where one
+job is run, stdout is the job's, and what is ours goes to stderr.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Output:
     """Where a command writes.
 
     Attributes:
-        people: the stream for people: stdout, or stderr under `--json`.
+        people: the stream for people: stdout, or stderr under `--json` and where stdout is the job's.
         report: writes the closing report for a machine; does nothing without `--json`.
     """
 
@@ -41,6 +42,10 @@ class Output:
         self.people: TextIO = sys.stdout
         self._stdout = stdout
         self.has_reported = False
+
+    def leave_stdout_to_the_job(self) -> None:
+        """One job is run, as `python my_app.py` would run it."""
+        self.people = sys.stderr
 
     def report(self, content: dict[str, Any]) -> None:
         """Write the report as one JSON object."""
@@ -86,6 +91,7 @@ def conduct(
 
     Args:
         early: connections that were begun before.
+        detach: leave as soon as the hosts have everything; what is printed until then is not shown.
 
     Raises:
         LauncherError: as the session does; the report has been written.
@@ -109,6 +115,8 @@ def conduct(
             lambda session: app_run.drive(session, detach),
             out,
             total=app_run.total,
+            is_one_job=app_run.setup.mode == "RUN",
+            is_live=bool(app_run.setup.options.live) and not detach,
             verbose=verbose,
             quiet=quiet,
         )
@@ -123,6 +131,8 @@ def conduct_session(
     *,
     total: int | None = None,
     history: Iterable[Event] = (),
+    is_one_job: bool = False,
+    is_live: bool = False,
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -132,20 +142,30 @@ def conduct_session(
         make: the session, given what watches it.
         drive: called in the open session.
         history: events of before, which the report counts and the display does not tell.
+        is_one_job: it is a `run`: stdout is the job's.
+        is_live: what jobs print is shown.
 
     Raises:
         LauncherError: as the session does; the report has been written.
     """
     from launcher.display import Tally, closing_json, make_display, print_closing
 
+    live = None
+    if is_one_job:
+        out.leave_stdout_to_the_job()
+        if is_live:
+            from launcher.live_output import LiveOutput
+
+            live = LiveOutput(sys.stdout, sys.stderr)
     tally = Tally()
     for event in history:
         tally(event)
     error: LauncherError | None = None
     session: S | None = None
     try:
-        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total) as display:
+        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=live) as display:
             session = make(display)
+            session.wait_shown = display.wait_shown
             # The display tells what a hook raised; without one the composite would log it.
             session.callbacks.report = _told_by_the_display
             with session:
@@ -159,18 +179,29 @@ def conduct_session(
     unreached = tuple(session.unreached) if session is not None else ()
     if tally.run:
         try:
-            print_closing(tally, out.people, unreached=unreached)
+            has_shown = live.has_shown if live is not None else lambda text: False
+            print_closing(tally, out.people, unreached=unreached, has_shown=has_shown)
         except BrokenPipeError:
-            _leave_stdout()
+            _leave(out.people)
+    _flush_stdout()
     out.report(closing_json(tally, exit_code=code, unreached=unreached, error=_error_json(error) if error else None))
     if error is not None:
         raise error
     return code
 
 
-def _leave_stdout() -> None:
+def _flush_stdout() -> None:
+    """What hooks have printed comes out now, not at the exit, where a reader that is gone would change the exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _leave(sys.stdout)
+
+
+def _leave(stream: TextIO) -> None:
     """Nobody reads any more; what is still in the buffer must not fail at exit (docs.python.org, `signal`, on SIGPIPE)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _told_by_the_display(record: dict[str, Any]) -> None:

@@ -131,12 +131,12 @@ def launch(
 ) -> None:
     """Run APP with a config that Hydra composes from OVERRIDES.
 
-    Options may stand before or after APP; what is no option is an override.
+    Options may stand before or after APP; what is no option is an override. A job reads nothing: its standard input is empty.
     """
     # The parameters are declared for typer; their values are read from where typer has them all.
     mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
     with open_output(is_json) as out:
-        options = _options(ctx.params)
+        options = _options(mode, ctx.params)
         from launcher.early_connect import EarlyConnections
 
         with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
@@ -145,11 +145,15 @@ def launch(
     raise typer.Exit(exit_code)
 
 
-def _options(given: dict[str, Any]) -> LaunchConf:
+#: What one job is run with where the user does not say otherwise: as `python my_app.py` would run it.
+_ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
+
+
+def _options(mode: str, given: dict[str, Any]) -> LaunchConf:
     from launcher.options import LaunchConf
 
     conf = opt.conf_values(**{name: value for name, value in given.items() if name not in _OWN})
-    return LaunchConf().replaced(**conf)
+    return LaunchConf().replaced(**({**_ONE_JOB, **conf} if mode == "RUN" else conf))
 
 
 def _make(mode: str, given: dict[str, Any], options: LaunchConf) -> AppRun:

@@ -1,6 +1,6 @@
 """`launcher logs`: what a job printed, or prints.
 
-Rule: bytes go to a pipe as the job wrote them, and to a terminal without control characters. What came back lies in the
+Rule: bytes go to a pipe as the job wrote them, and to a terminal what it may have (`launcher.terminal_filter`). What came back lies in the
 job's output directory; what has not come back is asked of the host's agent, which goes on undisturbed.
 """
 
@@ -43,9 +43,9 @@ def logs(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="RUN[#NUM]", help="A job; of a run with one job, the run.", autocompletion=completion.jobs
+            metavar="[RUN[#NUM]]", help="A job; of a run with one job, the run.", autocompletion=completion.jobs
         ),
-    ],
+    ] = "last",
     follow: _Follow = False,
     attempt: _Attempt = None,
     stream: _Stream = None,
@@ -222,20 +222,26 @@ def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
                 raise RunError("nobody drives the run, and its host does not answer: this is what is known")
             threading.Event().wait(_LOOK)
     finally:
+        for write in writers.values():
+            write(b"")
         source.close()
 
 
 class _Write(Protocol):
-    def __call__(self, data: bytes) -> None: ...
+    def __call__(self, data: bytes) -> None:
+        """Write it; nothing is the end."""
 
 
 def _writer(stream: TextIO) -> _Write:
-    """To a terminal cleaned text, elsewhere the bytes."""
+    """To a terminal what it may have, elsewhere the bytes."""
+    from launcher.terminal_filter import TerminalFilter
+
     raw: BinaryIO | None = getattr(stream, "buffer", None)
+    shown = TerminalFilter()
 
     def write(data: bytes) -> None:
         if raw is None or stream.isatty():
-            stream.write(clean(data.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")))
+            stream.write(shown.feed(data) if data else shown.finish())
             stream.flush()
         else:
             stream.flush()

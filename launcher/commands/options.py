@@ -207,7 +207,14 @@ Output = Annotated[
         help="Only outputs that match, e.g. `*.json`; repeatable. What matches nothing is named at the end.",
     ),
 ]
-Live = Annotated[bool | None, _option("--live", group=_BACK, help="Show what jobs print while they run.")]
+Live = Annotated[
+    bool | None,
+    _option(
+        "--live/--no-live",
+        group=_BACK,
+        help="Show what jobs print as they print it. run: on, stdout and stderr are the job's; multirun: off, each line says whose it is.",
+    ),
+]
 Results = Annotated[
     str | None,
     _option(
@@ -227,7 +234,10 @@ AllowType = Annotated[
 MaxOutputBytes = Annotated[
     str | None,
     _option(
-        "--max-output-bytes", group=_BACK, metavar="SIZE", help="Cap of a job's stdout, and of its stderr (64MiB)."
+        "--max-output-bytes",
+        group=_BACK,
+        metavar="SIZE",
+        help="Cap of a job's stdout, and of its stderr (64MiB; run: 4GiB).",
     ),
 ]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from launcher.commands import past
-from launcher.commands.attach import only, take_up
+from launcher.commands.attach import Live, only, take_up
 from launcher.commands.conduct import output as open_output
 from launcher.errors import UsageError
 
@@ -35,6 +35,7 @@ def retry(
     lost: _Lost = False,
     kind: _Kind = None,
     env: past.Env = None,
+    live: Live = None,
     detach: _Detach = False,
     is_json: past.Json = False,
     verbose: past.Verbose = False,
@@ -66,5 +67,7 @@ def retry(
     finally:
         reader.close()
     with open_output(is_json) as out:
-        code = take_up(entry, out, env=past.values(env), retry=chosen, detach=detach, verbose=verbose, quiet=quiet)
+        code = take_up(
+            entry, out, env=past.values(env), retry=chosen, live=live, detach=detach, verbose=verbose, quiet=quiet
+        )
     raise typer.Exit(code)

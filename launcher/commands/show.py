@@ -116,7 +116,7 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
     from rich.table import Table
     from rich.text import Text
 
-    from launcher.display.text import count, error_line, seconds, shorten
+    from launcher.display.text import count, error_line, seconds, shorten, varying
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     driven = f" by {status.driver}" if status.driver else ""
@@ -140,6 +140,8 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
     table.add_column("overrides", overflow="fold")
     table.add_column("error", overflow="fold")
     chosen = sorted(jobs, key=lambda job: (_ORDER.get(job.state, 9), job.num))[:limit]
+    common, different = varying([job.overrides for job in jobs])
+    of = {job.num: overrides for job, overrides in zip(jobs, different, strict=True)}
     for job in chosen:
         style = {"FAILED": "red", "running": "green"}.get(job.state, "")
         cells = [
@@ -148,11 +150,13 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
             job.host or "-",
             str(job.attempt),
             seconds(job.duration),
-            shorten(" ".join(job.overrides), 60),
+            of[job.num],
             shorten(error_line(job.error), 200),
         ]
         table.add_row(*(Text(cell, style) for cell in cells))
     console.print()
+    if common:
+        console.print(Text(f"all jobs: {common}", "dim"), soft_wrap=True)
     console.print(table)
     if len(jobs) > len(chosen):
         print(f"... and {len(jobs) - len(chosen):,} more (--all)")

@@ -5,11 +5,12 @@ Rule: what is left out is counted, and said.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from launcher.display.lines import cut
 from launcher.display.tally import FailureGroup, Row, Tally
-from launcher.display.text import clean, count, error_line, seconds, shorten
+from launcher.display.text import clean, count, error_line, seconds, shorten, varying
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +23,18 @@ MAX_ROWS = 30
 MAX_TRACEBACKS = 10
 
 
-def print_closing(tally: Tally, stream: TextIO, *, max_rows: int = MAX_ROWS, unreached: tuple[str, ...] = ()) -> None:
+def print_closing(
+    tally: Tally,
+    stream: TextIO,
+    *,
+    max_rows: int = MAX_ROWS,
+    unreached: tuple[str, ...] = (),
+    has_shown: Callable[[str], bool] = lambda text: False,
+) -> None:
     """Write the closing report of a run to a stream.
+
+    Args:
+        has_shown: tells of a traceback that it is on the screen already.
 
     Raises:
         BrokenPipeError: nobody reads the stream any more.
@@ -34,16 +45,18 @@ def print_closing(tally: Tally, stream: TextIO, *, max_rows: int = MAX_ROWS, unr
     with tally.lock:
         if not tally.has_no_usable_host:
             # Otherwise each job would repeat what was said of the hosts.
-            _print_jobs(tally, console, max_rows)
+            _print_jobs(tally, console, max_rows, has_shown)
         _print_sum(tally, console, unreached)
 
 
-def _print_jobs(tally: Tally, console: Console, max_rows: int) -> None:
+def _print_jobs(tally: Tally, console: Console, max_rows: int, has_shown: Callable[[str], bool]) -> None:
     if tally.returned > 1 or tally.failed:
         _print_table(tally, console, max_rows)
     for group in tally.groups[:MAX_TRACEBACKS]:
         if not group.count:
             continue  # its jobs were run once more
+        if tally.mode == "RUN" and has_shown((group.first.error or {}).get("traceback") or ""):
+            continue  # the job has said it itself, above
         if (group.first.error or {}).get("traceback") or tally.failed > max_rows:
             _print_failure(console, group)
     _print_left_out(tally, console)
@@ -62,10 +75,15 @@ def _print_table(tally: Tally, console: Console, max_rows: int) -> None:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("overrides", overflow="fold")
     table.add_column("error", overflow="fold")
+    known = [*tally.failures, *tally.done]
+    common, different = varying([row.overrides for row in known])
+    of = {row.num: overrides for row, overrides in zip(known, different, strict=True)}
     for row in [*failures, *completed]:
         style = "" if row.status == "COMPLETED" else "red"
-        table.add_row(*(Text(text, style) for text in _cells(row)))
+        table.add_row(*(Text(text, style) for text in _cells(row, of[row.num])))
     console.print()
+    if common:
+        console.print(Text(f"all jobs: {common}", "dim"), soft_wrap=True)
     console.print(table)
     left_failed, left_done = tally.failed - len(failures), tally.completed - len(completed)
     if left_failed or left_done:
@@ -73,9 +91,8 @@ def _print_table(tally: Tally, console: Console, max_rows: int) -> None:
         console.print(Text(f"... and {' and '.join(filter(None, parts))} more", "dim"))
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, overrides: str) -> list[str]:
     status = row.status if row.attempt <= 1 else f"{row.status} ({row.attempt})"
-    overrides = shorten(" ".join(row.overrides), 60)
     return [
         str(row.num),
         row.host or "-",
@@ -129,8 +146,8 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
     if tally.warnings:
         parts.append(count(tally.warnings, "warning"))
     took = ""
-    if tally.started_at is not None and tally.ended_at is not None:
-        took = f" in {seconds(tally.ended_at - tally.started_at)}"
+    if tally.ended_at is not None and (elapsed := tally.elapsed(tally.ended_at)) is not None:
+        took = f" in {seconds(elapsed)}"
     where = f"; results in {tally.folder}" if tally.folder else ""
     console.print()
     style = "bold green" if not tally.failed and not tally.interrupted else "bold"
@@ -167,6 +184,7 @@ def closing_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (
             "warnings": tally.warnings,
             "unmatched_outputs": dict(tally.unmatched),
             "started_at": tally.started_at,
+            "taken_up_at": tally.taken_up_at,
             "ended_at": tally.ended_at,
             "hosts": [
                 {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from launcher import events
 from launcher.display.base import BaseDisplay
 from launcher.display.tally import Tally
-from launcher.display.text import clean, clean_lines, clock, count, error_line, seconds, shorten, size
+from launcher.display.text import about, clean, clock, count, error_line, seconds, shorten, size, some
+from launcher.live_output import LineCutter, LiveOutput
 
 __all__ = ["Line", "LineDisplay", "Teller"]
 
@@ -40,17 +41,29 @@ class Teller:
         hooks: hooks, too.
         quiet: only what went wrong.
         is_counting: the teller itself says from time to time how far the run is.
+        shows_output: what jobs print is told, line by line.
+        total: how many jobs there will be, where that is known.
     """
 
     def __init__(
-        self, tally: Tally, *, verbose: bool = False, hooks: bool = False, quiet: bool = False, is_counting: bool = True
+        self,
+        tally: Tally,
+        *,
+        verbose: bool = False,
+        hooks: bool = False,
+        quiet: bool = False,
+        is_counting: bool = True,
+        shows_output: bool = True,
+        total: int | None = None,
     ) -> None:
         self._tally = tally
         self._verbose = verbose
         self._is_telling_hooks = hooks or verbose
         self._quiet = quiet
         self._is_counting = is_counting
+        self._total = total
         self._counted_at = 0.0
+        self._cutter = LineCutter() if shows_output else None
         #: Host -> why it takes no job, as it was told last: one with little room closes and opens again and again.
         self._closed: dict[str, str] = {}
 
@@ -60,7 +73,7 @@ class Teller:
         if handler is None:
             return []
         # Once more, whoever made the event: names of files and folders are in some of them.
-        told = [Line(clean(line.text), line.tone) for line in handler(event)]
+        told = [Line(clean(line.text), line.tone) for line in self._unended(event) + handler(event)]
         return [line for line in told if line.tone in ("bad", "warning", "output")] if self._quiet else told
 
     # -- the run -------------------------------------------------------------------------------------------------
@@ -107,7 +120,7 @@ class Teller:
         return [Line(f"host {event.host}: link lost ({clean(event.why)}){jobs}; trying to reach it again", "warning")]
 
     def _on_host_lost(self, event: events.HostLost) -> list[Line]:
-        jobs = f"; it had {count(len(event.jobs), 'job')}: {_nums(event.jobs)}" if event.jobs else ""
+        jobs = f"; it had {count(len(event.jobs), 'job')}: {some(event.jobs)}" if event.jobs else ""
         return [Line(f"host {event.host}: given up ({clean(event.why)}){jobs}", "bad")]
 
     def _on_host_unusable(self, event: events.HostUnusable) -> list[Line]:
@@ -138,7 +151,15 @@ class Teller:
         return [Line(f"job {event.num}: started on {event.host}{attempt}", "dim")] if self._verbose else []
 
     def _on_output(self, event: events.OutputArrived) -> list[Line]:
-        return [Line(f"[{event.num} {event.host}] {line}", "output") for line in clean_lines(event.text)]
+        if self._cutter is None:
+            return []
+        return _prefixed(event.num, event.host, self._cutter.feed(event.num, event.stream, event.data))
+
+    def _unended(self, event: events.Event) -> list[Line]:
+        """What a job left without a newline, when it prints no more."""
+        if self._cutter is None or not isinstance(event, (events.JobReturned, events.JobRequeued)):
+            return []
+        return _prefixed(event.num, event.host, self._cutter.finish(event.num))
 
     def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
         return [
@@ -160,27 +181,29 @@ class Teller:
             return []
         if event.status != "COMPLETED" and tally.failed <= TOLD_ONE_BY_ONE:
             more = " (further failures are counted, not told)" if tally.failed == TOLD_ONE_BY_ONE else ""
-            return [Line(f"job {event.num}{where}: FAILED{took}: {shorten(error_line(event.error), 300)}{more}", "bad")]
-        if event.status == "COMPLETED" and tally.completed <= TOLD_ONE_BY_ONE:
-            return (
-                [Line(f"job {event.num}{where}: completed{took}", "plain")]
-                if self._is_counting or self._verbose
-                else []
-            )
-        return self._progress(event.at)
+            failed = f"job {event.num}{where}: FAILED{took}: {shorten(error_line(event.error), 300)}{more}"
+            return [Line(failed, "bad"), *self._progress(event.at)]
+        told = []
+        if event.status == "COMPLETED" and tally.completed <= TOLD_ONE_BY_ONE and (self._is_counting or self._verbose):
+            told.append(Line(f"job {event.num}{where}: completed{took}", "plain"))
+        return told + self._progress(event.at)
 
     def _progress(self, at: float) -> list[Line]:
-        if not self._is_counting or at - self._counted_at < PROGRESS_EVERY:
+        """From time to time: how far the run is, for how long, what runs, and how long it may take yet."""
+        tally = self._tally
+        total = max(self._total or 0, tally.total)
+        if not self._is_counting or at - self._counted_at < PROGRESS_EVERY or tally.returned >= total:
             return []
         self._counted_at = at
-        tally = self._tally
-        return [
-            Line(
-                f"so far: {tally.completed:,} completed, {tally.failed:,} failed, {tally.running:,} running, "
-                f"{tally.total - tally.returned - tally.running:,} waiting",
-                "count",
-            )
+        running = tally.running_jobs
+        which = f" ({some(running)})" if running else ""
+        parts = [
+            f"{tally.completed:,} completed, {tally.failed:,} failed, {len(running):,} running{which}",
+            f"{total - tally.returned - len(running):,} waiting",
         ]
+        left = tally.seconds_left(at, total)
+        times = f"; {seconds(tally.elapsed(at))} so far" + (f", about {about(left)} left" if left is not None else "")
+        return [Line(f"so far: {', '.join(parts)}{times}", "count")]
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
@@ -218,9 +241,8 @@ def _names(hosts: tuple[str, ...], limit: int = 8) -> str:
     return ", ".join(hosts[:limit]) + (f" and {len(hosts) - limit} more" if len(hosts) > limit else "")
 
 
-def _nums(nums: tuple[int, ...] | list[int], limit: int = 10) -> str:
-    told = ", ".join(str(num) for num in nums[:limit])
-    return told if len(nums) <= limit else f"{told} and {len(nums) - limit:,} more"
+def _prefixed(num: int, host: str, lines: list[str]) -> list[Line]:
+    return [Line(f"[{num} {host}] {line}", "output") for line in lines]
 
 
 class LineDisplay(BaseDisplay):
@@ -238,12 +260,19 @@ class LineDisplay(BaseDisplay):
         verbose: bool = False,
         hooks: bool = False,
         quiet: bool = False,
+        total: int | None = None,
+        live: LiveOutput | None = None,
     ) -> None:
-        super().__init__(tally)
+        super().__init__(tally, live)
         self._write = write
-        self._teller = Teller(tally, verbose=verbose, hooks=hooks, quiet=quiet)
+        self._teller = Teller(tally, verbose=verbose, hooks=hooks, quiet=quiet, shows_output=live is None, total=total)
 
     def tell(self, event: events.Event) -> None:
         """Write its lines."""
-        for line in self._teller.lines(event):
+        lines = self._teller.lines(event)
+        if lines:
+            self.say(lambda: self._write_all(lines))
+
+    def _write_all(self, lines: list[Line]) -> None:
+        for line in lines:
             self._write(line.text)

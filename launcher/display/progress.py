@@ -5,6 +5,9 @@ Rule: drawing never holds up a run. Events only change counts; rich redraws a fe
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,8 @@ from launcher import events
 from launcher.display.base import BaseDisplay
 from launcher.display.lines import Teller
 from launcher.display.tally import HostTally, Tally
-from launcher.display.text import clock, shorten
+from launcher.display.text import about, clock, shorten, some, whole_seconds
+from launcher.live_output import LiveOutput
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,18 +51,35 @@ _STATES = {
 
 
 class ProgressDisplay(BaseDisplay):
-    """Progress below, lines above."""
+    """Progress below, lines above; until what the run's one job prints needs the terminal."""
 
     def __init__(
-        self, tally: Tally, console: Console, *, verbose: bool = False, quiet: bool = False, total: int | None = None
+        self,
+        tally: Tally,
+        console: Console,
+        *,
+        verbose: bool = False,
+        quiet: bool = False,
+        total: int | None = None,
+        live: LiveOutput | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(tally)
+        super().__init__(tally, live)
         self._console = console
         self._total = total
-        self._teller = Teller(tally, verbose=verbose, quiet=quiet, is_counting=False)
+        self._clock = clock
+        self._teller = Teller(tally, verbose=verbose, quiet=quiet, is_counting=False, shows_output=live is None)
         self._live = Live(
-            console=console, get_renderable=self.render, refresh_per_second=_REDRAWS, transient=True, auto_refresh=True
+            console=console,
+            get_renderable=self.render,
+            refresh_per_second=_REDRAWS,
+            transient=True,
+            auto_refresh=True,
+            # What hooks print goes above the progress, but to the console: only where that is where it would have gone.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
+        if live is not None:
+            live.before_terminal = self._live.stop
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -67,6 +88,7 @@ class ProgressDisplay(BaseDisplay):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        super().__exit__(kind, error, trace)
         self._live.stop()
 
     def tell(self, event: events.Event) -> None:
@@ -74,7 +96,7 @@ class ProgressDisplay(BaseDisplay):
         lines = self._teller.lines(event)
         if lines:
             text = Text("\n").join(Text(line.text, _STYLES[line.tone]) for line in lines)
-            self._console.print(text, soft_wrap=True, highlight=False)
+            self.say(lambda: self._console.print(text, soft_wrap=True, highlight=False))
 
     def render(self) -> RenderableType:
         """The lines below: hosts, as many as fit, and the run."""
@@ -99,12 +121,16 @@ class ProgressDisplay(BaseDisplay):
         total = max(self._total or 0, tally.total)
         grid = Table.grid(padding=(0, 2))
         failed = Text(f"{tally.failed:,} failed", "bold red" if tally.failed else "dim")
+        now = self._clock()
+        left = tally.seconds_left(now, total)
         grid.add_row(
             Text("stopping" if tally.interrupted else "run", "bold"),
             ProgressBar(total=max(total, 1), completed=tally.returned, width=30),
             Text(f"{tally.returned:,}/{total:,}"),
             failed,
             Text(f"{tally.waiting:,} waiting here", "dim"),
+            Text(whole_seconds(tally.elapsed(now))),
+            Text(f"about {about(left)} left" if left is not None else "", "dim"),
         )
         return grid
 
@@ -113,8 +139,11 @@ def _host_row(host: HostTally, width: int) -> list[RenderableType]:
     state = Text(host.state, _STATES[host.state])
     if host.unknown_since is not None:
         state.append(f" since {clock(host.unknown_since)}")
+    running = list(host.running_jobs)
     if host.state in ("lost", "unusable", "closed", "unknown"):
         detail = Text(shorten(host.detail, max(width - 70, 20)), "dim")
+    elif running:
+        detail = Text(f"{'job' if len(running) == 1 else 'jobs'} {some(running, max((width - 70) // 6, 1))}", "dim")
     else:
         detail = Text("")
     return [

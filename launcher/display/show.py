@@ -12,6 +12,8 @@ from launcher.display.tally import Tally
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.live_output import LiveOutput
+
 __all__ = ["Display", "make_display"]
 
 
@@ -27,21 +29,34 @@ class Display(Protocol):
     def __call__(self, event: events.Event) -> None:
         """Tell an event."""
 
+    def wait_shown(self) -> None:
+        """What a job has printed is on the screen, before a hook of the controller prints something."""
+
 
 def make_display(
-    tally: Tally, stream: TextIO, *, verbose: bool = False, quiet: bool = False, total: int | None = None
+    tally: Tally,
+    stream: TextIO,
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    total: int | None = None,
+    live: LiveOutput | None = None,
 ) -> Display:
-    """A display of a run on a stream; it feeds the tally."""
+    """A display of a run on a stream; it feeds the tally.
+
+    Args:
+        live: shows what the run's one job prints as the job's own, instead of in lines among ours; the display closes it.
+    """
     if stream.isatty() and not quiet:
         from launcher.display.console import PatientConsole
         from launcher.display.progress import ProgressDisplay
 
         console = PatientConsole(file=stream)
         if console.is_terminal and not console.is_dumb_terminal:
-            return ProgressDisplay(tally, console, verbose=verbose, total=total)
+            return ProgressDisplay(tally, console, verbose=verbose, total=total, live=live)
 
     def write(line: str) -> None:
         stream.write(line + "\n")
         stream.flush()
 
-    return LineDisplay(tally, write, verbose=verbose, quiet=quiet)
+    return LineDisplay(tally, write, verbose=verbose, quiet=quiet, total=total, live=live)

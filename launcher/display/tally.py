@@ -36,11 +36,17 @@ class HostTally:
     python: str = ""
     gpus: tuple[str, ...] = ()
     queued: int = 0
-    running: int = 0
+    #: Those that run, in the order in which they started.
+    running_jobs: dict[int, None] = field(default_factory=dict)
     completed: int = 0
     failed: int = 0
     unknown_since: float | None = None
     was_ready: bool = False
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return len(self.running_jobs)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,12 @@ class Tally:
         self.unmatched: Counter[str] = Counter()
         self.ended = False
         self.started_at: float | None = None
+        #: When a run that was over was taken up once more; it counts from there.
+        self.taken_up_at: float | None = None
         self.ended_at: float | None = None
+        #: When this process saw a job start first, and how many have returned since: what the rest may take is guessed by these.
+        self._first_start: float | None = None
+        self._returned_since = 0
         self._where: dict[int, tuple[str, str]] = {}
 
     def __call__(self, event: events.Event) -> None:
@@ -117,6 +128,22 @@ class Tally:
         return sum(host.running for host in self.hosts.values())
 
     @property
+    def running_jobs(self) -> list[int]:
+        """Their numbers, host by host."""
+        return [num for host in self.hosts.values() for num in host.running_jobs]
+
+    def elapsed(self, at: float) -> float | None:
+        """Seconds that the run takes by now; of one that was over and is taken up once more, since then."""
+        begun = self.started_at if self.taken_up_at is None else self.taken_up_at
+        return None if begun is None else max(at - begun, 0.0)
+
+    def seconds_left(self, at: float, total: int) -> float | None:
+        """What the jobs that have not returned may take, at the rate so far; None while nothing can be said."""
+        if self._first_start is None or at <= self._first_start or not self._returned_since or self.returned >= total:
+            return None
+        return (total - self.returned) * (at - self._first_start) / self._returned_since
+
+    @property
     def has_no_usable_host(self) -> bool:
         """Every host turned out unusable before it took a job."""
         return (
@@ -137,6 +164,10 @@ class Tally:
         """Another process took the run up: what this one sees of it begins here."""
         self.run = self.run or event.run
         self.started_at = event.at if self.started_at is None else self.started_at
+        if self.ended:
+            self.ended, self.ended_at, self.taken_up_at = False, None, event.at
+            self.interrupted = self.detached = ""
+        self._first_start, self._returned_since = event.at, 0
         for name in event.hosts:
             host = self._host(name)
             host.state, host.detail, host.unknown_since = "connecting", "", None
@@ -201,6 +232,8 @@ class Tally:
 
     def _on_attempt_started(self, event: events.AttemptStarted) -> None:
         self.started += 1
+        if self._first_start is None:
+            self._first_start = event.at
         self._move(event.num, "running", event.host)
 
     def _on_attempt_ended(self, event: events.AttemptEnded) -> None:
@@ -236,6 +269,7 @@ class Tally:
 
     def _on_job_returned(self, event: events.JobReturned) -> None:
         self._move(event.num, "", "")
+        self._returned_since += 1
         host = self._host(event.host) if event.host else None
         row = Row(
             event.num, event.host, event.attempt, event.status, event.duration, tuple(event.overrides), event.error
@@ -260,17 +294,20 @@ class Tally:
     def _move(self, num: int, place: str, host: str) -> None:
         """Take a job from where it stood to another place; an empty place forgets it."""
         before, on = self._where.pop(num, ("", ""))
-        self._add(before, on, -1)
-        self._add(place, host, 1)
+        self._add(before, on, num, -1)
+        self._add(place, host, num, 1)
         if place:
             self._where[num] = (place, host)
 
-    def _add(self, place: str, host: str, by: int) -> None:
+    def _add(self, place: str, host: str, num: int, by: int) -> None:
         if place == "waiting":
             self.waiting += by
-        elif place in ("queued", "running"):
-            tally = self._host(host)
-            setattr(tally, place, getattr(tally, place) + by)
+        elif place == "queued":
+            self._host(host).queued += by
+        elif place == "running" and by > 0:
+            self._host(host).running_jobs[num] = None
+        elif place == "running":
+            self._host(host).running_jobs.pop(num, None)
 
     def _group(self, row: Row) -> int | None:
         """Count a failure among those that are the same; its group's index, or None where too many differ."""

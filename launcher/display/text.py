@@ -6,16 +6,27 @@ Rule: everything that a host or a job said goes through `clean` before it is wri
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from launcher.clean_text import clean
+from launcher.live_output import clean_lines
 
-__all__ = ["clean", "clean_lines", "clock", "count", "error_line", "seconds", "shorten", "signal_name", "size"]
-
-
-def clean_lines(text: str) -> list[str]:
-    """The lines of what a job wrote; of a line that it wrote over (a progress bar) what it showed last."""
-    return [clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.removesuffix("\n").split("\n")]
+__all__ = [
+    "about",
+    "clean",
+    "clean_lines",
+    "clock",
+    "count",
+    "error_line",
+    "seconds",
+    "shorten",
+    "signal_name",
+    "size",
+    "some",
+    "varying",
+    "whole_seconds",
+]
 
 
 def shorten(text: str, width: int) -> str:
@@ -35,6 +46,41 @@ def seconds(value: float | None) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def whole_seconds(value: float | None) -> str:
+    """A duration that is still counting."""
+    return "" if value is None else seconds(float(int(value))).replace(".00", "")
+
+
+def about(value: float) -> str:
+    """A duration that is guessed: seconds below a minute and a half, then minutes, then hours."""
+    if value < 90:
+        return f"{max(round(value), 1)} s"
+    if value < 90 * 60:
+        return f"{round(value / 60)} min"
+    return f"{round(value / 3600)} h" if value < 48 * 3600 else f"{round(value / 86400)} days"
+
+
+def varying(jobs: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+    """The overrides that all jobs have in common, and of each job the others: these tell them apart.
+
+    Args:
+        jobs: the overrides of each.
+    """
+    common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    rest = [_one_line(one for one in overrides if one not in common) for overrides in jobs]
+    return _one_line(one for one in (jobs[0] if jobs else ()) if one in common), rest
+
+
+def _one_line(overrides: Iterable[str]) -> str:
+    return clean(" ".join(overrides)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def some(nums: Sequence[int], limit: int = 10) -> str:
+    """Some numbers: `3, 4, 7 and 12 more`."""
+    told = ", ".join(str(num) for num in nums[:limit])
+    return told if len(nums) <= limit else f"{told} and {len(nums) - limit:,} more"
 
 
 def size(value: float) -> str:

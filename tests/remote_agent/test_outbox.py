@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote_agent import wire
-from remote_agent.left_files import output_frames, outputs_root, result_frames, stream_frames, wanted
+from remote_agent.left_files import as_written, output_frames, outputs_root, result_frames, stream_frames, wanted
 from remote_agent.outbox import OpenFile, Outbox, Piece, Slice
 
 
@@ -523,6 +523,18 @@ class TestStreams:
         assert mark.header["offset"] == 100
         assert b"stdout was cut here; about 50 bytes" in mark.payload
         assert end.header["sizes"] == {"stdout": 100, "stdout_dropped": 50, "files": 0, "bytes": 0}
+
+    def test_the_stream_that_was_written_first_goes_first(self, tmp_path):
+        """As far as two files can tell: by when each was last written to."""
+        streams = {name: str(tmp_path / name) for name in ("stdout", "stderr")}
+        for name, second in (("stdout", 2), ("stderr", 1)):
+            (tmp_path / name).write_bytes(name.encode())
+            os.utime(streams[name], (second, second))
+        sent = {"stdout": 0, "stderr": 0}
+        said = frames(output_frames("0.1", streams, sent, None, True, {}))
+        assert [frame.payload for frame in said[:2]] == [b"stderr", b"stdout"]
+        os.unlink(streams["stderr"])
+        assert [name for name, _ in as_written(streams)] == ["stderr", "stdout"]
 
     def test_two_that_send_the_same_stream_send_it_once(self, tmp_path):
         """What was shown live is not sent again at the end."""
