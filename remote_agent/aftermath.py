@@ -17,6 +17,7 @@ from remote_agent.processes import (
     age,
     birth,
     described,
+    has_begun,
     has_group,
     holder_of,
     is_alive,
@@ -35,6 +36,8 @@ __all__ = ["Aftermath"]
 
 #: How often an epilogue is tried again after it died itself (each death must have entered at least one hook).
 MAX_EPILOGUES = 20
+#: How often a job is given to another zygote when one dies with it before it has forked: each may be too large to fork.
+MAX_HAND_OVERS = 5
 #: Seconds after which what an ended job has left behind is ended.
 SWEEP_AFTER = 10.0
 #: Seconds for processes of its session that a job did not wait for: some end by themselves when it has.
@@ -152,6 +155,10 @@ class Aftermath(ZygoteListener):
         if attempt.final is None:
             kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
             self._adopt_orphan_file(attempt)
+        if attempt.final is None and self._never_began(attempt):
+            attempt.hand_overs += 1
+            self._waiting.put_back(attempt)
+            return
         if attempt.final is None:
             self._crashed(attempt)
             return
@@ -162,6 +169,21 @@ class Aftermath(ZygoteListener):
         self._attempts.ended(attempt)
         self._left.add(self._place.token(attempt))
         self.on_over(attempt)
+
+    def _never_began(self, attempt: Attempt) -> bool:
+        """Its zygote died, or was ended, between the hand-over and the fork: it may start again.
+
+        No process was told of, none was found, none has said or printed anything, and none has left its sign.
+        """
+        return (
+            attempt.pid is None
+            and attempt.status is None
+            and attempt.cancel is None
+            and attempt.boot == self._place.boot
+            and not (attempt.entered or attempt.outcome or attempt.crash or attempt.state_at)
+            and attempt.hand_overs < MAX_HAND_OVERS
+            and not has_begun(self._place.stream(attempt, "stdout"))
+        )
 
     def _waits_for_left(self, attempt: Attempt, pid: int) -> bool:
         """Processes that it did not wait for still run: they have a moment to end, then they are named and ended.

@@ -56,6 +56,8 @@ class Attempt:
         self.has_exited = False
         #: Monotonic times.
         self.begun_at: Optional[float] = None
+        #: How often it was given to a zygote that died with it.
+        self.hand_overs = 0
         #: Given to its zygote, which has not said yet that it forked.
         self.handed_at: Optional[float] = None
         self.deadline: Optional[float] = None

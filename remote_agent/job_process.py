@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent.failure import JobTerminated
 from remote_agent.job_channel import move_high
+from remote_agent.processes import mark_begun
 from remote_agent.shutdown import leave_child
 
 # The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
@@ -128,6 +129,7 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
     for fd in fds[1:]:
         if fd > 2:
             os.close(fd)
+    mark_begun(1)
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)

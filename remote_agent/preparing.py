@@ -16,6 +16,7 @@ from remote_agent import hydra_scope, hydra_state
 from remote_agent.callbacks import callbacks_from_travel
 from remote_agent.failure import error_of_exception
 from remote_agent.job import IMPORTING, JobError, JobReturn
+from remote_agent.native_threads import unforkable_threads
 from remote_agent.packages import TooOldPython, choose_packages, installed_version, version_note
 from remote_agent.preload import Preloaded
 from remote_agent.randomness import SeedWatch
@@ -219,6 +220,9 @@ def why_not_forkable() -> str:
     threads = [thread.name for thread in threading.enumerate() if thread is not main]
     if threads:
         reasons.append("started Python threads ({})".format(", ".join(threads[:5])))
+    native = unforkable_threads(1 + len(threads))
+    if native:
+        reasons.append(native)
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if (cuda is not None and cuda.is_initialized()) or _has_open_gpu():
@@ -227,9 +231,11 @@ def why_not_forkable() -> str:
 
 
 def _has_open_gpu() -> bool:
-    if not os.path.isdir("/proc/self/fd"):
-        return False  # no Linux, and no CUDA either
-    for fd in os.listdir("/proc/self/fd"):
+    try:
+        fds = os.listdir("/proc/self/fd")
+    except OSError:  # a system without it: what it loaded is looked at instead
+        return False
+    for fd in fds:
         try:
             if os.readlink("/proc/self/fd/" + fd).startswith("/dev/nvidia"):
                 return True

@@ -14,6 +14,7 @@ __all__ = [
     "age",
     "birth",
     "described",
+    "has_begun",
     "has_group",
     "holder_of",
     "is_alive",
@@ -21,11 +22,15 @@ __all__ = [
     "kill_tokens",
     "kill_whole",
     "left_by",
+    "mark_begun",
     "members",
 ]
 
 #: The environment variable that every process of a job inherits; its value is `<run>/<attempt>`.
 TOKEN = "HYDRA_REMOTE_LAUNCHER_ATTEMPT"  # noqa: S105 - a name
+
+#: A time that no file has by itself; in whole seconds, for file systems that keep no more.
+_BEGUN = 86_400 * 10**9
 
 
 class _Stat(NamedTuple):
@@ -164,6 +169,27 @@ def _is_still(pid: int, started: str) -> bool:
     """The number is that process's, or nobody's (then its session may live on without it)."""
     now = _stat(pid)
     return now is None or now.started == started
+
+
+def mark_begun(fd: int) -> None:
+    """Leave a sign, in the times of its stdout file, that there is a process.
+
+    For the case that zygote and job die before either has said a word: what has not begun may start again, what has may not.
+    One system call, where a frame would wake the agent for every job.
+    """
+    try:
+        os.utime(fd, ns=(_BEGUN, _BEGUN))
+    except OSError:
+        os.write(fd, b"\n")  # a file system without times: what is printed is a sign as well
+
+
+def has_begun(stdout: str) -> bool:
+    """A process has run with this stdout file; also where that cannot be seen."""
+    try:
+        found = os.stat(stdout)
+    except OSError:
+        return True
+    return found.st_size > 0 or _BEGUN in {found.st_atime_ns, found.st_mtime_ns}
 
 
 def has_group(pid: int, started: str) -> bool:

@@ -123,7 +123,8 @@ class Waiting:
         self._attempts.ended(attempt)
         self.give_slot_back(attempt)
         attempt.state = "queued"
-        attempt.deadline = None
+        attempt.deadline = attempt.handed_at = attempt.status = None
+        attempt.has_exited = attempt.is_polled = False
         self._queue.appendleft(attempt)
 
     def cancel(self, attempt: Attempt, kind: str, why: str) -> None:

@@ -19,6 +19,7 @@ from unittest import mock
 
 from remote_agent import aftermath, agent, jobs, spare, wire
 from remote_agent.host_facts import folders
+from remote_agent.processes import mark_begun
 
 __all__ = ["Job", "Peer", "TurnedAgent"]
 
@@ -157,6 +158,7 @@ class _FakeZygote:
     def _fork(self, header: dict[str, Any]) -> None:
         sock, *streams = self._fds[:3]
         del self._fds[:3]
+        mark_begun(streams[0])
         for fd in streams:
             os.close(fd)
         job = Job(header["attempt"], next(self._host.pids), header["t"] == "epilogue", socket.socket(fileno=sock))

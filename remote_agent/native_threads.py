@@ -1,0 +1,127 @@
+"""Threads that Python knows nothing of: how many there are, and which of them survive a fork.
+
+Rule: a fork has the one thread that made it. A pool whose threads are gone and whose locks and queues are still there hangs
+whoever uses it next, so any native thread is a reason not to fork. The exception is OpenBLAS, which numpy and scipy bring: it
+ends its pool before a fork and starts it again after it.
+"""
+
+import os
+import sys
+import time
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Iterable, List, Optional, Set, Tuple
+
+__all__ = ["unforkable_threads"]
+
+_TASKS = "/proc/self/task"
+#: How often, and with what pause, is looked again: a thread that has just been joined is still listed for a moment.
+_LOOKS = 20
+_PAUSE = 0.01
+#: What OpenBLAS calls its number of threads in its builds: the plain one, those of scipy's wheels, with long integers.
+_ASK = [
+    prefix + "openblas_get_num_threads" + suffix for prefix in ("", "scipy_") for suffix in ("", "64_", "_64", "_64_")
+]
+_LIMITS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+#: Extension modules that jobs have anyway, and that start nothing.
+_HARMLESS = frozenset({"yaml", "_yaml"})
+
+
+def unforkable_threads(python_threads: int) -> str:
+    """What keeps this process from being forked, as a reason; empty: nothing does.
+
+    Args:
+        python_threads: how many threads Python has, the main one included.
+    """
+    if not os.path.isdir(_TASKS):
+        return _unknown(_loaded_extensions())
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_PAUSE)
+        names = _names()
+        native = len(names) - python_threads
+        if native <= 0:
+            return ""
+        asked, configured = _openblas_threads(_openblas_libraries())
+        # A limit that was set since then leaves the pool as it was made.
+        if native <= asked or native == configured:
+            return ""
+    own = sorted(set(names) - {names[0]})
+    named = " (such as {})".format(", ".join(own[:3])) if own else ""
+    count = native - asked
+    return "started {} native thread{}{}".format(count, "" if count == 1 else "s", named)
+
+
+def _unknown(extensions: List[str]) -> str:
+    """The reason where the system does not tell of threads: none where only Python code was imported."""
+    if not extensions:
+        return ""
+    return "loaded native code ({}), whose threads cannot be counted on this system".format(", ".join(extensions[:3]))
+
+
+def _names() -> List[str]:
+    """The names of all threads, that of the main one first."""
+    main = str(os.getpid())
+    names = []
+    for task in sorted(os.listdir(_TASKS), key=lambda task: task != main):
+        try:
+            with open(os.path.join(_TASKS, task, "comm"), encoding="utf-8", errors="replace") as file:
+                names.append(file.read().strip())
+        except OSError:
+            continue  # it has ended
+    return names
+
+
+def _openblas_libraries() -> Set[str]:
+    """The files of OpenBLAS that are loaded."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+            paths = {line.split(None, 5)[5].rstrip("\n") for line in file if line.count("/")}
+    except OSError:
+        return set()
+    return {path for path in paths if "openblas" in os.path.basename(path).lower()}
+
+
+def _openblas_threads(libraries: Iterable[str]) -> Tuple[int, int]:
+    """The threads of all their pools: as they say, and as they were made by default."""
+    asked = configured = 0
+    for path in libraries:
+        pool = _configured() - 1
+        configured += pool
+        says = _asked(path)
+        asked += pool if says is None else says - 1
+    return asked, configured
+
+
+def _configured() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for name in _LIMITS:
+        value = os.environ.get(name, "")
+        if value.isdigit() and int(value) > 0:
+            return min(cores, int(value))
+    return cores
+
+
+def _asked(path: str) -> Optional[int]:
+    """What one says; None where it cannot be asked."""
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(path, os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except (ImportError, OSError):
+        return None
+    for name in _ASK:
+        function = getattr(library, name, None)
+        if function is not None:
+            return max(1, int(function()))
+    return None
+
+
+def _loaded_extensions() -> List[str]:
+    """Modules of native code that are neither the standard library's nor what every job has."""
+    found = set()
+    for name, module in list(sys.modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        is_native = isinstance(origin, str) and origin.endswith(tuple(EXTENSION_SUFFIXES))
+        if is_native and "-packages" in str(origin) and name.partition(".")[0] not in _HARMLESS:
+            found.add(name.partition(".")[0])
+    return sorted(found)
