@@ -438,7 +438,7 @@ def _extent(value: Any) -> str:
     if module in _LIBRARIES:
         try:
             return "shape {}".format(tuple(value.shape))
-        except Exception:  # noqa: BLE001 - not one of those that have a shape
+        except BaseException:  # noqa: BLE001 - not one of those that have a shape
             return ""
     return ""
 

@@ -325,3 +325,22 @@ def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
     assert "results=safe" in (tmp_path / "out" / "said").read_text()
     assert one.status.name == "COMPLETED"
     assert one.return_value == ("replaced" if is_replaced else {"loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("what", "results", "is_same", "why"),
+    [("long", "trusted", True, "byte for byte"), ("open", "safe", None, "cannot be had as plain data")],
+)
+def test_a_job_run_again_is_compared_as_far_as_it_was_said(
+    app: Any, tmp_path: Path, what: str, results: str, is_same: bool | None, why: str
+) -> None:
+    """By the bytes of what its run asked for, which takes no decoding; but a `repr` is no value."""
+    from launcher.options import LaunchConf
+    from launcher.reproduce import find_target, reproduce
+
+    ran(app, tmp_path, what, results=results)
+    again = find_target(f"{tmp_path / 'sweep'}#0")
+    done = reproduce(again, options=LaunchConf(results="safe"), folder=tmp_path / "again")
+    assert done.comparison is not None
+    assert done.comparison.is_same is is_same
+    assert why in " ".join(done.comparison.lines)
