@@ -23,6 +23,7 @@ from launcher.errors import ControllerFailed
 from launcher.inventory import HostSpec
 from launcher.journal import FOLDER, Journal, JournalReader
 from launcher.late_config import import_omegaconf
+from launcher.open_files import make_room
 from launcher.scheduler import HostPhase, Policies, Scheduler
 from launcher.stage0 import stage0_command, start_agent
 from launcher.transports.base import Channel, Transport
@@ -120,7 +121,10 @@ class Engine:
 
     def start(self, *, connect: bool = True) -> None:
         """Begin: journal what is known, connect to the hosts, unless it is known that none will be needed."""
+        lack = make_room(len(self._sessions)) if connect else ""
         self._dispatcher.start(connect=connect)
+        if lack:
+            self.observe(events.Warned(time.time(), "hosts", lack))
 
     def restore(self) -> list[int]:
         """Take the run up from its journal, before `start`; returns the jobs that have not returned."""

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 from launcher.errors import AgentError, ConnectionLost
+from launcher.open_files import as_given
 
 __all__ = ["LocalChannel", "LocalTransport"]
 
@@ -167,7 +168,7 @@ class LocalTransport:
         """Run a command line with `/bin/sh -c`. See `Transport.open`."""
         try:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", command],
+                ["/bin/sh", "-c", as_given(command)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from launcher.errors import ConnectionLost, HostUnreachable
+from launcher.open_files import as_given
 from launcher.ssh_config import SshTarget
 
 __all__ = ["EagerSocket", "open_proxy", "open_socket"]
@@ -214,7 +215,7 @@ def open_proxy(host: str, command: str) -> socket.socket:
     ours, theirs = socket.socketpair()
     try:
         process = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {command}"],
+            ["/bin/sh", "-c", as_given(f"exec {command}")],
             stdin=theirs.fileno(),
             stdout=theirs.fileno(),
             start_new_session=True,
