@@ -14,7 +14,8 @@ import pytest
 from launcher import inventory, run_index
 from launcher.cli import _main
 from launcher.commands import clean
-from launcher.run_status import read_status
+from launcher.commands.show import _print_run
+from launcher.run_status import JobStatusLine, RunStatus, read_status
 from launcher.session import Session
 from tests.durable import Project, until
 
@@ -384,3 +385,13 @@ def test_without_a_name_it_is_the_last_run(finished: Project, cli: Cli, command:
     """As for `attach`; what is wrong is said of that run."""
     cli(command, code=2)
     assert f"run {run_index.find('last').run}" in cli.err
+
+
+def test_show_tells_jobs_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the overrides that differ, whole; what all have in common stands once above."""
+    long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
+    jobs = [JobStatusLine(num, ("data=imagenet", f"{long}.b={num}"), "COMPLETED") for num in range(3)]
+    _print_run(RunStatus("20260101-000000-abcdef", Path("/runs/1"), "completed", 0.0, jobs=3, completed=3), jobs, None)
+    out = capsys.readouterr().out
+    assert "all jobs: data=imagenet\n" in out
+    assert [f"{long}.b={num}" in out for num in range(3)] == [True] * 3

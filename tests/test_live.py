@@ -404,3 +404,24 @@ def test_a_run_that_is_driven_elsewhere_is_shown_too(project: Path, monkeypatch:
         assert driver.stdout.read() == b" yes\n"
         guard.cancel()
     assert watching.returncode == 0
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_app_configures_counts(run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path) -> None:
+    """The caps that `run` has by itself are below those of the app's own `hydra.launcher`, and below the user's."""
+    (project / "hydra_app.py").write_text(
+        "import hydra\n\n\n"
+        "@hydra.main(version_base=None, config_path='conf', config_name='config')\n"
+        "def main(cfg):\n    print('x' * 3000)\n\n\n"
+        "if __name__ == '__main__':\n    main()\n"
+    )
+    (project / "conf").mkdir()
+    (project / "conf" / "config.yaml").write_text(
+        "defaults: [_self_, {override hydra/launcher: remote}]\nhydra: {launcher: {max_output_bytes: 1000}}\n"
+    )
+    cut = run("run", "hydra_app.py")
+    assert cut.stdout.startswith(b"x" * 1000 + b"\n[hydra-remote-launcher: stdout was cut here")
+    assert b"stdout was cut" in cut.stderr
+    assert run("run", "hydra_app.py", "--max-output-bytes", "1MiB").stdout == b"x" * 3000 + b"\n"

@@ -26,7 +26,7 @@ COMMANDS: dict[str, Command] = {
     "show": Command("launcher.commands.show:show", "Show a run, or one job with every attempt at it."),
     "logs": Command("launcher.commands.logs:logs", "Show what a job printed."),
     "attach": Command(
-        "launcher.commands.attach:attach", "Take a run up where it was left: show it live and finish it."
+        "launcher.commands.attach:attach", "Take a run up where it was left: show its progress and finish it."
     ),
     "resume": Command("launcher.commands.attach:attach", "The same as attach."),
     "cancel": Command("launcher.commands.cancel:cancel", "Cancel a run, or one job of it."),

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,6 +58,7 @@ def prepare(
     overrides: Sequence[str],
     *,
     options: LaunchConf,
+    usual: Mapping[str, Any] | None = None,
     callbacks: Iterable[Any] = (),
     folder: str | None = None,
     config_dir: str | None = None,
@@ -67,6 +68,7 @@ def prepare(
 
     Args:
         mode: `RUN` or `MULTIRUN`.
+        usual: values of options that neither the user nor the app's config has set to anything but the default.
         callbacks: after those of the config.
         folder: the run's local folder; by default as Hydra has it.
 
@@ -91,6 +93,11 @@ def prepare(
 
             options = with_configured(options, composition.config)
             without_secrets(composition.config)
+        default = LaunchConf()
+        usual = {
+            name: value for name, value in (usual or {}).items() if getattr(options, name) == getattr(default, name)
+        }
+        options = options.replaced(**usual)
         composite = build_callbacks(_callback_nodes(composition.config), callbacks, options)
         if composition.is_hydra:
             return _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close)

@@ -31,7 +31,7 @@ Live = Annotated[
     bool | None,
     typer.Option(
         "--live/--no-live",
-        help="Show what the jobs print that have not returned, from its beginning (default: as the run was started).",
+        help="Show what the jobs that have not returned print, from its beginning (default: as the run was started).",
     ),
 ]
 #: Seconds between two looks at a journal that another process writes.
@@ -47,7 +47,7 @@ def attach(
     verbose: past.Verbose = False,
     quiet: past.Quiet = False,
 ) -> None:
-    """Take RUN up where it was left: show it live, collect what comes, fire its end hook.
+    """Take RUN up where it was left: show its progress, collect what comes of it, fire its end hook.
 
     Jobs that have returned are kept, jobs that hosts still have are waited for, only what never ran is run.
     """

@@ -44,8 +44,8 @@ class Output:
         self.has_reported = False
 
     def leave_stdout_to_the_job(self) -> None:
-        """One job is run, as `python my_app.py` would run it."""
-        self.people = sys.stderr
+        """One job is run, as `python my_app.py` would run it. Where stderr was closed, nobody wants what is ours."""
+        self.people = sys.stderr if sys.stderr is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
     def report(self, content: dict[str, Any]) -> None:
         """Write the report as one JSON object."""

@@ -78,7 +78,12 @@ _Detach = Annotated[
         "--detach", help="Return once the hosts have all jobs; `launcher attach` collects what comes of them."
     ),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="The closing report as JSON on stdout; everything else on stderr.")]
+_Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="The closing report as JSON on stdout; everything else, also what jobs print, on stderr."
+    ),
+]
 _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show hooks and starts, too.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only what goes wrong, and the closing report.")]
 
@@ -136,7 +141,7 @@ def launch(
     # The parameters are declared for typer; their values are read from where typer has them all.
     mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
     with open_output(is_json) as out:
-        options = _options(mode, ctx.params)
+        options = _options(ctx.params)
         from launcher.early_connect import EarlyConnections
 
         with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
@@ -145,15 +150,15 @@ def launch(
     raise typer.Exit(exit_code)
 
 
-#: What one job is run with where the user does not say otherwise: as `python my_app.py` would run it.
+#: What one job is run with where nobody says otherwise: as `python my_app.py` would run it.
 _ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
-def _options(mode: str, given: dict[str, Any]) -> LaunchConf:
+def _options(given: dict[str, Any]) -> LaunchConf:
     from launcher.options import LaunchConf
 
     conf = opt.conf_values(**{name: value for name, value in given.items() if name not in _OWN})
-    return LaunchConf().replaced(**({**_ONE_JOB, **conf} if mode == "RUN" else conf))
+    return LaunchConf().replaced(**conf)
 
 
 def _make(mode: str, given: dict[str, Any], options: LaunchConf) -> AppRun:
@@ -171,6 +176,7 @@ def _make(mode: str, given: dict[str, Any], options: LaunchConf) -> AppRun:
         app,
         given["overrides"] or [],
         options=options,
+        usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
         callbacks=[load_callback(one) for one in given["callback"] or []],
         folder=given["folder"],
         config_dir=given["config_dir"],

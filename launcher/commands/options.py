@@ -138,10 +138,10 @@ Timeout = Annotated[
     str | None, _option("--timeout", group=_FAIL, metavar="DURATION", help="End a job after this: 90, 30m, 1h30m.")
 ]
 Grace = Annotated[
-    str | None, _option("--grace", group=_FAIL, metavar="DURATION", help="From SIGTERM to SIGKILL (10s).")
+    str | None, _option("--grace", group=_FAIL, metavar="DURATION", help="Time from SIGTERM to SIGKILL (10s).")
 ]
 HookTimeout = Annotated[
-    str | None, _option("--hook-timeout", group=_FAIL, metavar="DURATION", help="For a job's end hooks (5m).")
+    str | None, _option("--hook-timeout", group=_FAIL, metavar="DURATION", help="Time for a job's end hooks (5m).")
 ]
 ShutdownTimeout = Annotated[
     str | None,
@@ -170,7 +170,12 @@ OnHostLoss = Annotated[
 ]
 HostLossTimeout = Annotated[
     str | None,
-    _option("--host-loss-timeout", group=_FAIL, metavar="DURATION", help="After which a host is given up (10m)."),
+    _option(
+        "--host-loss-timeout",
+        group=_FAIL,
+        metavar="DURATION",
+        help="Time after which a host that stays away is given up (10m).",
+    ),
 ]
 FailFast = Annotated[bool | None, _option("--fail-fast", group=_FAIL, help="Stop after the first failed job.")]
 MaxFailures = Annotated[
@@ -196,7 +201,7 @@ OnError = Annotated[
 ]
 Outputs = Annotated[
     bool | None,
-    _option("--outputs/--no-outputs", group=_BACK, help="Whether output directories come back (they do)."),
+    _option("--outputs/--no-outputs", group=_BACK, help="Whether output directories come back (default: they do)."),
 ]
 Output = Annotated[
     list[str] | None,
