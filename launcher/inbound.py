@@ -33,6 +33,8 @@ _MAX_ATTEMPTS = 2_000_000
 _MAX_NOTES = 200
 #: How often the whole of the code may be asked for over one link: content that was altered there comes again.
 _MAX_ASKED = 16
+#: How the next step begins that a host names for a module that it does not have.
+_ADVICE = "\n    next: "
 _MAX_TEXT = 1 << 16
 _MAX_UNMATCHED = 1000
 
@@ -175,6 +177,10 @@ class Inbound:
             raise wire.ProtocolError("field", f"zygote: state {state[:40]!r}")
         if error is not None:
             error = JobError.from_json(error).to_json()
+            known = self._plan.explain(error)
+            if known:
+                # Instead of the host's own advice, which is to install it there.
+                error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[:_MAX_TEXT]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, _texts(header.get("notes", []))))
 
