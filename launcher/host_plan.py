@@ -5,7 +5,7 @@ Rule: bytes are read when they are needed, and travel under their hash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,8 @@ class HostPlan:
     #: Content by hash of the code snapshot: sha256 -> Blob.
     contents: dict[str, Blob] = field(default_factory=dict)
     files: int = 0
+    #: What is known here of an error that kept the application from being prepared; empty for nothing.
+    explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
 
 
 def blob_frames(blob: Blob, scope: str) -> Iterator[bytes]:

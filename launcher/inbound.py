@@ -33,6 +33,8 @@ _WELCOME = ("welcome", "fatal")
 _STATE = 20
 #: What a job's process still did when it was killed: how many of these are named.
 _MAX_RUNNING = 40
+#: How the next step begins that a host names for a module that it does not have.
+_ADVICE = "\n    next: "
 #: Messages whose paths are names of files, which may be any; everything else that is text is cleaned as it comes.
 _WITH_PATHS = ("files", "chunk", "tree")
 
@@ -191,6 +193,10 @@ class Inbound:
             raise wire.ProtocolError("field", f"zygote: state {state[:40]!r}")
         if error is not None:
             error = _error(error)
+            known = self._plan.explain(error)
+            if known:
+                # Instead of the host's own advice, which is to install it there.
+                error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, _texts(header.get("notes", []))))
 

@@ -29,7 +29,7 @@ import cloudpickle
 
 from launcher.culprit import find_culprit
 from launcher.errors import CallbackError, CodeError
-from remote_agent.by_reference import resolve
+from remote_agent.by_reference import cached_property, caching, dispatching, resolve
 
 __all__ = [
     "Dumped",
@@ -46,6 +46,10 @@ _MAIN = ("__main__", "__mp_main__")
 _OURS = ("launcher", "remote_agent", "hydra_plugins")
 #: How cloudpickle reduces type(None) and its like, and types.MethodType and its like.
 _NOT_CODE = (type, cloudpickle.cloudpickle._builtin_type)  # noqa: SLF001 - to tell these from code
+#: What `functools.lru_cache` makes of a function.
+_LruCached = type(functools.lru_cache(len))
+#: What it takes over from the function, or is its own.
+_OF_WRAPPER = ("__wrapped__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS)
 _STANDARD_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 
@@ -109,6 +113,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, types.FunctionType, typing.TypeVar)):
             return self._reduce_code(obj)
+        if type(obj) is functools.cached_property:
+            return cached_property, (obj.func, obj.attrname)  # it may hold a lock
+        if isinstance(getattr(obj, "__qualname__", None), str):
+            return self._reduce_named(obj)
         if isinstance(obj, types.ModuleType):
             if self._main_module is not None and obj is sys.modules.get("__main__"):
                 return import_module, (self._main_module,)
@@ -123,13 +131,44 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if found is not None:
             self.modules.add(found[0])
             return resolve, found
+        if _is_single_dispatch(obj) and not _is_importable(obj):
+            self.values[_name_of(obj)] = None
+            return dispatching, (obj.__wrapped__, list(obj.registry.items()))
         reduced = super().reducer_override(obj)
-        name = f"{getattr(obj, '__module__', None)}.{getattr(obj, '__qualname__', getattr(obj, '__name__', '?'))}"
+        name = _name_of(obj)
         if reduced is NotImplemented:
             self.modules.add(str(getattr(obj, "__module__", None)))
         elif reduced[0] not in _NOT_CODE:
             self.values[name] = None
         return reduced
+
+    def _reduce_named(self, obj: Any) -> Any:
+        """What is neither class nor function and pickles by its name, as a function behind `functools.lru_cache` does.
+
+        Raises:
+            PicklingError: the name leads to nothing on a host, and it cannot go by value.
+        """
+        found = self._by_name(obj)
+        if found is not None:
+            self.modules.add(found[0])
+            return resolve, found
+        is_main = getattr(obj, "__module__", None) in _MAIN
+        # Of the latter cloudpickle knows how: static methods and their like.
+        if not isinstance(obj, _LruCached) and (not is_main or type(obj) in self.dispatch_table):
+            return super().reducer_override(obj)
+        if _is_importable(obj):
+            self.modules.add(str(obj.__module__))
+            return NotImplemented
+        if isinstance(obj, _LruCached):
+            self.values[_name_of(obj)] = None
+            how = obj.cache_parameters()
+            more = {key: value for key, value in vars(obj).items() if key not in _OF_WRAPPER}
+            return caching, (obj.__wrapped__, how["maxsize"], how["typed"]), more
+        if isinstance(obj.__reduce_ex__(PROTOCOL), str):
+            raise pickle.PicklingError(
+                f"{_name_of(obj)} travels by its name alone, and no host has this notebook; put it into a module"
+            )
+        return super().reducer_override(obj)
 
     def _by_name(self, obj: Any) -> tuple[str, str] | None:
         """(module, path) by which a host finds what pickle itself would not find by its name."""
@@ -140,7 +179,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         is_main = module in _MAIN
         if is_main and self._main_module is None:
             return None
-        if not is_main and not isinstance(obj, types.FunctionType):
+        if not is_main and not isinstance(obj, (types.FunctionType, _LruCached)):
             return None
         if module in cloudpickle.list_registry_pickle_by_value():
             return None
@@ -155,6 +194,30 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if value is not obj or (not is_main and path == name):
             return None
         return (self._main_module or module) if is_main else module, path
+
+
+def _name_of(obj: Any) -> str:
+    return f"{getattr(obj, '__module__', None)}.{getattr(obj, '__qualname__', getattr(obj, '__name__', '?'))}"
+
+
+def _is_importable(obj: Any) -> bool:
+    """Its name leads to it, in a module that is not sent by value."""
+    module = getattr(obj, "__module__", None)
+    if module in _MAIN or module in cloudpickle.list_registry_pickle_by_value():
+        return False
+    value: Any = sys.modules.get(str(module))
+    for part in str(getattr(obj, "__qualname__", "")).split("."):
+        value = getattr(value, part, None)
+    return value is obj
+
+
+def _is_single_dispatch(obj: Any) -> bool:
+    return (
+        isinstance(obj, types.FunctionType)
+        and obj.__globals__ is vars(functools)
+        and isinstance(getattr(obj, "registry", None), types.MappingProxyType)
+        and hasattr(obj, "__wrapped__")
+    )
 
 
 def _is_open_file(value: Any) -> bool:

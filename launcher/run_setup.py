@@ -30,6 +30,7 @@ from launcher.returns import Decoder
 from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
+from launcher.stayed_here import explained, why_it_stayed
 from launcher.task_origin import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks, travel_entries
@@ -322,10 +323,15 @@ class RunSetup:
             return []
         files = self.snapshot.has_file if self.snapshot is not None else lambda path: False
         return [
-            f"module {name} ({file}), which the task or a callback needs, stays here: it lies outside of the project, or an "
-            "ignore file leaves it out, and it is of no installed package; jobs fail on a host that does not have it"
+            f"module {name} ({file}), which the task or a callback needs, stays here: {self._why_it_stayed(file)}; jobs fail on "
+            "a host that does not have it"
             for name, file in pickling.out_of_reach(self._modules, files)
         ]
+
+    def _why_it_stayed(self, file: str) -> str:
+        if self.snapshot is None:
+            return "no code of a project travels, and it is of no installed package"
+        return why_it_stayed(file, self.snapshot)
 
     def hydra_state(self) -> Any:
         """What the jobs need of Hydra's own state; nothing for a plain task."""
@@ -363,6 +369,7 @@ class RunSetup:
                 file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files
             }
             zygote_spec["code_blob"] = manifest_sha
+            plan.explain = lambda error: explained(error, snapshot)
         return plan
 
     def _zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""A module that jobs need and that is here says why it did not travel, and which line brings it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.code_snapshot import Snapshot, take
+from launcher.demo_server import DemoServer
+from launcher.stayed_here import explained, why_it_stayed
+from tests.hydra import apps
+from tests.hydra.hosts import hosts_file
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+    """A project of which a module is ignored, with a module beside it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = apps.write(
+        tmp_path / "project",
+        {
+            "src/pkg/__init__.py": "",
+            "src/pkg/_version.py": "version = 1",
+            "src/pkg/fast.abi3.so": "",
+            "src/[odd]/mod.py": "",
+            ".gitignore": "_version.py\n*.so\nmod.py\n",
+        },
+    )
+    apps.write(tmp_path, {"elsewhere/common/__init__.py": ""})
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    monkeypatch.syspath_prepend(str(folder / "src" / "[odd]"))
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    return take(folder / "src", root=folder)
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "line"),
+    [
+        ("No module named 'pkg._version'", "pkg._version", "!src/pkg/_version.py"),
+        ("cannot import name '_version' from 'pkg' (/x/pkg/__init__.py)", "pkg._version", "!src/pkg/_version.py"),
+        ("No module named 'pkg.fast'", "pkg.fast", "!src/pkg/fast.abi3.so"),
+        ("No module named 'mod'", "mod", r"!src/\[odd]/mod.py"),
+    ],
+)
+def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, message: str, name: str, line: str) -> None:
+    """The line is right: with it the file travels."""
+    told = explained({"message": message}, project)
+    assert told.startswith(f"here {name} is {project.root}/src/")
+    assert f"the line `{line}` at the end of {project.root}/.launcherignore brings it" in told
+    (project.root / ".launcherignore").write_text(f"*.so\n{line}\n")
+    again = take(project.root / "src", root=project.root)
+    assert explained({"message": message}, again) == ""
+    assert len(again.files) == len(project.files) + 2
+
+
+def test_a_module_outside_says_so(project: Snapshot) -> None:
+    """It may be moved into the project, or installed as a package."""
+    told = explained({"message": "No module named 'common'"}, project)
+    assert f"it lies outside of the project ({project.root})" in told
+    assert why_it_stayed("/nowhere/x.py", project).startswith("it lies outside")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "No module named 'no_such_module'",
+        "No module named 'json'",
+        "No module named 'pkg'",
+        "No module named '../../etc/passwd'",
+        "No module named '" + "a" * 10_000 + "'",
+        "something else",
+        "",
+    ],
+)
+def test_of_the_rest_nothing_is_known(project: Snapshot, message: str) -> None:
+    """What is not here, what is installed, what travels, and what is no module's name."""
+    assert explained({"message": message}, project) == ""
+
+
+@pytest.mark.slow
+def test_a_run_says_it_before_its_jobs_fail(tmp_path: Path) -> None:
+    """Instead of the advice to install it there; and with the line the job runs."""
+    app = apps.write(
+        tmp_path / "project",
+        {
+            "my_app.py": "import made\ndef main(cfg): return made.value\n",
+            "made.py": "value = 1\n",
+            ".gitignore": "made.py\n",
+        },
+    )
+    apps.run("git", "init", "-q", cwd=app)
+    with DemoServer() as server:
+        hosts = hosts_file(tmp_path / "hosts.yaml", server.alias, server.ssh_config)
+        done = apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app, check=False)
+        assert done.returncode == 1
+        assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in done.stdout
+        assert "install it there" not in done.stdout
+        (app / ".launcherignore").write_text("!made.py\n")
+        apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app)
