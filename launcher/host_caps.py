@@ -35,6 +35,7 @@ CAPS: dict[str, Cap] = {
     "depth": Cap(wire.MAX_DEPTH, "levels in a frame's header", "given up"),
     "noise": Cap(wire.MAX_NOISE, "bytes before the agent's first word", "given up"),
     "waiting": Cap(64 << 20, "bytes of facts that wait to be decided about", "waits"),
+    "hosts_share": Cap(8, "parts, of which one host's facts may fill one", "waits"),
     "replies": Cap(1000, "answers that it does not take", "given up"),
     # The host.
     "attempts": Cap(500_000, "attempts in a welcome", "given up"),

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,21 @@ def test_facts_wait_by_their_size_whatever_they_hold() -> None:
     outcome = facts.Outcome("h", "0.1", {"error": error}, {}, b"", None)
     assert sum(map(_weight, vars(outcome).values())) > 101_000
     assert Inbox()._max_bytes == CAPS["waiting"].limit
+
+
+@holds("hosts_share")
+def test_one_host_cannot_keep_the_others_waiting() -> None:
+    """A flood fills a part of what may wait; what other hosts tell goes in all the same."""
+    inbox = Inbox(max_bytes=80, max_count=80)
+    flood = threading.Thread(target=lambda: [inbox.put_bulk("flood", 1, "h") for _ in range(1000)], daemon=True)
+    flood.start()
+    while len(inbox._items) < 10:
+        pass
+    inbox.put_bulk("honest", 1, "other")
+    assert len(inbox._items) == 11
+    assert inbox.take(100, 1.0) == ["flood"] * 10 + ["honest"]
+    inbox.close()
+    flood.join(30)
 
 
 @holds("replies")
