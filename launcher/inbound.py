@@ -295,7 +295,7 @@ class Inbound:
     def _on_files_end(self, header: dict[str, Any], payload: bytes) -> None:
         attempt = header["attempt"]
         folder = self._folder(attempt)
-        refused = [(str(path)[:4000], str(why)[:1000]) for path, why in header["refused"]]
+        refused = [(str(path)[: limit("file_path")], str(why)[: limit("reason")]) for path, why in header["refused"]]
         if folder is not None:
             # Names of files may be any.
             refused += [(clean(path), clean(why)) for path, why in folder.refused]

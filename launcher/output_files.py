@@ -29,8 +29,9 @@ MAX_REFUSED = limit("refused")
 MAX_UNFINISHED = limit("unfinished")
 #: Bytes beyond a stream's cap that say that it was cut there.
 _CUT_MARK = 1024
-_MAX_NAME = 255
-_MAX_DEPTH = 64
+_MAX_NAME = limit("file_name")
+_MAX_PATH = limit("file_path")
+_MAX_DEPTH = limit("file_depth")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Errors of the disk or of this process, which are not the file's fault.
@@ -117,7 +118,7 @@ class OutputFolder:
             names = [part.encode("utf-8") for part in parts]
         except UnicodeEncodeError:
             raise RefusedFile("its name is no text") from None
-        if any(len(name) > _MAX_NAME for name in names) or len(path) > 4000:
+        if any(len(name) > _MAX_NAME for name in names) or len(path) > _MAX_PATH:
             raise RefusedFile("its name is too long")
         if len(parts) > _MAX_DEPTH:
             raise RefusedFile(f"more than {_MAX_DEPTH} folders deep")
@@ -223,7 +224,7 @@ class OutputFolder:
 
     def _refuse(self, path: str, why: str) -> None:
         if len(self.refused) < MAX_REFUSED:
-            self.refused.append((path[:4000].encode("utf-8", "backslashreplace").decode(), why))
+            self.refused.append((path[:_MAX_PATH].encode("utf-8", "backslashreplace").decode(), why))
 
     def _create(self, folder: str, name: str, mode: int) -> int:
         above = self._folder(folder)

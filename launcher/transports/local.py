@@ -15,10 +15,11 @@ import threading
 from collections.abc import Iterator
 
 from launcher.errors import AgentError, ConnectionLost
+from launcher.host_caps import limit
 
 __all__ = ["LocalChannel", "LocalTransport"]
 
-_STDERR_KEPT = 64 << 10
+_STDERR_KEPT = limit("stderr")
 _PIPE_SIZE = 1 << 20
 #: Seconds that a command may take to end once its stdin has ended, before its process group is killed.
 _GRACE = 5.0
