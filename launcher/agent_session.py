@@ -47,7 +47,7 @@ _STATUS_TIMEOUT = 2.0
 #: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
 _MAX_QUICK = 2
 #: How often in a row an agent may say that it cannot go on, or break the protocol, before the host is given up.
-_MAX_REFUSALS = 3
+_MAX_REFUSALS = limit("breaches")
 
 
 class AgentSession:

@@ -99,7 +99,7 @@ class Dispatcher:
 
     def put_fact(self, fact: facts.Fact) -> None:
         """A session has something to tell; waits while there is more than can be decided."""
-        self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())))
+        self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())), fact.host)
 
     def submit(self, job: QueuedJob) -> None:
         """A new job."""

@@ -35,7 +35,10 @@ CAPS: dict[str, Cap] = {
     "depth": Cap(wire.MAX_DEPTH, "levels in a frame's header", "given up"),
     "noise": Cap(wire.MAX_NOISE, "bytes before the agent's first word", "given up"),
     "waiting": Cap(64 << 20, "bytes of facts that wait to be decided about", "waits"),
+    "hosts_share": Cap(8, "parts, of which one host's facts may fill one", "waits"),
     "replies": Cap(1000, "answers that it does not take", "given up"),
+    "breaches": Cap(3, "links in a row that break the protocol, with no result between them", "given up"),
+    "stderr": Cap(64 << 10, "bytes of stderr that are kept", "cut"),
     # The host.
     "attempts": Cap(500_000, "attempts in a welcome", "given up"),
     "welcome_frames": Cap(10_000, "frames of a welcome", "given up"),
@@ -59,12 +62,16 @@ CAPS: dict[str, Cap] = {
     "bytes": Cap(1 << 40, "bytes of output files of a job", "refused"),
     "unfinished": Cap(16, "output files of a job that are begun and not whole", "refused"),
     "open_folders": Cap(32, "output directories that are held open", "waits"),
+    "file_name": Cap(255, "bytes of a name", "refused"),
+    "file_path": Cap(4000, "characters of a path", "refused"),
+    "file_depth": Cap(64, "folders, one in another", "refused"),
     "stream_offset": Cap(1 << 40, "bytes from the start of stdout or stderr", "given up"),
     "refused": Cap(1000, "refused files of a job that are kept by name", "cut"),
     "unmatched": Cap(1000, "output patterns without a file", "cut"),
     # Answers to `show`, `logs` and `clean`.
     "answer": Cap(64 << 20, "bytes of an answer", "refused"),
     "answer_frames": Cap(100_000, "frames of an answer", "refused"),
+    "answer_silence": Cap(600, "seconds in which nothing of an answer comes", "refused"),
 }
 
 

@@ -6,6 +6,7 @@ Rule: no agent is started, no controller's place is taken; a host that cannot be
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.agent_bundle import build_bundle
 from launcher.clean_text import clean, clean_all
 from launcher.errors import AgentError, ConnectionLost
-from launcher.host_caps import check
+from launcher.host_caps import check, limit
 from launcher.inventory import HostSpec
 from launcher.stage0 import stage0_command, start_agent
 from launcher.transports.base import Channel
@@ -186,9 +187,32 @@ class HostTalk:
                 raise AgentError(self.host, "session", f"it does not keep to the protocol: {error}") from None
             if self._channel is None:
                 return
-            data = self._channel.recv(1 << 18)
+            data = self._receive(self._channel)
             if not data:
                 return
+
+    def _receive(self, channel: Channel) -> bytes:
+        """What comes next; a host that says nothing is not waited for without end."""
+        is_over = threading.Event()
+
+        def give_up() -> None:
+            is_over.set()
+            channel.close()
+
+        timer = threading.Timer(limit("answer_silence"), give_up)
+        timer.daemon = True
+        timer.start()
+        data = b""
+        try:
+            data = channel.recv(1 << 18)
+        except ConnectionLost:
+            if not is_over.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if is_over.is_set():
+            raise AgentError(self.host, "session", f"no answer came in {limit('answer_silence')} s")
+        return data
 
     def _json(self, frame: wire.Frame, kind: type) -> Any:
         try:

@@ -395,7 +395,7 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
 
 
 def _named(items: list[Any]) -> list[tuple[str, str]]:
-    return [(str(path)[:4000], str(why)[:1000]) for path, why in items]
+    return [(str(path)[: limit("file_path")], str(why)[: limit("reason")]) for path, why in items]
 
 
 def _time(given: list[Any]) -> int | None:

@@ -31,12 +31,12 @@ MAX_REFUSED = limit("refused")
 MAX_UNFINISHED = limit("unfinished")
 #: Bytes beyond a stream's cap that say that it was cut there.
 _CUT_MARK = 1024
-_MAX_NAME = 255
+_MAX_NAME = limit("file_name")
 #: Characters of a path in a message.
 _MAX_SHOWN = 1000
-_MAX_DEPTH = 64
+_MAX_DEPTH = limit("file_depth")
 #: Bytes of a path, or of what a link says.
-_MAX_PATH = 4000
+_MAX_PATH = limit("file_path")
 #: Links that one may lead through.
 _MAX_HOPS = 40
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -369,7 +369,7 @@ class OutputFolder:
 
     def _refuse(self, path: str, why: str) -> None:
         if len(self.refused) < MAX_REFUSED:
-            self.refused.append((path[:4000].encode("utf-8", "backslashreplace").decode(), why))
+            self.refused.append((path[:_MAX_PATH].encode("utf-8", "backslashreplace").decode(), why))
 
     def _create(self, folder: str, name: str, mode: int) -> int:
         above = self._folder(folder)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HydraAgain", "PlainAgain", "Target", "decoder_of", "find_target"]
 
+_YAML = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_PICKLES = (".pickle", ".pkl")
 
 # -- setups ----------------------------------------------------------------------------------------------------------
 
@@ -156,6 +158,8 @@ def find_target(
         RunError: there is no such run, or its record cannot be read.
     """
     path = Path(text)
+    if path.name in _YAML and path.is_file():
+        path = path.parent
     if path.is_dir():
         # However it is spelled: by a link, with `..`.
         folder = path.resolve()
@@ -165,6 +169,11 @@ def find_target(
             recorded = _recorded_at(folder.parent, env, results)
         return recorded if recorded is not None else _from_yaml(folder, app)
     if path.is_file():
+        if path.suffix not in _PICKLES:
+            raise UsageError(
+                f"{clean(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, and is opened only where its name says "
+                "that it is one"
+            )
         return _from_pickle(path.resolve(), app, env, results)
     reference = run_index.parse(text)
     num = _only_job(reference.entry) if reference.num is None else reference.num
@@ -424,8 +433,20 @@ def _is_output(folder: Path) -> bool:
 
 
 def _named_application(app: str) -> Application:
+    """The application that the user names, but not what stands under its name among the files of a job.
+
+    Raises:
+        UsageError: it would be imported from an output directory; or as `load_application`.
+    """
     from launcher.application import load_application
 
+    name = app.partition(":")[0]
+    folder = Path(name).resolve().parent if name.endswith(".py") or os.sep in name else Path.cwd()
+    if not os.path.isabs(name) and _is_output(folder):
+        raise UsageError(
+            f"--app {app}: it would be imported from {clean(folder)}, an output directory, where a host may have written it; "
+            "go to the application's own folder, or give the whole path of the file that you mean"
+        )
     return load_application(app)
 
 

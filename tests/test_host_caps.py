@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,54 @@ def test_facts_wait_by_their_size_whatever_they_hold() -> None:
     outcome = facts.Outcome("h", "0.1", {"error": error}, {}, b"", None)
     assert sum(map(_weight, vars(outcome).values())) > 101_000
     assert Inbox()._max_bytes == CAPS["waiting"].limit
+
+
+@holds("hosts_share")
+def test_one_host_cannot_keep_the_others_waiting() -> None:
+    """A flood fills a part of what may wait; what other hosts tell goes in all the same."""
+    inbox = Inbox(max_bytes=80, max_count=80)
+    flood = threading.Thread(target=lambda: [inbox.put_bulk("flood", 1, "h") for _ in range(1000)], daemon=True)
+    flood.start()
+    while len(inbox._items) < 10:
+        pass
+    inbox.put_bulk("honest", 1, "other")
+    assert len(inbox._items) == 11
+    assert inbox.take(100, 1.0) == ["flood"] * 10 + ["honest"]
+    inbox.close()
+    flood.join(30)
+
+
+@holds("stderr")
+def test_stderr_without_end() -> None:
+    """The end of it is kept."""
+    from launcher.transports.local import LocalTransport
+
+    channel = LocalTransport().open("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo end >&2")
+    while channel.recv(4096):
+        pass
+    assert channel.exit_status(30) == 0
+    said = channel.stderr()
+    assert len(said) <= CAPS["stderr"].limit
+    assert said.endswith("end\n")
+    channel.close()
+
+
+@holds("breaches")
+def test_links_that_break_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few the host is given up."""
+    from tests.test_agent_session import Running
+
+    monkeypatch.setattr(agent_session, "_MAX_BACKOFF", 0.06)
+    running = Running(tmp_path)
+    try:
+        running.session.start()
+        for _ in range(CAPS["breaches"].limit):
+            running.ready().incoming.put(b"garbage, and enough of it to be looked at")
+            running.fact(facts.Disconnected)
+        running.fact(facts.Refused)
+        assert running.session.wait_finished(30)
+    finally:
+        running.session.close()
 
 
 @holds("replies")
@@ -420,6 +469,27 @@ def test_what_a_job_printed_is_shown_once(tmp_path: Path) -> None:
     assert [fact.data for fact in link.hear({**header, "offset": 2}, b"cde")] == [b"de"]
 
 
+@holds("file_name", "file_path", "file_depth")
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("n" * 256, "too long"),
+        ("/".join(["n" * 200] * 30), "too long"),
+        ("/".join("d" * 65), "folders deep"),
+    ],
+)
+def test_long_names(tmp_path: Path, path: str, why: str) -> None:
+    """Such a file is refused, whole or in pieces; one that is as long as may be arrives."""
+    folder = OutputFolder(tmp_path / "out")
+    folder.write(path, 0o644, b"x")
+    folder.write_chunk(path, 0o644, 2, 0, b"x")
+    folder.write("n" * 255, 0o644, b"x")
+    folder.write("/".join("d" * 64), 0o644, b"x")
+    folder.close()
+    assert [one.count(why) for _, one in folder.refused] == [1, 1]
+    assert len([one for one in (tmp_path / "out").rglob("*") if one.is_file()]) == 2
+
+
 @holds("refused")
 def test_refusals_without_end(tmp_path: Path) -> None:
     """The first ones are kept."""
@@ -469,6 +539,33 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
     arguments = {"look": ("0.1", 0, 0), "remove": (["a"],)}.get(ask, ())
     with pytest.raises(AgentError, match=r"^far: .*of which 1,000 are the cap"):
         getattr(talk, ask)(*arguments)
+
+
+class Silent:
+    """A channel over which nothing comes until it is closed."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+
+    def send(self, data: bytes) -> None: ...
+
+    def recv(self, size: int) -> bytes:
+        assert self._closed.wait(30)
+        return b""
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@holds("answer_silence")
+def test_an_answer_that_does_not_come(small: Callable[[str, int], None]) -> None:
+    """The host is named, and waited for no longer."""
+    small("answer_silence", 0)
+    talk = HostTalk(HostSpec("far", "far"), "look", "r")
+    talk._channel = Silent()  # type: ignore[assignment]
+    talk._frames = talk._read(b"")
+    with pytest.raises(AgentError, match=r"^far: .*no answer came"):
+        talk.survey()
 
 
 # -- who goes beyond one -------------------------------------------------------------------------------------------

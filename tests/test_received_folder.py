@@ -618,6 +618,32 @@ def test_yaml_of_a_host_is_data_for_the_application_that_the_user_names(
     assert str(delivered) not in written
 
 
+def test_an_application_is_not_found_among_the_files_of_a_job(
+    run: Run, delivered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a name that is looked up where the user stands; the whole path of a file is the user's word."""
+    monkeypatch.chdir(delivered)
+    for app in ("evil_main", "evil_main.py", "evil_main:main", "./evil_main.py", "../0/evil_main.py:main"):
+        assert run("reproduce", ".", "--app", app) == 2
+        assert "an output directory" in run.text
+    assert not run.mark.exists()
+    run("reproduce", ".", "--app", delivered / "evil_main.py", "--folder", tmp_path / "again")
+    assert run.mark.exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml", "overrides.yaml", "evil.yaml", "evil", "stdout.txt"])
+def test_a_pickle_under_another_name_is_not_opened(run: Run, delivered: Path, name: str) -> None:
+    """Only what is called one is, and only where its own path is given."""
+    path = delivered / ".hydra" / name
+    path.write_bytes(_pickle(run.mark))
+    assert run("reproduce", path) == 2
+    assert run("reproduce", path, "--results", "trusted") == 2
+    assert not run.mark.exists()
+    path.rename(path.with_suffix(".pickle"))
+    run("reproduce", path.with_suffix(".pickle"))
+    assert run.mark.exists()
+
+
 def test_the_user_may_ask_for_its_hooks(run: Run, delivered: Path, tmp_path: Path) -> None:
     """That is the user's word for the callbacks that it names; they are looked for where the application's modules are."""
     app = tmp_path / "mine" / "yaml_app.py"

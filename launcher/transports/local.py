@@ -15,11 +15,12 @@ import threading
 from collections.abc import Iterator
 
 from launcher.errors import AgentError, ConnectionLost
+from launcher.host_caps import limit
 from launcher.open_files import as_given
 
 __all__ = ["LocalChannel", "LocalTransport"]
 
-_STDERR_KEPT = 64 << 10
+_STDERR_KEPT = limit("stderr")
 _PIPE_SIZE = 1 << 20
 #: Linux; other systems size a pipe as they like.
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)

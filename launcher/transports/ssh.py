@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AgentError, ConnectionLost
+from launcher.host_caps import limit
 from launcher.transports.ssh_ahead import Ahead
 from launcher.transports.ssh_connect import SshOptions, connect, word
 from launcher.transports.ssh_socket import EagerSocket
@@ -27,7 +28,7 @@ __all__ = ["SshChannel", "SshOptions", "SshTransport"]
 _PHASE = "session"
 #: Bytes of one send: in one call of 160 MB paramiko burns minutes, in these it takes half a second.
 _CHUNK = 256 << 10
-_STDERR_KEPT = 64 << 10
+_STDERR_KEPT = limit("stderr")
 
 
 class SshChannel:
