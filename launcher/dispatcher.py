@@ -97,6 +97,11 @@ class Dispatcher:
         """What is put in is taken out."""
         return self._thread.is_alive()
 
+    @property
+    def is_own_thread(self) -> bool:
+        """The caller is in it."""
+        return threading.get_ident() == self._thread.ident
+
     def put_fact(self, fact: facts.Fact) -> None:
         """A session has something to tell; waits while there is more than can be decided."""
         self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())), fact.host)

@@ -33,6 +33,8 @@ __all__ = ["Engine"]
 
 #: Jobs that wait here before `submit` waits: enough to keep any number of slots busy, little enough to keep in memory.
 BACKLOG = 2000
+#: Seconds between two looks at whether a wait for room was stopped.
+_LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Engine:
         self._observers = list(observers)
         self.journal = Journal(folder / FOLDER, lock)
         self._reader: JournalReader | None = None
+        self._reader_lock = threading.Lock()
         self.scheduler = Scheduler([spec.name for spec in hosts], policies)
         self._room = threading.Semaphore(BACKLOG)
         self._is_leaving = False
@@ -139,9 +142,10 @@ class Engine:
     @property
     def reader(self) -> JournalReader:
         """The journal, for reading."""
-        if self._reader is None:
-            self._reader = JournalReader(self.folder / FOLDER)
-        return self._reader
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.folder / FOLDER)
+            return self._reader
 
     def observe(self, event: events.Event) -> None:
         """Show an event to all observers."""
@@ -169,15 +173,25 @@ class Engine:
         """`submit` would not wait."""
         return self._is_leaving or self.submitted - self.returned < BACKLOG
 
-    def submit(self, job: QueuedJob, failure: tuple[str, str] | None = None) -> None:
-        """Take a job; waits while BACKLOG jobs are under way. With failure (kind, message) it is FAILED at once."""
-        if not self._is_leaving:
-            self._room.acquire()
+    def submit(
+        self,
+        job: QueuedJob,
+        failure: tuple[str, str] | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Take a job; waits while BACKLOG jobs are under way, or until it is stopped: then the job is not taken (False).
+
+        With failure (kind, message) it is FAILED at once.
+        """
+        while not self._is_leaving and not self._room.acquire(timeout=_LOOK):
+            if is_stopped():
+                return False
         self.submitted += 1
         if failure is not None:
             self._dispatcher.submit_failed(job, *failure)
         else:
             self._dispatcher.submit(job)
+        return True
 
     def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:
         """The next thing that arrived; None when nothing did within timeout seconds, or `wake` was called.
@@ -239,6 +253,11 @@ class Engine:
     def is_delivered(self) -> bool:
         """After `detach`: every job is whole on its host."""
         return self._dispatcher.delivered.is_set()
+
+    @property
+    def is_own_thread(self) -> bool:
+        """This is the thread that decides, in which observers are called."""
+        return self._dispatcher.is_own_thread
 
     @property
     def is_running(self) -> bool:

@@ -21,6 +21,7 @@
     |                                (a KeyboardInterrupt, too; after a second one the run is left)
     +-- RunDetached                  the controller left on purpose; the hosts go on               (exit code 0)
     +-- RunAborted                   a callback with on_error = "abort" stopped the run
+    +-- SessionError                 a session is closed, or a job is waited for in a hook       (a RuntimeError, too)
     +-- ControllerFailed             a defect of ours ended a thread that the run cannot do without
 
 An error says whose it is (host), when (phase) and what to do (next_step), and never holds a secret.
@@ -58,6 +59,7 @@ __all__ = [
     "RunDetached",
     "RunError",
     "RunInterrupted",
+    "SessionError",
     "UsageError",
     "ValueNotPlain",
 ]
@@ -226,6 +228,10 @@ class RunAborted(LauncherError):
 
 class ControllerFailed(LauncherError):
     """A thread of the controller died of a defect, which is the cause; the hosts keep what they have."""
+
+
+class SessionError(LauncherError, RuntimeError):
+    """A session was used as it cannot be: after it was closed, or by a hook that waits for a job."""
 
 
 class RunDetached(LauncherError):

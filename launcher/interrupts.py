@@ -18,12 +18,13 @@ from typing import Any
 
 from launcher.signal_door import DOOR
 
-__all__ = ["CTRL_C", "Interrupts"]
+__all__ = ["CTRL_C", "Held", "Interrupts"]
 
 CTRL_C = "interrupted (Ctrl-C)"
 #: Seconds from the second signal until the controller waits no more for hosts, and until the process is ended.
 PATIENCE = 2.5
 END = 4.5
+_LAST = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -33,6 +34,20 @@ def _nothing() -> None:
 
 def _no_words() -> str:
     return ""
+
+
+class Held:
+    """A SIGINT that is held back."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def handled(self, number: int) -> None:
+        """In the main thread."""
+        self.came = True
+
+    def arrived(self, number: int) -> None:
+        """It is dealt with where it was held back."""
 
 
 class Interrupts:
@@ -86,6 +101,11 @@ class Interrupts:
     def must_leave(self) -> bool:
         """There was a second signal, and the time is up that hosts had to send what they have."""
         return self._leave_at is not None and time.monotonic() >= self._leave_at
+
+    @property
+    def must_give_up(self) -> bool:
+        """As `must_leave`, and a second later: whoever was to leave does not."""
+        return self._leave_at is not None and time.monotonic() >= self._leave_at + _LAST
 
     def add(self, why: str, *, kill: bool = False) -> None:
         """One more; the second, and one with kill, kills."""
@@ -183,6 +203,26 @@ class Interrupts:
             yield
         finally:
             DOOR.unlisten(self, (signal.SIGINT,))
+
+    @staticmethod
+    @contextlib.contextmanager
+    def held_back() -> Iterator[Held]:
+        """Hold back SIGINT while this thread, where it is the main one, writes something down; KeyboardInterrupt follows.
+
+        For calls that take a moment, in code of the user: that the run is to end is his to say.
+        """
+        held = Held()
+        DOOR.listen(held, (signal.SIGINT,))
+        try:
+            yield held
+        except Exception:
+            if held.came:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            DOOR.unlisten(held, (signal.SIGINT,))
+        if held.came:
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def users_code(self, raise_at: int) -> Iterator[None]:

@@ -1,19 +1,24 @@
-"""A job of a session, in the manner of `concurrent.futures.Future`.
+"""A job of a session: a `concurrent.futures.Future` whose value is decoded when somebody reads it.
 
-Rule: it waits only through its session, which fires the hooks of whatever arrives meanwhile.
+Rule: it is the session's thread that says what became of a job; everybody else waits. Whoever runs in that thread, a hook, is refused
+at once where he would wait for a job: nobody else could bring its JobReturn.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import enum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remote_agent.job import JobError, JobReturn, RemoteJobError
 
 if TYPE_CHECKING:
     from launcher.session import Session
 
-__all__ = ["Job", "JobState"]
+__all__ = ["Job", "JobCancelled", "JobState"]
+
+_CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 
 T = TypeVar("T")
 
@@ -27,60 +32,191 @@ class JobState(enum.Enum):
     FAILED = "failed"
 
 
-class Job(Generic[T]):
-    """A job of a session, in the manner of `concurrent.futures.Future`; T is what its task returns."""
+class JobCancelled(RemoteJobError, concurrent.futures.CancelledError):
+    """A job was cancelled while it ran: a RemoteJobError, which says how it ended, and a CancelledError."""
+
+
+class _Failed(Exception):
+    """Stands for the exception of a job until somebody reads it."""
+
+
+class _Waiters(list[Any]):
+    """Where `concurrent.futures.wait` and `as_completed` leave who waits: not in the thread that would have to end the wait."""
+
+    def __init__(self, job: Job[Any]) -> None:
+        super().__init__()
+        self._job = job
+
+    def append(self, waiter: Any) -> None:
+        """Somebody waits."""
+        self._job.check_may_wait()
+        super().append(waiter)
+
+
+class Job(concurrent.futures.Future[T]):
+    """A job of a session; T is what its task returns.
+
+    Any thread may wait for it, also with `await`, `asyncio.wrap_future` and `concurrent.futures.wait`.
+    """
 
     def __init__(self, session: Session, num: int) -> None:
+        super().__init__()
+        self._waiters = _Waiters(self)
         self._session = session
         self.num = num
         self._job_return: JobReturn | None = None
-        self._has_started = False
+        #: Why it will have no JobReturn here: the controller has left, or failed.
+        self._left: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.num} {self.state.value}>"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        # Whoever awaits has it imported; nobody else needs it.
+        import asyncio
+
+        self.check_may_wait()
+        return asyncio.wrap_future(self).__await__()
 
     @property
     def state(self) -> JobState:
         """Where it stands."""
         if self._job_return is not None:
             return JobState.COMPLETED if self._job_return.status.name == "COMPLETED" else JobState.FAILED
-        return JobState.RUNNING if self._has_started else JobState.PENDING
-
-    def done(self) -> bool:
-        """It has returned."""
-        return self._job_return is not None
+        if self.done():
+            return JobState.FAILED
+        return JobState.RUNNING if self.running() else JobState.PENDING
 
     def job_return(self, timeout: float | None = None) -> JobReturn:
-        """Its JobReturn, waited for.
+        """Its JobReturn, waited for; one that was cancelled before it ran has one, too.
 
         Raises:
             TimeoutError: it has not returned within timeout seconds.
+            LauncherError: it will not: the controller has left the run, or failed.
         """
-        self._session._wait_for(lambda: self._job_return is not None, timeout)  # noqa: SLF001
-        assert self._job_return is not None
-        return self._job_return
+        if self._job_return is None and self._left is None:
+            self._session.check_may_wait(self.num)
+        with self._condition:
+            self._condition.wait_for(lambda: self._job_return is not None or self._left is not None, timeout)
+        if self._job_return is not None:
+            return self._job_return
+        if self._left is not None:
+            raise self._left
+        raise concurrent.futures.TimeoutError
 
     def result(self, timeout: float | None = None) -> T:
         """What the task returned, waited for.
 
         Raises:
             TimeoutError: it has not returned within timeout seconds.
+            CancelledError: it was cancelled.
             BaseException: the job failed: its exception, else RemoteJobError.
         """
-        value: T = self.job_return(timeout).return_value
+        error = self.exception(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # No cycle of this frame and the exception.
+                del error
+        assert self._job_return is not None
+        value: T = self._job_return.return_value
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception of a failed job, waited for; None if it completed."""
-        job_return = self.job_return(timeout)
-        if job_return.status.name == "COMPLETED":
-            return None
+        """The exception of a failed job, waited for; None if it completed.
+
+        Raises:
+            TimeoutError: it has not returned within timeout seconds.
+            CancelledError: it was cancelled before it ran.
+        """
+        self.check_may_wait()
+        placeholder = super().exception(timeout)
+        job_return = self._job_return
+        if placeholder is None or job_return is None:
+            return placeholder
+        error = job_return.error or JobError("exception")
+        if error.kind == "cancelled":
+            return JobCancelled(error, job_return.host)
         try:
             job_return.return_value  # noqa: B018 - reading it raises
-        except BaseException as error:  # noqa: BLE001 - whatever the job raised is the answer
-            return error
-        return RemoteJobError(job_return.error or JobError("exception"), job_return.host)
+        except BaseException as raised:  # noqa: BLE001 - whatever the job raised is the answer
+            return raised
+        return RemoteJobError(error, job_return.host)
 
-    def cancel(self) -> None:
-        """Ask for it to be cancelled: its end hooks fire, and its JobReturn is FAILED of kind `cancelled`."""
-        self._session._engine.cancel(self.num)  # noqa: SLF001
+    def cancel(self) -> bool:
+        """Cancel it: one that waits raises CancelledError from now on; one that runs is asked to end.
+
+        Either way it has a JobReturn of kind `cancelled`, unless it comes to its end before, and its hooks fire.
+
+        Returns:
+            It is cancelled, or was asked to end; False where it has returned already.
+        """
+        if self._cancel_if_waiting():
+            return True
+        if self.done():
+            return False
+        self._session.cancel_job_of(self.num)
+        return True
+
+    def _cancel_if_waiting(self) -> bool:
+        """Cancel it unless it runs or has returned."""
+        was_cancelled = self.cancelled()
+        if not super().cancel():
+            return False
+        self._notify_cancelled()
+        if not was_cancelled:
+            self._session.cancel_job_of(self.num)
+        return True
+
+    def _notify_cancelled(self) -> None:
+        with self._condition:
+            if self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
+
+    def check_may_wait(self) -> None:
+        """Refuse to wait for it in a thread without which it does not return.
+
+        Raises:
+            SessionError: this is one.
+        """
+        if not self.done():
+            self._session.check_may_wait(self.num)
+
+    # -- called by the session -----------------------------------------------------------------------------------
+
+    def has_started(self) -> None:
+        """Its process began."""
+        with self._condition:
+            if self._state == "PENDING":
+                self.set_running_or_notify_cancel()
+
+    def has_returned(self, job_return: JobReturn) -> None:
+        """It has its JobReturn, and its hook has fired."""
+        with self._condition:
+            self._job_return = job_return
+            self._condition.notify_all()
+            if self._state in _CANCELLED:
+                return
+        if job_return.status.name == "COMPLETED":
+            self._settle(None)
+        else:
+            self._settle(_Failed())
+
+    def has_been_left(self, error: BaseException) -> None:
+        """It will have no JobReturn here."""
+        with self._condition:
+            self._left = error
+            self._condition.notify_all()
+        self._settle(error)
+
+    def _settle(self, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                # Who reads the value takes it from the JobReturn, where it is decoded then.
+                self.set_result(None)  # type: ignore[arg-type]
+            else:
+                self.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            # Cancelled in the meantime by another thread.
+            return

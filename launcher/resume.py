@@ -217,6 +217,7 @@ class ResumedSession(Session):
         observers: Sequence[Observer] = (),
         install_signals: bool = True,
         owns_process: bool = False,
+        in_own_thread: bool = False,
         retry: Callable[[events.JobReturned], bool] | None = None,
         live: Live | None = None,
     ) -> None:
@@ -228,6 +229,7 @@ class ResumedSession(Session):
             install_signals=install_signals,
             owns_process=owns_process,
             live=live,
+            in_own_thread=in_own_thread,
         )
         self.record = record
         self._configs = configs
@@ -268,12 +270,12 @@ class ResumedSession(Session):
             self._bury()
         unfinished = self._engine.restore()
         self._engine.journal.commit()
-        with self._condition:
-            self._jobs.update({num: self._new_job(num) for num in unfinished})
+        self._jobs.update({num: self._new_job(num) for num in unfinished})
         self._rest = self._sources()
         self._owed = self._owed_hooks()
         self._index(self.record.started, self._secret())
-        self._handle_signals()
+        if self._own is None:
+            self._handle_signals()
         self._engine.start()
         for returned in again:
             self._jobs[returned.num] = self._new_job(returned.num)

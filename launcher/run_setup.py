@@ -185,7 +185,7 @@ class RunSetup:
         """The first job brings the task, and with it the code that travels."""
         return self.task is None
 
-    def adopt(self, task: Any) -> None:
+    def adopt(self, task: Any, *, with_config: bool = True) -> None:
         """Take the task of the first job as the run's.
 
         Raises:
@@ -193,7 +193,7 @@ class RunSetup:
         """
         if task is None or not self.waits_for_task:
             return
-        check_task(task)
+        check_task(task, with_config=with_config)
         self.task_name = task_name_of(task)
         self.root, self.main_module = where_from(task)
         self.check_code()
@@ -471,6 +471,26 @@ class RunSetup:
         Raises:
             UsageError: the task cannot be called with one config.
         """
+        return self._job(num, task, config, overrides, None)
+
+    def call_job(
+        self, num: int, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """A job that calls task(*args, **kwargs), and has an empty config.
+
+        Raises:
+            UsageError: the task cannot be called.
+        """
+        return self._job(num, task, None, (), (args, kwargs))
+
+    def _job(
+        self,
+        num: int,
+        task: Any,
+        config: Any,
+        overrides: tuple[str, ...],
+        call: tuple[tuple[Any, ...], dict[str, Any]] | None,
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
         if self.mode == "RUN":
             output_dir, relative = self.folder, "job"
         else:
@@ -482,13 +502,22 @@ class RunSetup:
             "task_name": self.task_name,
         }
         if task is not None and task is not self.task and task != self.task:
-            check_task(task)
+            check_task(task, with_config=call is None)
             content["task"] = task
         failure = None
         try:
+            if call is not None:
+                # In bytes of their own: the config is read twice on the host, these are not.
+                content["call"] = self._dumps(call)
             payload = self._dumps(content)
         except Exception as error:  # noqa: BLE001
-            payload, failure = b"", ("config", f"the config cannot be pickled: {type(error).__name__}: {error}")
+            payload, failure = (
+                b"",
+                (
+                    "config",
+                    f"{'the config' if call is None else 'what it is called with'} cannot be pickled: {type(error).__name__}: {error}",
+                ),
+            )
         # Looked for in the bytes first: most configs of most sweeps refer to nothing.
         if b"${" in payload:
             for problem in unresolved(self._with_node(config, num, overrides)):

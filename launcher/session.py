@@ -1,13 +1,16 @@
 """Session: fire the run hooks, drive the engine.
 
 Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own; only a second signal
-leaves them to whoever takes the run up. Controller hooks fire in the thread that made the session, whenever it waits in it, so
-that a callback never meets another thread.
+leaves them to whoever takes the run up. Controller hooks fire in one thread, so that a callback never meets another: in the one that
+drives the run (`run`, `multirun`, a command, the plugin), or, of a session that is used as an executor, in a thread of its own.
+Whoever submits, from any thread, only enqueues, and whoever wants a result only waits.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -21,7 +24,7 @@ from launcher.dispatcher import Returned
 from launcher.driving import Drive
 from launcher.early_connect import EarlyConnections
 from launcher.engine import Engine
-from launcher.errors import RunAborted, RunDetached, RunInterrupted
+from launcher.errors import RunAborted, RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.interrupts import Interrupts
 from launcher.job_future import Job, JobState
 from launcher.late_config import made_now
@@ -33,14 +36,17 @@ from launcher.run_hooks import RunHooks
 from launcher.run_log import log_problems
 from launcher.run_setup import RunSetup
 from launcher.session_returns import SessionReturns
+from launcher.session_thread import SessionThread
 from launcher.transports.make import make_transport
 from remote_agent.callbacks import Callbacks
+from remote_agent.config_nodes import is_config
 from remote_agent.job import JobReturn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.inventory import HostSpec
+    from launcher.requests import QueuedJob
     from launcher.resume import ResumedSession
     from launcher.transports.base import Transport
 
@@ -51,14 +57,17 @@ T = TypeVar("T")
 
 #: Seconds between two looks at whether there was a second signal, where something else is waited for.
 _LOOK = 0.05
+#: Seconds between two looks at whether another process asks something, while nothing arrives.
+_IDLE = 0.5
 #: Seconds for a thread to end when all is over.
 _PATIENCE = 5.0
 
 
-class Session:
-    """Hosts, callbacks and a run folder; jobs are submitted to it.
+class Session(concurrent.futures.Executor):
+    """Hosts, callbacks and a run folder; jobs are submitted to it: a `concurrent.futures.Executor`.
 
-    Entering fires `on_multirun_start` (or `on_run_start`), leaving waits for all jobs and fires the end hook.
+    Entering it, or its first job, fires `on_multirun_start` (or `on_run_start`); leaving it, `shutdown` or `close`, waits for all jobs
+    and fires the end hook.
 
     Args:
         setup: everything that the run needs, checked.
@@ -68,6 +77,7 @@ class Session:
         live: shows what jobs print; closed when the session is.
         install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
         keeps_sigint: so SIGINT (cancel), too; else SIGINT is ours in calls that wait, and in between the caller's.
+        in_own_thread: jobs are submitted from any thread; else the thread that enters it drives it.
         owns_process: this process is there for the run alone: after a second signal it is ended in any case.
     """
 
@@ -81,6 +91,7 @@ class Session:
         install_signals: bool = True,
         keeps_sigint: bool = True,
         owns_process: bool = False,
+        in_own_thread: bool = False,
         early: EarlyConnections | None = None,
         live: Live | None = None,
     ) -> None:
@@ -91,7 +102,7 @@ class Session:
         self._config = config
         self._config_name = config_name
         self._observers = [self._track, *(observers or (log_problems,))]
-        self._live = live
+        self._live_output = live
         #: Called before a hook of the controller that may print: what the jobs have printed comes first.
         self.wait_shown: Callable[[], None] = lambda: None
         if live is not None:
@@ -102,21 +113,31 @@ class Session:
         self._jobs: dict[int, Job[Any]] = {}
         #: Those that somebody has.
         self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
-        self._thread = threading.get_ident()
-        self._condition = threading.Condition()
-        self._keeps_sigint = keeps_sigint
+        #: The thread that takes what arrives, and in which hooks fire.
+        self._driver = 0
+        self._own: SessionThread | None = None
+        if in_own_thread:
+            self._own = SessionThread(self._begin, self._serve, self._wake)
+        self._has_begun = False
+        self._is_closing = False
+        #: How the run ended was raised where somebody waited for that.
+        self._has_told = False
+        #: Held by whoever begins the session, gives a job its number, or closes it to further ones.
+        self._gate = threading.RLock()
+        self._keeps_sigint = keeps_sigint and not in_own_thread
         self._owns_process = owns_process
         #: While the session is open, where SIGINT is kept.
         self._kept = contextlib.ExitStack()
         self._interrupts = Interrupts(
-            lambda why, kill: self._engine.interrupt(why, kill=kill),
-            tell=lambda text: self._hooks.warn("signal", text),
+            self._stop,
+            tell=self._tell,
             what_waits=lambda: waits_for(self._engine),
             last_words=lambda: what_is_left(self._engine, self.run_id, self._interrupts.why),
             wake=self._wake,
         )
         self._next_num = setup.first_num
         self._engine: Engine
+        self._engine_or_none: Engine | None = None
         self._hooks: RunHooks
         self._returns: SessionReturns
         self._next_hearing = 0.0
@@ -140,7 +161,7 @@ class Session:
         observers: Sequence[Observer] = (),
         **kw: Any,
     ) -> Session:
-        """A session for plain tasks, to be entered with `with`. Arguments as those of `multirun`.
+        """A session for plain tasks, with `with` or without. Arguments as those of `multirun`.
 
         Hosts are shaken hands with from here on; where no job asks for one within some seconds, that is dropped, and done anew.
 
@@ -155,7 +176,7 @@ class Session:
                 "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options
             )
             live = live_here("MULTIRUN") if options.live else None
-            return cls(setup, config=setup.root_config, observers=observers, early=early, live=live)
+            return cls(setup, config=setup.root_config, observers=observers, in_own_thread=True, early=early, live=live)
         except BaseException:
             early.close()
             raise
@@ -196,34 +217,171 @@ class Session:
             live=live,
         )
         shown = live_here(setup.mode) if live else None
-        return ResumedSession(setup, record, configs=configs, observers=observers, live=shown)
+        return ResumedSession(setup, record, configs=configs, observers=observers, in_own_thread=True, live=shown)
 
     def __enter__(self) -> Self:
-        try:
-            self._begin()
-        except BaseException:
-            self._close_live()
-            raise
+        self._ensure_begun()
         return self
+
+    def _ensure_begun(self) -> None:
+        with self._gate:
+            if self._has_begun:
+                return
+            self._check_open()
+            self._has_begun = True
+            if self._own is None:
+                try:
+                    self._begin()
+                except BaseException:
+                    self._close_live()
+                    raise
+                return
+            # Here, where it may be the main thread, and not in that of the session.
+            self._handle_signals()
+            with self._interrupts.ours():
+                try:
+                    self._own.start()
+                except BaseException:
+                    self._is_closing = True
+                    self._interrupts.restore_signals()
+                    self._close_live()
+                    raise
+
+    def _check_open(self) -> None:
+        if self._is_closing:
+            raise SessionError(
+                f"cannot schedule new futures after shutdown: the session of run {self.run_id} is closed"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self.is_detached:
+        if self.is_detached and self._own is None:
+            self._close_live()
+            return
+        with self._interrupts.ours():
+            if isinstance(error, KeyboardInterrupt) and not isinstance(error, RunInterrupted):
+                self._interrupts.add_ctrl_c()
+            elif error is not None and not self._interrupts:
+                self._stop(f"{type(error).__name__} in the controller", False)
+            if self._own is None:
+                try:
+                    self._finish()
+                finally:
+                    self._close_live()
                 return
+            try:
+                self._close(self._own)
+            except RunDetached:
+                if error is None:
+                    raise
+        if error is None and self._interrupts.signals:
+            raise RunInterrupted(self._interrupts.why)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no further jobs; when all have returned the end hook fires.
+
+        Args:
+            wait: return when that is done; else it goes on in the session's thread.
+            cancel_futures: cancel the jobs that wait.
+
+        Raises:
+            SessionError: a hook of the session would wait for itself.
+            RunAborted, RunDetached, RunInterrupted, ControllerFailed: how the run ended, where that is not as it should; with wait.
+        """
+        if wait and self._own is not None and threading.get_ident() == self._own.ident:
+            raise SessionError("a hook of the session closes it and waits: use shutdown(wait=False)")
+        with self._gate:
+            self._is_closing = True
+        if cancel_futures:
+            for job in list(self._jobs.values()):
+                job._cancel_if_waiting()  # noqa: SLF001
+        if not self._has_begun:
+            if self._early is not None:
+                self._early.close()
+            self._close_live()
+            return
+        if self._own is None:
+            raise SessionError("this session is closed by whoever drives it")
+        self._wake()
+        if wait:
             with self._interrupts.ours():
-                if isinstance(error, KeyboardInterrupt):
-                    self._interrupts.add_ctrl_c()
-                elif error is not None and not self._interrupts:
-                    self._engine.interrupt(f"{type(error).__name__} in the controller")
-                self._finish()
+                self._close(self._own)
+
+    def close(self) -> None:
+        """`shutdown()`."""
+        self.shutdown()
+
+    def _close(self, own: SessionThread) -> None:
+        """Have the session's thread end the run, and wait for it, at most until a second signal had its time."""
+        with self._gate:
+            self._is_closing = True
+        self._wake()
+        while not own.ended.done() and not self._interrupts.must_give_up:
+            concurrent.futures.wait([own.ended], timeout=_LOOK)
+        if not own.ended.done():
+            # A hook there cannot be interrupted: the process is about to be ended.
+            raise RunInterrupted(what_is_left(self._engine, self.run_id, self._interrupts.why))
+        # From the main thread, where it may be that.
+        self._interrupts.restore_signals()
+        failure, self._has_told = None if self._has_told else own.ended.exception(), True
+        if failure is not None:
+            raise failure
+
+    def _serve(self) -> None:
+        """In the session's thread: take what arrives until the session is closed, then end the run."""
+        error: BaseException = SessionError(f"run {self.run_id} has ended")
+        try:
+            try:
+                own = self._own
+                while own is not None and not self._is_closing and not own.must_close:
+                    self.pump(_IDLE)
+                    own.serve()
+            finally:
+                with self._gate:
+                    self._is_closing = True
+                if not self.is_detached:
+                    self._finish()
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
             self._close_live()
+            for job in list(self._jobs.values()):
+                job.has_been_left(error)
+
+    def check_may_wait(self, num: int) -> None:
+        """Refuse to wait for a job in a thread without which it does not return.
+
+        Raises:
+            SessionError: this is one.
+        """
+        if not self._has_begun:
+            return
+        if threading.get_ident() == self._driver:
+            raise SessionError(
+                f"job {num} is waited for in the thread of the session, by a hook: its JobReturn comes after the hook; keep the "
+                "Job, or give it a callback (add_done_callback)"
+            )
+        if self._engine.is_own_thread:
+            raise SessionError(f"job {num} is waited for by an observer: nothing is decided meanwhile")
+
+    def cancel_job_of(self, num: int) -> None:
+        """Have a job cancelled."""
+        self._engine.cancel(num)
+
+    def _stop(self, why: str, kill: bool) -> None:
+        # Before there is an engine nothing is under way; whoever begins looks at the interrupts.
+        if self._engine_or_none is not None:
+            self._engine_or_none.interrupt(why, kill=kill)
+
+    def _tell(self, text: str) -> None:
+        if self._engine_or_none is not None:
+            self._hooks.warn("signal", text)
 
     def _close_live(self) -> None:
-        if self._live is not None:
-            self._live.close()
+        if self._live_output is not None:
+            self._live_output.close()
 
     def _build(self, lock: int | None = None) -> None:
         setup = self.setup
@@ -239,16 +397,19 @@ class Session:
             lock,
         )
         self._hooks = RunHooks(setup, self._engine, self._interrupts)
+        self._engine_or_none = self._engine
         self._returns = SessionReturns(setup, self._engine)
 
     def _wake(self) -> None:
         """Have the driver look up."""
-        self._engine.wake()
+        if self._engine_or_none is not None:
+            self._engine_or_none.wake()
 
     def _transport_of(self, spec: HostSpec) -> Transport:
         return (self._early.take(spec) if self._early is not None else None) or make_transport(spec)
 
     def _begin(self) -> None:
+        self._driver = threading.get_ident()
         with self._interrupts.ours():
             self._open()
 
@@ -272,7 +433,8 @@ class Session:
             journal.commit()
             self._engine.observe(started)
             self._index(started.at, secret)
-            self._handle_signals()
+            if self._own is None:
+                self._handle_signals()
             self.wait_shown()
             self._hooks.fire(self._hooks.start_hook, config=self._config, config_name=self._config_name)
             if self._hooks.is_cut:
@@ -432,15 +594,16 @@ class Session:
         Returns:
             How many jobs no host has.
         """
+        if self._own is not None and threading.get_ident() != self._own.ident:
+            left: int = self._own.call(lambda: self.detach(why, timeout))
+            return left
         hand_over(self._engine, self._pump, why, timeout, lambda: bool(self._interrupts))
         return 0 if self._engine.is_idle or self._interrupts else self._depart(why)
 
     def _depart(self, why: str) -> int:
         self.left_behind = depart(self._engine, self.setup, self._hooks, why)
         self._restore_signals()
-        with self._condition:
-            self.is_detached = True
-            self._condition.notify_all()
+        self.is_detached = True
         return self.left_behind
 
     def _leave(self) -> None:
@@ -467,19 +630,17 @@ class Session:
             return
         self.left_behind = len(self._engine.scheduler.pending)
         left = abandon(self._engine, self.setup, self._interrupts)
-        with self._condition:
-            self.is_detached = True
-            self._condition.notify_all()
+        self.is_detached = True
         self._restore_signals()
         raise RunInterrupted(left)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def _prepare_and_start(self, task: Any = None) -> None:
+    def _prepare_and_start(self, task: Any = None, *, with_config: bool = True) -> None:
         """Say what travels, and connect. Without a task that is not known yet: the first `submit` brings it."""
         if task is None and self.setup.waits_for_task:
             return
-        self.setup.adopt(task)
+        self.setup.adopt(task, with_config=with_config)
         self.setup.prepare()
         for source, message in self.setup.warnings:
             self._hooks.warn(source, message)
@@ -488,27 +649,78 @@ class Session:
         self._engine.journal.commit()
         self._engine.start()
 
-    def submit(
-        self, task: Callable[[Any], T] | None = None, config: Any = None, *, overrides: Sequence[str] = ()
-    ) -> Job[T]:
-        """Run task(config) on some host; returns at once.
+    @overload
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Job[T]: ...
+    @overload
+    def submit(self, fn: str | None, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
+    def submit(self, fn: Callable[..., Any] | str | None, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Run fn on some host; returns at once, unless very many jobs are under way. From any thread.
+
+        Exactly one argument that is a mapping, a dataclass or a config is the job's config: fn(config). Anything else is what fn is
+        called with: fn(*args, **kwargs), and the job has an empty config.
 
         Raises:
-            UsageError: the task cannot be called with one config.
+            UsageError: fn cannot be called, or not with one config.
+            SessionError: the session is closed.
         """
-        if self.setup.waits_for_task:
-            self._prepare_and_start(task)
+        if len(args) == 1 and not kwargs and _is_config(args[0]):
+            return self._submit_from_anywhere(fn, lambda num: self.setup.job(num, fn, args[0], ()), with_config=True)
+        return self._submit_from_anywhere(fn, lambda num: self.setup.call_job(num, fn, args, kwargs), with_config=False)
+
+    def _submit_from_anywhere(
+        self, task: Any, make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]], *, with_config: bool
+    ) -> Job[Any]:
+        self._ensure_begun()
+        with self._interrupts.held_back() as held, self._gate:
+            self._check_open()
+            if self.setup.waits_for_task and not self._engine.is_running:
+                if task is None:
+                    raise UsageError("the task is None; the first job of a session brings it")
+                self._prepare_and_start(task, with_config=with_config)
+            return self._submit(make, lambda: held.came or self._engine.crash is not None or self.is_detached)
+
+    def _submit(
+        self,
+        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Job[Any]:
         num = self._next_num
-        queued, failure = self.setup.job(num, task, config, tuple(overrides))
-        self._next_num += 1
+        queued, failure = make(num)
         job = self._jobs[num] = self._new_job(num)
-        self._engine.submit(queued, failure)
+        if not self._engine.submit(queued, failure, is_stopped):
+            del self._jobs[num]
+            raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
+        self._next_num += 1
         return job
 
-    def map(self, task: Callable[[Any], T], configs: Iterable[Any]) -> Iterator[T]:
-        """The values of task over configs, in their order; raises a job's exception when its turn comes."""
-        jobs = [self.submit(task, config) for config in configs]
-        return (job.result() for job in jobs)
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """The values of fn over the items of the iterables, in their order; raises a job's exception when its turn comes.
+
+        Args:
+            timeout: seconds from the call, in which each value must be there.
+            chunksize: has no effect: each item is a job, with a JobReturn of its own.
+
+        Raises:
+            TimeoutError: a value is not there in time.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        jobs = [self.submit(fn, *each) for each in zip(*iterables, strict=False)]
+
+        def values() -> Iterator[T]:
+            try:
+                jobs.reverse()
+                while jobs:
+                    # No reference is kept here while somebody works with a value.
+                    yield jobs.pop().result(None if deadline is None else deadline - time.monotonic())
+            finally:
+                for job in jobs:
+                    job._cancel_if_waiting()  # noqa: SLF001
+
+        return values()
 
     @overload
     def as_completed(self, jobs: Iterable[Job[T]], timeout: float | None = None) -> Iterator[Job[T]]: ...
@@ -526,31 +738,25 @@ class Session:
         """
         chosen = self._all_jobs() if jobs is None else {job.num: job for job in jobs}.values()
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiting = {}
+        waiting = []
         for job in chosen:
             if job.done():
                 yield job
             else:
-                waiting[job.num] = job
-        while waiting:
-            done = [num for num, job in waiting.items() if job.done()]
-            for num in done:
-                yield waiting.pop(num)
-            if done:
-                continue
-            left = None if deadline is None else deadline - time.monotonic()
-            self._wait_for(lambda: any(job.done() for job in waiting.values()), left)
+                waiting.append(job)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        futures: Iterator[Any] = concurrent.futures.as_completed(waiting, left)
+        yield from futures
 
     def _all_jobs(self) -> Iterator[Job[Any]]:
         """Those that have returned one by one, so that as many as there are need not fit into memory; then the others."""
         first, end = self.setup.first_num, self._next_num
-        with self._condition:
-            waiting = list(self._jobs.values())
+        waiting = list(self._jobs.values())
         for num in sorted(set(range(first, end)).difference(job.num for job in waiting)):
             job = self._known_jobs.get(num)
             if job is None:
                 job = self._new_job(num)
-                job._job_return = self.load(num)  # noqa: SLF001
+                job.has_returned(self.load(num))
             yield job
         yield from waiting
 
@@ -622,11 +828,9 @@ class Session:
             if bad:
                 self._returns.fail_by_hook(item.event.num, bad[0]["error"])
                 job_return = self._returns.make(item)
-        with self._condition:
-            job = self._jobs.pop(item.event.num, None)
-            if job is not None:
-                job._job_return = job_return  # noqa: SLF001
-            self._condition.notify_all()
+        job = self._jobs.pop(item.event.num, None)
+        if job is not None:
+            job.has_returned(job_return)
         return job_return
 
     def _hook_config(self, job_return: JobReturn, payload: bytes | None) -> Any:
@@ -637,21 +841,6 @@ class Session:
                 "config", f"job {job_return.num}: its config cannot be decoded: {type(error).__name__}: {error}"
             )
             return None
-
-    def _wait_for(self, is_true: Callable[[], bool], timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if threading.get_ident() != self._thread:
-            with self._condition:
-                if not self._condition.wait_for(lambda: is_true() or self.is_detached, timeout):
-                    raise TimeoutError
-            if not is_true():
-                raise RunDetached(f"run {self.run_id} goes on without this process")
-            return
-        while not is_true():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError
-            self.pump(0.5 if left is None else min(left, 0.5))
 
     def _drain(self) -> None:
         """Take everything that is still to come."""
@@ -688,7 +877,7 @@ class Session:
             self._engine,
             self._interrupts,
             source,
-            lambda config, overrides: self.submit(task, config, overrides=overrides),
+            lambda config, overrides: self._submit(lambda num: self.setup.job(num, task, config, tuple(overrides))),
             self._pump,
             self._leave,
             self.detach,
@@ -716,4 +905,13 @@ class Session:
         if isinstance(event, events.AttemptStarted):
             job = self._jobs.get(event.num)
             if job is not None:
-                job._has_started = True  # noqa: SLF001
+                job.has_started()
+
+
+def _is_config(value: Any) -> bool:
+    """It is a job's config, and not an argument."""
+    return (
+        isinstance(value, Mapping)
+        or is_config(value)
+        or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    )

@@ -67,11 +67,10 @@ class SignalDoor:
         is_main = threading.current_thread() is threading.main_thread()
         for number in numbers:
             listeners = list(self._listeners.get(number, ()))
-            if listener not in listeners:
-                continue
-            listeners.remove(listener)
+            if listener in listeners:
+                listeners.remove(listener)
             self._listeners[number] = tuple(listeners)
-            if not listeners:
+            if not listeners and number in self._before:
                 self._tell(_OFF + number)
                 if is_main:
                     self._put_back(number)

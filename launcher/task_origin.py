@@ -78,8 +78,8 @@ def script_of(module: str) -> Script | None:
     return Script(Path(os.path.abspath(file)), is_absolute=True) if file else None
 
 
-def check_task(task: Any) -> None:
-    """Refuse what cannot be called with one config.
+def check_task(task: Any, *, with_config: bool = True) -> None:
+    """Refuse what cannot be called with one config; where it has arguments of its own instead, what cannot be called.
 
     Raises:
         UsageError: naming it, and how it wants to be called; for a name that is not there the nearest that is.
@@ -90,7 +90,7 @@ def check_task(task: Any) -> None:
         task = undecorated(named_function(_imported(task, module), qualname or module))
     if not callable(task):
         raise UsageError(f"the task is {with_article(type(task).__name__)}; it must be callable with one config")
-    if not accepts_one_config(task):
+    if with_config and not accepts_one_config(task):
         raise UsageError(f"{name}{signature_of(task)} cannot be called with one config")
 
 

@@ -67,8 +67,8 @@ class Gate:
         _set_handler(_SIGPIPE, _IGNORE)
         self._pending = None
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call user code.
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call user code, with whatever arguments.
 
         Raises:
             JobTerminated, KeyboardInterrupt: a signal came, now or since the last call.

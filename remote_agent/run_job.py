@@ -5,7 +5,7 @@ change it; every hook that was entered was announced before.
 
 The job payload is the cloudpickle of `{"config", "hydra", "overrides", "task_name"}`: for a Hydra app `config` has its
 `hydra` node and `hydra` is None; for a plain config `hydra` is the node of `hydra_scope.minimal_hydra_node`. A job with a
-`task` of its own has that, too.
+`task` of its own has that, too, and one that is called with arguments of its own `call`: the cloudpickle of (args, kwargs).
 """
 
 import os
@@ -183,7 +183,10 @@ class Job:
             self.gate.call(int)  # what was signalled until now
             self._fire_start_hooks(scene)
             if self.job_return.error is None:
-                self._succeed(self.gate.call(self.task, scene.task_cfg))
+                args, kwargs = ((scene.task_cfg,), {}) if scene.call is None else self._arguments(scene.call)
+                self._succeed(self.gate.call(self.task, *args, **kwargs))
+                # The process goes on for a while: what the task was given and nobody else has, is gone now.
+                del args, kwargs
         except SystemExit as error:
             if exit_code_of(error) == 0:
                 self._succeed(None)
@@ -197,6 +200,10 @@ class Job:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+    def _arguments(self, load: Callable[[], Any]) -> Any:
+        """(args, kwargs) of a task that has arguments of its own."""
+        return self.gate.call(load)
 
     def _fire_start_hooks(self, scene: Scene) -> None:
         if not self.callbacks.has("on_job_start"):

@@ -36,6 +36,8 @@ class Scene:
     hydra_cfg: Any
     #: The job's own task where it has one; None for that of the run.
     task: Any = None
+    #: Loads (args, kwargs) of a task that is not called with the config; None for one that is.
+    call: Optional[Callable[[], Any]] = None
     #: A `snapshot`: it changes when the application edits `task_cfg`.
     before: Any
     #: (output directory, working folder) on the controller, where a config says them.
@@ -68,6 +70,9 @@ def make_scene(payload: bytes, loads: Callable[[bytes], Any], output_dir: str, c
         scene = PlainScene(content, lambda: loads(payload)["config"], output_dir, cwd)
     if content.get("task") is not None:
         scene.task = hydra_scope.resolve_task(content["task"])
+    call = content.get("call")
+    if call is not None:
+        scene.call = lambda: loads(call)
     return scene
 
 

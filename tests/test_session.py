@@ -23,6 +23,7 @@ from launcher.demo_server import DemoServer
 from launcher.errors import CallbackError, CodeError, ConfigError, RunAborted, UsageError
 from launcher.inventory import HostSpec, load_hosts
 from launcher.returns import ResultNotDecoded
+from tests.durable import until
 
 APP = Path(__file__).parent / "apps" / "plain"
 
@@ -408,9 +409,8 @@ def test_cancel_fires_the_end_hook_and_says_cancelled(app: Any, hosts: list[Any]
     record, flag = tmp_path / "record", tmp_path / "flag"
     with launcher.Session.open(hosts=hosts, callbacks=[app.Recorder(record)]) as session:
         job = session.submit(app.waits, {"flag": str(flag)})
-        while not flag.exists():
-            session.pump(0.05)
-        job.cancel()
+        until("the job to run", lambda: flag.exists() and job.running())
+        assert job.cancel()
         assert job.job_return(timeout=30).error.kind == "cancelled"
     ends = [line for line in lines(record) if line["hook"] == "on_job_end"]
     assert [line["kind"] for line in ends] == ["cancelled"]

@@ -1,0 +1,88 @@
+"""The thread of a session that is used from any other: the run lives in it from its start hook to its end hook.
+
+Rule: it is no daemon, so that a process does not end under a run; where the main thread has come to its end, it closes the session, as
+the standard library's executors do.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["SessionThread"]
+
+
+class SessionThread:
+    """Begins, lives, and takes calls meanwhile.
+
+    Args:
+        begin: opens the run; what it raises is raised by `start`.
+        live: drives the run to its end, calling `serve` between what it waits for.
+        wake: has `live` look up.
+    """
+
+    def __init__(self, begin: Callable[[], None], live: Callable[[], None], wake: Callable[[], None]) -> None:
+        self._begin = begin
+        self._live = live
+        self._wake = wake
+        self._begun: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="session")
+
+    def start(self) -> None:
+        """Begin; returns when the run is open."""
+        self._thread.start()
+        self._begun.result()
+
+    @property
+    def ident(self) -> int | None:
+        """The thread's."""
+        return self._thread.ident
+
+    @property
+    def must_close(self) -> bool:
+        """The main thread has ended: nobody is there to close the session."""
+        return not threading.main_thread().is_alive()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Have the thread call this, and return what it returns. After its end it is called here."""
+        if threading.get_ident() == self.ident or self.ended.done():
+            return function()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._calls.put((function, future))
+        self._wake()
+        concurrent.futures.wait([future, self.ended], return_when=concurrent.futures.FIRST_COMPLETED)
+        return future.result() if future.done() else function()
+
+    def serve(self) -> None:
+        """In the thread: do what was asked."""
+        while True:
+            try:
+                function, future = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self.ended.set_result(None)
+            self._begun.set_exception(error)
+            return
+        self._begun.set_result(None)
+        try:
+            self._live()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(None)
