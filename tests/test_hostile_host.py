@@ -87,7 +87,7 @@ class Trial:
             self.task,
             configs,
             hosts=[self.spec, "local/1"],
-            sweep_dir=self.sweep,
+            folder=self.sweep,
             observers=[self.seen.append],
             **{"on_host_loss": "retry", "host_loss_timeout": 0.5, **options},
         )
