@@ -46,7 +46,7 @@ def first(host: dict[str, Any]) -> dict[str, Any]:
         callbacks=[Hooks()],
         observers=[Arrivals(say_first=True)],
         host=where["hosts"][0],
-        output_dir=where["sweep_dir"],
+        folder=where["folder"],
     )
     if job_return.status.name != "COMPLETED":
         raise SystemExit(f"failed: {job_return.error}")
@@ -260,4 +260,4 @@ def _where(host: dict[str, Any] | None, slots: int) -> dict[str, Any]:
 
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-run-")) / "run"
     spec = HostSpec(name="local", address="local", slots=slots) if host is None else HostSpec(**host, slots=slots)
-    return {"sweep_dir": folder, "hosts": [spec]}
+    return {"folder": folder, "hosts": [spec]}

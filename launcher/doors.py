@@ -31,7 +31,7 @@ def run(
     host: Any = None,
     callbacks: Iterable[Any] = (),
     overrides: Sequence[str] = (),
-    output_dir: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
     options: LaunchConf | None = None,
     observers: Sequence[Observer] = (),
     **kw: Any,
@@ -45,7 +45,7 @@ def run(
         config: a dict, dataclass instance or DictConfig; the task gets a DictConfig.
         host: where; None runs it here, over the local transport.
         callbacks: Callback objects, after those of `config.hydra.callbacks`.
-        output_dir: the local output directory; default `outputs/<date>/<time>`.
+        folder: the run's local folder, which is the job's output directory; default `outputs/<date>/<time>`.
         kw: any field of LaunchConf.
 
     Raises:
@@ -61,9 +61,7 @@ def run(
             from launcher.run_setup import RunSetup
             from launcher.session import Session
 
-        setup = RunSetup.make(
-            "RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=output_dir, options=options
-        )
+        setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
         live = live_here("RUN") if options.live else None
         with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
             session.drive([(config, overrides)], task)
@@ -77,7 +75,7 @@ def multirun(
     hosts: Sequence[Any] | None = None,
     callbacks: Iterable[Any] = (),
     overrides: Sequence[Sequence[str]] | None = None,
-    sweep_dir: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
     options: LaunchConf | None = None,
     observers: Sequence[Observer] = (),
     **kw: Any,
@@ -89,7 +87,7 @@ def multirun(
     Args:
         configs: any iterable; drawn from as there is room, so it may be long.
         hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None or empty runs here, over the local transport.
-        sweep_dir: the local folder of the run, default `multirun/<date>/<time>`; job N's output is in `<sweep_dir>/N`.
+        folder: the run's local folder, default `multirun/<date>/<time>`; job N's output is in `<folder>/N`.
 
     Raises:
         UsageError: something is wrong with what was given; nothing was sent.
@@ -106,7 +104,7 @@ def multirun(
             from launcher.session import Session
 
         setup = RunSetup.make(
-            "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=sweep_dir, options=options
+            "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options
         )
         live = live_here("MULTIRUN") if options.live else None
         with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:

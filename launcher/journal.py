@@ -100,7 +100,7 @@ class Journal:
         except OSError as error:
             raise UsageError(
                 f"results cannot be written to {folder.parent}: {error.strerror}; name another folder "
-                "(--folder, sweep_dir=, output_dir=, hydra.sweep.dir or hydra.run.dir)"
+                "(--folder, folder=, hydra.sweep.dir or hydra.run.dir)"
             ) from None
         try:
             self._connection = self._begin()

@@ -78,7 +78,7 @@ def claim(folder: Path, naming: Naming) -> Claim:
         except OSError as error:
             raise UsageError(
                 f"results cannot be written to {candidate}: {error.strerror}; name another folder "
-                "(--folder, sweep_dir=, output_dir=, hydra.sweep.dir or hydra.run.dir)"
+                "(--folder, folder=, hydra.sweep.dir or hydra.run.dir)"
             ) from None
     raise UsageError(f"{folder} and {_MOST} folders beside it are taken; name another one")
 

@@ -235,7 +235,7 @@ class RunSetup:
         """What the scheduler does when something fails."""
         options = self.options
         # Every hook may take its time twice: in the job, and in the epilogue where it had to be killed there.
-        end = 2 * options.hook_timeout + getattr(options, "shutdown_timeout", options.hook_timeout) + _SLACK
+        end = 2 * options.hook_timeout + options.shutdown_timeout + _SLACK
         return Policies(
             retries=options.retries_by_kind,
             on_host_loss=options.on_host_loss,

@@ -116,7 +116,7 @@ class Project:
         self, jobs: int, config: dict[str, Any] | None = None, env: dict[str, str] | None = None, **options: Any
     ) -> Controller:
         """Start a sweep in a process of its own."""
-        asked = {"marks": self._marks_asked, "jobs": jobs, "sweep_dir": str(self.run), "config": config or {}}
+        asked = {"marks": self._marks_asked, "jobs": jobs, "folder": str(self.run), "config": config or {}}
         return self._add([sys.executable, APP.name, json.dumps({**asked, **self.options, **options})], env or {})
 
     def command(self, *arguments: str, env: dict[str, str] | None = None) -> Controller:

@@ -123,7 +123,7 @@ def test_runs_and_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    returns = launcher.multirun(_times_ten, [{"x": 1}, {"x": 0}], overrides=[["x=1"], ["x=0"]], sweep_dir="sweep")
+    returns = launcher.multirun(_times_ten, [{"x": 1}, {"x": 0}], overrides=[["x=1"], ["x=0"]], folder="sweep")
     assert [one.error is None for one in returns] == [True, False]
     (entry,) = run_index.entries()
     assert [name for name, _ in completion.runs("")] == ["last", entry.run]

@@ -45,7 +45,7 @@ if __name__ == "__main__":
 
     host = HostSpec("there", sys.argv[1], ssh_config=sys.argv[2])
     configs = [{"number": number, "tree": sys.argv[3]} for number in (1, 2)]
-    returns = launcher.multirun(where, configs, hosts=[host], callbacks=[Seen()], sweep_dir="sweep")
+    returns = launcher.multirun(where, configs, hosts=[host], callbacks=[Seen()], folder="sweep")
     print(json.dumps([job_return.return_value for job_return in returns]))
 """
 

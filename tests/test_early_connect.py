@@ -86,7 +86,7 @@ def test_a_run_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
         yield 3
 
     with pytest.raises(UsageError):
-        launcher.multirun(twice, configs(), hosts=[spec], sweep_dir=tmp_path / "sweep")
+        launcher.multirun(twice, configs(), hosts=[spec], folder=tmp_path / "sweep")
     wait_until(lambda: not server._connections, "the connection to be dropped")
     assert server.logins == 0
     assert not list(server.home.iterdir())
@@ -101,14 +101,14 @@ def test_a_callback_that_cannot_travel_after_its_start_hook_has_sent_nothing(ser
 
     DO["start"] = lock
     with pytest.raises(UsageError, match=r"made.*lock"):
-        launcher.run(twice, {"x": 1}, host=spec, callbacks=[Starter()], output_dir=tmp_path / "run")
+        launcher.run(twice, {"x": 1}, host=spec, callbacks=[Starter()], folder=tmp_path / "run")
     wait_until(lambda: not server._connections, "the connection to be dropped")
     assert server.logins == 0
 
 
 def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
     """One connection and one login a host."""
-    job_return = launcher.run(twice, {"x": 4}, host=spec, output_dir=tmp_path / "run")
+    job_return = launcher.run(twice, {"x": 4}, host=spec, folder=tmp_path / "run")
     assert job_return.return_value == 8
     assert shown.is_set()
     assert server.logins == 1
@@ -142,7 +142,7 @@ def test_a_session_that_is_refused_has_sent_nothing(server, spec, shown, tmp_pat
 @pytest.mark.parametrize("is_refused", [True, False])
 def test_reproducing_connects_early(server, spec, shown, tmp_path, monkeypatch, is_refused):
     """While it is found out what the job needs; one that is refused has sent nothing."""
-    launcher.run(twice, {"x": 4}, output_dir=tmp_path / "run")
+    launcher.run(twice, {"x": 4}, folder=tmp_path / "run")
     set_up = reproduce._set_up
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -198,7 +198,7 @@ def test_what_only_the_answer_needs_is_not_imported_before_the_login(server, spe
         "    start(engine)\n"
         "Engine.start = noted\n"
         f"host = HostSpec('host', {spec.address!r}, ssh_config={spec.ssh_config!r})\n"
-        f"got = launcher.run('math:hypot', {{}}, host=host, output_dir={str(tmp_path / 'run')!r})\n"
+        f"got = launcher.run('math:hypot', {{}}, host=host, folder={str(tmp_path / 'run')!r})\n"
         "print(sorted({'fabric', 'omegaconf'} & set(sys.modules)))\n"
     )
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -224,7 +224,7 @@ def test_a_start_hook_may_bring_the_host_up(server, spec, tmp_path):
 
     DO["start"] = bring_up
     job_return = launcher.run(
-        twice, {"x": 4}, host=replace(spec, ssh_config=str(config)), callbacks=[Starter()], output_dir=tmp_path / "run"
+        twice, {"x": 4}, host=replace(spec, ssh_config=str(config)), callbacks=[Starter()], folder=tmp_path / "run"
     )
     assert done == ["up"]
     assert job_return.return_value == 8

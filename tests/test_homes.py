@@ -125,6 +125,6 @@ def test_without_a_home_and_without_code_a_job_runs_in_the_workdir(
     broken(host)
     monkeypatch.chdir(tmp_path)
     spec = host.spec(workdir=f"{SCRATCH}/mine", setup=["export SET=up"])
-    returned = launcher.run("builtins:str", {"x": 1}, host=spec, output_dir=tmp_path / "out")
+    returned = launcher.run("builtins:str", {"x": 1}, host=spec, folder=tmp_path / "out")
     assert returned.error is None, returned.error
     assert returned.return_value == "{'x': 1}"

@@ -89,7 +89,7 @@ class Trial:
             self.task,
             configs,
             hosts=[self.spec, "local/1"],
-            sweep_dir=self.sweep,
+            folder=self.sweep,
             **{"on_host_loss": "retry", "host_loss_timeout": 0.5, "observers": [self.seen.append], **options},
         )
 

@@ -111,7 +111,7 @@ SEEN: list[Any] = []
 def test_all_hooks_of_a_run_get_one_config(tmp_path):
     """Made at the first that looks."""
     SEEN.clear()
-    launcher.run(lambda config: 1, {"x": 1}, callbacks=[Edits()], output_dir=tmp_path / "run")
+    launcher.run(lambda config: 1, {"x": 1}, callbacks=[Edits()], folder=tmp_path / "run")
     assert SEEN.pop() == (DictConfig, ["start"], "lambda")
 
 
@@ -131,7 +131,7 @@ def test_garbage_collection_is_as_it_was(is_enabled):
 
 def test_jobs_collect_their_garbage(tmp_path):
     """Though the zygote's imports went without."""
-    returned = launcher.run(lambda config: __import__("gc").isenabled(), {}, output_dir=tmp_path / "run")
+    returned = launcher.run(lambda config: __import__("gc").isenabled(), {}, folder=tmp_path / "run")
     assert returned.return_value is True
 
 

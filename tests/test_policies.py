@@ -38,7 +38,7 @@ def run(project: Project, jobs: int, config: dict[str, Any] | None = None, **opt
     configs = [{"x": x, "marks": str(project.marks), **(config or {})} for x in range(jobs)]
     callbacks = [durable_app.Recorder(str(project.marks))]
     return launcher.multirun(
-        durable_app.work, configs, sweep_dir=project.run, callbacks=callbacks, **{"hosts": ["local/1"], **options}
+        durable_app.work, configs, folder=project.run, callbacks=callbacks, **{"hosts": ["local/1"], **options}
     )
 
 

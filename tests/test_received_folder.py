@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         launcher.multirun(
             received_app.task,
             [{"x": x} for x in range(JOBS)],
-            sweep_dir=base / "sweep",
+            folder=base / "sweep",
             callbacks=[received_app.Watch()],
             hosts=["local/2"],
         )
@@ -404,12 +404,12 @@ def test_a_new_run_in_a_folder_that_came_from_elsewhere(
     import received_app
 
     entry = _copied(made, tmp_path / "ours")
-    launcher.run(received_app.task, {"x": 2}, output_dir=received)
+    launcher.run(received_app.task, {"x": 2}, folder=received)
     assert run_index.look_up(entry.run) is not None
     with sqlite3.connect(received / ".launcher" / "journal.sqlite") as connection:
         connection.execute("update meta set value='../../../escaped' where key='run'")
     connection.close()
-    launcher.run(received_app.task, {"x": 2}, output_dir=received)
+    launcher.run(received_app.task, {"x": 2}, folder=received)
     assert not run.mark.exists()
     assert [path.name for path in tmp_path.rglob("*escaped*")] == [".launcher..._.._.._escaped"]
 

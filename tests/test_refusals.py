@@ -206,7 +206,7 @@ ROWS = [
     plugin("an unregistered resolver", "lr=${oc.evn:X}", "there is no resolver 'oc.evn' (did you mean 'oc.env'?)"),
     plugin("a dangling interpolation", "db=broken,mysql", "the config of job 0 does not resolve", "did you mean 'db.usr'?"),
     # -- folders
-    py("a folder that cannot be made", "results cannot be written to /proc/x", "output_dir=", output_dir="/proc/x"),
+    py("a folder that cannot be made", "results cannot be written to /proc/x", "folder=", folder="/proc/x"),
     cmd("a folder that cannot be made", "run app_of_refusals.py:train --folder /proc/x", "results cannot be written to /proc/x", "--folder"),
     # -- code
     py("too much code", "over the cap of 0.0 MiB (max_code_size)", ".launcherignore", max_code_size=10),
@@ -304,7 +304,7 @@ def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
     spec = {"name": "other", "address": "local", "python": str(need_python(other))}
     seen: list[events.Event] = []
     by_value = lambda cfg: 1
-    returned = launcher.run(by_value, {}, host=spec, output_dir=watched.folder / "out", observers=[seen.append])
+    returned = launcher.run(by_value, {}, host=spec, folder=watched.folder / "out", observers=[seen.append])
     assert returned.error is not None
     assert (returned.error.kind, returned.error.type) == ("config", "PythonVersionMismatch")
     for part in ("travels by value: ", "<lambda>", "same minor version of Python", f"other has {other}", "--python"):
@@ -315,7 +315,7 @@ def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
 def test_what_is_right_reaches_the_host(watched: Watched) -> None:
     """The table's own control: the same run without a fault logs in, and runs."""
     before = watched.logins()
-    returned = launcher.run("app_of_refusals:train", {}, host=watched.spec, output_dir=watched.folder / "out")
+    returned = launcher.run("app_of_refusals:train", {}, host=watched.spec, folder=watched.folder / "out")
     assert returned.return_value == 1
     assert watched.logins() > before
 

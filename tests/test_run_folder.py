@@ -207,7 +207,7 @@ class TestFromPython:
         """The second run is refused by the folder's name, and the first one goes on."""
         with launcher.Session.open(folder=tmp_path / "mine") as session:
             with pytest.raises(RunError, match=r"mine: another run of this process"):
-                launcher.run(value, {"x": 1}, output_dir=tmp_path / "mine")
+                launcher.run(value, {"x": 1}, folder=tmp_path / "mine")
             assert session.submit(value, {"x": 2}).result() == 2
 
 
@@ -322,7 +322,7 @@ def test_a_run_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.Monke
     """Working folder and sweep folder: the job runs there, hooks see the folder as it is, and the run is found by it."""
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
-    (one,) = launcher.multirun(where, [{"x": 1}], sweep_dir=name)
+    (one,) = launcher.multirun(where, [{"x": 1}], folder=name)
     assert one.return_value == (os.fsencode(tmp_path / name / name / "0"), os.fsencode(tmp_path / name))
     assert one.output_dir == str(tmp_path / name / name / "0")
     assert one.hydra_cfg.hydra.runtime.cwd == str(tmp_path / name)

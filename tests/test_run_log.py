@@ -26,7 +26,7 @@ def task(config: object) -> int:
 
 def test_a_hook_that_raises_on_a_host_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With its callback, its job, its host and its traceback; nobody had to ask for events."""
-    launcher.multirun(task, [{}], callbacks=[BadOnHost()], sweep_dir=tmp_path / "run")
+    launcher.multirun(task, [{}], callbacks=[BadOnHost()], folder=tmp_path / "run")
     (record,) = [record for record in caplog.records if record.name == "launcher"]
     said = record.getMessage()
     assert said.startswith("callback BadOnHost.on_job_start (job 0) on local: RuntimeError: bad on the host\nTraceback")
@@ -35,7 +35,7 @@ def test_a_hook_that_raises_on_a_host_is_logged(tmp_path: Path, caplog: pytest.L
 def test_an_observer_takes_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever looks at the events is not told twice."""
     seen: list[events.Event] = []
-    launcher.multirun(task, [{}], callbacks=[BadOnHost()], sweep_dir=tmp_path / "run", observers=[seen.append])
+    launcher.multirun(task, [{}], callbacks=[BadOnHost()], folder=tmp_path / "run", observers=[seen.append])
     assert any(isinstance(event, events.Warned) for event in seen)
     assert not [record for record in caplog.records if record.name == "launcher"]
 

@@ -103,7 +103,7 @@ from launcher.inventory import load_hosts
 hosts = load_hosts(json.loads(sys.argv[2]), "test") if sys.argv[2] else ["local/2"]
 whats = ["plain", "class", "raises", "none", "long", "open"]
 returns = launcher.multirun(
-    safe_app.task, [{"what": what} for what in whats], hosts=hosts, results=sys.argv[3], sweep_dir=sys.argv[1],
+    safe_app.task, [{"what": what} for what in whats], hosts=hosts, results=sys.argv[3], folder=sys.argv[1],
     callbacks=[safe_app.Reads()], allow_types=[safe_app.Color],
 )
 for one in returns:
@@ -204,7 +204,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def ran(app: Any, folder: Path, *whats: str, **options: Any) -> Any:
     """The JobReturns of a run."""
-    return launcher.multirun(app.task, [{"what": what} for what in whats], sweep_dir=folder / "sweep", **options)
+    return launcher.multirun(app.task, [{"what": what} for what in whats], folder=folder / "sweep", **options)
 
 
 def test_an_edited_config_is_text(app: Any, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
         {"replace": is_replaced, "hydra": {"job": {"chdir": True}}},
         callbacks=[Late(), Kills()],
         results="safe",
-        output_dir=tmp_path / "out",
+        folder=tmp_path / "out",
     )
     assert "results=safe" in (tmp_path / "out" / "said").read_text()
     assert one.status.name == "COMPLETED"

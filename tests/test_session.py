@@ -185,7 +185,7 @@ def test_every_way_to_end_is_a_job_return_and_closes_its_hooks(app: Any, hosts: 
 
 def test_outputs_come_back_whole(app: Any, hosts: list[Any]) -> None:
     """The output directory, the job log, the .hydra files, stdout and stderr lie in the local <sweep dir>/<num>."""
-    (job_return,) = launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, sweep_dir="sweep")
+    (job_return,) = launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, folder="sweep")
     folder = Path("sweep/0").absolute()
     assert job_return.working_dir == job_return.output_dir == str(folder)
     assert (folder / ".launcher" / "stdout").read_bytes() == b"out 5\n\xff\x00raw\n"
@@ -431,7 +431,7 @@ def test_environment_travels_byte_for_byte(app: Any, hosts: list[Any]) -> None:
 
 def test_large_return_value_stays_on_disk_until_read(app: Any, hosts: list[Any]) -> None:
     """A value over the inline cap travels in chunks."""
-    (one,) = launcher.multirun(lambda cfg: b"x" * cfg.size, [{"size": 5_000_000}], hosts=hosts, sweep_dir="large")
+    (one,) = launcher.multirun(lambda cfg: b"x" * cfg.size, [{"size": 5_000_000}], hosts=hosts, folder="large")
     assert len(one.return_value) == 5_000_000
     assert list(Path("large/.launcher/results").iterdir())
 
@@ -442,7 +442,7 @@ def _ends_twice(cfg: Any, model: Any) -> None:
 
 def test_a_single_host_needs_no_list(app: Any, tmp_path: Path) -> None:
     """Its letters are no hosts."""
-    (returned,) = launcher.multirun(app.train, [{"x": 1}], hosts="local/2", sweep_dir=tmp_path / "sweep")
+    (returned,) = launcher.multirun(app.train, [{"x": 1}], hosts="local/2", folder=tmp_path / "sweep")
     assert (returned.host, returned.status.name) == ("local", "COMPLETED")
 
 
@@ -473,7 +473,7 @@ def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) 
         (CodeError, "cap", {"hosts": ["somewhere"], "max_code_size": 10}),
     ]
     for kind, text, kw in cases:
-        arguments = {"task": app.train, "configs": [{"x": 1}], "sweep_dir": tmp_path / "never", **kw}
+        arguments = {"task": app.train, "configs": [{"x": 1}], "folder": tmp_path / "never", **kw}
         with pytest.raises(kind, match=text):
             launcher.multirun(arguments.pop("task"), arguments.pop("configs"), **arguments)
         assert not (tmp_path / "never").exists(), text
@@ -546,7 +546,7 @@ def test_what_stays_here_though_jobs_need_it_is_told_before_anything_runs(
         {"hydra": {"callbacks": {"there": {"_target_": "only_there_of_test.Hooks"}}}},
         callbacks=[hooks],
         host=HostSpec(demo_server.alias, demo_server.alias, ssh_config=str(demo_server.ssh_config)),
-        output_dir=tmp_path / "out",
+        folder=tmp_path / "out",
         observers=[seen.append],
     )
     warned = {event.source: event.message for event in seen if isinstance(event, events.Warned) and not event.host}
@@ -568,7 +568,7 @@ def test_the_first_run_ever_under_any_umask(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / "home" / name))
     before = os.umask(umask)
     try:
-        returned = launcher.run("builtins:str", {}, output_dir=tmp_path / "out")
+        returned = launcher.run("builtins:str", {}, folder=tmp_path / "out")
     finally:
         os.umask(before)
     assert returned.error is None, returned.error
@@ -599,7 +599,7 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
         importlib.import_module("picky_of_test").task,
         [{"x": x} for x in range(6)],
         hosts=[lacking, HostSpec("local", "local")],
-        sweep_dir=tmp_path / "out",
+        folder=tmp_path / "out",
         observers=[seen.append],
     )
     assert [one.return_value for one in returns] == list(range(6))
@@ -611,7 +611,7 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
 def test_an_output_directory_comes_back_whole(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Empty folders, links within, times, what can be executed; what cannot come is named once, and is nowhere here."""
     seen, observe = collect()
-    (one,) = launcher.multirun(app.leave_much, [{}], hosts=hosts, sweep_dir=tmp_path / "sweep", observers=[observe])
+    (one,) = launcher.multirun(app.leave_much, [{}], hosts=hosts, folder=tmp_path / "sweep", observers=[observe])
     assert one.error is None
     out = Path(one.output_dir)
     assert (out / "wandb" / "latest-run" / "debug.log").read_text() == "log"

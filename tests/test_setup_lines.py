@@ -27,7 +27,7 @@ def test_a_setup_line_that_fails_makes_its_host_unusable(any_host: HostSpec, tmp
     """The error names host, line and what the line printed; nothing ran."""
     seen: list[events.Event] = []
     spec = dataclasses.replace(any_host, setup=LINES)
-    returned = launcher.run("builtins:str", {}, host=spec, output_dir=tmp_path / "out", observers=[seen.append])
+    returned = launcher.run("builtins:str", {}, host=spec, folder=tmp_path / "out", observers=[seen.append])
     (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
     assert (unusable.host, unusable.phase, unusable.why) == (spec.name, "set up", TOLD)
     assert "|| true" in unusable.next_step
@@ -54,7 +54,7 @@ def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest
 
     hosts = [dataclasses.replace(any_host, setup=LINES, slots=4), dataclasses.replace(other, slots=1)]
     configs = [{"x": x, "told": str(tmp_path / "told")} for x in range(6)]
-    returns = launcher.multirun(when_told, configs, hosts=hosts, sweep_dir=tmp_path / "out", observers=[note])
+    returns = launcher.multirun(when_told, configs, hosts=hosts, folder=tmp_path / "out", observers=[note])
     os.close(told)
     assert [one.return_value for one in returns] == list(range(6))
     assert {one.host for one in returns} == {other.name}
@@ -65,7 +65,7 @@ def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest
 def test_the_options_lines_come_first_and_count(any_host: HostSpec, tmp_path: Path) -> None:
     """One numbering for all, as they run; a line that goes well is there for the next, and for the job."""
     spec = dataclasses.replace(any_host, setup=('test "$MODE" = fast || exit 9',))
-    options: dict[str, Any] = {"host": spec, "output_dir": tmp_path / "out"}
+    options: dict[str, Any] = {"host": spec, "folder": tmp_path / "out"}
     assert launcher.run("builtins:str", {}, setup=["export MODE=fast"], **options).error is None
     failed = launcher.run("builtins:str", {}, setup=["export MODE=slow", "true"], **options)
     assert failed.error is not None

@@ -221,7 +221,7 @@ def test_a_process_that_waits_for_anything_is_ended_by_the_second_signal(run: Ru
         "            except BaseException:\n"
         "                pass\n"
         "if __name__ == '__main__':\n"
-        "    launcher.multirun(signals_app.work, [{'x': 0}], callbacks=[Stubborn()], sweep_dir='out')\n"
+        "    launcher.multirun(signals_app.work, [{'x': 0}], callbacks=[Stubborn()], folder='out')\n"
     )
     controller = run.start("stubborn.py")
     run.entered("stubborn")

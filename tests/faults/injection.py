@@ -94,7 +94,7 @@ class Meeting:
                     [{"num": num, **more} for num in range(count)],
                     hosts=hosts,
                     callbacks=callbacks,
-                    sweep_dir=self.folder / "sweep",
+                    folder=self.folder / "sweep",
                     observers=[self._observe],
                     **options,
                 )

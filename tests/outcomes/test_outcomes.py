@@ -62,7 +62,7 @@ def test_what_comes_of_a_job(app: Any, hosts: list[Any], results: str, tmp_path:
         results=results,
         grace=1,
         shutdown_timeout=1,
-        sweep_dir=tmp_path / "sweep",
+        folder=tmp_path / "sweep",
     )
     assert len(returns) == len(cases)
     for case, one in zip(cases, returns, strict=True):
@@ -93,7 +93,7 @@ def test_a_value_of_two_gibibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     size = (1 << 31) + 1
-    (one,) = launcher.multirun("huge_app:task", [{"size": size}], sweep_dir=tmp_path / "sweep")
+    (one,) = launcher.multirun("huge_app:task", [{"size": size}], folder=tmp_path / "sweep")
     assert one.error is None
     assert len(one.return_value) == size
 

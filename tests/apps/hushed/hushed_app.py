@@ -46,7 +46,7 @@ def from_python(place, given, options):
     """The Python door; the values come from a file, so that no command line has them."""
     configs = [{"x": x, "place": place, "token": "${oc.env:HUSHED_RUN}"} for x in range(4)]
     pickles = [launcher.PickleJobInfoCallback(), launcher.LogJobReturnCallback()]
-    returns = launcher.multirun(work, configs, env=given, sweep_dir="sweep", callbacks=pickles, **options)
+    returns = launcher.multirun(work, configs, env=given, folder="sweep", callbacks=pickles, **options)
     print([one.status.name for one in returns], returns[0].return_value)
     print(repr(options.get("hosts")), repr(launcher.LaunchConf(env=given)))
 

@@ -58,6 +58,6 @@ if __name__ == "__main__":
         work,
         [{"x": x} for x in range(int(sys.argv[1]))],
         callbacks=[First(), Second()],
-        sweep_dir="out",
+        folder="out",
         hosts="local/2",
     )
