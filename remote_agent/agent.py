@@ -206,6 +206,7 @@ class Agent:
         if poll:
             self._next_poll = now + 0.1
             self._attempts.check_place()
+            self._zygotes.tick(now)
         for attempt in self._attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
                 if attempt.state == "ending":

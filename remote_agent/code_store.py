@@ -111,6 +111,8 @@ class BlobStore:
         temporary = self._temporary(sha256)
         if offset == 0:
             self._drop(sha256)
+            if not os.path.isdir(self.folder):
+                make_private_folder(self.folder)  # somebody has cleaned up
             fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             self._partial[sha256] = (fd, hashlib.sha256(), 0)
         if sha256 not in self._partial:
@@ -150,7 +152,10 @@ class BlobStore:
         """Forget what arrived in part: its connection is gone."""
         for sha256 in list(self._partial):
             self._drop(sha256)
-            os.unlink(self._temporary(sha256))
+            try:
+                os.unlink(self._temporary(sha256))
+            except FileNotFoundError:
+                continue  # somebody has cleaned up
 
     def read(self, sha256: str) -> bytes:
         """A whole blob.

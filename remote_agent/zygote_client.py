@@ -42,6 +42,8 @@ class ZygoteClient:
         self.error: Optional[Dict[str, Any]] = None
         self.why = ""
         self.notes: List[str] = []
+        #: How often the controller was asked for what it waits for.
+        self.asks = 0
         self.sock: Optional[socket.socket] = None
         self.process: Optional[subprocess.Popen] = None  # type: ignore[type-arg]
         self._decoder = wire.Decoder()

@@ -1,10 +1,12 @@
 """The zygotes of a run: code and shared payload arrive, are laid out, and a process imports the application.
 
-Rule: a zygote is started once all that it needs is here; one that dies is started again, its jobs go on without it.
+Rule: a zygote is started once all that it needs is here; one that dies is started again, its jobs go on without it. What
+does not come is asked for again, and in the end what waits for it fails: nothing waits for ever.
 """
 
 import os
 import selectors
+import time
 from typing import Any, Dict, Iterator, List, Optional, Set
 
 from remote_agent import wire
@@ -22,6 +24,11 @@ __all__ = ["ZygoteListener", "Zygotes"]
 
 #: How often a zygote that dies before it is ready is started again.
 MAX_ZYGOTE_STARTS = 3
+#: Seconds without any content while a controller is there, after which what is missing is asked for again; and how often.
+CONTENT_PATIENCE = 60.0
+MAX_ASKS = 3
+#: Seconds between two looks at what waits.
+_LOOK = 1.0
 
 
 class ZygoteListener:
@@ -65,6 +72,9 @@ class Zygotes:
         self._starts: Dict[str, int] = {}
         self._lay_outs: Dict[str, int] = {}
         self._manifest_wanted: Optional[str] = None
+        #: When content, or word of it, was last heard of.
+        self._heard_at = 0.0
+        self._look_at = 0.0
         self.cache = BlobStore(os.path.join(place.where.cache, "blobs"))
         self.blobs = BlobStore(os.path.join(place.spool, "blobs"), is_durable=True)
         self.listener = ZygoteListener()
@@ -80,6 +90,7 @@ class Zygotes:
 
     def on_blob(self, header: Dict[str, Any], payload: bytes) -> None:
         """A piece of something large."""
+        self._heard_at = time.monotonic()
         store = self.blobs if header.get("scope") == "run" else self.cache
         try:
             whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
@@ -91,6 +102,7 @@ class Zygotes:
 
     def on_blobs(self, header: Dict[str, Any], payload: bytes) -> None:
         """Many small things."""
+        self._heard_at = time.monotonic()
         offset = 0
         try:
             for sha256, size in header["items"]:
@@ -137,6 +149,7 @@ class Zygotes:
 
     def on_prepare(self, header: Dict[str, Any], payload: bytes) -> None:
         """The controller says how the application is to be prepared."""
+        self._heard_at = time.monotonic()
         key = header["zygote"]
         known = self._by_key.get(key)
         if known is not None and known.state != "dead" and key not in self._withheld:
@@ -168,6 +181,11 @@ class Zygotes:
         if not blob:
             self._launch(zygote, None)
             return
+        target = os.path.join(self._place.spool, "code")
+        if os.path.isdir(target):
+            # It was laid out for the one before this, whole or not at all: the cache may be gone by now.
+            self._launch(zygote, target)
+            return
         if not self.cache.has(blob):
             return
         try:
@@ -177,7 +195,6 @@ class Zygotes:
             return
         if any(not self.cache.has(entry[3]) for entry in manifest.files):
             return
-        target = os.path.join(self._place.spool, "code")
         zygote.state = "laying out"
 
         def done(error: Optional[BaseException]) -> None:
@@ -238,8 +255,9 @@ class Zygotes:
         log = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
         zygote.start(self._place.bundle, log, code_root, shared_file, default_cwd)
 
-    def _readable(self, zygote: ZygoteClient) -> None:
+    def _readable(self, zygote: ZygoteClient, *, is_gone: bool = False) -> None:
         frames, gone = zygote.receive()
+        gone = gone or is_gone
         for frame in frames:
             header = frame.header
             name = header["t"]
@@ -289,6 +307,45 @@ class Zygotes:
                 "zygote {} died and is started again; its log: {}".format(zygote.key, zygote.log_tail()[-500:])
             )
         self._prepare(fresh)
+        self._ask(fresh)
+
+    # -- what does not come --------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Notice a zygote whose end its socket does not tell of; ask again for content that does not come."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK
+        for zygote in list(self._by_key.values()):
+            if zygote.sock is not None and zygote.process is not None and zygote.process.poll() is not None:
+                # Something that the application's import forked holds the other end open.
+                self._readable(zygote, is_gone=True)
+        if self._controller.link is None:
+            # Whoever comes next says what there is, and is asked for the rest.
+            self._heard_at = now
+        elif now - self._heard_at > CONTENT_PATIENCE:
+            self._heard_at = now
+            for zygote in list(self._by_key.values()):
+                self._ask(zygote)
+
+    def _ask(self, zygote: ZygoteClient) -> None:
+        """Ask the controller for what a zygote waits for; what it does not send when asked again and again fails."""
+        if zygote.state != "waiting" or self._controller.link is None:
+            return
+        zygote.asks += 1
+        shared, blob = zygote.spec.get("shared"), zygote.spec.get("code_blob")
+        lacks_shared = bool(shared) and not self.blobs.has(str(shared))
+        if zygote.asks > MAX_ASKS or (lacks_shared and self._starts.get(zygote.key)):
+            what = "the run's callbacks and task" if lacks_shared else "the code"
+            where = self.blobs.folder if lacks_shared else self.cache.folder
+            self._failed(
+                zygote,
+                "host",
+                "",
+                "{} cannot be found in {}, and did not come again from the controller".format(what, where),
+            )
+        elif blob and not lacks_shared:
+            self.on_manifest({"sha256": blob}, b"")
 
     def _failed(self, zygote: ZygoteClient, kind: str, name: str, message: str) -> None:
         self._unusable(zygote, {"kind": kind, "type": name, "message": message})

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import zlib
 from collections.abc import Callable, Iterator
@@ -558,12 +559,16 @@ class TestCode:
 
     FILES: ClassVar = {"app.py": APP.encode(), "pkg/__init__.py": b"", "pkg/data.txt": b"data"}
 
-    def send(self, client, *, wait: bool = True) -> str:
-        """Offer the snapshot and send what is missing; returns the name of its manifest."""
+    def manifest(self) -> tuple[str, bytes, dict[str, bytes]]:
+        """The snapshot's name, its manifest, its contents by name."""
         contents = {hashlib.sha256(data).hexdigest(): data for data in self.FILES.values()}
         files = [[path, 0o644, len(data), hashlib.sha256(data).hexdigest()] for path, data in self.FILES.items()]
         manifest = zlib.compress(json.dumps({"version": 1, "files": files, "links": []}).encode())
-        name = hashlib.sha256(manifest).hexdigest()
+        return hashlib.sha256(manifest).hexdigest(), manifest, contents
+
+    def send(self, client, *, wait: bool = True) -> str:
+        """Offer the snapshot and send what is missing; returns the name of its manifest."""
+        name, manifest, contents = self.manifest()
         client.send({"t": "manifest", "sha256": name})
         if client.expect("missing").header["manifest"] == name:
             client.send({"t": "blob", "sha256": name, "size": len(manifest), "offset": 0}, manifest)
@@ -613,6 +618,39 @@ class TestCode:
         assert self.answer(again, {sha: b"data"}) == [sha]
         assert again.value(other.job(again, 0)) == 0
         assert (other.spool / "code" / "pkg" / "data.txt").read_bytes() == b"data"
+
+    @pytest.mark.parametrize("also", ["", "code"])
+    def test_that_is_deleted_is_not_missed(self, host, also):
+        """The cache goes, and then the zygote: the next one has what was laid out, or the controller is asked for it again."""
+        client = host.connect(prepare=False)
+        name = self.send(client)
+        host.prepare(client, code_blob=name, sys_path=["."], cwd="pkg")
+        client.value(host.job(client, 0))
+        shutil.rmtree(host.work / "cache")
+        if also:
+            shutil.rmtree(host.spool / also)
+        asked = len(client.all("missing"))
+        (zygote,) = host.zygote_pids()
+        os.kill(zygote, signal.SIGKILL)
+        if also:
+            client.wait(lambda: len(client.all("missing")) > asked, "the manifest to be asked for")
+            assert client.all("missing")[-1].header["manifest"] == name
+            _, manifest, contents = self.manifest()
+            client.send({"t": "blob", "sha256": name, "size": len(manifest), "offset": 0}, manifest)
+            client.wait(lambda: len(client.all("missing")) > asked + 1, "the contents to be asked for")
+            self.answer(client, contents)
+        assert client.value(host.job(client, 1)) == 1
+
+    def test_that_never_comes_fails_what_waits_for_it(self, new_agent):
+        """It is asked for some times, and then the jobs are told what is missing."""
+        host = new_agent(patch="import remote_agent.zygotes as z; z.CONTENT_PATIENCE = z._LOOK = 0.05")
+        client = host.connect(prepare=False)
+        host.prepare(client, code_blob="0" * 64)
+        attempt = host.job(client, 0)
+        error = client.error(attempt)
+        assert error["kind"] == "host"
+        assert "the code cannot be found in" in error["message"]
+        assert len(client.all("missing")) == 3
 
     def test_that_cannot_be_sent_fails_what_waits_for_it(self, host):
         """With the reason that the controller gave."""
@@ -744,6 +782,18 @@ class TestRecovery:
         assert client.value(attempt) == 0
         assert client.value(host.job(client, 1)) == 1
         assert host.lines("hooks") == ["start c 0", "end c 0 0 ", "start c 1", "end c 1 1 "]
+
+    def test_a_zygote_whose_socket_somebody_holds_open_is_found_dead(self, new_agent):
+        """Its end is not read from its socket, which a process that the import forked has, too."""
+        host = new_agent()
+        held = "import os, signal\nif os.fork() == 0:\n    os.setsid(); signal.pause()\n"
+        (host.code / "app.py").write_text(held + (host.code / "app.py").read_text())
+        client = host.connect()
+        client.value(host.job(client, 0))
+        zygote = min(host.zygote_pids())
+        os.kill(zygote, signal.SIGKILL)
+        client.wait(lambda: len(client.all("zygote", state="ready")) == 2, "another zygote")
+        assert client.value(host.job(client, 1)) == 1
 
     @pytest.mark.parametrize("is_agent_gone", [False, True])
     def test_a_job_that_its_zygote_never_forked_starts_with_the_next(self, host, is_agent_gone):

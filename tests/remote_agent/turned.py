@@ -186,6 +186,9 @@ class _FakeZygote:
             os.close(fd)
         self._fds = []
 
+    def poll(self) -> int | None:
+        return None
+
     def wait(self, timeout: float | None = None) -> int:
         self.kill()
         return 0
