@@ -4,6 +4,7 @@ Rule: a ratio is the median of the ratios within each round of turns, the produc
 target is better wherever it is a rate, and the line says where less is better.
 """
 
+import json
 import random
 import shutil
 import statistics
@@ -321,6 +322,38 @@ def long(bench: Bench) -> None:
     bench.add("rate of the last tenth over the first's", rate / (first["jobs"] / first["seconds"]), 0.8)
 
 
+def hosts(bench: Bench) -> None:
+    """Hosts from one controller, some dead, some whose links drop, over three that are well: time to the first JobReturn."""
+    many, dead, flapping = (20, 4, 2) if bench.is_quick else (300, 40, 10)
+
+    def side(count: int, *more: int) -> Side:
+        words = [str(word) for word in (count, *more)]
+        options = [part for pair in zip(("--hosts", "--dead", "--flapping"), words, strict=True) for part in pair]
+
+        def run() -> Sample:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.many", *options], stdout=subprocess.PIPE, check=True
+            )
+            figures = json.loads(done.stdout.splitlines()[-1])
+            return Sample(figures, figures["seconds"])
+
+        return Side(f"{count} hosts", run)
+
+    few, all_of_them = side(3, 0, 0), side(many, dead, flapping)
+    bench.turns(few, all_of_them)
+    last = all_of_them.samples[-1].figures
+    if last["completed"] != 2 * many or last["ready"] + last["unusable"] != many:
+        raise SystemExit(
+            f"{last['completed']} jobs completed, {last['ready']} hosts ready, {last['unusable']} unusable: {last}"
+        )
+    for name in ("ready", "unusable", "cut", "threads", "descriptors"):
+        bench.note(f"{many} hosts: {name}", str(last[name]))
+    bench.note(f"{many} hosts: controller's peak memory, MiB", f"{last['peak_rss'] / MIB:.0f}")
+    bench.note(f"{many} hosts: seconds to the last JobReturn", f"{last['seconds']:.1f}")
+    ratio = median_ratio(all_of_them, few, lambda sample: float(sample.figures["first"]))
+    bench.add(f"first JobReturn with {many} hosts over that with 3", ratio, 3.0, less_is_better=True)
+
+
 SUITES: dict[str, Callable[[Bench], None]] = {
     "jobs": jobs,
     "profile": profile,
@@ -329,5 +362,6 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "bulk": bulk,
     "second": second,
     "hydra": hydra,
+    "hosts": hosts,
     "long": long,
 }

@@ -27,6 +27,7 @@ from launcher.inbound import SYNC, Inbound
 from launcher.output_files import OutputFolder
 from launcher.stage0 import EXIT_FOLDERS, PREFIX
 from launcher.transports.base import Channel, Transport
+from launcher.turns import Turn
 from remote_agent import wire
 
 __all__ = ["WELCOME_PATIENCE", "AgentSession", "Blob", "HostPlan"]
@@ -234,7 +235,8 @@ class AgentSession:
 
     def _connect_and_read(self) -> None:
         self._inbound = None
-        channel, rest = self._start_agent(self._transport)
+        with Turn(self._stopping):
+            channel, rest = self._start_agent(self._transport)
         plan = self._plan_of()
         outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._outgoing = outgoing

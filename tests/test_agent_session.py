@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher import agent_session, facts, inbound, requests
+from launcher import agent_session, facts, inbound, requests, turns
 from launcher.agent_session import AgentSession
 from launcher.decider import Decider
 from launcher.errors import AgentError, ConnectionLost, HostError, HostUnreachable, UsageError
@@ -737,6 +737,23 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
 @pytest.mark.slow
 class TestThreads:
     """Connecting, watching, connecting again."""
+
+    def test_a_host_waits_for_its_turn_to_connect(self, running, monkeypatch):
+        """Of hundreds only some connect at a time; a close ends the wait."""
+        turns_left = threading.Semaphore(0)
+        waits = threading.Event()
+
+        def acquire(timeout: float) -> bool:
+            waits.set()
+            return threading.Semaphore.acquire(turns_left, timeout=min(timeout, 0.01))
+
+        monkeypatch.setattr(turns_left, "acquire", acquire)
+        monkeypatch.setattr(turns, "_turns", turns_left)
+        running.session.start()
+        assert waits.wait(30)
+        assert running.transport.channels.empty()
+        turns_left.release()
+        running.ready()
 
     def test_a_link_that_ends_is_made_again(self, running):
         """Disconnected says why, with what was said on stderr; the connection is not taken up again."""

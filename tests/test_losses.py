@@ -13,13 +13,13 @@ import paramiko
 import pytest
 
 import launcher
+from benchmarks.cutting import CuttingRelay
 from launcher import agent_session, engine, events, stage0
 from launcher.agent_session import AgentSession
 from launcher.demo_server import DemoServer
 from launcher.inventory import HostSpec
 from launcher.transports import ssh_connect
 from launcher.transports.ssh_link import Link
-from tests.hosts.cutting import CuttingRelay
 
 APP = Path(__file__).parent / "apps" / "plain"
 
