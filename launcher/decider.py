@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from launcher import events, facts, requests
 from launcher.errors import JournalError
 from launcher.journal import StoredResult
-from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, RefusedFile
+from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder, Ownership, RefusedFile
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, JobState, Scheduler
 from remote_agent.job import SETUP_FAILED
@@ -116,6 +116,7 @@ class Decider:
         acknowledge: (host, attempt): what is durable here may be forgotten there, when the files are on the disk, too.
         deliver: takes each JobReturn, once.
         observe: takes each event, after it was journalled.
+        ownership: who wrote what in output directories; without it nobody else does.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Decider:
         deliver: Callable[[Returned], None],
         observe: Callable[[events.Event], None],
         clock: Clock,
+        ownership: Ownership | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._journal = journal
@@ -135,6 +137,7 @@ class Decider:
         self._deliver = deliver
         self._observe = observe
         self._clock = clock
+        self._ownership = ownership
         self._round = _Round()
         self._reader: Read | None = None
         self._jobs: dict[int, QueuedJob] = {}
@@ -190,7 +193,9 @@ class Decider:
         scheduler = self._scheduler
         for _, event in reader.events():
             scheduler.apply(event)
-            if isinstance(event, events.JobAssigned):
+            if isinstance(event, events.RunStarted) and self._ownership is not None:
+                self._ownership.resume(event.at)
+            elif isinstance(event, events.JobAssigned):
                 self._assigned[f"{event.num}.{event.attempt}"] = event.host
             elif isinstance(event, (events.JobRequeued, events.JobReturned)):
                 self._assigned.pop(f"{event.num}.{event.attempt}", None)
@@ -228,6 +233,8 @@ class Decider:
         if job is None:
             return None
         if job.folder is None:
+            if job.owners is None and self._ownership is not None:
+                job.owners = self._ownership.of(job.num, job.output_dir)
             job.folder = _folder_of(job)
         return job.folder
 
@@ -478,7 +485,7 @@ class Decider:
     def _set_aside(self, num: int, attempt: int) -> None:
         """What an attempt printed is kept apart from what the next one will."""
         job = self._jobs[num]
-        folder, job.folder = job.folder or OutputFolder(job.output_dir), None
+        folder, job.folder = job.folder or _folder_of(job), None
         try:
             folder.set_aside(attempt)
         except (OSError, RefusedFile) as error:
@@ -504,6 +511,8 @@ def _folder_of(job: QueuedJob) -> OutputFolder:
     cap = job.spec.get("max_output_bytes")
     return OutputFolder(
         job.output_dir,
+        job.num,
+        job.owners,
         max_files=0 if job.spec.get("outputs") is False else MAX_FILES,
         max_stream_bytes=MAX_BYTES if cap is None else int(cap),
     )

@@ -296,6 +296,7 @@ class Inbound:
         refused, noted = _named(header["refused"]), _named(header.get("noted", []))
         if folder is not None:
             refused += folder.refused
+            noted += _told_apart(folder)
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[:_MAX_UNMATCHED])
         self._folders.pop(attempt, None)
@@ -324,6 +325,18 @@ def _check_attempt(attempt: str) -> str:
     if not (dot and num.isascii() and num.isdigit() and rest.isascii() and rest.isdigit() and len(attempt) <= 24):
         raise wire.ProtocolError("field", f"attempt {attempt[:40]!r}")
     return attempt
+
+
+def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:
+    """One line for all files that are beside those of others."""
+    if not folder.apart:
+        return []
+    path, beside = folder.apart[0]
+    text = f"was not overwritten: another job, or somebody else, has written it since the run began; that of this job is {beside}"
+    more = ", ".join(one for _, one in folder.apart[1:6])
+    if more:
+        text += f", and so with {more}{', ...' if len(folder.apart) > 6 else ''}"
+    return [(path, f"{text} (jobs with the same output directory: see sweep.subdir)")]
 
 
 def _named(items: list[Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import typer
 
 from launcher.commands import completion, past
 from launcher.errors import HostError, RunError, UsageError
+from launcher.output_files import own_folder
 
 if TYPE_CHECKING:
     from launcher.host_talk import HostTalk
@@ -125,7 +126,7 @@ class _Source:
         return self._job.state in ("COMPLETED", "FAILED")
 
     def _local(self, name: str) -> bytes:
-        folder = Path(self._job.output_dir) / ".launcher"
+        folder = own_folder(Path(self._job.output_dir), self._num)
         if self.attempt < self._job.attempt:
             folder /= f"attempt-{self.attempt}"
         try:
