@@ -19,7 +19,15 @@ from launcher import events, facts, requests
 from launcher.errors import JournalError
 from launcher.host_caps import TooMuch, limit
 from launcher.journal import StoredResult
-from launcher.output_files import MAX_BYTES, MAX_FILES, OWN, OutputFolder, RefusedFile, UnusableFolder
+from launcher.output_files import (
+    MAX_BYTES,
+    MAX_FILES,
+    OutputFolder,
+    Ownership,
+    RefusedFile,
+    UnusableFolder,
+    own_folder,
+)
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, JobState, Scheduler
 from remote_agent.callback import HOST_HOOKS
@@ -117,6 +125,7 @@ class Decider:
         acknowledge: (host, attempt): what is durable here may be forgotten there, when the files are on the disk, too.
         deliver: takes each JobReturn, once.
         observe: takes each event, after it was journalled.
+        ownership: who wrote what in output directories; without it nobody else does.
     """
 
     def __init__(
@@ -128,6 +137,7 @@ class Decider:
         deliver: Callable[[Returned], None],
         observe: Callable[[events.Event], None],
         clock: Clock,
+        ownership: Ownership | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._journal = journal
@@ -136,6 +146,7 @@ class Decider:
         self._deliver = deliver
         self._observe = observe
         self._clock = clock
+        self._ownership = ownership
         self._round = _Round()
         self._reader: Read | None = None
         self._jobs: dict[int, QueuedJob] = {}
@@ -195,7 +206,9 @@ class Decider:
         scheduler = self._scheduler
         for _, event in reader.events():
             scheduler.apply(event)
-            if isinstance(event, events.JobAssigned):
+            if isinstance(event, events.RunStarted) and self._ownership is not None:
+                self._ownership.resume(event.at)
+            elif isinstance(event, events.JobAssigned):
                 self._assigned[f"{event.num}.{event.attempt}"] = event.host
             elif isinstance(event, (events.JobRequeued, events.JobReturned)):
                 self._assigned.pop(f"{event.num}.{event.attempt}", None)
@@ -229,6 +242,8 @@ class Decider:
         if job is None:
             return None
         if job.folder is None:
+            if job.owners is None and self._ownership is not None:
+                job.owners = self._ownership.of(job.num, job.output_dir)
             job.folder = _folder_of(job)
         return job.folder
 
@@ -378,7 +393,7 @@ class Decider:
             return
         shown[fact.stream] = end
         text = fact.data[begin - fact.offset :].decode("utf-8", "surrogateescape")
-        file = str(job.output_dir / OWN / fact.stream)
+        file = str(own_folder(job.output_dir, num) / fact.stream)
         arrived = events.OutputArrived(at, num, fact.host, fact.stream, text, attempt, begin, file)
         decided.act(self._observe, arrived)
 
@@ -525,7 +540,7 @@ class Decider:
     def _set_aside(self, num: int, attempt: int) -> None:
         """What an attempt printed is kept apart from what the next one will."""
         job = self._jobs[num]
-        folder, job.folder = job.folder or OutputFolder(job.output_dir), None
+        folder, job.folder = job.folder or _folder_of(job), None
         try:
             folder.set_aside(attempt)
         except (OSError, RefusedFile, UnusableFolder) as error:
@@ -552,6 +567,8 @@ def _folder_of(job: QueuedJob) -> OutputFolder:
     cap = job.spec.get("max_output_bytes")
     return OutputFolder(
         job.output_dir,
+        job.num,
+        job.owners,
         max_files=0 if job.spec.get("outputs") is False else MAX_FILES,
         max_stream_bytes=MAX_BYTES if cap is None else int(cap),
     )

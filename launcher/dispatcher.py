@@ -6,21 +6,23 @@ wait there. Every method may be called from any thread; they only enqueue.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from launcher import events, facts, requests
 from launcher.acker import Acker
 from launcher.agent_session import AgentSession
 from launcher.decider import Decider
-from launcher.errors import JournalError
+from launcher.errors import JournalError, RunError
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
-from launcher.output_files import OutputFolder
+from launcher.output_files import OutputFolder, Ownership
 from launcher.parting import close_all, wait_for_ends
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, Scheduler
@@ -73,7 +75,21 @@ class Dispatcher:
         self._clock = _SystemClock()
         self._inbox = Inbox()
         self._acker = Acker(sessions, journal.folder, self._fail)
-        self._decider = Decider(scheduler, journal, sessions, self._acker.put, self._delivered, observe, self._clock)
+        self._journal = journal
+        self._reader: JournalReader | None = None
+        self._reading = threading.Lock()
+        # By the clock of the disk where it is the earlier one: it is what files are compared with.
+        began = min(time.time(), os.stat(journal.folder).st_ctime)
+        self._decider = Decider(
+            scheduler,
+            journal,
+            sessions,
+            self._acker.put,
+            self._delivered,
+            observe,
+            self._clock,
+            Ownership(began, self._shares_folder),
+        )
         #: Set while every job that hosts can have is whole on its host; looked at when the controller leaves.
         self.delivered = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -155,6 +171,16 @@ class Dispatcher:
         """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
         return self._decider.folder_of(host, attempt)
 
+    def _shares_folder(self, num: int, folder: Path) -> bool:
+        """Another job of the run writes to this folder, too; so it is taken to be where that cannot be told."""
+        try:
+            with self._reading:
+                if self._reader is None:
+                    self._reader = JournalReader(self._journal.folder)
+                return self._reader.shares_folder(num, folder)
+        except (JournalError, RunError):
+            return True
+
     # -- ending --------------------------------------------------------------------------------------------------
 
     def leave(self) -> list[str]:
@@ -205,6 +231,10 @@ class Dispatcher:
             self._thread.join()
         self._inbox.close()
         self._acker.stop()
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 

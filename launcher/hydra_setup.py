@@ -241,7 +241,10 @@ class HydraSetup(RunSetup):
             local = Path(os.path.abspath(os.path.join(self._sweep_dir_of(config), subdir)))
         relative = os.path.normpath(subdir)
         leads_out = os.path.isabs(relative) or relative == "." or ".." in relative.split(os.sep)
-        return local, str(num) if leads_out else relative
+        if leads_out or relative == str(num):
+            return local, str(num)
+        # Jobs may share a folder here. There, each has its own: what one has sent is removed, and must be no other's.
+        return local, os.path.join(str(num), relative)
 
     def _sweep_dir_of(self, config: DictConfig) -> str:
         """`hydra.sweep.dir` of a job: that of the sweep, unless it is another text or depends on the job."""

@@ -326,6 +326,7 @@ class Inbound:
         if folder is not None:
             # Names of files may be any.
             refused += [(clean(path), clean(why)) for path, why in folder.refused]
+            noted += [(clean(path), clean(what)) for path, what in _told_apart(folder)]
         sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
         unmatched = tuple(whole(place) for place in header.get("unmatched", [])[: limit("unmatched")])
         self._folders.pop(attempt, None)
@@ -392,6 +393,18 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
         f"its process had not ended {seconds:.0f} s after its result, and was killed; still running: {running}. Its files "
         f"are as they were then; {option} gives it more time"
     )
+
+
+def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:
+    """One line for all files that are beside those of others."""
+    if not folder.apart:
+        return []
+    path, beside = folder.apart[0]
+    text = f"was not overwritten: another job, or somebody else, has written it since the run began; that of this job is {beside}"
+    more = ", ".join(one for _, one in folder.apart[1:6])
+    if more:
+        text += f", and so with {more}{', ...' if len(folder.apart) > 6 else ''}"
+    return [(path, f"{text} (jobs with the same output directory: see sweep.subdir)")]
 
 
 def _named(items: list[Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ create table meta (key text primary key, value text) without rowid;
 create table blobs (name text primary key, data blob) without rowid;
 create table jobs (num integer primary key, overrides text, output_dir text, payload blob, spec text);
 create table events (seq integer primary key, kind text, num integer, data text);
+create index jobs_by_output_dir on jobs (output_dir);
 create index events_by_num on events (num) where num is not null;
 create table results (
     num integer, attempt integer, host text, envelope text, parts text, payload blob, file text,
@@ -121,6 +122,7 @@ class Journal:
                     "begin;" + _SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
                 )
             _check_version(connection, self.path)
+            connection.execute("create index if not exists jobs_by_output_dir on jobs (output_dir)")
         except (sqlite3.Error, JournalError) as error:
             connection.close()
             if isinstance(error, JournalError):
@@ -414,6 +416,18 @@ class JournalReader:
         if not rows:
             raise JournalError(f"{self.path}: job {num} is not in it")
         return bytes(rows[0][0])
+
+    def shares_folder(self, num: int, folder: Path) -> bool:
+        """Another job writes to this folder, to one above it or to one below it."""
+        above = [_cell(str(one)) for one in (folder, *folder.parents)]
+        below = (_cell(f"{folder}/"), _cell(f"{folder}0"))
+        marks = ",".join("?" * len(above))
+        return bool(
+            self._rows(f"select 1 from jobs where num != ? and output_dir in ({marks}) limit 1", (num, *above))  # noqa: S608 - only marks
+            or self._rows(
+                "select 1 from jobs where num != ? and output_dir > ? and output_dir < ? limit 1", (num, *below)
+            )
+        )
 
     def last_num(self) -> int | None:
         """The highest number of a job; None while there is none."""

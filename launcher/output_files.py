@@ -13,13 +13,25 @@ import os
 import stat
 import threading
 import unicodedata
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from launcher.host_caps import limit
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "OWN", "OutputFolder", "RefusedFile", "UnusableFolder"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_FILES",
+    "OWN",
+    "OutputFolder",
+    "Owners",
+    "Ownership",
+    "RefusedFile",
+    "UnusableFolder",
+    "own_folder",
+]
 
 #: The folder below an output directory that is ours: streams, and in a run's folder the journal.
 OWN = ".launcher"
@@ -34,13 +46,15 @@ _CUT_MARK = 1024
 _MAX_NAME = limit("file_name")
 #: Characters of a path in a message.
 _MAX_SHOWN = 1000
+#: Bytes of files that are compared at once.
+_PIECE = 1 << 18
 _MAX_DEPTH = limit("file_depth")
 #: Bytes of a path, or of what a link says.
 _MAX_PATH = limit("file_path")
 #: Links that one may lead through.
 _MAX_HOPS = 40
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Errors of the disk or of this process, which are not the file's fault and may pass.
 _OURS = (
     errno.ENOSPC,
@@ -62,16 +76,94 @@ class UnusableFolder(Exception):
     """The output directory itself cannot be made, now or later: its name is too long, a file is in its place."""
 
 
+class Owners:
+    """Which job wrote what in one folder, as far as it is known; alive as long as one of them is under way."""
+
+    def __init__(self, started: float, *, is_shared: bool, is_fresh: bool) -> None:
+        self.guard = threading.Lock()
+        self.started = started
+        self.is_shared = is_shared
+        self._is_fresh = is_fresh
+        self._jobs: dict[str, int] = {}
+        self._nums: set[int] = set()
+
+    def join(self, num: int) -> None:
+        """One more job has this folder."""
+        self._nums.add(num)
+        self.is_shared = self.is_shared or len(self._nums) > 1
+
+    def take(self, path: str, num: int) -> None:
+        """This job writes it."""
+        self._jobs[path] = num
+
+    def is_anothers(self, path: str, num: int, changed: float) -> bool:
+        """What is there, and was changed then, is of this run's time and not that job's.
+
+        What was there before the run gives way, as it does where a program opens it to write. Where another controller may
+        have written the job's own files, only those of a folder that jobs share are kept.
+        """
+        owner = self._jobs.get(path)
+        if owner is not None:
+            return owner != num
+        return (self.is_shared or self._is_fresh) and changed >= self.started
+
+
+class Ownership:
+    """Who wrote what in the folders of one run.
+
+    Args:
+        started: when the run began, seconds since the epoch.
+        has_others: (job, folder) -> other jobs of the run write there, too.
+    """
+
+    def __init__(self, started: float, has_others: Callable[[int, Path], bool]) -> None:
+        self._started = started
+        self._has_others = has_others
+        self._is_fresh = True
+        self._live: weakref.WeakValueDictionary[Path, Owners] = weakref.WeakValueDictionary()
+        self._guard = threading.Lock()
+
+    def resume(self, started: float) -> None:
+        """Another controller began the run then, and may have written what nobody here knows of."""
+        self._is_fresh = False
+        self._started = min(started, self._started)
+
+    def of(self, num: int, folder: Path) -> Owners:
+        """Of the folder of a job."""
+        is_shared = self._has_others(num, folder)
+        with self._guard:
+            owners = self._live.get(folder)
+            if owners is None:
+                owners = self._live[folder] = Owners(self._started, is_shared=is_shared, is_fresh=self._is_fresh)
+            owners.join(num)
+            return owners
+
+
+def own_folder(output_dir: Path, num: int) -> Path:
+    """Where what a job printed lies: in `.launcher`, or in a folder of its own there where jobs share their output directory."""
+    shared = output_dir / OWN / _job(num)
+    return shared if shared.is_dir() else output_dir / OWN
+
+
+def _job(num: int) -> str:
+    return f"job-{num}"
+
+
 @dataclass
 class OutputFolder:
     """The local output directory of one job, made when the first thing is written to it."""
 
     path: Path
+    num: int = 0
+    #: Where jobs may share the folder; None: nobody else writes there.
+    owners: Owners | None = None
     max_files: int = MAX_FILES
     max_bytes: int = MAX_BYTES
     #: Of stdout, and of stderr; the host cuts them there itself.
     max_stream_bytes: int = MAX_BYTES
     refused: list[tuple[str, str]] = field(default_factory=list)
+    #: (path, where it is instead): what another job has there is kept.
+    apart: list[tuple[str, str]] = field(default_factory=list)
     _folders: dict[str, int] = field(default_factory=dict)
     #: path -> (descriptor, bytes so far, number of its part)
     _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -86,6 +178,8 @@ class OutputFolder:
     _made: int = 0
     _bytes: int = 0
     _is_closed: bool = False
+    #: Of streams; known when the first byte of one comes.
+    _streams: str = ""
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     # -- folders -------------------------------------------------------------------------------------------------
@@ -204,23 +298,115 @@ class OutputFolder:
         with self._guard:
             if self._is_closed:
                 return
-            try:
-                folder, name = self._check(path, len(data))
-                fd = self._create(folder, name, mode)
+            with self._alone():
                 try:
-                    _write_all(fd, data)
-                    _set_time(fd, mtime)
-                except RefusedFile:
-                    with contextlib.suppress(OSError):
-                        os.unlink(name, dir_fd=self._folder(folder))
-                    raise
-                finally:
-                    os.close(fd)
-            except RefusedFile as refusal:
-                self._refuse(path, str(refusal))
-                return
+                    self._check(path, len(data))
+                    folder, name = self._place(path, lambda there: self._holds(there, data))
+                    if name:
+                        self._write_file(folder, name, mode, data, mtime)
+                except RefusedFile as refusal:
+                    self._refuse(path, str(refusal))
+                    return
             self._files += 1
             self._bytes += len(data)
+
+    def _write_file(self, folder: str, name: str, mode: int, data: bytes, mtime: int | None) -> None:
+        fd = self._create(folder, name, mode)
+        try:
+            _write_all(fd, data)
+            _set_time(fd, mtime)
+        except RefusedFile:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._folder(folder))
+            raise
+        finally:
+            os.close(fd)
+
+    # -- what others have written --------------------------------------------------------------------------------
+
+    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+        """While entered, no other job looks at or writes to the folder."""
+        return self.owners.guard if self.owners is not None else contextlib.nullcontext()
+
+    def _place(self, path: str, is_same: Callable[[str], bool]) -> tuple[str, str]:
+        """(folder, name) where a file goes; no name where it is there already.
+
+        Raises:
+            RefusedFile: it can go nowhere.
+        """
+        owners = self.owners
+        if owners is not None:
+            if self._is_anothers(path):
+                if is_same(path):
+                    return "", ""
+                beside = _beside(path, self.num)
+                self._check(beside, 0)
+                if self._is_anothers(beside):
+                    raise RefusedFile(f"another job has written it here, and {beside} as well")
+                if len(self.apart) < MAX_REFUSED:
+                    self.apart.append((path, beside))
+                path = beside
+            owners.take(path, self.num)
+        folder, _, name = path.rpartition("/")
+        return folder, name
+
+    def _is_anothers(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        try:
+            status = os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _refusal(error) from None
+        if stat.S_ISDIR(status.st_mode):
+            return False  # it stays in any case
+        return self.owners is not None and self.owners.is_anothers(path, self.num, status.st_ctime)
+
+    def _holds(self, path: str, data: bytes) -> bool:
+        """It is a file with just this in it."""
+        fd = self._open_there(path)
+        if fd is None:
+            return False
+        with os.fdopen(fd, "rb") as file:
+            return file.read(len(data) + 1) == data
+
+    def _equals(self, path: str, other: int) -> bool:
+        """It is a file with the same in it as an open one."""
+        fd = self._open_there(path)
+        if fd is None:
+            return False
+        with os.fdopen(fd, "rb") as file:
+            offset = 0
+            while True:
+                mine, theirs = os.pread(other, _PIECE, offset), file.read(_PIECE)
+                if mine != theirs:
+                    return False
+                if not mine:
+                    return True
+                offset += len(mine)
+
+    def _open_there(self, path: str) -> int | None:
+        folder, _, name = path.rpartition("/")
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._folder(folder))
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            return None
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
+
+    def _says(self, path: str, text: str) -> bool:
+        """It is a link with this text."""
+        folder, _, name = path.rpartition("/")
+        try:
+            return os.readlink(name, dir_fd=self._folder(folder)) == text
+        except OSError:
+            return False
+
+    # -- long files ----------------------------------------------------------------------------------------------
 
     def write_chunk(
         self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview, mtime: int | None = None
@@ -261,29 +447,39 @@ class OutputFolder:
                 self._discard(begun)
                 self._refuse(begun, "others were begun before it was whole")
         self._parts += 1
-        fd = self._create(OWN, f"part.{self._parts}", mode)
+        fd = self._create(OWN, self._part(self._parts), mode)
         self._partial[path] = (fd, 0, self._parts)
 
     def _put_in_place(self, path: str, size: int, mtime: int | None) -> None:
         """The file is whole: give it its name."""
-        fd, _, part = self._partial.pop(path)
-        _set_time(fd, mtime)
-        os.close(fd)
-        own = self._folder(OWN)
+        fd, _, number = self._partial.pop(path)
+        own, part = self._folder(OWN), self._part(number)
         try:
-            folder, name = self._check(path, size)
-            above = self._folder(folder)
-            self._make_room(name, above)
-            os.rename(f"part.{part}", name, src_dir_fd=own, dst_dir_fd=above)
+            _set_time(fd, mtime)
+            self._check(path, size)
+            with self._alone():
+                folder, name = self._place(path, lambda there: self._equals(there, fd))
+                if name:
+                    above = self._folder(folder)
+                    self._make_room(name, above)
+                    os.rename(part, name, src_dir_fd=own, dst_dir_fd=above)
+                else:
+                    os.unlink(part, dir_fd=own)
         except (RefusedFile, OSError) as problem:
             if isinstance(problem, OSError) and problem.errno in _OURS:
                 raise
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"part.{part}", dir_fd=own)
+                os.unlink(part, dir_fd=own)
             self._refuse(path, str(problem))
             return
+        finally:
+            os.close(fd)
         self._files += 1
         self._bytes += size
+
+    def _part(self, number: int) -> str:
+        """The name of a file that is not whole; jobs may share the folder."""
+        return f"part.{self.num}.{number}"
 
     def add_folder(self, path: str, mtime: int | None = None) -> None:
         """Make a folder, and set its time; what is in it must have come before. A refusal is noted in `refused`.
@@ -309,21 +505,27 @@ class OutputFolder:
         with self._guard:
             if self._is_closed:
                 return
-            try:
-                folder, name = self._check(path, 0)
-                self._check_link(path, text)
-                above = self._folder(folder)
-                self._make_room(name, above)
+            with self._alone():
                 try:
-                    os.symlink(text, name, dir_fd=above)
-                except OSError as error:
-                    if error.errno in _OURS:
-                        raise
-                    raise RefusedFile(error.strerror or "cannot be made") from None
-            except RefusedFile as refusal:
-                self._refuse(path, str(refusal))
-                return
+                    self._check(path, 0)
+                    self._check_link(path, text)
+                    folder, name = self._place(path, lambda there: self._says(there, text))
+                    if name:
+                        self._make_link(folder, name, text)
+                except RefusedFile as refusal:
+                    self._refuse(path, str(refusal))
+                    return
             self._files += 1
+
+    def _make_link(self, folder: str, name: str, text: str) -> None:
+        above = self._folder(folder)
+        self._make_room(name, above)
+        try:
+            os.symlink(text, name, dir_fd=above)
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            raise RefusedFile(error.strerror or "cannot be made") from None
 
     def _check_link(self, path: str, text: str) -> None:
         """It leads up through the folders that it lies in, not out of the output directory, and then down, by no link that leads out.
@@ -417,7 +619,7 @@ class OutputFolder:
                 data = data[:room]
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                above = self._folder(OWN)
+                above = self._folder(self._stream_folder())
                 try:
                     fd = os.open(stream, flags, 0o666, dir_fd=above)
                 except OSError as error:
@@ -439,13 +641,23 @@ class OutputFolder:
         """How many bytes of a stream have come on this connection."""
         return self._ends.get(stream, 0)
 
+    def _stream_folder(self) -> str:
+        """What jobs that share a folder print is kept apart."""
+        if not self._streams:
+            is_apart = self.owners is not None and self.owners.is_shared
+            self._streams = f"{OWN}/{_job(self.num)}" if is_apart else OWN
+        return self._streams
+
     def set_aside(self, attempt: int) -> None:
         """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
         if not (self.path / OWN).is_dir():
             return
         with self._guard:
-            above = self._folder(OWN)
-            kept = self._folder(f"{OWN}/attempt-{attempt}")
+            streams = self._streams or (
+                OWN if own_folder(self.path, self.num).name == OWN else f"{OWN}/{_job(self.num)}"
+            )
+            above = self._folder(streams)
+            kept = self._folder(f"{streams}/attempt-{attempt}")
             for stream in ("stdout", "stderr"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(stream, stream, src_dir_fd=above, dst_dir_fd=kept)
@@ -460,7 +672,7 @@ class OutputFolder:
         os.close(partial[0])
         with contextlib.suppress(OSError, RefusedFile):
             # Where it cannot be removed it lies among our own.
-            os.unlink(f"part.{partial[2]}", dir_fd=self._folder(OWN))
+            os.unlink(self._part(partial[2]), dir_fd=self._folder(OWN))
 
     def _discard_all(self) -> None:
         for path in list(self._partial):
@@ -479,6 +691,7 @@ class OutputFolder:
             self._names.clear()
             self._ends.clear()
             self.refused.clear()
+            self.apart.clear()
 
     def release(self) -> None:
         """Let go of folders' descriptors, which are made again when something comes."""
@@ -492,6 +705,13 @@ class OutputFolder:
             self._discard_all()
             self._close_folders(keep_root=False)
             self._names.clear()
+
+
+def _beside(path: str, num: int) -> str:
+    """The name of a job's file where another job has that name: its extension stays."""
+    folder, slash, name = path.rpartition("/")
+    stem, extension = os.path.splitext(name)
+    return f"{folder}{slash}{stem}.{_job(num)}{extension}"
 
 
 def _is_own(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher import events
 from launcher.journal import StoredResult
-from launcher.output_files import OutputFolder
+from launcher.output_files import OutputFolder, Owners
 from launcher.value import value
 
 __all__ = [
@@ -39,6 +39,7 @@ class QueuedJob:
     payload: bytes | None
     spec: dict[str, Any]
     folder: OutputFolder | None = None
+    owners: Owners | None = None
 
 
 @value

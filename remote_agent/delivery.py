@@ -15,7 +15,7 @@ from remote_agent import wire
 from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
-from remote_agent.left_files import as_written, output_frames, result_frames, stream_frames
+from remote_agent.left_files import as_written, output_frames, outputs_root, result_frames, stream_frames
 from remote_agent.outbox import Piece
 from remote_agent.place import Place
 from remote_agent.worker import Worker
@@ -170,6 +170,7 @@ class Delivery:
         folder: Optional[str] = self._place.own_output(attempt)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec["attempt"]))
 
 
 class _Ahead:
@@ -204,6 +205,16 @@ def _cap_stream(attempt: Attempt, stream: str, path: str, cap: int) -> None:
             attempt.stream_dropped[stream] += size - cap
     except FileNotFoundError:
         return
+
+
+def _remove_empty(folder: str, root: str) -> None:
+    """Remove the folders that lead to one which is gone, below root."""
+    try:
+        while folder.startswith(root + os.sep):
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+    except OSError:
+        pass  # there is more in it
 
 
 def _unlink(path: str) -> None:

@@ -16,6 +16,7 @@ import typer
 from launcher.clean_text import clean
 from launcher.commands import completion, past
 from launcher.errors import HostError, RunError, UsageError
+from launcher.output_files import own_folder
 from launcher.untrusted_files import read_regular
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class _Source:
         return self._job.state in ("COMPLETED", "FAILED")
 
     def _local(self, name: str) -> bytes:
-        folder = Path(self._job.output_dir) / ".launcher"
+        folder = own_folder(Path(self._job.output_dir), self._num)
         if self.attempt < self._job.attempt:
             folder /= f"attempt-{self.attempt}"
         try:

@@ -521,3 +521,53 @@ def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, door: st
     assert "there is no resolver 'oc.evn' (did you mean 'oc.env'?)" in done.stdout + done.stderr
     told = json.loads(apps.launcher("show", "sweep", "--json", "--all", cwd=app).stdout)
     assert [job["error"] and job["error"]["kind"] for job in told["jobs"]] == [None, "config", None]
+
+
+def test_jobs_with_one_folder_on_two_hosts(tmp_path: Path, demo_hosts: Path) -> None:
+    """Nothing of one overwrites what another wrote: it lies beside it, is named, and what each printed can be had."""
+    apps.write(
+        tmp_path,
+        {
+            "my_app.py": """
+                import logging
+                import os
+
+                import hydra
+                from hydra.core.hydra_config import HydraConfig
+
+
+                @hydra.main(version_base=None, config_path=None)
+                def main(cfg):
+                    out = HydraConfig.get().runtime.output_dir
+                    logging.getLogger(__name__).info("seed %s", cfg.seed)
+                    print("printed", cfg.seed)
+                    with open(os.path.join(out, "scores.csv"), "a") as file:
+                        file.write(f"{cfg.seed}\\n")
+                    with open(os.path.join(out, "same.txt"), "w") as file:
+                        file.write("same")
+
+
+                if __name__ == "__main__":
+                    main()
+                """
+        },
+    )
+    hosts = yaml.safe_load(demo_hosts.read_text())
+    (tmp_path / "hosts.yaml").write_text(yaml.safe_dump({**hosts, "local": {"address": "local"}}))
+    done = apps.python(
+        "my_app.py",
+        *("-m", "hydra/launcher=remote", "hydra.launcher.hosts_file=hosts.yaml", "+seed=1,2,3,4"),
+        *("hydra.sweep.dir=sweep", "hydra.sweep.subdir=one"),
+        cwd=tmp_path,
+    )
+    folder = tmp_path / "sweep" / "one"
+    assert sorted(path.read_text() for path in folder.glob("scores*.csv")) == ["1\n", "2\n", "3\n", "4\n"]
+    assert sum(path.read_text().count("seed") for path in folder.glob("my_app*.log")) == 4
+    assert [path.name for path in folder.glob("same*")] == ["same.txt"]
+    told = done.stdout + done.stderr
+    assert told.count("was not overwritten") == 3
+    assert "scores.job-" in told
+    for num in range(4):
+        printed = apps.launcher("logs", f"sweep#{num}", "--stream", "stdout", cwd=tmp_path).stdout
+        assert printed.endswith(f"printed {num + 1}\n")
+        assert printed.count("printed") == 1
