@@ -13,6 +13,7 @@
     |   +-- AgentError               the agent did not start, or spoke nonsense
     |   +-- ConnectionLost           the link is gone; whether the jobs are is not known
     +-- JournalError                 the journal could not be written or read
+    |   +-- JournalMoved             it is not where it was: removed, moved or replaced while the run goes on
     +-- RunError                     a run cannot be found, resumed, or is somebody else's
     +-- RunInterrupted               Ctrl-C or SIGTERM; everything was collected first            (exit code 130)
     +-- RunDetached                  the controller left on purpose; the hosts go on               (exit code 0)
@@ -43,6 +44,7 @@ __all__ = [
     "HostUnreachable",
     "InventoryError",
     "JournalError",
+    "JournalMoved",
     "LauncherError",
     "RemoteJobError",
     "RunAborted",
@@ -147,6 +149,10 @@ class ConnectionLost(HostError):
 
 class JournalError(LauncherError):
     """The journal could not be written or read; nothing that it does not hold has been acted on."""
+
+
+class JournalMoved(JournalError):
+    """The journal is not where it was any more; what was written since may be lost, and no host was told to forget it."""
 
 
 class RunError(LauncherError):
