@@ -1,6 +1,6 @@
 """Acknowledges to hosts what is durable here, in rounds: files to the disk first, then the hosts may forget.
 
-Rule: what was not synced is not acknowledged; what is not acknowledged is sent again.
+Rule: what was not synced is not acknowledged, nor what nobody would find; what is not acknowledged is sent again.
 """
 
 from __future__ import annotations
@@ -32,14 +32,20 @@ class Acker:
     Args:
         folder: the run's folder; its file system is what has to be on the disk.
         fail: called with what the thread died of.
+        is_safe: the journal is where it was; until then nothing is acknowledged.
     """
 
     def __init__(
-        self, sessions: Mapping[str, Acknowledging], folder: Path, fail: Callable[[BaseException], None]
+        self,
+        sessions: Mapping[str, Acknowledging],
+        folder: Path,
+        fail: Callable[[BaseException], None],
+        is_safe: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
         self._fail = fail
         self._folder = folder
+        self._is_safe = is_safe
         self._waiting: list[tuple[str, str]] = []
         self._elsewhere: dict[int, Path] = {}
         self._condition = threading.Condition()
@@ -70,6 +76,10 @@ class Acker:
         if not waiting:
             return
         _sync_files({self._folder, *elsewhere})
+        if not self._is_safe():
+            with self._condition:
+                self._waiting = waiting + self._waiting
+            return
         by_host: dict[str, list[str]] = {}
         for host, attempt in waiting:
             by_host.setdefault(host, []).append(attempt)

@@ -27,7 +27,7 @@ class ArrivingResult:
     """One large result of one attempt, on one link.
 
     Args:
-        folder: where it goes; made if it is not there.
+        folder: where it goes; made if it is not there, in one that is.
         attempt: the attempt's name, checked by the caller: it becomes a file's name.
         size: bytes that the host announced.
         parts: what the host says that the parts will be; anything may come here.
@@ -44,7 +44,8 @@ class ArrivingResult:
         self._digests = {name: hashlib.sha256() for name in self._ranges}
         self._size = size
         self._done = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not those above it: where the run's folder was moved away, nothing takes its place.
+        folder.mkdir(mode=0o700, exist_ok=True)
         self._path = folder / f"{attempt}.part"
         self._path.unlink(missing_ok=True)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -19,7 +19,7 @@ from launcher import events, facts, requests
 from launcher.acker import Acker
 from launcher.agent_session import AgentSession
 from launcher.decider import Decider
-from launcher.errors import JournalError, RunError
+from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
 from launcher.output_files import OutputFolder, Ownership
@@ -74,7 +74,7 @@ class Dispatcher:
         self._observe = observe
         self._clock = _SystemClock()
         self._inbox = Inbox()
-        self._acker = Acker(sessions, journal.folder, self._fail)
+        self._acker = Acker(sessions, journal.folder, self._fail, lambda: journal.is_in_place)
         self._journal = journal
         self._reader: JournalReader | None = None
         self._reading = threading.Lock()
@@ -281,8 +281,9 @@ class Dispatcher:
             except JournalError as error:
                 if self.stalled != str(error):
                     self.stalled = str(error)
+                    step = "put it back as it was" if isinstance(error, JournalMoved) else "free some space"
                     message = (
-                        f"{error}; nothing more is dispatched until it can be written (free some space); "
+                        f"{error}; nothing more is dispatched until it can be written ({step}); "
                         "running jobs go on and their results are kept on the hosts"
                     )
                     self._observe(events.Warned(time.time(), "journal", message))

@@ -14,6 +14,7 @@
     |   |   +-- HostBroken           it said more than any agent says: nothing more is taken from it
     |   +-- ConnectionLost           the link is gone; whether the jobs are is not known
     +-- JournalError                 the journal could not be written or read
+    |   +-- JournalMoved             it is not where it was: removed, moved or replaced while the run goes on
     +-- ResultNotDecoded             a host's value was not decoded: damaged, or the `results` policy forbids it
     |   +-- ValueNotPlain            it cannot be said as plain data; has .type, .why, .repr, .place
     +-- RunError                     a run cannot be found, resumed, or is somebody else's
@@ -52,6 +53,7 @@ __all__ = [
     "HostUnreachable",
     "InventoryError",
     "JournalError",
+    "JournalMoved",
     "LauncherError",
     "RemoteJobError",
     "ResultNotDecoded",
@@ -205,6 +207,10 @@ class ValueNotPlain(ResultNotDecoded):
 
 class JournalError(LauncherError):
     """The journal could not be written or read; nothing that it does not hold has been acted on."""
+
+
+class JournalMoved(JournalError):
+    """The journal is not where it was any more; what was written since may be lost, and no host was told to forget it."""
 
 
 class RunError(LauncherError):

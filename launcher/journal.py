@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launcher.clean_text import clean, clean_all
-from launcher.errors import JournalError, RunError, UsageError
+from launcher.errors import JournalError, JournalMoved, RunError, UsageError
 from launcher.events import Event, HookFired, JobReturned, from_json
 from remote_agent.disk import sync_fd
 
@@ -108,6 +108,9 @@ class Journal:
         except JournalError:
             os.close(self._lock)
             raise
+        #: Which files these are, by their paths: others may come in their place.
+        self._files_there: dict[str, tuple[int, int]] = {}
+        self._is_confirmed = False
         self._events: list[tuple[str, int | None, str]] = []
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
         #: Files of results that the next commit brings to the disk; content that it writes first, or None.
@@ -186,9 +189,18 @@ class Journal:
 
         Raises:
             JournalError: it could not be written; what was appended is kept and written by the next commit.
+            JournalMoved: it is not where it was, so that nobody would find what was written; told again by the next commit.
         """
-        if not self._events and not self._statements:
-            return
+        if self._events or self._statements:
+            self._check_place()
+            self._write()
+            self._is_confirmed = False
+        if not self._is_confirmed:
+            # It may have been removed while it was written: what nobody can find is not safe.
+            self._check_place()
+            self._is_confirmed = True
+
+    def _write(self) -> None:
         self._write_files()
         try:
             cursor = self._connection.cursor()
@@ -206,6 +218,20 @@ class Journal:
             raise JournalError(f"{self.path}: {error}") from None
         self._events = []
         self._statements = []
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whoever looks for it finds it, and all that was written. For any thread."""
+        return all(_identity(path) == known for path, known in list(self._files_there.items()))
+
+    def _check_place(self) -> None:
+        if not self.is_in_place:
+            raise JournalMoved(
+                f"{self.path}: it was removed, moved or replaced while the run goes on, and what is written now would be lost"
+            )
+        for path in (str(self.path), f"{self.path}-wal"):
+            if path not in self._files_there and (found := _identity(path)) is not None:
+                self._files_there[path] = found
 
     def _write_files(self) -> None:
         """A result's file is on the disk before the journal says that it is there."""
@@ -232,6 +258,15 @@ class Journal:
             os.close(self._lock)
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file lies there; None where none does."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _cell(path: str) -> str | bytes:
     """A path as the journal keeps it: as text, or as bytes where it is none."""
     try:
@@ -242,7 +277,7 @@ def _cell(path: str) -> str | bytes:
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -511,3 +512,66 @@ def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
     assert order[0][0] == "sync"
     acks = [attempt for name, what in order if name == "ack" for attempt in what]
     assert sorted(acks) == ["0.1", "1.1", "2.1"]
+
+
+@pytest.mark.parametrize("what", ["the run's folder", ".launcher", "the journal", "another in its place"])
+def test_a_journal_that_is_not_where_it_was(run, what):
+    """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""
+    run.dispatcher.start()
+    run.connect()
+    run.dispatcher.submit(run.job(0))
+    run.sessions["a"].expect("job", "0.1")
+    own = run.folder / ".launcher"
+    path = {"the run's folder": run.folder, ".launcher": own}.get(what, own / "journal.sqlite")
+    aside = run.folder.with_name(f"{run.folder.name}-aside")
+    os.rename(path, aside)
+    if what == "another in its place":
+        path.write_bytes(aside.read_bytes())
+    run.end("0.1")
+    run.dispatcher.submit(run.job(1))
+    (told,) = run.wait(lambda: [one for one in run.seen if isinstance(one, events.Warned)])
+    assert told.source == "journal"
+    assert f"{own}/journal.sqlite: it was removed, moved or replaced" in told.message
+    assert "put it back as it was" in told.message
+    assert run.returned == []
+    assert {name for name, _ in run.sessions["a"].said} == {"go", "job", "start"}
+    path.unlink(missing_ok=True)
+    os.rename(aside, path)
+    run.wait(lambda: run.returned)
+    run.sessions["a"].expect("ack", ["0.1"])
+    run.sessions["a"].expect("job", "1.1")
+    reader = JournalReader(own)
+    assert reader.returned(0) is not None
+    assert [event.num for _, event in reader.events_of("job_returned")] == [0]
+    reader.close()
+
+
+def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
+    """What was written in time and cannot be found any more is not acknowledged, not even at the end."""
+    said: list[str] = []
+    monkeypatch.setattr("launcher.acker._EVERY", 0.01)
+
+    class Session:
+        def acknowledge(self, attempts: list[str]) -> None:
+            said.extend(attempts)
+
+    looked = threading.Event()
+    safe = [False]
+
+    def is_safe() -> bool:
+        looked.set()
+        return safe[0]
+
+    acker = Acker({"a": Session()}, tmp_path, is_safe)
+    acker.put("a", "0.1")
+    assert looked.wait(30)
+    acker.flush()
+    assert said == []
+    safe[0] = True
+    acker.put("a", "1.1")
+    acker.flush()
+    assert sorted(said) == ["0.1", "1.1"]
+    safe[0] = False
+    acker.put("a", "2.1")
+    acker.stop()
+    assert sorted(said) == ["0.1", "1.1"]

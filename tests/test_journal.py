@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from launcher import events, journal
-from launcher.errors import JournalError, RunError
+from launcher.arriving_result import ArrivingResult
+from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.journal import INLINE, Journal, JournalReader, StoredResult
 
 
@@ -269,6 +270,44 @@ class TestFailing:
         writing.append([events.Note(0.0, "mine")])
         writing.close()
         Journal(folder).close()
+
+    @pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal"])
+    def test_what_was_written_where_nobody_finds_it_is_not_safe(self, folder, monkeypatch, name):
+        """Also where it is removed while it is written; put back, it is there once."""
+        writing = Journal(folder)
+        writing.append([events.Note(0.0, "first")])
+        writing.commit()
+        whole = writing._write
+
+        def write() -> None:
+            whole()
+            os.rename(folder / name, folder / "aside")
+
+        monkeypatch.setattr(writing, "_write", write)
+        writing.append([events.Note(0.0, "second")])
+        for _ in range(2):
+            with pytest.raises(JournalMoved, match="removed, moved or replaced"):
+                writing.commit()
+            assert not writing.is_in_place
+        os.rename(folder / "aside", folder / name)
+        writing.commit()
+        monkeypatch.undo()
+        writing.close()
+        assert [event.message for _, event in JournalReader(folder).events()] == ["first", "second"]
+
+    def test_nothing_is_made_where_it_was(self, folder):
+        """Or it could not be put back: no large result, and no journal when it is closed."""
+        writing = Journal(folder)
+        writing.commit()
+        os.rename(folder, folder.with_name("aside"))
+        writing.put_result(result(1, b"x" * (INLINE + 1)))
+        with pytest.raises(JournalMoved):
+            writing.commit()
+        with pytest.raises(JournalMoved):
+            writing.close()
+        with pytest.raises(FileNotFoundError):
+            ArrivingResult(folder / "results", "1.1", 1, {})
+        assert os.listdir(folder.parent) == ["aside"]
 
     def test_another_version_is_refused_by_name(self, folder):
         """For reading and for writing."""
