@@ -7,6 +7,9 @@ controller's clock.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -44,6 +47,7 @@ __all__ = [
 ]
 
 _KINDS: dict[str, type[Event]] = {}
+_TYPES: dict[str, dict[str, str]] = {}
 
 
 @value
@@ -64,19 +68,59 @@ class Event:
 
 
 def from_json(data: dict[str, Any]) -> Event:
-    """The event that `to_json` wrote.
+    """The event that `to_json` wrote; a list stands for a tuple.
 
     Raises:
-        ValueError: the kind is unknown, or a field is missing or unknown.
+        ValueError: the kind is unknown, a field is missing or unknown, or is of another type.
     """
     fields = dict(data)
-    cls = _KINDS.get(fields.pop("kind", ""))
+    kind = fields.pop("kind", "")
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise ValueError(f"unknown event kind {data.get('kind')!r}")
+        raise ValueError(f"unknown event kind {str(kind)[:100]!r}")
+    types = _types_of(cls)
+    for name, given in fields.items():
+        expected = types.get(name, "")
+        if expected.startswith("tuple[") and type(given) is list:
+            fields[name] = given = tuple(given)
+        fits = _FITS.get(expected)
+        if fits is None or not fits(given):
+            raise ValueError(f"{kind}: {name[:100]!r} is not a field of it, or not of type {expected}")
     try:
         return cls(**fields)
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def _types_of(cls: type[Event]) -> dict[str, str]:
+    types = _TYPES.get(cls.kind)
+    if types is None:
+        types = _TYPES[cls.kind] = {one.name: str(one.type) for one in dataclasses.fields(cls)}
+    return types
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (type(value) is float and math.isfinite(value))
+
+
+#: What a journal may hold for each type that a field of an event has.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "int": _is_whole,
+    "float": _is_number,
+    "str": lambda value: type(value) is str,
+    "bool": lambda value: type(value) is bool,
+    "tuple[str, ...]": lambda value: type(value) is tuple and all(type(one) is str for one in value),
+    "tuple[int, ...]": lambda value: type(value) is tuple and all(map(_is_whole, value)),
+    "dict[str, Any] | None": lambda value: value is None or type(value) is dict,
+    "dict[str, int]": lambda value: type(value) is dict and all(map(_is_whole, value.values())),
+    "float | None": lambda value: value is None or _is_number(value),
+    "int | None": lambda value: value is None or _is_whole(value),
+    "str | None": lambda value: value is None or type(value) is str,
+}
 
 
 @value

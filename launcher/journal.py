@@ -10,18 +10,20 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import sqlite3
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from launcher.clean_text import clean, clean_all
 from launcher.errors import JournalError, JournalMoved, RunError, UsageError
-from launcher.events import Event, HookFired, JobReturned, from_json
+from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from remote_agent.disk import sync_fd
+from remote_agent.job import JobError
 
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "lock_folder"]
 
@@ -29,6 +31,8 @@ FOLDER = ".launcher"
 VERSION = 1
 #: Bytes; a larger result lies in a file of its own beside the journal.
 INLINE = 1 << 18
+#: Seconds since the epoch; beyond it there is no calendar.
+_LATEST = 1e11
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -104,9 +108,10 @@ class Journal:
                 "(--folder, folder=, hydra.sweep.dir or hydra.run.dir)"
             ) from None
         try:
-            self._connection = self._begin()
-        except JournalError:
-            os.close(self._lock)
+            with _named(folder):
+                self._connection = self._opened(exists=exists)
+        except BaseException:
+            os.close(lock)
             raise
         #: Which files these are, by their paths: others may come in their place.
         self._files_there: dict[str, tuple[int, int]] = {}
@@ -116,23 +121,23 @@ class Journal:
         #: Files of results that the next commit brings to the disk; content that it writes first, or None.
         self._files: dict[str, bytes | None] = {}
 
-    def _begin(self) -> sqlite3.Connection:
+    def _opened(self, *, exists: bool) -> sqlite3.Connection:
         connection = _connect(self.path)
         try:
-            if not connection.execute("select 1 from sqlite_master where name='meta'").fetchone():
+            if not exists or not connection.execute("select 1 from sqlite_master").fetchone():
                 # Constants of this module, and nothing else.
                 connection.executescript(
                     "begin;" + _SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
                 )
             _check_version(connection, self.path)
             connection.execute("create index if not exists jobs_by_output_dir on jobs (output_dir)")
-        except (sqlite3.Error, JournalError) as error:
+        except BaseException as error:
             connection.close()
-            if isinstance(error, JournalError):
-                raise
-            raise JournalError(
-                f"{self.path}: {error}; nothing was sent; free some space there, or name another folder for the run"
-            ) from None
+            if not exists and isinstance(error, sqlite3.Error):
+                raise JournalError(
+                    f"{self.path}: {error}; nothing was sent; free some space there, or name another folder for the run"
+                ) from None
+            raise
         return connection
 
     def append(self, happened: list[Event]) -> None:
@@ -358,36 +363,166 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(f"{path}: journal of version {row[0] if row else '?'}; this launcher reads {VERSION}")
 
 
+#: What decoding damaged data may raise.
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    sqlite3.Error,
+)
+_TABLES = {"meta", "blobs", "jobs", "events", "results"}
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """What is wrong with a journal is told with its folder."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise JournalError(
+            f"{folder.parent}: its journal ({folder.name}/journal.sqlite) is damaged, or not one of ours: "
+            f"{type(error).__name__}: {str(error)[:300]}; what it holds cannot be relied on (a copy of the folder may be whole; "
+            "what else lies in the folder is not touched)"
+        ) from None
+
+
+def _is_text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{type(value).__name__} where text was expected")
+    return value
+
+
+def _is_bytes(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError(f"{type(value).__name__} where bytes were expected")
+    return value
+
+
+def _is_whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{type(value).__name__} where a whole number was expected")
+    return value
+
+
+def _is_path(value: Any) -> str:
+    path = os.fsdecode(value)
+    if "\0" in path:
+        raise ValueError("a path with a NUL")
+    return path
+
+
+def _is_object(text: Any) -> dict[str, Any]:
+    value = json.loads(_is_text(text))
+    if type(value) is not dict:
+        raise TypeError(f"{type(value).__name__} where an object was expected")
+    return value
+
+
+def _texts_of(text: Any) -> tuple[str, ...]:
+    value = json.loads(_is_text(text))
+    if type(value) is not list or not all(type(one) is str for one in value):
+        raise TypeError("no list of texts")
+    return tuple(value)
+
+
+def _parts_of(text: Any) -> dict[str, Any]:
+    parts = _is_object(text)
+    for name in ("value", "cfg", "hydra_cfg"):
+        part = parts.get(name)
+        if part is not None and not all(_is_whole(part.get(key)) >= 0 for key in ("offset", "size")):
+            raise ValueError(f"{name} lies nowhere")
+    return parts
+
+
 class JournalReader:
     """The journal as anybody may read it, from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "journal.sqlite"
-        if not self.path.exists():
+        if not self.path.is_file():
             raise RunError(f"{folder.parent} holds no run (no {FOLDER}/journal.sqlite)")
         self._connection = _connect(self.path, read_only=True)
         self._guard = threading.Lock()
         try:
-            _check_version(self._connection, self.path)
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path}: {error}") from None
+            with _named(folder):
+                self._check_schema()
+                _check_version(self._connection, self.path)
+        except JournalError:
+            self._connection.close()
+            raise
+
+    def _check_schema(self) -> None:
+        """It has our tables and nothing that sqlite would run when it reads them."""
+        # A view by the name of a table could go on for ever.
+        self._connection.execute("pragma trusted_schema=off")
+        there = self._connection.execute("select type, name, sql from sqlite_master").fetchall()
+        if not there:
+            raise ValueError("nothing is in it: its run died before it began, or begins just now")
+        for kind, name, sql in there:
+            if kind not in ("table", "index") or (sql is not None and "virtual" in _is_text(sql)[:40].lower()):
+                raise ValueError(f"{str(name)[:100]!r} is no table of ours")
+        missing = _TABLES.difference(name for kind, name, _ in there if kind == "table")
+        if missing:
+            raise ValueError(f"table {', '.join(sorted(missing))} is missing")
 
     def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        with self._guard:
-            try:
-                return self._connection.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                raise JournalError(f"{self.path}: {error}") from None
+        with self._guard, _named(self.folder):
+            return self._connection.execute(statement, values).fetchall()
+
+    def _decoded(self, decode: Callable[..., T], *values: Any) -> T:
+        with _named(self.folder):
+            return decode(*values)
+
+    def check(self) -> None:
+        """Look through all of it, before somebody acts on it: pages, and what every job needs to be sent again.
+
+        Raises:
+            JournalError: it is damaged.
+        """
+        with _named(self.folder):
+            told = self._rows("pragma quick_check(1)")
+            if told != [("ok",)]:
+                raise ValueError(str(told[:1]))
+            if self._rows("select 1 from jobs where typeof(payload) != 'blob' limit 1"):
+                raise TypeError("a job without a payload")
+        for (num,) in self._rows("select num from jobs"):
+            self.job_without_payload(num)
+
+    def number(self, key: str, default: float) -> float:
+        """A number among the facts about the run."""
+
+        def decode(text: str) -> float:
+            value = float(text)
+            if not math.isfinite(value) or abs(value) > _LATEST:
+                raise ValueError(f"{key} is {text[:50]!r}")
+            return value
+
+        text = self.meta().get(key)
+        return default if text is None else self._decoded(decode, text)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts among the facts about the run; empty where there is none."""
+        return self._decoded(_texts_of, self.meta().get(key, "[]"))
+
+    def object(self, key: str) -> dict[str, Any]:
+        """An object among the facts about the run; empty where there is none."""
+        return self._decoded(_is_object, self.meta().get(key, "{}"))
 
     def meta(self) -> dict[str, str]:
         """Facts about the run as a whole."""
-        return dict(self._rows("select key, value from meta"))
+        rows = self._rows("select key, value from meta")
+        return self._decoded(lambda: {_is_text(key): _is_text(value) for key, value in rows})
 
     def blob(self, name: str) -> bytes | None:
         """Something large that the run was given."""
         rows = self._rows("select data from blobs where name=?", (name,))
-        return rows[0][0] if rows else None
+        return self._decoded(_is_bytes, rows[0][0]) if rows else None
 
     def blob_names(self, prefix: str) -> list[str]:
         """The names of all blobs that begin so."""
@@ -404,10 +539,11 @@ class JournalReader:
             "group by r.num having count(h.seq) < ? order by r.s",
             (callbacks,),
         )
-        for num, seq in rows:
+        known = self._decoded(lambda: [(_is_whole(row[0]), _is_whole(row[1])) for row in rows])
+        for num, seq in known:
             if self.returned(num) is not None:
                 fired = (event for _, event in self.events(after=seq, num=num) if isinstance(event, HookFired))
-                yield int(num), {event.callback for event in fired if event.hook == "on_job_return"}
+                yield num, {event.callback for event in fired if event.hook == "on_job_return"}
 
     def events(self, after: int = 0, num: int | None = None, batch: int = 5000) -> Iterator[tuple[int, Event]]:
         """(sequence number, event) of all events after that number, in order; of one job where num is given."""
@@ -419,7 +555,7 @@ class JournalReader:
                     "select seq, data from events where num=? and seq>? order by seq limit ?", (num, after, batch)
                 )
             for seq, data in rows:
-                yield seq, _event(json.loads(data))
+                yield seq, self._decoded(_event, data)
                 after = seq
             if len(rows) < batch:
                 return
@@ -427,7 +563,7 @@ class JournalReader:
     def events_of(self, kind: str) -> Iterator[tuple[int, Event]]:
         """(sequence number, event) of all events of one kind, in order."""
         for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
-            yield seq, _event(json.loads(data))
+            yield seq, self._decoded(_event, data)
 
     def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, dict[str, Any]] | None:
         """(overrides, output_dir, payload, spec) of a job."""
@@ -435,7 +571,9 @@ class JournalReader:
         if not rows:
             return None
         overrides, output_dir, payload, spec = rows[0]
-        return tuple(json.loads(overrides)), os.fsdecode(output_dir), payload, json.loads(spec)
+        return self._decoded(
+            lambda: (_texts_of(overrides), _is_path(output_dir), _is_bytes(payload), _is_object(spec)),
+        )
 
     def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
         """(overrides, output_dir, spec) of a job."""
@@ -443,14 +581,14 @@ class JournalReader:
         if not rows:
             return None
         overrides, output_dir, spec = rows[0]
-        return tuple(json.loads(overrides)), os.fsdecode(output_dir), json.loads(spec)
+        return self._decoded(lambda: (_texts_of(overrides), _is_path(output_dir), _is_object(spec)))
 
     def payload(self, num: int) -> bytes:
         """What is sent to a host as the job."""
         rows = self._rows("select payload from jobs where num=?", (num,))
         if not rows:
             raise JournalError(f"{self.path}: job {num} is not in it")
-        return bytes(rows[0][0])
+        return self._decoded(_is_bytes, rows[0][0])
 
     def shares_folder(self, num: int, folder: Path) -> bool:
         """Another job writes to this folder, to one above it or to one below it."""
@@ -466,14 +604,14 @@ class JournalReader:
 
     def last_num(self) -> int | None:
         """The highest number of a job; None while there is none."""
-        last: int | None = self._rows("select max(num) from jobs")[0][0]
-        return last
+        last = self._rows("select max(num) from jobs")[0][0]
+        return None if last is None else self._decoded(_is_whole, last)
 
     def all_returned(self) -> Iterator[JobReturned]:
         """How each job ended that did and is not being run once more."""
         rows = self._rows("select distinct num from events where kind='job_returned' order by num")
         for (num,) in rows:
-            event = self.returned(num)
+            event = self.returned(self._decoded(_is_whole, num))
             if event is not None:
                 yield event
 
@@ -482,7 +620,7 @@ class JournalReader:
         meta = self.meta()
         if meta.get("open"):
             return None
-        return max(int(meta.get("total", "0")), self.count_jobs())
+        return max(int(self.number("total", 0)), self.count_jobs())
 
     def last_seq(self) -> int:
         """The number of the latest event; 0 while there is none."""
@@ -507,13 +645,15 @@ class JournalReader:
             "where e.kind = 'job_returned' group by 1",
             (path,),
         )
-        return {clean(value): int(number) for value, number in rows if value is not None}
+        return self._decoded(
+            lambda: {clean(_is_text(value)): int(number) for value, number in rows if value is not None}
+        )
 
     def last_event(self, *kinds: str) -> Event | None:
         """The latest event of these kinds."""
         marks = ",".join("?" * len(kinds))
         rows = self._rows(f"select data from events where kind in ({marks}) order by seq desc limit 1", kinds)  # noqa: S608 - only marks
-        return _event(json.loads(rows[0][0])) if rows else None
+        return self._decoded(_event, rows[0][0]) if rows else None
 
     def result(self, num: int, attempt: int) -> StoredResult | None:
         """What an attempt brought."""
@@ -524,8 +664,17 @@ class JournalReader:
         if not rows:
             return None
         num, attempt, host, envelope, parts, payload, file = rows[0]
-        at = None if file is None else os.fsdecode(file)
-        return StoredResult(num, attempt, clean(host), clean_all(json.loads(envelope)), json.loads(parts), payload, at)
+        return self._decoded(
+            lambda: StoredResult(
+                _is_whole(num),
+                _is_whole(attempt),
+                clean(_is_text(host)),
+                clean_all(_is_object(envelope)),
+                _parts_of(parts),
+                _is_bytes(payload),
+                None if file is None else _is_path(file),
+            )
+        )
 
     def returned(self, num: int) -> JobReturned | None:
         """How a job ended, if it did and is not being run once more."""
@@ -533,7 +682,7 @@ class JournalReader:
             "select data from events where num=? and kind in ('job_returned', 'job_retried') order by seq desc limit 1",
             (num,),
         )
-        event = _event(json.loads(rows[0][0])) if rows else None
+        event = self._decoded(_event, rows[0][0]) if rows else None
         return event if isinstance(event, JobReturned) else None
 
     def close(self) -> None:
@@ -542,10 +691,14 @@ class JournalReader:
             self._connection.close()
 
 
-def _event(data: dict[str, Any]) -> Event:
+def _event(text: Any) -> Event:
     # The journal may have come from anywhere, or from a version that took texts of hosts as they were.
-    data = clean_all(data)
-    for name in ("hosts", "jobs", "overrides", "gpus", "patterns"):
-        if isinstance(data.get(name), list):
-            data[name] = tuple(data[name])
-    return from_json(data)
+    event = from_json(clean_all(_is_object(text)))
+    if abs(event.at) > _LATEST:
+        raise ValueError(f"an event at {event.at}")
+    if isinstance(event, (AttemptEnded, JobReturned)):
+        if event.status not in ("COMPLETED", "FAILED"):
+            raise ValueError(f"status {event.status[:50]!r}")
+        if event.error is not None:
+            JobError.from_json(event.error)
+    return event

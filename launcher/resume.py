@@ -256,6 +256,8 @@ class ResumedSession(Session):
 
     def _take_up(self) -> None:
         reader = self._engine.reader
+        # Before anybody acts on it: what is wrong with it must not be met by the thread that decides.
+        reader.check()
         # Read once more: only now is it sure that nobody else writes.
         self.record = run_record.read(reader)
         last = reader.last_num()

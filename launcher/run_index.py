@@ -225,10 +225,10 @@ def _of_folder(folder: Path) -> Entry:
 
     reader = JournalReader(folder / FOLDER)
     try:
-        meta = reader.meta()
+        meta, started = reader.meta(), reader.number("started", 0)
     finally:
         reader.close()
     if "run" not in meta:
         raise RunError(f"{folder}: its journal names no run; it died before it began")
     meta = clean_all(meta)
-    return Entry(meta["run"], folder, float(meta.get("started", 0)), meta.get("mode", ""), meta.get("task_name", ""))
+    return Entry(meta["run"], folder, started, meta.get("mode", ""), meta.get("task_name", ""))

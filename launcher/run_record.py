@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import RunError
+from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.job_config import without_value
 from remote_agent.callbacks import travel_entries
@@ -181,7 +181,10 @@ def planned_blobs(
 
 def read_planned(reader: JournalReader, num: int, loads: Callable[[bytes], Any]) -> Iterator[tuple[Any, Sequence[str]]]:
     """(config, overrides) of the jobs from number `num` on that were planned."""
-    firsts = sorted({int(name.split("/")[1]) for name in reader.blob_names("planned/")})
+    try:
+        firsts = sorted({int(name.split("/")[1]) for name in reader.blob_names("planned/")})
+    except ValueError as error:
+        raise _damaged(reader.folder.parent, error) from None
     for first in firsts:
         part, is_more = max(0, num - first) // PART, True
         while is_more:
@@ -234,18 +237,67 @@ def read(reader: JournalReader) -> Record:
             if had
             else f"{where}: the run died before it was put down what it was to do; start it again"
         )
-    described = json.loads(meta["setup"])
-    prepared = json.loads(meta.get("prepared", "{}"))
-    return Record(
-        run=meta["run"],
-        mode=meta["mode"],
-        task_name=meta["task_name"],
-        started=float(meta["started"]),
-        by_value=bool(prepared.get("by_value")),
-        zygotes=prepared.get("zygotes", {}),
-        end_hooks=json.loads(meta.get("ended", "{}")),
-        **described,
+    prepared = reader.object("prepared")
+    try:
+        return _checked(
+            Record(
+                run=meta["run"],
+                mode=meta["mode"],
+                task_name=meta["task_name"],
+                started=reader.number("started", 0),
+                by_value=bool(prepared.get("by_value")),
+                zygotes=prepared.get("zygotes", {}),
+                end_hooks=reader.object("ended"),
+                **reader.object("setup"),
+            )
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(where, error) from None
+
+
+def _damaged(where: Any, error: Exception) -> JournalError:
+    return JournalError(
+        f"{where}: the record of the run in its journal is damaged: {type(error).__name__}: {str(error)[:300]}"
     )
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "int": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    "float": lambda value: isinstance(value, (int, float)),
+    "bool": lambda value: isinstance(value, bool),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, Any] | None": lambda value: value is None or isinstance(value, dict),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
+    "dict[str, dict[str, Any]]": lambda value: (
+        isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+    ),
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "list[int]": lambda value: isinstance(value, list) and all(type(one) is int for one in value),
+    "list[dict[str, Any]]": lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
+}
+
+
+def _checked(record: Record) -> Record:
+    """The record, if each of its fields is of its type.
+
+    Raises:
+        TypeError, ValueError: one is not.
+    """
+    for one in dataclasses.fields(record):
+        if not _KINDS[str(one.type)](getattr(record, one.name)):
+            raise TypeError(f"{one.name} is not of type {one.type}")
+    if record.mode not in ("RUN", "MULTIRUN"):
+        raise ValueError(f"mode {record.mode[:50]!r}")
+    code = record.code
+    if code is not None and not (isinstance(code.get("root"), str) and {"commit", "dirty"} <= code.keys()):
+        raise TypeError("code is not described")
+    lists = [host.get("env") for host in record.hosts] + [host.get("setup") for host in record.hosts]
+    for names in [*lists, record.options.get("forward_env")]:
+        if not _KINDS["list[str]"](names):
+            raise TypeError("names of variables, or lines of setup, are no list of texts")
+    return record
 
 
 def options_of(record: Record, env: Mapping[str, str]) -> LaunchConf:
@@ -256,7 +308,10 @@ def options_of(record: Record, env: Mapping[str, str]) -> LaunchConf:
     # What was forwarded may have been given another way now: it is set.
     names = [*values.pop("forward_env"), *record.env]
     values["env"] = {name: env[name] for name in names if name in env}
-    return LaunchConf.from_mapping(values)
+    try:
+        return LaunchConf.from_mapping(values)
+    except (LauncherError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(f"run {record.run}", error) from None
 
 
 def hosts_of(record: Record, env: Mapping[str, str]) -> list[HostSpec]:
@@ -266,8 +321,11 @@ def hosts_of(record: Record, env: Mapping[str, str]) -> list[HostSpec]:
         values = dict(stored)
         names = values.pop("env")
         values["setup"] = tuple(values["setup"])
-        values["gpus"] = tuple(values["gpus"]) if values["gpus"] is not None else None
-        specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))
+        values["gpus"] = tuple(values["gpus"]) if isinstance(values.get("gpus"), list) else None
+        try:
+            specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))
+        except (LookupError, TypeError, ValueError) as error:
+            raise _damaged(f"run {record.run}", error) from None
     return specs
 
 

@@ -170,8 +170,6 @@ def read_status(entry: Entry) -> RunStatus:
 
 
 def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
-    import json
-
     meta = clean_all(reader.meta())
     counts = reader.outcomes()
     completed, failed = counts.get("COMPLETED", 0), counts.get("FAILED", 0)
@@ -190,17 +188,17 @@ def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
         run=meta.get("run", entry.run),
         folder=entry.folder,
         state=state,
-        started=float(meta.get("started", entry.started)),
+        started=reader.number("started", entry.started),
         mode=meta.get("mode", ""),
         task=meta.get("task_name", ""),
-        hosts=tuple(clean_all(json.loads(meta.get("hosts", "[]")))),
+        hosts=tuple(clean(host) for host in reader.texts("hosts")),
         jobs=reader.count_jobs(),
         completed=completed,
         failed=failed,
         driver=is_driven,
         ended=last.at if isinstance(last, events.RunEnded) and not is_driven else None,
         kinds=reader.kinds(),
-        end_hooks=clean_all(json.loads(meta.get("ended", "{}"))),
+        end_hooks={clean(name): clean(str(state)) for name, state in reader.object("ended").items()},
     )
 
 
