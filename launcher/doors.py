@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.early_connect import EarlyConnections
 from launcher.errors import ConfigError
 from launcher.importing import uncollected
-from launcher.options import LaunchConf
+from launcher.options import LaunchConf, options_of, shown
 from launcher.run_hosts import host_list
 
 if TYPE_CHECKING:
@@ -53,12 +53,13 @@ def run(
         RunInterrupted: Ctrl-C or SIGTERM; the hooks have fired.
     """
     hosts = None if host is None else [host]
-    options = (options or LaunchConf()).replaced(**kw)
+    options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
-            from launcher.run_setup import RunSetup
+            from launcher.run_setup import RunSetup, texts_of_overrides
             from launcher.session import Session
 
+        overrides = texts_of_overrides(overrides)
         setup = RunSetup.make(
             "RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=output_dir, options=options
         )
@@ -85,7 +86,7 @@ def multirun(
 
     Args:
         configs: any iterable; drawn from as there is room, so it may be long.
-        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None or empty runs here, over the local transport.
+        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None runs here, over the local transport.
         sweep_dir: the local folder of the run, default `multirun/<date>/<time>`; job N's output is in `<sweep_dir>/N`.
 
     Raises:
@@ -94,7 +95,8 @@ def multirun(
     """
     hosts = host_list(hosts)
     _check_several(configs)
-    options = (options or LaunchConf()).replaced(**kw)
+    _check_overrides(overrides, configs)
+    options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
             from launcher.run_setup import RunSetup
@@ -114,6 +116,23 @@ def _check_several(configs: Any) -> None:
         raise ConfigError(
             f"configs: {type(configs).__name__} is not a list of configs; for one config there is launcher.run"
         )
+
+
+def _check_overrides(overrides: Any, configs: Any) -> None:
+    """As many lists of texts as there are configs, as far as they are counted."""
+    if overrides is None:
+        return
+    if not isinstance(overrides, Sequence) or isinstance(overrides, (str, bytes)):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list with a list of texts for each config")
+    for one in overrides:
+        if (
+            not isinstance(one, Sequence)
+            or isinstance(one, (str, bytes))
+            or not all(isinstance(text, str) for text in one)
+        ):
+            raise ConfigError(f"overrides: {shown(one)} is not a list of texts, as ['lr=0.1']")
+    if isinstance(configs, (list, tuple)) and len(overrides) != len(configs):
+        raise ConfigError(f"overrides: {len(overrides)} for {len(configs)} configs; there must be one list for each")
 
 
 def _paired(configs: Iterable[Any], overrides: Sequence[Sequence[str]] | None) -> Iterable[tuple[Any, Sequence[str]]]:

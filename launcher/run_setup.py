@@ -18,11 +18,11 @@ import remote_agent
 from launcher import pickling, run_record
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot, take
-from launcher.errors import CallbackError, CodeError, UsageError
+from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
 from launcher.host_plan import Blob, HostPlan
 from launcher.inventory import HostSpec
-from launcher.late_config import checked_config, with_node
-from launcher.options import LaunchConf
+from launcher.late_config import check_config_kind, checked_config, with_node
+from launcher.options import LaunchConf, options_of, shown
 from launcher.requests import QueuedJob
 from launcher.returns import Decoder
 from launcher.run_hosts import host_specs, new_run_id
@@ -40,7 +40,15 @@ if TYPE_CHECKING:
     from launcher.journal import Journal
     from remote_agent.job import JobReturn
 
-__all__ = ["RunSetup", "build_callbacks", "default_folder", "host_specs", "where_from"]
+__all__ = [
+    "RunSetup",
+    "build_callbacks",
+    "default_folder",
+    "host_specs",
+    "local_folder",
+    "texts_of_overrides",
+    "where_from",
+]
 
 _ZYGOTE = "z1"
 #: Names of what travels by value that a host is told.
@@ -56,6 +64,32 @@ def default_folder(mode: str) -> Path:
         unique = folder.with_name(f"{folder.name}.{number}")
         number += 1
     return unique
+
+
+def local_folder(folder: Any, name: str) -> Path | None:
+    """A folder of this machine that was given for a run; None where none was.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    if folder is None:
+        return None
+    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ConfigError.of_option(name, f": {shown(folder)} is not a path of a folder")
+    return Path(text).absolute()
+
+
+def texts_of_overrides(overrides: Any) -> tuple[str, ...]:
+    """The overrides of one job, as they are told with it.
+
+    Raises:
+        ConfigError: they are no list of texts; a text's letters are none.
+    """
+    values = tuple(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes)) else None
+    if values is None or not all(isinstance(one, str) for one in values):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts, as ['lr=0.1']")
+    return values
 
 
 @dataclasses.dataclass
@@ -122,7 +156,7 @@ class RunSetup:
                 f"{importing} starts a run when it is imported, which every host does; put the call below "
                 "`if __name__ == '__main__':`"
             )
-        options = (options or LaunchConf()).replaced(**kw)
+        options = options_of(options, kw)
         specs = host_specs(hosts, options)
         if task is not None:
             check_task(task)
@@ -133,7 +167,7 @@ class RunSetup:
         setup = cls(
             mode=mode,
             run_id=new_run_id(),
-            folder=Path(folder).absolute() if folder is not None else default_folder(mode).absolute(),
+            folder=local_folder(folder, "output_dir" if mode == "RUN" else "folder") or default_folder(mode).absolute(),
             hosts=specs,
             options=options,
             callbacks=build_callbacks(nodes, callbacks, options),
@@ -433,7 +467,10 @@ class RunSetup:
             content["task"] = task
         failure = None
         try:
+            check_config_kind(config)
             payload = self._dumps(content)
+        except ConfigError as error:
+            payload, failure = b"", ("config", str(error))
         except Exception as error:  # noqa: BLE001
             payload, failure = b"", ("config", f"the config cannot be pickled: {type(error).__name__}: {error}")
         # Looked for in the bytes first: most configs of most sweeps refer to nothing.

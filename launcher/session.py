@@ -25,11 +25,12 @@ from launcher.job_future import Job, JobState
 from launcher.journal import FOLDER, set_aside
 from launcher.late_config import made_now
 from launcher.leaving import depart, hand_over
-from launcher.options import LaunchConf
+from launcher.options import LaunchConf, options_of
 from launcher.returns import JobReturns
 from launcher.run_hooks import RunHooks
+from launcher.run_hosts import host_list
 from launcher.run_log import log_problems
-from launcher.run_setup import RunSetup
+from launcher.run_setup import RunSetup, texts_of_overrides
 from launcher.session_returns import SessionReturns
 from launcher.transports.make import make_transport
 from remote_agent.callbacks import Callbacks
@@ -117,8 +118,8 @@ class Session:
         Raises:
             UsageError: something is wrong with what was given; nothing was sent.
         """
-        hosts = list(hosts) if hosts is not None else None
-        options = (options or LaunchConf()).replaced(**kw)
+        hosts = host_list(hosts)
+        options = options_of(options, kw)
         early = EarlyConnections.begin(hosts, options)
         try:
             setup = RunSetup.make(
@@ -342,7 +343,7 @@ class Session:
         if self.setup.waits_for_task:
             self._prepare_and_start(task)
         num = self._next_num
-        queued, failure = self.setup.job(num, task, config, tuple(overrides))
+        queued, failure = self.setup.job(num, task, config, texts_of_overrides(overrides))
         self._next_num += 1
         job = self._jobs[num] = self._new_job(num)
         self._engine.submit(queued, failure)
