@@ -5,11 +5,12 @@ Rule: what is no callback is refused by name; a class that only hosts can import
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from launcher.errors import CallbackError
+from launcher.errors import CallbackError, ConfigError
 from launcher.options import LaunchConf
+from launcher.shown import shown
 from remote_agent.callback import HOOKS
 from remote_agent.callbacks import Callbacks, Entry
 from remote_agent.config_nodes import is_config
@@ -28,7 +29,7 @@ def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: Launch
     entries = [_entry(name, node, policies.get(name)) for name, node in nodes.items()]
     names = {entry.name for entry in entries}
     if not isinstance(given, Iterable):
-        raise CallbackError(f"callbacks: {given!r} is not a list of callbacks")
+        raise CallbackError(f"callbacks: {shown(given)} is not a list of callbacks")
     for callback in given:
         if isinstance(callback, type) or not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
             raise CallbackError(
@@ -68,11 +69,19 @@ def _entry(name: str, node: Any, policy: str | None) -> Entry:
 
 
 def callback_nodes(config: Any) -> dict[str, Any]:
-    """The `hydra.callbacks` mapping of a config, as plain data."""
+    """The `hydra.callbacks` mapping of a config, as plain data.
+
+    Raises:
+        CallbackError: it is none.
+        ConfigError: the `hydra` node is none.
+    """
     if config is None:
         return {}
     if isinstance(config, dict):
-        node = (config.get("hydra") or {}).get("callbacks") if isinstance(config.get("hydra"), dict) else None
+        hydra = config.get("hydra")
+        if hydra is not None and not isinstance(hydra, Mapping) and not is_config(hydra):
+            raise ConfigError(f"the config's hydra node is {shown(hydra)}, not a mapping")
+        node = (hydra or {}).get("callbacks")
     elif is_config(config):
         from omegaconf import OmegaConf
 
@@ -86,4 +95,6 @@ def callback_nodes(config: Any) -> dict[str, Any]:
         from omegaconf import OmegaConf
 
         plain = OmegaConf.to_container(node, resolve=True)
-    return {str(key): value for key, value in dict(plain).items() if value is not None}
+    if not isinstance(plain, Mapping):
+        raise CallbackError(f"hydra.callbacks: {shown(plain)} is not a mapping of names to callbacks")
+    return {str(key): value for key, value in plain.items() if value is not None}

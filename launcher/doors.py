@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from launcher.early_connect import EarlyConnections
 from launcher.errors import ConfigError, UsageError
 from launcher.importing import uncollected
-from launcher.options import LaunchConf
+from launcher.options import LaunchConf, options_of
 from launcher.run_hosts import host_list
+from launcher.shown import shown
 
 if TYPE_CHECKING:
     from launcher.returns import JobReturns
@@ -54,13 +55,14 @@ def run(
     """
     _check_given(task)
     hosts = None if host is None else [host]
-    options = (options or LaunchConf()).replaced(**kw)
+    options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
             from launcher.live_output import live_here
-            from launcher.run_setup import RunSetup
+            from launcher.run_setup import RunSetup, texts_of_overrides
             from launcher.session import Session
 
+        overrides = texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
         live = live_here("RUN") if options.live else None
         with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
@@ -86,7 +88,7 @@ def multirun(
 
     Args:
         configs: any iterable; drawn from as there is room, so it may be long.
-        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None or empty runs here, over the local transport.
+        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None runs here, over the local transport.
         folder: the run's local folder, default `multirun/<date>/<time>`; job N's output is in `<folder>/N`.
 
     Raises:
@@ -96,7 +98,8 @@ def multirun(
     _check_given(task)
     hosts = host_list(hosts)
     _check_several(configs)
-    options = (options or LaunchConf()).replaced(**kw)
+    _check_overrides(overrides, configs)
+    options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
             from launcher.live_output import live_here
@@ -124,6 +127,23 @@ def _check_several(configs: Any) -> None:
         raise ConfigError(
             f"configs: {type(configs).__name__} is not a list of configs; for one config there is launcher.run"
         )
+
+
+def _check_overrides(overrides: Any, configs: Any) -> None:
+    """As many lists of texts as there are configs, as far as they are counted."""
+    if overrides is None:
+        return
+    if not isinstance(overrides, Sequence) or isinstance(overrides, (str, bytes)):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list with a list of texts for each config")
+    for one in overrides:
+        if (
+            not isinstance(one, Sequence)
+            or isinstance(one, (str, bytes))
+            or not all(isinstance(text, str) for text in one)
+        ):
+            raise ConfigError(f"overrides: {shown(one)} is not a list of texts, as ['lr=0.1']")
+    if isinstance(configs, (list, tuple)) and len(overrides) != len(configs):
+        raise ConfigError(f"overrides: {len(overrides)} for {len(configs)} configs; there must be one list for each")
 
 
 def _paired(configs: Iterable[Any], overrides: Sequence[Sequence[str]] | None) -> Iterable[tuple[Any, Sequence[str]]]:

@@ -251,6 +251,22 @@ def _loader() -> Any:
             seen.add(key)
         return dict(loader.construct_pairs(node, deep=True))
 
+    def number(loader: Any, node: Any) -> Any:
+        """A number as it is written; what YAML reads as another (022 is 18, 1:30 is 90, 1.10 is 1.1) is refused."""
+        line = node.start_mark.line + 1
+        try:
+            value = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+            text = str(value)
+        except (ValueError, OverflowError):
+            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is no number that can be used") from None
+        if text != node.value:
+            raise yaml.YAMLError(
+                f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"
+            )
+        return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", number)
+    Loader.add_constructor("tag:yaml.org,2002:float", number)
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     return Loader
 

@@ -18,7 +18,7 @@ from remote_agent.job import with_article
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["LateConfig", "checked_config", "import_omegaconf", "made_now", "with_node"]
+__all__ = ["LateConfig", "check_config_kind", "checked_config", "import_omegaconf", "made_now", "with_node"]
 
 _LEAVES = (str, int, float, bool, type(None))
 #: How deep data may lie to be looked through here; OmegaConf may have something to say of what is deeper.
@@ -39,6 +39,18 @@ def checked_config(config: Any, node: dict[str, Any]) -> DictConfig | LateConfig
     return made
 
 
+def check_config_kind(config: Any) -> None:
+    """Refuse what OmegaConf would take and nobody means: it reads text as YAML, of which any word is a mapping.
+
+    Raises:
+        ConfigError: it is text.
+    """
+    if isinstance(config, (str, bytes)):
+        raise ConfigError(
+            f"the config is {with_article(type(config).__name__)}, not a mapping, dataclass or DictConfig"
+        )
+
+
 def with_node(config: Any, node: dict[str, Any]) -> DictConfig:
     """The config that a hook gets: a DictConfig with its `hydra` node.
 
@@ -47,6 +59,7 @@ def with_node(config: Any, node: dict[str, Any]) -> DictConfig:
     """
     from omegaconf import DictConfig, OmegaConf
 
+    check_config_kind(config)
     try:
         full = OmegaConf.create(config if config is not None else {}, flags={"allow_objects": True})
     except Exception as error:

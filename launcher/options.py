@@ -15,15 +15,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from launcher.errors import ConfigError
+from launcher.shown import shown
 from remote_agent.job import ERROR_KINDS
 
-__all__ = ["LaunchConf", "parse_duration", "parse_size"]
+__all__ = ["LaunchConf", "options_of", "parse_duration", "parse_size"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+_DURATION = re.compile(rf"({_NUMBER})(ms|[smhd])")
 _MAX_SECONDS = 10.0**9
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
+_SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
+#: More is a slip of the hand, and no system takes it.
+_MAX_SIZE = 1 << 62
+_MAX_COUNT = 10**9
+_MAX_SHOWN = 60
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*(?:\.[^\W\d]\w*)*")
 #: Kinds that another attempt would not change, or that were asked for.
@@ -42,17 +48,19 @@ def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
     """
     seconds: float | None = None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
+        # As whole numbers first: one of 400 digits is no float.
+        seconds = float(min(max(value, -1), _MAX_SECONDS)) if isinstance(value, int) else value
     elif isinstance(value, str):
         text = value.strip().lower().replace(" ", "")
-        if re.fullmatch(r"\d+(\.\d+)?", text):
+        if re.fullmatch(_NUMBER, text):
             seconds = float(text)
         elif text and not _DURATION.sub("", text):
             seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
     is_above = seconds is not None and (seconds > 0 or (or_zero and seconds == 0))
     if seconds is None or not is_above or seconds >= _MAX_SECONDS:
         what = "no duration" if seconds is None else "a duration below zero" if or_zero else "no duration above zero"
-        raise _refused(field, f"{value!r} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
+        what = "more than 30 years" if seconds is not None and seconds >= _MAX_SECONDS else what
+        raise _refused(field, f"{shown(value)} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
     return seconds
 
 
@@ -71,8 +79,8 @@ def parse_size(value: Any, field: str) -> int:
             number, prefix, suffix = match.groups()
             base = 1000 if (suffix or "").lower() == "b" else 1024
             size = int(float(number) * base ** (_POWERS[prefix.lower()] if prefix else 0))
-    if size is None or size <= 0:
-        raise _refused(field, f"{value!r} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
+    if size is None or not 0 < size <= _MAX_SIZE:
+        raise _refused(field, f"{shown(value)} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
     return size
 
 
@@ -185,6 +193,17 @@ class LaunchConf:
         return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
 
 
+def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:
+    """The options of a door in Python: a LaunchConf, or none, and fields of one.
+
+    Raises:
+        ConfigError: it is no LaunchConf, a field is not known, or a value is not allowed.
+    """
+    if options is not None and not isinstance(options, LaunchConf):
+        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; its fields may be given as keywords, too")
+    return (options or LaunchConf()).replaced(**fields)
+
+
 def _plain(value: Any) -> Any:
     """Plain data, where it is a node of OmegaConf's."""
     if type(value).__module__.startswith("omegaconf."):
@@ -200,9 +219,9 @@ _Check = Callable[[Any, str], Any]
 def _choice(*allowed: str) -> _Check:
     def check(value: Any, field: str) -> str:
         if not isinstance(value, str) or value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, 1)
+            near = difflib.get_close_matches(value[:_MAX_SHOWN], allowed, 1) if isinstance(value, str) else []
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise _refused(field, f"{value!r} is not one of {', '.join(allowed)}{hint}")
+            raise _refused(field, f"{shown(value)} is not one of {', '.join(allowed)}{hint}")
         return value
 
     return check
@@ -213,7 +232,9 @@ def _texts(value: Any, field: str) -> tuple[str, ...]:
     values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (None,)
     for one in values:
         if not isinstance(one, str) or not one.strip() or "\0" in one:
-            what = f"{one!r} in it is no text" if isinstance(one, str) else f"{value!r} is not a list of texts"
+            what = (
+                f"{shown(one)} in it is no text" if isinstance(one, str) else f"{shown(value)} is not a list of texts"
+            )
             raise _refused(field, f"{what}")
     return values
 
@@ -221,19 +242,19 @@ def _texts(value: Any, field: str) -> tuple[str, ...]:
 def _hosts(value: Any, field: str) -> tuple[Any, ...]:
     given = (value,) if isinstance(value, (str, Mapping)) or value is None else value
     if not isinstance(given, Iterable):
-        raise _refused(field, f"{value!r} is not a list of hosts")
+        raise _refused(field, f"{shown(value)} is not a list of hosts")
     hosts = tuple(given)
     for one in hosts:
         is_text = isinstance(one, str) and bool(one.strip())
         # Anything else that has an address was made by launcher.inventory.
         if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
-            raise _refused(field, f"{one!r} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
+            raise _refused(field, f"{shown(one)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
     return hosts
 
 
 def _flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
-        raise _refused(field, f"{value!r} is not true or false")
+        raise _refused(field, f"{shown(value)} is not true or false")
     return value
 
 
@@ -241,14 +262,14 @@ def _text(value: Any, field: str) -> str | None:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if value is not None and not (isinstance(value, str) and value.strip() and not set(value) & set("\0\r\n")):
-        raise _refused(field, f"{value!r} is not a line of text")
+        raise _refused(field, f"{shown(value)} is not a line of text")
     return value
 
 
 def _workdir(value: Any, field: str) -> str | None:
     text = _text(value, field)
     if text is not None and not text.startswith(("/", "~/")):
-        raise _refused(field, f"{text!r} is neither absolute nor below '~/'")
+        raise _refused(field, f"{shown(text)} is neither absolute nor below '~/'")
     return text
 
 
@@ -265,7 +286,7 @@ def _environment(value: Any, field: str) -> dict[str, str]:
 
 def _variable(name: Any, field: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _refused(field, f"{name!r} is no name of a variable (letters, digits, _; no digit first)")
+        raise _refused(field, f"{shown(name)} is no name of a variable (letters, digits, _; no digit first)")
     return name
 
 
@@ -309,8 +330,8 @@ def _retries(value: Any, field: str) -> int | dict[str, int]:
 
 
 def _count(value: Any, field: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _refused(field, f"{value!r} is not a whole number of 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+        raise _refused(field, f"{shown(value)} is not a whole number of 0 or more, to {_MAX_COUNT} at most")
     return value
 
 
@@ -331,11 +352,11 @@ def _policies(value: Any, field: str) -> dict[str, str]:
 def _types(value: Any, field: str) -> tuple[str, ...]:
     given = (value,) if isinstance(value, (str, type)) else value
     if not isinstance(given, Iterable):
-        raise _refused(field, f"{value!r} is not a list of types")
+        raise _refused(field, f"{shown(value)} is not a list of types")
     names = tuple(f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else one for one in given)
     for name in names:
         if not isinstance(name, str) or not _TYPE.fullmatch(name):
-            raise _refused(field, f"{name!r} is not the name of a type, as module.Class or module:Class")
+            raise _refused(field, f"{shown(name)} is not the name of a type, as module.Class or module:Class")
     return names
 
 

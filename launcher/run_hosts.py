@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from launcher import inventory
@@ -27,10 +27,21 @@ def new_run_id() -> str:
 
 
 def host_list(hosts: Any) -> list[Any] | None:
-    """Hosts as a list; one that stands for itself is a list of one, whose letters are no hosts."""
+    """Hosts as a list; one that stands for itself is a list of one, whose letters are no hosts.
+
+    Raises:
+        InventoryError: it is none, or there is nothing in it: that is hardly what was meant.
+    """
     if hosts is None:
         return None
-    return [hosts] if isinstance(hosts, (str, Mapping, HostSpec)) else list(hosts)
+    if isinstance(hosts, (str, Mapping, HostSpec)):
+        return [hosts]
+    if not isinstance(hosts, Iterable) or isinstance(hosts, (bytes, bytearray)):
+        raise InventoryError(f"hosts: {shown(hosts)} is not a list of hosts")
+    given = list(hosts)
+    if not given:
+        raise InventoryError("hosts: the list is empty; to run on this machine leave it out, or say 'local'")
+    return given
 
 
 def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpec]:

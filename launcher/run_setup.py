@@ -19,17 +19,18 @@ import remote_agent
 from launcher import pickling, run_record
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot, take
-from launcher.errors import CallbackError, CodeError, UsageError
+from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
 from launcher.host_plan import Blob, HostPlan
 from launcher.inventory import HostSpec
-from launcher.late_config import checked_config, made_now, with_node
-from launcher.options import LaunchConf
+from launcher.late_config import check_config_kind, checked_config, made_now, with_node
+from launcher.options import LaunchConf, options_of
 from launcher.plain_records import finder
 from launcher.requests import QueuedJob
 from launcher.returns import Decoder
 from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
+from launcher.shown import shown
 from launcher.stayed_here import explained, why_it_stayed
 from launcher.task_origin import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.unresolved import unresolved
@@ -43,7 +44,16 @@ if TYPE_CHECKING:
     from launcher.journal import Journal
     from remote_agent.job import JobReturn
 
-__all__ = ["RunSetup", "build_callbacks", "default_folder", "folder_for", "host_specs", "where_from"]
+__all__ = [
+    "RunSetup",
+    "build_callbacks",
+    "default_folder",
+    "folder_for",
+    "host_specs",
+    "local_folder",
+    "texts_of_overrides",
+    "where_from",
+]
 
 _ZYGOTE = "z1"
 #: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
@@ -60,9 +70,36 @@ def default_folder(mode: str) -> Path:
 
 def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
     """The folder that the user named, or the default one; and whose choice the name is."""
-    if folder is not None:
-        return Path(folder).absolute(), Naming.USER
+    named = local_folder(folder, "folder")
+    if named is not None:
+        return named, Naming.USER
     return default_folder(mode).absolute(), Naming.NEW
+
+
+def local_folder(folder: Any, name: str) -> Path | None:
+    """A folder of this machine that was given for a run; None where none was.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    if folder is None:
+        return None
+    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ConfigError.of_option(name, f": {shown(folder)} is not a path of a folder")
+    return Path(text).absolute()
+
+
+def texts_of_overrides(overrides: Any) -> tuple[str, ...]:
+    """The overrides of one job, as they are told with it.
+
+    Raises:
+        ConfigError: they are no list of texts; a text's letters are none.
+    """
+    values = tuple(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes)) else None
+    if values is None or not all(isinstance(one, str) for one in values):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts, as ['lr=0.1']")
+    return values
 
 
 @dataclasses.dataclass
@@ -131,7 +168,7 @@ class RunSetup:
                 f"{importing} starts a run when it is imported, which every host does; put the call below "
                 "`if __name__ == '__main__':`"
             )
-        options = (options or LaunchConf()).replaced(**kw)
+        options = options_of(options, kw)
         specs = host_specs(hosts, options)
         if task is not None:
             check_task(task)
@@ -509,7 +546,11 @@ class RunSetup:
             if call is not None:
                 # In bytes of their own: the config is read twice on the host, these are not.
                 content["call"] = self._dumps(call)
+            else:
+                check_config_kind(config)
             payload = self._dumps(content)
+        except ConfigError as error:
+            payload, failure = b"", ("config", str(error))
         except Exception as error:  # noqa: BLE001
             payload, failure = (
                 b"",

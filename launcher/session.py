@@ -30,9 +30,10 @@ from launcher.job_future import Job, JobState
 from launcher.late_config import made_now
 from launcher.leaving import abandon, depart, hand_over, waits_for, what_is_left
 from launcher.live_output import Live, live_here
-from launcher.options import LaunchConf
+from launcher.options import LaunchConf, options_of
 from launcher.returns import JobReturns
 from launcher.run_hooks import RunHooks
+from launcher.run_hosts import host_list
 from launcher.run_log import log_problems
 from launcher.run_setup import RunSetup
 from launcher.session_returns import SessionReturns
@@ -168,8 +169,8 @@ class Session(concurrent.futures.Executor):
         Raises:
             UsageError: something is wrong with what was given; nothing was sent.
         """
-        hosts = list(hosts) if hosts is not None else None
-        options = (options or LaunchConf()).replaced(**kw)
+        hosts = host_list(hosts)
+        options = options_of(options, kw)
         early = EarlyConnections.begin(hosts, options)
         try:
             setup = RunSetup.make(

@@ -77,6 +77,9 @@ def prepare(
     """
     from launcher.config import compose
 
+    for option, text in (("--folder", folder), ("--config-dir", config_dir), ("--config-name", config_name)):
+        if text is not None and (not text.strip() or "\0" in text):
+            raise UsageError(f"{option}: {text!r} is empty; name one, or leave the option out")
     if folder is not None and (app.is_hydra or config_dir is not None or config_name is not None):
         key = "hydra.run.dir" if mode == "RUN" else "hydra.sweep.dir"
         overrides = [*overrides, f"{key}={_quoted(str(Path(folder).absolute()))}"]

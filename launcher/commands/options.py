@@ -7,6 +7,7 @@ defaults and does the checking.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 
 from launcher.commands import completion
 from launcher.errors import UsageError
+from launcher.shown import shown
 
 __all__ = [
     "AcceptNewHostKeys",
@@ -329,6 +331,6 @@ def _retries(given: list[str]) -> int | dict[str, int]:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"--retries: {text!r} is not a whole number of 0 or more")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UsageError(f"--retries: {shown(text)} is not a whole number of 0 or more")
     return int(text)
