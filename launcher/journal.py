@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from launcher.arriving_result import known_parts
 from launcher.clean_text import clean, clean_all
 from launcher.errors import JournalError, JournalMoved, RunError, UsageError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
@@ -28,6 +29,8 @@ from remote_agent.job import JobError
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "lock_folder"]
 
 FOLDER = ".launcher"
+#: Fields of events that are paths of this machine.
+_PLACES = ("folder", "output_dir", "file")
 VERSION = 1
 #: Bytes; a larger result lies in a file of its own beside the journal.
 INLINE = 1 << 18
@@ -431,10 +434,9 @@ def _texts_of(text: Any) -> tuple[str, ...]:
 
 
 def _parts_of(text: Any) -> dict[str, Any]:
-    parts = _is_object(text)
-    for name in ("value", "cfg", "hydra_cfg"):
-        part = parts.get(name)
-        if part is not None and not all(_is_whole(part.get(key)) >= 0 for key in ("offset", "size")):
+    parts = known_parts(_is_object(text))
+    for name, part in parts.items():
+        if name != "codec" and not all(_is_whole(part.get(key)) >= 0 for key in ("offset", "size")):
             raise ValueError(f"{name} lies nowhere")
     return parts
 
@@ -693,7 +695,9 @@ class JournalReader:
 
 def _event(text: Any) -> Event:
     # The journal may have come from anywhere, or from a version that took texts of hosts as they were.
-    event = from_json(clean_all(_is_object(text)))
+    # Places on this disk may have any name, and are cleaned where they are printed.
+    data = _is_object(text)
+    event = from_json({**clean_all(data), **{name: data[name] for name in _PLACES if isinstance(data.get(name), str)}})
     if abs(event.at) > _LATEST:
         raise ValueError(f"an event at {event.at}")
     if isinstance(event, (AttemptEnded, JobReturned)):

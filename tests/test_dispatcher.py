@@ -562,7 +562,7 @@ def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
         looked.set()
         return safe[0]
 
-    acker = Acker({"a": Session()}, tmp_path, is_safe)
+    acker = Acker({"a": Session()}, tmp_path, lambda error: None, is_safe)
     acker.put("a", "0.1")
     assert looked.wait(30)
     acker.flush()

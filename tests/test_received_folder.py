@@ -411,7 +411,8 @@ def test_a_new_run_in_a_folder_that_came_from_elsewhere(
     connection.close()
     launcher.run(received_app.task, {"x": 2}, folder=received)
     assert not run.mark.exists()
-    assert [path.name for path in tmp_path.rglob("*escaped*")] == [".launcher..._.._.._escaped"]
+    assert [path.name for path in tmp_path.rglob("*escaped*")] == []
+    assert (received / ".launcher.damaged").is_dir()
 
 
 # -- texts ----------------------------------------------------------------------------------------------------------

@@ -441,7 +441,7 @@ class TestSyncer:
             if answer:
                 raise answer
 
-        monkeypatch.setattr(spool.os, "fdatasync", sync)
+        monkeypatch.setattr(spool, "sync_data", sync)
         woken = threading.Semaphore(0)
         syncer = Syncer(SpoolLog(str(path)), woken.release)
         syncer.request(0, 5)

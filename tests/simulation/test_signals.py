@@ -209,6 +209,7 @@ class SimSession(Session):
         setup: Any = SimpleNamespace(
             run_id="r",
             folder=_FOLDER,
+            take_folder=lambda: SimpleNamespace(folder=_FOLDER, earlier=None, take_lock=lambda: -1),
             first_num=0,
             mode="MULTIRUN",
             callbacks=Callbacks([("a", Callback(world, "a")), ("b", Callback(world, "b"))], report=lambda record: None),
@@ -229,7 +230,7 @@ class SimSession(Session):
         super().__init__(setup, install_signals=False)
         world.interrupts = self._interrupts
 
-    def _build(self) -> None:
+    def _build(self, lock: int | None = None) -> None:
         self._engine = self._engine_or_none = Engine(self.world)  # type: ignore[assignment]
         self._hooks = RunHooks(self.setup, self._engine, self._interrupts)
         self._returns = SimpleNamespace(  # type: ignore[assignment]
@@ -237,7 +238,7 @@ class SimSession(Session):
             hook_config=lambda job_return, payload: None,
         )
 
-    def _index(self, at: float) -> None:
+    def _index(self, at: float, secret: str) -> None:
         """The user's index of runs is of no concern."""
 
     def _tell(self, text: str) -> None:
