@@ -115,7 +115,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_code(obj)
         if type(obj) is functools.cached_property:
             return cached_property, (obj.func, obj.attrname)  # it may hold a lock
-        if isinstance(getattr(obj, "__qualname__", None), str):
+        if _has_qualified_name(obj):
             return self._reduce_named(obj)
         if isinstance(obj, types.ModuleType):
             if self._main_module is not None and obj is sys.modules.get("__main__"):
@@ -194,6 +194,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if value is not obj or (not is_main and path == name):
             return None
         return (self._main_module or module) if is_main else module, path
+
+
+def _has_qualified_name(obj: Any) -> bool:
+    """It has one of its own. Its `__getattr__` is not asked: a config takes any name for a key, and raises what it likes."""
+    try:
+        return isinstance(object.__getattribute__(obj, "__qualname__"), str)
+    except AttributeError:
+        return False
 
 
 def _name_of(obj: Any) -> str:

@@ -162,3 +162,16 @@ def test_what_can_be_imported_goes_by_its_name() -> None:
     dumped = dumps(fnmatch._compile_pattern)  # an lru_cache of the standard library
     assert not dumped.by_value
     assert pickle.loads(dumped.data) is fnmatch._compile_pattern
+
+
+def test_an_object_that_has_any_attribute_is_no_function() -> None:
+    """A config's part that is None raises something else than AttributeError where it is asked for one."""
+    from omegaconf import DictConfig
+
+    class Strange:
+        def __getattr__(self, name: str) -> str:
+            return name
+
+    config = DictConfig({"inner": DictConfig(None)})
+    assert unpickling.loads(dumps(config).data)["inner"] is None
+    assert pickle.loads(dumps(Strange()).data).anything == "anything"
