@@ -281,7 +281,7 @@ def test_a_run_of_one_job_needs_no_number(tmp_path: Path) -> None:
         ("sweep", "is no output directory of a job"),
         ("last", "which of its jobs? Say last#0"),
         ("last#9", "has no job 9"),
-        ("conf/config.yaml", "cannot be read"),
+        ("conf/config.yaml", "is no output directory of a job"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused_by_name(app: Path, target: str, message: str) -> None:
