@@ -119,7 +119,7 @@ def _run(folder: Path, count: int, dead: int, flapping: int) -> dict[str, object
 
     configs = [{"number": number, "gate": str(gate)} for number in range(2 * count)]
     begun = time.perf_counter()
-    returns = launcher.multirun(gated, configs, hosts=hosts, sweep_dir=folder / "sweep", observers=[observe])
+    returns = launcher.multirun(gated, configs, hosts=hosts, folder=folder / "sweep", observers=[observe])
     seconds = time.perf_counter() - begun
     for relay in relays:
         relay.__exit__(None, None, None)

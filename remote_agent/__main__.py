@@ -266,7 +266,12 @@ def _become_agent(
 
                 # Before the agent is imported, so that both come up at once.
                 ahead = start_spare(spare, bundle, where.spool)
-            from remote_agent.agent import Agent, log_crash
+            try:
+                from remote_agent.agent import Agent, log_crash
+            except EOFError:
+                # A disk that was full cut what Python had compiled of us; it would be read again each time.
+                _drop_compiled(bundle)
+                from remote_agent.agent import Agent, log_crash
 
             agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
             if complain is not None:
@@ -279,6 +284,16 @@ def _become_agent(
             log_crash(crash_log)
     finally:
         os._exit(code)
+
+
+def _drop_compiled(bundle: str) -> None:
+    """Remove what Python has compiled of the bundle, and have it compile no more in this process."""
+    import shutil
+
+    sys.dont_write_bytecode = True
+    for folder, _, _ in os.walk(bundle):
+        if os.path.basename(folder) == "__pycache__":
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _why_not_up(error: BaseException, spool: str) -> str:

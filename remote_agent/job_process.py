@@ -81,7 +81,7 @@ class Gate:
         finally:
             self._is_open = False
 
-    def call_closed(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call_closed(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call user code; signals wait.
 
         A process that the code forked, and that comes back here in the place of the job, ends: it is not the job, and has

@@ -292,7 +292,7 @@ def test_many_jobs_are_counted_rather_than_told() -> None:
     happened: list[events.Event] = [started(), ready()]
     for num in range(10_000):
         happened += one_job(num, failure=error() if num % 10 == 0 else None, at=101 + num * 0.01)
-    lines = told(happened)
+    lines = told(happened, total=10_000)
     assert sum("completed after" in line for line in lines) == TOLD_ONE_BY_ONE
     assert sum("FAILED" in line for line in lines) == TOLD_ONE_BY_ONE
     assert any("further failures are counted" in line for line in lines)

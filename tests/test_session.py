@@ -512,7 +512,7 @@ def test_a_script_without_its_guard_is_told(tmp_path: Path, where: str, request:
     import subprocess
 
     server: DemoServer | None = request.getfixturevalue("demo") if where == "ssh" else None
-    hosts = [{"name": "demo", "address": "demo", "ssh_config": str(server.ssh_config)}] if server else []
+    hosts = [{"name": "demo", "address": "demo", "ssh_config": str(server.ssh_config)}] if server else ["local"]
     script = tmp_path / "unguarded.py"
     script.write_text(
         "import launcher\n\n\ndef task(cfg):\n    return 1\n\n\n"

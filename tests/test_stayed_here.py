@@ -94,7 +94,7 @@ def test_a_run_says_it_before_its_jobs_fail(tmp_path: Path) -> None:
         hosts = hosts_file(tmp_path / "hosts.yaml", server.alias, server.ssh_config)
         done = apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app, check=False)
         assert done.returncode == 1
-        assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in done.stdout
-        assert "install it there" not in done.stdout
+        assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in done.stderr
+        assert "install it there" not in done.stderr
         (app / ".launcherignore").write_text("!made.py\n")
         apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app)
