@@ -175,6 +175,7 @@ def test_is_private_when_unpacked(cache: Path, tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == [bundle.sha256]
 
 
+@pytest.mark.slow
 def test_the_agent_is_written_in_the_grammar_of_3_8(cache: Path) -> None:
     """Its own files; those of others are run below."""
     archive = zipfile.ZipFile(io.BytesIO(build_bundle().data))

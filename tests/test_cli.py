@@ -297,6 +297,7 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_of_a_plain_function(command: Callable[..., Done], project: Path) -> None:
     """Options before and after APP, a callback; what hooks and job print in its order, and nothing else, on stdout; exit code 0."""
     done = command(
@@ -314,6 +315,7 @@ def test_a_run_of_a_plain_function(command: Callable[..., Done], project: Path) 
     assert (project / "out" / ".hydra" / "config.yaml").read_text() == "x: 3\n"
 
 
+@pytest.mark.slow
 def test_a_sweep_with_failures(command: Callable[..., Done], project: Path) -> None:
     """One raises, one is killed, one completes: exit code 1, failures first, the traceback, the hooks after all."""
     done = command(
@@ -350,6 +352,7 @@ def test_a_reader_that_leaves_changes_no_exit_code(project: Path, overrides: str
     assert done.stderr == f"exit {code}\n"
 
 
+@pytest.mark.slow
 def test_json_is_the_report_and_nothing_else(command: Callable[..., Done]) -> None:
     """Whatever a callback prints goes to stderr."""
     done = command("multirun", "my_app.py:train", "fail=true,false", "--callback", "my_app:Recorder", "--json")
@@ -388,6 +391,7 @@ def test_a_callback_that_aborts(command: Callable[..., Done]) -> None:
     assert "1 completed" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_config_folder_for_a_plain_function(command: Callable[..., Done], project: Path) -> None:
     """With --config-dir and --config-name a plain function is composed as a Hydra app is."""
     (project / "conf").mkdir()
@@ -439,6 +443,7 @@ def test_an_app_with_a_sweeper_of_its_own(project: Path) -> None:
     assert "[2 local] training with {'x': 16}" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_package_module_over_ssh(project: Path, command: Callable[..., Done], demo_server: DemoServer) -> None:
     """`package.module:function` from the working folder; the package's other modules travel, too."""
     package = project / "package"
@@ -457,6 +462,7 @@ def test_a_package_module_over_ssh(project: Path, command: Callable[..., Done], 
     assert "code sent" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_collects_and_fires_the_hooks(project: Path) -> None:
     """Exit code 130, the job's end hook and the run's have fired, no process is left."""
     with subprocess.Popen(

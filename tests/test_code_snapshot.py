@@ -579,6 +579,7 @@ def test_folders_on_the_host(project, tmp_path):
     assert snapshot.relative(tmp_path) == "."
 
 
+@pytest.mark.slow
 def test_many_files_are_fast_enough_to_be_taken_for_granted(tmp_path):
     """A thousand files: the second time nothing is read, and git is asked twice."""
     root = tmp_path / "many"

@@ -114,6 +114,7 @@ def open_gate(project: Project) -> None:
 # -- runs and show -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_lists_what_there_is(finished: Project, cli: Cli) -> None:
     """A line per run; as JSON the same and more."""
     run = finished.entry.run
@@ -243,6 +244,7 @@ def test_attach_only_watches_a_run_that_another_process_drives(project: Project,
     assert len(project.texts("end")) == 1
 
 
+@pytest.mark.slow
 def test_detach_returns_when_the_hosts_have_all_jobs(project: Project, cli: Cli) -> None:
     """However many there are; no controller is left, and nothing is lost."""
     gate = project.folder / "gate"

@@ -117,6 +117,7 @@ def test_a_configuration_that_includes_itself_ends(tmp_path: Path, monkeypatch: 
     assert completion.hosts("") == ["one"]
 
 
+@pytest.mark.slow
 def test_runs_and_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`last`, ids, and after `#` the jobs with their states; what fits no run offers nothing."""
     import launcher

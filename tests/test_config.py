@@ -112,6 +112,7 @@ def plain(tmp_path, monkeypatch):
 # -- one run -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_composed_as_hydra_composes_it(app):
     """The config, with its `hydra` node, is the one that the app itself would get; `--cfg all` says so."""
     overrides = ["db=pg", "lr=0.5", "+new=1", "hydra.job.name=named", "hydra.verbose=true"]
@@ -137,6 +138,7 @@ def test_a_run_is_composed_as_hydra_composes_it(app):
     assert comparable(text) == comparable(done.stdout)
 
 
+@pytest.mark.slow
 def test_other_configs_and_places(app):
     """`--config-name`, `--config-dir`, `--config-path`, `hydra.searchpath` with file:// and pkg://, the ConfigStore."""
     with compose(app, config_name="other") as composition:
@@ -226,6 +228,7 @@ def test_missing_configs_and_folders_are_named(app):
 # -- a sweep -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_jobs_are_those_of_hydras_sweeper(app):
     """Overrides, numbers, ids, folders; `${now:}` of the sweep's folder the same everywhere; each config its own."""
     with compose(app, ["lr=0.1,0.2", "db=mysql,pg", "+tag=x"], multirun=True) as composition:
@@ -416,6 +419,7 @@ def test_interpolations_that_cannot_resolve(config, problems):
     assert [one.removesuffix(way_out) for one in unresolved(OmegaConf.create(config))] == problems
 
 
+@pytest.mark.slow
 def test_what_only_the_jobs_choose_is_not_missed(app):
     """A required group has no choice in the config of the sweep as a whole, which refers to it."""
     with compose(app, ["db=mysql,pg"], multirun=True, config_name="required") as composition:
@@ -428,6 +432,7 @@ def test_what_only_the_jobs_choose_is_not_missed(app):
         composition.check()
 
 
+@pytest.mark.slow
 def test_an_override_is_not_looked_up_here(app, monkeypatch):
     """It may name a secret that only the host has, or one that is set here, too, and must not be put into it."""
     line = "+token='${oc.env:ONLY_THERE}'"
@@ -591,6 +596,7 @@ def test_what_cannot_be_a_plain_functions_config(plain, overrides, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_plain_function_with_a_config(plain):
     """From a folder, or beside its file: composed as a Hydra app's, defaults list and groups included."""
     for path, text in {

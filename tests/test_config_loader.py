@@ -249,6 +249,7 @@ def test_each_override_composes_as_in_hydra(loaders, line):
     assert outcome(ours, "config", lines) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_jobs_of_a_sweep_compose_as_in_hydra(loaders):
     """`load_sweep_config` gives each job what Hydra's gives it, resolver caches of the master included."""
@@ -291,6 +292,7 @@ def test_what_may_change_is_read_again(loaders, monkeypatch, tmp_path):
     assert ours.load_sweep_config(master_of("bare"), []).hydra.runtime.cwd == str(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_resolver_that_gives_a_config_is_called_again(loaders):
     """What such a resolver returns may become part of the config, so that it is asked for every job."""

@@ -194,6 +194,7 @@ class TestDriving:
         (said,) = [event for event in run.seen if isinstance(event, events.Warned)]
         assert (said.source, said.num, said.host, said.message) == ("shutdown", 0, "a", "still running: thread 't'")
 
+    @pytest.mark.slow
     def test_a_job_goes_out_and_comes_back(self, run):
         """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
         run.dispatcher.start()
@@ -514,6 +515,7 @@ def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
     assert sorted(acks) == ["0.1", "1.1", "2.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["the run's folder", ".launcher", "the journal", "another in its place"])
 def test_a_journal_that_is_not_where_it_was(run, what):
     """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""

@@ -71,6 +71,7 @@ def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, m
     assert [path for path in blobs.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_this_machine() -> None:
     """There is no way to it."""
     assert list(steps_of(parse_host("local"))) == ["agent", "slots", "environment", "disk", "clock"]
@@ -124,6 +125,7 @@ def test_a_folder_that_cannot_be_written(server: DemoServer) -> None:
     assert "workdir" in steps["agent"].next_step
 
 
+@pytest.mark.slow
 def test_a_python_that_is_not_there(server: DemoServer) -> None:
     """The agent runs under another; jobs cannot."""
     steps = steps_of(spec_of(server), python="/no/such/python")

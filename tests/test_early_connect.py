@@ -106,6 +106,7 @@ def test_a_callback_that_cannot_travel_after_its_start_hook_has_sent_nothing(ser
     assert server.logins == 0
 
 
+@pytest.mark.slow
 def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
     """One connection and one login a host."""
     job_return = launcher.run(twice, {"x": 4}, host=spec, folder=tmp_path / "run")
@@ -121,6 +122,7 @@ def _after(shown: threading.Event, server: DemoServer, *then: Any) -> Iterator[A
     yield from then
 
 
+@pytest.mark.slow
 def test_a_session_connects_from_its_opening_on(server, spec, shown, tmp_path):
     """Before it is entered, over the connection that its first job takes up."""
     callbacks = _after(shown, server)

@@ -147,6 +147,7 @@ class Returns(launcher.Callback):
         self._note("end", len(job_returns))
 
 
+@pytest.mark.slow
 def test_an_argument_that_is_a_config_is_one_and_anything_else_is_passed_on(hosts: list[Any]) -> None:
     """A mapping, a dataclass instance or a DictConfig, alone; a value, two mappings or a keyword are arguments."""
     with launcher.Session.open(hosts=hosts) as session:
@@ -164,6 +165,7 @@ def test_an_argument_that_is_a_config_is_one_and_anything_else_is_passed_on(host
     assert [one.status.name for one in session.returns] == ["COMPLETED"] * 5 + ["FAILED"]
 
 
+@pytest.mark.slow
 def test_any_number_of_threads_submit_and_wait(hosts: list[Any]) -> None:
     """Each job has its own number and its own value, also the first ones, which begin the session."""
     session = launcher.Session.open(hosts=hosts)
@@ -204,6 +206,7 @@ def test_it_works_without_with_and_says_when_it_is_closed(hosts: list[Any]) -> N
         never.submit(double, 2)
 
 
+@pytest.mark.slow
 def test_all_hooks_of_a_session_fire_in_one_thread_which_is_no_users(hosts: list[Any]) -> None:
     """Whoever submits, waits or closes."""
     hooks = Returns()
@@ -218,6 +221,7 @@ def test_all_hooks_of_a_session_fire_in_one_thread_which_is_no_users(hosts: list
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.slow
 def test_a_hook_that_waits_for_a_job_is_refused_at_once(hosts: list[Any]) -> None:
     """By every way to wait; a job that has returned can be read there, and one can be submitted."""
     raised: list[tuple[str, BaseException | None]] = []
@@ -262,6 +266,7 @@ async def _awaited(job: launcher.Job) -> Any:
     return await job
 
 
+@pytest.mark.slow
 def test_jobs_are_awaited(hosts: list[Any]) -> None:
     """With `await`, `gather`, `wrap_future` and `to_thread`, also a failure."""
 
@@ -277,6 +282,7 @@ def test_jobs_are_awaited(hosts: list[Any]) -> None:
         assert asyncio.run(main(session)) == [0, 2, 4, 18, 2]
 
 
+@pytest.mark.slow
 def test_cancel_of_a_job_that_waits_and_of_one_that_runs(hosts: list[Any], tmp_path: Path) -> None:
     """The one is cancelled at once, the other is asked to end; both have a JobReturn and their hook; a third one is not touched."""
     hooks = Returns()
@@ -399,6 +405,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["pass", "session.shutdown(wait=False)"])
 def test_a_script_that_closes_nothing(how: str, tmp_path: Path) -> None:
     """As the standard library's executors do: what was submitted comes to its end, then the process; later it is too late."""
@@ -454,6 +461,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_raised_where_the_script_waits(tmp_path: Path) -> None:
     """In `result()`; leaving the session cancels, collects and fires the hooks; the script's handlers are its own again."""
     (tmp_path / "script.py").write_text(INTERRUPTED)

@@ -41,6 +41,7 @@ def naively(atoms: tuple[Atom, ...], text: str) -> bool:
     return match(0, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(ATOMS, TEXTS)
 @example([FOLDERS, FOLDERS, one("a")], "b/a")

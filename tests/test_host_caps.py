@@ -419,6 +419,7 @@ def test_bytes_without_end(tmp_path: Path) -> None:
     assert OutputFolder(tmp_path).max_bytes == CAPS["bytes"].limit
 
 
+@pytest.mark.slow
 @holds("unfinished")
 def test_files_that_are_begun_without_end(tmp_path: Path) -> None:
     """A few descriptors, whatever is begun; a file that is sent whole then arrives."""

@@ -91,6 +91,7 @@ PIECES = [
 PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["as it comes", "walked through"])
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, max_size=2))

@@ -314,6 +314,7 @@ class TestBounds:
             load_hosts_file(file)
         assert len(str(caught.value)) < 700
 
+    @pytest.mark.slow
     def test_what_is_nested_deeply_is_refused(self, tmp_path):
         """In few words."""
         file = tmp_path / "hosts.yaml"

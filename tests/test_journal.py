@@ -548,6 +548,7 @@ class TestDamaged:
         """Is read: what follows fails for its damage alone."""
         read_all(whole_run)
 
+    @pytest.mark.slow
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.sampled_from(_CELLS), _JUNK, st.integers(0, 50))
     def test_a_cell_of_any_kind(self, whole_run, tmp_path_factory, cell, junk, row):
@@ -567,6 +568,7 @@ class TestDamaged:
         connection.close()
         self.holds(folder)
 
+    @pytest.mark.slow
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.sampled_from(
@@ -603,6 +605,7 @@ class TestDamaged:
         connection.close()
         self.holds(folder)
 
+    @pytest.mark.slow
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=20),

@@ -108,6 +108,7 @@ class Edits(Callback):
 SEEN: list[Any] = []
 
 
+@pytest.mark.slow
 def test_all_hooks_of_a_run_get_one_config(tmp_path):
     """Made at the first that looks."""
     SEEN.clear()

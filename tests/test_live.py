@@ -171,6 +171,7 @@ def test_a_hundred_megabytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert large[2] - small[2] < 60_000
 
 
+@pytest.mark.slow
 def test_json_leaves_stdout_to_the_report(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_json_leaves_stdout_to_the_report(
     assert bytes(range(128, 256)) in done.stderr
 
 
+@pytest.mark.slow
 def test_no_live_shows_nothing_of_the_job(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """It is kept all the same."""
     done = run("run", "my_app.py:mixed", "--no-live", "--folder", "out")
@@ -189,6 +191,7 @@ def test_no_live_shows_nothing_of_the_job(run: Callable[..., subprocess.Complete
     assert Path("out/.launcher/stdout").read_bytes().startswith(b"a line\n")
 
 
+@pytest.mark.slow
 def test_a_job_that_fails(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """Exit code 1; its traceback is on stderr, once, though our report would have it, too."""
     done = run("run", "my_app.py:fails")
@@ -198,12 +201,14 @@ def test_a_job_that_fails(run: Callable[..., subprocess.CompletedProcess[bytes]]
     assert b'raise ValueError("as asked")' in run("run", "my_app.py:fails", "--no-live").stderr
 
 
+@pytest.mark.slow
 def test_standard_input_is_empty(run: Callable[..., subprocess.CompletedProcess[bytes]], where: list[str]) -> None:
     """What is typed here does not reach a job, which finds the end at once."""
     done = run("run", "my_app.py:reads", *where)
     assert done.stdout == b"read: ''\n"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`launcher run ... | head -1`: the job goes on, the hooks fire, and the exit code is that of the run."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -221,6 +226,7 @@ def test_a_closed_pipe_ends_nothing(project: Path, monkeypatch: pytest.MonkeyPat
     assert (project / "ended").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_holds_up_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run's hooks fire while eight megabytes wait for a pager; it gets them all."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -253,6 +259,7 @@ def terminal_env(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_env")
 def test_a_part_of_a_line_is_there_while_the_job_runs(project: Path, where: list[str]) -> None:
     """A question without a newline is seen before it is answered."""
@@ -265,6 +272,7 @@ def test_a_part_of_a_line_is_there_while_the_job_runs(project: Path, where: list
     assert b"Go on? yes\r\n" in terminal.seen
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_env")
 def test_a_terminal_gets_colours_and_no_other_code_of_a_job(project: Path, where: list[str]) -> None:
     """Also where a sequence, or a character, came in two pieces. What is ours begins a line of its own."""
@@ -280,6 +288,7 @@ def test_a_terminal_gets_colours_and_no_other_code_of_a_job(project: Path, where
     assert b"1 completed, 0 failed" in ours
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_env")
 def test_progress_is_on_the_terminal_while_the_job_goes_to_a_file(project: Path) -> None:
     """`launcher run ... > file`: what is ours is seen, with the time it takes; the file has the job's bytes alone."""
@@ -322,6 +331,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "stdout", "stderr"),
     [
@@ -358,6 +368,7 @@ def test_live_from_python(
 # -- runs that were left ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_attach_shows_what_the_jobs_print(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path
 ) -> None:
@@ -371,6 +382,7 @@ def test_attach_shows_what_the_jobs_print(
     assert done.stdout == b"Go on? yes\n"
 
 
+@pytest.mark.slow
 def test_attach_to_a_sweep_shows_lines_when_asked_to(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path
 ) -> None:
@@ -385,6 +397,7 @@ def test_attach_to_a_sweep_shows_lines_when_asked_to(
     assert b"[1 local] Go on? yes\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_is_driven_elsewhere_is_shown_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`attach` in another window: what has come so far, and what comes."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -409,6 +422,7 @@ def test_a_run_that_is_driven_elsewhere_is_shown_too(project: Path, monkeypatch:
 # -- options ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_an_app_configures_counts(run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path) -> None:
     """The caps that `run` has by itself are below those of the app's own `hydra.launcher`, and below the user's."""
     (project / "hydra_app.py").write_text(

@@ -88,6 +88,7 @@ def test_what_waits_for_a_slow_reader_is_read_from_the_file(out: Pipe, err: Pipe
     closing.join()
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_nothing_is_not_waited_for(out: Pipe, err: Pipe) -> None:
     """Hooks fire, whether somebody looks or not."""
     live = LiveOutput(out.stream, err.stream)

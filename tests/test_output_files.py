@@ -429,6 +429,7 @@ _SENT = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_SENT, max_size=12))
 def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):

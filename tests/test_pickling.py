@@ -266,6 +266,7 @@ def nested(levels):
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_the_part_at_fault_is_named(tmp_path):
     """Through attributes, containers, closures and partials, down to the thing itself."""

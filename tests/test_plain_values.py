@@ -117,6 +117,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.deferred(lambda: _VALUES))
 def test_plain_values_come_back_as_they_were(value: Any) -> None:
@@ -338,6 +339,7 @@ PIECES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(PIECES.map("".join))
 def test_text_of_a_config_is_text(text: str) -> None:
@@ -895,6 +897,7 @@ def test_arbitrary_bytes_are_one_kind_of_error(data: bytes, has_head: bool) -> N
     look(HEAD + data if has_head else data)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_values_are_one_kind_of_error(data: st.DataObject) -> None:

@@ -56,6 +56,7 @@ def kinds(returns: Any) -> list[str]:
     return [one.error.kind if one.error else "" for one in returns]
 
 
+@pytest.mark.slow
 def test_retries_count_by_kind_of_error(project: Project) -> None:
     """One more for an exception, two for a death; hooks are balanced in every attempt."""
     returns = run(project, 3, {"how": {"0": "raise", "1": "kill"}}, retries={"exception": 1, "killed": 2})
@@ -79,6 +80,7 @@ def test_a_retry_that_succeeds_is_the_jobs_result(project: Project) -> None:
     assert [one.why for one in job.attempts] == ["retried after: exception", ""]
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_ended_with_its_hooks(project: Project) -> None:
     """Kind timeout; nobody waits for its gate."""
     (returned,) = run(project, 1, {"gate": str(project.folder / "never")}, timeout=0.3, grace=5)

@@ -142,6 +142,7 @@ def test_commands_run(number: int, run_of: dict[str, Future[str]]) -> None:
     assert not run_of[f"block{number}"].result()
 
 
+@pytest.mark.slow
 def test_the_example_sweep_runs(run_of: dict[str, Future[str]]) -> None:
     """On a host given by name; one of its jobs fails as it should."""
     assert not run_of["example"].result()
@@ -206,6 +207,7 @@ _OF_OTHERS = (
 )
 
 
+@pytest.mark.slow
 def test_the_troubleshooting_page_quotes_what_is_said() -> None:
     """Whoever looks for a message finds the words that the code says; what stands for a name or a number is left out."""
     sources = "".join(

@@ -213,6 +213,7 @@ def _say(arguments: tuple[str, ...], folder: Path) -> list[str]:
     return [one.format(folder=folder, link=link) for one in arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", _LOOKING, ids=" ".join)
 def test_a_received_folder_is_looked_at_as_data(run: Run, received: Path, arguments: tuple[str, ...]) -> None:
     """It is shown; nothing in it runs, and no host is asked that it names."""
@@ -322,6 +323,7 @@ def _entry(path: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_stays_ours(made: Path, run: Run, tmp_path: Path) -> None:
     """It is taken up and reproduced from its record, by its new name, a link or a way with `..`."""
     entry = _copied(made, tmp_path / "before")
@@ -347,6 +349,7 @@ def test_a_run_of_an_earlier_version_is_ours_where_the_index_has_it(made: Path, 
     assert "launcher runs --adopt" in run.text
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_that_is_taken_up_may_be_moved_then(
     made: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +399,7 @@ def test_the_secret_is_shown_nowhere(made: Path, run: Run, tmp_path: Path) -> No
     assert (tmp_path / "state" / "hydra-remote-launcher" / "index" / f"{entry.run}.json").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_new_run_in_a_folder_that_came_from_elsewhere(
     made: Path, run: Run, received: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +452,7 @@ def _uglify(value: Any) -> Any:
     return value + UGLY if isinstance(value, str) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "received"])
 @pytest.mark.parametrize("arguments", _SHOWING, ids=" ".join)
 def test_no_text_of_a_journal_reaches_a_terminal_as_it_is(
@@ -592,6 +597,7 @@ def test_yaml_of_a_host_names_no_code(run: Run, delivered: Path, monkeypatch: py
     assert not [one for one in sys.path if one.startswith(str(delivered))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_hydra", [False, True])
 def test_yaml_of_a_host_is_data_for_the_application_that_the_user_names(
     run: Run, delivered: Path, tmp_path: Path, is_hydra: bool
@@ -645,6 +651,7 @@ def test_a_pickle_under_another_name_is_not_opened(run: Run, delivered: Path, na
     assert run.mark.exists()
 
 
+@pytest.mark.slow
 def test_the_user_may_ask_for_its_hooks(run: Run, delivered: Path, tmp_path: Path) -> None:
     """That is the user's word for the callbacks that it names; they are looked for where the application's modules are."""
     app = tmp_path / "mine" / "yaml_app.py"

@@ -249,6 +249,7 @@ def watched(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_it_is_refused_by_name_and_nothing_is_sent(
     row: Row, watched: Watched, capsys: pytest.CaptureFixture[str]

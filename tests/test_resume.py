@@ -181,6 +181,7 @@ def test_an_interrupted_run_ends_with_all_its_hooks(anywhere: Project, number: i
     until("every process to be gone", lambda: not project.processes())
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_kills(project: Project) -> None:
     """A job that will not end gets no grace any more; its end hook fires in an epilogue."""
     controller = project.start(1, {"how": {"0": "stubborn"}})
@@ -356,6 +357,7 @@ def main(cfg):
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_anything_was_sent_fires_its_end_hook(project: Project) -> None:
     """There is nothing to take up, and the hook is owed all the same."""
     controller = project.start(2, dies_at_start=True)

@@ -129,6 +129,7 @@ class TestClaiming:
         assert (os.fstat(fd).st_dev, os.fstat(fd).st_ino) == (there.st_dev, there.st_ino)
         os.close(fd)
 
+    @pytest.mark.slow
     def test_another_process_is_named(self, tmp_path: Path) -> None:
         """By its pid, which is not ours."""
         script = (
@@ -180,6 +181,7 @@ def value(config: Any) -> Any:
 class TestFromPython:
     """Runs in threads of one process."""
 
+    @pytest.mark.slow
     def test_runs_that_begin_in_one_second_have_a_folder_each(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -203,6 +205,7 @@ class TestFromPython:
         assert sorted(os.listdir("outputs/2026-01-01")) == ["12-00-00", "12-00-00.1"]
         assert len(os.listdir("multirun/2026-01-01")) == 4
 
+    @pytest.mark.slow
     def test_a_folder_that_is_named_twice(self, tmp_path: Path) -> None:
         """The second run is refused by the folder's name, and the first one goes on."""
         with launcher.Session.open(folder=tmp_path / "mine") as session:
@@ -317,6 +320,7 @@ def test_a_folder_of_any_name_in_an_override(name: str) -> None:
     assert OmegaConf.create({"dir": parsed.value()}).dir == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a#1?%41", "${x}\\", "new\nline", "'q\"[*]", os.fsdecode(b"\xff")])
 def test_a_run_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Working folder and sweep folder: the job runs there, hooks see the folder as it is, and the run is found by it."""

@@ -24,6 +24,7 @@ def task(config: object) -> int:
     return 1
 
 
+@pytest.mark.slow
 def test_a_hook_that_raises_on_a_host_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With its callback, its job, its host and its traceback; nobody had to ask for events."""
     launcher.multirun(task, [{}], callbacks=[BadOnHost()], folder=tmp_path / "run")
@@ -32,6 +33,7 @@ def test_a_hook_that_raises_on_a_host_is_logged(tmp_path: Path, caplog: pytest.L
     assert said.startswith("callback BadOnHost.on_job_start (job 0) on local: RuntimeError: bad on the host\nTraceback")
 
 
+@pytest.mark.slow
 def test_an_observer_takes_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever looks at the events is not told twice."""
     seen: list[events.Event] = []

@@ -207,6 +207,7 @@ def ran(app: Any, folder: Path, *whats: str, **options: Any) -> Any:
     return launcher.multirun(app.task, [{"what": what} for what in whats], folder=folder / "sweep", **options)
 
 
+@pytest.mark.slow
 def test_an_edited_config_is_text(app: Any, tmp_path: Path) -> None:
     """Its interpolations are not resolved here; one that the job left alone is the controller's own."""
     edited, untouched = ran(app, tmp_path, "plain", "none", results="safe")
@@ -216,6 +217,7 @@ def test_an_edited_config_is_text(app: Any, tmp_path: Path) -> None:
     assert edited.hydra_cfg.hydra.job.num == 0
 
 
+@pytest.mark.slow
 def test_classes_are_allowed_by_name(app: Any, tmp_path: Path) -> None:
     """At the start of the run, or when its values are read; what they are made of is not made again."""
     (one,) = ran(app, tmp_path, "class", results="safe")
@@ -233,6 +235,7 @@ def test_classes_are_allowed_by_name(app: Any, tmp_path: Path) -> None:
     assert session.returns[0].return_value[0] is app.Color.RED
 
 
+@pytest.mark.slow
 def test_a_trusted_run_is_read_safely_as_far_as_it_was_said(app: Any, tmp_path: Path) -> None:
     """From the plain form beside each pickle; what that lacks names the way."""
     ran(app, tmp_path, "plain", "none", "long", "raises")
@@ -249,6 +252,7 @@ def test_a_trusted_run_is_read_safely_as_far_as_it_was_said(app: Any, tmp_path: 
         _ = plain.cfg
 
 
+@pytest.mark.slow
 def test_pickles_of_an_older_version_are_not_opened(app: Any, tmp_path: Path) -> None:
     """A run that it made under `safe` says how to read them; None is told by its bytes."""
     import hashlib
@@ -309,6 +313,7 @@ class Kills(Late):
         os._exit(9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
     is_replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -327,6 +332,7 @@ def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
     assert one.return_value == ("replaced" if is_replaced else {"loss": 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "results", "is_same", "why"),
     [("long", "trusted", True, "byte for byte"), ("open", "safe", None, "cannot be had as plain data")],

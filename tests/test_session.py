@@ -195,6 +195,7 @@ def test_outputs_come_back_whole(app: Any, hosts: list[Any]) -> None:
     assert (folder / "writes.log").exists()
 
 
+@pytest.mark.slow
 def test_output_patterns_that_match_nothing_are_told(app: Any, hosts: list[Any]) -> None:
     """Of a host; where the files are shared, all of them are there, and no pattern chooses."""
     seen, observe = collect()
@@ -205,6 +206,7 @@ def test_output_patterns_that_match_nothing_are_told(app: Any, hosts: list[Any])
     assert len([event for event in seen if isinstance(event, events.OutputsUnmatched)]) == len(missed)
 
 
+@pytest.mark.slow
 def test_code_of_a_snapshot_is_told_by_every_job_return(app: Any, demo: DemoServer) -> None:
     """Hash, commit and dirtiness; and a second run sends nothing that has not changed."""
     hosts = load_hosts({"demo": {"address": "demo", "ssh_config": str(demo.ssh_config)}}, "test")
@@ -221,6 +223,7 @@ def test_code_of_a_snapshot_is_told_by_every_job_return(app: Any, demo: DemoServ
     assert [event.sent_files for event in sent] == [2, 1]
 
 
+@pytest.mark.slow
 def test_lambda_and_local_function_travel_by_value(app: Any, hosts: list[Any]) -> None:
     """What has no module to be imported from travels itself."""
     offset = 10
@@ -296,6 +299,7 @@ def test_policy_abort_stops_the_run_and_fires_the_end_hooks(
     assert [line["hook"] for line in lines(record)] == ["on_multirun_start", "on_job_return", "on_multirun_end"]
 
 
+@pytest.mark.slow
 def test_import_error_fails_the_jobs_with_its_traceback(app: Any, hosts: list[Any]) -> None:
     """An application that cannot be imported there is told once per host, and fails its jobs with that error."""
     seen, observe = collect()
@@ -312,6 +316,7 @@ def test_import_error_fails_the_jobs_with_its_traceback(app: Any, hosts: list[An
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_spawn_gives_each_job_a_fresh_process_and_says_so(app: Any, hosts: list[Any]) -> None:
     """An application whose import starts a thread is not forked."""
     seen, observe = collect()
@@ -325,6 +330,7 @@ def test_spawn_gives_each_job_a_fresh_process_and_says_so(app: Any, hosts: list[
     assert any("fresh process" in event.message for event in seen if isinstance(event, events.Note))
 
 
+@pytest.mark.slow
 def test_session_in_the_manner_of_futures(app: Any, hosts: list[Any]) -> None:
     """submit, map, as_completed; result, exception, state, cancel."""
     with launcher.Session.open(hosts=hosts) as session:
@@ -354,6 +360,7 @@ def test_as_completed_without_jobs_has_all_of_the_session(app: Any, hosts: list[
         assert list(session.as_completed()) == seen
 
 
+@pytest.mark.slow
 def test_a_job_that_is_refused_takes_no_number(app: Any, hosts: list[Any]) -> None:
     """`submit` of what cannot be called with one config raises; the jobs before and after it are all there are."""
     with launcher.Session.open(hosts=hosts) as session:
@@ -364,6 +371,7 @@ def test_a_job_that_is_refused_takes_no_number(app: Any, hosts: list[Any]) -> No
     assert [one.return_value["x"] for one in session.returns] == [1, 3]
 
 
+@pytest.mark.slow
 def test_a_task_and_its_hooks_know_their_job(app: Any, hosts: list[Any]) -> None:
     """A plain function finds the folder whose files come back, which job it is and where; nothing else is a job."""
 
@@ -393,6 +401,7 @@ def test_a_task_and_its_hooks_know_their_job(app: Any, hosts: list[Any]) -> None
         assert {"start", "task", "end"} <= set(os.listdir(each.output_dir))
 
 
+@pytest.mark.slow
 def test_a_job_return_is_shown_in_a_line_and_nothing_is_decoded_for_it(app: Any, hosts: list[Any]) -> None:
     """A notebook shows what its last line gives: which job, where, what came of it; not what a host pickled."""
     good, bad = launcher.multirun(
@@ -416,12 +425,14 @@ def test_cancel_fires_the_end_hook_and_says_cancelled(app: Any, hosts: list[Any]
     assert [line["kind"] for line in ends] == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_timeout_is_told_as_one(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """A job over its timeout is FAILED of kind timeout."""
     (job_return,) = launcher.multirun(app.waits, [{"flag": str(tmp_path / "flag")}], hosts=hosts, timeout=0.5)
     assert job_return.error.kind == "timeout"
 
 
+@pytest.mark.slow
 def test_environment_travels_byte_for_byte(app: Any, hosts: list[Any]) -> None:
     """Values with spaces, quotes and newlines arrive as they are."""
     value = " a 'b' \"c\"\n$(d) \\ ü"
@@ -429,6 +440,7 @@ def test_environment_travels_byte_for_byte(app: Any, hosts: list[Any]) -> None:
     assert one.return_value == value
 
 
+@pytest.mark.slow
 def test_large_return_value_stays_on_disk_until_read(app: Any, hosts: list[Any]) -> None:
     """A value over the inline cap travels in chunks."""
     (one,) = launcher.multirun(lambda cfg: b"x" * cfg.size, [{"size": 5_000_000}], hosts=hosts, folder="large")
@@ -440,6 +452,7 @@ def _ends_twice(cfg: Any, model: Any) -> None:
     raise AssertionError("not to be called")
 
 
+@pytest.mark.slow
 def test_a_single_host_needs_no_list(app: Any, tmp_path: Path) -> None:
     """Its letters are no hosts."""
     (returned,) = launcher.multirun(app.train, [{"x": 1}], hosts="local/2", folder=tmp_path / "sweep")
@@ -527,6 +540,7 @@ def test_a_script_without_its_guard_is_told(tmp_path: Path, where: str, request:
 # -- what stays here ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_stays_here_though_jobs_need_it_is_told_before_anything_runs(
     demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -582,6 +596,7 @@ def test_the_first_run_ever_under_any_umask(tmp_path: Path, monkeypatch: pytest.
     assert open_to_others == []
 
 
+@pytest.mark.slow
 def test_an_application_that_one_host_cannot_import_runs_on_the_other(
     demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

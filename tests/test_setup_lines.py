@@ -36,6 +36,7 @@ def test_a_setup_line_that_fails_makes_its_host_unusable(any_host: HostSpec, tmp
     assert not [event for event in seen if isinstance(event, events.AttemptStarted)]
 
 
+@pytest.mark.slow
 def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """What the host had been given runs elsewhere; no job is lost to a line that is wrong on one host."""
     server: Any = request.getfixturevalue("demo_server")

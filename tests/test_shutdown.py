@@ -90,6 +90,7 @@ def test_the_outputs_of_a_sweep_are_whole(app: Any, any_host: HostSpec) -> None:
             assert (Path(one.output_dir) / name).read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSpec) -> None:
     """With host, job, what was still running, and the option that gives it more time; the result stands."""
     seen: list[events.Event] = []

@@ -140,6 +140,7 @@ def test_the_first_signal_lets_hooks_finish(run: Run, start: Start) -> None:
     assert "raised KeyboardInterrupt" not in run.said
 
 
+@pytest.mark.slow
 def test_the_second_signal_interrupts_a_hook_which_stays_owed(run: Run) -> None:
     """It is not reported as one that failed; `attach` fires it again, and nothing that had fired; then the end hook."""
     run.hold("gate.1")
@@ -163,6 +164,7 @@ def test_the_second_signal_interrupts_a_hook_which_stays_owed(run: Run) -> None:
     assert run.state in ("interrupted", "completed")
 
 
+@pytest.mark.slow
 def test_an_end_hook_that_was_interrupted_fires_again(run: Run) -> None:
     """Every job has returned; the run is left all the same, for its end hook is owed."""
     held = run.hold("hold.second.end")
@@ -181,6 +183,7 @@ def test_an_end_hook_that_was_interrupted_fires_again(run: Run) -> None:
     assert run.state == "completed"
 
 
+@pytest.mark.slow
 def test_the_first_signal_while_the_run_ends_costs_nothing(run: Run) -> None:
     """The end hook comes to its end, and so does the run."""
     held = run.hold("hold.second.end")
@@ -194,6 +197,7 @@ def test_the_first_signal_while_the_run_ends_costs_nothing(run: Run) -> None:
     assert run.state == "completed"
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_start_hook_sends_nothing(run: Run) -> None:
     """The start hook comes to its end; no job runs; the end hook fires."""
     held = run.hold("hold.second.start")
@@ -276,6 +280,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_left_by_the_second_signal(run: Run) -> None:
     """The first says what is waited for, the second leaves; results stay on the hosts, and `attach` collects them."""
     full, gate = run.marks / "full", run.hold("gate.1")
@@ -302,6 +307,7 @@ def test_a_full_disk_is_left_by_the_second_signal(run: Run) -> None:
     assert run.times("first.end.run") == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start_is_a_named_error(run: Run) -> None:
     """Of ours, with the file and what to do."""
     (run.marks / "full").touch()
@@ -313,6 +319,7 @@ def test_a_disk_that_is_full_from_the_start_is_a_named_error(run: Run) -> None:
     (run.folder / "out" / FOLDER / "journal.sqlite").unlink()
 
 
+@pytest.mark.slow
 def test_a_defect_in_a_thread_of_ours_ends_the_run(run: Run) -> None:
     """With its traceback; the end hook fires; the hosts keep what they have, for `attach`."""
     gate = run.hold("gate.1")

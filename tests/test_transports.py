@@ -715,6 +715,7 @@ class TestIdentity:
         shown = f"{key} {fingerprint(public_part(str(key)))}"
         assert offered == [f"{shown} with certificate {key}-cert.pub", shown]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
     def test_a_certificate_tells_its_key(self, tmp_path: Path, kind: str) -> None:
         """From its bytes alone; what is cut short tells nothing, and raises nothing."""
@@ -1080,6 +1081,7 @@ class TestOnTheWay:
         assert error.host == "gpu1"
         assert last.logins == 0
 
+    @pytest.mark.slow
     def test_a_host_that_the_jump_host_cannot_reach(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
         """Is told apart from a jump host that we cannot reach."""
         first, last = two

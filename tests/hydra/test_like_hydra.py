@@ -79,6 +79,7 @@ def _compare(hydras: dict[str, Any], ours: dict[str, Any]) -> None:
 _SWEEP = ["x=1,2", "db=mysql,sqlite", "hydra.sweep.dir=sweep"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version_base", ["None", pytest.param('"1.1"', marks=pytest.mark.hydra_suite)])
 def test_sweep_through_the_plugin(tmp_path: Path, version_base: str) -> None:
     """Hooks, their order and arguments, configs, HydraConfig, resolvers, folders, environment: as in plain Hydra."""

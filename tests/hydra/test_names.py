@@ -93,6 +93,7 @@ def test_python_says_so_of_the_agents_name(tmp_path: Path) -> None:
     assert _is_told(done.stderr, app / "remote_agent.py")
 
 
+@pytest.mark.slow
 def test_a_folder_without_modules_is_no_obstacle(tmp_path: Path) -> None:
     """Shell scripts in a folder `launcher/` stand behind every package."""
     app = apps.write(tmp_path, {"launcher/start.sh": "", "my_app.py": "def main(cfg): return 1\n"})

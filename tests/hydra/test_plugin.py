@@ -444,6 +444,7 @@ def test_the_command_line_takes_the_options_of_the_app(app: Path, demo_hosts: Pa
     assert "did you mean 'hosts_file'?" in done.stderr
 
 
+@pytest.mark.slow
 def test_discovery_imports_nothing_heavy() -> None:
     """Every Hydra app on a machine executes the plugin's module: it costs no fabric, no launcher."""
     code = "from hydra.core.plugins import Plugins; Plugins.instance(); import sys; print(sorted(sys.modules))"
@@ -523,6 +524,7 @@ def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, door: st
     assert [job["error"] and job["error"]["kind"] for job in told["jobs"]] == [None, "config", None]
 
 
+@pytest.mark.slow
 def test_jobs_with_one_folder_on_two_hosts(tmp_path: Path, demo_hosts: Path) -> None:
     """Nothing of one overwrites what another wrote: it lies beside it, is named, and what each printed can be had."""
     apps.write(

@@ -45,6 +45,7 @@ def host(new_agent) -> AgentHost:
 class TestJobs:
     """A job from its frame to its result."""
 
+    @pytest.mark.slow
     def test_runs_and_comes_back(self, host):
         """Started, final with the value, files_end, in this order; the hooks around it; forgotten when acknowledged."""
         client = host.connect()
@@ -60,6 +61,7 @@ class TestJobs:
         again = host.connect()
         assert host.known(again) == {}
 
+    @pytest.mark.slow
     def test_sent_twice_runs_once(self, host):
         """A job that is known changes nothing: while it waits, runs, or has its result."""
         gate = host.gate("g")
@@ -95,6 +97,7 @@ class TestJobs:
         assert {name: error[name] for name in fields} == fields
         assert host.lines("hooks") == ["start c 0", f"end c 0 0 {kind}"]
 
+    @pytest.mark.slow
     def test_that_dies_in_an_end_hook_keeps_its_outcome(self, new_agent):
         """A hook that kills the process costs neither the value nor the other callbacks' ends, and is not repeated."""
         host = new_agent(callbacks={"a": (), "b": (("trap", "kill"),)})
@@ -111,6 +114,7 @@ class TestJobs:
         assert client.value(first) == 0
         assert client.value(second) == 1
 
+    @pytest.mark.slow
     def test_that_speaks_nonsense_costs_nobody_else(self, host):
         """What a process says on the agent's socket is checked: it fails alone, with a note."""
         client = host.connect()
@@ -142,6 +146,7 @@ class TestJobs:
 class TestEnding:
     """Cancel, timeout, lease, finish."""
 
+    @pytest.mark.slow
     def test_cancel_is_recorded_before_it_is_signalled(self, host):
         """The job's end is called what was decided, and its hooks are closed."""
         gate = host.gate("g")
@@ -177,6 +182,7 @@ class TestEnding:
         assert error["kind"] == "timeout"
         assert "0.3" in error["message"]
 
+    @pytest.mark.slow
     def test_what_waits_is_cancelled_without_a_start(self, host):
         """It never ran: no hook, no process; the message is the one that was given."""
         gate = host.gate("g")
@@ -191,6 +197,7 @@ class TestEnding:
         client.result(first)
         assert len(host.started()) == 1
 
+    @pytest.mark.slow
     def test_finish_leaves_nothing(self, host):
         """No process, no spool: neither of what runs, nor of what escaped into a session of its own."""
         gate = host.gate("g")
@@ -209,6 +216,7 @@ class TestEnding:
         assert not spool.exists()
         assert host.processes() == []
 
+    @pytest.mark.slow
     def test_finish_may_keep_the_spool(self, host):
         """With keep, what is not acknowledged can be fetched by a later connection."""
         client = host.connect()
@@ -232,6 +240,7 @@ class TestEnding:
         assert again.error(running)["kind"] == "cancelled"
         assert again.error(waiting)["kind"] == "cancelled"
 
+    @pytest.mark.slow
     def test_without_a_lease_jobs_go_on_alone(self, host):
         """A cut link changes nothing: the queue is worked through, and the results wait."""
         gate = host.gate("g")
@@ -290,6 +299,7 @@ NONSENSE = [
 class TestLinks:
     """Connections come and go."""
 
+    @pytest.mark.slow
     def test_a_result_is_sent_to_every_link_until_it_is_acknowledged(self, host):
         """A link that ends before the acknowledgement costs nothing."""
         client = host.connect()
@@ -304,6 +314,7 @@ class TestLinks:
         second.expect("pong", n=1)
         assert host.known(host.connect()) == {}
 
+    @pytest.mark.slow
     def test_the_newest_link_wins(self, host):
         """A controller whose old link is half dead is served on the new one."""
         old = host.connect()
@@ -356,6 +367,7 @@ class TestLinks:
         host.open_gate(gate)
         assert client.value(attempt) == 0
 
+    @pytest.mark.slow
     def test_a_hello_for_somebody_else_is_refused(self, host):
         """Another run, another version, slots that are none: a typed error, and the agent goes on."""
         hello = {"t": "hello", "version": wire.VERSION, "run": host.run, "controller": "c", "host": "h", "slots": 1}
@@ -405,6 +417,7 @@ class TestLinks:
         assert _resident(agent) - before < 16 << 20
         assert len(client.value("39.1")) == 1 << 20
 
+    @pytest.mark.slow
     def test_two_runs_do_not_meet(self, host, new_agent):
         """Each has its agent and its spool."""
         other = new_agent()
@@ -600,6 +613,7 @@ class TestCode:
         assert again.value(other.job(again, 0)) == 0
         assert other.spool != host.spool
 
+    @pytest.mark.slow
     def test_that_was_altered_in_the_cache_is_asked_for_again(self, host, new_agent):
         """A content that is not what its name says is never run."""
         client = host.connect(prepare=False)
@@ -619,6 +633,7 @@ class TestCode:
         assert again.value(other.job(again, 0)) == 0
         assert (other.spool / "code" / "pkg" / "data.txt").read_bytes() == b"data"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("also", ["", "code"])
     def test_that_is_deleted_is_not_missed(self, host, also):
         """The cache goes, and then the zygote: the next one has what was laid out, or the controller is asked for it again."""
@@ -641,6 +656,7 @@ class TestCode:
             self.answer(client, contents)
         assert client.value(host.job(client, 1)) == 1
 
+    @pytest.mark.slow
     def test_that_never_comes_fails_what_waits_for_it(self, new_agent):
         """It is asked for some times, and then the jobs are told what is missing."""
         host = new_agent(patch="import remote_agent.zygotes as z; z.CONTENT_PATIENCE = z._LOOK = 0.05")
@@ -660,6 +676,7 @@ class TestCode:
         client.send({"t": "withheld", "message": "app.py has changed since the run began"})
         assert client.error(attempt)["message"] == "app.py has changed since the run began"
 
+    @pytest.mark.slow
     def test_a_large_payload_comes_ahead(self, host):
         """As a blob of the run, which goes with the job."""
         client = host.connect()
@@ -1161,6 +1178,7 @@ class TestBrokenHost:
         spool.os = type("os", (), dict(vars(os), pwrite=full(os.pwrite), write=full(os.write)))
     """
 
+    @pytest.mark.slow
     def test_a_full_spool_gives_back_what_has_not_started(self, new_agent):
         """It says so; what runs delivers its result from memory; when there is room again, jobs are taken."""
         host = new_agent(patch=self.FULL, callbacks={"c": ()})

@@ -206,6 +206,7 @@ class TestTree:
         assert (tmp_path / "code" / "a").read_bytes() == b"by a job"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(

@@ -41,6 +41,7 @@ def _tree(node):
     return type(node), metadata, own, content, type(parent)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), _values, max_size=4))
 def test_a_made_config_is_omegaconfs(value):

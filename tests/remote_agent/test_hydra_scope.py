@@ -132,6 +132,7 @@ MY_CALLBACK = {
 }
 
 
+@pytest.mark.slow
 def test_a_hydra_app_finds_what_it_finds_at_home(new_host, singletons):
     """HydraConfig, resolvers of Hydra, of the module and of the controller, names, folders; `${now:}` as on the controller."""
     host = new_host()
@@ -174,6 +175,7 @@ def test_a_hydra_app_finds_what_it_finds_at_home(new_host, singletons):
         attempt.part("cfg")
 
 
+@pytest.mark.slow
 def test_the_files_are_those_that_hydra_writes(new_host, singletons, tmp_path):
     """Side by side with Hydra's own run_job on the same config."""
     from hydra.core.utils import run_job
@@ -225,6 +227,7 @@ def test_failures_and_edits(new_host, singletons):
     assert ended.envelope["status"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_hydras_own_callbacks_work_next_to_ours(new_host, singletons):
     """Unchanged; their pickles load here, config.pickle as Hydra's rerun wants it, and none is empty."""
     host = new_host()
@@ -279,6 +282,7 @@ def test_other_pythons(new_host, singletons, python):
         assert "the resolver 'custom' of the controller is not known on the host: it travels by value" in notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "moves"), [("1.1", True), ("1.3", False)])
 def test_version_base_decides_chdir(new_host, singletons, base, moves):
     """It travels: without it a new process falls back to Hydra 1.1."""
@@ -288,6 +292,7 @@ def test_version_base_decides_chdir(new_host, singletons, base, moves):
     assert attempt.part()["original"] == str(host.code)
 
 
+@pytest.mark.slow
 def test_chdir_as_asked(new_host, singletons):
     """hydra.job.chdir=true."""
     attempt = Door(new_host()).run("hydra.job.chdir=true")

@@ -357,6 +357,7 @@ def test_base_exceptions_are_failures_of_the_job_alone(jobs, what, type_):
     assert (attempt.error["kind"], attempt.error["type"]) == ("exception", type_)
 
 
+@pytest.mark.slow
 def test_a_chain_of_thousands_and_a_bottomless_recursion(jobs):
     """Told in a bounded number of words."""
     attempt = jobs("chain")

@@ -285,6 +285,7 @@ def _files(client, attempt: str) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_the_result_is_early_and_the_outputs_are_whole(agent):
     """`final` comes while the process shuts down; its files, what it printed, and its slot, when that is over."""
     gate = agent.gate("g")
@@ -307,6 +308,7 @@ def test_the_result_is_early_and_the_outputs_are_whole(agent):
     assert order.index("final") < order.index("files") < order.index("files_end")
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_killed_and_named(agent):
     """After shutdown_timeout the slot is given back; the result stands, and the end mark says what was still running."""
     client = agent.connect()
@@ -318,6 +320,7 @@ def test_what_takes_too_long_is_killed_and_named(agent):
     assert client.value(agent.job(client, 1)) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_was_left_behind_is_named(agent):
     """It was not waited for, so it is ended with the job, after a moment; plain Python would leave it running."""
     client = agent.connect()
@@ -329,6 +332,7 @@ def test_a_process_that_was_left_behind_is_named(agent):
     wait_gone(int(cut["running"][0].rpartition(" ")[2].rstrip(")")), "the process that was left behind")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_cancel_shortens_the_shutdown(agent, kill):
     """The grace period is what is left then, or nothing; the result stands."""
@@ -342,6 +346,7 @@ def test_a_cancel_shortens_the_shutdown(agent, kill):
     assert cut["is_cancelled"]
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_has_its_grace_to_shut_down(agent):
     """Not the shutdown timeout of a job that nobody is waiting to be rid of; what it writes in time comes back."""
     gate = agent.gate("g")

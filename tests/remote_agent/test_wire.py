@@ -213,6 +213,7 @@ _FRAMES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_FRAMES, st.lists(st.integers(1, 97), min_size=1))
 @example([({"t": "job", "spec": {"": -(10**18)}}, b"")], [97])
 def test_frames_come_back_however_the_stream_is_cut(frames, sizes):

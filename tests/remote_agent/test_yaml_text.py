@@ -64,6 +64,7 @@ def _is_config(value):
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(st.dictionaries(_words.filter(bool), _values, max_size=5), st.lists(_values, max_size=5)))
 def test_text_is_what_omegaconf_writes(value):

@@ -126,6 +126,7 @@ _LOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
 def test_main_looks_as_it_was_started(new_host, isolation):
     """A script has no `__spec__` and a module has; what stands in front on the path is the application's, not the bundle's."""
@@ -272,6 +273,7 @@ def task(cfg):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "more"), [(1, "1 native thread"), (3, "3 native threads")])
 @pytest.mark.parametrize("numpy", [False, True])
 def test_native_threads_at_import_mean_a_fresh_process_per_job(host, count, more, numpy):
@@ -359,6 +361,7 @@ def test_fork_where_fork_was_asked_for(host):
     assert host.run({"x": 1}).part()[0] is False
 
 
+@pytest.mark.slow
 def test_spawn_where_spawn_was_asked_for(host):
     """Each job imports the application itself, in the environment of its slot."""
     host.write({"simple.py": "import os\nat_import = os.environ.get('SLOT')\ndef task(cfg):\n    return at_import\n"})

@@ -317,6 +317,7 @@ def check(first: int, count: int) -> None:
     assert set(seen) == set(KINDS)
 
 
+@pytest.mark.slow
 def test_signals_at_some_steps() -> None:
     """Three hundred histories."""
     check(0, 300)
