@@ -170,6 +170,8 @@ def test_an_object_that_has_any_attribute_is_no_function() -> None:
 
     class Strange:
         def __getattr__(self, name: str) -> str:
+            if name.startswith("__") and name != "__qualname__":
+                raise AttributeError(name)
             return name
 
     config = DictConfig({"inner": DictConfig(None)})
