@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from remote_agent.failure import JobTerminated
 from remote_agent.job_channel import move_high
@@ -41,14 +41,23 @@ class Gate:
         self._is_open = False
         self._pending: Optional[int] = None
         self._pid = 0
+        #: Signals that were blocked before a fork.
+        self._mask: Iterable[Any] = ()
 
     def install(self) -> None:
         """Handle both signals from now on, whatever handled them before. Main thread only."""
         if not self._pid:
             self._pid = os.getpid()
-            os.register_at_fork(after_in_child=self._let_go)
+            os.register_at_fork(before=self._hold, after_in_child=self._let_go, after_in_parent=self._release)
         _set_handler(_SIGTERM, self._handle)
         _set_handler(_SIGINT, self._handle)
+
+    def _hold(self) -> None:
+        """The job forks: a signal that comes before the child has let go of our handlers waits, or it would be lost there."""
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGTERM, _SIGINT))
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _let_go(self) -> None:
         """In a process that the job forked: what handled its signals is not for it; what the application set stays."""
@@ -56,6 +65,7 @@ class Gate:
         for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) == self._handle:
                 _set_handler(number, plain)
+        self._release()
 
     def reclaim(self) -> None:
         """The application is through: take back its signals and stop its timers; what is pending is dealt with."""

@@ -55,8 +55,8 @@ def forking(new_shared_host):
 @pytest.mark.slow
 def test_pools_in_a_job_end_as_often_as_they_like(forking):
     """Workers are terminated by SIGTERM, which must not be the job's there: a round in fifty would hang."""
-    attempt = forking.run({"rounds": 50}, task="forking:pools")
-    assert attempt.part() == 50
+    attempt = forking.run({"rounds": 100}, task="forking:pools")
+    assert attempt.part() == 100
     assert "JobTerminated" not in attempt.stderr
 
 
