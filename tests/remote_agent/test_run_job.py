@@ -99,8 +99,8 @@ APP = {
             print("waiting", flush=True)
             time.sleep(60)
         def stubborn(cfg):
-            print("waiting", flush=True)
             try:
+                print("waiting", flush=True)
                 time.sleep(60)
             except BaseException:
                 return "saved"
