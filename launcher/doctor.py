@@ -114,7 +114,7 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
             outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
         )  # fmt: skip
         # By its name alone: the agent has it. No project, and no script of ours.
-        setup.task, setup.task_name, setup.root, setup.main_module = _PROBE, "doctor", None, None
+        setup = dataclasses.replace(setup, task=_PROBE, task_name="doctor", root=None, main_module=None)
         try:
             with Session(setup, observers=[seen.append]) as session:
                 began = time.time()

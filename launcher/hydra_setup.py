@@ -7,6 +7,7 @@ Hydra would have left it (version base, job name, resolvers, the values of `${no
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pickle
 import re
@@ -15,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import pickling
 from launcher.errors import ConfigError, UsageError
 from launcher.hydra_entry import innermost
 from launcher.job_config import (
@@ -43,8 +43,9 @@ from remote_agent.config_nodes import attach
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from typing_extensions import Self
 
-    from launcher.dispatcher import QueuedJob
+    from launcher.requests import QueuedJob
     from remote_agent.job import JobReturn
 
 __all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"]
@@ -58,22 +59,23 @@ _TO_THE_SECOND = re.compile(r"(?<!%)(?:%%)*%-?[STXcrsf]")
 _PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class HydraSetup(RunSetup):
-    """A run of a Hydra app, ready to begin.
+    """A run of a Hydra app, checked.
 
     `compose(overrides, num, job_id)` gives the config of one job with its `hydra` node, `num` and `id` set in it; in RUN
     mode the config of the run is that of its job, with whatever `on_run_start` made of it.
+
+    Attributes:
+        earlier: JobReturns of earlier sessions of the same sweep.
+        instead: `hydra.sweep.dir` as it was written, and the folder that was taken instead of what it says; None where that was taken.
+        resolving: a memory: what the jobs' configs had in common where they were found to resolve.
     """
 
     compose: Callable[[Sequence[str], int, str], DictConfig] | None = None
-    #: JobReturns of earlier sessions of the same sweep.
-    earlier: list[JobReturn] = dataclasses.field(default_factory=list)
-    _sweep_dir: str = ""
-    #: `hydra.sweep.dir` as it was written, and the folder that was taken instead of what it says; None where that was taken.
-    _instead: tuple[str, Path] | None = None
-    #: What the jobs' configs had in common where they were found to resolve.
-    _resolving: set[Any] = dataclasses.field(default_factory=set)
+    earlier: tuple[JobReturn, ...] = ()
+    instead: tuple[str, Path] | None = None
+    resolving: set[Any] = dataclasses.field(default_factory=set, repr=False)
 
     @classmethod
     def of(
@@ -88,6 +90,10 @@ class HydraSetup(RunSetup):
         hosts: Sequence[Any] | None = None,
         first_num: int = 0,
         script: Script | None = None,
+        root: Path | None = None,
+        naming: Naming | None = None,
+        fired_elsewhere: frozenset[str] = frozenset(),
+        earlier: Sequence[JobReturn] = (),
     ) -> HydraSetup:
         """Check what was given.
 
@@ -96,41 +102,44 @@ class HydraSetup(RunSetup):
             task: the task function, undecorated.
             config: the config of the run as a whole, with its `hydra` node; kept, for hooks may edit it.
             script: what jobs look as if they had been started with, where this process was started otherwise.
+            root: the file or folder whose project travels; by default that of the task.
+            naming: who chose the folder's name; by default what the config says of it.
+            fired_elsewhere, earlier: as of the class.
 
         Raises:
             UsageError: naming what is wrong.
         """
         from hydra.core.utils import JobRuntime
 
-        root, main_module = where_from(task)
+        found, main_module = where_from(task)
         setup = cls(
             mode=mode,
             run_id=new_run_id(),
             folder=folder_of_run(mode, config),
-            naming=naming_of(mode, config),
-            hosts=host_specs(hosts, options),
+            naming=naming if naming is not None else naming_of(mode, config),
+            hosts=tuple(host_specs(hosts, options)),
             options=options,
             callbacks=callbacks,
             task=task_reference(task, main_module),
             task_name=str(JobRuntime.instance().get("name")),
             configs=(),
             root_config=config,
-            root=root,
+            root=root if root is not None else found,
             main_module=main_module,
             first_num=first_num,
             script=script,
             compose=compose,
+            fired_elsewhere=fired_elsewhere,
+            earlier=tuple(earlier),
         )
-        setup.check_code()
-        return setup
+        return setup.with_code()
 
     # -- what travels --------------------------------------------------------------------------------------------
 
     def hydra_state(self) -> Any:
         """Hydra's own state, as the jobs must find it."""
-        # Not by self._dumps: a resolver that the application registers again on the host may travel in vain.
-        dumps: Callable[[Any], bytes] = lambda value: pickling.dumps(value, main_module=self.main_module).data  # noqa: E731
-        return hydra_state.capture(dumps, self._below)
+        # Not told to hosts as something that travels by value: a resolver that the application registers again there may travel in vain.
+        return hydra_state.capture(self.pickler.dumps_here, self._below)
 
     def _below(self, path: str) -> str | None:
         """Where a folder lies below the code that travels; None for one that does not travel."""
@@ -146,16 +155,16 @@ class HydraSetup(RunSetup):
 
         return hydra.__version__
 
-    def _script(self) -> Script | None:
+    def script_started(self) -> Script | None:
         """Where something else was started (an entry point, a test): the module of the task."""
-        return super()._script() or script_of(self._module_of_task())
+        return super().script_started() or script_of(self._module_of_task())
 
     def arguments(self) -> list[str]:
         """What this application was started with; elsewhere its overrides, as `python my_app.py OVERRIDES` has them.
 
         Values of `hydra.launcher.env` are left out: applications write down their command line.
         """
-        if self.script is None and super()._script() is not None:
+        if self.script is None and super().script_started() is not None:
             return [without_value(one) for one in sys.argv[1:]]
         overrides = self.root_config.hydra.overrides
         return [without_value(one) for one in (*raw_texts(overrides.task), *raw_texts(overrides.hydra))]
@@ -182,23 +191,22 @@ class HydraSetup(RunSetup):
                 "overrides": raw_texts(composed.hydra.overrides.task),
                 "task_name": self.task_name,
             }
-            payload = _plain_pickle(content) or self._dumps(content)
+            payload = _plain_pickle(content) or self.pickler.dumps(content)
         except Exception as error:  # noqa: BLE001 - a resolver or an object in the config may raise anything
             place = self.folder if self.mode == "RUN" else self.folder / str(num)
             failure = ("config", f"the job's config cannot be made: {type(error).__name__}: {error}")
             return self.queued(num, overrides, place, str(num), b""), failure
         return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
 
-    def _moved(self) -> None:
+    def in_folder(self, folder: Path) -> Self:
+        """The same run in another folder. Hydra's config says it from now on, also to whoever composes from it."""
+        if folder == self.folder:
+            return self
+        instead = self.instead
         if self.root_config is not None:
-            self._instead = raw_text(self._dirs(self.root_config), "dir"), self.folder
-            move_to(self.root_config, self.mode, self.folder)
-
-    def inherit_folder(self, other: HydraSetup, *, with_claim: bool) -> None:
-        """What another setup of the same sweep has taken; with its claim, in the place of that setup."""
-        self._instead = other._instead
-        if with_claim:
-            self.claim, other.claim = other.claim, None
+            instead = raw_text(self._dirs(self.root_config), "dir"), folder
+            move_to(self.root_config, self.mode, folder)
+        return dataclasses.replace(self, folder=folder, instead=instead)
 
     def _dirs(self, config: DictConfig) -> DictConfig:
         return config.hydra.run if self.mode == "RUN" else config.hydra.sweep  # type: ignore[no-any-return]
@@ -209,8 +217,8 @@ class HydraSetup(RunSetup):
         else:
             assert self.compose is not None, "`of` sets it"
             config = self.compose(overrides, num, f"{self.run_id}#{num}")
-            if self._instead is not None and raw_text(self._dirs(config), "dir") == self._instead[0]:
-                move_to(config, self.mode, self._instead[1])
+            if self.instead is not None and raw_text(self._dirs(config), "dir") == self.instead[0]:
+                move_to(config, self.mode, self.instead[1])
         without_secrets(config)
         return config  # type: ignore[no-any-return]
 
@@ -225,12 +233,12 @@ class HydraSetup(RunSetup):
         choices: Any = OmegaConf.to_container(config.hydra.runtime.choices)
         changes = tuple(key if _PLAIN_VALUE.fullmatch(value) else key + value for key, value in map(_halves, overrides))
         shape = (tuple(sorted(map(str, choices.items()))), changes)
-        if shape in self._resolving:
+        if shape in self.resolving:
             return
         problem = next(unresolved(config, without="hydra"), None)
         if problem is not None:
             raise ConfigError(f"it does not resolve: {problem}")
-        self._resolving.add(shape)
+        self.resolving.add(shape)
 
     def _place(self, config: DictConfig, num: int) -> tuple[Path, str]:
         """(local output directory, the same below the run's outputs on a host that shares no disk)."""
@@ -251,10 +259,12 @@ class HydraSetup(RunSetup):
         text = raw_text(config.hydra.sweep, "dir")
         # Resolving takes a parser a millisecond.
         if text == raw_text(self.root_config.hydra.sweep, "dir") and "${" not in NOW.sub("", text):
-            if not self._sweep_dir:
-                self._sweep_dir = str(self.root_config.hydra.sweep.dir)
             return self._sweep_dir
         return str(config.hydra.sweep.dir)
+
+    @functools.cached_property
+    def _sweep_dir(self) -> str:
+        return str(self.root_config.hydra.sweep.dir)
 
     # -- what comes back -----------------------------------------------------------------------------------------
 
@@ -262,7 +272,7 @@ class HydraSetup(RunSetup):
         """(cfg, hydra_cfg) of a job as they were sent."""
         if not payload:
             return None, None
-        config = pickling.loads(payload, main_module=self.main_module)["config"]
+        config = self.pickler.loads(payload)["config"]
         return config, split(config)
 
     def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:

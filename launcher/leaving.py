@@ -54,7 +54,7 @@ def depart(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
     whole = engine.leave()
     left = len(engine.scheduler.pending)
     try:
-        blob = run_record.callbacks_blob(setup, setup.dumps_here)
+        blob = run_record.callbacks_blob(setup)
         engine.journal.put_blob("callbacks", blob)
     except Exception as error:  # noqa: BLE001 - it is a user's callback that cannot be pickled
         hooks.warn("callbacks", f"their state is that of the start when the run is taken up: {error}")

@@ -25,7 +25,6 @@ from launcher.outcome import Comparison, Outcome, compare, recorded_outcome, sto
 from launcher.reproduce_target import HydraAgain, PlainAgain, Target, decoder_of, find_target
 from launcher.run_setup import RunSetup, folder_for, host_specs
 from launcher.session import Observer, Session
-from remote_agent.callbacks import Callbacks
 from remote_agent.job import JobError
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def reproduce(
         with Session(setup, config=setup.root_config, observers=observers, early=begun) as session:
             session.drive([(None, setup.overrides)], None)
     job_return = session.load(0)
-    reader = JournalReader(setup.folder / FOLDER)
+    reader = JournalReader(session.folder / FOLDER)
     try:
         after = recorded_outcome(reader, 0, decoder_of(setup, results))
         if after is None:
@@ -84,7 +83,7 @@ def reproduce(
         comparison = compare(target.before, after) if target.before is not None else None
     finally:
         reader.close()
-    return Reproduction(target.name, setup.folder, after, comparison, job_return)
+    return Reproduction(target.name, session.folder, after, comparison, job_return)
 
 
 def _set_up(
@@ -96,26 +95,25 @@ def _set_up(
     is_exact: bool,
     with_hooks: bool,
 ) -> PlainAgain | HydraAgain:
-    setup = target.setup
-    setup.options = options or LaunchConf()
-    setup.options = setup.options.replaced(env={**target.env, **setup.options.env})
-    setup.hosts = host_specs(hosts, setup.options)
-    setup.folder, setup.naming = folder_for("RUN", folder)
-    setup.is_exact = is_exact
+    asked = options or LaunchConf()
+    asked = asked.replaced(env={**target.env, **asked.env})
+    where, naming = folder_for("RUN", folder)
+    setup = dataclasses.replace(
+        target.setup,
+        options=asked,
+        hosts=tuple(host_specs(hosts, asked)),
+        folder=where,
+        naming=naming,
+        is_exact=is_exact,
+    )
     if is_exact and setup.snapshot is None:
         raise UsageError(
             f"{target.name}: the code that it ran in was not recorded (it was used in place, or there is no record of "
             "the run); without --exact it runs in the code as it is now"
         )
     if with_hooks:
-        target.build_callbacks()
-    else:
-        setup.callbacks = Callbacks([])
-        if setup.shared:
-            shared = setup.loads_here(setup.shared)
-            setup.shared = setup._dumps({**shared, "callbacks": []})  # noqa: SLF001 - as `prepare` does
-    setup.check_code()
-    return setup
+        return dataclasses.replace(setup, callbacks=target.built_callbacks()).with_code()
+    return setup.without_callbacks().with_code()
 
 
 def reproduce_in_debugger(
@@ -133,12 +131,12 @@ def reproduce_in_debugger(
         UsageError: it cannot be run again so.
     """
     setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
-    setup.prepare()
+    prepared = setup.prepare()
     # No journal is begun there; its lock is held as long as the job writes.
-    claim = setup.take_folder()
+    setup, claim = setup.take_folder()
     with tempfile.TemporaryDirectory(prefix="launcher-reproduce-") as name:
         scratch = Path(name)
-        zygote = setup._zygote_spec(setup.hosts[0], setup.is_exact, "")  # noqa: SLF001 - what a host would be told
+        zygote = prepared.zygote_of(setup.hosts[0])
         if setup.is_exact and setup.snapshot is not None:
             code = scratch / "code"
             _lay_out(setup.snapshot, code)
@@ -153,7 +151,7 @@ def reproduce_in_debugger(
             "attempt": 1,
         }
         (scratch / "spec.json").write_text(json.dumps({"zygote": zygote, "job": job}))
-        (scratch / "shared").write_bytes(setup.shared)
+        (scratch / "shared").write_bytes(prepared.shared)
         (scratch / "payload").write_bytes(setup.payload)
         environment = {**os.environ, **zygote.get("environ", {})}
         ours = str(Path(__file__).resolve().parent.parent)

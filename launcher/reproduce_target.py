@@ -25,13 +25,17 @@ from launcher.options import LaunchConf
 from launcher.outcome import Outcome, outcome_of_job_return, recorded_outcome
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, default_folder
+from launcher.setup.prepared import PreparedRun
 from launcher.task_origin import as_main
 from remote_agent.callback import CONTROLLER_HOOKS
 from remote_agent.callbacks import Callbacks
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from launcher.application import Application
-    from launcher.dispatcher import QueuedJob
+    from launcher.inventory import HostSpec
+    from launcher.requests import QueuedJob
     from launcher.run_record import Record
 
 __all__ = ["HydraAgain", "PlainAgain", "Target", "decoder_of", "find_target"]
@@ -42,12 +46,14 @@ _PICKLES = (".pickle", ".pkl")
 # -- setups ----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Again(RunSetup):
     """A run of one job that has been composed already.
 
     Attributes:
         payload, overrides: the job's.
+        shared: what its run's jobs shared; empty where there was no run.
+        by_value, values: what of that was pickled by value.
         is_exact: run it in `snapshot`, also on this machine.
         started_in: the folder that the application was started in.
         started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), where that is known.
@@ -57,6 +63,9 @@ class _Again(RunSetup):
     is_reproduction: ClassVar[bool] = True
     payload: bytes = b""
     overrides: tuple[str, ...] = ()
+    shared: bytes = b""
+    by_value: bool = False
+    values: tuple[str, ...] = ()
     is_exact: bool = False
     started_in: str = ""
     started_as: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -76,19 +85,34 @@ class _Again(RunSetup):
         """What the job had."""
         return self.started_as or super().command(travels)
 
-    def _travels(self, spec: Any) -> bool:
-        return self.is_exact or super()._travels(spec)
+    def travels(self, spec: HostSpec) -> bool:
+        """Code that is to be exact travels to this machine, too."""
+        return self.is_exact or super().travels(spec)
 
-    def check_code(self) -> None:
-        """Take the code as it is now; where it is to be exact, that of the run is given."""
-        if not self.is_exact:
-            self.snapshot = None
-            super().check_code()
+    def with_code(self) -> Self:
+        """The same job with the code as it is now; where it is to be exact, that of the run is given."""
+        return self if self.is_exact else super().with_code()
 
-    def prepare(self) -> None:
+    def with_job(self, content: dict[str, Any]) -> Self:
+        """The same with another payload, pickled from this."""
+        return dataclasses.replace(self, payload=self.pickler.dumps(content), **self._by_value())
+
+    def without_callbacks(self) -> Self:
+        """The same, so that no hook of the job fires."""
+        shared = self.shared
+        if shared:
+            shared = self.pickler.dumps({**self.pickler.loads(shared), "callbacks": []})
+        return dataclasses.replace(self, callbacks=Callbacks([]), shared=shared, **self._by_value())
+
+    def _by_value(self) -> dict[str, Any]:
+        values = tuple(dict.fromkeys([*self.values, *self.pickler.values]))
+        return {"by_value": self.by_value or self.pickler.by_value, "values": values}
+
+    def prepare(self) -> PreparedRun:
         """What the run's jobs shared is given; only for a job without a run it is made."""
-        if not self.shared:
-            super().prepare()
+        if self.shared:
+            return PreparedRun(self, self.shared, by_value=self.by_value, values=self.values)
+        return dataclasses.replace(super().prepare(), by_value=self.by_value, values=self.values)
 
     def job(
         self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
@@ -96,19 +120,20 @@ class _Again(RunSetup):
         """The job as it was."""
         return self.queued(num, self.overrides, self.folder, "job", self.payload), None
 
-    def _cwd(self, travels: bool) -> str:
+    def cwd(self, travels: bool) -> str:
+        """The folder that it was started in."""
         started_in = self.started_in or os.getcwd()
         if travels and self.snapshot is not None:
             return self.snapshot.relative(Path(started_in))
         return started_in if os.path.isdir(started_in) else os.getcwd()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class PlainAgain(_Again):
     """A plain function's job, again."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class HydraAgain(_Again, HydraSetup):
     """A Hydra app's job, again."""
 
@@ -116,7 +141,7 @@ class HydraAgain(_Again, HydraSetup):
 # -- what is to be reproduced ----------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Target:
     """A job that can be run again.
 
@@ -136,11 +161,12 @@ class Target:
     notes: list[str] = dataclasses.field(default_factory=list)
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def build_callbacks(self) -> None:
-        """Make the callbacks, now that their hooks are asked for."""
-        if self.callbacks:
-            with as_main(self.setup.main_module or ""):
-                self.setup.callbacks = build_callbacks(self.callbacks, (), LaunchConf())
+    def built_callbacks(self) -> Callbacks:
+        """The callbacks, made now that their hooks are asked for."""
+        if not self.callbacks:
+            return self.setup.callbacks
+        with as_main(self.setup.main_module or ""):
+            return build_callbacks(self.callbacks, (), LaunchConf())
 
 
 def find_target(
@@ -205,9 +231,10 @@ def _recorded(entry: run_index.Entry, num: int, env: Mapping[str, str] | None, r
         if not payload:
             raise UsageError(f"job {num} of run {record.run} was never sent: its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
+        shared = reader.blob("shared") or b""
     finally:
         reader.close()
-    again = _again_of(setup, record, payload, overrides)
+    again = _again_of(setup, record, payload, overrides, shared)
     values = {**os.environ, **(env or {})}
     names = run_record.variables(record)
     missing = [name for name in names if name not in values]
@@ -216,16 +243,19 @@ def _recorded(entry: run_index.Entry, num: int, env: Mapping[str, str] | None, r
     return Target(f"{record.run}#{num}", again, before, known, notes)
 
 
-def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[str, ...]) -> PlainAgain | HydraAgain:
-    values = {field.name: getattr(setup, field.name) for field in dataclasses.fields(RunSetup) if field.init}
+def _again_of(
+    setup: RunSetup, record: Record, payload: bytes, overrides: tuple[str, ...], shared: bytes
+) -> PlainAgain | HydraAgain:
+    values = {field.name: getattr(setup, field.name) for field in dataclasses.fields(RunSetup)}
     values.update(
         mode="RUN",
         run_id=new_run_id(),
         first_num=0,
-        zygotes={},
         fired_elsewhere=frozenset(CONTROLLER_HOOKS),
         payload=payload,
         overrides=overrides,
+        shared=shared,
+        by_value=record.by_value,
         started_in=record.cwd,
         started_as=_started_as(record),
         asked_as=setup.codec,
@@ -300,11 +330,13 @@ def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, res
     if recorded is None:
         nodes: Any = OmegaConf.to_container(config.hydra.callbacks, resolve=True)
         return _bare(str(path), config, _application(app, config), before, nodes)
-    job = {"config": config, "hydra": None, "overrides": list(recorded.setup.overrides)}
-    recorded.setup.payload = recorded.setup.dumps_here(
-        {**_content(config), "overrides": job["overrides"], "task_name": recorded.setup.task_name}
-    )
-    return dataclasses.replace(recorded, name=str(path), before=before or recorded.before)
+    content = {
+        **_content(config),
+        "overrides": list(recorded.setup.overrides),
+        "task_name": recorded.setup.task_name,
+    }
+    setup = dataclasses.replace(recorded.setup, payload=recorded.setup.pickler.dumps_here(content))
+    return dataclasses.replace(recorded, name=str(path), setup=setup, before=before or recorded.before)
 
 
 def _config_of(content: Any, path: Path) -> tuple[Any, Outcome | None]:
@@ -384,7 +416,7 @@ def _bare(name: str, config: Any, found: Application, before: Outcome | None, ca
         mode="RUN",
         run_id=new_run_id(),
         folder=default_folder("RUN").absolute(),
-        hosts=[parse_host("local")],
+        hosts=(parse_host("local"),),
         options=LaunchConf(),
         callbacks=Callbacks([]),
         task=task_reference(found.task, found.module_name) if found.is_hydra else found.reference,
@@ -398,7 +430,7 @@ def _bare(name: str, config: Any, found: Application, before: Outcome | None, ca
         started_in=os.getcwd(),
     )
     content = {**_content(config), "overrides": list(setup.overrides), "task_name": task_name}
-    setup.payload = setup._dumps(content)
+    setup = setup.with_job(content)
     notes = [] if before else ["nothing is recorded of how it ended (a job_return.pickle, or RUN#NUM, would tell)"]
     return Target(name, setup, before, notes=notes, callbacks=callbacks)
 

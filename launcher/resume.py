@@ -28,6 +28,8 @@ from launcher.run_record import Record
 from launcher.run_setup import RunSetup
 from launcher.scheduler import HostPhase
 from launcher.session import Observer, Session
+from launcher.setup.prepared import PreparedRun
+from launcher.setup.run_pickler import RunPickler
 from remote_agent.callbacks import Callbacks, Entry
 from remote_agent.hydra_scope import instantiate
 
@@ -74,34 +76,32 @@ def _setup(folder: Path, record: Record, reader: JournalReader, env: Mapping[str
             sys.path.append(path)
     options = run_record.options_of(record, env)
     cls, more = _kind(record, reader)
-    setup = cls(
+    pickler = RunPickler(record.main_module)
+    manifest = reader.blob("manifest")
+    snapshot = None
+    if record.code is not None and manifest is not None:
+        snapshot = Snapshot.of_manifest(
+            Path(record.code["root"]), manifest, record.code["commit"], record.code["dirty"]
+        )
+    return cls(
         mode=record.mode,
         run_id=record.run,
         folder=folder,
-        hosts=run_record.hosts_of(record, env),
+        hosts=tuple(run_record.hosts_of(record, env)),
         options=options,
-        callbacks=Callbacks([]),
+        callbacks=_callbacks(record, reader, pickler.loads),
         task=record.task,
         task_name=record.task_name,
         configs=(),
+        root_config=_root_config(reader, pickler.loads),
         root=Path(record.root) if record.root else None,
         main_module=record.main_module,
         callback_specs=record.callback_specs,
         first_num=record.first_num,
-        by_value=record.by_value,
-        shared=reader.blob("shared") or b"",
+        snapshot=snapshot,
         fired_elsewhere=frozenset(record.fired_elsewhere) - {"on_multirun_end", "on_run_end"},
-        zygotes=record.zygotes,
         **more,
     )
-    manifest = reader.blob("manifest")
-    if record.code is not None and manifest is not None:
-        setup.snapshot = Snapshot.of_manifest(
-            Path(record.code["root"]), manifest, record.code["commit"], record.code["dirty"]
-        )
-    setup.callbacks = _callbacks(setup, record, reader)
-    setup.root_config = _root_config(setup, reader)
-    return setup
 
 
 def _kind(record: Record, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
@@ -164,7 +164,7 @@ def _composer(record: Record, reader: JournalReader) -> Callable[[Sequence[str],
     return compose
 
 
-def _callbacks(setup: RunSetup, record: Record, reader: JournalReader) -> Callbacks:
+def _callbacks(record: Record, reader: JournalReader, loads: Callable[[bytes], Any]) -> Callbacks:
     """The callbacks with the state that they had when it was last put down.
 
     Raises:
@@ -174,11 +174,11 @@ def _callbacks(setup: RunSetup, record: Record, reader: JournalReader) -> Callba
     if not data:
         return Callbacks([])
     entries = []
-    for item in setup.loads_here(data):
+    for item in loads(data):
         instance, note = None, ""
         if item["pickle"] is not None:
             try:
-                instance = setup.loads_here(item["pickle"])
+                instance = loads(item["pickle"])
             except Exception as error:
                 if item["spec"] is None:
                     raise CallbackError(
@@ -200,9 +200,9 @@ def _built(spec: dict[str, Any]) -> tuple[Any, str]:
         return None, f"cannot be built here, its controller hooks are off: {type(error).__name__}: {error}"
 
 
-def _root_config(setup: RunSetup, reader: JournalReader) -> Any:
+def _root_config(reader: JournalReader, loads: Callable[[bytes], Any]) -> Any:
     data = reader.blob("root_config")
-    return setup.loads_here(data) if data else None
+    return loads(data) if data else None
 
 
 class ResumedSession(Session):
@@ -259,7 +259,10 @@ class ResumedSession(Session):
         # Before anybody acts on it: what is wrong with it must not be met by the thread that decides.
         reader.check()
         # Read once more: only now is it sure that nobody else writes.
-        self.record = run_record.read(reader)
+        record = self.record = run_record.read(reader)
+        self._prepared = PreparedRun(
+            self.setup, reader.blob("shared") or b"", told=record.zygotes, by_value=record.by_value
+        )
         last = reader.last_num()
         self._next_num = self.setup.first_num if last is None else last + 1
         self._returns.restore(reader.meta())
@@ -345,7 +348,7 @@ class ResumedSession(Session):
                 f"the configs of this run came from an iterator that was not used up; those from job {self._next_num} on "
                 "are not known, and not run (give all configs once more: Session.resume(run, configs=...))",
             )
-        return run_record.read_planned(reader, self._next_num, self.setup.loads_here)
+        return run_record.read_planned(reader, self._next_num, self.setup.pickler.loads)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

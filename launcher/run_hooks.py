@@ -39,6 +39,7 @@ class RunHooks:
         self._engine = engine
         self._interrupts = interrupts
         report = setup.callbacks.report
+        self._fired_elsewhere = setup.fired_elsewhere
         # A hook that the user interrupted has not failed.
         setup.callbacks.report = lambda record: None if self.is_cut else report(record)
         is_run = setup.mode == "RUN"
@@ -50,6 +51,10 @@ class RunHooks:
         #: The thread in which a hook is running.
         self.thread: int | None = None
 
+    def leave_to_others(self, hook: str) -> None:
+        """Somebody else fires this one: here it does not fire any more."""
+        self._fired_elsewhere |= {hook}
+
     def fire(
         self, hook: str, *, num: int | None = None, only: Iterable[int] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
@@ -58,7 +63,7 @@ class RunHooks:
         Args:
             only: the places of the callbacks for which it is fired; all by default.
         """
-        if hook in self._setup.fired_elsewhere or not self._setup.callbacks.has(hook):
+        if hook in self._fired_elsewhere or not self._setup.callbacks.has(hook):
             return []
         records: list[dict[str, Any]] = []
         if "config" in kwargs:
@@ -114,7 +119,7 @@ class RunHooks:
     def fire_end(self, what: Callable[[], Mapping[str, Any]]) -> None:
         """Fire the end hook with `what()`, its entry journalled first."""
         hook = self.end_hook
-        if hook in self._setup.fired_elsewhere or self.is_cut:
+        if hook in self._fired_elsewhere or self.is_cut:
             return
         self._mark_end(hook, "entered")
         self.fire(hook, **what())

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
-from launcher.job_config import without_value
 from remote_agent.callbacks import travel_entries
 
 if TYPE_CHECKING:
     from launcher.journal import Journal, JournalReader
     from launcher.options import LaunchConf
     from launcher.run_setup import RunSetup
+    from launcher.setup.prepared import PreparedRun
 
-__all__ = ["Record", "callbacks_blob", "command_line", "planned_blobs", "read", "write_prepared", "write_setup"]
+__all__ = ["Record", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
 
 VERSION = 1
 #: Jobs to a blob.
@@ -77,7 +77,7 @@ class Record:
     end_hooks: dict[str, str]
 
 
-def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dumps: Callable[[Any], bytes]) -> None:
+def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> None:
     """Put down what is known before the start hook; `commit` is the caller's."""
     options = setup.options
     snapshot = setup.snapshot
@@ -95,7 +95,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dump
         "env": sorted(options.env),
         "hosts": [_host(spec) for spec in setup.hosts],
         "fired_elsewhere": sorted(setup.fired_elsewhere),
-        "argv": command_line(setup),
+        "argv": setup.command_line(),
         "cwd": os.getcwd(),
         "sys_path": [os.path.abspath(path) for path in sys.path],
         "python": list(sys.version_info[:3]),
@@ -115,38 +115,24 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dump
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
     # What cannot be pickled before the start hook may well be after it; that one counts.
-    _put_state(setup, journal, dumps, is_final=False)
+    _put_state(setup, journal, is_final=False)
 
 
-def command_line(setup: RunSetup) -> list[str]:
-    """The controller's command line, with the values of variables taken out of it."""
-    values = [*setup.options.env.values(), *(value for spec in setup.hosts for value in spec.env.values())]
-    hidden = []
-    for argument in sys.argv:
-        # An override may spell a value in quotes, with backslashes: it goes as a whole.
-        shown = without_value(argument)
-        for value in filter(None, values):
-            shown = shown.replace(value, "***")
-        hidden.append(shown)
-    return hidden
-
-
-def write_prepared(setup: RunSetup, journal: Journal, dumps: Callable[[Any], bytes]) -> None:
-    """Put down what the start hook left, and what hosts will be told."""
+def write_prepared(prepared: PreparedRun, journal: Journal) -> None:
+    """Put down what the start hook left, and what hosts will be told; `commit` is the caller's."""
     zygotes = {}
-    for spec in setup.hosts:
-        told = dict(setup.plan_of(spec).zygote_spec)
-        told["environ"] = sorted(told.get("environ", {}))
-        zygotes[spec.name] = told
-    journal.put_meta(prepared=json.dumps({"by_value": setup.by_value, "zygotes": zygotes}))
-    journal.put_blob("shared", setup.shared)
-    _put_state(setup, journal, dumps, is_final=True)
+    for spec in prepared.setup.hosts:
+        told = prepared.zygote_of(spec)
+        zygotes[spec.name] = {**told, "environ": sorted(told["environ"])}
+    journal.put_meta(prepared=json.dumps({"by_value": prepared.has_values, "zygotes": zygotes}))
+    journal.put_blob("shared", prepared.shared)
+    _put_state(prepared.setup, journal, is_final=True)
 
 
-def _put_state(setup: RunSetup, journal: Journal, dumps: Callable[[Any], bytes], *, is_final: bool) -> None:
+def _put_state(setup: RunSetup, journal: Journal, *, is_final: bool) -> None:
     makers: dict[str, Callable[[], bytes]] = {
-        "root_config": lambda: dumps(setup.root_config),
-        "callbacks": lambda: callbacks_blob(setup, dumps),
+        "root_config": lambda: setup.pickler.dumps_here(setup.root_config),
+        "callbacks": lambda: callbacks_blob(setup),
     }
     for name, make in makers.items():
         try:
@@ -158,8 +144,9 @@ def _put_state(setup: RunSetup, journal: Journal, dumps: Callable[[Any], bytes],
             journal.put_blob(name, b"")
 
 
-def callbacks_blob(setup: RunSetup, dumps: Callable[[Any], bytes]) -> bytes:
+def callbacks_blob(setup: RunSetup) -> bytes:
     """The callbacks with the state that they have now."""
+    dumps = setup.pickler.dumps_here
     return dumps(travel_entries(setup.callbacks, dumps))
 
 

@@ -1,28 +1,29 @@
 """Everything that a run needs, checked before anything is sent: hosts, options, callbacks, code, task.
 
-Rule: what is wrong is refused here, by name. `RunSetup` is for plain tasks and configs; the Hydra door derives from it.
+Rule: what is wrong is refused here, by name. A setup does not change: whatever is known later (the folder that was taken, the task of the
+first job) makes another one of it. `RunSetup` is for plain tasks and configs; that of Hydra apps derives from it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import remote_agent
-from launcher import pickling, run_record
+from launcher import pickling
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot, take
-from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
-from launcher.host_plan import Blob, HostPlan
+from launcher.errors import CodeError, ConfigError, UsageError
 from launcher.inventory import HostSpec
-from launcher.late_config import check_config_kind, checked_config, made_now, with_node
+from launcher.job_config import without_value
+from launcher.late_config import check_config_kind, checked_config, made_now
+from launcher.late_config import with_node as config_with_node
 from launcher.options import LaunchConf, options_of
 from launcher.plain_records import finder
 from launcher.requests import QueuedJob
@@ -30,18 +31,19 @@ from launcher.returns import Decoder
 from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
+from launcher.setup.prepared import ZYGOTE, PreparedRun, prepare
+from launcher.setup.run_pickler import RunPickler
 from launcher.shown import shown
-from launcher.stayed_here import explained, why_it_stayed
 from launcher.task_origin import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.unresolved import unresolved
-from remote_agent.callbacks import Callbacks, travel_entries
+from remote_agent.callbacks import Callbacks
 from remote_agent.config_nodes import literal, make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
-from remote_agent.packages import installed_version, version_note
 
 if TYPE_CHECKING:
-    from launcher.journal import Journal
+    from typing_extensions import Self
+
     from remote_agent.job import JobReturn
 
 __all__ = [
@@ -55,11 +57,8 @@ __all__ = [
     "where_from",
 ]
 
-_ZYGOTE = "z1"
 #: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
 _SLACK = 30.0
-#: Names of what travels by value that a host is told.
-_MAX_NAMED = 5
 
 
 def default_folder(mode: str) -> Path:
@@ -102,9 +101,21 @@ def texts_of_overrides(overrides: Any) -> tuple[str, ...]:
     return values
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class RunSetup:
-    """A plain run, ready to begin. See `make`."""
+    """A plain run as it was asked for, checked. It does not change.
+
+    `make` makes it; `in_folder`, `with_task` and `with_code` make another one of it, which knows more; `prepare` makes of it what hosts
+    are told. Only the config that hooks get (`root_config`) and the callbacks are objects of the user, which hooks may change.
+
+    Attributes:
+        naming: who chose the name of `folder`.
+        callback_specs: the callbacks' nodes as they stand in each job's `hydra` node.
+        script: what the jobs' Python looks as if it had been started with, where that is not what this one was started with.
+        first_num: the number of its first job.
+        snapshot: the code that travels; None where none does, or the first job brings it.
+        fired_elsewhere: run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
+    """
 
     #: It runs again what another run ran.
     is_reproduction: ClassVar[bool] = False
@@ -112,7 +123,7 @@ class RunSetup:
     mode: str
     run_id: str
     folder: Path
-    hosts: list[HostSpec]
+    hosts: tuple[HostSpec, ...]
     options: LaunchConf
     callbacks: Callbacks
     task: Any
@@ -121,26 +132,12 @@ class RunSetup:
     root_config: Any = None
     root: Path | None = None
     main_module: str | None = None
-    #: What the jobs' Python looks as if it had been started with, where that is not what this one was started with.
     script: Script | None = None
     callback_specs: dict[str, Any] = dataclasses.field(default_factory=dict)
     first_num: int = 0
     snapshot: Snapshot | None = None
-    by_value: bool = False
-    #: Names of what travels by value.
-    values: tuple[str, ...] = ()
-    shared: bytes = b""
-    #: (source, message) of what the user is warned of before anything runs, and what is only worth knowing.
-    warnings: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    notes: tuple[str, ...] = ()
-    #: Run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
     fired_elsewhere: frozenset[str] = frozenset()
-    #: Of a run that was taken up: what each host's zygote was told before, without its environment.
-    zygotes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     naming: Naming = Naming.USER
-    claim: Claim | None = None
-    #: Modules that are imported on a host when what was pickled is loaded.
-    _modules: set[str] = dataclasses.field(default_factory=set)
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -182,7 +179,7 @@ class RunSetup:
             run_id=new_run_id(),
             folder=where,
             naming=naming,
-            hosts=specs,
+            hosts=tuple(specs),
             options=options,
             callbacks=build_callbacks(nodes, callbacks, options),
             task=task,
@@ -192,64 +189,69 @@ class RunSetup:
             main_module=main_module,
             callback_specs=nodes,
         )
-        setup.root_config = checked_config(first, setup._node(None, ()))
-        if not setup.waits_for_task:
-            setup.check_code()
-        return setup
+        setup = dataclasses.replace(setup, root_config=checked_config(first, setup.node(None, ())))
+        return setup if setup.waits_for_task else setup.with_code()
 
-    def take_folder(self) -> Claim:
+    def take_folder(self) -> tuple[Self, Claim]:
         """Have the folder for this run alone, or one beside it where the name was not the user's choice.
+
+        Returns:
+            The setup of the run in the folder that was taken, and the claim on it.
 
         Raises:
             RunError: another run drives it.
             UsageError: it cannot be made or written.
         """
-        if self.claim is None:
-            self.claim = claim(self.folder, self.naming)
-            if self.claim.folder != self.folder:
-                self.folder = self.claim.folder
-                self._moved()
-        return self.claim
+        taken = claim(self.folder, self.naming)
+        return self.in_folder(taken.folder), taken
 
-    def _moved(self) -> None:
-        """Put the folder that was taken into the config that the run's hooks get."""
+    def in_folder(self, folder: Path) -> Self:
+        """The same run in another folder, which the config that its hooks get says from now on."""
+        if folder == self.folder:
+            return self
         if self.root_config is not None:
             key = "hydra.run.dir" if self.mode == "RUN" else "hydra.sweep.dir"
-            put_text(made_now(self.root_config), key, str(self.folder))
+            put_text(made_now(self.root_config), key, str(folder))
+        return dataclasses.replace(self, folder=folder)
 
     @property
     def waits_for_task(self) -> bool:
         """The first job brings the task, and with it the code that travels."""
         return self.task is None
 
-    def adopt(self, task: Any, *, with_config: bool = True) -> None:
-        """Take the task of the first job as the run's.
+    def with_task(self, task: Any, *, with_config: bool = True) -> Self:
+        """The same run with the task of its first job; with the one that it has, where it has one.
 
         Raises:
             UsageError: it cannot be called with one config, or its code cannot travel.
         """
         if task is None or not self.waits_for_task:
-            return
+            return self
         check_task(task, with_config=with_config)
-        self.task_name = task_name_of(task)
-        self.root, self.main_module = where_from(task)
-        self.check_code()
-        self.task = task
+        root, main_module = where_from(task)
+        named = dataclasses.replace(self, task_name=task_name_of(task), root=root, main_module=main_module)
+        return dataclasses.replace(named.with_code(), task=task)
 
-    def check_code(self) -> None:
-        """Take the code snapshot where the code has to travel; refuse what cannot, and variables that are not there."""
+    def with_code(self) -> Self:
+        """The same run with the code snapshot, where the code has to travel.
+
+        Raises:
+            UsageError: some of it cannot travel, or a variable is not there.
+        """
         self.options.environment()
-        if any(self._travels(spec) for spec in self.hosts) and self.root is not None:
-            self.snapshot = take(self.root, max_bytes=self.options.max_code_bytes)
-            self._refuse_agents_namesake(self.snapshot)
+        snapshot, main_module = None, self.main_module
+        if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
+            snapshot = take(self.root, max_bytes=self.options.max_code_bytes)
+            self._refuse_agents_namesake(snapshot)
             main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-            is_main = main_file and self.main_module == pickling.main_module_name()
-            if is_main and self.snapshot.relative(Path(str(main_file))) == ".":
+            is_main = main_file and main_module == pickling.main_module_name()
+            if is_main and snapshot.relative(Path(str(main_file))) == ".":
                 # The script that was started lies elsewhere: hosts cannot import it.
-                self.main_module = None
+                main_module = None
         for entry in self.callbacks:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
+        return dataclasses.replace(self, snapshot=snapshot, main_module=main_module)
 
     def _refuse_agents_namesake(self, snapshot: Snapshot) -> None:
         """A `launcher` of the project's own is the application's there, and ours nobody's; the agent is `remote_agent`."""
@@ -264,7 +266,8 @@ class RunSetup:
                         "in one process. Rename it, or move it into a package (mypackage/remote_agent)"
                     )
 
-    def _travels(self, spec: HostSpec) -> bool:
+    def travels(self, spec: HostSpec) -> bool:
+        """The code travels to this host; else it is used in place."""
         return self.options.code != "shared" and not spec.is_local
 
     @property
@@ -318,127 +321,24 @@ class RunSetup:
         """How hosts are asked for values: under `safe` as plain data, so that there is no pickle to be opened."""
         return "plain" if self.options.results == "safe" else "cloudpickle"
 
-    def record(self, journal: Journal, config_name: str | None = None) -> None:
-        """Put down what the run is, so that it can be shown and taken up again."""
-        run_record.write_setup(self, journal, config_name, self.dumps_here)
-
-    def record_prepared(self, journal: Journal) -> None:
-        """Put down what hosts will be told; after `prepare`."""
-        run_record.write_prepared(self, journal, self.dumps_here)
-
-    def dumps_here(self, value: Any) -> bytes:
-        """Pickle what only another controller of the run will load."""
-        return pickling.dumps(value, main_module=self.main_module).data
-
-    def loads_here(self, data: bytes) -> Any:
-        """Load what `dumps_here` made."""
-        return pickling.loads(data, main_module=self.main_module)
+    @functools.cached_property
+    def pickler(self) -> RunPickler:
+        """What pickles for this run. It keeps what went by value."""
+        return RunPickler(self.main_module)
 
     # -- what travels --------------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Pickle what all jobs share: the task, and the callbacks with the state that they have now."""
-        self._modules = set()
-        try:
-            entries = travel_entries(self.callbacks, self._dumps)
-        except ValueError as error:
-            raise CallbackError(str(error)) from error
-        try:
-            self.shared = self._dumps({"task": self.task, "callbacks": entries, "hydra": self.hydra_state()})
-        except Exception as error:
-            raise CodeError(f"the task {self.task_name} cannot be pickled: {error}") from error
-        self.warnings = [("callbacks", note) for note in self.callbacks.notes]
-        self.warnings += [("code", text) for text in self._out_of_reach()]
-        self.notes = self.snapshot.notes if self.snapshot is not None else ()
-        hydra = self.hydra_version()
-        if hydra and (note := version_note(hydra)):
-            self.notes = (*self.notes, note)
+    def prepare(self) -> PreparedRun:
+        """What hosts are told: the task, and the callbacks with the state that they have now, are pickled for all jobs.
 
-    def _out_of_reach(self) -> list[str]:
-        """A line for each module that jobs will import and that no host has: it is neither installed here nor travels."""
-        if not any(self._travels(spec) for spec in self.hosts):
-            return []
-        files = self.snapshot.has_file if self.snapshot is not None else lambda path: False
-        return [
-            f"module {name} ({file}), which the task or a callback needs, stays here: {self._why_it_stayed(file)}; jobs fail on "
-            "a host that does not have it"
-            for name, file in pickling.out_of_reach(self._modules, files)
-        ]
-
-    def _why_it_stayed(self, file: str) -> str:
-        if self.snapshot is None:
-            return "no code of a project travels, and it is of no installed package"
-        return why_it_stayed(file, self.snapshot)
+        Raises:
+            CallbackError, CodeError: one cannot travel.
+        """
+        return prepare(self)
 
     def hydra_state(self) -> Any:
         """What the jobs need of Hydra's own state; nothing for a plain task."""
         return None
-
-    def _dumps(self, value: Any) -> bytes:
-        dumped = pickling.dumps(value, main_module=self.main_module)
-        self.by_value = self.by_value or dumped.by_value
-        self.values = tuple(dict.fromkeys([*self.values, *dumped.values]))
-        self._modules |= dumped.modules
-        return dumped.data
-
-    def plan_of(self, spec: HostSpec) -> HostPlan:
-        """What a host must be told."""
-        travels = self._travels(spec)
-        sha256 = hashlib.sha256(self.shared).hexdigest()
-        zygote_spec = self._zygote_spec(spec, travels, sha256)
-        plan = HostPlan(
-            run=self.run_id,
-            slots=spec.slots,
-            gpus=spec.gpus if not isinstance(spec.gpus, tuple) else list(spec.gpus),
-            zygote=_ZYGOTE,
-            zygote_spec=zygote_spec,
-            lease=self.options.lease,
-            live=bool(self.options.live),
-            run_blobs=(Blob(sha256, len(self.shared), lambda: self.shared),),
-        )
-        snapshot = self.snapshot
-        if travels and snapshot is not None:
-            manifest = snapshot.manifest_bytes()
-            manifest_sha = hashlib.sha256(manifest).hexdigest()
-            plan.manifest = Blob(manifest_sha, len(manifest), lambda: manifest)
-            plan.files = len(snapshot.files)
-            plan.contents = {
-                file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files
-            }
-            zygote_spec["code_blob"] = manifest_sha
-            plan.explain = lambda error: explained(error, snapshot)
-        return plan
-
-    def _zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> dict[str, Any]:
-        environ = {**self.options.environment(), **dict(spec.env)}
-        if spec.name in self.zygotes:
-            return {"values": self.codec, **self.zygotes[spec.name], "environ": environ}
-        import cloudpickle
-
-        return {
-            "sys_path": self._sys_path(travels),
-            "cwd": self._cwd(travels),
-            "isolation": self.options.isolation,
-            "main_module": self.main_module,
-            "controller": {
-                "python": list(sys.version_info[:2]),
-                "by_value": self.by_value,
-                "values": list(self.values[:_MAX_NAMED]),
-                "omegaconf": installed_version("omegaconf"),
-                "hydra": self.hydra_version(),
-                "family_python": _python_of_family(),
-                "cloudpickle": cloudpickle.__version__,
-            },
-            **self.command(travels),
-            "run": self.run_id,
-            "host": spec.name,
-            "code": self.code if travels else {},
-            "environ": environ,
-            "setup": [*self.options.setup, *spec.setup],
-            "python": self._python(spec),
-            "shared": shared,
-            "values": self.codec,
-        }
 
     def spare_of(self, spec: HostSpec) -> str | None:
         """The Python that jobs run under, where the agent may start it before it is told what for; empty: the agent's own.
@@ -448,9 +348,10 @@ class RunSetup:
         options = self.options
         if spec.setup or options.setup or spec.env or options.environment() or options.isolation == "spawn":
             return None
-        return self._python(spec) or ""
+        return self.python_of(spec) or ""
 
-    def _python(self, spec: HostSpec) -> str | None:
+    def python_of(self, spec: HostSpec) -> str | None:
+        """The Python that jobs run under there; None for the one that the agent finds."""
         return spec.python or self.options.python or spec.python_at_hand
 
     def hydra_version(self) -> str | None:
@@ -462,10 +363,10 @@ class RunSetup:
 
         Where no script was started, as in a notebook, the task's name stands for it.
         """
-        script = self._script()
+        script = self.script_started()
         if script is None:
             return {"argv": [self.task_name], "argv0_is_absolute": False, "main_is_module": False}
-        cwd = self._cwd(travels)
+        cwd = self.cwd(travels)
         path = str(script.file)
         if travels and self.snapshot is not None:
             path = self.snapshot.relative(script.file)
@@ -477,21 +378,36 @@ class RunSetup:
             "main_is_module": script.is_module,
         }
 
-    def _script(self) -> Script | None:
+    def script_started(self) -> Script | None:
+        """What the jobs' Python looks as if it had been started with; None for nothing."""
         return self.script or started_script(self.main_module)
 
     def arguments(self) -> list[str]:
         """What follows in the jobs' `sys.argv`: what this script was started with, without values of variables."""
-        return run_record.command_line(self)[1:]
+        return self.command_line()[1:]
 
-    def _sys_path(self, travels: bool) -> list[str]:
+    def command_line(self) -> list[str]:
+        """The command line of this process, with the values of variables taken out of it."""
+        values = [*self.options.env.values(), *(value for spec in self.hosts for value in spec.env.values())]
+        hidden = []
+        for argument in sys.argv:
+            # An override may spell a value in quotes, with backslashes: it goes as a whole.
+            shown_one = without_value(argument)
+            for value in filter(None, values):
+                shown_one = shown_one.replace(value, "***")
+            hidden.append(shown_one)
+        return hidden
+
+    def sys_path(self, travels: bool) -> list[str]:
+        """What jobs find in front of their `sys.path`; of code that travels, relative to it."""
         if not travels:
             return [os.path.abspath(path) for path in own_sys_path()]
         if self.root is None or self.snapshot is None:
             return []
         return self.snapshot.sys_path(self.root, sys.path)
 
-    def _cwd(self, travels: bool) -> str:
+    def cwd(self, travels: bool) -> str:
+        """The folder that the application is started in; of code that travels, relative to it."""
         if not travels:
             return os.getcwd()
         if self.snapshot is None:
@@ -534,7 +450,7 @@ class RunSetup:
             output_dir, relative = self.folder / str(num), str(num)
         content: dict[str, Any] = {
             "config": config if config is not None else {},
-            "hydra": self._node(num, overrides),
+            "hydra": self.node(num, overrides),
             "overrides": list(overrides),
             "task_name": self.task_name,
         }
@@ -545,10 +461,10 @@ class RunSetup:
         try:
             if call is not None:
                 # In bytes of their own: the config is read twice on the host, these are not.
-                content["call"] = self._dumps(call)
+                content["call"] = self.pickler.dumps(call)
             else:
                 check_config_kind(config)
-            payload = self._dumps(content)
+            payload = self.pickler.dumps(content)
         except ConfigError as error:
             payload, failure = b"", ("config", str(error))
         except Exception as error:  # noqa: BLE001
@@ -561,7 +477,7 @@ class RunSetup:
             )
         # Looked for in the bytes first: most configs of most sweeps refer to nothing.
         if b"${" in payload:
-            for problem in unresolved(self._with_node(config, num, overrides)):
+            for problem in unresolved(self.with_node(config, num, overrides)):
                 failure = ("config", f"the config does not resolve: {problem}")
                 break
         return self.queued(num, overrides, output_dir, relative, payload), failure
@@ -571,11 +487,11 @@ class RunSetup:
     ) -> QueuedJob:
         """A job with its spec."""
         options = self.options
-        in_place = not any(self._travels(spec) for spec in self.hosts)
+        in_place = not any(self.travels(spec) for spec in self.hosts)
         spec = {
             "num": num,
             "job_id": f"{self.run_id}#{num}",
-            "zygote": _ZYGOTE,
+            "zygote": ZYGOTE,
             "output_dir": str(output_dir) if in_place else relative,
             "timeout": options.timeout,
             "grace": options.grace,
@@ -586,7 +502,8 @@ class RunSetup:
         }
         return QueuedJob(num, overrides, output_dir, payload, spec)
 
-    def _node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
+    def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
+        """The `hydra` node of a job's config, or, without a number, of the run's."""
         return minimal_hydra_node(
             name=self.task_name,
             num=num if self.mode == "MULTIRUN" else None,
@@ -600,9 +517,9 @@ class RunSetup:
             callbacks=self.callback_specs,
         )
 
-    def _with_node(self, config: Any, num: int | None, overrides: Sequence[str] = ()) -> Any:
+    def with_node(self, config: Any, num: int | None, overrides: Sequence[str] = ()) -> Any:
         """The config that a hook gets: a DictConfig with its hydra node."""
-        return with_node(config, self._node(num, overrides))
+        return config_with_node(config, self.node(num, overrides))
 
     def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
         """(cfg, hydra_cfg) of a job as they were sent."""
@@ -610,7 +527,7 @@ class RunSetup:
 
         if not payload:
             return None, None
-        content = pickling.loads(payload, main_module=self.main_module)
+        content = self.pickler.loads(payload)
         config = content["config"]
         cfg = config if OmegaConf.is_config(config) else make_config(config)
         return cfg, make_config({"hydra": content["hydra"]})
@@ -642,18 +559,3 @@ def _peek(configs: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     if isinstance(configs, (list, tuple)):
         return first, configs
     return first, itertools.chain([first], iterator)
-
-
-def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
-    return lambda: snapshot.read(sha256)
-
-
-def _python_of_family() -> list[int]:
-    """The oldest Python, (major, minor), that the omegaconf installed here runs under; hosts without one get this one."""
-    version = installed_version("omegaconf") or ""
-    if version.startswith(("2.0", "2.1", "2.2", "2.3")):
-        return []
-    from importlib.metadata import metadata
-
-    oldest = re.search(r">=\s*(\d+)\.(\d+)", metadata("omegaconf")["Requires-Python"] or "")
-    return [int(part) for part in oldest.groups()] if oldest is not None else []

@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher import events, ownership, run_index, run_record, run_requests
-from launcher.dispatcher import Returned
 from launcher.driving import Drive
 from launcher.early_connect import EarlyConnections
 from launcher.engine import Engine
@@ -31,6 +30,7 @@ from launcher.late_config import made_now
 from launcher.leaving import abandon, depart, hand_over, waits_for, what_is_left
 from launcher.live_output import Live, live_here
 from launcher.options import LaunchConf, options_of
+from launcher.requests import Returned
 from launcher.returns import JobReturns
 from launcher.run_hooks import RunHooks
 from launcher.run_hosts import host_list
@@ -46,9 +46,12 @@ from remote_agent.job import JobReturn
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.host_plan import HostPlan
     from launcher.inventory import HostSpec
     from launcher.requests import QueuedJob
     from launcher.resume import ResumedSession
+    from launcher.run_folder import Claim
+    from launcher.setup.prepared import PreparedRun
     from launcher.transports.base import Transport
 
 __all__ = ["Job", "JobState", "Observer", "Session"]
@@ -76,6 +79,7 @@ class Session(concurrent.futures.Executor):
         observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
         early: connections that were begun before; what the run does not take of them is for the caller to drop.
         live: shows what jobs print; closed when the session is.
+        claim: on the folder of the setup, where it has been taken for the run already.
         install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
         keeps_sigint: so SIGINT (cancel), too; else SIGINT is ours in calls that wait, and in between the caller's.
         in_own_thread: jobs are submitted from any thread; else the thread that enters it drives it.
@@ -95,8 +99,12 @@ class Session(concurrent.futures.Executor):
         in_own_thread: bool = False,
         early: EarlyConnections | None = None,
         live: Live | None = None,
+        claim: Claim | None = None,
     ) -> None:
+        #: As far as it is known by now: the folder that was taken, and the task of the first job, make another one of it.
         self.setup = setup
+        self._prepared: PreparedRun | None = None
+        self._claim = claim
         self._early = early
         self.run_id = setup.run_id
         self.folder = setup.folder
@@ -212,11 +220,12 @@ class Session(concurrent.futures.Executor):
         from launcher.resume import ResumedSession, load_setup
 
         setup, record = load_setup(run, env=env)
-        setup.options = setup.options.replaced(
+        options = setup.options.replaced(
             results=results if results is not None else setup.options.results,
             allow_types=(*setup.options.allow_types, *allow_types),
             live=live,
         )
+        setup = dataclasses.replace(setup, options=options)
         shown = live_here(setup.mode) if live else None
         return ResumedSession(setup, record, configs=configs, observers=observers, in_own_thread=True, live=shown)
 
@@ -390,7 +399,7 @@ class Session(concurrent.futures.Executor):
             self.run_id,
             self.folder,
             setup.hosts,
-            setup.plan_of,
+            self._plan_of,
             setup.policies,
             self._observers,
             setup.spare_of,
@@ -399,7 +408,11 @@ class Session(concurrent.futures.Executor):
         )
         self._hooks = RunHooks(setup, self._engine, self._interrupts)
         self._engine_or_none = self._engine
-        self._returns = SessionReturns(setup, self._engine)
+        self._returns = SessionReturns(lambda: self.setup, self._engine)
+
+    def _plan_of(self, spec: HostSpec) -> HostPlan:
+        assert self._prepared is not None, "no host is connected to before"
+        return self._prepared.plan_of(spec)
 
     def _wake(self) -> None:
         """Have the driver look up."""
@@ -415,7 +428,9 @@ class Session(concurrent.futures.Executor):
             self._open()
 
     def _open(self) -> None:
-        claim = self.setup.take_folder()
+        claim = self._claim
+        if claim is None:
+            self.setup, claim = self.setup.take_folder()
         self.folder = claim.folder
         if claim.earlier is not None:
             known = run_index.look_up(claim.earlier)
@@ -428,7 +443,7 @@ class Session(concurrent.futures.Executor):
             started = events.RunStarted(time.time(), self.run_id, self.setup.mode, str(self.folder), hosts)
             journal = self._engine.journal
             journal.append([started])
-            self.setup.record(journal, self._config_name)
+            run_record.write_setup(self.setup, journal, self._config_name)
             secret = ownership.make_secret()
             journal.put_meta(**{ownership.KEY: secret})
             journal.commit()
@@ -576,6 +591,10 @@ class Session(concurrent.futures.Executor):
         what = job_return if self.setup.mode == "RUN" else job_returns
         self._hooks.fire_end(lambda: {"config": self._config, "config_name": self._config_name, **what()})
 
+    def leave_hook(self, hook: str) -> None:
+        """Somebody else fires this hook of the run: it does not fire here any more."""
+        self._hooks.leave_to_others(hook)
+
     @property
     def config(self) -> Any:
         """The config that the run hooks get."""
@@ -641,12 +660,12 @@ class Session(concurrent.futures.Executor):
         """Say what travels, and connect. Without a task that is not known yet: the first `submit` brings it."""
         if task is None and self.setup.waits_for_task:
             return
-        self.setup.adopt(task, with_config=with_config)
-        self.setup.prepare()
-        for source, message in self.setup.warnings:
+        self.setup = self.setup.with_task(task, with_config=with_config)
+        prepared = self._prepared = self.setup.prepare()
+        for source, message in prepared.warnings:
             self._hooks.warn(source, message)
-        self._hooks.tell([events.Note(time.time(), note) for note in self.setup.notes])
-        self.setup.record_prepared(self._engine.journal)
+        self._hooks.tell([events.Note(time.time(), note) for note in prepared.notes])
+        run_record.write_prepared(prepared, self._engine.journal)
         self._engine.journal.commit()
         self._engine.start()
 
@@ -867,7 +886,7 @@ class Session(concurrent.futures.Executor):
         is_planned = isinstance(sources, Sequence)
         if isinstance(sources, Sequence):
             self._engine.record(meta={"total": str(self._next_num - self.setup.first_num + len(sources))})
-            for name, data in run_record.planned_blobs(self._next_num, sources, self.setup.dumps_here).items():
+            for name, data in run_record.planned_blobs(self._next_num, sources, self.setup.pickler.dumps_here).items():
                 self._engine.record(blobs={name: data})
         self._drive(iter(sources), task, detach=detach, is_planned=is_planned)
 

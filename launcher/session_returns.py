@@ -7,6 +7,7 @@ stays failed.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
@@ -14,8 +15,8 @@ from launcher.returns import load_returned, make_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError
 
 if TYPE_CHECKING:
-    from launcher.dispatcher import Returned
     from launcher.engine import Engine
+    from launcher.requests import Returned
     from launcher.run_setup import RunSetup
 
 __all__ = ["SessionReturns"]
@@ -24,10 +25,14 @@ _FAILED_HOOK = "failed_hook/"
 
 
 class SessionReturns:
-    """Makes them."""
+    """Makes them.
 
-    def __init__(self, setup: RunSetup, engine: Engine) -> None:
-        self._setup = setup
+    Args:
+        setup_now: the run's setup as it is by now; the first job may bring its task.
+    """
+
+    def __init__(self, setup_now: Callable[[], RunSetup], engine: Engine) -> None:
+        self._setup_now = setup_now
         self._engine = engine
         self._failed_hooks: dict[int, JobError] = {}
 
@@ -37,7 +42,7 @@ class SessionReturns:
 
     def make(self, returned: Returned) -> JobReturn:
         """One of what just arrived."""
-        num, setup = returned.event.num, self._setup
+        num, setup = returned.event.num, self._setup_now()
         job_return = make_job_return(returned, f"{setup.run_id}#{num}", setup.code, setup.decoder, self._own_config)
         failed = self._failed_hooks.get(num)
         if failed is not None:
@@ -52,8 +57,8 @@ class SessionReturns:
         `payload`: what was sent, where it is at hand; the journal has it, too.
         """
         num = job_return.num
-        own = self._own_config(num) if payload is None else self._setup.own_config(num, payload)
-        return self._setup.hook_config(job_return, *own)
+        own = self._own_config(num) if payload is None else self._setup_now().own_config(num, payload)
+        return self._setup_now().hook_config(job_return, *own)
 
     def fail_by_hook(self, num: int, error: dict[str, Any]) -> None:
         """An `on_job_return` whose policy is `fail` raised: the job is FAILED, here and when the run is taken up again."""
@@ -71,4 +76,4 @@ class SessionReturns:
         job = self._engine.reader.job(num)
         if job is None:
             raise LauncherError(f"job {num} is not in the journal")
-        return self._setup.own_config(num, job[2])
+        return self._setup_now().own_config(num, job[2])

@@ -6,6 +6,7 @@ Rule: all batches go through one session, so that agents stay; it is closed by t
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -73,10 +74,9 @@ class Sweep:
         self._master = copy.deepcopy(config)
         without_secrets(config)
         self._earlier: list[Any] = []
-        self._setup = self._make_setup(0)
         self._session: Session | None = None
         # Before the sweeper writes there: where another run has this folder, the config says another one from here on.
-        self._setup.take_folder()
+        self._setup, self._claim = self._make_setup(0).take_folder()
 
     @classmethod
     def set_up(
@@ -111,7 +111,7 @@ class Sweep:
         return sweep
 
     def _make_setup(self, first_num: int) -> HydraSetup:
-        setup = HydraSetup.of(
+        return HydraSetup.of(
             "MULTIRUN",
             self._task,
             self._config,
@@ -119,11 +119,10 @@ class Sweep:
             callbacks=self._callbacks,
             options=self._options,
             first_num=first_num,
+            # Hydra fires it, before there is a launcher.
+            fired_elsewhere=frozenset({"on_multirun_start"}),
+            earlier=self._earlier,
         )
-        # Hydra fires it, before there is a launcher.
-        setup.fired_elsewhere = frozenset({"on_multirun_start"})
-        setup.earlier = self._earlier
-        return setup
 
     def _compose(self, overrides: Sequence[str], num: int, job_id: str) -> DictConfig:
         config: DictConfig = self._loader.load_sweep_config(self._master, list(overrides))
@@ -173,15 +172,16 @@ class Sweep:
             return session
         if session is not None:
             # The sweeper numbers as it likes: this is another run, and its results come after.
-            session.setup.fired_elsewhere |= {"on_multirun_end"}
+            session.leave_hook("on_multirun_end")
             session.__exit__(None, None, None)
             self._earlier += list(session.returns)
         if session is not None or num != self._setup.first_num:
-            before, self._setup = self._setup, self._make_setup(num)
-            self._setup.inherit_folder(before, with_claim=session is None)
+            self._setup = dataclasses.replace(self._make_setup(num), instead=self._setup.instead)
         if session is not None:
             # Its journal lies beside the earlier one's, which is read as long as the sweep lasts.
-            self._setup.folder /= f".launcher.{self._setup.run_id}"
+            self._setup = dataclasses.replace(
+                self._setup, folder=self._setup.folder / f".launcher.{self._setup.run_id}"
+            )
         name = self._config.hydra.job.config_name
         self._session = Session(
             self._setup,
@@ -190,6 +190,7 @@ class Sweep:
             observers=[_Log()],
             keeps_sigint=False,
             early=early,
+            claim=self._claim if session is None else None,
         )
         return self._session.__enter__()
 
@@ -201,7 +202,7 @@ class Sweep:
         """
         session, self._session = self._session, None
         if session is None:
-            self._setup.take_folder().release()
+            self._claim.release()
             name = self._config.hydra.job.config_name
             self._callbacks.on_multirun_end(self._config, config_name=name, job_returns=list(self._earlier))
             return

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from launcher.dispatcher import QueuedJob
 from launcher.errors import LauncherError, UsageError
 from launcher.options import LaunchConf
+from launcher.requests import QueuedJob
 from launcher.run_folder import Naming
 from launcher.run_hosts import new_run_id
 from launcher.run_setup import RunSetup, build_callbacks, folder_for, host_specs
@@ -130,12 +130,13 @@ def _hydra_run(
     options: LaunchConf,
     close: Callable[[], None],
 ) -> AppRun:
-    from launcher.hydra_setup import HydraSetup
+    from launcher.hydra_setup import HydraSetup, naming_of
 
     def composed(overrides: Sequence[str], num: int, job_id: str) -> Any:
         return composition.job_config(num, overrides, job_id)
 
     mode = composition.mode
+    naming = naming_of(mode, composition.config)
     setup = HydraSetup.of(
         mode,
         app.task,
@@ -144,14 +145,11 @@ def _hydra_run(
         callbacks=composite,
         options=options,
         script=_script(app),
-    )
-    if setup.naming is Naming.MOMENT:
-        # Nothing has written there yet: what is there is somebody else's.
-        setup.naming = Naming.NEW
-    if "." in app.module_name:
         # A package is imported from the folder around it.
-        setup.root = app.root
-        setup.check_code()
+        root=app.root if "." in app.module_name else None,
+        # Nothing has written there yet: what is there is somebody else's.
+        naming=Naming.NEW if naming is Naming.MOMENT else naming,
+    )
     is_basic = mode == "RUN" or composition.is_basic_sweeper
 
     def drive(session: Session, detach: bool) -> None:
@@ -194,7 +192,7 @@ def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
     composition.sweep_with(_SessionLauncher(), HydraCallbacks())
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class PlainAppSetup(RunSetup):
     """A run of a plain function whose config its overrides build."""
 
@@ -224,7 +222,7 @@ class PlainAppSetup(RunSetup):
             run_id=new_run_id(),
             folder=where,
             naming=naming,
-            hosts=host_specs(None, options),
+            hosts=tuple(host_specs(None, options)),
             options=options,
             callbacks=composite,
             task=app.reference,
@@ -237,9 +235,7 @@ class PlainAppSetup(RunSetup):
             callback_specs=_callback_nodes(composition.config),
             composition=composition,
         )
-        setup.root_config = setup._with_node(composition.config, None)
-        setup.check_code()
-        return setup
+        return dataclasses.replace(setup, root_config=setup.with_node(composition.config, None)).with_code()
 
     def job(
         self, num: int, task: Any, config: Any, overrides: tuple[str, ...]

@@ -6,6 +6,7 @@ watched, and taken up where that process dies before its end.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -84,7 +85,7 @@ def take_up(
 
     setup, record = load_setup(entry.folder, env=env)
     if live is not None:
-        setup.options = setup.options.replaced(live=live)
+        setup = dataclasses.replace(setup, options=setup.options.replaced(live=live))
     go_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from launcher import events, interrupts
+from launcher import events, interrupts, run_record
 from launcher.errors import RunInterrupted
 from launcher.requests import Returned
 from launcher.run_hooks import RunHooks
@@ -209,7 +209,6 @@ class SimSession(Session):
         setup: Any = SimpleNamespace(
             run_id="r",
             folder=_FOLDER,
-            take_folder=lambda: SimpleNamespace(folder=_FOLDER, earlier=None, take_lock=lambda: -1),
             first_num=0,
             mode="MULTIRUN",
             callbacks=Callbacks([("a", Callback(world, "a")), ("b", Callback(world, "b"))], report=lambda record: None),
@@ -217,16 +216,14 @@ class SimSession(Session):
             hosts=[],
             options=SimpleNamespace(lease=None),
             waits_for_task=False,
-            warnings=[],
-            notes=(),
-            adopt=lambda task, with_config: None,
-            prepare=lambda: None,
-            record=lambda journal, name: None,
-            record_prepared=lambda journal: None,
+            prepare=lambda: SimpleNamespace(warnings=(), notes=()),
             hook_returns=lambda returns: returns,
-            dumps_here=lambda value: b"",
+            pickler=SimpleNamespace(dumps_here=lambda value: b""),
             job=lambda num, task, config, overrides: (num, None),
         )
+        claim = SimpleNamespace(folder=_FOLDER, earlier=None, take_lock=lambda: -1)
+        setup.take_folder = lambda: (setup, claim)
+        setup.with_task = lambda task, with_config: setup
         super().__init__(setup, install_signals=False)
         world.interrupts = self._interrupts
 
@@ -247,6 +244,8 @@ class SimSession(Session):
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_record, "write_setup", lambda setup, journal, config_name: None)
+    monkeypatch.setattr(run_record, "write_prepared", lambda prepared, journal: None)
     monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
     monkeypatch.setattr("launcher.leaving._ON_THEIR_WAY", 0.0)
 

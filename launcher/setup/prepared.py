@@ -1,0 +1,214 @@
+"""What hosts are told of a run: made of its setup when the start hook has fired, and of a run that is taken up read from its journal.
+
+Rule: a host is told the same of the run's code, callbacks and interpreter whenever it asks. Each part of it is made once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from launcher import pickling
+from launcher.errors import CallbackError, CodeError
+from launcher.host_plan import Blob, HostPlan
+from launcher.stayed_here import explained, why_it_stayed
+from remote_agent.callbacks import travel_entries
+from remote_agent.packages import installed_version, version_note
+
+if TYPE_CHECKING:
+    from launcher.code_snapshot import Snapshot
+    from launcher.inventory import HostSpec
+    from launcher.run_setup import RunSetup
+
+__all__ = ["ZYGOTE", "PreparedRun", "prepare"]
+
+#: The name of the one zygote that a run has on each host.
+ZYGOTE = "z1"
+#: Names of what travels by value that a host is told.
+_MAX_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """A run whose hosts can be told.
+
+    Attributes:
+        setup: what was asked for.
+        shared: the pickle of what all jobs share: the task, and the callbacks with the state that they have now.
+        told: of a run that is taken up: what each host's zygote was told before, without its environment.
+        by_value, values: what was pickled by value before this setup pickled anything.
+        warnings: (source, message) of what the user is warned of before anything runs.
+        notes: what is only worth knowing.
+    """
+
+    setup: RunSetup
+    shared: bytes
+    told: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    by_value: bool = False
+    values: tuple[str, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def plan_of(self, spec: HostSpec) -> HostPlan:
+        """What a host must be told."""
+        setup, shared, sha256 = self.setup, self.shared, self._shared_sha256
+        snapshot = setup.snapshot if setup.travels(spec) else None
+        return HostPlan(
+            run=setup.run_id,
+            slots=spec.slots,
+            gpus=spec.gpus if not isinstance(spec.gpus, tuple) else list(spec.gpus),
+            zygote=ZYGOTE,
+            zygote_spec=self.zygote_of(spec),
+            lease=setup.options.lease,
+            live=bool(setup.options.live),
+            run_blobs=(Blob(sha256, len(shared), lambda: shared),),
+            manifest=self._manifest if snapshot is not None else None,
+            contents=self._contents if snapshot is not None else {},
+            files=len(snapshot.files) if snapshot is not None else 0,
+            explain=_explainer(snapshot),
+        )
+
+    def zygote_of(self, spec: HostSpec) -> dict[str, Any]:
+        """How a host prepares the application, as its zygote is told: made once, and from then on the same.
+
+        Only what has travelled by value is as it is now: the config of a job may have brought some.
+        """
+        told = self._zygotes.get(spec.name)
+        if told is None:
+            told = self._zygotes[spec.name] = self._new_zygote(spec)
+        if spec.name in self.told:
+            return told
+        by_value = {"by_value": self.has_values, "values": list(self._all_values[:_MAX_NAMED])}
+        return {**told, "controller": {**told["controller"], **by_value}}
+
+    @property
+    def has_values(self) -> bool:
+        """Something has travelled by value."""
+        return self.by_value or self.setup.pickler.by_value
+
+    @property
+    def _all_values(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.values, *self.setup.pickler.values]))
+
+    @functools.cached_property
+    def _zygotes(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    @functools.cached_property
+    def _shared_sha256(self) -> str:
+        return hashlib.sha256(self.shared).hexdigest()
+
+    @functools.cached_property
+    def _manifest(self) -> Blob:
+        assert self.setup.snapshot is not None
+        manifest = self.setup.snapshot.manifest_bytes()
+        return Blob(hashlib.sha256(manifest).hexdigest(), len(manifest), lambda: manifest)
+
+    @functools.cached_property
+    def _contents(self) -> dict[str, Blob]:
+        snapshot = self.setup.snapshot
+        assert snapshot is not None
+        return {file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files}
+
+    def _new_zygote(self, spec: HostSpec) -> dict[str, Any]:
+        setup = self.setup
+        environ = {**setup.options.environment(), **dict(spec.env)}
+        travels = setup.travels(spec)
+        code = {"code_blob": self._manifest.sha256} if travels and setup.snapshot is not None else {}
+        if spec.name in self.told:
+            return {"values": setup.codec, **self.told[spec.name], "environ": environ, **code}
+        import cloudpickle
+
+        return {
+            "sys_path": setup.sys_path(travels),
+            "cwd": setup.cwd(travels),
+            "isolation": setup.options.isolation,
+            "main_module": setup.main_module,
+            "controller": {
+                "python": list(sys.version_info[:2]),
+                "omegaconf": installed_version("omegaconf"),
+                "hydra": setup.hydra_version(),
+                "family_python": _python_of_family(),
+                "cloudpickle": cloudpickle.__version__,
+            },
+            **setup.command(travels),
+            "run": setup.run_id,
+            "host": spec.name,
+            "code": setup.code if travels else {},
+            "environ": environ,
+            "setup": [*setup.options.setup, *spec.setup],
+            "python": setup.python_of(spec),
+            "shared": self._shared_sha256,
+            "values": setup.codec,
+            **code,
+        }
+
+
+def prepare(setup: RunSetup) -> PreparedRun:
+    """Pickle what all jobs share.
+
+    Raises:
+        CallbackError: a callback cannot travel.
+        CodeError: the task cannot be pickled.
+    """
+    dumps = setup.pickler.dumps
+    try:
+        entries = travel_entries(setup.callbacks, dumps)
+    except ValueError as error:
+        raise CallbackError(str(error)) from error
+    try:
+        shared = dumps({"task": setup.task, "callbacks": entries, "hydra": setup.hydra_state()})
+    except Exception as error:
+        raise CodeError(f"the task {setup.task_name} cannot be pickled: {error}") from error
+    warnings = [("callbacks", note) for note in setup.callbacks.notes]
+    warnings += [("code", text) for text in _out_of_reach(setup)]
+    notes = setup.snapshot.notes if setup.snapshot is not None else ()
+    hydra = setup.hydra_version()
+    if hydra and (note := version_note(hydra)):
+        notes = (*notes, note)
+    return PreparedRun(setup, shared, warnings=tuple(warnings), notes=notes)
+
+
+def _out_of_reach(setup: RunSetup) -> list[str]:
+    """A line for each module that jobs will import and that no host has: it is neither installed here nor travels."""
+    if not any(setup.travels(spec) for spec in setup.hosts):
+        return []
+    snapshot = setup.snapshot
+    files = snapshot.has_file if snapshot is not None else lambda path: False
+    return [
+        f"module {name} ({file}), which the task or a callback needs, stays here: {_why_it_stayed(file, snapshot)}; jobs fail on "
+        "a host that does not have it"
+        for name, file in pickling.out_of_reach(setup.pickler.modules, files)
+    ]
+
+
+def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
+    if snapshot is None:
+        return "no code of a project travels, and it is of no installed package"
+    return why_it_stayed(file, snapshot)
+
+
+def _explainer(snapshot: Snapshot | None) -> Callable[[Mapping[str, Any]], str]:
+    if snapshot is None:
+        return lambda error: ""
+    return lambda error: explained(error, snapshot)
+
+
+def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
+    return lambda: snapshot.read(sha256)
+
+
+def _python_of_family() -> list[int]:
+    """The oldest Python, (major, minor), that the omegaconf installed here runs under; hosts without one get this one."""
+    version = installed_version("omegaconf") or ""
+    if version.startswith(("2.0", "2.1", "2.2", "2.3")):
+        return []
+    from importlib.metadata import metadata
+
+    oldest = re.search(r">=\s*(\d+)\.(\d+)", metadata("omegaconf")["Requires-Python"] or "")
+    return [int(part) for part in oldest.groups()] if oldest is not None else []

@@ -1,0 +1,45 @@
+"""Pickling for one run: what was pickled by value, and which modules the bytes need, is kept for whoever tells hosts.
+
+Rule: pickled is from any thread; what is kept only grows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher import pickling
+
+__all__ = ["RunPickler"]
+
+
+class RunPickler:
+    """Pickles for the hosts and the other controllers of one run.
+
+    Attributes:
+        by_value: something has travelled by value, so that hosts need this Python's minor version.
+        values: the names of it.
+        modules: what hosts import when they load the bytes.
+    """
+
+    def __init__(self, main_module: str | None) -> None:
+        self._main_module = main_module
+        self.by_value = False
+        self.values: tuple[str, ...] = ()
+        self.modules: frozenset[str] = frozenset()
+
+    def dumps(self, value: Any) -> bytes:
+        """Pickle something for the hosts."""
+        dumped = pickling.dumps(value, main_module=self._main_module)
+        self.by_value = self.by_value or dumped.by_value
+        if dumped.values:
+            self.values = tuple(dict.fromkeys([*self.values, *dumped.values]))
+        self.modules |= dumped.modules
+        return dumped.data
+
+    def dumps_here(self, value: Any) -> bytes:
+        """Pickle what only a controller of the run loads."""
+        return pickling.dumps(value, main_module=self._main_module).data
+
+    def loads(self, data: bytes) -> Any:
+        """Load what this made, or another one of the same run."""
+        return pickling.loads(data, main_module=self._main_module)

@@ -1,0 +1,112 @@
+"""What a run needs is checked once, does not change afterwards, and is told to each host as it was made."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher import run_setup
+from launcher.application import load_application
+from launcher.commands.app_setup import PlainAppSetup, prepare
+from launcher.errors import UsageError
+from launcher.hydra_setup import HydraSetup
+from launcher.options import LaunchConf
+from launcher.reproduce_target import HydraAgain, PlainAgain
+from launcher.run_setup import RunSetup
+from launcher.setup.prepared import PreparedRun
+
+
+def double(config: Any) -> int:
+    """A task."""
+    return 2 * int(config["n"])
+
+
+def _made(folder: Path, task: Any = double, **kw: Any) -> RunSetup:
+    return RunSetup.make("MULTIRUN", task, [{"n": 1}], hosts=None, callbacks=(), folder=folder, options=None, **kw)
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    calls: list[Any] = []
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counting)
+    return calls
+
+
+@pytest.mark.parametrize("kind", [RunSetup, PlainAppSetup, HydraSetup, PlainAgain, HydraAgain, PreparedRun])
+def test_no_kind_of_setup_can_be_changed(kind: type[Any]) -> None:
+    """Whoever holds a setup may rely on it: no field of it is ever set again."""
+    setup = object.__new__(kind)
+    for field in dataclasses.fields(kind):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(setup, field.name, None)
+
+
+def test_another_folder_makes_another_setup(tmp_path: Path) -> None:
+    """The folder that was taken stands in a new setup, and in the config that hooks get; the first one stays as it was."""
+    setup = _made(tmp_path / "first")
+    moved = setup.in_folder(tmp_path / "second")
+    assert (setup.folder, moved.folder) == (tmp_path / "first", tmp_path / "second")
+    assert moved.run_id == setup.run_id
+    assert moved.node(None, ())["sweep"]["dir"] == str(tmp_path / "second")
+    assert moved.in_folder(moved.folder) is moved
+
+
+def test_a_task_that_is_refused_leaves_the_setup_as_it_was(tmp_path: Path) -> None:
+    """A first job whose task cannot be called costs the session nothing: the next one brings the task."""
+    setup = _made(tmp_path, None)
+    with pytest.raises(UsageError):
+        setup.with_task(lambda: 1)
+    assert setup.waits_for_task
+    assert setup.with_task(double).task is double
+
+
+def test_the_code_of_a_package_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot of an application in a package is that of the folder around it, and no other one is made before."""
+    package = tmp_path / "project" / "mypackage"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "app.py").write_text(
+        "import hydra\n\n@hydra.main(version_base=None, config_path=None)\ndef main(config):\n    return 1\n"
+    )
+    monkeypatch.chdir(package.parent)
+    monkeypatch.syspath_prepend(str(package.parent))
+    taken = _counted(monkeypatch, run_setup, "take")
+    app_run = prepare("RUN", load_application("mypackage.app"), [], options=LaunchConf(hosts=("somewhere.invalid",)))
+    try:
+        assert [args[0] for args in taken] == [package.parent]
+        snapshot = app_run.setup.snapshot
+        assert snapshot is not None
+        assert snapshot.has_file(str(package / "app.py"))
+    finally:
+        app_run.close()
+        for name in ("mypackage", "mypackage.app"):
+            sys.modules.pop(name, None)
+
+
+def test_what_a_host_is_told_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal keeps what the host is told, and not another one that was made like it."""
+    made = _counted(monkeypatch, RunSetup, "command")
+    assert launcher.run(double, {"n": 2}, folder=tmp_path).return_value == 4
+    assert len(made) == 1
+
+
+def test_what_a_job_brings_by_value_is_told_to_hosts_that_ask_later(tmp_path: Path) -> None:
+    """A config may hold code; a host of another Python is to hear of it where it has not asked yet."""
+    setup = _made(tmp_path)
+    prepared = setup.prepare()
+    (host,) = setup.hosts
+    before = prepared.zygote_of(host)["controller"]
+    setup.job(0, double, {"n": 1, "scale": lambda value: value}, ())
+    after = prepared.zygote_of(host)["controller"]
+    assert not before["by_value"]
+    assert after["by_value"]
+    assert {**after, "by_value": False, "values": before["values"]} == before
