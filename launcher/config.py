@@ -1,11 +1,9 @@
 """Composition: the config of a run, the overrides of its jobs, and each job's config.
 
-Rule: composing, the override grammar and sweeps are Hydra's. This module calls them in the order in which `@hydra.main`
-does, lazily, and turns what they raise into a ConfigError with Hydra's own message. A job is composed when it is asked
+Rule: composing, the override grammar and sweeps are Hydra's. They are called in the order in which `@hydra.main`
+does, lazily, and what they raise becomes a ConfigError with Hydra's own message. A job is composed when it is asked
 for; what can be known before is checked by `check`: every override is parsed, and each distinct choice of config groups
-is composed once.
-
-A plain function needs no Hydra on the host: its overrides build its config.
+is composed once. How a config is composed, the derived classes say: `launcher.hydra_config`, `launcher.config_plain`.
 """
 
 from __future__ import annotations
@@ -13,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,45 +24,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from typing_extensions import Self
 
-__all__ = ["Composition", "PlainComposition", "compose", "hydra_errors"]
+__all__ = ["Composition", "hydra_errors"]
 
 #: Distinct choices of config groups that `check` composes; where there are more, each group's options one by one.
 _MAX_CHECKED = 100
-
-
-def compose(
-    app: Application,
-    overrides: Sequence[str] = (),
-    *,
-    multirun: bool = False,
-    config_path: str | None = None,
-    config_name: str | None = None,
-    config_dir: str | os.PathLike[str] | None = None,
-) -> Composition:
-    """Compose the config of a run.
-
-    Args:
-        app: a Hydra app, or a plain function; a plain function for which a config is named is composed as a Hydra app
-            whose `config_path` is config_dir, or else the folder of its file.
-        overrides: in Hydra's grammar.
-        multirun: as Hydra's `--multirun`.
-        config_path, config_name, config_dir: as Hydra's options of these names.
-
-    Raises:
-        ConfigError: an override cannot be parsed, or the config cannot be composed.
-    """
-    if app.is_hydra or config_name is not None or config_dir is not None or config_path is not None:
-        from launcher.hydra_config import HydraComposition
-
-        return HydraComposition(
-            app,
-            overrides,
-            multirun=multirun,
-            config_path=config_path,
-            config_name=config_name,
-            config_dir=config_dir,
-        )
-    return PlainComposition(app, overrides, multirun=multirun)
 
 
 class Composition:
@@ -194,79 +156,6 @@ class Composition:
                 yield (*first[:index], text, *first[index + 1 :])
 
 
-# -- plain functions -----------------------------------------------------------------------------------------------
-
-
-class PlainComposition(Composition):
-    """The configs of a plain function's run, built by its overrides alone.
-
-    `a=1`, `+a=1` and `++a=1` all set; `~a` takes away what an earlier override set. Of `hydra.*` only
-    `hydra.callbacks.NAME._target_=...` has a meaning here.
-    """
-
-    is_hydra = False
-
-    def __init__(self, app: Application, overrides: Sequence[str] = (), *, multirun: bool = False) -> None:
-        self.app = app
-        self.mode = "MULTIRUN" if multirun else "RUN"
-        self.task_name = app.name
-        self.config_name = None
-        self._parsed = _parse(overrides, is_multirun=multirun) if overrides else []
-        for override in self._parsed:
-            key = override.key_or_group
-            if not key:
-                raise ConfigError(f"{override.input_line}: there is no key before the =")
-            if key == "hydra" or (key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.callbacks")):
-                raise ConfigError(
-                    f"{override.input_line}: {key} means nothing to a plain function; of Hydra's config it has "
-                    "hydra.callbacks (decorate it with @hydra.main, or name a config, for the rest)"
-                )
-        self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
-
-    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
-        """The config of one job."""
-        return self._build(_parse(overrides, is_multirun=False))
-
-    @staticmethod
-    def _build(overrides: list[Override]) -> DictConfig:
-        from omegaconf import OmegaConf
-
-        config = OmegaConf.create({})
-        if overrides:
-            from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-            with hydra_errors():
-                for override in overrides:
-                    if override.is_add() and OmegaConf.select(config, override.key_or_group) is not None:
-                        raise ConfigError(
-                            f"{override.input_line}: {override.key_or_group} is set already; say ++ to change it"
-                        )
-                    ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - what Hydra does
-        return config
-
-    def _swept(self) -> list[Override]:
-        # Parsed anew: a range is used up when it is read.
-        return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
-
-    def _sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
-        return super()._sweeps(only_discrete=only_discrete) if self._parsed else []
-
-    def _is_group(self, override: Override) -> bool:
-        return False
-
-
-def _parse(lines: Sequence[str], *, is_multirun: bool) -> list[Override]:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.types import RunMode
-
-    with hydra_errors():
-        parsed = OverridesParser.create().parse_overrides(list(lines))
-        mode = RunMode.MULTIRUN if is_multirun else RunMode.RUN
-        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
-    return parsed
-
-
 # -- errors --------------------------------------------------------------------------------------------------------
 
 
@@ -309,12 +198,3 @@ def _near(error: Any) -> str:
         return ""
     near = difflib.get_close_matches(str(error.key), [str(key) for key in keys], 1)
     return f"\ndid you mean {near[0]!r}?" if near else ""
-
-
-def plain_callbacks(config: Any) -> Mapping[str, Any]:
-    """The `hydra.callbacks` of a config as plain data, by name in their order; empty without any."""
-    from omegaconf import OmegaConf
-
-    node = OmegaConf.select(config, "hydra.callbacks")
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return {str(key): value for key, value in plain.items() if value is not None} if isinstance(plain, dict) else {}

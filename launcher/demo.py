@@ -119,8 +119,8 @@ class Demo:
         self._promise("a host key that is not in known_hosts is refused", "SHA256:" in refusal, refusal or "it was not")
 
     def _sweep(self, server: DemoServer, sweep: Path) -> None:
+        from launcher.app_run import prepare
         from launcher.application import load_application
-        from launcher.commands.app_setup import prepare
         from launcher.display import LineDisplay, Tally
         from launcher.options import LaunchConf
         from launcher.session import Session

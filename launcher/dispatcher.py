@@ -27,7 +27,7 @@ from launcher.parting import close_all, wait_for_ends
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, Scheduler
 
-__all__ = ["Dispatcher", "QueuedJob", "Returned"]
+__all__ = ["Dispatcher"]
 
 _JOURNAL_RETRY = 1.0
 #: Things that are decided in one round, and so in one journal write, at most.

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from launcher import events
 from launcher.agent_bundle import Bundle, build_bundle
-from launcher.agent_session import WELCOME_PATIENCE, AgentSession, HostPlan
-from launcher.dispatcher import Dispatcher, QueuedJob, Returned
+from launcher.agent_session import WELCOME_PATIENCE, AgentSession
+from launcher.dispatcher import Dispatcher
 from launcher.errors import ControllerFailed
+from launcher.host_plan import HostPlan
 from launcher.inventory import HostSpec
 from launcher.journal import FOLDER, Journal, JournalReader
-from launcher.late_config import import_omegaconf
 from launcher.open_files import make_room
+from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, Policies, Scheduler
 from launcher.stage0 import stage0_command, start_agent
 from launcher.transports.base import Channel, Transport
@@ -45,6 +46,7 @@ class _Starter:
     run: str
     bundle: Callable[[], Bundle]
     spare: str | None
+    meanwhile: Callable[[], None]
 
     def __call__(self, transport: Transport) -> tuple[Channel, bytes]:
         bundle = self.bundle()
@@ -56,8 +58,7 @@ class _Starter:
         channel = transport.open(
             stage0_command(bundle.sha256, bundle.size, role, self.spec.python_at_hand, self.spec.workdir)
         )
-        # The host's login shell starts, and until the agent speaks there is nothing else to do here.
-        import_omegaconf()
+        self.meanwhile()
         return channel, start_agent(channel, bundle, self.spec.name)
 
 
@@ -69,6 +70,7 @@ class Engine:
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
         transport_of: the way to a host; asked once each.
         lock: of the folder, where it was taken for this run.
+        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first word.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
     """
@@ -84,6 +86,8 @@ class Engine:
         spare_of: Callable[[HostSpec], str | None] = lambda spec: None,
         transport_of: Callable[[HostSpec], Transport] = make_transport,
         lock: int | None = None,
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self.run_id = run_id
         self.folder = folder
@@ -107,7 +111,7 @@ class Engine:
             sessions[spec.name] = AgentSession(
                 spec.name,
                 transport_of(spec),
-                _Starter(spec, run_id, self._get_bundle, spare_of(spec)),
+                _Starter(spec, run_id, self._get_bundle, spare_of(spec), meanwhile),
                 _once(plan_of, spec),
                 self._dispatcher.put_fact,
                 self._dispatcher.folder_of,

@@ -9,14 +9,11 @@ from __future__ import annotations
 import concurrent.futures
 import enum
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from remote_agent.job import JobError, JobReturn, RemoteJobError
 
-if TYPE_CHECKING:
-    from launcher.session import Session
-
-__all__ = ["Job", "JobCancelled", "JobState"]
+__all__ = ["Job", "JobCancelled", "JobOwner", "JobState"]
 
 _CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 
@@ -30,6 +27,20 @@ class JobState(enum.Enum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+class JobOwner(Protocol):
+    """What a Job needs of the session that runs it; called from any thread."""
+
+    def check_may_wait(self, num: int) -> None:
+        """Refuse to wait for a job in a thread without which it does not return.
+
+        Raises:
+            SessionError: this is one.
+        """
+
+    def cancel_job_of(self, num: int) -> None:
+        """Have a job cancelled."""
 
 
 class JobCancelled(RemoteJobError, concurrent.futures.CancelledError):
@@ -59,10 +70,10 @@ class Job(concurrent.futures.Future[T]):
     Any thread may wait for it, also with `await`, `asyncio.wrap_future` and `concurrent.futures.wait`.
     """
 
-    def __init__(self, session: Session, num: int) -> None:
+    def __init__(self, owner: JobOwner, num: int) -> None:
         super().__init__()
         self._waiters = _Waiters(self)
-        self._session = session
+        self._owner = owner
         self.num = num
         self._job_return: JobReturn | None = None
         #: Why it will have no JobReturn here: the controller has left, or failed.
@@ -95,7 +106,7 @@ class Job(concurrent.futures.Future[T]):
             LauncherError: it will not: the controller has left the run, or failed.
         """
         if self._job_return is None and self._left is None:
-            self._session.check_may_wait(self.num)
+            self._owner.check_may_wait(self.num)
         with self._condition:
             self._condition.wait_for(lambda: self._job_return is not None or self._left is not None, timeout)
         if self._job_return is not None:
@@ -152,21 +163,21 @@ class Job(concurrent.futures.Future[T]):
         Returns:
             It is cancelled, or was asked to end; False where it has returned already.
         """
-        if self._cancel_if_waiting():
+        if self.cancel_if_waiting():
             return True
         if self.done():
             return False
-        self._session.cancel_job_of(self.num)
+        self._owner.cancel_job_of(self.num)
         return True
 
-    def _cancel_if_waiting(self) -> bool:
+    def cancel_if_waiting(self) -> bool:
         """Cancel it unless it runs or has returned."""
         was_cancelled = self.cancelled()
         if not super().cancel():
             return False
         self._notify_cancelled()
         if not was_cancelled:
-            self._session.cancel_job_of(self.num)
+            self._owner.cancel_job_of(self.num)
         return True
 
     def _notify_cancelled(self) -> None:
@@ -181,7 +192,7 @@ class Job(concurrent.futures.Future[T]):
             SessionError: this is one.
         """
         if not self.done():
-            self._session.check_may_wait(self.num)
+            self._owner.check_may_wait(self.num)
 
     # -- called by the session -----------------------------------------------------------------------------------
 

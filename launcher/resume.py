@@ -37,6 +37,8 @@ __all__ = ["ResumedSession", "load_setup"]
 
 #: Seconds for which a host that has nothing left to give is waited for, to end its agent.
 _PATIENCE = 10.0
+#: Modules whose classes are named in journals of before, and where those are now.
+_MOVED = {"launcher.commands.app_setup": "launcher.setup.plain_app"}
 
 
 def load_setup(
@@ -107,6 +109,7 @@ def _setup(folder: Path, record: Record, reader: JournalReader, env: Mapping[str
 def _kind(record: Record, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
     """The class of the setup, and what its kind needs besides."""
     module, _, name = record.kind.partition(":")
+    module = _MOVED.get(module, module)
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -114,7 +117,7 @@ def _kind(record: Record, reader: JournalReader) -> tuple[type[RunSetup], dict[s
     if not (isinstance(cls, type) and issubclass(cls, RunSetup)):
         raise RunError(f"run {record.run}: {record.kind} does not set up runs")
     if name == "PlainAppSetup":
-        from launcher.config import PlainComposition
+        from launcher.config_plain import PlainComposition
 
         return cls, {"composition": PlainComposition(_Named(record.task_name))}  # type: ignore[arg-type]
     return cls, {"compose": _composer(record, reader)} if name == "HydraSetup" else {}

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, overload
 
 from launcher.clean_text import clean
-from launcher.dispatcher import Returned
 from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.journal import JournalReader, StoredResult
 from launcher.plain_records import FindType
 from launcher.plain_text import plain_text
 from launcher.plain_values import is_whole, read_plain, read_shown
+from launcher.requests import Returned
 from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError, _Lazy
 from remote_agent.plain_value import MAX_SIZE, MAX_SMALL, encode
 

@@ -26,7 +26,7 @@ from launcher.engine import Engine
 from launcher.errors import RunAborted, RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.interrupts import Interrupts
 from launcher.job_future import Job, JobState
-from launcher.late_config import made_now
+from launcher.late_config import import_omegaconf, made_now
 from launcher.leaving import abandon, depart, hand_over, waits_for, what_is_left
 from launcher.live_output import Live, live_here
 from launcher.options import LaunchConf, options_of
@@ -305,7 +305,7 @@ class Session(concurrent.futures.Executor):
             self._is_closing = True
         if cancel_futures:
             for job in list(self._jobs.values()):
-                job._cancel_if_waiting()  # noqa: SLF001
+                job.cancel_if_waiting()
         if not self._has_begun:
             if self._early is not None:
                 self._early.close()
@@ -405,6 +405,8 @@ class Session(concurrent.futures.Executor):
             setup.spare_of,
             self._transport_of,
             lock,
+            # A host's login shell starts, and until its agent speaks there is nothing else to do for it.
+            meanwhile=import_omegaconf,
         )
         self._hooks = RunHooks(setup, self._engine, self._interrupts)
         self._engine_or_none = self._engine
@@ -738,7 +740,7 @@ class Session(concurrent.futures.Executor):
                     yield jobs.pop().result(None if deadline is None else deadline - time.monotonic())
             finally:
                 for job in jobs:
-                    job._cancel_if_waiting()  # noqa: SLF001
+                    job.cancel_if_waiting()
 
         return values()
 

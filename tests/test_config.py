@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from launcher.application import load_application
-from launcher.config import compose, plain_callbacks
-from launcher.errors import ConfigError
+from launcher.callback_setup import callback_nodes
+from launcher.config_compose import compose
+from launcher.errors import CallbackError, ConfigError
 from launcher.hydra_config import HydraComposition, remembering_loader
 from launcher.job_config import without_value
 from launcher.unresolved import unresolved
@@ -303,7 +304,7 @@ def test_any_sweep_has_the_jobs_of_the_basic_sweeper(overrides):
     parsed = OverridesParser.create().parse_overrides(overrides)
     (expected,) = BasicSweeper.split_arguments(parsed, None)
     from launcher.application import Application
-    from launcher.config import PlainComposition
+    from launcher.config_plain import PlainComposition
 
     app = Application(plain_task, "m", "plain_task", None, Path())
     composition = PlainComposition.__new__(PlainComposition)
@@ -623,7 +624,13 @@ def test_a_plain_function_with_a_config(plain):
 def test_callbacks_are_found_as_plain_data(app, plain):
     """By name, in their order, resolved; those set to null are none."""
     with compose(app, ["hydra/callbacks=cb"]) as composition:
-        assert plain_callbacks(composition.config) == {"one": {"_target_": "a.B", "x": 0.1}}
+        assert callback_nodes(composition.config) == {"one": {"_target_": "a.B", "x": 0.1}}
     with compose(plain, ["hydra.callbacks.log._target_=a.B"]) as composition:
-        assert plain_callbacks(composition.config) == {"log": {"_target_": "a.B"}}
-    assert plain_callbacks(OmegaConf.create({})) == {}
+        assert callback_nodes(composition.config) == {"log": {"_target_": "a.B"}}
+    assert callback_nodes(OmegaConf.create({})) == {}
+
+
+def test_callbacks_that_are_no_mapping_are_refused(plain):
+    """They are not left out in silence: the same is said as of a config that was given in Python."""
+    with compose(plain, ["hydra.callbacks=3"]) as composition, pytest.raises(CallbackError, match="not a mapping"):
+        callback_nodes(composition.config)

@@ -12,10 +12,11 @@ import pytest
 
 from launcher import dispatcher, events, facts
 from launcher.acker import Acker
-from launcher.dispatcher import Dispatcher, QueuedJob, Returned
+from launcher.dispatcher import Dispatcher
 from launcher.errors import JournalError
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
+from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import Scheduler
 
 DONE = {"status": "COMPLETED", "error": None, "duration": 1.0}

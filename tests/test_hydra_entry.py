@@ -13,7 +13,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from launcher.application import Application, load_application
-from launcher.config import compose
+from launcher.config_compose import compose
 from launcher.errors import UsageError
 
 

@@ -502,8 +502,8 @@ def _uglify_hooks(envelope: str) -> Any:
 
 def test_a_received_journal_gives_clean_errors_in_python(made: Path, run: Run, tmp_path: Path) -> None:
     """What a script gets holds no escape either: not the error, not what it raises, not the hooks."""
-    from launcher.dispatcher import Returned
     from launcher.journal import JournalReader
+    from launcher.requests import Returned
     from launcher.returns import Decoder, load_returned, make_job_return
 
     _copied(made, tmp_path / "ours")

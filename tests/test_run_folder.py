@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 import launcher
 from launcher import run_index, run_setup
-from launcher.commands.app_setup import _quoted
+from launcher.app_run import _quoted
 from launcher.errors import RunError, UsageError
 from launcher.hydra_setup import naming_of
 from launcher.journal import FOLDER, Journal, JournalReader, lock_folder

@@ -10,13 +10,14 @@ import pytest
 
 import launcher
 from launcher import run_setup
+from launcher.app_run import prepare
 from launcher.application import load_application
-from launcher.commands.app_setup import PlainAppSetup, prepare
 from launcher.errors import UsageError
 from launcher.hydra_setup import HydraSetup
 from launcher.options import LaunchConf
 from launcher.reproduce_target import HydraAgain, PlainAgain
 from launcher.run_setup import RunSetup
+from launcher.setup.plain_app import PlainAppSetup
 from launcher.setup.prepared import PreparedRun
 
 

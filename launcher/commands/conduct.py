@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from launcher.errors import LauncherError, RunDetached
 
 if TYPE_CHECKING:
-    from launcher.commands.app_setup import AppRun
+    from launcher.app_run import AppRun
     from launcher.display import Tally
     from launcher.early_connect import EarlyConnections
     from launcher.events import Event

@@ -15,7 +15,7 @@ from launcher.commands.conduct import conduct
 from launcher.commands.conduct import output as open_output
 
 if TYPE_CHECKING:
-    from launcher.commands.app_setup import AppRun
+    from launcher.app_run import AppRun
     from launcher.options import LaunchConf
 
 __all__ = ["launch"]
@@ -167,8 +167,8 @@ def _make(mode: str, given: dict[str, Any], options: LaunchConf) -> AppRun:
     Raises:
         UsageError: naming what is wrong.
     """
+    from launcher.app_run import load_callback, prepare
     from launcher.application import load_application
-    from launcher.commands.app_setup import load_callback, prepare
 
     app = load_application(given["app"])
     return prepare(
