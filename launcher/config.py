@@ -55,14 +55,14 @@ class Composition:
         Raises:
             ConfigError: as sweeps over an interval, which the basic sweeper cannot make.
         """
-        sweeps = [texts for _, texts in self._sweeps()]
+        sweeps = [texts for _, texts in self.sweeps()]
         return iter(itertools.product(*sweeps))
 
     @property
     def count(self) -> int:
         """How many jobs `job_overrides` has."""
         number = 1
-        for _, texts in self._sweeps():
+        for _, texts in self.sweeps():
             number *= len(texts)
         return number
 
@@ -113,14 +113,15 @@ class Composition:
 
     # -- sweeps ------------------------------------------------------------------------------------------------------
 
-    def _swept(self) -> list[Override]:
+    def swept(self) -> list[Override]:
         """The overrides that jobs differ by, or that all of them share, parsed."""
         raise NotImplementedError
 
-    def _is_group(self, override: Override) -> bool:
+    def is_group(self, override: Override) -> bool:
+        """It chooses an option of a config group."""
         raise NotImplementedError
 
-    def _sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
+    def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
         """For each key the texts that its jobs get, as BasicSweeper has them: the last override of a key counts.
 
         A list of texts per key is all that is kept; jobs are their product, made one by one.
@@ -129,7 +130,7 @@ class Composition:
 
         found: dict[str, tuple[Override, list[str]]] = {}
         with hydra_errors():
-            for override in self._swept():
+            for override in self.swept():
                 if only_discrete and override.is_sweep_override() and not override.is_discrete_sweep():
                     continue
                 ((*jobs,),) = BasicSweeper.split_arguments([override], None)
@@ -139,10 +140,10 @@ class Composition:
     def _distinct_choices(self) -> Iterator[tuple[str, ...]]:
         """Overrides of jobs that together make each choice of config groups once."""
         # Another sweeper than the basic one may make more of an override; its choices are looked at all the same.
-        sweeps = self._sweeps(only_discrete=True)
+        sweeps = self.sweeps(only_discrete=True)
         if any(not texts for _, texts in sweeps):
             return
-        options = [texts if self._is_group(override) else texts[:1] for override, texts in sweeps]
+        options = [texts if self.is_group(override) else texts[:1] for override, texts in sweeps]
         number = 1
         for texts in options:
             number *= len(texts)

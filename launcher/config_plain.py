@@ -67,14 +67,17 @@ class PlainComposition(Composition):
                     ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - what Hydra does
         return config
 
-    def _swept(self) -> list[Override]:
+    def swept(self) -> list[Override]:
+        """All that were given."""
         # Parsed anew: a range is used up when it is read.
         return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
 
-    def _sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
-        return super()._sweeps(only_discrete=only_discrete) if self._parsed else []
+    def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
+        """As the basic sweeper has them; without overrides none, and no Hydra."""
+        return super().sweeps(only_discrete=only_discrete) if self._parsed else []
 
-    def _is_group(self, override: Override) -> bool:
+    def is_group(self, override: Override) -> bool:
+        """There are no config groups."""
         return False
 
 

@@ -186,14 +186,16 @@ class HydraComposition(Composition):
             del plugins.__dict__["instantiate_launcher"]
         return sweeper.sweep(arguments=raw_texts(self.config.hydra.overrides.task))
 
-    def _swept(self) -> list[Override]:
+    def swept(self) -> list[Override]:
+        """Those of the command line, and what the app's config says of the basic sweeper."""
         lines = raw_texts(self.config.hydra.overrides.task)
         params = OmegaConf.select(self.config, "hydra.sweeper.params")
         if params is not None and self.is_basic_sweeper:
             lines = [f"{key}={value}" for key, value in params.items()] + lines
         return OverridesParser.create(config_loader=self.config_loader).parse_overrides(lines)
 
-    def _is_group(self, override: Override) -> bool:
+    def is_group(self, override: Override) -> bool:
+        """Hydra finds a group by that name."""
         lines = raw_texts(self.config.hydra.overrides.hydra)
         with hydra_errors():
             parsed = OverridesParser.create().parse_overrides(lines)

@@ -245,30 +245,31 @@ class ResumedSession(Session):
 
     # -- opening -------------------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        self._build()
+    def open_run(self) -> None:
+        """Take the run up from its journal, and connect to the hosts."""
+        self.build()
         try:
             self._take_up()
         except BaseException:
             try:
-                self._engine.close()
-                self._engine.close_journal()
+                self.engine.close()
+                self.engine.close_journal()
             finally:
-                self._restore_signals()
+                self.restore_signals()
             raise
 
     def _take_up(self) -> None:
-        reader = self._engine.reader
+        reader = self.engine.reader
         # Before anybody acts on it: what is wrong with it must not be met by the thread that decides.
         reader.check()
         # Read once more: only now is it sure that nobody else writes.
         record = self.record = run_record.read(reader)
-        self._prepared = PreparedRun(
+        self.prepared = PreparedRun(
             self.setup, reader.blob("shared") or b"", told=record.zygotes, by_value=record.by_value
         )
         last = reader.last_num()
-        self._next_num = self.setup.first_num if last is None else last + 1
-        self._returns.restore(reader.meta())
+        self.continue_at(self.setup.first_num if last is None else last + 1)
+        self.made_returns.restore(reader.meta())
         ended = reader.last_event("run_ended", "job_retried", "run_resumed", "run_started")
         again = self._chosen()
         if isinstance(ended, events.RunEnded) and not again:
@@ -276,28 +277,28 @@ class ResumedSession(Session):
             return
         if not self.record.zygotes:
             self._bury()
-        unfinished = self._engine.restore()
-        self._engine.journal.commit()
-        self._jobs.update({num: self._new_job(num) for num in unfinished})
+        unfinished = self.engine.restore()
+        self.engine.journal.commit()
+        self.unfinished.update({num: self.new_job(num) for num in unfinished})
         self._rest = self._sources()
         self._owed = self._owed_hooks()
-        self._index(self.record.started, self._secret())
-        if self._own is None:
-            self._handle_signals()
-        self._engine.start()
+        self.index_run(self.record.started, self._secret())
+        if not self.in_own_thread:
+            self.handle_signals()
+        self.engine.start()
         for returned in again:
-            self._jobs[returned.num] = self._new_job(returned.num)
-            self._engine.retry(returned)
+            self.unfinished[returned.num] = self.new_job(returned.num)
+            self.engine.retry(returned)
         for note in self.callbacks.notes:
-            self._hooks.tell([events.Note(time.time(), note)])
+            self.hooks.tell([events.Note(time.time(), note)])
 
     def _secret(self) -> str:
         """What says that the run is ours; a run that an earlier version began gets it now, and may be moved from then on."""
-        secret = self._engine.reader.meta().get(ownership.KEY, "")
+        secret = self.engine.reader.meta().get(ownership.KEY, "")
         if not secret:
             secret = ownership.make_secret()
-            self._engine.journal.put_meta(**{ownership.KEY: secret})
-            self._engine.journal.commit()
+            self.engine.journal.put_meta(**{ownership.KEY: secret})
+            self.engine.journal.commit()
         return secret
 
     def _owed_hooks(self) -> list[tuple[int, list[int]]]:
@@ -305,7 +306,7 @@ class ResumedSession(Session):
         places = [place for place, entry in enumerate(self.callbacks) if entry.hook("on_job_return") is not None]
         names = [entry.name for entry in self.callbacks]
         owed = []
-        for num, fired in self._engine.reader.unhooked_returns(len(places)) if places else ():
+        for num, fired in self.engine.reader.unhooked_returns(len(places)) if places else ():
             left = [place for place in places if names[place] not in fired]
             if left:
                 owed.append((num, left))
@@ -314,16 +315,16 @@ class ResumedSession(Session):
     def _fire_owed(self) -> None:
         """Fire `on_job_return` of jobs that had returned before, of those callbacks for which it had not come to its end."""
         while self._owed:
-            self._leave_if_must()
+            self.leave_if_must()
             num, places = self._owed.pop(0)
-            self._take(load_returned(self._engine.reader, num), places)
+            self.take(load_returned(self.engine.reader, num), places)
 
     def _chosen(self) -> list[events.JobReturned]:
         """The jobs that are to be run once more."""
         if self._retry is None:
             return []
-        reader = self._engine.reader
-        returned = (reader.returned(num) for num in range(self.setup.first_num, self._next_num))
+        reader = self.engine.reader
+        returned = (reader.returned(num) for num in range(self.setup.first_num, self.next_num))
         return [one for one in returned if one is not None and self._retry(one)]
 
     def _bury(self) -> None:
@@ -332,9 +333,9 @@ class ResumedSession(Session):
         Raises:
             RunError: always.
         """
-        self._fire_end()
-        ended = self._ended()
-        self._engine.journal.append([ended])
+        self.fire_end()
+        ended = self.ended_event()
+        self.engine.journal.append([ended])
         raise RunError(
             f"run {self.run_id} died before anything was sent to a host, so there is nothing to take up; "
             "its end hook has fired; start it again"
@@ -342,16 +343,16 @@ class ResumedSession(Session):
 
     def _sources(self) -> Iterator[tuple[Any, Sequence[str]]]:
         """The jobs that were never submitted."""
-        reader, first = self._engine.reader, self.setup.first_num
+        reader, first = self.engine.reader, self.setup.first_num
         if self._configs is not None:
-            return ((config, ()) for config in itertools.islice(self._configs, self._next_num - first, None))
+            return ((config, ()) for config in itertools.islice(self._configs, self.next_num - first, None))
         if reader.meta().get("open"):
-            self._hooks.warn(
+            self.hooks.warn(
                 "configs",
-                f"the configs of this run came from an iterator that was not used up; those from job {self._next_num} on "
+                f"the configs of this run came from an iterator that was not used up; those from job {self.next_num} on "
                 "are not known, and not run (give all configs once more: Session.resume(run, configs=...))",
             )
-        return run_record.read_planned(reader, self._next_num, self.setup.pickler.loads)
+        return run_record.read_planned(reader, self.next_num, self.setup.pickler.loads)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -367,17 +368,17 @@ class ResumedSession(Session):
         """
         if self.is_over:
             return
-        with self._interrupts.ours():
+        with self.interrupts.ours():
             self._fire_owed()
         rest, self._rest = self._rest, iter(())
-        self._drive(rest, None, detach=detach, is_planned=self._configs is None)
+        self.drive_from(rest, None, detach=detach, is_planned=self._configs is None)
 
     def cancel_run(self, why: str, *, kill: bool = False) -> None:
         """Cancel everything; leaving the session collects it, and fires the end hook."""
         if self.is_over:
             return
         self._rest = iter(())
-        self._interrupts.add(why, kill=kill)
+        self.interrupts.add(why, kill=kill)
 
     def cancel_job(self, num: int, timeout: float) -> bool:
         """Cancel one job, wait for its end, and leave the rest to the hosts as it was; True if it has returned.
@@ -385,44 +386,47 @@ class ResumedSession(Session):
         Args:
             timeout: seconds; a job whose host could not be reached by then is cancelled when the run is next taken up.
         """
-        job = self._jobs.get(num)
+        job = self.unfinished.get(num)
         if self.is_over or job is None:
             return True
-        self._engine.cancel(num)
+        self.engine.cancel(num)
         deadline = time.monotonic() + timeout
         while not job.done() and time.monotonic() < deadline:
-            self._pump(0.1)
-        if not self._engine.is_idle or next(self._rest, None) is not None:
+            self.take_next(0.1)
+        if not self.engine.is_idle or next(self._rest, None) is not None:
             self.detach("only to cancel a job")
             if not self.is_detached:
-                self._depart("only to cancel a job")
+                self.depart("only to cancel a job")
         return job.done()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Take everything that is still to come, and what an earlier controller did not come to."""
         if self.is_over:
             return
         if not self.is_interrupted:
             self.collect()
         self._fire_owed()
-        super()._drain()
+        super().drain()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the run, if it was not over."""
         if self.is_over:
-            self._engine.close_journal()
+            self.engine.close_journal()
             return
         # Agents that have given all that they had are to end, too.
         deadline = time.monotonic() + _PATIENCE
-        hosts = self._engine.scheduler.hosts.values()
+        hosts = self.engine.scheduler.hosts.values()
         while (
             any(host.phase is HostPhase.UNKNOWN for host in hosts)
             and time.monotonic() < deadline
             and not self.is_interrupted
-            and self._engine.crash is None
+            and self.engine.crash is None
         ):
-            self._engine.wait(0.1)
-        super()._end()
+            self.engine.wait(0.1)
+        super().end()
 
-    def _fire_end(self) -> None:
-        if self.record.end_hooks.get(self._hooks.end_hook) == "done" and not self._engine.submitted:
+    def fire_end(self) -> None:
+        """Fire the end hook, unless an earlier controller did and nothing has run since."""
+        if self.record.end_hooks.get(self.hooks.end_hook) == "done" and not self.engine.submitted:
             return
-        super()._fire_end()
+        super().fire_end()

@@ -21,7 +21,7 @@ from launcher.plain_records import FindType
 from launcher.plain_text import plain_text
 from launcher.plain_values import is_whole, read_plain, read_shown
 from launcher.requests import Returned
-from remote_agent.job import JobError, JobReturn, JobStatus, RemoteJobError, _Lazy
+from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
 from remote_agent.plain_value import MAX_SIZE, MAX_SMALL, encode
 
 __all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "make_job_return", "shown_value"]
@@ -150,7 +150,7 @@ class _ControllerJobReturn(JobReturn):
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
-        if name in ("cfg", "hydra_cfg") and isinstance(value, _Lazy):
+        if name in ("cfg", "hydra_cfg") and isinstance(value, LateValue):
             value = value.load()
             object.__setattr__(self, name, value)
         return value
@@ -197,12 +197,12 @@ def make_job_return(
 
     def config(index: int, name: str) -> Any:
         if stored is not None and name in parts:
-            return _Lazy(lambda: decoder.part(stored, name))
-        return _Lazy(lambda: own_part(index))
+            return LateValue(lambda: decoder.part(stored, name))
+        return LateValue(lambda: own_part(index))
 
     value: Any = None
     if stored is not None and "value" in parts:
-        value = _Lazy(lambda: _value(stored, error, decoder))
+        value = LateValue(lambda: _value(stored, error, decoder))
     elif error is not None:
         value = RemoteJobError(error, event.host)
     return _ControllerJobReturn(

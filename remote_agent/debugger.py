@@ -63,8 +63,9 @@ class _Said:
 class _Debugged(Job):
     """A job that stops where it fails."""
 
-    def _fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
-        super()._fail(error, exception)
+    def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
+        """Look at where it raised, as long as that is there."""
+        super().fail(error, exception)
         if exception is not None and exception.__traceback__ is not None:
             sys.stderr.write(traceback_text(exception))
             pdb.post_mortem(exception.__traceback__)

@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 
 from remote_agent.callbacks import Callbacks
 from remote_agent.failure import traceback_text
-from remote_agent.job import JobError, RemoteJobError, _Lazy
+from remote_agent.job import JobError, LateValue, RemoteJobError
 from remote_agent.job_channel import Listener
 from remote_agent.job_result import PLAIN, Result
 from remote_agent.own_log import logger
@@ -54,7 +54,7 @@ class Epilogue(Job):
             return
         problem = ""
         try:
-            self._set_up(again=True)
+            self.set_up(again=True)
         except Exception as error:  # noqa: BLE001 - perhaps what the job died of: a full disk, a broken config
             problem = traceback_text(error)
         result = self._take_up_outcome(outcome) if outcome else self._take_up_death()
@@ -62,14 +62,14 @@ class Epilogue(Job):
             logger.error("The epilogue could not be set up as the job was:\n%s", problem)
         self._restore()
         if self.owed:
-            self._fire_end_hooks()
-            self._settle()
-        self._done(result)
+            self.fire_end_hooks()
+            self.settle()
+        self.done(result)
 
     def _take_up_death(self) -> Result:
         """There is no outcome: the job is FAILED by what killed it."""
         error = JobError.from_json(self.spec.get("error") or {"kind": "killed"})
-        self._fail(error)
+        self.fail(error)
         logger.error("Job died: %s", error)
         return Result({"codec": self.prepared.codec}, b"", self.value, "FAILED")
 
@@ -80,12 +80,12 @@ class Epilogue(Job):
         if error is not None:
             self.job_return.error = JobError.from_json(error)
             self.job_return.return_value = RemoteJobError(self.job_return.error, self.job_return.host)
-        self._set_status(outcome["status"])
+        self.set_status(outcome["status"])
         parts = self.spec.get("outcome_parts") or {}
         if parts.get("codec") == PLAIN:
             # Said, and not pickled: it is for the controller, and nothing here makes a value of it again.
             if "value" in parts:
-                self.job_return.return_value = _Lazy(_lost_value)
+                self.job_return.return_value = LateValue(_lost_value)
             return Result(parts, b"", self.value, outcome["status"])
         if "value" in parts:
             self.job_return.return_value = self._part(parts, "value")

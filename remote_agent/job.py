@@ -226,7 +226,7 @@ class JobReturn:
                 The remote traceback is written to stderr first (Hydra writes a line there too).
         """
         value = self._return_value
-        if isinstance(value, _Lazy):
+        if isinstance(value, LateValue):
             value = self._return_value = value.load()
         name = getattr(self.status, "name", str(self.status))
         if name == "UNKNOWN":
@@ -250,7 +250,7 @@ class JobReturn:
         self._return_value = value
 
 
-class _Lazy:
+class LateValue:
     """A return value that is decoded when it is read; `load` may raise."""
 
     def __init__(self, load: Union[_Thunk, None]) -> None:

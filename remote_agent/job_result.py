@@ -15,7 +15,7 @@ import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from remote_agent.failure import error_of_exception, safe_text, type_name
-from remote_agent.job import JobError, RemoteJobError, _Lazy, with_article
+from remote_agent.job import JobError, LateValue, RemoteJobError, with_article
 from remote_agent.job_channel import INLINE, private_opener
 from remote_agent.plain_value import MAX_SMALL, encode
 from remote_agent.unpickling import loads
@@ -57,7 +57,7 @@ class Result:
         value = job_return._return_value  # noqa: SLF001 - reading return_value would raise a failure
         is_same = value is self._value and job_return.status.name == self._status
         # A lazy one is what is left of a job that died: it cannot be read here, nor edited.
-        return is_same and (isinstance(value, (BaseException, _Lazy)) or type(value) in _ATOMS)
+        return is_same and (isinstance(value, (BaseException, LateValue)) or type(value) in _ATOMS)
 
     def has_same_content(self, other: "Result") -> bool:
         """Both hold the same bytes."""

@@ -114,9 +114,9 @@ class Job:
         self._end_clock()
         outcome = self._outcome()
         if self.owed:
-            self._fire_end_hooks()
-            self._settle()
-            self._done(outcome)
+            self.fire_end_hooks()
+            self.settle()
+            self.done(outcome)
         else:
             self._say_done({"same": True}, b"")
 
@@ -137,21 +137,21 @@ class Job:
 
     def _try_to_succeed(self) -> None:
         if self.prepared.broken is not None:
-            self._fail(self.prepared.broken)
+            self.fail(self.prepared.broken)
             return
         try:
-            scene = self._set_up()
+            scene = self.set_up()
         except Exception as error:  # noqa: BLE001 - decoding a config may raise anything
             kind = "host" if isinstance(error, OSError) else "import" if isinstance(error, ImportError) else "config"
             failure = error_of_exception(error, kind)
             is_in_spool = self.output_dir.startswith(os.path.join(self.spec["spool"], ""))
             if isinstance(error, OSError) and error.errno in NO_ROOM and is_in_spool:
                 failure.message = unwritable(error, self.output_dir)
-            self._fail(failure, error)
+            self.fail(failure, error)
             return
         self._hooks_and_application(scene)
 
-    def _set_up(self, *, again: bool = False) -> Scene:
+    def set_up(self, *, again: bool = False) -> Scene:
         """Config, folders, logging, files. `again`: the job itself did it before, this is its epilogue."""
         output_dir = self.output_dir
         prepared = self.prepared
@@ -191,9 +191,9 @@ class Job:
             if exit_code_of(error) == 0:
                 self._succeed(None)
             else:
-                self._fail(error_of_exception(error), error)
+                self.fail(error_of_exception(error), error)
         except BaseException as error:  # noqa: BLE001 - whatever the application raised is its outcome
-            self._fail(error_of_exception(error), error)
+            self.fail(error_of_exception(error), error)
         finally:
             for name, value in before.items():
                 if value is None:
@@ -251,9 +251,10 @@ class Job:
 
     def _succeed(self, value: Any) -> None:
         self.job_return.return_value = value
-        self._set_status("COMPLETED")
+        self.set_status("COMPLETED")
 
-    def _fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
+    def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
+        """The job is FAILED: by this error, or by what the agent has told it to end for; `exception` is what its reader raises."""
         told = self.channel.told_to_end()
         if told:
             error = JobError.from_json(decided_error(error.to_json(), told, self.spec.get("timeout")))
@@ -263,14 +264,15 @@ class Job:
         self.job_return.return_value = (
             exception if isinstance(exception, Exception) else RemoteJobError(error, self.job_return.host)
         )
-        self._set_status("FAILED")
+        self.set_status("FAILED")
 
     @property
     def value(self) -> Any:
         """What the JobReturn holds; reading its `return_value` would raise a failure."""
         return self.job_return._return_value  # noqa: SLF001
 
-    def _set_status(self, name: str) -> None:
+    def set_status(self, name: str) -> None:
+        """Give the JobReturn a status of the type that its own one has: Hydra's, or ours."""
         self.job_return.status = type(self.job_return.status)[name]
 
     def _apply_policies(self, records: List[Dict[str, Any]]) -> None:
@@ -282,7 +284,7 @@ class Job:
             if self.job_return.error is None:
                 raised = record["error"]
                 message = "{}.{}: {}".format(record["callback"], record["hook"], raised["message"])
-                self._fail(JobError("hook", raised["type"], message, raised["traceback"]))
+                self.fail(JobError("hook", raised["type"], message, raised["traceback"]))
 
     def _end_clock(self) -> None:
         self.job_return.ended_at = time.time()
@@ -304,7 +306,7 @@ class Job:
             codec=self.prepared.codec,
         )
         if failure is not None:
-            self._fail(failure)
+            self.fail(failure)
         return result
 
     def _is_cfg_edited(self) -> bool:
@@ -321,7 +323,7 @@ class Job:
         self.channel.hold(_frame(header, result.payload), file=result.parts.get("file", ""))
         return result
 
-    def _fire_end_hooks(self) -> None:
+    def fire_end_hooks(self) -> None:
         """Fire the on_job_end that are owed. Signals wait: an end hook is given its time (the agent's `hook_timeout`)."""
         records: List[Dict[str, Any]] = []
         kwargs = {"config": None if self.scene is None else self.scene.config, "job_return": self.job_return}
@@ -334,7 +336,7 @@ class Job:
         self.hooks += records
         self._apply_policies(records)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Take what the end hooks made of the JobReturn; what makes no sense is put right and told."""
         job_return = self.job_return
         status = getattr(job_return.status, "name", None)
@@ -347,7 +349,7 @@ class Job:
         if not isinstance(job_return.error, JobError):
             job_return.error = JobError("hook", message="an end hook made the job FAILED")
 
-    def _done(self, outcome: Result) -> None:
+    def done(self, outcome: Result) -> None:
         """Say `done`, with a result of its own where the end hooks changed something."""
         is_same = outcome.is_still(self.job_return) and not self._is_cfg_edited()
         if is_same or outcome.has_same_content(self._result("", is_kept=False)):

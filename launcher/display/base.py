@@ -29,10 +29,13 @@ class BaseDisplay:
 
     Args:
         live: shows what the run's one job prints; what the display says is then said through it, in one order.
+
+    Attributes:
+        tally: what has been counted so far.
     """
 
     def __init__(self, tally: Tally, live: LiveOutput | None = None) -> None:
-        self._tally = tally
+        self.tally = tally
         self._live_output = live
         self._lock = threading.Lock()
         self._is_silent = False
@@ -56,7 +59,7 @@ class BaseDisplay:
     def __call__(self, event: events.Event) -> None:
         """Count an event, and tell it."""
         with self._lock:
-            self._tally(event)
+            self.tally(event)
             if self._live_output is not None:
                 self._live_output(event)
             self._attempt(lambda: self.tell(event))

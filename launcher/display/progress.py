@@ -100,7 +100,7 @@ class ProgressDisplay(BaseDisplay):
 
     def render(self) -> RenderableType:
         """The lines below: hosts, as many as fit, and the run."""
-        tally = self._tally
+        tally = self.tally
         with tally.lock:
             room = max(self._console.height - 8, 3)
             hosts = sorted(tally.hosts.values(), key=lambda host: host.state == "ready")[:room]
@@ -117,7 +117,7 @@ class ProgressDisplay(BaseDisplay):
         return Group(*parts)
 
     def _run_row(self) -> RenderableType:
-        tally = self._tally
+        tally = self.tally
         total = max(self._total or 0, tally.total)
         grid = Table.grid(padding=(0, 2))
         failed = Text(f"{tally.failed:,} failed", "bold red" if tally.failed else "dim")

@@ -225,20 +225,20 @@ class SimSession(Session):
         setup.take_folder = lambda: (setup, claim)
         setup.with_task = lambda task, with_config: setup
         super().__init__(setup, install_signals=False)
-        world.interrupts = self._interrupts
+        world.interrupts = self.interrupts
 
-    def _build(self, lock: int | None = None) -> None:
-        self._engine = self._engine_or_none = Engine(self.world)  # type: ignore[assignment]
-        self._hooks = RunHooks(self.setup, self._engine, self._interrupts)
-        self._returns = SimpleNamespace(  # type: ignore[assignment]
+    def build(self, lock: int | None = None) -> None:
+        self._engine = Engine(self.world)  # type: ignore[assignment]
+        self.hooks = RunHooks(self.setup, self.engine, self.interrupts)
+        self.made_returns = SimpleNamespace(  # type: ignore[assignment]
             make=lambda item: SimpleNamespace(num=item.event.num, status=SimpleNamespace(name="COMPLETED")),
             hook_config=lambda job_return, payload: None,
         )
 
-    def _index(self, at: float, secret: str) -> None:
+    def index_run(self, at: float, secret: str) -> None:
         """The user's index of runs is of no concern."""
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Nor is the screen."""
 
 
@@ -262,7 +262,7 @@ def history(seed: int, signals: tuple[int, ...]) -> World:
         assert signals, "nobody asked for it"
     except KeyboardInterrupt:
         raise AssertionError("a signal was raised outside of a hook") from None
-    engine: Any = session._engine
+    engine: Any = session.engine
     fired = Counter(
         (event.callback, event.hook, event.num if event.num is not None else -1)
         for event in engine.journal.happened
