@@ -260,6 +260,10 @@ class Decider:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
 
+    def _take_submitall(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
+        for one in item.submits:
+            self._take_submit(at, one, decided)
+
     def _take_cancel(self, at: float, item: requests.Cancel, decided: _Round) -> None:
         decided.add(self._scheduler.cancel(at, item.num))
         state = self._scheduler.jobs.get(item.num)

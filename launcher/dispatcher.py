@@ -130,6 +130,10 @@ class Dispatcher:
         """A job that cannot even be sent: it is FAILED from the start."""
         self._inbox.put(requests.Submit(job, (kind, message)))
 
+    def submit_all(self, submits: tuple[requests.Submit, ...]) -> None:
+        """New jobs, all of which are journalled before the first of them is sent."""
+        self._inbox.put(requests.SubmitAll(submits))
+
     def cancel(self, num: int) -> None:
         """Cancel one job."""
         self._inbox.put(requests.Cancel(num))

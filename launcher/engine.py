@@ -24,7 +24,7 @@ from launcher.host_plan import HostPlan
 from launcher.inventory import HostSpec
 from launcher.journal import FOLDER, Journal, JournalReader
 from launcher.open_files import make_room
-from launcher.requests import QueuedJob, Returned
+from launcher.requests import QueuedJob, Returned, Submit
 from launcher.scheduler import HostPhase, Policies, Scheduler
 from launcher.stage0 import stage0_command, start_agent
 from launcher.transports.base import Channel, Transport
@@ -187,14 +187,27 @@ class Engine:
 
         With failure (kind, message) it is FAILED at once.
         """
-        while not self._is_leaving and not self._room.acquire(timeout=_LOOK):
-            if is_stopped():
-                return False
+        if not self._has_waited_for_room(is_stopped):
+            return False
         self.submitted += 1
         if failure is not None:
             self._dispatcher.submit_failed(job, *failure)
         else:
             self._dispatcher.submit(job)
+        return True
+
+    def submit_all(self, submits: Sequence[Submit], is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Take jobs, fewer than BACKLOG, all of which the journal has before the first is sent. As `submit`, all of them or none."""
+        if not all(self._has_waited_for_room(is_stopped) for _ in submits):
+            return False
+        self.submitted += len(submits)
+        self._dispatcher.submit_all(tuple(submits))
+        return True
+
+    def _has_waited_for_room(self, is_stopped: Callable[[], bool]) -> bool:
+        while not self._is_leaving and not self._room.acquire(timeout=_LOOK):
+            if is_stopped():
+                return False
         return True
 
     def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:

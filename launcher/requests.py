@@ -25,6 +25,7 @@ __all__ = [
     "Retry",
     "Returned",
     "Submit",
+    "SubmitAll",
 ]
 
 
@@ -58,6 +59,13 @@ class Submit:
 
     job: QueuedJob
     failure: tuple[str, str] | None = None
+
+
+@value
+class SubmitAll:
+    """New jobs, all of which the journal has before the first of them is sent."""
+
+    submits: tuple[Submit, ...]
 
 
 @value
@@ -108,4 +116,4 @@ class Detach:
     hurry: bool
 
 
-Request = Submit | Cancel | Interrupt | GiveUp | Record | Retry | Detach
+Request = Submit | SubmitAll | Cancel | Interrupt | GiveUp | Record | Retry | Detach

@@ -22,7 +22,7 @@ from launcher.interrupts import Interrupts
 from launcher.job_future import Job
 from launcher.late_config import import_omegaconf, made_now
 from launcher.leaving import abandon, depart, hand_over, waits_for, what_is_left
-from launcher.requests import Returned
+from launcher.requests import Returned, Submit
 from launcher.returns import JobReturns
 from launcher.run_hooks import RunHooks
 from launcher.run_log import log_problems
@@ -48,6 +48,9 @@ Observer = Callable[[events.Event], None]
 
 #: Seconds between two looks at whether there was a second signal, where something else is waited for.
 _LOOK = 0.05
+#: So many jobs of a list are made before the first is sent, while hosts are being connected to. Of a longer one the configs are journalled
+#: together, and once more with their jobs, for to make a hundred thousand jobs takes seconds.
+_AT_ONCE = 500
 #: Seconds for a thread to end when all is over.
 _PATIENCE = 5.0
 
@@ -630,10 +633,28 @@ class RunSession:
     def _plan_and_drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any, *, detach: bool) -> None:
         is_planned = isinstance(sources, Sequence)
         if isinstance(sources, Sequence):
-            self.engine.record(meta={"total": str(self._next_num - self.setup.first_num + len(sources))})
+            total = str(self._next_num - self.setup.first_num + len(sources))
+            if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not self.interrupts:
+                self._submit_all(sources, task)
+                sources = ()
+            self.engine.record(meta={"total": total})
             for name, data in run_record.planned_blobs(self._next_num, sources, self.setup.pickler.dumps_here).items():
                 self.engine.record(blobs={name: data})
         self.drive_from(iter(sources), task, detach=detach, is_planned=is_planned)
+
+    def _submit_all(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
+        """Make every job now, so that its config is pickled once, and journalled as what is sent."""
+        made = []
+        for num, (config, overrides) in enumerate(sources, self._next_num):
+            queued, failure = self.setup.job(num, task, config, tuple(overrides))
+            made.append(Submit(queued, failure))
+        jobs = {one.job.num: self.new_job(one.job.num) for one in made}
+        self.unfinished.update(jobs)
+        if not self.engine.submit_all(made, lambda: self.engine.crash is not None or self.is_detached):
+            for num in jobs:
+                del self.unfinished[num]
+            raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
+        self._next_num += len(made)
 
     def drive_from(
         self, source: Iterator[tuple[Any, Sequence[str]]], task: Any, *, detach: bool, is_planned: bool

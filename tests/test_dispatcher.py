@@ -16,7 +16,7 @@ from launcher.dispatcher import Dispatcher
 from launcher.errors import JournalError
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
-from launcher.requests import QueuedJob, Returned
+from launcher.requests import QueuedJob, Returned, Submit
 from launcher.scheduler import Scheduler
 
 DONE = {"status": "COMPLETED", "error": None, "duration": 1.0}
@@ -252,6 +252,24 @@ class TestDriving:
             (b"three", 8, 1),
         ]
         assert {event.file for event in shown} == {str(run.folder / "0" / ".launcher" / "stdout")}
+
+    def test_jobs_that_come_together_are_journalled_before_one_is_sent(self, run):
+        """A controller that dies as soon as it has sent something has left all of them in the journal."""
+        there = []
+        send = run.sessions["a"].send_job
+
+        def sending(spec, payload):
+            reader = JournalReader(run.folder / ".launcher")
+            there.append(reader.count_jobs())
+            reader.close()
+            send(spec, payload)
+
+        run.sessions["a"].send_job = sending
+        run.dispatcher.start()
+        run.connect(slots=3)
+        run.dispatcher.submit_all(tuple(Submit(run.job(num)) for num in range(3)))
+        run.sessions["a"].expect("job", "2.1")
+        assert there == [3, 3, 3]
 
     def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
         """With the kind and message that it was given."""

@@ -14,6 +14,7 @@ from launcher.app_run import prepare
 from launcher.application import load_application
 from launcher.errors import UsageError
 from launcher.hydra_setup import HydraSetup
+from launcher.journal import FOLDER, JournalReader
 from launcher.options import LaunchConf
 from launcher.reproduce_target import HydraAgain, PlainAgain
 from launcher.run_setup import RunSetup
@@ -111,3 +112,37 @@ def test_what_a_job_brings_by_value_is_told_to_hosts_that_ask_later(tmp_path: Pa
     assert not before["by_value"]
     assert after["by_value"]
     assert {**after, "by_value": False, "values": before["values"]} == before
+
+
+class Weight:
+    """Something in a config that counts how often it is pickled."""
+
+    pickled = 0
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        type(self).pickled += 1
+        return (Weight, (self.value,))
+
+
+def heavy(config: Any) -> int:
+    """A task."""
+    return int(config["weight"].value)
+
+
+def test_each_config_of_a_list_is_pickled_and_journalled_once(tmp_path: Path) -> None:
+    """A config may be large: what the journal keeps of it is what is sent, and nothing is made of it for the journal alone."""
+    # The first one is also what the run hooks get, which is another thing.
+    configs = [{"weight": None}, *({"weight": Weight(value)} for value in (1, 2, 3))]
+    Weight.pickled = 0
+    returns = launcher.multirun(heavy, configs, folder=tmp_path)
+    assert [one.return_value for one in list(returns)[1:]] == [1, 2, 3]
+    assert Weight.pickled == 3
+    reader = JournalReader(tmp_path / FOLDER)
+    try:
+        assert reader.blob_names("planned/") == []
+        assert all(reader.payload(num) for num in range(4))
+    finally:
+        reader.close()
