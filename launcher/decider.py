@@ -19,16 +19,10 @@ from launcher import events, facts, requests
 from launcher.errors import JournalError
 from launcher.host_caps import TooMuch, limit
 from launcher.journal import StoredResult
-from launcher.output_files import (
-    MAX_BYTES,
-    MAX_FILES,
-    OutputFolder,
-    Ownership,
-    RefusedFile,
-    UnusableFolder,
-    own_folder,
-)
+from launcher.output_files import MAX_BYTES, MAX_FILES, OutputFolder
 from launcher.requests import QueuedJob, Returned
+from launcher.results.owners import Ownership, own_folder
+from launcher.results.writing import RefusedFile, UnusableFolder
 from launcher.scheduler import HostPhase, JobState, Scheduler
 from remote_agent.callback import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED

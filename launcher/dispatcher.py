@@ -22,9 +22,10 @@ from launcher.decider import Decider
 from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
-from launcher.output_files import OutputFolder, Ownership
+from launcher.output_files import OutputFolder
 from launcher.parting import close_all, wait_for_ends
 from launcher.requests import QueuedJob, Returned
+from launcher.results.owners import Ownership
 from launcher.scheduler import HostPhase, Scheduler
 
 __all__ = ["Dispatcher"]

@@ -20,7 +20,8 @@ from launcher.clean_text import clean, clean_all
 from launcher.errors import AgentError, HostBroken
 from launcher.host_caps import TooMuch, check, limit
 from launcher.host_plan import HostPlan, blob_frames, content_frames
-from launcher.output_files import OutputFolder, UnusableFolder
+from launcher.output_files import OutputFolder
+from launcher.results.writing import UnusableFolder
 from remote_agent import wire
 from remote_agent.job import JobError
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from launcher import events
 from launcher.journal import StoredResult
-from launcher.output_files import OutputFolder, Owners
+from launcher.output_files import OutputFolder
+from launcher.results.owners import Owners
 from launcher.value import value
 
 __all__ = [

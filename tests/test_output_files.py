@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher import output_files
-from launcher.output_files import OutputFolder, Ownership, own_folder
+from launcher.output_files import OutputFolder
+from launcher.results.owners import Ownership, own_folder
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ class TestWriting:
         """However many there are."""
         for index in range(300):
             folder.write(f"f{index}/x", 0o644, b"1")
-        assert len(folder._folders) < 70
+        assert len(folder._tree._open) < 70
         assert len(list(folder.path.iterdir())) == 300
 
 
@@ -360,7 +361,7 @@ class TestRefusing:
     def test_names_that_are_one_file_here(self, folder, monkeypatch):
         """On a disk that folds case the second one does not replace the first."""
         folder.write("Model", 0o644, b"first")
-        monkeypatch.setattr(folder, "_is_there", lambda directory, name: True)
+        monkeypatch.setattr(folder._tree, "is_there", lambda directory, name: True)
         folder.write("model", 0o644, b"second")
         assert "same file as Model" in reason(folder, "model")
         folder.write("Model", 0o644, b"again")

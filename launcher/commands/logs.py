@@ -16,7 +16,7 @@ import typer
 from launcher.clean_text import clean
 from launcher.commands import completion, past
 from launcher.errors import HostError, RunError, UsageError
-from launcher.output_files import own_folder
+from launcher.results.owners import own_folder
 from launcher.untrusted_files import read_regular
 
 if TYPE_CHECKING:

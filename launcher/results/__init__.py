@@ -1,0 +1,1 @@
+"""What hosts send back: output folders, and what may be written there."""

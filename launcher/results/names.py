@@ -1,0 +1,78 @@
+"""The names that a host gives to files, folders and links in an output directory, looked at without the disk.
+
+Rule: one that leads out, may lead out, or is ours is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+from launcher.host_caps import limit
+from launcher.results.owners import OWN, job_name
+from launcher.results.writing import RefusedFile
+
+__all__ = ["MAX_PATH", "beside", "check_path", "goal_of", "is_own"]
+
+_MAX_NAME = limit("file_name")
+_MAX_DEPTH = limit("file_depth")
+#: Bytes of a path, or of what a link says.
+MAX_PATH = limit("file_path")
+
+
+def check_path(path: str) -> None:
+    """It names something below the output directory, and nothing of ours.
+
+    Raises:
+        RefusedFile: it does not.
+    """
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise RefusedFile("its path leads out of the output directory")
+    if any(is_own(part) for part in parts):
+        raise RefusedFile(f"{OWN} is ours")
+    try:
+        names = [part.encode("utf-8") for part in parts]
+    except UnicodeEncodeError:
+        raise RefusedFile("its name is no text") from None
+    if any(len(name) > _MAX_NAME for name in names) or len(path) > MAX_PATH:
+        raise RefusedFile("its name is too long")
+    if len(parts) > _MAX_DEPTH:
+        raise RefusedFile(f"more than {_MAX_DEPTH} folders deep")
+
+
+def beside(path: str, num: int) -> str:
+    """The name of a job's file where another job has that name: its extension stays."""
+    folder, slash, name = path.rpartition("/")
+    stem, extension = os.path.splitext(name)
+    return f"{folder}{slash}{stem}.{job_name(num)}{extension}"
+
+
+def is_own(name: str) -> bool:
+    """It is the name of our folder, or what a disk takes for the same: one that ignores case, or characters without a width."""
+    if name.isascii():
+        return name.casefold() == OWN
+    visible = "".join(one for one in name if unicodedata.category(one) not in ("Cf", "Mn", "Cc"))
+    return unicodedata.normalize("NFKC", visible).casefold() == OWN
+
+
+def goal_of(path: str, text: str) -> list[str]:
+    """The components of what a link names, seen from the output directory.
+
+    Raises:
+        RefusedFile: it leads out, or may.
+    """
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    place = path.split("/")[:-1]
+    up = 0
+    while up < len(parts) and parts[up] == "..":
+        up += 1
+    if not text or text.startswith("/") or "\0" in text or up > len(place) or ".." in parts[up:]:
+        raise RefusedFile("a link out of the output directory")
+    try:
+        is_long = len(text.encode("utf-8")) > MAX_PATH
+    except UnicodeEncodeError:
+        raise RefusedFile("a link to a name that is no text") from None
+    if is_long or len(parts) > _MAX_DEPTH:
+        raise RefusedFile("a link to a name that is too long")
+    return place[: len(place) - up] + parts[up:]

@@ -1,0 +1,90 @@
+"""Whose a file in an output directory is, where jobs of a run share one.
+
+Rule: what another job of the run has written is kept. What was there before the run gives way, as it does where a program opens it to write.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["OWN", "Owners", "Ownership", "job_name", "own_folder"]
+
+#: The folder below an output directory that is ours: streams, and in a run's folder the journal.
+OWN = ".launcher"
+
+
+class Owners:
+    """Which job wrote what in one folder, as far as it is known; alive as long as one of them is under way."""
+
+    def __init__(self, started: float, *, is_shared: bool, is_fresh: bool) -> None:
+        self.guard = threading.Lock()
+        self.started = started
+        self.is_shared = is_shared
+        self._is_fresh = is_fresh
+        self._jobs: dict[str, int] = {}
+        self._nums: set[int] = set()
+
+    def join(self, num: int) -> None:
+        """One more job has this folder."""
+        self._nums.add(num)
+        self.is_shared = self.is_shared or len(self._nums) > 1
+
+    def take(self, path: str, num: int) -> None:
+        """This job writes it."""
+        self._jobs[path] = num
+
+    def is_anothers(self, path: str, num: int, changed: float) -> bool:
+        """What is there, and was changed then, is of this run's time and not that job's.
+
+        What was there before the run gives way, as it does where a program opens it to write. Where another controller may
+        have written the job's own files, only those of a folder that jobs share are kept.
+        """
+        owner = self._jobs.get(path)
+        if owner is not None:
+            return owner != num
+        return (self.is_shared or self._is_fresh) and changed >= self.started
+
+
+class Ownership:
+    """Who wrote what in the folders of one run.
+
+    Args:
+        started: when the run began, seconds since the epoch.
+        has_others: (job, folder) -> other jobs of the run write there, too.
+    """
+
+    def __init__(self, started: float, has_others: Callable[[int, Path], bool]) -> None:
+        self._started = started
+        self._has_others = has_others
+        self._is_fresh = True
+        self._live: weakref.WeakValueDictionary[Path, Owners] = weakref.WeakValueDictionary()
+        self._guard = threading.Lock()
+
+    def resume(self, started: float) -> None:
+        """Another controller began the run then, and may have written what nobody here knows of."""
+        self._is_fresh = False
+        self._started = min(started, self._started)
+
+    def of(self, num: int, folder: Path) -> Owners:
+        """Of the folder of a job."""
+        is_shared = self._has_others(num, folder)
+        with self._guard:
+            owners = self._live.get(folder)
+            if owners is None:
+                owners = self._live[folder] = Owners(self._started, is_shared=is_shared, is_fresh=self._is_fresh)
+            owners.join(num)
+            return owners
+
+
+def own_folder(output_dir: Path, num: int) -> Path:
+    """Where what a job printed lies: in `.launcher`, or in a folder of its own there where jobs share their output directory."""
+    shared = output_dir / OWN / job_name(num)
+    return shared if shared.is_dir() else output_dir / OWN
+
+
+def job_name(num: int) -> str:
+    """What of a job is called by its number."""
+    return f"job-{num}"

@@ -1,0 +1,226 @@
+"""The folders of an output directory, reached by descriptors, and what lies in them.
+
+Rule: everything is opened relative to a folder's descriptor, component by component, following no link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from launcher.results.names import goal_of, is_own
+from launcher.results.owners import OWN
+from launcher.results.writing import OURS, RefusedFile, UnusableFolder, refusal_of
+
+__all__ = ["FolderTree"]
+
+#: Characters of a path in a message.
+_MAX_SHOWN = 1000
+#: Bytes of files that are compared at once.
+_PIECE = 1 << 18
+#: Links that one may lead through.
+_MAX_HOPS = 40
+#: Folders that are open at once.
+_MAX_OPEN = 64
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class FolderTree:
+    """The folders below one; made when something is to be put there. For one thread at a time.
+
+    Attributes:
+        made: how many there are that were not there before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.made = 0
+        self._open: dict[str, int] = {}
+
+    def check(self) -> None:
+        """See whether the directory could be made, and make nothing.
+
+        Raises:
+            UnusableFolder: it could not.
+            OSError: the disk is gone.
+        """
+        with self._unusable():
+            if "" in self._open:
+                return
+            above, missing = self.path, []
+            while True:
+                try:
+                    status = os.stat(above)
+                    break
+                except FileNotFoundError:
+                    missing.append(above.name)
+                    above = above.parent
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if missing:
+                longest = os.pathconf(above, "PC_NAME_MAX")
+                if any(len(os.fsencode(name)) > longest for name in missing):
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    @contextlib.contextmanager
+    def _unusable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in OURS:
+                raise
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            where = str(self.path).encode("utf-8", "backslashreplace").decode()
+            raise UnusableFolder(f"its output directory cannot be written here: {why}: {where[:_MAX_SHOWN]}") from None
+
+    def root(self) -> int:
+        """The directory's descriptor.
+
+        Raises:
+            UnusableFolder: it cannot be made, now or later.
+            OSError: the disk is full or gone.
+        """
+        fd = self._open.get("")
+        if fd is None:
+            with self._unusable():
+                self.path.mkdir(parents=True, exist_ok=True)
+                fd = self._open[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return fd
+
+    def folder(self, path: str) -> int:
+        """The descriptor of a folder below it.
+
+        Raises:
+            RefusedFile: something else is in its place.
+            UnusableFolder, OSError: as `root`.
+        """
+        if not path:
+            return self.root()
+        fd = self._open.get(path)
+        if fd is not None:
+            return fd
+        parent, _, name = path.rpartition("/")
+        above = self.folder(parent)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=above)
+                self.made += 1
+            fd = os.open(name, _FOLDER_FLAGS, dir_fd=above)
+        except OSError as error:
+            if error.errno in OURS:
+                raise
+            raise RefusedFile(f"its folder {path} cannot be used: {error.strerror}") from None
+        if len(self._open) > _MAX_OPEN:
+            self.close(keep_root=True)
+        self._open[path] = fd
+        return fd
+
+    def is_folder(self, path: str, fd: int) -> bool:
+        """This descriptor is that of the folder."""
+        return self._open.get(path) == fd
+
+    def close(self, *, keep_root: bool) -> None:
+        """Close the descriptors, which are opened again when something comes."""
+        for known in list(self._open):
+            if known or not keep_root:
+                os.close(self._open.pop(known))
+
+    def is_there(self, folder: str, name: str) -> bool:
+        """Something has this name, whatever it is."""
+        try:
+            os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise refusal_of(error) from None
+        return True
+
+    def holds(self, path: str, data: bytes) -> bool:
+        """It is a file with just this in it."""
+        fd = self._open_there(path)
+        if fd is None:
+            return False
+        with os.fdopen(fd, "rb") as file:
+            return file.read(len(data) + 1) == data
+
+    def equals(self, path: str, other: int) -> bool:
+        """It is a file with the same in it as an open one."""
+        fd = self._open_there(path)
+        if fd is None:
+            return False
+        with os.fdopen(fd, "rb") as file:
+            offset = 0
+            while True:
+                mine, theirs = os.pread(other, _PIECE, offset), file.read(_PIECE)
+                if mine != theirs:
+                    return False
+                if not mine:
+                    return True
+                offset += len(mine)
+
+    def _open_there(self, path: str) -> int | None:
+        folder, _, name = path.rpartition("/")
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder(folder))
+        except OSError as error:
+            if error.errno in OURS:
+                raise
+            return None
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
+
+    def says(self, path: str, text: str) -> bool:
+        """It is a link with this text."""
+        folder, _, name = path.rpartition("/")
+        try:
+            return os.readlink(name, dir_fd=self.folder(folder)) == text
+        except OSError:
+            return False
+
+    def check_link(self, path: str, text: str) -> None:
+        """It leads up through the folders that it lies in, not out of the output directory, and then down, by no link that leads out.
+
+        Raises:
+            RefusedFile: it may lead out.
+        """
+        todo = [(path, text)]
+        for _ in range(_MAX_HOPS):
+            if not todo:
+                return
+            path, text = todo.pop()
+            place = goal_of(path, text)
+            if any(is_own(part) for part in place):
+                raise RefusedFile(f"a link into {OWN}, which is ours")
+            # What is a link there already, of the host's or of somebody else's, must keep to the same.
+            for length in range(1, len(place) + 1):
+                found = self._link_at("/".join(place[: length - 1]), place[length - 1])
+                if found is not None:
+                    todo.append(("/".join(place[:length]), "/".join([found, *place[length:]])))
+                    break
+        if todo:
+            raise RefusedFile("a link through too many others")
+
+    def _link_at(self, folder: str, name: str) -> str | None:
+        """What a link that is there says; None where no link is."""
+        fd = self.root()
+        opened: list[int] = []
+        try:
+            for part in folder.split("/") if folder else ():
+                fd = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
+                opened.append(fd)
+            return os.readlink(name, dir_fd=fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
+                return None
+            if error.errno in OURS:
+                raise
+            raise RefusedFile(f"a link whose goal cannot be looked at: {error.strerror}") from None
+        finally:
+            for one in opened:
+                os.close(one)
