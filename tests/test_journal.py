@@ -421,14 +421,14 @@ def test_a_disk_that_is_full_when_the_journal_is_made_is_an_error_of_ours(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names the file and what to do, and lets go of the folder, where a later run begins."""
-    connect = journal._connect
+    connect = journal.connect
 
     def small(path: Path, **kwargs: Any) -> sqlite3.Connection:
         connection = connect(path, **kwargs)
         connection.execute("pragma max_page_count=1")
         return connection
 
-    monkeypatch.setattr(journal, "_connect", small)
+    monkeypatch.setattr(journal, "connect", small)
     with pytest.raises(
         JournalError, match=r"journal.sqlite: database or disk is full; nothing was sent; free some space"
     ):

@@ -123,7 +123,7 @@ class TestClaiming:
             os.rename(own, tmp_path / "aside")
             own.mkdir()
 
-        monkeypatch.setattr("launcher.journal._lock", renamed)
+        monkeypatch.setattr("launcher.runs.journal_lock._lock", renamed)
         fd = lock_folder(own)
         there = os.stat(own / "lock")
         assert (os.fstat(fd).st_dev, os.fstat(fd).st_ino) == (there.st_dev, there.st_ino)

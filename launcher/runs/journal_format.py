@@ -1,0 +1,113 @@
+"""How a run's journal lies on the disk: one sqlite file in the run's `.launcher`, and how its parts are written and found damaged.
+
+Rule: it carries a version, and one that is not known is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launcher.errors import JournalError
+
+__all__ = ["FOLDER", "SCHEMA", "VERSION", "StoredResult", "cell_of", "check_version", "connect", "named"]
+
+FOLDER = ".launcher"
+VERSION = 1
+
+SCHEMA = """
+create table meta (key text primary key, value text) without rowid;
+create table blobs (name text primary key, data blob) without rowid;
+create table jobs (num integer primary key, overrides text, output_dir text, payload blob, spec text);
+create table events (seq integer primary key, kind text, num integer, data text);
+create index jobs_by_output_dir on jobs (output_dir);
+create index events_by_num on events (num) where num is not null;
+create table results (
+    num integer, attempt integer, host text, envelope text, parts text, payload blob, file text,
+    primary key (num, attempt)
+) without rowid;
+"""
+
+#: What decoding damaged data may raise.
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    sqlite3.Error,
+)
+
+
+class StoredResult(NamedTuple):
+    """A result as the host sent it: a checked envelope, and opaque bytes inline or in a file."""
+
+    num: int
+    attempt: int
+    host: str
+    envelope: dict[str, Any]
+    parts: dict[str, Any]
+    payload: bytes
+    file: str | None
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a journal's file.
+
+    Raises:
+        JournalError: it cannot be opened.
+    """
+    path = path.absolute()  # `file:x` or `:memory:` would mean something else
+    try:
+        if read_only:
+            # In a URI `?` begins the parameters, `#` the end, `%41` is a letter.
+            quoted = urllib.parse.quote_from_bytes(os.fsencode(path))
+            connection = sqlite3.connect(f"file://{quoted}?mode=ro", uri=True, timeout=30, check_same_thread=False)
+        else:
+            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+            connection.execute("pragma fullfsync=on")  # on macOS; nothing elsewhere
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}") from None
+    return connection
+
+
+def cell_of(path: str) -> str | bytes:
+    """A path as the journal keeps it: as text, or as bytes where it is none."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """See that the journal is of the version that is read here.
+
+    Raises:
+        JournalError: it is of another one.
+    """
+    row = connection.execute("select value from meta where key='version'").fetchone()
+    if row is None or row[0] != str(VERSION):
+        raise JournalError(f"{path}: journal of version {row[0] if row else '?'}; this launcher reads {VERSION}")
+
+
+@contextlib.contextmanager
+def named(folder: Path) -> Iterator[None]:
+    """What is wrong with a journal is told with its folder."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise JournalError(
+            f"{folder.parent}: its journal ({folder.name}/journal.sqlite) is damaged, or not one of ours: "
+            f"{type(error).__name__}: {str(error)[:300]}; what it holds cannot be relied on (a copy of the folder may be whole; "
+            "what else lies in the folder is not touched)"
+        ) from None

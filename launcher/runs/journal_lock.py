@@ -1,0 +1,73 @@
+"""The lock of a run's `.launcher`: who has it writes the journal, and nobody else.
+
+Rule: it is a lock of the system on a file beside the journal, so that it ends with the process that has it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from launcher.errors import RunError
+
+__all__ = ["lock_folder"]
+
+
+def lock_folder(folder: Path, *, patience: int = 20) -> int:
+    """The lock of a run's `.launcher`, for its one writer; the descriptor holds it until it is closed.
+
+    Args:
+        patience: how often to try again, some hundredths of a second apart: whoever only looks has it for a moment.
+
+    Raises:
+        RunError: somebody drives the run.
+        OSError: the folder is not there, or cannot be written.
+    """
+    while True:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _lock(fd, folder, patience)
+            if _is_still(fd, folder / "lock"):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # It was renamed or removed between the two: what is locked is nobody's any more.
+        os.close(fd)
+
+
+def _lock(fd: int, folder: Path, patience: int) -> None:
+    for left in range(patience, -1, -1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            if left:
+                threading.Event().wait(0.02)
+    owner = os.pread(fd, 100, 0).decode("utf-8", "replace").strip()
+    if owner == f"pid {os.getpid()}":
+        raise RunError(
+            f"{folder.parent}: another run of this process has this folder, and goes on; name another folder for this one, "
+            "or end that one first"
+        )
+    raise RunError(
+        f"{folder.parent}: the run is driven by another process ({owner or 'unknown'}); "
+        "end that one first, name another folder, or look with 'launcher show'"
+    )
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    """The path names the open file."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)

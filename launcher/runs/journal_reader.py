@@ -1,0 +1,344 @@
+"""The journal of a run, read: by anybody, from any thread, also while its controller writes it.
+
+Rule: nothing of it is taken for what it should be: it may be damaged, or have come from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from launcher.arriving_result import known_parts
+from launcher.clean_text import clean, clean_all
+from launcher.errors import JournalError, RunError
+from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
+from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
+from remote_agent.job import JobError
+
+__all__ = ["JournalReader"]
+
+#: Fields of events that are paths of this machine.
+_PLACES = ("folder", "output_dir", "file")
+#: Seconds since the epoch; beyond it there is no calendar.
+_LATEST = 1e11
+_TABLES = {"meta", "blobs", "jobs", "events", "results"}
+T = TypeVar("T")
+
+
+def _is_text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{type(value).__name__} where text was expected")
+    return value
+
+
+def _is_bytes(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError(f"{type(value).__name__} where bytes were expected")
+    return value
+
+
+def _is_whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{type(value).__name__} where a whole number was expected")
+    return value
+
+
+def _is_path(value: Any) -> str:
+    path = os.fsdecode(value)
+    if "\0" in path:
+        raise ValueError("a path with a NUL")
+    return path
+
+
+def _is_object(text: Any) -> dict[str, Any]:
+    value = json.loads(_is_text(text))
+    if type(value) is not dict:
+        raise TypeError(f"{type(value).__name__} where an object was expected")
+    return value
+
+
+def _texts_of(text: Any) -> tuple[str, ...]:
+    value = json.loads(_is_text(text))
+    if type(value) is not list or not all(type(one) is str for one in value):
+        raise TypeError("no list of texts")
+    return tuple(value)
+
+
+def _parts_of(text: Any) -> dict[str, Any]:
+    parts = known_parts(_is_object(text))
+    for name, part in parts.items():
+        if name != "codec" and not all(_is_whole(part.get(key)) >= 0 for key in ("offset", "size")):
+            raise ValueError(f"{name} lies nowhere")
+    return parts
+
+
+class JournalReader:
+    """The journal as anybody may read it, from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "journal.sqlite"
+        if not self.path.is_file():
+            raise RunError(f"{folder.parent} holds no run (no {FOLDER}/journal.sqlite)")
+        self._connection = connect(self.path, read_only=True)
+        self._guard = threading.Lock()
+        try:
+            with named(folder):
+                self._check_schema()
+                check_version(self._connection, self.path)
+        except JournalError:
+            self._connection.close()
+            raise
+
+    def _check_schema(self) -> None:
+        """It has our tables and nothing that sqlite would run when it reads them."""
+        # A view by the name of a table could go on for ever.
+        self._connection.execute("pragma trusted_schema=off")
+        there = self._connection.execute("select type, name, sql from sqlite_master").fetchall()
+        if not there:
+            raise ValueError("nothing is in it: its run died before it began, or begins just now")
+        for kind, name, sql in there:
+            if kind not in ("table", "index") or (sql is not None and "virtual" in _is_text(sql)[:40].lower()):
+                raise ValueError(f"{str(name)[:100]!r} is no table of ours")
+        missing = _TABLES.difference(name for kind, name, _ in there if kind == "table")
+        if missing:
+            raise ValueError(f"table {', '.join(sorted(missing))} is missing")
+
+    def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._guard, named(self.folder):
+            return self._connection.execute(statement, values).fetchall()
+
+    def _decoded(self, decode: Callable[..., T], *values: Any) -> T:
+        with named(self.folder):
+            return decode(*values)
+
+    def check(self) -> None:
+        """Look through all of it, before somebody acts on it: pages, and what every job needs to be sent again.
+
+        Raises:
+            JournalError: it is damaged.
+        """
+        with named(self.folder):
+            told = self._rows("pragma quick_check(1)")
+            if told != [("ok",)]:
+                raise ValueError(str(told[:1]))
+            if self._rows("select 1 from jobs where typeof(payload) != 'blob' limit 1"):
+                raise TypeError("a job without a payload")
+        for (num,) in self._rows("select num from jobs"):
+            self.job_without_payload(num)
+
+    def number(self, key: str, default: float) -> float:
+        """A number among the facts about the run."""
+
+        def decode(text: str) -> float:
+            value = float(text)
+            if not math.isfinite(value) or abs(value) > _LATEST:
+                raise ValueError(f"{key} is {text[:50]!r}")
+            return value
+
+        text = self.meta().get(key)
+        return default if text is None else self._decoded(decode, text)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts among the facts about the run; empty where there is none."""
+        return self._decoded(_texts_of, self.meta().get(key, "[]"))
+
+    def object(self, key: str) -> dict[str, Any]:
+        """An object among the facts about the run; empty where there is none."""
+        return self._decoded(_is_object, self.meta().get(key, "{}"))
+
+    def meta(self) -> dict[str, str]:
+        """Facts about the run as a whole."""
+        rows = self._rows("select key, value from meta")
+        return self._decoded(lambda: {_is_text(key): _is_text(value) for key, value in rows})
+
+    def blob(self, name: str) -> bytes | None:
+        """Something large that the run was given."""
+        rows = self._rows("select data from blobs where name=?", (name,))
+        return self._decoded(_is_bytes, rows[0][0]) if rows else None
+
+    def blob_names(self, prefix: str) -> list[str]:
+        """The names of all blobs that begin so."""
+        rows = self._rows("select name from blobs where name >= ? and name < ?", (prefix, prefix + chr(0x10FFFF)))
+        return [str(row[0]) for row in rows]
+
+    def unhooked_returns(self, callbacks: int) -> Iterator[tuple[int, set[str]]]:
+        """Jobs that have returned, and whose `on_job_return` did not come to its end in so many callbacks, in order of arrival;
+        each with the names of those in which it did.
+        """
+        rows = self._rows(
+            "select r.num, r.s from (select num, max(seq) s from events where kind='job_returned' group by num) r left join "
+            "events h on h.num = r.num and h.seq > r.s and h.kind = 'hook' and h.data like '%\"hook\":\"on_job_return\"%' "
+            "group by r.num having count(h.seq) < ? order by r.s",
+            (callbacks,),
+        )
+        known = self._decoded(lambda: [(_is_whole(row[0]), _is_whole(row[1])) for row in rows])
+        for num, seq in known:
+            if self.returned(num) is not None:
+                fired = (event for _, event in self.events(after=seq, num=num) if isinstance(event, HookFired))
+                yield num, {event.callback for event in fired if event.hook == "on_job_return"}
+
+    def events(self, after: int = 0, num: int | None = None, batch: int = 5000) -> Iterator[tuple[int, Event]]:
+        """(sequence number, event) of all events after that number, in order; of one job where num is given."""
+        while True:
+            if num is None:
+                rows = self._rows("select seq, data from events where seq>? order by seq limit ?", (after, batch))
+            else:
+                rows = self._rows(
+                    "select seq, data from events where num=? and seq>? order by seq limit ?", (num, after, batch)
+                )
+            for seq, data in rows:
+                yield seq, self._decoded(_event, data)
+                after = seq
+            if len(rows) < batch:
+                return
+
+    def events_of(self, kind: str) -> Iterator[tuple[int, Event]]:
+        """(sequence number, event) of all events of one kind, in order."""
+        for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
+            yield seq, self._decoded(_event, data)
+
+    def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, dict[str, Any]] | None:
+        """(overrides, output_dir, payload, spec) of a job."""
+        rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
+        if not rows:
+            return None
+        overrides, output_dir, payload, spec = rows[0]
+        return self._decoded(
+            lambda: (_texts_of(overrides), _is_path(output_dir), _is_bytes(payload), _is_object(spec)),
+        )
+
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
+        """(overrides, output_dir, spec) of a job."""
+        rows = self._rows("select overrides, output_dir, spec from jobs where num=?", (num,))
+        if not rows:
+            return None
+        overrides, output_dir, spec = rows[0]
+        return self._decoded(lambda: (_texts_of(overrides), _is_path(output_dir), _is_object(spec)))
+
+    def payload(self, num: int) -> bytes:
+        """What is sent to a host as the job."""
+        rows = self._rows("select payload from jobs where num=?", (num,))
+        if not rows:
+            raise JournalError(f"{self.path}: job {num} is not in it")
+        return self._decoded(_is_bytes, rows[0][0])
+
+    def shares_folder(self, num: int, folder: Path) -> bool:
+        """Another job writes to this folder, to one above it or to one below it."""
+        above = [cell_of(str(one)) for one in (folder, *folder.parents)]
+        below = (cell_of(f"{folder}/"), cell_of(f"{folder}0"))
+        marks = ",".join("?" * len(above))
+        return bool(
+            self._rows(f"select 1 from jobs where num != ? and output_dir in ({marks}) limit 1", (num, *above))  # noqa: S608 - only marks
+            or self._rows(
+                "select 1 from jobs where num != ? and output_dir > ? and output_dir < ? limit 1", (num, *below)
+            )
+        )
+
+    def last_num(self) -> int | None:
+        """The highest number of a job; None while there is none."""
+        last = self._rows("select max(num) from jobs")[0][0]
+        return None if last is None else self._decoded(_is_whole, last)
+
+    def all_returned(self) -> Iterator[JobReturned]:
+        """How each job ended that did and is not being run once more."""
+        rows = self._rows("select distinct num from events where kind='job_returned' order by num")
+        for (num,) in rows:
+            event = self.returned(self._decoded(_is_whole, num))
+            if event is not None:
+                yield event
+
+    def planned_jobs(self) -> int | None:
+        """How many jobs there will be, as far as was known at the start; None where nobody knew."""
+        meta = self.meta()
+        if meta.get("open"):
+            return None
+        return max(int(self.number("total", 0)), self.count_jobs())
+
+    def last_seq(self) -> int:
+        """The number of the latest event; 0 while there is none."""
+        return int(self._rows("select coalesce(max(seq), 0) from events")[0][0])
+
+    def count_jobs(self) -> int:
+        """How many jobs there are."""
+        return int(self._rows("select count(*) from jobs")[0][0])
+
+    def outcomes(self) -> dict[str, int]:
+        """How many jobs have returned, by status; those that are run once more are not among them."""
+        return self._outcomes("$.status")
+
+    def kinds(self) -> dict[str, int]:
+        """How many jobs have failed, by kind of error."""
+        return self._outcomes("$.error.kind")
+
+    def _outcomes(self, path: str) -> dict[str, int]:
+        rows = self._rows(
+            "select json_extract(e.data, ?), count(*) from events e join (select max(seq) s from events "
+            "where kind in ('job_returned', 'job_retried') group by num) m on e.seq = m.s "
+            "where e.kind = 'job_returned' group by 1",
+            (path,),
+        )
+        return self._decoded(
+            lambda: {clean(_is_text(value)): int(number) for value, number in rows if value is not None}
+        )
+
+    def last_event(self, *kinds: str) -> Event | None:
+        """The latest event of these kinds."""
+        marks = ",".join("?" * len(kinds))
+        rows = self._rows(f"select data from events where kind in ({marks}) order by seq desc limit 1", kinds)  # noqa: S608 - only marks
+        return self._decoded(_event, rows[0][0]) if rows else None
+
+    def result(self, num: int, attempt: int) -> StoredResult | None:
+        """What an attempt brought."""
+        rows = self._rows(
+            "select num, attempt, host, envelope, parts, payload, file from results where num=? and attempt=?",
+            (num, attempt),
+        )
+        if not rows:
+            return None
+        num, attempt, host, envelope, parts, payload, file = rows[0]
+        return self._decoded(
+            lambda: StoredResult(
+                _is_whole(num),
+                _is_whole(attempt),
+                clean(_is_text(host)),
+                clean_all(_is_object(envelope)),
+                _parts_of(parts),
+                _is_bytes(payload),
+                None if file is None else _is_path(file),
+            )
+        )
+
+    def returned(self, num: int) -> JobReturned | None:
+        """How a job ended, if it did and is not being run once more."""
+        rows = self._rows(
+            "select data from events where num=? and kind in ('job_returned', 'job_retried') order by seq desc limit 1",
+            (num,),
+        )
+        event = self._decoded(_event, rows[0][0]) if rows else None
+        return event if isinstance(event, JobReturned) else None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._guard:
+            self._connection.close()
+
+
+def _event(text: Any) -> Event:
+    # The journal may have come from anywhere, or from a version that took texts of hosts as they were.
+    # Places on this disk may have any name, and are cleaned where they are printed.
+    data = _is_object(text)
+    event = from_json({**clean_all(data), **{name: data[name] for name in _PLACES if isinstance(data.get(name), str)}})
+    if abs(event.at) > _LATEST:
+        raise ValueError(f"an event at {event.at}")
+    if isinstance(event, (AttemptEnded, JobReturned)):
+        if event.status not in ("COMPLETED", "FAILED"):
+            raise ValueError(f"status {event.status[:50]!r}")
+        if event.error is not None:
+            JobError.from_json(event.error)
+    return event
