@@ -59,10 +59,10 @@ def run(
     with EarlyConnections.begin(hosts, options) as early:
         with uncollected():
             from launcher.live_output import live_here
-            from launcher.run_setup import RunSetup, texts_of_overrides
+            from launcher.run_setup import RunSetup
             from launcher.session import Session
 
-        overrides = texts_of_overrides(overrides)
+        overrides = _texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
         live = live_here("RUN") if options.live else None
         with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
@@ -119,6 +119,18 @@ def _check_given(task: Any) -> None:
     """Only a Session may be without a task: there the first job brings it."""
     if task is None:
         raise UsageError("the task is None; it must be callable with one config, or be named as module:function")
+
+
+def _texts_of_overrides(overrides: Any) -> tuple[str, ...]:
+    """The overrides of one job, as they are told with it.
+
+    Raises:
+        ConfigError: they are no list of texts; a text's letters are none.
+    """
+    values = tuple(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes)) else None
+    if values is None or not all(isinstance(one, str) for one in values):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts, as ['lr=0.1']")
+    return values
 
 
 def _check_several(configs: Any) -> None:

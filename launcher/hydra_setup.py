@@ -33,9 +33,9 @@ from launcher.job_config import (
 )
 from launcher.options import LaunchConf
 from launcher.run_folder import Naming
-from launcher.run_hosts import new_run_id
-from launcher.run_setup import RunSetup, host_specs, where_from
-from launcher.task_origin import Script, script_of
+from launcher.run_hosts import host_specs, new_run_id
+from launcher.run_setup import RunSetup
+from launcher.task_origin import Script, script_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent import hydra_scope, hydra_state
 from remote_agent.callbacks import Callbacks, Entry

@@ -23,8 +23,10 @@ from launcher.journal import FOLDER, JournalReader, StoredResult
 from launcher.options import LaunchConf
 from launcher.outcome import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce_target import HydraAgain, PlainAgain, Target, decoder_of, find_target
-from launcher.run_setup import RunSetup, folder_for, host_specs
+from launcher.run_hosts import host_specs
+from launcher.run_setup import RunSetup
 from launcher.session import Observer, Session
+from launcher.setup.folders import folder_for
 from remote_agent.job import JobError
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher import events, ownership, pickling, received_config, run_index
+from launcher.callback_setup import build_callbacks
 from launcher.clean_text import clean
 from launcher.errors import UsageError
 from launcher.hydra_setup import HydraSetup, task_reference
@@ -24,7 +25,8 @@ from launcher.journal import FOLDER, JournalReader
 from launcher.options import LaunchConf
 from launcher.outcome import Outcome, outcome_of_job_return, recorded_outcome
 from launcher.run_hosts import new_run_id
-from launcher.run_setup import RunSetup, build_callbacks, default_folder
+from launcher.run_setup import RunSetup
+from launcher.setup.folders import default_folder
 from launcher.setup.prepared import PreparedRun
 from launcher.task_origin import as_main
 from remote_agent.callback import CONTROLLER_HOOKS

@@ -10,16 +10,14 @@ import dataclasses
 import functools
 import os
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import remote_agent
 from launcher import pickling
 from launcher.callback_setup import build_callbacks, callback_nodes
-from launcher.code_snapshot import Snapshot, take
-from launcher.errors import CodeError, ConfigError, UsageError
+from launcher.code_snapshot import Snapshot
+from launcher.errors import ConfigError, UsageError
 from launcher.inventory import HostSpec
 from launcher.job_config import without_value
 from launcher.late_config import check_config_kind, checked_config, made_now
@@ -31,9 +29,10 @@ from launcher.returns import Decoder
 from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
+from launcher.setup.code import take_code
+from launcher.setup.folders import folder_for
 from launcher.setup.prepared import ZYGOTE, PreparedRun, prepare
 from launcher.setup.run_pickler import RunPickler
-from launcher.shown import shown
 from launcher.task_origin import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks
@@ -46,59 +45,10 @@ if TYPE_CHECKING:
 
     from remote_agent.job import JobReturn
 
-__all__ = [
-    "RunSetup",
-    "build_callbacks",
-    "default_folder",
-    "folder_for",
-    "host_specs",
-    "local_folder",
-    "texts_of_overrides",
-    "where_from",
-]
+__all__ = ["RunSetup"]
 
 #: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
 _SLACK = 30.0
-
-
-def default_folder(mode: str) -> Path:
-    """`outputs/<date>/<time>` or `multirun/<date>/<time>` below the working folder, as Hydra has it. Claimed as `Naming.NEW`."""
-    base = Path("outputs" if mode == "RUN" else "multirun")
-    return base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
-
-
-def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
-    """The folder that the user named, or the default one; and whose choice the name is."""
-    named = local_folder(folder, "folder")
-    if named is not None:
-        return named, Naming.USER
-    return default_folder(mode).absolute(), Naming.NEW
-
-
-def local_folder(folder: Any, name: str) -> Path | None:
-    """A folder of this machine that was given for a run; None where none was.
-
-    Raises:
-        ConfigError: it is no path.
-    """
-    if folder is None:
-        return None
-    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError.of_option(name, f": {shown(folder)} is not a path of a folder")
-    return Path(text).absolute()
-
-
-def texts_of_overrides(overrides: Any) -> tuple[str, ...]:
-    """The overrides of one job, as they are told with it.
-
-    Raises:
-        ConfigError: they are no list of texts; a text's letters are none.
-    """
-    values = tuple(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes)) else None
-    if values is None or not all(isinstance(one, str) for one in values):
-        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts, as ['lr=0.1']")
-    return values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -241,30 +191,11 @@ class RunSetup:
         self.options.environment()
         snapshot, main_module = None, self.main_module
         if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
-            snapshot = take(self.root, max_bytes=self.options.max_code_bytes)
-            self._refuse_agents_namesake(snapshot)
-            main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-            is_main = main_file and main_module == pickling.main_module_name()
-            if is_main and snapshot.relative(Path(str(main_file))) == ".":
-                # The script that was started lies elsewhere: hosts cannot import it.
-                main_module = None
+            snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes)
         for entry in self.callbacks:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
         return dataclasses.replace(self, snapshot=snapshot, main_module=main_module)
-
-    def _refuse_agents_namesake(self, snapshot: Snapshot) -> None:
-        """A `launcher` of the project's own is the application's there, and ours nobody's; the agent is `remote_agent`."""
-        assert self.root is not None
-        ours = os.path.realpath(str(remote_agent.__file__))
-        for folder in snapshot.sys_path(self.root, sys.path):
-            for name in ("remote_agent/__init__.py", "remote_agent.py"):
-                file = snapshot.root / folder / name
-                if snapshot.has_file(str(file)) and os.path.realpath(file) != ours:
-                    raise CodeError(
-                        f"{file} has the name 'remote_agent', which is also that of the agent on the hosts: the two cannot be "
-                        "in one process. Rename it, or move it into a package (mypackage/remote_agent)"
-                    )
 
     def travels(self, spec: HostSpec) -> bool:
         """The code travels to this host; else it is used in place."""

@@ -15,12 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import launcher
-from launcher import run_index, run_setup
+from launcher import run_index
 from launcher.app_run import _quoted
 from launcher.errors import RunError, UsageError
 from launcher.hydra_setup import naming_of
 from launcher.journal import FOLDER, Journal, JournalReader, lock_folder
 from launcher.run_folder import Naming, claim
+from launcher.setup import folders
 from remote_agent.config_nodes import literal
 from tests.hydra import apps
 
@@ -187,7 +188,7 @@ class TestFromPython:
     ) -> None:
         """All complete, each with its own value, of `run`, `multirun` and `Session`."""
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(run_setup.time, "strftime", lambda form: "12-00-00" if "H" in form else "2026-01-01")
+        monkeypatch.setattr(folders.time, "strftime", lambda form: "12-00-00" if "H" in form else "2026-01-01")
         ready = threading.Barrier(AT_ONCE)
 
         def one(number: int) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher import run_setup
 from launcher.app_run import prepare
 from launcher.application import load_application
 from launcher.errors import UsageError
@@ -18,6 +17,7 @@ from launcher.journal import FOLDER, JournalReader
 from launcher.options import LaunchConf
 from launcher.reproduce_target import HydraAgain, PlainAgain
 from launcher.run_setup import RunSetup
+from launcher.setup import code
 from launcher.setup.plain_app import PlainAppSetup
 from launcher.setup.prepared import PreparedRun
 
@@ -81,7 +81,7 @@ def test_the_code_of_a_package_is_taken_once(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.chdir(package.parent)
     monkeypatch.syspath_prepend(str(package.parent))
-    taken = _counted(monkeypatch, run_setup, "take")
+    taken = _counted(monkeypatch, code, "take")
     app_run = prepare("RUN", load_application("mypackage.app"), [], options=LaunchConf(hosts=("somewhere.invalid",)))
     try:
         assert [args[0] for args in taken] == [package.parent]

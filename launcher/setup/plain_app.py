@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.callback_setup import callback_nodes
 from launcher.run_hosts import host_specs, new_run_id
-from launcher.run_setup import RunSetup, folder_for
+from launcher.run_setup import RunSetup
+from launcher.setup.folders import folder_for
 from launcher.task_origin import Script
 
 if TYPE_CHECKING:

@@ -1,0 +1,45 @@
+"""The folder of a run on this machine: as the user names it, else as Hydra has it.
+
+Rule: who chose a name goes with it (`Naming`), for that says what follows where another run has the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ConfigError
+from launcher.run_folder import Naming
+from launcher.shown import shown
+
+__all__ = ["default_folder", "folder_for", "local_folder"]
+
+
+def default_folder(mode: str) -> Path:
+    """`outputs/<date>/<time>` or `multirun/<date>/<time>` below the working folder, as Hydra has it. Claimed as `Naming.NEW`."""
+    base = Path("outputs" if mode == "RUN" else "multirun")
+    return base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+
+
+def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
+    """The folder that the user named, or the default one; and whose choice the name is."""
+    named = local_folder(folder, "folder")
+    if named is not None:
+        return named, Naming.USER
+    return default_folder(mode).absolute(), Naming.NEW
+
+
+def local_folder(folder: Any, name: str) -> Path | None:
+    """A folder of this machine that was given for a run; None where none was.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    if folder is None:
+        return None
+    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ConfigError.of_option(name, f": {shown(folder)} is not a path of a folder")
+    return Path(text).absolute()
