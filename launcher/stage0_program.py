@@ -72,6 +72,10 @@ def main():
         fail("cannot write to " + place + " (name a folder that can be written with 'workdir')")
     sys.path.insert(0, target)
     sys.argv = ["hydra-remote-launcher"] + list(ROLE)
+    sys.dont_write_bytecode = True
+    from remote_agent.system.bytecode import keep_bytecode_whole
+
+    keep_bytecode_whole()
     from remote_agent.__main__ import main
 
     os.umask(umask)

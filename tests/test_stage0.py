@@ -26,6 +26,7 @@ from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
 from launcher.transports.make import make_transport
 from remote_agent import wire
+from remote_agent.system import bytecode
 from tests.parts import need_programs, need_python
 
 #: An agent that says where and how it runs, and then repeats what it hears.
@@ -49,6 +50,8 @@ def mini_bundle(agent: str = _AGENT) -> Bundle:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("remote_agent/__init__.py", "")
         archive.writestr("remote_agent/__main__.py", agent.replace("{preamble!r}", repr(wire.PREAMBLE)))
+        archive.writestr("remote_agent/system/__init__.py", "")
+        archive.write(bytecode.__file__, "remote_agent/system/bytecode.py")
         archive.write(Path(stage0.__file__).with_name("stage0_unpack.py"), "stage0_unpack.py")
     data = buffer.getvalue()
     return Bundle(hashlib.sha256(data).hexdigest(), len(data), "", data)
