@@ -91,12 +91,14 @@ def test_the_outputs_of_a_sweep_are_whole(app: Any, any_host: HostSpec) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSpec) -> None:
-    """With host, job, what was still running, and the option that gives it more time; the result stands."""
+@pytest.mark.parametrize("option", ["shutdown_timeout", "hook_timeout"])
+def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSpec, option: str) -> None:
+    """With host, job, what was still running, and the option that gives it more time; the result stands.
+
+    The time of the hooks is that of the end, too, where only that was given.
+    """
     seen: list[events.Event] = []
-    (one,) = launcher.multirun(
-        app.hangs, [_node()], hosts=[any_host], shutdown_timeout="200ms", observers=[seen.append]
-    )
+    (one,) = launcher.multirun(app.hangs, [_node()], hosts=[any_host], observers=[seen.append], **{option: "200ms"})
     assert one.return_value == 1
     (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
     assert (warned.num, warned.host) == (0, any_host.name)
