@@ -316,6 +316,11 @@ class Inbound:
                 # Success needs a valid result.
                 error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
                 envelope = {**envelope, "status": "FAILED", "error": error.to_json()}
+        if envelope.get("error") is not None:
+            known = self._plan.explain_job(envelope["error"])
+            if known:
+                message = f"{envelope['error']['message']}\n    {known}"
+                envelope = {**envelope, "error": {**envelope["error"], "message": message}}
         self._write(attempt, OutputFolder.check)
         self._tell(facts.Outcome(self.host, attempt, envelope, parts, payload, file))
 

@@ -31,7 +31,7 @@ from launcher.run_folder import Claim, Naming, claim
 from launcher.run_hosts import host_specs, new_run_id
 from launcher.scheduler import Policies
 from launcher.shown import shown
-from launcher.stayed_here import explained, why_it_stayed
+from launcher.stayed_here import explained, explained_in_job, why_it_stayed
 from launcher.task_origin import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.unresolved import unresolved
 from remote_agent.callbacks import Callbacks, travel_entries
@@ -407,6 +407,7 @@ class RunSetup:
             }
             zygote_spec["code_blob"] = manifest_sha
             plan.explain = lambda error: explained(error, snapshot)
+            plan.explain_job = lambda error: explained_in_job(error, snapshot)
         return plan
 
     def _zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> dict[str, Any]:
