@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def hangs(cfg):
     gate = os.path.join(os.getcwd(), "gate")
     os.mkfifo(gate)
     threading.Thread(target=lambda: open(gate).read(), name="uploader").start()
+    return 1
+
+
+def leaves(cfg):
+    import subprocess, sys
+    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     return 1
 
 
@@ -104,6 +111,17 @@ def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSp
     assert (warned.num, warned.host) == (0, any_host.name)
     assert "still running: thread 'uploader'" in warned.message
     assert "shutdown_timeout" in warned.message
+
+
+@pytest.mark.slow
+def test_a_child_that_nobody_waited_for_is_a_warning(app: Any, any_host: HostSpec) -> None:
+    """It says which, when it was ended, that it may have had more to write, and what a task does about that."""
+    seen: list[events.Event] = []
+    (one,) = launcher.multirun(app.leaves, [_node()], hosts=[any_host], observers=[seen.append])
+    assert one.return_value == 1
+    (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
+    assert re.search(r"ended two seconds after the job was: process \S+ \(pid \d+\)\. ", warned.message)
+    assert "Popen.wait()" in warned.message
 
 
 # -- a tracker that writes its file when the process ends ------------------------------------------------------------
