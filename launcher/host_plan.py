@@ -42,6 +42,8 @@ class HostPlan:
     files: int = 0
     #: What is known here of an error that kept the application from being prepared; empty for nothing.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
+    #: And of one that a job failed with.
+    explain_job: Callable[[Mapping[str, Any]], str] = lambda error: ""
 
 
 def blob_frames(blob: Blob, scope: str) -> Iterator[bytes]:

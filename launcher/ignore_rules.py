@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from launcher.globs import FOLDERS, Atom, Glob, any_of, one
+from remote_agent.shared.globs import FOLDERS, Atom, Glob, any_of, one
 
 __all__ = ["IgnoreRules"]
 

@@ -317,6 +317,11 @@ class Inbound:
                 # Success needs a valid result.
                 error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
                 envelope = {**envelope, "status": "FAILED", "error": error.to_json()}
+        if envelope.get("error") is not None:
+            known = self._plan.explain_job(envelope["error"])
+            if known:
+                message = f"{envelope['error']['message']}\n    {known}"
+                envelope = {**envelope, "error": {**envelope["error"], "message": message}}
         self._write(attempt, OutputFolder.check)
         self._tell(facts.Outcome(self.host, attempt, envelope, parts, payload, file))
 
@@ -386,7 +391,10 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
     running = ", ".join(names) or "something in native code"
     seconds = cut["seconds"]
     if seconds is None:
-        return f"what it had started and not waited for was ended with it, and may have had more to write: {running}"
+        return (
+            f"it started what it did not wait for, and that was ended two seconds after the job was: {running}. It may have had more "
+            "to write; a task waits for what it needs, as with Popen.wait()"
+        )
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
         raise wire.ProtocolError("field", "files_end: cut")
     option = "grace" if cut.get("is_cancelled") else "shutdown_timeout"

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from launcher.globs import host_glob
 from remote_agent.disk import sync_fd
+from remote_agent.shared.globs import host_glob
 
 __all__ = ["KnownHosts", "KnownKey", "Verdict", "add", "fingerprint", "host_name", "is_fingerprint", "line"]
 

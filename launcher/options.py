@@ -101,7 +101,8 @@ class LaunchConf:
         outputs: output directories come back: whole (true), not (false), or what matches these patterns.
         live: show what jobs print while they run.
         timeout, grace, hook_timeout, shutdown_timeout: seconds, or text like `30m`. Until a job is terminated; from there
-            until it is killed; for its end hooks; for its process to end as Python does (threads, executors, atexit).
+            until it is killed; for its end hooks; for its process to end as Python does (threads, executors, atexit), which is
+            as long as its hooks may take unless it is given.
         retries: further attempts of a failed job: a number, or numbers by kind of error.
         on_host_loss: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.
         fail_fast: stop after the first failed job; max_failures: after so many.
@@ -128,7 +129,7 @@ class LaunchConf:
     timeout: float | None = None
     grace: float = 10.0
     hook_timeout: float = 300.0
-    shutdown_timeout: float = 300.0
+    shutdown_timeout: float | None = None
     retries: int | Mapping[str, int] = 0
     on_host_loss: str = "wait"
     host_loss_timeout: float = 600.0
@@ -175,6 +176,11 @@ class LaunchConf:
         if isinstance(self.retries, int):
             return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
         return dict(self.retries)
+
+    @property
+    def shutdown_seconds(self) -> float:
+        """shutdown_timeout; where none is given, hook_timeout: both are code of the application's after its result."""
+        return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
 
     @property
     def max_code_bytes(self) -> int:
@@ -375,7 +381,7 @@ _CHECKS: dict[str, _Check] = {
     "timeout": _optional_duration,
     "grace": _duration_or_zero,
     "hook_timeout": _duration,
-    "shutdown_timeout": _duration,
+    "shutdown_timeout": _optional_duration,
     "retries": _retries,
     "on_host_loss": _choice("wait", "retry", "fail"),
     "host_loss_timeout": _duration,

@@ -206,7 +206,7 @@ class RunSetup:
         """What the scheduler does when something fails."""
         options = self.options
         # Every hook may take its time twice: in the job, and in the epilogue where it had to be killed there.
-        end = 2 * options.hook_timeout + options.shutdown_timeout + _SLACK
+        end = 2 * options.hook_timeout + options.shutdown_seconds + _SLACK
         return Policies(
             retries=options.retries_by_kind,
             on_host_loss=options.on_host_loss,
@@ -427,7 +427,7 @@ class RunSetup:
             "timeout": options.timeout,
             "grace": options.grace,
             "hook_timeout": options.hook_timeout,
-            "shutdown_timeout": options.shutdown_timeout,
+            "shutdown_timeout": options.shutdown_seconds,
             "outputs": options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
             "max_output_bytes": options.max_output_bytes,
         }

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import InventoryError
-from launcher.globs import host_glob
 from launcher.shown import shown
+from remote_agent.shared.globs import host_glob
 
 __all__ = ["SshTarget", "resolve"]
 

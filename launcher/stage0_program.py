@@ -15,8 +15,8 @@ def fail(text):
     sys.exit(73)
 
 
-def ours(path):
-    if not os.path.lexists(path):
+def ours(path, is_made=True):
+    if is_made and not os.path.lexists(path):
         os.makedirs(path, 0o700, True)
     status = os.lstat(path)
     if status.st_mode & 0o170000 != 0o040000:
@@ -66,12 +66,16 @@ def main():
         if not os.path.lexists(target):
             bundle = receive(SIZE)
             exec(bundle.read("stage0_unpack.py"), {"bundle": bundle, "agents": agents, "target": target})
-        ours(target)
+        ours(target, False)
     except OSError as error:
         place = "%s: %s" % (error.filename or base, error.strerror)
         fail("cannot write to " + place + " (name a folder that can be written with 'workdir')")
     sys.path.insert(0, target)
     sys.argv = ["hydra-remote-launcher"] + list(ROLE)
+    sys.dont_write_bytecode = True
+    from remote_agent.system.bytecode import keep_bytecode_whole
+
+    keep_bytecode_whole()
     from remote_agent.__main__ import main
 
     os.umask(umask)

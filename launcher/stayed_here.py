@@ -16,27 +16,49 @@ from typing import Any
 from launcher.code_snapshot import IGNORE_FILE, Snapshot
 from launcher.pickling import is_installed
 
-__all__ = ["explained", "why_it_stayed"]
+__all__ = ["explained", "explained_in_job", "why_it_stayed"]
 
 _MISSING = re.compile(r"No module named '([\w.]{1,200})'")
 _NOT_IN = re.compile(r"cannot import name '(\w{1,100})' from '([\w.]{1,200})'")
+#: What an import raises that does not find something.
+_OF_IMPORTS = ("ModuleNotFoundError", "ImportError")
 _ENDINGS = (*importlib.machinery.SOURCE_SUFFIXES, *importlib.machinery.EXTENSION_SUFFIXES)
 
 
 def explained(error: Mapping[str, Any], snapshot: Snapshot) -> str:
     """What a failed import of a host misses, where it is here; empty where nothing is known of it."""
-    message = str(error.get("message", ""))[:2000]
-    missing, not_in = _MISSING.search(message), _NOT_IN.search(message)
+    name, file = _missing(str(error.get("message", "")), snapshot)
+    if not file or is_installed(file):
+        return ""
+    return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+
+
+def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot) -> str:
+    """The same of an import that a job failed with, or that led to what it failed with; of packages that are installed here, too."""
+    for one in (error, *error.get("causes", ())):
+        if one.get("type") not in _OF_IMPORTS:
+            continue
+        name, file = _missing(str(one.get("message", "")), snapshot)
+        if file and is_installed(file):
+            return (
+                f"here {name} is {file}, and installed packages do not travel: install it there, or choose an environment that "
+                "has it (--python PATH, or a setup line such as `conda activate NAME`)"
+            )
+        if file:
+            return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+    return ""
+
+
+def _missing(message: str, snapshot: Snapshot) -> tuple[str, str]:
+    """The module that an error misses, and the file here that it is of and that does not travel; empty where there is none."""
+    missing, not_in = _MISSING.search(message[:2000]), _NOT_IN.search(message[:2000])
     if missing is not None:
         name = missing.group(1)
     elif not_in is not None:
         name = f"{not_in.group(2)}.{not_in.group(1)}"
     else:
-        return ""
-    file = next((one for one in _files_of(name) if not snapshot.has_file(one)), None)
-    if file is None or is_installed(file):
-        return ""
-    return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+        return "", ""
+    return name, next((one for one in _files_of(name) if not snapshot.has_file(one)), "")
 
 
 def _files_of(name: str) -> Iterator[str]:

@@ -191,9 +191,11 @@ def _start_in_scope(
     import subprocess
 
     bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    program = "import sys;sys.path.insert(0,{!r});from remote_agent.__main__ import main;sys.exit(main())".format(
-        bundle
-    )
+    program = (
+        "import sys;sys.path.insert(0,{!r});sys.dont_write_bytecode=True;"
+        "from remote_agent.system.bytecode import keep_bytecode_whole;keep_bytecode_whole();"
+        "from remote_agent.__main__ import main;sys.exit(main())"
+    ).format(bundle)
     role = ["serve", "--run", run, "--host", host, "--listener", str(listener.fileno()), "--umask", str(umask)]
     role += ["--notes", json.dumps(escape.notes), "--drop", ",".join(escape.environment)]
     role += ["--workdir", workdir] if workdir else []
@@ -266,12 +268,7 @@ def _become_agent(
 
                 # Before the agent is imported, so that both come up at once.
                 ahead = start_spare(spare, bundle, where.spool)
-            try:
-                from remote_agent.agent import Agent, log_crash
-            except EOFError:
-                # A disk that was full cut what Python had compiled of us; it would be read again each time.
-                _drop_compiled(bundle)
-                from remote_agent.agent import Agent, log_crash
+            from remote_agent.agent import Agent, log_crash
 
             agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
             if complain is not None:
@@ -284,16 +281,6 @@ def _become_agent(
             log_crash(crash_log)
     finally:
         os._exit(code)
-
-
-def _drop_compiled(bundle: str) -> None:
-    """Remove what Python has compiled of the bundle, and have it compile no more in this process."""
-    import shutil
-
-    sys.dont_write_bytecode = True
-    for folder, _, _ in os.walk(bundle):
-        if os.path.basename(folder) == "__pycache__":
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _why_not_up(error: BaseException, spool: str) -> str:

@@ -57,6 +57,10 @@ def main(argv):  # type: (list[str]) -> int
     sys.path[:] = [bundle] + [path for path in sys.path if path and os.path.abspath(path) != here]
     # Imports make little garbage, and looking for it takes a tenth of their time; `zygote.main` takes it up again.
     gc.disable()
+    is_off, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    from remote_agent.system.bytecode import keep_bytecode_whole
+
+    keep_bytecode_whole(is_off)
     from remote_agent import zygote
 
     return zygote.main(fd, bundle, argv[3:])

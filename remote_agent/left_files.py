@@ -9,7 +9,6 @@ named: what changes while it is read is read again, and one that never keeps sti
     files_end  what is not there (`refused`), what may be mixed (`noted`), sizes
 """
 
-import fnmatch
 import json
 import os
 import stat
@@ -17,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from remote_agent import wire
 from remote_agent.outbox import OpenFile, Piece, Slice
+from remote_agent.shared.globs import shell_glob
 
 __all__ = ["as_written", "output_frames", "outputs_root", "result_frames", "stream_frames", "wanted"]
 
@@ -59,7 +59,7 @@ def wanted(path: str, patterns: Union[bool, List[str]]) -> bool:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern.rstrip("/") + "/*")
+    return shell_glob(pattern).matches(path) or shell_glob(pattern.rstrip("/") + "/*").matches(path)
 
 
 class _Chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from unittest import mock
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from launcher import globs
-from launcher.globs import FOLDERS, Atom, Glob, any_of, host_glob, one
 from launcher.ignore_rules import IgnoreRules
 from launcher.known_hosts import KnownHosts
+from remote_agent.left_files import wanted
+from remote_agent.shared import globs
+from remote_agent.shared.globs import FOLDERS, Atom, Glob, any_of, host_glob, one, shell_glob
 
 ATOMS = st.lists(
     st.sampled_from([one("a"), one("b"), one("/"), one("."), Atom("one", "[^/]"), any_of(), any_of("[^/]"), FOLDERS]),
@@ -101,3 +103,31 @@ def test_patterns_of_hosts() -> None:
         ("*", "", True),
     ]:
         assert host_glob(pattern).matches(text) is expected, pattern
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="ab*?[]!-^&\\/", max_size=9), st.text(alphabet="ab[]!-^&\\/", max_size=5))
+@example("[]-a]", "]")
+@example("[!]a]", "b")
+@example("[b-a]", "b")
+@example("[!b-a]", "b")
+@example("[a-]", "-")
+@example("[--a]", "/")
+@example("[[a]", "[")
+@example("[a", "[a")
+@example("[!", "[!")
+@example("[^a]", "b")
+@example("*", "a\nb")
+def test_patterns_of_outputs_mean_what_fnmatch_means(pattern: str, text: str) -> None:
+    """Brackets, ranges and what is none; both ways of matching."""
+    expected = fnmatch.fnmatchcase(text, pattern)
+    for limit in (100, -1):
+        shell_glob.cache_clear()
+        with mock.patch.object(globs, "_MAX_EXPRESSION", limit):
+            assert shell_glob(pattern).matches(text) is expected, limit
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "b", "[ab]*" * 40 + "x", "?*" * 30 + "x"])
+def test_no_pattern_of_outputs_takes_long(pattern: str) -> None:
+    """A host looks at each file of a job with the user's patterns; this would go on for ages if it tried all ways."""
+    assert not wanted("a" * 3000, [pattern])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launcher import globs
 from launcher.ignore_rules import IgnoreRules
+from remote_agent.shared import globs
 
 
 @pytest.fixture(scope="module")

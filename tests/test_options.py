@@ -47,6 +47,23 @@ def test_what_is_no_duration(given):
         LaunchConf(hook_timeout=given)
 
 
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 300),
+        ({"hook_timeout": "20m"}, 1200),
+        ({"hook_timeout": 5, "shutdown_timeout": "1m"}, 60),
+        ({"shutdown_timeout": "1m"}, 60),
+        ({"hook_timeout": 5, "shutdown_timeout": None}, 5),
+    ],
+)
+def test_a_process_has_as_long_to_end_as_its_hooks_unless_it_is_said(fields, seconds):
+    """Who gives his hooks more time gives it to what trackers send at exit, too; what is said by name counts."""
+    assert LaunchConf(**fields).shutdown_seconds == seconds
+    assert LaunchConf().replaced(**fields).shutdown_seconds == seconds
+    assert LaunchConf.from_mapping(OmegaConf.create(fields)).shutdown_seconds == seconds
+
+
 def test_grace_may_be_nothing():
     """Killed at once is a choice."""
     assert LaunchConf(grace=0).grace == 0

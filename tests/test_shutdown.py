@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -50,6 +51,12 @@ def hangs(cfg):
     return 1
 
 
+def leaves(cfg):
+    import subprocess, sys
+    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    return 1
+
+
 class Sees(object):
     def __init__(self):
         self.seen = {}
@@ -91,17 +98,30 @@ def test_the_outputs_of_a_sweep_are_whole(app: Any, any_host: HostSpec) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSpec) -> None:
-    """With host, job, what was still running, and the option that gives it more time; the result stands."""
+@pytest.mark.parametrize("option", ["shutdown_timeout", "hook_timeout"])
+def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSpec, option: str) -> None:
+    """With host, job, what was still running, and the option that gives it more time; the result stands.
+
+    The time of the hooks is that of the end, too, where only that was given.
+    """
     seen: list[events.Event] = []
-    (one,) = launcher.multirun(
-        app.hangs, [_node()], hosts=[any_host], shutdown_timeout="200ms", observers=[seen.append]
-    )
+    (one,) = launcher.multirun(app.hangs, [_node()], hosts=[any_host], observers=[seen.append], **{option: "200ms"})
     assert one.return_value == 1
     (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
     assert (warned.num, warned.host) == (0, any_host.name)
     assert "still running: thread 'uploader'" in warned.message
     assert "shutdown_timeout" in warned.message
+
+
+@pytest.mark.slow
+def test_a_child_that_nobody_waited_for_is_a_warning(app: Any, any_host: HostSpec) -> None:
+    """It says which, when it was ended, that it may have had more to write, and what a task does about that."""
+    seen: list[events.Event] = []
+    (one,) = launcher.multirun(app.leaves, [_node()], hosts=[any_host], observers=[seen.append])
+    assert one.return_value == 1
+    (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
+    assert re.search(r"ended two seconds after the job was: process \S+ \(pid \d+\)\. ", warned.message)
+    assert "Popen.wait()" in warned.message
 
 
 # -- a tracker that writes its file when the process ends ------------------------------------------------------------

@@ -26,6 +26,7 @@ from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
 from launcher.transports.make import make_transport
 from remote_agent import wire
+from remote_agent.system import bytecode
 from tests.parts import need_programs, need_python
 
 #: An agent that says where and how it runs, and then repeats what it hears.
@@ -43,13 +44,16 @@ def main(arguments):
 """
 
 
-def mini_bundle(agent: str = _AGENT) -> Bundle:
-    """A bundle with an agent of a few lines."""
+def mini_bundle(agent: str = _AGENT, unpack: str | None = None) -> Bundle:
+    """A bundle with an agent of a few lines, and perhaps another way to unpack it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("remote_agent/__init__.py", "")
         archive.writestr("remote_agent/__main__.py", agent.replace("{preamble!r}", repr(wire.PREAMBLE)))
-        archive.write(Path(stage0.__file__).with_name("stage0_unpack.py"), "stage0_unpack.py")
+        archive.writestr("remote_agent/system/__init__.py", "")
+        archive.write(bytecode.__file__, "remote_agent/system/bytecode.py")
+        given = Path(stage0.__file__).with_name("stage0_unpack.py").read_text()
+        archive.writestr("stage0_unpack.py", given if unpack is None else unpack)
     data = buffer.getvalue()
     return Bundle(hashlib.sha256(data).hexdigest(), len(data), "", data)
 
@@ -428,3 +432,13 @@ class TestHere:
         assert "hydra-remote-launcher: usage: connect" in error.message
         assert stat.S_IMODE((tmp_path / "cache" / "agents" / bundle.sha256).stat().st_mode) == 0o700
         shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_bundle_that_vanishes_as_it_is_used_leaves_no_empty_folder(local: LocalTransport, tmp_path: Path) -> None:
+    """Somebody cleans up there, or mounts another disk: the folder's name vouches for its files, so none is made for it."""
+    bundle = mini_bundle(unpack="pass")
+    line = stage0_command(bundle.sha256, bundle.size, ("connect", "--run", "r"), None, str(tmp_path))
+    error = failure(local, line, bundle)
+    assert f"cannot write to {tmp_path}" in str(error)
+    assert "No such file or directory" in str(error)
+    assert not (tmp_path / "cache" / "agents" / bundle.sha256).exists()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+import launcher
 from launcher.code_snapshot import Snapshot, take
 from launcher.demo_server import DemoServer
-from launcher.stayed_here import explained, why_it_stayed
+from launcher.inventory import HostSpec
+from launcher.stayed_here import explained, explained_in_job, why_it_stayed
 from tests.hydra import apps
 from tests.hydra.hosts import hosts_file
 
@@ -76,6 +79,52 @@ def test_a_module_outside_says_so(project: Snapshot) -> None:
 def test_of_the_rest_nothing_is_known(project: Snapshot, message: str) -> None:
     """What is not here, what is installed, what travels, and what is no module's name."""
     assert explained({"message": message}, project) == ""
+
+
+@pytest.mark.parametrize("is_cause", [False, True], ids=["itself", "cause"])
+def test_an_import_in_a_job_is_explained_alike(project: Snapshot, is_cause: bool) -> None:
+    """Also where it led to what the job failed with, as in Hydra's `instantiate`; of what merely reads so nothing is known."""
+    message = "No module named 'pkg._version'"
+    found = {"type": "ModuleNotFoundError", "message": message, "causes": []}
+    outer = {"type": "hydra.errors.InstantiationException", "message": "Error locating target", "causes": [found]}
+    assert explained_in_job(outer if is_cause else found, project) == explained(found, project) != ""
+    assert explained_in_job({"type": "ValueError", "message": message, "causes": []}, project) == ""
+    assert explained_in_job({"type": "ImportError", "message": "odd", "causes": []}, project) == ""
+
+
+def test_a_package_that_is_installed_here_is_told_of_where_a_job_misses_it(project: Snapshot) -> None:
+    """It does not travel; the host needs it, or another Python."""
+    told = explained_in_job({"type": "ModuleNotFoundError", "message": "No module named 'pytest'"}, project)
+    assert f"here pytest is {pytest.__file__}, and installed packages do not travel: install it there" in told
+
+
+def test_a_job_that_imports_late_says_why_the_module_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_server: DemoServer
+) -> None:
+    """The job's error names the line that brings it, and with that line the job completes."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    app = apps.write(
+        tmp_path / "project",
+        {
+            "late_app.py": "def main(cfg):\n    from made import value\n    return value\n",
+            "made.py": "value = 1\n",
+            ".gitignore": "made.py\n",
+            "pyproject.toml": "",
+        },
+    )
+    monkeypatch.chdir(app)
+    monkeypatch.syspath_prepend(str(app))
+    host = HostSpec(demo_server.alias, demo_server.alias, ssh_config=str(demo_server.ssh_config))
+    import late_app
+
+    failed = launcher.run(late_app.main, {}, host=host)
+    assert failed.error is not None
+    assert failed.error.type == "ModuleNotFoundError"
+    assert failed.error.message.startswith("No module named 'made'\n    here made is ")
+    assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in failed.error.message
+    (app / ".launcherignore").write_text("!made.py\n")
+    assert launcher.run(late_app.main, {}, host=host).return_value == 1
+    sys.modules.pop("late_app")
 
 
 @pytest.mark.slow

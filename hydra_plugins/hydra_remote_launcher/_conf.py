@@ -42,11 +42,11 @@ class RemoteLauncherConf:
     #: Show what jobs print while they run.
     live: bool = False
     #: Seconds, or text such as 30m: until a job is terminated, from there until it is killed, for its end hooks, for its
-    #: process to end after that.
+    #: process to end after that (none: as long as the end hooks).
     timeout: Any = None
     grace: Any = 10.0
     hook_timeout: Any = 300.0
-    shutdown_timeout: Any = 300.0
+    shutdown_timeout: Any = None
     #: Further attempts of a failed job: a number, or numbers by kind of error.
     retries: Any = 0
     #: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.

@@ -151,7 +151,7 @@ ShutdownTimeout = Annotated[
         "--shutdown-timeout",
         group=_FAIL,
         metavar="DURATION",
-        help="For a job's process to end after that: threads, executors, atexit (5m).",
+        help="For its process to end then: threads, atexit (as --hook-timeout).",
     ),
 ]
 Retries = Annotated[

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import pickling
 from launcher.errors import CallbackError, CodeError
 from launcher.host_plan import Blob, HostPlan
-from launcher.stayed_here import explained, why_it_stayed
+from launcher.stayed_here import explained, explained_in_job, why_it_stayed
 from remote_agent.callbacks import travel_entries
 from remote_agent.packages import installed_version, version_note
 
@@ -70,7 +70,8 @@ class PreparedRun:
             manifest=self._manifest if snapshot is not None else None,
             contents=self._contents if snapshot is not None else {},
             files=len(snapshot.files) if snapshot is not None else 0,
-            explain=_explainer(snapshot),
+            explain=_explainer(explained, snapshot),
+            explain_job=_explainer(explained_in_job, snapshot),
         )
 
     def zygote_of(self, spec: HostSpec) -> dict[str, Any]:
@@ -193,10 +194,12 @@ def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     return why_it_stayed(file, snapshot)
 
 
-def _explainer(snapshot: Snapshot | None) -> Callable[[Mapping[str, Any]], str]:
+def _explainer(
+    explain: Callable[[Mapping[str, Any], Snapshot], str], snapshot: Snapshot | None
+) -> Callable[[Mapping[str, Any]], str]:
     if snapshot is None:
         return lambda error: ""
-    return lambda error: explained(error, snapshot)
+    return lambda error: explain(error, snapshot)
 
 
 def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:

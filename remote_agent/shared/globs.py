@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-__all__ = ["FOLDERS", "Atom", "Glob", "any_of", "host_glob", "one"]
+__all__ = ["FOLDERS", "Atom", "Glob", "any_of", "host_glob", "one", "shell_glob"]
 
 #: Wildcards of any length that a regular expression is trusted with: they try at most length squared ways.
 _MAX_EXPRESSION = 2
@@ -132,3 +132,42 @@ def host_glob(pattern: str) -> Glob:
     """A pattern of OpenSSH's (ssh_config(5), PATTERNS): `*` and `?` alone are special; `[host]:2222` is a name."""
     special = {"*": any_of(), "?": Atom("one", ".")}
     return Glob([special.get(character) or one(character) for character in pattern])
+
+
+@lru_cache(maxsize=1024)
+def shell_glob(pattern: str) -> Glob:
+    """A pattern of `fnmatch`'s: `*` crosses `/`, `?` is one character, `[a-z]` one of these, `[!a-z]` one that is none of these."""
+    atoms: list[Atom] = []
+    place = 0
+    while place < len(pattern):
+        character = pattern[place]
+        place += 1
+        # A `]` that comes first is one of the characters.
+        end = pattern.find("]", place + 1 + pattern.startswith("!", place)) if character == "[" else -1
+        if end >= 0:
+            atoms.append(Atom("one", _class_of(pattern[place:end])))
+            place = end + 1
+        elif character in "*?":
+            atoms.append(any_of() if character == "*" else Atom("one", "."))
+        else:
+            atoms.append(one(character))
+    return Glob(atoms)
+
+
+def _class_of(text: str) -> str:
+    """What stands between brackets, as a regular expression for one character. A range that runs backwards is empty."""
+    is_negated = text.startswith("!")
+    text = text[is_negated:]
+    members = ""
+    place = 0
+    while place < len(text):
+        if place + 2 < len(text) and text[place + 1] == "-":
+            first, last = text[place], text[place + 2]
+            members += f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
+            place += 3
+        else:
+            members += re.escape(text[place])
+            place += 1
+    if not members:
+        return "." if is_negated else "(?!)"
+    return f"[{'^' if is_negated else ''}{members}]"

@@ -1,0 +1,1 @@
+"""What both sides, and all processes of a host, use."""

@@ -1,0 +1,1 @@
+"""What the agent and the jobs ask of the operating system."""

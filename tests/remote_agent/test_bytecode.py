@@ -1,0 +1,114 @@
+"""What Python keeps of its imports on a host, on a disk that is full or was cut off."""
+
+from __future__ import annotations
+
+import marshal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import launcher
+from launcher.demo_server import DemoServer
+from launcher.inventory import HostSpec
+
+ROOT = Path(__file__).parents[2]
+#: More than a page of code, so that a disk may take a part of it.
+_MODULE = "VALUE = 1\n" + "".join(f"def f{number}():\n    return 'f{number}'\n" for number in range(200))
+#: What a process of ours does before it imports anything else.
+_OURS = """
+    import sys
+    sys.path.insert(0, {root!r})
+    sys.dont_write_bytecode = True
+    from remote_agent.system.bytecode import keep_bytecode_whole
+    keep_bytecode_whole()
+"""
+#: A file may have a page and no more: `write` takes that much, as on a full disk, and raises nothing.
+_FULL = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+"""
+_IMPORT = """
+    sys.path.insert(0, {folder!r})
+    import big
+    print(big.VALUE)
+"""
+
+
+@pytest.fixture
+def imports(tmp_path: Path) -> Callable[..., str]:
+    """Imports a module in a process of ours, after some lines; returns what it prints."""
+    (tmp_path / "big.py").write_text(_MODULE)
+
+    def imported(*before: str, after: str = "") -> str:
+        parts = [textwrap.dedent(part) for part in (_OURS, *before, _IMPORT)]
+        program = "".join(parts).format(root=str(ROOT), folder=str(tmp_path)) + after
+        command = [sys.executable, "-I", "-S", "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    return imported
+
+
+def kept(folder: Path) -> list[Path]:
+    """What is kept of the imports, finished or not."""
+    return sorted((folder / "__pycache__").iterdir())
+
+
+def test_a_disk_that_takes_a_part_of_it_keeps_none(imports: Callable[..., str], tmp_path: Path) -> None:
+    """The import works; no file is left that the next import would fail on. With room again, it is kept whole."""
+    assert imports(_FULL) == "1"
+    assert kept(tmp_path) == []
+    assert imports() == "1"
+    (file,) = kept(tmp_path)
+    marshal.loads(file.read_bytes()[16:])
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:100] + bytes(len(data) - 100)])
+def test_what_was_cut_is_made_anew(
+    imports: Callable[..., str], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """A file that ends early, or in zeros as after a power cut, is no reason for an import to fail, then or later."""
+    imports()
+    (file,) = kept(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert imports() == "1"
+    assert imports() == "1"
+    assert file.read_bytes() == whole
+
+
+def test_an_error_in_the_source_is_told_as_ever(imports: Callable[..., str], tmp_path: Path) -> None:
+    """Null bytes and wrong syntax in a module are the errors that Python makes of them."""
+    told = "\ntry:\n    import {0}\nexcept Exception as error:\n    print(type(error).__name__)\n"
+    (tmp_path / "wrong.py").write_text("def\n")
+    (tmp_path / "null.py").write_bytes(b"x = '\0'\n")
+    assert imports(after=told.format("wrong")).split() == ["1", "SyntaxError"]
+    assert imports(after=told.format("null")).split()[1] in ("SyntaxError", "ValueError")
+
+
+def test_who_wants_none_gets_none(imports: Callable[..., str], tmp_path: Path) -> None:
+    """A process that was told to write no bytecode still writes none."""
+    assert imports("keep_bytecode_whole(is_off=True)") == "1"
+    assert not (tmp_path / "__pycache__").exists()
+
+
+def test_a_run_goes_on_where_all_that_is_kept_of_the_bundle_was_cut(
+    demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agent, zygote and what they bring along come up over SSH, and a job completes."""
+    folder = tmp_path / "work"
+    spec = HostSpec(demo_server.alias, demo_server.alias, ssh_config=str(demo_server.ssh_config), workdir=str(folder))
+    monkeypatch.chdir(tmp_path)
+
+    def result() -> object:
+        return launcher.run("builtins:str", {"x": 1}, host=spec, folder=tmp_path / "out", callbacks=[]).return_value
+
+    assert result() == "{'x': 1}"
+    files = list((folder / "cache").rglob("*.pyc"))
+    assert len(files) > 20
+    for file in files:
+        file.write_bytes(file.read_bytes()[:60])
+    assert result() == "{'x': 1}"
