@@ -271,7 +271,6 @@ class ResumedSession(Session):
         if not self.record.zygotes:
             self._bury()
         unfinished = self._engine.restore()
-        self._engine.journal.commit()
         self._jobs.update({num: self._new_job(num) for num in unfinished})
         self._rest = self._sources()
         self._owed = self._owed_hooks()
