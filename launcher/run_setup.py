@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import remote_agent
 from launcher import pickling, run_record
+from launcher.application import check_working_folder
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot, take
 from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
@@ -162,6 +163,7 @@ class RunSetup:
         Raises:
             UsageError: naming what is wrong.
         """
+        check_working_folder()
         importing = os.environ.get(IMPORTING)
         if importing:
             raise UsageError(

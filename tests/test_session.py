@@ -623,6 +623,16 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
     assert (closed.host, "lacking_of_test" in closed.why) == ("lacking", True)
 
 
+def test_a_config_that_is_too_deep_is_refused_in_a_line(app: Any) -> None:
+    """It is a mapping, and is not called something else; its path of hundreds of keys is not written out."""
+    config: dict[str, Any] = {}
+    for _ in range(2000):
+        config = {"a": config}
+    with pytest.raises(ConfigError, match=r"^the config cannot be taken: .*recursion") as refused:
+        launcher.run(app.move_output, config)
+    assert len(str(refused.value)) < 400
+
+
 def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """On a host: what lies elsewhere there does not come back. Here it is where the job put it. The result stands."""
     seen, observe = collect()
