@@ -102,6 +102,8 @@ class Session(concurrent.futures.Executor):
         self.folder = setup.folder
         self._config = config
         self._config_name = config_name
+        #: A process that is forked of ours has the object, but neither its threads nor a part in the run.
+        self._process = os.getpid()
         self._observers = [self._track, *(observers or (log_problems,))]
         self._live_output = live
         #: Called before a hook of the controller that may print: what the jobs have printed comes first.
@@ -224,7 +226,16 @@ class Session(concurrent.futures.Executor):
         self._ensure_begun()
         return self
 
+    @property
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
+
     def _ensure_begun(self) -> None:
+        # Before the gate, which a thread may have held when this process was forked.
+        if self._is_forked:
+            raise SessionError(
+                f"this session is that of process {self._process}, of which this one ({os.getpid()}) was forked; open another one here"
+            )
         with self._gate:
             if self._has_begun:
                 return
@@ -257,6 +268,8 @@ class Session(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._is_forked:
+            return
         if self.is_detached and self._own is None:
             self._close_live()
             return
@@ -290,6 +303,8 @@ class Session(concurrent.futures.Executor):
             SessionError: a hook of the session would wait for itself.
             RunAborted, RunDetached, RunInterrupted, ControllerFailed: how the run ended, where that is not as it should; with wait.
         """
+        if self._is_forked:
+            return
         if wait and self._own is not None and threading.get_ident() == self._own.ident:
             raise SessionError("a hook of the session closes it and waits: use shutdown(wait=False)")
         with self._gate:
