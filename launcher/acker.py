@@ -75,8 +75,7 @@ class Acker:
             elsewhere, self._elsewhere = list(self._elsewhere.values()), {}
         if not waiting:
             return
-        _sync_files({self._folder, *elsewhere})
-        if not self._is_safe():
+        if not self._synced({self._folder, *elsewhere}):
             with self._condition:
                 self._waiting = waiting + self._waiting
             return
@@ -88,6 +87,16 @@ class Acker:
             if session is not None:
                 for start in range(0, len(attempts), 1000):
                     session.acknowledge(attempts[start : start + 1000])
+
+    def _synced(self, folders: set[Path]) -> bool:
+        """All is on the disk, and the journal is where it was, before and after."""
+        if not self._is_safe():
+            return False
+        try:
+            _sync_files(folders)
+        except FileNotFoundError:
+            return False  # moved or removed in this very moment, or a folder of files that somebody has removed
+        return self._is_safe()
 
     def stop(self) -> None:
         """End the thread after a last round."""

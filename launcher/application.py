@@ -40,6 +40,7 @@ __all__ = [
     "Application",
     "accepts_one_config",
     "application_of",
+    "check_working_folder",
     "load_application",
     "named_function",
     "signature_of",
@@ -102,12 +103,27 @@ def load_application(text: str) -> Application:
     Raises:
         UsageError: there is no such file, module or function, or it cannot be imported; names what there is.
     """
+    check_working_folder()
     name, colon, function = text.partition(":")
     if (colon and not function) or not name:
         raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
     module, root = _import_file(name) if _is_file_name(name) else _import_module(name)
     app = _named(module, root, function) if function else _chosen(module, root)
     return replace(app, named=name)
+
+
+def check_working_folder() -> None:
+    """Paths and modules are looked for from the folder that this process is in.
+
+    Raises:
+        UsageError: somebody has removed it meanwhile.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "the folder that this was started in is not there any more; change to one that is (`cd`), and start again"
+        ) from None
 
 
 def _is_file_name(name: str) -> bool:

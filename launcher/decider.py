@@ -24,6 +24,7 @@ from launcher.requests import QueuedJob, Returned
 from launcher.results.owners import Ownership, own_folder
 from launcher.results.writing import RefusedFile, UnusableFolder
 from launcher.scheduler import HostPhase, JobState, Scheduler
+from launcher.shown import shown_path
 from remote_agent.callback import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED
 
@@ -437,10 +438,10 @@ class Decider:
             if self._scheduler.current(num, attempt, fact.host) is None:
                 decided.act(self._acknowledge, fact.host, fact.attempt)
             return
-        told = [f"{path} was refused: {why}" for path, why in fact.refused[:_MAX_TOLD]]
+        told = [f"{shown_path(path)} was refused: {why}" for path, why in fact.refused[:_MAX_TOLD]]
         if len(fact.refused) > _MAX_TOLD:
             told.append(f"{len(fact.refused) - _MAX_TOLD} more were refused")
-        told += [f"{path} {what}" for path, what in fact.noted[:_MAX_TOLD]]
+        told += [f"{shown_path(path)} {what}" for path, what in fact.noted[:_MAX_TOLD]]
         if len(fact.noted) > _MAX_TOLD:
             told.append(f"{len(fact.noted) - _MAX_TOLD} more are like that")
         decided.add([events.Warned(at, "output file", one, "", num, fact.host) for one in told])

@@ -20,6 +20,7 @@ from launcher.acker import Acker
 from launcher.agent_session import AgentSession
 from launcher.decider import Decider
 from launcher.errors import JournalError, JournalMoved, RunError
+from launcher.host_caps import limit
 from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
 from launcher.output_files import OutputFolder
@@ -96,6 +97,8 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._stopping = threading.Event()
         self._rounds: deque[float] = deque([0.0], _BUSY_ROUNDS)
+        #: What hosts said in leaving, when the thread had ended.
+        self._last_words: deque[facts.Noted] = deque(maxlen=limit("notes"))
         self.crash: BaseException | None = None
         #: Why nothing is decided: the journal cannot be written; empty while it can.
         self.stalled = ""
@@ -121,6 +124,9 @@ class Dispatcher:
 
     def put_fact(self, fact: facts.Fact) -> None:
         """A session has something to tell; waits while there is more than can be decided."""
+        if self._stopping.is_set() and isinstance(fact, facts.Noted):
+            self._last_words.append(fact)
+            return
         self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())), fact.host)
 
     def submit(self, job: QueuedJob) -> None:
@@ -225,8 +231,15 @@ class Dispatcher:
             elif self._scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
                 unreached.append(name)
         unreached += wait_for_ends(told, lambda message: self._observe(events.Note(time.time(), message)))
+        self._hear_last_words()
         close_all(self._sessions.values())
         return unreached
+
+    def _hear_last_words(self) -> None:
+        """Nobody decides any more; what is said now is a note, and starts nothing."""
+        if self._last_words and not self._thread.is_alive():
+            self._decider.decide(iter(self._last_words))
+            self._commit()
 
     def _stop(self) -> None:
         self._acker.flush()

@@ -140,7 +140,11 @@ class Engine:
             if host.jobs or host.collecting or host.phase in (HostPhase.READY, HostPhase.UNKNOWN):
                 self._sessions[name].expect()
         self.submitted = len(unfinished)
-        self.journal.append(self.scheduler.resume(time.time(), self.run_id))
+        resumed = self.scheduler.resume(time.time(), self.run_id)
+        self.journal.append(resumed)
+        self.journal.commit()
+        for event in resumed:
+            self.observe(event)
         return unfinished
 
     @property

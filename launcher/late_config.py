@@ -7,6 +7,7 @@ anyway. Everything else is made, and refused, at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError
@@ -23,6 +24,8 @@ __all__ = ["LateConfig", "check_config_kind", "checked_config", "import_omegacon
 _LEAVES = (str, int, float, bool, type(None))
 #: How deep data may lie to be looked through here; OmegaConf may have something to say of what is deeper.
 _MAX_DEPTH = 50
+#: Characters of what OmegaConf says.
+_MAX_SAID = 300
 
 
 def checked_config(config: Any, node: dict[str, Any]) -> DictConfig | LateConfig:
@@ -63,7 +66,11 @@ def with_node(config: Any, node: dict[str, Any]) -> DictConfig:
     try:
         full = OmegaConf.create(config if config is not None else {}, flags={"allow_objects": True})
     except Exception as error:
-        raise ConfigError(f"the config is neither a mapping, a dataclass nor a DictConfig: {error}") from error
+        what = (
+            "cannot be taken" if isinstance(config, Mapping) else "is neither a mapping, a dataclass nor a DictConfig"
+        )
+        # OmegaConf names the whole path in further lines, which is as long as the config is deep.
+        raise ConfigError(f"the config {what}: {str(error).partition(chr(10))[0][:_MAX_SAID]}") from error
     if not isinstance(full, DictConfig):
         raise ConfigError(
             f"the config is {with_article(type(config).__name__)}, not a mapping, dataclass or DictConfig"

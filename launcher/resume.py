@@ -278,7 +278,6 @@ class ResumedSession(Session):
         if not self.record.zygotes:
             self._bury()
         unfinished = self.engine.restore()
-        self.engine.journal.commit()
         self.unfinished.update({num: self.new_job(num) for num in unfinished})
         self._rest = self._sources()
         self._owed = self._owed_hooks()

@@ -472,7 +472,7 @@ class RunSession:
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
-    def detach(self, why: str = "asked to", timeout: float = 60.0) -> int:
+    def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
         """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.
 
         Where every job has returned by then, nobody is left to do anything: the run is not left, and ends as usual.

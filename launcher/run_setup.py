@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher import pickling
+from launcher.application import check_working_folder
 from launcher.callback_setup import build_callbacks, callback_nodes
 from launcher.code_snapshot import Snapshot
 from launcher.errors import ConfigError, UsageError
@@ -109,6 +110,7 @@ class RunSetup:
         Raises:
             UsageError: naming what is wrong.
         """
+        check_working_folder()
         importing = os.environ.get(IMPORTING)
         if importing:
             raise UsageError(

@@ -85,6 +85,8 @@ class Session(RunSession, concurrent.futures.Executor):
             live=live,
             claim=claim,
         )
+        #: A process that is forked of ours has the object, but neither its threads nor a part in the run.
+        self._process = os.getpid()
         self._own = SessionThread(self.begin, self._serve, self.wake) if in_own_thread else None
         self._has_begun = False
         self._is_closing = False
@@ -169,7 +171,16 @@ class Session(RunSession, concurrent.futures.Executor):
         self._ensure_begun()
         return self
 
+    @property
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
+
     def _ensure_begun(self) -> None:
+        # Before the gate, which a thread may have held when this process was forked.
+        if self._is_forked:
+            raise SessionError(
+                f"this session is that of process {self._process}, of which this one ({os.getpid()}) was forked; open another one here"
+            )
         with self._gate:
             if self._has_begun:
                 return
@@ -202,6 +213,8 @@ class Session(RunSession, concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._is_forked:
+            return
         if self.is_detached and self._own is None:
             self.close_live()
             return
@@ -235,6 +248,8 @@ class Session(RunSession, concurrent.futures.Executor):
             SessionError: a hook of the session would wait for itself.
             RunAborted, RunDetached, RunInterrupted, ControllerFailed: how the run ended, where that is not as it should; with wait.
         """
+        if self._is_forked:
+            return
         if wait and self._own is not None and threading.get_ident() == self._own.ident:
             raise SessionError("a hook of the session closes it and waits: use shutdown(wait=False)")
         with self._gate:
@@ -295,7 +310,7 @@ class Session(RunSession, concurrent.futures.Executor):
             for job in list(self.unfinished.values()):
                 job.has_been_left(error)
 
-    def detach(self, why: str = "asked to", timeout: float = 60.0) -> int:
+    def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
         """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.
 
         Where every job has returned by then, nobody is left to do anything: the run is not left, and ends as usual.

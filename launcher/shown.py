@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 
-__all__ = ["shown"]
+__all__ = ["shown", "shown_path"]
 
 _MAX = 300
 
@@ -32,3 +32,8 @@ def shown(value: object) -> str:
     """The value's `repr`, with `...` for what is too long, too deep or too much."""
     text = _REPR.repr(value)
     return text if len(text) <= _MAX else text[: _MAX - 3] + "..."
+
+
+def shown_path(path: str) -> str:
+    """A file's path, with `...` in the middle of one that is too long: what it begins with, and its name, tell which it is."""
+    return path if len(path) <= _MAX else f"{path[: _MAX // 2]}...{path[-_MAX // 2 :]}"

@@ -217,18 +217,16 @@ class Aftermath(ZygoteListener):
 
     def _tell_swept(self, ended: List[Tuple[str, str]], error: Optional[BaseException]) -> None:
         for token, what in ended:
-            attempt_id = token.rpartition("/")[2]
-            self._controller.note(
-                "job {}: {}, which it had left in a session of its own, was ended".format(attempt_id, what)
-            )
+            num = token.rpartition("/")[2].partition(".")[0]
+            self._controller.note("job {}: {}, which it had left in a session of its own, was ended".format(num, what))
 
     def sweep_now(self) -> None:
-        """The run is over: nothing of it stays."""
+        """The run is over: nothing of it stays, and what is ended is told while there is somebody to hear it."""
         for attempt in self._attempts.active():
             kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
             self._left.add(self._place.token(attempt))
         if self._left:
-            kill_tokens(self._left)
+            self._tell_swept(kill_tokens(self._left), None)
 
     def _adopt_orphan_file(self, attempt: Attempt) -> None:
         """Take in what a job wrote to its own file while there was no agent: all of it, from its first word on."""

@@ -23,6 +23,7 @@ from remote_agent.aftermath import Aftermath
 from remote_agent.attempts import Attempts
 from remote_agent.controller import HEARTBEAT, Controller
 from remote_agent.delivery import Delivery
+from remote_agent.disk import remove_tree
 from remote_agent.door import Door
 from remote_agent.host_facts import Folders, boot_id
 from remote_agent.jobs import Jobs
@@ -252,7 +253,10 @@ class Agent:
         self._door.close()
         where = self._place.where
         if self._over == "remove":
-            shutil.rmtree(where.spool, ignore_errors=True)
+            try:
+                remove_tree(where.spool)
+            except OSError:
+                traceback.print_exc()
             if where.runtime != where.spool:
                 shutil.rmtree(where.runtime, ignore_errors=True)
             try:

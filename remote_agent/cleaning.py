@@ -14,6 +14,7 @@ import socket
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from remote_agent import wire
+from remote_agent.disk import remove_tree
 from remote_agent.host_facts import roots, runtime_folder_of
 from remote_agent.spool import scan
 
@@ -188,7 +189,7 @@ def _is_running(spool: str) -> bool:
 
 def _removed(path: str) -> str:
     try:
-        shutil.rmtree(path)
+        remove_tree(path)
     except OSError as error:
         return "{}: {}".format(error.filename, error.strerror)
     return ""

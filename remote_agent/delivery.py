@@ -8,13 +8,13 @@ them; the `final` that makes them a result goes out when it has.
 
 import functools
 import os
-import shutil
 from typing import Any, Dict, Iterator, Optional
 
 from remote_agent import wire
 from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
+from remote_agent.disk import remove_tree
 from remote_agent.left_files import as_written, output_frames, outputs_root, result_frames, stream_frames
 from remote_agent.outbox import Piece
 from remote_agent.place import Place
@@ -108,6 +108,8 @@ class Delivery:
             attempt.stream_dropped,
             self._cap(attempt),
             attempt.cut,
+            # A job that failed may not have come so far as to make it.
+            is_made=attempt.final is not None and attempt.final[0]["status"] == "COMPLETED",
         )
 
     def _broken(self, attempt: Attempt, path: str, error: OSError) -> Dict[str, Any]:
@@ -169,7 +171,10 @@ class Delivery:
             _unlink(self._zygotes.blobs.path(attempt.payload_blob))
         folder: Optional[str] = self._place.own_output(attempt)
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                remove_tree(folder)
+            except OSError:
+                pass  # it goes with the spool, or 'launcher clean' says why not
             _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec["attempt"]))
 
 

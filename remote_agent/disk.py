@@ -6,9 +6,10 @@ Rule: what must outlive a power cut is on the disk with its name, and what is re
 import fcntl
 import hashlib
 import os
+import shutil
 from typing import Any, BinaryIO, Callable
 
-__all__ = ["digest_of", "sync_data", "sync_fd", "sync_file", "sync_folder"]
+__all__ = ["digest_of", "remove_tree", "sync_data", "sync_fd", "sync_file", "sync_folder"]
 
 _PIECE = 1 << 20
 #: On macOS `fsync` stops at the disk's own cache, and this goes on to the disk.
@@ -80,3 +81,34 @@ def digest_of(file: BinaryIO, offset: int, size: int, goes_on: Callable[[], bool
         digest.update(piece)
         size -= len(piece)
     return digest
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder of ours and all that is in it, whatever rights a job has taken from its folders.
+
+    Raises:
+        OSError: something of it cannot be removed; all the rest is gone.
+    """
+    try:
+        shutil.rmtree(path)
+        return
+    except FileNotFoundError:
+        raise
+    except OSError:
+        _open(path)
+    # The walk looks into a folder after it was told of it.
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            _open(os.path.join(folder, name))
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+
+
+def _open(folder: str) -> None:
+    """Have its owner read and change it; a link is left alone."""
+    if not os.path.islink(folder):
+        try:
+            os.chmod(folder, 0o700)
+        except OSError:
+            pass  # it is somebody else's: whoever removes it hears of that

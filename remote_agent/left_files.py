@@ -123,8 +123,11 @@ def output_frames(
     dropped: Dict[str, int],
     cap: Optional[int] = None,
     cut: Optional[Dict[str, Any]] = None,
+    is_made: bool = False,
 ) -> Iterator[Piece]:
     """The rest of stdout and stderr, then the files of the output directory, then the end mark.
+
+    is_made: the job had its output directory; where it has moved or removed it since, the end mark's `noted` says so.
 
     What cannot be sent (a link that leads out, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which
     of the patterns matched nothing, by their place in the list, in its `unmatched`; what was killed while it may still have written, in its
@@ -136,6 +139,8 @@ def output_frames(
     chosen = _Chosen(patterns)
     files = _Files(attempt_id, refused)
     if folder is not None and patterns is not False:
+        if is_made and not os.path.isdir(folder):
+            files.noted.add("the output directory", "is not there any more: the job moved or removed it")
         tree = _Tree(folder, refused)
         for relative, path in _walk(tree, refused):
             if chosen.takes(relative):

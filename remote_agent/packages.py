@@ -115,7 +115,7 @@ def choose_packages(bundle: str, controller: Dict[str, Any]) -> List[str]:
         oldest = tuple(controller.get("family_python") or ())
         if sys.version_info[:2] < oldest:
             raise TooOldPython(
-                "OmegaConf {} of the controller needs Python {}.{} or later, and jobs run here under {}.{} ({}): say "
+                "OmegaConf {} of the controller needs Python {}.{} or later, and jobs run there under {}.{} ({}): say "
                 "--python with a newer one, or install omegaconf<2.4 where the launcher runs".format(
                     controller.get("omegaconf"), *oldest, *sys.version_info[:2], sys.executable
                 )

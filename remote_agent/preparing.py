@@ -54,7 +54,7 @@ def _what_to_do(missing: str) -> str:
     if missing.partition(".")[0] == "launcher" and os.path.realpath(home) == os.path.realpath(_OUR_LAUNCHER):
         return ": it belongs to the controller; import it below `if __name__ == '__main__':`"
     return (
-        "\n    next: jobs run here under {} (Python {}.{}); install it there, or choose an environment that has it "
+        "\n    next: jobs run there under {} (Python {}.{}); install it there, or choose an environment that has it "
         "(--python PATH, or a setup line such as `conda activate NAME`)"
     ).format(sys.executable, *sys.version_info[:2])
 

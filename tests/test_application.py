@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import launcher
 from launcher.application import application_of, load_application
 from launcher.errors import UsageError
 
@@ -57,6 +58,19 @@ def test_a_hydra_app_is_found_by_its_decorator_and_undecorated(folder):
     assert (app.module_name, app.qualname, app.reference) == ("happ1", "my_task", "happ1:my_task")
     assert (app.name, app.file, app.root) == ("happ1", folder / "happ1.py", folder)
     assert sys.path[0] == str(folder)
+
+
+def test_a_working_folder_that_is_gone_is_named(folder, monkeypatch):
+    """On the command line and from Python, before anything is looked for in it."""
+    write(folder, "app_of_gone.py", "def main(cfg):\n    return 1\n")
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="started in is not there any more"):
+        load_application(str(folder / "app_of_gone.py"))
+    with pytest.raises(UsageError, match="started in is not there any more"):
+        launcher.run(len, {})
 
 
 def test_an_app_elsewhere_puts_its_folder_first(folder):

@@ -15,6 +15,7 @@ from launcher import inventory, run_index
 from launcher.cli import _main
 from launcher.commands import clean
 from launcher.commands.show import _print_run
+from launcher.journal import JournalReader
 from launcher.run_status import JobStatusLine, RunStatus, read_status
 from launcher.session import Session
 from tests.durable import Project, until
@@ -264,6 +265,19 @@ def test_detach_with_nobody_to_leave_it_to_ends_the_run(project: Project, cli: C
     told = cli.json("multirun", "durable_app.py:work", *arguments, "--detach", code=3)
     assert told["failed"] == 2
     assert read_status(project.entry).state == "failed"
+
+
+def test_a_retry_tells_its_own_time(project: Project, cli: Cli) -> None:
+    """It says that the run was taken up again, and its report counts from there, the first time and each time after."""
+    project.start(1, {"how": {"0": "raise"}}).wait()
+    for _ in range(2):
+        reader = JournalReader(project.entry.journal)
+        over = reader.last_event("run_ended")
+        reader.close()
+        told = cli.json("retry", "last", code=1)
+        assert over is not None
+        assert over.at < told["taken_up_at"] < told["ended_at"]
+        assert "taken up again, on" in cli.err
 
 
 @pytest.mark.slow

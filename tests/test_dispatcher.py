@@ -567,6 +567,32 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     reader.close()
 
 
+def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
+    """Its absence ends no thread: when it is back, hosts hear what they could not be told. A folder of files that is gone holds up nothing."""
+    said: list[str] = []
+
+    class Session:
+        def acknowledge(self, attempts: list[str]) -> None:
+            said.extend(attempts)
+
+    folder, files = tmp_path / "run", tmp_path / "elsewhere"
+    for each in (folder, files):
+        each.mkdir()
+    failed: list[BaseException] = []
+    acker = Acker({"a": Session()}, folder, failed.append)
+    folder.rename(tmp_path / "moved")
+    acker.put("a", "0.1")
+    acker.flush()
+    assert said == []
+    (tmp_path / "moved").rename(folder)
+    acker.wrote_to(files)
+    files.rmdir()
+    acker.flush()
+    acker.stop()
+    assert said == ["0.1"]
+    assert failed == []
+
+
 def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
     """What was written in time and cannot be found any more is not acknowledged, not even at the end."""
     said: list[str] = []

@@ -163,10 +163,22 @@ def test_a_run_that_is_taken_up_again_is_told() -> None:
     ]
     assert told(happened) == [
         "run run-1 taken up again, on gpu1",
-        "leaving: SIGHUP; the hosts get every job that waits here",
-        "left: SIGHUP; run run-1 goes on, on gpu1",
+        "leaving (SIGHUP): hosts get every job that still waits here",
+        "left (SIGHUP): run run-1 goes on, on gpu1",
     ]
     assert tally_of(happened).detached == "SIGHUP"
+
+
+def test_another_attempt_is_told_with_what_became_of_the_last_one() -> None:
+    """One that failed with its error, one that was given up with the reason; where it was, and that another one follows."""
+    failed = [event for event in one_job(0, failure=error()) if not isinstance(event, events.JobReturned)]
+    assert told([started(), ready(), *failed, events.JobRequeued(103, 0, 1, "gpu1", "retried after: exception")])[
+        -1
+    ] == ("job 0: attempt 1 on gpu1 FAILED: ZeroDivisionError: division by zero; another attempt follows")
+    given_up = events.JobRequeued(105, 0, 2, "gpu1", "gpu1: cannot start /bin/py")
+    assert told([started(), ready(), given_up])[-1] == (
+        "job 0: attempt 2 on gpu1 given up: cannot start /bin/py; another attempt follows"
+    )
 
 
 @pytest.mark.parametrize(

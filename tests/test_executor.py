@@ -7,6 +7,7 @@ import concurrent.futures
 import importlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -204,6 +205,26 @@ def test_it_works_without_with_and_says_when_it_is_closed(hosts: list[Any]) -> N
     never.close()
     with pytest.raises(SessionError):
         never.submit(double, 2)
+
+
+def test_a_process_that_is_forked_in_a_session_has_no_part_in_it() -> None:
+    """It leaves the block, closes, and is told where to submit; here the session goes on as if nothing had been."""
+    with launcher.Session.open() as session:
+        assert session.submit(double, 1).result(60) == 2
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            code = 1
+            try:
+                session.__exit__(None, None, None)
+                session.shutdown()
+                session.submit(double, 2)
+            except SessionError as error:
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert session.submit(double, 3).result(60) == 6
 
 
 @pytest.mark.slow

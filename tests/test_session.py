@@ -623,6 +623,29 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
     assert (closed.host, "lacking_of_test" in closed.why) == ("lacking", True)
 
 
+def test_a_config_that_is_too_deep_is_refused_in_a_line(app: Any) -> None:
+    """It is a mapping, and is not called something else; its path of hundreds of keys is not written out."""
+    config: dict[str, Any] = {}
+    for _ in range(2000):
+        config = {"a": config}
+    with pytest.raises(ConfigError, match=r"^the config cannot be taken: .*recursion") as refused:
+        launcher.run(app.move_output, config)
+    assert len(str(refused.value)) < 400
+
+
+def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list[Any], tmp_path: Path) -> None:
+    """On a host: what lies elsewhere there does not come back. Here it is where the job put it. The result stands."""
+    seen, observe = collect()
+    (one,) = launcher.multirun(app.move_output, [{}], hosts=hosts, folder=tmp_path / "sweep", observers=[observe])
+    assert one.return_value == 1
+    told = [(event.num, event.message) for event in seen if isinstance(event, events.Warned)]
+    if hosts == ["local/2"]:
+        assert Path(f"{one.output_dir}.moved").is_dir()
+        assert told == []
+    else:
+        assert told == [(0, "the output directory is not there any more: the job moved or removed it")]
+
+
 def test_an_output_directory_comes_back_whole(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Empty folders, links within, times, what can be executed; what cannot come is named once, and is nowhere here."""
     seen, observe = collect()

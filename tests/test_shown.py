@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.shown import shown
+from launcher.shown import shown, shown_path
 
 
 def _bomb() -> Any:
@@ -45,3 +45,12 @@ def test_what_is_short_is_shown_whole() -> None:
     """As `repr` has it."""
     for value in ("gpu1", 5, None, ["a", {"b": 1}], {"slots": [1, 2]}):
         assert shown(value) == repr(value)
+
+
+def test_a_long_path_keeps_its_beginning_and_its_end() -> None:
+    """A folder in a folder two hundred times is named in a line; what is short is shown as it is."""
+    assert shown_path("a/b.txt") == "a/b.txt"
+    told = shown_path("first/" + "d/" * 1000 + "last.txt")
+    assert len(told) <= 303
+    assert told.startswith("first/d/")
+    assert told.endswith("d/last.txt")

@@ -16,9 +16,10 @@ import pytest
 import launcher
 from launcher import events
 from launcher.inventory import HostSpec
+from launcher.journal import FOLDER, JournalReader
 
 _APP = """
-import atexit, os, threading, time
+import atexit, os, subprocess, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 pool = ThreadPoolExecutor(1)
@@ -55,6 +56,10 @@ def leaves(cfg):
     import subprocess, sys
     subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     return 1
+
+
+def detaches(cfg):
+    return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
 
 
 class Sees(object):
@@ -122,6 +127,19 @@ def test_a_child_that_nobody_waited_for_is_a_warning(app: Any, any_host: HostSpe
     (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
     assert re.search(r"ended two seconds after the job was: process \S+ \(pid \d+\)\. ", warned.message)
     assert "Popen.wait()" in warned.message
+
+
+def test_what_is_ended_with_the_run_is_named(app: Any, any_host: HostSpec) -> None:
+    """A process of the last job that is in a session of its own goes with the run, before anybody would look for it: a note says so."""
+    seen: list[events.Event] = []
+    (one,) = launcher.multirun(app.detaches, [_node()], hosts=[any_host], observers=[seen.append])
+    assert one.error is None
+    (note,) = [event for event in seen if isinstance(event, events.Note) and "session of its own" in event.message]
+    assert note.host == any_host.name
+    assert note.message.startswith(f"job 0: process sleep (pid {one.return_value}), ")
+    reader = JournalReader(Path(one.output_dir).parent / FOLDER)
+    assert note in [event for _, event in reader.events()]
+    reader.close()
 
 
 # -- a tracker that writes its file when the process ends ------------------------------------------------------------

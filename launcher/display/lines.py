@@ -66,6 +66,8 @@ class Teller:
         self._cutter = LineCutter() if shows_output else None
         #: Host -> why it takes no job, as it was told last: one with little room closes and opens again and again.
         self._closed: dict[str, str] = {}
+        #: Job -> how its attempt failed, until it is known whether another one follows.
+        self._failed: dict[int, str] = {}
 
     def lines(self, event: events.Event) -> list[Line]:
         """The lines to show for it; often none."""
@@ -87,10 +89,10 @@ class Teller:
         return [Line(f"run {event.run} taken up again, on {_names(event.hosts)}", "dim")]
 
     def _on_run_detaching(self, event: events.RunDetaching) -> list[Line]:
-        return [Line(f"leaving: {clean(event.why)}; the hosts get every job that waits here", "warning")]
+        return [Line(f"leaving ({clean(event.why)}): hosts get every job that still waits here", "warning")]
 
     def _on_run_detached(self, event: events.RunDetached) -> list[Line]:
-        return [Line(f"left: {clean(event.why)}; run {event.run} goes on, on {_names(event.hosts)}", "warning")]
+        return [Line(f"left ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")]
 
     def _on_run_interrupt(self, event: events.RunInterrupt) -> list[Line]:
         how = "killing what runs" if event.kill else "cancelling what runs; its hooks fire"
@@ -161,19 +163,24 @@ class Teller:
             return []
         return _prefixed(event.num, event.host, self._cutter.finish(event.num))
 
+    def _on_attempt_ended(self, event: events.AttemptEnded) -> list[Line]:
+        if event.status == "FAILED":
+            self._failed[event.num] = f"FAILED: {shorten(error_line(event.error), 300)}"
+        return []
+
     def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
-        return [
-            Line(
-                f"job {event.num}: another attempt follows attempt {event.attempt} on {event.host}: {shorten(event.why, 300)}",
-                "warning",
-            )
-        ]
+        where = f" on {event.host}" if event.host else ""
+        # A host's reason begins with its name, which the line has already.
+        why = event.why.removeprefix(f"{event.host}: ").removeprefix(f"{event.host} was given up: ")
+        how = self._failed.pop(event.num, f"given up: {shorten(why, 300)}")
+        return [Line(f"job {event.num}: attempt {event.attempt}{where} {how}; another attempt follows", "warning")]
 
     def _on_job_retried(self, event: events.JobRetried) -> list[Line]:
         return [Line(f"job {event.num}: runs once more; attempt {event.attempt} was {event.status}", "dim")]
 
     def _on_job_returned(self, event: events.JobReturned) -> list[Line]:
         tally = self._tally
+        self._failed.pop(event.num, None)
         where = f" on {event.host}" if event.host else ""
         took = f" after {seconds(event.duration)}" if event.duration is not None else ""
         if not (event.host or self._verbose) and (event.error or {}).get("kind") == "cancelled":

@@ -73,6 +73,17 @@ def tree(folder: Path, **more: Any) -> tuple[dict[str, str], dict[str, int]]:
     return links, folders
 
 
+def test_an_output_directory_that_the_job_moved_is_told(tmp_path: Path) -> None:
+    """Where there was one: nothing comes back of it, and that is not left unsaid."""
+    gone = tmp_path / "gone"
+    assert collected(gone, is_made=True)[1]["noted"] == [
+        ["the output directory", "is not there any more: the job moved or removed it"]
+    ]
+    assert "noted" not in collected(gone)[1]
+    gone.mkdir()
+    assert "noted" not in collected(gone, is_made=True)[1]
+
+
 class TestOutbox:
     """Bytes on their way to a descriptor."""
 

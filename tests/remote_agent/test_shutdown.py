@@ -401,4 +401,4 @@ def test_what_a_job_left_in_a_session_of_its_own_is_named_when_it_is_ended(agent
     attempt = agent.job(client, 0, leaves=True)
     assert client.value(attempt) == 0
     client.wait(lambda: "left in a session of its own" in client.notes(), "the note")
-    assert f"job {attempt}: process " in client.notes()
+    assert "job 0: process " in client.notes()

@@ -197,7 +197,7 @@ def test_an_application_that_cannot_be_imported(host, code, type_, text, isolati
     assert "preparing.py" not in error.traceback
     if type_ == "ModuleNotFoundError":
         # The most frequent reason why nothing runs on a new host: which Python it is, and how to choose another.
-        assert f"next: jobs run here under {sys.executable}" in error.message
+        assert f"next: jobs run there under {sys.executable}" in error.message
         assert "--python PATH" in error.message
         assert "importlib" not in error.traceback
     assert host.process.wait(30) in (0, 1)

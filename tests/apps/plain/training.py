@@ -131,6 +131,13 @@ class Recorder(launcher.Callback):
         self._write("on_job_return", num=job_return.num, status=job_return.status.name, kwargs=sorted(kwargs))
 
 
+def move_output(config):
+    """The output directory is not where it was."""
+    out = launcher.current_job().output_dir
+    os.rename(out, out + ".moved")
+    return 1
+
+
 def leave_much(config):
     """Every kind of thing that may lie in an output directory."""
     out = Path(launcher.current_job().output_dir)
