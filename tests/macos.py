@@ -66,6 +66,10 @@ def _as_on_macos():
 
     posix.sendfile = globals()["sendfile"] = sendfile
 
+    # What urllib asks there for the proxies of the system's settings: none are set.
+    scproxy = sys.modules["_scproxy"] = type(sys)("_scproxy")
+    scproxy._get_proxies = scproxy._get_proxy_settings = dict
+
 
 _as_on_macos()
 del _as_on_macos

@@ -8,14 +8,19 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-__all__ = ["missing", "need_module", "need_programs", "need_python", "need_root"]
+__all__ = ["READS_PROC", "missing", "need_module", "need_programs", "need_python", "need_root"]
 
 _SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+#: The test itself looks into /proc, or is of the product's reading it. Other systems have none, `tests.macos` among them.
+READS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which Linux alone has")
 
 
 def missing(what: str) -> NoReturn:

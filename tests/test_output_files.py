@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from launcher import output_files
 from launcher.output_files import OutputFolder
 from launcher.results.owners import Ownership, own_folder
+from tests.parts import READS_PROC
 
 
 @pytest.fixture
@@ -110,6 +111,7 @@ class TestWriting:
         assert (folder.path / ".launcher" / "attempt-1" / "stdout").read_bytes() == b"first"
         assert (folder.path / ".launcher" / "stdout").read_bytes() == b"2nd"
 
+    @READS_PROC
     def test_after_close_nothing_is_written(self, folder):
         """A late frame neither writes nor leaks a descriptor."""
         folder.write("a", 0o644, b"1")
@@ -262,6 +264,7 @@ class TestTree:
             folder.add_link("l", "d/x")
         assert os.listdir(folder.path) == ["d"]
 
+    @READS_PROC
     def test_looking_at_links_leaks_no_descriptor(self, folder):
         """However deep they lead."""
         folder.write("/".join("abcdefgh") + "/x", 0o644, b"x")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from remote_agent.code_store import BlobStore, Manifest, is_sha256, materialise, read_manifest
 from remote_agent.spool import SpoolError
+from tests.parts import READS_PROC
 
 
 def sha(data: bytes) -> str:
@@ -82,6 +83,7 @@ class TestStore:
                 store.put_chunk(sha(b"abc"), 3, offset, data)
         assert store.put_chunk(sha(b"abc"), 3, 0, b"abc")
 
+    @READS_PROC
     def test_a_broken_link_leaves_nothing_open(self, store, tmp_path):
         """What came in part is begun anew, and its file is gone."""
         before = len(os.listdir("/proc/self/fd"))
@@ -169,6 +171,7 @@ class TestTree:
         assert (code / "empty").stat().st_mode & 0o777 == 0o600
         assert (code / "a").stat().st_mode & 0o777 == 0o700
 
+    @READS_PROC
     def test_many_folders(self, store, tmp_path):
         """More than descriptors that are kept, in any order."""
         files = {f"d{number % 250}/e{number}/f": b"x" for number in range(600)}

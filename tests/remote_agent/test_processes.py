@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from remote_agent import processes
-from tests.parts import need_programs
+from tests.parts import READS_PROC, need_programs
 
 
-@pytest.fixture(params=["proc", "ps"], autouse=True)
+@pytest.fixture(params=[pytest.param("proc", marks=READS_PROC), "ps"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which of the two is used."""
     need_programs("ps")
