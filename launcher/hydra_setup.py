@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher import pickling
 from launcher.errors import ConfigError, UsageError
@@ -66,6 +66,7 @@ class HydraSetup(RunSetup):
     mode the config of the run is that of its job, with whatever `on_run_start` made of it.
     """
 
+    kind: ClassVar[str] = "hydra_app"
     compose: Callable[[Sequence[str], int, str], DictConfig] | None = None
     #: JobReturns of earlier sessions of the same sweep.
     earlier: list[JobReturn] = dataclasses.field(default_factory=list)

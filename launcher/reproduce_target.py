@@ -107,10 +107,14 @@ class _Again(RunSetup):
 class PlainAgain(_Again):
     """A plain function's job, again."""
 
+    kind: ClassVar[str] = "job_again"
+
 
 @dataclasses.dataclass
 class HydraAgain(_Again, HydraSetup):
     """A Hydra app's job, again."""
+
+    kind: ClassVar[str] = "hydra_job_again"
 
 
 # -- what is to be reproduced ----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Record:
     """A run as its journal describes it.
 
     Attributes:
-        kind: `module:Class` of its RunSetup.
+        kind: of its RunSetup, by the name that `launcher.resume` knows; the first version wrote `module:Class`.
         options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
         argv, cwd, sys_path, python: of the first controller.
         zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.
@@ -82,7 +82,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None, dump
     options = setup.options
     snapshot = setup.snapshot
     described = {
-        "kind": f"{type(setup).__module__}:{type(setup).__qualname__}",
+        "kind": setup.kind,
         "first_num": setup.first_num,
         "main_module": setup.main_module,
         "task": setup.task if isinstance(setup.task, str) else None,

@@ -106,6 +106,8 @@ def texts_of_overrides(overrides: Any) -> tuple[str, ...]:
 class RunSetup:
     """A plain run, ready to begin. See `make`."""
 
+    #: What the journal calls this kind of run, for good (see `launcher.resume`).
+    kind: ClassVar[str] = "function"
     #: It runs again what another run ran.
     is_reproduction: ClassVar[bool] = False
 

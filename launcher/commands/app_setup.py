@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from launcher.dispatcher import QueuedJob
 from launcher.errors import LauncherError, UsageError
 from launcher.options import LaunchConf
 from launcher.run_folder import Naming
-from launcher.run_hosts import new_run_id
-from launcher.run_setup import RunSetup, build_callbacks, folder_for, host_specs
-from launcher.task_origin import Script, as_main
+from launcher.run_setup import RunSetup, build_callbacks
+from launcher.setup.plain_app import PlainAppSetup, plain_callbacks_of, script_of_app
+from launcher.task_origin import as_main
 from remote_agent.config_nodes import literal
 
 if TYPE_CHECKING:
     from launcher.application import Application
-    from launcher.config import Composition
     from launcher.hydra_config import HydraComposition
     from launcher.session import Session
     from remote_agent.callbacks import Callbacks
 
-__all__ = ["AppRun", "PlainAppSetup", "load_callback", "prepare"]
+__all__ = ["AppRun", "load_callback", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +98,7 @@ def prepare(
             name: value for name, value in (usual or {}).items() if getattr(options, name) == getattr(default, name)
         }
         options = options.replaced(**usual)
-        composite = build_callbacks(_callback_nodes(composition.config), callbacks, options)
+        composite = build_callbacks(plain_callbacks_of(composition.config), callbacks, options)
         if composition.is_hydra:
             return _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close)
         setup = PlainAppSetup.of(app, composition, composite, options, folder, overrides)
@@ -114,13 +111,6 @@ def prepare(
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
     return AppRun(setup, None, composition.count, drive, opened.close)
-
-
-def _script(app: Application) -> Script | None:
-    """The application as the script that Python would have been started with."""
-    if app.file is None:
-        return None
-    return Script(app.file, app.is_module or os.path.isabs(os.path.expanduser(app.named)), app.is_module)
 
 
 def _hydra_run(
@@ -143,7 +133,7 @@ def _hydra_run(
         compose=composed,
         callbacks=composite,
         options=options,
-        script=_script(app),
+        script=script_of_app(app),
     )
     if setup.naming is Naming.MOMENT:
         # Nothing has written there yet: what is there is somebody else's.
@@ -192,79 +182,6 @@ def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
             return [session.load(initial_job_idx + index) for index in range(len(job_overrides))]
 
     composition.sweep_with(_SessionLauncher(), HydraCallbacks())
-
-
-@dataclasses.dataclass
-class PlainAppSetup(RunSetup):
-    """A run of a plain function whose config its overrides build."""
-
-    composition: Composition | None = None
-    #: As they were given.
-    given: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        app: Application,
-        composition: Composition,
-        composite: Callbacks,
-        options: LaunchConf,
-        folder: str | None,
-        overrides: Sequence[str],
-    ) -> PlainAppSetup:
-        """Check what was given.
-
-        Raises:
-            UsageError: naming what is wrong.
-        """
-        mode = composition.mode
-        where, naming = folder_for(mode, folder)
-        setup = cls(
-            mode=mode,
-            run_id=new_run_id(),
-            folder=where,
-            naming=naming,
-            hosts=host_specs(None, options),
-            options=options,
-            callbacks=composite,
-            task=app.reference,
-            task_name=app.name,
-            configs=(),
-            root=app.root if app.file is None or "." in app.module_name else app.file,
-            main_module=app.module_name,
-            script=_script(app),
-            given=tuple(overrides),
-            callback_specs=_callback_nodes(composition.config),
-            composition=composition,
-        )
-        setup.root_config = setup._with_node(composition.config, None)
-        setup.check_code()
-        return setup
-
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """The job with these overrides, composed now; in RUN mode with what `on_run_start` made of its config."""
-        assert self.composition is not None
-        composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
-        return super().job(num, task, _without_hydra(composed), overrides)
-
-    def arguments(self) -> list[str]:
-        """The overrides, as `python my_app.py OVERRIDES` would have them."""
-        return list(self.given)
-
-
-def _without_hydra(config: Any) -> Any:
-    """The application's part of a config."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-
-
-def _callback_nodes(config: Any) -> dict[str, Any]:
-    from launcher.config import plain_callbacks
-
-    return dict(plain_callbacks(config))
 
 
 def _quoted(value: str) -> str:

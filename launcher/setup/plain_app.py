@@ -1,0 +1,107 @@
+"""The setup of a run of a plain function that the command line names.
+
+Rule: its config is what its overrides build, made when the job is due; it never imports Hydra's plugins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher.requests import QueuedJob
+from launcher.run_hosts import new_run_id
+from launcher.run_setup import RunSetup, folder_for, host_specs
+from launcher.task_origin import Script
+
+if TYPE_CHECKING:
+    from launcher.application import Application
+    from launcher.config import Composition
+    from launcher.options import LaunchConf
+    from remote_agent.callbacks import Callbacks
+
+__all__ = ["PlainAppSetup", "plain_callbacks_of", "script_of_app"]
+
+
+def script_of_app(app: Application) -> Script | None:
+    """The application as the script that Python would have been started with."""
+    if app.file is None:
+        return None
+    return Script(app.file, app.is_module or os.path.isabs(os.path.expanduser(app.named)), app.is_module)
+
+
+@dataclasses.dataclass
+class PlainAppSetup(RunSetup):
+    """A run of a plain function whose config its overrides build."""
+
+    kind: ClassVar[str] = "plain_app"
+
+    composition: Composition | None = None
+    #: As they were given.
+    given: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        app: Application,
+        composition: Composition,
+        composite: Callbacks,
+        options: LaunchConf,
+        folder: str | None,
+        overrides: Sequence[str],
+    ) -> PlainAppSetup:
+        """Check what was given.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        mode = composition.mode
+        where, naming = folder_for(mode, folder)
+        setup = cls(
+            mode=mode,
+            run_id=new_run_id(),
+            folder=where,
+            naming=naming,
+            hosts=host_specs(None, options),
+            options=options,
+            callbacks=composite,
+            task=app.reference,
+            task_name=app.name,
+            configs=(),
+            root=app.root if app.file is None or "." in app.module_name else app.file,
+            main_module=app.module_name,
+            script=script_of_app(app),
+            given=tuple(overrides),
+            callback_specs=plain_callbacks_of(composition.config),
+            composition=composition,
+        )
+        setup.root_config = setup._with_node(composition.config, None)
+        setup.check_code()
+        return setup
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job with these overrides, composed now; in RUN mode with what `on_run_start` made of its config."""
+        assert self.composition is not None
+        composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
+        return super().job(num, task, _without_hydra(composed), overrides)
+
+    def arguments(self) -> list[str]:
+        """The overrides, as `python my_app.py OVERRIDES` would have them."""
+        return list(self.given)
+
+
+def _without_hydra(config: Any) -> Any:
+    """The application's part of a config."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+def plain_callbacks_of(config: Any) -> dict[str, Any]:
+    """The `_target_` nodes of its callbacks, by name."""
+    from launcher.config import plain_callbacks
+
+    return dict(plain_callbacks(config))
