@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.job_config import without_value
+from launcher.pickled import Unpicklable, read_unpicklable
 from remote_agent.callbacks import travel_entries
 
 if TYPE_CHECKING:
@@ -197,21 +198,8 @@ def read_planned(reader: JournalReader, num: int, loads: Callable[[bytes], Any])
             part += 1
 
 
-class Unpicklable:
-    """Stands for a config that could not be pickled; read back, neither can this: its job fails as that would have."""
-
-    def __init__(self, why: str, *, is_read: bool = False) -> None:
-        self.why = why
-        self.is_read = is_read
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.is_read:
-            raise TypeError(self.why)
-        return (_read_unpicklable, (self.why,))
-
-
-def _read_unpicklable(why: str) -> Unpicklable:
-    return Unpicklable(why, is_read=True)
+#: The name under which the first version's journals ask for it.
+_read_unpicklable = read_unpicklable
 
 
 def _picklable(config: Any, dumps: Callable[[Any], bytes]) -> Any:
