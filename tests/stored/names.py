@@ -12,14 +12,14 @@ from pathlib import Path
 #: How a pickle begins: PROTO, and from protocol 4 on FRAME.
 _PICKLE = re.compile(rb"\x80[\x04\x05]\x95|\x80[\x02\x03][}\](c]")
 _OURS = re.compile(rb"(?<![\w./])(?:launcher|remote_agent|hydra_plugins\.hydra_remote_launcher)(?:\.[A-Za-z_]\w*)+")
-_PACKAGES = ("launcher", "remote_agent", "hydra_plugins")
+_PACKAGES = re.compile(r"(?:launcher|remote_agent|hydra_plugins\.hydra_remote_launcher)[.:]")
 
 
 def names_in_folder(folder: Path) -> tuple[set[str], set[str]]:
     """(`module:name` of each global of ours in a pickle, dotted names of ours anywhere) in all files of a folder."""
     globals_, dotted = set(), set()
     for data in _contents(folder):
-        globals_ |= {name for name in names_in(data) if name.partition(":")[0].partition(".")[0] in _PACKAGES}
+        globals_ |= {name for name in names_in(data) if _PACKAGES.match(name)}
         dotted |= {name.decode() for name in _OURS.findall(data)}
     return globals_, dotted
 

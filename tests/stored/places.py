@@ -24,7 +24,7 @@ from launcher.demo_server import DemoServer
 from tests.stored.make import HOST, ROOT, host_environment, lay_out_python, own_root
 
 HERE = Path(__file__).parent
-#: By the commit that made it; `main` is what was at hand when the fixed names came.
+#: By the commit that made it: the first version, the last one before names were fixed, and the first one after.
 VERSIONS = sorted(path.name.removesuffix(".tar.xz") for path in HERE.glob("*.tar.xz"))
 #: The controller keeps things there, and the host.
 FOLDERS = {"HOME": "home", "XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache"}
