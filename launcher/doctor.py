@@ -58,9 +58,10 @@ class Step:
         return {**dataclasses.asdict(self), "outcome": self.outcome.value}
 
 
-class _Setup(RunSetup):
+class ProbeSetup(RunSetup):
     """A run of one probe, which is not what `last` means."""
 
+    kind: ClassVar[str] = "probe"
     is_reproduction: ClassVar[bool] = True
 
 
@@ -109,7 +110,7 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
     seen: list[events.Event] = []
     with tempfile.TemporaryDirectory(prefix="launcher-doctor-") as folder:
         alone = dataclasses.replace(options, hosts=(), hosts_file=None)
-        setup = _Setup.make(
+        setup = ProbeSetup.make(
             "RUN", None, [{}], hosts=[spec], callbacks=(), folder=folder, options=alone, results="safe",
             outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
         )  # fmt: skip

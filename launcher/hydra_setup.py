@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher.errors import ConfigError, UsageError
 from launcher.hydra_entry import innermost
@@ -72,6 +72,7 @@ class HydraSetup(RunSetup):
         resolving: a memory: what the jobs' configs had in common where they were found to resolve.
     """
 
+    kind: ClassVar[str] = "hydra_app"
     compose: Callable[[Sequence[str], int, str], DictConfig] | None = None
     earlier: tuple[JobReturn, ...] = ()
     instead: tuple[str, Path] | None = None

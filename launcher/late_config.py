@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError
 from launcher.importing import uncollected
+from launcher.pickled import config_with_node
 from launcher.unresolved import unresolved
+from remote_agent.by_reference import same
 from remote_agent.config_nodes import make_config
 from remote_agent.job import with_article
 
@@ -97,7 +99,7 @@ class LateConfig:
         return self._made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (made_now, (self._made,)) if self._made is not None else (with_node, self._parts)
+        return (same, (self._made,)) if self._made is not None else (config_with_node, self._parts)
 
 
 def made_now(config: Any) -> Any:

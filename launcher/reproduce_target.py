@@ -134,10 +134,14 @@ class _Again(RunSetup):
 class PlainAgain(_Again):
     """A plain function's job, again."""
 
+    kind: ClassVar[str] = "job_again"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HydraAgain(_Again, HydraSetup):
     """A Hydra app's job, again."""
+
+    kind: ClassVar[str] = "hydra_job_again"
 
 
 # -- what is to be reproduced ----------------------------------------------------------------------------------------
@@ -260,7 +264,7 @@ def _again_of(
         by_value=record.by_value,
         started_in=record.cwd,
         started_as=_started_as(record),
-        asked_as=setup.codec,
+        asked_as=_asked_as(record) or setup.codec,
     )
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
 
@@ -269,6 +273,13 @@ def _started_as(record: Record) -> dict[str, Any]:
     for told in record.zygotes.values():
         return {name: told[name] for name in ("argv", "argv0_is_absolute", "main_is_module") if name in told}
     return {}
+
+
+def _asked_as(record: Record) -> str:
+    """How its hosts were asked for values; before they could be asked for plain data, they sent pickles."""
+    for told in record.zygotes.values():
+        return str(told.get("values", "cloudpickle"))
+    return ""
 
 
 def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:

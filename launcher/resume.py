@@ -37,8 +37,15 @@ __all__ = ["ResumedSession", "load_setup"]
 
 #: Seconds for which a host that has nothing left to give is waited for, to end its agent.
 _PATIENCE = 10.0
-#: Modules whose classes are named in journals of before, and where those are now.
-_MOVED = {"launcher.commands.app_setup": "launcher.setup.plain_app"}
+#: What the first version wrote in place of the names of kinds: where their classes were then.
+_FORMER_KINDS = {
+    "launcher.run_setup:RunSetup": "function",
+    "launcher.commands.app_setup:PlainAppSetup": "plain_app",
+    "launcher.hydra_setup:HydraSetup": "hydra_app",
+    "launcher.reproduce_target:PlainAgain": "job_again",
+    "launcher.reproduce_target:HydraAgain": "hydra_job_again",
+    "launcher.doctor:_Setup": "probe",
+}
 
 
 def load_setup(
@@ -108,19 +115,31 @@ def _setup(folder: Path, record: Record, reader: JournalReader, env: Mapping[str
 
 def _kind(record: Record, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
     """The class of the setup, and what its kind needs besides."""
-    module, _, name = record.kind.partition(":")
-    module = _MOVED.get(module, module)
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise RunError(f"run {record.run}: it was started through {record.kind}, which is not there: {error}") from None
-    if not (isinstance(cls, type) and issubclass(cls, RunSetup)):
-        raise RunError(f"run {record.run}: {record.kind} does not set up runs")
-    if name == "PlainAppSetup":
+    from launcher.hydra_setup import HydraSetup
+    from launcher.setup.plain_app import PlainAppSetup
+
+    cls = _kinds().get(_FORMER_KINDS.get(record.kind, record.kind))
+    if cls is None:
+        raise RunError(
+            f"run {record.run}: it is a run of the kind {record.kind!r}, which this version of the launcher does not know; "
+            "take it up with the version that began it, or a later one"
+        )
+    if cls is PlainAppSetup:
         from launcher.config_plain import PlainComposition
 
         return cls, {"composition": PlainComposition(_Named(record.task_name))}  # type: ignore[arg-type]
-    return cls, {"compose": _composer(record, reader)} if name == "HydraSetup" else {}
+    return cls, {"compose": _composer(record, reader)} if cls is HydraSetup else {}
+
+
+def _kinds() -> dict[str, type[RunSetup]]:
+    """Every kind of run that can be taken up, by the name that stands in journals. A name is never changed nor used again."""
+    from launcher.doctor import ProbeSetup
+    from launcher.hydra_setup import HydraSetup
+    from launcher.reproduce_target import HydraAgain, PlainAgain
+    from launcher.setup.plain_app import PlainAppSetup
+
+    known = (RunSetup, PlainAppSetup, HydraSetup, PlainAgain, HydraAgain, ProbeSetup)
+    return {cls.kind: cls for cls in known}
 
 
 @dataclasses.dataclass(frozen=True)

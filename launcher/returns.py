@@ -21,6 +21,7 @@ from launcher.plain_records import FindType
 from launcher.plain_text import plain_text
 from launcher.plain_values import is_whole, read_plain, read_shown
 from launcher.requests import Returned
+from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
 from remote_agent.plain_value import MAX_SIZE, MAX_SMALL, encode
 
@@ -163,11 +164,11 @@ class _ControllerJobReturn(JobReturn):
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return (_rebuild, (fields,))
+        return (own_job_return, (fields,))
 
 
-def _rebuild(fields: dict[str, Any]) -> JobReturn:
-    return JobReturn(**fields)
+#: The name under which the first version's pickles ask for it.
+_rebuild = own_job_return
 
 
 def make_job_return(

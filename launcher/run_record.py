@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
+from launcher.pickled import Unpicklable, read_unpicklable
 from remote_agent.callbacks import travel_entries
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Record:
     """A run as its journal describes it.
 
     Attributes:
-        kind: `module:Class` of its RunSetup.
+        kind: of its RunSetup, by the name that `launcher.resume` knows; the first version wrote `module:Class`.
         options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
         argv, cwd, sys_path, python: of the first controller.
         zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.
@@ -82,7 +83,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
     options = setup.options
     snapshot = setup.snapshot
     described = {
-        "kind": f"{type(setup).__module__}:{type(setup).__qualname__}",
+        "kind": setup.kind,
         "first_num": setup.first_num,
         "main_module": setup.main_module,
         "task": setup.task if isinstance(setup.task, str) else None,
@@ -184,21 +185,8 @@ def read_planned(reader: JournalReader, num: int, loads: Callable[[bytes], Any])
             part += 1
 
 
-class Unpicklable:
-    """Stands for a config that could not be pickled; read back, neither can this: its job fails as that would have."""
-
-    def __init__(self, why: str, *, is_read: bool = False) -> None:
-        self.why = why
-        self.is_read = is_read
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.is_read:
-            raise TypeError(self.why)
-        return (_read_unpicklable, (self.why,))
-
-
-def _read_unpicklable(why: str) -> Unpicklable:
-    return Unpicklable(why, is_read=True)
+#: The name under which the first version's journals ask for it.
+_read_unpicklable = read_unpicklable
 
 
 def _picklable(config: Any, dumps: Callable[[Any], bytes]) -> Any:

@@ -17,6 +17,8 @@ __all__ = ["LogJobReturnCallback", "PickleJobInfoCallback"]
 class LogJobReturnCallback(Callback):
     """Logs what a job returned or how it failed, with the log lines of Hydra's callback of that name (1.3)."""
 
+    __module__ = "remote_agent"  # for good: pickles name it
+
     def __init__(self) -> None:
         self.log = logging.getLogger("{}.{}".format("remote_agent.callbacks", type(self).__name__))
 
@@ -38,6 +40,8 @@ class PickleJobInfoCallback(Callback):
     The files and log lines are those of Hydra's callback of that name (1.3); `config.pickle` is what Hydra's
     `--experimental-rerun` reads. What plain pickle cannot take (a function or class made in a notebook) cloudpickle does.
     """
+
+    __module__ = "remote_agent"  # for good: pickles name it
 
     output_dir: Path
 

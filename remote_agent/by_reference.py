@@ -1,13 +1,15 @@
-"""What a reference into the application's `__main__` becomes where a pickle is loaded; and what `functools` made, by value.
+"""What pickles call when they are loaded: references into the application, what `functools` made, JobReturns.
 
-Rule: needs nothing but the standard library, for it is the first thing that a pickle asks for.
+Rule: this module and these names stay for good, for pickles that were written years ago ask for them (docs/stored.md lists all such
+names); so does an agent that an earlier version started, and that still runs. A function here may be given further arguments with
+defaults, and never another meaning. It needs nothing but the standard library, for it is the first thing that a pickle asks for.
 """
 
 import functools
 import importlib
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-__all__ = ["cached_property", "caching", "dispatching", "resolve"]
+__all__ = ["cached_property", "caching", "dispatching", "job_return", "own_job_return", "resolve", "same"]
 
 
 def resolve(module: str, qualname: str) -> Any:
@@ -36,3 +38,22 @@ def cached_property(function: Callable[[Any], Any], name: Optional[str]) -> Any:
     made: Any = functools.cached_property(function)
     made.attrname = name
     return made
+
+
+def same(value: Any) -> Any:
+    """The value itself, in place of what would have decoded it."""
+    return value
+
+
+def job_return(fields: Dict[str, Any]) -> Any:
+    """A JobReturn from its fields, as Hydra's own too where Hydra can be imported; its status is there by name."""
+    from remote_agent.hydra_scope import job_return_from
+
+    return job_return_from(fields)
+
+
+def own_job_return(fields: Dict[str, Any]) -> Any:
+    """A JobReturn from its fields; those that this version does not have any more are left out."""
+    from remote_agent.job import JobReturn
+
+    return JobReturn(**{name: value for name, value in fields.items() if name in JobReturn.__dataclass_fields__})

@@ -40,6 +40,8 @@ class Callback:
     * `"abort"`: the run stops: no further job starts, running jobs are cancelled, end hooks fire.
     """
 
+    __module__ = "remote_agent"  # for good: pickles name it
+
     on_error = "warn"
 
     def on_run_start(self, config: Any, *args: Any, **kwargs: Any) -> None:

@@ -21,6 +21,8 @@ class CurrentJob:
         output_dir: absolute, on this machine; what is written below it comes back.
     """
 
+    __module__ = "remote_agent"  # for good: pickles name it
+
     num: int
     job_id: str
     attempt: int

@@ -9,6 +9,7 @@ import importlib
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from remote_agent import by_reference
 from remote_agent.config_nodes import config_of
 from remote_agent.job import JobReturn
 
@@ -120,10 +121,10 @@ def _hydra_class(base: type) -> Any:
 def _reduce_job_return(self: Any) -> Tuple[Any, ...]:
     fields = {name: getattr(self, name) for name in JobReturn.__dataclass_fields__}
     fields["status"] = self.status.name
-    return (_job_return_from, (fields,))
+    return (by_reference.job_return, (fields,))
 
 
-def _job_return_from(fields: Dict[str, Any]) -> JobReturn:
+def job_return_from(fields: Dict[str, Any]) -> JobReturn:
     """A JobReturn from its pickled fields, as Hydra's own too where Hydra can be imported."""
     from remote_agent.job import JobStatus
 
@@ -135,6 +136,9 @@ def _job_return_from(fields: Dict[str, Any]) -> JobReturn:
         return job_return
     return as_hydra(job_return)
 
+
+#: The name under which the first version's pickles ask for it.
+_job_return_from = job_return_from
 
 # -- callbacks and tasks ---------------------------------------------------------------------------------------------
 

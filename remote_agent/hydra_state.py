@@ -28,7 +28,7 @@ _OWN_CONFIGS = "hydra"
 _CONTROLLERS_GROUPS = (("hydra", "launcher"), ("hydra", "sweeper"))
 #: What a config's content is made of where it can be said without its classes.
 _PLAIN = (type(None), bool, int, float, str, bytes)
-#: Of what `capture` makes.
+#: Of what `capture` makes. Runs are taken up with what an earlier version captured: version 1 is read, too.
 _VERSION = 2
 #: Configs of the ConfigStore that a note names.
 _MAX_NAMED = 5
@@ -223,13 +223,15 @@ def restore(
         is left as it is.
 
     Raises:
-        ValueError: another version of the launcher captured it.
+        ValueError: a later version of the launcher captured it.
     """
     if state is None:
         return []
+    if state["version"] == 1:
+        state = _of_version_1(state, loads)
     if state["version"] != _VERSION:
         raise ValueError(
-            "Hydra's state was recorded as version {}, by another version of the launcher; this one reads version {}. "
+            "Hydra's state was recorded as version {}, by another version of the launcher; this one reads versions 1 to {}. "
             "Start the run anew".format(state["version"], _VERSION)
         )
     from hydra import version
@@ -242,6 +244,18 @@ def restore(
     notes += _restore_configs(state, loads)
     _restore_search_path(state, code_root)
     return notes
+
+
+def _of_version_1(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Dict[str, Any]:
+    """What version 1 captured, as it would be captured now: all configs were in one pickle, without their plain content."""
+    captured = state["configs"]
+    configs = []
+    if captured is not None:
+        nodes, why = _loaded(captured, state, loads)
+        for path in captured["paths"]:
+            node = None if why else nodes[tuple(path)]
+            configs.append({"path": list(path), "node": node, "why": why, "plain": None})
+    return dict(state, version=_VERSION, configs=configs)
 
 
 def _restore_resolvers(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> List[str]:
@@ -293,7 +307,7 @@ def _restore_configs(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Li
         path = tuple(entry["path"])
         if path in here:
             continue
-        node, why = _loaded(entry, state, loads)
+        node, why = (entry["node"], entry["why"]) if "node" in entry else _loaded(entry, state, loads)
         if why:
             node = _without_types(entry)
             if path[:2] not in _CONTROLLERS_GROUPS:

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
+from remote_agent.by_reference import same
+
 __all__ = [
     "ERROR_KINDS",
     "IMPORTING",
@@ -63,6 +65,8 @@ def with_article(name: str) -> str:
 class JobStatus(enum.Enum):
     """How a job ended; the members of Hydra's JobStatus."""
 
+    __module__ = "remote_agent"  # for good: pickles name it
+
     UNKNOWN = 0
     COMPLETED = 1
     FAILED = 2
@@ -76,6 +80,8 @@ class JobError:
     each exception in the chain, `relation` being `cause` or `context`. `exit_code` is set for `exited`, `signal` (its
     number) for `killed`.
     """
+
+    __module__ = "remote_agent"  # for good: pickles name it
 
     kind: str
     type: str = ""
@@ -140,6 +146,8 @@ class RemoteJobError(RuntimeError):
     `error` is the JobError; its text, remote traceback included, is the exception's message.
     """
 
+    __module__ = "remote_agent"  # for good: pickles name it
+
     def __init__(self, error: JobError, where: str = "") -> None:
         self.error = error
         self.where = where
@@ -197,6 +205,8 @@ class JobReturn:
     clock. `hooks` lists what fired, in order, as `{"hook", "callback", "ok"}`. `code` describes the snapshot that ran:
     `{"hash", "commit", "dirty"}` (empty where the code was shared in place).
     """
+
+    __module__ = "remote_agent"  # for good: pickles name it
 
     overrides: Optional[List[str]] = None
     cfg: Any = None
@@ -263,8 +273,8 @@ class LateValue:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         # A pickled JobReturn holds the value, not the way to it.
-        return (_identity, (self.load(),))
+        return (same, (self.load(),))
 
 
-def _identity(value: Any) -> Any:
-    return value
+#: The name under which the first version's pickles ask for it.
+_identity = same

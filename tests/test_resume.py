@@ -378,6 +378,18 @@ def test_somebody_elses_run_is_not_taken_up(project: Project) -> None:
         Session.resume(project.run)
 
 
+def test_a_kind_of_run_that_is_not_known_is_named(project: Project) -> None:
+    """A later version's kind is told, and the run is as it was; what names a class of anybody's is imported for nobody."""
+    project.start(1).wait()
+    for kind in ("of_later", "durable_app:Recorder"):
+        journal = Journal(project.run / ".launcher")
+        (text,) = [text for key, text in journal._connection.execute("select * from meta") if key == "setup"]
+        journal.put_meta(setup=json.dumps({**json.loads(text), "kind": kind}))
+        journal.close()
+        with pytest.raises(RunError, match=f"of the kind '{kind}', which this version of the launcher does not know"):
+            Session.resume(project.run)
+
+
 @pytest.mark.slow
 def test_one_job_can_be_left_and_collected(project: Project) -> None:
     """In RUN mode the end hook is on_run_end, and the output folder is the run's."""

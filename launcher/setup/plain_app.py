@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from launcher.callback_setup import callback_nodes
 from launcher.run_hosts import host_specs, new_run_id
@@ -36,6 +36,8 @@ def script_of_app(app: Application) -> Script | None:
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlainAppSetup(RunSetup):
     """A run of a plain function whose config its overrides build."""
+
+    kind: ClassVar[str] = "plain_app"
 
     composition: Composition | None = None
     #: As they were given.

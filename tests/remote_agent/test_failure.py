@@ -31,7 +31,7 @@ def test_text_of_anything():
 def test_names_of_types():
     """Whole names; builtins by themselves; a type that lies about its module."""
     assert type_name(1) == "int"
-    assert type_name(JobError("exception")) == "remote_agent.job.JobError"
+    assert type_name(JobError("exception")) == "remote_agent.JobError"
     assert type_name(type("Odd", (), {"__module__": 3})()) == "Odd"
 
 

@@ -179,8 +179,29 @@ def test_a_config_in_the_place_of_a_group_stays(store: Any) -> None:
     assert "late/deep/one.yaml" in note
 
 
-def test_another_versions_state_is_refused_by_name(store: Any) -> None:
-    """A run that another version of the launcher recorded is not guessed at."""
-    state = {**hydra_state.capture(pickle.dumps), "version": 1}
-    with pytest.raises(ValueError, match="version 1, by another version of the launcher"):
+def test_a_later_versions_state_is_refused_by_name(store: Any) -> None:
+    """What a later version of the launcher recorded is not guessed at."""
+    state = {**hydra_state.capture(pickle.dumps), "version": 3}
+    with pytest.raises(ValueError, match="version 3, by another version of the launcher"):
         hydra_state.restore(state, pickle.loads)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_first_versions_state_is_taken_over(store: Any, is_whole: bool) -> None:
+    """Version 1 had all configs in one pickle: they are there on the host, or named where the pickle cannot be loaded."""
+    store.store("known", {"x": 1}, group="of_mine", provider="app")
+    state = {**hydra_state.capture(pickle.dumps), "version": 1}
+    (entry,) = [one for one in state["configs"] if one["path"] == ["of_mine", "known.yaml"]]
+    path = tuple(entry["path"])
+    held = pickle.dumps({path: pickle.loads(entry["pickle"])}) if is_whole else b"no pickle"
+    state["configs"] = {"paths": [path], "pickle": held, "by_value": False, "why": ""}
+    store.repo.pop("of_mine")
+    notes = hydra_state.restore(state, pickle.loads)
+    assert ("of_mine/known.yaml" in " ".join(notes)) is not is_whole
+    assert (store.repo.get("of_mine", {}).get("known.yaml") is not None) is is_whole
+
+
+def test_the_first_version_had_no_configs_at_all(store: Any) -> None:
+    """Of an application without configs of its own, version 1 said None."""
+    state = {**hydra_state.capture(pickle.dumps), "version": 1, "configs": None}
+    assert hydra_state.restore(state, pickle.loads) == []
