@@ -22,7 +22,7 @@ from launcher.resume import _FORMER_KINDS, _kinds
 from launcher.run_setup import RunSetup
 from remote_agent import CurrentJob, JobError, JobReturn, JobStatus, RemoteJobError
 from remote_agent.hydra_scope import as_hydra
-from remote_agent.job import _Lazy
+from remote_agent.job import LateValue
 from tests.stored.names import names_in, names_in_folder
 from tests.stored.places import ROOT, VERSIONS, put_back
 
@@ -97,7 +97,7 @@ class _Held(launcher.Callback):
 
 def _values() -> dict[str, Any]:
     error = JobError("exception", "ValueError", "no")
-    returned = JobReturn(status=JobStatus.COMPLETED, _return_value=_Lazy(lambda: 1), error=error)
+    returned = JobReturn(status=JobStatus.COMPLETED, _return_value=LateValue(lambda: 1), error=error)
     return {
         "a JobReturn": returned,
         "one of Hydra's": as_hydra(returned),
