@@ -25,15 +25,14 @@ from launcher.host_caps import limit
 from launcher.host_plan import Blob, HostPlan, blob_frames
 from launcher.inbound import SYNC, Inbound
 from launcher.output_files import OutputFolder
-from launcher.stage0 import EXIT_FOLDERS, PREFIX
+from launcher.stage0 import PREFIX
 from launcher.transports.base import Channel, Transport
 from launcher.turns import Turn
 from remote_agent import wire
+from remote_agent.shared.protocol import EXIT_FOLDERS, HEARTBEAT
 
 __all__ = ["WELCOME_PATIENCE", "AgentSession", "Blob", "HostPlan"]
 
-#: Seconds. See remote_agent.controller.HEARTBEAT: a ping goes out at a quarter of it.
-HEARTBEAT = 20.0
 #: Bytes of a job's payload that are sent with it; a longer one goes ahead as a blob.
 MAX_INLINE = 1 << 20
 #: Answers that may wait for a host to take them. An agent asks little: a ping now and then, code in long lists.

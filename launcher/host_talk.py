@@ -17,7 +17,7 @@ from launcher.clean_text import clean, clean_all
 from launcher.errors import AgentError, ConnectionLost
 from launcher.host_caps import check, limit
 from launcher.inventory import HostSpec
-from launcher.stage0 import stage0_command, start_agent
+from launcher.stage0 import NoAgent, stage0_command, start_agent
 from launcher.transports.base import Channel
 from launcher.transports.make import make_transport
 from remote_agent import wire
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["HostTalk", "Looked"]
-
-#: As `remote_agent.__main__` says it.
-_NO_AGENT = "no agent of this run is running there"
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,10 @@ class HostTalk:
             )
             self._channel = self._transport.open(command)
             rest = start_agent(self._channel, bundle, self.host, on_need=self._note_need)
-        except AgentError as error:
+        except NoAgent as error:
             self._transport.close()
-            if _NO_AGENT in error.message:
-                raise AgentError(self.host, "look", _NO_AGENT, f"'launcher attach {self._run}' starts one") from None
-            raise
+            next_step = f"'launcher attach {self._run}' starts one"
+            raise NoAgent(error.host, error.phase, error.message, next_step) from None
         except BaseException:
             self._transport.close()
             raise

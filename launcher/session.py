@@ -277,7 +277,7 @@ class Session(concurrent.futures.Executor):
                 if error is None:
                     raise
         if error is None and self._interrupts.signals:
-            raise RunInterrupted(self._interrupts.why)
+            raise self._interrupts.error()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no further jobs; when all have returned the end hook fires.
@@ -322,7 +322,7 @@ class Session(concurrent.futures.Executor):
             concurrent.futures.wait([own.ended], timeout=_LOOK)
         if not own.ended.done():
             # A hook there cannot be interrupted: the process is about to be ended.
-            raise RunInterrupted(what_is_left(self._engine, self.run_id, self._interrupts.why))
+            raise self._interrupts.error(what_is_left(self._engine, self.run_id, self._interrupts.why))
         # From the main thread, where it may be that.
         self._interrupts.restore_signals()
         failure, self._has_told = None if self._has_told else own.ended.exception(), True
@@ -439,7 +439,7 @@ class Session(concurrent.futures.Executor):
             self.wait_shown()
             self._hooks.fire(self._hooks.start_hook, config=self._config, config_name=self._config_name)
             if self._hooks.is_cut:
-                raise RunInterrupted(f"{self._interrupts.why}, twice: nothing was sent to a host")
+                raise self._interrupts.error(f"{self._interrupts.why}, twice: nothing was sent to a host")
             if not self._hooks.aborted and not self._interrupts:
                 # The state that the callbacks have now is what travels.
                 self._prepare_and_start()
@@ -498,7 +498,7 @@ class Session(concurrent.futures.Executor):
             if not self.is_detached:
                 self._end()
         if self._hooks.is_cut:
-            raise RunInterrupted(what_is_left(self._engine, self.run_id, self._interrupts.why))
+            raise self._interrupts.error(what_is_left(self._engine, self.run_id, self._interrupts.why))
         if self._hooks.aborted:
             raise RunAborted(self._hooks.aborted)
 
@@ -633,7 +633,7 @@ class Session(concurrent.futures.Executor):
         left = abandon(self._engine, self.setup, self._interrupts)
         self.is_detached = True
         self._restore_signals()
-        raise RunInterrupted(left)
+        raise self._interrupts.error(left)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -887,7 +887,7 @@ class Session(concurrent.futures.Executor):
         )
         if not drive.run() and self._interrupts:
             self._leave_if_must()
-            raise RunInterrupted(self._interrupts.why)
+            raise self._interrupts.error()
 
     def _hear_requests(self) -> None:
         """Do what another process asks; looked for twice a second at most."""

@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.aftermath import Aftermath
 from remote_agent.attempts import Attempts
-from remote_agent.controller import HEARTBEAT, Controller
+from remote_agent.controller import Controller
 from remote_agent.delivery import Delivery
 from remote_agent.door import Door
 from remote_agent.host_facts import Folders, boot_id
@@ -30,6 +30,7 @@ from remote_agent.looking import Looking
 from remote_agent.pace import Pace
 from remote_agent.place import Place
 from remote_agent.processes import kill_whole
+from remote_agent.shared.protocol import HEARTBEAT
 from remote_agent.spare import Spare
 from remote_agent.spool import make_private_folder
 from remote_agent.waiting import Waiting
@@ -186,8 +187,8 @@ class Agent:
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }
 
-    def _greeted(self, known: Dict[str, Any]) -> None:
-        self._delivery.resend(known)
+    def _greeted(self) -> None:
+        self._delivery.resend()
         for zygote in self._zygotes:
             self._zygotes.tell(zygote)
 

@@ -180,6 +180,6 @@ def decided_error(error: Dict[str, Any], kind: str, timeout: Any) -> Dict[str, A
     decided = dict(error, kind=kind)
     if kind == "timeout":
         decided["message"] = "timed out after {} s".format(timeout)
-    elif not error.get("message") or "SIGTERM" in error["message"]:
+    elif not error.get("message") or error.get("signal") == signal.SIGTERM:
         decided["message"] = kind
     return decided

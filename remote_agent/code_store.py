@@ -13,11 +13,11 @@ import zlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.disk import sync_data
+from remote_agent.shared.protocol import MANIFEST_VERSION
 from remote_agent.spool import SpoolError, make_private_folder, open_private
 
 __all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]
 
-MANIFEST_VERSION = 1
 #: Bytes of a manifest when unpacked; some 500,000 files.
 _MAX_MANIFEST = 128 << 20
 _HEX = frozenset("0123456789abcdef")

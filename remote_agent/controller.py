@@ -18,11 +18,9 @@ from remote_agent import __version__, wire
 from remote_agent.host_facts import usable_cpus
 from remote_agent.link import Link
 from remote_agent.place import Place
+from remote_agent.shared.protocol import HEARTBEAT
 
-__all__ = ["HEARTBEAT", "Controller"]
-
-#: Seconds. A peer that was silent for so long is taken for dead; a ping goes out at a quarter of it.
-HEARTBEAT = 20.0
+__all__ = ["Controller"]
 
 #: Notes that are kept for who comes later, and characters of each: all of them fit a welcome.
 _MAX_NOTES = 100
@@ -36,7 +34,7 @@ class Controller:
     """The controller, reachable or not.
 
     Args:
-        on_hello: takes a hello and what the controller knows; returns what the welcome has to say.
+        on_hello: takes a hello; returns what the welcome has to say.
         on_greeted: called behind the welcome.
         on_gone: the link that counted has ended.
     """
@@ -46,7 +44,7 @@ class Controller:
         place: Place,
         selector: selectors.BaseSelector,
         on_hello: Callable[[Dict[str, Any]], Dict[str, Any]],
-        on_greeted: Callable[[Dict[str, Any]], None],
+        on_greeted: Callable[[], None],
         on_gone: Callable[[], None],
     ) -> None:
         self._place = place
@@ -59,7 +57,6 @@ class Controller:
         self.handlers: Dict[str, Handler] = {
             "ping": self._on_ping,
             "pong": self._on_pong,
-            "live": self._on_live,
         }
         self.lease: Optional[float] = None
         #: Answers a link that only looks; see `remote_agent.looking`.
@@ -177,7 +174,6 @@ class Controller:
             link.pump()
             link.close()
             return
-        known = _known(frame.payload)
         lease = hello.get("lease")
         if lease is not None and lease < 0:
             raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
@@ -192,7 +188,7 @@ class Controller:
         self.lease = lease
         # Not as a source: whatever is said next must come behind it.
         self._welcome(link, more)
-        self._on_greeted(known)
+        self._on_greeted()
 
     def _welcome(self, link: Link, more: Dict[str, Any]) -> None:
         """The welcome, with the states of the attempts in as many frames as they need."""
@@ -223,24 +219,3 @@ class Controller:
 
     def _on_pong(self, header: Dict[str, Any], payload: bytes) -> None:
         """The link noted that it heard something; that is all a pong is for."""
-
-    def _on_live(self, header: Dict[str, Any], payload: bytes) -> None:
-        if self.link is not None:
-            self.link.live = header["on"]
-
-
-def _known(payload: bytes) -> Dict[str, Any]:
-    """What a controller has already, as its hello says: `streams`, attempt -> bytes of stdout and of stderr.
-
-    Raises:
-        wire.ProtocolError, ValueError: it says no such thing.
-    """
-    known = json.loads(payload.decode("utf-8")) if payload else {}
-    streams = known.get("streams", {}) if isinstance(known, dict) else None
-    if not isinstance(streams, dict) or not all(_is_pair(have) for have in streams.values()):
-        raise wire.ProtocolError("field", "hello: what is known already is {!r}".format(known)[:500])
-    return known
-
-
-def _is_pair(have: Any) -> bool:
-    return isinstance(have, list) and len(have) == 2 and all(isinstance(one, int) and one >= 0 for one in have)

@@ -36,12 +36,10 @@ class Delivery:
         self._worker = worker
         self._controller = controller
 
-    def resend(self, known: Dict[str, Any]) -> None:
-        """A new link: everything that was not acknowledged is sent again, as far as the controller lacks it."""
-        streams = known.get("streams", {})
+    def resend(self) -> None:
+        """A new link: everything that was not acknowledged is sent again."""
         for attempt in self._attempts:
-            have = streams.get(attempt.id, [0, 0])
-            attempt.stream_sent = {"stdout": int(have[0]), "stderr": int(have[1])}
+            attempt.stream_sent = {"stdout": 0, "stderr": 0}
             attempt.is_showing = False
             attempt.is_told = False
             attempt.ahead = None

@@ -10,12 +10,11 @@ import subprocess
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from remote_agent.shared.protocol import SPARE
 from remote_agent.spool import SpoolError, make_private_folder, open_private
 
-__all__ = ["SPARE", "Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
+__all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
 
-#: Told to a zygote that is started ahead of time, in place of what it would otherwise inherit.
-SPARE = "spare"
 #: Seconds in which a zygote must take what it is given; one that does not is ended, and another one started.
 _PATIENCE = 10.0
 

@@ -31,7 +31,6 @@ __all__ = [
     "VERSION",
     "Decoder",
     "Frame",
-    "PreambleScanner",
     "ProtocolError",
     "check",
     "encode",
@@ -106,13 +105,11 @@ SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {
     "blob": {"sha256": (_TEXT, True), "size": (_INT, True), "offset": (_INT, True)},
     "blobs": {"items": (_LIST, True)},
     "withheld": {"message": (_TEXT, True)},
-    "have": {"sha256": (_LIST, True)},
     "job": {"spec": (_DICT, True), "payload_blob": ((str, _NONE), False)},
     "cancel": {"attempts": ((list, _NONE), True), "kill": (_BOOL, False), "kind": (_TEXT, False)},
     "ack": {"attempts": (_LIST, True)},
     "go": {},
     "finish": {"keep": (_BOOL, False)},
-    "live": {"on": (_BOOL, True)},
     "look": {"attempt": ((str, _NONE), True), "stdout": (_INT, False), "stderr": (_INT, False)},
     "survey": {},
     "remove": {"items": (_LIST, True), "force": (_BOOL, False)},
@@ -388,32 +385,3 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-class PreambleScanner:
-    """Finds the preamble behind the noise of a login shell."""
-
-    def __init__(self, preamble: bytes = PREAMBLE) -> None:
-        self._preamble = preamble
-        self._seen = bytearray()
-
-    @property
-    def noise(self) -> bytes:
-        """What came before the preamble, as far as it has arrived."""
-        return bytes(self._seen)
-
-    def feed(self, data: bytes) -> Optional[bytes]:
-        """None until the preamble was seen, then the bytes behind it.
-
-        Raises:
-            ProtocolError: code `noise`: too much arrived without it.
-        """
-        self._seen += data
-        found = self._seen.find(self._preamble)
-        if found >= 0:
-            rest = bytes(self._seen[found + len(self._preamble) :])
-            del self._seen[found:]
-            return rest
-        if len(self._seen) > MAX_NOISE:
-            raise ProtocolError("noise", "{} bytes and no agent among them".format(len(self._seen)))
-        return None

