@@ -7,6 +7,7 @@ of a link that broke is carried over to the next.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from launcher.host_plan import HostPlan, blob_frames, content_frames
 from launcher.output_files import OutputFolder, UnusableFolder
 from remote_agent import wire
 from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
 
 __all__ = ["SYNC", "Inbound"]
 
@@ -192,7 +194,7 @@ class Inbound:
         if state not in ("ready", "failed") or (error is None) != (state == "ready"):
             raise wire.ProtocolError("field", f"zygote: state {state[:40]!r}")
         if error is not None:
-            error = _error(error)
+            error = _cut(JobError.from_json(error)).to_json()
             known = self._plan.explain(error)
             if known:
                 # Instead of the host's own advice, which is to install it there.
@@ -312,10 +314,10 @@ class Inbound:
             file, wrong = None, wrong_parts(parts, len(payload), lambda at, size: payload_digest(payload, at, size))
         if wrong:
             parts, payload = {}, b""
-            if envelope["status"] == "COMPLETED":
+            if envelope.status == "COMPLETED":
                 # Success needs a valid result.
                 error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
-                envelope = {**envelope, "status": "FAILED", "error": error.to_json()}
+                envelope = envelope._replace(status="FAILED", error=error)
         self._write(attempt, OutputFolder.check)
         self._tell(facts.Outcome(self.host, attempt, envelope, parts, payload, file))
 
@@ -428,39 +430,19 @@ def _name(text: Any) -> str:
     return str(text)[: limit("name")]
 
 
-def _error(error: Any) -> dict[str, Any]:
-    """An error of a host, if it is one, no longer than it may be."""
-    made = JobError.from_json(error).to_json()
-    for name in ("message", "traceback"):
-        made[name] = made[name][: limit("error")]
-    made["type"] = _name(made["type"])
-    made["causes"] = made["causes"][: limit("causes")]
-    return made
+def _cut(error: JobError) -> JobError:
+    """An error of a host, no longer than it may be."""
+    return dataclasses.replace(
+        error,
+        type=_name(error.type),
+        message=error.message[: limit("error")],
+        traceback=error.traceback[: limit("error")],
+        causes=error.causes[: limit("causes")],
+    )
 
 
-def _checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
+def _checked_envelope(data: dict[str, Any]) -> Envelope:
     """The envelope, if it is one: it decides, so it is checked whole."""
-    if envelope.get("status") not in ("COMPLETED", "FAILED"):
-        raise wire.ProtocolError("field", f"envelope: status {envelope.get('status')!r}"[:200])
-    error = envelope.get("error")
-    if (envelope["status"] == "FAILED") != (error is not None):
-        raise wire.ProtocolError("field", "envelope: status and error do not agree")
-    if error is not None:
-        envelope = {**envelope, "error": _error(error)}
-    for name in ("started_at", "ended_at", "duration"):
-        value = envelope.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise wire.ProtocolError("field", f"envelope: {name} is not a number")
-        if name == "duration" and value < 0:
-            raise wire.ProtocolError("field", f"envelope: a duration of {value}")
-    hooks = envelope.get("hooks", [])
-    if not isinstance(hooks, list) or not all(isinstance(hook, dict) for hook in hooks):
-        raise wire.ProtocolError("field", "envelope: hooks")
-    check("hooks", len(hooks))
-    if not isinstance(envelope.get("abort"), (str, type(None))):
-        raise wire.ProtocolError("field", "envelope: abort")
-    if not isinstance(envelope.get("task_name"), (str, type(None))) or not isinstance(envelope.get("code", {}), dict):
-        raise wire.ProtocolError("field", "envelope: task_name or code")
-    return envelope
+    envelope = Envelope.from_json(data)
+    check("hooks", len(envelope.hooks))
+    return envelope if envelope.error is None else envelope._replace(error=_cut(envelope.error))

@@ -25,6 +25,8 @@ from launcher.errors import JournalError, JournalMoved, RunError, UsageError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from remote_agent.disk import sync_fd
 from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "lock_folder"]
 
@@ -59,7 +61,7 @@ class StoredResult(NamedTuple):
     num: int
     attempt: int
     host: str
-    envelope: dict[str, Any]
+    envelope: Envelope
     parts: dict[str, Any]
     payload: bytes
     file: str | None
@@ -150,12 +152,12 @@ class Journal:
             num = data.get("num")
             self._events.append((event.kind, num, _to_json(data)))
 
-    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: str) -> None:
+    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
         """A job, as it must be known to be sent again."""
         self._statements.append(
             (
                 "insert or replace into jobs values (?,?,?,?,?)",
-                (num, json.dumps(overrides), _cell(output_dir), payload, spec),
+                (num, json.dumps(overrides), _cell(output_dir), payload, _to_json(spec.to_json())),
             )
         )
 
@@ -174,7 +176,7 @@ class Journal:
                     result.num,
                     result.attempt,
                     result.host,
-                    _to_json(result.envelope),
+                    _to_json(result.envelope.to_json()),
                     _to_json(result.parts),
                     result.payload,
                     None if result.file is None else _cell(result.file),
@@ -567,23 +569,30 @@ class JournalReader:
         for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
             yield seq, self._decoded(_event, data)
 
-    def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, dict[str, Any]] | None:
+    def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
         """(overrides, output_dir, payload, spec) of a job."""
         rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
         if not rows:
             return None
         overrides, output_dir, payload, spec = rows[0]
         return self._decoded(
-            lambda: (_texts_of(overrides), _is_path(output_dir), _is_bytes(payload), _is_object(spec)),
+            lambda: (
+                _texts_of(overrides),
+                _is_path(output_dir),
+                _is_bytes(payload),
+                JobSpec.from_journal(_is_object(spec)),
+            ),
         )
 
-    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
         """(overrides, output_dir, spec) of a job."""
         rows = self._rows("select overrides, output_dir, spec from jobs where num=?", (num,))
         if not rows:
             return None
         overrides, output_dir, spec = rows[0]
-        return self._decoded(lambda: (_texts_of(overrides), _is_path(output_dir), _is_object(spec)))
+        return self._decoded(
+            lambda: (_texts_of(overrides), _is_path(output_dir), JobSpec.from_journal(_is_object(spec)))
+        )
 
     def payload(self, num: int) -> bytes:
         """What is sent to a host as the job."""
@@ -671,7 +680,7 @@ class JournalReader:
                 _is_whole(num),
                 _is_whole(attempt),
                 clean(_is_text(host)),
-                clean_all(_is_object(envelope)),
+                Envelope.from_json(clean_all(_is_object(envelope))),
                 _parts_of(parts),
                 _is_bytes(payload),
                 None if file is None else _is_path(file),

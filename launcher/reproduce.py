@@ -27,6 +27,8 @@ from launcher.run_setup import RunSetup, folder_for, host_specs
 from launcher.session import Observer, Session
 from remote_agent.callbacks import Callbacks
 from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn
@@ -145,13 +147,8 @@ def reproduce_in_debugger(
             zygote["cwd"] = str(code / zygote["cwd"])
             zygote["sys_path"] = [str(code / path) for path in zygote["sys_path"]]
             zygote["code_root"] = str(code)
-        job = {
-            **setup.queued(0, setup.overrides, setup.folder, "job", b"").spec,
-            "output_dir": str(setup.folder),
-            "spool": str(scratch),
-            "attempt_id": "0.1",
-            "attempt": 1,
-        }
+        spec = setup.queued(0, setup.overrides, setup.folder, "job", b"").spec
+        job = ForkSpec(spec._replace(attempt=1, output_dir=str(setup.folder)), {}, str(scratch), "").to_json()
         (scratch / "spec.json").write_text(json.dumps({"zygote": zygote, "job": job}))
         (scratch / "shared").write_bytes(setup.shared)
         (scratch / "payload").write_bytes(setup.payload)
@@ -186,9 +183,9 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
             "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
         )
     said = json.loads(told.read_text())
-    envelope, parts = said["envelope"], said["parts"]
-    if envelope["status"] != "COMPLETED":
-        return Outcome(envelope["status"], JobError.from_json(envelope["error"]))
+    envelope, parts = Envelope.from_json(said["envelope"]), said["parts"]
+    if envelope.error is not None:
+        return Outcome(envelope.status, envelope.error)
     if "value" not in parts:
         return Outcome("COMPLETED")
     # The folder is gone when it is read.

@@ -39,6 +39,7 @@ from remote_agent.config_nodes import literal, make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
 from remote_agent.packages import installed_version, version_note
+from remote_agent.shared.job_spec import JobSpec
 
 if TYPE_CHECKING:
     from launcher.journal import Journal
@@ -572,18 +573,19 @@ class RunSetup:
         """A job with its spec."""
         options = self.options
         in_place = not any(self._travels(spec) for spec in self.hosts)
-        spec = {
-            "num": num,
-            "job_id": f"{self.run_id}#{num}",
-            "zygote": _ZYGOTE,
-            "output_dir": str(output_dir) if in_place else relative,
-            "timeout": options.timeout,
-            "grace": options.grace,
-            "hook_timeout": options.hook_timeout,
-            "shutdown_timeout": options.shutdown_timeout,
-            "outputs": options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
-            "max_output_bytes": options.max_output_bytes,
-        }
+        spec = JobSpec(
+            num=num,
+            attempt=0,
+            job_id=f"{self.run_id}#{num}",
+            zygote=_ZYGOTE,
+            output_dir=str(output_dir) if in_place else relative,
+            timeout=options.timeout,
+            grace=options.grace,
+            hook_timeout=options.hook_timeout,
+            shutdown_timeout=options.shutdown_timeout,
+            outputs=options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
+            max_output_bytes=options.max_output_bytes,
+        )
         return QueuedJob(num, overrides, output_dir, payload, spec)
 
     def _node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:

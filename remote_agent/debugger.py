@@ -18,6 +18,8 @@ from remote_agent.failure import traceback_text
 from remote_agent.job import JobError
 from remote_agent.preparing import Unusable, as_unusable, prepare
 from remote_agent.run_job import Job
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
 
 __all__ = ["main"]
 
@@ -86,10 +88,10 @@ def main(folder: str) -> int:
         sys.stderr.write(traceback_text(error))
         if error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
-        _tell(folder, {"status": "FAILED", "error": failure.error.to_json()}, {}, b"")
+        _tell(folder, Envelope.of_failure(failure.error).to_json(), {}, b"")
         return 0
     said = _Said()
-    _Debugged(prepared, spec["job"], contents["payload"], said).run()
+    _Debugged(prepared, ForkSpec.from_json(spec["job"]), contents["payload"], said).run()
     _tell(folder, said.envelope, said.parts, said.result())
     return 0
 

@@ -15,9 +15,11 @@ from remote_agent import wire
 from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
+from remote_agent.job import JobError
 from remote_agent.left_files import as_written, output_frames, outputs_root, result_frames, stream_frames
 from remote_agent.outbox import Piece
 from remote_agent.place import Place
+from remote_agent.shared.envelope import Envelope
 from remote_agent.worker import Worker
 from remote_agent.zygotes import Zygotes
 
@@ -81,7 +83,7 @@ class Delivery:
                 envelope, parts = self._broken(attempt, parts["file"], error), {}
         elif reference is not None:
             payload = self._attempts.log.read(reference)
-        header = {"t": "final", "attempt": attempt.id, "envelope": envelope, "parts": _told(parts)}
+        header = {"t": "final", "attempt": attempt.id, "envelope": envelope.to_json(), "parts": _told(parts)}
         yield wire.encode(header, payload, passed_on=True)
         if attempt.is_over:
             yield from self._left_frames(attempt)
@@ -102,18 +104,17 @@ class Delivery:
             self._place.streams(attempt),
             attempt.stream_sent,
             self._place.own_output(attempt),
-            attempt.spec.get("outputs", True),
+            attempt.spec.outputs,
             attempt.stream_dropped,
             self._cap(attempt),
             attempt.cut,
         )
 
-    def _broken(self, attempt: Attempt, path: str, error: OSError) -> Dict[str, Any]:
+    def _broken(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
         """Success needs a valid result: what its file has become is not one."""
         message = "its result {} cannot be read any more: {}".format(path, error.strerror or error)
         self._controller.note("job {}: {}".format(attempt.id, message))
-        failure = {"kind": "host", "type": type(error).__name__, "message": message}
-        return failed_envelope(attempt, failure, None)
+        return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -127,12 +128,12 @@ class Delivery:
 
     def _cap(self, attempt: Attempt) -> Optional[int]:
         """How many bytes of a stream are kept; None: all. What is beyond is cut off."""
-        cap = attempt.spec.get("max_output_bytes")
+        cap = attempt.spec.max_output_bytes
         if cap is None:
             return None
         for stream, path in self._place.streams(attempt).items():
-            _cap_stream(attempt, stream, path, int(cap))
-        return int(cap)
+            _cap_stream(attempt, stream, path, cap)
+        return cap
 
     def _show(self, attempt: Attempt, cap: Optional[int]) -> Iterator[Piece]:
         for stream, path in as_written(self._place.streams(attempt)):
@@ -168,7 +169,7 @@ class Delivery:
         folder: Optional[str] = self._place.own_output(attempt)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec["attempt"]))
+            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec.attempt))
 
 
 class _Ahead:

@@ -12,13 +12,16 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent import wire
-from remote_agent.attempt import Attempt, decided_error, failed_envelope
+from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
+from remote_agent.failure import decided_error
 from remote_agent.host_facts import unwritable
 from remote_agent.job import ERROR_KINDS, JobError
 from remote_agent.place import Place
 from remote_agent.processes import TOKEN, birth, described, is_alive, kill_whole, members
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.spool import open_private
 from remote_agent.waiting import Waiting
 from remote_agent.zygote_client import ZygoteClient, ZygoteGone
@@ -64,14 +67,14 @@ class Jobs:
 
     def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
         """Have the zygote fork the job."""
-        payload = b""
-        more: Dict[str, Any] = {}
+        payload, payload_file = b"", ""
         if attempt.payload_blob:
-            more["payload_file"] = self._zygotes.blobs.path(attempt.payload_blob)
+            payload_file = self._zygotes.blobs.path(attempt.payload_blob)
         elif attempt.payload is not None:
             payload = self._attempts.log.read(attempt.payload)
+        spec = self.fork_spec(attempt, payload_file).to_json()
         try:
-            self.hand_over(attempt, zygote, "fork", more, payload)
+            self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
         except ZygoteGone:
             # Nobody has it: it starts with the next zygote.
             self._waiting.put_back(attempt)
@@ -79,31 +82,27 @@ class Jobs:
         except OSError as error:
             why = unwritable(error, self._place.spool) if error.filename else str(error.strerror or error)
             message = "the job could not be set up: {}".format(why)
-            failure = {"kind": "host", "type": type(error).__name__, "message": message}
+            failure = JobError("host", type(error).__name__, message)
             attempt.has_exited = True
             self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), {}, b"")
             self.on_end(attempt)
             return
         self._controller.say({"t": "started", "attempt": attempt.id, "slot": attempt.slot, "at": attempt.started_at})
 
-    def hand_over(
-        self, attempt: Attempt, zygote: ZygoteClient, name: str, more: Dict[str, Any], payload: bytes
-    ) -> None:
+    def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
+        """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
+        slot_env: Dict[str, Optional[str]] = dict(self._waiting.environment(attempt))
+        slot_env[TOKEN] = self._place.token(attempt)
+        job = attempt.spec._replace(output_dir=self._place.output_dir(attempt))
+        return ForkSpec(job, slot_env, self._place.spool, payload_file)
+
+    def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Dict[str, Any], payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
 
         Raises:
             ZygoteGone: the zygote has it not, and never will.
             OSError: a file or a socket cannot be had.
         """
-        environment = dict(self._waiting.environment(attempt))
-        environment[TOKEN] = self._place.token(attempt)
-        spec = dict(
-            attempt.spec,
-            slot_env=environment,
-            spool=self._place.spool,
-            output_dir=self._place.output_dir(attempt),
-            **more,
-        )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fds = [theirs.fileno()]
         try:
@@ -111,7 +110,7 @@ class Jobs:
             for path in self._place.streams(attempt).values():
                 # One by one: those that are open are closed below, whatever happens to the next.
                 fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
-            zygote.fork({"t": name, "attempt": attempt.id, "spec": spec}, payload, fds)
+            zygote.fork(header, payload, fds)
         except BaseException:
             ours.close()
             raise
@@ -144,7 +143,7 @@ class Jobs:
         """A zygote that has not forked in all this time hangs: it is ended, which is dealt with as its death."""
         if attempt.handed_at is not None and now - attempt.handed_at > FORK_PATIENCE:
             attempt.handed_at = None
-            zygote = self._zygotes.get(attempt.spec["zygote"])
+            zygote = self._zygotes.get(attempt.spec.zygote)
             if zygote is not None and zygote.process is not None:
                 self._controller.note("zygote {} forks nothing any more, and is ended".format(zygote.key))
                 zygote.process.kill()
@@ -222,16 +221,16 @@ class Jobs:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
 
     def _outcome(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
-        envelope = _decided(attempt, _checked(header["envelope"]))
+        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
         parts = _checked_parts(header.get("parts") or {})
-        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope, "parts": parts}, payload)
+        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
         attempt.outcome = (envelope, parts, reference)
         # From here on only the end hooks can hang.
         attempt.deadline = None
-        attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+        attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
     def _done(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
-        envelope = _decided(attempt, _checked(header["envelope"]))
+        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
         parts = header.get("parts") or {}
         if parts.get("same") and attempt.outcome is not None:
             self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
@@ -262,9 +261,9 @@ class Jobs:
     @staticmethod
     def shutting_down(attempt: Attempt) -> None:
         """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
-        seconds = attempt.spec.get("shutdown_timeout", 300.0)
+        seconds = attempt.spec.shutdown_timeout
         if attempt.cancel is not None:
-            seconds = min(seconds, attempt.spec.get("grace", 10.0))
+            seconds = min(seconds, attempt.spec.grace)
         attempt.state = "ending"
         attempt.deadline = None
         attempt.ending_at = time.monotonic()
@@ -305,7 +304,7 @@ class Jobs:
         if kill:
             self._cut(attempt)
         elif attempt.asked_at is None and attempt.kill_at is not None:
-            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.get("grace", 10.0))
+            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.grace)
 
     # -- ending one ----------------------------------------------------------------------------------------------
 
@@ -344,7 +343,7 @@ class Jobs:
             return
         self._tell_why(attempt)
         self._signal(attempt, signal.SIGTERM)
-        attempt.kill_at = time.monotonic() + attempt.spec.get("grace", 10.0)
+        attempt.kill_at = time.monotonic() + attempt.spec.grace
 
     @staticmethod
     def _tell_why(attempt: Attempt) -> None:
@@ -366,22 +365,6 @@ class Jobs:
             pass  # it ended just now; its exit is on its way
 
 
-def _checked(envelope: Dict[str, Any]) -> Dict[str, Any]:
-    """The envelope of a job, if it says how the job ended.
-
-    Raises:
-        wire.ProtocolError, ValueError: it does not.
-    """
-    error = envelope.get("error")
-    if envelope.get("status") not in ("COMPLETED", "FAILED") or (error is None) != (envelope["status"] == "COMPLETED"):
-        raise wire.ProtocolError("field", "envelope: status {!r}".format(envelope.get("status")))
-    if error is not None:
-        JobError.from_json(error)
-    if not isinstance(envelope.get("hooks", []), list):
-        raise wire.ProtocolError("field", "envelope: hooks")
-    return envelope
-
-
 def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
     """The directory of a result, if it can be one.
 
@@ -396,8 +379,8 @@ def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
     return parts
 
 
-def _decided(attempt: Attempt, envelope: Dict[str, Any]) -> Dict[str, Any]:
+def _decided(attempt: Attempt, envelope: Envelope) -> Envelope:
     """A cancel or timeout that was recorded decides the kind of a failure."""
-    if attempt.cancel is None or not envelope.get("error"):
+    if attempt.cancel is None or envelope.error is None:
         return envelope
-    return dict(envelope, error=decided_error(envelope["error"], attempt.cancel, attempt.spec.get("timeout")))
+    return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

@@ -67,11 +67,12 @@ class Looking:
 
 
 def _described(attempt: Attempt) -> Dict[str, Any]:
-    envelope: Dict[str, Any] = attempt.final[0] if attempt.final is not None else {}
+    envelope = attempt.final[0] if attempt.final is not None else None
+    error = envelope.error if envelope is not None else None
     return {
         "state": attempt.short_state(),
-        "status": envelope.get("status"),
-        "kind": (envelope.get("error") or {}).get("kind"),
+        "status": envelope.status if envelope is not None else None,
+        "kind": error.kind if error is not None else None,
         "started_at": attempt.started_at,
         "cancel": attempt.cancel,
     }

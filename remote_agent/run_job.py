@@ -15,10 +15,9 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent import wire
-from remote_agent.attempt import decided_error
 from remote_agent.callbacks import Callbacks, Entry
 from remote_agent.current_job import CurrentJob, set_current_job
-from remote_agent.failure import error_of_exception, exit_code_of, safe_text, type_name
+from remote_agent.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.host_facts import NO_ROOM, unwritable
 from remote_agent.hydra_scope import as_hydra
 from remote_agent.job import JobError, JobReturn, RemoteJobError
@@ -29,11 +28,11 @@ from remote_agent.job_result import PICKLED, PLAIN, Result, fitting, made_result
 from remote_agent.own_log import logger
 from remote_agent.randomness import SeedWatch
 from remote_agent.scene import Scene, make_scene
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.unpickling import loads
 
 __all__ = ["Job", "Prepared"]
-
-_PYTHON = "{}.{}.{}".format(*sys.version_info[:3])
 
 
 class Prepared:
@@ -73,10 +72,11 @@ class Prepared:
 class Job:
     """One attempt, in its own process. `run` says everything up to `done` on the channel."""
 
-    def __init__(self, prepared: Prepared, spec: Dict[str, Any], payload: bytes, channel: Listener) -> None:
+    def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: Listener) -> None:
         self.prepared = prepared
         self.callbacks = prepared.callbacks
         self.spec = spec
+        job = spec.job
         self.payload = payload
         self.channel = channel
         self.gate = Gate()
@@ -88,14 +88,13 @@ class Job:
         self.owed: List[int] = []
         self.started_at = time.time()
         self._clock = time.monotonic()
-        self.output_dir = os.path.abspath(spec["output_dir"])
-        attempt = spec.get("attempt")
+        self.output_dir = os.path.abspath(job.output_dir)
         self.job_return = JobReturn(
-            working_dir=spec["output_dir"],
-            job_id=spec.get("job_id", ""),
-            num=spec.get("num", 0),
+            working_dir=job.output_dir,
+            job_id=job.job_id,
+            num=job.num,
             host=prepared.spec.get("host", ""),
-            attempt=attempt if isinstance(attempt, int) else 1,
+            attempt=job.attempt,
             started_at=self.started_at,
             output_dir=self.output_dir,
             hooks=self.hooks,
@@ -144,7 +143,7 @@ class Job:
         except Exception as error:  # noqa: BLE001 - decoding a config may raise anything
             kind = "host" if isinstance(error, OSError) else "import" if isinstance(error, ImportError) else "config"
             failure = error_of_exception(error, kind)
-            is_in_spool = self.output_dir.startswith(os.path.join(self.spec["spool"], ""))
+            is_in_spool = self.output_dir.startswith(os.path.join(self.spec.spool, ""))
             if isinstance(error, OSError) and error.errno in NO_ROOM and is_in_spool:
                 failure.message = unwritable(error, self.output_dir)
             self._fail(failure, error)
@@ -243,9 +242,9 @@ class Job:
         self.channel.send({"t": "state", "file": path})
 
     def _payload_path(self, suffix: str) -> str:
-        folder = os.path.join(self.spec["spool"], "payload")
+        folder = os.path.join(self.spec.spool, "payload")
         os.makedirs(folder, 0o700, exist_ok=True)
-        return os.path.join(folder, self.spec["attempt_id"] + suffix)
+        return os.path.join(folder, self.spec.job.attempt_id + suffix)
 
     # -- how it ended --------------------------------------------------------------------------------------------
 
@@ -256,7 +255,7 @@ class Job:
     def _fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
         told = self.channel.told_to_end()
         if told:
-            error = JobError.from_json(decided_error(error.to_json(), told, self.spec.get("timeout")))
+            error = decided_error(error, told, self.spec.job.timeout)
             exception = None
         self.job_return.error = error
         # Only what is an error to its reader is raised there: SystemExit would end the controller.
@@ -316,9 +315,10 @@ class Job:
         error = self.job_return.error
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
-        header = {"t": "outcome", "envelope": self._envelope(), "parts": result.parts}
         # With the first end hook's name, or with `done`.
-        self.channel.hold(_frame(header, result.payload), file=result.parts.get("file", ""))
+        self.channel.hold(
+            _frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.get("file", "")
+        )
         return result
 
     def _fire_end_hooks(self) -> None:
@@ -357,36 +357,28 @@ class Job:
         self._say_done(result.parts, result.payload)
 
     def _say_done(self, parts: Dict[str, Any], payload: bytes) -> None:
-        header = {"t": "done", "envelope": self._envelope(), "parts": parts}
-        self.channel.send_all([_frame(header, payload)], sync=True, file=parts.get("file", ""))
+        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.get("file", ""))
 
-    def _envelope(self) -> Dict[str, Any]:
-        """The plain, authoritative half of the result."""
+    def _envelope(self) -> Envelope:
         job_return = self.job_return
-        overrides = job_return.overrides
-        return {
-            "status": job_return.status.name,
-            "error": None if job_return.error is None else job_return.error.to_json(),
-            "started_at": self.started_at,
-            "ended_at": job_return.ended_at,
-            "duration": job_return.duration,
-            "working_dir": _text(job_return.working_dir),
-            "output_dir": _text(job_return.output_dir),
-            "task_name": _text(job_return.task_name),
-            "overrides": None if overrides is None else [safe_text(override) for override in overrides],
-            "hooks": self.hooks,
-            "code": self.prepared.spec.get("code") or {},
-            "python": _PYTHON,
-            "pid": os.getpid(),
-            "abort": self.abort,
-        }
+        return Envelope(
+            status=job_return.status.name,
+            error=job_return.error,
+            started_at=self.started_at,
+            ended_at=job_return.ended_at,
+            duration=job_return.duration,
+            task_name=None if job_return.task_name is None else safe_text(job_return.task_name),
+            hooks=self.hooks,
+            code=self.prepared.spec.get("code") or {},
+            abort=self.abort,
+        )
 
 
-def _frame(header: Dict[str, Any], payload: bytes) -> bytes:
+def _frame(name: str, envelope: Envelope, parts: Dict[str, Any], payload: bytes) -> bytes:
     try:
-        return wire.encode(header, payload)
-    except wire.ProtocolError:  # tracebacks of many hooks, overrides without end
-        return wire.encode(fitting(header), payload)
+        return wire.encode({"t": name, "envelope": envelope.to_json(), "parts": parts}, payload)
+    except wire.ProtocolError:  # tracebacks of many hooks
+        return wire.encode({"t": name, "envelope": fitting(envelope).to_json(), "parts": parts}, payload)
 
 
 def _make_folders(output_dir: str, folder: str) -> None:
@@ -413,10 +405,6 @@ def state_of(instance: Any) -> Any:
             return None, "{}: {}".format(type_name(first), safe_text(error))
     except BaseException as error:  # noqa: BLE001 - as above
         return None, "{}: {}".format(type_name(error), safe_text(error))
-
-
-def _text(value: Any) -> Optional[str]:
-    return None if value is None else safe_text(value)
 
 
 def _write_text(path: str, text: str) -> None:

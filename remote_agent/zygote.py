@@ -24,6 +24,8 @@ from remote_agent import job_process, shutdown, wire
 from remote_agent.failure import error_of_exception, safe_text
 from remote_agent.preload import Misfit, Preloaded, preload
 from remote_agent.preparing import as_unusable, check_python, prepare, why_not_forkable
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import EpilogueSpec
 from remote_agent.shared.protocol import SPARE
 from remote_agent.warm_up import warm_up, warm_up_with
 from remote_agent.zygote_anew import probe, read_inheritance, start_anew
@@ -277,26 +279,16 @@ def _noted(signum: int, frame: Any) -> None:
 
 def _say_not_started(fd: int, frame: wire.Frame, error: OSError) -> None:
     """In the place of a process that could not be made: its result, on its socket."""
-    spec = frame.header["spec"]
-    failure = error_of_exception(error, "host")
-    failure.message = "no process could be made for the job: {}".format(safe_text(error))
-    now = time.time()
-    envelope = {
-        "status": "FAILED",
-        "error": failure.to_json(),
-        "started_at": spec.get("started_at") or now,
-        "ended_at": now,
-        "duration": 0.0,
-        "working_dir": spec["output_dir"],
-        "output_dir": spec["output_dir"],
-        "task_name": None,
-        "overrides": None,
-        "hooks": [],
-        "code": {},
-        "python": platform.python_version(),
-        "pid": None,
-        "abort": None,
-    }
-    data = wire.encode({"t": "done", "envelope": envelope, "parts": {}})
+    header = frame.header
+    if header["t"] == "epilogue":
+        # What came of the job stands.
+        envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, {"same": True}
+        print("job {}: its end hooks cannot be fired: {}".format(header["attempt"], error), file=sys.stderr)
+    else:
+        failure = error_of_exception(error, "host")
+        failure.message = "no process could be made for the job: {}".format(safe_text(error))
+        now = time.time()
+        envelope, parts = Envelope.of_failure(failure, now, now), {}
+    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts})
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.sendall(data)

@@ -13,6 +13,7 @@ from remote_agent.job_channel import Channel
 from remote_agent.job_process import become_job
 from remote_agent.preparing import as_unusable
 from remote_agent.run_job import Job, Prepared
+from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
 
 __all__ = ["run_child"]
 
@@ -30,24 +31,21 @@ def run_child(
     Raises:
         OSError: this process cannot be made a job's.
     """
-    job = frame.header["spec"]
-    attempt = frame.header["attempt"]
-    job.setdefault("attempt_id", attempt)
+    header = frame.header
+    epilogue = EpilogueSpec.from_json(header["spec"]) if header["t"] == "epilogue" else None
+    job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
-    channel_fd = become_job(
-        fds, job.get("slot_env") or {}, zygote_spec.get("cwd") or "/", zygote_spec.get("umask", 0o022)
-    )
-    channel = Channel(channel_fd, job["spool"], attempt)
+    channel_fd = become_job(fds, job.slot_env, zygote_spec.get("cwd") or "/", zygote_spec.get("umask", 0o022))
+    channel = Channel(channel_fd, job.spool, job.job.attempt_id)
     os.register_at_fork(after_in_child=channel.let_go)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
     prepared.seeds.in_job()
-    is_epilogue = frame.header["t"] == "epilogue"
-    payload = b"" if is_epilogue else frame.payload
-    if job.get("payload_file"):
-        with open(job["payload_file"], "rb") as file:
+    payload = frame.payload if epilogue is None else b""
+    if job.payload_file:
+        with open(job.payload_file, "rb") as file:
             payload = file.read()
-    if is_epilogue:
-        Epilogue(prepared, job, payload, channel, frame.payload).run()
+    if epilogue is not None:
+        Epilogue(prepared, epilogue, payload, channel, frame.payload).run()
     else:
         Job(prepared, job, payload, channel).run()
     return channel

@@ -13,6 +13,7 @@ import subprocess
 from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent import setup_lines, wire
+from remote_agent.job import JobError
 from remote_agent.spare import Spare, chosen_python, start_process, zygote_command
 
 __all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
@@ -39,7 +40,7 @@ class ZygoteClient:
         self.state = "waiting"
         self.python = ""
         self.isolation = ""
-        self.error: Optional[Dict[str, Any]] = None
+        self.error: Optional[JobError] = None
         self.why = ""
         self.notes: List[str] = []
         #: How often the controller was asked for what it waits for.

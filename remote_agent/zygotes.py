@@ -10,11 +10,12 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Set
 
 from remote_agent import wire
-from remote_agent.code_store import BlobStore, is_sha256, materialise, read_manifest
+from remote_agent.code_store import BlobStore, materialise, read_manifest
 from remote_agent.controller import Controller
 from remote_agent.host_facts import unwritable
-from remote_agent.job import SETUP_FAILED
+from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.place import Place
+from remote_agent.shared.fields import is_sha256
 from remote_agent.spare import Spare
 from remote_agent.spool import SpoolError, make_private_folder
 from remote_agent.worker import Worker
@@ -46,7 +47,7 @@ class ZygoteListener:
         """The zygote is gone, these were its children."""
         raise NotImplementedError
 
-    def unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """The application cannot be prepared."""
         raise NotImplementedError
 
@@ -268,7 +269,7 @@ class Zygotes:
                 zygote.notes = header.get("notes", [])
                 self.tell(zygote)
             elif name == "unusable":
-                self._unusable(zygote, header["error"])
+                self._unusable(zygote, JobError.from_json(header["error"]))
             elif name == "forked":
                 self.listener.forked(zygote, header["attempt"], header["pid"])
             elif name == "exited":
@@ -348,9 +349,9 @@ class Zygotes:
             self.on_manifest({"sha256": blob}, b"")
 
     def _failed(self, zygote: ZygoteClient, kind: str, name: str, message: str) -> None:
-        self._unusable(zygote, {"kind": kind, "type": name, "message": message})
+        self._unusable(zygote, JobError(kind, name, message))
 
-    def _unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+    def _unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         zygote.state = "failed"
         zygote.error = error
         self.tell(zygote)
@@ -365,7 +366,7 @@ class Zygotes:
                 "t": "zygote",
                 "zygote": zygote.key,
                 "state": zygote.state,
-                "error": zygote.error,
+                "error": None if zygote.error is None else zygote.error.to_json(),
                 "python": zygote.python,
                 "isolation": zygote.isolation,
                 "why": zygote.why,

@@ -47,7 +47,7 @@ def test_other_pythons_with_nothing_installed(new_host, python):
     assert ready.header["t"] == "ready", ready.header
     attempt = host.run({"x": 3})
     seen = attempt.part()
-    assert attempt.envelope["python"].startswith("{}.{}.".format(*seen["python"]))
+    assert ready.header["python"].startswith("{}.{}.".format(*seen["python"]))
     assert seen["x"] == 3
     assert attempt.stdout.startswith("end 3 COMPLETED")
     assert attempt.file(".hydra/config.yaml") == "x: 3\n"
