@@ -284,7 +284,7 @@ class AgentSession:
             yield wire.encode({"t": "manifest", "sha256": plan.manifest.sha256})
         for blob in plan.run_blobs:
             yield blob_frames(blob, "run")
-        yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec})
+        yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec.to_json()})
 
     def _read(self, channel: Channel, inbound: Inbound, data: bytes) -> None:
         while not self._stopping.is_set():

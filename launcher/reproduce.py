@@ -140,19 +140,18 @@ def reproduce_in_debugger(
     claim = setup.take_folder()
     with tempfile.TemporaryDirectory(prefix="launcher-reproduce-") as name:
         scratch = Path(name)
-        zygote = setup._zygote_spec(setup.hosts[0], setup.is_exact, "")  # noqa: SLF001 - what a host would be told
+        zygote = setup.zygote_spec(setup.hosts[0], setup.is_exact, "")
         if setup.is_exact and setup.snapshot is not None:
             code = scratch / "code"
             _lay_out(setup.snapshot, code)
-            zygote["cwd"] = str(code / zygote["cwd"])
-            zygote["sys_path"] = [str(code / path) for path in zygote["sys_path"]]
-            zygote["code_root"] = str(code)
+            sys_path = [str(code / path) for path in zygote.sys_path]
+            zygote = zygote._replace(cwd=str(code / zygote.cwd), sys_path=sys_path, code_root=str(code))
         spec = setup.queued(0, setup.overrides, setup.folder, "job", b"").spec
         job = ForkSpec(spec._replace(attempt=1, output_dir=str(setup.folder)), {}, str(scratch), "").to_json()
-        (scratch / "spec.json").write_text(json.dumps({"zygote": zygote, "job": job}))
+        (scratch / "spec.json").write_text(json.dumps({"zygote": zygote.to_json(), "job": job}))
         (scratch / "shared").write_bytes(setup.shared)
         (scratch / "payload").write_bytes(setup.payload)
-        environment = {**os.environ, **zygote.get("environ", {})}
+        environment = {**os.environ, **zygote.environ}
         ours = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
         # Not stopped by Ctrl-C, which is the debugger's.

@@ -28,6 +28,7 @@ from launcher.run_setup import RunSetup, build_callbacks, default_folder
 from launcher.task_origin import as_main
 from remote_agent.callback import CONTROLLER_HOOKS
 from remote_agent.callbacks import Callbacks
+from remote_agent.shared.zygote_spec import Command
 
 if TYPE_CHECKING:
     from launcher.application import Application
@@ -59,7 +60,7 @@ class _Again(RunSetup):
     overrides: tuple[str, ...] = ()
     is_exact: bool = False
     started_in: str = ""
-    started_as: dict[str, Any] = dataclasses.field(default_factory=dict)
+    started_as: Command | None = None
     asked_as: str = ""
 
     @property
@@ -72,7 +73,7 @@ class _Again(RunSetup):
         """A task that was given as an object is in what the run's jobs shared."""
         return self.task is None and not self.shared
 
-    def command(self, travels: bool) -> dict[str, Any]:
+    def command(self, travels: bool) -> Command:
         """What the job had."""
         return self.started_as or super().command(travels)
 
@@ -233,10 +234,10 @@ def _again_of(setup: RunSetup, record: Record, payload: bytes, overrides: tuple[
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
 
 
-def _started_as(record: Record) -> dict[str, Any]:
+def _started_as(record: Record) -> Command | None:
     for told in record.zygotes.values():
-        return {name: told[name] for name in ("argv", "argv0_is_absolute", "main_is_module") if name in told}
-    return {}
+        return told.command
+    return None
 
 
 def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:

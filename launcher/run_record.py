@@ -27,6 +27,7 @@ from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.job_config import without_value
 from remote_agent.callbacks import travel_entries
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.journal import Journal, JournalReader
@@ -73,7 +74,7 @@ class Record:
     python: list[int]
     callback_specs: dict[str, Any]
     by_value: bool
-    zygotes: dict[str, dict[str, Any]]
+    zygotes: dict[str, ZygoteSpec]
     end_hooks: dict[str, str]
 
 
@@ -133,11 +134,7 @@ def command_line(setup: RunSetup) -> list[str]:
 
 def write_prepared(setup: RunSetup, journal: Journal, dumps: Callable[[Any], bytes]) -> None:
     """Put down what the start hook left, and what hosts will be told."""
-    zygotes = {}
-    for spec in setup.hosts:
-        told = dict(setup.plan_of(spec).zygote_spec)
-        told["environ"] = sorted(told.get("environ", {}))
-        zygotes[spec.name] = told
+    zygotes = {spec.name: setup.plan_of(spec).zygote_spec.to_journal() for spec in setup.hosts}
     journal.put_meta(prepared=json.dumps({"by_value": setup.by_value, "zygotes": zygotes}))
     journal.put_blob("shared", setup.shared)
     _put_state(setup, journal, dumps, is_final=True)
@@ -246,13 +243,21 @@ def read(reader: JournalReader) -> Record:
                 task_name=meta["task_name"],
                 started=reader.number("started", 0),
                 by_value=bool(prepared.get("by_value")),
-                zygotes=prepared.get("zygotes", {}),
+                zygotes=_zygotes(prepared.get("zygotes", {}), meta.get("results")),
                 end_hooks=reader.object("ended"),
                 **reader.object("setup"),
             )
         )
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(where, error) from None
+
+
+def _zygotes(stored: Any, results: str | None) -> dict[str, ZygoteSpec]:
+    """What each host's zygote was told; an earlier version did not say how values were wanted, which follows from the policy."""
+    if not isinstance(stored, dict):
+        raise TypeError("zygotes are no object")
+    codec = "plain" if results == "safe" else "cloudpickle"
+    return {host: ZygoteSpec.from_journal(told, codec) for host, told in stored.items()}
 
 
 def _damaged(where: Any, error: Exception) -> JournalError:
@@ -270,9 +275,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "dict[str, Any] | None": lambda value: value is None or isinstance(value, dict),
     "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
-    "dict[str, dict[str, Any]]": lambda value: (
-        isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
-    ),
+    "dict[str, ZygoteSpec]": lambda value: all(isinstance(one, ZygoteSpec) for one in value.values()),
     "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
     "list[int]": lambda value: isinstance(value, list) and all(type(one) is int for one in value),
     "list[dict[str, Any]]": lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),

@@ -40,6 +40,7 @@ from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
 from remote_agent.packages import installed_version, version_note
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.zygote_spec import Command, ControllerFacts, ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.journal import Journal
@@ -137,7 +138,7 @@ class RunSetup:
     #: Run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
     fired_elsewhere: frozenset[str] = frozenset()
     #: Of a run that was taken up: what each host's zygote was told before, without its environment.
-    zygotes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    zygotes: dict[str, ZygoteSpec] = dataclasses.field(default_factory=dict)
     naming: Naming = Naming.USER
     claim: Claim | None = None
     #: Modules that are imported on a host when what was pickled is loaded.
@@ -386,7 +387,7 @@ class RunSetup:
         """What a host must be told."""
         travels = self._travels(spec)
         sha256 = hashlib.sha256(self.shared).hexdigest()
-        zygote_spec = self._zygote_spec(spec, travels, sha256)
+        zygote_spec = self.zygote_spec(spec, travels, sha256)
         plan = HostPlan(
             run=self.run_id,
             slots=spec.slots,
@@ -406,40 +407,47 @@ class RunSetup:
             plan.contents = {
                 file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files
             }
-            zygote_spec["code_blob"] = manifest_sha
+            plan.zygote_spec = zygote_spec._replace(code_blob=manifest_sha)
             plan.explain = lambda error: explained(error, snapshot)
         return plan
 
-    def _zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> dict[str, Any]:
+    def zygote_spec(self, spec: HostSpec, travels: bool, shared: str) -> ZygoteSpec:
+        """How a host is to prepare the application; its code is the plan's. `shared`: the name of what all jobs share."""
         environ = {**self.options.environment(), **dict(spec.env)}
         if spec.name in self.zygotes:
-            return {"values": self.codec, **self.zygotes[spec.name], "environ": environ}
+            return self.zygotes[spec.name]._replace(environ=environ)
         import cloudpickle
 
-        return {
-            "sys_path": self._sys_path(travels),
-            "cwd": self._cwd(travels),
-            "isolation": self.options.isolation,
-            "main_module": self.main_module,
-            "controller": {
-                "python": list(sys.version_info[:2]),
-                "by_value": self.by_value,
-                "values": list(self.values[:_MAX_NAMED]),
-                "omegaconf": installed_version("omegaconf"),
-                "hydra": self.hydra_version(),
-                "family_python": _python_of_family(),
-                "cloudpickle": cloudpickle.__version__,
-            },
-            **self.command(travels),
-            "run": self.run_id,
-            "host": spec.name,
-            "code": self.code if travels else {},
-            "environ": environ,
-            "setup": [*self.options.setup, *spec.setup],
-            "python": self._python(spec),
-            "shared": shared,
-            "values": self.codec,
-        }
+        command = self.command(travels)
+        return ZygoteSpec(
+            sys_path=self._sys_path(travels),
+            cwd=self._cwd(travels),
+            isolation=self.options.isolation,
+            main_module=self.main_module,
+            controller=ControllerFacts(
+                python=list(sys.version_info[:2]),
+                by_value=self.by_value,
+                values=list(self.values[:_MAX_NAMED]),
+                omegaconf=installed_version("omegaconf"),
+                hydra=self.hydra_version(),
+                family_python=_python_of_family(),
+                cloudpickle=cloudpickle.__version__,
+            ),
+            argv=command.argv,
+            argv0_is_absolute=command.argv0_is_absolute,
+            main_is_module=command.main_is_module,
+            host=spec.name,
+            code=self.code if travels else {},
+            environ=environ,
+            setup=[*self.options.setup, *spec.setup],
+            python=self._python(spec),
+            shared=shared,
+            values=self.codec,
+            code_blob=None,
+            code_root=None,
+            shared_file="",
+            umask=0o022,
+        )
 
     def spare_of(self, spec: HostSpec) -> str | None:
         """The Python that jobs run under, where the agent may start it before it is told what for; empty: the agent's own.
@@ -458,25 +466,21 @@ class RunSetup:
         """Hydra's version, where jobs need it."""
         return None
 
-    def command(self, travels: bool) -> dict[str, Any]:
+    def command(self, travels: bool) -> Command:
         """The jobs' `sys.argv`, its first as seen from their folder, and how `__main__` looks started.
 
         Where no script was started, as in a notebook, the task's name stands for it.
         """
         script = self._script()
         if script is None:
-            return {"argv": [self.task_name], "argv0_is_absolute": False, "main_is_module": False}
+            return Command([self.task_name], argv0_is_absolute=False, main_is_module=False)
         cwd = self._cwd(travels)
         path = str(script.file)
         if travels and self.snapshot is not None:
             path = self.snapshot.relative(script.file)
             # One that lies elsewhere is not there.
             path = os.path.normpath(os.path.join(cwd, script.file.name)) if path == "." else path
-        return {
-            "argv": [os.path.relpath(path, cwd), *self.arguments()],
-            "argv0_is_absolute": script.is_absolute,
-            "main_is_module": script.is_module,
-        }
+        return Command([os.path.relpath(path, cwd), *self.arguments()], script.is_absolute, script.is_module)
 
     def _script(self) -> Script | None:
         return self.script or started_script(self.main_module)

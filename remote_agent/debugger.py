@@ -20,6 +20,7 @@ from remote_agent.preparing import Unusable, as_unusable, prepare
 from remote_agent.run_job import Job
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["main"]
 
@@ -82,7 +83,7 @@ def main(folder: str) -> int:
             contents[name] = content.read()
     bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
-        prepared = prepare(spec["zygote"], contents["shared"], bundle)
+        prepared = prepare(ZygoteSpec.from_json(spec["zygote"]), contents["shared"], bundle)
     except BaseException as error:  # noqa: BLE001 - whatever importing the application raises
         failure = error if isinstance(error, Unusable) else as_unusable(error)
         sys.stderr.write(traceback_text(error))

@@ -30,6 +30,7 @@ from remote_agent.randomness import SeedWatch
 from remote_agent.scene import Scene, make_scene
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.unpickling import loads
 
 __all__ = ["Job", "Prepared"]
@@ -41,14 +42,14 @@ class Prepared:
     Attributes:
         task: the task function, undecorated.
         callbacks: the composite, with the state that it left the controller with.
-        spec: the zygote's spec, see the `prepare` message.
+        spec: how it was told to.
         notes: what the user is to be told.
         seeds: sets the random generators of a job.
         states: callback index -> its pickled state, where it can be pickled.
         broken: why no job can run; each of them then fails with it.
     """
 
-    def __init__(self, task: Callable[[Any], Any], callbacks: Callbacks, spec: Dict[str, Any]) -> None:
+    def __init__(self, task: Callable[[Any], Any], callbacks: Callbacks, spec: ZygoteSpec) -> None:
         self.task = task
         self.callbacks = callbacks
         self.spec = spec
@@ -56,7 +57,7 @@ class Prepared:
         self.seeds = SeedWatch()
         self.states: Dict[int, bytes] = {}
         self.broken: Optional[JobError] = None
-        self.controller_python = tuple(spec.get("controller", {}).get("python") or sys.version_info[:2])
+        self.controller_python = tuple(spec.controller.python or sys.version_info[:2])
 
     @property
     def may_send_code(self) -> bool:
@@ -66,7 +67,7 @@ class Prepared:
     @property
     def codec(self) -> str:
         """How the controller wants values."""
-        return PLAIN if self.spec.get("values") == PLAIN else PICKLED
+        return PLAIN if self.spec.values == PLAIN else PICKLED
 
 
 class Job:
@@ -93,12 +94,12 @@ class Job:
             working_dir=job.output_dir,
             job_id=job.job_id,
             num=job.num,
-            host=prepared.spec.get("host", ""),
+            host=prepared.spec.host,
             attempt=job.attempt,
             started_at=self.started_at,
             output_dir=self.output_dir,
             hooks=self.hooks,
-            code=prepared.spec.get("code") or {},
+            code=prepared.spec.code,
         )
         told = self.job_return
         set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir))
@@ -154,7 +155,7 @@ class Job:
         """Config, folders, logging, files. `again`: the job itself did it before, this is its epilogue."""
         output_dir = self.output_dir
         prepared = self.prepared
-        cwd = prepared.spec.get("cwd") or os.getcwd()
+        cwd = prepared.spec.cwd or os.getcwd()
         self.scene = scene = make_scene(self.payload, loads, output_dir, cwd)
         if scene.task is not None:
             self.task = scene.task
@@ -369,7 +370,7 @@ class Job:
             duration=job_return.duration,
             task_name=None if job_return.task_name is None else safe_text(job_return.task_name),
             hooks=self.hooks,
-            code=self.prepared.spec.get("code") or {},
+            code=self.prepared.spec.code,
             abort=self.abort,
         )
 

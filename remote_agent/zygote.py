@@ -27,6 +27,7 @@ from remote_agent.preparing import as_unusable, check_python, prepare, why_not_f
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import EpilogueSpec
 from remote_agent.shared.protocol import SPARE
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.warm_up import warm_up, warm_up_with
 from remote_agent.zygote_anew import probe, read_inheritance, start_anew
 from remote_agent.zygote_child import run_child
@@ -61,13 +62,13 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
     frame = _first_frame(sock)
     if frame is None:
         return 1
-    return _prepare_and_serve(sock, frame.header["spec"], frame.payload, bundle, preloaded)
+    return _prepare_and_serve(sock, ZygoteSpec.from_json(frame.header["spec"]), frame.payload, bundle, preloaded)
 
 
 def _prepare_and_serve(
-    sock: socket.socket, spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Optional[Preloaded]
+    sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded]
 ) -> int:
-    wish = spec.get("isolation") or "auto"
+    wish = spec.isolation
     if wish == "auto" and sys.platform == "darwin":
         # A process that has loaded one of its frameworks may not be forked there, and nothing tells whether it has.
         wish = "spawn"
@@ -97,13 +98,13 @@ def _prepare_and_serve(
     gc.collect()
     gc.freeze()
     _say_ready(sock, "fork", "", prepared.notes)
-    uses_hydra = bool((spec.get("controller") or {}).get("hydra"))
+    uses_hydra = bool(spec.controller.hydra)
     Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
     return 0
 
 
 def _serve_spawning(
-    sock: socket.socket, spec: Dict[str, Any], payload: bytes, bundle: str, why: str, notes: List[str]
+    sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, why: str, notes: List[str]
 ) -> int:
     faulthandler.enable(2)
     _say_ready(sock, "spawn", why, notes)
@@ -149,7 +150,7 @@ class Zygote:
         self,
         sock: socket.socket,
         prepared: Callable[[], Any],
-        spec: Optional[Dict[str, Any]] = None,
+        spec: Optional[ZygoteSpec] = None,
         *,
         uses_hydra: bool = False,
     ) -> None:

@@ -16,6 +16,7 @@ from remote_agent.host_facts import unwritable
 from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.place import Place
 from remote_agent.shared.fields import is_sha256
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.spare import Spare
 from remote_agent.spool import SpoolError, make_private_folder
 from remote_agent.worker import Worker
@@ -155,9 +156,10 @@ class Zygotes:
         known = self._by_key.get(key)
         if known is not None and known.state != "dead" and key not in self._withheld:
             return
-        _check(header["spec"])
+        # Before it is kept: kept, one that is none would fail every link that comes after.
+        spec = ZygoteSpec.from_json(header["spec"])
         self._withheld.discard(key)
-        self._by_key[key] = ZygoteClient(key, header["spec"])
+        self._by_key[key] = ZygoteClient(key, spec)
         self._start_all()
 
     def on_withheld(self, header: Dict[str, Any], payload: bytes) -> None:
@@ -175,10 +177,10 @@ class Zygotes:
     def _prepare(self, zygote: ZygoteClient) -> None:
         """Start it once everything that it needs has arrived; the code is laid out in the worker's thread."""
         spec = zygote.spec
-        shared = spec.get("shared")
+        shared = spec.shared
         if shared and not self.blobs.has(shared):
             return
-        blob = spec.get("code_blob")
+        blob = spec.code_blob
         if not blob:
             self._launch(zygote, None)
             return
@@ -214,8 +216,8 @@ class Zygotes:
         self._worker.submit(lambda: materialise(self.cache, manifest, target), done)
 
     def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
-        shared = zygote.spec.get("shared")
-        zygote.spec["umask"] = self._place.umask
+        shared = zygote.spec.shared
+        zygote.spec = zygote.spec._replace(umask=self._place.umask)
         try:
             default_cwd = "" if code_root else self._folder_without_code()
             told = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
@@ -225,7 +227,7 @@ class Zygotes:
             if str(error.filename).startswith(os.path.join(self._place.spool, "")):
                 self._failed(zygote, "host", type(error).__name__, unwritable(error, self._place.spool))
                 return
-            python = zygote.spec.get("python") or "python3"
+            python = zygote.spec.python or "python3"
             self._failed(zygote, "import", "OSError", "cannot start {}: {}".format(python, error.strerror or error))
             return
         assert zygote.sock is not None
@@ -334,8 +336,8 @@ class Zygotes:
         if zygote.state != "waiting" or self._controller.link is None:
             return
         zygote.asks += 1
-        shared, blob = zygote.spec.get("shared"), zygote.spec.get("code_blob")
-        lacks_shared = bool(shared) and not self.blobs.has(str(shared))
+        shared, blob = zygote.spec.shared, zygote.spec.code_blob
+        lacks_shared = bool(shared) and not self.blobs.has(shared)
         if zygote.asks > MAX_ASKS or (lacks_shared and self._starts.get(zygote.key)):
             what = "the run's callbacks and task" if lacks_shared else "the code"
             where = self.blobs.folder if lacks_shared else self.cache.folder
@@ -387,34 +389,6 @@ class Zygotes:
                 except Exception:  # noqa: BLE001
                     zygote.process.kill()
                     zygote.process.wait()
-
-
-def _check(spec: Dict[str, Any]) -> None:
-    """What the agent itself reads of a zygote's spec is what it takes it for; the rest is for the zygote.
-
-    A spec that is none is refused before it is kept: kept, it would fail every link that comes after.
-
-    Raises:
-        wire.ProtocolError: code `field`.
-    """
-    kinds: Dict[str, type] = {
-        "environ": dict,
-        "setup": list,
-        "sys_path": list,
-        "cwd": str,
-        "python": str,
-        "shared": str,
-        "code_blob": str,
-    }
-    for field, kind in kinds.items():
-        value = spec.get(field)
-        is_absent = field not in spec or (value is None and kind is str)
-        is_text = not isinstance(value, list) or all(isinstance(one, str) for one in value)
-        if not is_absent and not (isinstance(value, kind) and is_text):
-            raise wire.ProtocolError("field", "prepare: {} is {!r}".format(field, value)[:500])
-    for field in ("shared", "code_blob"):
-        if spec.get(field) and not is_sha256(spec[field]):
-            raise wire.ProtocolError("field", "prepare: {} is {!r}".format(field, spec[field])[:500])
 
 
 def _why_not(error: Exception, store: BlobStore) -> str:

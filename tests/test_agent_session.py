@@ -29,7 +29,7 @@ from launcher.scheduler import Policies, Scheduler
 from remote_agent import disk, wire
 from remote_agent.shared.job_spec import JobSpec
 from tests.simulation.journal import Disk, SimJournal
-from tests.specs import DONE, FAILED, envelope, job_spec
+from tests.specs import DONE, FAILED, envelope, job_spec, zygote_spec
 
 WELCOME = {
     "t": "welcome",
@@ -46,7 +46,7 @@ WELCOME = {
 
 def plan(**more: Any) -> HostPlan:
     """What the host is told."""
-    return HostPlan("r1", 1, None, "z", {}, **more)
+    return HostPlan("r1", 1, None, "z", zygote_spec(), **more)
 
 
 class Link:

@@ -32,7 +32,7 @@ from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.zygote_client import send_with_fds
-from tests.specs import job_spec
+from tests.specs import job_spec, zygote_spec
 
 _PATIENCE = 30.0
 
@@ -203,26 +203,9 @@ class Host:
         theirs.close()
         ours.settimeout(_PATIENCE)
         self.sock = ours
-        full = {
-            "code_root": str(self.code),
-            "sys_path": [str(self.code)],
-            "cwd": str(self.code),
-            "isolation": "auto",
-            "main_module": None,
-            "controller": {
-                "python": list(sys.version_info[:2]),
-                "by_value": False,
-                "omegaconf": "2.3.0",
-                "hydra": None,
-                "cloudpickle": cloudpickle.__version__,
-            },
-            "umask": 0o022,
-            "argv": ["app"],
-            "run": "run1",
-            "host": self.name,
-            "code": {"hash": "abc", "commit": None, "dirty": False},
-            **spec,
-        }
+        given = {"code_root": str(self.code), "sys_path": [str(self.code)], "cwd": str(self.code), "host": self.name}
+        code = {"hash": "abc", "commit": None, "dirty": False}
+        full = zygote_spec(**{**given, "code": code, **spec}).to_json()
         if shared is None:
             shared = cloudpickle.dumps({"task": task, "callbacks": callbacks or [], "hydra": hydra})
         if len(shared) > 1 << 20:

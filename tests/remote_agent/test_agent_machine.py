@@ -14,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from remote_agent import wire
 from remote_agent.shared.protocol import HEARTBEAT
 from tests.remote_agent.turned import Peer, TurnedAgent
+from tests.specs import zygote_spec
 
 #: Bytes that may wait for a controller that reads nothing.
 MOST = 8 << 20
+
 CODES = {
     "mark",
     "version",
@@ -84,7 +86,7 @@ _ZYGOTES = st.dictionaries(
     ),
     _VALUES,
     max_size=2,
-)
+).map(lambda odd: {**zygote_spec().to_json(), **odd})
 _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "version": st.sampled_from([wire.VERSION, 0, 99]),
     "run": st.sampled_from(["r1", "r2"]),
@@ -362,10 +364,11 @@ HELLO = {"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", 
         ({"t": "job", "spec": spec(shutdown_timeout=-1)}, b""),
         ({"t": "job", "spec": spec(attempt="../../x")}, b""),
         ({"t": "job", "spec": spec(attempt_id="\u0663.1", num=3)}, b""),
-        ({"t": "prepare", "zygote": "other", "spec": {"environ": "text"}}, b""),
-        ({"t": "prepare", "zygote": "other", "spec": {"setup": None}}, b""),
-        ({"t": "prepare", "zygote": "other", "spec": {"sys_path": [5]}}, b""),
-        ({"t": "prepare", "zygote": "other", "spec": {"shared": "../x"}}, b""),
+        ({"t": "prepare", "zygote": "other", "spec": {**zygote_spec().to_json(), "environ": "text"}}, b""),
+        ({"t": "prepare", "zygote": "other", "spec": {**zygote_spec().to_json(), "setup": None}}, b""),
+        ({"t": "prepare", "zygote": "other", "spec": {**zygote_spec().to_json(), "sys_path": [5]}}, b""),
+        ({"t": "prepare", "zygote": "other", "spec": {**zygote_spec().to_json(), "shared": "../x"}}, b""),
+        ({"t": "prepare", "zygote": "other", "spec": {}}, b""),
         ({**HELLO, "lease": -1}, b""),
     ],
     ids=lambda value: repr(value)[:60],

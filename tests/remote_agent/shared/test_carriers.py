@@ -12,10 +12,11 @@ import pytest
 
 import remote_agent
 from remote_agent.job import JobError
-from remote_agent.shared import envelope, job_spec
+from remote_agent.shared import envelope, job_spec, zygote_spec
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.fields import FieldError
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 
 SOURCES = Path(remote_agent.__file__).parent.parent
 HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_error": "warn"}
@@ -25,13 +26,20 @@ FAILED = Envelope("FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "
 DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None)
 FORK = ForkSpec(JOB, {"CUDA_VISIBLE_DEVICES": "GPU-1", "GONE": None}, "/spool", "")
 EPILOGUE = EpilogueSpec(FORK, [["on_job_start", 0]], FAILED, False, {}, "", "/spool/state")
-SAMPLES = [JOB, JOB._replace(attempt=0, timeout=None, outputs=False), FAILED, DONE, FORK, EPILOGUE]
+FACTS = ControllerFacts([3, 11], True, ["f"], "2.3.0", "1.3.2", [3, 9], "3.1.0")
+ZYGOTE = ZygoteSpec(
+    ["src"], ".", "auto", "my_app", FACTS, ["my_app.py", "x=1"], True, False, "gpu1", {"hash": "a"}, {"TOKEN": "secret"}, ["ml x"],
+    "python3.9", "0" * 64, "plain", "1" * 64, None, "", 0o022,
+)  # fmt: skip
+SAMPLES = [JOB, JOB._replace(attempt=0, timeout=None, outputs=False), FAILED, DONE, FORK, EPILOGUE, FACTS, ZYGOTE]
 #: Class -> what is read where it is missing, since an earlier version did not say it.
 ABSENT: dict[type, dict[str, Any]] = {
     JobSpec: job_spec._EARLIER,
     Envelope: envelope._ABSENT,
     ForkSpec: {},
     EpilogueSpec: {},
+    ControllerFacts: {"values": list, "family_python": list},
+    ZygoteSpec: zygote_spec._EARLIER,
 }
 
 
@@ -86,7 +94,7 @@ def test_each_field_is_of_its_type(sample, name):
             assert name in told or "error" in told or "attempt" in told, told
         else:
             assert made.to_json()[name] == value
-    assert refused >= 4
+    assert refused >= 3
 
 
 @pytest.mark.parametrize(
@@ -140,10 +148,39 @@ def test_an_envelope_that_is_none_is_refused(change, named):
         Envelope.from_json({**through_json(FAILED), **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"environ": {"TOKEN": 5}}, "environ is of type dict"),
+        ({"environ": "text"}, "environ"),
+        ({"setup": None}, "setup"),
+        ({"sys_path": [5]}, "sys_path"),
+        ({"shared": "../x"}, "shared"),
+        ({"code_blob": "../x"}, "code_blob"),
+        ({"controller": {}}, "controller: python is missing"),
+        ({"controller": None}, "controller is None"),
+        ({"umask": True}, "umask"),
+    ],
+)
+def test_a_preparation_that_is_none_is_refused(change, named):
+    """Before it is kept; and no value of a variable is in the message."""
+    with pytest.raises(FieldError, match=named) as caught:
+        ZygoteSpec.from_json({**through_json(ZYGOTE), **change})
+    assert "secret" not in str(caught.value)
+
+
+def test_no_value_of_a_variable_is_in_a_journal():
+    """Their names are; whoever takes the run up has the values."""
+    data = json.loads(json.dumps(ZYGOTE.to_journal()))
+    assert "secret" not in json.dumps(data)
+    assert data["environ"] == ["TOKEN"]
+    assert ZygoteSpec.from_journal(data, "cloudpickle") == ZYGOTE._replace(environ={})
+
+
 @pytest.mark.parametrize("data", [None, [], 5, "{}"])
 def test_what_is_no_object_is_refused(data):
     """By all of them."""
-    for cls in (JobSpec, Envelope):
+    for cls in ABSENT:
         with pytest.raises(FieldError):
             cls.from_json(data)
 
@@ -160,6 +197,15 @@ EARLIER_JOB = (
     '{"num": 1, "job_id": "r#1", "zygote": "z1", "output_dir": "1", "timeout": null, "grace": 10.0, "hook_timeout": 300.0, '
     '"outputs": ["*.pt"], "max_output_bytes": 67108864}'
 )
+EARLIER_ZYGOTE = (
+    '{"sys_path": ["."], "cwd": ".", "isolation": "auto", "main_module": "my_app", "controller": {"python": [3, 11], "by_value": false, '
+    '"values": [], "omegaconf": "2.3.0", "hydra": null, "cloudpickle": "3.1.0"}, "argv": ["my_app.py"], "run": "r", "host": "h", '
+    '"code": {}, "environ": ["TOKEN"], "setup": [], "python": null, "shared": "'
+    + "0" * 64
+    + '", "code_blob": "'
+    + "1" * 64
+    + '"}'
+)
 EARLIER_ENVELOPE = (
     '{"status": "FAILED", "error": {"kind": "exited", "type": "exit", "message": "m", "exit_code": 3, "causes": []}, "started_at": 1.5, '
     '"ended_at": 2.5, "duration": 1.0, "working_dir": "/w", "output_dir": "/o", "task_name": "app", "overrides": ["x=1"], "hooks": [], '
@@ -173,6 +219,8 @@ def test_what_an_earlier_version_stored_is_read():
     assert (spec.attempt_id, spec.outputs, spec.shutdown_timeout) == ("1.0", ["*.pt"], 300.0)
     sent = {**json.loads(EARLIER_JOB), "attempt_id": "1.2", "attempt": 2}
     assert JobSpec.from_json(sent) == spec._replace(attempt=2)
+    told = ZygoteSpec.from_journal(json.loads(EARLIER_ZYGOTE), "plain")
+    assert (told.values, told.command.argv, told.controller.family_python) == ("plain", ["my_app.py"], [])
     stored = Envelope.from_json(json.loads(EARLIER_ENVELOPE))
     assert (stored.error.exit_code, stored.duration, stored.task_name) == (3, 1.0, "app")
 
