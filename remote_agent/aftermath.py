@@ -30,6 +30,7 @@ from remote_agent.processes import (
 )
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import EpilogueSpec
+from remote_agent.shared.messages import Start
 from remote_agent.spool import Reference, open_private
 from remote_agent.waiting import Waiting
 from remote_agent.worker import Worker
@@ -349,7 +350,7 @@ class Aftermath(ZygoteListener):
             outcome_file=outcome_file,
             state_file=attempt.state_file or "",
         )
-        header = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json()}
+        header: Start = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json()}
         self._jobs.hand_over(attempt, zygote, header, state)
 
 

@@ -30,6 +30,7 @@ from remote_agent.looking import Looking
 from remote_agent.pace import Pace
 from remote_agent.place import Place
 from remote_agent.processes import kill_whole
+from remote_agent.shared.messages import Finish, Hello
 from remote_agent.shared.protocol import HEARTBEAT
 from remote_agent.spare import Spare
 from remote_agent.spool import make_private_folder
@@ -177,7 +178,7 @@ class Agent:
 
     # -- the controller ------------------------------------------------------------------------------------------
 
-    def _hello(self, hello: Dict[str, Any]) -> Dict[str, Any]:
+    def _hello(self, hello: Hello) -> Dict[str, Any]:
         self._waiting.count_slots(hello)
         return {
             # With the spool's own name: a spool that was removed does not know what the one before it knew.
@@ -195,8 +196,8 @@ class Agent:
     def _link_gone(self) -> None:
         self._zygotes.drop_partial()
 
-    def _on_finish(self, header: Dict[str, Any], payload: bytes) -> None:
-        self._over = "keep" if header.get("keep") else "remove"
+    def _on_finish(self, header: Finish, payload: bytes) -> None:
+        self._over = "keep" if header["keep"] else "remove"
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import json
 import os
 import pdb  # noqa: T100 - this is the debugger
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, cast
 
 from remote_agent import wire
 from remote_agent.failure import traceback_text
@@ -20,6 +20,7 @@ from remote_agent.preparing import Unusable, as_unusable, prepare
 from remote_agent.run_job import Job
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.messages import FromJob
 from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["main"]
@@ -33,9 +34,9 @@ class _Said:
         self.parts: Dict[str, Any] = {}
         self.payload = b""
 
-    def send(self, header: Dict[str, Any], payload: bytes = b"", *, sync: bool = False) -> None:
+    def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
         """Keep what a result says."""
-        if header["t"] in ("outcome", "done"):
+        if header["t"] == "outcome" or header["t"] == "done":
             self.envelope = header["envelope"]
             if not header["parts"].get("same"):
                 self.parts, self.payload = header["parts"], payload
@@ -49,7 +50,7 @@ class _Said:
         decoder = wire.Decoder()
         for data in frames:
             for frame in decoder.feed(data):
-                self.send(frame.header, frame.payload)
+                self.send(cast("FromJob", frame.header), frame.payload)
 
     def told_to_end(self) -> str:
         """Nobody is there to end it."""

@@ -20,6 +20,7 @@ from remote_agent.left_files import as_written, output_frames, outputs_root, res
 from remote_agent.outbox import Piece
 from remote_agent.place import Place
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.messages import Ack, Final
 from remote_agent.worker import Worker
 from remote_agent.zygotes import Zygotes
 
@@ -83,7 +84,7 @@ class Delivery:
                 envelope, parts = self._broken(attempt, parts["file"], error), {}
         elif reference is not None:
             payload = self._attempts.log.read(reference)
-        header = {"t": "final", "attempt": attempt.id, "envelope": envelope.to_json(), "parts": _told(parts)}
+        header: Final = {"t": "final", "attempt": attempt.id, "envelope": envelope.to_json(), "parts": _told(parts)}
         yield wire.encode(header, payload, passed_on=True)
         if attempt.is_over:
             yield from self._left_frames(attempt)
@@ -145,7 +146,7 @@ class Delivery:
 
     # -- forgetting ----------------------------------------------------------------------------------------------
 
-    def on_ack(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_ack(self, header: Ack, payload: bytes) -> None:
         """The controller has these on its own disk."""
         for attempt_id in header["attempts"]:
             attempt = self._attempts.get(attempt_id)

@@ -22,6 +22,7 @@ from remote_agent.place import Place
 from remote_agent.processes import TOKEN, birth, described, is_alive, kill_whole, members
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.messages import Cancel, Result, Start
 from remote_agent.spool import open_private
 from remote_agent.waiting import Waiting
 from remote_agent.zygote_client import ZygoteClient, ZygoteGone
@@ -87,7 +88,9 @@ class Jobs:
             self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), {}, b"")
             self.on_end(attempt)
             return
-        self._controller.say({"t": "started", "attempt": attempt.id, "slot": attempt.slot, "at": attempt.started_at})
+        self._controller.say(
+            {"t": "started", "attempt": attempt.id, "slot": attempt.slot or 0, "at": attempt.started_at or 0.0}
+        )
 
     def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
         """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
@@ -96,7 +99,7 @@ class Jobs:
         job = attempt.spec._replace(output_dir=self._place.output_dir(attempt))
         return ForkSpec(job, slot_env, self._place.spool, payload_file)
 
-    def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Dict[str, Any], payload: bytes) -> None:
+    def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
 
         Raises:
@@ -194,44 +197,43 @@ class Jobs:
 
     def _job_frame(self, attempt: Attempt, frame: wire.Frame) -> None:
         header = frame.header
-        name = header["t"]
         record = self._attempts.record
-        if name == "hook":
+        if header["t"] == "hook":
             entry = (header["hook"], header["index"])
             if entry not in attempt.entered:
                 attempt.entered.append(entry)
                 record(attempt, "hook", {"hook": header["hook"], "index": header["index"]})
-        elif name == "state":
+        elif header["t"] == "state":
             if attempt.state_at is None:
-                attempt.state_file = header.get("file")
+                attempt.state_file = header["file"]
                 reference = record(attempt, "state", {"file": attempt.state_file}, frame.payload)
-                attempt.state_at = reference if not header.get("error") else None
-        elif name == "outcome":
+                attempt.state_at = reference if not header["error"] else None
+        elif header["t"] == "outcome":
             if attempt.outcome is None and attempt.final is None:
                 self._outcome(attempt, header, frame.payload)
-        elif name == "done":
+        elif header["t"] == "done":
             if attempt.final is None:
                 self._done(attempt, header, frame.payload)
             self._done_saying.append(attempt)
-        elif name == "ending":
+        elif header["t"] == "ending":
             attempt.running = [str(one)[:_LONGEST] for one in header["running"][:_MOST_RUNNING]]
             if attempt.asked_at is not None and attempt.cut is None:
                 self._cut(attempt)
         else:
-            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
+            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 
-    def _outcome(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
+    def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
         envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
-        parts = _checked_parts(header.get("parts") or {})
+        parts = _checked_parts(header["parts"])
         reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
         attempt.outcome = (envelope, parts, reference)
         # From here on only the end hooks can hang.
         attempt.deadline = None
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
-    def _done(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
+    def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
         envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
-        parts = header.get("parts") or {}
+        parts = header["parts"]
         if parts.get("same") and attempt.outcome is not None:
             self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
         else:
@@ -308,19 +310,19 @@ class Jobs:
 
     # -- ending one ----------------------------------------------------------------------------------------------
 
-    def on_cancel(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_cancel(self, header: Cancel, payload: bytes) -> None:
         """The controller wants these attempts, or all, to end."""
-        kind = header.get("kind", "cancelled")
+        kind = header["kind"]
         if kind not in ERROR_KINDS:
             raise wire.ProtocolError("field", "cancel: kind {!r}".format(kind))
-        chosen: Optional[List[str]] = header["attempts"]
+        chosen = header["attempts"]
         every = [one.id for one in self._attempts] if chosen is None else chosen
         for attempt_id in every:
             attempt = self._attempts.get(attempt_id)
             if attempt is not None and attempt.final is None:
-                self.cancel(attempt, kind, bool(header.get("kill")), str(header.get("why", "")))
+                self.cancel(attempt, kind, header["kill"], header["why"])
             elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
-                self._hurry(attempt, bool(header.get("kill")))
+                self._hurry(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
         """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
@@ -351,7 +353,8 @@ class Jobs:
         if attempt.sock is None or attempt.cancel is None:
             return
         try:
-            attempt.sock.send(wire.encode({"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel}))
+            told: Cancel = {"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel, "kill": False, "why": ""}
+            attempt.sock.send(wire.encode(told))
         except OSError:
             return  # it has ended, or reads nothing: the record decides all the same
 

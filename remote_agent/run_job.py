@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Literal, Optional
 
 from remote_agent import wire
 from remote_agent.callbacks import Callbacks, Entry
@@ -28,6 +28,7 @@ from remote_agent.job_result import PICKLED, PLAIN, Result, fitting, made_result
 from remote_agent.own_log import logger
 from remote_agent.randomness import SeedWatch
 from remote_agent.scene import Scene, make_scene
+from remote_agent.shared import messages
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.shared.zygote_spec import ZygoteSpec
@@ -231,16 +232,16 @@ class Job:
             return
         data = pickle.dumps({"hooks": self.hooks, "states": states}, 4)
         if len(data) <= wire.MAX_PAYLOAD:
-            self.channel.send({"t": "state"}, data)
+            self.channel.send({"t": "state", "file": None, "error": None}, data)
             return
         path = self._payload_path(".state")
         try:
             with open(path, "wb", opener=private_opener) as file:
                 file.write(data)
         except OSError as error:
-            self.channel.send({"t": "state", "error": "{}: {}".format(path, error.strerror)})
+            self.channel.send({"t": "state", "file": None, "error": "{}: {}".format(path, error.strerror)})
             return
-        self.channel.send({"t": "state", "file": path})
+        self.channel.send({"t": "state", "file": path, "error": None})
 
     def _payload_path(self, suffix: str) -> str:
         folder = os.path.join(self.spec.spool, "payload")
@@ -375,11 +376,13 @@ class Job:
         )
 
 
-def _frame(name: str, envelope: Envelope, parts: Dict[str, Any], payload: bytes) -> bytes:
+def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: Dict[str, Any], payload: bytes) -> bytes:
+    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts}
     try:
-        return wire.encode({"t": name, "envelope": envelope.to_json(), "parts": parts}, payload)
+        return wire.encode(header, payload)
     except wire.ProtocolError:  # tracebacks of many hooks
-        return wire.encode({"t": name, "envelope": fitting(envelope).to_json(), "parts": parts}, payload)
+        header["envelope"] = fitting(envelope).to_json()
+        return wire.encode(header, payload)
 
 
 def _make_folders(output_dir: str, folder: str) -> None:

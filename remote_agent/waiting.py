@@ -8,7 +8,7 @@ claimed ones are lost, and a long job may wait for a disk. What an earlier agent
 import itertools
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Callable, Deque, Dict, List, Optional
 
 from remote_agent import wire
 from remote_agent.attempt import Attempt, failed_envelope
@@ -18,6 +18,7 @@ from remote_agent.host_facts import count_slots
 from remote_agent.job import JobError
 from remote_agent.shared.fields import FieldError, is_sha256
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.messages import Go, Hello, SendJob
 from remote_agent.zygote_client import ZygoteClient
 from remote_agent.zygotes import Zygotes
 
@@ -59,7 +60,7 @@ class Waiting:
         """How many jobs run at once here."""
         return len(self._slots)
 
-    def count_slots(self, hello: Dict[str, Any]) -> None:
+    def count_slots(self, hello: Hello) -> None:
         """Take the slots that the first controller asks for; what runs already has its own.
 
         Raises:
@@ -67,7 +68,7 @@ class Waiting:
         """
         if self._slots:
             return
-        slots, gpus = hello.get("slots"), hello.get("gpus")
+        slots, gpus = hello["slots"], hello["gpus"]
         if not (slots is None or slots == "auto" or (isinstance(slots, int) and 1 <= slots <= 100_000)):
             raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
         self._slots, self.gpus = count_slots(slots, gpus)
@@ -96,13 +97,13 @@ class Waiting:
         self._queue.extend(waiting)
         self._is_held = bool(waiting)
 
-    def on_go(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_go(self, header: Go, payload: bytes) -> None:
         """What waits may start: what was given up in the meantime has been cancelled."""
         self._is_held = False
 
-    def on_job(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_job(self, header: SendJob, payload: bytes) -> None:
         """The controller sends a job; one that is known already, or was, changes nothing."""
-        spec, blob = JobSpec.from_json(header["spec"]), header.get("payload_blob")
+        spec, blob = JobSpec.from_json(header["spec"]), header["payload_blob"]
         if blob is not None and not is_sha256(blob):
             raise FieldError("job", "payload_blob", blob)
         attempt = Attempt(spec)

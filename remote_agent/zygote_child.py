@@ -6,7 +6,6 @@ Rule: imported by the zygote before it forks, so that a child imports nothing.
 import os
 from typing import Any, Callable, List, Optional
 
-from remote_agent import wire
 from remote_agent.callbacks import Callbacks
 from remote_agent.epilogue import Epilogue
 from remote_agent.job_channel import Channel
@@ -14,13 +13,14 @@ from remote_agent.job_process import become_job
 from remote_agent.preparing import as_unusable
 from remote_agent.run_job import Job, Prepared
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
+from remote_agent.shared.messages import Start
 from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["run_child"]
 
 
 def run_child(
-    frame: wire.Frame, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[ZygoteSpec]
+    header: Start, payload: bytes, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[ZygoteSpec]
 ) -> Channel:
     """Run one `fork` or `epilogue` frame; returns the channel on which its result was said.
 
@@ -32,7 +32,6 @@ def run_child(
     Raises:
         OSError: this process cannot be made a job's.
     """
-    header = frame.header
     epilogue = EpilogueSpec.from_json(header["spec"]) if header["t"] == "epilogue" else None
     job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
@@ -41,12 +40,12 @@ def run_child(
     os.register_at_fork(after_in_child=channel.let_go)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
     prepared.seeds.in_job()
-    payload = frame.payload if epilogue is None else b""
+    state, payload = (b"", payload) if epilogue is None else (payload, b"")
     if job.payload_file:
         with open(job.payload_file, "rb") as file:
             payload = file.read()
     if epilogue is not None:
-        Epilogue(prepared, epilogue, payload, channel, frame.payload).run()
+        Epilogue(prepared, epilogue, payload, channel, state).run()
     else:
         Job(prepared, job, payload, channel).run()
     return channel

@@ -10,10 +10,11 @@ import os
 import shutil
 import socket
 import subprocess
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from remote_agent import setup_lines, wire
 from remote_agent.job import JobError
+from remote_agent.shared.messages import Start
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.spare import Spare, chosen_python, start_process, zygote_command
 
@@ -105,7 +106,7 @@ class ZygoteClient:
         lines = setup_lines.script(self._setup, self._token, self._log_path, shell, fd)
         return [shell, "-lc", lines, "zygote", *zygote_command(os.path.expanduser(python or "python3"), fd, bundle)]
 
-    def fork(self, header: Dict[str, Any], payload: bytes, fds: List[int]) -> None:
+    def fork(self, header: Start, payload: bytes, fds: List[int]) -> None:
         """Have it fork a job or an epilogue.
 
         Raises:

@@ -7,7 +7,7 @@ does not come is asked for again, and in the end what waits for it fails: nothin
 import os
 import selectors
 import time
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Dict, Iterator, List, Optional, Set
 
 from remote_agent import wire
 from remote_agent.code_store import BlobStore, materialise, read_manifest
@@ -16,6 +16,7 @@ from remote_agent.host_facts import unwritable
 from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.place import Place
 from remote_agent.shared.fields import is_sha256
+from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.spare import Spare
 from remote_agent.spool import SpoolError, make_private_folder
@@ -90,10 +91,10 @@ class Zygotes:
 
     # -- content -------------------------------------------------------------------------------------------------
 
-    def on_blob(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_blob(self, header: Blob, payload: bytes) -> None:
         """A piece of something large."""
         self._heard_at = time.monotonic()
-        store = self.blobs if header.get("scope") == "run" else self.cache
+        store = self.blobs if header["scope"] == "run" else self.cache
         try:
             whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
         except (SpoolError, OSError) as error:
@@ -102,7 +103,7 @@ class Zygotes:
         if whole:
             self._arrived(header["sha256"])
 
-    def on_blobs(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_blobs(self, header: Blobs, payload: bytes) -> None:
         """Many small things."""
         self._heard_at = time.monotonic()
         offset = 0
@@ -117,17 +118,17 @@ class Zygotes:
 
     def _arrived(self, sha256: str) -> None:
         if sha256 and sha256 == self._manifest_wanted:
-            self.on_manifest({"sha256": sha256}, b"")
+            self.on_manifest({"t": "manifest", "sha256": sha256}, b"")
         self._start_all()
 
-    def on_manifest(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_manifest(self, header: Manifest, payload: bytes) -> None:
         """Say which contents of a snapshot are missing here."""
         sha256 = header["sha256"]
         if not is_sha256(sha256):
             raise wire.ProtocolError("field", "manifest: {!r} is no sha256".format(sha256[:80]))
         if not self.cache.has(sha256):
             self._manifest_wanted = sha256
-            self._controller.say({"t": "missing", "sha256": [], "manifest": sha256})
+            self._controller.say({"t": "missing", "sha256": [], "manifest": sha256, "more": False})
             return
         self._manifest_wanted = None
         try:
@@ -149,7 +150,7 @@ class Zygotes:
 
     # -- their lives ---------------------------------------------------------------------------------------------
 
-    def on_prepare(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_prepare(self, header: Prepare, payload: bytes) -> None:
         """The controller says how the application is to be prepared."""
         self._heard_at = time.monotonic()
         key = header["zygote"]
@@ -162,7 +163,7 @@ class Zygotes:
         self._by_key[key] = ZygoteClient(key, spec)
         self._start_all()
 
-    def on_withheld(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_withheld(self, header: Withheld, payload: bytes) -> None:
         """What was asked for cannot be sent: what waits for it fails now. A later controller may have it again."""
         for zygote in list(self._by_key.values()):
             if zygote.state == "waiting":
@@ -205,7 +206,7 @@ class Zygotes:
                 # Content that was altered in the cache, and is removed from it now: it is asked for again.
                 self._lay_outs[zygote.key] = self._lay_outs.get(zygote.key, 0) + 1
                 zygote.state = "waiting"
-                self.on_manifest({"sha256": blob}, b"")
+                self.on_manifest({"t": "manifest", "sha256": blob}, b"")
                 return
             if error is not None:
                 why = unwritable(error, target) if isinstance(error, OSError) else str(error)
@@ -263,18 +264,17 @@ class Zygotes:
         gone = gone or is_gone
         for frame in frames:
             header = frame.header
-            name = header["t"]
-            if name == "ready":
+            if header["t"] == "ready":
                 zygote.state = "ready"
                 zygote.python, zygote.isolation = header["python"], header["isolation"]
-                zygote.why = header.get("why", "")
-                zygote.notes = header.get("notes", [])
+                zygote.why = header["why"]
+                zygote.notes = header["notes"]
                 self.tell(zygote)
-            elif name == "unusable":
+            elif header["t"] == "unusable":
                 self._unusable(zygote, JobError.from_json(header["error"]))
-            elif name == "forked":
+            elif header["t"] == "forked":
                 self.listener.forked(zygote, header["attempt"], header["pid"])
-            elif name == "exited":
+            elif header["t"] == "exited":
                 zygote.children.pop(header["attempt"], None)
                 self.listener.exited(header["attempt"], header["status"])
         if gone:
@@ -348,7 +348,7 @@ class Zygotes:
                 "{} cannot be found in {}, and did not come again from the controller".format(what, where),
             )
         elif blob and not lacks_shared:
-            self.on_manifest({"sha256": blob}, b"")
+            self.on_manifest({"t": "manifest", "sha256": blob}, b"")
 
     def _failed(self, zygote: ZygoteClient, kind: str, name: str, message: str) -> None:
         self._unusable(zygote, JobError(kind, name, message))
