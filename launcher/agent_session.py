@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.facts import Disconnected, Fact, Refused, Unusable
@@ -25,15 +24,15 @@ from launcher.host_caps import limit
 from launcher.host_plan import Blob, HostPlan, blob_frames
 from launcher.inbound import SYNC, Inbound
 from launcher.output_files import OutputFolder
-from launcher.stage0 import EXIT_FOLDERS, PREFIX
+from launcher.stage0 import PREFIX
 from launcher.transports.base import Channel, Transport
 from launcher.turns import Turn
 from remote_agent import wire
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.protocol import EXIT_FOLDERS, HEARTBEAT
 
 __all__ = ["WELCOME_PATIENCE", "AgentSession", "Blob", "HostPlan"]
 
-#: Seconds. See remote_agent.controller.HEARTBEAT: a ping goes out at a quarter of it.
-HEARTBEAT = 20.0
 #: Bytes of a job's payload that are sent with it; a longer one goes ahead as a blob.
 MAX_INLINE = 1 << 20
 #: Answers that may wait for a host to take them. An agent asks little: a ping now and then, code in long lists.
@@ -113,14 +112,14 @@ class AgentSession:
 
     # -- called by the dispatcher, from any thread ---------------------------------------------------------------
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
         """Queue a job for the host; a long payload goes ahead as a blob."""
         if len(payload) <= MAX_INLINE:
-            self._put(wire.encode({"t": "job", "spec": spec, "payload_blob": None}, payload))
+            self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": None}, payload))
             return
         sha256 = hashlib.sha256(payload).hexdigest()
         self._put(blob_frames(Blob(sha256, len(payload), lambda: payload), "run"))
-        self._put(wire.encode({"t": "job", "spec": spec, "payload_blob": sha256}))
+        self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": sha256}))
 
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all. `why` becomes the message of those that had not started."""
@@ -285,7 +284,7 @@ class AgentSession:
             yield wire.encode({"t": "manifest", "sha256": plan.manifest.sha256})
         for blob in plan.run_blobs:
             yield blob_frames(blob, "run")
-        yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec})
+        yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec.to_json()})
 
     def _read(self, channel: Channel, inbound: Inbound, data: bytes) -> None:
         while not self._stopping.is_set():

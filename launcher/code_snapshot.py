@@ -25,10 +25,10 @@ from launcher.file_hashes import ContentStore, FileHashes
 from launcher.project_files import IGNORE_FILE, find_project
 from launcher.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.project_metadata import metadata_of
+from remote_agent.shared.protocol import MANIFEST_VERSION
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
 
-MANIFEST_VERSION = 1
 MAX_CODE_BYTES = 100 << 20
 MAX_FILES = 100_000
 

@@ -8,7 +8,6 @@ Everything it touches is a small protocol, so that a test can run it through ten
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +25,9 @@ from launcher.results.writing import RefusedFile, UnusableFolder
 from launcher.scheduler import HostPhase, JobState, Scheduler
 from launcher.shown import shown_path
 from remote_agent.callback import HOST_HOOKS
-from remote_agent.job import SETUP_FAILED
+from remote_agent.job import SETUP_FAILED, JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 
 __all__ = ["Clock", "Decider", "Link", "Read", "Write"]
 
@@ -48,7 +49,7 @@ class Clock(Protocol):
 class Link(Protocol):
     """What is sent to a host. Without a connection everything is dropped; the next welcome says what is missing."""
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
         """Send a job."""
 
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
@@ -67,7 +68,7 @@ class Write(Protocol):
     def append(self, happened: list[events.Event]) -> None:
         """Events, in order."""
 
-    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: str) -> None:
+    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
         """A job, as it must be known to be sent again."""
 
     def put_result(self, result: StoredResult) -> StoredResult:
@@ -89,7 +90,7 @@ class Read(Protocol):
     def events(self) -> Iterator[tuple[int, events.Event]]:
         """All events, in order, with their numbers."""
 
-    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
         """(overrides, output_dir, spec) of a job."""
 
     def payload(self, num: int) -> bytes:
@@ -247,7 +248,7 @@ class Decider:
     def _take_submit(self, at: float, item: requests.Submit, decided: _Round) -> None:
         job = item.job
         self._jobs[job.num] = job
-        self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", json.dumps(job.spec))
+        self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
         decided.add(self._scheduler.submit(at, job.num, job.overrides))
         if item.failure is not None:
             decided.add(self._scheduler.fail_pending(at, job.num, *item.failure))
@@ -400,7 +401,13 @@ class Decider:
         num, attempt = _split(fact.attempt)
         envelope = fact.envelope
         made = self._scheduler.observe_ended(
-            at, fact.host, num, attempt, envelope["status"], envelope.get("duration"), envelope.get("error")
+            at,
+            fact.host,
+            num,
+            attempt,
+            envelope.status,
+            envelope.duration,
+            None if envelope.error is None else envelope.error.to_json(),
         )
         if not made:
             return
@@ -409,11 +416,11 @@ class Decider:
         )
         decided.add(made)
         asked = self._scheduler.policies.callbacks()
-        for hook in envelope.get("hooks", []):
+        for hook in envelope.hooks:
             if hook.get("callback") in asked and hook.get("hook") in HOST_HOOKS:
                 decided.add(_hook_events(at, num, fact.host, hook))
-        if asked.get(envelope.get("abort") or ""):
-            decided.add(self._scheduler.interrupt(at, f"callback {envelope['abort']} asked to abort"))
+        if asked.get(envelope.abort or ""):
+            decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
 
     def _take_unwritable(self, at: float, fact: facts.Unwritable, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
@@ -424,7 +431,7 @@ class Decider:
         self._stored.pop(num, None)
         for event in made:
             if isinstance(event, events.JobReturned):
-                envelope = {"status": "FAILED", "error": event.error}
+                envelope = Envelope.of_failure(JobError.from_json(event.error or {}))
                 self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, {}, b"", None))
         decided.act(self._links[fact.host].cancel, [fact.attempt], kind="lost", why=fact.why)
         decided.add(made)
@@ -459,7 +466,7 @@ class Decider:
         """Which output patterns matched nothing that a job left which completed: one that failed may not have got so far."""
         if not fact.unmatched or state is None or (state.ended or {}).get("status") != "COMPLETED":
             return []
-        asked = self._jobs[state.num].spec.get("outputs")
+        asked = self._jobs[state.num].spec.outputs
         patterns = (
             tuple(asked[place] for place in fact.unmatched if place < len(asked)) if isinstance(asked, list) else ()
         )
@@ -505,8 +512,8 @@ class Decider:
             if self._reader is None:
                 raise JournalError(f"job {num}: the journal was not opened for reading")
             payload = self._reader.payload(num)
-        spec = dict(job.spec, attempt_id=f"{num}.{attempt}", attempt=attempt)
-        self._assigned[spec["attempt_id"]] = host
+        spec = job.spec._replace(attempt=attempt)
+        self._assigned[spec.attempt_id] = host
         self._unsynced(host)
         self._links[host].send_job(spec, payload)
 
@@ -563,13 +570,13 @@ class Decider:
 
 def _folder_of(job: QueuedJob) -> OutputFolder:
     """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
-    cap = job.spec.get("max_output_bytes")
+    cap = job.spec.max_output_bytes
     return OutputFolder(
         job.output_dir,
         job.num,
         job.owners,
-        max_files=0 if job.spec.get("outputs") is False else MAX_FILES,
-        max_stream_bytes=MAX_BYTES if cap is None else int(cap),
+        max_files=0 if job.spec.outputs is False else MAX_FILES,
+        max_stream_bytes=MAX_BYTES if cap is None else cap,
     )
 
 

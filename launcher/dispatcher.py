@@ -28,6 +28,7 @@ from launcher.parting import close_all, wait_for_ends
 from launcher.requests import QueuedJob, Returned
 from launcher.results.owners import Ownership
 from launcher.scheduler import HostPhase, Scheduler
+from remote_agent.job import JobError
 
 __all__ = ["Dispatcher"]
 
@@ -326,4 +327,6 @@ def _weight(value: Any) -> int:
         return 64 + sum(_weight(one) for pair in value.items() for one in pair)
     if isinstance(value, (list, tuple)):
         return 64 + sum(map(_weight, value))
+    if isinstance(value, JobError):
+        return _weight(vars(value))
     return 8

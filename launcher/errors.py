@@ -223,9 +223,16 @@ class RunInterrupted(LauncherError, KeyboardInterrupt):
     """Ctrl-C or SIGTERM: what had finished was collected and the end hooks fired; or, by a second one, the run was left.
 
     A KeyboardInterrupt, too: whoever handles Ctrl-C handles it.
+
+    Attributes:
+        is_terminated: it was SIGTERM.
     """
 
     exit_code = 130
+
+    def __init__(self, message: str, *, is_terminated: bool = False) -> None:
+        super().__init__(message)
+        self.is_terminated = is_terminated
 
 
 class RunAborted(LauncherError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.errors import HostError
 from launcher.value import value
+from remote_agent.shared.envelope import Envelope
 
 __all__ = [
     "Collected",
@@ -115,7 +116,7 @@ class Outcome(Fact):
     """An attempt has its outcome. The payload is inline, or in `file`."""
 
     attempt: str
-    envelope: dict[str, Any]
+    envelope: Envelope
     parts: dict[str, Any]
     payload: bytes
     file: str | None

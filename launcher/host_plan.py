@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_agent import wire
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
 
@@ -31,7 +32,7 @@ class HostPlan:
     slots: int | str | None
     gpus: Any
     zygote: str
-    zygote_spec: dict[str, Any]
+    zygote_spec: ZygoteSpec
     lease: float | None = None
     live: bool = False
     #: Content by hash that the run's spool needs (the shared payload).

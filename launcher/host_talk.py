@@ -17,18 +17,16 @@ from launcher.clean_text import clean, clean_all
 from launcher.errors import AgentError, ConnectionLost
 from launcher.host_caps import check, limit
 from launcher.inventory import HostSpec
-from launcher.stage0 import stage0_command, start_agent
+from launcher.stage0 import NoAgent, stage0_command, start_agent
 from launcher.transports.base import Channel
 from launcher.transports.make import make_transport
 from remote_agent import wire
+from remote_agent.shared.messages import FromController
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["HostTalk", "Looked"]
-
-#: As `remote_agent.__main__` says it.
-_NO_AGENT = "no agent of this run is running there"
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,10 @@ class HostTalk:
             )
             self._channel = self._transport.open(command)
             rest = start_agent(self._channel, bundle, self.host, on_need=self._note_need)
-        except AgentError as error:
+        except NoAgent as error:
             self._transport.close()
-            if _NO_AGENT in error.message:
-                raise AgentError(self.host, "look", _NO_AGENT, f"'launcher attach {self._run}' starts one") from None
-            raise
+            next_step = f"'launcher attach {self._run}' starts one"
+            raise NoAgent(error.host, error.phase, error.message, next_step) from None
         except BaseException:
             self._transport.close()
             raise
@@ -104,21 +101,22 @@ class HostTalk:
         said = {"stdout": b"", "stderr": b""}
         while True:
             frame = self._next()
-            stream = frame.header.get("stream")
-            if frame.header["t"] == "output" and frame.header["attempt"] == attempt and stream in said:
-                said[stream] += frame.payload
-            elif frame.header["t"] == "looked":
-                return Looked(clean(frame.header["state"]), said["stdout"], said["stderr"])
+            header = frame.header
+            if header["t"] == "output" and header["attempt"] == attempt and header["stream"] in said:
+                said[header["stream"]] += frame.payload
+            elif header["t"] == "looked":
+                return Looked(clean(header["state"]), said["stdout"], said["stderr"])
 
     def attempts(self) -> dict[str, dict[str, Any]]:
         """Every attempt that the agent has: `state`, and of one with a result `status` and `kind` of its error."""
-        self._send({"t": "look", "attempt": None})
+        self._send({"t": "look", "attempt": None, "stdout": 0, "stderr": 0})
         found: dict[str, dict[str, Any]] = {}
         while True:
             frame = self._next()
-            if frame.header["t"] == "looked":
+            header = frame.header
+            if header["t"] == "looked":
                 found.update({name: one for name, one in self._json(frame, dict).items() if isinstance(one, dict)})
-                if not frame.header.get("more"):
+                if not header["more"]:
                     return found
 
     def survey(self) -> list[dict[str, Any]]:
@@ -127,9 +125,10 @@ class HostTalk:
         found: list[dict[str, Any]] = []
         while True:
             frame = self._next()
-            if frame.header["t"] == "surveyed":
+            header = frame.header
+            if header["t"] == "surveyed":
                 found += self._json(frame, list)
-                if not frame.header.get("more"):
+                if not header["more"]:
                     return found
 
     def remove(self, items: list[str], *, force: bool = False) -> dict[str, Any]:
@@ -152,12 +151,12 @@ class HostTalk:
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def _send(self, header: dict[str, Any]) -> None:
+    def _send(self, header: FromController) -> None:
         """Ask something; its answer may have so many frames and bytes."""
         self._answer_bytes = self._answer_frames = 0
         self._put(header)
 
-    def _put(self, header: dict[str, Any]) -> None:
+    def _put(self, header: FromController) -> None:
         if self._channel is None:
             raise ConnectionLost(self.host, "session", "the conversation is over")
         self._channel.send(wire.encode(header))
@@ -177,10 +176,11 @@ class HostTalk:
                     self._answer_bytes += len(frame.payload)
                     check("answer_frames", self._answer_frames)
                     check("answer", self._answer_bytes)
-                    if frame.header["t"] == "ping":
-                        self._put({"t": "pong", "n": frame.header["n"]})
-                    elif frame.header["t"] == "fatal":
-                        raise AgentError(self.host, "session", f"the agent refuses: {frame.header['message']}")
+                    header = frame.header
+                    if header["t"] == "ping":
+                        self._put({"t": "pong", "n": header["n"]})
+                    elif header["t"] == "fatal":
+                        raise AgentError(self.host, "session", f"the agent refuses: {header['message']}")
                     else:
                         yield frame
             except wire.ProtocolError as error:

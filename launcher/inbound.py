@@ -7,6 +7,7 @@ of a link that broke is carried over to the next.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import OrderedDict
@@ -24,6 +25,8 @@ from launcher.output_files import OutputFolder
 from launcher.results.writing import UnusableFolder
 from remote_agent import wire
 from remote_agent.job import JobError
+from remote_agent.shared import messages
+from remote_agent.shared.envelope import Envelope
 
 __all__ = ["SYNC", "Inbound"]
 
@@ -133,7 +136,7 @@ class Inbound:
 
     # -- the agent -----------------------------------------------------------------------------------------------
 
-    def _on_welcome(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_welcome(self, header: messages.Welcome, payload: bytes) -> None:
         if self.is_welcome:
             raise wire.ProtocolError("order", "a second welcome")
         if header["version"] != wire.VERSION or header["run"] != self._plan.run:
@@ -147,7 +150,7 @@ class Inbound:
             word = clean(state)[:_STATE]
             self._attempts[attempt] = self._words.setdefault(word, word)
         check("attempts", len(self._attempts))
-        if header.get("more"):
+        if header["more"]:
             return
         slots = header["slots"]
         if slots < 1:
@@ -159,14 +162,14 @@ class Inbound:
                 self.host,
                 slots,
                 _name(header["python"]),
-                tuple(_name(gpu) for gpu in header.get("gpus", [])[: limit("gpus")]),
+                tuple(_name(gpu) for gpu in header["gpus"][: limit("gpus")]),
                 _name(header["boot_id"]),
                 self._attempts,
-                _texts(header.get("notes", [])),
+                _texts(header["notes"]),
             )
         )
 
-    def _on_missing(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_missing(self, header: messages.Missing, payload: bytes) -> None:
         plan = self._plan
         manifest = plan.manifest
         if manifest is None:
@@ -174,7 +177,7 @@ class Inbound:
         self._asked += 1 + len(header["sha256"])
         if self._asked > limit("asked") * (2 + len(plan.contents)):
             raise TooMuch("asked", limit("asked") + 1)
-        if header.get("manifest"):
+        if header["manifest"]:
             self._sent_bytes += manifest.size
             self._send(blob_frames(manifest, "cache"))
             return
@@ -182,32 +185,32 @@ class Inbound:
         self._sent_files += len(wanted)
         self._sent_bytes += sum(blob.size for blob in wanted)
         self._send(content_frames(wanted))
-        if not header.get("more"):
+        if not header["more"]:
             self._tell(facts.Sent(self.host, plan.files, self._sent_files, self._sent_bytes))
             self._sent_files = self._sent_bytes = 0
 
-    def _on_zygote(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_zygote(self, header: messages.Zygote, payload: bytes) -> None:
         self._zygotes += 1
         check("zygotes", self._zygotes)
-        state, error = header["state"], header.get("error")
+        state, error = header["state"], header["error"]
         if state not in ("ready", "failed") or (error is None) != (state == "ready"):
             raise wire.ProtocolError("field", f"zygote: state {state[:40]!r}")
         if error is not None:
-            error = _error(error)
+            error = _cut(JobError.from_json(error)).to_json()
             known = self._plan.explain(error)
             if known:
                 # Instead of the host's own advice, which is to install it there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
-        isolation, why = str(header.get("isolation", ""))[:40], header.get("why", "")[: limit("reason")]
-        self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, _texts(header.get("notes", []))))
+        isolation, why = header["isolation"][:40], header["why"][: limit("reason")]
+        self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, _texts(header["notes"])))
 
-    def _on_opened(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_opened(self, header: messages.Opened, payload: bytes) -> None:
         self._tell(facts.Opened(self.host))
 
-    def _on_ping(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_ping(self, header: messages.Ping, payload: bytes) -> None:
         self._send(wire.encode({"t": "pong", "n": header["n"]}))
 
-    def _on_pong(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_pong(self, header: messages.Pong, payload: bytes) -> None:
         """That it was heard is noted already; a `sync` goes on."""
         number, is_second = divmod(header["n"] - SYNC, 2)
         if number >= 0 and not is_second:
@@ -216,7 +219,7 @@ class Inbound:
         elif number >= 0:
             self._tell(facts.Synced(self.host, number))
 
-    def _on_fatal(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_fatal(self, header: messages.Fatal, payload: bytes) -> None:
         if header["code"] == "note":
             self._tell(facts.Noted(self.host, header["message"][: limit("text")]))
         elif header["code"] == "over":
@@ -227,7 +230,7 @@ class Inbound:
 
     # -- attempts ------------------------------------------------------------------------------------------------
 
-    def _on_started(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_started(self, header: messages.Started, payload: bytes) -> None:
         attempt = _check_attempt(header["attempt"])
         if header["slot"] < 0:
             raise wire.ProtocolError("field", f"started: slot {header['slot']}")
@@ -235,10 +238,10 @@ class Inbound:
         # Hours before it would be noticed, perhaps.
         self._write(attempt, OutputFolder.check)
 
-    def _on_dropped(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_dropped(self, header: messages.Dropped, payload: bytes) -> None:
         self._tell(facts.Dropped(self.host, _check_attempt(header["attempt"]), header["why"][: limit("reason")]))
 
-    def _on_output(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_output(self, header: messages.Output, payload: bytes) -> None:
         attempt, stream, offset = header["attempt"], header["stream"], header["offset"]
         if stream not in ("stdout", "stderr"):
             raise wire.ProtocolError("field", f"output of stream {stream[:40]!r}")
@@ -253,7 +256,7 @@ class Inbound:
 
         self._write(attempt, take)
 
-    def _on_files(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_files(self, header: messages.Files, payload: bytes) -> None:
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
         if sum(size for _, _, size, _ in items) != len(payload):
             raise wire.ProtocolError("field", "files: their sizes are not that of what came")
@@ -266,9 +269,9 @@ class Inbound:
 
         self._write(header["attempt"], write)
 
-    def _on_tree(self, header: dict[str, Any], payload: bytes) -> None:
-        links = [(str(path), str(text)) for path, text in header.get("links", [])]
-        folders = [(str(path), _time(rest)) for path, *rest in header.get("folders", [])]
+    def _on_tree(self, header: messages.Tree, payload: bytes) -> None:
+        links = [(str(path), str(text)) for path, text in header["links"]]
+        folders = [(str(path), _time(rest)) for path, *rest in header["folders"]]
 
         def make(folder: OutputFolder) -> None:
             for path, text in links:
@@ -278,18 +281,20 @@ class Inbound:
 
         self._write(header["attempt"], make)
 
-    def _on_chunk(self, header: dict[str, Any], payload: bytes | memoryview) -> None:
+    def _on_chunk(self, header: messages.Chunk, payload: bytes | memoryview) -> None:
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
         if size < 0 or offset < 0:
             raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
         if kind == "file":
-            path, mode = header["path"], whole(header.get("mode", 0))
-            mtime = _time([header["mtime"]] if "mtime" in header else [])
+            path, mode = header["path"], whole(header["mode"])
+            if not path:
+                raise wire.ProtocolError("field", "chunk of a file without a path")
+            mtime = header["mtime"]
             self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload, mtime))
         elif kind != "result":
             raise wire.ProtocolError("field", f"chunk of kind {kind[:40]!r}")
         elif self._folder(attempt) is not None:
-            self._on_result_chunk(attempt, size, offset, header.get("parts"), payload)
+            self._on_result_chunk(attempt, size, offset, header["parts"], payload)
 
     def _on_result_chunk(self, attempt: str, size: int, offset: int, parts: Any, payload: bytes | memoryview) -> None:
         if offset == 0:
@@ -301,9 +306,9 @@ class Inbound:
             raise wire.ProtocolError("order", f"a result of attempt {attempt} that begins in the middle")
         arriving.take(size, offset, payload)
 
-    def _on_final(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_final(self, header: messages.Final, payload: bytes) -> None:
         attempt = _check_attempt(header["attempt"])
-        envelope, parts = _checked_envelope(header["envelope"]), known_parts(header.get("parts") or {})
+        envelope, parts = _checked_envelope(header["envelope"]), known_parts(header["parts"])
         arriving = self._arriving.pop(attempt, None)
         self.has_result = True
         if arriving is not None:
@@ -313,31 +318,31 @@ class Inbound:
             file, wrong = None, wrong_parts(parts, len(payload), lambda at, size: payload_digest(payload, at, size))
         if wrong:
             parts, payload = {}, b""
-            if envelope["status"] == "COMPLETED":
+            if envelope.status == "COMPLETED":
                 # Success needs a valid result.
                 error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
-                envelope = {**envelope, "status": "FAILED", "error": error.to_json()}
-        if envelope.get("error") is not None:
-            known = self._plan.explain_job(envelope["error"])
+                envelope = envelope._replace(status="FAILED", error=error)
+        if envelope.error is not None:
+            known = self._plan.explain_job(envelope.error.to_json())
             if known:
-                message = f"{envelope['error']['message']}\n    {known}"
-                envelope = {**envelope, "error": {**envelope["error"], "message": message}}
+                message = f"{envelope.error.message}\n    {known}"
+                envelope = envelope._replace(error=dataclasses.replace(envelope.error, message=message))
         self._write(attempt, OutputFolder.check)
         self._tell(facts.Outcome(self.host, attempt, envelope, parts, payload, file))
 
-    def _on_files_end(self, header: dict[str, Any], payload: bytes) -> None:
+    def _on_files_end(self, header: messages.FilesEnd, payload: bytes) -> None:
         attempt = header["attempt"]
         folder = self._folder(attempt)
-        refused, noted = _named(header["refused"]), _named(header.get("noted", []))
+        refused, noted = _named(header["refused"]), _named(header["noted"])
         if folder is not None:
             # Names of files may be any.
             refused += [(clean(path), clean(why)) for path, why in folder.refused]
             noted += [(clean(path), clean(what)) for path, what in _told_apart(folder)]
-        sizes = {str(name)[:40]: whole(size) for name, size in header.get("sizes", {}).items()}
-        unmatched = tuple(whole(place) for place in header.get("unmatched", [])[: limit("unmatched")])
+        sizes = {str(name)[:40]: whole(size) for name, size in header["sizes"].items()}
+        unmatched = tuple(whole(place) for place in header["unmatched"][: limit("unmatched")])
         self._folders.pop(attempt, None)
         self._open.pop(attempt, None)
-        cut = _cut_in_words(header["cut"]) if header.get("cut") is not None else ""
+        cut = _cut_in_words(header["cut"]) if header["cut"] is not None else ""
         self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
@@ -437,39 +442,19 @@ def _name(text: Any) -> str:
     return str(text)[: limit("name")]
 
 
-def _error(error: Any) -> dict[str, Any]:
-    """An error of a host, if it is one, no longer than it may be."""
-    made = JobError.from_json(error).to_json()
-    for name in ("message", "traceback"):
-        made[name] = made[name][: limit("error")]
-    made["type"] = _name(made["type"])
-    made["causes"] = made["causes"][: limit("causes")]
-    return made
+def _cut(error: JobError) -> JobError:
+    """An error of a host, no longer than it may be."""
+    return dataclasses.replace(
+        error,
+        type=_name(error.type),
+        message=error.message[: limit("error")],
+        traceback=error.traceback[: limit("error")],
+        causes=error.causes[: limit("causes")],
+    )
 
 
-def _checked_envelope(envelope: dict[str, Any]) -> dict[str, Any]:
+def _checked_envelope(data: dict[str, Any]) -> Envelope:
     """The envelope, if it is one: it decides, so it is checked whole."""
-    if envelope.get("status") not in ("COMPLETED", "FAILED"):
-        raise wire.ProtocolError("field", f"envelope: status {envelope.get('status')!r}"[:200])
-    error = envelope.get("error")
-    if (envelope["status"] == "FAILED") != (error is not None):
-        raise wire.ProtocolError("field", "envelope: status and error do not agree")
-    if error is not None:
-        envelope = {**envelope, "error": _error(error)}
-    for name in ("started_at", "ended_at", "duration"):
-        value = envelope.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise wire.ProtocolError("field", f"envelope: {name} is not a number")
-        if name == "duration" and value < 0:
-            raise wire.ProtocolError("field", f"envelope: a duration of {value}")
-    hooks = envelope.get("hooks", [])
-    if not isinstance(hooks, list) or not all(isinstance(hook, dict) for hook in hooks):
-        raise wire.ProtocolError("field", "envelope: hooks")
-    check("hooks", len(hooks))
-    if not isinstance(envelope.get("abort"), (str, type(None))):
-        raise wire.ProtocolError("field", "envelope: abort")
-    if not isinstance(envelope.get("task_name"), (str, type(None))) or not isinstance(envelope.get("code", {}), dict):
-        raise wire.ProtocolError("field", "envelope: task_name or code")
-    return envelope
+    envelope = Envelope.from_json(data)
+    check("hooks", len(envelope.hooks))
+    return envelope if envelope.error is None else envelope._replace(error=_cut(envelope.error))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from launcher.errors import RunInterrupted
 from launcher.signal_door import DOOR
 
 __all__ = ["CTRL_C", "Held", "Interrupts"]
@@ -83,6 +84,8 @@ class Interrupts:
         self.why = ""
         #: How many signals of the user there were, as the door's thread knows it, and as handlers do.
         self.signals = 0
+        #: The last of them was SIGTERM.
+        self.is_terminated = False
         self._by_handler = 0
         #: Why the controller is to leave; empty as long as it is not.
         self.hangup = ""
@@ -115,10 +118,15 @@ class Interrupts:
             is_kill = self.count > 1
         self._stop(why, is_kill)
 
-    def add_signal(self, why: str) -> None:
+    def error(self, text: str = "") -> RunInterrupted:
+        """What ends the run."""
+        return RunInterrupted(text or self.why, is_terminated=self.is_terminated)
+
+    def add_signal(self, why: str, *, is_terminated: bool = False) -> None:
         """The user asked: by a signal, or by Ctrl-C in his own code around the run."""
         with self._lock:
             self.signals += 1
+            self.is_terminated = is_terminated
             number = self.signals
             if number == 2:
                 self._leave_at = time.monotonic() + PATIENCE
@@ -163,7 +171,7 @@ class Interrupts:
         with contextlib.suppress(OSError):
             os.set_blocking(2, False)
             os.write(2, show + f"launcher: {words[0] or self.why}\n".encode(errors="backslashreplace"))
-        self._end_process(143 if "SIGTERM" in self.why else 130)
+        self._end_process(143 if self.is_terminated else 130)
 
     # -- as Listener ---------------------------------------------------------------------------------------------
 
@@ -187,7 +195,8 @@ class Interrupts:
             self.hangup = f"{name}: the terminal is gone"
             self._wake()
         else:
-            self.add_signal(CTRL_C if number == signal.SIGINT else f"interrupted ({name})")
+            why = CTRL_C if number == signal.SIGINT else f"interrupted ({name})"
+            self.add_signal(why, is_terminated=number == signal.SIGTERM)
 
     # -- where signals are ours ----------------------------------------------------------------------------------
 

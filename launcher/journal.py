@@ -19,6 +19,7 @@ from launcher.runs.journal_format import FOLDER, SCHEMA, VERSION, StoredResult, 
 from launcher.runs.journal_lock import lock_folder
 from launcher.runs.journal_reader import JournalReader
 from remote_agent.disk import sync_fd
+from remote_agent.shared.job_spec import JobSpec
 
 #: Whoever works with a run's journal has all of it here.
 __all__ = ["FOLDER", "Journal", "JournalReader", "StoredResult", "lock_folder"]
@@ -96,12 +97,12 @@ class Journal:
             num = data.get("num")
             self._events.append((event.kind, num, _to_json(data)))
 
-    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: str) -> None:
+    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
         """A job, as it must be known to be sent again."""
         self._statements.append(
             (
                 "insert or replace into jobs values (?,?,?,?,?)",
-                (num, json.dumps(overrides), cell_of(output_dir), payload, spec),
+                (num, json.dumps(overrides), cell_of(output_dir), payload, _to_json(spec.to_json())),
             )
         )
 
@@ -120,7 +121,7 @@ class Journal:
                     result.num,
                     result.attempt,
                     result.host,
-                    _to_json(result.envelope),
+                    _to_json(result.envelope.to_json()),
                     _to_json(result.parts),
                     result.payload,
                     None if result.file is None else cell_of(result.file),

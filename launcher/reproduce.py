@@ -28,6 +28,8 @@ from launcher.run_setup import RunSetup
 from launcher.session import Observer, Session
 from launcher.setup.folders import folder_for
 from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn
@@ -142,20 +144,14 @@ def reproduce_in_debugger(
         if setup.is_exact and setup.snapshot is not None:
             code = scratch / "code"
             _lay_out(setup.snapshot, code)
-            zygote["cwd"] = str(code / zygote["cwd"])
-            zygote["sys_path"] = [str(code / path) for path in zygote["sys_path"]]
-            zygote["code_root"] = str(code)
-        job = {
-            **setup.queued(0, setup.overrides, setup.folder, "job", b"").spec,
-            "output_dir": str(setup.folder),
-            "spool": str(scratch),
-            "attempt_id": "0.1",
-            "attempt": 1,
-        }
-        (scratch / "spec.json").write_text(json.dumps({"zygote": zygote, "job": job}))
+            sys_path = [str(code / path) for path in zygote.sys_path]
+            zygote = zygote._replace(cwd=str(code / zygote.cwd), sys_path=sys_path, code_root=str(code))
+        spec = setup.queued(0, setup.overrides, setup.folder, "job", b"").spec
+        job = ForkSpec(spec._replace(attempt=1, output_dir=str(setup.folder)), {}, str(scratch), "").to_json()
+        (scratch / "spec.json").write_text(json.dumps({"zygote": zygote.to_json(), "job": job}))
         (scratch / "shared").write_bytes(prepared.shared)
         (scratch / "payload").write_bytes(setup.payload)
-        environment = {**os.environ, **zygote.get("environ", {})}
+        environment = {**os.environ, **zygote.environ}
         ours = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
         # Not stopped by Ctrl-C, which is the debugger's.
@@ -186,9 +182,9 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
             "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
         )
     said = json.loads(told.read_text())
-    envelope, parts = said["envelope"], said["parts"]
-    if envelope["status"] != "COMPLETED":
-        return Outcome(envelope["status"], JobError.from_json(envelope["error"]))
+    envelope, parts = Envelope.from_json(said["envelope"]), said["parts"]
+    if envelope.error is not None:
+        return Outcome(envelope.status, envelope.error)
     if "value" not in parts:
         return Outcome("COMPLETED")
     # The folder is gone when it is read.

@@ -31,6 +31,7 @@ from launcher.setup.prepared import PreparedRun
 from launcher.task_origin import as_main
 from remote_agent.callback import CONTROLLER_HOOKS
 from remote_agent.callbacks import Callbacks
+from remote_agent.shared.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,7 +71,7 @@ class _Again(RunSetup):
     values: tuple[str, ...] = ()
     is_exact: bool = False
     started_in: str = ""
-    started_as: dict[str, Any] = dataclasses.field(default_factory=dict)
+    started_as: Command | None = None
     asked_as: str = ""
 
     @property
@@ -83,7 +84,7 @@ class _Again(RunSetup):
         """A task that was given as an object is in what the run's jobs shared."""
         return self.task is None and not self.shared
 
-    def command(self, travels: bool) -> dict[str, Any]:
+    def command(self, travels: bool) -> Command:
         """What the job had."""
         return self.started_as or super().command(travels)
 
@@ -269,16 +270,16 @@ def _again_of(
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
 
 
-def _started_as(record: Record) -> dict[str, Any]:
+def _started_as(record: Record) -> Command | None:
     for told in record.zygotes.values():
-        return {name: told[name] for name in ("argv", "argv0_is_absolute", "main_is_module") if name in told}
-    return {}
+        return told.command
+    return None
 
 
 def _asked_as(record: Record) -> str:
     """How its hosts were asked for values; before they could be asked for plain data, they sent pickles."""
     for told in record.zygotes.values():
-        return str(told.get("values", "cloudpickle"))
+        return told.values or "cloudpickle"
     return ""
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from launcher import events
 from launcher.journal import StoredResult
 from launcher.output_files import OutputFolder
 from launcher.results.owners import Owners
 from launcher.value import value
+from remote_agent.shared.job_spec import JobSpec
 
 __all__ = [
     "Cancel",
@@ -39,7 +39,7 @@ class QueuedJob:
     output_dir: Path
     #: None where the journal has it: read when it is sent.
     payload: bytes | None
-    spec: dict[str, Any]
+    spec: JobSpec
     folder: OutputFolder | None = None
     owners: Owners | None = None
 

@@ -184,7 +184,7 @@ def make_job_return(
         own_config: num -> (cfg, hydra_cfg) as the controller sent them, for configs that came back unchanged.
     """
     event, stored = returned.event, returned.stored
-    envelope = stored.envelope if stored is not None else {}
+    envelope = stored.envelope if stored is not None else None
     parts = stored.parts if stored is not None else {}
     error = JobError.from_json(event.error) if event.error else None
     num = event.num
@@ -211,20 +211,20 @@ def make_job_return(
         cfg=config(0, "cfg"),
         hydra_cfg=config(1, "hydra_cfg"),
         working_dir=str(returned.output_dir),
-        task_name=envelope.get("task_name"),
+        task_name=envelope.task_name if envelope is not None else None,
         status=JobStatus[event.status],
         _return_value=value,
         job_id=job_id,
         num=num,
         host=event.host,
         attempt=event.attempt,
-        started_at=envelope.get("started_at"),
-        ended_at=envelope.get("ended_at"),
+        started_at=envelope.started_at if envelope is not None else None,
+        ended_at=envelope.ended_at if envelope is not None else None,
         duration=event.duration,
         output_dir=str(returned.output_dir),
         error=error,
-        hooks=envelope.get("hooks", []),
-        code=envelope.get("code") or code,
+        hooks=envelope.hooks if envelope is not None else [],
+        code=(envelope.code if envelope is not None else {}) or code,
     )
 
 

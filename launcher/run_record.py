@@ -27,6 +27,7 @@ from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.pickled import Unpicklable, read_unpicklable
 from remote_agent.callbacks import travel_entries
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.journal import Journal, JournalReader
@@ -74,7 +75,7 @@ class Record:
     python: list[int]
     callback_specs: dict[str, Any]
     by_value: bool
-    zygotes: dict[str, dict[str, Any]]
+    zygotes: dict[str, ZygoteSpec]
     end_hooks: dict[str, str]
 
 
@@ -121,10 +122,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
 
 def write_prepared(prepared: PreparedRun, journal: Journal) -> None:
     """Put down what the start hook left, and what hosts will be told; `commit` is the caller's."""
-    zygotes = {}
-    for spec in prepared.setup.hosts:
-        told = prepared.zygote_of(spec)
-        zygotes[spec.name] = {**told, "environ": sorted(told["environ"])}
+    zygotes = {spec.name: prepared.zygote_of(spec).to_journal() for spec in prepared.setup.hosts}
     journal.put_meta(prepared=json.dumps({"by_value": prepared.has_values, "zygotes": zygotes}))
     journal.put_blob("shared", prepared.shared)
     _put_state(prepared.setup, journal, is_final=True)
@@ -221,13 +219,20 @@ def read(reader: JournalReader) -> Record:
                 task_name=meta["task_name"],
                 started=reader.number("started", 0),
                 by_value=bool(prepared.get("by_value")),
-                zygotes=prepared.get("zygotes", {}),
+                zygotes=_zygotes(prepared.get("zygotes", {})),
                 end_hooks=reader.object("ended"),
                 **reader.object("setup"),
             )
         )
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(where, error) from None
+
+
+def _zygotes(stored: Any) -> dict[str, ZygoteSpec]:
+    """What each host's zygote was told."""
+    if not isinstance(stored, dict):
+        raise TypeError("zygotes are no object")
+    return {host: ZygoteSpec.from_journal(told) for host, told in stored.items()}
 
 
 def _damaged(where: Any, error: Exception) -> JournalError:
@@ -245,9 +250,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "dict[str, Any] | None": lambda value: value is None or isinstance(value, dict),
     "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
-    "dict[str, dict[str, Any]]": lambda value: (
-        isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
-    ),
+    "dict[str, ZygoteSpec]": lambda value: all(isinstance(one, ZygoteSpec) for one in value.values()),
     "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
     "list[int]": lambda value: isinstance(value, list) and all(type(one) is int for one in value),
     "list[dict[str, Any]]": lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import events, ownership, run_index, run_record, run_requests
 from launcher.driving import Drive
 from launcher.engine import Engine
-from launcher.errors import RunAborted, RunDetached, RunInterrupted, SessionError
+from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.interrupts import Interrupts
 from launcher.job_future import Job
 from launcher.late_config import import_omegaconf, made_now
@@ -248,7 +248,7 @@ class RunSession:
             self.wait_shown()
             self.hooks.fire(self.hooks.start_hook, config=self._config, config_name=self._config_name)
             if self.hooks.is_cut:
-                raise RunInterrupted(f"{self.interrupts.why}, twice: nothing was sent to a host")
+                raise self.interrupts.error(f"{self.interrupts.why}, twice: nothing was sent to a host")
             if not self.hooks.aborted and not self.interrupts:
                 # The state that the callbacks have now is what travels.
                 self.prepare_and_start()
@@ -379,7 +379,7 @@ class RunSession:
             if not self.is_detached:
                 self.end()
         if self.hooks.is_cut:
-            raise RunInterrupted(what_is_left(self.engine, self.run_id, self.interrupts.why))
+            raise self.interrupts.error(what_is_left(self.engine, self.run_id, self.interrupts.why))
         if self.hooks.aborted:
             raise RunAborted(self.hooks.aborted)
 
@@ -520,7 +520,7 @@ class RunSession:
         left = abandon(self.engine, self.setup, self.interrupts)
         self.is_detached = True
         self.restore_signals()
-        raise RunInterrupted(left)
+        raise self.interrupts.error(left)
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
@@ -679,7 +679,7 @@ class RunSession:
         )
         if not drive.run() and self.interrupts:
             self.leave_if_must()
-            raise RunInterrupted(self.interrupts.why)
+            raise self.interrupts.error()
 
     def _hear_requests(self) -> None:
         """Do what another process asks; looked for twice a second at most."""

@@ -40,6 +40,8 @@ from remote_agent.callbacks import Callbacks
 from remote_agent.config_nodes import literal, make_config, opened, put_text
 from remote_agent.hydra_scope import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -293,25 +295,21 @@ class RunSetup:
         """Hydra's version, where jobs need it."""
         return None
 
-    def command(self, travels: bool) -> dict[str, Any]:
+    def command(self, travels: bool) -> Command:
         """The jobs' `sys.argv`, its first as seen from their folder, and how `__main__` looks started.
 
         Where no script was started, as in a notebook, the task's name stands for it.
         """
         script = self.script_started()
         if script is None:
-            return {"argv": [self.task_name], "argv0_is_absolute": False, "main_is_module": False}
+            return Command([self.task_name], argv0_is_absolute=False, main_is_module=False)
         cwd = self.cwd(travels)
         path = str(script.file)
         if travels and self.snapshot is not None:
             path = self.snapshot.relative(script.file)
             # One that lies elsewhere is not there.
             path = os.path.normpath(os.path.join(cwd, script.file.name)) if path == "." else path
-        return {
-            "argv": [os.path.relpath(path, cwd), *self.arguments()],
-            "argv0_is_absolute": script.is_absolute,
-            "main_is_module": script.is_module,
-        }
+        return Command([os.path.relpath(path, cwd), *self.arguments()], script.is_absolute, script.is_module)
 
     def script_started(self) -> Script | None:
         """What the jobs' Python looks as if it had been started with; None for nothing."""
@@ -423,18 +421,19 @@ class RunSetup:
         """A job with its spec."""
         options = self.options
         in_place = not any(self.travels(spec) for spec in self.hosts)
-        spec = {
-            "num": num,
-            "job_id": f"{self.run_id}#{num}",
-            "zygote": ZYGOTE,
-            "output_dir": str(output_dir) if in_place else relative,
-            "timeout": options.timeout,
-            "grace": options.grace,
-            "hook_timeout": options.hook_timeout,
-            "shutdown_timeout": options.shutdown_seconds,
-            "outputs": options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
-            "max_output_bytes": options.max_output_bytes,
-        }
+        spec = JobSpec(
+            num=num,
+            attempt=0,
+            job_id=f"{self.run_id}#{num}",
+            zygote=ZYGOTE,
+            output_dir=str(output_dir) if in_place else relative,
+            timeout=options.timeout,
+            grace=options.grace,
+            hook_timeout=options.hook_timeout,
+            shutdown_timeout=options.shutdown_seconds,
+            outputs=options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
+            max_output_bytes=options.max_output_bytes,
+        )
         return QueuedJob(num, overrides, output_dir, payload, spec)
 
     def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:

@@ -235,7 +235,7 @@ class Session(RunSession, concurrent.futures.Executor):
                 if error is None:
                     raise
         if error is None and self.interrupts.signals:
-            raise RunInterrupted(self.interrupts.why)
+            raise self.interrupts.error()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no further jobs; when all have returned the end hook fires.
@@ -281,7 +281,7 @@ class Session(RunSession, concurrent.futures.Executor):
             concurrent.futures.wait([own.ended], timeout=_LOOK)
         if not own.ended.done():
             # A hook there cannot be interrupted: the process is about to be ended.
-            raise RunInterrupted(what_is_left(self.engine, self.run_id, self.interrupts.why))
+            raise self.interrupts.error(what_is_left(self.engine, self.run_id, self.interrupts.why))
         # From the main thread, where it may be that.
         self.interrupts.restore_signals()
         failure, self._has_told = None if self._has_told else own.ended.exception(), True

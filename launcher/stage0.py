@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import AgentError, ConnectionLost
 from remote_agent import wire
+from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.agent_bundle import Bundle
     from launcher.transports.base import Channel
 
-__all__ = ["EXIT_FOLDERS", "NEED", "PREFIX", "PYTHONS", "stage0_command", "start_agent"]
+__all__ = ["PREFIX", "PYTHONS", "NoAgent", "stage0_command", "start_agent"]
 
-#: What stage-0 says when the host does not have the bundle. Not part of the wire: it is said before there is one.
-NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
 #: Where a python3 of 3.8 or later is looked for, in this order, after the one that was named.
 PYTHONS = (
     "python3",
@@ -37,8 +36,7 @@ PYTHONS = (
 _PYTHON_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.,/+@%=:~-")
 #: Characters of one shell word; old C shells refuse words of 1,024.
 _WORD = 900
-#: The status of a command that could not use its folders, and with what its own lines on stderr begin.
-EXIT_FOLDERS = 73
+#: With what our own lines on stderr begin.
 PREFIX = "hydra-remote-launcher: "
 _EXIT_NO_PYTHON = 127
 #: As a shell tells of a signal that killed what it ran: somebody ended it (HUP, INT, KILL, PIPE, TERM); it may go well next time.
@@ -50,6 +48,10 @@ _START_UP_FILES = (
     "the login shell there must print nothing when it is not interactive: look into ~/.bashrc "
     "(bash), ~/.zshenv (zsh), ~/.cshrc or ~/.tcshrc (csh), ~/.config/fish/config.fish (fish)"
 )
+
+
+class NoAgent(AgentError):
+    """No agent of the run is running on the host, and none was to be started."""
 
 
 @lru_cache(maxsize=1)
@@ -80,8 +82,8 @@ def stage0_command(
         if not set(python) <= _PYTHON_CHARACTERS or python.startswith("-"):
             raise ValueError(f"python: {python!r} is not a path of letters, digits, spaces and _.,/+@%=:~-")
         pythons.insert(0, f'"$HOME/{python[2:]}"' if python.startswith("~/") else f'"{python}"')
-    settings = ascii((str(bundle_sha), int(size), workdir or "", tuple(role_args)))
-    program = f"SHA256, SIZE, WORKDIR, ROLE = {settings}\n{_program()}"
+    settings = ascii((str(bundle_sha), int(size), workdir or "", tuple(role_args), NEED, EXIT_FOLDERS))
+    program = f"SHA256, SIZE, WORKDIR, ROLE, NEED, EXIT_FOLDERS = {settings}\n{_program()}"
     encoded = base64.b64encode(zlib.compress(program.encode(), 9)).decode()
     words = [encoded[start : start + _WORD] for start in range(0, len(encoded), _WORD)]
     script = (
@@ -116,6 +118,7 @@ def start_agent(
         What was read behind the preamble: the first bytes of the first frames, often none.
 
     Raises:
+        NoAgent: the role only looks, and there is none.
         AgentError: no python, no folder, noise, silence, or something that is not our agent.
         ConnectionLost: the link ended, or somebody killed what runs there: it may go well another time.
     """
@@ -206,7 +209,7 @@ class _Start:
         status = None if self._is_silent else self._channel.exit_status(5.0)
         said = self._channel.stderr().strip()
         ours = "\n".join(line.removeprefix(PREFIX) for line in said.splitlines() if line.startswith(PREFIX))
-        if status == _EXIT_NO_PYTHON and "no python3" in ours:
+        if status == _EXIT_NO_PYTHON and ours:
             return AgentError(
                 self._host,
                 _PHASE,
@@ -214,6 +217,8 @@ class _Start:
                 f"(looked for {', '.join(PYTHONS)} on the PATH of a non-interactive shell)",
                 "install python3 there, or name one with `python:` for this host",
             )
+        if status == EXIT_NO_AGENT and ours:
+            return NoAgent(self._host, "look", ours)
         if status == EXIT_FOLDERS and ours:
             return AgentError(
                 self._host,

@@ -12,7 +12,7 @@ if sys.version_info < (3, 8):
 
 def fail(text):
     sys.stderr.write("hydra-remote-launcher: " + text + "\n")
-    sys.exit(73)
+    sys.exit(EXIT_FOLDERS)
 
 
 def ours(path, is_made=True):
@@ -29,7 +29,7 @@ def ours(path, is_made=True):
 
 
 def receive(missing):
-    os.write(1, b"\0\1hydra-remote-launcher need bundle\n")
+    os.write(1, NEED)
     parts = []
     while missing:
         part = os.read(0, min(missing, 1 << 18))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from remote_agent.current_job import current_job as current_job
     from remote_agent.job import JobError as JobError
     from remote_agent.job import JobReturn as JobReturn
-    from remote_agent.job import JobSpec as JobSpec
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
 
@@ -29,7 +28,6 @@ _CONTENTS = {
     "CurrentJob": "remote_agent.current_job",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
-    "JobSpec": "remote_agent.job",
     "JobStatus": "remote_agent.job",
     "RemoteJobError": "remote_agent.job",
     "current_job": "remote_agent.current_job",
@@ -41,7 +39,6 @@ __all__ = [
     "CurrentJob",
     "JobError",
     "JobReturn",
-    "JobSpec",
     "JobStatus",
     "LogJobReturnCallback",
     "PickleJobInfoCallback",

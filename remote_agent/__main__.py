@@ -21,6 +21,7 @@ from typing import Dict, List, Optional, Tuple
 
 from remote_agent import wire
 from remote_agent.host_facts import Folders, folders, spool_folder, unwritable
+from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT
 from remote_agent.spool import SpoolError, open_private
 
 __all__ = ["main"]
@@ -28,9 +29,7 @@ __all__ = ["main"]
 _SOCKET = "agent.sock"
 #: Seconds; an agent looks at its socket every second.
 _WAIT_FOR_SOCKET = 10.0
-_EXIT_FOLDERS = 73
 _EXIT_USAGE = 64
-_EXIT_NO_AGENT = 75
 _USAGE = "hydra-remote-launcher: usage: connect|look --run RUN --host NAME [--workdir DIR] | clean [--workdir DIR]\n"
 
 
@@ -62,12 +61,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
             sock = _reach_running(run, host, workdir)
             if sock is None:
                 sys.stderr.write("hydra-remote-launcher: no agent of this run is running there\n")
-                return _EXIT_NO_AGENT
+                return EXIT_NO_AGENT
         else:
             sock, complaint = _reach_agent(run, host, folders(run, host, workdir), umask, workdir, options.get("spare"))
     except (SpoolError, OSError) as error:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(error))
-        return _EXIT_FOLDERS
+        return EXIT_FOLDERS
     return _hand_over(sock, complaint)
 
 
@@ -318,7 +317,7 @@ def _complain(complaint: int) -> int:
     said = _said(complaint)
     if said:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(said))
-    return _EXIT_FOLDERS if said else 0
+    return EXIT_FOLDERS if said else 0
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ Rule: an end without a result becomes a FAILED result that says what killed the 
 
 import functools
 import os
+import signal
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from remote_agent.attempt import Attempt, error_of_status, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
+from remote_agent.job import JobError
 from remote_agent.jobs import Jobs
 from remote_agent.place import Place
 from remote_agent.processes import (
@@ -26,6 +28,9 @@ from remote_agent.processes import (
     kill_whole,
     left_by,
 )
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import EpilogueSpec
+from remote_agent.shared.messages import Start
 from remote_agent.spool import Reference, open_private
 from remote_agent.waiting import Waiting
 from remote_agent.worker import Worker
@@ -88,7 +93,7 @@ class Aftermath(ZygoteListener):
             if attempt is not None:
                 attempt.is_polled = True
 
-    def unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """The application cannot be prepared."""
         self._waiting.unusable(zygote, error)
 
@@ -100,14 +105,14 @@ class Aftermath(ZygoteListener):
             if attempt.has_exited:
                 continue
             self._find(attempt)
-            timeout = attempt.spec.get("timeout")
+            timeout = attempt.spec.timeout
             if timeout and attempt.outcome is None and attempt.crash is None and attempt.final is None:
                 gone_by = (age(attempt.pid) if attempt.pid is not None else None) or 0.0
                 attempt.deadline = time.monotonic() + timeout - gone_by
             if attempt.final is not None:
                 self._jobs.shutting_down(attempt)
             elif attempt.outcome is not None or attempt.crash is not None:
-                attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+                attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
             elif attempt.cancel is not None:
                 self._jobs.cancel(attempt, attempt.cancel)
 
@@ -115,8 +120,9 @@ class Aftermath(ZygoteListener):
         """Attempts of which nobody can say whether they started: they must not start again."""
         for attempt in attempts:
             message = "the host went down, or its spool was damaged, when the job was about to start"
-            error = {"kind": "lost", "type": "", "message": message}
-            self._attempts.record_final(attempt, failed_envelope(attempt, error, None), {}, b"")
+            self._attempts.record_final(
+                attempt, failed_envelope(attempt, JobError("lost", message=message), None), {}, b""
+            )
             attempt.state = "final"
 
     def _find(self, attempt: Attempt) -> None:
@@ -254,7 +260,7 @@ class Aftermath(ZygoteListener):
         """It ended without a result: say why, and fire the end hooks that are owed in an epilogue."""
         envelope, parts, reference = self._outcome_of_crash(attempt)
         attempt.deadline = attempt.kill_at = None
-        zygote = self._zygotes.get(attempt.spec["zygote"])
+        zygote = self._zygotes.get(attempt.spec.zygote)
         can_go_on = attempt.epilogues < MAX_EPILOGUES and (
             attempt.epilogues == 0 or len(attempt.entered) > attempt.entered_before
         )
@@ -278,16 +284,16 @@ class Aftermath(ZygoteListener):
         attempt.epilogues += 1
         attempt.entered_before = len(attempt.entered)
         attempt.pid, attempt.pid_started = None, ""
-        attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+        attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
     def _give_up_epilogue(
-        self, attempt: Attempt, envelope: Dict[str, Any], parts: Dict[str, Any], reference: Optional[Reference]
+        self, attempt: Attempt, envelope: Envelope, parts: Dict[str, Any], reference: Optional[Reference]
     ) -> None:
         attempt.has_exited = True
         self._attempts.record_final(attempt, envelope, parts, same_as=reference)
         self.ended(attempt)
 
-    def _outcome_of_crash(self, attempt: Attempt) -> Any:
+    def _outcome_of_crash(self, attempt: Attempt) -> Tuple[Envelope, Dict[str, Any], Optional[Reference]]:
         """(envelope, parts, reference) of what came of the job."""
         if attempt.outcome is not None:
             return attempt.outcome
@@ -300,50 +306,50 @@ class Aftermath(ZygoteListener):
             "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died too",
         )
         if has_rebooted:
-            error["kind"] = "lost"
+            error.kind = "lost"
         if attempt.cancel is not None:
-            error["kind"] = attempt.cancel
+            error.kind = attempt.cancel
             # What the kernel's log tells of a SIGKILL is not asked for: it was ours.
-            how = "killed by SIGKILL" if error.get("type") == "SIGKILL" else error["message"]
+            how = "killed by SIGKILL" if error.signal == signal.SIGKILL else error.message
             if attempt.cancel == "timeout":
-                how = "timed out after {} s ({})".format(attempt.spec.get("timeout"), how)
-            error["message"] = how
+                how = "timed out after {} s ({})".format(attempt.spec.timeout, how)
+            error.message = how
         attempt.crash = failed_envelope(attempt, error, time.time())
-        self._attempts.record(attempt, "crashed", {"envelope": attempt.crash})
+        self._attempts.record(attempt, "crashed", {"envelope": attempt.crash.to_json()})
         return attempt.crash, {}, None
 
     def _epilogue(
         self,
         attempt: Attempt,
         zygote: ZygoteClient,
-        envelope: Dict[str, Any],
+        envelope: Envelope,
         parts: Dict[str, Any],
         reference: Optional[Reference],
     ) -> None:
-        more: Dict[str, Any] = {
-            "error": envelope.get("error"),
-            "entered": [list(entry) for entry in attempt.entered],
-            "started_at": attempt.started_at,
-            "ended_at": envelope.get("ended_at"),
-            "hooks": envelope.get("hooks", []),
-            "outcome": envelope if attempt.outcome is not None else None,
-            "outcome_parts": parts,
-            "has_state": attempt.state_at is not None or attempt.state_file is not None,
-            "state_file": attempt.state_file,
-        }
         log = self._attempts.log
         state = b""
         if attempt.state_at is not None and not attempt.state_file:
             state = log.read(attempt.state_at)
+        payload_file = outcome_file = ""
         if attempt.payload_blob:
-            more["payload_file"] = self._zygotes.blobs.path(attempt.payload_blob)
+            payload_file = self._zygotes.blobs.path(attempt.payload_blob)
         elif attempt.payload is not None:
-            more["payload_file"] = self._place.payload(attempt, ".job")
-            _write(more["payload_file"], log.read(attempt.payload))
+            payload_file = self._place.payload(attempt, ".job")
+            _write(payload_file, log.read(attempt.payload))
         if reference is not None and not parts.get("file"):
-            more["outcome_value_file"] = self._place.payload(attempt, ".outcome")
-            _write(more["outcome_value_file"], log.read(reference))
-        self._jobs.hand_over(attempt, zygote, "epilogue", more, state)
+            outcome_file = self._place.payload(attempt, ".outcome")
+            _write(outcome_file, log.read(reference))
+        spec = EpilogueSpec(
+            fork=self._jobs.fork_spec(attempt, payload_file),
+            entered=[list(entry) for entry in attempt.entered],
+            envelope=envelope,
+            has_outcome=attempt.outcome is not None,
+            parts=parts,
+            outcome_file=outcome_file,
+            state_file=attempt.state_file or "",
+        )
+        header: Start = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json()}
+        self._jobs.hand_over(attempt, zygote, header, state)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from remote_agent.aftermath import Aftermath
 from remote_agent.attempts import Attempts
-from remote_agent.controller import HEARTBEAT, Controller
+from remote_agent.controller import Controller
 from remote_agent.delivery import Delivery
 from remote_agent.disk import remove_tree
 from remote_agent.door import Door
@@ -31,6 +31,8 @@ from remote_agent.looking import Looking
 from remote_agent.pace import Pace
 from remote_agent.place import Place
 from remote_agent.processes import kill_whole
+from remote_agent.shared.messages import Finish, Hello
+from remote_agent.shared.protocol import HEARTBEAT
 from remote_agent.spare import Spare
 from remote_agent.spool import make_private_folder
 from remote_agent.waiting import Waiting
@@ -177,7 +179,7 @@ class Agent:
 
     # -- the controller ------------------------------------------------------------------------------------------
 
-    def _hello(self, hello: Dict[str, Any]) -> Dict[str, Any]:
+    def _hello(self, hello: Hello) -> Dict[str, Any]:
         self._waiting.count_slots(hello)
         return {
             # With the spool's own name: a spool that was removed does not know what the one before it knew.
@@ -187,16 +189,16 @@ class Agent:
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }
 
-    def _greeted(self, known: Dict[str, Any]) -> None:
-        self._delivery.resend(known)
+    def _greeted(self) -> None:
+        self._delivery.resend()
         for zygote in self._zygotes:
             self._zygotes.tell(zygote)
 
     def _link_gone(self) -> None:
         self._zygotes.drop_partial()
 
-    def _on_finish(self, header: Dict[str, Any], payload: bytes) -> None:
-        self._over = "keep" if header.get("keep") else "remove"
+    def _on_finish(self, header: Finish, payload: bytes) -> None:
+        self._over = "keep" if header["keep"] else "remove"
 
     # -- time ----------------------------------------------------------------------------------------------------
 

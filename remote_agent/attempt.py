@@ -9,16 +9,19 @@ import signal
 from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent import wire
+from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 from remote_agent.spool import Reference
 
-__all__ = ["Attempt", "decided_error", "error_of_status", "failed_envelope"]
+__all__ = ["Attempt", "error_of_status", "failed_envelope"]
 
 
 class Attempt:
     """The agent's knowledge of one attempt. References point into the spool's log."""
 
-    def __init__(self, spec: Dict[str, Any]) -> None:
-        self.id: str = spec["attempt_id"]
+    def __init__(self, spec: JobSpec) -> None:
+        self.id = spec.attempt_id
         self.spec = spec
         self.state = "queued"
         self.references: List[Reference] = []
@@ -35,8 +38,8 @@ class Attempt:
         self.hooks: List[Dict[str, Any]] = []
         self.state_at: Optional[Reference] = None
         self.state_file: Optional[str] = None
-        self.outcome: Optional[Tuple[Dict[str, Any], Dict[str, Any], Reference]] = None
-        self.final: Optional[Tuple[Dict[str, Any], Dict[str, Any], Optional[Reference]]] = None
+        self.outcome: Optional[Tuple[Envelope, Dict[str, Any], Reference]] = None
+        self.final: Optional[Tuple[Envelope, Dict[str, Any], Optional[Reference]]] = None
         #: Its end is in the log, on the disk; the file of a long result may still be on its way there.
         self.is_logged = False
         self.awaits_file = False
@@ -50,7 +53,7 @@ class Attempt:
         self.epilogues = 0
         self.entered_before = 0
         #: The envelope that says what killed the job's process, made when it was found dead.
-        self.crash: Optional[Dict[str, Any]] = None
+        self.crash: Optional[Envelope] = None
         self.cancel: Optional[str] = None
         self.status: Optional[int] = None
         self.has_exited = False
@@ -120,10 +123,10 @@ class Attempt:
         return "queued" if self.state == "queued" else "running"
 
 
-def error_of_status(status: Optional[int], why_unknown: str = "") -> Dict[str, Any]:
-    """The JobError (as JSON) of a process that ended without a result. `status` is that of waitpid."""
+def error_of_status(status: Optional[int], why_unknown: str = "") -> JobError:
+    """Why a process ended without a result. `status` is that of waitpid."""
     if status is None:
-        return {"kind": "killed", "type": "", "message": why_unknown or "the job's process is gone", "causes": []}
+        return JobError("killed", message=why_unknown or "the job's process is gone")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:
@@ -133,53 +136,12 @@ def error_of_status(status: Optional[int], why_unknown: str = "") -> Dict[str, A
         hint = ""
         if number == signal.SIGKILL:
             hint = " (out of memory? the kernel's log on the host tells)"
-        return {
-            "kind": "killed",
-            "type": name,
-            "message": "killed by {}{}".format(name, hint),
-            "signal": number,
-            "causes": [],
-        }
+        return JobError("killed", name, "killed by {}{}".format(name, hint), signal=number)
     code = os.WEXITSTATUS(status)
-    return {
-        "kind": "exited",
-        "type": "exit",
-        "message": "the process left with exit code {} before the job had a result".format(code),
-        "exit_code": code,
-        "causes": [],
-    }
+    message = "the process left with exit code {} before the job had a result".format(code)
+    return JobError("exited", "exit", message, exit_code=code)
 
 
-def failed_envelope(attempt: Attempt, error: Dict[str, Any], ended_at: Optional[float]) -> Dict[str, Any]:
+def failed_envelope(attempt: Attempt, error: JobError, ended_at: Optional[float]) -> Envelope:
     """The envelope of an attempt whose process did not make one."""
-    duration = None
-    if attempt.started_at is not None and ended_at is not None:
-        duration = max(0.0, ended_at - attempt.started_at)
-    output_dir = attempt.spec.get("output_dir")
-    return {
-        "status": "FAILED",
-        "error": error,
-        "started_at": attempt.started_at,
-        "ended_at": ended_at,
-        "duration": duration,
-        "working_dir": output_dir,
-        "output_dir": output_dir,
-        "task_name": None,
-        "overrides": None,
-        "hooks": attempt.hooks,
-        "code": {},
-        "pid": attempt.pid,
-        "abort": None,
-    }
-
-
-def decided_error(error: Dict[str, Any], kind: str, timeout: Any) -> Dict[str, Any]:
-    """The error (as JSON) of a job that was told to end: the decision names it, not the way in which it ended."""
-    if error.get("kind") not in ("exception", "exited", "killed"):
-        return error
-    decided = dict(error, kind=kind)
-    if kind == "timeout":
-        decided["message"] = "timed out after {} s".format(timeout)
-    elif not error.get("message") or "SIGTERM" in error["message"]:
-        decided["message"] = kind
-    return decided
+    return Envelope.of_failure(error, attempt.started_at, ended_at, attempt.hooks)

@@ -17,6 +17,8 @@ from remote_agent.acknowledged import Acknowledged
 from remote_agent.attempt import Attempt
 from remote_agent.disk import digest_of, sync_file
 from remote_agent.processes import is_alive
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 from remote_agent.spool import Reference, SpoolLog
 from remote_agent.syncer import Syncer
 from remote_agent.worker import Worker
@@ -144,7 +146,7 @@ class Attempts:
     def record_final(
         self,
         attempt: Attempt,
-        envelope: Dict[str, Any],
+        envelope: Envelope,
         parts: Dict[str, Any],
         payload: bytes = b"",
         same_as: Optional[Reference] = None,
@@ -153,7 +155,7 @@ class Attempts:
 
         `same_as`: the record of its outcome, whose payload is the result's, too.
         """
-        header = {"envelope": envelope, "parts": parts, "same": same_as is not None}
+        header = {"envelope": envelope.to_json(), "parts": parts, "same": same_as is not None}
         reference = self.record(attempt, "final", header, payload)
         attempt.final = (envelope, parts, same_as or reference)
         if attempt.state == "queued":
@@ -397,10 +399,13 @@ class Attempts:
             self.log.forget([reference])
             return
         if attempt is None:
-            attempt = Attempt(header["spec"] if name == "accepted" else _unknown_spec(header["a"]))
-            self._by_id[attempt.id] = attempt
+            attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
         attempt.references.append(reference)
-        _replay_record(attempt, name, header, reference)
+        try:
+            _replay_record(attempt, name, header, reference)
+        except ValueError as error:
+            # Of an earlier version, which took what this one refuses: as if it had been altered.
+            self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
 
     def stop(self) -> None:
         """End the threads."""
@@ -433,22 +438,27 @@ def _is_whole(parts: Dict[str, Any], goes_on: Callable[[], bool]) -> bool:
     return True
 
 
-def _unknown_spec(attempt_id: str) -> Dict[str, Any]:
+def _unknown_spec(attempt_id: str) -> JobSpec:
     """For an attempt whose acceptance was altered in the log: enough to deliver its result, without its files."""
     num, _, attempt = attempt_id.partition(".")
-    return {
-        "attempt_id": attempt_id,
-        "num": int(num),
-        "attempt": int(attempt),
-        "job_id": "",
-        "zygote": "",
-        "output_dir": "/",
-        "outputs": False,
-    }
+    return JobSpec(
+        num=int(num),
+        attempt=int(attempt),
+        job_id="",
+        zygote="",
+        output_dir="/",
+        timeout=None,
+        grace=10.0,
+        hook_timeout=300.0,
+        shutdown_timeout=300.0,
+        outputs=False,
+        max_output_bytes=None,
+    )
 
 
 def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
     if name == "accepted":
+        attempt.spec = JobSpec.from_json(header["spec"])
         attempt.payload, attempt.payload_blob = reference, header.get("blob")
     elif name in ("claimed", "unclaimed"):
         attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
@@ -459,7 +469,7 @@ def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], referenc
     elif name == "forked":
         attempt.pid, attempt.pid_started = header["pid"], header["start"]
     elif name == "crashed":
-        attempt.crash, attempt.in_epilogue = header["envelope"], True
+        attempt.crash, attempt.in_epilogue = Envelope.from_json(header["envelope"]), True
     elif name == "cancel":
         attempt.cancel = header["kind"]
     elif name == "cut":
@@ -469,8 +479,8 @@ def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], referenc
     elif name == "state":
         attempt.state_at, attempt.state_file = reference, header.get("file")
     elif name == "outcome":
-        attempt.outcome = (header["envelope"], header.get("parts") or {}, reference)
+        attempt.outcome = (Envelope.from_json(header["envelope"]), header.get("parts") or {}, reference)
     elif name == "final":
         if header.get("same") and attempt.outcome is not None:
             reference = attempt.outcome[2]
-        attempt.final = (header["envelope"], header.get("parts") or {}, reference)
+        attempt.final = (Envelope.from_json(header["envelope"]), header.get("parts") or {}, reference)

@@ -214,7 +214,7 @@ def serve_cleaning(workdir: Optional[str]) -> int:
                     if not items:
                         break
             elif header["t"] == "remove":
-                answer = cleaning.remove(header["items"], bool(header.get("force")))
+                answer = cleaning.remove(header["items"], header["force"])
                 _write(wire.encode({"t": "removed"}, json.dumps(answer).encode("utf-8")))
 
 

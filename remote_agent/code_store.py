@@ -13,14 +13,14 @@ import zlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.disk import sync_data
+from remote_agent.shared.fields import is_sha256
+from remote_agent.shared.protocol import MANIFEST_VERSION
 from remote_agent.spool import SpoolError, make_private_folder, open_private
 
 __all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]
 
-MANIFEST_VERSION = 1
 #: Bytes of a manifest when unpacked; some 500,000 files.
 _MAX_MANIFEST = 128 << 20
-_HEX = frozenset("0123456789abcdef")
 
 
 class Manifest(NamedTuple):
@@ -60,11 +60,6 @@ def read_manifest(data: bytes) -> Manifest:
         if os.path.isabs(target) or os.path.normpath(os.path.join(folder, target)).startswith(".."):
             raise SpoolError("the link {!r} leads out of the code".format(path))
     return Manifest(files, links)
-
-
-def is_sha256(text: Any) -> bool:
-    """It is a sha256 in hex, and so harmless as a file name."""
-    return isinstance(text, str) and len(text) == 64 and _HEX.issuperset(text)
 
 
 class BlobStore:

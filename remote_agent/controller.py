@@ -14,29 +14,27 @@ import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional
 
-from remote_agent import __version__, wire
-from remote_agent.host_facts import usable_cpus
+from remote_agent import wire
 from remote_agent.link import Link
 from remote_agent.place import Place
+from remote_agent.shared.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
+from remote_agent.shared.protocol import HEARTBEAT
 
-__all__ = ["HEARTBEAT", "Controller"]
-
-#: Seconds. A peer that was silent for so long is taken for dead; a ping goes out at a quarter of it.
-HEARTBEAT = 20.0
+__all__ = ["Controller"]
 
 #: Notes that are kept for who comes later, and characters of each: all of them fit a welcome.
 _MAX_NOTES = 100
 _NOTE = 2000
 
 #: What takes a message: its header and its payload.
-Handler = Callable[[Dict[str, Any], bytes], None]
+Handler = Callable[[Any, bytes], None]
 
 
 class Controller:
     """The controller, reachable or not.
 
     Args:
-        on_hello: takes a hello and what the controller knows; returns what the welcome has to say.
+        on_hello: takes a hello; returns what the welcome has to say.
         on_greeted: called behind the welcome.
         on_gone: the link that counted has ended.
     """
@@ -45,8 +43,8 @@ class Controller:
         self,
         place: Place,
         selector: selectors.BaseSelector,
-        on_hello: Callable[[Dict[str, Any]], Dict[str, Any]],
-        on_greeted: Callable[[Dict[str, Any]], None],
+        on_hello: Callable[[Hello], Dict[str, Any]],
+        on_greeted: Callable[[], None],
         on_gone: Callable[[], None],
     ) -> None:
         self._place = place
@@ -59,11 +57,10 @@ class Controller:
         self.handlers: Dict[str, Handler] = {
             "ping": self._on_ping,
             "pong": self._on_pong,
-            "live": self._on_live,
         }
         self.lease: Optional[float] = None
         #: Answers a link that only looks; see `remote_agent.looking`.
-        self.on_look: Optional[Callable[[Link, Dict[str, Any]], None]] = None
+        self.on_look: Optional[Callable[[Link, Look], None]] = None
         self._alone_since: Optional[float] = time.monotonic()
         self._was_greeted = False
         self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
@@ -84,7 +81,7 @@ class Controller:
 
     # -- saying --------------------------------------------------------------------------------------------------
 
-    def say(self, header: Dict[str, Any], payload: bytes = b"") -> None:
+    def say(self, header: FromAgent, payload: bytes = b"") -> None:
         """Say something small; nobody hears it where there is no link."""
         if self.link is not None:
             self.link.outbox.put(wire.encode(header, payload, passed_on=True))
@@ -146,13 +143,14 @@ class Controller:
             raise wire.ProtocolError("field", text[:_NOTE]) from None
 
     def _hear(self, link: Link, frame: wire.Frame) -> None:
-        name = frame.header["t"]
-        if name == "hello":
-            self._hello(link, frame)
+        header = frame.header
+        if header["t"] == "hello":
+            self._hello(link, header)
             return
-        if name == "look" and self.on_look is not None:
-            self.on_look(link, frame.header)
+        if header["t"] == "look" and self.on_look is not None:
+            self.on_look(link, header)
             return
+        name = header["t"]
         if link is not self.link and name == "pong":
             return
         if link is not self.link:
@@ -160,10 +158,9 @@ class Controller:
         handler = self.handlers.get(name)
         if handler is None:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
-        handler(frame.header, frame.payload)
+        handler(header, frame.payload)
 
-    def _hello(self, link: Link, frame: wire.Frame) -> None:
-        hello = frame.header
+    def _hello(self, link: Link, hello: Hello) -> None:
         if hello["version"] != wire.VERSION or hello["run"] != self._place.run:
             link.outbox.put(
                 wire.encode(
@@ -177,8 +174,7 @@ class Controller:
             link.pump()
             link.close()
             return
-        known = _known(frame.payload)
-        lease = hello.get("lease")
+        lease = hello["lease"]
         if lease is not None and lease < 0:
             raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
         # Before the link of before is let go: one that says hello wrongly takes nobody's place.
@@ -188,59 +184,37 @@ class Controller:
         self.link = link
         self._was_greeted = True
         self._alone_since = None
-        link.live = bool(hello.get("live"))
+        link.live = hello["live"]
         self.lease = lease
         # Not as a source: whatever is said next must come behind it.
         self._welcome(link, more)
-        self._on_greeted(known)
+        self._on_greeted()
 
     def _welcome(self, link: Link, more: Dict[str, Any]) -> None:
         """The welcome, with the states of the attempts in as many frames as they need."""
-        items = list(more.pop("states").items())
+        items = list(more["states"].items())
         first = True
         while first or items:
             part, items = items[:20000], items[20000:]
-            header: Dict[str, Any] = {
+            header: Welcome = {
                 "t": "welcome",
                 "version": wire.VERSION,
                 "run": self._place.run,
-                "agent": __version__,
                 "hostname": socket.gethostname(),
-                "boot_id": self._place.boot,
+                "boot_id": more["boot_id"],
                 "pid": os.getpid(),
                 "python": "{}.{}.{}".format(*sys.version_info[:3]),
-                "cpus": usable_cpus(),
+                "slots": more["slots"],
+                "gpus": more["gpus"],
                 "spool": self._place.spool,
                 "notes": list(self._notes),
                 "more": bool(items),
             }
-            header.update(more)
             link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))
             first = False
 
-    def _on_ping(self, header: Dict[str, Any], payload: bytes) -> None:
+    def _on_ping(self, header: Ping, payload: bytes) -> None:
         self.say({"t": "pong", "n": header["n"]})
 
-    def _on_pong(self, header: Dict[str, Any], payload: bytes) -> None:
+    def _on_pong(self, header: Pong, payload: bytes) -> None:
         """The link noted that it heard something; that is all a pong is for."""
-
-    def _on_live(self, header: Dict[str, Any], payload: bytes) -> None:
-        if self.link is not None:
-            self.link.live = header["on"]
-
-
-def _known(payload: bytes) -> Dict[str, Any]:
-    """What a controller has already, as its hello says: `streams`, attempt -> bytes of stdout and of stderr.
-
-    Raises:
-        wire.ProtocolError, ValueError: it says no such thing.
-    """
-    known = json.loads(payload.decode("utf-8")) if payload else {}
-    streams = known.get("streams", {}) if isinstance(known, dict) else None
-    if not isinstance(streams, dict) or not all(_is_pair(have) for have in streams.values()):
-        raise wire.ProtocolError("field", "hello: what is known already is {!r}".format(known)[:500])
-    return known
-
-
-def _is_pair(have: Any) -> bool:
-    return isinstance(have, list) and len(have) == 2 and all(isinstance(one, int) and one >= 0 for one in have)

@@ -11,13 +11,17 @@ import json
 import os
 import pdb  # noqa: T100 - this is the debugger
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, cast
 
 from remote_agent import wire
 from remote_agent.failure import traceback_text
 from remote_agent.job import JobError
 from remote_agent.preparing import Unusable, as_unusable, prepare
 from remote_agent.run_job import Job
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.messages import FromJob
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["main"]
 
@@ -30,9 +34,9 @@ class _Said:
         self.parts: Dict[str, Any] = {}
         self.payload = b""
 
-    def send(self, header: Dict[str, Any], payload: bytes = b"", *, sync: bool = False) -> None:
+    def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
         """Keep what a result says."""
-        if header["t"] in ("outcome", "done"):
+        if header["t"] == "outcome" or header["t"] == "done":
             self.envelope = header["envelope"]
             if not header["parts"].get("same"):
                 self.parts, self.payload = header["parts"], payload
@@ -46,7 +50,7 @@ class _Said:
         decoder = wire.Decoder()
         for data in frames:
             for frame in decoder.feed(data):
-                self.send(frame.header, frame.payload)
+                self.send(cast("FromJob", frame.header), frame.payload)
 
     def told_to_end(self) -> str:
         """Nobody is there to end it."""
@@ -81,16 +85,16 @@ def main(folder: str) -> int:
             contents[name] = content.read()
     bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
-        prepared = prepare(spec["zygote"], contents["shared"], bundle)
+        prepared = prepare(ZygoteSpec.from_json(spec["zygote"]), contents["shared"], bundle)
     except BaseException as error:  # noqa: BLE001 - whatever importing the application raises
         failure = error if isinstance(error, Unusable) else as_unusable(error)
         sys.stderr.write(traceback_text(error))
         if error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
-        _tell(folder, {"status": "FAILED", "error": failure.error.to_json()}, {}, b"")
+        _tell(folder, Envelope.of_failure(failure.error).to_json(), {}, b"")
         return 0
     said = _Said()
-    _Debugged(prepared, spec["job"], contents["payload"], said).run()
+    _Debugged(prepared, ForkSpec.from_json(spec["job"]), contents["payload"], said).run()
     _tell(folder, said.envelope, said.parts, said.result())
     return 0
 

@@ -15,9 +15,12 @@ from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
 from remote_agent.disk import remove_tree
+from remote_agent.job import JobError
 from remote_agent.left_files import as_written, output_frames, outputs_root, result_frames, stream_frames
 from remote_agent.outbox import Piece
 from remote_agent.place import Place
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.messages import Ack, Final
 from remote_agent.worker import Worker
 from remote_agent.zygotes import Zygotes
 
@@ -36,12 +39,10 @@ class Delivery:
         self._worker = worker
         self._controller = controller
 
-    def resend(self, known: Dict[str, Any]) -> None:
-        """A new link: everything that was not acknowledged is sent again, as far as the controller lacks it."""
-        streams = known.get("streams", {})
+    def resend(self) -> None:
+        """A new link: everything that was not acknowledged is sent again."""
         for attempt in self._attempts:
-            have = streams.get(attempt.id, [0, 0])
-            attempt.stream_sent = {"stdout": int(have[0]), "stderr": int(have[1])}
+            attempt.stream_sent = {"stdout": 0, "stderr": 0}
             attempt.is_showing = False
             attempt.is_told = False
             attempt.ahead = None
@@ -83,7 +84,7 @@ class Delivery:
                 envelope, parts = self._broken(attempt, parts["file"], error), {}
         elif reference is not None:
             payload = self._attempts.log.read(reference)
-        header = {"t": "final", "attempt": attempt.id, "envelope": envelope, "parts": _told(parts)}
+        header: Final = {"t": "final", "attempt": attempt.id, "envelope": envelope.to_json(), "parts": _told(parts)}
         yield wire.encode(header, payload, passed_on=True)
         if attempt.is_over:
             yield from self._left_frames(attempt)
@@ -104,20 +105,19 @@ class Delivery:
             self._place.streams(attempt),
             attempt.stream_sent,
             self._place.own_output(attempt),
-            attempt.spec.get("outputs", True),
+            attempt.spec.outputs,
             attempt.stream_dropped,
             self._cap(attempt),
             attempt.cut,
             # A job that failed may not have come so far as to make it.
-            is_made=attempt.final is not None and attempt.final[0]["status"] == "COMPLETED",
+            is_made=attempt.final is not None and attempt.final[0].status == "COMPLETED",
         )
 
-    def _broken(self, attempt: Attempt, path: str, error: OSError) -> Dict[str, Any]:
+    def _broken(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
         """Success needs a valid result: what its file has become is not one."""
         message = "its result {} cannot be read any more: {}".format(path, error.strerror or error)
         self._controller.note("job {}: {}".format(attempt.id, message))
-        failure = {"kind": "host", "type": type(error).__name__, "message": message}
-        return failed_envelope(attempt, failure, None)
+        return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -131,12 +131,12 @@ class Delivery:
 
     def _cap(self, attempt: Attempt) -> Optional[int]:
         """How many bytes of a stream are kept; None: all. What is beyond is cut off."""
-        cap = attempt.spec.get("max_output_bytes")
+        cap = attempt.spec.max_output_bytes
         if cap is None:
             return None
         for stream, path in self._place.streams(attempt).items():
-            _cap_stream(attempt, stream, path, int(cap))
-        return int(cap)
+            _cap_stream(attempt, stream, path, cap)
+        return cap
 
     def _show(self, attempt: Attempt, cap: Optional[int]) -> Iterator[Piece]:
         for stream, path in as_written(self._place.streams(attempt)):
@@ -148,7 +148,7 @@ class Delivery:
 
     # -- forgetting ----------------------------------------------------------------------------------------------
 
-    def on_ack(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_ack(self, header: Ack, payload: bytes) -> None:
         """The controller has these on its own disk."""
         for attempt_id in header["attempts"]:
             attempt = self._attempts.get(attempt_id)
@@ -175,7 +175,7 @@ class Delivery:
                 remove_tree(folder)
             except OSError:
                 pass  # it goes with the spool, or 'launcher clean' says why not
-            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec["attempt"]))
+            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec.attempt))
 
 
 class _Ahead:

@@ -14,6 +14,8 @@ from remote_agent.job_channel import Listener
 from remote_agent.job_result import PLAIN, Result
 from remote_agent.own_log import logger
 from remote_agent.run_job import Job, Prepared
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import EpilogueSpec
 from remote_agent.unpickling import loads
 
 __all__ = ["Epilogue"]
@@ -22,42 +24,37 @@ __all__ = ["Epilogue"]
 class Epilogue(Job):
     """The epilogue of one attempt, in a process of its own.
 
-    Its spec is the job's with `error` (what killed it), `entered` ([hook, index] of each hook that was announced),
-    `started_at`, `ended_at`, `hooks`, `outcome` (an envelope or None), `outcome_parts`, `outcome_value_file` and
-    `state_file`; `state` is the payload of the job's `state` message.
+    Args:
+        state: the payload of the job's `state` message.
     """
 
-    def __init__(
-        self, prepared: Prepared, spec: Dict[str, Any], payload: bytes, channel: Listener, state: bytes
-    ) -> None:
-        super().__init__(prepared, spec, payload, channel)
+    def __init__(self, prepared: Prepared, spec: EpilogueSpec, payload: bytes, channel: Listener, state: bytes) -> None:
+        super().__init__(prepared, spec.fork, payload, channel)
+        self._epilogue = spec
         self._state = state
-        outcome = spec.get("outcome") or {}
-        job_return = self.job_return
-        self.started_at = job_return.started_at = outcome.get("started_at") or spec.get("started_at") or self.started_at
-        job_return.ended_at = outcome.get("ended_at") or spec.get("ended_at") or self.started_at
-        job_return.duration = outcome.get("duration")
+        envelope, job_return = spec.envelope, self.job_return
+        self.started_at = job_return.started_at = envelope.started_at or self.started_at
+        job_return.ended_at = envelope.ended_at or self.started_at
+        job_return.duration = envelope.duration
         if job_return.duration is None:
             job_return.duration = max(0.0, job_return.ended_at - self.started_at)
-        self.hooks += list(spec.get("hooks") or [])
-        entered = [(hook, index) for hook, index in spec.get("entered") or []]
-        self._started = [index for hook, index in entered if hook == "on_job_start"]
-        ended = {index for hook, index in entered if hook == "on_job_end"}
-        self.owed = sorted(set(self._started) - ended)
+        self.hooks += envelope.hooks
+        self._started = spec.indexes("on_job_start")
+        self.owed = sorted(set(self._started) - set(spec.indexes("on_job_end")))
 
     def run(self) -> None:
         """Fire what is owed, then `done`."""
         self.gate.install()
-        outcome = self.spec.get("outcome")
-        if outcome and not self.owed:
-            self.channel.send({"t": "done", "envelope": outcome, "parts": {"same": True}}, sync=True)
+        outcome = self._epilogue.outcome
+        if outcome is not None and not self.owed:
+            self.channel.send({"t": "done", "envelope": outcome.to_json(), "parts": {"same": True}}, sync=True)
             return
         problem = ""
         try:
             self.set_up(again=True)
         except Exception as error:  # noqa: BLE001 - perhaps what the job died of: a full disk, a broken config
             problem = traceback_text(error)
-        result = self._take_up_outcome(outcome) if outcome else self._take_up_death()
+        result = self._take_up_death() if outcome is None else self._take_up_outcome(outcome)
         if problem:
             logger.error("The epilogue could not be set up as the job was:\n%s", problem)
         self._restore()
@@ -68,35 +65,34 @@ class Epilogue(Job):
 
     def _take_up_death(self) -> Result:
         """There is no outcome: the job is FAILED by what killed it."""
-        error = JobError.from_json(self.spec.get("error") or {"kind": "killed"})
+        error = self._epilogue.envelope.error or JobError("killed")
         self.fail(error)
         logger.error("Job died: %s", error)
         return Result({"codec": self.prepared.codec}, b"", self.value, "FAILED")
 
-    def _take_up_outcome(self, outcome: Dict[str, Any]) -> Result:
+    def _take_up_outcome(self, outcome: Envelope) -> Result:
         """The job had its outcome and died in an end hook: the outcome stands."""
-        self.abort = outcome.get("abort")
-        error = outcome.get("error")
-        if error is not None:
-            self.job_return.error = JobError.from_json(error)
-            self.job_return.return_value = RemoteJobError(self.job_return.error, self.job_return.host)
-        self.set_status(outcome["status"])
-        parts = self.spec.get("outcome_parts") or {}
+        self.abort = outcome.abort
+        if outcome.error is not None:
+            self.job_return.error = outcome.error
+            self.job_return.return_value = RemoteJobError(outcome.error, self.job_return.host)
+        self.set_status(outcome.status)
+        parts = self._epilogue.parts
         if parts.get("codec") == PLAIN:
             # Said, and not pickled: it is for the controller, and nothing here makes a value of it again.
             if "value" in parts:
                 self.job_return.return_value = LateValue(_lost_value)
-            return Result(parts, b"", self.value, outcome["status"])
+            return Result(parts, b"", self.value, outcome.status)
         if "value" in parts:
             self.job_return.return_value = self._part(parts, "value")
         if "cfg" in parts:
             self.job_return.cfg = self._part(parts, "cfg")
         if "hydra_cfg" in parts:
             self.job_return.hydra_cfg = self._part(parts, "hydra_cfg")
-        return Result(parts, b"", self.value, outcome["status"])
+        return Result(parts, b"", self.value, outcome.status)
 
     def _part(self, parts: Dict[str, Any], name: str) -> Any:
-        with open(parts.get("file") or self.spec["outcome_value_file"], "rb") as file:
+        with open(parts.get("file") or self._epilogue.outcome_file, "rb") as file:
             file.seek(parts[name]["offset"])
             return loads(file.read(parts[name]["size"]))
 
@@ -105,12 +101,12 @@ class Epilogue(Job):
         which start hooks fired, where no outcome did.
         """
         data = self._state
-        path = self.spec.get("state_file")
+        path = self._epilogue.state_file
         if path:
             with open(path, "rb") as file:
                 data = file.read()
         kept = pickle.loads(data) if data else {"hooks": self._presumed_starts(), "states": []}  # noqa: S301  (our own)
-        if not self.spec.get("outcome"):
+        if not self._epilogue.has_outcome:
             self.hooks[:0] = kept["hooks"]
         entries = list(self.callbacks.entries)
         for state in kept["states"]:

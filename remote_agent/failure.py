@@ -4,15 +4,18 @@ Rule: nothing a user's exception does (a `__str__` that raises, a `__reduce__` t
 keeps the failure from being told. Our own frames are not part of a user's traceback.
 """
 
+import dataclasses
 import importlib
 import os
+import signal
 import traceback
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.job import JobError
 
 __all__ = [
     "JobTerminated",
+    "decided_error",
     "error_of_exception",
     "exit_code_of",
     "safe_text",
@@ -150,9 +153,26 @@ def error_of_exception(error: BaseException, kind: str = "exception") -> JobErro
         causes=_causes(error),
     )
     if isinstance(error, JobTerminated):
-        result.kind, result.type, result.message, result.signal = "killed", "SIGTERM", "terminated by SIGTERM", 15
+        result.kind, result.type, result.message, result.signal = (
+            "killed",
+            "SIGTERM",
+            "terminated by SIGTERM",
+            int(signal.SIGTERM),
+        )
     elif isinstance(error, SystemExit):
         result.kind, result.exit_code = "exited", exit_code_of(error)
         if isinstance(error.code, int):
             result.message = "sys.exit({})".format(int(error.code))
     return result
+
+
+def decided_error(error: JobError, kind: str, timeout: Optional[float]) -> JobError:
+    """The error of a job that was told to end: the decision names it, not the way in which it ended."""
+    if error.kind not in ("exception", "exited", "killed"):
+        return error
+    message = error.message
+    if kind == "timeout":
+        message = "timed out after {} s".format(timeout)
+    elif not message or error.signal == signal.SIGTERM:
+        message = kind
+    return dataclasses.replace(error, kind=kind, message=message)

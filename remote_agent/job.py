@@ -1,4 +1,4 @@
-"""What goes to a job and what comes back from it: JobSpec, JobReturn, JobStatus, JobError.
+"""What comes back from a job: JobReturn, JobStatus, JobError.
 
 Rule: everything that decides (status, error text, times, sizes, digests) is plain data that JSON can carry; what a user
 made (the return value, an exception, an edited config) is opaque bytes beside it, decoded only when it is read.
@@ -18,7 +18,6 @@ __all__ = [
     "SETUP_FAILED",
     "JobError",
     "JobReturn",
-    "JobSpec",
     "JobStatus",
     "RemoteJobError",
     "with_article",
@@ -114,6 +113,8 @@ class JobError:
         Raises:
             ValueError: a field has the wrong type or `kind` is unknown.
         """
+        if not isinstance(data, dict):
+            raise ValueError("the error is not an object")  # noqa: TRY004 - of the data, not of a caller
         kind = data.get("kind")
         if kind not in ERROR_KINDS:
             raise ValueError("unknown error kind {!r}".format(kind))
@@ -160,36 +161,6 @@ class RemoteJobError(RuntimeError):
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return (RemoteJobError, (self.error, self.where))
-
-
-@dataclass
-class JobSpec:
-    """One attempt at one job, as the host gets it (the header of a `job` message).
-
-    `output_dir` is absolute where the host shares the controller's files, else relative to the run's output root on the
-    host. `timeout`, `grace`, `hook_timeout` and `shutdown_timeout` are seconds.
-    """
-
-    attempt_id: str
-    num: int
-    attempt: int
-    job_id: str
-    zygote: str
-    output_dir: str
-    timeout: Optional[float] = None
-    grace: float = 10.0
-    hook_timeout: float = 300.0
-    shutdown_timeout: float = 300.0
-
-    def to_json(self) -> Dict[str, Any]:
-        """The spec as a JSON object; `from_json` reads it back."""
-        return dict(self.__dict__)
-
-    @classmethod
-    def from_json(cls, data: Dict[str, Any]) -> "JobSpec":
-        """A spec from its JSON object; keys of a later version are ignored."""
-        known = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in data.items() if key in known})
 
 
 #: Bytes to be decoded when they are read, or the value itself.

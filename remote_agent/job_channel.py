@@ -9,10 +9,11 @@ import fcntl
 import os
 import select
 import socket
-from typing import Any, Dict, List, Protocol
+from typing import List, Protocol
 
 from remote_agent import wire
 from remote_agent.disk import sync_fd, sync_file
+from remote_agent.shared.messages import FromJob
 
 __all__ = ["INLINE", "Channel", "Listener", "move_high", "private_opener"]
 
@@ -42,7 +43,7 @@ def private_opener(path: str, flags: int) -> int:
 class Listener(Protocol):
     """Whom a job tells what it does: its agent, or whoever stands in for that."""
 
-    def send(self, header: Dict[str, Any], payload: bytes = b"", *, sync: bool = False) -> None:
+    def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
         """See `Channel.send`."""
 
     def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
@@ -84,7 +85,7 @@ class Channel:
         except OSError:
             return  # the application closed it
 
-    def send(self, header: Dict[str, Any], payload: bytes = b"", *, sync: bool = False) -> None:
+    def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
         """Say one thing; `sync` brings it to the disk where it goes to the orphan file.
 
         Raises:
@@ -111,9 +112,10 @@ class Channel:
         """
         data = _receive(self._fd)
         for frame in self._decoder.feed(data):
-            if frame.header["t"] == "cancel":
-                self._told = str(frame.header.get("kind", "cancelled"))
-            elif frame.header["t"] == "kept":
+            header = frame.header
+            if header["t"] == "cancel":
+                self._told = header["kind"]
+            elif header["t"] == "kept":
                 self._is_kept = True
         return bool(data)
 

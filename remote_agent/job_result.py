@@ -7,6 +7,7 @@ pickled is a failure with a readable error. Nothing that a user's `__reduce__` d
 or `plain`, where the controller asked for that, and then nothing is pickled, and no exception is sent.
 """
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -18,6 +19,7 @@ from remote_agent.failure import error_of_exception, safe_text, type_name
 from remote_agent.job import JobError, LateValue, RemoteJobError, with_article
 from remote_agent.job_channel import INLINE, private_opener
 from remote_agent.plain_value import MAX_SMALL, encode
+from remote_agent.shared.envelope import Envelope
 from remote_agent.unpickling import loads
 
 __all__ = ["PICKLED", "PLAIN", "Result", "fitting", "made_result"]
@@ -305,18 +307,15 @@ def _put(fd: int, data: Any) -> None:
         view = view[os.write(fd, view) :]
 
 
-def fitting(header: Dict[str, Any]) -> Dict[str, Any]:
-    """The header of an outcome or done that is over the wire's cap, cut down: tracebacks of hooks, causes, overrides."""
-    envelope = dict(header["envelope"])
+def fitting(envelope: Envelope) -> Envelope:
+    """The envelope of an outcome or done that is over the wire's cap, cut down: tracebacks of hooks, causes."""
     hooks = []
-    for record in envelope["hooks"]:
+    for record in envelope.hooks:
         if record["error"] is not None:
-            error = dict(record["error"], traceback=record["error"]["traceback"][-2000:])
-            record = dict(record, error=dict(error, message=error["message"][:500]))
+            told = dict(record["error"], traceback=record["error"]["traceback"][-2000:])
+            record = dict(record, error=dict(told, message=told["message"][:500]))
         hooks.append(record)
-    envelope["hooks"] = hooks[:500]
-    if envelope["error"] is not None:
-        envelope["error"] = dict(envelope["error"], causes=envelope["error"]["causes"][:3])
-    if envelope["overrides"] is not None and sum(map(len, envelope["overrides"])) > INLINE // 4:
-        envelope["overrides"] = None
-    return dict(header, envelope=envelope)
+    error = envelope.error
+    if error is not None:
+        error = dataclasses.replace(error, causes=error.causes[:3])
+    return envelope._replace(hooks=hooks[:500], error=error)

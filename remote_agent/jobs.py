@@ -12,13 +12,17 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from remote_agent import wire
-from remote_agent.attempt import Attempt, decided_error, failed_envelope
+from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
 from remote_agent.controller import Controller
+from remote_agent.failure import decided_error
 from remote_agent.host_facts import unwritable
 from remote_agent.job import ERROR_KINDS, JobError
 from remote_agent.place import Place
 from remote_agent.processes import TOKEN, birth, described, is_alive, kill_whole, members
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.messages import Cancel, Result, Start
 from remote_agent.spool import open_private
 from remote_agent.waiting import Waiting
 from remote_agent.zygote_client import ZygoteClient, ZygoteGone
@@ -64,14 +68,14 @@ class Jobs:
 
     def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
         """Have the zygote fork the job."""
-        payload = b""
-        more: Dict[str, Any] = {}
+        payload, payload_file = b"", ""
         if attempt.payload_blob:
-            more["payload_file"] = self._zygotes.blobs.path(attempt.payload_blob)
+            payload_file = self._zygotes.blobs.path(attempt.payload_blob)
         elif attempt.payload is not None:
             payload = self._attempts.log.read(attempt.payload)
+        spec = self.fork_spec(attempt, payload_file).to_json()
         try:
-            self.hand_over(attempt, zygote, "fork", more, payload)
+            self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
         except ZygoteGone:
             # Nobody has it: it starts with the next zygote.
             self._waiting.put_back(attempt)
@@ -79,31 +83,29 @@ class Jobs:
         except OSError as error:
             why = unwritable(error, self._place.spool) if error.filename else str(error.strerror or error)
             message = "the job could not be set up: {}".format(why)
-            failure = {"kind": "host", "type": type(error).__name__, "message": message}
+            failure = JobError("host", type(error).__name__, message)
             attempt.has_exited = True
             self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), {}, b"")
             self.on_end(attempt)
             return
-        self._controller.say({"t": "started", "attempt": attempt.id, "slot": attempt.slot, "at": attempt.started_at})
+        self._controller.say(
+            {"t": "started", "attempt": attempt.id, "slot": attempt.slot or 0, "at": attempt.started_at or 0.0}
+        )
 
-    def hand_over(
-        self, attempt: Attempt, zygote: ZygoteClient, name: str, more: Dict[str, Any], payload: bytes
-    ) -> None:
+    def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
+        """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
+        slot_env: Dict[str, Optional[str]] = dict(self._waiting.environment(attempt))
+        slot_env[TOKEN] = self._place.token(attempt)
+        job = attempt.spec._replace(output_dir=self._place.output_dir(attempt))
+        return ForkSpec(job, slot_env, self._place.spool, payload_file)
+
+    def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
 
         Raises:
             ZygoteGone: the zygote has it not, and never will.
             OSError: a file or a socket cannot be had.
         """
-        environment = dict(self._waiting.environment(attempt))
-        environment[TOKEN] = self._place.token(attempt)
-        spec = dict(
-            attempt.spec,
-            slot_env=environment,
-            spool=self._place.spool,
-            output_dir=self._place.output_dir(attempt),
-            **more,
-        )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fds = [theirs.fileno()]
         try:
@@ -111,7 +113,7 @@ class Jobs:
             for path in self._place.streams(attempt).values():
                 # One by one: those that are open are closed below, whatever happens to the next.
                 fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
-            zygote.fork({"t": name, "attempt": attempt.id, "spec": spec}, payload, fds)
+            zygote.fork(header, payload, fds)
         except BaseException:
             ours.close()
             raise
@@ -144,7 +146,7 @@ class Jobs:
         """A zygote that has not forked in all this time hangs: it is ended, which is dealt with as its death."""
         if attempt.handed_at is not None and now - attempt.handed_at > FORK_PATIENCE:
             attempt.handed_at = None
-            zygote = self._zygotes.get(attempt.spec["zygote"])
+            zygote = self._zygotes.get(attempt.spec.zygote)
             if zygote is not None and zygote.process is not None:
                 self._controller.note("zygote {} forks nothing any more, and is ended".format(zygote.key))
                 zygote.process.kill()
@@ -195,44 +197,43 @@ class Jobs:
 
     def _job_frame(self, attempt: Attempt, frame: wire.Frame) -> None:
         header = frame.header
-        name = header["t"]
         record = self._attempts.record
-        if name == "hook":
+        if header["t"] == "hook":
             entry = (header["hook"], header["index"])
             if entry not in attempt.entered:
                 attempt.entered.append(entry)
                 record(attempt, "hook", {"hook": header["hook"], "index": header["index"]})
-        elif name == "state":
+        elif header["t"] == "state":
             if attempt.state_at is None:
-                attempt.state_file = header.get("file")
+                attempt.state_file = header["file"]
                 reference = record(attempt, "state", {"file": attempt.state_file}, frame.payload)
-                attempt.state_at = reference if not header.get("error") else None
-        elif name == "outcome":
+                attempt.state_at = reference if not header["error"] else None
+        elif header["t"] == "outcome":
             if attempt.outcome is None and attempt.final is None:
                 self._outcome(attempt, header, frame.payload)
-        elif name == "done":
+        elif header["t"] == "done":
             if attempt.final is None:
                 self._done(attempt, header, frame.payload)
             self._done_saying.append(attempt)
-        elif name == "ending":
+        elif header["t"] == "ending":
             attempt.running = [str(one)[:_LONGEST] for one in header["running"][:_MOST_RUNNING]]
             if attempt.asked_at is not None and attempt.cut is None:
                 self._cut(attempt)
         else:
-            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
+            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 
-    def _outcome(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
-        envelope = _decided(attempt, _checked(header["envelope"]))
-        parts = _checked_parts(header.get("parts") or {})
-        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope, "parts": parts}, payload)
+    def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
+        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        parts = _checked_parts(header["parts"])
+        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
         attempt.outcome = (envelope, parts, reference)
         # From here on only the end hooks can hang.
         attempt.deadline = None
-        attempt.kill_at = time.monotonic() + attempt.spec.get("hook_timeout", 300.0)
+        attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
-    def _done(self, attempt: Attempt, header: Dict[str, Any], payload: bytes) -> None:
-        envelope = _decided(attempt, _checked(header["envelope"]))
-        parts = header.get("parts") or {}
+    def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
+        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        parts = header["parts"]
         if parts.get("same") and attempt.outcome is not None:
             self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
         else:
@@ -262,9 +263,9 @@ class Jobs:
     @staticmethod
     def shutting_down(attempt: Attempt) -> None:
         """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
-        seconds = attempt.spec.get("shutdown_timeout", 300.0)
+        seconds = attempt.spec.shutdown_timeout
         if attempt.cancel is not None:
-            seconds = min(seconds, attempt.spec.get("grace", 10.0))
+            seconds = min(seconds, attempt.spec.grace)
         attempt.state = "ending"
         attempt.deadline = None
         attempt.ending_at = time.monotonic()
@@ -305,23 +306,23 @@ class Jobs:
         if kill:
             self._cut(attempt)
         elif attempt.asked_at is None and attempt.kill_at is not None:
-            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.get("grace", 10.0))
+            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.grace)
 
     # -- ending one ----------------------------------------------------------------------------------------------
 
-    def on_cancel(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_cancel(self, header: Cancel, payload: bytes) -> None:
         """The controller wants these attempts, or all, to end."""
-        kind = header.get("kind", "cancelled")
+        kind = header["kind"]
         if kind not in ERROR_KINDS:
             raise wire.ProtocolError("field", "cancel: kind {!r}".format(kind))
-        chosen: Optional[List[str]] = header["attempts"]
+        chosen = header["attempts"]
         every = [one.id for one in self._attempts] if chosen is None else chosen
         for attempt_id in every:
             attempt = self._attempts.get(attempt_id)
             if attempt is not None and attempt.final is None:
-                self.cancel(attempt, kind, bool(header.get("kill")), str(header.get("why", "")))
+                self.cancel(attempt, kind, header["kill"], header["why"])
             elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
-                self._hurry(attempt, bool(header.get("kill")))
+                self._hurry(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
         """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
@@ -344,7 +345,7 @@ class Jobs:
             return
         self._tell_why(attempt)
         self._signal(attempt, signal.SIGTERM)
-        attempt.kill_at = time.monotonic() + attempt.spec.get("grace", 10.0)
+        attempt.kill_at = time.monotonic() + attempt.spec.grace
 
     @staticmethod
     def _tell_why(attempt: Attempt) -> None:
@@ -352,7 +353,8 @@ class Jobs:
         if attempt.sock is None or attempt.cancel is None:
             return
         try:
-            attempt.sock.send(wire.encode({"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel}))
+            told: Cancel = {"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel, "kill": False, "why": ""}
+            attempt.sock.send(wire.encode(told))
         except OSError:
             return  # it has ended, or reads nothing: the record decides all the same
 
@@ -364,22 +366,6 @@ class Jobs:
             os.kill(attempt.pid, number)
         except ProcessLookupError:
             pass  # it ended just now; its exit is on its way
-
-
-def _checked(envelope: Dict[str, Any]) -> Dict[str, Any]:
-    """The envelope of a job, if it says how the job ended.
-
-    Raises:
-        wire.ProtocolError, ValueError: it does not.
-    """
-    error = envelope.get("error")
-    if envelope.get("status") not in ("COMPLETED", "FAILED") or (error is None) != (envelope["status"] == "COMPLETED"):
-        raise wire.ProtocolError("field", "envelope: status {!r}".format(envelope.get("status")))
-    if error is not None:
-        JobError.from_json(error)
-    if not isinstance(envelope.get("hooks", []), list):
-        raise wire.ProtocolError("field", "envelope: hooks")
-    return envelope
 
 
 def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
@@ -396,8 +382,8 @@ def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
     return parts
 
 
-def _decided(attempt: Attempt, envelope: Dict[str, Any]) -> Dict[str, Any]:
+def _decided(attempt: Attempt, envelope: Envelope) -> Envelope:
     """A cancel or timeout that was recorded decides the kind of a failure."""
-    if attempt.cancel is None or not envelope.get("error"):
+    if attempt.cancel is None or envelope.error is None:
         return envelope
-    return dict(envelope, error=decided_error(envelope["error"], attempt.cancel, attempt.spec.get("timeout")))
+    return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 from remote_agent import wire
 from remote_agent.outbox import OpenFile, Piece, Slice
 from remote_agent.shared.globs import shell_glob
+from remote_agent.shared.messages import Chunk, FilesEnd, Output, Tree
 
 __all__ = ["as_written", "output_frames", "outputs_root", "result_frames", "stream_frames", "wanted"]
 
@@ -45,9 +46,17 @@ def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[st
         length = min(wire.CHUNK, size - offset)
         if file.size < offset + length:
             raise OSError(0, "it is shorter than it was")
-        header = {"t": "chunk", "attempt": attempt_id, "kind": "result", "size": size, "offset": offset}
-        if offset == 0 and parts:
-            header["parts"] = parts
+        header: Chunk = {
+            "t": "chunk",
+            "attempt": attempt_id,
+            "kind": "result",
+            "path": "",
+            "mode": 0,
+            "mtime": None,
+            "size": size,
+            "offset": offset,
+            "parts": parts if offset == 0 else None,
+        }
         yield wire.encode_head(header, length), Slice(file, offset, length)
 
 
@@ -152,16 +161,22 @@ def output_frames(
         yield from files.rest()
         # The deepest folders first: what is made in one changes its time.
         folders = [[one, mtime] for one, mtime in reversed(tree.folders) if chosen.takes(one)]
-        for header in [*_in_parts("links", links), *_in_parts("folders", folders)]:
-            yield wire.encode(dict(header, t="tree", attempt=attempt_id))
+        trees: List[Tree] = [
+            {"t": "tree", "attempt": attempt_id, "links": part, "folders": []} for part in _in_parts(links)
+        ]
+        trees += [{"t": "tree", "attempt": attempt_id, "links": [], "folders": part} for part in _in_parts(folders)]
+        yield from map(wire.encode, trees)
     sizes["files"] = files.count
     sizes["bytes"] = files.total
-    told = {"refused": refused.all(), "sizes": sizes, "cut": cut}
-    end: Dict[str, Any] = {"t": "files_end", "attempt": attempt_id, **told}
-    if files.noted.named:
-        end["noted"] = files.noted.all("are like that, too")
-    if folder is not None and chosen.unmatched:
-        end["unmatched"] = sorted(chosen.unmatched)[:_MOST_UNMATCHED]
+    end: FilesEnd = {
+        "t": "files_end",
+        "attempt": attempt_id,
+        "refused": refused.all(),
+        "sizes": sizes,
+        "cut": cut,
+        "noted": files.noted.all("are like that, too"),
+        "unmatched": sorted(chosen.unmatched)[:_MOST_UNMATCHED] if folder is not None else [],
+    }
     yield wire.encode(end)
 
 
@@ -230,7 +245,7 @@ def _cut_mark(attempt_id: str, stream: str, offset: int, dropped: int) -> bytes:
     text = "\n[hydra-remote-launcher: {} was cut here; about {} bytes beyond its cap were dropped]\n".format(
         stream, dropped
     )
-    header = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
+    header: Output = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
     return wire.encode(header, text.encode("utf-8"))
 
 
@@ -351,7 +366,7 @@ class _Files:
 
         Where it has changed by then, its last piece is not sent, and so it does not appear there.
         """
-        header = {
+        header: Chunk = {
             "t": "chunk",
             "attempt": self._attempt_id,
             "kind": "file",
@@ -359,6 +374,8 @@ class _Files:
             "mode": steady.mode,
             "size": steady.size,
             "mtime": steady.mtime,
+            "offset": 0,
+            "parts": None,
         }
         offset = 0
         while offset < steady.size:
@@ -367,7 +384,8 @@ class _Files:
                 return
             if not data:
                 raise OSError(0, "it became shorter each time it was sent")
-            yield wire.encode_head(dict(header, offset=offset), len(data)), data
+            header["offset"] = offset
+            yield wire.encode_head(header, len(data)), data
             offset += len(data)
 
     def rest(self) -> Iterator[Piece]:
@@ -495,19 +513,19 @@ def _walk(tree: _Tree, refused: _Refusals) -> Iterator[Tuple[str, str]]:
                 refused.add(relative, "not a regular file")
 
 
-def _in_parts(name: str, entries: List[List[Any]]) -> Iterator[Dict[str, Any]]:
-    """Headers with all entries, as many as fit in each."""
+def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
+    """All entries, as many as fit into a header in each part."""
     part: List[List[Any]] = []
     size = 0
     for entry in entries:
         length = len(json.dumps(entry)) + 2
         if part and (size + length > _NAMES or len(part) >= _MOST_ENTRIES):
-            yield {name: part}
+            yield part
             part, size = [], 0
         part.append(entry)
         size += length
     if part:
-        yield {name: part}
+        yield part
 
 
 def _told(path: str) -> str:

@@ -15,6 +15,7 @@ from remote_agent.attempt import Attempt
 from remote_agent.attempts import Attempts
 from remote_agent.link import Link
 from remote_agent.place import Place
+from remote_agent.shared.messages import Look, Looked, Output
 
 __all__ = ["Looking"]
 
@@ -29,24 +30,25 @@ class Looking:
         self._place = place
         self._attempts = attempts
 
-    def look(self, link: Link, header: Dict[str, Any]) -> None:
+    def look(self, link: Link, header: Look) -> None:
         """Answer one look."""
         attempt_id = header["attempt"]
         if attempt_id is None:
             self._tell_all(link)
             return
         attempt = self._attempts.alive(attempt_id)
+        offsets = {"stdout": header["stdout"], "stderr": header["stderr"]}
         if attempt is not None:
             for stream, path in self._place.streams(attempt).items():
-                self._tell_stream(link, attempt_id, stream, path, int(header.get(stream) or 0))
+                self._tell_stream(link, attempt_id, stream, path, offsets[stream])
         state = "unknown" if attempt is None else attempt.short_state()
-        link.outbox.put(wire.encode({"t": "looked", "attempt": attempt_id, "state": state}))
+        link.outbox.put(wire.encode({"t": "looked", "attempt": attempt_id, "state": state, "more": False}))
 
     def _tell_all(self, link: Link) -> None:
         items = [(attempt.id, _described(attempt)) for attempt in self._attempts]
         while True:
             part, items = items[:_PART], items[_PART:]
-            header = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
+            header: Looked = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
             link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))
             if not items:
                 return
@@ -62,16 +64,17 @@ class Looking:
         finally:
             os.close(fd)
         if data:
-            header = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
+            header: Output = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
             link.outbox.put(wire.encode(header, data))
 
 
 def _described(attempt: Attempt) -> Dict[str, Any]:
-    envelope: Dict[str, Any] = attempt.final[0] if attempt.final is not None else {}
+    envelope = attempt.final[0] if attempt.final is not None else None
+    error = envelope.error if envelope is not None else None
     return {
         "state": attempt.short_state(),
-        "status": envelope.get("status"),
-        "kind": (envelope.get("error") or {}).get("kind"),
+        "status": envelope.status if envelope is not None else None,
+        "kind": error.kind if error is not None else None,
         "started_at": attempt.started_at,
         "cancel": attempt.cancel,
     }

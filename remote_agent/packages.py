@@ -9,7 +9,9 @@ import importlib
 import os
 import re
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, List, Optional
+
+from remote_agent.shared.zygote_spec import ControllerFacts
 
 __all__ = [
     "TooOldPython",
@@ -82,10 +84,9 @@ def _minor(version: Optional[str]) -> List[str]:
     return (version or "").split(".")[:2]
 
 
-def _has_family(controller: Dict[str, Any]) -> bool:
+def _has_family(controller: ControllerFacts) -> bool:
     """The environment has the family, in the controller's major.minor."""
-    for package in ("omegaconf", "hydra"):
-        wanted = controller.get(package)
+    for package, wanted in (("omegaconf", controller.omegaconf), ("hydra", controller.hydra)):
         if wanted and _minor(installed_version(package)) != _minor(wanted):
             return False
     omegaconf = origin_of("omegaconf")
@@ -95,13 +96,11 @@ def _has_family(controller: Dict[str, Any]) -> bool:
     return all(installed_version(package) is not None for package in others)
 
 
-def choose_packages(bundle: str, controller: Dict[str, Any]) -> List[str]:
+def choose_packages(bundle: str, controller: ControllerFacts) -> List[str]:
     """Put what the environment lacks on sys.path.
 
     Args:
         bundle: the unpacked bundle.
-        controller: the controller's versions: `omegaconf`, `hydra` (or None), `cloudpickle`; and `family_python`, the
-            oldest Python (major, minor) that the family in the bundle runs under.
 
     Returns:
         Which came from the bundle: `family`, `cloudpickle`.
@@ -112,18 +111,18 @@ def choose_packages(bundle: str, controller: Dict[str, Any]) -> List[str]:
     vendor = os.path.join(bundle, "_vendor")
     taken = []
     if not _has_family(controller):
-        oldest = tuple(controller.get("family_python") or ())
+        oldest = tuple(controller.family_python)
         if sys.version_info[:2] < oldest:
             raise TooOldPython(
                 "OmegaConf {} of the controller needs Python {}.{} or later, and jobs run there under {}.{} ({}): say "
                 "--python with a newer one, or install omegaconf<2.4 where the launcher runs".format(
-                    controller.get("omegaconf"), *oldest, *sys.version_info[:2], sys.executable
+                    controller.omegaconf, *oldest, *sys.version_info[:2], sys.executable
                 )
             )
         sys.path.insert(0, os.path.join(vendor, "family"))
         taken.append("family")
     version = installed_version("cloudpickle")
-    wanted = controller.get("cloudpickle") or ""
+    wanted = controller.cloudpickle or ""
     # What a newer one pickles an older one may not load.
     if not version or _number(version) < _number(wanted) or _minor(version)[:1] != _minor(wanted)[:1]:
         # Imported from there by itself: what else lies beside it is not to be found by accident.

@@ -47,14 +47,14 @@ class Place:
 
     def output_dir(self, attempt: Attempt) -> str:
         """An attempt's output directory, absolute."""
-        path: str = attempt.spec["output_dir"]
+        path = attempt.spec.output_dir
         if os.path.isabs(path):
             return path
-        return os.path.normpath(os.path.join(outputs_root(self.spool, attempt.spec["attempt"]), path))
+        return os.path.normpath(os.path.join(outputs_root(self.spool, attempt.spec.attempt), path))
 
     def own_output(self, attempt: Attempt) -> Optional[str]:
         """The output directory where it is ours to send and to remove, else None."""
-        return None if os.path.isabs(attempt.spec["output_dir"]) else self.output_dir(attempt)
+        return None if os.path.isabs(attempt.spec.output_dir) else self.output_dir(attempt)
 
     def result_file(self, attempt: Attempt) -> Optional[str]:
         """The file of a large result."""

@@ -6,9 +6,10 @@ of these names, or the packages are to be taken from elsewhere, the spare is of 
 
 import os
 import sys
-from typing import Any, Dict, FrozenSet, List, Set
+from typing import FrozenSet, List, Set
 
 from remote_agent.packages import choose_packages, family_of, origin_of, version_of
+from remote_agent.shared.zygote_spec import ControllerFacts
 from remote_agent.shutdown import load_stdio
 
 __all__ = ["Misfit", "Preloaded", "preload"]
@@ -63,11 +64,16 @@ def preload(bundle: str) -> Preloaded:
     before = set(sys.modules)
     path = list(sys.path)
     family = os.path.join(bundle, "_vendor", "family")
-    versions: Dict[str, Any] = {
-        "omegaconf": version_of(os.path.join(family, "omegaconf")),
-        "cloudpickle": version_of(os.path.join(bundle, "_vendor", "cloudpickle")),
-    }
-    choose_packages(bundle, versions)
+    facts = ControllerFacts(
+        python=[],
+        by_value=False,
+        values=[],
+        omegaconf=version_of(os.path.join(family, "omegaconf")),
+        hydra=None,
+        family_python=[],
+        cloudpickle=version_of(os.path.join(bundle, "_vendor", "cloudpickle")),
+    )
+    choose_packages(bundle, facts)
     import cloudpickle  # noqa: F401
     import omegaconf  # noqa: F401
 

@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import types
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from remote_agent import hydra_scope, hydra_state
 from remote_agent.callbacks import callbacks_from_travel
@@ -21,6 +21,7 @@ from remote_agent.packages import TooOldPython, choose_packages, installed_versi
 from remote_agent.preload import Preloaded
 from remote_agent.randomness import SeedWatch
 from remote_agent.run_job import Prepared, state_of
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.unpickling import loads
 
 __all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
@@ -59,17 +60,15 @@ def _what_to_do(missing: str) -> str:
     ).format(sys.executable, *sys.version_info[:2])
 
 
-def check_python(spec: Dict[str, Any]) -> None:
+def check_python(spec: ZygoteSpec) -> None:
     """Code by value needs the controller's minor version of Python.
 
     Raises:
         Unusable: it travels by value, and this is another one.
     """
-    controller = spec.get("controller") or {}
-    theirs = tuple(controller.get("python") or ())
-    ours = tuple(sys.version_info[:2])
-    values = controller.get("values") or []
-    if controller.get("by_value") and theirs and theirs != ours:
+    controller = spec.controller
+    theirs, ours, values = tuple(controller.python), tuple(sys.version_info[:2]), controller.values
+    if controller.by_value and theirs and theirs != ours:
         raise Unusable(
             JobError(
                 "config",
@@ -79,9 +78,9 @@ def check_python(spec: Dict[str, Any]) -> None:
                     "lambda), for which host and controller need the same minor version of Python; the controller has "
                     "{}.{}, {} has {}.{} ({}). Put it into a module, or give this host a Python {}.{} (--python)."
                 ).format(
-                    ": {}".format(", ".join(map(str, values))) if values else "",
+                    ": {}".format(", ".join(values)) if values else "",
                     *theirs,
-                    spec.get("host") or "this host",
+                    spec.host or "this host",
                     *ours,
                     sys.executable,
                     *theirs,
@@ -90,12 +89,11 @@ def check_python(spec: Dict[str, Any]) -> None:
         )
 
 
-def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Optional[Preloaded] = None) -> Prepared:
+def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded] = None) -> Prepared:
     """Everything that jobs share.
 
     Args:
-        spec: that of the `prepare` message.
-        payload: the shared payload, empty where it lies in `spec["shared_file"]`.
+        payload: the shared payload, empty where it lies in the spec's `shared_file`.
         bundle: the unpacked bundle.
         preloaded: what was imported ahead of time.
 
@@ -104,18 +102,18 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
         Unusable: no job can run here.
         BaseException: what importing the application raised.
     """
-    os.umask(spec.get("umask", 0o022))
+    os.umask(spec.umask)
     _set_paths(spec, bundle)
     try:
-        choose_packages(bundle, spec.get("controller") or {})
+        choose_packages(bundle, spec.controller)
     except TooOldPython as error:
         raise Unusable(JobError("config", type="PythonTooOld", message=str(error))) from None
     if preloaded is not None:
-        preloaded.check([path for path in spec.get("sys_path") or [] if path])
-    if spec.get("shared_file"):
-        with open(spec["shared_file"], "rb") as file:
+        preloaded.check([path for path in spec.sys_path if path])
+    if spec.shared_file:
+        with open(spec.shared_file, "rb") as file:
             payload = file.read()
-    is_hydra = bool((spec.get("controller") or {}).get("hydra"))
+    is_hydra = bool(spec.controller.hydra)
     if is_hydra:
         hydra_state.prepare_hydra()
     import omegaconf  # noqa: F401  (jobs need it; imported here, once)
@@ -126,7 +124,7 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
     with SeedWatch() as seeds, hydra_state.starting_nothing() if is_hydra else contextlib.nullcontext():
         _import_main(spec)
         shared = loads(payload)
-        notes = hydra_state.restore(shared.get("hydra"), loads, spec.get("code_root"))
+        notes = hydra_state.restore(shared.get("hydra"), loads, spec.code_root)
         task = hydra_scope.resolve_task(shared["task"])
         try:
             callbacks, built = callbacks_from_travel(shared["callbacks"], loads, hydra_scope.instantiate)
@@ -138,7 +136,7 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
     prepared.notes = notes + built
     if is_hydra:
         there = installed_version("hydra") or ""
-        if there != spec["controller"]["hydra"] and version_note(there):
+        if there != spec.controller.hydra and version_note(there):
             prepared.notes.append(version_note(there))
     prepared.seeds = seeds
     for index, entry in enumerate(callbacks):
@@ -149,56 +147,56 @@ def prepare(spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Option
     return prepared
 
 
-def _set_paths(spec: Dict[str, Any], bundle: str) -> None:
+def _set_paths(spec: ZygoteSpec, bundle: str) -> None:
     """sys.path (the application's folders, the bundle, the environment), and the working directory."""
     ours = _application_folders(spec)
     rest = [path for path in sys.path if path not in ours and path != bundle]
     sys.path[:] = ours + [bundle] + rest
-    if spec.get("cwd"):
+    if spec.cwd:
         try:
-            os.chdir(spec["cwd"])
+            os.chdir(spec.cwd)
         except OSError as error:
             raise Unusable(
                 JobError(
                     "host",
                     type=type(error).__name__,
                     message="the folder that jobs would run in, {}, cannot be entered on {}: {}".format(
-                        spec["cwd"], spec.get("host") or "this host", error.strerror
+                        spec.cwd, spec.host or "this host", error.strerror
                     ),
                 )
             ) from error
 
 
-def _put_application_first(spec: Dict[str, Any]) -> None:
+def _put_application_first(spec: ZygoteSpec) -> None:
     """The application's folders in front again, and `sys.argv`, as Python has them when it starts a script.
 
     What was to be taken from the bundle is imported by now, or follows them.
     """
     ours = _application_folders(spec)
     sys.path[:] = ours + [path for path in sys.path if path not in ours]
-    argv = list(spec.get("argv") or [])
+    argv = list(spec.argv)
     if not argv:
         return
-    if spec.get("argv0_is_absolute"):
-        argv[0] = os.path.normpath(os.path.join(spec.get("cwd") or os.getcwd(), argv[0]))
+    if spec.argv0_is_absolute:
+        argv[0] = os.path.normpath(os.path.join(spec.cwd or os.getcwd(), argv[0]))
     sys.argv[:] = argv
     if hasattr(sys, "orig_argv"):  # from Python 3.10 on; what starts itself anew reads it
-        start = ["-m", spec["main_module"]] if spec.get("main_is_module") else argv[:1]
+        start = ["-m", str(spec.main_module)] if spec.main_is_module else argv[:1]
         sys.orig_argv[:] = [sys.executable, *start, *argv[1:]]
 
 
-def _application_folders(spec: Dict[str, Any]) -> List[str]:
-    return [path for path in spec.get("sys_path") or [] if path]
+def _application_folders(spec: ZygoteSpec) -> List[str]:
+    return [path for path in spec.sys_path if path]
 
 
-def _import_main(spec: Dict[str, Any]) -> None:
+def _import_main(spec: ZygoteSpec) -> None:
     """Import the application under its own name; it is `__main__` too, for configs and pickles that say so.
 
     As `__main__` of a script has none, it has no `__spec__` then: who starts the script anew (Lightning, for its other
     processes) does it by `sys.argv[0]`, and with `-m` only what was started so. Without a script `__main__` is empty, as in
     a new notebook.
     """
-    name = spec.get("main_module")
+    name = spec.main_module
     if not name:
         sys.modules["__main__"] = types.ModuleType("__main__")
         return
@@ -208,7 +206,7 @@ def _import_main(spec: Dict[str, Any]) -> None:
         main = importlib.import_module(name)
     finally:
         del os.environ[IMPORTING]
-    if not spec.get("main_is_module"):
+    if not spec.main_is_module:
         main.__spec__, main.__package__ = None, None
     sys.modules["__main__"] = main
 

@@ -12,13 +12,12 @@ import os
 import pickle
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Literal, Optional
 
 from remote_agent import wire
-from remote_agent.attempt import decided_error
 from remote_agent.callbacks import Callbacks, Entry
 from remote_agent.current_job import CurrentJob, set_current_job
-from remote_agent.failure import error_of_exception, exit_code_of, safe_text, type_name
+from remote_agent.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.host_facts import NO_ROOM, unwritable
 from remote_agent.hydra_scope import as_hydra
 from remote_agent.job import JobError, JobReturn, RemoteJobError
@@ -29,11 +28,13 @@ from remote_agent.job_result import PICKLED, PLAIN, Result, fitting, made_result
 from remote_agent.own_log import logger
 from remote_agent.randomness import SeedWatch
 from remote_agent.scene import Scene, make_scene
+from remote_agent.shared import messages
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.unpickling import loads
 
 __all__ = ["Job", "Prepared"]
-
-_PYTHON = "{}.{}.{}".format(*sys.version_info[:3])
 
 
 class Prepared:
@@ -42,14 +43,14 @@ class Prepared:
     Attributes:
         task: the task function, undecorated.
         callbacks: the composite, with the state that it left the controller with.
-        spec: the zygote's spec, see the `prepare` message.
+        spec: how it was told to.
         notes: what the user is to be told.
         seeds: sets the random generators of a job.
         states: callback index -> its pickled state, where it can be pickled.
         broken: why no job can run; each of them then fails with it.
     """
 
-    def __init__(self, task: Callable[[Any], Any], callbacks: Callbacks, spec: Dict[str, Any]) -> None:
+    def __init__(self, task: Callable[[Any], Any], callbacks: Callbacks, spec: ZygoteSpec) -> None:
         self.task = task
         self.callbacks = callbacks
         self.spec = spec
@@ -57,7 +58,7 @@ class Prepared:
         self.seeds = SeedWatch()
         self.states: Dict[int, bytes] = {}
         self.broken: Optional[JobError] = None
-        self.controller_python = tuple(spec.get("controller", {}).get("python") or sys.version_info[:2])
+        self.controller_python = tuple(spec.controller.python or sys.version_info[:2])
 
     @property
     def may_send_code(self) -> bool:
@@ -67,16 +68,17 @@ class Prepared:
     @property
     def codec(self) -> str:
         """How the controller wants values."""
-        return PLAIN if self.spec.get("values") == PLAIN else PICKLED
+        return PLAIN if self.spec.values == PLAIN else PICKLED
 
 
 class Job:
     """One attempt, in its own process. `run` says everything up to `done` on the channel."""
 
-    def __init__(self, prepared: Prepared, spec: Dict[str, Any], payload: bytes, channel: Listener) -> None:
+    def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: Listener) -> None:
         self.prepared = prepared
         self.callbacks = prepared.callbacks
         self.spec = spec
+        job = spec.job
         self.payload = payload
         self.channel = channel
         self.gate = Gate()
@@ -88,18 +90,17 @@ class Job:
         self.owed: List[int] = []
         self.started_at = time.time()
         self._clock = time.monotonic()
-        self.output_dir = os.path.abspath(spec["output_dir"])
-        attempt = spec.get("attempt")
+        self.output_dir = os.path.abspath(job.output_dir)
         self.job_return = JobReturn(
-            working_dir=spec["output_dir"],
-            job_id=spec.get("job_id", ""),
-            num=spec.get("num", 0),
-            host=prepared.spec.get("host", ""),
-            attempt=attempt if isinstance(attempt, int) else 1,
+            working_dir=job.output_dir,
+            job_id=job.job_id,
+            num=job.num,
+            host=prepared.spec.host,
+            attempt=job.attempt,
             started_at=self.started_at,
             output_dir=self.output_dir,
             hooks=self.hooks,
-            code=prepared.spec.get("code") or {},
+            code=prepared.spec.code,
         )
         told = self.job_return
         set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir))
@@ -144,7 +145,7 @@ class Job:
         except Exception as error:  # noqa: BLE001 - decoding a config may raise anything
             kind = "host" if isinstance(error, OSError) else "import" if isinstance(error, ImportError) else "config"
             failure = error_of_exception(error, kind)
-            is_in_spool = self.output_dir.startswith(os.path.join(self.spec["spool"], ""))
+            is_in_spool = self.output_dir.startswith(os.path.join(self.spec.spool, ""))
             if isinstance(error, OSError) and error.errno in NO_ROOM and is_in_spool:
                 failure.message = unwritable(error, self.output_dir)
             self.fail(failure, error)
@@ -155,7 +156,7 @@ class Job:
         """Config, folders, logging, files. `again`: the job itself did it before, this is its epilogue."""
         output_dir = self.output_dir
         prepared = self.prepared
-        cwd = prepared.spec.get("cwd") or os.getcwd()
+        cwd = prepared.spec.cwd or os.getcwd()
         self.scene = scene = make_scene(self.payload, loads, output_dir, cwd)
         if scene.task is not None:
             self.task = scene.task
@@ -231,21 +232,21 @@ class Job:
             return
         data = pickle.dumps({"hooks": self.hooks, "states": states}, 4)
         if len(data) <= wire.MAX_PAYLOAD:
-            self.channel.send({"t": "state"}, data)
+            self.channel.send({"t": "state", "file": None, "error": None}, data)
             return
         path = self._payload_path(".state")
         try:
             with open(path, "wb", opener=private_opener) as file:
                 file.write(data)
         except OSError as error:
-            self.channel.send({"t": "state", "error": "{}: {}".format(path, error.strerror)})
+            self.channel.send({"t": "state", "file": None, "error": "{}: {}".format(path, error.strerror)})
             return
-        self.channel.send({"t": "state", "file": path})
+        self.channel.send({"t": "state", "file": path, "error": None})
 
     def _payload_path(self, suffix: str) -> str:
-        folder = os.path.join(self.spec["spool"], "payload")
+        folder = os.path.join(self.spec.spool, "payload")
         os.makedirs(folder, 0o700, exist_ok=True)
-        return os.path.join(folder, self.spec["attempt_id"] + suffix)
+        return os.path.join(folder, self.spec.job.attempt_id + suffix)
 
     # -- how it ended --------------------------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ class Job:
         """The job is FAILED: by this error, or by what the agent has told it to end for; `exception` is what its reader raises."""
         told = self.channel.told_to_end()
         if told:
-            error = JobError.from_json(decided_error(error.to_json(), told, self.spec.get("timeout")))
+            error = decided_error(error, told, self.spec.job.timeout)
             exception = None
         self.job_return.error = error
         # Only what is an error to its reader is raised there: SystemExit would end the controller.
@@ -318,9 +319,10 @@ class Job:
         error = self.job_return.error
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
-        header = {"t": "outcome", "envelope": self._envelope(), "parts": result.parts}
         # With the first end hook's name, or with `done`.
-        self.channel.hold(_frame(header, result.payload), file=result.parts.get("file", ""))
+        self.channel.hold(
+            _frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.get("file", "")
+        )
         return result
 
     def fire_end_hooks(self) -> None:
@@ -359,36 +361,30 @@ class Job:
         self._say_done(result.parts, result.payload)
 
     def _say_done(self, parts: Dict[str, Any], payload: bytes) -> None:
-        header = {"t": "done", "envelope": self._envelope(), "parts": parts}
-        self.channel.send_all([_frame(header, payload)], sync=True, file=parts.get("file", ""))
+        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.get("file", ""))
 
-    def _envelope(self) -> Dict[str, Any]:
-        """The plain, authoritative half of the result."""
+    def _envelope(self) -> Envelope:
         job_return = self.job_return
-        overrides = job_return.overrides
-        return {
-            "status": job_return.status.name,
-            "error": None if job_return.error is None else job_return.error.to_json(),
-            "started_at": self.started_at,
-            "ended_at": job_return.ended_at,
-            "duration": job_return.duration,
-            "working_dir": _text(job_return.working_dir),
-            "output_dir": _text(job_return.output_dir),
-            "task_name": _text(job_return.task_name),
-            "overrides": None if overrides is None else [safe_text(override) for override in overrides],
-            "hooks": self.hooks,
-            "code": self.prepared.spec.get("code") or {},
-            "python": _PYTHON,
-            "pid": os.getpid(),
-            "abort": self.abort,
-        }
+        return Envelope(
+            status=job_return.status.name,
+            error=job_return.error,
+            started_at=self.started_at,
+            ended_at=job_return.ended_at,
+            duration=job_return.duration,
+            task_name=None if job_return.task_name is None else safe_text(job_return.task_name),
+            hooks=self.hooks,
+            code=self.prepared.spec.code,
+            abort=self.abort,
+        )
 
 
-def _frame(header: Dict[str, Any], payload: bytes) -> bytes:
+def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: Dict[str, Any], payload: bytes) -> bytes:
+    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts}
     try:
         return wire.encode(header, payload)
-    except wire.ProtocolError:  # tracebacks of many hooks, overrides without end
-        return wire.encode(fitting(header), payload)
+    except wire.ProtocolError:  # tracebacks of many hooks
+        header["envelope"] = fitting(envelope).to_json()
+        return wire.encode(header, payload)
 
 
 def _make_folders(output_dir: str, folder: str) -> None:
@@ -415,10 +411,6 @@ def state_of(instance: Any) -> Any:
             return None, "{}: {}".format(type_name(first), safe_text(error))
     except BaseException as error:  # noqa: BLE001 - as above
         return None, "{}: {}".format(type_name(error), safe_text(error))
-
-
-def _text(value: Any) -> Optional[str]:
-    return None if value is None else safe_text(value)
 
 
 def _write_text(path: str, text: str) -> None:

@@ -8,14 +8,14 @@ import os
 import socket
 import subprocess
 import sys
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
+from remote_agent.shared.protocol import SPARE
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.spool import SpoolError, make_private_folder, open_private
 
-__all__ = ["SPARE", "Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
+__all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
 
-#: Told to a zygote that is started ahead of time, in place of what it would otherwise inherit.
-SPARE = "spare"
 #: Seconds in which a zygote must take what it is given; one that does not is ended, and another one started.
 _PATIENCE = 10.0
 
@@ -29,10 +29,10 @@ class Spare:
         self.process = process
         self.sock = sock
 
-    def fits(self, spec: Dict[str, Any]) -> bool:
+    def fits(self, spec: ZygoteSpec) -> bool:
         """It is what a zygote of this spec would be started as."""
-        is_plain = not spec.get("setup") and not spec.get("environ") and spec.get("isolation") != "spawn"
-        return is_plain and chosen_python(spec.get("python")) == self.python and self.process.poll() is None
+        is_plain = not spec.setup and not spec.environ and spec.isolation != "spawn"
+        return is_plain and chosen_python(spec.python) == self.python and self.process.poll() is None
 
     def close(self) -> None:
         """Nobody takes it: it ends when it finds its socket closed."""

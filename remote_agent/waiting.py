@@ -8,15 +8,17 @@ claimed ones are lost, and a long job may wait for a disk. What an earlier agent
 import itertools
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Callable, Deque, Dict, List, Optional
 
 from remote_agent import wire
 from remote_agent.attempt import Attempt, failed_envelope
 from remote_agent.attempts import Attempts
-from remote_agent.code_store import is_sha256
 from remote_agent.controller import Controller
 from remote_agent.host_facts import count_slots
-from remote_agent.job import JobSpec
+from remote_agent.job import JobError
+from remote_agent.shared.fields import FieldError, is_sha256
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.messages import Go, Hello, SendJob
 from remote_agent.zygote_client import ZygoteClient
 from remote_agent.zygotes import Zygotes
 
@@ -58,7 +60,7 @@ class Waiting:
         """How many jobs run at once here."""
         return len(self._slots)
 
-    def count_slots(self, hello: Dict[str, Any]) -> None:
+    def count_slots(self, hello: Hello) -> None:
         """Take the slots that the first controller asks for; what runs already has its own.
 
         Raises:
@@ -66,7 +68,7 @@ class Waiting:
         """
         if self._slots:
             return
-        slots, gpus = hello.get("slots"), hello.get("gpus")
+        slots, gpus = hello["slots"], hello["gpus"]
         if not (slots is None or slots == "auto" or (isinstance(slots, int) and 1 <= slots <= 100_000)):
             raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
         self._slots, self.gpus = count_slots(slots, gpus)
@@ -95,23 +97,23 @@ class Waiting:
         self._queue.extend(waiting)
         self._is_held = bool(waiting)
 
-    def on_go(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_go(self, header: Go, payload: bytes) -> None:
         """What waits may start: what was given up in the meantime has been cancelled."""
         self._is_held = False
 
-    def on_job(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_job(self, header: SendJob, payload: bytes) -> None:
         """The controller sends a job; one that is known already, or was, changes nothing."""
-        spec = header["spec"]
-        JobSpec.from_json(spec)
-        _check(spec, header.get("payload_blob"))
-        if self._attempts.alive(spec["attempt_id"]) or self._attempts.was_acknowledged(spec["attempt_id"]):
-            return
+        spec, blob = JobSpec.from_json(header["spec"]), header["payload_blob"]
+        if blob is not None and not is_sha256(blob):
+            raise FieldError("job", "payload_blob", blob)
         attempt = Attempt(spec)
-        attempt.payload_blob = header.get("payload_blob")
-        accepted = {"spec": spec, "blob": attempt.payload_blob}
+        if self._attempts.alive(attempt.id) or self._attempts.was_acknowledged(attempt.id):
+            return
+        attempt.payload_blob = blob
+        accepted = {"spec": spec.to_json(), "blob": blob}
         attempt.payload = self._attempts.record(attempt, "accepted", accepted, payload)
         self._attempts.add(attempt)
-        zygote = self._zygotes.get(spec["zygote"])
+        zygote = self._zygotes.get(spec.zygote)
         if zygote is not None and zygote.error is not None:
             self._fail(attempt, zygote.error)
             return
@@ -131,7 +133,7 @@ class Waiting:
         """End one that waits."""
         self._queue.remove(attempt)
         self._attempts.record(attempt, "cancel", {"kind": kind})
-        self._fail(attempt, {"kind": kind, "type": "", "message": why or "{} before it started".format(kind)})
+        self._fail(attempt, JobError(kind, message=why or "{} before it started".format(kind)))
 
     def spool_failed(self, error: str) -> None:
         """Give back what has not started: another host may have a disk to write to."""
@@ -139,21 +141,21 @@ class Waiting:
         for attempt in waiting:
             if attempt.started_at is not None:
                 # The controller was told that it had started: it does not take it back.
-                self._fail(attempt, {"kind": "host", "type": "", "message": "spool: " + error})
+                self._fail(attempt, JobError("host", message="spool: " + error))
                 continue
             self._attempts.remove(attempt, is_given_back=True)
             self._controller.say({"t": "dropped", "attempt": attempt.id, "why": "spool: " + error})
 
-    def unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """What waits for this zygote cannot run."""
         waiting, self._queue = self._queue, deque()
         for attempt in waiting:
-            if attempt.spec["zygote"] == zygote.key:
+            if attempt.spec.zygote == zygote.key:
                 self._fail(attempt, error)
             else:
                 self._queue.append(attempt)
 
-    def _fail(self, attempt: Attempt, error: Dict[str, Any]) -> None:
+    def _fail(self, attempt: Attempt, error: JobError) -> None:
         self._attempts.record_final(attempt, failed_envelope(attempt, error, None), {}, b"")
 
     # -- starting ------------------------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ class Waiting:
                 self._attempts.record(attempt, "unclaimed", {})
 
     def _zygote_of(self, attempt: Attempt) -> Optional[ZygoteClient]:
-        zygote = self._zygotes.get(attempt.spec["zygote"])
+        zygote = self._zygotes.get(attempt.spec.zygote)
         return zygote if zygote is not None and zygote.state == "ready" else None
 
     def _start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
@@ -208,47 +210,10 @@ class Waiting:
             self.spool_failed(self._attempts.error)
             return
         self._attempts.begun(attempt)
-        timeout = attempt.spec.get("timeout")
+        timeout = attempt.spec.timeout
         attempt.deadline = attempt.begun_at + timeout if timeout else None
         self.start(attempt, zygote)
 
 
 def _no_start(attempt: Attempt, zygote: ZygoteClient) -> None:
     raise RuntimeError("nothing starts before the agent is wired")
-
-
-def _check(spec: Dict[str, Any], payload_blob: Optional[str]) -> None:
-    """Its names are harmless file names, and what the agent reckons with is of the kind that it takes it for.
-
-    Raises:
-        wire.ProtocolError: code `field`.
-    """
-    name = spec["attempt_id"]
-    num, _, number = name.partition(".") if isinstance(name, str) else ("", "", "")
-    if not (num.isascii() and number.isascii() and num.isdigit() and number.isdigit() and len(name) <= 40):
-        raise wire.ProtocolError("field", "job: attempt_id is {!r}".format(name))
-    if [spec["num"], spec["attempt"]] != [int(num), int(number)]:
-        raise wire.ProtocolError(
-            "field", "job: {} is number {!r}, {!r}".format(name, spec["num"], spec["attempt"])[:500]
-        )
-    if payload_blob is not None and not is_sha256(payload_blob):
-        raise wire.ProtocolError("field", "job: payload_blob is {!r}".format(payload_blob[:80]))
-    for field in ("output_dir", "zygote"):
-        value = spec[field]
-        if not isinstance(value, str) or "\0" in value:
-            raise wire.ProtocolError("field", "job: {} is {!r}".format(field, value)[:500])
-    outputs = spec.get("outputs", True)
-    if not isinstance(outputs, bool) and not (
-        isinstance(outputs, list) and all(isinstance(one, str) for one in outputs)
-    ):
-        raise wire.ProtocolError("field", "job: outputs are {!r}".format(outputs)[:500])
-    for field, default in (
-        ("timeout", None),
-        ("max_output_bytes", None),
-        ("grace", 0),
-        ("hook_timeout", 0),
-        ("shutdown_timeout", 0),
-    ):
-        value = spec.get(field, default)
-        if value is not default and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
-            raise wire.ProtocolError("field", "job: {} is {!r}".format(field, value))

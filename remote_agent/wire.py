@@ -17,7 +17,9 @@ peer may hold MAX_PAYLOAD bytes of memory for as long as it likes to send a `STE
 import json
 import struct
 import zlib
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Tuple, Union, cast
+
+from remote_agent.shared.messages import ABSENT, SCHEMA, Message
 
 __all__ = [
     "CHUNK",
@@ -31,7 +33,6 @@ __all__ = [
     "VERSION",
     "Decoder",
     "Frame",
-    "PreambleScanner",
     "ProtocolError",
     "check",
     "encode",
@@ -76,139 +77,36 @@ class ProtocolError(Exception):
 class Frame(NamedTuple):
     """One message: its JSON header and its opaque payload."""
 
-    header: Dict[str, Any]
+    header: Message
     payload: bytes = b""
 
 
-_NUMBER = (int, float)
-_TEXT = (str,)
-_INT = (int,)
-_LIST = (list,)
-_DICT = (dict,)
-_BOOL = (bool,)
-_NONE = type(None)
-
-#: message -> field -> (types, required). Fields that are not named pass: a later version may say more.
-SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {
-    # controller -> agent
-    "hello": {
-        "version": (_INT, True),
-        "run": (_TEXT, True),
-        "controller": (_TEXT, True),
-        "host": (_TEXT, True),
-        "slots": ((int, str, _NONE), False),
-        "gpus": ((list, int, _NONE), False),
-        "lease": ((int, float, _NONE), False),
-        "live": (_BOOL, False),
-    },
-    "prepare": {"zygote": (_TEXT, True), "spec": (_DICT, True)},
-    "manifest": {"sha256": (_TEXT, True), "files": (_INT, False)},
-    "blob": {"sha256": (_TEXT, True), "size": (_INT, True), "offset": (_INT, True)},
-    "blobs": {"items": (_LIST, True)},
-    "withheld": {"message": (_TEXT, True)},
-    "have": {"sha256": (_LIST, True)},
-    "job": {"spec": (_DICT, True), "payload_blob": ((str, _NONE), False)},
-    "cancel": {"attempts": ((list, _NONE), True), "kill": (_BOOL, False), "kind": (_TEXT, False)},
-    "ack": {"attempts": (_LIST, True)},
-    "go": {},
-    "finish": {"keep": (_BOOL, False)},
-    "live": {"on": (_BOOL, True)},
-    "look": {"attempt": ((str, _NONE), True), "stdout": (_INT, False), "stderr": (_INT, False)},
-    "survey": {},
-    "remove": {"items": (_LIST, True), "force": (_BOOL, False)},
-    "ping": {"n": (_INT, True)},
-    "pong": {"n": (_INT, True)},
-    # agent -> controller
-    "welcome": {
-        "version": (_INT, True),
-        "run": (_TEXT, True),
-        "hostname": (_TEXT, True),
-        "boot_id": (_TEXT, True),
-        "pid": (_INT, True),
-        "python": (_TEXT, True),
-        "slots": (_INT, True),
-        "gpus": (_LIST, False),
-        "cpus": (_INT, False),
-        "spool": (_TEXT, True),
-        "notes": (_LIST, False),
-    },
-    "missing": {"sha256": (_LIST, True), "manifest": ((str, _NONE), False)},
-    "zygote": {
-        "zygote": (_TEXT, True),
-        "state": (_TEXT, True),
-        "error": ((dict, _NONE), False),
-        "python": (_TEXT, False),
-        "why": (_TEXT, False),
-    },
-    "started": {"attempt": (_TEXT, True), "slot": (_INT, True), "at": (_NUMBER, True)},
-    "final": {"attempt": (_TEXT, True), "envelope": (_DICT, True), "parts": (_DICT, False)},
-    "chunk": {
-        "attempt": (_TEXT, True),
-        "kind": (_TEXT, True),
-        "path": (_TEXT, False),
-        "size": (_INT, True),
-        "offset": (_INT, True),
-    },
-    "files": {"attempt": (_TEXT, True), "items": (_LIST, True)},
-    "tree": {"attempt": (_TEXT, True), "folders": (_LIST, False), "links": (_LIST, False)},
-    "files_end": {
-        "attempt": (_TEXT, True),
-        "refused": (_LIST, True),
-        "sizes": (_DICT, False),
-        "cut": ((dict, _NONE), False),
-    },
-    "output": {"attempt": (_TEXT, True), "stream": (_TEXT, True), "offset": (_INT, True)},
-    "surveyed": {"more": (_BOOL, False)},
-    "removed": {},
-    "looked": {"attempt": ((str, _NONE), True), "state": (_TEXT, True), "more": (_BOOL, False)},
-    "dropped": {"attempt": (_TEXT, True), "why": (_TEXT, True)},
-    "opened": {},
-    "fatal": {"code": (_TEXT, True), "message": (_TEXT, True)},
-    # agent <-> zygote
-    "fork": {"attempt": (_TEXT, True), "spec": (_DICT, True)},
-    "epilogue": {"attempt": (_TEXT, True), "spec": (_DICT, True)},
-    "forked": {"attempt": (_TEXT, True), "pid": (_INT, True)},
-    "exited": {"attempt": (_TEXT, True), "status": (_INT, True)},
-    "ready": {"python": (_TEXT, True), "isolation": (_TEXT, True), "why": (_TEXT, False)},
-    "unusable": {"error": (_DICT, True)},
-    # agent -> job (and `cancel`)
-    "kept": {},
-    # job -> agent
-    "hook": {"hook": (_TEXT, True), "callback": (_TEXT, True), "index": (_INT, True)},
-    "state": {},
-    "outcome": {"envelope": (_DICT, True), "parts": (_DICT, False)},
-    "done": {"envelope": (_DICT, True), "parts": (_DICT, False)},
-    "ending": {"running": (_LIST, True)},
-}
-
-
-def check(header: Any) -> Dict[str, Any]:
-    """The header, if it is a known message whose fields have the types of `SCHEMA`.
+def check(header: Any) -> Message:
+    """The header, if it is a known message whose fields have the types of `SCHEMA`; with what it may leave out.
 
     Raises:
         ProtocolError: codes `header` (not an object with "t"), `unknown` (no such message), `field`.
     """
     if not isinstance(header, dict) or not isinstance(header.get("t"), str):
         raise ProtocolError("header", "a frame's header is not an object with a text 't'")
-    schema = SCHEMA.get(header["t"])
+    schema, absent = SCHEMA.get(header["t"]), ABSENT.get(header["t"], {})
     if schema is None:
         raise ProtocolError("unknown", "unknown message {!r}".format(header["t"][:40]))
     for name, (types, required) in schema.items():
         if name not in header:
             if required:
                 raise ProtocolError("field", "message {!r} lacks {!r}".format(header["t"], name))
+            header[name] = absent[name]() if isinstance(absent[name], type) else absent[name]
             continue
         value = header[name]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ProtocolError(
                 "field", "message {!r}: {!r} has type {}".format(header["t"], name, type(value).__name__)
             )
-    return header
+    return cast("Message", header)
 
 
-def encode(
-    header: Dict[str, Any], payload: Union[bytes, bytearray, memoryview] = b"", *, passed_on: bool = False
-) -> bytes:
+def encode(header: Message, payload: Union[bytes, bytearray, memoryview] = b"", *, passed_on: bool = False) -> bytes:
     """One frame as bytes. `passed_on`: the header holds what came in another one, and may be longer by HEADER_ROOM.
 
     Raises:
@@ -217,7 +115,7 @@ def encode(
     return b"".join((encode_head(header, len(payload), passed_on=passed_on), payload))
 
 
-def encode_head(header: Dict[str, Any], payload_length: int, *, passed_on: bool = False) -> bytes:
+def encode_head(header: Message, payload_length: int, *, passed_on: bool = False) -> bytes:
     """What goes before a payload of so many bytes: for one that is not to be copied. As `encode`."""
     head = _to_json(header).encode("ascii")
     cap = MAX_HEADER + (HEADER_ROOM if passed_on else 0)
@@ -264,7 +162,7 @@ class Decoder:
         self._buffer = bytearray()
         #: What was announced: bytes of the header, of the payload, checksum; and the header once it is here.
         self._need: Optional[Tuple[int, int, int]] = None
-        self._begun: Optional[Dict[str, Any]] = None
+        self._begun: Optional[Message] = None
         self._max_header = max_header
         self._max_payload = max_payload
         self._cut = cut
@@ -332,7 +230,7 @@ class Decoder:
 
     def _piece(self, frames: List[Frame], rest: memoryview, size: int) -> memoryview:
         """Hand on what there is of a payload that is not gathered; returns what is behind it."""
-        header: Dict[str, Any] = self._begun or {}
+        header: Any = self._begun
         piece: Any = rest[: size - self._handed_on]
         if self._handed_on:
             header = dict(header, offset=header["offset"] + self._handed_on)
@@ -362,7 +260,7 @@ class Decoder:
         return header_length, payload_length, crc
 
     @staticmethod
-    def _header(head: bytes, crc: int) -> Dict[str, Any]:
+    def _header(head: bytes, crc: int) -> Message:
         if zlib.crc32(head) != crc:
             raise ProtocolError("crc", "a frame's header does not match its checksum")
         try:
@@ -388,32 +286,3 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-class PreambleScanner:
-    """Finds the preamble behind the noise of a login shell."""
-
-    def __init__(self, preamble: bytes = PREAMBLE) -> None:
-        self._preamble = preamble
-        self._seen = bytearray()
-
-    @property
-    def noise(self) -> bytes:
-        """What came before the preamble, as far as it has arrived."""
-        return bytes(self._seen)
-
-    def feed(self, data: bytes) -> Optional[bytes]:
-        """None until the preamble was seen, then the bytes behind it.
-
-        Raises:
-            ProtocolError: code `noise`: too much arrived without it.
-        """
-        self._seen += data
-        found = self._seen.find(self._preamble)
-        if found >= 0:
-            rest = bytes(self._seen[found + len(self._preamble) :])
-            del self._seen[found:]
-            return rest
-        if len(self._seen) > MAX_NOISE:
-            raise ProtocolError("noise", "{} bytes and no agent among them".format(len(self._seen)))
-        return None

@@ -24,7 +24,11 @@ from remote_agent import job_process, shutdown, wire
 from remote_agent.failure import error_of_exception, safe_text
 from remote_agent.preload import Misfit, Preloaded, preload
 from remote_agent.preparing import as_unusable, check_python, prepare, why_not_forkable
-from remote_agent.spare import SPARE
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import EpilogueSpec
+from remote_agent.shared.messages import FromZygote, Ready, Start
+from remote_agent.shared.protocol import SPARE
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.warm_up import warm_up, warm_up_with
 from remote_agent.zygote_anew import probe, read_inheritance, start_anew
 from remote_agent.zygote_child import run_child
@@ -59,13 +63,16 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
     frame = _first_frame(sock)
     if frame is None:
         return 1
-    return _prepare_and_serve(sock, frame.header["spec"], frame.payload, bundle, preloaded)
+    header = frame.header
+    if header["t"] != "prepare":
+        raise wire.ProtocolError("order", "{!r} before prepare".format(header["t"]))
+    return _prepare_and_serve(sock, ZygoteSpec.from_json(header["spec"]), frame.payload, bundle, preloaded)
 
 
 def _prepare_and_serve(
-    sock: socket.socket, spec: Dict[str, Any], payload: bytes, bundle: str, preloaded: Optional[Preloaded]
+    sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded]
 ) -> int:
-    wish = spec.get("isolation") or "auto"
+    wish = spec.isolation
     if wish == "auto" and sys.platform == "darwin":
         # A process that has loaded one of its frameworks may not be forked there, and nothing tells whether it has.
         wish = "spawn"
@@ -95,13 +102,13 @@ def _prepare_and_serve(
     gc.collect()
     gc.freeze()
     _say_ready(sock, "fork", "", prepared.notes)
-    uses_hydra = bool((spec.get("controller") or {}).get("hydra"))
+    uses_hydra = bool(spec.controller.hydra)
     Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
     return 0
 
 
 def _serve_spawning(
-    sock: socket.socket, spec: Dict[str, Any], payload: bytes, bundle: str, why: str, notes: List[str]
+    sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, why: str, notes: List[str]
 ) -> int:
     faulthandler.enable(2)
     _say_ready(sock, "spawn", why, notes)
@@ -110,9 +117,14 @@ def _serve_spawning(
 
 
 def _say_ready(sock: socket.socket, isolation: str, why: str, notes: List[str]) -> None:
-    header = {"t": "ready", "python": platform.python_version(), "isolation": isolation, "notes": notes}
-    if why:
-        header["why"] = "the application's import {}, so every job runs in a fresh process".format(why)
+    text = "the application's import {}, so every job runs in a fresh process".format(why) if why else ""
+    header: Ready = {
+        "t": "ready",
+        "python": platform.python_version(),
+        "isolation": isolation,
+        "why": text,
+        "notes": notes,
+    }
     sock.sendall(wire.encode(header))
 
 
@@ -147,7 +159,7 @@ class Zygote:
         self,
         sock: socket.socket,
         prepared: Callable[[], Any],
-        spec: Optional[Dict[str, Any]] = None,
+        spec: Optional[ZygoteSpec] = None,
         *,
         uses_hydra: bool = False,
     ) -> None:
@@ -192,7 +204,7 @@ class Zygote:
         while self._fds:
             os.close(self._fds.popleft())
 
-    def _send(self, header: Dict[str, Any]) -> None:
+    def _send(self, header: FromZygote) -> None:
         if not self._has_agent:
             return
         try:
@@ -216,16 +228,19 @@ class Zygote:
         if not data:
             return False
         for frame in self._decoder.feed(data):
+            header = frame.header
+            if header["t"] not in ("fork", "epilogue"):
+                raise wire.ProtocolError("unknown", "message {!r} is not for a zygote".format(header["t"]))
             fds_of_job = [self._fds.popleft() for _ in range(_FDS_PER_FORK)]
             try:
-                self._fork(frame, fds_of_job)
+                self._fork(header, frame.payload, fds_of_job)
             finally:
                 for fd in fds_of_job:
                     os.close(fd)
         return True
 
-    def _fork(self, frame: wire.Frame, fds: List[int]) -> None:
-        attempt = frame.header["attempt"]
+    def _fork(self, header: Start, payload: bytes, fds: List[int]) -> None:
+        attempt = header["attempt"]
         if self._forks == 1 and self._spec is None:
             # For the second job and all after it; the first one, which may be the only one, is not kept waiting.
             warm_up()
@@ -233,18 +248,18 @@ class Zygote:
         try:
             pid = os.fork()
         except OSError as error:
-            _say_not_started(fds[0], frame, error)
+            _say_not_started(fds[0], header, error)
             self._send({"t": "exited", "attempt": attempt, "status": 0})
             return
         if pid == 0:
-            self._be_child(frame, fds)
+            self._be_child(header, payload, fds)
         self._children[pid] = attempt
         self._send({"t": "forked", "attempt": attempt, "pid": pid})
         if not self._is_warm:
             self._is_warm = True
-            self._to_warm_up_with = frame.payload
+            self._to_warm_up_with = payload
 
-    def _be_child(self, frame: wire.Frame, fds: List[int]) -> NoReturn:
+    def _be_child(self, header: Start, payload: bytes, fds: List[int]) -> NoReturn:
         """In the forked process: let go of what is the zygote's, then be the job."""
         code = 70
         try:
@@ -252,7 +267,7 @@ class Zygote:
             self._sock.close()
             for fd in [*self._fds, self._wake_read, self._wake_write]:
                 os.close(fd)
-            channel = run_child(frame, fds, self._prepared, self._spec)
+            channel = run_child(header, payload, fds, self._prepared, self._spec)
             code = 0
             shutdown.leave(channel)
         except BaseException:  # noqa: BLE001 - an error of ours: the exit code and stderr tell of it
@@ -275,28 +290,18 @@ def _noted(signum: int, frame: Any) -> None:
     """SIGCHLD: the wakeup descriptor tells the loop; a handler must be there for that."""
 
 
-def _say_not_started(fd: int, frame: wire.Frame, error: OSError) -> None:
+def _say_not_started(fd: int, header: Start, error: OSError) -> None:
     """In the place of a process that could not be made: its result, on its socket."""
-    spec = frame.header["spec"]
-    failure = error_of_exception(error, "host")
-    failure.message = "no process could be made for the job: {}".format(safe_text(error))
-    now = time.time()
-    envelope = {
-        "status": "FAILED",
-        "error": failure.to_json(),
-        "started_at": spec.get("started_at") or now,
-        "ended_at": now,
-        "duration": 0.0,
-        "working_dir": spec["output_dir"],
-        "output_dir": spec["output_dir"],
-        "task_name": None,
-        "overrides": None,
-        "hooks": [],
-        "code": {},
-        "python": platform.python_version(),
-        "pid": None,
-        "abort": None,
-    }
-    data = wire.encode({"t": "done", "envelope": envelope, "parts": {}})
+    parts: Dict[str, Any] = {}
+    if header["t"] == "epilogue":
+        # What came of the job stands.
+        envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, {"same": True}
+        print("job {}: its end hooks cannot be fired: {}".format(header["attempt"], error), file=sys.stderr)
+    else:
+        failure = error_of_exception(error, "host")
+        failure.message = "no process could be made for the job: {}".format(safe_text(error))
+        now = time.time()
+        envelope = Envelope.of_failure(failure, now, now)
+    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts})
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.sendall(data)

@@ -12,13 +12,14 @@ from typing import Any, Dict, List, NoReturn, Tuple
 
 from remote_agent.job import JobError
 from remote_agent.preparing import Unusable, as_unusable, prepare
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["probe", "read_inheritance", "start_anew"]
 
 
 def start_anew(
     sock: socket.socket,
-    spec: Dict[str, Any],
+    spec: ZygoteSpec,
     payload: bytes,
     bundle: str,
     why: str,
@@ -41,13 +42,13 @@ def start_anew(
         os.execve(sys.executable, [sys.executable, *flags, *arguments], environment)  # noqa: S606 - our own script
 
 
-def read_inheritance(fd: int) -> Tuple[Dict[str, Any], bytes, str, List[str]]:
+def read_inheritance(fd: int) -> Tuple[ZygoteSpec, bytes, str, List[str]]:
     """What `start_anew` left: the spec, the shared payload, why a fork would break, and the notes so far."""
     with os.fdopen(fd, "rb") as file:
         return pickle.load(file)  # type: ignore[no-any-return]  # noqa: S301  (written by `start_anew`)
 
 
-def probe(spec: Dict[str, Any], payload: bytes, bundle: str) -> List[str]:
+def probe(spec: ZygoteSpec, payload: bytes, bundle: str) -> List[str]:
     """Prepare once in a child, to know before any job starts whether it can be done; returns its notes.
 
     Raises:

@@ -4,21 +4,23 @@ Rule: imported by the zygote before it forks, so that a child imports nothing.
 """
 
 import os
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, List, Optional
 
-from remote_agent import wire
 from remote_agent.callbacks import Callbacks
 from remote_agent.epilogue import Epilogue
 from remote_agent.job_channel import Channel
 from remote_agent.job_process import become_job
 from remote_agent.preparing import as_unusable
 from remote_agent.run_job import Job, Prepared
+from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
+from remote_agent.shared.messages import Start
+from remote_agent.shared.zygote_spec import ZygoteSpec
 
 __all__ = ["run_child"]
 
 
 def run_child(
-    frame: wire.Frame, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[Dict[str, Any]]
+    header: Start, payload: bytes, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[ZygoteSpec]
 ) -> Channel:
     """Run one `fork` or `epilogue` frame; returns the channel on which its result was said.
 
@@ -30,30 +32,26 @@ def run_child(
     Raises:
         OSError: this process cannot be made a job's.
     """
-    job = frame.header["spec"]
-    attempt = frame.header["attempt"]
-    job.setdefault("attempt_id", attempt)
+    epilogue = EpilogueSpec.from_json(header["spec"]) if header["t"] == "epilogue" else None
+    job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
-    channel_fd = become_job(
-        fds, job.get("slot_env") or {}, zygote_spec.get("cwd") or "/", zygote_spec.get("umask", 0o022)
-    )
-    channel = Channel(channel_fd, job["spool"], attempt)
+    channel_fd = become_job(fds, job.slot_env, zygote_spec.cwd or "/", zygote_spec.umask)
+    channel = Channel(channel_fd, job.spool, job.job.attempt_id)
     os.register_at_fork(after_in_child=channel.let_go)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
     prepared.seeds.in_job()
-    is_epilogue = frame.header["t"] == "epilogue"
-    payload = b"" if is_epilogue else frame.payload
-    if job.get("payload_file"):
-        with open(job["payload_file"], "rb") as file:
+    state, payload = (b"", payload) if epilogue is None else (payload, b"")
+    if job.payload_file:
+        with open(job.payload_file, "rb") as file:
             payload = file.read()
-    if is_epilogue:
-        Epilogue(prepared, job, payload, channel, frame.payload).run()
+    if epilogue is not None:
+        Epilogue(prepared, epilogue, payload, channel, state).run()
     else:
         Job(prepared, job, payload, channel).run()
     return channel
 
 
-def _prepared_here(get_prepared: Callable[[], Prepared], spec: Dict[str, Any]) -> Prepared:
+def _prepared_here(get_prepared: Callable[[], Prepared], spec: ZygoteSpec) -> Prepared:
     """`spawn`: import the application in this process; where that fails, so does the job."""
     try:
         return get_prepared()

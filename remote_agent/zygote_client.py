@@ -10,9 +10,12 @@ import os
 import shutil
 import socket
 import subprocess
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from remote_agent import setup_lines, wire
+from remote_agent.job import JobError
+from remote_agent.shared.messages import Start
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.spare import Spare, chosen_python, start_process, zygote_command
 
 __all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
@@ -33,13 +36,13 @@ def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
 class ZygoteClient:
     """One zygote of a run; `state` is waiting, laying out, starting, ready, dying, failed or dead."""
 
-    def __init__(self, key: str, spec: Dict[str, Any]) -> None:
+    def __init__(self, key: str, spec: ZygoteSpec) -> None:
         self.key = key
         self.spec = spec
         self.state = "waiting"
         self.python = ""
         self.isolation = ""
-        self.error: Optional[Dict[str, Any]] = None
+        self.error: Optional[JobError] = None
         self.why = ""
         self.notes: List[str] = []
         #: How often the controller was asked for what it waits for.
@@ -60,7 +63,7 @@ class ZygoteClient:
             OSError: it cannot be started.
         """
         environment = dict(os.environ)
-        environment.update({str(key): str(value) for key, value in self.spec.get("environ", {}).items()})
+        environment.update(self.spec.environ)
         self._log_path = log_path
         self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), environment)
         self.state = "starting"
@@ -78,32 +81,32 @@ class ZygoteClient:
         return True
 
     def _send_prepare(self, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
-        spec = {
-            key: value for key, value in self.spec.items() if key not in ("environ", "setup", "python", "code_blob")
-        }
-        spec["code_root"] = code_root
-        spec["sys_path"] = [
-            path if os.path.isabs(path) else os.path.normpath(os.path.join(code_root or default_cwd, path))
-            for path in self.spec.get("sys_path", [])
-        ]
-        cwd = self.spec.get("cwd") or "."
-        spec["cwd"] = cwd if os.path.isabs(cwd) else os.path.normpath(os.path.join(code_root or default_cwd, cwd))
-        spec["shared_file"] = shared_file
+        base = code_root or default_cwd
+        spec = self.spec._replace(
+            # What was before it is none of its business.
+            environ={},
+            setup=[],
+            python=None,
+            code_blob=None,
+            code_root=code_root,
+            sys_path=[_below(base, path) for path in self.spec.sys_path],
+            cwd=_below(base, self.spec.cwd or "."),
+            shared_file=shared_file,
+        )
         assert self.sock is not None
-        self.sock.sendall(wire.encode({"t": "prepare", "zygote": self.key, "spec": spec}))
+        self.sock.sendall(wire.encode({"t": "prepare", "zygote": self.key, "spec": spec.to_json()}))
 
     def _command(self, bundle: str, fd: int) -> List[str]:
-        python = self.spec.get("python")
-        setup = [str(line) for line in self.spec.get("setup", [])]
-        if not setup:
+        python = self.spec.python
+        if not self.spec.setup:
             return zygote_command(chosen_python(python), fd, bundle)
         # A login shell, so that `module` and `conda` are there; what it prints goes to the log.
         shell = shutil.which("bash") or "/bin/sh"
-        self._setup = setup_lines.split(setup, shell)
+        self._setup = setup_lines.split(self.spec.setup, shell)
         lines = setup_lines.script(self._setup, self._token, self._log_path, shell, fd)
         return [shell, "-lc", lines, "zygote", *zygote_command(os.path.expanduser(python or "python3"), fd, bundle)]
 
-    def fork(self, header: Dict[str, Any], payload: bytes, fds: List[int]) -> None:
+    def fork(self, header: Start, payload: bytes, fds: List[int]) -> None:
         """Have it fork a job or an epilogue.
 
         Raises:
@@ -150,8 +153,7 @@ class ZygoteClient:
                 status = self.process.wait(timeout=1.0)
             except subprocess.TimeoutExpired:
                 pass  # told without its status
-        environ = self.spec.get("environ") or {}
-        return setup_lines.failure(self._log_end(1 << 16), self._token, self._setup, status, environ)
+        return setup_lines.failure(self._log_end(1 << 16), self._token, self._setup, status, self.spec.environ)
 
     def log_tail(self) -> str:
         """The last of what the zygote and its setup lines printed."""
@@ -171,3 +173,7 @@ class ZygoteClient:
             self.sock.close()
             self.sock = None
         self.state = "dead"
+
+
+def _below(folder: str, path: str) -> str:
+    return path if os.path.isabs(path) else os.path.normpath(os.path.join(folder, path))

@@ -7,14 +7,17 @@ does not come is asked for again, and in the end what waits for it fails: nothin
 import os
 import selectors
 import time
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Dict, Iterator, List, Optional, Set
 
 from remote_agent import wire
-from remote_agent.code_store import BlobStore, is_sha256, materialise, read_manifest
+from remote_agent.code_store import BlobStore, materialise, read_manifest
 from remote_agent.controller import Controller
 from remote_agent.host_facts import unwritable
-from remote_agent.job import SETUP_FAILED
+from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.place import Place
+from remote_agent.shared.fields import is_sha256
+from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
+from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.spare import Spare
 from remote_agent.spool import SpoolError, make_private_folder
 from remote_agent.worker import Worker
@@ -46,7 +49,7 @@ class ZygoteListener:
         """The zygote is gone, these were its children."""
         raise NotImplementedError
 
-    def unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """The application cannot be prepared."""
         raise NotImplementedError
 
@@ -88,10 +91,10 @@ class Zygotes:
 
     # -- content -------------------------------------------------------------------------------------------------
 
-    def on_blob(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_blob(self, header: Blob, payload: bytes) -> None:
         """A piece of something large."""
         self._heard_at = time.monotonic()
-        store = self.blobs if header.get("scope") == "run" else self.cache
+        store = self.blobs if header["scope"] == "run" else self.cache
         try:
             whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
         except (SpoolError, OSError) as error:
@@ -100,7 +103,7 @@ class Zygotes:
         if whole:
             self._arrived(header["sha256"])
 
-    def on_blobs(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_blobs(self, header: Blobs, payload: bytes) -> None:
         """Many small things."""
         self._heard_at = time.monotonic()
         offset = 0
@@ -115,17 +118,17 @@ class Zygotes:
 
     def _arrived(self, sha256: str) -> None:
         if sha256 and sha256 == self._manifest_wanted:
-            self.on_manifest({"sha256": sha256}, b"")
+            self.on_manifest({"t": "manifest", "sha256": sha256}, b"")
         self._start_all()
 
-    def on_manifest(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_manifest(self, header: Manifest, payload: bytes) -> None:
         """Say which contents of a snapshot are missing here."""
         sha256 = header["sha256"]
         if not is_sha256(sha256):
             raise wire.ProtocolError("field", "manifest: {!r} is no sha256".format(sha256[:80]))
         if not self.cache.has(sha256):
             self._manifest_wanted = sha256
-            self._controller.say({"t": "missing", "sha256": [], "manifest": sha256})
+            self._controller.say({"t": "missing", "sha256": [], "manifest": sha256, "more": False})
             return
         self._manifest_wanted = None
         try:
@@ -147,19 +150,20 @@ class Zygotes:
 
     # -- their lives ---------------------------------------------------------------------------------------------
 
-    def on_prepare(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_prepare(self, header: Prepare, payload: bytes) -> None:
         """The controller says how the application is to be prepared."""
         self._heard_at = time.monotonic()
         key = header["zygote"]
         known = self._by_key.get(key)
         if known is not None and known.state != "dead" and key not in self._withheld:
             return
-        _check(header["spec"])
+        # Before it is kept: kept, one that is none would fail every link that comes after.
+        spec = ZygoteSpec.from_json(header["spec"])
         self._withheld.discard(key)
-        self._by_key[key] = ZygoteClient(key, header["spec"])
+        self._by_key[key] = ZygoteClient(key, spec)
         self._start_all()
 
-    def on_withheld(self, header: Dict[str, Any], payload: bytes) -> None:
+    def on_withheld(self, header: Withheld, payload: bytes) -> None:
         """What was asked for cannot be sent: what waits for it fails now. A later controller may have it again."""
         for zygote in list(self._by_key.values()):
             if zygote.state == "waiting":
@@ -174,10 +178,10 @@ class Zygotes:
     def _prepare(self, zygote: ZygoteClient) -> None:
         """Start it once everything that it needs has arrived; the code is laid out in the worker's thread."""
         spec = zygote.spec
-        shared = spec.get("shared")
+        shared = spec.shared
         if shared and not self.blobs.has(shared):
             return
-        blob = spec.get("code_blob")
+        blob = spec.code_blob
         if not blob:
             self._launch(zygote, None)
             return
@@ -202,7 +206,7 @@ class Zygotes:
                 # Content that was altered in the cache, and is removed from it now: it is asked for again.
                 self._lay_outs[zygote.key] = self._lay_outs.get(zygote.key, 0) + 1
                 zygote.state = "waiting"
-                self.on_manifest({"sha256": blob}, b"")
+                self.on_manifest({"t": "manifest", "sha256": blob}, b"")
                 return
             if error is not None:
                 why = unwritable(error, target) if isinstance(error, OSError) else str(error)
@@ -213,8 +217,8 @@ class Zygotes:
         self._worker.submit(lambda: materialise(self.cache, manifest, target), done)
 
     def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
-        shared = zygote.spec.get("shared")
-        zygote.spec["umask"] = self._place.umask
+        shared = zygote.spec.shared
+        zygote.spec = zygote.spec._replace(umask=self._place.umask)
         try:
             default_cwd = "" if code_root else self._folder_without_code()
             told = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
@@ -224,7 +228,7 @@ class Zygotes:
             if str(error.filename).startswith(os.path.join(self._place.spool, "")):
                 self._failed(zygote, "host", type(error).__name__, unwritable(error, self._place.spool))
                 return
-            python = zygote.spec.get("python") or "python3"
+            python = zygote.spec.python or "python3"
             self._failed(zygote, "import", "OSError", "cannot start {}: {}".format(python, error.strerror or error))
             return
         assert zygote.sock is not None
@@ -260,18 +264,17 @@ class Zygotes:
         gone = gone or is_gone
         for frame in frames:
             header = frame.header
-            name = header["t"]
-            if name == "ready":
+            if header["t"] == "ready":
                 zygote.state = "ready"
                 zygote.python, zygote.isolation = header["python"], header["isolation"]
-                zygote.why = header.get("why", "")
-                zygote.notes = header.get("notes", [])
+                zygote.why = header["why"]
+                zygote.notes = header["notes"]
                 self.tell(zygote)
-            elif name == "unusable":
-                self._unusable(zygote, header["error"])
-            elif name == "forked":
+            elif header["t"] == "unusable":
+                self._unusable(zygote, JobError.from_json(header["error"]))
+            elif header["t"] == "forked":
                 self.listener.forked(zygote, header["attempt"], header["pid"])
-            elif name == "exited":
+            elif header["t"] == "exited":
                 zygote.children.pop(header["attempt"], None)
                 self.listener.exited(header["attempt"], header["status"])
         if gone:
@@ -333,8 +336,8 @@ class Zygotes:
         if zygote.state != "waiting" or self._controller.link is None:
             return
         zygote.asks += 1
-        shared, blob = zygote.spec.get("shared"), zygote.spec.get("code_blob")
-        lacks_shared = bool(shared) and not self.blobs.has(str(shared))
+        shared, blob = zygote.spec.shared, zygote.spec.code_blob
+        lacks_shared = bool(shared) and not self.blobs.has(shared)
         if zygote.asks > MAX_ASKS or (lacks_shared and self._starts.get(zygote.key)):
             what = "the run's callbacks and task" if lacks_shared else "the code"
             where = self.blobs.folder if lacks_shared else self.cache.folder
@@ -345,12 +348,12 @@ class Zygotes:
                 "{} cannot be found in {}, and did not come again from the controller".format(what, where),
             )
         elif blob and not lacks_shared:
-            self.on_manifest({"sha256": blob}, b"")
+            self.on_manifest({"t": "manifest", "sha256": blob}, b"")
 
     def _failed(self, zygote: ZygoteClient, kind: str, name: str, message: str) -> None:
-        self._unusable(zygote, {"kind": kind, "type": name, "message": message})
+        self._unusable(zygote, JobError(kind, name, message))
 
-    def _unusable(self, zygote: ZygoteClient, error: Dict[str, Any]) -> None:
+    def _unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         zygote.state = "failed"
         zygote.error = error
         self.tell(zygote)
@@ -365,7 +368,7 @@ class Zygotes:
                 "t": "zygote",
                 "zygote": zygote.key,
                 "state": zygote.state,
-                "error": zygote.error,
+                "error": None if zygote.error is None else zygote.error.to_json(),
                 "python": zygote.python,
                 "isolation": zygote.isolation,
                 "why": zygote.why,
@@ -386,34 +389,6 @@ class Zygotes:
                 except Exception:  # noqa: BLE001
                     zygote.process.kill()
                     zygote.process.wait()
-
-
-def _check(spec: Dict[str, Any]) -> None:
-    """What the agent itself reads of a zygote's spec is what it takes it for; the rest is for the zygote.
-
-    A spec that is none is refused before it is kept: kept, it would fail every link that comes after.
-
-    Raises:
-        wire.ProtocolError: code `field`.
-    """
-    kinds: Dict[str, type] = {
-        "environ": dict,
-        "setup": list,
-        "sys_path": list,
-        "cwd": str,
-        "python": str,
-        "shared": str,
-        "code_blob": str,
-    }
-    for field, kind in kinds.items():
-        value = spec.get(field)
-        is_absent = field not in spec or (value is None and kind is str)
-        is_text = not isinstance(value, list) or all(isinstance(one, str) for one in value)
-        if not is_absent and not (isinstance(value, kind) and is_text):
-            raise wire.ProtocolError("field", "prepare: {} is {!r}".format(field, value)[:500])
-    for field in ("shared", "code_blob"):
-        if spec.get(field) and not is_sha256(spec[field]):
-            raise wire.ProtocolError("field", "prepare: {} is {!r}".format(field, spec[field])[:500])
 
 
 def _why_not(error: Exception, store: BlobStore) -> str:

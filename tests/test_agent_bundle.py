@@ -73,7 +73,9 @@ def test_holds_the_agent_and_what_hosts_lack(cache: Path) -> None:
         "omegaconf",
         "yaml",
     }
-    assert {"remote_agent/__main__.py", "_vendor/cloudpickle/__init__.py"} <= set(inside)
+    assert {"remote_agent/__main__.py", "remote_agent/shared/protocol.py", "_vendor/cloudpickle/__init__.py"} <= set(
+        inside
+    )
     assert "_vendor/family/hydra/conf/hydra/job_logging/default.yaml" in inside
     assert all(name.endswith((".py", ".yaml")) for name in inside)
     assert not [name for name in inside if "test_utils" in name or "pytest" in name]

@@ -27,7 +27,9 @@ from launcher.output_files import OutputFolder
 from launcher.requests import QueuedJob
 from launcher.scheduler import Policies, Scheduler
 from remote_agent import disk, wire
+from remote_agent.shared.job_spec import JobSpec
 from tests.simulation.journal import Disk, SimJournal
+from tests.specs import DONE, FAILED, envelope, job_spec, zygote_spec
 
 WELCOME = {
     "t": "welcome",
@@ -40,13 +42,11 @@ WELCOME = {
     "slots": 2,
     "spool": "/spool",
 }
-DONE = {"status": "COMPLETED", "error": None, "duration": 1.0, "hooks": []}
-FAILED = {"status": "FAILED", "error": {"kind": "exception", "type": "E", "message": "m"}}
 
 
 def plan(**more: Any) -> HostPlan:
     """What the host is told."""
-    return HostPlan("r1", 1, None, "z", {}, **more)
+    return HostPlan("r1", 1, None, "z", zygote_spec(), **more)
 
 
 class Link:
@@ -106,7 +106,7 @@ class TestWhatIsBelieved:
         assert link.hear({"t": "started", "attempt": "0.1", "slot": 0, "at": 5}) == [facts.Started("h", "0.1", 0, 5.0)]
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"v")}}, b"v")
         assert isinstance(outcome, facts.Outcome)
-        assert (outcome.envelope, outcome.payload, outcome.file) == (DONE, b"v", None)
+        assert (outcome.envelope, outcome.payload, outcome.file) == (envelope(), b"v", None)
         link.hear({"t": "files", "attempt": "0.1", "items": [["a/b", 0o644, 2], ["c", 0o755, 1]]}, b"abc")
         (collected,) = link.hear(
             {"t": "files_end", "attempt": "0.1", "refused": [["x", "a link"]], "sizes": {"files": 2}}
@@ -126,7 +126,7 @@ class TestWhatIsBelieved:
         assert "grace gives it more time" in late.cut
         assert len(late.cut) < 2000
         (left,) = link.hear({**end, "cut": {"running": ["process sleep (pid 7)"], "seconds": None}})
-        assert left.cut.endswith("process sleep (pid 7)")
+        assert ": process sleep (pid 7). " in left.cut
         with pytest.raises(AgentError, match="files_end"):
             link.hear({**end, "cut": {"running": [], "seconds": "long"}})
 
@@ -145,7 +145,7 @@ class TestWhatIsBelieved:
         assert Path(outcome.file).read_bytes() == data
         assert Path(outcome.file).stat().st_mode & 0o077 == 0
 
-    @pytest.mark.parametrize("said", ["as it is", "otherwise", "of another type", "not at all"])
+    @pytest.mark.parametrize("said", ["as it is", "otherwise", "not at all"])
     def test_a_large_result_is_checked_as_it_comes(self, link, said, monkeypatch):
         """What the first chunk says of the parts saves reading them again, and is believed no more than the rest."""
         read_again: list[tuple[int, int]] = []
@@ -160,14 +160,13 @@ class TestWhatIsBelieved:
         told = {
             "as it is": parts,
             "otherwise": {"value": part(b"x" * 4), "cfg": part(cfg, 2)},
-            "of another type": [parts],
             "not at all": None,
         }[said]
         for offset in range(0, 10, 4):
             header = {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": offset}
             link.hear({**header, "parts": told} if offset == 0 else header, (value + cfg)[offset : offset + 4])
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts})
-        assert outcome.envelope == DONE
+        assert outcome.envelope == envelope()
         assert Path(outcome.file).read_bytes() == value + cfg
         assert read_again == ([] if said == "as it is" else [(0, 7), (7, 3)])
 
@@ -179,8 +178,8 @@ class TestWhatIsBelieved:
         sent = {"value": b"vvvvvvX" + cfg, "cfg": value + b"cfX"}[name]
         link.hear({"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": 0, "parts": parts}, sent)
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts})
-        assert outcome.envelope["status"] == "FAILED"
-        assert f"the digest of {name} does not match" in outcome.envelope["error"]["message"]
+        assert outcome.envelope.status == "FAILED"
+        assert f"the digest of {name} does not match" in outcome.envelope.error.message
         assert list(link.results.iterdir()) == []
 
     def test_what_is_fenced_off_is_not_written(self, link):
@@ -250,9 +249,9 @@ class TestWhatIsNot:
         """Truncated or altered: that job fails, by name; the link goes on."""
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts}, payload)
         assert isinstance(outcome, facts.Outcome)
-        assert outcome.envelope["status"] == "FAILED"
-        assert outcome.envelope["error"]["kind"] == "host"
-        assert "truncated or altered" in outcome.envelope["error"]["message"]
+        assert outcome.envelope.status == "FAILED"
+        assert outcome.envelope.error.kind == "host"
+        assert "truncated or altered" in outcome.envelope.error.message
         assert (outcome.parts, outcome.payload, outcome.file) == ({}, b"", None)
         assert link.hear({"t": "opened"}) == [facts.Opened("h")]
 
@@ -263,7 +262,7 @@ class TestWhatIsNot:
             {"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"half, and")}}
         )
         assert isinstance(outcome, facts.Outcome)
-        assert outcome.envelope["status"] == "FAILED"
+        assert outcome.envelope.status == "FAILED"
         assert list(link.results.iterdir()) == []
 
     def test_an_exception_that_did_not_survive_costs_nothing_more(self, link):
@@ -272,7 +271,7 @@ class TestWhatIsNot:
             {"t": "final", "attempt": "0.1", "envelope": FAILED, "parts": {"value": part(b"x")}}, b"y"
         )
         assert isinstance(outcome, facts.Outcome)
-        assert outcome.envelope["error"]["kind"] == "exception"
+        assert outcome.envelope.error.kind == "exception"
         assert outcome.parts == {}
 
     @pytest.mark.parametrize(
@@ -297,6 +296,7 @@ class TestWhatIsNot:
             {"t": "chunk", "attempt": "0.1", "kind": "file", "size": 1, "offset": 0},
             {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "mode": "x", "size": 1, "offset": 0},
             {"t": "chunk", "attempt": "0.1", "kind": "result", "size": -1, "offset": 0},
+            {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 9, "offset": 0, "parts": []},
             {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 1 << 60, "offset": 0},
             {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": 5},
             {"t": "final", "attempt": "0.1", "envelope": {}},
@@ -437,7 +437,7 @@ class Everything:
             lambda event: None,
             self,
         )
-        jobs = [QueuedJob(num, (), where(num), b"p", spec or {}) for num in range(3)]
+        jobs = [QueuedJob(num, (), where(num), b"p", job_spec(num, **(spec or {}))) for num in range(3)]
         self.inbound = Inbound("h", plan(), self.tell, self.decider.folder_of, folder / "results", lambda item: None)
         self.decider.decide([requests.Submit(job) for job in jobs])
         self.decider.commit()
@@ -452,7 +452,7 @@ class Everything:
         self.decider.decide([fact])
         self.decider.commit()
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more.get("kind")))
@@ -555,7 +555,7 @@ def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path
     (returned,) = everything.delivered
     assert returned.event.status == "FAILED"
     assert "File exists" in returned.event.error["message"]
-    assert everything.disk.results[0, 1].envelope["status"] == "FAILED"
+    assert everything.disk.results[0, 1].envelope.status == "FAILED"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO])
@@ -794,7 +794,7 @@ class TestThreads:
         running.session.start()
         channel = running.ready()
         channel.takes.clear()
-        running.session.send_job({}, b"x")
+        running.session.send_job(job_spec(), b"x")
         running.fact(facts.Disconnected)
         assert channel.closed.is_set()
 
@@ -814,7 +814,7 @@ class TestThreads:
         channel = running.ready()
         channel.takes.clear()
         channel.chatter = wire.encode({"t": "pong", "n": 1})
-        running.session.send_job({}, b"x")
+        running.session.send_job(job_spec(), b"x")
         running.fact(facts.Disconnected)
         assert channel.closed.is_set()
 
@@ -835,7 +835,7 @@ class TestThreads:
         channel = running.ready()
         channel.slow = True
         channel.chatter = wire.encode({"t": "pong", "n": 1})
-        running.session.send_job({"attempt_id": "0.1"}, bytes(1 << 20))
+        running.session.send_job(job_spec(attempt=1), bytes(1 << 20))
         _wait(lambda: "job" in [frame["t"] for frame in channel.frames])
         assert not channel.closed.is_set()
 
@@ -923,7 +923,7 @@ class TestThreads:
 
     def test_what_is_said_without_a_link_is_not_kept(self, running):
         """The next welcome says what is missing, and the decider sends it then."""
-        running.session.send_job({}, b"x")
+        running.session.send_job(job_spec(), b"x")
         running.session.start()
         channel = running.ready()
         channel.incoming.put(b"")
@@ -934,7 +934,7 @@ class TestThreads:
         """As a blob, under its hash."""
         running.session.start()
         channel = running.ready()
-        running.session.send_job({"attempt_id": "0.1"}, bytes(agent_session.MAX_INLINE + 1))
+        running.session.send_job(job_spec(attempt=1), bytes(agent_session.MAX_INLINE + 1))
         channel.say({"t": "ping", "n": 5})
         job = _wait(lambda: next((frame for frame in channel.frames if frame["t"] == "job"), None))
         blobs = [frame for frame in channel.frames if frame["t"] == "blob"]

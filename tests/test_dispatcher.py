@@ -18,9 +18,11 @@ from launcher.inbox import Inbox
 from launcher.journal import Journal, JournalReader
 from launcher.requests import QueuedJob, Returned, Submit
 from launcher.scheduler import Scheduler
+from remote_agent.shared.job_spec import JobSpec
+from tests.specs import envelope, job_spec
 
-DONE = {"status": "COMPLETED", "error": None, "duration": 1.0}
-FAILED = {"status": "FAILED", "error": {"kind": "exception", "type": "", "message": "", "causes": []}, "duration": 1.0}
+DONE = envelope()
+FAILED = envelope(status="FAILED", error={"kind": "exception"})
 
 
 class FakeSession:
@@ -40,8 +42,8 @@ class FakeSession:
     def start(self) -> None:
         self._say("start")
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None:
-        self._say("job", spec["attempt_id"])
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+        self._say("job", spec.attempt_id)
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self._say("cancel", attempts)
@@ -115,7 +117,7 @@ class Run:
 
     def job(self, num: int) -> QueuedJob:
         """A job."""
-        return QueuedJob(num, (f"x={num}",), self.folder / str(num), b"payload", {"num": num})
+        return QueuedJob(num, (f"x={num}",), self.folder / str(num), b"payload", job_spec(num))
 
     def end_all(self) -> None:
         """End the dispatcher, if it runs, and close the journal, if it is open."""
@@ -173,11 +175,11 @@ class TestDriving:
         run.connect(slots=3)
         for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
             job = run.job(num)
-            job.spec["outputs"] = outputs
+            job.spec = job.spec._replace(outputs=outputs)
             run.dispatcher.submit(job)
-        for num, envelope in enumerate((DONE, FAILED, DONE)):
+        for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
-            run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", envelope, {}, b"v", None))
+            run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", came, {}, b"v", None))
             run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, (0, 7)))
         run.wait(lambda: len(run.returned) == 3)
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
@@ -203,7 +205,7 @@ class TestDriving:
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         reader = JournalReader(run.folder / ".launcher")
-        assert reader.job(0) == (("x=0",), str(run.folder / "0"), b"payload", {"num": 0})
+        assert reader.job(0) == (("x=0",), str(run.folder / "0"), b"payload", job_spec(0))
         run.end("0.1")
         (returned,) = run.wait(lambda: run.returned)
         assert returned.stored is not None

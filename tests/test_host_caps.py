@@ -9,11 +9,13 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from launcher import agent_session, events, facts, host_caps
+from launcher.agent_bundle import Bundle
 from launcher.decider import Decider
 from launcher.dispatcher import _weight
 from launcher.errors import AgentError, HostBroken
@@ -24,9 +26,14 @@ from launcher.inventory import HostSpec
 from launcher.output_files import OutputFolder
 from launcher.requests import QueuedJob, Submit
 from launcher.scheduler import HostPhase, Policies, Scheduler
+from launcher.stage0 import start_agent
 from remote_agent import wire
+from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 from tests.simulation.journal import Disk, SimJournal
-from tests.test_agent_session import DONE, FAILED, WELCOME, Link, part
+from tests.specs import DONE, FAILED, job_spec
+from tests.test_agent_session import WELCOME, Link, part
 
 SECURITY = Path(__file__).parent.parent / "docs" / "security.md"
 TESTED: dict[str, Callable[..., None]] = {}
@@ -103,7 +110,7 @@ class Controller:
         self.decider = Decider(
             self.scheduler, SimJournal(Disk()), links, lambda *_: None, lambda _: None, self.events.append, self
         )
-        self.decide(*(Submit(QueuedJob(num, (), folder / str(num), b"p", {})) for num in range(jobs)))
+        self.decide(*(Submit(QueuedJob(num, (), folder / str(num), b"p", job_spec(num))) for num in range(jobs)))
         self.decide(facts.Connected("h", 2, "3", (), "b", {}, ()))
 
     def decide(self, *items: Any) -> None:
@@ -116,7 +123,7 @@ class Controller:
 
     monotonic = wall
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None: ...
+    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None:
         self.cancelled.append((attempts, more))
@@ -151,17 +158,17 @@ def test_frames(link: Link, data: bytes) -> None:
 @holds("noise")
 def test_noise() -> None:
     """What a shell says is kept for the message, up to a point."""
-    scanner = wire.PreambleScanner()
-    scanner.feed(b"x" * CAPS["noise"].limit)
-    with pytest.raises(wire.ProtocolError, match="no agent among them"):
-        scanner.feed(b"x")
+    pieces = iter([b"x" * CAPS["noise"].limit, b"x"])
+    channel: Any = SimpleNamespace(recv=lambda size: next(pieces), close=lambda: None)
+    with pytest.raises(AgentError, match=f"{CAPS['noise'].limit + 1} bytes arrived before the agent"):
+        start_agent(channel, Bundle("", 0), "h")
 
 
 @holds("waiting")
 def test_facts_wait_by_their_size_whatever_they_hold() -> None:
     """A reader waits as soon as so many bytes of texts, lists or payloads are undecided."""
     error = {"kind": "exception", "message": "m" * 1000, "causes": [{"type": "t" * 1000}] * 100}
-    outcome = facts.Outcome("h", "0.1", {"error": error}, {}, b"", None)
+    outcome = facts.Outcome("h", "0.1", Envelope.of_failure(JobError(**error)), {}, b"", None)
     assert sum(map(_weight, vars(outcome).values())) > 101_000
     assert Inbox()._max_bytes == CAPS["waiting"].limit
 
@@ -351,7 +358,7 @@ def test_hooks_and_aborts_are_believed_of_the_callbacks_that_were_sent(tmp_path:
             {"hook": hook, "callback": name, "ok": False, "error": error} for hook in ("on_job_end", "on_multirun_end")
         ]
         envelope = {**DONE, "hooks": hooks, "abort": name}
-        controller.decide(facts.Outcome("h", "0.1", envelope, {}, b"", None))
+        controller.decide(facts.Outcome("h", "0.1", Envelope.from_json(envelope), {}, b"", None))
         assert (controller.scheduler.interrupted is not None) is is_stopped
         fired = controller.of(events.HookFired)
         assert [(one.callback, one.hook) for one in fired] == [(name, "on_job_end")] * (name in asked)
@@ -370,7 +377,7 @@ def test_long_errors(link: Link) -> None:
         "causes": causes,
     }
     (fact,) = link.hear({"t": "final", "attempt": "0.1", "envelope": {**FAILED, "error": error}})
-    told = fact.envelope["error"]
+    told = fact.envelope.error.to_json()
     assert (len(told["message"]), len(told["traceback"])) == (CAPS["error"].limit, CAPS["error"].limit)
     assert (len(told["causes"]), len(told["type"])) == (CAPS["causes"].limit, CAPS["name"].limit)
 
@@ -596,4 +603,4 @@ def test_a_cap_that_is_held_costs_nothing_within(link: Link) -> None:
     hooks = [{"hook": "on_job_end", "callback": "c", "ok": True}] * CAPS["hooks"].limit
     envelope = {**DONE, "hooks": hooks}
     (fact,) = link.hear({"t": "final", "attempt": "0.1", "envelope": envelope, "parts": {"value": part(b"v")}}, b"v")
-    assert fact.envelope["status"] == "COMPLETED"
+    assert fact.envelope.status == "COMPLETED"

@@ -230,7 +230,7 @@ def test_after_the_second_signal_the_process_ends_whatever_it_waits_for(
             end_process=lambda code, codes=codes, ended=ended: (codes.append(code), ended.set()),
         )
         interrupts.add_signal(CTRL_C)
-        interrupts.add_signal("interrupted (SIGTERM)")
+        interrupts.add_signal("interrupted (SIGTERM)", is_terminated=True)
         assert ended.wait(30)
         assert codes == [143]
         assert interrupts.must_leave

@@ -28,6 +28,7 @@ from launcher.journal import INLINE, Journal, JournalReader, StoredResult
 from launcher.outcome import recorded_outcome
 from launcher.resume import ResumedSession, load_setup
 from launcher.returns import Decoder, load_returned
+from tests.specs import envelope, job_spec
 
 
 @pytest.fixture
@@ -38,9 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def result(num: int, payload: bytes = b"", file: str | None = None) -> StoredResult:
     """What an attempt brought."""
-    return StoredResult(
-        num, 1, "h", {"status": "COMPLETED", "x": [1, None]}, {"value": {"offset": 0, "size": 1}}, payload, file
-    )
+    return StoredResult(num, 1, "h", envelope(started_at=1.5), {"value": {"offset": 0, "size": 1}}, payload, file)
 
 
 def every_event() -> list[events.Event]:
@@ -103,25 +102,25 @@ class TestWriting:
         """Neither for a reader nor after a crash."""
         writing = Journal(folder)
         writing.append([events.Note(0.0, "x")])
-        writing.put_job(1, (), "o", b"p", "{}")
+        writing.put_job(1, (), "o", b"p", job_spec(1))
         reader = JournalReader(folder)
         assert list(reader.events()) == []
         writing.commit()
         assert len(list(reader.events())) == 1
-        assert reader.job(1) == ((), "o", b"p", {})
+        assert reader.job(1) == ((), "o", b"p", job_spec(1))
         writing.close()
 
     def test_jobs_results_and_the_rest(self, folder):
         """A job as it must be sent again, a result as it came, facts and blobs of the run."""
         writing = Journal(folder)
-        writing.put_job(3, ("a=1",), "/out/3", b"\0payload", json.dumps({"timeout": 5}))
+        writing.put_job(3, ("a=1",), "/out/3", b"\0payload", job_spec(3, timeout=5))
         stored = writing.put_result(result(3, b"value"))
         writing.put_meta(run="r", mode="MULTIRUN")
         writing.put_blob("shared", b"\xff" * 10)
         writing.commit()
         reader = JournalReader(folder)
-        assert reader.job(3) == (("a=1",), "/out/3", b"\0payload", {"timeout": 5})
-        assert reader.job_without_payload(3) == (("a=1",), "/out/3", {"timeout": 5})
+        assert reader.job(3) == (("a=1",), "/out/3", b"\0payload", job_spec(3, timeout=5))
+        assert reader.job_without_payload(3) == (("a=1",), "/out/3", job_spec(3, timeout=5))
         assert reader.payload(3) == b"\0payload"
         assert reader.job(4) is None
         assert stored == result(3, b"value")
@@ -174,7 +173,7 @@ class TestWriting:
             ]
         )
         for num in range(3):
-            writing.put_job(num, (), "o", b"", "{}")
+            writing.put_job(num, (), "o", b"", job_spec(num))
         writing.commit()
         reader = JournalReader(folder)
         assert reader.outcomes() == {"COMPLETED": 1, "FAILED": 1}
@@ -216,14 +215,14 @@ class TestAnyPath:
         folder = tmp_path / name / ".launcher"
         writing = Journal(folder)
         writing.put_meta(run="r")
-        writing.put_job(0, (), str(tmp_path / name / "0"), b"p", "{}")
+        writing.put_job(0, (), str(tmp_path / name / "0"), b"p", job_spec())
         writing.append([events.RunStarted(0.0, "r", "RUN", str(tmp_path / name), ())])
         stored = writing.put_result(result(0, b"x" * (INLINE + 1)))
         writing.commit()
         reader = JournalReader(folder)
         assert reader.meta()["run"] == "r"
-        assert reader.job(0) == ((), str(tmp_path / name / "0"), b"p", {})
-        assert reader.job_without_payload(0) == ((), str(tmp_path / name / "0"), {})
+        assert reader.job(0) == ((), str(tmp_path / name / "0"), b"p", job_spec())
+        assert reader.job_without_payload(0) == ((), str(tmp_path / name / "0"), job_spec())
         assert reader.result(0, 1) == stored
         assert [event.folder for _, event in reader.events()] == [str(tmp_path / name)]
         reader.close()
@@ -376,13 +375,14 @@ import os, sys
 from pathlib import Path
 from launcher import events
 from launcher.journal import INLINE, Journal, StoredResult
+from tests.specs import envelope, job_spec
 
 journal = Journal(Path(sys.argv[1]))
 num = 0
 while True:
     journal.append([events.JobQueued(0.0, num), events.JobReturned(0.0, num, 1, "h", "COMPLETED", 1.0, None)])
-    journal.put_job(num, (), "o", b"p", "{}")
-    journal.put_result(StoredResult(num, 1, "h", {}, {}, bytes(INLINE + 1) if num % 3 == 0 else b"v", None))
+    journal.put_job(num, (), "o", b"p", job_spec(num))
+    journal.put_result(StoredResult(num, 1, "h", envelope(), {}, bytes(INLINE + 1) if num % 3 == 0 else b"v", None))
     journal.commit()
     os.write(1, b"%d\\n" % num)
     num += 1

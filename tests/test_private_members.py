@@ -49,7 +49,7 @@ ALLOWED = {
         ],
         HYDRA,
     ),
-    **dict.fromkeys(["_exit", "_getframe", "_replace"], PUBLIC),
+    **dict.fromkeys(["_exit", "_fields", "_getframe", "_replace"], PUBLIC),
     "_FIELD": "how dataclasses tell a field from a class variable; as `dataclasses.fields` does it",
     "_field_type": "likewise",
     "_IOBase": "the C type: to ask `io.IOBase` is to ask an ABC, which may run code of a user",

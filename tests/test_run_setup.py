@@ -106,12 +106,12 @@ def test_what_a_job_brings_by_value_is_told_to_hosts_that_ask_later(tmp_path: Pa
     setup = _made(tmp_path)
     prepared = setup.prepare()
     (host,) = setup.hosts
-    before = prepared.zygote_of(host)["controller"]
+    before = prepared.zygote_of(host).controller
     setup.job(0, double, {"n": 1, "scale": lambda value: value}, ())
-    after = prepared.zygote_of(host)["controller"]
-    assert not before["by_value"]
-    assert after["by_value"]
-    assert {**after, "by_value": False, "values": before["values"]} == before
+    after = prepared.zygote_of(host).controller
+    assert not before.by_value
+    assert after.by_value
+    assert after._replace(by_value=False, values=before.values) == before
 
 
 class Weight:

@@ -19,8 +19,10 @@ from launcher.inbound import Inbound
 from launcher.requests import QueuedJob
 from launcher.scheduler import Policies, Scheduler
 from remote_agent import wire
+from remote_agent.shared.job_spec import JobSpec
 from tests.simulation.journal import Disk, SimJournal
-from tests.test_agent_session import DONE, FAILED, WELCOME, messages, plan
+from tests.specs import DONE, FAILED, job_spec
+from tests.test_agent_session import WELCOME, messages, plan
 
 JOBS = 12
 
@@ -36,8 +38,8 @@ class End:
         #: Hosts that its errors named.
         self.blamed: set[str] = set()
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None:
-        self.given.append(spec["attempt_id"])
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+        self.given.append(spec.attempt_id)
 
     def cancel(self, attempts: list[str] | None, **more: Any) -> None: ...
 
@@ -96,7 +98,7 @@ class World:
             lambda event: None,
             self,
         )
-        jobs = [QueuedJob(num, (), self.folder / str(num), b"p", {}) for num in range(JOBS)]
+        jobs = [QueuedJob(num, (), self.folder / str(num), b"p", job_spec(num)) for num in range(JOBS)]
         self.decide(*(requests.Submit(job) for job in jobs))
 
     def wall(self) -> float:

@@ -21,11 +21,12 @@ from launcher.agent_bundle import Bundle
 from launcher.demo_server import DemoServer
 from launcher.errors import AgentError, ConnectionLost
 from launcher.inventory import HostSpec
-from launcher.stage0 import NEED, stage0_command, start_agent
+from launcher.stage0 import NoAgent, stage0_command, start_agent
 from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
 from launcher.transports.make import make_transport
 from remote_agent import wire
+from remote_agent.shared.protocol import EXIT_NO_AGENT, NEED
 from remote_agent.system import bytecode
 from tests.parts import need_programs, need_python
 
@@ -170,6 +171,13 @@ class TestEverywhere:
         assert "exit status 3" in error.message
         assert "oops" in error.message
         assert "~/.bashrc" in error.next_step
+
+    def test_an_agent_that_is_not_there_is_told_by_its_exit_code(self, transport: Transport) -> None:
+        """Whatever the words of it are, and not by words that somebody else says: only where the role looks."""
+        for said, code, kind in (("none", EXIT_NO_AGENT, NoAgent), ("no agent of this run", 70, AgentError)):
+            error = failure(transport, f"echo 'hydra-remote-launcher: {said}' >&2; exit {code}")
+            assert type(error) is kind
+            assert said in error.message
 
     def test_gives_up_on_endless_noise(self, transport: Transport) -> None:
         """After 64 KiB, with its beginning."""

@@ -155,7 +155,7 @@ class Sweep:
             if session.is_detached:
                 # By a second signal: Hydra will not say it.
                 _log.error("%s", error)
-            raise (SystemExit(143) if "SIGTERM" in str(error) else KeyboardInterrupt) from None
+            raise (SystemExit(143) if error.is_terminated else KeyboardInterrupt) from None
         except RunDetached as error:
             raise RemoteLauncherDetached(str(error)) from None
         return [session.load(num) for num in range(initial_job_idx, initial_job_idx + len(job_overrides))]

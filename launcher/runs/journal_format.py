@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launcher.errors import JournalError
+from remote_agent.shared.envelope import Envelope
 
 __all__ = ["FOLDER", "SCHEMA", "VERSION", "StoredResult", "cell_of", "check_version", "connect", "named"]
 
@@ -52,7 +53,7 @@ class StoredResult(NamedTuple):
     num: int
     attempt: int
     host: str
-    envelope: dict[str, Any]
+    envelope: Envelope
     parts: dict[str, Any]
     payload: bytes
     file: str | None

@@ -19,6 +19,8 @@ from launcher.errors import JournalError, RunError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
 from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 
 __all__ = ["JournalReader"]
 
@@ -203,23 +205,30 @@ class JournalReader:
         for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
             yield seq, self._decoded(_event, data)
 
-    def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, dict[str, Any]] | None:
+    def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
         """(overrides, output_dir, payload, spec) of a job."""
         rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
         if not rows:
             return None
         overrides, output_dir, payload, spec = rows[0]
         return self._decoded(
-            lambda: (_texts_of(overrides), _is_path(output_dir), _is_bytes(payload), _is_object(spec)),
+            lambda: (
+                _texts_of(overrides),
+                _is_path(output_dir),
+                _is_bytes(payload),
+                JobSpec.from_journal(_is_object(spec)),
+            ),
         )
 
-    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
         """(overrides, output_dir, spec) of a job."""
         rows = self._rows("select overrides, output_dir, spec from jobs where num=?", (num,))
         if not rows:
             return None
         overrides, output_dir, spec = rows[0]
-        return self._decoded(lambda: (_texts_of(overrides), _is_path(output_dir), _is_object(spec)))
+        return self._decoded(
+            lambda: (_texts_of(overrides), _is_path(output_dir), JobSpec.from_journal(_is_object(spec)))
+        )
 
     def payload(self, num: int) -> bytes:
         """What is sent to a host as the job."""
@@ -307,7 +316,7 @@ class JournalReader:
                 _is_whole(num),
                 _is_whole(attempt),
                 clean(_is_text(host)),
-                clean_all(_is_object(envelope)),
+                Envelope.from_json(clean_all(_is_object(envelope))),
                 _parts_of(parts),
                 _is_bytes(payload),
                 None if file is None else _is_path(file),

@@ -19,6 +19,7 @@ from launcher.host_plan import Blob, HostPlan
 from launcher.stayed_here import explained, explained_in_job, why_it_stayed
 from remote_agent.callbacks import travel_entries
 from remote_agent.packages import installed_version, version_note
+from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.code_snapshot import Snapshot
@@ -48,7 +49,7 @@ class PreparedRun:
 
     setup: RunSetup
     shared: bytes
-    told: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    told: Mapping[str, ZygoteSpec] = dataclasses.field(default_factory=dict)
     by_value: bool = False
     values: tuple[str, ...] = ()
     warnings: tuple[tuple[str, str], ...] = ()
@@ -74,7 +75,7 @@ class PreparedRun:
             explain_job=_explainer(explained_in_job, snapshot),
         )
 
-    def zygote_of(self, spec: HostSpec) -> dict[str, Any]:
+    def zygote_of(self, spec: HostSpec) -> ZygoteSpec:
         """How a host prepares the application, as its zygote is told: made once, and from then on the same.
 
         Only what has travelled by value is as it is now: the config of a job may have brought some.
@@ -84,8 +85,8 @@ class PreparedRun:
             told = self._zygotes[spec.name] = self._new_zygote(spec)
         if spec.name in self.told:
             return told
-        by_value = {"by_value": self.has_values, "values": list(self._all_values[:_MAX_NAMED])}
-        return {**told, "controller": {**told["controller"], **by_value}}
+        facts = told.controller._replace(by_value=self.has_values, values=list(self._all_values[:_MAX_NAMED]))
+        return told._replace(controller=facts)
 
     @property
     def has_values(self) -> bool:
@@ -97,7 +98,7 @@ class PreparedRun:
         return tuple(dict.fromkeys([*self.values, *self.setup.pickler.values]))
 
     @functools.cached_property
-    def _zygotes(self) -> dict[str, dict[str, Any]]:
+    def _zygotes(self) -> dict[str, ZygoteSpec]:
         return {}
 
     @functools.cached_property
@@ -116,38 +117,46 @@ class PreparedRun:
         assert snapshot is not None
         return {file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files}
 
-    def _new_zygote(self, spec: HostSpec) -> dict[str, Any]:
+    def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup
         environ = {**setup.options.environment(), **dict(spec.env)}
         travels = setup.travels(spec)
-        code = {"code_blob": self._manifest.sha256} if travels and setup.snapshot is not None else {}
+        code_blob = self._manifest.sha256 if travels and setup.snapshot is not None else None
         if spec.name in self.told:
-            return {"values": setup.codec, **self.told[spec.name], "environ": environ, **code}
+            told = self.told[spec.name]
+            return told._replace(environ=environ, code_blob=code_blob, values=told.values or setup.codec)
         import cloudpickle
 
-        return {
-            "sys_path": setup.sys_path(travels),
-            "cwd": setup.cwd(travels),
-            "isolation": setup.options.isolation,
-            "main_module": setup.main_module,
-            "controller": {
-                "python": list(sys.version_info[:2]),
-                "omegaconf": installed_version("omegaconf"),
-                "hydra": setup.hydra_version(),
-                "family_python": _python_of_family(),
-                "cloudpickle": cloudpickle.__version__,
-            },
-            **setup.command(travels),
-            "run": setup.run_id,
-            "host": spec.name,
-            "code": setup.code if travels else {},
-            "environ": environ,
-            "setup": [*setup.options.setup, *spec.setup],
-            "python": setup.python_of(spec),
-            "shared": self._shared_sha256,
-            "values": setup.codec,
-            **code,
-        }
+        command = setup.command(travels)
+        return ZygoteSpec(
+            sys_path=setup.sys_path(travels),
+            cwd=setup.cwd(travels),
+            isolation=setup.options.isolation,
+            main_module=setup.main_module,
+            controller=ControllerFacts(
+                python=list(sys.version_info[:2]),
+                by_value=False,
+                values=[],
+                omegaconf=installed_version("omegaconf"),
+                hydra=setup.hydra_version(),
+                family_python=_python_of_family(),
+                cloudpickle=cloudpickle.__version__,
+            ),
+            argv=command.argv,
+            argv0_is_absolute=command.argv0_is_absolute,
+            main_is_module=command.main_is_module,
+            host=spec.name,
+            code=setup.code if travels else {},
+            environ=environ,
+            setup=[*setup.options.setup, *spec.setup],
+            python=setup.python_of(spec),
+            shared=self._shared_sha256,
+            values=setup.codec,
+            code_blob=code_blob,
+            code_root=None,
+            shared_file="",
+            umask=0o022,
+        )
 
 
 def prepare(setup: RunSetup) -> PreparedRun:

@@ -178,7 +178,8 @@ class Client:
         self.process = process
         assert process.stdout is not None
         self._out = process.stdout.fileno()
-        self._scanner: wire.PreambleScanner | None = wire.PreambleScanner()
+        #: What came before the preamble, until that was seen.
+        self._noise: bytes | None = b""
         self._decoder = wire.Decoder()
         self.frames: list[wire.Frame] = []
         self.is_over = False
@@ -214,11 +215,11 @@ class Client:
         if not data:
             self.is_over = True
             return True
-        if self._scanner is not None:
-            rest = self._scanner.feed(data)
-            if rest is None:
+        if self._noise is not None:
+            self._noise, found, rest = (self._noise + data).partition(wire.PREAMBLE)
+            if not found:
                 return True
-            self._scanner, data = None, rest
+            self._noise, data = None, rest
         for frame in self._decoder.feed(data):
             if frame.header["t"] == "ping" and self.answers:
                 self.send({"t": "pong", "n": frame.header["n"]})

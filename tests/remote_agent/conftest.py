@@ -28,7 +28,11 @@ from omegaconf import OmegaConf
 from launcher import agent_bundle
 from remote_agent import wire
 from remote_agent.hydra_scope import minimal_hydra_node
+from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.zygote_client import send_with_fds
+from tests.specs import job_spec, zygote_spec
 
 _PATIENCE = 30.0
 
@@ -199,26 +203,9 @@ class Host:
         theirs.close()
         ours.settimeout(_PATIENCE)
         self.sock = ours
-        full = {
-            "code_root": str(self.code),
-            "sys_path": [str(self.code)],
-            "cwd": str(self.code),
-            "isolation": "auto",
-            "main_module": None,
-            "controller": {
-                "python": list(sys.version_info[:2]),
-                "by_value": False,
-                "omegaconf": "2.3.0",
-                "hydra": None,
-                "cloudpickle": cloudpickle.__version__,
-            },
-            "umask": 0o022,
-            "argv": ["app"],
-            "run": "run1",
-            "host": self.name,
-            "code": {"hash": "abc", "commit": None, "dirty": False},
-            **spec,
-        }
+        given = {"code_root": str(self.code), "sys_path": [str(self.code)], "cwd": str(self.code), "host": self.name}
+        code = {"hash": "abc", "commit": None, "dirty": False}
+        full = zygote_spec(**{**given, "code": code, **spec}).to_json()
         if shared is None:
             shared = cloudpickle.dumps({"task": task, "callbacks": callbacks or [], "hydra": hydra})
         if len(shared) > 1 << 20:
@@ -246,30 +233,24 @@ class Host:
         """Hand over a job; does not wait for it."""
         self._count += 1
         number = self._count - 1
-        name = f"a{number}"
+        name = f"{number}.1"
         if payload is None:
             node.setdefault("num", number)
             node.setdefault("job_id", f"run1_{number}")
             payload = self.payload({} if config is None else config, **node)
         output_dir = self.spool / "outputs" / str(number)
-        job_spec = {
-            "attempt_id": name,
-            "num": number,
-            "attempt": 1,
-            "job_id": f"run1_{number}",
-            "zygote": "z",
-            "output_dir": str(output_dir),
-            "slot_env": {"HYDRA_REMOTE_LAUNCHER_ATTEMPT": f"run1/{name}"},
-            "spool": str(self.spool),
-            **(spec or {}),
-        }
+        given = {"output_dir": str(output_dir), "job_id": f"run1_{number}", **(spec or {})}
+        slot_env = {"HYDRA_REMOTE_LAUNCHER_ATTEMPT": f"run1/{name}", **given.pop("slot_env", {})}
+        payload_file = ""
         if len(payload) > 1 << 20:
             path = self.root / f"{name}.job"
             path.write_bytes(payload)
-            job_spec["payload_file"], payload = str(path), b""
-        return self._hand_over("fork", name, job_spec, payload)
+            payload_file, payload = str(path), b""
+        job = job_spec(number, attempt=1)._replace(**given)
+        fork = ForkSpec(job, slot_env, str(self.spool), payload_file)
+        return self._hand_over("fork", name, fork, fork.to_json(), payload)
 
-    def _hand_over(self, kind: str, name: str, spec: dict[str, Any], payload: bytes) -> Attempt:
+    def _hand_over(self, kind: str, name: str, fork: ForkSpec, spec: dict[str, Any], payload: bytes) -> Attempt:
         ours, theirs = socket.socketpair()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         streams = [str(self.spool / "streams" / f"{name}.{stream}") for stream in ("stdout", "stderr")]
@@ -279,8 +260,8 @@ class Host:
         theirs.close()
         for fd in fds[1:]:
             os.close(fd)
-        attempt = Attempt(name, ours, Path(spec["output_dir"]), self.spool)
-        attempt.spec = spec  # type: ignore[attr-defined]
+        attempt = Attempt(name, ours, Path(fork.job.output_dir), self.spool)
+        attempt.fork = fork  # type: ignore[attr-defined]
         self.attempts[name] = attempt
         return attempt
 
@@ -290,26 +271,22 @@ class Host:
         payload_file.write_bytes(payload)
         state = dead.frame("state")
         outcome = dead.frame("outcome")
-        spec = {
-            **dead.spec,  # type: ignore[attr-defined]
-            "error": error,
-            "entered": [[f.header["hook"], f.header["index"]] for f in dead.frames if f.header["t"] == "hook"],
-            "started_at": 100.0,
-            "ended_at": 101.5,
-            "hooks": outcome.header["envelope"]["hooks"] if outcome else [],
-            "outcome": outcome.header["envelope"] if outcome else None,
-            "outcome_parts": outcome.header["parts"] if outcome else {},
-            "has_state": state is not None and "error" not in state.header,
-            "state_file": state.header.get("file") if state else None,
-            "payload_file": str(payload_file),
-            **more,
-        }
         dead.sock.close()
-        if outcome is not None and "file" not in outcome.header["parts"]:
-            path = self.root / f"{dead.name}.outcome"
+        came = Envelope.of_failure(JobError.from_json(error), 100.0, 101.5)
+        path = self.root / f"{dead.name}.outcome"
+        if outcome is not None:
+            came = Envelope.from_json(outcome.header["envelope"])
             path.write_bytes(outcome.payload)
-            spec["outcome_value_file"] = str(path)
-        return self._hand_over("epilogue", dead.name, spec, state.payload if state else b"")
+        spec = EpilogueSpec(
+            fork=dead.fork._replace(payload_file=str(payload_file)),  # type: ignore[attr-defined]
+            entered=[[f.header["hook"], f.header["index"]] for f in dead.frames if f.header["t"] == "hook"],
+            envelope=came,
+            has_outcome=outcome is not None,
+            parts=outcome.header["parts"] if outcome is not None else {},
+            outcome_file=str(path) if outcome is not None and "file" not in outcome.header["parts"] else "",
+            state_file=(state.header.get("file") or "") if state else "",
+        )._replace(**more)
+        return self._hand_over("epilogue", dead.name, spec.fork, spec.to_json(), state.payload if state else b"")
 
     def run(self, config: Any = None, **kwargs: Any) -> Attempt:
         """Hand over a job and wait for its end."""

@@ -325,7 +325,7 @@ class TestLinks:
     @pytest.mark.slow
     def test_a_silent_controller_is_asked_and_then_let_go(self, new_agent):
         """Pings go out at a quarter of the heartbeat; without an answer the link is closed."""
-        host = new_agent(patch="import remote_agent.controller as c; c.HEARTBEAT = 1.0")
+        host = new_agent(patch="import remote_agent.shared.protocol as p; p.HEARTBEAT = 1.0")
         client = host.connect(prepare=False)
         client.answers = False
         client.expect("ping")
@@ -337,7 +337,7 @@ class TestLinks:
     @pytest.mark.slow
     def test_a_controller_that_drips_is_let_go(self, new_agent):
         """A byte now and then is no sign of life, whatever it is a part of; the next link is served."""
-        host = new_agent(patch="import remote_agent.controller as c; c.HEARTBEAT = 1.0")
+        host = new_agent(patch="import remote_agent.shared.protocol as p; p.HEARTBEAT = 1.0")
         client = host.connect(prepare=False)
         client.answers = False
         long = wire.encode({"t": "job", "spec": {}}, bytes(1 << 20))

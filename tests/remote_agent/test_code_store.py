@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remote_agent.code_store import BlobStore, Manifest, is_sha256, materialise, read_manifest
+from remote_agent.code_store import BlobStore, Manifest, materialise, read_manifest
+from remote_agent.shared.fields import is_sha256
 from remote_agent.spool import SpoolError
 from tests.parts import READS_PROC
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from remote_agent.failure import JobTerminated, error_of_exception, exit_code_of, safe_text, traceback_text, type_name
+from remote_agent.failure import (
+    JobTerminated,
+    decided_error,
+    error_of_exception,
+    exit_code_of,
+    safe_text,
+    traceback_text,
+    type_name,
+)
 from remote_agent.job import JobError
 from remote_agent.job_result import fitting
+from remote_agent.shared.envelope import Envelope
 from remote_agent.wire import encode
 
 
@@ -77,13 +86,34 @@ def test_a_result_that_tells_too_much_is_cut_to_the_wire():
     """Tracebacks of hundreds of hooks, overrides without end: the job's own error stays."""
     record = {"hook": "on_job_end", "callback": "c", "ok": False, "on_error": "warn"}
     record["error"] = {"type": "E", "message": "m" * 9000, "traceback": "t" * 50_000}
-    envelope = {
-        "hooks": [record] * 300,
-        "error": {"kind": "exception", "traceback": "t" * 50_000, "causes": [{"message": "c" * 9000}] * 20},
-        "overrides": ["x=" + "y" * 1000] * 1000,
-    }
-    header = fitting({"t": "done", "envelope": envelope, "parts": {}})
-    encode(header)
-    assert header["envelope"]["error"]["traceback"] == "t" * 50_000
-    assert len(header["envelope"]["hooks"]) == 300
-    assert header["envelope"]["overrides"] is None
+    error = JobError("exception", traceback="t" * 50_000, causes=[{"message": "c" * 9000}] * 20)
+    envelope = fitting(Envelope.of_failure(error, hooks=[record] * 300))
+    encode({"t": "done", "envelope": envelope.to_json(), "parts": {}})
+    assert envelope.error.traceback == "t" * 50_000
+    assert len(envelope.hooks) == 300
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (JobError("killed", "SIGTERM", "terminated by SIGTERM", signal=15), "cancelled"),
+        (JobError("exception", "MyError"), "cancelled"),
+        (
+            JobError("exception", "MyError", "SIGTERM came while weights were written"),
+            "SIGTERM came while weights were written",
+        ),
+        (JobError("exited", "SystemExit", "sys.exit(3)", exit_code=3), "sys.exit(3)"),
+    ],
+)
+def test_what_was_decided_names_the_end_and_not_its_message(error, message):
+    """What an application says of its end is kept, also where it speaks of the signal; the signal's own words are replaced."""
+    decided = decided_error(error, "cancelled", None)
+    assert (decided.kind, decided.message) == ("cancelled", message)
+    assert (decided.type, decided.exit_code) == (error.type, error.exit_code)
+    assert decided_error(error, "timeout", 2.5).message == "timed out after 2.5 s"
+
+
+def test_what_was_no_end_of_the_application_is_not_renamed():
+    """A config that could not be read, say: that the job was cancelled, too, explains nothing."""
+    error = JobError("config", message="no such key")
+    assert decided_error(error, "cancelled", None) is error

@@ -46,7 +46,7 @@ def code_of(data: bytes) -> str:
 
 def test_a_frame_comes_back():
     """Header and payload as they were."""
-    header = {"t": "job", "spec": {"a": [1, 2.5, None, "ü"]}, "more": True}
+    header = {"t": "job", "spec": {"a": [1, 2.5, None, "ü"]}, "payload_blob": None, "more": True}
     (frame,) = wire.Decoder().feed(wire.encode(header, b"\0\xff"))
     assert frame == (header, b"\0\xff")
 
@@ -165,36 +165,6 @@ def test_what_is_a_sign_of_life():
     assert decoder.steps == 4
 
 
-class TestPreamble:
-    """The noise of a login shell, then the agent."""
-
-    @given(st.binary(max_size=200), st.binary(max_size=50), st.integers(1, 20))
-    def test_is_found_behind_any_noise(self, noise, rest, size):
-        """However the bytes are cut; the noise is kept for the message."""
-        if wire.PREAMBLE in noise + wire.PREAMBLE[:-1]:
-            return
-        scanner = wire.PreambleScanner()
-        data = noise + wire.PREAMBLE + rest
-        behind = None
-        for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            if behind is None:
-                behind = scanner.feed(piece)
-            else:
-                behind += piece
-        assert behind == rest
-        assert scanner.noise == noise
-
-    def test_is_not_waited_for_without_end(self):
-        """A peer that drips noise is refused, with what it said."""
-        scanner = wire.PreambleScanner()
-        with pytest.raises(wire.ProtocolError) as caught:
-            for _ in range(100):
-                scanner.feed(b"Welcome to the machine! " * 100)
-        assert caught.value.code == "noise"
-        assert scanner.noise.startswith(b"Welcome")
-
-
 _JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -235,10 +205,11 @@ def test_frames_come_back_however_the_stream_is_cut(frames, sizes):
 @example([b"", b"x"], [1])
 def test_a_payload_that_is_not_gathered_comes_as_it_arrives(payloads, sizes):
     """Its pieces lie one behind the other, each at its offset, nothing of it is kept, and other frames come whole."""
+    blob = {"t": "blob", "sha256": "x", "size": 3, "offset": 7, "scope": "run"}
     data, offset = b"", 0
     for payload in payloads:
         header = {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 1200, "offset": offset}
-        data += wire.encode(header, payload) + wire.encode({"t": "blob", "sha256": "x", "size": 3, "offset": 7}, b"abc")
+        data += wire.encode(header, payload) + wire.encode(blob, b"abc")
         offset += len(payload)
     decoder = wire.Decoder(cut=("chunk",))
     pieces, others = [], []
@@ -255,7 +226,7 @@ def test_a_payload_that_is_not_gathered_comes_as_it_arrives(payloads, sizes):
     for header, payload in pieces:
         assert (header["offset"], header["size"]) == (at, 1200)
         at += len(payload)
-    assert others == [({"t": "blob", "sha256": "x", "size": 3, "offset": 7}, b"abc")] * len(payloads)
+    assert others == [(blob, b"abc")] * len(payloads)
     assert decoder.is_idle
 
 

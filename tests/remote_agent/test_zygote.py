@@ -12,6 +12,7 @@ import pytest
 from remote_agent import packages
 from remote_agent.job import JobError
 from remote_agent.randomness import SeedWatch
+from tests.specs import controller_facts
 
 SIMPLE = {
     "simple.py": """
@@ -47,7 +48,7 @@ def test_other_pythons_with_nothing_installed(new_host, python):
     assert ready.header["t"] == "ready", ready.header
     attempt = host.run({"x": 3})
     seen = attempt.part()
-    assert attempt.envelope["python"].startswith("{}.{}.".format(*seen["python"]))
+    assert ready.header["python"].startswith("{}.{}.".format(*seen["python"]))
     assert seen["x"] == 3
     assert attempt.stdout.startswith("end 3 COMPLETED")
     assert attempt.file(".hydra/config.yaml") == "x: 3\n"
@@ -574,7 +575,7 @@ def test_the_family_is_one_unit(tmp_path, monkeypatch, versions, hydra, taken):
         monkeypatch.delitem(sys.modules, name, raising=False)
     path = [_environment(tmp_path, **versions, cloudpickle="3.1.0"), *[p for p in sys.path if "site-packages" not in p]]
     monkeypatch.setattr(sys, "path", path)
-    controller = {"omegaconf": "2.3.0", "hydra": hydra, "cloudpickle": "3.0.0"}
+    controller = controller_facts(hydra=hydra, cloudpickle="3.0.0")
     assert packages.choose_packages("/bundle", controller) == (["family"] if taken else [])
     assert (sys.path[0] == "/bundle/_vendor/family") is taken
 
@@ -590,8 +591,6 @@ def test_cloudpickle_is_taken_where_the_environments_is_older(tmp_path, monkeypa
         vendor = folder / "bundle" / "_vendor" / "cloudpickle"
         vendor.mkdir(parents=True)
         (vendor / "__init__.py").write_text("ours = True\n")
-        got = packages.choose_packages(
-            str(folder / "bundle"), {"omegaconf": "2.3.1", "hydra": None, "cloudpickle": wanted}
-        )
+        got = packages.choose_packages(str(folder / "bundle"), controller_facts(omegaconf="2.3.1", cloudpickle=wanted))
         assert got == (["cloudpickle"] if taken else [])
         assert hasattr(sys.modules.get("cloudpickle"), "ours") is taken

@@ -20,6 +20,7 @@ from unittest import mock
 from remote_agent import aftermath, agent, jobs, spare, wire
 from remote_agent.host_facts import folders
 from remote_agent.processes import mark_begun
+from tests.specs import zygote_spec
 
 __all__ = ["Job", "Peer", "TurnedAgent"]
 
@@ -232,7 +233,7 @@ class TurnedAgent:
         """A controller comes, says hello and go, and is greeted."""
         peer = self.connect()
         peer.say({"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", "slots": 2})
-        peer.say({"t": "prepare", "zygote": "z", "spec": {}})
+        peer.say({"t": "prepare", "zygote": "z", "spec": zygote_spec().to_json()})
         peer.say({"t": "go"})
         self.settle()
         return peer

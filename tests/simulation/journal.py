@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from launcher import events
 from launcher.errors import JournalError
 from launcher.journal import StoredResult
+from remote_agent.shared.job_spec import JobSpec
 
 __all__ = ["Disk", "Killed", "SimJournal"]
 
@@ -36,12 +36,12 @@ class Disk:
         for seq, event in enumerate(self.happened):
             yield seq, through_json(event)
 
-    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, dict[str, Any]] | None:
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
         """(overrides, output_dir, spec) of a job."""
         if num not in self.jobs:
             return None
         overrides, output_dir, _, spec = self.jobs[num]
-        return overrides, output_dir, json.loads(spec)
+        return overrides, output_dir, JobSpec.from_journal(json.loads(spec))
 
     def payload(self, num: int) -> bytes:
         """What is sent to a host as the job."""
@@ -79,9 +79,9 @@ class SimJournal:
         """Events, in order."""
         self._events += happened
 
-    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: str) -> None:
+    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
         """A job."""
-        self._jobs.append((num, (overrides, output_dir, payload, spec)))
+        self._jobs.append((num, (overrides, output_dir, payload, json.dumps(spec.to_json()))))
 
     def put_result(self, result: StoredResult) -> StoredResult:
         """What an attempt brought."""

@@ -9,6 +9,7 @@ from launcher import events, facts
 from launcher.decider import Decider
 from launcher.run_state import JobState
 from launcher.scheduler import Scheduler
+from remote_agent.job import JobError
 from tests.simulation.history import History, Job, Step
 from tests.simulation.model_host import ModelHost, Record
 
@@ -122,8 +123,7 @@ class DropsResults(Decider):
     """Takes a job that completed for one that was killed."""
 
     def _take_outcome(self, at: float, fact: facts.Outcome, decided: Any) -> None:
-        error = {"kind": "killed", "type": "", "message": "", "traceback": "", "causes": []}
-        envelope = {**fact.envelope, "status": "FAILED", "error": error}
+        envelope = fact.envelope._replace(status="FAILED", error=JobError("killed"))
         fact = facts.Outcome(fact.host, fact.attempt, envelope, fact.parts, fact.payload, fact.file)
         super()._take_outcome(at, fact, decided)
 

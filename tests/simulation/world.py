@@ -18,9 +18,12 @@ from launcher.decider import Decider
 from launcher.errors import HostUnreachable, JournalError
 from launcher.requests import QueuedJob, Returned
 from launcher.scheduler import HostPhase, Policies, Scheduler
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
 from tests.simulation.history import History, Step
 from tests.simulation.journal import Disk, Killed, SimJournal, through_json
 from tests.simulation.model_host import ModelHost, Record, Violation
+from tests.specs import job_spec
 
 __all__ = ["Connection", "World"]
 
@@ -144,7 +147,7 @@ class SimSession:
             tell(facts.Started(host, content["attempt"], 0, 1.0))
         elif name == "final":
             data = f"{content['attempt']} on {host}".encode()
-            tell(facts.Outcome(host, content["attempt"], content["envelope"], {}, data, None))
+            tell(facts.Outcome(host, content["attempt"], Envelope.from_json(content["envelope"]), {}, data, None))
         elif name == "files_end":
             tell(facts.Collected(host, content["attempt"], (), {}))
         elif name == "dropped":
@@ -160,11 +163,11 @@ class SimSession:
         if self.link is not None:
             self.link.to_host(name, content)
 
-    def send_job(self, spec: dict[str, Any], payload: bytes) -> None:
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
         """Send a job."""
-        if payload != f"payload {spec['num']}".encode():
-            raise Violation("payload", f"{spec['attempt_id']} is sent with {payload!r}")
-        self._put("job", spec)
+        if payload != f"payload {spec.num}".encode():
+            raise Violation("payload", f"{spec.attempt_id} is sent with {payload!r}")
+        self._put("job", spec.to_json())
 
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all."""
@@ -284,8 +287,8 @@ class Controller:
     def send_again(self, host: str) -> None:
         """Send the jobs that a host has once more, as a reconnect does that overtakes their arrival."""
         for num in sorted(self.scheduler.hosts[host].jobs):
-            spec = {"num": num, "attempt_id": f"{num}.{self.scheduler.jobs[num].attempt}"}
-            if num in self.world.disk.jobs and spec["attempt_id"] in self.world.assigned:
+            spec = job_spec(num, attempt=self.scheduler.jobs[num].attempt)
+            if num in self.world.disk.jobs and spec.attempt_id in self.world.assigned:
                 self.sessions[host].send_job(spec, f"payload {num}".encode())
 
     def _acknowledge(self, host: str, attempt: str) -> None:
@@ -435,7 +438,7 @@ class World:
     def _submit(self, num: int) -> None:
         if self.controller is None or self.controller.is_dead:
             return
-        spec = {"num": num}
+        spec = job_spec(num)
         self.controller.put(
             requests.Submit(QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), spec))
         )

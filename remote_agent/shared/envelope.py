@@ -1,0 +1,79 @@
+"""How a job ended: the plain half of its result, which decides.
+
+Rule: a job makes it, or whoever finds that it cannot any more; the agent, the controller and the journal take it as it is, or refuse
+it by the name of a field.
+"""
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from remote_agent.job import JobError
+from remote_agent.shared.fields import FieldError, read, to_json
+
+__all__ = ["Envelope"]
+
+#: What is not said where no process of the job made it.
+_ABSENT = {
+    "started_at": None,
+    "ended_at": None,
+    "duration": None,
+    "task_name": None,
+    "hooks": list,
+    "code": dict,
+    "abort": None,
+}
+
+
+class Envelope(NamedTuple):
+    """How a job ended.
+
+    Attributes:
+        status: COMPLETED or FAILED.
+        error: why it is FAILED; of no other there is one.
+        started_at, ended_at: seconds since the epoch, by the host's clock.
+        duration: seconds.
+        hooks: what fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
+        code: the snapshot that ran.
+        abort: the callback that asks to stop the run.
+    """
+
+    status: str
+    error: Optional[JobError]
+    started_at: Optional[float]
+    ended_at: Optional[float]
+    duration: Optional[float]
+    task_name: Optional[str]
+    hooks: List[Dict[str, Any]]
+    code: Dict[str, Any]
+    abort: Optional[str]
+
+    @classmethod
+    def of_failure(
+        cls,
+        error: JobError,
+        started_at: Optional[float] = None,
+        ended_at: Optional[float] = None,
+        hooks: Optional[List[Dict[str, Any]]] = None,
+    ) -> "Envelope":
+        """In the place of a process that did not come to make one."""
+        duration = None if started_at is None or ended_at is None else max(0.0, ended_at - started_at)
+        return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None)
+
+    def to_json(self) -> Dict[str, Any]:
+        """The envelope as a JSON object; `from_json` reads it back."""
+        return dict(to_json(self), error=None if self.error is None else self.error.to_json())
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Envelope":
+        """An envelope that somebody else made.
+
+        Raises:
+            ValueError: it is none; where a field is at fault, it is named.
+        """
+        envelope = read(cls, "envelope", data, _ABSENT)
+        if envelope.status not in ("COMPLETED", "FAILED"):
+            raise FieldError("envelope", "status", envelope.status)
+        if (envelope.error is None) != (envelope.status == "COMPLETED"):
+            raise FieldError("envelope", "error of a {} job".format(envelope.status), envelope.error)
+        if envelope.duration is not None and envelope.duration < 0:
+            raise FieldError("envelope", "duration", envelope.duration)
+        return envelope

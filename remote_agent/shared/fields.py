@@ -1,0 +1,111 @@
+"""Objects with types, read from the JSON that another process, host or version wrote.
+
+Rule: the annotations of a class say what its fields take, to mypy and to `read`. What lacks a field, or has one of another type, is
+refused, and the field named; what is unknown is passed over: a later version may say more. The classes have no defaults: whoever makes
+one says every field. What an earlier version did not say is in `absent`, where it is read.
+"""
+
+import re
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union, get_args, get_origin
+
+__all__ = ["FieldError", "is_sha256", "read", "to_json"]
+
+#: Characters of what was refused that are told.
+_MOST = 200
+
+T = TypeVar("T")
+_Takes = Callable[[Any], bool]
+
+
+class FieldError(ValueError):
+    """A field is missing, or is not what it must be. What is in a list or an object may be secret, and is not told."""
+
+    def __init__(self, what: str, name: str, value: Any) -> None:
+        is_told = value is None or value is _MISSING or isinstance(value, (str, int, float))
+        told = repr(value)[:_MOST] if is_told else "of type {}".format(type(value).__name__)
+        super().__init__("{}: {} is {}".format(what, name, told))
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING = _Missing()
+
+
+def read(cls: Type[T], what: str, data: Any, absent: Mapping[str, Any]) -> T:
+    """A named tuple of this class.
+
+    Args:
+        what: what it is, for the error.
+        data: the JSON object.
+        absent: field -> its value where it is missing; `list` and `dict` stand for an empty one.
+
+    Raises:
+        FieldError: a field is missing, or of another type.
+    """
+    if not isinstance(data, dict):
+        raise FieldError(what, "all of it", data)
+    values = []
+    for name, takes, make in _KNOWN.get(cls) or _learn(cls):
+        value = data.get(name, _MISSING)
+        if value is _MISSING and name in absent:
+            value = absent[name]
+            value = value() if isinstance(value, type) else value
+        elif make is not None and value is not None and value is not _MISSING:
+            value = make(value)
+        elif not takes(value):
+            raise FieldError(what, name, value)
+        values.append(value)
+    return cls(*values)
+
+
+#: Of each field: its name, what it takes, and what makes it of JSON where it is such an object itself.
+_Fields = Tuple[Tuple[str, _Takes, Optional[Callable[[Any], Any]]], ...]
+_KNOWN: Dict[type, _Fields] = {}
+
+
+def _learn(cls: type) -> _Fields:
+    known = _KNOWN[cls] = tuple((name, _taker(kind), _maker(kind)) for name, kind in cls.__annotations__.items())
+    return known
+
+
+def _maker(kind: Any) -> Optional[Callable[[Any], Any]]:
+    kinds = get_args(kind) if get_origin(kind) is Union else (kind,)
+    makers = [one.from_json for one in kinds if hasattr(one, "from_json")]
+    return makers[0] if makers else None
+
+
+def _taker(kind: Any) -> _Takes:
+    """Whether something is of a type. Numbers are finite, and a truth value is none."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return lambda value: value is not _MISSING
+    if kind is float:
+        return lambda value: type(value) is int or (type(value) is float and value - value == 0)
+    if origin is Union and all(isinstance(one, type) and one is not float for one in args):
+        return lambda value: type(value) in args
+    if origin is Union:
+        first, second = map(_taker, args)
+        return lambda value: first(value) or second(value)
+    if origin is list:
+        takes_one = _taker(args[0])
+        return lambda value: isinstance(value, list) and all(map(takes_one, value))
+    if origin is dict:
+        takes_it = _taker(args[1])
+        return lambda value: isinstance(value, dict) and all(map(takes_it, value.values()))
+    return lambda value: type(value) is kind
+
+
+def to_json(carrier: Any) -> Dict[str, Any]:
+    """The fields of a named tuple that holds plain data alone."""
+    return dict(zip(carrier._fields, carrier))
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def is_sha256(text: Any) -> bool:
+    """It names content, and is no path to anywhere."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None

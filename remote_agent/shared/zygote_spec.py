@@ -1,0 +1,139 @@
+"""How the application is prepared for the jobs of a host: as the journal keeps it, as the agent gets it, and as the zygote does.
+
+Rule: values of variables are in no journal, and in no message of an error.
+"""
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from remote_agent.shared.fields import FieldError, is_sha256, read, to_json
+
+__all__ = ["Command", "ControllerFacts", "ZygoteSpec"]
+
+#: What a version that had none of it stands for; and what the agent alone says.
+_EARLIER = {
+    "argv0_is_absolute": False,
+    "main_is_module": False,
+    "values": "cloudpickle",
+    "code_blob": None,
+    "code_root": None,
+    "shared_file": "",
+    "umask": 0o022,
+}
+
+
+class ControllerFacts(NamedTuple):
+    """What of the controller matters to who loads its pickles.
+
+    Attributes:
+        python: major and minor version.
+        by_value, values: something travels by value; names of it.
+        omegaconf, hydra, cloudpickle: versions; None where jobs need none.
+        family_python: the oldest Python that the bundle's omegaconf runs under; empty for any.
+    """
+
+    python: List[int]
+    by_value: bool
+    values: List[str]
+    omegaconf: Optional[str]
+    hydra: Optional[str]
+    family_python: List[int]
+    cloudpickle: Optional[str]
+
+    def to_json(self) -> Dict[str, Any]:
+        """The facts as a JSON object; `from_json` reads it back."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> "ControllerFacts":
+        """As the controller said them.
+
+        Raises:
+            FieldError: they are none.
+        """
+        return read(cls, "controller", data, {"values": list, "family_python": list})
+
+
+class Command(NamedTuple):
+    """What the jobs' Python looks as if it had been started with.
+
+    Attributes:
+        argv: its first as seen from the jobs' folder.
+        argv0_is_absolute: it was given so.
+        main_is_module: it was started with `-m`.
+    """
+
+    argv: List[str]
+    argv0_is_absolute: bool
+    main_is_module: bool
+
+
+class ZygoteSpec(NamedTuple):
+    """How the application is prepared.
+
+    Attributes:
+        sys_path, cwd: below the code where it travels, else absolute; absolute for the zygote.
+        isolation: `auto`, `fork` or `spawn`.
+        main_module: what is imported as `__main__`; None for nothing.
+        argv, argv0_is_absolute, main_is_module: see `Command`.
+        host: as the user named it.
+        code: what a JobReturn says of the code.
+        environ, setup, python: what is before the zygote is there: variables, lines of a shell, its Python.
+        shared, code_blob: names of contents: what all jobs share, and the manifest of the code.
+        values: how values are to be said: `cloudpickle` or `plain`.
+        code_root, shared_file, umask: the agent's own word to the zygote: where these lie, and the user's umask.
+    """
+
+    sys_path: List[str]
+    cwd: str
+    isolation: str
+    main_module: Optional[str]
+    controller: ControllerFacts
+    argv: List[str]
+    argv0_is_absolute: bool
+    main_is_module: bool
+    host: str
+    code: Dict[str, Any]
+    environ: Dict[str, str]
+    setup: List[str]
+    python: Optional[str]
+    shared: str
+    values: str
+    code_blob: Optional[str]
+    code_root: Optional[str]
+    shared_file: str
+    umask: int
+
+    @property
+    def command(self) -> Command:
+        """What the jobs' Python looks as if it had been started with."""
+        return Command(self.argv, self.argv0_is_absolute, self.main_is_module)
+
+    def to_json(self) -> Dict[str, Any]:
+        """The spec as a JSON object; `from_json` reads it back."""
+        return dict(to_json(self), controller=self.controller.to_json())
+
+    def to_journal(self) -> Dict[str, Any]:
+        """The same with no value of a variable."""
+        return dict(self.to_json(), environ=sorted(self.environ))
+
+    @classmethod
+    def from_json(cls, data: Any) -> "ZygoteSpec":
+        """A spec that the other side sent.
+
+        Raises:
+            FieldError: it is none.
+        """
+        spec = read(cls, "prepare", data, _EARLIER)
+        for name, sha256 in (("shared", spec.shared), ("code_blob", spec.code_blob)):
+            if sha256 and not is_sha256(sha256):
+                raise FieldError("prepare", name, sha256)
+        return spec
+
+    @classmethod
+    def from_journal(cls, data: Dict[str, Any]) -> "ZygoteSpec":
+        """A spec that `to_journal` wrote, without variables. `values` is empty where a version before plain data wrote it.
+
+        Raises:
+            FieldError: it is none.
+        """
+        return cls.from_json({"values": "", **data, "environ": {}})
