@@ -127,7 +127,6 @@ def _arm(folder: Path, mark: Path, **meta: str) -> None:
     setup = json.loads(connection.execute("select value from meta where key='setup'").fetchone()[0])
     (host,) = setup["hosts"]
     setup.update(
-        kind="evil_module:Evil",
         main_module="evil_main",
         sys_path=[str(evil), *setup["sys_path"]],
         cwd=str(evil),

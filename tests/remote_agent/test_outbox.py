@@ -79,9 +79,9 @@ def test_an_output_directory_that_the_job_moved_is_told(tmp_path: Path) -> None:
     assert collected(gone, is_made=True)[1]["noted"] == [
         ["the output directory", "is not there any more: the job moved or removed it"]
     ]
-    assert "noted" not in collected(gone)[1]
+    assert not collected(gone)[1]["noted"]
     gone.mkdir()
-    assert "noted" not in collected(gone, is_made=True)[1]
+    assert not collected(gone, is_made=True)[1]["noted"]
 
 
 class TestOutbox:

@@ -214,8 +214,8 @@ class TurnedAgent:
         # No number here is a process's: nothing is hunted, and no table of processes is read for it.
         for module, name in ((agent, "kill_whole"), (jobs, "kill_whole"), (aftermath, "kill_whole")):
             self._patches.enter_context(mock.patch.object(module, name, return_value=0))
-        for name in ("kill_group", "kill_tokens"):
-            self._patches.enter_context(mock.patch.object(aftermath, name, return_value=0))
+        self._patches.enter_context(mock.patch.object(aftermath, "kill_group", return_value=0))
+        self._patches.enter_context(mock.patch.object(aftermath, "kill_tokens", return_value=[]))
         where = folders("r1", "h", self.folder)
         self._listener = os.path.join(where.runtime, "agent.sock")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
