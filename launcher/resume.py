@@ -195,8 +195,13 @@ def _callbacks(record: Record, reader: JournalReader, loads: Callable[[bytes], A
     data = reader.blob("callbacks")
     if not data:
         return Callbacks([])
+    stored = loads(data)
+    if not isinstance(stored, list):
+        raise CallbackError(
+            "the callbacks in the run's journal are no list of callbacks: it is damaged, or not one of ours"
+        )
     entries = []
-    for item in loads(data):
+    for item in stored:
         instance, note = None, ""
         if item["pickle"] is not None:
             try:
