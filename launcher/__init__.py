@@ -14,38 +14,38 @@ if sys.platform == "win32":
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from launcher.doors import multirun as multirun
-    from launcher.doors import run as run
+    from launcher.api import multirun as multirun
+    from launcher.api import run as run
     from launcher.errors import LauncherError as LauncherError
     from launcher.options import LaunchConf as LaunchConf
-    from launcher.session import Job as Job
-    from launcher.session import Session as Session
-    from remote_agent.callback import Callback as Callback
-    from remote_agent.callbacks import LogJobReturnCallback as LogJobReturnCallback
-    from remote_agent.callbacks import PickleJobInfoCallback as PickleJobInfoCallback
-    from remote_agent.current_job import CurrentJob as CurrentJob
-    from remote_agent.current_job import current_job as current_job
+    from launcher.session.session import Job as Job
+    from launcher.session.session import Session as Session
+    from remote_agent.callbacks.base import Callback as Callback
+    from remote_agent.callbacks.builtin import LogJobReturnCallback as LogJobReturnCallback
+    from remote_agent.callbacks.builtin import PickleJobInfoCallback as PickleJobInfoCallback
     from remote_agent.job import JobError as JobError
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import current_job as current_job
 
 _CONTENTS = {
-    "Callback": "remote_agent.callback",
-    "CurrentJob": "remote_agent.current_job",
-    "Job": "launcher.session",
+    "Callback": "remote_agent.callbacks.base",
+    "CurrentJob": "remote_agent.job_process.current",
+    "Job": "launcher.session.session",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
     "JobStatus": "remote_agent.job",
     "LaunchConf": "launcher.options",
     "LauncherError": "launcher.errors",
-    "LogJobReturnCallback": "remote_agent.callbacks",
-    "PickleJobInfoCallback": "remote_agent.callbacks",
+    "LogJobReturnCallback": "remote_agent.callbacks.builtin",
+    "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
     "RemoteJobError": "remote_agent.job",
-    "Session": "launcher.session",
-    "current_job": "remote_agent.current_job",
-    "multirun": "launcher.doors",
-    "run": "launcher.doors",
+    "Session": "launcher.session.session",
+    "current_job": "remote_agent.job_process.current",
+    "multirun": "launcher.api",
+    "run": "launcher.api",
 }
 
 __all__ = [
@@ -79,9 +79,9 @@ if not TYPE_CHECKING:  # a name that is not there is an error for a type checker
         try:
             return getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            if error.name != module:
+            if not (module + ".").startswith("{}.".format(error.name)):
                 raise
-            return importlib.import_module("remote_agent.elsewhere").stand_in(name)
+            return importlib.import_module("remote_agent.controller_names").stand_in(name)
 
 
 def _check_agent(found: Any) -> None:
@@ -89,7 +89,7 @@ def _check_agent(found: Any) -> None:
     import os
 
     file = getattr(found, "__file__", None) or ""
-    if not os.path.isfile(os.path.join(os.path.dirname(file), "elsewhere.py")):
+    if not os.path.isfile(os.path.join(os.path.dirname(file), "controller_names.py")):
         raise ImportError(
             "{} has the name 'remote_agent', which is also that of hydra-remote-launcher's own package, and stands in front of "
             "it on sys.path. Rename it, or move it into a package (mypackage/remote_agent)".format(file)

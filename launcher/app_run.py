@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from launcher.callback_setup import build_callbacks, callback_nodes
+from launcher.code.task import as_main
 from launcher.errors import LauncherError, UsageError
 from launcher.options import LaunchConf
-from launcher.run_folder import Naming
+from launcher.runs.folder import Naming
+from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.plain_app import PlainAppSetup, script_of_app
-from launcher.task_origin import as_main
-from remote_agent.config_nodes import literal
+from remote_agent.config.nodes import literal
 
 if TYPE_CHECKING:
-    from launcher.application import Application
-    from launcher.hydra_config import HydraComposition
-    from launcher.run_setup import RunSetup
-    from launcher.session import Session
-    from remote_agent.callbacks import Callbacks
+    from launcher.code.application import Application
+    from launcher.config.hydra import HydraComposition
+    from launcher.session.session import Session
+    from launcher.setup.base import RunSetup
+    from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["AppRun", "load_callback", "prepare"]
 
@@ -73,7 +73,7 @@ def prepare(
     Raises:
         UsageError: naming what is wrong.
     """
-    from launcher.config_compose import compose
+    from launcher.config.compose import compose
 
     for option, text in (("--folder", folder), ("--config-dir", config_dir), ("--config-name", config_name)):
         if text is not None and (not text.strip() or "\0" in text):
@@ -89,8 +89,8 @@ def prepare(
         )
         composition.check()
         if composition.is_hydra:
-            from launcher.hydra_setup import with_configured
-            from launcher.job_config import without_secrets
+            from launcher.config.job_config import without_secrets
+            from launcher.setup.hydra import with_configured
 
             options = with_configured(options, composition.config)
             without_secrets(composition.config)
@@ -121,7 +121,7 @@ def _hydra_run(
     options: LaunchConf,
     close: Callable[[], None],
 ) -> AppRun:
-    from launcher.hydra_setup import HydraSetup, naming_of
+    from launcher.setup.hydra import HydraSetup, naming_of
 
     def composed(overrides: Sequence[str], num: int, job_id: str) -> Any:
         return composition.job_config(num, overrides, job_id)

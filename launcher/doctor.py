@@ -14,13 +14,15 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher import events, run_index, ssh_config
+from launcher import events
+from launcher.agents.query import AgentQuery
 from launcher.errors import HostError, InventoryError
-from launcher.host_talk import HostTalk
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
-from launcher.run_setup import RunSetup
-from launcher.session import Session
+from launcher.runs import index as run_index
+from launcher.session.session import Session
+from launcher.setup.base import RunSetup
+from launcher.transports.ssh import config
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn
@@ -75,7 +77,7 @@ def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
             return
     steps = ["connection", "host key", "login"] if not spec.is_local else []
     try:
-        with HostTalk(spec, "clean") as talk:
+        with AgentQuery(spec, "clean") as talk:
             bundle = "sent now" if talk.has_sent_bundle else "was there"
             talk.survey()
     except HostError as error:
@@ -94,7 +96,7 @@ def _ok(name: str, detail: str) -> Step:
 
 
 def _target(spec: HostSpec) -> str:
-    target = ssh_config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config)
+    target = config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config)
     given = [spec.identity] if spec.identity else target.identity_files
     keys = [name for name in given if os.path.exists(name)]
     if target.identity_agent and not spec.identity:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launcher.clean_text import clean
+from launcher.util.terminal_text import clean
 from remote_agent.job import RemoteJobError, with_article
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class AgentError(HostError):
 
 
 class HostBroken(AgentError):
-    """The agent went beyond a cap (`launcher.host_caps`), which none of ours does: it is given up at once."""
+    """The agent went beyond a cap (`launcher.host_limits`), which none of ours does: it is given up at once."""
 
 
 class ConnectionLost(HostError):

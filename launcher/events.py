@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar
 
-from launcher.value import value
+from launcher.util.frozen import frozen
 
 __all__ = [
     "AttemptEnded",
@@ -50,7 +50,7 @@ _KINDS: dict[str, type[Event]] = {}
 _TYPES: dict[str, dict[str, str]] = {}
 
 
-@value
+@frozen
 class Event:
     """The root of all events."""
 
@@ -123,7 +123,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-@value
+@frozen
 class RunStarted(Event):
     """A run began; `folder` is its local directory, `mode` is RUN or MULTIRUN."""
 
@@ -134,7 +134,7 @@ class RunStarted(Event):
     hosts: tuple[str, ...]
 
 
-@value
+@frozen
 class JobQueued(Event):
     """A job exists and waits for a slot."""
 
@@ -143,7 +143,7 @@ class JobQueued(Event):
     overrides: tuple[str, ...] = ()
 
 
-@value
+@frozen
 class JobAssigned(Event):
     """An attempt was given to a host; it may wait there for a slot."""
 
@@ -153,7 +153,7 @@ class JobAssigned(Event):
     host: str
 
 
-@value
+@frozen
 class AttemptStarted(Event):
     """The job's process began on the host. `started_at` is by the host's clock."""
 
@@ -165,7 +165,7 @@ class AttemptStarted(Event):
     started_at: float
 
 
-@value
+@frozen
 class OutputArrived(Event):
     """Bytes that a job wrote, each once, cut anywhere; only for display. `stream` is stdout or stderr.
 
@@ -188,7 +188,7 @@ class OutputArrived(Event):
         return self.text.encode("utf-8", "surrogateescape")
 
 
-@value
+@frozen
 class AttemptEnded(Event):
     """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED."""
 
@@ -201,7 +201,7 @@ class AttemptEnded(Event):
     error: dict[str, Any] | None
 
 
-@value
+@frozen
 class JobReturned(Event):
     """The job's JobReturn is complete on the controller, files and all."""
 
@@ -215,7 +215,7 @@ class JobReturned(Event):
     overrides: tuple[str, ...] = ()
 
 
-@value
+@frozen
 class OutputsUnmatched(Event):
     """A job completed, and left nothing that these output patterns match: a pattern may have a typo."""
 
@@ -225,7 +225,7 @@ class OutputsUnmatched(Event):
     patterns: tuple[str, ...] = ()
 
 
-@value
+@frozen
 class HookFired(Event):
     """A hook fired: on the controller as it does, on a host told when the attempt ends. `side` is controller or host."""
 
@@ -238,7 +238,7 @@ class HookFired(Event):
     host: str = ""
 
 
-@value
+@frozen
 class Warned(Event):
     """Something that the user must see: a hook that raised, a refused file. `source` says whose it is."""
 
@@ -250,7 +250,7 @@ class Warned(Event):
     host: str = ""
 
 
-@value
+@frozen
 class Note(Event):
     """Something worth saying once: isolation became spawn, a callback is built from its spec."""
 
@@ -259,7 +259,7 @@ class Note(Event):
     host: str = ""
 
 
-@value
+@frozen
 class HostReady(Event):
     """A host takes jobs. `boot_id` names this life of its machine."""
 
@@ -272,7 +272,7 @@ class HostReady(Event):
     boot_id: str = ""
 
 
-@value
+@frozen
 class CodeSent(Event):
     """The code snapshot is on the host. `sent_bytes` is what had to travel."""
 
@@ -284,7 +284,7 @@ class CodeSent(Event):
     hash: str
 
 
-@value
+@frozen
 class HostUnknown(Event):
     """The link to a host is gone; its jobs are unknown, not failed."""
 
@@ -294,7 +294,7 @@ class HostUnknown(Event):
     jobs: tuple[int, ...] = ()
 
 
-@value
+@frozen
 class HostLost(Event):
     """A host was given up; `jobs` are those it still had."""
 
@@ -304,7 +304,7 @@ class HostLost(Event):
     jobs: tuple[int, ...] = ()
 
 
-@value
+@frozen
 class HostUnusable(Event):
     """A host never came to take jobs: key, authentication, no python, a setup line that failed."""
 
@@ -315,7 +315,7 @@ class HostUnusable(Event):
     next_step: str = ""
 
 
-@value
+@frozen
 class RunInterrupt(Event):
     """Ctrl-C, SIGTERM, fail-fast or an aborting callback: running jobs are cancelled (`kill`: at once)."""
 
@@ -324,7 +324,7 @@ class RunInterrupt(Event):
     kill: bool = False
 
 
-@value
+@frozen
 class RunEnded(Event):
     """All that could be collected is. Counts by outcome."""
 
@@ -335,7 +335,7 @@ class RunEnded(Event):
     counts: dict[str, int] = field(default_factory=dict)
 
 
-@value
+@frozen
 class JobRequeued(Event):
     """The job waits for another attempt; `attempt` is the one that ended or was given up, `why` says how."""
 
@@ -346,7 +346,7 @@ class JobRequeued(Event):
     why: str
 
 
-@value
+@frozen
 class HostClosed(Event):
     """A host takes no further job, though its link may stand: its spool is full, or its application is unusable.
 
@@ -359,7 +359,7 @@ class HostClosed(Event):
     may_open: bool = False
 
 
-@value
+@frozen
 class HostOpened(Event):
     """A host that was closed takes jobs again."""
 
@@ -367,7 +367,7 @@ class HostOpened(Event):
     host: str
 
 
-@value
+@frozen
 class JobCancelling(Event):
     """The user asked for a job to end; it returns when it has."""
 
@@ -375,7 +375,7 @@ class JobCancelling(Event):
     num: int
 
 
-@value
+@frozen
 class JobRetried(Event):
     """A job that had returned is run once more, as the user asked; `attempt` and `status` are those that it had."""
 
@@ -387,7 +387,7 @@ class JobRetried(Event):
     overrides: tuple[str, ...] = ()
 
 
-@value
+@frozen
 class RunResumed(Event):
     """A controller took the run up again: another process, or the same after `RunDetached`. Links are new ones."""
 
@@ -396,7 +396,7 @@ class RunResumed(Event):
     hosts: tuple[str, ...] = ()
 
 
-@value
+@frozen
 class RunDetached(Event):
     """The controller leaves; hosts keep all jobs. `hosts` are those that had theirs whole when it left."""
 
@@ -406,7 +406,7 @@ class RunDetached(Event):
     hosts: tuple[str, ...] = ()
 
 
-@value
+@frozen
 class RunDetaching(Event):
     """The controller is about to leave: hosts get every job that waits; `hurry`: without waiting for those being reached."""
 

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.errors import InventoryError
-from launcher.known_hosts import is_fingerprint
-from launcher.shown import shown
+from launcher.util.quoting import shown
 
-__all__ = ["LOCAL", "HostSpec", "load_hosts", "load_hosts_file", "parse_host", "parse_hosts"]
+__all__ = ["LOCAL", "HostSpec", "is_fingerprint", "load_hosts", "load_hosts_file", "parse_host", "parse_hosts"]
 
 #: The name of this machine without SSH.
 LOCAL = "local"
@@ -451,3 +450,11 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
         places[place] = spec.name
         found.append(spec)
     return tuple(found)
+
+
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether text is a SHA256 fingerprint; an MD5 one is not."""
+    return _FINGERPRINT.fullmatch(text) is not None

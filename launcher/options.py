@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from launcher.errors import ConfigError
-from launcher.shown import shown
+from launcher.util.quoting import shown
 from remote_agent.job import ERROR_KINDS
 
 __all__ = ["LaunchConf", "options_of", "parse_duration", "parse_size"]

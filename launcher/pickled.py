@@ -13,7 +13,7 @@ __all__ = ["Unpicklable", "config_with_node", "read_unpicklable"]
 
 def config_with_node(config: Any, node: dict[str, Any]) -> Any:
     """A run's config with its `hydra` node, as its hooks get it."""
-    from launcher.late_config import with_node
+    from launcher.config.lazy import with_node
 
     return with_node(config, node)
 

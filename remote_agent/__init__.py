@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from remote_agent.callback import Callback as Callback
-    from remote_agent.callbacks import Callbacks as Callbacks
-    from remote_agent.callbacks import LogJobReturnCallback as LogJobReturnCallback
-    from remote_agent.callbacks import PickleJobInfoCallback as PickleJobInfoCallback
-    from remote_agent.current_job import CurrentJob as CurrentJob
-    from remote_agent.current_job import current_job as current_job
+    from remote_agent.callbacks.base import Callback as Callback
+    from remote_agent.callbacks.builtin import LogJobReturnCallback as LogJobReturnCallback
+    from remote_agent.callbacks.builtin import PickleJobInfoCallback as PickleJobInfoCallback
+    from remote_agent.callbacks.composite import Callbacks as Callbacks
     from remote_agent.job import JobError as JobError
     from remote_agent.job import JobReturn as JobReturn
     from remote_agent.job import JobStatus as JobStatus
     from remote_agent.job import RemoteJobError as RemoteJobError
+    from remote_agent.job_process.current import CurrentJob as CurrentJob
+    from remote_agent.job_process.current import current_job as current_job
 
 _CONTENTS = {
-    "Callback": "remote_agent.callback",
-    "Callbacks": "remote_agent.callbacks",
-    "LogJobReturnCallback": "remote_agent.callbacks",
-    "PickleJobInfoCallback": "remote_agent.callbacks",
-    "CurrentJob": "remote_agent.current_job",
+    "Callback": "remote_agent.callbacks.base",
+    "Callbacks": "remote_agent.callbacks.composite",
+    "LogJobReturnCallback": "remote_agent.callbacks.builtin",
+    "PickleJobInfoCallback": "remote_agent.callbacks.builtin",
+    "CurrentJob": "remote_agent.job_process.current",
     "JobError": "remote_agent.job",
     "JobReturn": "remote_agent.job",
     "JobStatus": "remote_agent.job",
     "RemoteJobError": "remote_agent.job",
-    "current_job": "remote_agent.current_job",
+    "current_job": "remote_agent.job_process.current",
 }
 
 __all__ = [

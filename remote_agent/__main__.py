@@ -19,10 +19,10 @@ import sys
 import time
 from typing import Dict, List, Optional, Tuple
 
-from remote_agent import wire
-from remote_agent.host_facts import Folders, folders, spool_folder, unwritable
+from remote_agent.shared import wire
 from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT
-from remote_agent.spool import SpoolError, open_private
+from remote_agent.system.host import Folders, folders, spool_folder, unwritable
+from remote_agent.system.private_files import SpoolError, open_private
 
 __all__ = ["main"]
 
@@ -52,7 +52,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     complaint = -1
     try:
         if role == "clean":
-            from remote_agent.cleaning import serve_cleaning
+            from remote_agent.agent.cleaning import serve_cleaning
 
             return serve_cleaning(workdir)
         if role == "serve":
@@ -160,7 +160,7 @@ def _wait_for_other(spool: str) -> Optional[socket.socket]:
     Raises:
         SpoolError: it does not, or it is on another machine.
     """
-    from remote_agent.door import other_agent
+    from remote_agent.agent.link.listener import other_agent
 
     deadline = time.monotonic() + _WAIT_FOR_SOCKET
     while True:
@@ -182,7 +182,7 @@ def _start_in_scope(
     run: str, host: str, listener: socket.socket, umask: int, workdir: Optional[str], spare: Optional[str]
 ) -> Tuple[bool, List[str]]:
     """Start the agent outside the session where it would not survive that; whether it was, and notes for the user."""
-    from remote_agent.logind import NO_SCOPE, way_out
+    from remote_agent.system.logind import NO_SCOPE, way_out
 
     escape = way_out("{}-{}".format(run, os.getpid()))
     if not escape.prefix:
@@ -263,11 +263,11 @@ def _become_agent(
             bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
             ahead = None
             if spare is not None:
-                from remote_agent.spare import start_spare
+                from remote_agent.agent.zygotes.spare import start_spare
 
                 # Before the agent is imported, so that both come up at once.
                 ahead = start_spare(spare, bundle, where.spool)
-            from remote_agent.agent import Agent, log_crash
+            from remote_agent.agent.agent import Agent, log_crash
 
             agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
             if complain is not None:

@@ -47,7 +47,7 @@ def same(value: Any) -> Any:
 
 def job_return(fields: Dict[str, Any]) -> Any:
     """A JobReturn from its fields, as Hydra's own too where Hydra can be imported; its status is there by name."""
-    from remote_agent.hydra_scope import job_return_from
+    from remote_agent.hydra.compat import job_return_from
 
     return job_return_from(fields)
 

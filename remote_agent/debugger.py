@@ -13,15 +13,15 @@ import pdb  # noqa: T100 - this is the debugger
 import sys
 from typing import Any, Dict, List, Optional, cast
 
-from remote_agent import wire
-from remote_agent.failure import traceback_text
 from remote_agent.job import JobError
-from remote_agent.preparing import Unusable, as_unusable, prepare
-from remote_agent.run_job import Job
+from remote_agent.job_process.run import Job
+from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.failure import traceback_text
 from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.shared.messages import FromJob
 from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
 
 __all__ = ["main"]
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Dict
 
-from remote_agent.current_job import current_job
+from remote_agent.job_process.current import current_job
 
 __all__ = ["probe"]
 

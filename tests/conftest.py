@@ -12,10 +12,10 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf.basecontainer import BaseContainer
 
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 from launcher.inventory import HostSpec
 from launcher.transports.base import Transport
-from launcher.transports.make import make_transport
+from launcher.transports.factory import make_transport
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 
 

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from launcher import run_index
 from launcher.errors import JournalError, RunError
-from launcher.journal import FOLDER, JournalReader
-from launcher.run_index import Entry
+from launcher.runs import index
+from launcher.runs.index import Entry
+from launcher.runs.journal import FOLDER, JournalReader
 
 __all__ = ["Controller", "Project", "until"]
 
@@ -121,7 +121,7 @@ class Project:
 
     def command(self, *arguments: str, env: dict[str, str] | None = None) -> Controller:
         """Start the command `launcher` with these arguments."""
-        program = "import sys; sys.argv[0] = 'launcher'; from launcher.cli import main; main()"
+        program = "import sys; sys.argv[0] = 'launcher'; from launcher.cli.main import main; main()"
         return self._add([sys.executable, "-c", program, *arguments], env or {})
 
     def _add(self, command: list[str], env: dict[str, str]) -> Controller:
@@ -146,7 +146,7 @@ class Project:
     @property
     def entry(self) -> Entry:
         """The run, by its folder."""
-        return run_index.find(self.run)
+        return index.find(self.run)
 
     def processes(self) -> list[int]:
         """What runs of its controllers, agents and jobs on this machine."""

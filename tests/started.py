@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from remote_agent.callback import Callback
+from remote_agent.callbacks.base import Callback
 
 #: What the start hook does here: it would be pickled with a callback that holds it.
 DO: dict[str, Callable[[], Any]] = {}

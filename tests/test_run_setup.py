@@ -10,14 +10,14 @@ import pytest
 
 import launcher
 from launcher.app_run import prepare
-from launcher.application import load_application
+from launcher.code.application import load_application
 from launcher.errors import UsageError
-from launcher.hydra_setup import HydraSetup
-from launcher.journal import FOLDER, JournalReader
 from launcher.options import LaunchConf
-from launcher.reproduce_target import HydraAgain, PlainAgain
-from launcher.run_setup import RunSetup
+from launcher.reproduce.target import HydraAgain, PlainAgain
+from launcher.runs.journal import FOLDER, JournalReader
 from launcher.setup import code
+from launcher.setup.base import RunSetup
+from launcher.setup.hydra import HydraSetup
 from launcher.setup.plain_app import PlainAppSetup
 from launcher.setup.prepared import PreparedRun
 

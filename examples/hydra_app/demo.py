@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 from moto.server import ThreadedMotoServer
 
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 
 HERE = Path(__file__).resolve().parent
 FOOS = ("a", "b", "c")
@@ -53,7 +53,7 @@ def sweep(host: DemoServer, results: str, variables: list[str]) -> None:
     command = ["multirun", "my_app.py", f"foo={','.join(FOOS)}", "--hosts", str(hosts), "--folder", f"{results}/sweep"]
     forwarded = [word for name in variables for word in ("--env", name)]
     print("$ launcher", *command, *forwarded, flush=True)
-    program = "from launcher.cli import main; main()"
+    program = "from launcher.cli.main import main; main()"
     environment = {**os.environ, "XDG_STATE_HOME": f"{results}/state", "XDG_CACHE_HOME": f"{results}/cache"}
     subprocess.run([sys.executable, "-c", program, *command, *forwarded], cwd=HERE, env=environment, check=True)
 

@@ -17,7 +17,7 @@ def main() -> None:
     problem = in_front()
     if problem:
         sys.exit(_refused(problem))
-    from launcher.cli import main as command
+    from launcher.cli.main import main as command
 
     command()
 

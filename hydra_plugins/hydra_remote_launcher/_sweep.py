@@ -17,16 +17,16 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_remote_launcher._guard import EndGuard
 from launcher import events
+from launcher.config.hydra import remembering_loader
+from launcher.config.interpolations import unresolved
+from launcher.config.job_config import numbered, without_secrets
 from launcher.display.lines import Teller
 from launcher.display.tally import Tally
-from launcher.early_connect import EarlyConnections
 from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageError
-from launcher.hydra_config import remembering_loader
-from launcher.hydra_setup import HydraSetup, callback_entries
-from launcher.job_config import numbered, without_secrets
 from launcher.options import LaunchConf
-from launcher.session import Session
-from launcher.unresolved import unresolved
+from launcher.session.session import Session
+from launcher.setup.hydra import HydraSetup, callback_entries
+from launcher.transports.early import EarlyConnections
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction

@@ -6,9 +6,9 @@ from a host reaches a terminal with control characters in it.
 
 from typing import TYPE_CHECKING, Any
 
-from launcher.display.closing import closing_json, print_closing
+from launcher.display.factory import Display, make_display
 from launcher.display.lines import LineDisplay
-from launcher.display.show import Display, make_display
+from launcher.display.summary import closing_json, print_closing
 from launcher.display.tally import Tally
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from launcher import events
 from launcher.display.base import BaseDisplay
 from launcher.display.tally import Tally
 from launcher.display.text import about, clean, clock, count, error_line, seconds, shorten, size, some
-from launcher.live_output import LineCutter, LiveOutput
+from launcher.session.live_output import LineCutter, LiveOutput
 
 __all__ = ["Line", "LineDisplay", "Teller"]
 

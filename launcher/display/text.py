@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launcher.clean_text import clean
-from launcher.live_output import clean_lines
+from launcher.session.live_output import clean_lines
+from launcher.util.terminal_text import clean
 
 __all__ = [
     "about",

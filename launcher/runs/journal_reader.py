@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from launcher.arriving_result import known_parts
-from launcher.clean_text import clean, clean_all
 from launcher.errors import JournalError, RunError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
+from launcher.runs.result_file import known_parts
+from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ConfigError
-from launcher.run_folder import Naming
-from launcher.shown import shown
+from launcher.runs.folder import Naming
+from launcher.util.quoting import shown
 
 __all__ = ["default_folder", "folder_for", "local_folder"]
 

@@ -10,18 +10,18 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.callback_setup import callback_nodes
-from launcher.run_hosts import host_specs, new_run_id
-from launcher.run_setup import RunSetup
+from launcher.code.task import Script
+from launcher.hosts import host_specs, new_run_id
+from launcher.setup.base import RunSetup
+from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
-from launcher.task_origin import Script
 
 if TYPE_CHECKING:
-    from launcher.application import Application
-    from launcher.config import Composition
+    from launcher.code.application import Application
+    from launcher.config.composition import Composition
+    from launcher.engine.requests import QueuedJob
     from launcher.options import LaunchConf
-    from launcher.requests import QueuedJob
-    from remote_agent.callbacks import Callbacks
+    from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["PlainAppSetup", "script_of_app"]
 

@@ -13,18 +13,18 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from launcher import pickling
+from launcher.agents.plan import Blob, HostPlan
+from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError
-from launcher.host_plan import Blob, HostPlan
-from launcher.stayed_here import explained, explained_in_job, why_it_stayed
-from remote_agent.callbacks import travel_entries
-from remote_agent.packages import installed_version, version_note
+from launcher.serialization import pickler as pickling
+from remote_agent.callbacks.composite import travel_entries
+from remote_agent.shared.versions import installed_version, version_note
 from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 
 if TYPE_CHECKING:
-    from launcher.code_snapshot import Snapshot
+    from launcher.code.snapshot import Snapshot
     from launcher.inventory import HostSpec
-    from launcher.run_setup import RunSetup
+    from launcher.setup.base import RunSetup
 
 __all__ = ["ZYGOTE", "PreparedRun", "prepare"]
 

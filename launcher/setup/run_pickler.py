@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher import pickling
+from launcher.serialization import pickler
 
 __all__ = ["RunPickler"]
 
@@ -29,7 +29,7 @@ class RunPickler:
 
     def dumps(self, value: Any) -> bytes:
         """Pickle something for the hosts."""
-        dumped = pickling.dumps(value, main_module=self._main_module)
+        dumped = pickler.dumps(value, main_module=self._main_module)
         self.by_value = self.by_value or dumped.by_value
         if dumped.values:
             self.values = tuple(dict.fromkeys([*self.values, *dumped.values]))
@@ -38,8 +38,8 @@ class RunPickler:
 
     def dumps_here(self, value: Any) -> bytes:
         """Pickle what only a controller of the run loads."""
-        return pickling.dumps(value, main_module=self._main_module).data
+        return pickler.dumps(value, main_module=self._main_module).data
 
     def loads(self, data: bytes) -> Any:
         """Load what this made, or another one of the same run."""
-        return pickling.loads(data, main_module=self._main_module)
+        return pickler.loads(data, main_module=self._main_module)

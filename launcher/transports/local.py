@@ -15,8 +15,8 @@ import threading
 from collections.abc import Iterator
 
 from launcher.errors import AgentError, ConnectionLost
-from launcher.host_caps import limit
-from launcher.open_files import as_given
+from launcher.host_limits import limit
+from launcher.util.open_files import as_given
 
 __all__ = ["LocalChannel", "LocalTransport"]
 

@@ -2,7 +2,7 @@
 
 Rule: a header is a dict, which costs nothing on its way; its type says every field. Whoever makes one says all of them, or mypy
 complains, and whoever reads one names no other. `ABSENT` is what a field is taken for where an earlier version, or another hand, left
-it out; `remote_agent.wire` puts it there, so that a reader finds every field. Specs and envelopes are read by their own classes.
+it out; `remote_agent.shared.wire` puts it there, so that a reader finds every field. Specs and envelopes are read by their own classes.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import launcher
 from launcher import events
 from launcher.inventory import HostSpec
-from launcher.returns import JobReturns
+from launcher.results.job_returns import JobReturns
 from tests.hosts.openssh import OpenSshHost
 from tests.parts import missing
 
@@ -172,8 +172,8 @@ def pids_of(host: OpenSshHost, role: str) -> list[int]:
             )
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if "_zygote_main.py" in command:
-            its_role = "job" if "_zygote_main.py" in parent_command else "zygote"
+        if "zygote/entry.py" in command:
+            its_role = "job" if "zygote/entry.py" in parent_command else "zygote"
         elif "hydra-remote-launcher" in command and parent == "1":
             # The `connect` process has the session's sshd for a parent; the agent was left to process 1.
             its_role = "agent"

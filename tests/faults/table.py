@@ -19,7 +19,7 @@ nothing of the controller's files. The page is generated from the tests by `pyth
 
 _TAIL = """
 What a controller survives (kill -9 at a hundred random moments with a host apart, SIGHUP, SIGTERM, Ctrl-C once and twice, two
-resumes at once) is in `tests/test_resume.py` and `docs/durability.md`; clock jumps, duplicates and reordering belong to the simulation.
+resumes at once) is in `tests/launcher/session/test_resumed.py` and `docs/durability.md`; clock jumps, duplicates and reordering belong to the simulation.
 """
 
 

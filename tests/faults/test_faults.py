@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from benchmarks.proxy import running_proxy
-from launcher import agent_session, events
+from launcher import events
+from launcher.agents import connection
 from tests.faults.injection import (
     FAULTS,
     Meeting,
@@ -54,7 +55,7 @@ def app() -> Any:
 @pytest.fixture
 def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent link is found in two seconds instead of twenty."""
-    monkeypatch.setattr(agent_session, "HEARTBEAT", 2.0)
+    monkeypatch.setattr(connection, "HEARTBEAT", 2.0)
 
 
 def is_unknown(meeting: Meeting) -> bool:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from remote_agent import wire
 from remote_agent.job import JobError
-from remote_agent.plain_value import MARK, VERSION, encode
+from remote_agent.shared import wire
+from remote_agent.shared.plain_value import MARK, VERSION, encode
 
 SCENARIOS: dict[str, Callable[[], None]] = {}
 DONE = {"status": "COMPLETED", "error": None, "duration": 1.0, "hooks": []}

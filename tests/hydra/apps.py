@@ -32,7 +32,7 @@ def launcher(
     *args: object, cwd: Path, check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`launcher ARGS` in a folder."""
-    command = [sys.executable, "-c", "from launcher.cli import main; main()"]
+    command = [sys.executable, "-c", "from launcher.cli.main import main; main()"]
     return _run([*command, *map(str, args)], cwd, check, env)
 
 

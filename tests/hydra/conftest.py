@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.hydra.hosts import hosts_file
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hydra.errors import HydraException
 
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 from tests.hydra import apps
 from tests.hydra.hosts import hosts_file
 
@@ -452,7 +452,7 @@ def test_discovery_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert "hydra_plugins.hydra_remote_launcher.remote_launcher" in done.stdout
-    for heavy in ("fabric", "paramiko", "launcher", "launcher.session", "asyncssh", "rich"):
+    for heavy in ("fabric", "paramiko", "launcher", "launcher.session.session", "asyncssh", "rich"):
         assert f"'{heavy}'" not in done.stdout
 
 

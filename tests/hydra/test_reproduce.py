@@ -243,7 +243,7 @@ def test_in_the_debugger(app: Path) -> None:
     """--pdb stops where the job fails, with its variables at hand."""
     _sweep(app, "x=13")
     done = subprocess.run(
-        [sys.executable, "-c", "from launcher.cli import main; main()", "reproduce", "sweep/0", "--pdb"],
+        [sys.executable, "-c", "from launcher.cli.main import main; main()", "reproduce", "sweep/0", "--pdb"],
         cwd=app,
         input="p 'x is', cfg.x\nq\n",
         capture_output=True,

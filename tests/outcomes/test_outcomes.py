@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 from launcher.inventory import load_hosts
 from tests.outcomes.cases import CASES, Case
 from tests.outcomes.table import APP, PAGE, page

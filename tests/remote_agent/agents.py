@@ -24,9 +24,9 @@ from typing import Any
 
 import cloudpickle
 
-from remote_agent import wire
-from remote_agent.hydra_scope import minimal_hydra_node
-from remote_agent.processes import TOKEN
+from remote_agent.hydra.compat import minimal_hydra_node
+from remote_agent.shared import wire
+from remote_agent.system.processes import TOKEN
 
 __all__ = ["APP", "AgentHost", "Client", "Started", "wait_gone", "wait_until"]
 
@@ -92,7 +92,7 @@ def task(cfg):
             gate(cfg.gate)
         return cfg.num
     if do == "nonsense":
-        from remote_agent import wire
+        from remote_agent.shared import wire
         for fd in range(20, 1100):
             try:
                 os.fstat(fd)
@@ -493,7 +493,7 @@ class AgentHost:
 
     def zygote_pids(self) -> list[int]:
         """The zygotes' processes: those that lead a session and are no job."""
-        return [pid for pid in self._running("_zygote_main.py") if self._is_zygote(pid)]
+        return [pid for pid in self._running("zygote/entry.py") if self._is_zygote(pid)]
 
     @staticmethod
     def _is_zygote(pid: int) -> bool:
@@ -524,11 +524,11 @@ class AgentHost:
 
     def processes(self) -> list[int]:
         """Everything that runs for this host."""
-        return [pid for part in ("_zygote_main.py", "remote_agent.__main__") for pid in self._running(part)]
+        return [pid for part in ("zygote/entry.py", "remote_agent.__main__") for pid in self._running(part)]
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """The headers of the spool's log."""
-        from remote_agent.spool import scan
+        from remote_agent.agent.spool.log import scan
 
         return scan(str(self.spool / "log"))
 

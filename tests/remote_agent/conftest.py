@@ -25,13 +25,13 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
-from launcher import agent_bundle
-from remote_agent import wire
-from remote_agent.hydra_scope import minimal_hydra_node
+from launcher.bootstrap import bundle as agent_bundle
+from remote_agent.agent.zygotes.client import send_with_fds
+from remote_agent.hydra.compat import minimal_hydra_node
 from remote_agent.job import JobError
+from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
-from remote_agent.zygote_client import send_with_fds
 from tests.specs import job_spec, zygote_spec
 
 _PATIENCE = 30.0
@@ -188,7 +188,7 @@ class Host:
             self.process = subprocess.Popen(
                 [
                     self.python,
-                    str(self.bundle / "remote_agent" / "_zygote_main.py"),
+                    str(self.bundle / "remote_agent" / "zygote" / "entry.py"),
                     str(theirs.fileno()),
                     str(self.bundle),
                 ],

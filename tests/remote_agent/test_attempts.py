@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from remote_agent.attempts import Attempts
-from remote_agent.spool import SpoolLog
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.log import SpoolLog
 from tests.specs import job_spec
 
 ENVELOPE = {"status": "COMPLETED", "error": None, "duration": 1.0, "pid": 5, "python": "3.8.18"}

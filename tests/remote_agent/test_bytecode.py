@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 from launcher.inventory import HostSpec
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from remote_agent.disk import remove_tree
+from remote_agent.shared.disk import remove_tree
 
 _NOBODY = 65534
 

@@ -17,9 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from remote_agent import aftermath, agent, jobs, spare, wire
-from remote_agent.host_facts import folders
-from remote_agent.processes import mark_begun
+from remote_agent.agent import agent, reaper
+from remote_agent.agent import running as jobs
+from remote_agent.agent.zygotes import spare
+from remote_agent.shared import wire
+from remote_agent.system.host import folders
+from remote_agent.system.processes import mark_begun
 from tests.specs import zygote_spec
 
 __all__ = ["Job", "Peer", "TurnedAgent"]
@@ -212,10 +215,10 @@ class TurnedAgent:
         fake = SimpleNamespace(DEVNULL=-3, Popen=lambda command, **more: _FakeZygote(self, command, **more))
         self._patches.enter_context(mock.patch.object(spare, "subprocess", fake))
         # No number here is a process's: nothing is hunted, and no table of processes is read for it.
-        for module, name in ((agent, "kill_whole"), (jobs, "kill_whole"), (aftermath, "kill_whole")):
+        for module, name in ((agent, "kill_whole"), (jobs, "kill_whole"), (reaper, "kill_whole")):
             self._patches.enter_context(mock.patch.object(module, name, return_value=0))
-        self._patches.enter_context(mock.patch.object(aftermath, "kill_group", return_value=0))
-        self._patches.enter_context(mock.patch.object(aftermath, "kill_tokens", return_value=[]))
+        self._patches.enter_context(mock.patch.object(reaper, "kill_group", return_value=0))
+        self._patches.enter_context(mock.patch.object(reaper, "kill_tokens", return_value=[]))
         where = folders("r1", "h", self.folder)
         self._listener = os.path.join(where.runtime, "agent.sock")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

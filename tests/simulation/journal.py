@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from launcher import events
 from launcher.errors import JournalError
-from launcher.journal import StoredResult
+from launcher.runs.journal import StoredResult
 from remote_agent.shared.job_spec import JobSpec
 
 __all__ = ["Disk", "Killed", "SimJournal"]

@@ -1,6 +1,6 @@
 """A host as the agent's promises describe it: a spool that lasts, processes that outlive the agent, an agent that does not.
 
-Rule: what the model promises is what the agent's own tests hold the real one to (`tests/remote_agent/test_agent.py`): an
+Rule: what the model promises is what the agent's own tests hold the real one to (`tests/remote_agent/agent/test_agent.py`): an
 attempt is claimed in the spool before it starts, a result is in the spool before it is said, what was acknowledged is
 forgotten, what an earlier agent took waits until the controller says `go`.
 """

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from launcher import events, facts
-from launcher.decider import Decider
-from launcher.run_state import JobState
-from launcher.scheduler import Scheduler
+from launcher import events
+from launcher.agents import facts
+from launcher.engine.decider import Decider
+from launcher.engine.scheduler import Scheduler
+from launcher.engine.state import UnfinishedJob
 from remote_agent.job import JobError
 from tests.simulation.history import History, Job, Step
 from tests.simulation.model_host import ModelHost, Record
@@ -19,7 +20,7 @@ __all__ = ["CAUGHT"]
 class ForgetsFencing(Scheduler):
     """Takes what any attempt on any host brings for that of the job."""
 
-    def current(self, num: int, attempt: int, host: str) -> JobState | None:
+    def current(self, num: int, attempt: int, host: str) -> UnfinishedJob | None:
         job = self.jobs.get(num)
         return job if job is not None and job.host and num not in self.pending else None
 
@@ -52,7 +53,7 @@ class ForgetsClosedHosts(Scheduler):
 class RequeuesInterrupted(Scheduler):
     """Has a job that was given back wait, though nothing will ever start again."""
 
-    def _again(self, at: float, job: JobState, why: str) -> list[events.Event]:
+    def _again(self, at: float, job: UnfinishedJob, why: str) -> list[events.Event]:
         return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, why))
 
 

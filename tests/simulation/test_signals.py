@@ -21,12 +21,14 @@ from typing import Any
 
 import pytest
 
-from launcher import events, interrupts, run_record
+from launcher import events
 from launcher.errors import RunInterrupted
-from launcher.requests import Returned
-from launcher.run_hooks import RunHooks
-from launcher.session import Session
-from remote_agent.callbacks import Callbacks
+from launcher.runs import record as run_record
+from launcher.runs.journal import Returned
+from launcher.session import interrupts
+from launcher.session.hooks import RunHooks
+from launcher.session.session import Session
+from remote_agent.callbacks.composite import Callbacks
 
 _FOLDER = Path("/nowhere/launcher-simulation")
 KINDS = ("start", "submit", "wait", "deliver", "hook", "write", "close", "end")
@@ -247,7 +249,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_record, "write_setup", lambda setup, journal, config_name: None)
     monkeypatch.setattr(run_record, "write_prepared", lambda prepared, journal: None)
     monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
-    monkeypatch.setattr("launcher.leaving._ON_THEIR_WAY", 0.0)
+    monkeypatch.setattr("launcher.session.detach._ON_THEIR_WAY", 0.0)
 
 
 def history(seed: int, signals: tuple[int, ...]) -> World:

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launcher import events, facts, requests
-from launcher.decider import Decider
+from launcher import events
+from launcher.agents import facts
+from launcher.engine import requests
+from launcher.engine.decider import Decider
+from launcher.engine.requests import QueuedJob
+from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import HostUnreachable, JournalError
-from launcher.requests import QueuedJob, Returned
-from launcher.scheduler import HostPhase, Policies, Scheduler
+from launcher.runs.journal import Returned
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
 from tests.simulation.history import History, Step
@@ -85,7 +88,7 @@ class Connection:
 
 
 class SimSession:
-    """What AgentSession does, without threads: connects, greets, turns messages into facts, connects again."""
+    """What AgentConnection does, without threads: connects, greets, turns messages into facts, connects again."""
 
     def __init__(self, controller: Controller, host: ModelHost) -> None:
         self.controller = controller

@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher.demo_server import DemoServer
+from launcher.demo.server import DemoServer
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path("/tmp/hydra-remote-launcher-stored")

@@ -19,8 +19,8 @@ from unittest import mock
 
 import pytest
 
-from launcher import cli
-from launcher.demo_server import DemoServer
+from launcher.cli import main as cli
+from launcher.demo.server import DemoServer
 from tests.stored.make import HOST, ROOT, host_environment, lay_out_python, own_root
 
 HERE = Path(__file__).parent

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher import pickling, run_record
-from launcher.late_config import LateConfig
-from launcher.resume import _FORMER_KINDS, _kinds
-from launcher.run_setup import RunSetup
+from launcher.config.lazy import LazyConfig
+from launcher.runs import record
+from launcher.serialization import pickler
+from launcher.session.resumed import _FORMER_KINDS, _kinds
+from launcher.setup.base import RunSetup
 from remote_agent import CurrentJob, JobError, JobReturn, JobStatus, RemoteJobError
-from remote_agent.hydra_scope import as_hydra
+from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import LateValue
 from tests.stored.names import names_in, names_in_folder
 from tests.stored.places import ROOT, VERSIONS, put_back
@@ -105,8 +106,8 @@ def _values() -> dict[str, Any]:
         "the current job": CurrentJob(0, "r#0", 1, "h", "/x"),
         "a callback": _Held(),
         "built-in callbacks": [launcher.LogJobReturnCallback(), launcher.PickleJobInfoCallback()],
-        "a late config": LateConfig({"x": 1}, {}),
-        "a config that cannot be pickled": run_record.Unpicklable("no"),
+        "a late config": LazyConfig({"x": 1}, {}),
+        "a config that cannot be pickled": record.Unpicklable("no"),
     }
 
 
@@ -114,7 +115,7 @@ def _values() -> dict[str, Any]:
 def test_each_value_names_what_the_page_has(what: str) -> None:
     """However it is pickled: by pickle itself, and as we do it."""
     value = _values()[what]
-    for data in (pickle.dumps(value), pickle.dumps(value, 2), pickling.dumps(value).data):
+    for data in (pickle.dumps(value), pickle.dumps(value, 2), pickler.dumps(value).data):
         names = {name for name in names_in(data) if name.startswith(("launcher", "remote_agent", "hydra_plugins"))}
         assert names <= _NOW
         pickle.loads(data)
@@ -122,7 +123,7 @@ def test_each_value_names_what_the_page_has(what: str) -> None:
 
 def test_a_made_late_config_is_pickled_as_what_was_made() -> None:
     """It needs no name of ours then but one."""
-    late = LateConfig({"x": 1}, {})
+    late = LazyConfig({"x": 1}, {})
     late.made.x = 2
     assert pickle.loads(pickle.dumps(late)).x == 2
 
@@ -136,7 +137,7 @@ def test_what_functools_made_names_what_the_page_has() -> None:
         functools.singledispatch(scope["f"]),
         functools.cached_property(scope["f"]),
     ):
-        names |= names_in(pickling.dumps(value).data)
+        names |= names_in(pickler.dumps(value).data)
     ours = {name for name in names if name.startswith("remote_agent")}
     assert ours == {f"remote_agent.by_reference:{name}" for name in ("caching", "dispatching", "cached_property")}
 

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import remote_agent
-from launcher import stage0
+from launcher.bootstrap import start
 from remote_agent.shared import protocol
 
 SOURCES = Path(remote_agent.__file__).parent.parent
@@ -23,7 +23,7 @@ def test_no_other_module_has_a_value_of_its_own():
 
 def test_stage_0_is_told_them():
     """It runs where nothing of ours can be imported yet."""
-    program = stage0._program()
+    program = start._program()
     for name in ("NEED", "EXIT_FOLDERS"):
         assert name in program
         assert repr(getattr(protocol, name)) not in program

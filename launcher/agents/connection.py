@@ -1,0 +1,428 @@
+"""One host: connect, shake hands, send what it needs, pass on what it says, reconnect.
+
+Rule: the threads here do I/O and nothing else. They never decide what becomes of a job: each fact goes to the
+dispatcher's inbox, in the order in which it happened on that host. A lost link is a fact, not a failure, also one that was lost
+before the agent's first welcome; who we are, who the host is, and what it cannot do are judged once, and for good.
+
+Three threads a host: the reader connects and reads, the writer sends what is queued, and one watches that the link is alive
+whatever the other two are waiting for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from launcher.agents.connect_limit import Turn
+from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
+from launcher.agents.plan import Blob, HostPlan, blob_frames
+from launcher.agents.receiver import SYNC, Inbound
+from launcher.bootstrap.start import PREFIX
+from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
+from launcher.host_limits import limit
+from launcher.results.output_folder import OutputFolder
+from launcher.transports.base import Channel, Transport
+from remote_agent.shared import wire
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.protocol import EXIT_FOLDERS, HEARTBEAT
+
+__all__ = ["WELCOME_PATIENCE", "AgentConnection", "Blob", "HostPlan"]
+
+#: Bytes of a job's payload that are sent with it; a longer one goes ahead as a blob.
+MAX_INLINE = 1 << 20
+#: Answers that may wait for a host to take them. An agent asks little: a ping now and then, code in long lists.
+MAX_REPLIES = limit("replies")
+#: Bytes that a host must take within a heartbeat.
+_PIECE = 128 << 10
+_MAX_BACKOFF = 30.0
+#: For how long at most a host that lost its link before its first welcome is tried again.
+WELCOME_PATIENCE = 120.0
+#: For a command that ended to say with which status.
+_STATUS_TIMEOUT = 2.0
+#: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
+_MAX_QUICK = 2
+#: How often in a row an agent may say that it cannot go on, or break the protocol, before the host is given up.
+_MAX_REFUSALS = limit("breaches")
+
+
+class AgentConnection:
+    """The controller's end of a host.
+
+    Args:
+        start_agent: makes a channel to the host's agent; returns it with the bytes that came behind the preamble.
+        plan: what the host must be told; asked once per link.
+        inbox: takes each fact; may wait.
+        folder_of: (host, attempt) -> where its files go.
+        results: the folder for large results.
+        patience: seconds since the first lost link after which a host without a welcome is unusable.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        transport: Transport,
+        start_agent: Callable[[Transport], tuple[Channel, bytes]],
+        plan: Callable[[], HostPlan],
+        inbox: Callable[[Fact], None],
+        folder_of: Callable[[str, str], OutputFolder | None],
+        results: Path,
+        controller: str,
+        patience: float = WELCOME_PATIENCE,
+    ) -> None:
+        self.host = host
+        self._transport = transport
+        self._start_agent = start_agent
+        self._plan_of = plan
+        self._inbox = inbox
+        self._folder_of = folder_of
+        self._results = results
+        self._controller = controller
+        self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
+        self._channel: Channel | None = None
+        self._inbound: Inbound | None = None
+        self._stopping = threading.Event()
+        self._was_connected = False
+        self._patience = patience
+        #: Since when, and how often, links were lost of which none had a welcome.
+        self._lost_since: float | None = None
+        self._losses = 0
+        #: When there was a sign of life of the host, and whether we keep it waiting ourselves.
+        self._heard = time.monotonic()
+        self._is_busy = False
+        #: Since when a piece waits for the host to take it.
+        self._sending_since: float | None = None
+        self._replies = threading.Semaphore(MAX_REPLIES)
+        self._pings = 0
+        self._refusals = 0
+        self._finished = threading.Event()
+        self._reader = threading.Thread(target=self._read_loop, name=f"session-{host}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._reader.start()
+
+    def expect(self) -> None:
+        """The host has jobs of the run from before: one that cannot be reached is tried again, not given up."""
+        self._was_connected = True
+
+    # -- called by the dispatcher, from any thread ---------------------------------------------------------------
+
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+        """Queue a job for the host; a long payload goes ahead as a blob."""
+        if len(payload) <= MAX_INLINE:
+            self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": None}, payload))
+            return
+        sha256 = hashlib.sha256(payload).hexdigest()
+        self._put(blob_frames(Blob(sha256, len(payload), lambda: payload), "run"))
+        self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": sha256}))
+
+    def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
+        """Cancel these attempts, or all. `why` becomes the message of those that had not started."""
+        self._put(wire.encode({"t": "cancel", "attempts": attempts, "kill": kill, "kind": kind, "why": why}))
+
+    def sync(self, number: int) -> None:
+        """Have the agent confirm what was sent so far: `Synced(number)` follows, unless the link is lost before."""
+        self._put(wire.encode({"t": "ping", "n": SYNC + 2 * number}))
+
+    def go(self) -> None:
+        """What waits in the spool from an earlier life of the agent may start: the rest was cancelled before."""
+        self._put(wire.encode({"t": "go"}))
+
+    def acknowledge(self, attempts: list[str]) -> None:
+        """Tell the host that it may forget these attempts."""
+        self._put(wire.encode({"t": "ack", "attempts": attempts}))
+
+    def finish(self, *, keep: bool = False) -> None:
+        """The run is over on this host: its agent ends, and its spool goes unless it is kept."""
+        self._put(wire.encode({"t": "finish", "keep": keep}))
+
+    def wait_finished(self, timeout: float) -> bool:
+        """The agent closed the link after `finish`, within that many seconds."""
+        return self._finished.wait(timeout)
+
+    def close(self) -> None:
+        """End the threads and the connection; the agent stays."""
+        self._stopping.set()
+        self._outgoing.put(None)
+        channel = self._channel
+        # First: a channel says goodbye to its host, and would wait for one that takes nothing.
+        self._transport.close()
+        if channel is not None:
+            channel.close()
+        if self._reader.ident is not None and self._reader is not threading.current_thread():
+            self._reader.join(timeout=10)
+
+    @property
+    def is_connected(self) -> bool:
+        """There is a link now."""
+        return self._channel is not None
+
+    def _put(self, item: Iterator[bytes] | bytes) -> None:
+        # Without a link nothing is kept: the next welcome tells what arrived, and the dispatcher sends the rest again.
+        if self._channel is not None:
+            self._outgoing.put(item)
+
+    # -- the reader ----------------------------------------------------------------------------------------------
+
+    def _read_loop(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            failures += 1
+            try:
+                self._connect_and_read()
+            except (HostError, OSError) as error:
+                if self._stopping.is_set() or not self._failed(self._as_host_error(error)):
+                    break
+                if self._inbound is not None and self._inbound.is_welcome and isinstance(error, HostError):
+                    # The host is there: looked for again soon, but not at once. An agent may die at every welcome.
+                    failures = min(failures, _MAX_QUICK + 1)
+            except Exception as error:  # a defect of ours must not look like a silent host  # noqa: BLE001
+                self._failed(AgentError(self.host, "session", f"{type(error).__name__}: {error}"))
+                if not self._was_connected:
+                    break
+            # A connection whose session was lost may look alive for hours: never taken up again.
+            self._transport.reset()
+            # Full jitter: hosts that were lost together do not come back together.
+            self._stopping.wait(random.uniform(0.05, min(_MAX_BACKOFF, 0.25 * 2 ** min(failures, 8))))  # noqa: S311
+        self._finished.set()
+
+    def _failed(self, error: HostError) -> bool:
+        """Tell that the link is gone, or could not be made; False: it is not tried again."""
+        if not self._was_connected:
+            final = self._final(error)
+            if final is not None:
+                self._inbox(Unusable(self.host, final))
+                return False
+        self._inbox(Disconnected(self.host, error.message_of(self.host)))
+        if self._refusals >= _MAX_REFUSALS:
+            self._inbox(Refused(self.host, error.message))
+            return False
+        return True
+
+    def _as_host_error(self, error: HostError | OSError) -> HostError:
+        """An error of this machine that may pass ends the link, too: what the host has is kept there until there is room here."""
+        if isinstance(error, HostError):
+            return error
+        where = f"{error.filename}: " if error.filename else ""
+        what = "this machine cannot connect to it" if self._inbound is None else "what it sent cannot be written here"
+        return ConnectionLost(self.host, "session", f"{what}: {where}{error.strerror or error}")
+
+    def _final(self, error: HostError) -> HostError | None:
+        """Why a host without a welcome so far is not tried again; None: it is.
+
+        A link that was lost is made again, and then a host that cannot be reached for a moment (it sheds load, its sshd
+        restarts) is tried again, too. That it cannot be reached at all is said at once.
+        """
+        now = time.monotonic()
+        if not isinstance(error, ConnectionLost) and not (
+            isinstance(error, HostUnreachable) and self._lost_since is not None
+        ):
+            return error
+        self._losses += 1
+        if self._lost_since is None:
+            self._lost_since = now
+        if now - self._lost_since < self._patience:
+            return None
+        tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
+        step = error.next_step or f"see whether `ssh {self.host} true` works there, again and again, and what sshd logs"
+        return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
+
+    def _connect_and_read(self) -> None:
+        self._inbound = None
+        with Turn(self._stopping):
+            channel, rest = self._start_agent(self._transport)
+        plan = self._plan_of()
+        outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
+        self._outgoing = outgoing
+        self._heard = time.monotonic()
+        for frame in self._greeting(plan):
+            outgoing.put(frame)
+        self._sending_since = None
+        self._replies = threading.Semaphore(MAX_REPLIES)
+        inbound = self._inbound = Inbound(self.host, plan, self._inbox, self._folder_of, self._results, self._reply)
+        self._channel = channel
+        is_over = threading.Event()
+        helpers = [
+            threading.Thread(
+                target=self._write_loop, args=(channel, outgoing), name=f"writer-{self.host}", daemon=True
+            ),
+            threading.Thread(target=self._watch, args=(channel, is_over), name=f"watch-{self.host}", daemon=True),
+        ]
+        for helper in helpers:
+            helper.start()
+        try:
+            self._read(channel, inbound, rest)
+        finally:
+            self._channel = None
+            is_over.set()
+            outgoing.put(None)
+            channel.close()
+            for helper in helpers:
+                helper.join(timeout=10)
+            inbound.close()
+
+    def _greeting(self, plan: HostPlan) -> Iterator[Iterator[bytes] | bytes]:
+        yield wire.encode(
+            {
+                "t": "hello",
+                "version": wire.VERSION,
+                "run": plan.run,
+                "controller": self._controller,
+                "host": self.host,
+                "slots": plan.slots,
+                "gpus": plan.gpus,
+                "lease": plan.lease,
+                "live": plan.live,
+            }
+        )
+        if plan.manifest is not None:
+            yield wire.encode({"t": "manifest", "sha256": plan.manifest.sha256})
+        for blob in plan.run_blobs:
+            yield blob_frames(blob, "run")
+        yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec.to_json()})
+
+    def _read(self, channel: Channel, inbound: Inbound, data: bytes) -> None:
+        while not self._stopping.is_set():
+            if data:
+                try:
+                    self._feed(inbound, data)
+                except HostBroken:
+                    self._refusals = _MAX_REFUSALS
+                    raise
+                except AgentError:
+                    self._refusals += 1
+                    raise
+                finally:
+                    # Also where it refuses something in the same breath: from its welcome on it is a host that was lost.
+                    self._was_connected = self._was_connected or inbound.is_welcome
+                if inbound.has_result:
+                    self._refusals = 0
+                if inbound.is_over:
+                    self._stopping.set()
+                    return
+            data = channel.recv(1 << 24)
+            if not data:
+                raise self._ended(channel, inbound)
+
+    def _ended(self, channel: Channel, inbound: Inbound) -> HostError:
+        """The command on the host is over: the link is lost, unless it says that no agent came up."""
+        status = None if inbound.is_welcome else channel.exit_status(_STATUS_TIMEOUT)
+        said = channel.stderr().strip()
+        if status == EXIT_FOLDERS and said:
+            return AgentError(self.host, "start agent", said[-2000:].removeprefix(PREFIX))
+        return ConnectionLost(self.host, "session", "the link ended" + (f": {said[-500:]}" if said else ""))
+
+    def _feed(self, inbound: Inbound, data: bytes) -> None:
+        """Have what came acted on, however long that takes; note whether it was a sign of life."""
+        steps, began = inbound.steps, time.monotonic()
+        self._is_busy = True
+        try:
+            inbound.feed(data)
+        finally:
+            now = time.monotonic()
+            if inbound.steps != steps:
+                self._heard = now
+            if now - began > HEARTBEAT / 4 and self._sending_since is not None:
+                # It may have waited for us, as we for it.
+                self._sending_since = now
+            self._is_busy = False
+
+    def _reply(self, item: Iterator[bytes] | bytes) -> None:
+        """Queue what the host has asked for.
+
+        Raises:
+            AgentError: it asks, and takes nothing.
+        """
+        replies = self._replies
+        if not replies.acquire(blocking=False):
+            raise AgentError(
+                self.host, "session", f"it asks and asks, and does not take its answers ({MAX_REPLIES} wait)"
+            )
+        self._outgoing.put(_counted(iter([item]) if isinstance(item, bytes) else item, replies))
+
+    # -- the writer ----------------------------------------------------------------------------------------------
+
+    def _write_loop(self, channel: Channel, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> None:
+        try:
+            while True:
+                try:
+                    item = outgoing.get(timeout=HEARTBEAT / 4)
+                except queue.Empty:
+                    item = self._ping()
+                if item is None:
+                    return
+                if isinstance(item, bytes):
+                    self._send(channel, self._batch(item, outgoing))
+                else:
+                    self._send_all(channel, item)
+        except HostError:
+            # The reader meets the same broken link and reports it.
+            channel.close()
+
+    def _send(self, channel: Channel, data: bytes) -> None:
+        """Send in pieces, so that the watch sees whether they are taken."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                self._sending_since = time.monotonic()
+                channel.send(bytes(rest[:_PIECE]))
+                rest = rest[_PIECE:]
+        finally:
+            self._sending_since = None
+
+    def _ping(self) -> bytes:
+        self._pings += 1
+        return wire.encode({"t": "ping", "n": self._pings})
+
+    def _send_all(self, channel: Channel, pieces: Iterator[bytes]) -> None:
+        pinged = time.monotonic()
+        try:
+            for piece in pieces:
+                self._send(channel, piece)
+                now = time.monotonic()
+                # That so much went through is a sign of life, too: a slow link takes its time.
+                self._heard = max(self._heard, now)
+                if now - pinged > HEARTBEAT / 4:
+                    pinged = now
+                    self._send(channel, self._ping())
+        except HostError:
+            raise
+        except LauncherError as error:
+            # A file that has changed since the run began: the application cannot be prepared there.
+            self._send(channel, wire.encode({"t": "withheld", "message": str(error)[:100_000]}))
+
+    @staticmethod
+    def _batch(first: bytes, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> bytes:
+        """As many small frames as wait, in one send."""
+        batch = [first]
+        size = len(first)
+        while size < wire.CHUNK:
+            with outgoing.mutex:
+                head = outgoing.queue[0] if outgoing.queue else None
+            if not isinstance(head, bytes):
+                break
+            batch.append(outgoing.get())  # type: ignore[arg-type]
+            size += len(head)
+        return b"".join(batch)
+
+    # -- the watch -----------------------------------------------------------------------------------------------
+
+    def _watch(self, channel: Channel, is_over: threading.Event) -> None:
+        """Close a link from which nothing came for too long, or that takes nothing, though a send or a recv waits for ever."""
+        while not is_over.wait(HEARTBEAT / 4):
+            long_ago = time.monotonic() - HEARTBEAT
+            since = self._sending_since
+            if not self._is_busy and (self._heard < long_ago or (since is not None and since < long_ago)):
+                channel.close()
+                return
+
+
+def _counted(pieces: Iterator[bytes], replies: threading.Semaphore) -> Iterator[bytes]:
+    """The same pieces; when they are sent, one reply less waits."""
+    yield from pieces
+    replies.release()

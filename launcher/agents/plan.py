@@ -1,0 +1,81 @@
+"""What a host must be told before it can run the run's jobs, and the content that it may ask for.
+
+Rule: bytes are read when they are needed, and travel under their hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from remote_agent.shared import wire
+from remote_agent.shared.zygote_spec import ZygoteSpec
+
+__all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes that the host may have to be sent; read when they are needed."""
+
+    sha256: str
+    size: int
+    read: Callable[[], bytes]
+
+
+@dataclass
+class HostPlan:
+    """What a host must be told before it can run the run's jobs."""
+
+    run: str
+    slots: int | str | None
+    gpus: Any
+    zygote: str
+    zygote_spec: ZygoteSpec
+    lease: float | None = None
+    live: bool = False
+    #: Content by hash that the run's spool needs (the shared payload).
+    run_blobs: tuple[Blob, ...] = ()
+    manifest: Blob | None = None
+    #: Content by hash of the code snapshot: sha256 -> Blob.
+    contents: dict[str, Blob] = field(default_factory=dict)
+    files: int = 0
+    #: What is known here of an error that kept the application from being prepared; empty for nothing.
+    explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
+    #: And of one that a job failed with.
+    explain_job: Callable[[Mapping[str, Any]], str] = lambda error: ""
+
+
+def blob_frames(blob: Blob, scope: str) -> Iterator[bytes]:
+    """One content, in chunks. `scope`: `run` (the run's own) or `cache` (kept on the host for later runs)."""
+    data = blob.read()
+    offset = 0
+    while True:
+        piece = data[offset : offset + wire.CHUNK]
+        yield wire.encode(
+            {"t": "blob", "sha256": blob.sha256, "size": len(data), "offset": offset, "scope": scope}, piece
+        )
+        offset += len(piece)
+        if offset >= len(data):
+            return
+
+
+def content_frames(blobs: list[Blob]) -> Iterator[bytes]:
+    """Many contents: small ones many to a frame, large ones in chunks."""
+    items: list[list[Any]] = []
+    pieces: list[bytes] = []
+    size = 0
+    for blob in blobs:
+        if blob.size > wire.CHUNK:
+            yield from blob_frames(blob, "cache")
+            continue
+        data = blob.read()
+        items.append([blob.sha256, len(data)])
+        pieces.append(data)
+        size += len(data)
+        if size > wire.CHUNK or len(items) == 2000:
+            yield wire.encode({"t": "blobs", "items": items}, b"".join(pieces))
+            items, pieces, size = [], [], 0
+    if items:
+        yield wire.encode({"t": "blobs", "items": items}, b"".join(pieces))

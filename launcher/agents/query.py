@@ -1,0 +1,229 @@
+"""Talking to a host outside of a run's session: looking at what its agent has, and cleaning up.
+
+Rule: no agent is started, no controller's place is taken; a host that cannot be reached is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from launcher.bootstrap.bundle import build_bundle
+from launcher.bootstrap.start import NoAgent, stage0_command, start_agent
+from launcher.errors import AgentError, ConnectionLost
+from launcher.host_limits import check, limit
+from launcher.inventory import HostSpec
+from launcher.transports.base import Channel
+from launcher.transports.factory import make_transport
+from launcher.util.terminal_text import clean, clean_all
+from remote_agent.shared import wire
+from remote_agent.shared.messages import FromController
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["AgentQuery", "Looked"]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """How an attempt stands on its host, and what it has printed beyond the offsets that were asked for.
+
+    `state` is `queued`, `running`, `final` or `unknown`.
+    """
+
+    state: str
+    stdout: bytes
+    stderr: bytes
+
+
+class AgentQuery:
+    """A conversation with one host; a context manager.
+
+    Args:
+        role: `look` at the agent of a run, or `clean`.
+        run: for `look`.
+
+    Raises:
+        HostError: on entering: it cannot be reached, or no agent of the run is running there.
+    """
+
+    def __init__(self, spec: HostSpec, role: str, run: str = "") -> None:
+        self.host = spec.name
+        self._spec = spec
+        self._run = run
+        self._role = [role, *(["--run", run, "--host", spec.name] if run else [])]
+        if spec.workdir:
+            self._role += ["--workdir", spec.workdir]
+        self._transport = make_transport(spec)
+        #: The host had no bundle of this version, and got it.
+        self.has_sent_bundle = False
+        self._channel: Channel | None = None
+        self._decoder = wire.Decoder()
+        self._frames: Iterator[wire.Frame] = iter(())
+        #: Of the answer that is under way.
+        self._answer_bytes = self._answer_frames = 0
+
+    def __enter__(self) -> Self:
+        bundle = build_bundle()
+        try:
+            command = stage0_command(
+                bundle.sha256, bundle.size, self._role, self._spec.python_at_hand, self._spec.workdir
+            )
+            self._channel = self._transport.open(command)
+            rest = start_agent(self._channel, bundle, self.host, on_need=self._note_need)
+        except NoAgent as error:
+            self._transport.close()
+            next_step = f"'launcher attach {self._run}' starts one"
+            raise NoAgent(error.host, error.phase, error.message, next_step) from None
+        except BaseException:
+            self._transport.close()
+            raise
+        self._frames = self._read(rest)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._transport.close()
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def look(self, attempt: str, stdout: int, stderr: int) -> Looked:
+        """How an attempt stands, and what it has printed from these offsets on (not necessarily all of it)."""
+        self._send({"t": "look", "attempt": attempt, "stdout": stdout, "stderr": stderr})
+        said = {"stdout": b"", "stderr": b""}
+        while True:
+            frame = self._next()
+            header = frame.header
+            if header["t"] == "output" and header["attempt"] == attempt and header["stream"] in said:
+                said[header["stream"]] += frame.payload
+            elif header["t"] == "looked":
+                return Looked(clean(header["state"]), said["stdout"], said["stderr"])
+
+    def attempts(self) -> dict[str, dict[str, Any]]:
+        """Every attempt that the agent has: `state`, and of one with a result `status` and `kind` of its error."""
+        self._send({"t": "look", "attempt": None, "stdout": 0, "stderr": 0})
+        found: dict[str, dict[str, Any]] = {}
+        while True:
+            frame = self._next()
+            header = frame.header
+            if header["t"] == "looked":
+                found.update({name: one for name, one in self._json(frame, dict).items() if isinstance(one, dict)})
+                if not header["more"]:
+                    return found
+
+    def survey(self) -> list[dict[str, Any]]:
+        """What runs have left there; see `remote_agent.agent.cleaning`."""
+        self._send({"t": "survey"})
+        found: list[dict[str, Any]] = []
+        while True:
+            frame = self._next()
+            header = frame.header
+            if header["t"] == "surveyed":
+                found += self._json(frame, list)
+                if not header["more"]:
+                    return found
+
+    def remove(self, items: list[str], *, force: bool = False) -> dict[str, Any]:
+        """Remove these items of a survey; `removed` are ids, `kept` are pairs of an id and the reason."""
+        answer: dict[str, Any] = {"removed": [], "kept": []}
+        for start in range(0, len(items), 500):
+            self._send({"t": "remove", "items": items[start : start + 500], "force": force})
+            frame = self._next()
+            while frame.header["t"] != "removed":
+                frame = self._next()
+            part = self._json(frame, dict)
+            removed, kept = part.get("removed", []), part.get("kept", [])
+            pairs = [one for one in kept if isinstance(one, list) and len(one) == 2] if isinstance(kept, list) else []
+            answer["removed"] += map(str, removed if isinstance(removed, list) else [])
+            answer["kept"] += [(str(item), str(why)) for item, why in pairs]
+        return answer
+
+    def _note_need(self) -> None:
+        self.has_sent_bundle = True
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def _send(self, header: FromController) -> None:
+        """Ask something; its answer may have so many frames and bytes."""
+        self._answer_bytes = self._answer_frames = 0
+        self._put(header)
+
+    def _put(self, header: FromController) -> None:
+        if self._channel is None:
+            raise ConnectionLost(self.host, "session", "the conversation is over")
+        self._channel.send(wire.encode(header))
+
+    def _next(self) -> wire.Frame:
+        frame = next(self._frames, None)
+        if frame is None:
+            raise ConnectionLost(self.host, "session", "the link ended")
+        return frame
+
+    def _read(self, rest: bytes) -> Iterator[wire.Frame]:
+        data = rest
+        while True:
+            try:
+                for frame in self._decoder.feed(data):
+                    self._answer_frames += 1
+                    self._answer_bytes += len(frame.payload)
+                    check("answer_frames", self._answer_frames)
+                    check("answer", self._answer_bytes)
+                    header = frame.header
+                    if header["t"] == "ping":
+                        self._put({"t": "pong", "n": header["n"]})
+                    elif header["t"] == "fatal":
+                        raise AgentError(self.host, "session", f"the agent refuses: {header['message']}")
+                    else:
+                        yield frame
+            except wire.ProtocolError as error:
+                raise AgentError(self.host, "session", f"it does not keep to the protocol: {error}") from None
+            if self._channel is None:
+                return
+            data = self._receive(self._channel)
+            if not data:
+                return
+
+    def _receive(self, channel: Channel) -> bytes:
+        """What comes next; a host that says nothing is not waited for without end."""
+        is_over = threading.Event()
+
+        def give_up() -> None:
+            is_over.set()
+            channel.close()
+
+        timer = threading.Timer(limit("answer_silence"), give_up)
+        timer.daemon = True
+        timer.start()
+        data = b""
+        try:
+            data = channel.recv(1 << 18)
+        except ConnectionLost:
+            if not is_over.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if is_over.is_set():
+            raise AgentError(self.host, "session", f"no answer came in {limit('answer_silence')} s")
+        return data
+
+    def _json(self, frame: wire.Frame, kind: type) -> Any:
+        try:
+            content = json.loads(frame.payload.decode("utf-8"), parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, kind):
+            raise AgentError(self.host, "session", f"its answer to {frame.header['t']!r} cannot be read")
+        # Ids go back to the host as they came; what is no id of ours matches nothing there.
+        return clean_all(content)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")

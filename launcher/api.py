@@ -1,0 +1,163 @@
+"""run() and multirun(): a whole run in one call.
+
+Rule: hosts are connected to first, and what the run needs is imported and checked meanwhile; `launcher.transports.early` says
+what a host may see by then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import ConfigError, UsageError
+from launcher.hosts import host_list
+from launcher.options import LaunchConf, options_of
+from launcher.transports.early import EarlyConnections
+from launcher.util.imports import uncollected
+from launcher.util.quoting import shown
+
+if TYPE_CHECKING:
+    from launcher.results.job_returns import JobReturns
+    from launcher.session.session import Observer
+    from remote_agent.job import JobReturn
+
+__all__ = ["multirun", "run"]
+
+
+def run(
+    task: Callable[[Any], Any] | str,
+    config: Any = None,
+    *,
+    host: Any = None,
+    callbacks: Iterable[Any] = (),
+    overrides: Sequence[str] = (),
+    folder: str | os.PathLike[str] | None = None,
+    options: LaunchConf | None = None,
+    observers: Sequence[Observer] = (),
+    **kw: Any,
+) -> JobReturn:
+    """Run one job, in RUN mode: `on_run_start`, the job on the host, `on_run_end`; returns its JobReturn.
+
+    A job that fails does not raise here; reading `return_value` does.
+
+    Args:
+        task: a callable of one argument, or `module:function`.
+        config: a dict, dataclass instance or DictConfig; the task gets a DictConfig.
+        host: where; None runs it here, over the local transport.
+        callbacks: Callback objects, after those of `config.hydra.callbacks`.
+        folder: the run's local folder, which is the job's output directory; default `outputs/<date>/<time>`.
+        kw: any field of LaunchConf.
+
+    Raises:
+        UsageError: something is wrong with what was given; nothing was sent.
+        RunInterrupted: Ctrl-C or SIGTERM; the hooks have fired.
+    """
+    _check_given(task)
+    hosts = None if host is None else [host]
+    options = options_of(options, kw)
+    with EarlyConnections.begin(hosts, options) as early:
+        with uncollected():
+            from launcher.session.live_output import live_here
+            from launcher.session.session import Session
+            from launcher.setup.base import RunSetup
+
+        overrides = _texts_of_overrides(overrides)
+        setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
+        live = live_here("RUN") if options.live else None
+        with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
+            session.drive([(config, overrides)], task)
+    return session.returns[0]
+
+
+def multirun(
+    task: Callable[[Any], Any] | str,
+    configs: Iterable[Any],
+    *,
+    hosts: Sequence[Any] | None = None,
+    callbacks: Iterable[Any] = (),
+    overrides: Sequence[Sequence[str]] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    options: LaunchConf | None = None,
+    observers: Sequence[Observer] = (),
+    **kw: Any,
+) -> JobReturns:
+    """Run a job per config, in MULTIRUN mode; returns their JobReturns in the order of configs.
+
+    Jobs that fail do not raise here; reading their `return_value` does.
+
+    Args:
+        configs: any iterable; drawn from as there is room, so it may be long.
+        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None runs here, over the local transport.
+        folder: the run's local folder, default `multirun/<date>/<time>`; job N's output is in `<folder>/N`.
+
+    Raises:
+        UsageError: something is wrong with what was given; nothing was sent.
+        RunInterrupted: Ctrl-C or SIGTERM; what had finished was collected and the hooks have fired.
+    """
+    _check_given(task)
+    hosts = host_list(hosts)
+    _check_several(configs)
+    _check_overrides(overrides, configs)
+    options = options_of(options, kw)
+    with EarlyConnections.begin(hosts, options) as early:
+        with uncollected():
+            from launcher.session.live_output import live_here
+            from launcher.session.session import Session
+            from launcher.setup.base import RunSetup
+
+        setup = RunSetup.make(
+            "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options
+        )
+        live = live_here("MULTIRUN") if options.live else None
+        with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
+            session.drive(_paired(setup.configs, overrides), task)
+    return session.returns
+
+
+def _check_given(task: Any) -> None:
+    """Only a Session may be without a task: there the first job brings it."""
+    if task is None:
+        raise UsageError("the task is None; it must be callable with one config, or be named as module:function")
+
+
+def _texts_of_overrides(overrides: Any) -> tuple[str, ...]:
+    """The overrides of one job, as they are told with it.
+
+    Raises:
+        ConfigError: they are no list of texts; a text's letters are none.
+    """
+    values = tuple(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes)) else None
+    if values is None or not all(isinstance(one, str) for one in values):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts, as ['lr=0.1']")
+    return values
+
+
+def _check_several(configs: Any) -> None:
+    """A mapping can be iterated, too: its keys are no configs."""
+    if isinstance(configs, (Mapping, str, bytes)) or not isinstance(configs, Iterable):
+        raise ConfigError(
+            f"configs: {type(configs).__name__} is not a list of configs; for one config there is launcher.run"
+        )
+
+
+def _check_overrides(overrides: Any, configs: Any) -> None:
+    """As many lists of texts as there are configs, as far as they are counted."""
+    if overrides is None:
+        return
+    if not isinstance(overrides, Sequence) or isinstance(overrides, (str, bytes)):
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list with a list of texts for each config")
+    for one in overrides:
+        if (
+            not isinstance(one, Sequence)
+            or isinstance(one, (str, bytes))
+            or not all(isinstance(text, str) for text in one)
+        ):
+            raise ConfigError(f"overrides: {shown(one)} is not a list of texts, as ['lr=0.1']")
+    if isinstance(configs, (list, tuple)) and len(overrides) != len(configs):
+        raise ConfigError(f"overrides: {len(overrides)} for {len(configs)} configs; there must be one list for each")
+
+
+def _paired(configs: Iterable[Any], overrides: Sequence[Sequence[str]] | None) -> Iterable[tuple[Any, Sequence[str]]]:
+    pairs = ((config, overrides[index] if overrides is not None else ()) for index, config in enumerate(configs))
+    return list(pairs) if isinstance(configs, (list, tuple)) else pairs

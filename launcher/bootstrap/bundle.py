@@ -1,0 +1,217 @@
+"""The agent, and what it brings along to a host, as one deterministic zip. `launcher.bootstrap.start` puts it there.
+
+Rule: nothing is installed on a host. What it needs is named by its sha256, is sent once, and runs on any Python >= 3.8.
+
+    remote_agent/**.py  launcher/__init__.py  _vendor/cloudpickle/  _vendor/family/{antlr4,hydra,omegaconf,yaml}/
+    _vendor/also/colorlog/  stage0_unpack.py
+
+The vendored packages are the pure Python of the controller's own installed ones, as they are, but for what
+`launcher.bootstrap.hydra_fallbacks` says. colorlog comes along where it is installed: no application imports it, the configs of
+hydra-colorlog name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import remote_agent
+from launcher.bootstrap import hydra_fallbacks
+from launcher.errors import LauncherError
+from launcher.util.user_folders import make_private_folder
+from remote_agent.shared.versions import family_of
+
+__all__ = ["Bundle", "build_bundle", "unpack"]
+
+_KEEP_CACHED = 4
+#: What a config that is composed here may name without the application's importing it; where it is installed here.
+_ALSO = ("colorlog",)
+_LEFT_OUT = frozenset({"__pycache__", "test_utils", "tests", "extra"})
+
+
+class _Source(NamedTuple):
+    name: str
+    path: str
+    size: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The agent and what it brings along, as one zip.
+
+    Attributes:
+        sha256: of the zip, in hex; its name on every host.
+        size: of the zip, in bytes.
+    """
+
+    sha256: str
+    size: int
+    _path: str = ""
+    _bytes: bytes | None = field(default=None, repr=False)
+
+    @property
+    def data(self) -> bytes:
+        """The zip. Read from the cache only when a host lacks it."""
+        if self._bytes is not None:
+            return self._bytes
+        try:
+            data = Path(self._path).read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            # Somebody cleaned or damaged the cache since; the sources are still there.
+            data = _zip(_sources())
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise LauncherError("the launcher's own files changed while it ran; start it again")
+        return data
+
+
+def build_bundle() -> Bundle:
+    """The bundle of this installation, from the user's cache where nothing has changed since.
+
+    Raises:
+        LauncherError: a package that must come along is not installed here.
+    """
+    sources = _sources()
+    makers = [_source(path, "") for path in (__file__, hydra_fallbacks.__file__)]
+    fingerprint = hashlib.sha256(repr((makers, sources)).encode()).hexdigest()[:32]
+    folder = _cache_folder()
+    index = folder / f"{fingerprint}.json"
+    try:
+        known = json.loads(index.read_bytes())
+        path = folder / f"{known['sha256']}.zip"
+        if path.stat().st_size == known["size"]:
+            return Bundle(known["sha256"], known["size"], str(path))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not cached, or not readable: it is built below
+    data = _zip(sources)
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        make_private_folder(folder)
+        _write(folder / f"{sha256}.zip", data)
+        _write(index, json.dumps({"sha256": sha256, "size": len(data)}).encode())
+        _prune(folder)
+    except OSError:
+        pass  # a cache that cannot be written costs time and nothing else
+    return Bundle(sha256, len(data), "", data)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "hydra-remote-launcher" / "bundles"
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _prune(folder: Path) -> None:
+    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in by_age[2 * _KEEP_CACHED :]:
+        path.unlink(missing_ok=True)
+
+
+def _sources() -> list[_Source]:
+    """The files that go into the bundle, sorted by their names there."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    found = list(_walk(os.path.dirname(os.path.abspath(remote_agent.__file__)), "remote_agent"))
+    found.append(_source(os.path.join(os.path.dirname(here), "__init__.py"), "launcher/__init__.py"))
+    found.append(_source(os.path.join(here, "unpack.py"), "stage0_unpack.py"))
+    found.extend(_walk(_package_folder("cloudpickle"), "_vendor/cloudpickle"))
+    for package in family_of(_package_folder("omegaconf")):
+        found.extend(_walk(_package_folder(package), f"_vendor/family/{package}"))
+    for package in _ALSO:
+        if package in sys.modules or importlib.util.find_spec(package) is not None:
+            found.extend(_walk(_package_folder(package), f"_vendor/also/{package}"))
+    return sorted(found)
+
+
+def _source(path: str, name: str) -> _Source:
+    status = os.stat(path)
+    return _Source(name, path, status.st_size, status.st_mtime_ns)
+
+
+def _walk(folder: str, name: str) -> Iterator[_Source]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            inner = f"{name}/{entry.name}"
+            if entry.is_dir():
+                if entry.name not in _LEFT_OUT:
+                    yield from _walk(entry.path, inner)
+            elif entry.name.endswith((".py", ".yaml")):
+                status = entry.stat()
+                yield _Source(inner, entry.path, status.st_size, status.st_mtime_ns)
+
+
+def _package_folder(package: str) -> str:
+    module = sys.modules.get(package)
+    origin = module.__file__ if module is not None else None
+    if origin is None:
+        spec = importlib.util.find_spec(package)
+        origin = spec.origin if spec is not None else None
+    if origin is None:
+        raise LauncherError(f"{package!r} is not installed here, and hosts need it; install the launcher again")
+    return os.path.dirname(os.path.abspath(origin))
+
+
+def _zip(sources: Sequence[_Source]) -> bytes:
+    """The same bytes for the same files: sorted, without times, modes or owners of this machine."""
+    import zipfile
+
+    content = {source.name: Path(source.path).read_bytes() for source in sources}
+    for name, (old, new) in hydra_fallbacks.ADJUSTMENTS.items():
+        if name in content:
+            content[name] = content[name].replace(old, new)
+    content.update(hydra_fallbacks.STAND_INS)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(content):
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.create_system = 3
+            info.external_attr = 0o100600 << 16
+            archive.writestr(info, content[name], zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
+
+
+def unpack(bundle: Bundle, folder: str | os.PathLike[str]) -> Path:
+    """Unpack the bundle to `<folder>/<sha256>`, as stage-0 does on a host, and return that; there already is fine."""
+    import zipfile
+
+    target = Path(folder) / bundle.sha256
+    if target.is_dir():
+        return target
+    make_private_folder(Path(folder))
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle.data)) as archive:
+            for name in archive.namelist():
+                path = new / name
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(archive.read(name))
+        try:
+            new.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return target

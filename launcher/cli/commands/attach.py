@@ -1,0 +1,175 @@
+"""`launcher attach` and `launcher resume`: take a run up again, show it live, finish it.
+
+Rule: they are one thing under two names, for people look for it under both. A run that another process drives is only
+watched, and taken up where that process dies before its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli import arguments
+from launcher.cli.printing import Printing
+from launcher.cli.runner import Output, conduct_session
+from launcher.cli.runner import output as open_output
+from launcher.session.live_output import LiveOutput
+
+if TYPE_CHECKING:
+    from launcher.events import Event, JobReturned
+    from launcher.runs.index import Entry
+
+__all__ = ["attach", "go_to", "only", "take_up"]
+
+_Detach = Annotated[bool, typer.Option("--detach", help="Leave again once the hosts have all jobs that were left.")]
+Live = Annotated[
+    bool | None,
+    typer.Option(
+        "--live/--no-live",
+        help="Show what the jobs that have not returned print, from its beginning (default: as the run was started).",
+    ),
+]
+#: Seconds between two looks at a journal that another process writes.
+_LOOK = 0.3
+
+
+def attach(
+    run: arguments.Run = "last",
+    env: arguments.Env = None,
+    live: Live = None,
+    detach: _Detach = False,
+    is_json: arguments.Json = False,
+    verbose: arguments.Verbose = False,
+    quiet: arguments.Quiet = False,
+) -> None:
+    """Take RUN up where it was left: show its progress, collect what comes of it, fire its end hook.
+
+    Jobs that have returned are kept, jobs that hosts still have are waited for, only what never ran is run.
+    """
+    from launcher.runs import index, ownership
+    from launcher.runs import status as run_status
+
+    entry = index.find(run)
+    with open_output(is_json) as out:
+        ownership.check_ours(entry.folder)
+        if run_status.driver(entry.folder):
+            _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
+        code = take_up(entry, out, env=arguments.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
+    raise typer.Exit(code)
+
+
+def take_up(
+    entry: Entry,
+    out: Output,
+    *,
+    env: dict[str, str] | None = None,
+    retry: Any = None,
+    live: bool | None = None,
+    detach: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Drive a run that another process began; returns the exit code.
+
+    Args:
+        retry: tells of each JobReturned whether its job is run once more.
+        live: show what jobs print; None: as the run was started.
+    """
+    from launcher.runs.journal import JournalReader
+    from launcher.session.resumed import ResumedSession, load_setup
+
+    setup, record = load_setup(entry.folder, env=env)
+    if live is not None:
+        setup = dataclasses.replace(setup, options=setup.options.replaced(live=live))
+    go_to(record.cwd)
+
+    def make(observer: Any) -> ResumedSession:
+        return ResumedSession(setup, record, observers=[observer], owns_process=True, retry=retry)
+
+    reader = JournalReader(entry.journal)
+    try:
+        history = list(_until_now(reader))
+        total = reader.planned_jobs()
+    finally:
+        reader.close()
+    return conduct_session(
+        make,
+        lambda session: session.collect(detach=detach),
+        out,
+        total=total,
+        history=history,
+        is_one_job=setup.mode == "RUN",
+        is_live=bool(setup.options.live) and not detach,
+        verbose=verbose,
+        quiet=quiet,
+    )
+
+
+def go_to(folder: str) -> None:
+    """Callbacks that write relative to the working folder find the one that they had."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
+
+
+def _until_now(reader: Any) -> Iterator[Event]:
+    for _, event in reader.events():
+        yield event
+
+
+def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
+    """Show a run that another process drives, until that process has let go of it."""
+    from launcher.display import Tally, make_display
+    from launcher.runs import record as run_record
+    from launcher.runs import status as run_status
+    from launcher.runs.journal import JournalReader
+
+    tally = Tally()
+    reader = JournalReader(entry.journal)
+    try:
+        record = run_record.read(reader)
+        is_live = bool(record.options.get("live")) if live is None else live
+        prints = Printing(reader) if is_live else None
+        after = 0
+        for seq, event in reader.events():
+            tally(event)
+            if prints is not None:
+                prints.hear(event)
+            after = seq
+        shown = None
+        if record.mode == "RUN":
+            out.leave_stdout_to_the_job()
+            shown = LiveOutput(sys.stdout, sys.stderr) if is_live else None
+        driver = run_status.driver(entry.folder)
+        out.people.write(f"run {entry.run} is driven by another process ({driver}); watching\n")
+        if is_live and not record.options.get("live"):
+            out.people.write(
+                "that process fetches what a job prints when the job has ended ('launcher logs -f RUN#NUM' asks its host)\n"
+            )
+        total = reader.planned_jobs()
+        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=shown) as display:
+            while True:
+                is_driven = bool(run_status.driver(entry.folder))
+                for seq, event in reader.events(after):
+                    for one in [event] if prints is None else prints.before(event):
+                        display(one)
+                    after = seq
+                for one in [] if prints is None else prints.new():
+                    display(one)
+                if not is_driven:
+                    return
+                threading.Event().wait(_LOOK)
+    finally:
+        reader.close()
+
+
+def only(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:
+    """A job that has failed, and is among those that were chosen."""
+    if returned.status != "FAILED" or (nums is not None and returned.num not in nums):
+        return False
+    return kinds is None or (returned.error or {}).get("kind") in kinds

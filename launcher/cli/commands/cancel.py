@@ -1,0 +1,130 @@
+"""`launcher cancel`: end a run, or one job of it, wherever its controller is.
+
+Rule: a controller that drives the run is asked to do it; where there is none, this process takes the run up for as long as
+that takes. A job's end hooks fire either way.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli import arguments
+from launcher.cli.commands.attach import go_to
+from launcher.cli.runner import Output, conduct_session
+from launcher.cli.runner import output as open_output
+from launcher.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from launcher.runs.index import RunReference
+
+__all__ = ["cancel"]
+
+_Kill = Annotated[bool, typer.Option("--kill", help="At once, with SIGKILL; the end hooks fire in an epilogue.")]
+_WHY = "cancelled by 'launcher cancel'"
+#: Seconds for a controller to hear a request, and for a host to be reached, beyond a job's grace.
+_PATIENCE = 30.0
+
+
+def cancel(
+    run: arguments.RunOrJob = "last",
+    kill: _Kill = False,
+    is_json: arguments.Json = False,
+    verbose: arguments.Verbose = False,
+    quiet: arguments.Quiet = False,
+) -> None:
+    """Cancel RUN, or the one job RUN#NUM: jobs get SIGTERM, their end hooks fire, their JobReturns say `cancelled`."""
+    from launcher.runs import index, ownership
+    from launcher.runs import status as run_status
+
+    reference = index.parse(run)
+    folder = reference.entry.folder
+    with open_output(is_json) as out:
+        ownership.check_ours(folder)
+        _check(reference)
+        if run_status.driver(folder):
+            _ask(reference, kill, out)
+        else:
+            _take_up(reference, kill, out, verbose=verbose, quiet=quiet)
+
+
+def _check(reference: RunReference) -> None:
+    from launcher.runs.journal import JournalReader
+    from launcher.runs.status import read_status
+
+    status = read_status(reference.entry)
+    if status.state in ("completed", "failed", "interrupted"):
+        raise UsageError(f"run {status.run} is over: {status.completed} completed, {status.failed} failed")
+    if reference.num is None:
+        return
+    reader = JournalReader(reference.entry.journal)
+    try:
+        if reader.job_without_payload(reference.num) is None:
+            raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs}")
+        if reader.returned(reference.num) is not None:
+            raise UsageError(f"job {reference.num} of run {status.run} has returned")
+    finally:
+        reader.close()
+
+
+def _ask(reference: RunReference, kill: bool, out: Output) -> None:
+    """Have the controller that drives the run do it, and wait until it has heard."""
+    from launcher import events
+    from launcher.runs import control
+    from launcher.runs import status as run_status
+    from launcher.runs.journal import JournalReader
+
+    entry, num = reference.entry, reference.num
+    reader = JournalReader(entry.journal)
+    try:
+        after = reader.last_seq()
+        control.ask(entry.folder, control.CancelRequest(num, kill, _WHY))
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            for seq, event in reader.events(after):
+                after = seq
+                if isinstance(event, (events.RunInterrupt, events.RunEnded)) or (
+                    isinstance(event, (events.JobCancelling, events.JobReturned)) and event.num == num
+                ):
+                    what = f"run {entry.run}" if num is None else f"job {num} of run {entry.run}"
+                    out.people.write(f"{what}: its controller has heard\n")
+                    out.report({"version": arguments.VERSION, "run": entry.run, "num": num, "cancelled": True})
+                    return
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"run {entry.run}: its controller ({run_status.driver(entry.folder) or 'gone by now'}) did not hear in "
+                    f"{_PATIENCE:.0f} s; is it stopped? Once it is gone, cancel again"
+                )
+            threading.Event().wait(0.1)
+    finally:
+        reader.close()
+
+
+def _take_up(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
+    from launcher.runs.journal import JournalReader
+    from launcher.session.resumed import ResumedSession, load_setup
+
+    entry, num = reference.entry, reference.num
+    setup, record = load_setup(entry.folder, needs_env=False)
+    go_to(record.cwd)
+    reader = JournalReader(entry.journal)
+    try:
+        history = [event for _, event in reader.events()]
+    finally:
+        reader.close()
+
+    def make(observer: Any) -> ResumedSession:
+        return ResumedSession(setup, record, observers=[observer], owns_process=True)
+
+    def drive(session: ResumedSession) -> None:
+        if num is None:
+            session.cancel_run(_WHY, kill=kill)
+        elif not session.cancel_job(num, _PATIENCE + float(setup.options.grace)):
+            out.people.write(
+                f"job {num}: its host could not be reached; it is cancelled when the run is next taken up\n"
+            )
+
+    conduct_session(make, drive, out, history=history, verbose=verbose, quiet=quiet)

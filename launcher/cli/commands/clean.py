@@ -1,0 +1,271 @@
+"""`launcher clean`: what runs have left on hosts and here, how large it is, and its removal.
+
+Rule: it is shown before anything is removed, and removed only after a yes (or `--yes`). What a running agent may need is
+kept, and so are results that nobody has collected, unless `--force` says otherwise.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli import arguments
+from launcher.cli import options as opt
+from launcher.errors import HostError, LauncherError, UsageError
+from launcher.util.terminal_text import clean as clean_text
+
+if TYPE_CHECKING:
+    from launcher.inventory import HostSpec
+
+__all__ = ["clean"]
+
+_OlderThan = Annotated[
+    str,
+    typer.Option("--older-than", metavar="DURATION", help="Only what has not changed for so long: 0, 90, 30m, 2h, 7d."),
+]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show it.")]
+_Force = Annotated[
+    bool, typer.Option("--force", help="Also spools with results that nobody has collected: these are lost then.")
+]
+#: What makes two hosts of one name two places, and how it is called; without it, what it is.
+_PLACES = {
+    "address": ("address", ""),
+    "user": ("user", "as ssh has it"),
+    "port": ("port", "as ssh has it"),
+    "ssh_config": ("ssh_config", "~/.ssh/config"),
+    "workdir": ("workdir", "none: the user's cache and state folders"),
+}
+_KINDS = {"spool": "spools of runs", "bundle": "agents", "code": "cached code"}
+
+
+@dataclass
+class _Host:
+    """One host: what is there, what is to go, what became of it."""
+
+    spec: HostSpec
+    #: Its name; with what tells it from others of that name.
+    label: str
+    items: list[dict[str, Any]] = field(default_factory=list)
+    chosen: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Of what is to go."""
+        return sum(int(item["bytes"]) for item in self.chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "host": self.spec.name,
+            "label": self.label,
+            "items": self.items,
+            "chosen": [item["id"] for item in self.chosen],
+            "bytes": self.bytes,
+            "removed": self.removed,
+            "kept": [{"id": item, "why": why} for item, why in self.kept],
+            "error": self.error or None,
+        }
+
+
+def clean(
+    host: opt.Host = None,
+    hosts: opt.Hosts = None,
+    workdir: opt.Workdir = None,
+    older_than: _OlderThan = "1d",
+    is_yes: _Yes = False,
+    is_dry: _DryRun = False,
+    is_forced: _Force = False,
+    is_json: arguments.Json = False,
+) -> None:
+    """Show what runs have left (spools, agents, cached code) on hosts, and remove it after a yes.
+
+    Without --host or --hosts: on every host of every run that `launcher runs` knows, and on this machine. Runs whose
+    folder is gone are forgotten. Results in local folders are never touched.
+    """
+    from launcher.options import parse_duration
+    from launcher.runs import index
+
+    age = parse_duration(older_than, "--older-than", or_zero=True)
+    if is_json and not is_yes:
+        is_dry = True
+    specs = _specs(host, hosts, workdir)
+    found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(_survey, found))
+    for one in found:
+        _choose(one, time.time() - age, is_forced)
+    gone = [] if host or hosts else [entry for entry in index.entries() if not entry.is_there]
+    if not is_json:
+        _print_found(found, len(gone))
+    total = sum(one.bytes for one in found)
+    is_removing = not is_dry and bool(gone or any(one.chosen for one in found))
+    if is_removing and not is_yes:
+        is_removing = _confirm(total)
+    if is_removing:
+        with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+            list(pool.map(lambda one: _remove(one, is_forced), [one for one in found if one.chosen]))
+        for entry in gone:
+            index.remove(entry.run)
+    if is_json:
+        arguments.print_json(
+            removed=is_removing, hosts=[one.to_json() for one in found], forgotten=[entry.run for entry in gone]
+        )
+    elif is_removing:
+        _print_removed(found)
+    if found and all(one.error for one in found):
+        raise LauncherError("no host could be reached")
+
+
+def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> list[HostSpec]:
+    """The hosts that are meant; of one that several runs name alike, one."""
+    import dataclasses
+
+    from launcher import inventory
+    from launcher.runs import index, ownership, record
+    from launcher.runs.journal import JournalReader
+
+    given = [inventory.parse_host(one) for one in host or []]
+    if hosts is not None:
+        given += inventory.load_hosts_file(hosts)
+    if not given:
+        given = [inventory.parse_host(inventory.LOCAL)]
+        for entry in index.entries():
+            # Whom to log in to is not for a folder to say that took the place of ours.
+            if not entry.is_there or not ownership.is_ours(entry.folder):
+                continue
+            reader = JournalReader(entry.journal)
+            try:
+                given += record.hosts_of(record.read(reader), {})
+            except LauncherError as error:
+                print(f"launcher: {clean_text(error)}", file=sys.stderr)
+            finally:
+                reader.close()
+    distinct: dict[tuple[Any, ...], HostSpec] = {}
+    for spec in given:
+        spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)
+        distinct.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
+    return list(distinct.values())
+
+
+def labels(specs: list[HostSpec]) -> list[str]:
+    """The names of hosts; of those that have one name, with what tells them apart: they are different places."""
+    made = []
+    for spec in specs:
+        alike = [other for other in specs if other.name == spec.name]
+        told = [
+            f"{what} {getattr(spec, field) or usual}"
+            for field, (what, usual) in _PLACES.items()
+            if len({getattr(other, field) for other in alike}) > 1
+        ]
+        made.append(f"{spec.name} ({', '.join(told)})" if told else spec.name)
+    return made
+
+
+def _survey(host: _Host) -> None:
+    from launcher.agents.query import AgentQuery
+
+    try:
+        with AgentQuery(host.spec, "clean") as talk:
+            host.items = [item for item in talk.survey() if _is_item(item)]
+    except HostError as error:
+        host.error = str(error)
+
+
+def _is_item(item: Any) -> bool:
+    """What the host says is shaped as it should be; it decides about what is shown."""
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("id"), str)
+        and item.get("kind") in _KINDS
+        and all(_is_number(item.get(key)) for key in ("bytes", "files", "changed"))
+        and all(_is_number(item.get(key, 0)) for key in ("uncollected", "unfinished"))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _choose(host: _Host, before: float, is_forced: bool) -> None:
+    is_running = any(item.get("is_running") for item in host.items)
+    for item in host.items:
+        left = int(item.get("uncollected", 0)) + int(item.get("unfinished", 0))
+        if item.get("is_running") or (item["kind"] != "spool" and is_running):
+            host.kept.append((item["id"], "an agent is running"))
+        elif left and not is_forced:
+            host.kept.append(
+                (item["id"], "nobody has collected what is in it ('launcher attach' does, --force drops it)")
+            )
+        elif item["changed"] > before:
+            host.kept.append((item["id"], "it changed lately (--older-than)"))
+        else:
+            host.chosen.append(item)
+
+
+def _remove(host: _Host, is_forced: bool) -> None:
+    from launcher.agents.query import AgentQuery
+
+    try:
+        with AgentQuery(host.spec, "clean") as talk:
+            answer = talk.remove([item["id"] for item in host.chosen], force=is_forced)
+    except HostError as error:
+        host.error = str(error)
+        return
+    host.removed = [str(item) for item in answer["removed"]]
+    host.kept += [(str(item), str(why)) for item, why in answer["kept"]]
+
+
+def _confirm(total: int) -> bool:
+    from launcher.display.text import size
+
+    if not sys.stdin.isatty():
+        raise UsageError("nothing was removed: say --yes, for there is no terminal to ask at")
+    return typer.confirm(f"Remove all that is listed as to go ({size(total)})?")
+
+
+def _print_found(found: list[_Host], gone: int) -> None:
+    from launcher.display.text import clean as cleaned
+    from launcher.display.text import count, size
+
+    for host in found:
+        print(f"{host.label}:")
+        if host.error:
+            print("  " + "\n  ".join(cleaned(host.error).splitlines()))
+            continue
+        if not host.items:
+            print("  nothing")
+        for kind, name in _KINDS.items():
+            items = [item for item in host.items if item["kind"] == kind]
+            going = [item for item in host.chosen if item["kind"] == kind]
+            if items:
+                total = size(sum(int(item["bytes"]) for item in items))
+                of_going = size(sum(int(item["bytes"]) for item in going))
+                print(f"  {name}: {len(items):,}, {total}; to go: {len(going):,}, {of_going}")
+        reasons = Counter(why for _, why in host.kept)
+        for why, number in sorted(reasons.items()):
+            print(f"  kept: {number:,}, for {cleaned(why)}")
+    if gone:
+        print(f"index: {count(gone, 'run')} whose folder is gone: to be forgotten")
+
+
+def _print_removed(found: list[_Host]) -> None:
+    from launcher.display.text import clean as cleaned
+    from launcher.display.text import count
+
+    for host in found:
+        if host.removed:
+            print(f"{host.label}: {count(len(host.removed), 'item')} removed")
+        chosen = {item["id"] for item in host.chosen}
+        for item, why in host.kept:
+            if item in chosen:
+                print(f"{host.label}: {cleaned(item)} was kept: {cleaned(why)}")

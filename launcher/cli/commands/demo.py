@@ -1,0 +1,32 @@
+"""`launcher demo`: see `launcher.demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.errors import UsageError
+
+__all__ = ["demo"]
+
+
+def demo(
+    folder: Annotated[
+        str | None, typer.Option("--folder", metavar="DIR", help="Keep the results there.", show_default=False)
+    ] = None,
+) -> None:
+    """Run a sweep through the whole SSH path, on a throwaway server on this machine, and check each promise."""
+    from launcher.demo.demo import Demo
+
+    kept = Path(folder).absolute() if folder is not None else None
+    if kept is not None and kept.exists() and any(kept.iterdir()):
+        raise UsageError(f"--folder: {kept} is not empty")
+
+    def say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    raise typer.Exit(0 if Demo(say, kept).run() else 1)

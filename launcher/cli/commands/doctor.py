@@ -1,0 +1,75 @@
+"""`launcher doctor`: whether hosts can run jobs, step by step.
+
+Rule: what it says of a step comes from what a run does there; the exit code is 0 where every host can run jobs, else 3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli import arguments, completion
+from launcher.cli import options as opt
+from launcher.errors import HostError
+
+if TYPE_CHECKING:
+    from launcher.doctor import Step
+
+__all__ = ["doctor"]
+
+_Given = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[[USER@]HOST[:PORT][/SLOTS]]...",
+        help="Hosts. None: those of --hosts, else this machine.",
+        show_default=False,
+        autocompletion=completion.hosts,
+    ),
+]
+
+
+def doctor(
+    host: _Given = None,
+    hosts: opt.Hosts = None,
+    python: opt.Python = None,
+    setup: opt.Setup = None,
+    workdir: opt.Workdir = None,
+    accept_new_host_keys: opt.AcceptNewHostKeys = None,
+    is_json: arguments.Json = False,
+) -> None:
+    """Check HOSTs as a run would find them, step by step, and say what to do where one cannot run jobs.
+
+    Nothing of an application is sent. Exit code 0: each can run jobs; 3: one cannot.
+    """
+    from launcher.cli.runner import output
+    from launcher.doctor import Outcome, examine
+    from launcher.hosts import host_specs
+    from launcher.options import LaunchConf
+
+    values = opt.conf_values(
+        host=host, hosts=hosts, python=python, setup=setup, workdir=workdir, accept_new_host_keys=accept_new_host_keys
+    )
+    options = LaunchConf().replaced(**values)
+    with output(is_json) as out:
+        report: list[dict[str, Any]] = []
+        for spec in host_specs(None, options):
+            print(f"{spec.name}:", file=out.people)
+            steps = []
+            for step in examine(spec, options):
+                print(_line(step), file=out.people, flush=True)
+                steps.append(step)
+            is_usable = all(step.outcome is not Outcome.FAILED for step in steps)
+            report.append({"host": spec.name, "is_usable": is_usable, "steps": [step.to_json() for step in steps]})
+        code = 0 if all(one["is_usable"] for one in report) else HostError.exit_code
+        out.report({"version": arguments.VERSION, "exit_code": code, "hosts": report})
+    raise typer.Exit(code)
+
+
+def _line(step: Step) -> str:
+    from launcher.display.text import clean
+
+    text = f"  {step.outcome.value:<8}{step.name}"
+    if step.detail:
+        text += f": {clean(step.detail)}".replace("\n", "\n          ")
+    return text + (f"\n          next: {clean(step.next_step)}" if step.next_step else "")

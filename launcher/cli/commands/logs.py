@@ -1,0 +1,253 @@
+"""`launcher logs`: what a job printed, or prints.
+
+Rule: bytes go to a pipe as the job wrote them, and to a terminal what it may have (`launcher.util.terminal_filter`). What came back lies in the
+job's output directory; what has not come back is asked of the host's agent, which goes on undisturbed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, TextIO
+
+import typer
+
+from launcher.cli import arguments, completion
+from launcher.errors import HostError, RunError, UsageError
+from launcher.results.owners import own_folder
+from launcher.util.terminal_text import clean
+from launcher.util.untrusted_files import read_regular
+
+if TYPE_CHECKING:
+    from launcher.agents.query import AgentQuery
+    from launcher.runs.index import Entry
+    from launcher.runs.journal import JournalReader
+    from launcher.runs.status import JobStatusLine
+
+__all__ = ["logs"]
+
+_Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")]
+_Attempt = Annotated[
+    int | None, typer.Option("--attempt", metavar="N", help="An earlier attempt than the last one.", show_default=False)
+]
+_Stream = Annotated[
+    str | None, typer.Option("--stream", metavar="stdout|stderr", help="Only this one.", show_default=False)
+]
+_STREAMS = ("stdout", "stderr")
+_LOOK = 0.3
+#: Bytes of a file that are read at once.
+_PIECE = 1 << 22
+
+
+def logs(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN[#NUM]]", help="A job; of a run with one job, the run.", autocompletion=completion.jobs
+        ),
+    ] = "last",
+    follow: _Follow = False,
+    attempt: _Attempt = None,
+    stream: _Stream = None,
+    is_json: arguments.Json = False,
+) -> None:
+    """Show what a job wrote to stdout and stderr (each goes where it came from)."""
+    from launcher.runs import index
+    from launcher.runs.journal import JournalReader
+
+    if stream is not None and stream not in _STREAMS:
+        raise UsageError(f"--stream {stream}: stdout or stderr")
+    if is_json and follow:
+        raise UsageError("--follow goes on until the job has ended: leave --json out")
+    reference = index.parse(job)
+    reader = JournalReader(reference.entry.journal)
+    try:
+        num = _only_job(reference.entry, reader) if reference.num is None else reference.num
+        source = _Source(reference.entry, reader, num, attempt)
+        chosen = _STREAMS if stream is None else (stream,)
+        if is_json:
+            said = source.read()
+            while source.has_more:
+                said = {
+                    name: before + more
+                    for (name, before), more in zip(said.items(), source.read().values(), strict=True)
+                }
+            texts = {name: said[name].decode("utf-8", "backslashreplace") for name in chosen}
+            arguments.print_json(run=reference.entry.run, num=num, attempt=source.attempt, **texts)
+            return
+        _copy(source, chosen, follow)
+    finally:
+        reader.close()
+
+
+def _only_job(entry: Entry, reader: JournalReader) -> int:
+    if reader.count_jobs() != 1:
+        raise UsageError(f"run {entry.run} has {reader.count_jobs()} jobs; say which: {entry.run}#0")
+    last = reader.last_num()
+    return 0 if last is None else last
+
+
+class _Source:
+    """What one attempt has printed: from the local file, and beyond that from its host while it is not all here."""
+
+    def __init__(self, entry: Entry, reader: JournalReader, num: int, attempt: int | None) -> None:
+        self._entry = entry
+        self._reader = reader
+        self._num = num
+        self._job = self._look_up()
+        self._asked_for = attempt
+        self.attempt = self._job.attempt if attempt is None else attempt
+        if attempt is not None and attempt not in [one.attempt for one in self._job.attempts]:
+            raise UsageError(f"job {num} has no attempt {attempt}; it has {self._job.attempt}")
+        self._have = dict.fromkeys(_STREAMS, 0)
+        self._talk: AgentQuery | None = None
+        self._is_silent = False
+        self.is_final = False
+        #: The local files go on behind what was read last.
+        self.has_more = False
+
+    def _look_up(self) -> JobStatusLine:
+        from launcher.runs.status import read_jobs
+
+        found = read_jobs(self._reader, self._num)
+        if not found:
+            raise UsageError(f"run {self._entry.run} has no job {self._num}")
+        return found[0]
+
+    def read(self) -> dict[str, bytes]:
+        """What is there by now and was not read before."""
+        # First whether it is all here, then the files: what arrives in between is read the next time.
+        is_whole = self.is_whole
+        said = {name: self._local(name) for name in _STREAMS}
+        self.has_more = any(len(data) == _PIECE for data in said.values())
+        if not is_whole and not self.has_more:
+            said = self._with_remote(said)
+        for name, data in said.items():
+            self._have[name] += len(data)
+        return said
+
+    @property
+    def is_whole(self) -> bool:
+        """Everything that the attempt printed is in the local files."""
+        self._job = self._look_up()
+        if self._asked_for is None:
+            self.attempt = self._job.attempt
+        if self.attempt < self._job.attempt:
+            return True
+        return self._job.state in ("COMPLETED", "FAILED")
+
+    def _local(self, name: str) -> bytes:
+        folder = own_folder(Path(self._job.output_dir), self._num)
+        if self.attempt < self._job.attempt:
+            folder /= f"attempt-{self.attempt}"
+        try:
+            return read_regular(folder / name, _PIECE, self._have[name])
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise RunError(f"{folder / name}: {error.strerror}") from None
+
+    def _with_remote(self, said: dict[str, bytes]) -> dict[str, bytes]:
+        talk = self._reach()
+        if talk is None:
+            return said
+        try:
+            while True:
+                offsets = {name: self._have[name] + len(said[name]) for name in _STREAMS}
+                looked = talk.look(f"{self._num}.{self.attempt}", offsets["stdout"], offsets["stderr"])
+                said = {"stdout": said["stdout"] + looked.stdout, "stderr": said["stderr"] + looked.stderr}
+                if not looked.stdout and not looked.stderr:
+                    # Its host has its end, and nobody has collected it yet: there will be no more.
+                    self.is_final = looked.state == "final"
+                    return said
+        except HostError:
+            self.close()
+            return said
+
+    def _reach(self) -> AgentQuery | None:
+        from launcher.agents.query import AgentQuery
+        from launcher.runs import ownership
+        from launcher.runs import record as run_record
+
+        if self._talk is not None or self._is_silent or not self._job.host:
+            return self._talk
+        if not ownership.is_ours(self._entry.folder):
+            # Whom to ask, and how to log in there, would be the folder's word.
+            self._is_silent = True
+            print("launcher: this run is not known to be yours: its host is not asked", file=sys.stderr)
+            return None
+        record = run_record.read(self._reader)
+        spec = next(one for one in run_record.hosts_of(record, {}) if one.name == self._job.host)
+        talk = AgentQuery(spec, "look", record.run)
+        try:
+            self._talk = talk.__enter__()
+        except HostError as error:
+            # Said once; from then on the local files are all there is.
+            self._is_silent = True
+            print(f"launcher: {clean(error)}", file=sys.stderr)
+        return self._talk
+
+    @property
+    def is_unreachable(self) -> bool:
+        """The host did not answer when it was asked."""
+        return self._is_silent
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self._entry.folder
+
+    def close(self) -> None:
+        """Let go of the host."""
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            talk.__exit__(None, None, None)
+
+
+def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
+    from launcher.runs.status import driver
+
+    writers = {"stdout": _writer(sys.stdout), "stderr": _writer(sys.stderr)}
+    try:
+        while True:
+            is_whole = source.is_whole
+            said = source.read()
+            for name in chosen:
+                if said[name]:
+                    writers[name](said[name])
+            if source.has_more:
+                continue
+            if not follow or is_whole or source.is_final:
+                return
+            if source.is_unreachable and not driver(source.folder):
+                raise RunError("nobody drives the run, and its host does not answer: this is what is known")
+            threading.Event().wait(_LOOK)
+    finally:
+        for write in writers.values():
+            write(b"")
+        source.close()
+
+
+class _Write(Protocol):
+    def __call__(self, data: bytes) -> None:
+        """Write it; nothing is the end."""
+
+
+def _writer(stream: TextIO) -> _Write:
+    """To a terminal what it may have, elsewhere the bytes."""
+    from launcher.util.terminal_filter import TerminalFilter
+
+    raw: BinaryIO | None = getattr(stream, "buffer", None)
+    shown = TerminalFilter()
+
+    def write(data: bytes) -> None:
+        if raw is None or stream.isatty():
+            stream.write(shown.feed(data) if data else shown.finish())
+            stream.flush()
+        else:
+            stream.flush()
+            raw.write(data)
+            raw.flush()
+
+    return write

@@ -1,0 +1,129 @@
+"""`launcher reproduce`: run a job again, here or there, and say whether it ended the same way.
+
+Rule: the exit code says what the last lines say: 0 the same (or nothing to compare with, and it completed), 1 not.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli import arguments, completion
+from launcher.cli import options as opt
+from launcher.errors import UsageError
+from launcher.util.terminal_text import clean
+
+if TYPE_CHECKING:
+    from launcher.reproduce.reproduce import Reproduction
+
+__all__ = ["reproduce"]
+
+_Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH|RUN#NUM",
+        help="RUN#NUM, a job's output directory, its config.pickle or its job_return.pickle. "
+        "A pickle may run any code: give the path of one only if you trust the host that wrote it.",
+        autocompletion=completion.jobs,
+        show_default=False,
+    ),
+]
+_App = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="APP", help="The application, where nothing recorded says which it is.", show_default=False
+    ),
+]
+_Exact = Annotated[bool, typer.Option("--exact", help="In the code that the run recorded, not as it is now.")]
+_Hooks = Annotated[bool, typer.Option("--hooks/--no-hooks", help="Whether the job's hooks fire, too (they do not).")]
+_Pdb = Annotated[bool, typer.Option("--pdb", help="Here, in the foreground; in the debugger where it fails.")]
+_Folder = Annotated[
+    str | None,
+    typer.Option("--folder", metavar="DIR", help="The new output directory (outputs/...).", show_default=False),
+]
+
+
+def reproduce(
+    target: _Target,
+    app: _App = None,
+    host: opt.Host = None,
+    hosts: opt.Hosts = None,
+    python: opt.Python = None,
+    env: arguments.Env = None,
+    is_exact: _Exact = False,
+    hooks: _Hooks = False,
+    is_pdb: _Pdb = False,
+    folder: _Folder = None,
+    timeout: opt.Timeout = None,
+    results: opt.Results = None,
+    allow_type: opt.AllowType = None,
+    is_json: arguments.Json = False,
+    verbose: arguments.Verbose = False,
+    quiet: arguments.Quiet = False,
+) -> None:
+    """Run a job again, and say whether the outcome is the same: status, value, or exception and line."""
+    from launcher.cli.runner import output
+    from launcher.options import LaunchConf
+    from launcher.transports.early import EarlyConnections
+
+    policy = results or "safe"
+    values = opt.conf_values(
+        host=host, hosts=hosts, python=python, timeout=timeout, results=policy, allow_type=allow_type
+    )
+    if is_pdb and (host or hosts):
+        raise UsageError("--pdb runs here, where the terminal is; leave --host out")
+    variables = arguments.values(env)
+    options = LaunchConf().replaced(**values, live=not is_json, env=variables)
+    with output(is_json) as out, EarlyConnections.begin(None, options) as early:
+        from launcher.reproduce.reproduce import find_target, reproduce_in_debugger
+        from launcher.reproduce.reproduce import reproduce as run_again
+
+        found = find_target(target, app=app, env=variables, results=policy)
+        for note in found.notes:
+            print(f"note: {clean(note)}", file=sys.stderr)
+        how: dict[str, Any] = {"folder": folder, "is_exact": is_exact, "with_hooks": hooks, "results": policy}
+        if is_pdb:
+            done = reproduce_in_debugger(found, options=options, **how)
+        else:
+            from launcher.display import Tally, make_display
+
+            with make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1) as display:
+                done = run_again(found, options=options, observers=[display], early=early, **how)
+        code = _tell(done, policy)
+        out.report(_json(done, code))
+    raise typer.Exit(code)
+
+
+def _tell(done: Reproduction, policy: str) -> int:
+    comparison = done.comparison
+    print(f"\n{clean(done.target)}, run again; its output is in {clean(done.folder)}")
+    if comparison is None:
+        error = f": {done.after.error}" if done.after.error else ""
+        print(f"{done.after.status}{clean(error)}; there is nothing to compare it with")
+        return 0 if done.after.status == "COMPLETED" else 1
+    verdict = {
+        True: "the same outcome:",
+        False: "NOT the same outcome:",
+        None: "whether it is the same cannot be told:",
+    }
+    print(verdict[comparison.is_same], *comparison.lines, sep="\n  ")
+    if comparison.is_same is None and policy == "safe":
+        print("  (here: --allow-type MODULE.CLASS, or --results trusted)")
+    return 0 if comparison.is_same else 1
+
+
+def _json(done: Reproduction, exit_code: int) -> dict[str, Any]:
+    comparison = done.comparison
+    return {
+        "version": arguments.VERSION,
+        "exit_code": exit_code,
+        "target": done.target,
+        "folder": str(done.folder),
+        "status": done.after.status,
+        "error": done.after.error.to_json() if done.after.error else None,
+        "place": done.after.place,
+        "is_same": comparison.is_same if comparison else None,
+        "says": list(comparison.lines) if comparison else [],
+    }

@@ -1,0 +1,213 @@
+"""`launcher show`: how a run stands, job by job; or one job with every attempt at it.
+
+Rule: the journal says what is known here. Of a run that nobody drives the hosts' agents are asked for the rest; looking
+disturbs nobody, so it can be done at any time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli import arguments
+from launcher.errors import HostError, UsageError
+from launcher.util.terminal_text import clean
+
+if TYPE_CHECKING:
+    from launcher.inventory import HostSpec
+    from launcher.runs.journal import JournalReader
+    from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus
+
+__all__ = ["show"]
+
+#: Rows of the table without --all; failures come first.
+_ROWS = 50
+_All = Annotated[bool, typer.Option("--all", "-a", help="All jobs, however many.")]
+_Offline = Annotated[bool, typer.Option("--offline", help="Ask no host; tell what is known here.")]
+_ORDER = {"FAILED": 0, "running": 1, "assigned": 2, "waiting": 3, "COMPLETED": 4}
+
+
+def show(
+    run: arguments.RunOrJob = "last",
+    is_all: _All = False,
+    is_offline: _Offline = False,
+    is_json: arguments.Json = False,
+) -> None:
+    """Show how RUN stands; with RUN#NUM one job, every attempt at it and its traceback."""
+    from launcher.runs import index, ownership
+    from launcher.runs.journal import JournalReader
+    from launcher.runs.status import read_jobs, read_status
+
+    reference = index.parse(run)
+    status = read_status(reference.entry)
+    reader = JournalReader(reference.entry.journal)
+    try:
+        jobs = read_jobs(reader, reference.num)
+        warnings = [event for _, event in reader.events_of("warning")]
+        if reference.num is not None:
+            for job in jobs:
+                job.value = _value(reader, job)
+        if status.state in ("died", "detached") and status.open and not is_offline:
+            if ownership.is_ours(reference.entry.folder):
+                _ask_hosts(reader, jobs)
+            else:
+                # Whom to ask, and how to log in there, would be the folder's word.
+                print("launcher: this run is not known to be yours: no host is asked (--offline)", file=sys.stderr)
+    finally:
+        reader.close()
+    if reference.num is not None and not jobs:
+        raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs}")
+    if is_json:
+        arguments.print_json(
+            run=status.to_json(),
+            jobs=[job.to_json() for job in jobs],
+            warnings=[event.to_json() for event in warnings],
+        )
+    elif reference.num is not None:
+        _print_job(status, jobs[0])
+    else:
+        _print_run(status, jobs, None if is_all else _ROWS)
+        if warnings:
+            print(f"{len(warnings)} warnings (--json has them)")
+
+
+def _value(reader: JournalReader, job: JobStatusLine) -> str:
+    """What a completed job returned, as far as plain data says it. Empty where nothing of it may be decoded."""
+    from launcher.results.job_returns import shown_value
+
+    stored = reader.result(job.num, job.attempt) if job.state == "COMPLETED" else None
+    return "" if stored is None or reader.meta().get("results") == "never" else shown_value(stored)
+
+
+def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
+    """Fill in what the hosts of a run know that nobody drives; one that does not answer is named."""
+    import concurrent.futures
+
+    from launcher.agents.query import AgentQuery
+    from launcher.runs import record as run_record
+
+    record = run_record.read(reader)
+    open_attempts = {
+        (job.host, f"{job.num}.{job.attempt}"): job.attempts[-1]
+        for job in jobs
+        if job.attempts and job.state not in ("COMPLETED", "FAILED")
+    }
+    hosts = {host for host, _ in open_attempts}
+    specs = [spec for spec in run_record.hosts_of(record, {}) if spec.name in hosts]
+
+    def ask(spec: HostSpec) -> dict[str, dict[str, Any]]:
+        try:
+            with AgentQuery(spec, "look", record.run) as talk:
+                return talk.attempts()
+        except HostError as error:
+            print(f"launcher: {clean(error)}", file=sys.stderr)
+            return {}
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        for spec, known in zip(specs, pool.map(ask, specs), strict=True):
+            for attempt, told in known.items():
+                status = open_attempts.get((spec.name, attempt))
+                if status is not None:
+                    status.on_host = str(told.get("status") or told.get("state") or "")
+
+
+def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from launcher.display.text import count, error_line, seconds, shorten, varying
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    driven = f" by {status.driver}" if status.driver else ""
+    console.print(Text(f"run {status.run}: {status.state}{driven}", "bold"))
+    print(f"  {status.mode} of {clean(status.task)} on {', '.join(status.hosts)}, started {_when(status.started)}")
+    print(f"  results in {clean(status.folder)}")
+    hooks = ", ".join(f"{hook} {state}" for hook, state in status.end_hooks.items())
+    if hooks:
+        print(f"  end hook: {hooks}")
+    print(
+        f"  {count(status.jobs, 'job')}: {status.completed:,} completed, {status.failed:,} failed, {status.open:,} open"
+    )
+    if status.state in ("died", "detached"):
+        print(f"  next: launcher attach {status.run}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("job", justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("host", no_wrap=True)
+    table.add_column("attempts", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("overrides", overflow="fold")
+    table.add_column("error", overflow="fold")
+    chosen = sorted(jobs, key=lambda job: (_ORDER.get(job.state, 9), job.num))[:limit]
+    common, different = varying([job.overrides for job in jobs])
+    of = {job.num: overrides for job, overrides in zip(jobs, different, strict=True)}
+    for job in chosen:
+        style = {"FAILED": "red", "running": "green"}.get(job.state, "")
+        cells = [
+            str(job.num),
+            _state(job),
+            job.host or "-",
+            str(job.attempt),
+            seconds(job.duration),
+            of[job.num],
+            shorten(error_line(job.error), 200),
+        ]
+        table.add_row(*(Text(cell, style) for cell in cells))
+    console.print()
+    if common:
+        console.print(Text(f"all jobs: {common}", "dim"), soft_wrap=True)
+    console.print(table)
+    if len(jobs) > len(chosen):
+        print(f"... and {len(jobs) - len(chosen):,} more (--all)")
+
+
+def _state(job: JobStatusLine) -> str:
+    on_host = job.attempts[-1].on_host if job.attempts else ""
+    if job.state in ("COMPLETED", "FAILED") or not on_host:
+        return job.state
+    return f"{on_host}, to be collected" if on_host in ("COMPLETED", "FAILED") else on_host
+
+
+def _print_job(status: RunStatus, job: JobStatusLine) -> None:
+    from launcher.display.text import clean_lines, error_line, seconds
+
+    print(f"job {status.run}#{job.num}: {_state(job)}" + (f" after {seconds(job.duration)}" if job.duration else ""))
+    if job.overrides:
+        print(f"  overrides: {clean(' '.join(job.overrides))}")
+    print(f"  output in {clean(job.output_dir)}")
+    if job.value:
+        print(f"  value: {job.value}")
+    for attempt in job.attempts:
+        print(f"  attempt {attempt.attempt} on {attempt.host}: {_attempt(attempt)}")
+        if attempt.error:
+            print(f"    {clean(error_line(attempt.error))}")
+        if attempt.why:
+            print(f"    {clean(attempt.why)}")
+    error: dict[str, Any] = job.error or {}
+    if error and not job.attempts:
+        print(f"  {clean(error_line(error))}")
+    if error.get("traceback"):
+        print("  remote traceback:")
+        for line in clean_lines(error["traceback"].rstrip()):
+            print(f"    {line}")
+
+
+def _attempt(attempt: AttemptStatus) -> str:
+    from launcher.display.text import seconds
+
+    text = attempt.state
+    if attempt.duration is not None:
+        text += f" after {seconds(attempt.duration)}"
+    if attempt.started_at is not None:
+        text += f", started {_when(attempt.started_at)}"
+    elif attempt.assigned_at is not None:
+        text += f", given to it {_when(attempt.assigned_at)}"
+    return text
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

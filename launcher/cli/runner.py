@@ -1,0 +1,221 @@
+"""How a command drives a run: display, session, closing report, exit code.
+
+Rule: the closing report is written whatever ended the run, and under `--json` stdout carries that report and nothing else. Where one
+job is run, stdout is the job's, and what is ours goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from launcher.errors import LauncherError, RunDetached
+
+if TYPE_CHECKING:
+    from launcher.app_run import AppRun
+    from launcher.display import Tally
+    from launcher.events import Event
+    from launcher.session.session import Observer, Session
+    from launcher.transports.early import EarlyConnections
+
+    S = TypeVar("S", bound=Session)
+
+__all__ = ["Output", "conduct", "conduct_session", "exit_code", "output"]
+
+_FAILED, _NO_HOST = 1, 3
+
+
+class Output:
+    """Where a command writes.
+
+    Attributes:
+        people: the stream for people: stdout, or stderr under `--json` and where stdout is the job's.
+        report: writes the closing report for a machine; does nothing without `--json`.
+    """
+
+    def __init__(self, is_json: bool, stdout: TextIO) -> None:
+        self.is_json = is_json
+        self.people: TextIO = sys.stdout
+        self._stdout = stdout
+        self.has_reported = False
+
+    def leave_stdout_to_the_job(self) -> None:
+        """One job is run, as `python my_app.py` would run it. Where stderr was closed, nobody wants what is ours."""
+        self.people = sys.stderr if sys.stderr is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+    def report(self, content: dict[str, Any]) -> None:
+        """Write the report as one JSON object."""
+        if self.is_json:
+            self.has_reported = True
+            self._stdout.write(json.dumps(content, indent=2) + "\n")
+            self._stdout.flush()
+
+    def tell_left(self, run: str, left_behind: int) -> None:
+        """The run goes on without this process."""
+        rest = f"; {left_behind:,} jobs wait until then: no host has them" if left_behind else ""
+        self.people.write(f"run {run} goes on without this process; 'launcher attach {run}' collects it{rest}\n")
+        self.report({"version": 1, "exit_code": 0, "run": run, "detached": True, "left_behind": left_behind})
+
+
+@contextlib.contextmanager
+def output(is_json: bool) -> Iterator[Output]:
+    """Under `--json`, everything that would go to stdout (a callback's print, too) goes to stderr, but for the report.
+
+    An error that left no report gets one.
+    """
+    stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr) if is_json else contextlib.nullcontext():
+        out = Output(is_json, stdout)
+        try:
+            yield out
+        except LauncherError as error:
+            if not out.has_reported:
+                out.report({"version": 1, "exit_code": error.exit_code, "error": _error_json(error)})
+            raise
+
+
+def conduct(
+    app_run: AppRun,
+    out: Output,
+    *,
+    early: EarlyConnections,
+    detach: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Run it, show it, report on it; returns the exit code.
+
+    Args:
+        early: connections that were begun before.
+        detach: leave as soon as the hosts have everything; what is printed until then is not shown.
+
+    Raises:
+        LauncherError: as the session does; the report has been written.
+    """
+    from launcher.session.session import Session
+
+    def make(observer: Observer) -> Session:
+        setup = app_run.setup
+        return Session(
+            setup,
+            config=setup.root_config,
+            config_name=app_run.config_name,
+            observers=[observer],
+            owns_process=True,
+            early=early,
+        )
+
+    try:
+        return conduct_session(
+            make,
+            lambda session: app_run.drive(session, detach),
+            out,
+            total=app_run.total,
+            is_one_job=app_run.setup.mode == "RUN",
+            is_live=bool(app_run.setup.options.live) and not detach,
+            verbose=verbose,
+            quiet=quiet,
+        )
+    finally:
+        app_run.close()
+
+
+def conduct_session(
+    make: Callable[[Observer], S],
+    drive: Callable[[S], None],
+    out: Output,
+    *,
+    total: int | None = None,
+    history: Iterable[Event] = (),
+    is_one_job: bool = False,
+    is_live: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Make a session, drive it, show it, report on it; returns the exit code.
+
+    Args:
+        make: the session, given what watches it.
+        drive: called in the open session.
+        history: events of before, which the report counts and the display does not tell.
+        is_one_job: it is a `run`: stdout is the job's.
+        is_live: what jobs print is shown.
+
+    Raises:
+        LauncherError: as the session does; the report has been written.
+    """
+    from launcher.display import Tally, closing_json, make_display, print_closing
+
+    live = None
+    if is_one_job:
+        out.leave_stdout_to_the_job()
+        if is_live:
+            from launcher.session.live_output import LiveOutput
+
+            live = LiveOutput(sys.stdout, sys.stderr)
+    tally = Tally()
+    for event in history:
+        tally(event)
+    error: LauncherError | None = None
+    session: S | None = None
+    try:
+        with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=live) as display:
+            session = make(display)
+            session.wait_shown = display.wait_shown
+            # The display tells what a hook raised; without one the composite would log it.
+            session.callbacks.report = _told_by_the_display
+            with session:
+                drive(session)
+    except LauncherError as raised:
+        error = raised
+    code = exit_code(tally, error)
+    if session is not None and session.is_detached and (error is None or isinstance(error, RunDetached)):
+        out.tell_left(session.run_id, session.left_behind)
+        return 0
+    unreached = tuple(session.unreached) if session is not None else ()
+    if tally.run:
+        try:
+            has_shown = live.has_shown if live is not None else lambda text: False
+            print_closing(tally, out.people, unreached=unreached, has_shown=has_shown)
+        except BrokenPipeError:
+            _leave(out.people)
+    _flush_stdout()
+    out.report(closing_json(tally, exit_code=code, unreached=unreached, error=_error_json(error) if error else None))
+    if error is not None:
+        raise error
+    return code
+
+
+def _flush_stdout() -> None:
+    """What hooks have printed comes out now, not at the exit, where a reader that is gone would change the exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _leave(sys.stdout)
+
+
+def _leave(stream: TextIO) -> None:
+    """Nobody reads any more; what is still in the buffer must not fail at exit (docs.python.org, `signal`, on SIGPIPE)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _told_by_the_display(record: dict[str, Any]) -> None:
+    """The session makes an event of the record."""
+
+
+def exit_code(tally: Tally, error: LauncherError | None) -> int:
+    """The exit code of a run that ended so."""
+    if error is not None:
+        return error.exit_code
+    if tally.has_no_usable_host:
+        return _NO_HOST
+    return _FAILED if tally.failed else 0
+
+
+def _error_json(error: LauncherError) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error)}

@@ -1,0 +1,413 @@
+"""An application as the user names it: which function runs, where it is imported from, whether it is a Hydra app.
+
+Rule: the module is imported under the name that a host can import it by too, with the folder first on `sys.path` that
+Python itself would put there: for a file its own folder, for a module name the working folder.
+
+| named as                  | as in                         | first on `sys.path` |
+|---------------------------|-------------------------------|---------------------|
+| `dir/my_app.py`           | `python dir/my_app.py`        | `dir`               |
+| `dir/my_app.py:function`  |                               | `dir`               |
+| `package.module`          | `python -m package.module`    | the working folder  |
+| `package.module:function` |                               | the working folder  |
+
+Without a function: the one that `@hydra.main` decorates; else the one that Hydra is started with when the script runs, as
+by `zen(task).hydra_main(...)`; else `main`, if it can be called with one config; else the only public function of the module
+that can. `if __name__ == "__main__":` is executed only for the second of these, and as far as to the start of Hydra; where
+a script starts Hydra without that, nothing happens.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from launcher.code.hydra_entry import (
+    HydraEntry,
+    entry_at_start,
+    entry_of,
+    hydra_apps,
+    import_noting,
+    innermost,
+    last_place,
+)
+from launcher.errors import UsageError
+from remote_agent.job import with_article
+
+__all__ = [
+    "Application",
+    "accepts_one_config",
+    "application_of",
+    "check_working_folder",
+    "load_application",
+    "named_function",
+    "signature_of",
+]
+
+#: Functions of a module that a message names.
+_MAX_NAMED = 10
+#: The top-level names that are ours.
+_OURS = ("launcher", "remote_agent")
+
+
+@dataclass(frozen=True)
+class Application:
+    """What runs.
+
+    Attributes:
+        task: the function, without the decoration of `@hydra.main`.
+        module_name: the name that its module was imported by, here and on hosts.
+        qualname: where the module has it (of a Hydra app: the decorated function, where it has that).
+        file: the module's file, if it has one.
+        root: the folder that is first on `sys.path` for it.
+        is_hydra: `@hydra.main` decorates it.
+        config_path, config_name: as given to `@hydra.main`; None for a plain function.
+        version_base: Hydra's, as major.minor; None for a plain function.
+        named: the file or module, as the user names it.
+    """
+
+    task: Callable[[Any], Any]
+    module_name: str
+    qualname: str
+    file: Path | None
+    root: Path
+    is_hydra: bool = False
+    config_path: str | None = None
+    config_name: str | None = None
+    version_base: str | None = None
+    named: str = ""
+
+    @property
+    def is_module(self) -> bool:
+        """It was named as a module, as for `python -m`; else by its file."""
+        return not _is_file_name(self.named)
+
+    @property
+    def name(self) -> str:
+        """Its name in job logs and messages: Hydra's job name, which is that of the file."""
+        if self.file is not None:
+            return self.file.stem
+        return self.module_name.rpartition(".")[2]
+
+    @property
+    def reference(self) -> str:
+        """`module:function`, as a host can import it."""
+        return f"{self.module_name}:{self.qualname}"
+
+
+def load_application(text: str) -> Application:
+    """Import an application, named as in the table above.
+
+    Raises:
+        UsageError: there is no such file, module or function, or it cannot be imported; names what there is.
+    """
+    check_working_folder()
+    name, colon, function = text.partition(":")
+    if (colon and not function) or not name:
+        raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
+    module, root = _import_file(name) if _is_file_name(name) else _import_module(name)
+    app = _named(module, root, function) if function else _chosen(module, root)
+    return replace(app, named=name)
+
+
+def check_working_folder() -> None:
+    """Paths and modules are looked for from the folder that this process is in.
+
+    Raises:
+        UsageError: somebody has removed it meanwhile.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "the folder that this was started in is not there any more; change to one that is (`cd`), and start again"
+        ) from None
+
+
+def _is_file_name(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
+
+
+def application_of(task: Callable[[Any], Any]) -> Application:
+    """The application of a function that was imported already, decorated by `@hydra.main` or not.
+
+    Raises:
+        UsageError: it cannot be called with one config.
+    """
+    module_name = getattr(task, "__module__", None) or "__main__"
+    module = sys.modules.get(module_name)
+    file = getattr(module, "__file__", None)
+    root = _folder_on_path(Path(file)) if file else Path.cwd()
+    qualname = getattr(task, "__qualname__", type(task).__qualname__)
+    return _application(module, root, qualname, task, module_name)
+
+
+# -- importing -----------------------------------------------------------------------------------------------------
+
+
+def _import_file(name: str) -> tuple[ModuleType, Path]:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        near = [f"{path.parent / one}" for one in _python_files(path.parent)]
+        match = difflib.get_close_matches(str(path), near, 1) or near[:5]
+        there = f"; there is {', '.join(match)}" if match else ""
+        raise UsageError(f"{name}: no such file{there}")
+    path = Path(os.path.abspath(path))
+    stem = path.stem
+    if path.suffix != ".py":
+        raise UsageError(f"{name}: an application is a Python file, NAME.py, or a module's name")
+    if "." in stem:
+        raise UsageError(f"{name}: {stem!r} cannot be imported as a module, having a dot; rename the file")
+    loaded = sys.modules.get(stem)
+    if loaded is not None:
+        _refuse_another(loaded, path, name)
+    root = path.parent
+    _put_first(root)
+    importlib.invalidate_caches()
+    _refuse_namesakes(name, root)
+    try:
+        module = loaded if loaded is not None else _imported(stem, path)
+    except Exception as error:
+        raise _import_error(name, error, root) from error
+    _refuse_another(module, path, name)
+    return module, root
+
+
+def _refuse_another(module: ModuleType, path: Path, name: str) -> None:
+    file = getattr(module, "__file__", None)
+    if file is None or not os.path.exists(file) or not os.path.samefile(file, path):
+        where = file or "Python itself"
+        raise UsageError(f"{name}: the name {path.stem!r} belongs to a module of {where}; rename the file")
+
+
+def _import_module(name: str) -> tuple[ModuleType, Path]:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+        raise UsageError(f"{name!r} is neither a Python file (NAME.py) nor a module's name")
+    root = Path.cwd()
+    _put_first(root)
+    importlib.invalidate_caches()
+    _refuse_namesakes(name, root)
+    try:
+        module = _imported(name)
+        if hasattr(module, "__path__") and importlib.util.find_spec(f"{name}.__main__") is not None:
+            # As `python -m package` does.
+            module = _imported(f"{name}.__main__")
+    except Exception as error:
+        raise _import_error(name, error, root) from error
+    return module, root
+
+
+def _refuse_namesakes(name: str, root: Path) -> None:
+    """Refuse a project with top-level modules of our names: this process has ours under them, Python would give it its own.
+
+    A folder without an `__init__.py` is none: it stands behind every package.
+    """
+    for ours in _OURS:
+        spec = importlib.machinery.PathFinder.find_spec(ours, [str(root)])
+        file = spec.origin if spec is not None and spec.has_location else None
+        here = getattr(sys.modules.get(ours), "__file__", None)
+        if file and os.path.realpath(file) != os.path.realpath(here or ""):
+            raise UsageError(
+                f"{name}: {file} has the name {ours!r}, which is also that of hydra-remote-launcher's own package: the two "
+                f"cannot be in one process. Rename it, or move it into a package (mypackage/{ours})"
+            )
+
+
+def _imported(name: str, file: Path | None = None) -> ModuleType:
+    """Import a module; one that starts Hydra without asking for its `__name__` does not: it is noted with what it would."""
+    if file is None:
+        spec = importlib.util.find_spec(name)
+        file = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    if file is None or not file.is_file() or b"hydra" not in file.read_bytes():
+        # Hydra takes a tenth of a second to import.
+        return importlib.import_module(name)
+    return import_noting(name)
+
+
+def _put_first(root: Path) -> None:
+    """Make a folder the first of `sys.path`, as starting Python there would."""
+    text = str(root)
+    if sys.path and sys.path[0] == text:
+        return
+    if text in sys.path:
+        sys.path.remove(text)
+    sys.path.insert(0, text)
+
+
+def _import_error(name: str, error: Exception, root: Path) -> UsageError:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and (missing == name or name.startswith(f"{missing}.")):
+        there = ", ".join(_python_files(root)[:8])
+        files = f" (there are {there})" if there else ""
+        return UsageError(f"{name}: no module {missing!r} can be imported from {root}{files}")
+    hint = ""
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        hint = "\nIts imports are relative: name it as package.module, from the folder that holds the package"
+    where = last_place(error)
+    return UsageError(f"{name} cannot be imported: {type(error).__name__}: {error}{where}{hint}")
+
+
+def _python_files(folder: Path) -> list[str]:
+    try:
+        return sorted(one.name for one in folder.iterdir() if one.suffix == ".py" and one.is_file())
+    except OSError:
+        return []
+
+
+def _folder_on_path(file: Path) -> Path:
+    """The folder that the outermost package of a file lies in."""
+    folder = file.parent
+    while (folder / "__init__.py").exists() and folder.parent != folder:
+        folder = folder.parent
+    return folder
+
+
+# -- choosing the function -------------------------------------------------------------------------------------------
+
+
+def named_function(module: ModuleType, qualname: str) -> Any:
+    """What a module calls so.
+
+    Raises:
+        UsageError: there is no such thing; says what comes near, or what there is.
+    """
+    value: Any = module
+    for part in qualname.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            names = [name for name, _ in _functions(module)]
+            near = difflib.get_close_matches(qualname, names, 1)
+            there = ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {there or 'no functions'}"
+            raise UsageError(f"{module.__name__} has no function {qualname!r}; {hint}") from None
+    return value
+
+
+def _named(module: ModuleType, root: Path, qualname: str) -> Application:
+    """The function that was named; also where the script itself decorates it only when it starts Hydra."""
+    value = named_function(module, qualname)
+    if entry_of(value) is None:
+        try:
+            entry = entry_at_start(module)
+        except UsageError:
+            entry = None  # what the script does is not what was asked for
+        if entry is not None and innermost(entry.task) is value:
+            return _hydra_application(module, root, qualname, entry)
+    return _application(module, root, qualname, value)
+
+
+def _chosen(module: ModuleType, root: Path) -> Application:
+    """The function that is meant where none was named."""
+    decorated = list(hydra_apps(module))
+    if len(decorated) == 1:
+        return _application(module, root, *decorated[0])
+    if decorated:
+        names = ", ".join(f"{module.__name__}:{name}" for name, _ in decorated)
+        raise UsageError(f"{module.__name__} has several functions with @hydra.main; say which: {names}")
+    entry = entry_at_start(module)
+    if entry is not None:
+        return _hydra_application(module, root, getattr(innermost(entry.task), "__qualname__", "main"), entry)
+    return _application(module, root, *_only_fitting(module))
+
+
+def _only_fitting(module: ModuleType) -> tuple[str, Any]:
+    """The plain function that is meant where none was named."""
+    functions = list(_functions(module))
+    fitting = [(name, one) for name, one in functions if accepts_one_config(one)]
+    for name, one in fitting:
+        if name == "main":
+            return name, one
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        there = ", ".join(f"{name}{signature_of(one)}" for name, one in functions) or "none at all"
+        raise UsageError(
+            f"{module.__name__} has no function that can be called with one config; its public functions: {there}"
+        )
+    names = ", ".join(f"{module.__name__}:{name}" for name, _ in fitting)
+    raise UsageError(f"{module.__name__} has several functions that take one config; say which: {names}")
+
+
+def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """The public functions that a module defines itself, in their order there."""
+    for name, value in list(vars(module).items()):
+        if not name.startswith("_") and isinstance(value, FunctionType) and value.__module__ == module.__name__:
+            yield name, value
+
+
+def accepts_one_config(task: Any) -> bool:
+    """It can be called with one positional argument. What has no signature is given the benefit of the doubt."""
+    if not callable(task):
+        return False
+    try:
+        signature = inspect.signature(task, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return True
+    try:
+        bound = signature.bind(object())
+    except TypeError:
+        return False
+    inner = getattr(task, "__wrapped__", None)
+    hands_on = any(signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments)
+    # A decorator that takes anything hands it on; one that takes a config may make anything of it.
+    return accepts_one_config(inner) if hands_on and callable(inner) else True
+
+
+def signature_of(function: Any) -> str:
+    """How it is to be called, as far as that is known."""
+    try:
+        return str(inspect.signature(function))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _application(
+    module: ModuleType | None, root: Path, qualname: str, value: Any, module_name: str | None = None
+) -> Application:
+    name = module_name or (module.__name__ if module is not None else "__main__")
+    if not callable(value):
+        raise UsageError(f"{name}:{qualname} is {with_article(type(value).__name__)}, not a function")
+    entry = entry_of(value)
+    if entry is not None:
+        return _hydra_application(module, root, qualname, entry, name)
+    if not accepts_one_config(value):
+        raise UsageError(f"{name}:{qualname}{signature_of(value)} cannot be called with one config")
+    return Application(value, name, qualname, _file_of(module), root)
+
+
+def _hydra_application(
+    module: ModuleType | None, root: Path, qualname: str, entry: HydraEntry, module_name: str | None = None
+) -> Application:
+    from hydra import version
+
+    name = module_name or (module.__name__ if module is not None else "__main__")
+    if not accepts_one_config(entry.task):
+        raise UsageError(f"{name}:{qualname}{signature_of(entry.task)} cannot be called with one config")
+    base = version.getbase()
+    return Application(
+        task=entry.task,
+        module_name=name,
+        qualname=qualname,
+        file=_file_of(module),
+        root=root,
+        is_hydra=True,
+        config_path=entry.config_path,
+        config_name=entry.config_name,
+        version_base=str(base) if base is not None else None,
+    )
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(os.path.abspath(file)) if file else None

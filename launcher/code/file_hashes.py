@@ -1,0 +1,198 @@
+"""Hashes of files that are remembered, and their content as it was when it was hashed.
+
+Rule: a hash is remembered only for a file that had been at rest when it was read, by size, times and inode: what is written
+in the same tick of the clock as it was read is read again (as git does with its index). Both live in the user's cache
+folder, may be deleted at any time, and are ours alone: 0700, 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+import zipfile
+from pathlib import Path
+
+from launcher.errors import CodeError
+from launcher.util.user_folders import make_private_folder
+
+__all__ = ["ContentStore", "FileHashes", "cache_folder"]
+
+_VERSION = 1
+#: A file must have been left alone for so long before it was read; whole seconds are as fine as some clocks are.
+_REST_NS = 2_000_000_000
+_MAX_KEPT = 1 << 30
+_PIECE = 1 << 20
+
+_Stamp = tuple[int, int, int, int]
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for this project (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "hydra-remote-launcher"
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+class ContentStore:
+    """What files held when they were hashed, by hash; for a host that is reached after they were edited.
+
+    A file for each time that something new was kept (2,000 small files are slow), an uncompressed zip archive whose members
+    are named by their hash.
+    """
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = _MAX_KEPT) -> None:
+        self._folder = folder if folder is not None else cache_folder() / "content"
+        self._max_bytes = max_bytes
+        self._new: zipfile.ZipFile | None = None
+        self._new_names: set[str] = set()
+        self._is_broken = False
+
+    def keep(self, sha256: str, data: bytes) -> None:
+        """Keep content; where that cannot be, it is not kept. `close` makes it readable."""
+        if self._is_broken or sha256 in self._new_names:
+            return
+        try:
+            if self._new is None:
+                make_private_folder(self._folder)
+                file = open(self._folder / f".{secrets.token_hex(8)}", "xb", opener=_private)  # noqa: SIM115
+                self._new = zipfile.ZipFile(file, "w")
+            self._new.writestr(zipfile.ZipInfo(sha256), data)
+            self._new_names.add(sha256)
+        except OSError:
+            # A full disk, or a home that cannot be written: the files themselves are still there to be read.
+            self._is_broken = True
+
+    def close(self) -> None:
+        """Put away what was kept; where more than the cap is, let the oldest go. More may be kept afterwards."""
+        new, self._new = self._new, None
+        self._new_names.clear()
+        if new is None:
+            return
+        file = new.fp
+        temporary = Path(str(getattr(file, "name", "")))
+        try:
+            new.close()
+            if file is not None:
+                file.close()
+            if self._is_broken:
+                temporary.unlink()
+                return
+            os.replace(temporary, self._folder / f"{time.time_ns():020d}-{temporary.name[1:]}.zip")
+            self._prune()
+        except OSError:
+            self._is_broken = True
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def read(self, sha256: str) -> bytes | None:
+        """The content, if it is kept and whole."""
+        for path in reversed(self._packs()):
+            try:
+                with zipfile.ZipFile(path) as pack:
+                    data = pack.read(sha256)
+            except (KeyError, OSError, zipfile.BadZipFile):
+                continue
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
+        return None
+
+    def _packs(self) -> list[Path]:
+        """In the order in which they were made."""
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.suffix == ".zip")
+        except OSError:
+            return []
+
+    def _prune(self) -> None:
+        total = 0
+        for path in reversed(self._packs()):
+            total += path.stat().st_size
+            if total > self._max_bytes:
+                path.unlink()
+
+
+class FileHashes:
+    """sha256 of the files of one project.
+
+    Attributes:
+        hashed: how many files had to be read.
+    """
+
+    def __init__(self, root: Path, store: ContentStore, folder: Path | None = None) -> None:
+        self._root = root
+        self._store = store
+        name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+        self._path = (folder if folder is not None else cache_folder() / "hashes") / f"{name}.json"
+        self._known = self._loaded()
+        self._used: dict[str, list[object]] = {}
+        self.hashed = 0
+
+    def _loaded(self) -> dict[str, list[object]]:
+        try:
+            content = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(content, dict) or content.get("version") != _VERSION:
+            return {}
+        files = content.get("files")
+        return files if isinstance(files, dict) else {}
+
+    def sized(self, name: str, status: os.stat_result) -> tuple[int, str]:
+        """(size, sha256) of a file of the project, which had this status a moment ago.
+
+        Raises:
+            CodeError: it cannot be read, or does not stop changing.
+        """
+        stamp = _stamp(status)
+        known = self._known.get(name)
+        if isinstance(known, list) and len(known) == 5 and tuple(known[:4]) == stamp and isinstance(known[4], str):
+            self._used[name] = known
+            return status.st_size, known[4]
+        return self._read(name)
+
+    def _read(self, name: str) -> tuple[int, str]:
+        path = self._root / name
+        for _ in range(3):
+            begun = time.time_ns()
+            try:
+                with path.open("rb") as file:
+                    before = _stamp(os.fstat(file.fileno()))
+                    data = file.read()
+                    after = _stamp(os.fstat(file.fileno()))
+            except OSError as error:
+                raise CodeError(f"{path}: {error.strerror}; leave it out, or make it readable") from None
+            if before != after or len(data) != before[0]:
+                continue
+            self.hashed += 1
+            digest = hashlib.sha256(data).hexdigest()
+            self._store.keep(digest, data)
+            if begun - max(before[1], before[2]) > _REST_NS:
+                self._used[name] = [*before, digest]
+            return before[0], digest
+        raise CodeError(f"{path} does not stop changing while it is read; leave it out of the code")
+
+    def save(self) -> None:
+        """Remember the hashes of the files that were asked for; where that cannot be, it costs time and nothing else."""
+        if self._used == self._known:
+            return
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+        text = json.dumps({"version": _VERSION, "root": str(self._root), "files": self._used}, separators=(",", ":"))
+        try:
+            make_private_folder(self._path.parent)
+            with open(temporary, "xb", opener=_private) as file:
+                file.write(text.encode())
+            os.replace(temporary, self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,92 @@
+"""Why a module that an application needs is here and not on a host, and what brings it there.
+
+Rule: nothing is imported to find out, and a name that a host tells is looked up only as a path below the folders of `sys.path`.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.code.snapshot import IGNORE_FILE, Snapshot
+from launcher.serialization.pickler import is_installed
+
+__all__ = ["explained", "explained_in_job", "why_it_stayed"]
+
+_MISSING = re.compile(r"No module named '([\w.]{1,200})'")
+_NOT_IN = re.compile(r"cannot import name '(\w{1,100})' from '([\w.]{1,200})'")
+#: What an import raises that does not find something.
+_OF_IMPORTS = ("ModuleNotFoundError", "ImportError")
+_ENDINGS = (*importlib.machinery.SOURCE_SUFFIXES, *importlib.machinery.EXTENSION_SUFFIXES)
+
+
+def explained(error: Mapping[str, Any], snapshot: Snapshot) -> str:
+    """What a failed import of a host misses, where it is here; empty where nothing is known of it."""
+    name, file = _missing(str(error.get("message", "")), snapshot)
+    if not file or is_installed(file):
+        return ""
+    return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+
+
+def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot) -> str:
+    """The same of an import that a job failed with, or that led to what it failed with; of packages that are installed here, too."""
+    for one in (error, *error.get("causes", ())):
+        if one.get("type") not in _OF_IMPORTS:
+            continue
+        name, file = _missing(str(one.get("message", "")), snapshot)
+        if file and is_installed(file):
+            return (
+                f"here {name} is {file}, and installed packages do not travel: install it there, or choose an environment that "
+                "has it (--python PATH, or a setup line such as `conda activate NAME`)"
+            )
+        if file:
+            return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+    return ""
+
+
+def _missing(message: str, snapshot: Snapshot) -> tuple[str, str]:
+    """The module that an error misses, and the file here that it is of and that does not travel; empty where there is none."""
+    missing, not_in = _MISSING.search(message[:2000]), _NOT_IN.search(message[:2000])
+    if missing is not None:
+        name = missing.group(1)
+    elif not_in is not None:
+        name = f"{not_in.group(2)}.{not_in.group(1)}"
+    else:
+        return "", ""
+    return name, next((one for one in _files_of(name) if not snapshot.has_file(one)), "")
+
+
+def _files_of(name: str) -> Iterator[str]:
+    """Where a module could be imported from here."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if loaded:
+        yield str(loaded)
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return
+    for folder in sys.path:
+        place = os.path.join(os.path.abspath(folder or os.getcwd()), *parts)
+        for path in (os.path.join(place, "__init__.py"), *(place + ending for ending in _ENDINGS)):
+            if os.path.isfile(path):
+                yield path
+
+
+def why_it_stayed(file: str, snapshot: Snapshot) -> str:
+    """Why a file that does not travel does not, and what to do about it."""
+    root = os.path.realpath(snapshot.root)
+    name = os.path.relpath(os.path.realpath(file), root)
+    if name.startswith(".."):
+        return (
+            f"it lies outside of the project ({root}) and does not travel: move it into the project, or make a package of it "
+            "and install that where the jobs run"
+        )
+    line = "!" + re.sub(r"([*?\[\\])", r"\\\1", name)
+    return (
+        f"git, a .gitignore or {IGNORE_FILE} ignores it, so it does not travel: the line `{line}` at the end of "
+        f"{Path(root, IGNORE_FILE)} brings it"
+    )

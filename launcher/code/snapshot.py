@@ -1,0 +1,333 @@
+"""Which code travels: the project around the application, as a manifest of content hashes.
+
+Rule: what is sent is what was hashed. Which files these are says `launcher.code.project_files`; a file that is edited later is
+sent as it was, from what was kept of it when it was hashed.
+
+Links within the project travel as links; a link to a file outside travels as that file, a link to a folder outside is
+refused by name, and one that leads nowhere is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from launcher.code.file_hashes import ContentStore, FileHashes
+from launcher.code.project_files import IGNORE_FILE, find_project
+from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
+from launcher.code.project_metadata import metadata_of
+from launcher.errors import CodeError
+from remote_agent.shared.protocol import MANIFEST_VERSION
+
+__all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
+
+MAX_CODE_BYTES = 100 << 20
+MAX_FILES = 100_000
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """One file: its path relative to the root, mode (0755 or 0644), size in bytes and sha256."""
+
+    path: str
+    mode: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The code of a run.
+
+    Attributes:
+        root: the folder that the paths are relative to.
+        files, links: what travels; links are (path, target).
+        commit: HEAD of the git work tree, or empty.
+        dirty: the work tree differs from it.
+        notes: what was left out although it is part of the project, for the user.
+        hashed: how many files had to be read for it.
+    """
+
+    root: Path
+    files: tuple[SnapshotFile, ...]
+    links: tuple[tuple[str, str], ...] = ()
+    commit: str = ""
+    dirty: bool = False
+    notes: tuple[str, ...] = ()
+    hashed: int = field(default=0, compare=False)
+    _store: ContentStore = field(default_factory=ContentStore, compare=False, repr=False)
+    #: By hash, what is no file of the project.
+    _made: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def _manifest(self) -> bytes:
+        content = {
+            "version": MANIFEST_VERSION,
+            "files": [[file.path, file.mode, file.size, file.sha256] for file in self.files],
+            "links": [list(link) for link in self.links],
+        }
+        return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 6)
+
+    @classmethod
+    def of_manifest(cls, root: Path, manifest: bytes, commit: str, dirty: bool) -> Snapshot:
+        """The snapshot that had this manifest; its files are read below root where they are needed."""
+        content = json.loads(zlib.decompress(manifest))
+        snapshot = cls(
+            root,
+            tuple(
+                SnapshotFile(str(path), int(mode), int(size), str(sha)) for path, mode, size, sha in content["files"]
+            ),
+            tuple((str(path), str(target)) for path, target in content["links"]),
+            commit,
+            dirty,
+        )
+        # The same bytes, whatever zlib made them: hosts know them by their hash.
+        snapshot.__dict__["_manifest"] = manifest
+        return snapshot
+
+    def manifest_bytes(self) -> bytes:
+        """The manifest as it travels: zlib of JSON; the same files give the same bytes."""
+        return self._manifest
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the snapshot: the sha256 of its manifest."""
+        return hashlib.sha256(self._manifest).hexdigest()
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @cached_property
+    def _by_hash(self) -> dict[str, str]:
+        return {file.sha256: file.path for file in self.files}
+
+    @cached_property
+    def _folders(self) -> frozenset[str]:
+        """Every folder that something lies in; the root is the empty one."""
+        found = {""}
+        for path in [*(file.path for file in self.files), *(path for path, _ in self.links)]:
+            folder = path.rpartition("/")[0]
+            while folder not in found:
+                found.add(folder)
+                folder = folder.rpartition("/")[0]
+        return frozenset(found)
+
+    def read(self, sha256: str) -> bytes:
+        """The content of that hash: from the file, or where that was edited since, as it was kept.
+
+        Raises:
+            CodeError: the file is not as it was, and what it was is kept no more.
+        """
+        made = self._made.get(sha256)
+        if made is not None:
+            return made
+        path = self.root / self._by_hash[sha256]
+        try:
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+        kept = self._store.read(sha256)
+        if kept is None:
+            raise CodeError(
+                f"{path} changed after the run began, and what it held then is kept nowhere; start it again"
+            )
+        return kept
+
+    def has_file(self, path: str) -> bool:
+        """The file of this machine is one of those that travel."""
+        name = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
+        # A link travels as a link, and what it leads to below its own name.
+        return name in self._by_path or os.path.relpath(path, self.root) in self._by_path
+
+    def relative(self, path: Path) -> str:
+        """A path of this machine as it is called below the root: itself if it travels, else the nearest folder that does.
+
+        `.` for whatever lies outside.
+        """
+        name = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
+        if name == "." or name.startswith(".."):
+            return "."
+        if name in self._by_path:
+            return name
+        while name not in self._folders:
+            name = name.rpartition("/")[0]
+        return name or "."
+
+    @cached_property
+    def _by_path(self) -> frozenset[str]:
+        return frozenset(file.path for file in self.files)
+
+    def sys_path(self, app: Path, paths: Sequence[str]) -> list[str]:
+        """The entries of a `sys.path` that travel, relative to the root, in their order.
+
+        Those of editable installs that are not on the path itself follow. Where the application could be imported through
+        none of them, its folder (of a package: the folder around it) comes first. The project's metadata comes last.
+
+        Args:
+            app: the application's file or folder.
+            paths: `sys.path` of this process.
+        """
+        root = os.path.realpath(self.root)
+        out: list[str] = []
+        for path in [*paths, *_editable_folders()]:
+            name = os.path.relpath(os.path.realpath(path or os.getcwd()), root)
+            name = "" if name == "." else name
+            if name in self._folders and (name or ".") not in out:
+                out.append(name or ".")
+        folder = Path(os.path.realpath(app))
+        folder = folder if folder.is_dir() else folder.parent
+        own = os.path.relpath(folder, root)
+        if not (own.startswith("..") or any(one in (".", own) or own.startswith(f"{one}/") for one in out)):
+            while (folder / "__init__.py").exists() and str(folder) != root:
+                folder = folder.parent
+            out.insert(0, os.path.relpath(folder, root))
+        return [*out, METADATA_FOLDER] if METADATA_FOLDER in self._folders else out
+
+
+def _editable_folders() -> list[str]:
+    """Where setuptools' editable installs import packages from without a place on `sys.path`."""
+    folders = []
+    for name, module in list(sys.modules.items()):
+        mapping = getattr(module, "MAPPING", None) if name.startswith("__editable__") else None
+        for package, path in (mapping or {}).items():
+            if os.path.basename(path).removesuffix(".py") == package.rpartition(".")[2]:
+                folders.append(os.path.dirname(path))
+    return folders
+
+
+# -- taking one ----------------------------------------------------------------------------------------------------
+
+
+def take(
+    app: Path,
+    *,
+    max_bytes: int = MAX_CODE_BYTES,
+    root: Path | None = None,
+    exclude: Iterable[Path] = (),
+    store: ContentStore | None = None,
+) -> Snapshot:
+    """The snapshot of the project around an application's file (or folder).
+
+    Args:
+        max_bytes: cap of all files together.
+        root: the project's folder, where it is not to be looked for.
+        exclude: folders that are no part of it, such as the run's own.
+        store: where content is kept; the user's cache by default.
+
+    Raises:
+        CodeError: it is over max_bytes, a file cannot be read, or a link leads out to a folder.
+    """
+    app = Path(app)
+    project = find_project(app if app.is_dir() else app.parent, root=root, exclude=exclude)
+    store = store if store is not None else ContentStore()
+    hashes = FileHashes(project.root, store)
+    found, links, notes = _looked_at(project.root, project.names)
+    total = sum(status.st_size for _, status in found)
+    if total > max_bytes or len(found) > MAX_FILES:
+        raise _too_large(project.root, found, total, max_bytes)
+    try:
+        files = tuple(
+            SnapshotFile(name, 0o755 if status.st_mode & 0o100 else 0o644, size, digest)
+            for name, status in found
+            for size, digest in (hashes.sized(name, status),)
+        )
+        metadata = _kept_metadata(project.root, project.names, store)
+    finally:
+        store.close()
+    hashes.save()
+    return Snapshot(
+        project.root,
+        (*files, *(SnapshotFile(name, 0o644, len(data), digest) for name, digest, data in metadata)),
+        tuple(links),
+        project.commit,
+        project.is_dirty,
+        tuple(notes),
+        hashes.hashed,
+        store,
+        {digest: data for _, digest, data in metadata},
+    )
+
+
+def _kept_metadata(root: Path, names: Iterable[str], store: ContentStore) -> list[tuple[str, str, bytes]]:
+    """(path, hash, content) of the project's own metadata; kept, for the environment may be another when a run is taken up."""
+    made = []
+    for name, data in metadata_of(root, frozenset(names), sys.path):
+        digest = hashlib.sha256(data).hexdigest()
+        store.keep(digest, data)
+        made.append((name, digest, data))
+    return made
+
+
+_Found = list[tuple[str, os.stat_result]]
+
+
+def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str, str]], list[str]]:
+    """(files with their status, links, notes), in the order of names."""
+    top = str(root)
+    files: _Found = []
+    links: list[tuple[str, str]] = []
+    notes: list[str] = []
+    for name in names:
+        path = f"{top}/{name}"
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # tracked, but deleted in the work tree
+        except OSError as error:
+            raise CodeError(f"{path}: {error.strerror}; leave it out with {IGNORE_FILE}") from None
+        if stat.S_ISREG(status.st_mode):
+            files.append((name, status))
+        elif stat.S_ISLNK(status.st_mode):
+            _look_at_link(root, name, files, links, notes)
+        else:
+            notes.append(f"{name} is neither a file nor a link, and stays here")
+    return files, links, notes
+
+
+def _look_at_link(root: Path, name: str, files: _Found, links: list[tuple[str, str]], notes: list[str]) -> None:
+    path = root / name
+    target = os.readlink(path)
+    real = os.path.realpath(path)
+    folder = os.path.dirname(name)
+    lexical = os.path.normpath(os.path.join(folder, target))
+    if real == str(root) or real.startswith(f"{root}/"):
+        if os.path.isabs(target) or lexical == ".." or lexical.startswith("../"):
+            target = os.path.relpath(real, os.path.realpath(root / folder))
+        links.append((name, target))
+    elif os.path.isfile(real):
+        files.append((name, os.stat(real)))
+    elif os.path.isdir(real):
+        raise CodeError(
+            f"{path} is a link to a folder outside of the project ({target}), which is not there on a host; name it in "
+            f"{IGNORE_FILE}, and give the jobs its path on the host by their config"
+        )
+    else:
+        notes.append(f"{name} is a link that leads nowhere ({target}), and stays here")
+
+
+def _too_large(root: Path, found: _Found, total: int, cap: int) -> CodeError:
+    largest = sorted(found, key=lambda one: -one[1].st_size)[:5]
+    lines = "\n".join(f"  {status.st_size / (1 << 20):8.1f} MiB  {name}" for name, status in largest)
+    if total <= cap:
+        return CodeError(
+            f"the code below {root} is {len(found)} files, over the cap of {MAX_FILES}. "
+            f"Leave out what is not code with {IGNORE_FILE} (gitignore's syntax)."
+        )
+    return CodeError(
+        f"the code below {root} is {total / (1 << 20):.1f} MiB, over the cap of {cap / (1 << 20):.1f} MiB "
+        f"(max_code_size). The five largest files:\n{lines}\n"
+        f"Leave out what is not code with {IGNORE_FILE} (gitignore's syntax), or raise max_code_size "
+        "(--max-code-size)."
+    )

@@ -1,0 +1,166 @@
+"""Where a task comes from: its name, the project around it, and the name under which a script is imported elsewhere.
+
+Rule: `__main__` is a name of this process alone. What a host imports has the name that it has everywhere; what is installed is
+nobody's project, and does not travel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from launcher.code.application import accepts_one_config, named_function, signature_of
+from launcher.code.hydra_entry import innermost
+from launcher.errors import UsageError
+from launcher.serialization import pickler
+from remote_agent.hydra.compat import undecorated
+from remote_agent.job import with_article
+
+__all__ = [
+    "Script",
+    "as_main",
+    "check_task",
+    "main_name",
+    "own_sys_path",
+    "script_of",
+    "started_script",
+    "task_name_of",
+    "where_from",
+]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What Python was started with, or would be: what jobs see of it in `sys.argv[0]` and in `__main__`.
+
+    Attributes:
+        file: the script, or the file of the module.
+        is_absolute: `sys.argv[0]` is an absolute path.
+        is_module: by `python -m`, so that `__main__.__spec__` names it.
+    """
+
+    file: Path
+    is_absolute: bool = False
+    is_module: bool = False
+
+
+@contextlib.contextmanager
+def as_main(module: str) -> Iterator[None]:
+    """While entered, `__main__` is that module, as the application's own configs and pickles have it."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = sys.modules.get(module, before)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
+
+
+def started_script(main_module: str | None) -> Script | None:
+    """What this Python was started with, where that is the script that hosts import as `main_module`."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if main_module is None or not file or pickler.main_module_name() != main_module:
+        return None
+    is_module = getattr(main, "__spec__", None) is not None
+    return Script(Path(os.path.abspath(file)), is_module or os.path.isabs(sys.argv[0]), is_module)
+
+
+def script_of(module: str) -> Script | None:
+    """A module as the script that it would be: its file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Script(Path(os.path.abspath(file)), is_absolute=True) if file else None
+
+
+def check_task(task: Any, *, with_config: bool = True) -> None:
+    """Refuse what cannot be called with one config; where it has arguments of its own instead, what cannot be called.
+
+    Raises:
+        UsageError: naming it, and how it wants to be called; for a name that is not there the nearest that is.
+    """
+    name = task if isinstance(task, str) else f"the task {getattr(task, '__qualname__', type(task).__name__)}"
+    if isinstance(task, str):
+        module, _, qualname = task.partition(":")
+        task = undecorated(named_function(_imported(task, module), qualname or module))
+    if not callable(task):
+        raise UsageError(f"the task is {with_article(type(task).__name__)}; it must be callable with one config")
+    if with_config and not accepts_one_config(task):
+        raise UsageError(f"{name}{signature_of(task)} cannot be called with one config")
+
+
+def _imported(task: str, module: str) -> ModuleType:
+    try:
+        return sys.modules.get(module) or importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"the task {task!r} cannot be imported: {error}") from error
+
+
+def task_name_of(task: Any) -> str:
+    """What jobs, logs and folders call it."""
+    if task is None:
+        return main_name() or "session"
+    if isinstance(task, str):
+        return task.partition(":")[2].rpartition(".")[2] or task.rpartition(".")[2]
+    name = getattr(task, "__name__", type(task).__name__)
+    module = sys.modules.get(getattr(task, "__module__", "") or "")
+    file = getattr(module, "__file__", None)
+    if getattr(task, "__module__", "") == "__main__" and file:
+        return Path(str(file)).stem
+    return name.replace("<lambda>", "lambda")
+
+
+def main_name() -> str | None:
+    """The name of the script that runs, if one does."""
+    name = pickler.main_module_name()
+    return name.rpartition(".")[2] if name else None
+
+
+def where_from(task: Any) -> tuple[Path | None, str | None]:
+    """The file or folder whose project travels, and the name under which `__main__` is imported on the host."""
+    main_module = pickler.main_module_name()
+    # Of a decorated function the user's own, whose module may be another than the decorator's.
+    name = task.partition(":")[0] if isinstance(task, str) else getattr(innermost(task), "__module__", "__main__")
+    module = sys.modules.get(name or "")
+    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if name != "__main__" and main_file and _is_installed(main_file):
+        # A tool started this process (pytest, a debugger): nothing of the application is in its `__main__`.
+        main_module = None
+    if isinstance(task, str) and module is None:
+        module = _imported(task, name or "")
+    file = getattr(module, "__file__", None)
+    if file is None:
+        # A notebook or a prompt: the project around the working folder, if it is one.
+        return (Path.cwd() if (Path.cwd() / ".git").exists() else None), main_module
+    if _is_installed(file):
+        return (Path(main_file) if main_file and not _is_installed(main_file) else None), main_module
+    return _top_of(Path(file), (main_module if name == "__main__" else name) or ""), main_module
+
+
+def _top_of(file: Path, module: str) -> Path:
+    """A module's file; for one in a package the folder from which the package is imported."""
+    depth = module.count(".") + (file.stem == "__init__")
+    return file.parents[depth] if depth else file
+
+
+def _is_installed(file: str) -> bool:
+    path = os.path.realpath(file)
+    return any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)) or path.startswith(
+        os.path.realpath(os.path.dirname(os.__file__)) + os.sep
+    )
+
+
+def own_sys_path() -> list[str]:
+    """The entries of sys.path that another start of this Python would not have by itself."""
+    prefixes = tuple(os.path.realpath(prefix) + os.sep for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix})
+    out = []
+    for path in sys.path:
+        real = os.path.realpath(path or os.getcwd())
+        if os.path.exists(real) and not (real + os.sep).startswith(prefixes) and real not in out:
+            out.append(real)
+    return out

@@ -1,0 +1,1 @@
+"""Composition: the config of a run and of each job."""

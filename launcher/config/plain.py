@@ -1,0 +1,93 @@
+"""The configs of a plain function's run: its overrides build them.
+
+Rule: a plain function needs no Hydra on the host. Of Hydra the override grammar is used, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from launcher.config.composition import Composition, hydra_errors
+from launcher.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+    from launcher.code.application import Application
+
+__all__ = ["PlainComposition"]
+
+
+class PlainComposition(Composition):
+    """The configs of a plain function's run, built by its overrides alone.
+
+    `a=1`, `+a=1` and `++a=1` all set; `~a` takes away what an earlier override set. Of `hydra.*` only
+    `hydra.callbacks.NAME._target_=...` has a meaning here.
+    """
+
+    is_hydra = False
+
+    def __init__(self, app: Application, overrides: Sequence[str] = (), *, multirun: bool = False) -> None:
+        self.app = app
+        self.mode = "MULTIRUN" if multirun else "RUN"
+        self.task_name = app.name
+        self.config_name = None
+        self._parsed = _parse(overrides, is_multirun=multirun) if overrides else []
+        for override in self._parsed:
+            key = override.key_or_group
+            if not key:
+                raise ConfigError(f"{override.input_line}: there is no key before the =")
+            if key == "hydra" or (key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.callbacks")):
+                raise ConfigError(
+                    f"{override.input_line}: {key} means nothing to a plain function; of Hydra's config it has "
+                    "hydra.callbacks (decorate it with @hydra.main, or name a config, for the rest)"
+                )
+        self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
+
+    def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
+        """The config of one job."""
+        return self._build(_parse(overrides, is_multirun=False))
+
+    @staticmethod
+    def _build(overrides: list[Override]) -> DictConfig:
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.create({})
+        if overrides:
+            from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+            with hydra_errors():
+                for override in overrides:
+                    if override.is_add() and OmegaConf.select(config, override.key_or_group) is not None:
+                        raise ConfigError(
+                            f"{override.input_line}: {override.key_or_group} is set already; say ++ to change it"
+                        )
+                    ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - what Hydra does
+        return config
+
+    def swept(self) -> list[Override]:
+        """All that were given."""
+        # Parsed anew: a range is used up when it is read.
+        return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
+
+    def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
+        """As the basic sweeper has them; without overrides none, and no Hydra."""
+        return super().sweeps(only_discrete=only_discrete) if self._parsed else []
+
+    def is_group(self, override: Override) -> bool:
+        """There are no config groups."""
+        return False
+
+
+def _parse(lines: Sequence[str], *, is_multirun: bool) -> list[Override]:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    with hydra_errors():
+        parsed = OverridesParser.create().parse_overrides(list(lines))
+        mode = RunMode.MULTIRUN if is_multirun else RunMode.RUN
+        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
+    return parsed

@@ -1,0 +1,1 @@
+"""`launcher demo`: the main promises, shown against a throwaway SSH server."""

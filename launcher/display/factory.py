@@ -1,0 +1,62 @@
+"""Which display a run gets: progress on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from launcher import events
+from launcher.display.lines import LineDisplay
+from launcher.display.tally import Tally
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from launcher.session.live_output import LiveOutput
+
+__all__ = ["Display", "make_display"]
+
+
+class Display(Protocol):
+    """An observer of a run that is open while the run is."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __call__(self, event: events.Event) -> None:
+        """Tell an event."""
+
+    def wait_shown(self) -> None:
+        """What a job has printed is on the screen, before a hook of the controller prints something."""
+
+
+def make_display(
+    tally: Tally,
+    stream: TextIO,
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    total: int | None = None,
+    live: LiveOutput | None = None,
+) -> Display:
+    """A display of a run on a stream; it feeds the tally.
+
+    Args:
+        live: shows what the run's one job prints as the job's own, instead of in lines among ours; the display closes it.
+    """
+    if stream.isatty() and not quiet:
+        from launcher.display.console import PatientConsole
+        from launcher.display.progress import ProgressDisplay
+
+        console = PatientConsole(file=stream)
+        if console.is_terminal and not console.is_dumb_terminal:
+            return ProgressDisplay(tally, console, verbose=verbose, total=total, live=live)
+
+    def write(line: str) -> None:
+        stream.write(line + "\n")
+        stream.flush()
+
+    return LineDisplay(tally, write, verbose=verbose, quiet=quiet, total=total, live=live)

@@ -1,0 +1,599 @@
+"""What follows from what: facts and requests in, journalled events and acts out. No thread, no clock, no sleep of its own.
+
+Rule: journal, then act. `decide` works out a round and hands it to the journal; `commit` brings it to the disk, and only
+then sends, acknowledges, delivers and shows. A round that cannot be written is not acted on, and nothing else is decided.
+
+Everything it touches is a small protocol, so that a test can run it through ten thousand histories a minute.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from launcher import events
+from launcher.agents import facts
+from launcher.engine import requests
+from launcher.engine.requests import QueuedJob
+from launcher.engine.scheduler import HostPhase, Scheduler, UnfinishedJob
+from launcher.errors import JournalError
+from launcher.host_limits import TooMuch, limit
+from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
+from launcher.results.owners import Ownership, own_folder
+from launcher.results.writing import RefusedFile, UnusableFolder
+from launcher.runs.journal import Returned, StoredResult
+from launcher.util.quoting import shown_path
+from remote_agent.callbacks.base import HOST_HOOKS
+from remote_agent.job import SETUP_FAILED, JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
+
+__all__ = ["Clock", "Decider", "Link", "Read", "Write"]
+
+#: Output files of a job that are named.
+_MAX_TOLD = 20
+_SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
+
+
+class Clock(Protocol):
+    """The time. Seconds since the epoch are for people, monotonic seconds decide."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets."""
+
+
+class Link(Protocol):
+    """What is sent to a host. Without a connection everything is dropped; the next welcome says what is missing."""
+
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+        """Send a job."""
+
+    def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
+        """Cancel these attempts, or all."""
+
+    def sync(self, number: int) -> None:
+        """Have the agent confirm what was sent so far."""
+
+    def go(self) -> None:
+        """What waits in the spool may start: everything that must not was cancelled before."""
+
+
+class Write(Protocol):
+    """What is written of a journal."""
+
+    def append(self, happened: list[events.Event]) -> None:
+        """Events, in order."""
+
+    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
+        """A job, as it must be known to be sent again."""
+
+    def put_result(self, result: StoredResult) -> StoredResult:
+        """What an attempt brought; returns it as it will be read."""
+
+    def put_meta(self, **values: str) -> None:
+        """Facts about the run as a whole."""
+
+    def put_blob(self, name: str, data: bytes) -> None:
+        """Something large."""
+
+    def commit(self) -> None:
+        """Bring it to the disk; raises JournalError."""
+
+
+class Read(Protocol):
+    """What is read of a journal to take a run up again."""
+
+    def events(self) -> Iterator[tuple[int, events.Event]]:
+        """All events, in order, with their numbers."""
+
+    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
+        """(overrides, output_dir, spec) of a job."""
+
+    def payload(self, num: int) -> bytes:
+        """What is sent to a host as the job."""
+
+    def result(self, num: int, attempt: int) -> StoredResult | None:
+        """What an attempt brought."""
+
+
+@dataclass
+class _Round:
+    """What one turn decided: events to journal and acts to do, in one order."""
+
+    steps: list[events.Event | Callable[[], None]] = field(default_factory=list)
+
+    def add(self, happened: Iterable[events.Event]) -> None:
+        self.steps += happened
+
+    def act(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        self.steps.append(lambda: function(*args, **kwargs))
+
+
+class Decider:
+    """Takes a run's facts and requests in order.
+
+    Args:
+        links: by host; may be filled after this is made.
+        acknowledge: (host, attempt): what is durable here may be forgotten there, when the files are on the disk, too.
+        deliver: takes each JobReturn, once.
+        observe: takes each event, after it was journalled.
+        ownership: who wrote what in output directories; without it nobody else does.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        journal: Write,
+        links: Mapping[str, Link],
+        acknowledge: Callable[[str, str], None],
+        deliver: Callable[[Returned], None],
+        observe: Callable[[events.Event], None],
+        clock: Clock,
+        ownership: Ownership | None = None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._journal = journal
+        self._links = links
+        self._acknowledge = acknowledge
+        self._deliver = deliver
+        self._observe = observe
+        self._clock = clock
+        self._ownership = ownership
+        self._round = _Round()
+        self._reader: Read | None = None
+        self._jobs: dict[int, QueuedJob] = {}
+        self._stored: dict[int, StoredResult] = {}
+        #: Attempt -> the host that it was given to; everything else that comes back is fenced off.
+        self._assigned: dict[str, str] = {}
+        #: Hosts whose zygote has answered, and those that have confirmed everything sent to them since they got a job.
+        self._prepared: set[str] = set()
+        self._synced: set[str] = set()
+        self._asked: dict[str, int] = {}
+        self._last_asked = 0
+        #: Every job that hosts can have is whole on its host; worth looking at when the controller leaves.
+        self.has_delivered = False
+        self._notes: dict[str, set[str]] = {}
+        #: (host, job) -> how often that host gave the job back.
+        self._given_back: Counter[tuple[str, int]] = Counter()
+        #: Attempt -> stream -> bytes of it that were shown.
+        self._shown: dict[str, dict[str, int]] = {}
+
+    # -- turning -------------------------------------------------------------------------------------------------
+
+    def decide(self, items: Iterable[facts.Fact | requests.Request]) -> None:
+        """Work out what follows from these, and hand it to the journal. `commit` must follow."""
+        decided = self._round = _Round()
+        for item in items:
+            getattr(self, "_take_" + type(item).__name__.lower())(self._clock.wall(), item, decided)
+        decided.add(self._scheduler.plan(self._clock.wall(), self._clock.monotonic()))
+        self._journal.append([step for step in decided.steps if isinstance(step, events.Event)])
+
+    def commit(self) -> None:
+        """Bring the round to the disk, then act on it.
+
+        Raises:
+            JournalError: it is not on the disk and was not acted on; try again.
+        """
+        self._journal.commit()
+        decided, self._round = self._round, _Round()
+        for step in decided.steps:
+            if isinstance(step, events.Event):
+                self._act(step)
+                self._observe(step)
+            else:
+                step()
+        self._check_delivered()
+
+    def deadline(self) -> float | None:
+        """The monotonic time at which there is something to decide without any new fact."""
+        return self._scheduler.deadline()
+
+    def restore(self, reader: Read) -> list[int]:
+        """Take a run up from its journal, before the first `decide`; returns the jobs that have not returned.
+
+        What was assigned stays assigned under the same attempt: the host's spool says, at its welcome, whether it
+        arrived (then it is waited for) or not (then it is sent again). The caller journals `Scheduler.resume`.
+        """
+        self._reader = reader
+        scheduler = self._scheduler
+        for _, event in reader.events():
+            scheduler.apply(event)
+            if isinstance(event, events.RunStarted) and self._ownership is not None:
+                self._ownership.resume(event.at)
+            elif isinstance(event, events.JobAssigned):
+                self._assigned[f"{event.num}.{event.attempt}"] = event.host
+            elif isinstance(event, (events.JobRequeued, events.JobReturned)):
+                self._assigned.pop(f"{event.num}.{event.attempt}", None)
+        for num, state in scheduler.jobs.items():
+            self._jobs[num] = self._journalled(num)
+            if state.ended is not None:
+                stored = reader.result(num, state.attempt)
+                if stored is not None:
+                    self._stored[num] = stored
+        return list(scheduler.jobs)
+
+    def _journalled(self, num: int) -> QueuedJob:
+        if self._reader is None:
+            raise JournalError(f"job {num}: the journal was not opened for reading")
+        job = self._reader.job_without_payload(num)
+        if job is None:
+            raise JournalError(f"job {num} is in the journal's events, but not among its jobs")
+        overrides, output_dir, spec = job
+        return QueuedJob(num, overrides, Path(output_dir), None, spec)
+
+    @property
+    def synced(self) -> set[str]:
+        """Hosts that have confirmed everything sent to them."""
+        return set(self._synced)
+
+    def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
+        """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
+        if self._assigned.get(attempt) != host:
+            return None
+        job = self._jobs.get(int(attempt.partition(".")[0]))
+        if job is None:
+            return None
+        if job.folder is None:
+            if job.owners is None and self._ownership is not None:
+                job.owners = self._ownership.of(job.num, job.output_dir)
+            job.folder = _folder_of(job)
+        return job.folder
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _take_submit(self, at: float, item: requests.Submit, decided: _Round) -> None:
+        job = item.job
+        self._jobs[job.num] = job
+        self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
+        decided.add(self._scheduler.submit(at, job.num, job.overrides))
+        if item.failure is not None:
+            decided.add(self._scheduler.fail_pending(at, job.num, *item.failure))
+        elif self._scheduler.interrupted is not None:
+            why = f"cancelled before it started: {self._scheduler.interrupted.why}"
+            decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
+
+    def _take_submitall(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
+        for one in item.submits:
+            self._take_submit(at, one, decided)
+
+    def _take_cancel(self, at: float, item: requests.Cancel, decided: _Round) -> None:
+        decided.add(self._scheduler.cancel(at, item.num))
+        state = self._scheduler.jobs.get(item.num)
+        if state is not None and state.host:
+            # Also one that has its result: its process may still be shutting down.
+            decided.act(self._links[state.host].cancel, [f"{item.num}.{state.attempt}"])
+
+    def _take_interrupt(self, at: float, item: requests.Interrupt, decided: _Round) -> None:
+        decided.add(self._scheduler.interrupt(at, item.why, item.kill))
+
+    def _take_giveup(self, at: float, item: requests.GiveUp, decided: _Round) -> None:
+        decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
+        decided.act(self._links[item.host].cancel, None, kind="lost", why=item.why)
+
+    def _take_record(self, at: float, item: requests.Record, decided: _Round) -> None:
+        decided.add(item.happened)
+        self._journal.put_meta(**item.meta)
+        for name, data in item.blobs.items():
+            self._journal.put_blob(name, data)
+
+    def _take_retry(self, at: float, item: requests.Retry, decided: _Round) -> None:
+        self._jobs[item.returned.num] = self._journalled(item.returned.num)
+        decided.add(self._scheduler.retry(at, item.returned))
+
+    def _take_detach(self, at: float, item: requests.Detach, decided: _Round) -> None:
+        decided.add(self._scheduler.detach(at, item.run, item.why, hurry=item.hurry))
+
+    # -- facts about hosts ---------------------------------------------------------------------------------------
+
+    def _take_connected(self, at: float, fact: facts.Connected, decided: _Round) -> None:
+        host = fact.host
+        scheduler = self._scheduler
+        rebooted = scheduler.hosts[host].boot_id not in ("", fact.boot_id)
+        decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id))
+        for note in fact.notes:
+            self._note(at, host, note, decided)
+        decided.add(scheduler.observe_missing(at, host, set(fact.attempts), rebooted))
+        link = self._links[host]
+        cancelled = []
+        for num in sorted(scheduler.hosts[host].jobs):
+            job = scheduler.jobs[num]
+            if f"{num}.{job.attempt}" not in fact.attempts:
+                # Given to it, but never arrived there: sent again, under the same name.
+                decided.act(self._send, num, job.attempt, host)
+            if job.is_cancelled:
+                cancelled.append(f"{num}.{job.attempt}")
+        if cancelled:
+            decided.act(link.cancel, cancelled)
+        if scheduler.interrupted is not None:
+            decided.act(link.cancel, None, kill=scheduler.interrupted.kill)
+        # Given up and replaced, or long returned: fenced off, before anything that waits there may start.
+        fenced = [attempt for attempt in fact.attempts if scheduler.current(*_split(attempt), host) is None]
+        for start in range(0, len(fenced), 1000):
+            decided.act(link.cancel, fenced[start : start + 1000], kind="lost")
+        decided.act(link.go)
+
+    def _take_disconnected(self, at: float, fact: facts.Disconnected, decided: _Round) -> None:
+        made = self._scheduler.observe_unknown(at, fact.host, fact.why)
+        decided.add(made)
+        if not made:
+            is_new = self._scheduler.hosts[fact.host].phase is HostPhase.CONNECTING
+            what = "lost before its agent was ready, and tried again" if is_new else "not reached again yet"
+            self._note(at, fact.host, f"{what}: {fact.why}", decided)
+        self._prepared.discard(fact.host)
+        self._unsynced(fact.host)
+
+    def _take_unusable(self, at: float, fact: facts.Unusable, decided: _Round) -> None:
+        error = fact.error
+        decided.add(
+            self._scheduler.observe_unusable(at, fact.host, error.phase, error.message_of(fact.host), error.next_step)
+        )
+
+    def _take_refused(self, at: float, fact: facts.Refused, decided: _Round) -> None:
+        decided.add(self._scheduler.give_up(at, fact.host, fact.why, for_good=True))
+
+    def _take_zygotetold(self, at: float, fact: facts.ZygoteTold, decided: _Round) -> None:
+        for note in fact.notes:
+            self._note(at, fact.host, note, decided)
+        self._prepared.add(fact.host)
+        if fact.state == "failed" and fact.error is not None and fact.error["type"] == SETUP_FAILED:
+            decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], _SETUP_STEP))
+        elif fact.state == "failed" and fact.error is not None:
+            message = f"cannot be prepared on {fact.host}: {fact.error['message']}"
+            if self._is_new(fact.host, message):
+                trace = fact.error.get("traceback", "")
+                decided.add([events.Warned(at, "application", message, trace, None, fact.host)])
+            decided.add(self._scheduler.observe_unprepared(at, fact.host, fact.error["message"].partition("\n")[0]))
+        elif fact.isolation == "spawn" and fact.why:
+            self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
+
+    def _take_synced(self, at: float, fact: facts.Synced, decided: _Round) -> None:
+        if self._asked.get(fact.host) == fact.number:
+            self._synced.add(fact.host)
+
+    def _take_sent(self, at: float, fact: facts.Sent, decided: _Round) -> None:
+        decided.add([events.CodeSent(at, fact.host, fact.files, fact.sent_files, fact.sent_bytes, "")])
+
+    def _take_noted(self, at: float, fact: facts.Noted, decided: _Round) -> None:
+        self._note(at, fact.host, fact.message, decided)
+
+    def _take_opened(self, at: float, fact: facts.Opened, decided: _Round) -> None:
+        decided.add(self._scheduler.observe_opened(at, fact.host))
+
+    def _note(self, at: float, host: str, message: str, decided: _Round) -> None:
+        if self._is_new(host, message):
+            decided.add([events.Note(at, message, host)])
+
+    def _is_new(self, host: str, message: str) -> bool:
+        """This was not shown before; a host that never ends saying new things is not listened to for ever."""
+        known = self._notes.setdefault(host, set())
+        if message in known or len(known) >= limit("notes"):
+            return False
+        known.add(message)
+        return True
+
+    # -- facts about attempts ------------------------------------------------------------------------------------
+
+    def _take_started(self, at: float, fact: facts.Started, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        decided.add(self._scheduler.observe_started(at, fact.host, num, attempt, fact.slot, fact.at))
+
+    def _take_output(self, at: float, fact: facts.Output, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        job = self._jobs.get(num)
+        if job is None or self._assigned.get(fact.attempt) != fact.host:
+            return
+        # On a new link everything comes from the start: what was shown is not shown again.
+        shown = self._shown.setdefault(fact.attempt, {})
+        begin, end = max(fact.offset, shown.get(fact.stream, 0)), fact.offset + len(fact.data)
+        if begin >= end:
+            return
+        shown[fact.stream] = end
+        text = fact.data[begin - fact.offset :].decode("utf-8", "surrogateescape")
+        file = str(own_folder(job.output_dir, num) / fact.stream)
+        arrived = events.OutputArrived(at, num, fact.host, fact.stream, text, attempt, begin, file)
+        decided.act(self._observe, arrived)
+
+    def _take_outcome(self, at: float, fact: facts.Outcome, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        envelope = fact.envelope
+        made = self._scheduler.observe_ended(
+            at,
+            fact.host,
+            num,
+            attempt,
+            envelope.status,
+            envelope.duration,
+            None if envelope.error is None else envelope.error.to_json(),
+        )
+        if not made:
+            return
+        self._stored[num] = self._journal.put_result(
+            StoredResult(num, attempt, fact.host, envelope, fact.parts, fact.payload, fact.file)
+        )
+        decided.add(made)
+        asked = self._scheduler.policies.callbacks()
+        for hook in envelope.hooks:
+            if hook.get("callback") in asked and hook.get("hook") in HOST_HOOKS:
+                decided.add(_hook_events(at, num, fact.host, hook))
+        if asked.get(envelope.abort or ""):
+            decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
+
+    def _take_unwritable(self, at: float, fact: facts.Unwritable, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        made = self._scheduler.observe_unwritable(at, fact.host, num, attempt, fact.why)
+        if not made:
+            return
+        # It may have had a result already, which must not be found when the run is taken up.
+        self._stored.pop(num, None)
+        for event in made:
+            if isinstance(event, events.JobReturned):
+                envelope = Envelope.of_failure(JobError.from_json(event.error or {}))
+                self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, {}, b"", None))
+        decided.act(self._links[fact.host].cancel, [fact.attempt], kind="lost", why=fact.why)
+        decided.add(made)
+
+    def _take_collected(self, at: float, fact: facts.Collected, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
+        made = self._scheduler.observe_collected(at, fact.host, num, attempt)
+        if not made:
+            # It came a second time, or was fenced off: the host may forget it all the same.
+            if self._scheduler.current(num, attempt, fact.host) is None:
+                decided.act(self._acknowledge, fact.host, fact.attempt)
+            return
+        told = [f"{shown_path(path)} was refused: {why}" for path, why in fact.refused[:_MAX_TOLD]]
+        if len(fact.refused) > _MAX_TOLD:
+            told.append(f"{len(fact.refused) - _MAX_TOLD} more were refused")
+        told += [f"{shown_path(path)} {what}" for path, what in fact.noted[:_MAX_TOLD]]
+        if len(fact.noted) > _MAX_TOLD:
+            told.append(f"{len(fact.noted) - _MAX_TOLD} more are like that")
+        decided.add([events.Warned(at, "output file", one, "", num, fact.host) for one in told])
+        if fact.cut:
+            decided.add([events.Warned(at, "shutdown", fact.cut, "", num, fact.host)])
+        for stream in ("stdout", "stderr"):
+            dropped = fact.sizes.get(stream + "_dropped")
+            if dropped:
+                cut = f"{stream} was cut: about {dropped} bytes beyond the cap are lost"
+                decided.add([events.Warned(at, "output", cut, "", num, fact.host)])
+        decided.add(unmatched)
+        decided.add(made)
+
+    def _unmatched(self, at: float, fact: facts.Collected, state: UnfinishedJob | None) -> list[events.Event]:
+        """Which output patterns matched nothing that a job left which completed: one that failed may not have got so far."""
+        if not fact.unmatched or state is None or (state.ended or {}).get("status") != "COMPLETED":
+            return []
+        asked = self._jobs[state.num].spec.outputs
+        patterns = (
+            tuple(asked[place] for place in fact.unmatched if place < len(asked)) if isinstance(asked, list) else ()
+        )
+        return [events.OutputsUnmatched(at, state.num, fact.host, patterns)] if patterns else []
+
+    def _take_dropped(self, at: float, fact: facts.Dropped, decided: _Round) -> None:
+        num, attempt = _split(fact.attempt)
+        if self._scheduler.current(num, attempt, fact.host) is None:
+            # It had not been given that: it has nothing to give back.
+            return
+        self._given_back[fact.host, num] += 1
+        if self._given_back[fact.host, num] > limit("given_back"):
+            self._break_with(at, fact.host, TooMuch("given_back", self._given_back[fact.host, num]), decided)
+            return
+        decided.add(self._scheduler.observe_closed(at, fact.host, fact.why, may_open=True))
+        decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why))
+
+    def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
+        """A host went beyond a cap that only the order of what it says shows."""
+        told = f"it says more than it may: {why}"
+        decided.add(self._scheduler.give_up(at, host, told, for_good=True))
+        decided.act(self._links[host].cancel, None, kind="lost", why=told)
+
+    # -- events to acts ------------------------------------------------------------------------------------------
+
+    def _act(self, event: events.Event) -> None:
+        if isinstance(event, events.JobAssigned):
+            self._send(event.num, event.attempt, event.host)
+        elif isinstance(event, events.JobReturned):
+            self._return(event)
+        elif isinstance(event, events.JobRequeued):
+            self._requeued(event)
+        elif isinstance(event, events.JobRetried):
+            self._set_aside(event.num, event.attempt)
+        elif isinstance(event, events.RunInterrupt):
+            for link in self._links.values():
+                link.cancel(None, kill=event.kill)
+
+    def _send(self, num: int, attempt: int, host: str) -> None:
+        job = self._jobs[num]
+        payload = job.payload
+        if payload is None:
+            if self._reader is None:
+                raise JournalError(f"job {num}: the journal was not opened for reading")
+            payload = self._reader.payload(num)
+        spec = job.spec._replace(attempt=attempt)
+        self._assigned[spec.attempt_id] = host
+        self._unsynced(host)
+        self._links[host].send_job(spec, payload)
+
+    def _unsynced(self, host: str) -> None:
+        self._synced.discard(host)
+        self._asked.pop(host, None)
+
+    def _check_delivered(self) -> None:
+        """While the controller is about to leave: ask the hosts to confirm, and see whether all have."""
+        scheduler = self._scheduler
+        if scheduler.detaching is None or scheduler.pending:
+            return
+        ready = [host for host in scheduler.hosts.values() if host.phase is HostPhase.READY and host.jobs]
+        for host in ready:
+            if host.name not in self._asked:
+                self._last_asked += 1
+                self._asked[host.name] = self._last_asked
+                self._links[host.name].sync(self._last_asked)
+        if all(host.name in self._synced and host.name in self._prepared for host in ready):
+            self.has_delivered = True
+
+    def _requeued(self, event: events.JobRequeued) -> None:
+        attempt = f"{event.num}.{event.attempt}"
+        self._assigned.pop(attempt, None)
+        self._shown.pop(attempt, None)
+        self._stored.pop(event.num, None)
+        self._set_aside(event.num, event.attempt)
+        self._acknowledge(event.host, attempt)
+
+    def _set_aside(self, num: int, attempt: int) -> None:
+        """What an attempt printed is kept apart from what the next one will."""
+        job = self._jobs[num]
+        folder, job.folder = job.folder or _folder_of(job), None
+        try:
+            folder.set_aside(attempt)
+        except (OSError, RefusedFile, UnusableFolder) as error:
+            lost = f"what attempt {attempt} printed cannot be kept: {error}"
+            self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
+        finally:
+            folder.close()
+
+    def _return(self, event: events.JobReturned) -> None:
+        job = self._jobs.pop(event.num)
+        if job.folder is not None:
+            job.folder.close()
+        attempt = f"{event.num}.{event.attempt}"
+        self._assigned.pop(attempt, None)
+        self._shown.pop(attempt, None)
+        stored = self._stored.pop(event.num, None)
+        if event.host:
+            self._acknowledge(event.host, attempt)
+        self._deliver(Returned(event, stored, job.output_dir, job.payload))
+
+
+def _folder_of(job: QueuedJob) -> OutputFolder:
+    """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
+    cap = job.spec.max_output_bytes
+    return OutputFolder(
+        job.output_dir,
+        job.num,
+        job.owners,
+        max_files=0 if job.spec.outputs is False else MAX_FILES,
+        max_stream_bytes=MAX_BYTES if cap is None else cap,
+    )
+
+
+def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
+    name, callback = str(hook.get("hook", "")), str(hook.get("callback", ""))
+    out: list[events.Event] = [events.HookFired(at, name, callback, "host", bool(hook.get("ok")), num, host)]
+    error = hook.get("error")
+    if isinstance(error, dict):
+        source = f"callback {callback}.{name}"
+        message = f"{error.get('type', '')}: {error.get('message', '')}"[: limit("text")]
+        trace = str(error.get("traceback", ""))[: limit("text")]
+        out.append(events.Warned(at, source, message, trace, num, host))
+    return out
+
+
+def _split(attempt: str) -> tuple[int, int]:
+    num, _, number = attempt.partition(".")
+    return int(num), int(number)

@@ -1,0 +1,81 @@
+"""Where everything meets that the dispatcher has to decide about, in one order.
+
+Rule: what hosts tell waits here only up to a cap of bytes: beyond it their reader threads wait, so that a journal that
+cannot be written, or a flood, costs a bounded amount of memory. What the user asks is never kept waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from typing import Any
+
+from launcher.host_limits import limit
+
+__all__ = ["Inbox"]
+
+#: Bytes of payloads, and number of things, that wait before readers do.
+_MAX_BYTES = limit("waiting")
+_MAX_COUNT = 50_000
+
+
+class Inbox:
+    """A queue in which only bulk is held back."""
+
+    def __init__(self, max_bytes: int = _MAX_BYTES, max_count: int = _MAX_COUNT) -> None:
+        self._items: deque[tuple[Any, int, str]] = deque()
+        self._bytes = 0
+        #: Host -> bytes and number of what waits of it.
+        self._of: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        self._max_bytes = max_bytes
+        self._max_count = max_count
+        self._is_closed = False
+        self._condition = threading.Condition()
+
+    def put(self, item: Any) -> None:
+        """Put something that must not wait."""
+        with self._condition:
+            self._put(item, 0)
+
+    def put_bulk(self, item: Any, size: int, of: str = "") -> None:
+        """Put something of so many bytes, of some host; waits while there is too much. After `close` it is dropped."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_closed or not self._is_full(of))
+            if not self._is_closed:
+                self._put(item, size, of)
+
+    def _is_full(self, of: str) -> bool:
+        """There is too much, or too much of one host: what it floods us with must not keep the others waiting."""
+        if self._bytes >= self._max_bytes or len(self._items) >= self._max_count:
+            return True
+        theirs = self._of[of]
+        share = limit("hosts_share")
+        return bool(of) and (theirs[0] >= self._max_bytes // share or theirs[1] >= self._max_count // share)
+
+    def _put(self, item: Any, size: int, of: str = "") -> None:
+        self._items.append((item, size, of))
+        self._count(size, 1, of)
+        self._condition.notify_all()
+
+    def _count(self, size: int, number: int, of: str) -> None:
+        self._bytes += size
+        theirs = self._of[of]
+        self._of[of] = (theirs[0] + size, theirs[1] + number)
+
+    def take(self, limit: int, timeout: float | None) -> list[Any]:
+        """Up to `limit` things, in order; waits for the first one for timeout seconds, None: for ever."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._items, timeout)
+            taken: list[Any] = []
+            while self._items and len(taken) < limit:
+                item, size, of = self._items.popleft()
+                self._count(-size, -1, of)
+                taken.append(item)
+            self._condition.notify_all()
+        return taken
+
+    def close(self) -> None:
+        """Nobody takes any more: let those who wait go on."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()

@@ -1,0 +1,292 @@
+"""The state of a run's jobs and hosts, as its events make it.
+
+Rule: state changes in `apply` alone, and `apply` takes nothing but events, never a clock. So a journal of these events,
+applied again, gives the same state. What it holds does not grow with finished jobs.
+
+`unknown_since`, `ready_since` and `closed_since` are the exception: monotonic times, which mean nothing to another process. The
+scheduler notes them when it first plans with the fact, and a journal does not hold them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher import events
+from launcher.events import Event
+
+__all__ = ["OVER", "HostPhase", "HostState", "RunState", "UnfinishedJob"]
+
+#: Seconds of work that are kept queued on a host beyond its slots, so that a free slot never waits for a round trip.
+_HORIZON = 0.25
+#: Seconds of a job from which on none is queued ahead of its slot where another host may be free sooner.
+_LONG = 1.0
+_MAX_QUEUED = 256
+#: Results after which a host that had closed for want of room is given more at once; doubled each time that it closes.
+_CALM = 16
+_MAX_CALM = 1024
+
+
+class HostPhase(enum.Enum):
+    """Where a host stands."""
+
+    CONNECTING = "connecting"
+    READY = "ready"
+    UNKNOWN = "unknown"
+    LOST = "lost"
+    UNUSABLE = "unusable"
+
+
+#: A host in one of these has no job.
+OVER = (HostPhase.LOST, HostPhase.UNUSABLE)
+
+
+@dataclass
+class UnfinishedJob:
+    """An unfinished job. `attempt` is its last one, `host` where that is; empty while it waits."""
+
+    num: int
+    attempt: int = 0
+    host: str = ""
+    has_started: bool = False
+    ended: dict[str, Any] | None = None
+    failed_on: set[str] = field(default_factory=set)
+    overrides: tuple[str, ...] = ()
+    is_cancelled: bool = False
+    #: The monotonic time at which its host is given up if it has not ended by then; noted by the scheduler, as the times of a host.
+    due: float | None = field(default=None, compare=False)
+
+
+@dataclass
+class HostState:
+    """A host. `jobs` are those without an outcome, `collecting` those whose files still come.
+
+    `closed` says why it takes no further job, though it may be there; `may_open`: that may end by itself. `unknown_since`: when
+    its link was lost; while nothing comes through, a welcome does not end that (see the scheduler).
+
+    `most_ahead`: how many jobs may be queued on it beyond its slots, None for no limit. A host that closed by itself and opens
+    again has little room: it gets no more than its slots take, and more when `calm` results have come since, so that it
+    does not fill up, close and open over and over.
+    """
+
+    name: str
+    phase: HostPhase = HostPhase.CONNECTING
+    slots: int = 1
+    jobs: set[int] = field(default_factory=set)
+    collecting: set[int] = field(default_factory=set)
+    job_seconds: float | None = None
+    why: str = ""
+    closed: str | None = None
+    may_open: bool = False
+    boot_id: str = ""
+    most_ahead: int | None = None
+    calm: int = _CALM
+    results: int = 0
+    unknown_since: float | None = None
+    ready_since: float | None = field(default=None, compare=False)
+    closed_since: float | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """It takes jobs, now or when it is reached (again)."""
+        return self.phase not in OVER and self.closed is None
+
+    @property
+    def lost_since(self) -> float | None:
+        """Since when it is without a link that was of use; None where it has one now."""
+        return self.unknown_since if self.phase is HostPhase.UNKNOWN else None
+
+    def has_closed(self) -> None:
+        """It found no room for what it was given."""
+        self.most_ahead, self.results = 0, 0
+        self.calm = min(2 * self.calm, _MAX_CALM)
+
+    def has_result(self) -> None:
+        """A job ended there."""
+        if self.most_ahead is None:
+            return
+        self.results += 1
+        if self.results >= self.calm:
+            self.results = 0
+            self.most_ahead = max(1, 2 * self.most_ahead)
+            if self.most_ahead >= _MAX_QUEUED:
+                self.most_ahead = None
+
+    def room(self, *, is_alone: bool = True) -> int:
+        """How many more jobs may be given to it now; `is_alone`: no other host could take them."""
+        if self.phase is not HostPhase.READY or self.closed is not None:
+            return 0
+        if not is_alone and (self.job_seconds is None or self.job_seconds > _LONG):
+            # Nothing is known yet, or a round trip is nothing beside a job: what waits goes to whoever is free first.
+            ahead = 0
+        elif self.job_seconds is None:
+            ahead = self.slots
+        else:
+            ahead = int(self.slots * _HORIZON / max(self.job_seconds, 0.0005))
+            ahead = min(max(ahead, 1), _MAX_QUEUED)
+        if self.most_ahead is not None:
+            ahead = min(ahead, self.most_ahead)
+        return max(0, self.slots + ahead - len(self.jobs))
+
+
+class RunState:
+    """Jobs that have not returned, hosts, and counts of what has."""
+
+    def __init__(self, hosts: list[str]) -> None:
+        self.hosts: dict[str, HostState] = {name: HostState(name) for name in hosts}
+        self.jobs: dict[int, UnfinishedJob] = {}
+        self.pending: OrderedDict[int, None] = OrderedDict()
+        self.next_num = 0
+        self.counts: Counter[str] = Counter()
+        self.interrupted: events.RunInterrupt | None = None
+        self.detaching: events.RunDetaching | None = None
+        self.forgiven = 0
+        #: Jobs on hosts of which the time until they must have ended begins anew: they started, or were told to end.
+        self.fresh: list[int] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """No job is unfinished."""
+        return not self.jobs
+
+    def current(self, num: int, attempt: int, host: str) -> UnfinishedJob | None:
+        """The job, if this is its attempt on that host: an earlier one that comes back late is fenced off."""
+        job = self.jobs.get(num)
+        if job is None or job.attempt != attempt or job.host != host or num in self.pending:
+            return None
+        return job
+
+    def apply(self, event: Event) -> None:
+        """Change the state by an event; events that do not concern it pass."""
+        handler = getattr(self, "_apply_" + event.kind, None)
+        if handler is not None:
+            handler(event)
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def _apply_job_queued(self, event: events.JobQueued) -> None:
+        self.jobs[event.num] = UnfinishedJob(event.num, overrides=tuple(event.overrides))
+        self.pending[event.num] = None
+        self.next_num = max(self.next_num, event.num + 1)
+
+    def _apply_job_assigned(self, event: events.JobAssigned) -> None:
+        job = self.jobs[event.num]
+        del self.pending[event.num]
+        job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
+        self.hosts[event.host].jobs.add(event.num)
+
+    def _apply_job_cancelling(self, event: events.JobCancelling) -> None:
+        self.jobs[event.num].is_cancelled = True
+        self.fresh.append(event.num)
+
+    def _apply_attempt_started(self, event: events.AttemptStarted) -> None:
+        self.jobs[event.num].has_started = True
+        self.fresh.append(event.num)
+        self._came_through(event.host, None)
+
+    def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
+        job = self.jobs[event.num]
+        job.ended = {"status": event.status, "duration": event.duration, "error": event.error}
+        host = self.hosts[event.host]
+        host.jobs.discard(event.num)
+        host.collecting.add(event.num)
+        if event.status == "FAILED":
+            job.failed_on.add(event.host)
+        self._came_through(event.host, event.error)
+        host.has_result()
+        if event.duration is not None:
+            before = host.job_seconds
+            host.job_seconds = event.duration if before is None else 0.8 * before + 0.2 * event.duration
+
+    def _apply_job_requeued(self, event: events.JobRequeued) -> None:
+        job = self.jobs[event.num]
+        self._leave(event.num, event.host)
+        if self.hosts[event.host].phase is HostPhase.LOST:
+            job.failed_on.add(event.host)
+        job.host, job.ended, job.has_started = "", None, False
+        self.pending[event.num] = None
+        self.pending.move_to_end(event.num, last=False)
+
+    def _apply_job_returned(self, event: events.JobReturned) -> None:
+        self._leave(event.num, event.host)
+        self._came_through(event.host, event.error)
+        self.pending.pop(event.num, None)
+        del self.jobs[event.num]
+        self.counts[event.status] += 1
+        if event.error:
+            self.counts["kind:" + event.error["kind"]] += 1
+
+    def _apply_job_retried(self, event: events.JobRetried) -> None:
+        self.jobs[event.num] = UnfinishedJob(event.num, attempt=event.attempt, overrides=tuple(event.overrides))
+        self.pending[event.num] = None
+        self.counts[event.status] -= 1
+        if event.error_kind:
+            self.counts["kind:" + event.error_kind] -= 1
+        # The user asked for it: neither an interrupt of before nor the failures of before stand in its way.
+        self.interrupted = None
+        self.forgiven = self.counts["FAILED"]
+
+    def _came_through(self, host: str, error: dict[str, Any] | None) -> None:
+        """Something of a job came from a host: its link is of use. That the job is lost did not come from there."""
+        state = self.hosts.get(host)
+        if state is not None and (error is None or error["kind"] != "lost"):
+            state.unknown_since = None
+
+    def _leave(self, num: int, host: str) -> None:
+        state = self.hosts.get(host)
+        if state is not None:
+            state.jobs.discard(num)
+            state.collecting.discard(num)
+
+    # -- hosts ---------------------------------------------------------------------------------------------------
+
+    def _apply_host_ready(self, event: events.HostReady) -> None:
+        host = self.hosts[event.host]
+        host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
+        host.boot_id = event.boot_id
+        # What came due while there was no link was not the jobs' doing.
+        self.fresh += host.jobs
+
+    def _apply_host_unknown(self, event: events.HostUnknown) -> None:
+        host = self.hosts[event.host]
+        host.phase, host.why = HostPhase.UNKNOWN, event.why
+
+    def _apply_host_unusable(self, event: events.HostUnusable) -> None:
+        host = self.hosts[event.host]
+        host.phase, host.why = HostPhase.UNUSABLE, event.why
+
+    def _apply_host_closed(self, event: events.HostClosed) -> None:
+        host = self.hosts[event.host]
+        host.closed, host.may_open, host.closed_since = event.why, event.may_open, None
+        if event.may_open:
+            host.has_closed()
+
+    def _apply_host_opened(self, event: events.HostOpened) -> None:
+        host = self.hosts[event.host]
+        host.closed, host.may_open, host.closed_since = None, False, None
+
+    def _apply_host_lost(self, event: events.HostLost) -> None:
+        host = self.hosts[event.host]
+        host.phase, host.why, host.unknown_since, host.ready_since = HostPhase.LOST, event.why, None, None
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def _apply_run_resumed(self, event: events.RunResumed) -> None:
+        self.detaching = None
+        for host in self.hosts.values():
+            # A host that was given up or refused gets another chance; its old attempts stay fenced off.
+            known = host.phase in (HostPhase.READY, HostPhase.UNKNOWN) or bool(host.jobs or host.collecting)
+            host.phase = HostPhase.UNKNOWN if known else HostPhase.CONNECTING
+            host.unknown_since, host.ready_since = None, None
+            host.why = "the run was taken up by another controller" if known else ""
+            host.closed, host.may_open, host.closed_since = None, False, None
+
+    def _apply_run_detaching(self, event: events.RunDetaching) -> None:
+        self.detaching = event
+
+    def _apply_run_interrupt(self, event: events.RunInterrupt) -> None:
+        self.interrupted = event
+        for host in self.hosts.values():
+            self.fresh += host.jobs

@@ -1,0 +1,1 @@
+"""Running a job again, and comparing how it ends."""

@@ -1,0 +1,166 @@
+"""What came of a job, and whether it came of it again: status, value, or the exception and the line that raised it.
+
+Rule: equal digests are equal values; otherwise values are decoded under the `results` policy of whoever asks, and what may
+not be decoded is not judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import LauncherError
+from launcher.util.terminal_text import clean
+from remote_agent.job import JobError, JobReturn, with_article
+
+if TYPE_CHECKING:
+    from launcher.results.job_returns import Decoder
+    from launcher.runs.journal import JournalReader, StoredResult
+
+__all__ = ["Comparison", "Outcome", "compare", "outcome_of_job_return", "recorded_outcome", "stored_outcome"]
+
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: COMPLETED or FAILED.
+        error: of a failed job.
+        digest: sha256 of the pickled or plain value of a completed one, where that holds all of it.
+        value: gives that value; may raise anything.
+    """
+
+    status: str
+    error: JobError | None = None
+    digest: str = ""
+    value: Callable[[], Any] | None = None
+
+    @property
+    def place(self) -> str:
+        """`file:line in function` that raised, the file without its folders: these differ from host to host."""
+        frames = list(_FRAME.finditer(self.error.traceback)) if self.error is not None else []
+        if not frames:
+            return ""
+        last = frames[-1]
+        return clean(f"{PurePath(last['file']).name}:{last['line']} in {last['function'].strip()}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`is_same` is None where that cannot be told; `lines` say why, for people."""
+
+    is_same: bool | None
+    lines: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        # Values and their `repr` are what a host, or a pickle, made of them.
+        object.__setattr__(self, "lines", tuple(map(clean, self.lines)))
+
+
+def recorded_outcome(reader: JournalReader, num: int, decoder: Decoder) -> Outcome | None:
+    """The outcome of a job as a journal has it; None where it has not returned."""
+    event = reader.returned(num)
+    if event is None:
+        return None
+    error = JobError.from_json(event.error) if event.error else None
+    stored = reader.result(num, event.attempt)
+    if event.status != "COMPLETED" or stored is None or "value" not in stored.parts:
+        return Outcome(event.status, error)
+    return stored_outcome(stored, decoder)
+
+
+def stored_outcome(stored: StoredResult, decoder: Decoder) -> Outcome:
+    """The outcome of a job that completed with a value."""
+    return Outcome("COMPLETED", None, decoder.digest(stored), lambda: decoder.part(stored, "value"))
+
+
+def outcome_of_job_return(job_return: JobReturn) -> Outcome:
+    """The outcome that a JobReturn, ours or Hydra's, tells."""
+    status = job_return.status.name
+    value = job_return._return_value  # noqa: SLF001 - reading `return_value` of a failed job raises
+    if status == "COMPLETED":
+        return Outcome(status, None, "", lambda: value)
+    error = getattr(job_return, "error", None)
+    if error is None and isinstance(value, BaseException):
+        error = JobError("exception", f"{type(value).__module__}.{type(value).__qualname__}", str(value))
+    return Outcome(status, error)
+
+
+def compare(before: Outcome, after: Outcome) -> Comparison:
+    """Whether two outcomes are the same."""
+    if before.status != after.status:
+        return Comparison(False, (f"was {_told(before)}", f"is {_told(after)}"))
+    if before.status == "COMPLETED":
+        return _compare_values(before, after)
+    differences = []
+    one, other = before.error or JobError("exception"), after.error or JobError("exception")
+    if (one.kind, _short(one.type)) != (other.kind, _short(other.type)):
+        differences.append(f"was {_told(before)}; is {_told(after)}")
+    elif before.place and after.place and before.place != after.place:
+        differences.append(f"was raised at {before.place}; is raised at {after.place}")
+    elif (one.exit_code, one.signal) != (other.exit_code, other.signal):
+        differences.append(f"was {_told(before)}; is {_told(after)}")
+    if differences:
+        return Comparison(False, tuple(differences))
+    lines = [_told(after)]
+    if one.message != other.message:
+        lines.append(f"the message differs; it was: {one.message}")
+    return Comparison(True, tuple(lines))
+
+
+def _compare_values(before: Outcome, after: Outcome) -> Comparison:
+    if before.digest and before.digest == after.digest:
+        return Comparison(True, ("COMPLETED with the same value, byte for byte",))
+    if before.value is None or after.value is None:
+        if before.value is None and after.value is None:
+            return Comparison(True, ("COMPLETED",))
+        return Comparison(None, ("COMPLETED both times; one of the values is not there to be compared",))
+    try:
+        one, other = before.value(), after.value()
+    except LauncherError as error:
+        return Comparison(
+            None, ("COMPLETED both times; the values' bytes differ, and comparing them takes decoding:", str(error))
+        )
+    except Exception as error:  # noqa: BLE001 - a pickle may raise anything
+        return Comparison(None, (f"COMPLETED both times; a value cannot be decoded: {type(error).__name__}: {error}",))
+    is_same = _equal(one, other)
+    if is_same is None:
+        return Comparison(None, ("COMPLETED both times; the values cannot be compared",))
+    if is_same:
+        return Comparison(True, ("COMPLETED with an equal value",))
+    return Comparison(False, (f"the value was {_shown(one)}", f"it is {_shown(other)}"))
+
+
+def _equal(one: Any, other: Any) -> bool | None:
+    try:
+        same = one == other
+        # Arrays compare element by element.
+        return bool(same.all()) if hasattr(same, "all") else bool(same)
+    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything: it cannot be told then
+        return None
+
+
+def _shown(value: Any, limit: int = 300) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
+        text = f"{with_article(type(value).__name__)} whose repr raises {type(error).__name__}"
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _short(name: str) -> str:
+    """A type's name without `builtins.` and `__main__.`, which depend on who names it."""
+    return name.removeprefix("builtins.").removeprefix("__main__.")
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.error is None:
+        return outcome.status
+    place = f" at {outcome.place}" if outcome.place else ""
+    return f"{outcome.status} ({outcome.error.kind}): {outcome.error}{place}"

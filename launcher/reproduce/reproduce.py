@@ -1,0 +1,192 @@
+"""Running a job again: here, in a debugger, or on a host, and whether it ends the same way.
+
+Rule: hooks fire only where that was asked for, and of these the job's own: the run's hooks belong to the run. Which job it
+is, and what it needs, `launcher.reproduce.target` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.code.snapshot import Snapshot
+from launcher.errors import LauncherError, UsageError
+from launcher.hosts import host_specs
+from launcher.options import LaunchConf
+from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
+from launcher.reproduce.target import HydraAgain, PlainAgain, Target, decoder_of, find_target
+from launcher.runs.journal import FOLDER, JournalReader, StoredResult
+from launcher.session.session import Observer, Session
+from launcher.setup.base import RunSetup
+from launcher.setup.folders import folder_for
+from launcher.transports.early import EarlyConnections
+from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import ForkSpec
+
+if TYPE_CHECKING:
+    from remote_agent.job import JobReturn
+
+__all__ = ["Reproduction", "Target", "find_target", "reproduce", "reproduce_in_debugger"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """What came of it. `comparison` is None where there was nothing to compare with."""
+
+    target: str
+    folder: Path
+    after: Outcome
+    comparison: Comparison | None
+    job_return: JobReturn | None = None
+
+
+def reproduce(
+    target: Target,
+    *,
+    hosts: Sequence[Any] | None = None,
+    options: LaunchConf | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    is_exact: bool = False,
+    with_hooks: bool = False,
+    results: str = "safe",
+    observers: Sequence[Observer] = (),
+    early: EarlyConnections | None = None,
+) -> Reproduction:
+    """Run the job again, on a host or over the local transport.
+
+    Args:
+        hosts: where; None runs it here.
+        folder: the new output directory.
+        is_exact: in the code that the run recorded, not in the code as it is now.
+        with_hooks: fire the job's hooks, with the callbacks as the run sent them.
+        early: connections that were begun before; else they are begun here.
+
+    Raises:
+        UsageError: it cannot be run again so; nothing was sent.
+    """
+    hosts = list(hosts) if hosts is not None else None
+    begun = early if early is not None else EarlyConnections.begin(hosts, options or LaunchConf())
+    with begun:
+        setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
+        with Session(setup, config=setup.root_config, observers=observers, early=begun) as session:
+            session.drive([(None, setup.overrides)], None)
+    job_return = session.load(0)
+    reader = JournalReader(session.folder / FOLDER)
+    try:
+        after = recorded_outcome(reader, 0, decoder_of(setup, results))
+        if after is None:
+            raise LauncherError("the job did not return")
+        comparison = compare(target.before, after) if target.before is not None else None
+    finally:
+        reader.close()
+    return Reproduction(target.name, session.folder, after, comparison, job_return)
+
+
+def _set_up(
+    target: Target,
+    options: LaunchConf | None,
+    hosts: Sequence[Any] | None,
+    folder: str | os.PathLike[str] | None,
+    *,
+    is_exact: bool,
+    with_hooks: bool,
+) -> PlainAgain | HydraAgain:
+    asked = options or LaunchConf()
+    asked = asked.replaced(env={**target.env, **asked.env})
+    where, naming = folder_for("RUN", folder)
+    setup = dataclasses.replace(
+        target.setup,
+        options=asked,
+        hosts=tuple(host_specs(hosts, asked)),
+        folder=where,
+        naming=naming,
+        is_exact=is_exact,
+    )
+    if is_exact and setup.snapshot is None:
+        raise UsageError(
+            f"{target.name}: the code that it ran in was not recorded (it was used in place, or there is no record of "
+            "the run); without --exact it runs in the code as it is now"
+        )
+    if with_hooks:
+        return dataclasses.replace(setup, callbacks=target.built_callbacks()).with_code()
+    return setup.without_callbacks().with_code()
+
+
+def reproduce_in_debugger(
+    target: Target,
+    *,
+    options: LaunchConf | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    is_exact: bool = False,
+    with_hooks: bool = False,
+    results: str = "safe",
+) -> Reproduction:
+    """Run the job again here, in the foreground, in pdb where it fails.
+
+    Raises:
+        UsageError: it cannot be run again so.
+    """
+    setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
+    prepared = setup.prepare()
+    # No journal is begun there; its lock is held as long as the job writes.
+    setup, claim = setup.take_folder()
+    with tempfile.TemporaryDirectory(prefix="launcher-reproduce-") as name:
+        scratch = Path(name)
+        zygote = prepared.zygote_of(setup.hosts[0])
+        if setup.is_exact and setup.snapshot is not None:
+            code = scratch / "code"
+            _lay_out(setup.snapshot, code)
+            sys_path = [str(code / path) for path in zygote.sys_path]
+            zygote = zygote._replace(cwd=str(code / zygote.cwd), sys_path=sys_path, code_root=str(code))
+        spec = setup.queued(0, setup.overrides, setup.folder, "job", b"").spec
+        job = ForkSpec(spec._replace(attempt=1, output_dir=str(setup.folder)), {}, str(scratch), "").to_json()
+        (scratch / "spec.json").write_text(json.dumps({"zygote": zygote.to_json(), "job": job}))
+        (scratch / "shared").write_bytes(prepared.shared)
+        (scratch / "payload").write_bytes(setup.payload)
+        environment = {**os.environ, **zygote.environ}
+        ours = str(Path(__file__).resolve().parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
+        # Not stopped by Ctrl-C, which is the debugger's.
+        done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
+        after = _debugged(scratch, setup, results, done.returncode)
+    claim.release()
+    comparison = compare(target.before, after) if target.before is not None else None
+    return Reproduction(target.name, setup.folder, after, comparison)
+
+
+def _lay_out(snapshot: Snapshot, folder: Path) -> None:
+    """Write a snapshot's files into a new folder."""
+    for file in snapshot.files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(snapshot.read(file.sha256))
+        path.chmod(file.mode & 0o777)
+    for link, goal in snapshot.links:
+        path = folder / link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(goal)
+
+
+def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> Outcome:
+    told = scratch / "outcome.json"
+    if not told.exists():
+        return Outcome(
+            "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
+        )
+    said = json.loads(told.read_text())
+    envelope, parts = Envelope.from_json(said["envelope"]), said["parts"]
+    if envelope.error is not None:
+        return Outcome(envelope.status, envelope.error)
+    if "value" not in parts:
+        return Outcome("COMPLETED")
+    # The folder is gone when it is read.
+    stored = StoredResult(0, 1, setup.hosts[0].name, envelope, parts, (scratch / "result").read_bytes(), None)
+    return stored_outcome(stored, decoder_of(setup, results))

@@ -1,0 +1,515 @@
+"""Which job is to be run again, and everything that it needs: by its run and number, its folder, or a pickle of it.
+
+Rule: a job of a run is taken from the controller's own journal (`launcher.runs.ownership`), with the very bytes that its host got. What a
+host wrote is data: its YAML names no module that is imported, no object that is made and no place that is written to, and is run
+only in the code that `--app` names; a pickle is opened only where its own path was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher import events
+from launcher.code.task import as_main
+from launcher.config.job_config import raw_texts
+from launcher.errors import UsageError
+from launcher.hosts import new_run_id
+from launcher.inventory import parse_host
+from launcher.options import LaunchConf
+from launcher.reproduce import received_config
+from launcher.reproduce.compare import Outcome, outcome_of_job_return, recorded_outcome
+from launcher.runs import index, ownership
+from launcher.runs.journal import FOLDER, JournalReader
+from launcher.serialization import pickler as pickling
+from launcher.setup.base import RunSetup
+from launcher.setup.callbacks import build_callbacks
+from launcher.setup.folders import default_folder
+from launcher.setup.hydra import HydraSetup, task_reference
+from launcher.setup.prepared import PreparedRun
+from launcher.util.terminal_text import clean
+from remote_agent.callbacks.base import CONTROLLER_HOOKS
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.shared.zygote_spec import Command
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from launcher.code.application import Application
+    from launcher.engine.requests import QueuedJob
+    from launcher.inventory import HostSpec
+    from launcher.runs.record import RunRecord
+
+__all__ = ["HydraAgain", "PlainAgain", "Target", "decoder_of", "find_target"]
+
+_YAML = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_PICKLES = (".pickle", ".pkl")
+
+# -- setups ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Again(RunSetup):
+    """A run of one job that has been composed already.
+
+    Attributes:
+        payload, overrides: the job's.
+        shared: what its run's jobs shared; empty where there was no run.
+        by_value, values: what of that was pickled by value.
+        is_exact: run it in `snapshot`, also on this machine.
+        started_in: the folder that the application was started in.
+        started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), where that is known.
+        asked_as: how its run asked for values, where that is known.
+    """
+
+    is_reproduction: ClassVar[bool] = True
+    payload: bytes = b""
+    overrides: tuple[str, ...] = ()
+    shared: bytes = b""
+    by_value: bool = False
+    values: tuple[str, ...] = ()
+    is_exact: bool = False
+    started_in: str = ""
+    started_as: Command | None = None
+    asked_as: str = ""
+
+    @property
+    def codec(self) -> str:
+        """Values come as they came then, to be compared byte for byte; who reads them decodes what the policy allows."""
+        return self.asked_as or super().codec
+
+    @property
+    def waits_for_task(self) -> bool:
+        """A task that was given as an object is in what the run's jobs shared."""
+        return self.task is None and not self.shared
+
+    def command(self, travels: bool) -> Command:
+        """What the job had."""
+        return self.started_as or super().command(travels)
+
+    def travels(self, spec: HostSpec) -> bool:
+        """Code that is to be exact travels to this machine, too."""
+        return self.is_exact or super().travels(spec)
+
+    def with_code(self) -> Self:
+        """The same job with the code as it is now; where it is to be exact, that of the run is given."""
+        return self if self.is_exact else super().with_code()
+
+    def with_job(self, content: dict[str, Any]) -> Self:
+        """The same with another payload, pickled from this."""
+        return dataclasses.replace(self, payload=self.pickler.dumps(content), **self._by_value())
+
+    def without_callbacks(self) -> Self:
+        """The same, so that no hook of the job fires."""
+        shared = self.shared
+        if shared:
+            shared = self.pickler.dumps({**self.pickler.loads(shared), "callbacks": []})
+        return dataclasses.replace(self, callbacks=Callbacks([]), shared=shared, **self._by_value())
+
+    def _by_value(self) -> dict[str, Any]:
+        values = tuple(dict.fromkeys([*self.values, *self.pickler.values]))
+        return {"by_value": self.by_value or self.pickler.by_value, "values": values}
+
+    def prepare(self) -> PreparedRun:
+        """What the run's jobs shared is given; only for a job without a run it is made."""
+        if self.shared:
+            return PreparedRun(self, self.shared, by_value=self.by_value, values=self.values)
+        return dataclasses.replace(super().prepare(), by_value=self.by_value, values=self.values)
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job as it was."""
+        return self.queued(num, self.overrides, self.folder, "job", self.payload), None
+
+    def cwd(self, travels: bool) -> str:
+        """The folder that it was started in."""
+        started_in = self.started_in or os.getcwd()
+        if travels and self.snapshot is not None:
+            return self.snapshot.relative(Path(started_in))
+        return started_in if os.path.isdir(started_in) else os.getcwd()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlainAgain(_Again):
+    """A plain function's job, again."""
+
+    kind: ClassVar[str] = "job_again"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HydraAgain(_Again, HydraSetup):
+    """A Hydra app's job, again."""
+
+    kind: ClassVar[str] = "hydra_job_again"
+
+
+# -- what is to be reproduced ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A job that can be run again.
+
+    Attributes:
+        name: what it is called.
+        setup: its run's setup.
+        before: how it ended; None where nobody knows.
+        env: the variables that the job had, as far as their values are known here.
+        notes: what the user should know.
+        callbacks: of a job without a record: `_target_` nodes, of which callbacks are made only where hooks are asked for.
+    """
+
+    name: str
+    setup: PlainAgain | HydraAgain
+    before: Outcome | None
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def built_callbacks(self) -> Callbacks:
+        """The callbacks, made now that their hooks are asked for."""
+        if not self.callbacks:
+            return self.setup.callbacks
+        with as_main(self.setup.main_module or ""):
+            return build_callbacks(self.callbacks, (), LaunchConf())
+
+
+def find_target(
+    text: str, *, app: str | None = None, env: Mapping[str, str] | None = None, results: str = "safe"
+) -> Target:
+    """The job that `RUN#NUM`, a job's output directory, its `config.pickle` or its `job_return.pickle` names.
+
+    Args:
+        app: the application, where nothing recorded says which it is; as for `launcher run`.
+        env: values of the variables that the job had; what is not here is taken from the environment.
+        results: what of a recorded value may be decoded to be compared.
+
+    Raises:
+        UsageError: there is no such job, or the application cannot be found.
+        RunError: there is no such run, or its record cannot be read.
+    """
+    path = Path(text)
+    if path.name in _YAML and path.is_file():
+        path = path.parent
+    if path.is_dir():
+        # However it is spelled: by a link, with `..`.
+        folder = path.resolve()
+        recorded = _recorded_at(folder, env, results)
+        if recorded is None and _has_yaml(folder):
+            # The folder that Hydra's files lie in is meant well enough.
+            recorded = _recorded_at(folder.parent, env, results)
+        return recorded if recorded is not None else _from_yaml(folder, app)
+    if path.is_file():
+        if path.suffix not in _PICKLES:
+            raise UsageError(
+                f"{clean(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, and is opened only where its name says "
+                "that it is one"
+            )
+        return _from_pickle(path.resolve(), app, env, results)
+    reference = index.parse(text)
+    num = _only_job(reference.entry) if reference.num is None else reference.num
+    if num is None:
+        raise UsageError(f"{text!r} is a run; which of its jobs? Say {text}#0, or name a job's output directory")
+    return _recorded(reference.entry, num, env, results)
+
+
+def _only_job(entry: index.Entry) -> int | None:
+    """The job of a run that has no other."""
+    reader = JournalReader(entry.folder / FOLDER)
+    try:
+        return reader.last_num() if reader.count_jobs() == 1 else None
+    finally:
+        reader.close()
+
+
+def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, results: str) -> Target:
+    from launcher.runs import record as run_record
+    from launcher.session.resumed import load_setup
+
+    setup, record = load_setup(entry.folder, env=env, needs_env=False)
+    reader = JournalReader(entry.folder / FOLDER)
+    try:
+        job = reader.job(num)
+        if job is None:
+            raise UsageError(f"run {record.run} has no job {num}")
+        overrides, _, payload, _ = job
+        if not payload:
+            raise UsageError(f"job {num} of run {record.run} was never sent: its config could not be made")
+        before = recorded_outcome(reader, num, decoder_of(setup, results))
+        shared = reader.blob("shared") or b""
+    finally:
+        reader.close()
+    again = _again_of(setup, record, payload, overrides, shared)
+    values = {**os.environ, **(env or {})}
+    names = run_record.variables(record)
+    missing = [name for name in names if name not in values]
+    notes = [f"variables that the job had are not set here: {', '.join(missing)}"] if missing else []
+    known = {name: values[name] for name in names if name in values}
+    return Target(f"{record.run}#{num}", again, before, known, notes)
+
+
+def _again_of(
+    setup: RunSetup, record: RunRecord, payload: bytes, overrides: tuple[str, ...], shared: bytes
+) -> PlainAgain | HydraAgain:
+    values = {field.name: getattr(setup, field.name) for field in dataclasses.fields(RunSetup)}
+    values.update(
+        mode="RUN",
+        run_id=new_run_id(),
+        first_num=0,
+        fired_elsewhere=frozenset(CONTROLLER_HOOKS),
+        payload=payload,
+        overrides=overrides,
+        shared=shared,
+        by_value=record.by_value,
+        started_in=record.cwd,
+        started_as=_started_as(record),
+        asked_as=_asked_as(record) or setup.codec,
+    )
+    return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
+
+
+def _started_as(record: RunRecord) -> Command | None:
+    for told in record.zygotes.values():
+        return told.command
+    return None
+
+
+def _asked_as(record: RunRecord) -> str:
+    """How its hosts were asked for values; before they could be asked for plain data, they sent pickles."""
+    for told in record.zygotes.values():
+        return told.values or "cloudpickle"
+    return ""
+
+
+def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:
+    """The recorded job whose output directory this is; `folder` is resolved. Only what we wrote counts as a record."""
+    for parent in (folder, *folder.parents):
+        if not _holds_journal(parent) or not ownership.is_ours(parent):
+            continue
+        num = _num_of(parent, folder)
+        if num is not None:
+            return _recorded(index.find(parent), num, env, results)
+    return None
+
+
+def _holds_journal(folder: Path) -> bool:
+    return (folder / FOLDER / "journal.sqlite").is_file()
+
+
+def _num_of(run_folder: Path, folder: Path) -> int | None:
+    """The job of a run whose output directory this is, also where the run has been moved since."""
+    reader = JournalReader(run_folder / FOLDER)
+    try:
+        began = reader.last_event("run_started")
+        began_in = Path(began.folder) if isinstance(began, events.RunStarted) else run_folder
+        last = reader.last_num()
+        for num in range(0 if last is None else last + 1):
+            job = reader.job_without_payload(num)
+            if job is None:
+                continue
+            path = Path(job[1])
+            moved = run_folder / path.relative_to(began_in) if path.is_relative_to(began_in) else path
+            if folder in (moved.resolve(), path.resolve()):
+                return num
+    finally:
+        reader.close()
+    return None
+
+
+def decoder_of(setup: RunSetup, results: str) -> Any:
+    """How this run's values are decoded, under a policy of its own."""
+    return dataclasses.replace(setup.decoder, policy=results)
+
+
+# -- from files ------------------------------------------------------------------------------------------------------
+
+
+def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, results: str) -> Target:
+    """A pickle whose path was given: that is what allows to open it."""
+    from omegaconf import OmegaConf
+
+    recorded = _recorded_at(path.parent, env, results) or _recorded_at(path.parent.parent, env, results)
+    if recorded is None:
+        _make_importable(app)
+    try:
+        content = pickling.loads(path.read_bytes(), main_module=recorded.setup.main_module if recorded else None)
+    except Exception as error:
+        raise UsageError(
+            f"{path} cannot be read: {type(error).__name__}: {error}; if it lacks a module, start this in the "
+            "application's folder, or name the application with --app"
+        ) from error
+    config, before = _config_of(content, path)
+    if recorded is None:
+        nodes: Any = OmegaConf.to_container(config.hydra.callbacks, resolve=True)
+        return _bare(str(path), config, _application(app, config), before, nodes)
+    content = {
+        **_content(config),
+        "overrides": list(recorded.setup.overrides),
+        "task_name": recorded.setup.task_name,
+    }
+    setup = dataclasses.replace(recorded.setup, payload=recorded.setup.pickler.dumps_here(content))
+    return dataclasses.replace(recorded, name=str(path), setup=setup, before=before or recorded.before)
+
+
+def _config_of(content: Any, path: Path) -> tuple[Any, Outcome | None]:
+    """The config with its `hydra` node, and the outcome where the pickle tells one."""
+    import copy
+
+    from omegaconf import OmegaConf
+
+    from remote_agent.config.nodes import attach
+
+    if OmegaConf.is_dict(content) and "hydra" in content:
+        return content, None
+    if hasattr(content, "hydra_cfg") and hasattr(content, "status"):
+        if content.cfg is None or content.hydra_cfg is None:
+            raise UsageError(f"{path}: this JobReturn holds no config, so there is nothing to run again")
+        config = copy.deepcopy(content.cfg)
+        OmegaConf.set_readonly(config, None)
+        attach(config, "hydra", copy.deepcopy(content.hydra_cfg.hydra))
+        return config, outcome_of_job_return(content)
+    raise UsageError(f"{path} is neither a pickled config of a job (config.pickle) nor a JobReturn (job_return.pickle)")
+
+
+def _from_yaml(folder: Path, app: str | None) -> Target:
+    """The config that is written as YAML into every output directory, in the application that the user names.
+
+    A host wrote it, or may have: nothing of it is imported or made here, and of its `hydra` node only plain words are kept.
+
+    Raises:
+        UsageError: no application is named; there is no such config, or it cannot be read.
+    """
+    files = folder / ".hydra" if (folder / ".hydra").is_dir() else folder
+    if not _has_yaml(files):
+        raise UsageError(
+            f"{clean(folder)} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
+        )
+    if app is None:
+        raise UsageError(
+            f"{clean(folder)}: no run of yours has a record of this job. What is written here is data, which a host may have "
+            "written, and is not believed in what code it names: say which application it was, with --app. It runs with the "
+            f"config that is written here{_adoptable(folder)}"
+        )
+    config = received_config.read(files / "config.yaml")
+    told = received_config.read(files / "hydra.yaml")
+    found = _named_application(app)
+    nodes = received_config.callbacks_of(told)
+    config.pop("hydra", None)
+    config.hydra = received_config.hydra_node(told, name=found.name, cwd=os.getcwd())
+    target = _bare(str(folder), config, found, None, nodes)
+    target.notes.append(f"the config is what {clean(files)} says: what it names is used as the application uses it")
+    return target
+
+
+def _adoptable(folder: Path) -> str:
+    """A run that lies around this folder, and is not known to be ours."""
+    for parent in (folder, *folder.parents):
+        if _holds_journal(parent) and not ownership.is_ours(parent):
+            return (
+                f". A run in {clean(parent)} may know it, and is not known to be yours; only if you trust whoever made that folder: "
+                f"launcher runs --adopt {clean(parent)}"
+            )
+    return ""
+
+
+def _has_yaml(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and (folder / "hydra.yaml").is_file()
+
+
+def _bare(name: str, config: Any, found: Application, before: Outcome | None, callbacks: dict[str, Any]) -> Target:
+    """A job of which there is a config, and no record."""
+    from hydra.core.utils import JobRuntime
+
+    is_hydra = _is_whole(config)
+    task_name = str(config.hydra.job.name)
+    JobRuntime.instance().set("name", task_name)
+    cls = HydraAgain if is_hydra else PlainAgain
+    setup = cls(
+        mode="RUN",
+        run_id=new_run_id(),
+        folder=default_folder("RUN").absolute(),
+        hosts=(parse_host("local"),),
+        options=LaunchConf(),
+        callbacks=Callbacks([]),
+        task=task_reference(found.task, found.module_name) if found.is_hydra else found.reference,
+        task_name=task_name,
+        configs=(),
+        root_config=config,
+        root=found.root if "." in found.module_name else found.file,
+        main_module=found.module_name,
+        fired_elsewhere=frozenset(CONTROLLER_HOOKS),
+        overrides=tuple(raw_texts(config.hydra.overrides.task)),
+        started_in=os.getcwd(),
+    )
+    content = {**_content(config), "overrides": list(setup.overrides), "task_name": task_name}
+    setup = setup.with_job(content)
+    notes = [] if before else ["nothing is recorded of how it ended (a job_return.pickle, or RUN#NUM, would tell)"]
+    return Target(name, setup, before, notes=notes, callbacks=callbacks)
+
+
+def _is_whole(config: Any) -> bool:
+    from omegaconf import OmegaConf
+
+    return getattr(OmegaConf.get_type(config, "hydra"), "__name__", "") == "HydraConf"
+
+
+def _content(config: Any) -> dict[str, Any]:
+    """A job's payload from its config: a plain function's has the `hydra` node apart."""
+    from omegaconf import OmegaConf
+
+    if _is_whole(config):
+        return {"config": config, "hydra": None}
+    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return {"config": plain, "hydra": OmegaConf.to_container(config.hydra)}
+
+
+def _make_importable(app: str | None) -> None:
+    if app is not None:
+        _named_application(app)
+    elif os.getcwd() not in sys.path and not _is_output(Path.cwd()):
+        sys.path.insert(0, os.getcwd())
+
+
+def _is_output(folder: Path) -> bool:
+    """A job's files lie here or around it: what hosts wrote is no place to import from."""
+    marks = (".hydra/hydra.yaml", f"{FOLDER}/stdout", f"{FOLDER}/stderr")
+    return any((one / mark).is_file() for one in (folder, *folder.parents) for mark in marks)
+
+
+def _named_application(app: str) -> Application:
+    """The application that the user names, but not what stands under its name among the files of a job.
+
+    Raises:
+        UsageError: it would be imported from an output directory; or as `load_application`.
+    """
+    from launcher.code.application import load_application
+
+    name = app.partition(":")[0]
+    folder = Path(name).resolve().parent if name.endswith(".py") or os.sep in name else Path.cwd()
+    if not os.path.isabs(name) and _is_output(folder):
+        raise UsageError(
+            f"--app {app}: it would be imported from {clean(folder)}, an output directory, where a host may have written it; "
+            "go to the application's own folder, or give the whole path of the file that you mean"
+        )
+    return load_application(app)
+
+
+def _application(app: str | None, config: Any) -> Application:
+    """The application of a config that came out of a pickle which the user had opened."""
+    if app is not None:
+        return _named_application(app)
+    name = str(config.hydra.job.name)
+    folders = [folder for folder in (Path(str(config.hydra.runtime.cwd)), Path.cwd()) if not _is_output(folder)]
+    for folder in folders:
+        if (folder / f"{name}.py").is_file():
+            return _named_application(str(folder / f"{name}.py"))
+    looked = (
+        " and ".join(str(folder / f"{name}.py") for folder in dict.fromkeys(folders))
+        or f"{name}.py outside of an output directory"
+    )
+    raise UsageError(f"which application was it? There is no {clean(looked)}: name it with --app")

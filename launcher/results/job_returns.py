@@ -1,0 +1,284 @@
+"""JobReturns on the controller: made from what the journal holds, decoded only when somebody reads a value.
+
+Rule: this is the only place where bytes that a host made are decoded, and only under the run's `results` policy:
+`trusted` (any pickle), `safe` (plain data alone, see `launcher.serialization.plain_values`) or `never`. Of what a host says of its codec, only
+that is believed which the policy allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
+from launcher.runs.journal import JournalReader, Returned, StoredResult
+from launcher.serialization.plain_records import FindType
+from launcher.serialization.plain_text import plain_text
+from launcher.serialization.plain_values import is_whole, read_plain, read_shown
+from launcher.util.terminal_text import clean
+from remote_agent.by_reference import own_job_return
+from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
+from remote_agent.shared.plain_value import MAX_SIZE, MAX_SMALL, encode
+
+__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "make_job_return", "shown_value"]
+
+_TRUSTED = "results=trusted decodes it, and any code with it (launcher.Session.resume(RUN, results='trusted'))"
+_RETURN_PLAIN = (
+    "have the task return plain data (docs/values.md), or write a file into its output directory; or run it with "
+    "results=trusted, which unpickles what the host sends"
+)
+#: The pickles of None, which are told by their bytes.
+_NONE = frozenset(pickle.dumps(None, protocol) for protocol in range(2, 6))
+_PLAIN_NONE = encode(None)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How the bytes of a run's results become values.
+
+    Attributes:
+        policy: `trusted`, `safe` or `never`.
+        loads: decodes any pickle.
+        find_type: policy -> how the classes that plain data names are found.
+    """
+
+    policy: str
+    loads: Callable[[bytes], Any]
+    find_type: Callable[[str], FindType]
+
+    def part(self, stored: StoredResult, name: str) -> Any:
+        """One part of a result as a value.
+
+        Raises:
+            ResultNotDecoded: the digest does not match, it is damaged, or the policy forbids it.
+            ValueNotPlain: it is, or holds, what plain data cannot say.
+            Exception: whatever the pickle raises, under `trusted` alone.
+        """
+        what = f"{name} of job {stored.num} on {stored.host}"
+        if self.policy == "never":
+            raise ResultNotDecoded(
+                f"{what} was not decoded: results=never (results=safe decodes plain data, results=trusted everything)"
+            )
+        is_plain = stored.parts.get("codec") == "plain"
+        if not is_plain and self.policy == "trusted":
+            try:
+                return self.loads(read_part(stored, name))
+            except RecursionError as error:
+                raise ResultNotDecoded(f"{what}: nested too deeply to be decoded") from error
+        try:
+            return read_plain(_said(stored, name, is_plain=is_plain, what=what), self.find_type(self.policy))
+        except ValueNotPlain as error:
+            raise error.told_of(what, _RETURN_PLAIN if is_plain else _TRUSTED) from None
+        except ResultNotDecoded as error:
+            raise (error if str(error).startswith(what) else ResultNotDecoded(f"{what}: {error}")) from error.__cause__
+
+    def digest(self, stored: StoredResult) -> str:
+        """Where two results have the same, their values are equal; empty where that cannot be told without decoding them."""
+        part = stored.parts["value"]
+        if stored.parts.get("codec") == "plain" and not (
+            part["size"] <= MAX_SIZE and is_whole(read_part(stored, "value"))
+        ):
+            # What was not said is not compared.
+            return ""
+        return str(part.get("sha256") or "")
+
+
+def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> bytes:
+    """The plain form of a part: what the host sent, or what it sent beside a pickle.
+
+    Raises:
+        ResultNotDecoded: there is none, or it is over the cap.
+    """
+    if not is_plain and (name != "value" or "plain" not in stored.parts):
+        if name == "value" and stored.parts["value"]["size"] < 100 and read_part(stored, "value") in _NONE:
+            return _PLAIN_NONE
+        raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens none; {_TRUSTED}")
+    name, cap = (name, MAX_SIZE) if is_plain else ("plain", MAX_SMALL)
+    size = stored.parts[name]["size"]
+    if size > cap:
+        raise ResultNotDecoded(f"{what}: its plain form has {size:,} bytes; the cap is {cap:,}")
+    return read_part(stored, name)
+
+
+def shown_value(stored: StoredResult) -> str:
+    """The value of a completed job as a short text, from its plain form: nothing is unpickled for it, nor imported."""
+    is_plain = stored.parts.get("codec") == "plain"
+    name = "plain" if "plain" in stored.parts else "value"
+    if name not in stored.parts:
+        return ""
+    if name == "value" and not is_plain:
+        return "(a pickle; nothing is known of it without decoding it)"
+    size = stored.parts[name]["size"]
+    if size > MAX_SMALL:
+        return f"(its plain form has {size:,} bytes)"
+    try:
+        return plain_text(read_shown(read_part(stored, name)))
+    except ResultNotDecoded as error:
+        return f"({clean(error)})"
+
+
+def read_part(stored: StoredResult, name: str) -> bytes:
+    """The bytes of one part of a result, checked against the digest that its host gave.
+
+    Raises:
+        ResultNotDecoded: it is truncated or altered, or its file is gone.
+    """
+    part = stored.parts[name]
+    offset, size = part["offset"], part["size"]
+    if stored.file is None:
+        data = stored.payload[offset : offset + size]
+    else:
+        try:
+            with Path(stored.file).open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise ResultNotDecoded(f"{name} of job {stored.num}: {stored.file}: {error.strerror}") from None
+    if len(data) != size or (part.get("sha256") and hashlib.sha256(data).hexdigest() != part["sha256"]):
+        raise ResultNotDecoded(
+            f"{name} of job {stored.num} from {stored.host} was truncated or altered (its digest does not match)"
+        )
+    return data
+
+
+class _ControllerJobReturn(JobReturn):
+    """A JobReturn whose configs are decoded when they are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name in ("cfg", "hydra_cfg") and isinstance(value, LateValue):
+            value = value.load()
+            object.__setattr__(self, name, value)
+        return value
+
+    def __repr__(self) -> str:
+        # In a line, and without reading what a host pickled: that of a dataclass would decode it for a log or a debugger.
+        took = f" after {self.duration:.2f} s" if self.duration is not None else ""
+        why = f": {' '.join(clean(self.error).split())}" if self.error is not None else ""
+        return f"<JobReturn {self.num} on {self.host}: {self.status.name}{took}{why}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return (own_job_return, (fields,))
+
+
+def make_job_return(
+    returned: Returned,
+    job_id: str,
+    code: dict[str, Any],
+    decoder: Decoder,
+    own_config: Callable[[int], tuple[Any, Any]],
+) -> JobReturn:
+    """The JobReturn of a job that has returned.
+
+    Args:
+        own_config: num -> (cfg, hydra_cfg) as the controller sent them, for configs that came back unchanged.
+    """
+    event, stored = returned.event, returned.stored
+    envelope = stored.envelope if stored is not None else None
+    parts = stored.parts if stored is not None else {}
+    error = JobError.from_json(event.error) if event.error else None
+    num = event.num
+
+    own: list[tuple[Any, Any]] = []
+
+    def own_part(index: int) -> Any:
+        if not own:
+            own.append(own_config(num))
+        return own[0][index]
+
+    def config(index: int, name: str) -> Any:
+        if stored is not None and name in parts:
+            return LateValue(lambda: decoder.part(stored, name))
+        return LateValue(lambda: own_part(index))
+
+    value: Any = None
+    if stored is not None and "value" in parts:
+        value = LateValue(lambda: _value(stored, error, decoder))
+    elif error is not None:
+        value = RemoteJobError(error, event.host)
+    return _ControllerJobReturn(
+        overrides=list(event.overrides),
+        cfg=config(0, "cfg"),
+        hydra_cfg=config(1, "hydra_cfg"),
+        working_dir=str(returned.output_dir),
+        task_name=envelope.task_name if envelope is not None else None,
+        status=JobStatus[event.status],
+        _return_value=value,
+        job_id=job_id,
+        num=num,
+        host=event.host,
+        attempt=event.attempt,
+        started_at=envelope.started_at if envelope is not None else None,
+        ended_at=envelope.ended_at if envelope is not None else None,
+        duration=event.duration,
+        output_dir=str(returned.output_dir),
+        error=error,
+        hooks=envelope.hooks if envelope is not None else [],
+        code=(envelope.code if envelope is not None else {}) or code,
+    )
+
+
+def _value(stored: StoredResult, error: JobError | None, decoder: Decoder) -> Any:
+    """The return value; of a failed job its exception, or a RemoteJobError where that cannot be had here."""
+    if error is None:
+        return decoder.part(stored, "value")
+    if decoder.policy == "safe":
+        # An exception is of a class, with what that does.
+        return RemoteJobError(error, stored.host)
+    try:
+        exception = decoder.part(stored, "value")
+    except Exception:  # its class may be missing here, or forbidden: the text of the error is all there is then  # noqa: BLE001
+        return RemoteJobError(error, stored.host)
+    return exception if isinstance(exception, BaseException) else RemoteJobError(error, stored.host)
+
+
+class JobReturns(Sequence[JobReturn]):
+    """The JobReturns of a run in the order of its jobs, read from the journal one by one.
+
+    A sequence, not a list: a run of 100,000 jobs does not have to fit into memory. `list(returns)` makes a list.
+    """
+
+    def __init__(self, count: int, load: Callable[[int], JobReturn]) -> None:
+        self._count = count
+        self._load = load
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> JobReturn: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[JobReturn]: ...
+    def __getitem__(self, index: int | slice) -> JobReturn | list[JobReturn]:
+        if isinstance(index, slice):
+            return [self._load(num) for num in range(*index.indices(self._count))]
+        if index < 0:
+            index += self._count
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._load(index)
+
+    def __iter__(self) -> Iterator[JobReturn]:
+        return (self._load(num) for num in range(self._count))
+
+    def __repr__(self) -> str:
+        return f"<JobReturns of {self._count} jobs>"
+
+
+def load_returned(reader: JournalReader, num: int) -> Returned:
+    """A job's end, as the journal has it.
+
+    Raises:
+        LauncherError: the job has not returned.
+    """
+    event = reader.returned(num)
+    if event is None:
+        raise LauncherError(f"job {num} has not returned")
+    job = reader.job(num)
+    output_dir = Path(job[1]) if job else Path()
+    return Returned(event, reader.result(num, event.attempt), output_dir)

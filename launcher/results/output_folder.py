@@ -1,0 +1,428 @@
+"""What a host sends for an output directory, written here without trusting a word of it.
+
+Rule: everything is opened relative to a folder descriptor, component by component, following no link, those that hosts send among
+them; a name that would lead out, collide, touch a folder of ours or exceed a cap is refused by name and costs the job nothing
+else. A link is made where it cannot lead out, whatever else is there or comes later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.host_limits import limit
+from launcher.results.names import MAX_PATH, beside, check_path
+from launcher.results.owners import OWN, Owners, job_name, own_folder
+from launcher.results.tree import FolderTree
+from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
+
+__all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
+
+MAX_FILES = limit("files")
+MAX_BYTES = limit("bytes")
+#: Refusals that are kept by name.
+MAX_REFUSED = limit("refused")
+#: Files that are begun and not whole; an agent sends one after the other.
+MAX_UNFINISHED = limit("unfinished")
+#: Bytes beyond a stream's cap that say that it was cut there.
+_CUT_MARK = 1024
+_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass
+class OutputFolder:
+    """The local output directory of one job, made when the first thing is written to it."""
+
+    path: Path
+    num: int = 0
+    #: Where jobs may share the folder; None: nobody else writes there.
+    owners: Owners | None = None
+    max_files: int = MAX_FILES
+    max_bytes: int = MAX_BYTES
+    #: Of stdout, and of stderr; the host cuts them there itself.
+    max_stream_bytes: int = MAX_BYTES
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    #: (path, where it is instead): what another job has there is kept.
+    apart: list[tuple[str, str]] = field(default_factory=list)
+    _tree: FolderTree = field(init=False)
+    #: path -> (descriptor, bytes so far, number of its part)
+    _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    #: Folded name -> name, for disks on which names that differ in case are one file.
+    _names: dict[str, str] = field(default_factory=dict)
+    _parts: int = 0
+    #: Bytes of each stream that came on this connection.
+    _ends: dict[str, int] = field(default_factory=dict)
+    #: Files that were not there before, over all connections: what comes again takes the place of what came.
+    _new: int = 0
+    _files: int = 0
+    _bytes: int = 0
+    _is_closed: bool = False
+    #: Of streams; known when the first byte of one comes.
+    _streams: str = ""
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._tree = FolderTree(self.path)
+
+    # -- folders -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """See whether the directory could be made, and make nothing.
+
+        Raises:
+            UnusableFolder: it could not.
+            OSError: the disk is gone.
+        """
+        with self._guard:
+            if not self._is_closed:
+                self._tree.check()
+
+    def _check(self, path: str, size: int) -> tuple[str, str]:
+        check_path(path)
+        if self._files >= self.max_files or self._tree.made >= self.max_files:
+            raise RefusedFile(f"more than {self.max_files} files")
+        if size < 0 or self._bytes + size > self.max_bytes:
+            raise RefusedFile(f"more than {self.max_bytes} bytes")
+        known = self._names.setdefault(path.casefold(), path)
+        folder, _, name = path.rpartition("/")
+        if known != path and self._tree.is_there(folder, name):
+            raise RefusedFile(f"it is the same file as {known} here")
+        return folder, name
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def write(self, path: str, mode: int, data: bytes, mtime: int | None = None) -> None:
+        """Write a whole file; a refusal is noted in `refused`.
+
+        Args:
+            mtime: when it was modified there, in nanoseconds since the epoch.
+
+        Raises:
+            OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            with self._alone():
+                try:
+                    self._check(path, len(data))
+                    folder, name = self._place(path, lambda there: self._tree.holds(there, data))
+                    if name:
+                        self._write_file(folder, name, mode, data, mtime)
+                except RefusedFile as refusal:
+                    self._refuse(path, str(refusal))
+                    return
+            self._files += 1
+            self._bytes += len(data)
+
+    def _write_file(self, folder: str, name: str, mode: int, data: bytes, mtime: int | None) -> None:
+        fd = self._create(folder, name, mode)
+        try:
+            write_all(fd, data)
+            set_time(fd, mtime)
+        except RefusedFile:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._tree.folder(folder))
+            raise
+        finally:
+            os.close(fd)
+
+    # -- what others have written --------------------------------------------------------------------------------
+
+    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+        """While entered, no other job looks at or writes to the folder."""
+        return self.owners.guard if self.owners is not None else contextlib.nullcontext()
+
+    def _place(self, path: str, is_same: Callable[[str], bool]) -> tuple[str, str]:
+        """(folder, name) where a file goes; no name where it is there already.
+
+        Raises:
+            RefusedFile: it can go nowhere.
+        """
+        owners = self.owners
+        if owners is not None:
+            if self._is_anothers(path):
+                if is_same(path):
+                    return "", ""
+                own = beside(path, self.num)
+                self._check(own, 0)
+                if self._is_anothers(own):
+                    raise RefusedFile(f"another job has written it here, and {own} as well")
+                if len(self.apart) < MAX_REFUSED:
+                    self.apart.append((path, own))
+                path = own
+            owners.take(path, self.num)
+        folder, _, name = path.rpartition("/")
+        return folder, name
+
+    def _is_anothers(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        try:
+            status = os.stat(name, dir_fd=self._tree.folder(folder), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise refusal_of(error) from None
+        if stat.S_ISDIR(status.st_mode):
+            return False  # it stays in any case
+        return self.owners is not None and self.owners.is_anothers(path, self.num, status.st_ctime)
+
+    # -- long files ----------------------------------------------------------------------------------------------
+
+    def write_chunk(
+        self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview, mtime: int | None = None
+    ) -> None:
+        """Write the next piece of a long file, which appears under its name when it is whole.
+
+        Raises:
+            OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            try:
+                if offset == 0:
+                    self._begin(path, mode, size)
+                if path not in self._partial:
+                    return  # refused when it began
+                fd, done, part = self._partial[path]
+                if offset != done or done + len(data) > size:
+                    raise RefusedFile(f"byte {offset} came where {done} was expected")
+                write_all(fd, data)
+            except RefusedFile as refusal:
+                self._discard(path)
+                self._refuse(path, str(refusal))
+                return
+            done += len(data)
+            self._partial[path] = (fd, done, part)
+            if done == size:
+                self._put_in_place(path, size, mtime)
+
+    def _begin(self, path: str, mode: int, size: int) -> None:
+        self._discard(path)
+        self._check(path, size)
+        if len(self._partial) >= MAX_UNFINISHED:
+            # Each holds a descriptor, and none of them has become a file.
+            for begun in list(self._partial):
+                self._discard(begun)
+                self._refuse(begun, "others were begun before it was whole")
+        self._parts += 1
+        fd = self._create(OWN, self._part(self._parts), mode)
+        self._partial[path] = (fd, 0, self._parts)
+
+    def _put_in_place(self, path: str, size: int, mtime: int | None) -> None:
+        """The file is whole: give it its name."""
+        fd, _, number = self._partial.pop(path)
+        own, part = self._tree.folder(OWN), self._part(number)
+        try:
+            set_time(fd, mtime)
+            self._check(path, size)
+            with self._alone():
+                folder, name = self._place(path, lambda there: self._tree.equals(there, fd))
+                if name:
+                    above = self._tree.folder(folder)
+                    self._make_room(name, above)
+                    os.rename(part, name, src_dir_fd=own, dst_dir_fd=above)
+                else:
+                    os.unlink(part, dir_fd=own)
+        except (RefusedFile, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno in OURS:
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=own)
+            self._refuse(path, str(problem))
+            return
+        finally:
+            os.close(fd)
+        self._files += 1
+        self._bytes += size
+
+    def _part(self, number: int) -> str:
+        """The name of a file that is not whole; jobs may share the folder."""
+        return f"part.{self.num}.{number}"
+
+    def add_folder(self, path: str, mtime: int | None = None) -> None:
+        """Make a folder, and set its time; what is in it must have come before. A refusal is noted in `refused`.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            try:
+                self._check(path, 0)
+                set_time(self._tree.folder(path), mtime)
+            except RefusedFile as refusal:
+                self._refuse(path, str(refusal))
+
+    def add_link(self, path: str, text: str) -> None:
+        """Make a link that stays within the output directory; any other is noted in `refused`.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        with self._guard:
+            if self._is_closed:
+                return
+            with self._alone():
+                try:
+                    self._check(path, 0)
+                    self._tree.check_link(path, text)
+                    folder, name = self._place(path, lambda there: self._tree.says(there, text))
+                    if name:
+                        self._make_link(folder, name, text)
+                except RefusedFile as refusal:
+                    self._refuse(path, str(refusal))
+                    return
+            self._files += 1
+
+    def _make_link(self, folder: str, name: str, text: str) -> None:
+        above = self._tree.folder(folder)
+        self._make_room(name, above)
+        try:
+            os.symlink(text, name, dir_fd=above)
+        except OSError as error:
+            if error.errno in OURS:
+                raise
+            raise RefusedFile(error.strerror or "cannot be made") from None
+
+    def _refuse(self, path: str, why: str) -> None:
+        if len(self.refused) < MAX_REFUSED:
+            self.refused.append((path[:MAX_PATH].encode("utf-8", "backslashreplace").decode(), why))
+
+    def _create(self, folder: str, name: str, mode: int) -> int:
+        above = self._tree.folder(folder)
+        try:
+            self._make_room(name, above)
+            return os.open(name, _FILE_FLAGS, 0o777 if mode & 0o100 else 0o666, dir_fd=above)
+        except OSError as error:
+            raise refusal_of(error) from None
+
+    def _make_room(self, name: str, above: int) -> None:
+        """What an earlier try left gives way; a folder does not."""
+        try:
+            status = os.stat(name, dir_fd=above, follow_symlinks=False)
+        except FileNotFoundError:
+            if not self._tree.is_folder(OWN, above):
+                if self._new >= self.max_files:
+                    raise RefusedFile(f"more than {self.max_files} files") from None
+                self._new += 1
+            return
+        if stat.S_ISDIR(status.st_mode):
+            raise RefusedFile("a folder of that name is there")
+        os.unlink(name, dir_fd=above)
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def write_stream(self, stream: str, offset: int, data: bytes) -> bytes:
+        """Put bytes of stdout or stderr at their place in `.launcher/<stream>`; doing it again changes nothing.
+
+        Returns those that go on behind what came before, on this connection. What is beyond the cap is refused by the stream's name.
+
+        Raises:
+            OSError: the disk is full or gone.
+            UnusableFolder: nothing of the job can be written here.
+        """
+        with self._guard:
+            if self._is_closed:
+                return b""
+            room = self.max_stream_bytes + _CUT_MARK - offset
+            if len(data) > room:
+                too_long = (f"{OWN}/{stream}", f"more than {self.max_stream_bytes} bytes")
+                if too_long not in self.refused:
+                    self._refuse(*too_long)
+                if room <= 0:
+                    return b""
+                data = data[:room]
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                above = self._tree.folder(self._stream_folder())
+                try:
+                    fd = os.open(stream, flags, 0o666, dir_fd=above)
+                except OSError as error:
+                    raise refusal_of(error) from None
+                try:
+                    write_all(fd, data, offset)
+                finally:
+                    os.close(fd)
+            except RefusedFile as refusal:
+                told = (f"{OWN}/{stream}", str(refusal))
+                if told not in self.refused:
+                    self._refuse(*told)
+                return b""
+            end = self._ends.get(stream, 0)
+            self._ends[stream] = max(end, offset + len(data))
+            return data[max(0, end - offset) :]
+
+    def end_of(self, stream: str) -> int:
+        """How many bytes of a stream have come on this connection."""
+        return self._ends.get(stream, 0)
+
+    def _stream_folder(self) -> str:
+        """What jobs that share a folder print is kept apart."""
+        if not self._streams:
+            is_apart = self.owners is not None and self.owners.is_shared
+            self._streams = f"{OWN}/{job_name(self.num)}" if is_apart else OWN
+        return self._streams
+
+    def set_aside(self, attempt: int) -> None:
+        """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
+        if not (self.path / OWN).is_dir():
+            return
+        with self._guard:
+            streams = self._streams or (
+                OWN if own_folder(self.path, self.num).name == OWN else f"{OWN}/{job_name(self.num)}"
+            )
+            above = self._tree.folder(streams)
+            kept = self._tree.folder(f"{streams}/attempt-{attempt}")
+            for stream in ("stdout", "stderr"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(stream, stream, src_dir_fd=above, dst_dir_fd=kept)
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def _discard(self, path: str) -> None:
+        """Part of a file is of no use to anybody."""
+        partial = self._partial.pop(path, None)
+        if partial is None:
+            return
+        os.close(partial[0])
+        with contextlib.suppress(OSError, RefusedFile):
+            # Where it cannot be removed it lies among our own.
+            os.unlink(self._part(partial[2]), dir_fd=self._tree.folder(OWN))
+
+    def _discard_all(self) -> None:
+        for path in list(self._partial):
+            self._discard(path)
+
+    def restart(self) -> None:
+        """Everything is sent again from the start, on another connection."""
+        with self._guard:
+            self._discard_all()
+            self._files = self._bytes = self._tree.made = 0
+            self._names.clear()
+            self._ends.clear()
+            self.refused.clear()
+            self.apart.clear()
+
+    def release(self) -> None:
+        """Let go of folders' descriptors, which are made again when something comes."""
+        with self._guard:
+            self._tree.close(keep_root=False)
+
+    def close(self) -> None:
+        """Let go of all descriptors; what comes now is not written."""
+        with self._guard:
+            self._is_closed = True
+            self._discard_all()
+            self._tree.close(keep_root=False)
+            self._names.clear()

@@ -1,0 +1,72 @@
+"""What another process asks of the controller that drives a run: small files in the run's folder.
+
+Rule: a request appears whole (it is renamed into place) and is taken once. The folder is ours alone (0700), so whoever can
+ask could signal the controller just as well.
+
+    .launcher/requests/<name>.json    {"version": 1, "what": "cancel", "num": N or null, "kill": bool, "why": text}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from launcher.runs.journal import FOLDER
+
+__all__ = ["CancelRequest", "ask", "take"]
+
+VERSION = 1
+_FOLDER = "requests"
+
+
+@dataclass(frozen=True)
+class CancelRequest:
+    """Cancel the run, or one job of it; `kill`: at once."""
+
+    num: int | None = None
+    kill: bool = False
+    why: str = ""
+
+
+def ask(folder: Path, request: CancelRequest) -> None:
+    """Leave a request for the controller that drives the run of this folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    requests = folder / FOLDER / _FOLDER
+    requests.mkdir(mode=0o700, exist_ok=True)
+    name = secrets.token_hex(8)
+    temporary = requests / f".{name}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump({"version": VERSION, "what": "cancel", **asdict(request)}, file)
+    temporary.rename(requests / f"{name}.json")
+
+
+def take(folder: Path) -> list[CancelRequest]:
+    """The requests that wait; they are gone afterwards. What is no request of ours is left alone."""
+    requests = folder / FOLDER / _FOLDER
+    try:
+        names = [name for name in os.listdir(requests) if name.endswith(".json")]
+    except OSError:
+        return []
+    taken = []
+    for name in names:
+        path = requests / name
+        try:
+            content = json.loads(path.read_bytes())
+            path.unlink()
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("version") == VERSION and content.get("what") == "cancel":
+            num = content.get("num")
+            taken.append(
+                CancelRequest(
+                    num if isinstance(num, int) else None, bool(content.get("kill")), str(content.get("why", ""))
+                )
+            )
+    return taken

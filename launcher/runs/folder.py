@@ -1,0 +1,165 @@
+"""Taking a run's folder for one run, before anything of it is written.
+
+Rule: the lock in `.launcher` decides, and nothing is touched before it is held. A folder that a run drives stays that run's, a journal
+that somebody writes is never moved. An earlier run that has ended gives way in a folder that the user named: its journal is
+renamed. A folder that nobody named (its name is the time) is never one twice: the next free one is taken.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import weakref
+from pathlib import Path
+
+from launcher.errors import JournalError, RunError, UsageError
+from launcher.runs.journal import FOLDER, JournalReader, lock_folder
+
+__all__ = ["Claim", "Naming", "claim"]
+
+#: Folders of one name that are tried.
+_MOST = 10_000
+
+
+class Naming(enum.Enum):
+    """Who chose a folder's name, which says what follows where another run has it."""
+
+    #: The user: a run that is driven is an error, one that has ended gives way.
+    USER = "user"
+    #: The user, with a time in it that may come twice: a run that is driven is left alone, and the next free folder taken.
+    TIME = "time"
+    #: Nobody, or a time to the second: any run is left alone, and the next free folder taken.
+    MOMENT = "moment"
+    #: This package: whatever is there is left alone, and the folder itself is new.
+    NEW = "new"
+
+
+class Claim:
+    """A folder that is one run's: `.launcher` is there and locked.
+
+    Attributes:
+        folder: the run's folder.
+        earlier: the run that had it before, whose journal was moved; None where there was none.
+    """
+
+    def __init__(self, folder: Path, lock: int, made: list[Path], earlier: str | None) -> None:
+        self.folder = folder
+        self.earlier = earlier
+        self._lock = lock
+        # What nobody released is let go when nobody has it any more.
+        self._release = weakref.finalize(self, _let_go, lock, made, os.getpid())
+
+    def take_lock(self) -> int:
+        """The lock, for the journal that is begun now; what was made stays from then on."""
+        self._release.detach()
+        return self._lock
+
+    def release(self) -> None:
+        """Nothing came of the run: remove what was made for it, and nothing else. After `take_lock` this does nothing."""
+        self._release()
+
+
+def claim(folder: Path, naming: Naming) -> Claim:
+    """Take this folder for a new run, or one beside it.
+
+    Raises:
+        RunError: another run drives it.
+        UsageError: it cannot be made or written.
+    """
+    for number in range(_MOST):
+        candidate = folder if number == 0 else folder.with_name(f"{folder.name}.{number}")
+        try:
+            return _take(candidate, naming)
+        except _Taken:
+            continue
+        except RunError:
+            if naming is Naming.USER:
+                raise
+        except OSError as error:
+            raise UsageError(
+                f"results cannot be written to {candidate}: {error.strerror}; name another folder "
+                "(--folder, folder=, hydra.sweep.dir or hydra.run.dir)"
+            ) from None
+    raise UsageError(f"{folder} and {_MOST} folders beside it are taken; name another one")
+
+
+class _Taken(Exception):
+    """Somebody has, or had, this one."""
+
+
+def _take(folder: Path, naming: Naming) -> Claim:
+    own = folder / FOLDER
+    earlier = None
+    made: list[Path] = []
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if _make(folder, 0o777):
+        made.append(folder)
+    elif naming is Naming.NEW:
+        raise _Taken
+    # Only for a name that the user gave is it worth to wait for somebody who only looks.
+    patience = 20 if naming is Naming.USER else 1
+    while True:
+        if _make(own, 0o700):
+            made.append(own)
+        try:
+            lock = lock_folder(own, patience=patience)
+        except FileNotFoundError:
+            # Whoever had it has let go of it, and removed what it had made, or has renamed it.
+            folder.mkdir(parents=True, exist_ok=True)
+            continue
+        if not (own / "journal.sqlite").exists():
+            return Claim(folder, lock, made, earlier)
+        try:
+            if naming is Naming.MOMENT:
+                raise _Taken
+            earlier = _run_of(own)
+            os.rename(own, _free(folder / f"{FOLDER}.{earlier or 'damaged'}"))
+        finally:
+            os.close(lock)
+
+
+def _make(folder: Path, mode: int) -> bool:
+    try:
+        folder.mkdir(mode=mode)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True
+
+
+def _run_of(own: Path) -> str | None:
+    """The run whose journal it is; None where it cannot be read: it is kept all the same."""
+    try:
+        reader = JournalReader(own)
+    except (RunError, JournalError):
+        return None
+    try:
+        run = reader.meta().get("run", "unknown")
+    except JournalError:
+        return None
+    finally:
+        reader.close()
+    return run if run and "/" not in run and "\0" not in run and len(run) < 200 else None
+
+
+def _free(path: Path) -> Path:
+    for number in range(_MOST):
+        candidate = path if number == 0 else path.with_name(f"{path.name}.{number}")
+        if not os.path.lexists(candidate):
+            return candidate
+    raise UsageError(f"{path}: too many journals of earlier runs; remove some")
+
+
+def _let_go(lock: int, made: list[Path], pid: int) -> None:
+    if pid != os.getpid():
+        return  # a fork of whoever has it
+    try:
+        for path in reversed(made):
+            if path.name == FOLDER:
+                (path / "lock").unlink(missing_ok=True)
+            path.rmdir()
+    except OSError:
+        pass  # somebody has put something there meanwhile, which stays
+    finally:
+        os.close(lock)

@@ -1,0 +1,234 @@
+"""Which runs there are: a small file per run in the user's state folder, naming the run's local folder.
+
+Rule: the journal in a run's folder is the truth; the index only says where it is. An entry whose folder is gone says so,
+and a run that the index does not know is found by its folder all the same.
+
+    $XDG_STATE_HOME/hydra-remote-launcher/index/<run>.json
+        {"version": 1, "run", "folder", "started", "mode", "task", "is_reproduction", "secret"}
+
+`secret` is in the run's journal, too, and says that the run is ours (`launcher.runs.ownership`); an earlier version had none.
+
+A run is named by its id, a prefix of it that fits one run only, its folder, or `last`: the latest that is not a job
+reproduced, so that `last#7` stays the same job when it was reproduced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import RunError
+from launcher.runs.journal import FOLDER
+from launcher.util.terminal_text import clean_all
+from launcher.util.user_folders import make_private_folder
+
+__all__ = ["Entry", "RunReference", "add", "entries", "find", "index_folder", "look_up", "parse", "remove"]
+
+VERSION = 1
+LAST = "last"
+#: Of the number of a job.
+_MAX_DIGITS = 18
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as the index knows it. `started` is seconds since the epoch; a job run again by `reproduce` is a run, too."""
+
+    run: str
+    folder: Path
+    started: float
+    mode: str = ""
+    task: str = ""
+    is_reproduction: bool = False
+    secret: str = field(default="", repr=False)
+
+    @property
+    def is_there(self) -> bool:
+        """Its folder still holds its journal."""
+        return (self.folder / FOLDER / "journal.sqlite").is_file()
+
+    @property
+    def journal(self) -> Path:
+        """The folder of its journal."""
+        return self.folder / FOLDER
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """`RUN` or `RUN#NUM` as the user wrote it, found."""
+
+    entry: Entry
+    num: int | None = None
+
+
+def index_folder() -> Path:
+    """Where the entries lie; made by the first `add`."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(state) / "hydra-remote-launcher" / "index"
+
+
+def add(entry: Entry) -> None:
+    """Put a run into the index.
+
+    Raises:
+        OSError: the state folder cannot be written; the run can still be named by its folder.
+    """
+    folder = index_folder()
+    make_private_folder(folder)
+    content = {
+        "version": VERSION,
+        "run": entry.run,
+        "folder": str(entry.folder),
+        "started": entry.started,
+        "mode": entry.mode,
+        "task": entry.task,
+        "is_reproduction": entry.is_reproduction,
+        "secret": entry.secret,
+    }
+    fd, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(temporary, _path(entry.run))
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def remove(run: str) -> None:
+    """Take a run out of the index; nothing else is touched."""
+    _path(run).unlink(missing_ok=True)
+
+
+def look_up(run: str) -> Entry | None:
+    """The entry of the run that is called exactly so, wherever its folder is."""
+    return _read(_path(run)) if _RUN.fullmatch(run) else None
+
+
+def entries() -> list[Entry]:
+    """All runs of the index, the latest first. What is no entry of ours is passed over."""
+    found = []
+    try:
+        names = os.listdir(index_folder())
+    except FileNotFoundError:
+        return []
+    for name in names:
+        if name.endswith(".json") and not name.startswith("."):
+            entry = _read(index_folder() / name)
+            if entry is not None:
+                found.append(entry)
+    return sorted(found, key=lambda entry: (entry.started, entry.run), reverse=True)
+
+
+def find(reference: str | os.PathLike[str]) -> Entry:
+    """The run that is meant by an id, a prefix of one, a folder, or `last`.
+
+    Raises:
+        RunError: none is, or several are.
+    """
+    text = os.fspath(reference)
+    if text == LAST:
+        for entry in entries():
+            if entry.is_there and not entry.is_reproduction:
+                return entry
+        raise RunError("there is no last run: the index is empty (a run can be named by its folder, too)")
+    if _RUN.fullmatch(text):
+        exact = _read(_path(text))
+        if exact is not None:
+            return _there(exact)
+        matching = [entry for entry in entries() if entry.run.startswith(text)]
+        if len(matching) == 1:
+            return _there(matching[0])
+        if matching and not _is_run_folder(Path(text)):
+            names = ", ".join(entry.run for entry in matching[:5])
+            raise RunError(f"{text!r} fits {len(matching)} runs: {names}{', ...' if len(matching) > 5 else ''}")
+    folder = Path(text).expanduser()
+    for candidate in (folder, folder.parent):
+        # The folder of one of its jobs, or .launcher itself, is meant well enough.
+        if _is_run_folder(candidate):
+            return _of_folder(candidate.absolute())
+    raise RunError(
+        f"no run {text!r}: neither an id that the index knows ('launcher runs'), nor a folder that holds a run"
+    )
+
+
+def parse(text: str) -> RunReference:
+    """`RUN` or `RUN#NUM`; a folder that is there is meant as it stands, whatever is in its name.
+
+    Raises:
+        RunError: there is no such run, or NUM is no number.
+    """
+    run, hash_sign, num = text.rpartition("#")
+    if not hash_sign or _is_in_run_folder(text):
+        return RunReference(find(text))
+    if not (num.isascii() and num.isdecimal() and len(num) <= _MAX_DIGITS):
+        raise RunError(f"{text[:200]!r}: {num[:50]!r} is not the number of a job; RUN#NUM is meant")
+    return RunReference(find(run), int(num))
+
+
+def _path(run: str) -> Path:
+    if not _RUN.fullmatch(run):
+        raise RunError(f"{run!r} is not the name of a run")
+    return index_folder() / f"{run}.json"
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        content: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        return None
+    try:
+        return Entry(
+            str(content["run"]),
+            Path(content["folder"]),
+            float(content["started"]),
+            str(content.get("mode", "")),
+            str(content.get("task", "")),
+            bool(content.get("is_reproduction", False)),
+            str(content.get("secret", "")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _there(entry: Entry) -> Entry:
+    if not entry.is_there:
+        raise RunError(
+            f"run {entry.run}: its folder {entry.folder} is gone, and its journal with it; "
+            "if it was moved, name the new folder; 'launcher clean' forgets such runs"
+        )
+    return entry
+
+
+def _is_in_run_folder(text: str) -> bool:
+    """There is such a folder, and it is that of a run, or of a job of one."""
+    folder = Path(text).expanduser()
+    return os.path.isdir(folder) and any(map(_is_run_folder, (folder, folder.parent)))
+
+
+def _is_run_folder(folder: Path) -> bool:
+    return (folder / FOLDER / "journal.sqlite").is_file()
+
+
+def _of_folder(folder: Path) -> Entry:
+    from launcher.runs.journal import JournalReader
+
+    reader = JournalReader(folder / FOLDER)
+    try:
+        meta, started = reader.meta(), reader.number("started", 0)
+    finally:
+        reader.close()
+    if "run" not in meta:
+        raise RunError(f"{folder}: its journal names no run; it died before it began")
+    meta = clean_all(meta)
+    return Entry(meta["run"], folder, started, meta.get("mode", ""), meta.get("task_name", ""))

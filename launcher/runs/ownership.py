@@ -1,0 +1,133 @@
+"""Which runs are the user's own: only of these is anything unpickled, imported or asked of a host.
+
+Rule: a folder says nothing about itself that counts. A run is ours where our own index, which lies outside of every run's folder,
+has the secret that is in its journal. So a run that was moved stays ours; a copy of one that is still there, a folder that came from
+somebody, and what a host left in an output directory are not. `adopt` makes such a folder ours, and that is the user's word alone.
+
+A run that an earlier version began has no secret: it is ours where the index lists it at this very place.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from launcher.errors import RunError, UsageError
+from launcher.runs import index
+from launcher.runs.index import Entry
+from launcher.runs.journal import FOLDER, Journal, JournalReader
+from launcher.util.terminal_text import clean
+
+__all__ = ["KEY", "adopt", "check_ours", "is_ours", "make_secret"]
+
+#: What the journal calls the secret.
+KEY = "secret"
+
+
+def make_secret() -> str:
+    """A secret for a run."""
+    return secrets.token_hex(32)
+
+
+def is_ours(folder: Path) -> bool:
+    """The run of this folder is the user's own."""
+    return not _doubt(folder)
+
+
+def check_ours(folder: Path) -> None:
+    """Refuse a run that is not known to be the user's own.
+
+    Raises:
+        RunError: it is somebody else's, or may be; says how it is made the user's.
+    """
+    doubt = _doubt(folder)
+    if doubt:
+        raise RunError(
+            f"{clean(folder)}: {doubt}. Taking up such a run loads what is in its journal, which can run any code with your "
+            "rights, and logs in where it says. It can be looked at ('launcher show', 'launcher logs'). Only if you trust whoever "
+            f"made the folder, and everybody who could write to it: launcher runs --adopt {clean(folder)}"
+        )
+
+
+def adopt(folder: Path) -> Entry:
+    """Take the run of a folder for the user's own from now on.
+
+    Raises:
+        RunError: there is no run, others can write to it, or the index has another one of that name.
+        UsageError: it is the user's own already, or the index cannot be written.
+    """
+    entry = index.find(folder)
+    place = entry.folder.resolve()
+    known = index.look_up(entry.run)
+    if is_ours(place):
+        raise UsageError(f"run {entry.run} in {place} is yours already")
+    problem = _writable_by_others(place / FOLDER)
+    if problem:
+        raise RunError(problem)
+    if known is not None and known.is_there and known.folder.resolve() != place:
+        raise RunError(
+            f"{place}: you have a run {entry.run} already, in {known.folder}; a copy of it, or what calls itself so, is not adopted"
+        )
+    secret = make_secret()
+    # Locked: nobody else writes there.
+    journal = Journal(place / FOLDER)
+    try:
+        journal.put_meta(**{KEY: secret})
+    finally:
+        journal.close()
+    adopted = replace(entry, folder=place, secret=secret)
+    try:
+        index.add(adopted)
+    except OSError as error:
+        raise UsageError(f"the index cannot be written: {error.filename}: {error.strerror}") from None
+    return adopted
+
+
+def _doubt(folder: Path) -> str:
+    """Why the run of this folder may not be the user's own; empty where it is."""
+    problem = _writable_by_others(folder / FOLDER)
+    if problem:
+        return problem
+    meta = _meta(folder)
+    entry = index.look_up(meta.get("run", ""))
+    if entry is None:
+        return "this run is not known to be yours: your index has no run of its name"
+    is_at_its_place = os.path.realpath(entry.folder) == os.path.realpath(folder)
+    if not entry.secret:
+        return (
+            "" if is_at_its_place else "this run is not known to be yours: your index has the run of its name elsewhere"
+        )
+    if not _is_same(entry.secret, meta.get(KEY, "")):
+        return "this run is not known to be yours: it does not hold what your index has of the run of its name"
+    if not is_at_its_place and entry.is_there and _is_same(entry.secret, _meta(entry.folder).get(KEY, "")):
+        return f"this is a copy of your run in {clean(entry.folder)}, which is still there"
+    return ""
+
+
+def _is_same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+
+
+def _meta(folder: Path) -> dict[str, str]:
+    reader = JournalReader(folder / FOLDER)
+    try:
+        return {str(key): str(value) for key, value in reader.meta().items()}
+    finally:
+        reader.close()
+
+
+def _writable_by_others(folder: Path) -> str:
+    for path, is_kind in ((folder, stat.S_ISDIR), (folder / "journal.sqlite", stat.S_ISREG)):
+        try:
+            status = path.lstat()
+        except OSError as error:
+            return f"{clean(path)}: {error.strerror}"
+        if not is_kind(status.st_mode):
+            return f"{clean(path)} is a link, or of another kind than it should be"
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return f"{clean(path)} belongs to another user, or others can write to it"
+    return ""

@@ -1,0 +1,335 @@
+"""What a run was asked to do, as its journal keeps it: enough for another controller, in another process, to take it up.
+
+Rule: values of variables are never written, only their names; whoever takes the run up must have them again. Everything
+else that hosts were told is kept as it was told (the shared payload, the code's manifest, how the application is prepared),
+so that an attempt that starts after a resume starts from the same bytes as one that started before.
+
+    meta  record    version of this layout
+          setup     JSON, see `RunRecord`
+          prepared  JSON: what each host's zygote is told, without its environment
+          ended     JSON: which end hook was entered, which one came to its end
+    blobs root_config, callbacks   pickled on the controller, loaded again nowhere else
+          shared, manifest         as hosts get them
+          planned/<num>/<part>     jobs from <num> on that were known before they were submitted
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import JournalError, LauncherError, RunError
+from launcher.inventory import HostSpec
+from launcher.pickled import Unpicklable
+from remote_agent.callbacks.composite import travel_entries
+from remote_agent.shared.zygote_spec import ZygoteSpec
+
+if TYPE_CHECKING:
+    from launcher.options import LaunchConf
+    from launcher.runs.journal import Journal, JournalReader
+    from launcher.setup.base import RunSetup
+    from launcher.setup.prepared import PreparedRun
+
+__all__ = ["RunRecord", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
+
+VERSION = 1
+#: Jobs to a blob.
+PART = 500
+_PATHS = ("identity", "known_hosts", "ssh_config")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run as its journal describes it.
+
+    Attributes:
+        kind: of its RunSetup, by the name that `launcher.resume` knows; the first version wrote `module:Class`.
+        options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
+        argv, cwd, sys_path, python: of the first controller.
+        zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.
+    """
+
+    run: str
+    mode: str
+    task_name: str
+    started: float
+    kind: str
+    first_num: int
+    main_module: str | None
+    task: str | None
+    root: str | None
+    config_name: str | None
+    code: dict[str, Any] | None
+    options: dict[str, Any]
+    env: list[str]
+    hosts: list[dict[str, Any]]
+    fired_elsewhere: list[str]
+    argv: list[str]
+    cwd: str
+    sys_path: list[str]
+    python: list[int]
+    callback_specs: dict[str, Any]
+    by_value: bool
+    zygotes: dict[str, ZygoteSpec]
+    end_hooks: dict[str, str]
+
+
+def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> None:
+    """Put down what is known before the start hook; `commit` is the caller's."""
+    options = setup.options
+    snapshot = setup.snapshot
+    described = {
+        "kind": setup.kind,
+        "first_num": setup.first_num,
+        "main_module": setup.main_module,
+        "task": setup.task if isinstance(setup.task, str) else None,
+        "root": str(setup.root) if setup.root is not None else None,
+        "config_name": config_name,
+        "code": None
+        if snapshot is None
+        else {"root": str(snapshot.root), "commit": snapshot.commit, "dirty": snapshot.dirty},
+        "options": _options(options),
+        "env": sorted(options.env),
+        "hosts": [_host(spec) for spec in setup.hosts],
+        "fired_elsewhere": sorted(setup.fired_elsewhere),
+        "argv": setup.command_line(),
+        "cwd": os.getcwd(),
+        "sys_path": [os.path.abspath(path) for path in sys.path],
+        "python": list(sys.version_info[:3]),
+        "callback_specs": _plain(setup.callback_specs),
+    }
+    journal.put_meta(
+        record=str(VERSION),
+        run=setup.run_id,
+        mode=setup.mode,
+        task_name=setup.task_name,
+        started=str(time.time()),
+        hosts=json.dumps([spec.name for spec in setup.hosts]),
+        main_module=setup.main_module or "",
+        results=options.results,
+        setup=json.dumps(described),
+    )
+    if snapshot is not None:
+        journal.put_blob("manifest", snapshot.manifest_bytes())
+    # What cannot be pickled before the start hook may well be after it; that one counts.
+    _put_state(setup, journal, is_final=False)
+
+
+def write_prepared(prepared: PreparedRun, journal: Journal) -> None:
+    """Put down what the start hook left, and what hosts will be told; `commit` is the caller's."""
+    zygotes = {spec.name: prepared.zygote_of(spec).to_journal() for spec in prepared.setup.hosts}
+    journal.put_meta(prepared=json.dumps({"by_value": prepared.has_values, "zygotes": zygotes}))
+    journal.put_blob("shared", prepared.shared)
+    _put_state(prepared.setup, journal, is_final=True)
+
+
+def _put_state(setup: RunSetup, journal: Journal, *, is_final: bool) -> None:
+    makers: dict[str, Callable[[], bytes]] = {
+        "root_config": lambda: setup.pickler.dumps_here(setup.root_config),
+        "callbacks": lambda: callbacks_blob(setup),
+    }
+    for name, make in makers.items():
+        try:
+            journal.put_blob(name, make())
+        except Exception:
+            if is_final and name == "callbacks":
+                raise
+            # A root config that cannot be pickled cannot be given to a hook by another process: it gets None there.
+            journal.put_blob(name, b"")
+
+
+def callbacks_blob(setup: RunSetup) -> bytes:
+    """The callbacks with the state that they have now."""
+    dumps = setup.pickler.dumps_here
+    return dumps(travel_entries(setup.callbacks, dumps))
+
+
+def planned_blobs(
+    first: int, sources: Sequence[tuple[Any, Sequence[str]]], dumps: Callable[[Any], bytes]
+) -> dict[str, bytes]:
+    """Jobs from number `first` on, as they are known before any is submitted."""
+    blobs = {}
+    for start in range(0, len(sources), PART):
+        part = [(config, tuple(overrides)) for config, overrides in sources[start : start + PART]]
+        try:
+            data = dumps(part)
+        except Exception:  # noqa: BLE001
+            # One of them cannot be pickled, which makes it a failed job when its turn comes; the others are kept.
+            data = dumps([(_picklable(config, dumps), overrides) for config, overrides in part])
+        blobs[f"planned/{first}/{start // PART}"] = data
+    return blobs
+
+
+def read_planned(reader: JournalReader, num: int, loads: Callable[[bytes], Any]) -> Iterator[tuple[Any, Sequence[str]]]:
+    """(config, overrides) of the jobs from number `num` on that were planned."""
+    try:
+        firsts = sorted({int(name.split("/")[1]) for name in reader.blob_names("planned/")})
+    except ValueError as error:
+        raise _damaged(reader.folder.parent, error) from None
+    for first in firsts:
+        part, is_more = max(0, num - first) // PART, True
+        while is_more:
+            data = reader.blob(f"planned/{first}/{part}")
+            is_more = data is not None
+            for index, source in enumerate(loads(data) if data else ()):
+                if first + part * PART + index == num:
+                    num += 1
+                    yield source
+            part += 1
+
+
+def _picklable(config: Any, dumps: Callable[[Any], bytes]) -> Any:
+    try:
+        dumps(config)
+    except Exception as error:  # noqa: BLE001
+        return Unpicklable(f"{type(error).__name__}: {error}")
+    return config
+
+
+def read(reader: JournalReader) -> RunRecord:
+    """The record of a run.
+
+    Raises:
+        RunError: the journal has none, or one of another version.
+    """
+    meta = reader.meta()
+    where = reader.folder.parent
+    if meta.get("record") != str(VERSION) or "setup" not in meta:
+        had = meta.get("record")
+        raise RunError(
+            f"{where}: the run's record is of version {had}; this launcher reads {VERSION}"
+            if had
+            else f"{where}: the run died before it was put down what it was to do; start it again"
+        )
+    prepared = reader.object("prepared")
+    try:
+        return _checked(
+            RunRecord(
+                run=meta["run"],
+                mode=meta["mode"],
+                task_name=meta["task_name"],
+                started=reader.number("started", 0),
+                by_value=bool(prepared.get("by_value")),
+                zygotes=_zygotes(prepared.get("zygotes", {})),
+                end_hooks=reader.object("ended"),
+                **reader.object("setup"),
+            )
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(where, error) from None
+
+
+def _zygotes(stored: Any) -> dict[str, ZygoteSpec]:
+    """What each host's zygote was told."""
+    if not isinstance(stored, dict):
+        raise TypeError("zygotes are no object")
+    return {host: ZygoteSpec.from_journal(told) for host, told in stored.items()}
+
+
+def _damaged(where: Any, error: Exception) -> JournalError:
+    return JournalError(
+        f"{where}: the record of the run in its journal is damaged: {type(error).__name__}: {str(error)[:300]}"
+    )
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "int": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    "float": lambda value: isinstance(value, (int, float)),
+    "bool": lambda value: isinstance(value, bool),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, Any] | None": lambda value: value is None or isinstance(value, dict),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
+    "dict[str, ZygoteSpec]": lambda value: all(isinstance(one, ZygoteSpec) for one in value.values()),
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "list[int]": lambda value: isinstance(value, list) and all(type(one) is int for one in value),
+    "list[dict[str, Any]]": lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
+}
+
+
+def _checked(record: RunRecord) -> RunRecord:
+    """The record, if each of its fields is of its type.
+
+    Raises:
+        TypeError, ValueError: one is not.
+    """
+    for one in dataclasses.fields(record):
+        if not _KINDS[str(one.type)](getattr(record, one.name)):
+            raise TypeError(f"{one.name} is not of type {one.type}")
+    if record.mode not in ("RUN", "MULTIRUN"):
+        raise ValueError(f"mode {record.mode[:50]!r}")
+    code = record.code
+    if code is not None and not (isinstance(code.get("root"), str) and {"commit", "dirty"} <= code.keys()):
+        raise TypeError("code is not described")
+    lists = [host.get("env") for host in record.hosts] + [host.get("setup") for host in record.hosts]
+    for names in [*lists, record.options.get("forward_env")]:
+        if not _KINDS["list[str]"](names):
+            raise TypeError("names of variables, or lines of setup, are no list of texts")
+    return record
+
+
+def options_of(record: RunRecord, env: Mapping[str, str]) -> LaunchConf:
+    """The options of the run, with the values of its variables taken from `env`."""
+    from launcher.options import LaunchConf
+
+    values = dict(record.options)
+    # What was forwarded may have been given another way now: it is set.
+    names = [*values.pop("forward_env"), *record.env]
+    values["env"] = {name: env[name] for name in names if name in env}
+    try:
+        return LaunchConf.from_mapping(values)
+    except (LauncherError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(f"run {record.run}", error) from None
+
+
+def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
+    """The hosts of the run, with the values of their variables taken from `env`."""
+    specs = []
+    for stored in record.hosts:
+        values = dict(stored)
+        names = values.pop("env")
+        values["setup"] = tuple(values["setup"])
+        values["gpus"] = tuple(values["gpus"]) if isinstance(values.get("gpus"), list) else None
+        try:
+            specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))
+        except (LookupError, TypeError, ValueError) as error:
+            raise _damaged(f"run {record.run}", error) from None
+    return specs
+
+
+def variables(record: RunRecord) -> list[str]:
+    """The names of all variables whose values the journal does not have."""
+    names = set(record.env) | set(record.options.get("forward_env", ()))
+    for host in record.hosts:
+        names |= set(host["env"])
+    return sorted(names)
+
+
+def _options(options: LaunchConf) -> dict[str, Any]:
+    left_out = ("hosts", "hosts_file", "env")
+    return {
+        one.name: _plain(getattr(options, one.name)) for one in dataclasses.fields(options) if one.name not in left_out
+    }
+
+
+def _host(spec: HostSpec) -> dict[str, Any]:
+    values = {one.name: _plain(getattr(spec, one.name)) for one in dataclasses.fields(spec)}
+    values["env"] = sorted(spec.env)
+    for name in _PATHS:
+        if values[name] is not None:
+            values[name] = os.path.abspath(os.path.expanduser(values[name]))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

@@ -1,0 +1,250 @@
+"""Where a run stands, told from its journal alone: for people and, as plain data, for machines.
+
+Rule: nothing is decoded, nobody is asked; it can be read while another process drives the run. What only the hosts know
+(whether a job that was left to them has ended) is not guessed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher import events
+from launcher.errors import RunError
+from launcher.runs.index import Entry
+from launcher.runs.journal import FOLDER, JournalReader
+from launcher.util.terminal_text import clean, clean_all
+
+__all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs", "read_status"]
+
+#: Version of what `to_json` gives.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run as a whole.
+
+    Attributes:
+        state: `running` (a controller drives it), `detached` (it was left to its hosts), `died` (its controller is gone
+            without having said so), `completed`, `failed` (some job did), `interrupted`, `gone` (no journal is left).
+        driver: the process that drives it, as `pid N`; empty where none does.
+    """
+
+    run: str
+    folder: Path
+    state: str
+    started: float
+    mode: str = ""
+    task: str = ""
+    hosts: tuple[str, ...] = ()
+    jobs: int = 0
+    completed: int = 0
+    failed: int = 0
+    driver: str = ""
+    ended: float | None = None
+    kinds: dict[str, int] = field(default_factory=dict)
+    end_hooks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def open(self) -> int:
+        """Jobs that have not returned."""
+        return self.jobs - self.completed - self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "run": self.run,
+            "folder": str(self.folder),
+            "state": self.state,
+            "mode": self.mode,
+            "task": self.task,
+            "started": self.started,
+            "ended": self.ended,
+            "hosts": list(self.hosts),
+            "jobs": self.jobs,
+            "completed": self.completed,
+            "failed": self.failed,
+            "open": self.open,
+            "kinds": self.kinds,
+            "driver": self.driver or None,
+            "end_hooks": self.end_hooks,
+        }
+
+
+@dataclass
+class AttemptStatus:
+    """One attempt. `state` is `assigned`, `running`, `COMPLETED`, `FAILED` or `given up`; times are the controller's."""
+
+    attempt: int
+    host: str
+    state: str = "assigned"
+    assigned_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    duration: float | None = None
+    error: dict[str, Any] | None = None
+    why: str = ""
+    #: Of a run that nobody drives: what its host says, `queued`, `running`, or `COMPLETED` or `FAILED` and not collected.
+    on_host: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return dict(self.__dict__)
+
+
+@dataclass
+class JobStatusLine:
+    """One job, with every attempt at it. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`; `value` is a short
+    text, where one job was asked for.
+    """
+
+    num: int
+    overrides: tuple[str, ...] = ()
+    state: str = "waiting"
+    attempts: list[AttemptStatus] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    duration: float | None = None
+    output_dir: str = ""
+    value: str = ""
+
+    @property
+    def host(self) -> str:
+        """That of the latest attempt."""
+        return self.attempts[-1].host if self.attempts else ""
+
+    @property
+    def attempt(self) -> int:
+        """The number of the latest attempt; 0 before the first."""
+        return self.attempts[-1].attempt if self.attempts else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "num": self.num,
+            "overrides": list(self.overrides),
+            "state": self.state,
+            "host": self.host,
+            "attempt": self.attempt,
+            "duration": self.duration,
+            "error": self.error,
+            "output_dir": self.output_dir,
+            "value": self.value,
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+        }
+
+
+def driver(folder: Path) -> str:
+    """The process that drives the run of this folder (`pid N`), or empty."""
+    path = folder / FOLDER / "lock"
+    try:
+        # It may be a pipe that somebody put there.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from None
+    try:
+        # Shared, and let go at once: a controller that begins just now waits a moment for it.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return clean(os.pread(fd, 100, 0).decode("utf-8", "replace")).strip() or "unknown"
+    finally:
+        os.close(fd)
+    return ""
+
+
+def read_status(entry: Entry) -> RunStatus:
+    """A run of the index, or named by its folder."""
+    if not entry.is_there:
+        return RunStatus(entry.run, entry.folder, "gone", entry.started, entry.mode, entry.task)
+    is_driven = driver(entry.folder)
+    reader = JournalReader(entry.journal)
+    try:
+        return _status(entry, reader, is_driven)
+    finally:
+        reader.close()
+
+
+def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
+    meta = clean_all(reader.meta())
+    counts = reader.outcomes()
+    completed, failed = counts.get("COMPLETED", 0), counts.get("FAILED", 0)
+    last = reader.last_event("run_started", "run_resumed", "run_detached", "run_ended", "job_retried")
+    interrupted = reader.last_event("run_interrupt")
+    state = "died"
+    if is_driven:
+        state = "running"
+    elif isinstance(last, events.RunEnded):
+        state = "failed" if failed else "completed"
+        if interrupted is not None and reader.kinds().get("cancelled"):
+            state = "interrupted"
+    elif isinstance(last, events.RunDetached):
+        state = "detached"
+    return RunStatus(
+        run=meta.get("run", entry.run),
+        folder=entry.folder,
+        state=state,
+        started=reader.number("started", entry.started),
+        mode=meta.get("mode", ""),
+        task=meta.get("task_name", ""),
+        hosts=tuple(clean(host) for host in reader.texts("hosts")),
+        jobs=reader.count_jobs(),
+        completed=completed,
+        failed=failed,
+        driver=is_driven,
+        ended=last.at if isinstance(last, events.RunEnded) and not is_driven else None,
+        kinds=reader.kinds(),
+        end_hooks={clean(name): clean(str(state)) for name, state in reader.object("ended").items()},
+    )
+
+
+def read_jobs(reader: JournalReader, num: int | None = None) -> list[JobStatusLine]:
+    """Every job of the run with every attempt at it; or only job `num`."""
+    jobs: dict[int, JobStatusLine] = {}
+    for _, event in reader.events(num=num):
+        _apply(jobs, event)
+    for job in jobs.values():
+        stored = reader.job_without_payload(job.num)
+        if stored is not None:
+            job.output_dir = stored[1]
+    return sorted(jobs.values(), key=lambda job: job.num)
+
+
+def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
+    if isinstance(event, events.JobQueued):
+        jobs[event.num] = JobStatusLine(event.num, tuple(event.overrides))
+        return
+    job = jobs.get(getattr(event, "num", None) or 0) if hasattr(event, "num") else None
+    if job is None or job.num != getattr(event, "num", None):
+        return
+    if isinstance(event, events.JobAssigned):
+        job.state = "assigned"
+        job.attempts.append(AttemptStatus(event.attempt, event.host, assigned_at=event.at))
+    elif isinstance(event, events.AttemptStarted):
+        job.state = "running"
+        for attempt in _attempts(job, event.attempt):
+            attempt.state, attempt.started_at = "running", event.at
+    elif isinstance(event, events.AttemptEnded):
+        for attempt in _attempts(job, event.attempt):
+            attempt.state, attempt.ended_at = event.status, event.at
+            attempt.duration, attempt.error = event.duration, event.error
+    elif isinstance(event, events.JobRequeued):
+        job.state = "waiting"
+        for attempt in _attempts(job, event.attempt):
+            attempt.why = event.why
+            if attempt.ended_at is None:
+                attempt.state, attempt.ended_at = "given up", event.at
+    elif isinstance(event, events.JobReturned):
+        job.state, job.duration, job.error = event.status, event.duration, event.error
+    elif isinstance(event, events.JobRetried):
+        job.state, job.error, job.duration = "waiting", None, None
+        for attempt in _attempts(job, event.attempt):
+            attempt.why = "run once more, as was asked"
+
+
+def _attempts(job: JobStatusLine, number: int) -> list[AttemptStatus]:
+    return [attempt for attempt in job.attempts[-2:] if attempt.attempt == number][-1:]

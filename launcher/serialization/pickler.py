@@ -1,0 +1,384 @@
+"""Pickles on the controller: what goes to a host, and what comes back from one.
+
+Rule: what can be imported on the host travels by reference, under the name that it is imported by there: what a script
+defines in `__main__` under the script's module name, a decorated function through its wrapper. Lambdas, local functions
+and what a notebook defines travel by value, and `Dumped` says so. What comes back is decoded with the same name mapped to
+`__main__` again, so that a class is one class on both sides.
+
+Whatever a user's object raises while it is pickled becomes a CodeError that names the attribute at fault.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import pickle
+import sys
+import sysconfig
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from launcher.errors import CallbackError, CodeError
+from launcher.serialization.diagnosis import find_unpicklable_part
+from remote_agent.by_reference import cached_property, caching, dispatching, resolve
+
+__all__ = [
+    "Dumped",
+    "check_state",
+    "dumps",
+    "loads",
+    "main_module_name",
+    "out_of_reach",
+]
+
+#: Known to Python 3.8 and later.
+PROTOCOL = 5
+_MAIN = ("__main__", "__mp_main__")
+_OURS = ("launcher", "remote_agent", "hydra_plugins")
+#: How cloudpickle reduces type(None) and its like, and types.MethodType and its like.
+_NOT_CODE = (type, cloudpickle.cloudpickle._builtin_type)  # noqa: SLF001 - to tell these from code
+#: What `functools.lru_cache` makes of a function.
+_LruCached = type(functools.lru_cache(len))
+#: What it takes over from the function, or is its own.
+_OF_WRAPPER = ("__wrapped__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS)
+_STANDARD_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+
+
+@dataclass(frozen=True)
+class Dumped:
+    """A pickle.
+
+    Attributes:
+        data: the bytes.
+        by_value: code in it travels by value, which needs the same minor Python on both sides.
+        values: the names of what travels by value.
+        modules: the modules that are imported when it is loaded.
+    """
+
+    data: bytes
+    by_value: bool
+    values: tuple[str, ...] = ()
+    modules: frozenset[str] = frozenset()
+
+
+# -- the script ----------------------------------------------------------------------------------------------------
+
+
+def main_module_name() -> str | None:
+    """The name under which what runs as `__main__` can be imported on a host.
+
+    `my_app` for `python my_app.py`, `package.app` for `python -m package.app`. None for a notebook, a prompt, `python -c`,
+    and for a program that is not the user's own code: one that is installed, such as pytest or this launcher.
+    """
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if not file or not os.path.isfile(file) or is_installed(file):
+        return None
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name and spec.name != "__main__":
+        return None if spec.name.partition(".")[0] in _OURS else str(spec.name)
+    path = Path(file)
+    return path.stem if path.suffix == ".py" and "." not in path.stem else None
+
+
+@functools.cache
+def is_installed(file: str) -> bool:
+    """A file of the standard library or of an installed package, rather than of the user's project."""
+    path = os.path.realpath(file)
+    if any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)):
+        return True
+    library = os.path.realpath(sysconfig.get_paths()["stdlib"])
+    return path.startswith((library + os.sep, os.path.realpath(sysconfig.get_paths()["scripts"]) + os.sep))
+
+
+# -- to a host -----------------------------------------------------------------------------------------------------
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, file: io.BytesIO, main_module: str | None) -> None:
+        super().__init__(file, protocol=PROTOCOL)
+        self._main_module = main_module
+        self.values: dict[str, None] = {}
+        self.modules: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (type, types.FunctionType, typing.TypeVar)):
+            return self._reduce_code(obj)
+        if type(obj) is functools.cached_property:
+            return cached_property, (obj.func, obj.attrname)  # it may hold a lock
+        if _has_qualified_name(obj):
+            return self._reduce_named(obj)
+        if isinstance(obj, types.ModuleType):
+            if self._main_module is not None and obj is sys.modules.get("__main__"):
+                return import_module, (self._main_module,)
+            self.modules.add(obj.__name__)
+        elif _is_open_file(obj):
+            # cloudpickle would send what a file holds, as a file in memory.
+            raise pickle.PicklingError("an open file cannot travel")
+        return super().reducer_override(obj)
+
+    def _reduce_code(self, obj: Any) -> Any:
+        found = self._by_name(obj)
+        if found is not None:
+            self.modules.add(found[0])
+            return resolve, found
+        if _is_single_dispatch(obj) and not _is_importable(obj):
+            self.values[_name_of(obj)] = None
+            return dispatching, (obj.__wrapped__, list(obj.registry.items()))
+        reduced = super().reducer_override(obj)
+        name = _name_of(obj)
+        if reduced is NotImplemented:
+            self.modules.add(str(getattr(obj, "__module__", None)))
+        elif reduced[0] not in _NOT_CODE:
+            self.values[name] = None
+        return reduced
+
+    def _reduce_named(self, obj: Any) -> Any:
+        """What is neither class nor function and pickles by its name, as a function behind `functools.lru_cache` does.
+
+        Raises:
+            PicklingError: the name leads to nothing on a host, and it cannot go by value.
+        """
+        found = self._by_name(obj)
+        if found is not None:
+            self.modules.add(found[0])
+            return resolve, found
+        is_main = getattr(obj, "__module__", None) in _MAIN
+        # Of the latter cloudpickle knows how: static methods and their like.
+        if not isinstance(obj, _LruCached) and (not is_main or type(obj) in self.dispatch_table):
+            return super().reducer_override(obj)
+        if _is_importable(obj):
+            self.modules.add(str(obj.__module__))
+            return NotImplemented
+        if isinstance(obj, _LruCached):
+            self.values[_name_of(obj)] = None
+            how = obj.cache_parameters()
+            more = {key: value for key, value in vars(obj).items() if key not in _OF_WRAPPER}
+            return caching, (obj.__wrapped__, how["maxsize"], how["typed"]), more
+        if isinstance(obj.__reduce_ex__(PROTOCOL), str):
+            raise pickle.PicklingError(
+                f"{_name_of(obj)} travels by its name alone, and no host has this notebook; put it into a module"
+            )
+        return super().reducer_override(obj)
+
+    def _by_name(self, obj: Any) -> tuple[str, str] | None:
+        """(module, path) by which a host finds what pickle itself would not find by its name."""
+        module = getattr(obj, "__module__", None)
+        name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+        if not isinstance(module, str) or not isinstance(name, str):
+            return None
+        is_main = module in _MAIN
+        if is_main and self._main_module is None:
+            return None
+        if not is_main and not isinstance(obj, (types.FunctionType, _LruCached)):
+            return None
+        if module in cloudpickle.list_registry_pickle_by_value():
+            return None
+        value: Any = sys.modules.get(module)
+        for part in name.split("."):
+            value = getattr(value, part, None)
+        path = name
+        while value is not None and value is not obj and len(path) < len(name) + 200:
+            # A decorated function: its name leads to the wrapper.
+            value = getattr(value, "__wrapped__", None)
+            path += ".__wrapped__"
+        if value is not obj or (not is_main and path == name):
+            return None
+        return (self._main_module or module) if is_main else module, path
+
+
+def _has_qualified_name(obj: Any) -> bool:
+    """It has one of its own. Its `__getattr__` is not asked: a config takes any name for a key, and raises what it likes."""
+    try:
+        return isinstance(object.__getattribute__(obj, "__qualname__"), str)
+    except AttributeError:
+        return False
+
+
+def _name_of(obj: Any) -> str:
+    return f"{getattr(obj, '__module__', None)}.{getattr(obj, '__qualname__', getattr(obj, '__name__', '?'))}"
+
+
+def _is_importable(obj: Any) -> bool:
+    """Its name leads to it, in a module that is not sent by value."""
+    module = getattr(obj, "__module__", None)
+    if module in _MAIN or module in cloudpickle.list_registry_pickle_by_value():
+        return False
+    value: Any = sys.modules.get(str(module))
+    for part in str(getattr(obj, "__qualname__", "")).split("."):
+        value = getattr(value, part, None)
+    return value is obj
+
+
+def _is_single_dispatch(obj: Any) -> bool:
+    return (
+        isinstance(obj, types.FunctionType)
+        and obj.__globals__ is vars(functools)
+        and isinstance(getattr(obj, "registry", None), types.MappingProxyType)
+        and hasattr(obj, "__wrapped__")
+    )
+
+
+def _is_open_file(value: Any) -> bool:
+    if not isinstance(value, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) or isinstance(value, io.BytesIO):
+        return False
+    return all(value is not getattr(sys, name, None) for name in _STANDARD_STREAMS)
+
+
+def _dump(value: Any, main_module: str | None) -> Dumped:
+    file = io.BytesIO()
+    pickler = _Pickler(file, main_module)
+    pickler.dump(value)
+    return Dumped(file.getvalue(), bool(pickler.values), tuple(pickler.values), frozenset(pickler.modules))
+
+
+def dumps(value: Any, main_module: str | None = None) -> Dumped:
+    """Pickle a value for a host.
+
+    Args:
+        main_module: the name under which `__main__` is imported there; None where it is not.
+
+    Raises:
+        CodeError: it cannot be pickled; names the attribute at fault and what it is.
+    """
+    try:
+        return _dump(value, main_module)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        # Also a SystemExit that a __reduce__ raised.
+        raise CodeError(_why_not(value, error, main_module)) from error
+
+
+def _why_not(value: Any, error: BaseException, main_module: str | None) -> str:
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        return f"it is nested too deeply to be pickled (Python's recursion limit is {sys.getrecursionlimit()})"
+    found = find_unpicklable_part(value, lambda one: _dump(one, main_module))
+    text = str(error) or type(error).__name__
+    if found is None:
+        return text
+    path, what = found
+    return f"{path} is {what} ({text})" if path else f"it is {what} ({text})"
+
+
+def out_of_reach(modules: Iterable[str], travels: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """(module, file) of those modules that a host can have neither from the snapshot nor installed.
+
+    What belongs to an installed distribution may be installed there, too, also where it is an editable install here.
+
+    Args:
+        modules: names, as `Dumped.modules`.
+        travels: says whether a file is one of the snapshot's.
+    """
+    found = []
+    for name in sorted(set(modules)):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        top = name.partition(".")[0]
+        if not file or top in _OURS or is_installed(file) or travels(file) or _is_editable(file):
+            continue
+        found.append((name, file))
+    return found
+
+
+def _is_editable(file: str) -> bool:
+    """It is of a distribution that is installed in place."""
+    path = os.path.realpath(file)
+    return any(path.startswith(folder + os.sep) for folder in _editable_projects())
+
+
+@functools.cache
+def _editable_projects() -> frozenset[str]:
+    """The folders of the projects that are installed in place (`direct_url.json`, as the packaging specifications have it)."""
+    from importlib import metadata
+    from urllib.parse import unquote
+
+    found = set()
+    for distribution in metadata.distributions():
+        try:
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError):
+            continue  # of a distribution that is broken nothing is known
+        if origin.get("dir_info", {}).get("editable") and str(origin.get("url", "")).startswith("file://"):
+            found.add(os.path.realpath(unquote(str(origin["url"]).removeprefix("file://"))))
+    return frozenset(found)
+
+
+# -- from a host, or from our own journal --------------------------------------------------------------------------
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds in `__main__` what the script's module name leads to."""
+
+    def __init__(self, data: bytes, main_module: str | None) -> None:
+        super().__init__(io.BytesIO(data))
+        self._main_module = main_module if main_module is not None and main_module_name() == main_module else None
+
+    def find_class(self, module: str, name: str) -> Any:
+        if self._main_module is not None:
+            if (module, name) == ("remote_agent.by_reference", "resolve"):
+                return self.find_class
+            if (module, name) == ("importlib", "import_module"):
+                return self._import_module
+            if module == self._main_module:
+                value: Any = sys.modules["__main__"]
+                for part in name.split("."):
+                    value = getattr(value, part, None)
+                if value is not None:
+                    return value
+        value = None
+        if "." in name:
+            # Through `__wrapped__`, as `resolve` does it.
+            return resolve(module, name)
+        return super().find_class(module, name)
+
+    def _import_module(self, name: str) -> types.ModuleType:
+        return sys.modules["__main__"] if name == self._main_module else import_module(name)
+
+
+def loads(data: bytes, main_module: str | None = None) -> Any:
+    """Decode any pickle; it may run any code.
+
+    Args:
+        main_module: the name that `__main__` was sent under.
+
+    Raises:
+        Exception: whatever the pickle raises.
+    """
+    return _Unpickler(data, main_module).load()
+
+
+# -- callbacks -----------------------------------------------------------------------------------------------------
+
+
+def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | None = None) -> None:
+    """Refuse a callback that holds what cannot travel: a lock, a socket, an open file, a generator, ...
+
+    One that has a spec is built anew on the host instead, so it may hold what it likes.
+
+    Raises:
+        CallbackError: naming the callback and the attribute.
+    """
+    if has_spec:
+        return
+    dump: Callable[[Any], Dumped] = lambda one: _dump(one, main_module or main_module_name())  # noqa: E731
+    try:
+        dump(callback)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        path, what = find_unpicklable_part(callback, dump) or ("", "")
+        if not path:
+            raise CallbackError(f"callback {name!r} cannot travel to a host: {error}") from error
+        raise CallbackError(
+            f"callback {name!r} cannot travel to a host: its attribute {path!r} is {what}. Make it in on_job_start, "
+            "or leave it out of the pickle with __getstate__"
+        ) from error

@@ -1,0 +1,705 @@
+"""A run, driven: its run hooks fire, its jobs are handed to the engine, what arrives is taken, and in the end it is closed or left.
+
+Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own; only a second signal
+leaves them to whoever takes the run up. Controller hooks fire in one thread, so that a callback never meets another: in the one that
+begins the run and takes what arrives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher import events
+from launcher.config.lazy import import_omegaconf, made_now
+from launcher.engine.engine import Engine
+from launcher.engine.requests import Submit
+from launcher.errors import RunAborted, RunDetached, SessionError
+from launcher.results.job_returns import JobReturns
+from launcher.runs import control, ownership
+from launcher.runs import index as run_index
+from launcher.runs import record as run_record
+from launcher.runs.journal import Returned
+from launcher.session.detach import abandon, depart, hand_over, waits_for, what_is_left
+from launcher.session.hooks import RunHooks
+from launcher.session.interrupts import Interrupts
+from launcher.session.job import Job
+from launcher.session.log import log_problems
+from launcher.session.loop import SubmitLoop
+from launcher.session.returns import SessionReturns
+from launcher.transports.factory import make_transport
+
+if TYPE_CHECKING:
+    from launcher.agents.plan import HostPlan
+    from launcher.engine.requests import QueuedJob
+    from launcher.inventory import HostSpec
+    from launcher.runs.folder import Claim
+    from launcher.session.live_output import Live
+    from launcher.setup.base import RunSetup
+    from launcher.setup.prepared import PreparedRun
+    from launcher.transports.base import Transport
+    from launcher.transports.early import EarlyConnections
+    from remote_agent.callbacks.composite import Callbacks
+    from remote_agent.job import JobReturn
+
+__all__ = ["Observer", "RunSession"]
+
+Observer = Callable[[events.Event], None]
+
+#: Seconds between two looks at whether there was a second signal, where something else is waited for.
+_LOOK = 0.05
+#: So many jobs of a list are made before the first is sent, while hosts are being connected to. Of a longer one the configs are journalled
+#: together, and once more with their jobs, for to make a hundred thousand jobs takes seconds.
+_AT_ONCE = 500
+#: Seconds for a thread to end when all is over.
+_PATIENCE = 5.0
+
+
+class RunSession:
+    """The machinery of a session; what users have of it is `launcher.session.Session`.
+
+    A derived class may put its own in the place of `open_run` (a run that began before is taken up), `drain` and `end` (what is owed besides)
+    and `fire_end`. `begin` and `finish` are called once each, in the thread that drives the run, and everything between them, but for what says
+    otherwise, in that thread. The attributes below are there from `begin` on.
+
+    Args:
+        setup: everything that the run needs, checked.
+        config: the config that the run hooks get.
+        observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
+        early: connections that were begun before; what the run does not take of them is for the caller to drop.
+        live: shows what jobs print; closed when the session is.
+        claim: on the folder of the setup, where it has been taken for the run already.
+        install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
+        keeps_sigint: so SIGINT (cancel), too; else SIGINT is ours in calls that wait, and in between the caller's.
+        in_own_thread: another thread than the caller's drives it; who starts that one handles the signals.
+        owns_process: this process is there for the run alone: after a second signal it is ended in any case.
+
+    Attributes:
+        setup: as far as it is known by now: the folder that was taken, and the task of the first job, make another one of it.
+        prepared: what hosts are told; None until that is known.
+        engine, hooks, interrupts: the run without its hooks, its hooks, and the signals that came.
+        made_returns: makes the JobReturns.
+        unfinished: the jobs that have not returned, by number.
+        wait_shown: called before a hook of the controller that may print: what the jobs have printed comes first.
+        unreached: hosts that could not be told that the run has ended.
+        is_detached: the controller has left; the hosts go on, and another controller may take the run up.
+        left_behind: how many jobs no host had when the controller left.
+    """
+
+    hooks: RunHooks
+    made_returns: SessionReturns
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        *,
+        config: Any = None,
+        config_name: str | None = None,
+        observers: Sequence[Observer] = (),
+        install_signals: bool = True,
+        keeps_sigint: bool = True,
+        owns_process: bool = False,
+        in_own_thread: bool = False,
+        early: EarlyConnections | None = None,
+        live: Live | None = None,
+        claim: Claim | None = None,
+    ) -> None:
+        self.setup = setup
+        self.prepared: PreparedRun | None = None
+        self._claim = claim
+        self._early = early
+        self.run_id = setup.run_id
+        self.folder = setup.folder
+        self.callbacks: Callbacks = setup.callbacks
+        self._config = config
+        self._config_name = config_name
+        self._observers = [self._track, *(observers or (log_problems,))]
+        self._live_output = live
+        self.wait_shown: Callable[[], None] = lambda: None
+        if live is not None:
+            self._observers.append(live)
+            self.wait_shown = live.wait_shown
+        self.unfinished: dict[int, Job[Any]] = {}
+        #: Those that somebody has.
+        self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
+        #: The thread that takes what arrives, and in which hooks fire.
+        self._driver = 0
+        self._install_signals = install_signals
+        self.in_own_thread = in_own_thread
+        self._keeps_sigint = keeps_sigint and not in_own_thread
+        self._owns_process = owns_process
+        #: While the session is open, where SIGINT is kept.
+        self._kept = contextlib.ExitStack()
+        self.interrupts = Interrupts(
+            self.stop,
+            tell=self.tell,
+            what_waits=lambda: waits_for(self.engine),
+            last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
+            wake=self.wake,
+        )
+        self._next_num = setup.first_num
+        self._engine: Engine | None = None
+        self._next_hearing = 0.0
+        self.unreached: list[str] = []
+        self.is_detached = False
+        self.left_behind = 0
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The run without its hooks; there from `begin` on."""
+        assert self._engine is not None, "the run has not begun"
+        return self._engine
+
+    @property
+    def config(self) -> Any:
+        """The config that the run hooks get."""
+        return made_now(self._config)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Ctrl-C or SIGTERM came."""
+        return bool(self.interrupts)
+
+    @property
+    def is_idle(self) -> bool:
+        """No job is under way."""
+        return self.engine.is_idle
+
+    @property
+    def next_num(self) -> int:
+        """The number that the next job gets."""
+        return self._next_num
+
+    def continue_at(self, num: int) -> None:
+        """The jobs before this number were submitted earlier."""
+        self._next_num = num
+
+    @property
+    def returns(self) -> JobReturns:
+        """The JobReturns of all jobs that were submitted; each must have returned when it is read."""
+        return JobReturns(self._next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open the run in this thread, which drives it from then on."""
+        self._driver = threading.get_ident()
+        with self.interrupts.ours():
+            self.open_run()
+
+    def build(self, lock: int | None = None) -> None:
+        """Make the engine, and what fires hooks and makes JobReturns.
+
+        Args:
+            lock: of the folder, where it was taken for this run.
+        """
+        setup = self.setup
+        engine = Engine(
+            self.run_id,
+            self.folder,
+            setup.hosts,
+            self._plan_of,
+            setup.policies,
+            self._observers,
+            setup.spare_of,
+            self._transport_of,
+            lock,
+            # A host's login shell starts, and until its agent speaks there is nothing else to do for it.
+            meanwhile=import_omegaconf,
+        )
+        self.hooks = RunHooks(setup, engine, self.interrupts)
+        self._engine = engine
+        self.made_returns = SessionReturns(lambda: self.setup, engine)
+
+    def _plan_of(self, spec: HostSpec) -> HostPlan:
+        assert self.prepared is not None, "no host is connected to before"
+        return self.prepared.plan_of(spec)
+
+    def _transport_of(self, spec: HostSpec) -> Transport:
+        return (self._early.take(spec) if self._early is not None else None) or make_transport(spec)
+
+    def open_run(self) -> None:
+        """Take the folder, journal what the run is, fire the start hook, and connect to the hosts."""
+        claim = self._claim
+        if claim is None:
+            self.setup, claim = self.setup.take_folder()
+        self.folder = claim.folder
+        if claim.earlier is not None:
+            known = run_index.look_up(claim.earlier)
+            # What that journal calls itself is not to make us forget a run elsewhere.
+            if known is not None and known.folder.resolve() == self.folder.resolve():
+                run_index.remove(claim.earlier)
+        self.build(claim.take_lock())
+        try:
+            hosts = tuple(spec.name for spec in self.setup.hosts)
+            started = events.RunStarted(time.time(), self.run_id, self.setup.mode, str(self.folder), hosts)
+            journal = self.engine.journal
+            journal.append([started])
+            run_record.write_setup(self.setup, journal, self._config_name)
+            secret = ownership.make_secret()
+            journal.put_meta(**{ownership.KEY: secret})
+            journal.commit()
+            self.engine.observe(started)
+            self.index_run(started.at, secret)
+            if not self.in_own_thread:
+                self.handle_signals()
+            self.wait_shown()
+            self.hooks.fire(self.hooks.start_hook, config=self._config, config_name=self._config_name)
+            if self.hooks.is_cut:
+                raise self.interrupts.error(f"{self.interrupts.why}, twice: nothing was sent to a host")
+            if not self.hooks.aborted and not self.interrupts:
+                # The state that the callbacks have now is what travels.
+                self.prepare_and_start()
+            if self.hooks.aborted or not self.engine.is_running:
+                self._start_for_nothing()
+        except BaseException:
+            self._end_at_once()
+            raise
+
+    def _start_for_nothing(self) -> None:
+        """Have what is submitted, if anything is, come to its end without any host."""
+        why = self.hooks.aborted or self.interrupts.why
+        if why:
+            self.engine.start(connect=False)
+            self.engine.interrupt(why)
+
+    def prepare_and_start(self, task: Any = None, *, with_config: bool = True) -> None:
+        """Say what travels, and connect. Without a task that is not known yet: the first `submit` brings it."""
+        if task is None and self.setup.waits_for_task:
+            return
+        self.setup = self.setup.with_task(task, with_config=with_config)
+        prepared = self.prepared = self.setup.prepare()
+        for source, message in prepared.warnings:
+            self.hooks.warn(source, message)
+        self.hooks.tell([events.Note(time.time(), note) for note in prepared.notes])
+        run_record.write_prepared(prepared, self.engine.journal)
+        self.engine.journal.commit()
+        self.engine.start()
+
+    def _end_at_once(self) -> None:
+        """The run could not begin."""
+        try:
+            self.engine.close()
+            self.fire_end()
+            self.engine.close_journal(*([] if self.hooks.is_cut else [self.ended_event()]))
+        finally:
+            self.restore_signals()
+
+    def index_run(self, at: float, secret: str) -> None:
+        """Put the run among those that can be named, and that are ours."""
+        try:
+            setup = self.setup
+            run_index.add(
+                run_index.Entry(
+                    self.run_id, self.folder, at, setup.mode, setup.task_name, setup.is_reproduction, secret
+                )
+            )
+        except OSError as error:
+            self.hooks.warn(
+                "index",
+                "the run can be named by its folder only, and is taken up again after 'launcher runs --adopt' only: "
+                f"{error.filename}: {error.strerror}",
+            )
+
+    def drop_early(self) -> None:
+        """No host will be asked for: drop the connections that were begun before."""
+        if self._early is not None:
+            self._early.close()
+
+    # -- signals, and whoever waits --------------------------------------------------------------------------------
+
+    def handle_signals(self) -> None:
+        """From here on signals are requests; where this is the main thread."""
+        if not self._install_signals:
+            return
+        self.interrupts.handle_signals()
+        if self._keeps_sigint:
+            self._kept.enter_context(self.interrupts.ours())
+
+    def restore_signals(self, *, is_over: bool = True) -> None:
+        """Signals mean what they meant before."""
+        self.interrupts.restore_signals(is_over=is_over and not self._owns_process)
+        self._kept.close()
+
+    def stop(self, why: str, kill: bool) -> None:
+        """Cancel everything. From any thread."""
+        # Before there is an engine nothing is under way; whoever begins looks at the interrupts.
+        if self._engine is not None:
+            self._engine.interrupt(why, kill=kill)
+
+    def tell(self, text: str) -> None:
+        """Say what follows of a signal."""
+        if self._engine is not None:
+            self.hooks.warn("signal", text)
+
+    def wake(self) -> None:
+        """Have the thread that drives the run look up. From any thread."""
+        if self._engine is not None:
+            self._engine.wake()
+
+    def close_live(self) -> None:
+        """Show nothing of the jobs any more."""
+        if self._live_output is not None:
+            self._live_output.close()
+
+    def check_may_wait(self, num: int) -> None:
+        """Refuse to wait for a job in a thread without which it does not return.
+
+        Raises:
+            SessionError: this is one.
+        """
+        if self._engine is None:
+            return
+        if threading.get_ident() == self._driver:
+            raise SessionError(
+                f"job {num} is waited for in the thread of the session, by a hook: its JobReturn comes after the hook; keep the "
+                "Job, or give it a callback (add_done_callback)"
+            )
+        if self.engine.is_own_thread:
+            raise SessionError(f"job {num} is waited for by an observer: nothing is decided meanwhile")
+
+    def cancel_job_of(self, num: int) -> None:
+        """Have a job cancelled. From any thread."""
+        self.engine.cancel(num)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Take everything that is still to come, and end the run.
+
+        Raises:
+            RunInterrupted: a second signal came.
+            RunAborted: a hook asked for it.
+        """
+        try:
+            self.drain()
+        finally:
+            if not self.is_detached:
+                self.end()
+        if self.hooks.is_cut:
+            raise self.interrupts.error(what_is_left(self.engine, self.run_id, self.interrupts.why))
+        if self.hooks.aborted:
+            raise RunAborted(self.hooks.aborted)
+
+    def drain(self) -> None:
+        """Take everything that is still to come."""
+        while not self.engine.is_idle:
+            self.pump(0.5)
+
+    def end(self) -> None:
+        """End the run on its hosts, fire the end hook, close the journal."""
+        try:
+            self._close_engine()
+            if self.unreached:
+                lease = self.setup.options.lease
+                self.hooks.warn(
+                    "hosts",
+                    f"not reached to end the run there: {', '.join(self.unreached)}; "
+                    + (f"their lease ends their jobs after {lease} s" if lease else "their agents keep their jobs"),
+                )
+        finally:
+            self.wait_shown()
+            try:
+                self.fire_end()
+            finally:
+                try:
+                    self._close_journal()
+                finally:
+                    self.restore_signals()
+
+    def _close_engine(self) -> None:
+        """End the run on all hosts, which a second signal cuts short: then those that have not ended are named.
+
+        Where nothing can be decided any more, hosts are left alone with what they have.
+        """
+        if self.engine.crash is not None:
+            self.engine.abandon(_PATIENCE)
+            self.engine.drop_links()
+            return
+        failed: list[BaseException] = []
+
+        def close() -> None:
+            try:
+                self.unreached = self.engine.close()
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                failed.append(error)
+
+        closing = threading.Thread(target=close, name="closing", daemon=True)
+        closing.start()
+        while closing.is_alive() and not self.interrupts.must_leave:
+            closing.join(_LOOK)
+        if closing.is_alive():
+            self.unreached = self.engine.not_ended
+        if failed:
+            raise failed[0]
+
+    def _close_journal(self) -> None:
+        if self.hooks.is_cut or self.engine.crash is not None:
+            # Whoever takes the run up fires what is owed, and collects what is on the hosts.
+            self.is_detached = True
+            why = f"{self.interrupts.why}, twice; hooks are owed" if self.hooks.is_cut else "the controller failed"
+            detached = events.RunDetached(time.time(), self.run_id, why)
+            self.engine.observe(detached)
+            self.engine.close_journal(detached)
+            return
+        ended = self.ended_event()
+        self.engine.observe(ended)
+        self.engine.close_journal(ended)
+
+    def ended_event(self) -> events.RunEnded:
+        """What the journal says of the end."""
+        counts = self.engine.scheduler.counts
+        return events.RunEnded(time.time(), self.run_id, counts["COMPLETED"], counts["FAILED"], dict(counts))
+
+    def fire_end(self) -> None:
+        """Fire the end hook."""
+
+        def job_return() -> dict[str, Any]:
+            has_returned = self._next_num > self.setup.first_num and self.engine.is_idle
+            return {"job_return": self.returns[0] if has_returned else None}
+
+        def job_returns() -> dict[str, Any]:
+            return {"job_returns": self.setup.hook_returns(self.returns)}
+
+        what = job_return if self.setup.mode == "RUN" else job_returns
+        self.hooks.fire_end(lambda: {"config": self._config, "config_name": self._config_name, **what()})
+
+    def leave_hook(self, hook: str) -> None:
+        """Somebody else fires this hook of the run: it does not fire here any more."""
+        self.hooks.leave_to_others(hook)
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
+        """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.
+
+        Where every job has returned by then, nobody is left to do anything: the run is not left, and ends as usual.
+
+        Args:
+            timeout: seconds to wait for hosts to be reached and to confirm; jobs that no host has by then stay in the
+                journal and are handed out when the run is taken up again.
+
+        Returns:
+            How many jobs no host has.
+        """
+        hand_over(self.engine, self.take_next, why, timeout, lambda: bool(self.interrupts))
+        return 0 if self.engine.is_idle or self.interrupts else self.depart(why)
+
+    def depart(self, why: str) -> int:
+        """Leave the run as it is now; returns how many jobs no host has."""
+        self.left_behind = depart(self.engine, self.setup, self.hooks, why)
+        self.restore_signals()
+        self.is_detached = True
+        return self.left_behind
+
+    def _leave(self) -> None:
+        """Leave because the terminal is gone.
+
+        Raises:
+            RunDetached: unless every job has returned.
+        """
+        why = self.interrupts.hangup
+        self.detach(why)
+        if not self.is_detached:
+            return
+        raise RunDetached(
+            f"run {self.run_id} goes on without this process ({why}); 'launcher attach {self.run_id}' collects it"
+        )
+
+    def leave_if_must(self) -> None:
+        """Leave because of a second signal, when hosts had some time for what they have.
+
+        Raises:
+            RunInterrupted: saying what is left where, and how to collect it.
+        """
+        if not self.hooks.is_cut and not self.interrupts.must_leave:
+            return
+        self.left_behind = len(self.engine.scheduler.pending)
+        left = abandon(self.engine, self.setup, self.interrupts)
+        self.is_detached = True
+        self.restore_signals()
+        raise self.interrupts.error(left)
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def submit_made(
+        self,
+        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Job[Any]:
+        """Hand the next job to the engine; waits while very many are under way, or until it is stopped.
+
+        Raises:
+            SessionError: the run takes no jobs any more.
+        """
+        num = self._next_num
+        queued, failure = make(num)
+        job = self.unfinished[num] = self.new_job(num)
+        if not self.engine.submit(queued, failure, is_stopped):
+            del self.unfinished[num]
+            raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
+        self._next_num += 1
+        return job
+
+    def new_job(self, num: int) -> Job[Any]:
+        """A Job for a number that has none."""
+        job = self._known_jobs[num] = Job(self, num)
+        return job
+
+    def returned_job(self, num: int) -> Job[Any]:
+        """The Job of a number that has returned: the one that somebody has, or another one, made from the journal."""
+        job = self._known_jobs.get(num)
+        if job is None:
+            job = self.new_job(num)
+            job.has_returned(self.load(num))
+        return job
+
+    def load(self, num: int) -> JobReturn:
+        """A job's JobReturn, from the journal."""
+        return self.made_returns.load(num)
+
+    # -- what arrives ----------------------------------------------------------------------------------------------
+
+    def pump(self, timeout: float | None) -> JobReturn | None:
+        """Take the next arrival, fire its hook, and return its JobReturn; None if it was none, or none came in time.
+
+        Raises:
+            RunDetached: SIGHUP came, and the controller has left.
+            RunInterrupted: a second signal came, and the controller has left.
+        """
+        if self.interrupts.hangup and not self.interrupts:
+            self._leave()
+        return self.take_next(timeout)
+
+    def take_next(self, timeout: float | None) -> JobReturn | None:
+        """As `pump`, also where the terminal is gone."""
+        self.leave_if_must()
+        self._hear_requests()
+        item = self.engine.wait(timeout)
+        if item is None:
+            return None
+        if isinstance(item, events.HostLost):
+            self.hooks.fire("on_host_lost", config=self._config, host=item.host, jobs=list(item.jobs))
+            return None
+        return self.take(item)
+
+    def take(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
+        """Make the JobReturn and fire its hook; `only`: the places of the callbacks that have not had it."""
+        job_return = self.made_returns.make(item)
+        if self.callbacks.has("on_job_return"):
+            self.wait_shown()
+            records = self.hooks.fire(
+                "on_job_return",
+                only=only,
+                config=self._hook_config(job_return, item.payload),
+                job_return=job_return,
+                num=job_return.num,
+            )
+            bad = [record for record in records if not record["ok"] and record["on_error"] == "fail"]
+            if bad:
+                self.made_returns.fail_by_hook(item.event.num, bad[0]["error"])
+                job_return = self.made_returns.make(item)
+        job = self.unfinished.pop(item.event.num, None)
+        if job is not None:
+            job.has_returned(job_return)
+        return job_return
+
+    def _hook_config(self, job_return: JobReturn, payload: bytes | None) -> Any:
+        try:
+            return self.made_returns.hook_config(job_return, payload)
+        except Exception as error:  # made of what a user gave: what is wrong with it must not stop the run  # noqa: BLE001
+            self.hooks.warn(
+                "config", f"job {job_return.num}: its config cannot be decoded: {type(error).__name__}: {error}"
+            )
+            return None
+
+    def drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any = None, *, detach: bool = False) -> None:
+        """Submit (config, overrides) as there is room, firing hooks as results arrive; returns when all have.
+
+        A sequence of sources is journalled whole before its first job is sent, so that a resumed run has them all.
+
+        Args:
+            detach: submit everything, and leave the run as soon as the hosts have it.
+
+        Raises:
+            RunInterrupted: by Ctrl-C or SIGTERM, when everything has been collected.
+            RunDetached: by SIGHUP, when the hosts have all jobs.
+        """
+        with self.interrupts.ours():
+            self._plan_and_drive(sources, task, detach=detach)
+
+    def _plan_and_drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any, *, detach: bool) -> None:
+        is_planned = isinstance(sources, Sequence)
+        if isinstance(sources, Sequence):
+            total = str(self._next_num - self.setup.first_num + len(sources))
+            if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not self.interrupts:
+                self._submit_all(sources, task)
+                sources = ()
+            self.engine.record(meta={"total": total})
+            for name, data in run_record.planned_blobs(self._next_num, sources, self.setup.pickler.dumps_here).items():
+                self.engine.record(blobs={name: data})
+        self.drive_from(iter(sources), task, detach=detach, is_planned=is_planned)
+
+    def _submit_all(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
+        """Make every job now, so that its config is pickled once, and journalled as what is sent."""
+        made = []
+        for num, (config, overrides) in enumerate(sources, self._next_num):
+            queued, failure = self.setup.job(num, task, config, tuple(overrides))
+            made.append(Submit(queued, failure))
+        jobs = {one.job.num: self.new_job(one.job.num) for one in made}
+        self.unfinished.update(jobs)
+        if not self.engine.submit_all(made, lambda: self.engine.crash is not None or self.is_detached):
+            for num in jobs:
+                del self.unfinished[num]
+            raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
+        self._next_num += len(made)
+
+    def drive_from(
+        self, source: Iterator[tuple[Any, Sequence[str]]], task: Any, *, detach: bool, is_planned: bool
+    ) -> None:
+        """As `drive`, of what is left of the sources.
+
+        Args:
+            is_planned: the journal has them all.
+        """
+        if not is_planned:
+            self.engine.record(meta={"open": str(self._next_num)})
+        drive = SubmitLoop(
+            self.engine,
+            self.interrupts,
+            source,
+            lambda config, overrides: self.submit_made(lambda num: self.setup.job(num, task, config, tuple(overrides))),
+            self.take_next,
+            self._leave,
+            self.detach,
+            is_planned=is_planned,
+            is_asked_to_leave=detach,
+        )
+        if not drive.run() and self.interrupts:
+            self.leave_if_must()
+            raise self.interrupts.error()
+
+    def _hear_requests(self) -> None:
+        """Do what another process asks; looked for twice a second at most."""
+        now = time.monotonic()
+        if now < self._next_hearing:
+            return
+        self._next_hearing = now + 0.5
+        for request in control.take(self.folder):
+            why = request.why or "cancelled by another process"
+            if request.num is not None:
+                self.engine.cancel(request.num)
+            else:
+                self.interrupts.add(why, kill=request.kill)
+
+    def _track(self, event: events.Event) -> None:
+        if isinstance(event, events.AttemptStarted):
+            job = self.unfinished.get(event.num)
+            if job is not None:
+                job.has_started()

@@ -1,0 +1,115 @@
+"""Leaving a run to its hosts: nothing is cancelled, no end hook fires, and another controller may take it up.
+
+Rule: what no host has when the controller leaves is in the journal, and what the callbacks have learnt since the start is, too.
+Who leaves in haste, after a second signal, waits for nobody: what could not be written any more is on the hosts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from launcher import events
+from launcher.errors import JournalError
+from launcher.runs import record
+
+if TYPE_CHECKING:
+    from launcher.engine.engine import Engine
+    from launcher.session.hooks import RunHooks
+    from launcher.session.interrupts import Interrupts
+    from launcher.setup.base import RunSetup
+
+__all__ = ["abandon", "depart", "hand_over", "waits_for", "what_is_left"]
+
+#: Seconds for the thread that decides to end when the controller leaves in haste, and for frames on their way to hosts.
+_HASTE = 0.5
+_ON_THEIR_WAY = 0.2
+#: Numbers of jobs that are named.
+_MAX_NAMED = 8
+
+
+def hand_over(
+    engine: Engine, pump: Callable[[float], Any], why: str, timeout: float, is_stopped: Callable[[], bool]
+) -> None:
+    """Give every job to a host, taking what arrives meanwhile; for half of timeout seconds each host may be waited for.
+
+    Args:
+        is_stopped: the user wants it to stop instead.
+    """
+    engine.detach(why)
+    deadline = time.monotonic() + timeout
+    is_hurried = False
+    while not engine.is_delivered and time.monotonic() < deadline and not is_stopped():
+        if not is_hurried and deadline - time.monotonic() < timeout / 2:
+            is_hurried = True
+            engine.detach(why, hurry=True)
+        pump(0.05)
+    while not engine.is_idle and not engine.arrivals.empty():
+        pump(0)
+
+
+def depart(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
+    """Leave, and close the journal; returns how many jobs no host has."""
+    whole = engine.leave()
+    left = len(engine.scheduler.pending)
+    try:
+        blob = record.callbacks_blob(setup)
+        engine.journal.put_blob("callbacks", blob)
+    except Exception as error:  # noqa: BLE001 - it is a user's callback that cannot be pickled
+        hooks.warn("callbacks", f"their state is that of the start when the run is taken up: {error}")
+    detached = events.RunDetached(time.time(), setup.run_id, why, tuple(whole))
+    engine.observe(detached)
+    engine.close_journal(detached)
+    return left
+
+
+def abandon(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> str:
+    """Leave at once, and close the journal where that goes; returns what is left where, and how to collect it."""
+    left = what_is_left(engine, setup.run_id, interrupts.why)
+    if engine.abandon(_HASTE):
+        detached = events.RunDetached(time.time(), setup.run_id, f"{interrupts.why}, twice")
+        engine.observe(detached)
+        try:
+            engine.close_journal(detached)
+        except JournalError:
+            # Nothing is lost by it: it says what it said before, and what hosts have, they keep.
+            left += f" (free some space first: {engine.stalled})" if engine.stalled else ""
+    threading.Event().wait(_ON_THEIR_WAY)
+    engine.drop_links()
+    return left
+
+
+def what_is_left(engine: Engine, run: str, why: str) -> str:
+    """What the hosts and the journal keep of a run that is left in haste."""
+    where = "; ".join(_by_place(engine))
+    return (
+        f"{why}, twice: run {run} is left"
+        + (f" with {where}; their results stay there" if where else ", its hooks are owed")
+        + f"; 'launcher attach {run}' collects it"
+    )
+
+
+def waits_for(engine: Engine) -> str:
+    """What a run that was interrupted waits for; empty where that is nothing in particular."""
+    stalled = f"the disk: {engine.stalled} (free some space)" if engine.stalled else ""
+    return "; ".join(filter(None, [stalled, *_by_place(engine)]))
+
+
+def _by_place(engine: Engine) -> list[str]:
+    places = []
+    for host in list(engine.scheduler.hosts.values()):
+        nums = sorted(host.jobs.copy() | host.collecting.copy())
+        if nums:
+            places.append(f"{_named(nums)} on {host.name}" + (f" ({host.why})" if host.why else ""))
+    waiting = sorted(engine.scheduler.pending.copy())
+    if waiting:
+        places.append(f"{_named(waiting)} on no host yet")
+    return places
+
+
+def _named(nums: list[int]) -> str:
+    shown = ", ".join(map(str, nums[:_MAX_NAMED]))
+    more = f" and {len(nums) - _MAX_NAMED:,} more" if len(nums) > _MAX_NAMED else ""
+    return f"job{'s' if len(nums) > 1 else ''} {shown}{more}"

@@ -1,0 +1,85 @@
+"""The loop of a session that has configs to give: submit while there is room, take what arrives, hear what interrupts.
+
+Rule: it holds no job back for a result, and no result for a job: while there is something to take, nothing is submitted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launcher.engine.engine import Engine
+    from launcher.session.interrupts import Interrupts
+
+__all__ = ["SubmitLoop"]
+
+
+@dataclasses.dataclass
+class SubmitLoop:
+    """One call of `Session.drive`.
+
+    Attributes:
+        source: (config, overrides) of the jobs that are not submitted yet.
+        submit: takes them.
+        pump: waits for an arrival, that many seconds at most, and takes it.
+        leave: called when the terminal is gone and the hosts are to have everything.
+        detach: called when all is submitted and the controller was asked to leave.
+        is_planned: the journal has the whole of source, so that leaving need not wait for its end.
+        is_asked_to_leave: leave as soon as the hosts have everything.
+    """
+
+    engine: Engine
+    interrupts: Interrupts
+    source: Iterator[tuple[Any, Sequence[str]]]
+    submit: Callable[[Any, Sequence[str]], Any]
+    pump: Callable[[float], Any]
+    leave: Callable[[], None]
+    detach: Callable[[], Any]
+    is_planned: bool
+    is_asked_to_leave: bool
+    has_more: bool = True
+
+    def run(self) -> bool:
+        """Until everything has returned, or the run has been left; True if it has been left, or was to be."""
+        while self.has_more or not self.engine.is_idle:
+            if self._step():
+                return True
+        return False
+
+    def _step(self) -> bool:
+        """Submit, then take; True if the run has been left."""
+        leaving = (self.is_asked_to_leave or bool(self.interrupts.hangup)) and not self.interrupts
+        if leaving:
+            self.engine.lift_backlog()
+        if self.has_more and not self._submit_some(without_pause=leaving):
+            self.has_more = False
+            if not self.is_planned and not self.interrupts:
+                self.engine.record(meta={"open": ""})
+        if leaving and not self.interrupts and (not self.has_more or not (self.is_asked_to_leave or self.is_planned)):
+            if self.interrupts.hangup:
+                self.leave()
+            self.detach()
+            return not self.interrupts
+        if not self.engine.is_idle and not leaving:
+            self.pump(0.5 if not self.has_more else 0.05)
+        return False
+
+    def _submit_some(self, *, without_pause: bool) -> bool:
+        """Submit while there is room and nothing has arrived; True if there may be more to submit."""
+        while self.engine.has_room and not self.interrupts:
+            if not without_pause and (self.interrupts.hangup or not self.engine.arrivals.empty()):
+                break
+            try:
+                # A generator of the user may wait for anything.
+                with self.interrupts.users_code(raise_at=1):
+                    config, overrides = next(self.source)
+            except StopIteration:
+                return False
+            except KeyboardInterrupt:
+                if not self.interrupts.has_raised:
+                    self.interrupts.add_ctrl_c()
+                return False
+            self.submit(config, overrides)
+        return not self.interrupts

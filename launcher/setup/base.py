@@ -1,0 +1,495 @@
+"""Everything that a run needs, checked before anything is sent: hosts, options, callbacks, code, task.
+
+Rule: what is wrong is refused here, by name. A setup does not change: whatever is known later (the folder that was taken, the task of the
+first job) makes another one of it. `RunSetup` is for plain tasks and configs; that of Hydra apps derives from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher.code.application import check_working_folder
+from launcher.code.snapshot import Snapshot
+from launcher.code.task import Script, check_task, own_sys_path, started_script, task_name_of, where_from
+from launcher.config.interpolations import unresolved
+from launcher.config.job_config import without_value
+from launcher.config.lazy import check_config_kind, checked_config, made_now
+from launcher.config.lazy import with_node as config_with_node
+from launcher.engine.requests import QueuedJob
+from launcher.engine.scheduler import Policies
+from launcher.errors import ConfigError, UsageError
+from launcher.hosts import host_specs, new_run_id
+from launcher.inventory import HostSpec
+from launcher.options import LaunchConf, options_of
+from launcher.results.job_returns import Decoder
+from launcher.runs.folder import Claim, Naming, claim
+from launcher.serialization import pickler as pickling
+from launcher.serialization.plain_records import finder
+from launcher.setup.callbacks import build_callbacks, callback_nodes
+from launcher.setup.code import take_code
+from launcher.setup.folders import folder_for
+from launcher.setup.prepared import ZYGOTE, PreparedRun, prepare
+from launcher.setup.run_pickler import RunPickler
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.config.nodes import literal, make_config, opened, put_text
+from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
+from remote_agent.job import IMPORTING
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.zygote_spec import Command
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from remote_agent.job import JobReturn
+
+__all__ = ["RunSetup"]
+
+#: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
+_SLACK = 30.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunSetup:
+    """A plain run as it was asked for, checked. It does not change.
+
+    `make` makes it; `in_folder`, `with_task` and `with_code` make another one of it, which knows more; `prepare` makes of it what hosts
+    are told. Only the config that hooks get (`root_config`) and the callbacks are objects of the user, which hooks may change.
+
+    Attributes:
+        naming: who chose the name of `folder`.
+        callback_specs: the callbacks' nodes as they stand in each job's `hydra` node.
+        script: what the jobs' Python looks as if it had been started with, where that is not what this one was started with.
+        first_num: the number of its first job.
+        snapshot: the code that travels; None where none does, or the first job brings it.
+        fired_elsewhere: run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
+    """
+
+    #: What the journal calls this kind of run, for good (see `launcher.resume`).
+    kind: ClassVar[str] = "function"
+    #: It runs again what another run ran.
+    is_reproduction: ClassVar[bool] = False
+
+    mode: str
+    run_id: str
+    folder: Path
+    hosts: tuple[HostSpec, ...]
+    options: LaunchConf
+    callbacks: Callbacks
+    task: Any
+    task_name: str
+    configs: Iterable[Any]
+    root_config: Any = None
+    root: Path | None = None
+    main_module: str | None = None
+    script: Script | None = None
+    callback_specs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    first_num: int = 0
+    snapshot: Snapshot | None = None
+    fired_elsewhere: frozenset[str] = frozenset()
+    naming: Naming = Naming.USER
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def make(
+        cls,
+        mode: str,
+        task: Any,
+        configs: Iterable[Any],
+        *,
+        hosts: Sequence[Any] | None,
+        callbacks: Iterable[Any],
+        folder: str | os.PathLike[str] | None,
+        options: LaunchConf | None,
+        **kw: Any,
+    ) -> RunSetup:
+        """Check what was given.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        check_working_folder()
+        importing = os.environ.get(IMPORTING)
+        if importing:
+            raise UsageError(
+                f"{importing} starts a run when it is imported, which every host does; put the call below "
+                "`if __name__ == '__main__':`"
+            )
+        options = options_of(options, kw)
+        specs = host_specs(hosts, options)
+        if task is not None:
+            check_task(task)
+        task_name = task_name_of(task)
+        root, main_module = where_from(task)
+        first, configs = _peek(configs)
+        nodes = callback_nodes(first)
+        where, naming = folder_for(mode, folder)
+        setup = cls(
+            mode=mode,
+            run_id=new_run_id(),
+            folder=where,
+            naming=naming,
+            hosts=tuple(specs),
+            options=options,
+            callbacks=build_callbacks(nodes, callbacks, options),
+            task=task,
+            task_name=task_name,
+            configs=configs,
+            root=root,
+            main_module=main_module,
+            callback_specs=nodes,
+        )
+        setup = dataclasses.replace(setup, root_config=checked_config(first, setup.node(None, ())))
+        return setup if setup.waits_for_task else setup.with_code()
+
+    def take_folder(self) -> tuple[Self, Claim]:
+        """Have the folder for this run alone, or one beside it where the name was not the user's choice.
+
+        Returns:
+            The setup of the run in the folder that was taken, and the claim on it.
+
+        Raises:
+            RunError: another run drives it.
+            UsageError: it cannot be made or written.
+        """
+        taken = claim(self.folder, self.naming)
+        return self.in_folder(taken.folder), taken
+
+    def in_folder(self, folder: Path) -> Self:
+        """The same run in another folder, which the config that its hooks get says from now on."""
+        if folder == self.folder:
+            return self
+        if self.root_config is not None:
+            key = "hydra.run.dir" if self.mode == "RUN" else "hydra.sweep.dir"
+            put_text(made_now(self.root_config), key, str(folder))
+        return dataclasses.replace(self, folder=folder)
+
+    @property
+    def waits_for_task(self) -> bool:
+        """The first job brings the task, and with it the code that travels."""
+        return self.task is None
+
+    def with_task(self, task: Any, *, with_config: bool = True) -> Self:
+        """The same run with the task of its first job; with the one that it has, where it has one.
+
+        Raises:
+            UsageError: it cannot be called with one config, or its code cannot travel.
+        """
+        if task is None or not self.waits_for_task:
+            return self
+        check_task(task, with_config=with_config)
+        root, main_module = where_from(task)
+        named = dataclasses.replace(self, task_name=task_name_of(task), root=root, main_module=main_module)
+        return dataclasses.replace(named.with_code(), task=task)
+
+    def with_code(self) -> Self:
+        """The same run with the code snapshot, where the code has to travel.
+
+        Raises:
+            UsageError: some of it cannot travel, or a variable is not there.
+        """
+        self.options.environment()
+        snapshot, main_module = None, self.main_module
+        if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
+            snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes)
+        for entry in self.callbacks:
+            if entry.instance is not None:
+                pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
+        return dataclasses.replace(self, snapshot=snapshot, main_module=main_module)
+
+    def travels(self, spec: HostSpec) -> bool:
+        """The code travels to this host; else it is used in place."""
+        return self.options.code != "shared" and not spec.is_local
+
+    @property
+    def policies(self) -> Policies:
+        """What the scheduler does when something fails."""
+        options = self.options
+        # Every hook may take its time twice: in the job, and in the epilogue where it had to be killed there.
+        end = 2 * options.hook_timeout + options.shutdown_seconds + _SLACK
+        return Policies(
+            retries=options.retries_by_kind,
+            on_host_loss=options.on_host_loss,
+            host_loss_timeout=options.host_loss_timeout,
+            max_failures=1 if options.fail_fast else options.max_failures,
+            callbacks=self._told_callbacks,
+            slots={spec.name: spec.slots for spec in self.hosts if isinstance(spec.slots, int)},
+            job_limit=options.timeout + options.grace + end if options.timeout is not None else None,
+            end_limit=options.grace + end,
+            kill_limit=end,
+        )
+
+    def _told_callbacks(self) -> dict[str, bool]:
+        """The callbacks that hosts are given, each with whether a hook of it may stop the run.
+
+        Asked when a host says that one did: the start hook may have changed that. Of a class that is not here only the host knows.
+        """
+        return {
+            entry.name: entry.policy == "abort" or (entry.instance is None and entry.on_error is None)
+            for entry in self.callbacks
+        }
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What a JobReturn says of the code."""
+        if self.snapshot is None:
+            return {}
+        return {"hash": self.snapshot.hash, "commit": self.snapshot.commit, "dirty": self.snapshot.dirty}
+
+    @property
+    def decoder(self) -> Decoder:
+        """How results become values."""
+        main_module, allowed = self.main_module, self.options.allow_types
+        is_main = main_module is not None and pickling.main_module_name() == main_module
+        return Decoder(
+            self.options.results,
+            lambda data: pickling.loads(data, main_module=main_module),
+            lambda policy: finder(allowed, main_module=main_module, is_main=is_main, is_any=policy == "trusted"),
+        )
+
+    @property
+    def codec(self) -> str:
+        """How hosts are asked for values: under `safe` as plain data, so that there is no pickle to be opened."""
+        return "plain" if self.options.results == "safe" else "cloudpickle"
+
+    @functools.cached_property
+    def pickler(self) -> RunPickler:
+        """What pickles for this run. It keeps what went by value."""
+        return RunPickler(self.main_module)
+
+    # -- what travels --------------------------------------------------------------------------------------------
+
+    def prepare(self) -> PreparedRun:
+        """What hosts are told: the task, and the callbacks with the state that they have now, are pickled for all jobs.
+
+        Raises:
+            CallbackError, CodeError: one cannot travel.
+        """
+        return prepare(self)
+
+    def hydra_state(self) -> Any:
+        """What the jobs need of Hydra's own state; nothing for a plain task."""
+        return None
+
+    def spare_of(self, spec: HostSpec) -> str | None:
+        """The Python that jobs run under, where the agent may start it before it is told what for; empty: the agent's own.
+
+        None where shell lines or variables come before it, which may be secrets and have no place in a command line.
+        """
+        options = self.options
+        if spec.setup or options.setup or spec.env or options.environment() or options.isolation == "spawn":
+            return None
+        return self.python_of(spec) or ""
+
+    def python_of(self, spec: HostSpec) -> str | None:
+        """The Python that jobs run under there; None for the one that the agent finds."""
+        return spec.python or self.options.python or spec.python_at_hand
+
+    def hydra_version(self) -> str | None:
+        """Hydra's version, where jobs need it."""
+        return None
+
+    def command(self, travels: bool) -> Command:
+        """The jobs' `sys.argv`, its first as seen from their folder, and how `__main__` looks started.
+
+        Where no script was started, as in a notebook, the task's name stands for it.
+        """
+        script = self.script_started()
+        if script is None:
+            return Command([self.task_name], argv0_is_absolute=False, main_is_module=False)
+        cwd = self.cwd(travels)
+        path = str(script.file)
+        if travels and self.snapshot is not None:
+            path = self.snapshot.relative(script.file)
+            # One that lies elsewhere is not there.
+            path = os.path.normpath(os.path.join(cwd, script.file.name)) if path == "." else path
+        return Command([os.path.relpath(path, cwd), *self.arguments()], script.is_absolute, script.is_module)
+
+    def script_started(self) -> Script | None:
+        """What the jobs' Python looks as if it had been started with; None for nothing."""
+        return self.script or started_script(self.main_module)
+
+    def arguments(self) -> list[str]:
+        """What follows in the jobs' `sys.argv`: what this script was started with, without values of variables."""
+        return self.command_line()[1:]
+
+    def command_line(self) -> list[str]:
+        """The command line of this process, with the values of variables taken out of it."""
+        values = [*self.options.env.values(), *(value for spec in self.hosts for value in spec.env.values())]
+        hidden = []
+        for argument in sys.argv:
+            # An override may spell a value in quotes, with backslashes: it goes as a whole.
+            shown_one = without_value(argument)
+            for value in filter(None, values):
+                shown_one = shown_one.replace(value, "***")
+            hidden.append(shown_one)
+        return hidden
+
+    def sys_path(self, travels: bool) -> list[str]:
+        """What jobs find in front of their `sys.path`; of code that travels, relative to it."""
+        if not travels:
+            return [os.path.abspath(path) for path in own_sys_path()]
+        if self.root is None or self.snapshot is None:
+            return []
+        return self.snapshot.sys_path(self.root, sys.path)
+
+    def cwd(self, travels: bool) -> str:
+        """The folder that the application is started in; of code that travels, relative to it."""
+        if not travels:
+            return os.getcwd()
+        if self.snapshot is None:
+            return "."
+        return self.snapshot.relative(Path.cwd())
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """A job as it is queued, and (kind, message) where it is FAILED before it can be sent.
+
+        Raises:
+            UsageError: the task cannot be called with one config.
+        """
+        return self._job(num, task, config, overrides, None)
+
+    def call_job(
+        self, num: int, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """A job that calls task(*args, **kwargs), and has an empty config.
+
+        Raises:
+            UsageError: the task cannot be called.
+        """
+        return self._job(num, task, None, (), (args, kwargs))
+
+    def _job(
+        self,
+        num: int,
+        task: Any,
+        config: Any,
+        overrides: tuple[str, ...],
+        call: tuple[tuple[Any, ...], dict[str, Any]] | None,
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        if self.mode == "RUN":
+            output_dir, relative = self.folder, "job"
+        else:
+            output_dir, relative = self.folder / str(num), str(num)
+        content: dict[str, Any] = {
+            "config": config if config is not None else {},
+            "hydra": self.node(num, overrides),
+            "overrides": list(overrides),
+            "task_name": self.task_name,
+        }
+        if task is not None and task is not self.task and task != self.task:
+            check_task(task, with_config=call is None)
+            content["task"] = task
+        failure = None
+        try:
+            if call is not None:
+                # In bytes of their own: the config is read twice on the host, these are not.
+                content["call"] = self.pickler.dumps(call)
+            else:
+                check_config_kind(config)
+            payload = self.pickler.dumps(content)
+        except ConfigError as error:
+            payload, failure = b"", ("config", str(error))
+        except Exception as error:  # noqa: BLE001
+            payload, failure = (
+                b"",
+                (
+                    "config",
+                    f"{'the config' if call is None else 'what it is called with'} cannot be pickled: {type(error).__name__}: {error}",
+                ),
+            )
+        # Looked for in the bytes first: most configs of most sweeps refer to nothing.
+        if b"${" in payload:
+            for problem in unresolved(self.with_node(config, num, overrides)):
+                failure = ("config", f"the config does not resolve: {problem}")
+                break
+        return self.queued(num, overrides, output_dir, relative, payload), failure
+
+    def queued(
+        self, num: int, overrides: tuple[str, ...], output_dir: Path, relative: str, payload: bytes
+    ) -> QueuedJob:
+        """A job with its spec."""
+        options = self.options
+        in_place = not any(self.travels(spec) for spec in self.hosts)
+        spec = JobSpec(
+            num=num,
+            attempt=0,
+            job_id=f"{self.run_id}#{num}",
+            zygote=ZYGOTE,
+            output_dir=str(output_dir) if in_place else relative,
+            timeout=options.timeout,
+            grace=options.grace,
+            hook_timeout=options.hook_timeout,
+            shutdown_timeout=options.shutdown_seconds,
+            outputs=options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
+            max_output_bytes=options.max_output_bytes,
+        )
+        return QueuedJob(num, overrides, output_dir, payload, spec)
+
+    def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
+        """The `hydra` node of a job's config, or, without a number, of the run's."""
+        return minimal_hydra_node(
+            name=self.task_name,
+            num=num if self.mode == "MULTIRUN" else None,
+            job_id=f"{self.run_id}#{num}" if num is not None else "",
+            cwd=literal(os.getcwd()),
+            run_dir=literal(str(self.folder)) if self.mode == "RUN" else "",
+            sweep_dir=literal(str(self.folder)) if self.mode == "MULTIRUN" else "",
+            sweep_subdir=str(num) if num is not None and self.mode == "MULTIRUN" else "",
+            mode=self.mode,
+            task_overrides=list(overrides),
+            callbacks=self.callback_specs,
+        )
+
+    def with_node(self, config: Any, num: int | None, overrides: Sequence[str] = ()) -> Any:
+        """The config that a hook gets: a DictConfig with its hydra node."""
+        return config_with_node(config, self.node(num, overrides))
+
+    def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
+        """(cfg, hydra_cfg) of a job as they were sent."""
+        from omegaconf import OmegaConf
+
+        if not payload:
+            return None, None
+        content = self.pickler.loads(payload)
+        config = content["config"]
+        cfg = config if OmegaConf.is_config(config) else make_config(config)
+        return cfg, make_config({"hydra": content["hydra"]})
+
+    def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
+        """The config that `on_job_return` gets. `cfg` and `hydra_cfg`: from `own_config`, made for this and changed here."""
+        full = opened(cfg, hydra_cfg)
+        if hydra_cfg is not None:
+            put_text(full, "hydra.runtime.output_dir", str(job_return.output_dir))
+        return full
+
+    def hook_returns(self, returns: Any) -> Any:
+        """`job_returns` as `on_multirun_end` gets them."""
+        return returns
+
+    def finish_return(self, job_return: JobReturn) -> JobReturn:
+        """The JobReturn as callbacks and callers get it: Hydra's own type where Hydra is loaded."""
+        return as_hydra(job_return)
+
+
+def _peek(configs: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The first config, and all of them."""
+    import itertools
+
+    iterator = iter(configs)
+    first = next(iterator, None)
+    if first is None and not isinstance(configs, (list, tuple)):
+        return None, []
+    if isinstance(configs, (list, tuple)):
+        return first, configs
+    return first, itertools.chain([first], iterator)

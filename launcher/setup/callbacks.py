@@ -1,0 +1,100 @@
+"""The callbacks of a run: built once, here, from the nodes of the config and from what was given.
+
+Rule: what is no callback is refused by name; a class that only hosts can import keeps its spec, and the run says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from launcher.errors import CallbackError, ConfigError
+from launcher.options import LaunchConf
+from launcher.util.quoting import shown
+from remote_agent.callbacks.base import HOOKS
+from remote_agent.callbacks.composite import Callbacks, Entry
+from remote_agent.config.nodes import is_config
+from remote_agent.hydra.compat import instantiate
+
+__all__ = ["build_callbacks", "callback_nodes"]
+
+
+def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: LaunchConf) -> Callbacks:
+    """The composite: those of the config, in its order, then those that were given.
+
+    Raises:
+        CallbackError: one is no callback, or cannot be built.
+    """
+    policies = dict(options.on_error)
+    entries = [_entry(name, node, policies.get(name)) for name, node in nodes.items()]
+    names = {entry.name for entry in entries}
+    if not isinstance(given, Iterable):
+        raise CallbackError(f"callbacks: {shown(given)} is not a list of callbacks")
+    for callback in given:
+        if isinstance(callback, type) or not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
+            raise CallbackError(
+                f"{callback!r} is no callback: it has none of {', '.join(HOOKS)}"
+                + (" (a class was given; give an instance)" if isinstance(callback, type) else "")
+            )
+        name = base = type(callback).__name__
+        number = 2
+        while name in names:
+            name, number = f"{base}_{number}", number + 1
+        names.add(name)
+        entries.append(Entry(name, callback, policies.get(name)))
+    unknown = [name for name in policies if name not in names]
+    if unknown:
+        known = ", ".join(sorted(names)) or "none"
+        raise CallbackError.of_option("on_error", f" names {unknown[0]!r}; the callbacks are {known}")
+    try:
+        return Callbacks(entries)
+    except ValueError as error:
+        raise CallbackError(str(error)) from error
+
+
+def _entry(name: str, node: Any, policy: str | None) -> Entry:
+    """A callback of the config; one whose class cannot be imported here is left to the hosts."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise CallbackError(f"hydra.callbacks.{name}: it has no _target_")
+    try:
+        return Entry(name, instantiate(node), policy, node)
+    except Exception as error:
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__  # type: ignore[assignment]
+        if isinstance(cause, ImportError):
+            note = f"callback {name!r}: its class cannot be imported here ({cause}); its controller hooks are off"
+            return Entry(name, None, policy, node, note)
+        raise CallbackError(f"hydra.callbacks.{name}: {error}") from error
+
+
+def callback_nodes(config: Any) -> dict[str, Any]:
+    """The `hydra.callbacks` mapping of a config, as plain data.
+
+    Raises:
+        CallbackError: it is none.
+        ConfigError: the `hydra` node is none.
+    """
+    if config is None:
+        return {}
+    if isinstance(config, dict):
+        hydra = config.get("hydra")
+        if hydra is not None and not isinstance(hydra, Mapping) and not is_config(hydra):
+            raise ConfigError(f"the config's hydra node is {shown(hydra)}, not a mapping")
+        node = (hydra or {}).get("callbacks")
+    elif is_config(config):
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.select(config, "hydra.callbacks") if OmegaConf.is_dict(config) else None
+    else:
+        return {}
+    if node is None:
+        return {}
+    plain: Any = node
+    if is_config(node):
+        from omegaconf import OmegaConf
+
+        plain = OmegaConf.to_container(node, resolve=True)
+    if not isinstance(plain, Mapping):
+        raise CallbackError(f"hydra.callbacks: {shown(plain)} is not a mapping of names to callbacks")
+    return {str(key): value for key, value in plain.items() if value is not None}

@@ -1,0 +1,418 @@
+"""A run of a Hydra app: configs composed here, job by job, and shipped whole; nothing is composed on a host.
+
+Rule: what Hydra decides (composition, numbering, folders, callbacks' order) is asked of Hydra; what a host must find as
+Hydra would have left it (version base, job name, resolvers, the values of `${now:}`) travels with the job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher.code.hydra_entry import innermost
+from launcher.code.task import Script, script_of, where_from
+from launcher.config.interpolations import unresolved
+from launcher.config.job_config import (
+    NOW,
+    current,
+    move_to,
+    raw_text,
+    raw_texts,
+    settle,
+    split,
+    subdir_of,
+    times_in,
+    without_secrets,
+    without_value,
+)
+from launcher.errors import ConfigError, UsageError
+from launcher.hosts import host_specs, new_run_id
+from launcher.options import LaunchConf
+from launcher.runs.folder import Naming
+from launcher.setup.base import RunSetup
+from remote_agent.callbacks.composite import Callbacks, Entry
+from remote_agent.config.nodes import attach
+from remote_agent.hydra import compat, state
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from typing_extensions import Self
+
+    from launcher.engine.requests import QueuedJob
+    from remote_agent.job import JobReturn
+
+__all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"]
+
+#: What a launcher's node says to Hydra and not to the launcher.
+_OF_INSTANTIATE = ("_target_", "_recursive_")
+#: A number, a word or a path as the value of an override: it makes no keys, takes none away and refers to nothing.
+_PLAIN_VALUE = re.compile(r"(?!null$)[-+\w.,%/ ]+", re.IGNORECASE)
+#: What strftime makes of it differs from one second to the next.
+_TO_THE_SECOND = re.compile(r"(?<!%)(?:%%)*%-?[STXcrsf]")
+_PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HydraSetup(RunSetup):
+    """A run of a Hydra app, checked.
+
+    `compose(overrides, num, job_id)` gives the config of one job with its `hydra` node, `num` and `id` set in it; in RUN
+    mode the config of the run is that of its job, with whatever `on_run_start` made of it.
+
+    Attributes:
+        earlier: JobReturns of earlier sessions of the same sweep.
+        instead: `hydra.sweep.dir` as it was written, and the folder that was taken instead of what it says; None where that was taken.
+        resolving: a memory: what the jobs' configs had in common where they were found to resolve.
+    """
+
+    kind: ClassVar[str] = "hydra_app"
+    compose: Callable[[Sequence[str], int, str], DictConfig] | None = None
+    earlier: tuple[JobReturn, ...] = ()
+    instead: tuple[str, Path] | None = None
+    resolving: set[Any] = dataclasses.field(default_factory=set, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        mode: str,
+        task: Callable[[Any], Any],
+        config: DictConfig,
+        *,
+        compose: Callable[[Sequence[str], int, str], DictConfig],
+        callbacks: Callbacks,
+        options: LaunchConf,
+        hosts: Sequence[Any] | None = None,
+        first_num: int = 0,
+        script: Script | None = None,
+        root: Path | None = None,
+        naming: Naming | None = None,
+        fired_elsewhere: frozenset[str] = frozenset(),
+        earlier: Sequence[JobReturn] = (),
+    ) -> HydraSetup:
+        """Check what was given.
+
+        Args:
+            mode: RUN or MULTIRUN.
+            task: the task function, undecorated.
+            config: the config of the run as a whole, with its `hydra` node; kept, for hooks may edit it.
+            script: what jobs look as if they had been started with, where this process was started otherwise.
+            root: the file or folder whose project travels; by default that of the task.
+            naming: who chose the folder's name; by default what the config says of it.
+            fired_elsewhere, earlier: as of the class.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        from hydra.core.utils import JobRuntime
+
+        found, main_module = where_from(task)
+        setup = cls(
+            mode=mode,
+            run_id=new_run_id(),
+            folder=folder_of_run(mode, config),
+            naming=naming if naming is not None else naming_of(mode, config),
+            hosts=tuple(host_specs(hosts, options)),
+            options=options,
+            callbacks=callbacks,
+            task=task_reference(task, main_module),
+            task_name=str(JobRuntime.instance().get("name")),
+            configs=(),
+            root_config=config,
+            root=root if root is not None else found,
+            main_module=main_module,
+            first_num=first_num,
+            script=script,
+            compose=compose,
+            fired_elsewhere=fired_elsewhere,
+            earlier=tuple(earlier),
+        )
+        return setup.with_code()
+
+    # -- what travels --------------------------------------------------------------------------------------------
+
+    def state(self) -> Any:
+        """Hydra's own state, as the jobs must find it."""
+        # Not told to hosts as something that travels by value: a resolver that the application registers again there may travel in vain.
+        return state.capture(self.pickler.dumps_here, self._below)
+
+    def _below(self, path: str) -> str | None:
+        """Where a folder lies below the code that travels; None for one that does not travel."""
+        if self.snapshot is None:
+            return None
+        relative = self.snapshot.relative(Path(path))
+        there = os.path.realpath(self.snapshot.root / relative)
+        return relative if there == os.path.realpath(path) else None
+
+    def hydra_version(self) -> str | None:
+        """The controller's Hydra."""
+        import hydra
+
+        return hydra.__version__
+
+    def script_started(self) -> Script | None:
+        """Where something else was started (an entry point, a test): the module of the task."""
+        return super().script_started() or script_of(self._module_of_task())
+
+    def arguments(self) -> list[str]:
+        """What this application was started with; elsewhere its overrides, as `python my_app.py OVERRIDES` has them.
+
+        Values of `hydra.launcher.env` are left out: applications write down their command line.
+        """
+        if self.script is None and super().script_started() is not None:
+            return [without_value(one) for one in sys.argv[1:]]
+        overrides = self.root_config.hydra.overrides
+        return [without_value(one) for one in (*raw_texts(overrides.task), *raw_texts(overrides.hydra))]
+
+    def _module_of_task(self) -> str:
+        if isinstance(self.task, str):
+            return self.task.partition(":")[0]
+        return str(getattr(innermost(self.task), "__module__", None))
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job with these overrides, composed now; of kind `config` where that fails."""
+        try:
+            composed = self._composed(num, overrides)
+            self._check_resolves(composed, overrides)
+            output_dir, relative = self._place(composed, num)
+            settle(composed, output_dir)
+            content = {
+                "config": composed,
+                "hydra": None,
+                "overrides": raw_texts(composed.hydra.overrides.task),
+                "task_name": self.task_name,
+            }
+            payload = _plain_pickle(content) or self.pickler.dumps(content)
+        except Exception as error:  # noqa: BLE001 - a resolver or an object in the config may raise anything
+            place = self.folder if self.mode == "RUN" else self.folder / str(num)
+            failure = ("config", f"the job's config cannot be made: {type(error).__name__}: {error}")
+            return self.queued(num, overrides, place, str(num), b""), failure
+        return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
+
+    def in_folder(self, folder: Path) -> Self:
+        """The same run in another folder. Hydra's config says it from now on, also to whoever composes from it."""
+        if folder == self.folder:
+            return self
+        instead = self.instead
+        if self.root_config is not None:
+            instead = raw_text(self._dirs(self.root_config), "dir"), folder
+            move_to(self.root_config, self.mode, folder)
+        return dataclasses.replace(self, folder=folder, instead=instead)
+
+    def _dirs(self, config: DictConfig) -> DictConfig:
+        return config.hydra.run if self.mode == "RUN" else config.hydra.sweep  # type: ignore[no-any-return]
+
+    def _composed(self, num: int, overrides: Sequence[str]) -> DictConfig:
+        if self.mode == "RUN":
+            config = self.root_config
+        else:
+            assert self.compose is not None, "`of` sets it"
+            config = self.compose(overrides, num, f"{self.run_id}#{num}")
+            if self.instead is not None and raw_text(self._dirs(config), "dir") == self.instead[0]:
+                move_to(config, self.mode, self.instead[1])
+        without_secrets(config)
+        return config  # type: ignore[no-any-return]
+
+    def _check_resolves(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        """Look once for each shape that the jobs' configs have: plain values change nothing about what refers to what.
+
+        Raises:
+            ConfigError: an interpolation cannot resolve.
+        """
+        from omegaconf import OmegaConf
+
+        choices: Any = OmegaConf.to_container(config.hydra.runtime.choices)
+        changes = tuple(key if _PLAIN_VALUE.fullmatch(value) else key + value for key, value in map(_halves, overrides))
+        shape = (tuple(sorted(map(str, choices.items()))), changes)
+        if shape in self.resolving:
+            return
+        problem = next(unresolved(config, without="hydra"), None)
+        if problem is not None:
+            raise ConfigError(f"it does not resolve: {problem}")
+        self.resolving.add(shape)
+
+    def _place(self, config: DictConfig, num: int) -> tuple[Path, str]:
+        """(local output directory, the same below the run's outputs on a host that shares no disk)."""
+        with current(config):
+            if self.mode == "RUN":
+                return Path(os.path.abspath(str(config.hydra.run.dir))), "job"
+            subdir = subdir_of(config, num)
+            local = Path(os.path.abspath(os.path.join(self._sweep_dir_of(config), subdir)))
+        relative = os.path.normpath(subdir)
+        leads_out = os.path.isabs(relative) or relative == "." or ".." in relative.split(os.sep)
+        if leads_out or relative == str(num):
+            return local, str(num)
+        # Jobs may share a folder here. There, each has its own: what one has sent is removed, and must be no other's.
+        return local, os.path.join(str(num), relative)
+
+    def _sweep_dir_of(self, config: DictConfig) -> str:
+        """`hydra.sweep.dir` of a job: that of the sweep, unless it is another text or depends on the job."""
+        text = raw_text(config.hydra.sweep, "dir")
+        # Resolving takes a parser a millisecond.
+        if text == raw_text(self.root_config.hydra.sweep, "dir") and "${" not in NOW.sub("", text):
+            return self._sweep_dir
+        return str(config.hydra.sweep.dir)
+
+    @functools.cached_property
+    def _sweep_dir(self) -> str:
+        return str(self.root_config.hydra.sweep.dir)
+
+    # -- what comes back -----------------------------------------------------------------------------------------
+
+    def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
+        """(cfg, hydra_cfg) of a job as they were sent."""
+        if not payload:
+            return None, None
+        config = self.pickler.loads(payload)["config"]
+        return config, split(config)
+
+    def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
+        """The config that `on_job_return` gets: the job's, with its `hydra` node. As in `RunSetup`."""
+        from omegaconf import OmegaConf
+
+        if cfg is None or hydra_cfg is None:
+            return self.root_config
+        OmegaConf.set_readonly(cfg, None)
+        attach(cfg, "hydra", hydra_cfg.hydra)
+        return cfg
+
+    def hook_returns(self, returns: Any) -> Any:
+        """`job_returns` as `on_multirun_end` gets them: those of all batches, in order."""
+        return [*self.earlier, *returns] if self.earlier else returns
+
+
+def _halves(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    return key + equals, value
+
+
+def folder_of_run(mode: str, config: DictConfig) -> Path:
+    """The run's local folder: `hydra.run.dir` or `hydra.sweep.dir`."""
+    with current(config):
+        return Path(os.path.abspath(str(config.hydra.run.dir if mode == "RUN" else config.hydra.sweep.dir)))
+
+
+def naming_of(mode: str, config: DictConfig) -> Naming:
+    """Whose choice the run's folder is: the user's, unless the time is in it."""
+    times = times_in(config, raw_text(config.hydra.run if mode == "RUN" else config.hydra.sweep, "dir"))
+    if not times:
+        return Naming.USER
+    return Naming.MOMENT if any(_TO_THE_SECOND.search(one) for one in times) else Naming.TIME
+
+
+def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:
+    """The options with those of the app's own `hydra.launcher` below them, where that is this launcher.
+
+    What differs from the default in `options` was asked for, and counts; so do its hosts, instead of the configured ones.
+
+    Raises:
+        ConfigError: a configured option is not known, or not allowed.
+    """
+    from omegaconf import OmegaConf
+
+    node = config.hydra.launcher
+    if not OmegaConf.is_dict(node) or node.get("_target_") != _PLUGIN:
+        return options
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    try:
+        configured = LaunchConf.from_mapping({key: value for key, value in plain.items() if key not in _OF_INSTANTIATE})
+    except UsageError as error:
+        raise error.named(f"hydra.launcher.{error.option}") from None
+    default = LaunchConf()
+    names = [field.name for field in dataclasses.fields(LaunchConf)]
+    asked = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
+    if asked.keys() & {"hosts", "hosts_file"}:
+        asked = {"hosts": (), "hosts_file": None, **asked}
+    for name in ("env", "on_error"):
+        if name in asked:
+            asked[name] = {**getattr(configured, name), **asked[name]}
+    return configured.replaced(**asked)
+
+
+def _plain_pickle(content: dict[str, Any]) -> bytes | None:
+    """A pickle by reference alone, at a third of cloudpickle's time; None where that is not all it takes."""
+    import cloudpickle
+
+    if cloudpickle.list_registry_pickle_by_value():
+        return None
+    try:
+        data = pickle.dumps(content, 4)
+    except Exception:  # noqa: BLE001 - a lambda, a local class; cloudpickle says what is wrong where it cannot either
+        return None
+    # What belongs to the script must say its other name.
+    return None if b"__main__" in data else data
+
+
+# -- the task and the callbacks --------------------------------------------------------------------------------------
+
+
+def task_reference(task: Callable[[Any], Any], main_module: str | None) -> Any:
+    """`module:qualname` where a host can import the task so (undecorated there), else the task itself.
+
+    Hydra hands over the function below `@hydra.main`; its name leads to the decorated one, so that it would travel by
+    value: a copy of it, in a module that is not its own.
+    """
+    module = getattr(task, "__module__", None)
+    qualname = getattr(task, "__qualname__", "")
+    if not isinstance(module, str) or not qualname or "<" in qualname:
+        return task
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is None or compat.undecorated(found) is not task:
+        return task
+    if module == "__main__":
+        return f"{main_module}:{qualname}" if main_module is not None else task
+    return f"{module}:{qualname}"
+
+
+def callback_entries(config: DictConfig, instances: Sequence[Any], options: LaunchConf) -> Callbacks:
+    """The callbacks that Hydra built, under their names in `hydra.callbacks` and with their specs.
+
+    Raises:
+        CallbackError: `on_error` names none of them, or a policy that there is not.
+    """
+    from omegaconf import OmegaConf
+
+    from launcher.errors import CallbackError
+
+    nodes = OmegaConf.select(config, "hydra.callbacks") or {}
+    names = [str(name) for name in nodes]
+    entries = []
+    for index, instance in enumerate(instances):
+        if instance is None:
+            continue
+        known = len(names) == len(instances)
+        name = names[index] if known else f"{type(instance).__name__}_{index}"
+        spec = _plain(nodes, name) if known else None
+        entries.append(Entry(name, instance, options.on_error.get(name), spec))
+    unknown = [name for name in options.on_error if name not in {entry.name for entry in entries}]
+    if unknown:
+        known_names = ", ".join(entry.name for entry in entries) or "none"
+        raise CallbackError.of_option("on_error", f" names {unknown[0]!r}; the callbacks are {known_names}")
+    try:
+        return Callbacks(entries)
+    except ValueError as error:
+        raise CallbackError(str(error)) from error
+
+
+def _plain(nodes: Any, name: str) -> dict[str, Any] | None:
+    """A callback's node as plain data; None where it does not resolve: its pickle is what travels then."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        spec = OmegaConf.to_container(nodes[name], resolve=True)
+    except OmegaConfBaseException:
+        return None
+    return {str(key): value for key, value in spec.items()} if isinstance(spec, dict) else None

@@ -1,0 +1,80 @@
+"""Connections that are begun before the run is made: the handshake goes on while the controller imports, composes and checks.
+
+Rule: what a run refuses must not have sent anything. Until everything was checked and the start hooks have fired, a host has
+seen a handshake and no more: not who we are, no command, nothing of the application. What goes wrong meanwhile is not told:
+the run connects by itself then, and tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher.hosts import host_specs
+from launcher.transports.factory import begin_transport
+from launcher.transports.ssh.lazy_imports import import_paramiko
+from remote_agent.job import IMPORTING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from launcher.inventory import HostSpec
+    from launcher.options import LaunchConf
+    from launcher.transports.base import Transport
+
+__all__ = ["EarlyConnections"]
+
+#: Hosts that are connected to ahead; the others have to wait for the run.
+_AT_ONCE = 8
+
+
+class EarlyConnections:
+    """Those of a run that is being made. Leaving it, as a context, drops what the run has not taken."""
+
+    def __init__(self, begun: Iterable[tuple[HostSpec, Transport]] = ()) -> None:
+        self._begun = {spec.name: (spec, transport) for spec, transport in begun}
+
+    @classmethod
+    def begin(cls, hosts: Sequence[Any] | None, options: LaunchConf) -> EarlyConnections:
+        """Begin to connect to the run's hosts.
+
+        Not where a handshake alone would change something here: an unknown key that is to be accepted is written down.
+
+        Args:
+            hosts, options: as the run gets them.
+
+        Raises:
+            InventoryError: a host cannot be used, or is there twice.
+        """
+        # An application whose import starts a run is refused; whoever imports it is a host. What is no file is read once only.
+        if os.environ.get(IMPORTING) or (options.hosts_file and not os.path.isfile(options.hosts_file)):
+            return cls()
+        specs = [spec for spec in host_specs(hosts, options) if not spec.is_local and spec.host_keys == "strict"]
+        early = cls((spec, begin_transport(spec)) for spec in specs[:_AT_ONCE])
+        if early._begun:
+            # The handshakes cannot go on without it, and with it they need nothing more of this process for a while.
+            with contextlib.suppress(ImportError):  # told where the run connects
+                import_paramiko()
+        return early
+
+    def take(self, spec: HostSpec) -> Transport | None:
+        """The way to a host, if one was begun to what the run says of that host."""
+        begun, transport = self._begun.get(spec.name, (None, None))
+        if begun != spec:
+            return None
+        del self._begun[spec.name]
+        return transport
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop what has not been taken."""
+        while self._begun:
+            _, (_, transport) = self._begun.popitem()
+            transport.close()

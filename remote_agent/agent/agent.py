@@ -1,0 +1,273 @@
+"""The agent: one per run and host; owns the spool, the sockets and the zygotes.
+
+Rule: one thread, one select loop; it decides by what the spool's log says and writes there before it acts. It outlives
+every connection: a controller that is gone changes nothing for running jobs.
+
+The order at the end of an attempt: `outcome` and `final` come from the job, go into the log, the log goes to the disk
+(in a thread, many at a time), and only then is the controller told. What it acknowledges is forgotten.
+
+The rooms: attempts (what is known, and the log), controller (links), zygotes, waiting (queue and slots), jobs (hand-over),
+aftermath (what follows a process's end), delivery (results and streams). This file wires them and turns the loop.
+"""
+
+import errno
+import os
+import selectors
+import shutil
+import socket
+import time
+import traceback
+from typing import Any, Callable, Dict, Optional, Sequence
+
+from remote_agent.agent.delivery import Delivery
+from remote_agent.agent.link.batching import Batching
+from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.link.listener import Listener
+from remote_agent.agent.queries import Queries
+from remote_agent.agent.queue import JobQueue
+from remote_agent.agent.reaper import Reaper
+from remote_agent.agent.running import RunningJobs
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.zygotes.pool import Zygotes
+from remote_agent.agent.zygotes.spare import Spare
+from remote_agent.shared.disk import remove_tree
+from remote_agent.shared.messages import Finish, Hello
+from remote_agent.shared.protocol import HEARTBEAT
+from remote_agent.system.background import BackgroundThread
+from remote_agent.system.host import Folders, boot_id
+from remote_agent.system.private_files import make_private_folder
+from remote_agent.system.processes import kill_whole
+
+__all__ = ["Agent", "log_crash"]
+
+#: Seconds without a controller and without anything to do, after which the agent ends (its spool stays).
+IDLE_EXIT = 120.0
+#: The same for one to which no controller has ever said a word, and from which no link leads to one: it gave up while we started.
+UNGREETED_EXIT = 5.0
+#: Bytes for the controller of which nothing is held back.
+_ENOUGH = 1 << 16
+
+
+class Agent:
+    """The select loop. `serve` returns when the run is over, or when there is nothing to do for nobody."""
+
+    def __init__(
+        self,
+        run: str,
+        host: str,
+        where: Folders,
+        listener: socket.socket,
+        bundle: str,
+        umask: int,
+        notes: Sequence[str] = (),
+        spare: Optional[Spare] = None,
+    ) -> None:
+        self._place = place = SpoolPaths(run, host, where, bundle, umask, boot_id())
+        self._selector = selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        for name in ("streams", "payload", "blobs", "logs"):
+            make_private_folder(os.path.join(where.spool, name))
+        self._controller = controller = Controller(place, selector, self._hello, self._greeted, self._link_gone)
+        self._door = Listener(place, listener, selector, controller.accept, controller.note)
+        self._worker = worker = BackgroundThread(self._wake)
+        self._zygotes = zygotes = Zygotes(place, selector, worker, controller, spare)
+        self._attempts = attempts = Attempts(
+            os.path.join(where.spool, "log"),
+            place.boot,
+            self._wake,
+            controller.note,
+            # All are made below, of this.
+            lambda attempt: self._delivery.send_ahead(attempt),  # noqa: PLW0108
+            lambda attempt: self._delivery.send(attempt),  # noqa: PLW0108
+            lambda error: self._waiting.spool_failed(error),  # noqa: PLW0108
+            lambda: controller.say({"t": "opened"}),
+            lambda attempt: self._aftermath.doubtful([attempt]),
+        )
+        self._waiting = JobQueue(attempts, zygotes, controller)
+        self._jobs = RunningJobs(place, selector, attempts, self._waiting, zygotes, controller)
+        self._aftermath = Reaper(place, attempts, self._waiting, zygotes, self._jobs, worker, controller)
+        self._delivery = Delivery(place, attempts, zygotes, worker, controller)
+        self._waiting.start = self._jobs.start
+        self._jobs.on_end = self._aftermath.ended
+        self._aftermath.on_over = self._delivery.send_left
+        zygotes.listener = self._aftermath
+        controller.on_look = Queries(place, attempts).look
+        for note in notes:
+            controller.note(note)
+        controller.handlers.update(
+            job=self._waiting.on_job,
+            cancel=self._jobs.on_cancel,
+            go=self._waiting.on_go,
+            ack=self._delivery.on_ack,
+            blob=zygotes.on_blob,
+            blobs=zygotes.on_blobs,
+            manifest=zygotes.on_manifest,
+            prepare=zygotes.on_prepare,
+            withheld=zygotes.on_withheld,
+            finish=self._on_finish,
+        )
+        self._pace = Batching()
+        #: Seconds for which what was said is held back yet.
+        self._held_for = 0.0
+        self._next_poll = 0.0
+        self._over: Optional[str] = None
+        waiting, doubtful = attempts.replay()
+        self._waiting.take_up(waiting)
+        self._aftermath.doubtful(doubtful)
+        self._aftermath.take_up()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Run until `finish`, or until nobody needs us."""
+        try:
+            while self._over is None:
+                self._turn(self._timeout())
+            self._end()
+        finally:
+            self._selector.close()
+
+    def _turn(self, timeout: float) -> None:
+        for key, mask in self._selector.select(timeout):
+            handler: Callable[[Any, int], None] = key.data
+            handler(key.fileobj, mask)
+        self._tick(time.monotonic())
+        self._waiting.dispatch()
+        self._attempts.flush()
+        self._jobs.tell_kept()
+        self._send(time.monotonic())
+
+    def _send(self, now: float) -> None:
+        """Write what was said to the controller; where jobs wait in line and end fast, for several of them at once."""
+        link = self._controller.link
+        self._held_for = 0.0
+        if link is not None and link.outbox:
+            if self._waiting and link.outbox.size < _ENOUGH:
+                self._held_for = self._pace.hold(now)
+                if self._held_for:
+                    return
+            self._pace.spoke(now)
+        self._controller.pump()
+
+    def _timeout(self) -> float:
+        if self._held_for:
+            return self._held_for
+        active = self._attempts.active()
+        if self._controller.is_live and active:
+            return 0.1
+        if any(attempt.is_polled or attempt.kill_at or attempt.deadline for attempt in active):
+            return 0.1
+        return HEARTBEAT / 20
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            pass  # the pipe is full: the loop is awake already
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+
+    def _woken(self, fd: int, mask: int) -> None:
+        os.read(fd, 4096)
+        self._attempts.synced()
+        self._worker.deliver()
+
+    # -- the controller ------------------------------------------------------------------------------------------
+
+    def _hello(self, hello: Hello) -> Dict[str, Any]:
+        self._waiting.count_slots(hello)
+        return {
+            # With the spool's own name: a spool that was removed does not know what the one before it knew.
+            "boot_id": "{}/{}".format(self._place.boot, self._attempts.log.id.hex()),
+            "slots": self._waiting.slots,
+            "gpus": self._waiting.gpus,
+            "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
+        }
+
+    def _greeted(self) -> None:
+        self._delivery.resend()
+        for zygote in self._zygotes:
+            self._zygotes.tell(zygote)
+
+    def _link_gone(self) -> None:
+        self._zygotes.drop_partial()
+
+    def _on_finish(self, header: Finish, payload: bytes) -> None:
+        self._over = "keep" if header["keep"] else "remove"
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        self._controller.tick(now)
+        self._door.tick(now)
+        poll = now >= self._next_poll
+        if poll:
+            self._next_poll = now + 0.1
+            self._attempts.check_place()
+            self._zygotes.tick(now)
+        for attempt in self._attempts.active():
+            if attempt.kill_at is not None and now >= attempt.kill_at:
+                if attempt.state == "ending":
+                    self._jobs.cut_short(attempt)
+                else:
+                    attempt.kill_at = now + 5.0
+                    kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            if attempt.deadline is not None and now >= attempt.deadline:
+                attempt.deadline = None
+                self._jobs.cancel(attempt, "timeout")
+            if attempt.handed_at is not None:
+                self._jobs.check_fork(attempt, now)
+            if poll and attempt.is_polled:
+                self._aftermath.poll(attempt)
+            if poll:
+                self._delivery.watch_streams(attempt)
+        self._aftermath.sweep(now)
+        alone = self._controller.seconds_alone(now)
+        if alone is not None:
+            self._alone(alone)
+
+    def _alone(self, seconds: float) -> None:
+        lease = self._controller.lease
+        if lease is not None and seconds > lease:
+            for attempt in self._attempts:
+                if attempt.final is None and attempt.cancel is None:
+                    self._jobs.cancel(attempt, "cancelled", why="cancelled: its controller's lease ended")
+        is_idle = not self._attempts.has_active and not self._waiting and not self._attempts.has_unsynced
+        if is_idle and seconds > IDLE_EXIT:
+            self._over = "keep"
+        elif is_idle and seconds > UNGREETED_EXIT and self._controller.is_unknown and not any(self._attempts):
+            self._over = "remove"
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self._aftermath.sweep_now()
+        self._controller.close()
+        self._zygotes.close()
+        self._attempts.stop()
+        self._worker.stop()
+        self._attempts.close()
+        self._door.close()
+        where = self._place.where
+        if self._over == "remove":
+            try:
+                remove_tree(where.spool)
+            except OSError:
+                traceback.print_exc()
+            if where.runtime != where.spool:
+                shutil.rmtree(where.runtime, ignore_errors=True)
+            try:
+                os.rmdir(os.path.dirname(where.spool))
+            except OSError:
+                pass  # another host entry of the same run keeps its spool beside ours
+
+
+def log_crash(path: str) -> None:
+    """Leave the traceback of an agent that died of an error of its own where the next one finds it."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(time.strftime("%Y-%m-%d %H:%M:%S\n") + traceback.format_exc())

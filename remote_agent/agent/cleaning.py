@@ -1,0 +1,224 @@
+"""What runs have left on this host, and its removal: spools of runs, agents' bundles, cached code.
+
+Rule: first it is told, what and how large; only what was named then is removed, and nothing that a running agent may need
+or that holds results which no controller has collected (unless that is asked for by force).
+
+    survey -> surveyed   payload: JSON list of items
+    remove -> removed    payload: JSON {"removed": [id], "kept": [[id, why]]}
+"""
+
+import json
+import os
+import shutil
+import socket
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from remote_agent.agent.spool.log import scan
+from remote_agent.shared import wire
+from remote_agent.shared.disk import remove_tree
+from remote_agent.system.host import roots, runtime_folder_of
+
+__all__ = ["Cleaning", "serve_cleaning"]
+
+_PART = 2000
+
+
+class Cleaning:
+    """The folders of all runs of this user on this host."""
+
+    def __init__(self, workdir: Optional[str]) -> None:
+        self._cache, self._state = roots(workdir)
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def items(self) -> List[Dict[str, Any]]:
+        """Everything that there is.
+
+        Each has `id`, `kind` (spool, bundle, code), `bytes`, `files`, `changed` (seconds since the epoch); a spool also
+        `run`, `is_running`, and how many `uncollected` and `unfinished` attempts it has.
+        """
+        found = [self._spool(run, host) for run, host in self._spools()]
+        bundles = os.path.join(self._cache, "agents")
+        found += [
+            dict(_measured(os.path.join(bundles, name)), id="bundle/" + name, kind="bundle")
+            for name in _listed(bundles)
+        ]
+        made = os.path.join(self._cache, "bundles")
+        if os.path.isdir(made):
+            # A controller's: what it sends to hosts, made again where it is missing.
+            found.append(dict(_measured(made), id="bundles", kind="bundle"))
+        code = os.path.join(self._cache, "blobs")
+        if os.path.isdir(code):
+            found.append(dict(_measured(code), id="code", kind="code"))
+        return found
+
+    def _spools(self) -> Iterator[Tuple[str, str]]:
+        runs = os.path.join(self._state, "runs")
+        for run in _listed(runs):
+            for host in _listed(os.path.join(runs, run)):
+                yield run, host
+
+    def _path(self, run: str, host: str) -> str:
+        return os.path.join(self._state, "runs", run, host)
+
+    def _spool(self, run: str, host: str) -> Dict[str, Any]:
+        path = self._path(run, host)
+        uncollected, unfinished = _left(os.path.join(path, "log"))
+        return dict(
+            _measured(path),
+            id="spool/{}/{}".format(run, host),
+            kind="spool",
+            run=run,
+            is_running=_is_running(path),
+            uncollected=uncollected,
+            unfinished=unfinished,
+        )
+
+    # -- removing ------------------------------------------------------------------------------------------------
+
+    def remove(self, ids: List[str], force: bool) -> Dict[str, Any]:
+        """Remove these items; what must be kept is, with the reason."""
+        removed, kept = [], []
+        for item in ids:
+            why = self._remove(str(item), force)
+            if why:
+                kept.append([item, why])
+            else:
+                removed.append(item)
+        return {"removed": removed, "kept": kept}
+
+    def _remove(self, item: str, force: bool) -> str:
+        kind, _, name = item.partition("/")
+        parts = name.split("/")
+        if any(part in (".", "..") for part in parts):
+            return "no item of that name"
+        if item == "bundles":
+            return _removed(os.path.join(self._cache, "bundles"))
+        if kind == "spool" and len(parts) == 2:
+            return self._remove_spool(parts[0], parts[1], force)
+        if any(_is_running(self._path(run, host)) for run, host in self._spools()):
+            return "an agent is running here, and may need it"
+        if kind == "bundle" and len(parts) == 1 and name in _listed(os.path.join(self._cache, "agents")):
+            return _removed(os.path.join(self._cache, "agents", name))
+        if item == "code":
+            return _removed(os.path.join(self._cache, "blobs"))
+        return "no item of that name"
+
+    def _remove_spool(self, run: str, host: str, force: bool) -> str:
+        path = self._path(run, host)
+        if (run, host) not in set(self._spools()):
+            return "no item of that name"
+        if _is_running(path):
+            return "its agent is running ('launcher cancel' ends it)"
+        uncollected, unfinished = _left(os.path.join(path, "log"))
+        if (uncollected or unfinished) and not force:
+            return "it holds {} uncollected results and {} unfinished jobs ('launcher attach' collects them)".format(
+                uncollected, unfinished
+            )
+        runtime = runtime_folder_of(path)
+        if runtime is not None and runtime != path:
+            shutil.rmtree(runtime, ignore_errors=True)
+        why = _removed(path)
+        if not why:
+            try:
+                os.rmdir(os.path.dirname(path))
+            except OSError:
+                pass  # another host entry of the same run keeps its spool beside it
+        return why
+
+
+def _listed(path: str) -> List[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _measured(path: str) -> Dict[str, Any]:
+    """Bytes on the disk, files, and the latest change."""
+    size = files = 0
+    changed = 0.0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue  # it went away just now
+            size += status.st_blocks * 512
+            files += 1
+            changed = max(changed, status.st_mtime)
+    return {"bytes": size, "files": files, "changed": changed or os.lstat(path).st_mtime}
+
+
+def _left(log: str) -> Tuple[int, int]:
+    """(results that no controller has acknowledged, attempts without a result) in a spool's log."""
+    open_attempts: Dict[str, bool] = {}
+    try:
+        for header in scan(log):
+            attempt, record = str(header.get("a", "")), header.get("r")
+            if record == "accepted":
+                open_attempts[attempt] = False
+            elif record == "final" and attempt in open_attempts:
+                open_attempts[attempt] = True
+            elif record == "acked":
+                open_attempts.pop(attempt, None)
+    except OSError:
+        return 0, 0
+    finals = sum(open_attempts.values())
+    return finals, len(open_attempts) - finals
+
+
+def _is_running(spool: str) -> bool:
+    """An agent answers at the spool's socket."""
+    runtime = runtime_folder_of(spool)
+    if runtime is None:
+        return False
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.chdir(runtime)
+        sock.connect("agent.sock")
+        return True
+    except OSError:
+        return False
+    finally:
+        sock.close()
+        os.fchdir(here)
+        os.close(here)
+
+
+def _removed(path: str) -> str:
+    try:
+        remove_tree(path)
+    except OSError as error:
+        return "{}: {}".format(error.filename, error.strerror)
+    return ""
+
+
+def serve_cleaning(workdir: Optional[str]) -> int:
+    """Answer on stdin and stdout until stdin ends; returns the exit code."""
+    cleaning = Cleaning(workdir)
+    _write(wire.PREAMBLE)
+    decoder = wire.Decoder()
+    while True:
+        data = os.read(0, 1 << 16)
+        if not data:
+            return 0
+        for frame in decoder.feed(data):
+            header = frame.header
+            if header["t"] == "survey":
+                items = cleaning.items()
+                while True:
+                    part, items = items[:_PART], items[_PART:]
+                    _write(wire.encode({"t": "surveyed", "more": bool(items)}, json.dumps(part).encode("utf-8")))
+                    if not items:
+                        break
+            elif header["t"] == "remove":
+                answer = cleaning.remove(header["items"], header["force"])
+                _write(wire.encode({"t": "removed"}, json.dumps(answer).encode("utf-8")))
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]

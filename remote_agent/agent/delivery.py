@@ -1,0 +1,229 @@
+"""What jobs leave, on its way to the controller: results, output files, what they print; and forgetting it.
+
+Rule: it is kept until the controller acknowledges it, and sent again to every new link until then. A result is sent as soon
+as it is on the disk, what the job left when its process is gone, which may still write until then. What waits to be sent is
+read when its turn comes: a slow controller costs no memory. The bytes of a long result go out while the disk still takes
+them; the `final` that makes them a result goes out when it has.
+"""
+
+import functools
+import os
+from typing import Any, Dict, Iterator, Optional
+
+from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.link.outbox import Piece
+from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
+from remote_agent.agent.spool.attempt import Attempt, failed_envelope
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
+from remote_agent.agent.zygotes.pool import Zygotes
+from remote_agent.job import JobError
+from remote_agent.shared import wire
+from remote_agent.shared.disk import remove_tree
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.messages import Ack, Final
+from remote_agent.system.background import BackgroundThread
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """Sends what is final, and what is printed while somebody looks."""
+
+    def __init__(
+        self, place: SpoolPaths, attempts: Attempts, zygotes: Zygotes, worker: BackgroundThread, controller: Controller
+    ) -> None:
+        self._place = place
+        self._attempts = attempts
+        self._zygotes = zygotes
+        self._worker = worker
+        self._controller = controller
+
+    def resend(self) -> None:
+        """A new link: everything that was not acknowledged is sent again."""
+        for attempt in self._attempts:
+            attempt.stream_sent = {"stdout": 0, "stderr": 0}
+            attempt.is_showing = False
+            attempt.is_told = False
+            attempt.ahead = None
+            if attempt.final is not None and attempt.is_synced:
+                self.send(attempt)
+
+    def send(self, attempt: Attempt) -> None:
+        """Send a result; what the job left follows when its process is gone."""
+        if self._controller.link is not None and not (attempt.ahead is not None and attempt.ahead.is_under_way):
+            self._controller.link.outbox.add_source(self._frames(attempt))
+
+    def send_ahead(self, attempt: Attempt) -> None:
+        """Begin to send a long result that may not be told yet; what is left is sent when it may."""
+        if self._controller.link is not None:
+            attempt.ahead = _Ahead()
+            self._controller.link.outbox.add_source(self._frames_ahead(attempt, attempt.ahead))
+
+    def _frames_ahead(self, attempt: Attempt, ahead: "_Ahead") -> Iterator[Piece]:
+        try:
+            if attempt.final is not None:
+                yield from _result_frames(attempt.id, attempt.final[1])
+                ahead.is_sent = True
+        except OSError:
+            pass  # met again, and told, when all of it is sent
+        ahead.is_under_way = False
+        if attempt.is_synced and attempt.ahead is ahead:
+            yield from self._frames(attempt)
+
+    def _frames(self, attempt: Attempt) -> Iterator[Piece]:
+        if attempt.final is None or attempt.id not in self._attempts:
+            return  # acknowledged since its turn was asked for
+        envelope, parts, reference = attempt.final
+        payload = b""
+        if parts.get("file"):
+            try:
+                if attempt.ahead is None or not attempt.ahead.is_sent:
+                    yield from _result_frames(attempt.id, parts)
+            except OSError as error:
+                envelope, parts = self._broken(attempt, parts["file"], error), {}
+        elif reference is not None:
+            payload = self._attempts.log.read(reference)
+        header: Final = {"t": "final", "attempt": attempt.id, "envelope": envelope.to_json(), "parts": _told(parts)}
+        yield wire.encode(header, payload, passed_on=True)
+        if attempt.is_over:
+            yield from self._left_frames(attempt)
+        else:
+            attempt.is_told = True
+
+    def send_left(self, attempt: Attempt) -> None:
+        """Its process is gone: send what it left, if its result was sent already."""
+        if attempt.is_told and self._controller.link is not None:
+            attempt.is_told = False
+            self._controller.link.outbox.add_source(self._left_frames(attempt))
+
+    def _left_frames(self, attempt: Attempt) -> Iterator[Piece]:
+        if attempt.id not in self._attempts:
+            return  # acknowledged since its turn was asked for
+        yield from output_frames(
+            attempt.id,
+            self._place.streams(attempt),
+            attempt.stream_sent,
+            self._place.own_output(attempt),
+            attempt.spec.outputs,
+            attempt.stream_dropped,
+            self._cap(attempt),
+            attempt.cut,
+            # A job that failed may not have come so far as to make it.
+            is_made=attempt.final is not None and attempt.final[0].status == "COMPLETED",
+        )
+
+    def _broken(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
+        """Success needs a valid result: what its file has become is not one."""
+        message = "its result {} cannot be read any more: {}".format(path, error.strerror or error)
+        self._controller.note("job {}: {}".format(attempt.id, message))
+        return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def watch_streams(self, attempt: Attempt) -> None:
+        """Keep endless output within its cap; show what is new where somebody looks."""
+        cap = self._cap(attempt)
+        link = self._controller.link
+        if link is not None and link.live and not attempt.is_showing and not attempt.is_over:
+            attempt.is_showing = True
+            link.outbox.add_source(self._show(attempt, cap))
+
+    def _cap(self, attempt: Attempt) -> Optional[int]:
+        """How many bytes of a stream are kept; None: all. What is beyond is cut off."""
+        cap = attempt.spec.max_output_bytes
+        if cap is None:
+            return None
+        for stream, path in self._place.streams(attempt).items():
+            _cap_stream(attempt, stream, path, cap)
+        return cap
+
+    def _show(self, attempt: Attempt, cap: Optional[int]) -> Iterator[Piece]:
+        for stream, path in as_written(self._place.streams(attempt)):
+            try:
+                yield from stream_frames(attempt.id, stream, path, attempt.stream_sent, cap)
+            except OSError:
+                return  # it is named when the job has ended and all that it left is sent
+        attempt.is_showing = False
+
+    # -- forgetting ----------------------------------------------------------------------------------------------
+
+    def on_ack(self, header: Ack, payload: bytes) -> None:
+        """The controller has these on its own disk."""
+        for attempt_id in header["attempts"]:
+            attempt = self._attempts.get(attempt_id)
+            if attempt is None or attempt.final is None:
+                continue
+            # Its process may still be ending; the slot is given back then.
+            self._attempts.remove(attempt)
+            self._worker.submit(functools.partial(self._remove_files, attempt), None)
+
+    def _remove_files(self, attempt: Attempt) -> None:
+        for path in self._place.streams(attempt).values():
+            _unlink(path)
+        for named in (attempt.state_file, self._place.result_file(attempt)):
+            if named and os.path.dirname(named) == os.path.join(self._place.spool, "payload"):
+                _unlink(named)
+        _unlink(self._place.payload(attempt, ".job"))
+        _unlink(self._place.payload(attempt, ".outcome"))
+        _unlink(self._place.orphan(attempt))
+        if attempt.payload_blob:
+            _unlink(self._zygotes.blobs.path(attempt.payload_blob))
+        folder: Optional[str] = self._place.own_output(attempt)
+        if folder is not None:
+            try:
+                remove_tree(folder)
+            except OSError:
+                pass  # it goes with the spool, or 'launcher clean' says why not
+            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec.attempt))
+
+
+class _Ahead:
+    """How far a long result was sent on the present link before it could be told."""
+
+    def __init__(self) -> None:
+        self.is_under_way = True
+        self.is_sent = False
+
+
+def _result_frames(attempt_id: str, parts: Dict[str, Any]) -> Iterator[Piece]:
+    """The chunks of a long result.
+
+    Raises:
+        OSError: its file cannot be read, or not to its end.
+    """
+    size = max((part["offset"] + part["size"] for part in parts.values() if isinstance(part, dict)), default=0)
+    return result_frames(attempt_id, parts["file"], size, _told(parts))
+
+
+def _told(parts: Dict[str, Any]) -> Dict[str, Any]:
+    """A result's directory without what only this host is concerned with."""
+    return {key: value for key, value in parts.items() if key != "file"}
+
+
+def _cap_stream(attempt: Attempt, stream: str, path: str, cap: int) -> None:
+    try:
+        size = os.stat(path).st_size
+        if size > cap:
+            # The job appends, so that what it writes next lies behind the cap again, and is cut the next time.
+            os.truncate(path, cap)
+            attempt.stream_dropped[stream] += size - cap
+    except FileNotFoundError:
+        return
+
+
+def _remove_empty(folder: str, root: str) -> None:
+    """Remove the folders that lead to one which is gone, below root."""
+    try:
+        while folder.startswith(root + os.sep):
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+    except OSError:
+        pass  # there is more in it
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # not every attempt has every file

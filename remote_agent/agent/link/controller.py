@@ -1,0 +1,220 @@
+"""The agent's side of its controller: links come and go, the newest one counts.
+
+Rule: what the controller says is handed to whoever it concerns; what it must know is said here, small things at once,
+long ones as there is room. Without a controller nothing is kept for it but what the spool holds anyway.
+"""
+
+import json
+import os
+import selectors
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional
+
+from remote_agent.agent.link.link import Link
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.shared import wire
+from remote_agent.shared.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
+from remote_agent.shared.protocol import HEARTBEAT
+
+__all__ = ["Controller"]
+
+#: Notes that are kept for who comes later, and characters of each: all of them fit a welcome.
+_MAX_NOTES = 100
+_NOTE = 2000
+
+#: What takes a message: its header and its payload.
+Handler = Callable[[Any, bytes], None]
+
+
+class Controller:
+    """The controller, reachable or not.
+
+    Args:
+        on_hello: takes a hello; returns what the welcome has to say.
+        on_greeted: called behind the welcome.
+        on_gone: the link that counted has ended.
+    """
+
+    def __init__(
+        self,
+        place: SpoolPaths,
+        selector: selectors.BaseSelector,
+        on_hello: Callable[[Hello], Dict[str, Any]],
+        on_greeted: Callable[[], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._place = place
+        self._selector = selector
+        self._on_hello = on_hello
+        self._on_greeted = on_greeted
+        self._on_gone = on_gone
+        self.link: Optional[Link] = None
+        self._links: List[Link] = []
+        self.handlers: Dict[str, Handler] = {
+            "ping": self._on_ping,
+            "pong": self._on_pong,
+        }
+        self.lease: Optional[float] = None
+        #: Answers a link that only looks; see `remote_agent.agent.queries`.
+        self.on_look: Optional[Callable[[Link, Look], None]] = None
+        self._alone_since: Optional[float] = time.monotonic()
+        self._was_greeted = False
+        self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
+
+    @property
+    def is_live(self) -> bool:
+        """Somebody looks at what jobs print."""
+        return self.link is not None and self.link.live
+
+    @property
+    def is_unknown(self) -> bool:
+        """No controller has ever greeted us, and none that may do so yet is there."""
+        return not self._was_greeted and not self._links
+
+    def seconds_alone(self, now: float) -> Optional[float]:
+        """How long there has been no controller; None while there is one."""
+        return None if self._alone_since is None or self.link is not None else now - self._alone_since
+
+    # -- saying --------------------------------------------------------------------------------------------------
+
+    def say(self, header: FromAgent, payload: bytes = b"") -> None:
+        """Say something small; nobody hears it where there is no link."""
+        if self.link is not None:
+            self.link.outbox.put(wire.encode(header, payload, passed_on=True))
+
+    def note(self, text: str) -> None:
+        """Say what concerns the user, now and to whoever comes later."""
+        text = text[:_NOTE]
+        self._notes.append(text)
+        self.say({"t": "fatal", "code": "note", "message": text})
+
+    def refuse(self, code: str, message: str) -> None:
+        """Say that what was asked for cannot be."""
+        self.say({"t": "fatal", "code": code, "message": message})
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    def accept(self, listener: socket.socket, mask: int) -> None:
+        """A `connect` process is at the socket."""
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return  # it went away again, or there are too many open files: the next one comes
+        self._links.append(Link(sock, self._selector, self._frame, self._link_closed))
+
+    def _link_closed(self, link: Link) -> None:
+        if link in self._links:
+            self._links.remove(link)
+        if link is self.link:
+            self.link = None
+            self._alone_since = time.monotonic()
+            self._on_gone()
+
+    def tick(self, now: float) -> None:
+        """Ping silent peers, end dead links."""
+        for link in list(self._links):
+            link.tick(now, HEARTBEAT)
+
+    def pump(self) -> None:
+        """Write what can be written now."""
+        for link in list(self._links):
+            link.pump()
+
+    def close(self) -> None:
+        """Say that it is over, and let go of all links."""
+        for link in list(self._links):
+            link.outbox.put(wire.encode({"t": "fatal", "code": "over", "message": "the run is over"}))
+            link.pump()
+            link.close()
+
+    # -- hearing -------------------------------------------------------------------------------------------------
+
+    def _frame(self, link: Link, frame: wire.Frame) -> None:
+        try:
+            self._hear(link, frame)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            # What is inside a field is not what its handler takes. It costs the link, not the jobs.
+            traceback.print_exc()
+            text = "message {!r} is malformed: {!r}".format(frame.header["t"], error)
+            raise wire.ProtocolError("field", text[:_NOTE]) from None
+
+    def _hear(self, link: Link, frame: wire.Frame) -> None:
+        header = frame.header
+        if header["t"] == "hello":
+            self._hello(link, header)
+            return
+        if header["t"] == "look" and self.on_look is not None:
+            self.on_look(link, header)
+            return
+        name = header["t"]
+        if link is not self.link and name == "pong":
+            return
+        if link is not self.link:
+            raise wire.ProtocolError("order", "{!r} before hello".format(name))
+        handler = self.handlers.get(name)
+        if handler is None:
+            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(name))
+        handler(header, frame.payload)
+
+    def _hello(self, link: Link, hello: Hello) -> None:
+        if hello["version"] != wire.VERSION or hello["run"] != self._place.run:
+            link.outbox.put(
+                wire.encode(
+                    {
+                        "t": "fatal",
+                        "code": "version" if hello["version"] != wire.VERSION else "run",
+                        "message": "this agent speaks wire version {} for run {}".format(wire.VERSION, self._place.run),
+                    }
+                )
+            )
+            link.pump()
+            link.close()
+            return
+        lease = hello["lease"]
+        if lease is not None and lease < 0:
+            raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
+        # Before the link of before is let go: one that says hello wrongly takes nobody's place.
+        more = self._on_hello(hello)
+        if self.link is not None and self.link is not link:
+            self.link.close()
+        self.link = link
+        self._was_greeted = True
+        self._alone_since = None
+        link.live = hello["live"]
+        self.lease = lease
+        # Not as a source: whatever is said next must come behind it.
+        self._welcome(link, more)
+        self._on_greeted()
+
+    def _welcome(self, link: Link, more: Dict[str, Any]) -> None:
+        """The welcome, with the states of the attempts in as many frames as they need."""
+        items = list(more["states"].items())
+        first = True
+        while first or items:
+            part, items = items[:20000], items[20000:]
+            header: Welcome = {
+                "t": "welcome",
+                "version": wire.VERSION,
+                "run": self._place.run,
+                "hostname": socket.gethostname(),
+                "boot_id": more["boot_id"],
+                "pid": os.getpid(),
+                "python": "{}.{}.{}".format(*sys.version_info[:3]),
+                "slots": more["slots"],
+                "gpus": more["gpus"],
+                "spool": self._place.spool,
+                "notes": list(self._notes),
+                "more": bool(items),
+            }
+            link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))
+            first = False
+
+    def _on_ping(self, header: Ping, payload: bytes) -> None:
+        self.say({"t": "pong", "n": header["n"]})
+
+    def _on_pong(self, header: Pong, payload: bytes) -> None:
+        """The link noted that it heard something; that is all a pong is for."""

@@ -1,0 +1,162 @@
+"""The agent's socket, and the note in the spool that says who its agent is.
+
+Rule: a spool has one agent. Whoever wants to start one looks at the note first; an agent whose socket has vanished (somebody
+cleans up) makes it anew, so that it can be reached again.
+"""
+
+import json
+import os
+import selectors
+import socket
+import stat
+from typing import Any, Callable, Dict, Optional
+
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.system.host import boot_id
+from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
+from remote_agent.system.processes import birth, is_alive
+
+__all__ = ["SOCKET", "Listener", "other_agent"]
+
+SOCKET = "agent.sock"
+_NOTE = "agent.json"
+#: Seconds between two looks at the socket, and between two signs of life in the note.
+_LOOK_EVERY = 1.0
+_SIGN_EVERY = 60.0
+#: Seconds without a sign of life after which an agent on another machine is taken for dead.
+_SILENT = 300.0
+
+
+class Listener:
+    """Where `connect` processes come in.
+
+    Args:
+        accept: called with the listener when somebody is there.
+        note: tells the user.
+    """
+
+    def __init__(
+        self,
+        place: SpoolPaths,
+        listener: socket.socket,
+        selector: selectors.BaseSelector,
+        accept: Callable[[socket.socket, int], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._path = os.path.join(place.where.runtime, SOCKET)
+        self._note_path = os.path.join(place.spool, _NOTE)
+        self._runtime = place.where.runtime
+        self._listener = listener
+        self._selector = selector
+        self._accept = accept
+        self._tell = note
+        self._me = {
+            "pid": os.getpid(),
+            "start": birth(os.getpid()),
+            "boot": place.boot,
+            "machine": socket.gethostname(),
+        }
+        self._look_at = self._sign_at = 0.0
+        self._inode = _inode(self._path)
+        selector.register(listener, selectors.EVENT_READ, accept)
+        self._write_note()
+
+    def _write_note(self) -> None:
+        fd = open_private(self._note_path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(self._me, file)
+        os.rename(self._note_path + ".new", self._note_path)
+
+    def tick(self, now: float) -> None:
+        """See that the socket is where it is looked for."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY
+        try:
+            if now >= self._sign_at:
+                self._sign_at = now + _SIGN_EVERY
+                os.utime(self._note_path)
+            if _inode(self._path) != self._inode and _read_note(self._note_path) == self._me:
+                self._bind()
+        except (OSError, SpoolError) as error:
+            self._tell("the agent's socket {} has vanished and cannot be made anew: {}".format(self._path, error))
+
+    def _bind(self) -> None:
+        make_private_folder(self._runtime)
+        here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # A relative name: a long home exceeds what AF_UNIX takes.
+            os.chdir(self._runtime)
+            if os.path.lexists(SOCKET + ".new"):
+                os.unlink(SOCKET + ".new")
+            listener.bind(SOCKET + ".new")
+            listener.listen(16)
+            os.rename(SOCKET + ".new", SOCKET)
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            os.fchdir(here)
+            os.close(here)
+        self._selector.unregister(self._listener)
+        self._listener.close()
+        self._listener = listener
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._inode = _inode(self._path)
+        self._tell("the agent's socket had vanished and was made anew")
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._selector.unregister(self._listener)
+        self._listener.close()
+
+
+def _inode(path: str) -> int:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    return status.st_ino if stat.S_ISSOCK(status.st_mode) else 0
+
+
+def _read_note(path: str) -> Optional[Dict[str, Any]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def other_agent(spool: str) -> Optional[int]:
+    """The process of the spool's agent, where one is alive on this machine.
+
+    Raises:
+        SpoolError: it is alive on another machine that shares this folder.
+    """
+    path = os.path.join(spool, _NOTE)
+    note = _read_note(path)
+    if note is None:
+        return None
+    if note.get("boot") == boot_id():
+        pid = note.get("pid")
+        return pid if isinstance(pid, int) and is_alive(pid, str(note.get("start"))) else None
+    here = socket.gethostname()
+    if note.get("machine") != here and _seconds_since(path, spool) < _SILENT:
+        raise SpoolError(
+            "the run's agent is on {}, and this is {}: name that host itself, instead of a name for several".format(
+                note.get("machine"), here
+            )
+        )
+    return None
+
+
+def _seconds_since(path: str, folder: str) -> float:
+    """How long ago a file was touched, by the clock of whoever keeps the folder."""
+    probe = os.path.join(folder, ".now.{}".format(os.getpid()))
+    os.close(open_private(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    try:
+        return os.stat(probe).st_mtime - os.stat(path).st_mtime
+    finally:
+        os.unlink(probe)

@@ -1,0 +1,80 @@
+"""Answers for those who only look: how attempts stand, and what they have printed so far.
+
+Rule: whoever looks changes nothing: he is no controller, takes no controller's place, and keeps no lease alive.
+
+    look    {"attempt": id or null, "stdout": offset, "stderr": offset}
+    looked  with an id: {"state"}, behind frames of output from these offsets on; with null: every attempt, as JSON
+"""
+
+import json
+import os
+from typing import Any, Dict
+
+from remote_agent.agent.link.link import Link
+from remote_agent.agent.spool.attempt import Attempt
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.shared import wire
+from remote_agent.shared.messages import Look, Looked, Output
+
+__all__ = ["Queries"]
+
+#: Attempts in one answer.
+_PART = 4000
+
+
+class Queries:
+    """See the module's docstring."""
+
+    def __init__(self, place: SpoolPaths, attempts: Attempts) -> None:
+        self._place = place
+        self._attempts = attempts
+
+    def look(self, link: Link, header: Look) -> None:
+        """Answer one look."""
+        attempt_id = header["attempt"]
+        if attempt_id is None:
+            self._tell_all(link)
+            return
+        attempt = self._attempts.alive(attempt_id)
+        offsets = {"stdout": header["stdout"], "stderr": header["stderr"]}
+        if attempt is not None:
+            for stream, path in self._place.streams(attempt).items():
+                self._tell_stream(link, attempt_id, stream, path, offsets[stream])
+        state = "unknown" if attempt is None else attempt.short_state()
+        link.outbox.put(wire.encode({"t": "looked", "attempt": attempt_id, "state": state, "more": False}))
+
+    def _tell_all(self, link: Link) -> None:
+        items = [(attempt.id, _described(attempt)) for attempt in self._attempts]
+        while True:
+            part, items = items[:_PART], items[_PART:]
+            header: Looked = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
+            link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))
+            if not items:
+                return
+
+    @staticmethod
+    def _tell_stream(link: Link, attempt_id: str, stream: str, path: str, offset: int) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            data = os.pread(fd, wire.CHUNK, max(offset, 0))
+        finally:
+            os.close(fd)
+        if data:
+            header: Output = {"t": "output", "attempt": attempt_id, "stream": stream, "offset": offset}
+            link.outbox.put(wire.encode(header, data))
+
+
+def _described(attempt: Attempt) -> Dict[str, Any]:
+    envelope = attempt.final[0] if attempt.final is not None else None
+    error = envelope.error if envelope is not None else None
+    return {
+        "state": attempt.short_state(),
+        "status": envelope.status if envelope is not None else None,
+        "kind": error.kind if error is not None else None,
+        "started_at": attempt.started_at,
+        "cancel": attempt.cancel,
+    }

@@ -1,0 +1,219 @@
+"""Attempts that wait for a slot: taken in, claimed ahead, started in order, or given back.
+
+Rule: an attempt starts only when its claim is on the disk, so that no power cut makes it start twice. A few are claimed
+ahead of their slot, so that no job waits for a disk. A claim that finds no slot for long is given back: after a power cut
+claimed ones are lost, and a long job may wait for a disk. What an earlier agent took waits until the controller says `go`.
+"""
+
+import itertools
+import time
+from collections import deque
+from typing import Callable, Deque, Dict, List, Optional
+
+from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.spool.attempt import Attempt, failed_envelope
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.zygotes.client import ZygoteClient
+from remote_agent.agent.zygotes.pool import Zygotes
+from remote_agent.job import JobError
+from remote_agent.shared import wire
+from remote_agent.shared.fields import FieldError, is_sha256
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.messages import Go, Hello, SendJob
+from remote_agent.system.host import count_slots
+
+__all__ = ["JobQueue"]
+
+#: Seconds of work that are claimed ahead: some disk syncs. No more attempts than the second number.
+_AHEAD = 0.05
+_MAX_AHEAD = 64
+#: Seconds of a job from which on none is claimed ahead, and after which a claim that found no slot is given back.
+_LONG = 10.0
+
+#: Hands an attempt to its zygote; its slot is set.
+Start = Callable[[Attempt, ZygoteClient], None]
+
+
+class JobQueue:
+    """The queue and the slots of a host. `start` is set by the agent."""
+
+    def __init__(self, attempts: Attempts, zygotes: Zygotes, controller: Controller) -> None:
+        self._attempts = attempts
+        self._zygotes = zygotes
+        self._controller = controller
+        self._queue: Deque[Attempt] = deque()
+        self._slots: List[Dict[str, str]] = []
+        self._free: List[int] = []
+        self._is_held = False
+        self._job_seconds = 1.0
+        self._started_at = time.monotonic()
+        self.gpus: List[str] = []
+        self.start: Start = _no_start
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    # -- slots ---------------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at once here."""
+        return len(self._slots)
+
+    def count_slots(self, hello: Hello) -> None:
+        """Take the slots that the first controller asks for; what runs already has its own.
+
+        Raises:
+            wire.ProtocolError: code `field`: it asks for what are no slots.
+        """
+        if self._slots:
+            return
+        slots, gpus = hello["slots"], hello["gpus"]
+        if not (slots is None or slots == "auto" or (isinstance(slots, int) and 1 <= slots <= 100_000)):
+            raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
+        self._slots, self.gpus = count_slots(slots, gpus)
+        taken = {attempt.slot for attempt in self._attempts.active()}
+        self._free = [slot for slot in range(len(self._slots)) if slot not in taken]
+
+    def environment(self, attempt: Attempt) -> Dict[str, str]:
+        """What the attempt's slot gives it."""
+        slot = attempt.slot
+        return dict(self._slots[slot]) if slot is not None and slot < len(self._slots) else {}
+
+    def give_slot_back(self, attempt: Attempt) -> None:
+        """Its process is gone."""
+        if attempt.slot is None:
+            return
+        if attempt.slot < len(self._slots):
+            self._free.append(attempt.slot)
+        attempt.slot = None
+        if attempt.begun_at is not None:
+            self._job_seconds += 0.2 * (time.monotonic() - attempt.begun_at - self._job_seconds)
+
+    # -- the queue -----------------------------------------------------------------------------------------------
+
+    def take_up(self, waiting: List[Attempt]) -> None:
+        """Attempts that an earlier agent took and did not start; they wait until the controller has said which may."""
+        self._queue.extend(waiting)
+        self._is_held = bool(waiting)
+
+    def on_go(self, header: Go, payload: bytes) -> None:
+        """What waits may start: what was given up in the meantime has been cancelled."""
+        self._is_held = False
+
+    def on_job(self, header: SendJob, payload: bytes) -> None:
+        """The controller sends a job; one that is known already, or was, changes nothing."""
+        spec, blob = JobSpec.from_json(header["spec"]), header["payload_blob"]
+        if blob is not None and not is_sha256(blob):
+            raise FieldError("job", "payload_blob", blob)
+        attempt = Attempt(spec)
+        if self._attempts.alive(attempt.id) or self._attempts.was_acknowledged(attempt.id):
+            return
+        attempt.payload_blob = blob
+        accepted = {"spec": spec.to_json(), "blob": blob}
+        attempt.payload = self._attempts.record(attempt, "accepted", accepted, payload)
+        self._attempts.add(attempt)
+        zygote = self._zygotes.get(spec.zygote)
+        if zygote is not None and zygote.error is not None:
+            self._fail(attempt, zygote.error)
+            return
+        self._queue.append(attempt)
+
+    def put_back(self, attempt: Attempt) -> None:
+        """It was certainly not started: its turn comes again."""
+        self._attempts.record(attempt, "unstarted", {})
+        self._attempts.ended(attempt)
+        self.give_slot_back(attempt)
+        attempt.state = "queued"
+        attempt.deadline = attempt.handed_at = attempt.status = None
+        attempt.has_exited = attempt.is_polled = False
+        self._queue.appendleft(attempt)
+
+    def cancel(self, attempt: Attempt, kind: str, why: str) -> None:
+        """End one that waits."""
+        self._queue.remove(attempt)
+        self._attempts.record(attempt, "cancel", {"kind": kind})
+        self._fail(attempt, JobError(kind, message=why or "{} before it started".format(kind)))
+
+    def spool_failed(self, error: str) -> None:
+        """Give back what has not started: another host may have a disk to write to."""
+        waiting, self._queue = self._queue, deque()
+        for attempt in waiting:
+            if attempt.started_at is not None:
+                # The controller was told that it had started: it does not take it back.
+                self._fail(attempt, JobError("host", message="spool: " + error))
+                continue
+            self._attempts.remove(attempt, is_given_back=True)
+            self._controller.say({"t": "dropped", "attempt": attempt.id, "why": "spool: " + error})
+
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        """What waits for this zygote cannot run."""
+        waiting, self._queue = self._queue, deque()
+        for attempt in waiting:
+            if attempt.spec.zygote == zygote.key:
+                self._fail(attempt, error)
+            else:
+                self._queue.append(attempt)
+
+    def _fail(self, attempt: Attempt, error: JobError) -> None:
+        self._attempts.record_final(attempt, failed_envelope(attempt, error, None), {}, b"")
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Claim ahead, and start what can be started."""
+        if self._attempts.error or self._is_held or not self._queue:
+            return
+        if not self._free and self._queue[0].is_claimed and time.monotonic() - self._started_at > _LONG:
+            self._give_claims_back()
+        for attempt in itertools.islice(self._queue, len(self._free) + self._ahead()):
+            if not attempt.is_claiming and not attempt.is_claimed and self._zygote_of(attempt) is not None:
+                self._attempts.record_claim(attempt)
+        while self._free and self._queue and self._queue[0].is_claimed:
+            zygote = self._zygote_of(self._queue[0])
+            if zygote is None:
+                break
+            self._start(self._queue.popleft(), zygote)
+
+    def _ahead(self) -> int:
+        """How many may be claimed before there is a slot for them."""
+        if self._job_seconds >= _LONG:
+            return 0
+        return min(_MAX_AHEAD, len(self._slots) * (1 + int(_AHEAD / max(self._job_seconds, 0.001))))
+
+    def _give_claims_back(self) -> None:
+        """Nothing has started for long: what was claimed for the next slot waits without a claim.
+
+        This needs no sync of its own: until it is on the disk the claims stand, and a new claim comes behind it.
+        """
+        self._job_seconds = max(self._job_seconds, _LONG)
+        for attempt in self._queue:
+            if attempt.is_claimed:
+                attempt.is_claimed = False
+                self._attempts.record(attempt, "unclaimed", {})
+
+    def _zygote_of(self, attempt: Attempt) -> Optional[ZygoteClient]:
+        zygote = self._zygotes.get(attempt.spec.zygote)
+        return zygote if zygote is not None and zygote.state == "ready" else None
+
+    def _start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
+        attempt.slot = self._free.pop(0)
+        self._started_at = time.monotonic()
+        attempt.state = "claimed"
+        attempt.begun_at = self._started_at
+        attempt.started_at = time.time()
+        self._attempts.record(attempt, "started", {"slot": attempt.slot, "at": attempt.started_at})
+        if not self._attempts.write():
+            # It is not known to have started: it goes back to the controller as the rest of the queue did.
+            attempt.started_at = None
+            self.put_back(attempt)
+            self.spool_failed(self._attempts.error)
+            return
+        self._attempts.begun(attempt)
+        timeout = attempt.spec.timeout
+        attempt.deadline = attempt.begun_at + timeout if timeout else None
+        self.start(attempt, zygote)
+
+
+def _no_start(attempt: Attempt, zygote: ZygoteClient) -> None:
+    raise RuntimeError("nothing starts before the agent is wired")

@@ -1,0 +1,359 @@
+"""What follows when a job's process is gone: its own record is adopted, the end hooks that are owed fire in an epilogue.
+
+Rule: an end without a result becomes a FAILED result that says what killed the job; an outcome that was spooled stands.
+"""
+
+import functools
+import os
+import signal
+import time
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.queue import JobQueue
+from remote_agent.agent.running import RunningJobs
+from remote_agent.agent.spool.attempt import Attempt, error_of_status, failed_envelope
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.log import Reference
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
+from remote_agent.agent.zygotes.pool import ZygoteListener, Zygotes
+from remote_agent.job import JobError
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import EpilogueSpec
+from remote_agent.shared.messages import Start
+from remote_agent.system.background import BackgroundThread
+from remote_agent.system.private_files import open_private
+from remote_agent.system.processes import (
+    age,
+    birth,
+    described,
+    has_begun,
+    has_group,
+    holder_of,
+    is_alive,
+    kill_group,
+    kill_tokens,
+    kill_whole,
+    left_by,
+)
+
+__all__ = ["Reaper"]
+
+#: How often an epilogue is tried again after it died itself (each death must have entered at least one hook).
+MAX_EPILOGUES = 20
+#: How often a job is given to another zygote when one dies with it before it has forked: each may be too large to fork.
+MAX_HAND_OVERS = 5
+#: Seconds after which what an ended job has left behind is ended.
+SWEEP_AFTER = 10.0
+#: Seconds for processes of its session that a job did not wait for: some end by themselves when it has.
+LEFT_PATIENCE = 2.0
+
+
+class Reaper(ZygoteListener):
+    """Looks after attempts whose process has ended, or whose parent has.
+
+    `on_over` is set by the agent: called with an attempt whose result is there and whose process is gone.
+    """
+
+    def __init__(
+        self,
+        place: SpoolPaths,
+        attempts: Attempts,
+        waiting: JobQueue,
+        zygotes: Zygotes,
+        jobs: RunningJobs,
+        worker: BackgroundThread,
+        controller: Controller,
+    ) -> None:
+        self._place = place
+        self._attempts = attempts
+        self._waiting = waiting
+        self._zygotes = zygotes
+        self._jobs = jobs
+        self._worker = worker
+        self._controller = controller
+        self._left: Set[str] = set()
+        self._sweep_at = 0.0
+        self.on_over: Callable[[Attempt], None] = lambda attempt: None
+
+    # -- what zygotes report -------------------------------------------------------------------------------------
+
+    def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
+        """A process began."""
+        self._jobs.forked(zygote, attempt_id, pid)
+
+    def exited(self, attempt_id: str, status: int) -> None:
+        """A process ended."""
+        self._jobs.exited(attempt_id, status)
+
+    def orphaned(self, attempt_ids: List[str]) -> None:
+        """Jobs without their zygote are watched by pid."""
+        for attempt_id in attempt_ids:
+            attempt = self._attempts.alive(attempt_id)
+            if attempt is not None:
+                attempt.is_polled = True
+
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        """The application cannot be prepared."""
+        self._waiting.unusable(zygote, error)
+
+    # -- processes of before -------------------------------------------------------------------------------------
+
+    def take_up(self) -> None:
+        """Attempts that an earlier agent started: time goes on for them, and a cancel is repeated."""
+        for attempt in self._attempts.active():
+            if attempt.has_exited:
+                continue
+            self._find(attempt)
+            timeout = attempt.spec.timeout
+            if timeout and attempt.outcome is None and attempt.crash is None and attempt.final is None:
+                gone_by = (age(attempt.pid) if attempt.pid is not None else None) or 0.0
+                attempt.deadline = time.monotonic() + timeout - gone_by
+            if attempt.final is not None:
+                self._jobs.shutting_down(attempt)
+            elif attempt.outcome is not None or attempt.crash is not None:
+                attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
+            elif attempt.cancel is not None:
+                self._jobs.cancel(attempt, attempt.cancel)
+
+    def doubtful(self, attempts: List[Attempt]) -> None:
+        """Attempts of which nobody can say whether they started: they must not start again."""
+        for attempt in attempts:
+            message = "the host went down, or its spool was damaged, when the job was about to start"
+            self._attempts.record_final(
+                attempt, failed_envelope(attempt, JobError("lost", message=message), None), {}, b""
+            )
+            attempt.state = "final"
+
+    def _find(self, attempt: Attempt) -> None:
+        """The process of an attempt whose pid did not come to be recorded."""
+        if attempt.pid is None:
+            attempt.pid = holder_of(self._place.stream(attempt, "stdout"))
+            if attempt.pid is not None:
+                attempt.pid_started = birth(attempt.pid)
+
+    def poll(self, attempt: Attempt) -> None:
+        """Look after an attempt whose parent is gone, or whose epilogue waits for a zygote."""
+        if attempt.is_doubted:
+            return
+        if attempt.awaits_zygote:
+            self._crashed(attempt)
+            return
+        if not attempt.has_exited:
+            self._jobs.drain(attempt)
+            self._adopt_orphan_file(attempt)
+            self._find(attempt)
+            if attempt.pid is not None and is_alive(attempt.pid, attempt.pid_started):
+                return
+            if attempt.pid is None and attempt.sock is not None:
+                # Somebody holds the other end: a process that was forked and could not be told of.
+                return
+            attempt.has_exited = True
+        self._jobs.drain(attempt)
+        self.ended(attempt)
+
+    # -- the end of a process ------------------------------------------------------------------------------------
+
+    def ended(self, attempt: Attempt) -> None:
+        """The attempt's process is gone, and all that it said has been read."""
+        if attempt.final is not None and attempt.pid is not None and self._waits_for_left(attempt, attempt.pid):
+            return
+        if attempt.final is None:
+            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            self._adopt_orphan_file(attempt)
+        if attempt.final is None and self._never_began(attempt):
+            attempt.hand_overs += 1
+            self._waiting.put_back(attempt)
+            return
+        if attempt.final is None:
+            self._crashed(attempt)
+            return
+        attempt.state = "final"
+        attempt.kill_at = attempt.deadline = None
+        attempt.is_polled = attempt.awaits_zygote = False
+        self._waiting.give_slot_back(attempt)
+        self._attempts.ended(attempt)
+        self._left.add(self._place.token(attempt))
+        self.on_over(attempt)
+
+    def _never_began(self, attempt: Attempt) -> bool:
+        """Its zygote died, or was ended, between the hand-over and the fork: it may start again.
+
+        No process was told of, none was found, none has said or printed anything, and none has left its sign.
+        """
+        return (
+            attempt.pid is None
+            and attempt.status is None
+            and attempt.cancel is None
+            and attempt.boot == self._place.boot
+            and not (attempt.entered or attempt.outcome or attempt.crash or attempt.state_at)
+            and attempt.hand_overs < MAX_HAND_OVERS
+            and not has_begun(self._place.stream(attempt, "stdout"))
+        )
+
+    def _waits_for_left(self, attempt: Attempt, pid: int) -> bool:
+        """Processes that it did not wait for still run: they have a moment to end, then they are named and ended.
+
+        In most cases there are none, which one system call tells.
+        """
+        attempt.kill_at = None
+        if not has_group(pid, attempt.pid_started):
+            return False
+        now = time.monotonic()
+        left = left_by(pid)
+        if attempt.left_until is None:
+            attempt.left_until = now + LEFT_PATIENCE
+        if left and now < attempt.left_until:
+            attempt.is_polled = True
+            return True
+        if left and attempt.cut is None:
+            self._jobs.record_cut(attempt, [described(one) for one in left], None)
+        kill_group(pid, attempt.pid_started)
+        return False
+
+    def sweep(self, now: float) -> None:
+        """End what jobs have left behind in sessions of their own, many jobs at a time."""
+        if not self._left:
+            self._sweep_at = now + SWEEP_AFTER
+        elif now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_AFTER
+            left, self._left = self._left, set()
+            ended: List[Tuple[str, str]] = []
+            self._worker.submit(lambda: ended.extend(kill_tokens(left)), functools.partial(self._tell_swept, ended))
+
+    def _tell_swept(self, ended: List[Tuple[str, str]], error: Optional[BaseException]) -> None:
+        for token, what in ended:
+            num = token.rpartition("/")[2].partition(".")[0]
+            self._controller.note("job {}: {}, which it had left in a session of its own, was ended".format(num, what))
+
+    def sweep_now(self) -> None:
+        """The run is over: nothing of it stays, and what is ended is told while there is somebody to hear it."""
+        for attempt in self._attempts.active():
+            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            self._left.add(self._place.token(attempt))
+        if self._left:
+            self._tell_swept(kill_tokens(self._left), None)
+
+    def _adopt_orphan_file(self, attempt: Attempt) -> None:
+        """Take in what a job wrote to its own file while there was no agent: all of it, from its first word on."""
+        decoder = attempt.orphan_decoder
+        if decoder is None:
+            return
+        try:
+            fd = open_private(self._place.orphan(attempt), os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        with os.fdopen(fd, "rb") as file:
+            file.seek(attempt.orphan_read)
+            while True:
+                data = file.read(1 << 18)
+                if not data:
+                    return
+                attempt.orphan_read += len(data)
+                if not self._jobs.take(attempt, decoder, data):
+                    attempt.orphan_decoder = None
+                    return
+
+    # -- epilogues -----------------------------------------------------------------------------------------------
+
+    def _crashed(self, attempt: Attempt) -> None:
+        """It ended without a result: say why, and fire the end hooks that are owed in an epilogue."""
+        envelope, parts, reference = self._outcome_of_crash(attempt)
+        attempt.deadline = attempt.kill_at = None
+        zygote = self._zygotes.get(attempt.spec.zygote)
+        can_go_on = attempt.epilogues < MAX_EPILOGUES and (
+            attempt.epilogues == 0 or len(attempt.entered) > attempt.entered_before
+        )
+        if not can_go_on or (zygote is not None and zygote.state == "failed"):
+            self._give_up_epilogue(attempt, envelope, parts, reference)
+            return
+        attempt.awaits_zygote = attempt.is_polled = attempt.has_exited = True
+        if zygote is None or zygote.state != "ready":
+            # Looked at again now and then, until the controller has said how the application is to be prepared.
+            return
+        try:
+            self._epilogue(attempt, zygote, envelope, parts, reference)
+        except ZygoteGone:
+            return
+        except OSError as error:
+            self._controller.note("job {}: its end hooks cannot be fired: {}".format(attempt.id, error))
+            self._give_up_epilogue(attempt, envelope, parts, reference)
+            return
+        attempt.awaits_zygote = attempt.is_polled = False
+        attempt.in_epilogue = True
+        attempt.epilogues += 1
+        attempt.entered_before = len(attempt.entered)
+        attempt.pid, attempt.pid_started = None, ""
+        attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
+
+    def _give_up_epilogue(
+        self, attempt: Attempt, envelope: Envelope, parts: Dict[str, Any], reference: Optional[Reference]
+    ) -> None:
+        attempt.has_exited = True
+        self._attempts.record_final(attempt, envelope, parts, same_as=reference)
+        self.ended(attempt)
+
+    def _outcome_of_crash(self, attempt: Attempt) -> Tuple[Envelope, Dict[str, Any], Optional[Reference]]:
+        """(envelope, parts, reference) of what came of the job."""
+        if attempt.outcome is not None:
+            return attempt.outcome
+        if attempt.crash is not None:
+            # What ended an epilogue since then is not what ended the job.
+            return attempt.crash, {}, None
+        has_rebooted = attempt.boot != self._place.boot
+        error = error_of_status(
+            attempt.status,
+            "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died too",
+        )
+        if has_rebooted:
+            error.kind = "lost"
+        if attempt.cancel is not None:
+            error.kind = attempt.cancel
+            # What the kernel's log tells of a SIGKILL is not asked for: it was ours.
+            how = "killed by SIGKILL" if error.signal == signal.SIGKILL else error.message
+            if attempt.cancel == "timeout":
+                how = "timed out after {} s ({})".format(attempt.spec.timeout, how)
+            error.message = how
+        attempt.crash = failed_envelope(attempt, error, time.time())
+        self._attempts.record(attempt, "crashed", {"envelope": attempt.crash.to_json()})
+        return attempt.crash, {}, None
+
+    def _epilogue(
+        self,
+        attempt: Attempt,
+        zygote: ZygoteClient,
+        envelope: Envelope,
+        parts: Dict[str, Any],
+        reference: Optional[Reference],
+    ) -> None:
+        log = self._attempts.log
+        state = b""
+        if attempt.state_at is not None and not attempt.state_file:
+            state = log.read(attempt.state_at)
+        payload_file = outcome_file = ""
+        if attempt.payload_blob:
+            payload_file = self._zygotes.blobs.path(attempt.payload_blob)
+        elif attempt.payload is not None:
+            payload_file = self._place.payload(attempt, ".job")
+            _write(payload_file, log.read(attempt.payload))
+        if reference is not None and not parts.get("file"):
+            outcome_file = self._place.payload(attempt, ".outcome")
+            _write(outcome_file, log.read(reference))
+        spec = EpilogueSpec(
+            fork=self._jobs.fork_spec(attempt, payload_file),
+            entered=[list(entry) for entry in attempt.entered],
+            envelope=envelope,
+            has_outcome=attempt.outcome is not None,
+            parts=parts,
+            outcome_file=outcome_file,
+            state_file=attempt.state_file or "",
+        )
+        header: Start = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json()}
+        self._jobs.hand_over(attempt, zygote, header, state)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)

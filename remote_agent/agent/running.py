@@ -1,0 +1,389 @@
+"""Attempts with their zygote: hand-over, what the job says, cancel.
+
+Rule: a cancel or timeout is recorded before anything is signalled: the record decides what the end is called. What a
+process of a user says is checked before it is believed, and costs no other job anything.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.queue import JobQueue
+from remote_agent.agent.spool.attempt import Attempt, failed_envelope
+from remote_agent.agent.spool.attempts import Attempts
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
+from remote_agent.agent.zygotes.pool import Zygotes
+from remote_agent.job import ERROR_KINDS, JobError
+from remote_agent.shared import wire
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.failure import decided_error
+from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.messages import Cancel, Result, Start
+from remote_agent.system.host import unwritable
+from remote_agent.system.private_files import open_private
+from remote_agent.system.processes import TOKEN, birth, described, is_alive, kill_whole, members
+
+__all__ = ["RunningJobs"]
+
+#: Seconds in which a zygote must have forked what it was given.
+FORK_PATIENCE = 60.0
+#: Seconds in which a job that is asked what its end waits for must say so; it cannot while it is in native code.
+ASK_PATIENCE = 2.0
+#: Names of what was still running that are told, and characters of each.
+_MOST_RUNNING = 40
+_LONGEST = 200
+_KEPT = wire.encode({"t": "kept"})
+
+
+class RunningJobs:
+    """Attempts that have a process, or are about to.
+
+    `on_end` is set by the agent: called with an attempt whose process is gone and whose socket was read to its end.
+    """
+
+    def __init__(
+        self,
+        place: SpoolPaths,
+        selector: selectors.BaseSelector,
+        attempts: Attempts,
+        waiting: JobQueue,
+        zygotes: Zygotes,
+        controller: Controller,
+    ) -> None:
+        self._place = place
+        self._selector = selector
+        self._attempts = attempts
+        self._waiting = waiting
+        self._zygotes = zygotes
+        self._controller = controller
+        self._done_saying: List[Attempt] = []
+        self.on_end: Callable[[Attempt], None] = lambda attempt: None
+
+    # -- with the zygote -----------------------------------------------------------------------------------------
+
+    def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
+        """Have the zygote fork the job."""
+        payload, payload_file = b"", ""
+        if attempt.payload_blob:
+            payload_file = self._zygotes.blobs.path(attempt.payload_blob)
+        elif attempt.payload is not None:
+            payload = self._attempts.log.read(attempt.payload)
+        spec = self.fork_spec(attempt, payload_file).to_json()
+        try:
+            self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
+        except ZygoteGone:
+            # Nobody has it: it starts with the next zygote.
+            self._waiting.put_back(attempt)
+            return
+        except OSError as error:
+            why = unwritable(error, self._place.spool) if error.filename else str(error.strerror or error)
+            message = "the job could not be set up: {}".format(why)
+            failure = JobError("host", type(error).__name__, message)
+            attempt.has_exited = True
+            self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), {}, b"")
+            self.on_end(attempt)
+            return
+        self._controller.say(
+            {"t": "started", "attempt": attempt.id, "slot": attempt.slot or 0, "at": attempt.started_at or 0.0}
+        )
+
+    def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
+        """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
+        slot_env: Dict[str, Optional[str]] = dict(self._waiting.environment(attempt))
+        slot_env[TOKEN] = self._place.token(attempt)
+        job = attempt.spec._replace(output_dir=self._place.output_dir(attempt))
+        return ForkSpec(job, slot_env, self._place.spool, payload_file)
+
+    def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
+        """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
+
+        Raises:
+            ZygoteGone: the zygote has it not, and never will.
+            OSError: a file or a socket cannot be had.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        fds = [theirs.fileno()]
+        try:
+            ours.setblocking(False)
+            for path in self._place.streams(attempt).values():
+                # One by one: those that are open are closed below, whatever happens to the next.
+                fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
+            zygote.fork(header, payload, fds)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for fd in fds[1:]:
+                os.close(fd)
+        attempt.decoder = wire.Decoder()
+        attempt.sock = ours
+        attempt.has_exited = False
+        attempt.status = None
+        attempt.handed_at = time.monotonic()
+        self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
+
+    def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
+        """Its process began."""
+        attempt = self._attempts.alive(attempt_id)
+        if attempt is None:
+            return
+        zygote.children[attempt_id] = pid
+        attempt.handed_at = None
+        attempt.pid, attempt.pid_started = pid, birth(pid)
+        self._attempts.record(attempt, "forked", {"pid": pid, "start": attempt.pid_started})
+        if attempt.state == "claimed":
+            attempt.state = "running"
+        if attempt.cancel is not None:
+            self._terminate(attempt)
+
+    def check_fork(self, attempt: Attempt, now: float) -> None:
+        """A zygote that has not forked in all this time hangs: it is ended, which is dealt with as its death."""
+        if attempt.handed_at is not None and now - attempt.handed_at > FORK_PATIENCE:
+            attempt.handed_at = None
+            zygote = self._zygotes.get(attempt.spec.zygote)
+            if zygote is not None and zygote.process is not None:
+                self._controller.note("zygote {} forks nothing any more, and is ended".format(zygote.key))
+                zygote.process.kill()
+
+    def exited(self, attempt_id: str, status: int) -> None:
+        """Its process ended."""
+        attempt = self._attempts.alive(attempt_id)
+        if attempt is not None and not attempt.awaits_zygote:
+            attempt.status = status
+            attempt.has_exited = True
+            self.drain(attempt)
+            self.on_end(attempt)
+
+    # -- what a job says -----------------------------------------------------------------------------------------
+
+    def drain(self, attempt: Attempt) -> None:
+        """Read what the job's socket has."""
+        while attempt.sock is not None:
+            try:
+                data = attempt.sock.recv(1 << 18)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if data and not self.take(attempt, attempt.decoder, data):
+                data = b""
+            if not data:
+                self._selector.unregister(attempt.sock)
+                attempt.sock.close()
+                attempt.sock = None
+
+    def take(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
+        """Record what a job says of itself; False: it said nonsense, and nothing more is to be read of it."""
+        try:
+            try:
+                frames = decoder.feed(data)
+            except wire.ProtocolError as error:
+                # What came whole before the nonsense was said in earnest.
+                for frame in error.frames:
+                    self._job_frame(attempt, frame)
+                raise
+            for frame in frames:
+                self._job_frame(attempt, frame)
+        except (wire.ProtocolError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            self._controller.note("job {}: its process sent nonsense: {}".format(attempt.id, str(error)[:500]))
+            return False
+        return True
+
+    def _job_frame(self, attempt: Attempt, frame: wire.Frame) -> None:
+        header = frame.header
+        record = self._attempts.record
+        if header["t"] == "hook":
+            entry = (header["hook"], header["index"])
+            if entry not in attempt.entered:
+                attempt.entered.append(entry)
+                record(attempt, "hook", {"hook": header["hook"], "index": header["index"]})
+        elif header["t"] == "state":
+            if attempt.state_at is None:
+                attempt.state_file = header["file"]
+                reference = record(attempt, "state", {"file": attempt.state_file}, frame.payload)
+                attempt.state_at = reference if not header["error"] else None
+        elif header["t"] == "outcome":
+            if attempt.outcome is None and attempt.final is None:
+                self._outcome(attempt, header, frame.payload)
+        elif header["t"] == "done":
+            if attempt.final is None:
+                self._done(attempt, header, frame.payload)
+            self._done_saying.append(attempt)
+        elif header["t"] == "ending":
+            attempt.running = [str(one)[:_LONGEST] for one in header["running"][:_MOST_RUNNING]]
+            if attempt.asked_at is not None and attempt.cut is None:
+                self._cut(attempt)
+        else:
+            raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
+
+    def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
+        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        parts = _checked_parts(header["parts"])
+        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
+        attempt.outcome = (envelope, parts, reference)
+        # From here on only the end hooks can hang.
+        attempt.deadline = None
+        attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
+
+    def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
+        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        parts = header["parts"]
+        if parts.get("same") and attempt.outcome is not None:
+            self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
+        else:
+            parts = {} if parts.get("same") else _checked_parts(parts)
+            self._attempts.record_final(attempt, envelope, parts, payload)
+        if not attempt.has_exited:
+            self.shutting_down(attempt)
+
+    def tell_kept(self) -> None:
+        """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it.
+
+        Where the log cannot be written, the controller gets results from memory. It gets what jobs leave, too: they go on then.
+        """
+        is_told = bool(self._attempts.error) and self._controller.link is not None
+        if not self._done_saying or not (self._attempts.is_written or is_told):
+            return
+        for attempt in self._done_saying:
+            if attempt.sock is not None:
+                try:
+                    attempt.sock.send(_KEPT)
+                except OSError:
+                    continue  # it is gone already
+        self._done_saying = []
+
+    # -- shutting down -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def shutting_down(attempt: Attempt) -> None:
+        """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
+        seconds = attempt.spec.shutdown_timeout
+        if attempt.cancel is not None:
+            seconds = min(seconds, attempt.spec.grace)
+        attempt.state = "ending"
+        attempt.deadline = None
+        attempt.ending_at = time.monotonic()
+        attempt.kill_at = attempt.ending_at + seconds
+
+    def cut_short(self, attempt: Attempt) -> None:
+        """Its shutdown has taken all the time that it may: ask what it waits for, and kill it when that is known."""
+        if attempt.asked_at is None:
+            attempt.asked_at = time.monotonic()
+            attempt.kill_at = attempt.asked_at + ASK_PATIENCE
+            self._signal(attempt, signal.SIGTERM)
+        else:
+            self._cut(attempt)
+
+    def _cut(self, attempt: Attempt) -> None:
+        """Kill it, and keep for the user what was still running."""
+        now = time.monotonic()
+        token = self._place.token(attempt)
+        if attempt.cut is None:
+            others = [pid for pid in members(token, attempt.pid, attempt.pid_started) if pid != attempt.pid]
+            running = attempt.running + [described(pid) for pid in others]
+            self.record_cut(attempt, running, now - (attempt.ending_at or now))
+        attempt.kill_at = now + 5.0
+        kill_whole(attempt.pid, attempt.pid_started, token)
+
+    def record_cut(self, attempt: Attempt, running: List[str], seconds: Optional[float]) -> None:
+        """Something of the job was killed after its result. `seconds`: how long its own process had; None: that had ended."""
+        attempt.cut = {
+            "seconds": seconds,
+            "running": running[:_MOST_RUNNING],
+            "is_cancelled": attempt.cancel is not None or attempt.is_hurried,
+        }
+        self._attempts.record(attempt, "cut", attempt.cut)
+
+    def _hurry(self, attempt: Attempt, kill: bool) -> None:
+        """Its result is there, and it is to end soon: nobody wants to wait for the rest."""
+        attempt.is_hurried = True
+        if kill:
+            self._cut(attempt)
+        elif attempt.asked_at is None and attempt.kill_at is not None:
+            attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.grace)
+
+    # -- ending one ----------------------------------------------------------------------------------------------
+
+    def on_cancel(self, header: Cancel, payload: bytes) -> None:
+        """The controller wants these attempts, or all, to end."""
+        kind = header["kind"]
+        if kind not in ERROR_KINDS:
+            raise wire.ProtocolError("field", "cancel: kind {!r}".format(kind))
+        chosen = header["attempts"]
+        every = [one.id for one in self._attempts] if chosen is None else chosen
+        for attempt_id in every:
+            attempt = self._attempts.get(attempt_id)
+            if attempt is not None and attempt.final is None:
+                self.cancel(attempt, kind, header["kill"], header["why"])
+            elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
+                self._hurry(attempt, header["kill"])
+
+    def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
+        """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
+        if attempt.state == "queued":
+            self._waiting.cancel(attempt, kind, why)
+            return
+        if attempt.cancel is None:
+            attempt.cancel = kind
+            self._attempts.record(attempt, "cancel", {"kind": kind})
+            self._attempts.write()
+        if kill:
+            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+        else:
+            self._terminate(attempt)
+
+    def _terminate(self, attempt: Attempt) -> None:
+        """Ask it to end; what asks for no answer is killed after the grace period."""
+        if attempt.outcome is not None or attempt.in_epilogue:
+            # The application is through; its end hooks are given their time.
+            return
+        self._tell_why(attempt)
+        self._signal(attempt, signal.SIGTERM)
+        attempt.kill_at = time.monotonic() + attempt.spec.grace
+
+    @staticmethod
+    def _tell_why(attempt: Attempt) -> None:
+        """Tell the job what its SIGTERM will mean, so that its end hooks know, too."""
+        if attempt.sock is None or attempt.cancel is None:
+            return
+        try:
+            told: Cancel = {"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel, "kill": False, "why": ""}
+            attempt.sock.send(wire.encode(told))
+        except OSError:
+            return  # it has ended, or reads nothing: the record decides all the same
+
+    @staticmethod
+    def _signal(attempt: Attempt, number: int) -> None:
+        if attempt.pid is None or attempt.has_exited or not is_alive(attempt.pid, attempt.pid_started):
+            return
+        try:
+            os.kill(attempt.pid, number)
+        except ProcessLookupError:
+            pass  # it ended just now; its exit is on its way
+
+
+def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
+    """The directory of a result, if it can be one.
+
+    Raises:
+        wire.ProtocolError: it cannot.
+    """
+    for part in parts.values():
+        if isinstance(part, dict) and not all(
+            isinstance(part[name], int) and part[name] >= 0 for name in ("offset", "size")
+        ):
+            raise wire.ProtocolError("field", "parts: {!r}".format(part))
+    return parts
+
+
+def _decided(attempt: Attempt, envelope: Envelope) -> Envelope:
+    """A cancel or timeout that was recorded decides the kind of a failure."""
+    if attempt.cancel is None or envelope.error is None:
+        return envelope
+    return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

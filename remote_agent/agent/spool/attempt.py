@@ -1,0 +1,147 @@
+"""One attempt as the agent sees it, and how an end without a result becomes an error.
+
+Rule: an attempt goes queued -> claimed -> running -> ending -> final, and `final` is set once. `ending`: its result is there,
+and its process is shutting down; what it leaves is collected when that is over. It goes back to queued only where it was certainly not started. `is_claimed` says that its claim is on the disk: from then on it starts here or nowhere.
+"""
+
+import os
+import signal
+from typing import Any, Dict, List, Optional, Tuple
+
+from remote_agent.agent.spool.log import Reference
+from remote_agent.job import JobError
+from remote_agent.shared import wire
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
+
+__all__ = ["Attempt", "error_of_status", "failed_envelope"]
+
+
+class Attempt:
+    """The agent's knowledge of one attempt. References point into the spool's log."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.id = spec.attempt_id
+        self.spec = spec
+        self.state = "queued"
+        self.references: List[Reference] = []
+        self.payload: Optional[Reference] = None
+        self.payload_blob: Optional[str] = None
+        self.is_claiming = False
+        self.is_claimed = False
+        self.slot: Optional[int] = None
+        self.pid: Optional[int] = None
+        self.pid_started = ""
+        self.boot = ""
+        self.started_at: Optional[float] = None
+        self.entered: List[Tuple[str, int]] = []
+        self.hooks: List[Dict[str, Any]] = []
+        self.state_at: Optional[Reference] = None
+        self.state_file: Optional[str] = None
+        self.outcome: Optional[Tuple[Envelope, Dict[str, Any], Reference]] = None
+        self.final: Optional[Tuple[Envelope, Dict[str, Any], Optional[Reference]]] = None
+        #: Its end is in the log, on the disk; the file of a long result may still be on its way there.
+        self.is_logged = False
+        self.awaits_file = False
+        #: Both are on the disk: it may be told.
+        self.is_synced = False
+        #: The host went down since; whether its long result, or its outcome, is whole is being read.
+        self.is_doubted = False
+        #: Its long result, where it is being sent before it may be told.
+        self.ahead: Any = None
+        self.in_epilogue = False
+        self.epilogues = 0
+        self.entered_before = 0
+        #: The envelope that says what killed the job's process, made when it was found dead.
+        self.crash: Optional[Envelope] = None
+        self.cancel: Optional[str] = None
+        self.status: Optional[int] = None
+        self.has_exited = False
+        #: Monotonic times.
+        self.begun_at: Optional[float] = None
+        #: How often it was given to a zygote that died with it.
+        self.hand_overs = 0
+        #: Given to its zygote, which has not said yet that it forked.
+        self.handed_at: Optional[float] = None
+        self.deadline: Optional[float] = None
+        self.kill_at: Optional[float] = None
+        #: Its result was there, and its process began to shut down; it was asked what it still waits for.
+        self.ending_at: Optional[float] = None
+        self.asked_at: Optional[float] = None
+        #: It is to end soon: it was cancelled when its result was there.
+        self.is_hurried = False
+        #: What it said that it waits for.
+        self.running: List[str] = []
+        #: What was still running when it was killed, for the user: see the `cut` record.
+        self.cut: Optional[Dict[str, Any]] = None
+        #: Until when processes that it left behind may end by themselves.
+        self.left_until: Optional[float] = None
+        #: Its result was sent over the present link; its outputs follow when its process is gone.
+        self.is_told = False
+        self.sock: Any = None
+        self.decoder = wire.Decoder()
+        #: Nobody will report its end: it is looked at now and then.
+        self.is_polled = False
+        #: Its epilogue is due, and waits for a zygote.
+        self.awaits_zygote = False
+        #: How far its orphan file was read.
+        self.orphan_read = 0
+        self.orphan_decoder: Optional[wire.Decoder] = wire.Decoder()
+        self.stream_sent = {"stdout": 0, "stderr": 0}
+        self.stream_dropped = {"stdout": 0, "stderr": 0}
+        #: A source of the present link looks at its streams.
+        self.is_showing = False
+
+    @property
+    def is_active(self) -> bool:
+        """It holds a slot, or a process of it may be alive."""
+        return self.state in ("claimed", "running", "ending")
+
+    @property
+    def is_over(self) -> bool:
+        """Its result is there and its process is gone: what it left is whole."""
+        return self.state == "final"
+
+    def move(self, moved: Dict[int, Reference]) -> None:
+        """The log was rewritten: old offset -> new reference."""
+
+        def new(reference: Optional[Reference]) -> Optional[Reference]:
+            return None if reference is None else moved[reference.offset]
+
+        self.references = [moved[reference.offset] for reference in self.references]
+        self.payload = new(self.payload)
+        self.state_at = new(self.state_at)
+        if self.outcome is not None:
+            self.outcome = (self.outcome[0], self.outcome[1], moved[self.outcome[2].offset])
+        if self.final is not None:
+            self.final = (self.final[0], self.final[1], new(self.final[2]))
+
+    def short_state(self) -> str:
+        """What the controller is told at a reconnect."""
+        if self.final is not None:
+            return "final"
+        return "queued" if self.state == "queued" else "running"
+
+
+def error_of_status(status: Optional[int], why_unknown: str = "") -> JobError:
+    """Why a process ended without a result. `status` is that of waitpid."""
+    if status is None:
+        return JobError("killed", message=why_unknown or "the job's process is gone")
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "signal {}".format(number)
+        hint = ""
+        if number == signal.SIGKILL:
+            hint = " (out of memory? the kernel's log on the host tells)"
+        return JobError("killed", name, "killed by {}{}".format(name, hint), signal=number)
+    code = os.WEXITSTATUS(status)
+    message = "the process left with exit code {} before the job had a result".format(code)
+    return JobError("exited", "exit", message, exit_code=code)
+
+
+def failed_envelope(attempt: Attempt, error: JobError, ended_at: Optional[float]) -> Envelope:
+    """The envelope of an attempt whose process did not make one."""
+    return Envelope.of_failure(error, attempt.started_at, ended_at, attempt.hooks)

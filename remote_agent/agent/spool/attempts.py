@@ -1,0 +1,486 @@
+"""All attempts of a run on this host, and the log that they stand on.
+
+Rule: a record is written before its decision takes effect; a claim and a result are on the disk before an attempt starts or
+anybody is told how it ended. Where the disk fails, that is said, nothing starts, and what is final is delivered from memory.
+
+A long result lies in a file, which a thread of its own brings to the disk beside the log. A host that goes down in between
+leaves a record without its file, which counts for nothing: the next agent reads such files, in a thread beside everything
+else, and until it has read one, what the record says is neither told nor acted on.
+"""
+
+import errno
+import functools
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
+
+from remote_agent.agent.spool.acknowledged import Acknowledged
+from remote_agent.agent.spool.attempt import Attempt
+from remote_agent.agent.spool.log import Reference, SpoolLog
+from remote_agent.agent.spool.syncer import Syncer
+from remote_agent.shared.disk import digest_of, sync_file
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.system.background import BackgroundThread
+from remote_agent.system.processes import is_alive
+
+__all__ = ["Attempts"]
+
+#: What a full disk, or a full share of one, says.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Attempts:
+    """Attempts by id; `record` is how anything about them becomes true.
+
+    Args:
+        on_long_result: takes an attempt whose result is a file, on its way to the disk.
+        on_durable: takes an attempt whose result is on the disk.
+        on_failed: takes the text of an error of the disk, again and again while it lasts.
+        on_recovered: called when it is over.
+        on_doubtful: takes an attempt of which nobody can say whether it started, as its result turned out not to be whole.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        boot: str,
+        wake: Callable[[], None],
+        note: Callable[[str], None],
+        on_long_result: Callable[[Attempt], None],
+        on_durable: Callable[[Attempt], None],
+        on_failed: Callable[[str], None],
+        on_recovered: Callable[[], None],
+        on_doubtful: Callable[[Attempt], None],
+    ) -> None:
+        self.log = SpoolLog(path)
+        self.error = ""
+        self._boot = boot
+        self._note = note
+        self._on_long_result = on_long_result
+        self._on_durable = on_durable
+        self._on_failed = on_failed
+        self._on_recovered = on_recovered
+        self._on_doubtful = on_doubtful
+        self._by_id: Dict[str, Attempt] = {}
+        self._active: Dict[str, Attempt] = {}
+        self._unsynced: Deque[Tuple[int, int, bool, Attempt]] = deque()
+        self._requested = (0, 0)
+        self._compact_from = 0
+        #: How much was not needed when the log was last rewritten for want of room, in vain.
+        self._dead_in_vain = 0
+        self._is_away = False
+        self._acked = Acknowledged()
+        self._syncer = Syncer(self.log, wake)
+        self._files = BackgroundThread(wake)
+        self._files_under_way = 0
+        self._wake = wake
+        #: Made where there is something to read.
+        self._reader: Optional[BackgroundThread] = None
+        self._reads_under_way = 0
+        self._is_stopping = False
+
+    # -- by name -------------------------------------------------------------------------------------------------
+
+    def get(self, attempt_id: str) -> Optional[Attempt]:
+        """An attempt that the controller has not acknowledged."""
+        return self._by_id.get(attempt_id)
+
+    def alive(self, attempt_id: str) -> Optional[Attempt]:
+        """The same, or one that was acknowledged and whose process has not ended."""
+        return self._by_id.get(attempt_id) or self._active.get(attempt_id)
+
+    def __contains__(self, attempt_id: str) -> bool:
+        return attempt_id in self._by_id
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(list(self._by_id.values()))
+
+    def active(self) -> List[Attempt]:
+        """Those that hold a slot or may have a process."""
+        return list(self._active.values())
+
+    @property
+    def has_active(self) -> bool:
+        """There is one."""
+        return bool(self._active)
+
+    def was_acknowledged(self, attempt_id: str) -> bool:
+        """It was acknowledged before, as far back as the log tells: it does not start again, whoever sends it."""
+        return attempt_id in self._acked
+
+    def add(self, attempt: Attempt) -> None:
+        """A new one."""
+        self._by_id[attempt.id] = attempt
+
+    def remove(self, attempt: Attempt, *, is_given_back: bool = False) -> None:
+        """The controller has it (its process may still be ending), or gets it back unstarted, and may send it again."""
+        self._by_id.pop(attempt.id, None)
+        if not is_given_back:
+            self._acked.add(attempt.id)
+        gone = self.log.append({"r": "acked", "a": attempt.id, "back": is_given_back})
+        self.log.forget([*attempt.references, gone])
+
+    def begun(self, attempt: Attempt) -> None:
+        """It has a process, or is about to."""
+        self._active[attempt.id] = attempt
+
+    def ended(self, attempt: Attempt) -> None:
+        """Its process is gone."""
+        self._active.pop(attempt.id, None)
+
+    # -- the log -------------------------------------------------------------------------------------------------
+
+    def record(self, attempt: Attempt, name: str, header: Dict[str, Any], payload: bytes = b"") -> Reference:
+        """Put a record about an attempt behind the others; it is written by the next `flush`."""
+        reference = self.log.append(dict(header, r=name, a=attempt.id), payload)
+        attempt.references.append(reference)
+        return reference
+
+    def record_claim(self, attempt: Attempt) -> None:
+        """This attempt is to start, and nobody may start it again; `is_claimed` is set once that is on the disk."""
+        attempt.is_claiming = True
+        attempt.boot = self._boot
+        reference = self.record(attempt, "claimed", {"boot": self._boot})
+        self._unsynced.append((self.log.generation, reference.end, False, attempt))
+
+    def record_final(
+        self,
+        attempt: Attempt,
+        envelope: Envelope,
+        parts: Dict[str, Any],
+        payload: bytes = b"",
+        same_as: Optional[Reference] = None,
+    ) -> None:
+        """The result of an attempt; `on_durable` is called with it once it is on the disk.
+
+        `same_as`: the record of its outcome, whose payload is the result's, too.
+        """
+        header = {"envelope": envelope.to_json(), "parts": parts, "same": same_as is not None}
+        reference = self.record(attempt, "final", header, payload)
+        attempt.final = (envelope, parts, same_as or reference)
+        if attempt.state == "queued":
+            attempt.state = "final"
+        self._unsynced.append((self.log.generation, reference.end, True, attempt))
+        path = parts.get("file")
+        if path:
+            attempt.awaits_file = True
+            self._files_under_way += 1
+            self._files.submit(functools.partial(sync_file, path), functools.partial(self._file_synced, attempt))
+            self._on_long_result(attempt)
+
+    @property
+    def has_unsynced(self) -> bool:
+        """Something is on its way to the disk, or is being read from there."""
+        return bool(self._unsynced or self._files_under_way or self._reads_under_way)
+
+    @property
+    def is_written(self) -> bool:
+        """Everything recorded so far is on the file: it outlives this process."""
+        return self.log.written == self.log.end
+
+    def write(self) -> bool:
+        """Write what was recorded to the file; False: it could not be, and that was said."""
+        try:
+            self.log.flush()
+        except OSError as error:
+            if error.errno in _FULL and self._make_room():
+                return True
+            self.failed("{}: {}".format(self.log.path, error.strerror or error))
+            return False
+        return True
+
+    def _make_room(self) -> bool:
+        """The disk is full, and part of the log is not needed any more: do without it. False: that gives no room either."""
+        live = self._live()
+        if not self.log.dead or (live and self.log.dead <= self._dead_in_vain):
+            return False
+        self._dead_in_vain = self.log.dead
+        try:
+            moved = self.log.compact(live)
+        except OSError:
+            return False
+        self._dead_in_vain = 0
+        for attempt in self._by_id.values():
+            attempt.move(moved)
+        return True
+
+    def _live(self) -> List[Reference]:
+        return sorted(reference for attempt in self._by_id.values() for reference in attempt.references)
+
+    def check_place(self) -> None:
+        """See that the log is where the next agent will look for it."""
+        self._is_away = not self.log.is_in_place
+        if self._is_away:
+            self.failed("{} was moved away or removed".format(self.log.path))
+
+    def flush(self) -> None:
+        """Write what was recorded, and have it brought to the disk where somebody waits for that."""
+        if not self.write() or self._is_away:
+            return
+        if self.error:
+            self.error = ""
+            self._note("the spool can be written again")
+            self._on_recovered()
+        wanted = (self.log.generation, self.log.written)
+        if self._unsynced:
+            if wanted != self._requested:
+                self._requested = wanted
+                self._syncer.request(*wanted)
+        elif self.log.wants_compaction and self.log.end > self._compact_from:
+            self.compact()
+
+    def failed(self, error: str) -> None:
+        """The disk is full or gone: say so, start nothing, and deliver from memory what is final."""
+        if not self.error:
+            self._note(
+                "spool: {}; no further job starts on this host until it can be written (make room there, or have the next "
+                "run keep its things elsewhere, with 'workdir')".format(error)
+            )
+        self.error = error
+        self._requested = (0, 0)
+        waiting, self._unsynced = self._unsynced, deque()
+        for _, _, is_final, attempt in waiting:
+            attempt.is_claiming = False
+            if is_final:
+                self._durable(is_final, attempt)
+        self._on_failed(error)
+
+    def synced(self) -> None:
+        """Called when the loop was woken: tell of what is on the disk now."""
+        self._files.deliver()
+        if self._reader is not None:
+            self._reader.deliver()
+        for generation, upto, error in self._syncer.completed():
+            if error:
+                self.failed(error)
+                continue
+            while self._unsynced:
+                its_generation, end, is_final, attempt = self._unsynced[0]
+                if its_generation > generation or (its_generation == generation and end > upto):
+                    break
+                self._unsynced.popleft()
+                self._durable(is_final, attempt)
+
+    def _durable(self, is_final: bool, attempt: Attempt) -> None:
+        if not is_final:
+            attempt.is_claiming, attempt.is_claimed = False, True
+        elif attempt.final is not None:
+            attempt.is_logged = True
+            self._tell(attempt)
+
+    def _file_synced(self, attempt: Attempt, error: Optional[BaseException]) -> None:
+        self._files_under_way -= 1
+        attempt.awaits_file = False
+        if error is not None:
+            self.failed(str(error))
+        self._tell(attempt)
+
+    def _tell(self, attempt: Attempt) -> None:
+        if attempt.is_logged and not attempt.awaits_file and not attempt.is_synced:
+            attempt.is_synced = True
+            self._on_durable(attempt)
+
+    def compact(self, *, rename: bool = False) -> None:
+        """Drop from the log what is not needed any more. `rename`: give it another id."""
+        try:
+            moved = self.log.compact(self._live(), rename=rename)
+        except OSError as error:
+            # It is long, not broken: tried again when it has grown by as much again.
+            self._compact_from = 2 * self.log.end
+            self._note("spool: {} cannot be rewritten: {}".format(self.log.path, error.strerror or error))
+            return
+        for attempt in self._by_id.values():
+            attempt.move(moved)
+
+    # -- taking up -----------------------------------------------------------------------------------------------
+
+    def replay(self) -> Tuple[List[Attempt], List[Attempt]]:
+        """Take up what an earlier agent of this run left.
+
+        Returns:
+            Those that wait for a slot, and those of which nobody can say whether they have started.
+        """
+        replay = self.log.replay(self._take)
+        if replay.torn:
+            self._note("spool log: {}; what was behind it is set aside".format(replay.torn))
+        for start, end in replay.gaps:
+            self._note("spool log: bytes {} to {} were altered; what they said is not known".format(start, end))
+        last_gap = replay.gaps[-1][0] if replay.gaps else -1
+        waiting, doubtful = [], []
+        for attempt in self._by_id.values():
+            if attempt.boot and attempt.boot != self._boot:
+                self._doubt(attempt)
+            if attempt.final is not None:
+                attempt.state = "final"
+                attempt.is_synced = not attempt.is_doubted
+                if (
+                    attempt.pid is not None
+                    and attempt.boot == self._boot
+                    and is_alive(attempt.pid, attempt.pid_started)
+                ):
+                    # It is still shutting down, and what it leaves is not whole yet.
+                    attempt.state = "ending"
+                    attempt.is_polled = True
+                    self.begun(attempt)
+            elif attempt.payload is None:
+                # What it was accepted with is among the altered.
+                doubtful.append(attempt)
+            elif attempt.state != "queued":
+                attempt.is_polled = True
+                attempt.has_exited = attempt.boot != self._boot
+                self.begun(attempt)
+            elif (attempt.is_claimed and attempt.boot != self._boot) or attempt.payload.offset < last_gap:
+                # It was about to start when the machine went down; or that it did is what was altered.
+                doubtful.append(attempt)
+            else:
+                waiting.append(attempt)
+        if replay.gaps:
+            # By the new id the controller sees that this spool does not know everything that the last one did.
+            self.compact(rename=True)
+        return waiting, doubtful
+
+    def _doubt(self, attempt: Attempt) -> None:
+        """The host went down: what lies in a file that may not have got to the disk in time is read."""
+        known = [attempt.final, attempt.outcome] if attempt.payload is not None else [attempt.final]
+        files = [one[1] for one in known if one is not None and one[1].get("file")]
+        if not files:
+            return
+        attempt.is_doubted = True
+        whole: List[Dict[str, Any]] = []
+
+        def read() -> None:
+            for parts in files:
+                if parts in whole or _is_whole(parts, lambda: not self._is_stopping):
+                    whole.append(parts)
+
+        if self._reader is None:
+            self._reader = BackgroundThread(self._wake)
+        self._reads_under_way += 1
+        self._reader.submit(read, functools.partial(self._read, attempt, attempt.state, whole))
+
+    def _read(self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]) -> None:
+        """What a doubted attempt left was read: what is not whole is not known, what is counts."""
+        self._reads_under_way -= 1
+        attempt.is_doubted = False
+        if self._by_id.get(attempt.id) is not attempt:
+            return  # the controller had it, and has acknowledged it meanwhile
+        was_final = attempt.final is not None
+        for name in ("final", "outcome"):
+            known = getattr(attempt, name)
+            if known is not None and known[1].get("file") and known[1] not in whole:
+                setattr(attempt, name, None)
+                why = " ({!r})".format(error) if error is not None else ""
+                self._note(
+                    "job {}: its {} had not reached the disk when the host went down{}".format(attempt.id, name, why)
+                )
+        if attempt.final is not None:
+            attempt.is_synced = True
+            self._on_durable(attempt)
+        elif was_final:
+            # Its slot is somebody else's by now.
+            attempt.slot = None
+            if attempt.payload is None or state == "queued":
+                self._on_doubtful(attempt)
+                return
+            attempt.state = state
+            attempt.is_polled = attempt.has_exited = True
+            self.begun(attempt)
+
+    def _take(self, header: Dict[str, Any], reference: Reference) -> None:
+        name = header["r"]
+        if name == "acked":
+            if not header.get("back"):
+                self._acked.add(header["a"])
+            gone = self._by_id.pop(header["a"], None)
+            self.log.forget([*(gone.references if gone else []), reference])
+            return
+        attempt = self._by_id.get(header["a"])
+        if attempt is None and header["a"] in self._acked:
+            self.log.forget([reference])
+            return
+        if attempt is None:
+            attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
+        attempt.references.append(reference)
+        try:
+            _replay_record(attempt, name, header, reference)
+        except ValueError as error:
+            # Of an earlier version, which took what this one refuses: as if it had been altered.
+            self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._is_stopping = True
+        self._syncer.stop()
+        self._files.stop()
+        if self._reader is not None:
+            self._reader.stop()
+
+    def close(self) -> None:
+        """Write what is left, and let go of the log."""
+        try:
+            self.log.close()
+        except OSError:
+            # What could not be written was delivered from memory, or is not known to have happened.
+            return
+
+
+def _is_whole(parts: Dict[str, Any], goes_on: Callable[[], bool]) -> bool:
+    """The file of a long result holds what was written to it; False where that was not read to the end."""
+    try:
+        with open(parts["file"], "rb") as file:
+            for part in parts.values():
+                if not isinstance(part, dict):
+                    continue
+                if digest_of(file, part["offset"], part["size"], goes_on).hexdigest() != part.get("sha256"):
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+def _unknown_spec(attempt_id: str) -> JobSpec:
+    """For an attempt whose acceptance was altered in the log: enough to deliver its result, without its files."""
+    num, _, attempt = attempt_id.partition(".")
+    return JobSpec(
+        num=int(num),
+        attempt=int(attempt),
+        job_id="",
+        zygote="",
+        output_dir="/",
+        timeout=None,
+        grace=10.0,
+        hook_timeout=300.0,
+        shutdown_timeout=300.0,
+        outputs=False,
+        max_output_bytes=None,
+    )
+
+
+def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
+    if name == "accepted":
+        attempt.spec = JobSpec.from_json(header["spec"])
+        attempt.payload, attempt.payload_blob = reference, header.get("blob")
+    elif name in ("claimed", "unclaimed"):
+        attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
+    elif name == "started":
+        attempt.state, attempt.slot, attempt.started_at = "running", header["slot"], header["at"]
+    elif name == "unstarted":
+        attempt.state, attempt.slot = "queued", None
+    elif name == "forked":
+        attempt.pid, attempt.pid_started = header["pid"], header["start"]
+    elif name == "crashed":
+        attempt.crash, attempt.in_epilogue = Envelope.from_json(header["envelope"]), True
+    elif name == "cancel":
+        attempt.cancel = header["kind"]
+    elif name == "cut":
+        attempt.cut = {key: value for key, value in header.items() if key not in ("r", "a")}
+    elif name == "hook":
+        attempt.entered.append((header["hook"], header["index"]))
+    elif name == "state":
+        attempt.state_at, attempt.state_file = reference, header.get("file")
+    elif name == "outcome":
+        attempt.outcome = (Envelope.from_json(header["envelope"]), header.get("parts") or {}, reference)
+    elif name == "final":
+        if header.get("same") and attempt.outcome is not None:
+            reference = attempt.outcome[2]
+        attempt.final = (Envelope.from_json(header["envelope"]), header.get("parts") or {}, reference)

@@ -1,0 +1,252 @@
+"""Content by hash, and the code snapshot of a run made from it.
+
+Rule: a blob is what its name says, verified when it arrives and again when a tree is made from it; a tree is written
+relative to folder descriptors, so that no path leads out of it. Every run has a tree of its own: a job may write beside
+its code without soiling what a later run gets.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from remote_agent.shared.disk import sync_data
+from remote_agent.shared.fields import is_sha256
+from remote_agent.shared.protocol import MANIFEST_VERSION
+from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
+
+__all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]
+
+#: Bytes of a manifest when unpacked; some 500,000 files.
+_MAX_MANIFEST = 128 << 20
+
+
+class Manifest(NamedTuple):
+    """The files (path, mode, size, sha256) and links (path, target) of a snapshot."""
+
+    files: List[Tuple[str, int, int, str]]
+    links: List[Tuple[str, str]]
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """A manifest as the controller wrote it.
+
+    Raises:
+        SpoolError: it is of another version, too large, or names a path outside the tree.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(data, _MAX_MANIFEST)
+        if unpacker.unconsumed_tail:
+            raise SpoolError("the code manifest is over {} bytes".format(_MAX_MANIFEST))
+        content = json.loads(text.decode("utf-8"))
+        if content.get("version") != MANIFEST_VERSION:
+            raise SpoolError("code manifest of version {!r}".format(content.get("version")))
+        files = [(str(path), int(mode), int(size), str(sha)) for path, mode, size, sha in content["files"]]
+        links = [(str(path), str(target)) for path, target in content.get("links", [])]
+    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
+        raise SpoolError("the code manifest cannot be read: {!r}".format(error)) from None
+    for _, _, _, sha in files:
+        if not is_sha256(sha):
+            raise SpoolError("the code manifest names content {!r}".format(sha[:80]))
+    for path in [entry[0] for entry in files] + [link[0] for link in links]:
+        parts = path.split("/")
+        if path.startswith("/") or not path or any(part in ("", ".", "..") for part in parts) or "\0" in path:
+            raise SpoolError("the code manifest names {!r}".format(path))
+    for path, target in links:
+        folder = os.path.dirname(path)
+        if os.path.isabs(target) or os.path.normpath(os.path.join(folder, target)).startswith(".."):
+            raise SpoolError("the link {!r} leads out of the code".format(path))
+    return Manifest(files, links)
+
+
+class BlobStore:
+    """Files named by their sha256 below a folder.
+
+    Args:
+        is_durable: each is on the disk before it has its name: nobody can be asked for it again.
+    """
+
+    def __init__(self, folder: str, *, is_durable: bool = False) -> None:
+        self.folder = make_private_folder(folder)
+        self._is_durable = is_durable
+        self._partial: Dict[str, Tuple[int, Any, int]] = {}
+
+    def path(self, sha256: str) -> str:
+        """Where a blob lies, if it is there.
+
+        Raises:
+            SpoolError: that is no name of a blob.
+        """
+        if not is_sha256(sha256):
+            raise SpoolError("a blob is named {!r}".format(str(sha256)[:80]))
+        return os.path.join(self.folder, sha256[:2], sha256)
+
+    def has(self, sha256: str) -> bool:
+        """The blob is there."""
+        return is_sha256(sha256) and os.path.exists(self.path(sha256))
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Store a whole blob.
+
+        Raises:
+            SpoolError: it is not what its name says.
+            OSError: the disk.
+        """
+        self.put_chunk(sha256, len(data), 0, data)
+
+    def put_chunk(self, sha256: str, size: int, offset: int, data: bytes) -> bool:
+        """Store the next piece of a blob; True when it is whole and verified. A piece at 0 starts it anew."""
+        if not is_sha256(sha256):
+            raise SpoolError("a blob is named {!r}".format(sha256))
+        if self.has(sha256) and sha256 not in self._partial:
+            return offset + len(data) >= size
+        temporary = self._temporary(sha256)
+        if offset == 0:
+            self._drop(sha256)
+            if not os.path.isdir(self.folder):
+                make_private_folder(self.folder)  # somebody has cleaned up
+            fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            self._partial[sha256] = (fd, hashlib.sha256(), 0)
+        if sha256 not in self._partial:
+            raise SpoolError("blob {}: begins at byte {}".format(sha256[:12], offset))
+        fd, digest, done = self._partial[sha256]
+        if offset != done or done + len(data) > size:
+            self._drop(sha256)
+            os.unlink(temporary)
+            raise SpoolError("blob {}: byte {} where {} was expected".format(sha256[:12], offset, done))
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        digest.update(data)
+        done += len(data)
+        self._partial[sha256] = (fd, digest, done)
+        if done < size:
+            return False
+        if self._is_durable:
+            sync_data(fd)
+        self._drop(sha256)
+        if digest.hexdigest() != sha256:
+            os.unlink(temporary)
+            raise SpoolError("blob {}: content does not match its name".format(sha256[:12]))
+        make_private_folder(os.path.join(self.folder, sha256[:2]))
+        os.rename(temporary, self.path(sha256))
+        return True
+
+    def _drop(self, sha256: str) -> None:
+        partial = self._partial.pop(sha256, None)
+        if partial:
+            os.close(partial[0])
+
+    def _temporary(self, sha256: str) -> str:
+        return os.path.join(self.folder, "part.{}.{}".format(os.getpid(), sha256))
+
+    def drop_partial(self) -> None:
+        """Forget what arrived in part: its connection is gone."""
+        for sha256 in list(self._partial):
+            self._drop(sha256)
+            try:
+                os.unlink(self._temporary(sha256))
+            except FileNotFoundError:
+                continue  # somebody has cleaned up
+
+    def read(self, sha256: str) -> bytes:
+        """A whole blob.
+
+        Raises:
+            SpoolError: it was altered since it came; it is removed, so that it is asked for again.
+            OSError: it is not there, or the disk.
+        """
+        with open(self.path(sha256), "rb") as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            os.unlink(self.path(sha256))
+            raise SpoolError("blob {} was altered; it was removed".format(sha256[:12]))
+        return data
+
+
+def materialise(store: BlobStore, manifest: Manifest, target: str) -> None:
+    """Write the tree of a snapshot, whole or not at all; nothing where it is there already.
+
+    Raises:
+        SpoolError: a blob is missing or was altered.
+        OSError: the disk.
+    """
+    if os.path.isdir(target):
+        return
+    temporary = "{}.part.{}".format(target, os.getpid())
+    if os.path.isdir(temporary):
+        shutil.rmtree(temporary)
+    os.mkdir(temporary, 0o700)
+    try:
+        _lay_out(store, manifest, temporary)
+        os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _lay_out(store: BlobStore, manifest: Manifest, temporary: str) -> None:
+    root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folders: Dict[str, int] = {"": root}
+    try:
+        for path, mode, _, sha256 in manifest.files:
+            folder, _, name = path.rpartition("/")
+            fd = os.open(
+                name,
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o700 if mode & 0o100 else 0o600,
+                dir_fd=_folder(folders, folder),
+            )
+            try:
+                _copy(store.path(sha256), fd, sha256, path)
+            finally:
+                os.close(fd)
+        for path, link in manifest.links:
+            folder, _, name = path.rpartition("/")
+            os.symlink(link, name, dir_fd=_folder(folders, folder))
+    finally:
+        for fd in folders.values():
+            os.close(fd)
+
+
+def _folder(folders: Dict[str, int], path: str) -> int:
+    """The descriptor of a folder of the tree, made where it is missing."""
+    fd: Optional[int] = folders.get(path)
+    if fd is not None:
+        return fd
+    parent, _, name = path.rpartition("/")
+    above = _folder(folders, parent)
+    try:
+        os.mkdir(name, 0o700, dir_fd=above)
+    except FileExistsError:
+        pass  # made for a file before; opened below without following a link
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    if len(folders) > 200:
+        for known in list(folders):
+            if known:
+                os.close(folders.pop(known))
+        # `above` may have been closed with the others, `fd` is open and enough.
+    folders[path] = fd
+    return fd
+
+
+def _copy(source: str, fd: int, sha256: str, path: str) -> None:
+    digest = hashlib.sha256()
+    try:
+        with open(source, "rb") as file:
+            while True:
+                piece = file.read(1 << 18)
+                if not piece:
+                    break
+                digest.update(piece)
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(fd, view) :]
+    except FileNotFoundError:
+        raise SpoolError("the content of {} is missing".format(path)) from None
+    if digest.hexdigest() != sha256:
+        os.unlink(source)
+        raise SpoolError("the cached content of {} was altered; it was removed, run again".format(path))

@@ -1,0 +1,372 @@
+"""A run's durable state on a host: folders, and one append-only, checksummed log.
+
+Rule: what the log says has happened; what it does not say has not. A record is written before its decision takes effect,
+and a result is on disk (`fdatasync`, done for many at once by a thread of its own) before anybody is told of it.
+
+    file     !4sI16s  mark b"RLSP", version, the log's id: random, made with the file
+    record   !4sIQI   mark b"RLG1", header length, payload length, crc32 of id, header and payload; then both
+    header   JSON; "r" names the record
+
+A torn tail (power cut, full disk) ends the replay at the last whole record; it is cut off and kept aside. A record that was
+altered in the middle is passed over, and `Replay.gaps` says where: what it said is not known, what follows it is. A file of
+another version is refused by name. The id in the checksum keeps bytes of a payload from passing for a record.
+
+`fdatasync` is the business of a thread of its own, see `syncer`.
+"""
+
+import json
+import os
+import struct
+import zlib
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from remote_agent.shared.disk import sync_data, sync_fd, sync_folder
+from remote_agent.system.private_files import SpoolError, open_private
+
+__all__ = [
+    "Reference",
+    "Replay",
+    "SpoolLog",
+    "scan",
+]
+
+VERSION = 1
+_FILE_MARK = b"RLSP"
+_FILE_HEAD = struct.Struct("!4sI16s")
+_MARK = b"RLG1"
+_HEAD = struct.Struct("!4sIQI")
+#: Bytes of a record's header, some way over what a frame's may have.
+_MAX_HEADER = 1 << 23
+#: Bytes of log, of which over a half are dead, from which on it is rewritten.
+_COMPACT_FROM = 32 << 20
+_PIECE = 1 << 20
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Reference(NamedTuple):
+    """Where in the log a record lies."""
+
+    offset: int
+    header_length: int
+    payload_length: int
+
+    @property
+    def end(self) -> int:
+        """The offset behind the record."""
+        return self.offset + _HEAD.size + self.header_length + self.payload_length
+
+
+class Replay(NamedTuple):
+    """How the log read: `gaps` are the (start, end) of what could not be read in its middle, `torn` says what was wrong
+    with its end; empty: nothing.
+    """
+
+    gaps: List[Tuple[int, int]]
+    torn: str
+
+
+class SpoolLog:
+    """The log of one spool. Not thread-safe, but for `sync`, which may run in a thread of its own.
+
+    Raises:
+        SpoolError: the file is of another version.
+        OSError: it cannot be made or read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = open_private(path, os.O_RDWR | os.O_CREAT)
+        self._pending: List[bytes] = []
+        self._dead = 0
+        self.generation = 0
+        head = os.pread(self._fd, _FILE_HEAD.size, 0)
+        #: Names this log, and with it everything that the spool knows: a new file, a new id.
+        self.id = self._known_id(head) or self._begin(head)
+        self._seed = zlib.crc32(self.id)
+        self._end = _FILE_HEAD.size
+        #: Bytes that are on the file (not necessarily on the disk).
+        self.written = _FILE_HEAD.size
+
+    def _known_id(self, head: bytes) -> Optional[bytes]:
+        if len(head) < _FILE_HEAD.size:
+            return None
+        mark, version, name = _FILE_HEAD.unpack(head)
+        if mark != _FILE_MARK:
+            return None
+        if version != VERSION:
+            os.close(self._fd)
+            raise SpoolError("{}: a spool of version {}; this agent reads {}".format(self.path, version, VERSION))
+        return bytes(name)
+
+    def _begin(self, head: bytes) -> bytes:
+        """Begin the file anew; one that is there and is none of ours is kept aside, whole."""
+        if head:
+            os.close(self._fd)
+            os.rename(self.path, "{}.damaged.0".format(self.path))
+            self._fd = open_private(self.path, os.O_RDWR | os.O_CREAT)
+        name = os.urandom(16)
+        os.pwrite(self._fd, _FILE_HEAD.pack(_FILE_MARK, VERSION, name), 0)
+        sync_fd(self._fd)
+        sync_folder(self.path)
+        return name
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def replay(self, take: Callable[[Dict[str, Any], Reference], None]) -> Replay:
+        """Read the whole log, giving each record to `take`, and stand at its end."""
+        gaps: List[Tuple[int, int]] = []
+        torn = ""
+        size = os.fstat(self._fd).st_size
+        offset = _FILE_HEAD.size
+        while offset < size:
+            found = self._record_at(offset, size)
+            if found is None:
+                following = self._next_record(offset + 1, size)
+                if following is None:
+                    torn = "torn record at byte {}".format(offset)
+                    break
+                gaps.append((offset, following))
+                offset = following
+                continue
+            header, reference = found
+            take(header, reference)
+            offset = reference.end
+        if torn:
+            # Keep what is cut off: somebody may want to look at it.
+            self._set_aside(offset, size)
+        self._end = self.written = offset
+        return Replay(gaps, torn)
+
+    def _record_at(self, offset: int, size: int) -> Optional[Tuple[Dict[str, Any], Reference]]:
+        """The record that begins there, if one does, whole and unaltered."""
+        head = os.pread(self._fd, _HEAD.size, offset)
+        if len(head) < _HEAD.size:
+            return None
+        mark, header_length, payload_length, crc = _HEAD.unpack(head)
+        reference = Reference(offset, header_length, payload_length)
+        if mark != _MARK or header_length > _MAX_HEADER or reference.end > size:
+            return None
+        header = os.pread(self._fd, header_length, offset + _HEAD.size)
+        check = zlib.crc32(header, self._seed)
+        for piece in self._pieces(reference):
+            check = zlib.crc32(piece, check)
+        if check != crc:
+            return None
+        try:
+            content = json.loads(header.decode("utf-8"))
+        except ValueError:
+            return None
+        return content, reference
+
+    def _next_record(self, offset: int, size: int) -> Optional[int]:
+        """Where the next whole record begins."""
+        while offset < size:
+            piece = os.pread(self._fd, _PIECE, offset)
+            found = piece.find(_MARK)
+            if found < 0:
+                if len(piece) < _PIECE:
+                    return None
+                offset += len(piece) - len(_MARK) + 1
+                continue
+            offset += found
+            if self._record_at(offset, size) is not None:
+                return offset
+            offset += 1
+        return None
+
+    def _set_aside(self, start: int, size: int) -> None:
+        fd = open_private("{}.damaged.{}".format(self.path, start), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            for piece in self._range(start, size):
+                _write_all(fd, piece)
+        finally:
+            os.close(fd)
+        os.ftruncate(self._fd, start)
+
+    def _pieces(self, reference: Reference) -> Iterator[bytes]:
+        start = reference.offset + _HEAD.size + reference.header_length
+        return self._range(start, start + reference.payload_length)
+
+    def _range(self, offset: int, end: int) -> Iterator[bytes]:
+        while offset < end:
+            piece = os.pread(self._fd, min(end - offset, _PIECE), offset)
+            if not piece:
+                return
+            offset += len(piece)
+            yield piece
+
+    def read(self, reference: Reference) -> bytes:
+        """The payload of a record, be it on the file yet or not (a full disk keeps it in memory)."""
+        start = reference.offset + _HEAD.size + reference.header_length
+        return b"".join(self._content(start, reference.end))
+
+    def _content(self, start: int, end: int) -> Iterator[bytes]:
+        """Bytes of the log, those that are not on the file among them."""
+        yield from self._range(start, min(end, self.written))
+        if end > self.written:
+            pending = b"".join(self._pending)
+            self._pending = [pending]
+            yield pending[max(start - self.written, 0) : end - self.written]
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def append(self, header: Dict[str, Any], payload: bytes = b"") -> Reference:
+        """Put a record behind the others; `flush` writes it."""
+        head = _to_json(header).encode("ascii")
+        crc = zlib.crc32(payload, zlib.crc32(head, self._seed))
+        reference = Reference(self._end, len(head), len(payload))
+        self._pending.append(_HEAD.pack(_MARK, len(head), len(payload), crc))
+        self._pending.append(head)
+        if payload:
+            self._pending.append(payload)
+        self._end = reference.end
+        return reference
+
+    @property
+    def is_in_place(self) -> bool:
+        """The file is still found under its name."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last record, written or not."""
+        return self._end
+
+    def flush(self) -> None:
+        """Write what was appended to the file.
+
+        Raises:
+            OSError: the disk is full or gone; what was pending stays pending and is tried again by the next flush.
+        """
+        if not self._pending:
+            return
+        data = b"".join(self._pending)
+        self._pending = [data]
+        view = memoryview(data)
+        try:
+            while view:
+                count = os.pwrite(self._fd, view, self.written)
+                self.written += count
+                view = view[count:]
+        except OSError:
+            self._pending = [bytes(view)]
+            raise
+        self._pending = []
+
+    def sync(self) -> None:
+        """Bring what is written to the disk."""
+        sync_data(self._fd)
+
+    # -- forgetting ----------------------------------------------------------------------------------------------
+
+    def forget(self, references: List[Reference]) -> None:
+        """Count these records as dead, towards `wants_compaction`."""
+        self._dead += sum(reference.end - reference.offset for reference in references)
+
+    @property
+    def dead(self) -> int:
+        """Bytes of it that are not needed any more."""
+        return self._dead
+
+    @property
+    def wants_compaction(self) -> bool:
+        """Over half of a long log is dead."""
+        return self._end > _COMPACT_FROM and self._dead * 2 > self._end
+
+    def compact(self, live: List[Reference], *, rename: bool = False) -> Dict[int, Reference]:
+        """Rewrite the log with these records only, in this order; returns old offset -> new reference.
+
+        Atomic: written, synced, renamed. With `rename` it gets another id. What is pending is rewritten as the rest is: a full
+        disk may have room for what is needed, and none for that behind what is not.
+
+        Raises:
+            OSError: it could not be rewritten; the log is as it was.
+        """
+        if not live and not rename:
+            # Where nothing is needed nothing is written, for which a full disk may have no room.
+            os.ftruncate(self._fd, _FILE_HEAD.size)
+            self._begin_anew(_FILE_HEAD.size)
+            return {}
+        path = self.path + ".new"
+        fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        moved = {}
+        name = os.urandom(16) if rename else self.id
+        try:
+            _write_all(fd, _FILE_HEAD.pack(_FILE_MARK, VERSION, name))
+            offset = _FILE_HEAD.size
+            for reference in live:
+                self._copy(reference, fd, zlib.crc32(name))
+                moved[reference.offset] = Reference(offset, reference.header_length, reference.payload_length)
+                offset = moved[reference.offset].end
+            sync_fd(fd)
+            os.rename(path, self.path)
+        except BaseException:
+            os.close(fd)
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # it is the next compaction's to truncate
+            raise
+        # dup2 keeps the number, so that a sync under way in the other thread meets an open file.
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        sync_folder(self.path)
+        self.id, self._seed = name, zlib.crc32(name)
+        self._begin_anew(offset)
+        return moved
+
+    def _begin_anew(self, end: int) -> None:
+        self._end = self.written = end
+        self._pending = []
+        self._dead = 0
+        self.generation += 1
+
+    def _copy(self, reference: Reference, fd: int, seed: int) -> None:
+        """Write a record to another log, whose id gives the seed."""
+        header_at = reference.offset + _HEAD.size
+        payload_at = header_at + reference.header_length
+        header = b"".join(self._content(header_at, payload_at))
+        crc = zlib.crc32(header, seed)
+        for piece in self._content(payload_at, reference.end):
+            crc = zlib.crc32(piece, crc)
+        _write_all(fd, _HEAD.pack(_MARK, reference.header_length, reference.payload_length, crc) + header)
+        for piece in self._content(payload_at, reference.end):
+            _write_all(fd, piece)
+
+    def close(self) -> None:
+        """Write what is pending, and close the file.
+
+        Raises:
+            OSError: it could not be written; the file is closed all the same.
+        """
+        try:
+            self.flush()
+        finally:
+            os.close(self._fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def scan(path: str) -> Iterator[Dict[str, Any]]:
+    """The headers of a log's records, as far as they can be read; nothing is verified, nothing changed."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset = _FILE_HEAD.size
+        while offset + _HEAD.size <= size:
+            file.seek(offset)
+            mark, header_length, payload_length, _ = _HEAD.unpack(file.read(_HEAD.size))
+            if mark != _MARK or offset + _HEAD.size + header_length + payload_length > size:
+                return
+            try:
+                header = json.loads(file.read(header_length).decode("utf-8"))
+            except ValueError:
+                return
+            yield header
+            offset += _HEAD.size + header_length + payload_length

@@ -1,0 +1,67 @@
+"""Where an agent is: its run, its host, its folders; and which file of the spool is whose.
+
+Rule: every path of an attempt is made here and nowhere else.
+"""
+
+import os
+from typing import Any, Dict, Optional
+
+from remote_agent.agent.spool.attempt import Attempt
+from remote_agent.system.host import Folders
+
+__all__ = ["SpoolPaths", "outputs_root"]
+
+
+class SpoolPaths:
+    """What an agent is told at its start and never changes."""
+
+    def __init__(self, run: str, host: str, where: Folders, bundle: str, umask: int, boot: str) -> None:
+        self.run = run
+        self.host = host
+        self.where = where
+        self.spool = where.spool
+        self.bundle = bundle
+        self.umask = umask
+        self.boot = boot
+
+    def token(self, attempt: Attempt) -> str:
+        """What every process of an attempt carries in its environment."""
+        return "{}/{}".format(self.run, attempt.id)
+
+    def stream(self, attempt: Attempt, stream: str) -> str:
+        """The file of an attempt's stdout or stderr."""
+        return "{}/streams/{}.{}".format(self.spool, attempt.id, stream)
+
+    def streams(self, attempt: Attempt) -> Dict[str, str]:
+        """Both files, by the name of the stream."""
+        return {stream: self.stream(attempt, stream) for stream in ("stdout", "stderr")}
+
+    def payload(self, attempt: Attempt, suffix: str) -> str:
+        """A file of an attempt beside the log."""
+        return os.path.join(self.spool, "payload", attempt.id + suffix)
+
+    def orphan(self, attempt: Attempt) -> str:
+        """What a job writes to where there is no agent."""
+        return os.path.join(self.spool, "orphan-" + attempt.id)
+
+    def output_dir(self, attempt: Attempt) -> str:
+        """An attempt's output directory, absolute."""
+        path = attempt.spec.output_dir
+        if os.path.isabs(path):
+            return path
+        return os.path.normpath(os.path.join(outputs_root(self.spool, attempt.spec.attempt), path))
+
+    def own_output(self, attempt: Attempt) -> Optional[str]:
+        """The output directory where it is ours to send and to remove, else None."""
+        return None if os.path.isabs(attempt.spec.output_dir) else self.output_dir(attempt)
+
+    def result_file(self, attempt: Attempt) -> Optional[str]:
+        """The file of a large result."""
+        parts: Any = attempt.final[1] if attempt.final is not None else {}
+        path: Optional[str] = parts.get("file")
+        return path
+
+
+def outputs_root(spool: str, attempt: int) -> str:
+    """The folder below which an attempt's relative output directory lies; each attempt number has its own."""
+    return os.path.join(spool, "outputs" if attempt == 1 else "outputs.{}".format(attempt))

@@ -1,0 +1,1 @@
+"""Starting zygotes, and talking to them."""

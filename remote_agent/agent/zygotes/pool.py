@@ -1,0 +1,395 @@
+"""The zygotes of a run: code and shared payload arrive, are laid out, and a process imports the application.
+
+Rule: a zygote is started once all that it needs is here; one that dies is started again, its jobs go on without it. What
+does not come is asked for again, and in the end what waits for it fails: nothing waits for ever.
+"""
+
+import os
+import selectors
+import time
+from typing import Dict, Iterator, List, Optional, Set
+
+from remote_agent.agent.link.controller import Controller
+from remote_agent.agent.spool.blobs import BlobStore, materialise, read_manifest
+from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.zygotes.client import ZygoteClient
+from remote_agent.agent.zygotes.spare import Spare
+from remote_agent.job import SETUP_FAILED, JobError
+from remote_agent.shared import wire
+from remote_agent.shared.fields import is_sha256
+from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.system.background import BackgroundThread
+from remote_agent.system.host import unwritable
+from remote_agent.system.private_files import SpoolError, make_private_folder
+
+__all__ = ["ZygoteListener", "Zygotes"]
+
+#: How often a zygote that dies before it is ready is started again.
+MAX_ZYGOTE_STARTS = 3
+#: Seconds without any content while a controller is there, after which what is missing is asked for again; and how often.
+CONTENT_PATIENCE = 60.0
+MAX_ASKS = 3
+#: Seconds between two looks at what waits.
+_LOOK = 1.0
+
+
+class ZygoteListener:
+    """Who is told of what zygotes report."""
+
+    def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
+        """A process began."""
+        raise NotImplementedError
+
+    def exited(self, attempt_id: str, status: int) -> None:
+        """A process ended; `status` is that of waitpid."""
+        raise NotImplementedError
+
+    def orphaned(self, attempt_ids: List[str]) -> None:
+        """The zygote is gone, these were its children."""
+        raise NotImplementedError
+
+    def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        """The application cannot be prepared."""
+        raise NotImplementedError
+
+
+class Zygotes:
+    """Zygotes by key, and the content that they are made of."""
+
+    def __init__(
+        self,
+        place: SpoolPaths,
+        selector: selectors.BaseSelector,
+        worker: BackgroundThread,
+        controller: Controller,
+        spare: Optional[Spare] = None,
+    ) -> None:
+        self._place = place
+        self._spare = spare
+        self._selector = selector
+        self._worker = worker
+        self._controller = controller
+        self._by_key: Dict[str, ZygoteClient] = {}
+        self._withheld: Set[str] = set()
+        self._starts: Dict[str, int] = {}
+        self._lay_outs: Dict[str, int] = {}
+        self._manifest_wanted: Optional[str] = None
+        #: When content, or word of it, was last heard of.
+        self._heard_at = 0.0
+        self._look_at = 0.0
+        self.cache = BlobStore(os.path.join(place.where.cache, "blobs"))
+        self.blobs = BlobStore(os.path.join(place.spool, "blobs"), is_durable=True)
+        self.listener = ZygoteListener()
+
+    def get(self, key: str) -> Optional[ZygoteClient]:
+        """The zygote of that key, if the controller has asked for it."""
+        return self._by_key.get(key)
+
+    def __iter__(self) -> Iterator[ZygoteClient]:
+        return iter(list(self._by_key.values()))
+
+    # -- content -------------------------------------------------------------------------------------------------
+
+    def on_blob(self, header: Blob, payload: bytes) -> None:
+        """A piece of something large."""
+        self._heard_at = time.monotonic()
+        store = self.blobs if header["scope"] == "run" else self.cache
+        try:
+            whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
+        except (SpoolError, OSError) as error:
+            self._controller.refuse("store", _why_not(error, store))
+            return
+        if whole:
+            self._arrived(header["sha256"])
+
+    def on_blobs(self, header: Blobs, payload: bytes) -> None:
+        """Many small things."""
+        self._heard_at = time.monotonic()
+        offset = 0
+        try:
+            for sha256, size in header["items"]:
+                self.cache.put(str(sha256), payload[offset : offset + int(size)])
+                offset += int(size)
+        except (SpoolError, OSError) as error:
+            self._controller.refuse("store", _why_not(error, self.cache))
+            return
+        self._arrived("")
+
+    def _arrived(self, sha256: str) -> None:
+        if sha256 and sha256 == self._manifest_wanted:
+            self.on_manifest({"t": "manifest", "sha256": sha256}, b"")
+        self._start_all()
+
+    def on_manifest(self, header: Manifest, payload: bytes) -> None:
+        """Say which contents of a snapshot are missing here."""
+        sha256 = header["sha256"]
+        if not is_sha256(sha256):
+            raise wire.ProtocolError("field", "manifest: {!r} is no sha256".format(sha256[:80]))
+        if not self.cache.has(sha256):
+            self._manifest_wanted = sha256
+            self._controller.say({"t": "missing", "sha256": [], "manifest": sha256, "more": False})
+            return
+        self._manifest_wanted = None
+        try:
+            manifest = read_manifest(self.cache.read(sha256))
+        except (SpoolError, OSError) as error:
+            self._controller.refuse("manifest", _why_not(error, self.cache))
+            return
+        missing = sorted({entry[3] for entry in manifest.files if not self.cache.has(entry[3])})
+        while True:
+            part, missing = missing[:10000], missing[10000:]
+            self._controller.say({"t": "missing", "sha256": part, "manifest": None, "more": bool(missing)})
+            if not missing:
+                return
+
+    def drop_partial(self) -> None:
+        """The link is gone: what came in part comes again."""
+        self.cache.drop_partial()
+        self.blobs.drop_partial()
+
+    # -- their lives ---------------------------------------------------------------------------------------------
+
+    def on_prepare(self, header: Prepare, payload: bytes) -> None:
+        """The controller says how the application is to be prepared."""
+        self._heard_at = time.monotonic()
+        key = header["zygote"]
+        known = self._by_key.get(key)
+        if known is not None and known.state != "dead" and key not in self._withheld:
+            return
+        # Before it is kept: kept, one that is none would fail every link that comes after.
+        spec = ZygoteSpec.from_json(header["spec"])
+        self._withheld.discard(key)
+        self._by_key[key] = ZygoteClient(key, spec)
+        self._start_all()
+
+    def on_withheld(self, header: Withheld, payload: bytes) -> None:
+        """What was asked for cannot be sent: what waits for it fails now. A later controller may have it again."""
+        for zygote in list(self._by_key.values()):
+            if zygote.state == "waiting":
+                self._withheld.add(zygote.key)
+                self._failed(zygote, "host", "", header["message"])
+
+    def _start_all(self) -> None:
+        for zygote in self._by_key.values():
+            if zygote.state == "waiting":
+                self._prepare(zygote)
+
+    def _prepare(self, zygote: ZygoteClient) -> None:
+        """Start it once everything that it needs has arrived; the code is laid out in the worker's thread."""
+        spec = zygote.spec
+        shared = spec.shared
+        if shared and not self.blobs.has(shared):
+            return
+        blob = spec.code_blob
+        if not blob:
+            self._launch(zygote, None)
+            return
+        target = os.path.join(self._place.spool, "code")
+        if os.path.isdir(target):
+            # It was laid out for the one before this, whole or not at all: the cache may be gone by now.
+            self._launch(zygote, target)
+            return
+        if not self.cache.has(blob):
+            return
+        try:
+            manifest = read_manifest(self.cache.read(blob))
+        except (SpoolError, OSError) as error:
+            self._failed(zygote, "host", type(error).__name__, "code: {}".format(error))
+            return
+        if any(not self.cache.has(entry[3]) for entry in manifest.files):
+            return
+        zygote.state = "laying out"
+
+        def done(error: Optional[BaseException]) -> None:
+            if isinstance(error, SpoolError) and self._lay_outs.get(zygote.key, 0) < MAX_ZYGOTE_STARTS:
+                # Content that was altered in the cache, and is removed from it now: it is asked for again.
+                self._lay_outs[zygote.key] = self._lay_outs.get(zygote.key, 0) + 1
+                zygote.state = "waiting"
+                self.on_manifest({"t": "manifest", "sha256": blob}, b"")
+                return
+            if error is not None:
+                why = unwritable(error, target) if isinstance(error, OSError) else str(error)
+                self._failed(zygote, "host", type(error).__name__, "code: {}".format(why))
+                return
+            self._launch(zygote, target)
+
+        self._worker.submit(lambda: materialise(self.cache, manifest, target), done)
+
+    def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
+        shared = zygote.spec.shared
+        zygote.spec = zygote.spec._replace(umask=self._place.umask)
+        try:
+            default_cwd = "" if code_root else self._folder_without_code()
+            told = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
+            if not self._adopt(zygote, *told):
+                self._start(zygote, *told)
+        except OSError as error:
+            if str(error.filename).startswith(os.path.join(self._place.spool, "")):
+                self._failed(zygote, "host", type(error).__name__, unwritable(error, self._place.spool))
+                return
+            python = zygote.spec.python or "python3"
+            self._failed(zygote, "import", "OSError", "cannot start {}: {}".format(python, error.strerror or error))
+            return
+        assert zygote.sock is not None
+        self._selector.register(zygote.sock, selectors.EVENT_READ, lambda sock, mask: self._readable(zygote))
+
+    def _folder_without_code(self) -> str:
+        """Where jobs run that bring no code: the home; where the account has none, an empty folder of the run's."""
+        home = os.path.expanduser("~")
+        return home if os.path.isdir(home) else make_private_folder(os.path.join(self._place.spool, "code"))
+
+    def _adopt(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
+        """Take the process that was started ahead of time, where it is what this zygote would be started as."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return False
+        if spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
+            return True
+        self._let_go(spare)
+        return False
+
+    def _let_go(self, spare: Spare) -> None:
+        spare.close()
+        self._worker.submit(spare.process.wait, None)
+
+    def _start(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
+        self._starts[zygote.key] = self._starts.get(zygote.key, 0) + 1
+        logs = os.path.join(self._place.spool, "logs")
+        log = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
+        zygote.start(self._place.bundle, log, code_root, shared_file, default_cwd)
+
+    def _readable(self, zygote: ZygoteClient, *, is_gone: bool = False) -> None:
+        frames, gone = zygote.receive()
+        gone = gone or is_gone
+        for frame in frames:
+            header = frame.header
+            if header["t"] == "ready":
+                zygote.state = "ready"
+                zygote.python, zygote.isolation = header["python"], header["isolation"]
+                zygote.why = header["why"]
+                zygote.notes = header["notes"]
+                self.tell(zygote)
+            elif header["t"] == "unusable":
+                self._unusable(zygote, JobError.from_json(header["error"]))
+            elif header["t"] == "forked":
+                self.listener.forked(zygote, header["attempt"], header["pid"])
+            elif header["t"] == "exited":
+                zygote.children.pop(header["attempt"], None)
+                self.listener.exited(header["attempt"], header["status"])
+        if gone:
+            self._gone(zygote)
+
+    def _gone(self, zygote: ZygoteClient) -> None:
+        """Its jobs go on without it; they are watched by pid from now on. A new one starts where jobs wait."""
+        assert zygote.sock is not None
+        self._selector.unregister(zygote.sock)
+        zygote.close()
+        was_failed = zygote.error is not None
+        self.listener.orphaned(list(zygote.children))
+        if zygote.process is not None:
+            self._worker.submit(zygote.process.wait, None)
+        if was_failed:
+            zygote.state = "failed"
+            return
+        wrong = zygote.setup_failure() if not zygote.python else None
+        if wrong is not None:
+            self._failed(zygote, "host", SETUP_FAILED, wrong)
+            return
+        if not zygote.python and self._starts.get(zygote.key, 0) >= MAX_ZYGOTE_STARTS:
+            said = zygote.log_tail().strip() or "(nothing)"
+            # A summary shows the first line alone, so that has what was said last.
+            last = said.rpartition("\n")[2].strip()
+            message = "the job environment's Python did not come up: {}; it printed:\n{}".format(last, said)
+            self._failed(zygote, "import", "", message)
+            return
+        fresh = ZygoteClient(zygote.key, zygote.spec)
+        self._by_key[zygote.key] = fresh
+        if zygote.python:
+            self._controller.note(
+                "zygote {} died and is started again; its log: {}".format(zygote.key, zygote.log_tail()[-500:])
+            )
+        self._prepare(fresh)
+        self._ask(fresh)
+
+    # -- what does not come --------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Notice a zygote whose end its socket does not tell of; ask again for content that does not come."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK
+        for zygote in list(self._by_key.values()):
+            if zygote.sock is not None and zygote.process is not None and zygote.process.poll() is not None:
+                # Something that the application's import forked holds the other end open.
+                self._readable(zygote, is_gone=True)
+        if self._controller.link is None:
+            # Whoever comes next says what there is, and is asked for the rest.
+            self._heard_at = now
+        elif now - self._heard_at > CONTENT_PATIENCE:
+            self._heard_at = now
+            for zygote in list(self._by_key.values()):
+                self._ask(zygote)
+
+    def _ask(self, zygote: ZygoteClient) -> None:
+        """Ask the controller for what a zygote waits for; what it does not send when asked again and again fails."""
+        if zygote.state != "waiting" or self._controller.link is None:
+            return
+        zygote.asks += 1
+        shared, blob = zygote.spec.shared, zygote.spec.code_blob
+        lacks_shared = bool(shared) and not self.blobs.has(shared)
+        if zygote.asks > MAX_ASKS or (lacks_shared and self._starts.get(zygote.key)):
+            what = "the run's callbacks and task" if lacks_shared else "the code"
+            where = self.blobs.folder if lacks_shared else self.cache.folder
+            self._failed(
+                zygote,
+                "host",
+                "",
+                "{} cannot be found in {}, and did not come again from the controller".format(what, where),
+            )
+        elif blob and not lacks_shared:
+            self.on_manifest({"t": "manifest", "sha256": blob}, b"")
+
+    def _failed(self, zygote: ZygoteClient, kind: str, name: str, message: str) -> None:
+        self._unusable(zygote, JobError(kind, name, message))
+
+    def _unusable(self, zygote: ZygoteClient, error: JobError) -> None:
+        zygote.state = "failed"
+        zygote.error = error
+        self.tell(zygote)
+        self.listener.unusable(zygote, error)
+
+    def tell(self, zygote: ZygoteClient) -> None:
+        """Tell the controller how a zygote stands, once that is decided."""
+        if zygote.state not in ("ready", "failed"):
+            return
+        self._controller.say(
+            {
+                "t": "zygote",
+                "zygote": zygote.key,
+                "state": zygote.state,
+                "error": None if zygote.error is None else zygote.error.to_json(),
+                "python": zygote.python,
+                "isolation": zygote.isolation,
+                "why": zygote.why,
+                "notes": zygote.notes,
+            }
+        )
+
+    def close(self) -> None:
+        """End all of them; they go when their last child has."""
+        if self._spare is not None:
+            self._let_go(self._spare)
+        for zygote in self._by_key.values():
+            zygote.close()
+        for zygote in self._by_key.values():
+            if zygote.process is not None:
+                try:
+                    zygote.process.wait(timeout=5)
+                except Exception:  # noqa: BLE001
+                    zygote.process.kill()
+                    zygote.process.wait()
+
+
+def _why_not(error: Exception, store: BlobStore) -> str:
+    return unwritable(error, store.folder) if isinstance(error, OSError) else str(error)

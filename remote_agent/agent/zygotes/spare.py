@@ -1,0 +1,97 @@
+"""A Python started ahead of time: while the agent comes up and hears what the controller wants, it imports what every job needs.
+
+Rule: nobody may see it. It knows nothing of the run, has imported nothing of the application, and is taken only by a zygote
+that would have been started just so; in every other case it is let go, and the zygote is started as if it had not been.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from typing import Callable, Dict, List, Optional, Tuple
+
+from remote_agent.shared.protocol import SPARE
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
+
+__all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
+
+#: Seconds in which a zygote must take what it is given; one that does not is ended, and another one started.
+_PATIENCE = 10.0
+
+
+class Spare:
+    """A zygote's process that nobody has told what to prepare."""
+
+    def __init__(self, python: str, log_path: str, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
+        self.python = python
+        self.log_path = log_path
+        self.process = process
+        self.sock = sock
+
+    def fits(self, spec: ZygoteSpec) -> bool:
+        """It is what a zygote of this spec would be started as."""
+        is_plain = not spec.setup and not spec.environ and spec.isolation != "spawn"
+        return is_plain and chosen_python(spec.python) == self.python and self.process.poll() is None
+
+    def close(self) -> None:
+        """Nobody takes it: it ends when it finds its socket closed."""
+        self.sock.close()
+
+
+def chosen_python(python: Optional[str]) -> str:
+    """The Python of a zygote without setup lines."""
+    return os.path.expanduser(str(python or sys.executable or "python3"))
+
+
+def zygote_command(python: str, fd: int, bundle: str, *more: str) -> List[str]:
+    """What starts a zygote."""
+    return [python, os.path.join(bundle, "remote_agent", "zygote", "entry.py"), str(fd), bundle, *more]
+
+
+def start_process(
+    log_path: str, command: Callable[[int], List[str]], environment: Dict[str, str]
+) -> "Tuple[subprocess.Popen[bytes], socket.socket]":
+    """A zygote's process, and our end of its socket.
+
+    Args:
+        command: makes the command, given the number of the process's end.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    log_fd = open_private(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    ours.settimeout(_PATIENCE)
+    try:
+        process = subprocess.Popen(
+            command(theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            cwd="/",
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        os.close(log_fd)
+    return process, ours
+
+
+def start_spare(python: str, bundle: str, spool: str) -> Optional[Spare]:
+    """A spare under this Python (empty: the agent's own); None where it cannot be started: the zygote will tell why."""
+    chosen = chosen_python(python)
+    logs = os.path.join(spool, "logs")
+    try:
+        make_private_folder(logs)
+        log_path = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
+        process, sock = start_process(log_path, lambda fd: zygote_command(chosen, fd, bundle, SPARE), dict(os.environ))
+    except (OSError, SpoolError):
+        return None
+    return Spare(chosen, log_path, process, sock)

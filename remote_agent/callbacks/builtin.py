@@ -1,0 +1,77 @@
+"""The callbacks that come with this project, under the names that Hydra gives its own.
+
+Rule: a file is either whole or not there: it is written beside its name and then renamed.
+"""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+from remote_agent.callbacks.base import Callback
+
+__all__ = ["LogJobReturnCallback", "PickleJobInfoCallback"]
+
+
+class LogJobReturnCallback(Callback):
+    """Logs what a job returned or how it failed, with the log lines of Hydra's callback of that name (1.3)."""
+
+    __module__ = "remote_agent"  # for good: pickles name it
+
+    def __init__(self) -> None:
+        self.log = logging.getLogger("{}.{}".format("remote_agent.callbacks", type(self).__name__))
+
+    def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
+        """Host: log the return value, or the exception with its traceback."""
+        # By name: the status is Hydra's own where Hydra is loaded, ours where it is not.
+        status = job_return.status.name
+        if status == "COMPLETED":
+            self.log.info("Succeeded with return value: %s", job_return.return_value)
+        elif status == "FAILED":
+            self.log.error("", exc_info=job_return._return_value)  # noqa: SLF001 - the field of Hydra's JobReturn
+        else:
+            self.log.error("Status unknown. This should never happen.")
+
+
+class PickleJobInfoCallback(Callback):
+    """Pickles a job's config and JobReturn to `config.pickle` and `job_return.pickle` below `${output_dir}/${output_subdir}`.
+
+    The files and log lines are those of Hydra's callback of that name (1.3); `config.pickle` is what Hydra's
+    `--experimental-rerun` reads. What plain pickle cannot take (a function or class made in a notebook) cloudpickle does.
+    """
+
+    __module__ = "remote_agent"  # for good: pickles name it
+
+    output_dir: Path
+
+    def __init__(self) -> None:
+        self.log = logging.getLogger("{}.{}".format("remote_agent.callbacks", type(self).__name__))
+
+    def on_job_start(self, config: Any, **kwargs: Any) -> None:
+        """Host: write `config.pickle`."""
+        self.output_dir = Path(config.hydra.runtime.output_dir) / (config.hydra.output_subdir or "")
+        self._save("config.pickle", config)
+        self.log.info("Saving job configs in %s", self.output_dir / "config.pickle")
+
+    def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
+        """Host: write `job_return.pickle`."""
+        self._save("job_return.pickle", job_return)
+        self.log.info("Saving job_return in %s", self.output_dir / "job_return.pickle")
+
+    def _save(self, name: str, value: Any) -> None:
+        try:
+            data = pickle.dumps(value, protocol=4)
+        except Exception:  # noqa: BLE001 - whatever a user's __reduce__ raises, cloudpickle may know better
+            import cloudpickle
+
+            data = cloudpickle.dumps(value, protocol=4)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        temporary = self.output_dir / ".{}.{}".format(name, os.getpid())
+        try:
+            temporary.write_bytes(data)
+            os.replace(str(temporary), str(self.output_dir / name))
+        except BaseException:
+            if temporary.exists():
+                temporary.unlink()
+            raise

@@ -1,0 +1,1 @@
+"""Configs without Hydra: OmegaConf nodes and YAML, made quickly."""

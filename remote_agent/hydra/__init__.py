@@ -1,0 +1,1 @@
+"""Everything that touches Hydra on a host."""

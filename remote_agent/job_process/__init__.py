@@ -1,0 +1,1 @@
+"""The process of one job, from its fork to its end."""

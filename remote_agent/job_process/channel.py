@@ -1,0 +1,189 @@
+"""A job's way to its agent: frames on a socket, or, where the agent is gone, in an orphan file that a new agent adopts.
+
+Rule: what was said is kept until the agent says that it is in the spool's log, so that an agent that vanishes with frames
+unread, or read and not yet written, costs nothing: the orphan file holds all of a job's frames from the first one on.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import socket
+from typing import List, Protocol
+
+from remote_agent.shared import wire
+from remote_agent.shared.disk import sync_fd, sync_file
+from remote_agent.shared.messages import FromJob
+
+__all__ = ["INLINE", "JobChannel", "Listener", "move_high", "private_opener"]
+
+#: Bytes of a result up to which it travels in its frame.
+INLINE = 1 << 20
+
+
+def move_high(fd: int) -> int:
+    """The descriptor under a high number, closed on exec, where user code that closes or opens low ones cannot hit it."""
+    for lowest in (900, 200, 60, 20):
+        try:
+            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+        except (OSError, ValueError):
+            continue  # above the limit of open files; try a lower number
+        os.close(fd)
+        return high
+    return fd
+
+
+def private_opener(path: str, flags: int) -> int:
+    """Open a file of ours, mode 0600 whatever the umask is by now, not following a link."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(fd, 0o600)
+    return fd
+
+
+class Listener(Protocol):
+    """Whom a job tells what it does: its agent, or whoever stands in for that."""
+
+    def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
+        """See `Channel.send`."""
+
+    def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
+        """See `Channel.send_all`."""
+
+    def hold(self, frame: bytes, *, file: str = "") -> None:
+        """See `Channel.hold`."""
+
+    def told_to_end(self) -> str:
+        """See `Channel.told_to_end`."""
+
+
+class JobChannel:
+    """Sends the frames of one job or epilogue.
+
+    Args:
+        fd: the job's socket, blocking; the channel's own from now on.
+        spool: the run's spool folder; the orphan file is made there.
+        attempt: the attempt's id.
+    """
+
+    def __init__(self, fd: int, spool: str, attempt: str) -> None:
+        self._fd = fd
+        self._inode = os.fstat(fd).st_ino
+        self._orphan_path = os.path.join(spool, "orphan-{}".format(attempt))
+        self._is_orphan = False
+        self._told = ""
+        self._is_kept = False
+        self._decoder = wire.Decoder()
+        self._said: List[bytes] = []
+        self._files: List[str] = []
+        self._held: List[bytes] = []
+
+    def let_go(self) -> None:
+        """In a process that the job forked: the socket is not for it, and one that lives on does not hold it open."""
+        try:
+            if os.fstat(self._fd).st_ino == self._inode:
+                os.close(self._fd)
+        except OSError:
+            return  # the application closed it
+
+    def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
+        """Say one thing; `sync` brings it to the disk where it goes to the orphan file.
+
+        Raises:
+            OSError: the agent is gone and the orphan file cannot be written.
+        """
+        self.send_all([wire.encode(header, payload)], sync=sync)
+
+    def told_to_end(self) -> str:
+        """Why the agent ended this job (`cancelled`, `timeout`, ...); empty where it did not."""
+        if self._is_orphan:
+            return ""
+        try:
+            while select.select([self._fd], [], [], 0)[0] and self._hear():
+                pass  # until there is no more of it
+        except OSError:
+            return self._told  # the application closed it, or the agent is gone: nothing more can be heard
+        return self._told
+
+    def _hear(self) -> bool:
+        """Take what the agent says, waiting for it; False: it is gone.
+
+        Raises:
+            OSError: the agent is gone (ECONNRESET), or the descriptor is not the job's any more.
+        """
+        data = _receive(self._fd)
+        for frame in self._decoder.feed(data):
+            header = frame.header
+            if header["t"] == "cancel":
+                self._told = header["kind"]
+            elif header["t"] == "kept":
+                self._is_kept = True
+        return bool(data)
+
+    def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
+        """Say several things at once. `file`: what they say lies there; it is brought to the disk where they are."""
+        sync = sync or bool(self._held)
+        frames, self._held = self._held + frames, []
+        self._said += frames
+        if file:
+            self._files.append(file)
+        data = b"".join(frames)
+        if not self._is_orphan:
+            try:
+                _write(self._fd, data)
+                return
+            except OSError:
+                # The agent is gone, perhaps with frames unread: everything is said again.
+                self._become_orphan()
+                data = b"".join(self._said)
+        _write(self._fd, data)
+        if sync:
+            self._bring_to_disk()
+
+    def hold(self, frame: bytes, *, file: str = "") -> None:
+        """Say one thing together with the next, which follows before any code of a user runs."""
+        self._held.append(frame)
+        if file:
+            self._files.append(file)
+
+    def wait_kept(self) -> None:
+        """Wait until the agent has the result in its log. Where it dies before that, everything is said again.
+
+        Raises:
+            OSError: the agent is gone and the orphan file cannot be written.
+        """
+        while not self._is_orphan and not self._is_kept:
+            try:
+                is_there = self._hear()
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.ENOTSOCK):
+                    return  # closed by the application, after the last thing was said: nothing can be learnt any more
+                is_there = False
+            if not is_there:
+                self._become_orphan()
+                _write(self._fd, b"".join(self._said))
+                self._bring_to_disk()
+
+    def _bring_to_disk(self) -> None:
+        for path in self._files:
+            sync_file(path)
+        self._files = []
+        sync_fd(self._fd)
+
+    def _become_orphan(self) -> None:
+        self._fd = move_high(private_opener(self._orphan_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+        self._is_orphan = True
+
+
+def _receive(fd: int) -> bytes:
+    """What there is on a socket that is known by its number."""
+    sock = socket.socket(fileno=fd)
+    try:
+        return sock.recv(1 << 16)
+    finally:
+        sock.detach()
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,75 @@
+"""The pickled config of a job (`config.pickle`), as the controller will use it.
+
+Rule: a callback in a job sees this host's folders in the config, but the file that it pickles goes back to the controller,
+where Hydra's `--experimental-rerun` opens the job's log by what it says: so it says the controller's folders. Done when the
+start hooks have fired, so that a job that is killed leaves a file of use, too.
+"""
+
+import os
+import pickle
+from typing import Any
+
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.shared.failure import safe_text, type_name
+from remote_agent.shared.job_log import logger
+
+__all__ = ["settle_pickle"]
+
+_NAME = "config.pickle"
+#: Hydra's callback of this name, ours, and what derives from them.
+_WRITER = "PickleJobInfoCallback"
+
+
+def settle_pickle(callbacks: Callbacks, folder: str, here: str, output_dir: Any, cwd: Any) -> None:
+    """Put the controller's folders into the `config.pickle` that a callback of this job has written.
+
+    Args:
+        folder: where it lies.
+        here: the job's output directory on this host; a file that says another is left as it is.
+        output_dir, cwd: what `hydra.runtime` is to say instead.
+    """
+    if output_dir == here or not any(_is_writer(entry.instance) for entry in callbacks):
+        return
+    path = os.path.join(folder, _NAME)
+    try:
+        with open(path, "rb") as file:
+            config = pickle.load(file)  # noqa: S301 - this job wrote it
+        if config.hydra.runtime.output_dir != here:
+            return
+        _write(path, _dumped(_settled(config, output_dir, cwd)))
+    except Exception as error:  # noqa: BLE001 - a callback may have written anything, and a user's object may raise it
+        logger.warning("%s keeps this host's folders: %s: %s", path, type_name(error), safe_text(error))
+
+
+def _is_writer(instance: Any) -> bool:
+    return any(cls.__name__ == _WRITER for cls in type(instance).__mro__)
+
+
+def _settled(config: Any, output_dir: Any, cwd: Any) -> Any:
+    from omegaconf import open_dict, read_write
+
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = output_dir
+        config.hydra.runtime.cwd = cwd
+    return config
+
+
+def _dumped(config: Any) -> bytes:
+    try:
+        return pickle.dumps(config, 4)
+    except Exception:  # noqa: BLE001 - whatever a user's __reduce__ raises, cloudpickle may know better
+        import cloudpickle
+
+        return cloudpickle.dumps(config, protocol=4)  # type: ignore[no-any-return]
+
+
+def _write(path: str, data: bytes) -> None:
+    temporary = "{}.{}".format(path, os.getpid())
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,233 @@
+"""What a job sees: its config with and without the `hydra` node, its names and folders, its logging.
+
+Rule: the application and the callbacks get configs of their own, so that an edit by `on_job_start` does not reach the
+application (as in Hydra's `run_job`, hydra/core/utils.py 1.3). No copy is made by `deepcopy`, which costs 27 us a node.
+"""
+# ruff: noqa: SLF001  (omegaconf keeps flags and content in private attributes)
+
+import logging
+import os
+import sys
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from remote_agent.config.nodes import attach, clone, config_of, is_config, literal, make_config, plain_of, snapshot
+from remote_agent.config.yaml import config_yaml, plain_yaml
+from remote_agent.hydra import compat
+
+__all__ = ["LOG_FORMAT", "HydraScene", "JobContext", "PlainScene", "default_handlers", "make_scene"]
+
+#: The format of Hydra's default job logging (hydra/job_logging/default.yaml).
+LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+_formatter = logging.Formatter(LOG_FORMAT)
+
+
+class JobContext:
+    """What every kind of job has."""
+
+    output_dir: str
+    output_subdir: Optional[str]
+    task_name: str
+    overrides: List[str]
+    chdir: bool
+    env_set: Dict[str, str]
+    #: The application's config, the callbacks' config (with the `hydra` node), and the JobReturn's `hydra_cfg`.
+    task_cfg: Any
+    config: Any
+    hydra_cfg: Any
+    #: The job's own task where it has one; None for that of the run.
+    task: Any = None
+    #: Loads (args, kwargs) of a task that is not called with the config; None for one that is.
+    call: Optional[Callable[[], Any]] = None
+    #: A `snapshot`: it changes when the application edits `task_cfg`.
+    before: Any
+    #: (output directory, working folder) on the controller, where a config says them.
+    at_home: Optional[Tuple[Any, Any]] = None
+
+    def yaml_files(self) -> Dict[str, str]:
+        """File name -> text of what goes below output_subdir."""
+        raise NotImplementedError
+
+    def configure_logging(self) -> None:
+        """Set up logging for the job."""
+        raise NotImplementedError
+
+    def logging_conf(self) -> Any:
+        """The logging configuration as plain data, where the config has one."""
+        return None
+
+    def has_edited_cfg(self) -> bool:
+        """The application, or an end hook, edited `task_cfg`; also where that cannot be told."""
+        return self.before is None or snapshot(self.task_cfg) != self.before
+
+
+def make_scene(payload: bytes, loads: Callable[[bytes], Any], output_dir: str, cwd: str) -> JobContext:
+    """The scene of a job from its payload (its contents: see `run_job`)."""
+    content = loads(payload)
+    scene: JobContext
+    if content.get("hydra") is None:
+        scene = HydraScene(content, output_dir, cwd)
+    else:
+        scene = PlainScene(content, lambda: loads(payload)["config"], output_dir, cwd)
+    if content.get("task") is not None:
+        scene.task = compat.resolve_task(content["task"])
+    call = content.get("call")
+    if call is not None:
+        scene.call = lambda: loads(call)
+    return scene
+
+
+class PlainScene(JobContext):
+    """A job with a plain config: a dict, dataclass or DictConfig, which become a DictConfig, or anything else as it is.
+
+    A `hydra` key in such a config is not the application's: what it says goes into the `hydra` node, but for
+    `hydra.runtime`.
+    """
+
+    def __init__(self, content: Dict[str, Any], decode_again: Callable[[], Any], output_dir: str, cwd: str) -> None:
+        node = content["hydra"]
+        self.task_cfg = _as_config(content["config"])
+        self.before = snapshot(self.task_cfg)
+        full = _as_config(decode_again())
+        self.config = full if type(full).__name__ == "DictConfig" and _is_open(full) else make_config({})
+        own = self.config.__dict__["_content"].pop("hydra", None)
+        if own is not None:
+            del self.task_cfg.__dict__["_content"]["hydra"]
+            self.before = snapshot(self.task_cfg)
+            _update(node, plain_of(own))
+        node["runtime"].update(output_dir=literal(output_dir), cwd=literal(cwd))
+        job = node["job"]
+        self._node = node
+        self.output_dir = output_dir
+        self.output_subdir = node.get("output_subdir")
+        self.overrides = list(content.get("overrides") or [])
+        self.task_name = content.get("task_name") or job["name"]
+        self.chdir = bool(job.get("chdir"))
+        self.env_set = {str(key): str(value) for key, value in (job.get("env_set") or {}).items()}
+        self.config._metadata.flags.pop("readonly", None)
+        attach(self.config, "hydra", make_config(node))
+        self.hydra_cfg = config_of("hydra", make_config(node))
+        self.hydra_cfg._metadata.flags["readonly"] = True
+
+    def yaml_files(self) -> Dict[str, str]:
+        """config.yaml, hydra.yaml, overrides.yaml."""
+        hydra = plain_yaml({"hydra": self._node})
+        return {
+            "config.yaml": config_yaml(self.task_cfg),
+            "hydra.yaml": config_yaml(self.hydra_cfg) if hydra is None else hydra,
+            "overrides.yaml": _list_yaml(self.overrides),
+        }
+
+    def configure_logging(self) -> None:
+        """Hydra's default job logging: root at INFO, to stdout and to `<task_name>.log` in the output directory."""
+        root = logging.root
+        root.handlers[:] = default_handlers(os.path.join(self.output_dir, "{}.log".format(self.task_name)))
+        verbose = self._node.get("verbose")
+        root.setLevel(logging.DEBUG if verbose is True else logging.INFO)
+        if verbose and verbose is not True:
+            for name in [verbose] if isinstance(verbose, str) else verbose:
+                logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+_made: List[Any] = []
+
+
+def default_handlers(path: str) -> List[Any]:
+    """The handlers of Hydra's default job logging: to stdout and to a file, which is there from now on.
+
+    Made once, in the zygote: a job's process gives them its own stream and file.
+    """
+    if not _made:
+        _made[:] = [logging.StreamHandler(sys.stdout), logging.FileHandler(os.devnull, encoding="utf-8", delay=True)]
+        for handler in _made:
+            handler.setFormatter(_formatter)
+    to_stdout, to_file = _made
+    to_stdout.stream = sys.stdout
+    # It is opened when something is logged; that there was nothing is to be seen, too.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666))
+    to_file.baseFilename = os.path.abspath(path)
+    return list(_made)
+
+
+def _is_open(config: Any) -> bool:
+    """It is a mapping, not None, missing or an interpolation."""
+    return isinstance(config.__dict__["_content"], dict)
+
+
+def _update(node: Dict[str, Any], more: Any) -> None:
+    """Put what a plain config says of Hydra into its node."""
+    if not isinstance(more, dict):
+        return
+    for key, value in more.items():
+        known = node.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            known.update(value)
+        elif value != "???":
+            node[key] = value
+
+
+def _as_config(value: Any) -> Any:
+    """The config that the application gets: a DictConfig or ListConfig where omegaconf can make one."""
+    if is_config(value):
+        return value
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return value
+    try:
+        return make_config(value)
+    except Exception:  # noqa: BLE001 - omegaconf raises what it likes
+        # Not a mapping, a list or a dataclass whose fields omegaconf knows: the application gets what was given.
+        return value
+
+
+def _list_yaml(items: List[str]) -> str:
+    text = plain_yaml(items)
+    return config_yaml(make_config(items)) if text is None else text
+
+
+class HydraScene(JobContext):
+    """A job of a Hydra app: what `hydra.core.utils.run_job` (1.3.8) makes of its config, in the same order."""
+
+    def __init__(self, content: Dict[str, Any], output_dir: str, cwd: str) -> None:
+        from omegaconf import OmegaConf, open_dict, read_write
+
+        compat.set_job_name(content["task_name"])
+        self.task_name = content["task_name"]
+        self.output_dir = output_dir
+        self.config = config = content["config"]
+        runtime = config.hydra.runtime
+        if not OmegaConf.is_missing(runtime, "output_dir"):
+            self.at_home = (runtime.output_dir, runtime.cwd)
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = literal(output_dir)
+            config.hydra.runtime.cwd = cwd
+        hydra = config.hydra
+        # One copy of the node is what `HydraConfig` holds, one goes into the JobReturn.
+        compat.set_hydra_config(config, clone(hydra))
+        self.hydra_cfg = config_of("hydra", clone(hydra))
+        self.task_cfg = clone(config, without="hydra")
+        self.before = snapshot(self.task_cfg)
+        self.overrides = list(OmegaConf.to_container(hydra.overrides.task))  # type: ignore[arg-type]
+        self.output_subdir = hydra.output_subdir
+        chdir = hydra.job.chdir
+        self.chdir = compat.chdir_by_default() if chdir is None else bool(chdir)
+        self.env_set = {str(key): str(value) for key, value in hydra.job.env_set.items()}
+
+    def yaml_files(self) -> Dict[str, str]:
+        """config.yaml, hydra.yaml, overrides.yaml."""
+        return {
+            "config.yaml": config_yaml(self.task_cfg),
+            "hydra.yaml": config_yaml(self.hydra_cfg),
+            "overrides.yaml": _list_yaml(self.overrides),
+        }
+
+    def logging_conf(self) -> Any:
+        """`hydra.job_logging`, resolved."""
+        from omegaconf import OmegaConf
+
+        node = self.config.hydra.job_logging
+        return None if node is None else OmegaConf.to_container(node, resolve=True)
+
+    def configure_logging(self) -> None:
+        """`hydra.job_logging` and `hydra.verbose`, by Hydra's own means."""
+        from hydra.core.utils import configure_log
+
+        configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)

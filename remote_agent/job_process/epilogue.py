@@ -1,0 +1,155 @@
+"""What is left to do for a job that died: fire the `on_job_end` of every callback that is owed one.
+
+Rule: exactly the ends that are owed, each announced before it is entered, none twice; an outcome that the job had before
+it died stays what it was.
+"""
+
+import pickle
+from typing import Any, Dict, List
+
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.job import JobError, LateValue, RemoteJobError
+from remote_agent.job_process.channel import Listener
+from remote_agent.job_process.result import PLAIN, Result
+from remote_agent.job_process.run import Job, Prepared
+from remote_agent.job_process.unpickling import loads
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.failure import traceback_text
+from remote_agent.shared.job_log import logger
+from remote_agent.shared.job_spec import EpilogueSpec
+
+__all__ = ["Epilogue"]
+
+
+class Epilogue(Job):
+    """The epilogue of one attempt, in a process of its own.
+
+    Args:
+        state: the payload of the job's `state` message.
+    """
+
+    def __init__(self, prepared: Prepared, spec: EpilogueSpec, payload: bytes, channel: Listener, state: bytes) -> None:
+        super().__init__(prepared, spec.fork, payload, channel)
+        self._epilogue = spec
+        self._state = state
+        envelope, job_return = spec.envelope, self.job_return
+        self.started_at = job_return.started_at = envelope.started_at or self.started_at
+        job_return.ended_at = envelope.ended_at or self.started_at
+        job_return.duration = envelope.duration
+        if job_return.duration is None:
+            job_return.duration = max(0.0, job_return.ended_at - self.started_at)
+        self.hooks += envelope.hooks
+        self._started = spec.indexes("on_job_start")
+        self.owed = sorted(set(self._started) - set(spec.indexes("on_job_end")))
+
+    def run(self) -> None:
+        """Fire what is owed, then `done`."""
+        self.gate.install()
+        outcome = self._epilogue.outcome
+        if outcome is not None and not self.owed:
+            self.channel.send({"t": "done", "envelope": outcome.to_json(), "parts": {"same": True}}, sync=True)
+            return
+        problem = ""
+        try:
+            self.set_up(again=True)
+        except Exception as error:  # noqa: BLE001 - perhaps what the job died of: a full disk, a broken config
+            problem = traceback_text(error)
+        result = self._take_up_death() if outcome is None else self._take_up_outcome(outcome)
+        if problem:
+            logger.error("The epilogue could not be set up as the job was:\n%s", problem)
+        self._restore()
+        if self.owed:
+            self.fire_end_hooks()
+            self.settle()
+        self.done(result)
+
+    def _take_up_death(self) -> Result:
+        """There is no outcome: the job is FAILED by what killed it."""
+        error = self._epilogue.envelope.error or JobError("killed")
+        self.fail(error)
+        logger.error("Job died: %s", error)
+        return Result({"codec": self.prepared.codec}, b"", self.value, "FAILED")
+
+    def _take_up_outcome(self, outcome: Envelope) -> Result:
+        """The job had its outcome and died in an end hook: the outcome stands."""
+        self.abort = outcome.abort
+        if outcome.error is not None:
+            self.job_return.error = outcome.error
+            self.job_return.return_value = RemoteJobError(outcome.error, self.job_return.host)
+        self.set_status(outcome.status)
+        parts = self._epilogue.parts
+        if parts.get("codec") == PLAIN:
+            # Said, and not pickled: it is for the controller, and nothing here makes a value of it again.
+            if "value" in parts:
+                self.job_return.return_value = LateValue(_lost_value)
+            return Result(parts, b"", self.value, outcome.status)
+        if "value" in parts:
+            self.job_return.return_value = self._part(parts, "value")
+        if "cfg" in parts:
+            self.job_return.cfg = self._part(parts, "cfg")
+        if "hydra_cfg" in parts:
+            self.job_return.hydra_cfg = self._part(parts, "hydra_cfg")
+        return Result(parts, b"", self.value, outcome.status)
+
+    def _part(self, parts: Dict[str, Any], name: str) -> Any:
+        with open(parts.get("file") or self._epilogue.outcome_file, "rb") as file:
+            file.seek(parts[name]["offset"])
+            return loads(file.read(parts[name]["size"]))
+
+    def _restore(self) -> None:
+        """Put the callbacks into the state that they had after on_job_start, where that could be kept; and say again
+        which start hooks fired, where no outcome did.
+        """
+        data = self._state
+        path = self._epilogue.state_file
+        if path:
+            with open(path, "rb") as file:
+                data = file.read()
+        kept = pickle.loads(data) if data else {"hooks": self._presumed_starts(), "states": []}  # noqa: S301  (our own)
+        if not self._epilogue.has_outcome:
+            self.hooks[:0] = kept["hooks"]
+        entries = list(self.callbacks.entries)
+        for state in kept["states"]:
+            entry = entries[state["index"]]
+            why = state["why"]
+            if state["pickle"] is not None:
+                try:
+                    entries[state["index"]] = entry._replace(instance=loads(state["pickle"]))
+                    continue
+                except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+                    why = traceback_text(error)
+            logger.error(
+                "Callback %s could not be kept as it was after on_job_start; its on_job_end sees it as it was before: %s",
+                entry.name,
+                why,
+            )
+        self.callbacks = Callbacks(entries)
+
+    def _presumed_starts(self) -> List[Dict[str, Any]]:
+        """Records of the start hooks that were entered. The job said nothing of them: they went well, but for the one
+        that was the last to be entered while there were others to come.
+        """
+        having = [index for index, entry in enumerate(self.callbacks) if entry.hook("on_job_start") is not None]
+        entered = [index for index in self._started if index in having]
+        records = []
+        for index in entered:
+            entry = self.callbacks.entries[index]
+            has_died = index == entered[-1] and len(entered) < len(having)
+            error = {"type": "", "message": "the job's process died in it", "traceback": ""} if has_died else None
+            records.append(
+                {
+                    "hook": "on_job_start",
+                    "callback": entry.name,
+                    "ok": not has_died,
+                    "error": error,
+                    "on_error": entry.policy,
+                }
+            )
+        return records
+
+
+def _lost_value() -> Any:
+    raise RuntimeError(
+        "the process of the job died in an end hook; what its task had returned is with the controller, as plain data "
+        "(results=safe), and cannot be had here again"
+    )

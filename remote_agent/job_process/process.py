@@ -1,0 +1,180 @@
+"""The process around a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.job_process.shutdown`.
+
+Rule: until `done` was said SIGTERM and SIGINT are exceptions in the main thread, raised only where user code runs, so that
+our own bookkeeping is never cut in two. That is for the job's own process: those that it forks are as in plain Python.
+"""
+
+import io
+import os
+import signal
+import sys
+from typing import Any, Callable, Dict, Iterable, List, Optional
+
+from remote_agent.job_process.channel import move_high
+from remote_agent.job_process.shutdown import leave_child
+from remote_agent.shared.failure import JobTerminated
+from remote_agent.system.processes import mark_begun
+
+# The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
+# pages of memory that it would not touch otherwise.
+try:
+    from _signal import signal as _set_handler  # type: ignore[import-not-found]
+except ImportError:  # another Python than CPython
+    from signal import signal as _set_handler
+
+__all__ = ["Gate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
+
+_SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
+    int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
+)
+_IGNORE, _DEFAULT = int(signal.SIG_IGN), int(signal.SIG_DFL)
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+class Gate:
+    """Lets SIGTERM (as `JobTerminated`) and SIGINT (as KeyboardInterrupt) through while `call` runs user code.
+
+    What arrives outside is raised by the next `call`, unless `reclaim` came in between.
+    """
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._pending: Optional[int] = None
+        self._pid = 0
+        #: Signals that were blocked before a fork.
+        self._mask: Iterable[Any] = ()
+
+    def install(self) -> None:
+        """Handle both signals from now on, whatever handled them before. Main thread only."""
+        if not self._pid:
+            self._pid = os.getpid()
+            os.register_at_fork(before=self._hold, after_in_child=self._let_go, after_in_parent=self._release)
+        _set_handler(_SIGTERM, self._handle)
+        _set_handler(_SIGINT, self._handle)
+
+    def _hold(self) -> None:
+        """The job forks: a signal that comes before the child has let go of our handlers waits, or it would be lost there."""
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGTERM, _SIGINT))
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _let_go(self) -> None:
+        """In a process that the job forked: what handled its signals is not for it; what the application set stays."""
+        self._is_open = False
+        for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
+            if signal.getsignal(number) == self._handle:
+                _set_handler(number, plain)
+        self._release()
+
+    def reclaim(self) -> None:
+        """The application is through: take back its signals and stop its timers; what is pending is dealt with."""
+        self._is_open = False
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        self.install()
+        # A write to an agent that is gone must be an error, not the end.
+        _set_handler(_SIGPIPE, _IGNORE)
+        self._pending = None
+
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call user code, with whatever arguments.
+
+        Raises:
+            JobTerminated, KeyboardInterrupt: a signal came, now or since the last call.
+        """
+        try:
+            self._is_open = True
+            if self._pending is not None:
+                self._raise(self._pending)
+            return self.call_closed(function, *args, **kwargs)
+        finally:
+            self._is_open = False
+
+    def call_closed(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call user code; signals wait.
+
+        A process that the code forked, and that comes back here in the place of the job, ends: it is not the job, and has
+        nothing to say of it.
+        """
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                leave_child(error)
+            raise
+        if os.getpid() != self._pid:
+            leave_child(None)
+        return value
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if not self._is_open:
+            self._pending = signum
+            return
+        self._raise(signum)
+
+    def _raise(self, signum: int) -> None:
+        self._pending = None
+        if signum == _SIGINT:
+            raise KeyboardInterrupt
+        raise JobTerminated("SIGTERM")
+
+
+def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int) -> int:
+    """Make this freshly forked process the process of a job; returns the number of its socket.
+
+    Args:
+        fds: the job's socket, its stdout file, its stderr file.
+        environment: variables to set; None removes one.
+        cwd: the working directory.
+        umask: the user's.
+
+    Raises:
+        OSError: `cwd` is not there.
+    """
+    os.setsid()
+    channel = move_high(fds[0])
+    os.dup2(fds[1], 1, inheritable=True)
+    os.dup2(fds[2], 2, inheritable=True)
+    for fd in fds[1:]:
+        if fd > 2:
+            os.close(fd)
+    mark_begun(1)
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = str(value)
+    os.umask(umask)
+    os.chdir(cwd)
+    return channel
+
+
+def open_streams() -> None:
+    """sys.stdout and sys.stderr on descriptors 1 and 2, line by line, in UTF-8 that never fails.
+
+    Done by the zygote before it imports the application; its jobs have other files under the same descriptors.
+    """
+    sys.stdout = sys.__stdout__ = _stream(1, "<stdout>", "surrogateescape")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2, "<stderr>", "backslashreplace")  # type: ignore[misc]
+
+
+def _stream(fd: int, name: str, errors: str) -> io.TextIOWrapper:
+    raw = io.FileIO(fd, "w", closefd=False)
+    raw.name = name
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors, line_buffering=True)
+
+
+def hold_standard_fds() -> None:
+    """Put /dev/null under those of the descriptors 0 to 2 that the application closed, lest a file of ours gets them."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def reset_signals() -> None:
+    """In a forked process: take the zygote's own handling away. What the application's import set stays."""
+    signal.set_wakeup_fd(-1)
+    _set_handler(_SIGCHLD, _DEFAULT)

@@ -1,0 +1,422 @@
+"""One job: output directory, environment, logging, hooks, application, JobReturn.
+
+Rule: what came of the application is with the agent (`outcome`) before an end hook runs, so that no crash after it can
+change it; every hook that was entered was announced before.
+
+The job payload is the cloudpickle of `{"config", "hydra", "overrides", "task_name"}`: for a Hydra app `config` has its
+`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `hydra_scope.minimal_hydra_node`. A job with a
+`task` of its own has that, too, and one that is called with arguments of its own `call`: the cloudpickle of (args, kwargs).
+"""
+
+import os
+import pickle
+import sys
+import time
+from typing import Any, Callable, Dict, List, Literal, Optional
+
+from remote_agent.callbacks.composite import Callbacks, Entry
+from remote_agent.hydra.compat import as_hydra
+from remote_agent.job import JobError, JobReturn, RemoteJobError
+from remote_agent.job_process.channel import Listener, private_opener
+from remote_agent.job_process.config_pickle import settle_pickle
+from remote_agent.job_process.context import JobContext, make_scene
+from remote_agent.job_process.current import CurrentJob, set_current_job
+from remote_agent.job_process.process import Gate, hold_standard_fds
+from remote_agent.job_process.result import PICKLED, PLAIN, Result, fitting, made_result
+from remote_agent.job_process.seeds import SeedWatch
+from remote_agent.job_process.unpickling import loads
+from remote_agent.shared import messages, wire
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
+from remote_agent.shared.job_log import logger
+from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.system.host import NO_ROOM, unwritable
+
+__all__ = ["Job", "Prepared"]
+
+
+class Prepared:
+    """What the zygote made ready for every job.
+
+    Attributes:
+        task: the task function, undecorated.
+        callbacks: the composite, with the state that it left the controller with.
+        spec: how it was told to.
+        notes: what the user is to be told.
+        seeds: sets the random generators of a job.
+        states: callback index -> its pickled state, where it can be pickled.
+        broken: why no job can run; each of them then fails with it.
+    """
+
+    def __init__(self, task: Callable[[Any], Any], callbacks: Callbacks, spec: ZygoteSpec) -> None:
+        self.task = task
+        self.callbacks = callbacks
+        self.spec = spec
+        self.notes: List[str] = []
+        self.seeds = SeedWatch()
+        self.states: Dict[int, bytes] = {}
+        self.broken: Optional[JobError] = None
+        self.controller_python = tuple(spec.controller.python or sys.version_info[:2])
+
+    @property
+    def may_send_code(self) -> bool:
+        """The controller can load functions and classes that are pickled by value here."""
+        return self.controller_python == sys.version_info[:2]
+
+    @property
+    def codec(self) -> str:
+        """How the controller wants values."""
+        return PLAIN if self.spec.values == PLAIN else PICKLED
+
+
+class Job:
+    """One attempt, in its own process. `run` says everything up to `done` on the channel."""
+
+    def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: Listener) -> None:
+        self.prepared = prepared
+        self.callbacks = prepared.callbacks
+        self.spec = spec
+        job = spec.job
+        self.payload = payload
+        self.channel = channel
+        self.gate = Gate()
+        self.task = prepared.task
+        self.hooks: List[Dict[str, Any]] = []
+        self.scene: Optional[JobContext] = None
+        self.abort: Optional[str] = None
+        #: Callbacks whose start was entered, and which are owed their end.
+        self.owed: List[int] = []
+        self.started_at = time.time()
+        self._clock = time.monotonic()
+        self.output_dir = os.path.abspath(job.output_dir)
+        self.job_return = JobReturn(
+            working_dir=job.output_dir,
+            job_id=job.job_id,
+            num=job.num,
+            host=prepared.spec.host,
+            attempt=job.attempt,
+            started_at=self.started_at,
+            output_dir=self.output_dir,
+            hooks=self.hooks,
+            code=prepared.spec.code,
+        )
+        told = self.job_return
+        set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir))
+
+    def run(self) -> None:
+        """Everything from the first frame to `done`."""
+        self.gate.install()
+        self._announce_end_only()
+        self._try_to_succeed()
+        self.gate.reclaim()
+        hold_standard_fds()
+        self._end_clock()
+        outcome = self._outcome()
+        if self.owed:
+            self.fire_end_hooks()
+            self.settle()
+            self.done(outcome)
+        else:
+            self._say_done({"same": True}, b"")
+
+    # -- before the application ----------------------------------------------------------------------------------
+
+    def _announce_end_only(self) -> None:
+        """A callback that has only `on_job_end` is owed it from the very start."""
+        for index, entry in enumerate(self.callbacks):
+            if entry.hook("on_job_end") is not None and entry.hook("on_job_start") is None:
+                self._entering_start(index, entry)
+
+    def _entering_start(self, index: int, entry: Entry) -> None:
+        self.channel.send({"t": "hook", "hook": "on_job_start", "callback": entry.name, "index": index})
+        self.owed.append(index)
+
+    def _entering_end(self, index: int, entry: Entry) -> None:
+        self.channel.send({"t": "hook", "hook": "on_job_end", "callback": entry.name, "index": index})
+
+    def _try_to_succeed(self) -> None:
+        if self.prepared.broken is not None:
+            self.fail(self.prepared.broken)
+            return
+        try:
+            scene = self.set_up()
+        except Exception as error:  # noqa: BLE001 - decoding a config may raise anything
+            kind = "host" if isinstance(error, OSError) else "import" if isinstance(error, ImportError) else "config"
+            failure = error_of_exception(error, kind)
+            is_in_spool = self.output_dir.startswith(os.path.join(self.spec.spool, ""))
+            if isinstance(error, OSError) and error.errno in NO_ROOM and is_in_spool:
+                failure.message = unwritable(error, self.output_dir)
+            self.fail(failure, error)
+            return
+        self._hooks_and_application(scene)
+
+    def set_up(self, *, again: bool = False) -> JobContext:
+        """Config, folders, logging, files. `again`: the job itself did it before, this is its epilogue."""
+        output_dir = self.output_dir
+        prepared = self.prepared
+        cwd = prepared.spec.cwd or os.getcwd()
+        self.scene = scene = make_scene(self.payload, loads, output_dir, cwd)
+        if scene.task is not None:
+            self.task = scene.task
+        folder = output_dir if scene.output_subdir is None else os.path.join(output_dir, scene.output_subdir)
+        _make_folders(output_dir, folder)
+        if scene.chdir:
+            os.chdir(output_dir)
+        job_return = self.job_return
+        job_return.working_dir = output_dir if scene.chdir else os.getcwd()
+        job_return.overrides = scene.overrides
+        job_return.task_name = scene.task_name
+        job_return.cfg = scene.task_cfg
+        job_return.hydra_cfg = scene.hydra_cfg
+        self.job_return = as_hydra(job_return)
+        scene.configure_logging()
+        if scene.output_subdir is not None and not again:
+            for name, text in scene.yaml_files().items():
+                _write_text(os.path.join(folder, name), text)
+        return scene
+
+    def _hooks_and_application(self, scene: JobContext) -> None:
+        before = {name: os.environ.get(name) for name in scene.env_set}
+        os.environ.update(scene.env_set)
+        try:
+            self.gate.call(int)  # what was signalled until now
+            self._fire_start_hooks(scene)
+            if self.job_return.error is None:
+                args, kwargs = ((scene.task_cfg,), {}) if scene.call is None else self._arguments(scene.call)
+                self._succeed(self.gate.call(self.task, *args, **kwargs))
+                # The process goes on for a while: what the task was given and nobody else has, is gone now.
+                del args, kwargs
+        except SystemExit as error:
+            if exit_code_of(error) == 0:
+                self._succeed(None)
+            else:
+                self.fail(error_of_exception(error), error)
+        except BaseException as error:  # noqa: BLE001 - whatever the application raised is its outcome
+            self.fail(error_of_exception(error), error)
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    def _arguments(self, load: Callable[[], Any]) -> Any:
+        """(args, kwargs) of a task that has arguments of its own."""
+        return self.gate.call(load)
+
+    def _fire_start_hooks(self, scene: JobContext) -> None:
+        if not self.callbacks.has("on_job_start"):
+            return
+        kwargs = {"config": scene.config, "task_function": self.task}
+        try:
+            self.callbacks.fire("on_job_start", kwargs, self.hooks, self._entering_start, call=self.gate.call)
+        finally:
+            self._send_state()
+        if scene.at_home is not None and scene.output_subdir is not None:
+            folder = os.path.join(self.output_dir, scene.output_subdir)
+            settle_pickle(self.callbacks, folder, self.output_dir, *scene.at_home)
+        self._apply_policies(self.hooks)
+
+    def _send_state(self) -> None:
+        """Keep the callbacks as they are now for an epilogue; nothing is sent where nothing has changed."""
+        states = []
+        for index, entry in enumerate(self.callbacks):
+            if entry.hook("on_job_end") is None or entry.hook("on_job_start") is None:
+                continue
+            state, why = state_of(entry.instance)
+            if state is None or state != self.prepared.states.get(index):
+                states.append({"index": index, "pickle": state, "why": why})
+        if not states and all(record["ok"] for record in self.hooks):
+            return
+        data = pickle.dumps({"hooks": self.hooks, "states": states}, 4)
+        if len(data) <= wire.MAX_PAYLOAD:
+            self.channel.send({"t": "state", "file": None, "error": None}, data)
+            return
+        path = self._payload_path(".state")
+        try:
+            with open(path, "wb", opener=private_opener) as file:
+                file.write(data)
+        except OSError as error:
+            self.channel.send({"t": "state", "file": None, "error": "{}: {}".format(path, error.strerror)})
+            return
+        self.channel.send({"t": "state", "file": path, "error": None})
+
+    def _payload_path(self, suffix: str) -> str:
+        folder = os.path.join(self.spec.spool, "payload")
+        os.makedirs(folder, 0o700, exist_ok=True)
+        return os.path.join(folder, self.spec.job.attempt_id + suffix)
+
+    # -- how it ended --------------------------------------------------------------------------------------------
+
+    def _succeed(self, value: Any) -> None:
+        self.job_return.return_value = value
+        self.set_status("COMPLETED")
+
+    def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
+        """The job is FAILED: by this error, or by what the agent has told it to end for; `exception` is what its reader raises."""
+        told = self.channel.told_to_end()
+        if told:
+            error = decided_error(error, told, self.spec.job.timeout)
+            exception = None
+        self.job_return.error = error
+        # Only what is an error to its reader is raised there: SystemExit would end the controller.
+        self.job_return.return_value = (
+            exception if isinstance(exception, Exception) else RemoteJobError(error, self.job_return.host)
+        )
+        self.set_status("FAILED")
+
+    @property
+    def value(self) -> Any:
+        """What the JobReturn holds; reading its `return_value` would raise a failure."""
+        return self.job_return._return_value  # noqa: SLF001
+
+    def set_status(self, name: str) -> None:
+        """Give the JobReturn a status of the type that its own one has: Hydra's, or ours."""
+        self.job_return.status = type(self.job_return.status)[name]
+
+    def _apply_policies(self, records: List[Dict[str, Any]]) -> None:
+        for record in records:
+            if record["ok"] or record["on_error"] == "warn":
+                continue
+            if record["on_error"] == "abort" and self.abort is None:
+                self.abort = record["callback"]
+            if self.job_return.error is None:
+                raised = record["error"]
+                message = "{}.{}: {}".format(record["callback"], record["hook"], raised["message"])
+                self.fail(JobError("hook", raised["type"], message, raised["traceback"]))
+
+    def _end_clock(self) -> None:
+        self.job_return.ended_at = time.time()
+        self.job_return.duration = time.monotonic() - self._clock
+
+    def _result(self, suffix: str, *, is_kept: bool = True) -> Result:
+        """The job's result as bytes; a value that cannot be pickled makes the job FAILED."""
+        job_return = self.job_return
+        edited = self._is_cfg_edited()
+        hydra_edited = self.scene is not None and job_return.hydra_cfg is not self.scene.hydra_cfg
+        result, failure = made_result(
+            lambda: self._payload_path(suffix),
+            self.value,
+            is_completed=job_return.status.name == "COMPLETED",
+            may_send_code=self.prepared.may_send_code,
+            cfg=job_return.cfg if edited else None,
+            hydra_cfg=job_return.hydra_cfg if hydra_edited else None,
+            is_kept=is_kept,
+            codec=self.prepared.codec,
+        )
+        if failure is not None:
+            self.fail(failure)
+        return result
+
+    def _is_cfg_edited(self) -> bool:
+        scene = self.scene
+        return scene is not None and (self.job_return.cfg is not scene.task_cfg or scene.has_edited_cfg())
+
+    def _outcome(self) -> Result:
+        result = self._result(".result")
+        error = self.job_return.error
+        if error is not None:
+            logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
+        # With the first end hook's name, or with `done`.
+        self.channel.hold(
+            _frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.get("file", "")
+        )
+        return result
+
+    def fire_end_hooks(self) -> None:
+        """Fire the on_job_end that are owed. Signals wait: an end hook is given its time (the agent's `hook_timeout`)."""
+        records: List[Dict[str, Any]] = []
+        kwargs = {"config": None if self.scene is None else self.scene.config, "job_return": self.job_return}
+        try:
+            self.callbacks.fire(
+                "on_job_end", kwargs, records, self._entering_end, self.owed, call=self.gate.call_closed
+            )
+        except BaseException as error:  # noqa: BLE001 - an interrupt in a hook: recorded, and of no more concern
+            logger.error("An end hook was interrupted by %s", type_name(error))
+        self.hooks += records
+        self._apply_policies(records)
+
+    def settle(self) -> None:
+        """Take what the end hooks made of the JobReturn; what makes no sense is put right and told."""
+        job_return = self.job_return
+        status = getattr(job_return.status, "name", None)
+        if status == "COMPLETED":
+            job_return.error = None
+            return
+        if status != "FAILED":
+            logger.error("An end hook set the status to %s; the job is FAILED", safe_text(job_return.status))
+            job_return.status = type(as_hydra(JobReturn()).status)["FAILED"]
+        if not isinstance(job_return.error, JobError):
+            job_return.error = JobError("hook", message="an end hook made the job FAILED")
+
+    def done(self, outcome: Result) -> None:
+        """Say `done`, with a result of its own where the end hooks changed something."""
+        is_same = outcome.is_still(self.job_return) and not self._is_cfg_edited()
+        if is_same or outcome.has_same_content(self._result("", is_kept=False)):
+            self._say_done({"same": True}, b"")
+            return
+        result = self._result(".final")
+        self._say_done(result.parts, result.payload)
+
+    def _say_done(self, parts: Dict[str, Any], payload: bytes) -> None:
+        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.get("file", ""))
+
+    def _envelope(self) -> Envelope:
+        job_return = self.job_return
+        return Envelope(
+            status=job_return.status.name,
+            error=job_return.error,
+            started_at=self.started_at,
+            ended_at=job_return.ended_at,
+            duration=job_return.duration,
+            task_name=None if job_return.task_name is None else safe_text(job_return.task_name),
+            hooks=self.hooks,
+            code=self.prepared.spec.code,
+            abort=self.abort,
+        )
+
+
+def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: Dict[str, Any], payload: bytes) -> bytes:
+    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts}
+    try:
+        return wire.encode(header, payload)
+    except wire.ProtocolError:  # tracebacks of many hooks
+        header["envelope"] = fitting(envelope).to_json()
+        return wire.encode(header, payload)
+
+
+def _make_folders(output_dir: str, folder: str) -> None:
+    """The output directory and the folder in it, parents too; there already is fine."""
+    try:
+        os.mkdir(output_dir)
+        if folder != output_dir:
+            os.mkdir(folder)
+    except OSError:  # not the plain case that a job should not pay more for
+        os.makedirs(output_dir, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
+
+
+def state_of(instance: Any) -> Any:
+    """(pickle, "") that a process forked from the same zygote can load, or (None, why)."""
+    try:
+        return pickle.dumps(instance, 4), ""
+    except Exception as first:  # noqa: BLE001 - a user's __reduce__ may raise anything
+        import cloudpickle
+
+        try:
+            return cloudpickle.dumps(instance, protocol=4), ""
+        except BaseException as error:  # noqa: BLE001 - as above
+            return None, "{}: {}".format(type_name(first), safe_text(error))
+    except BaseException as error:  # noqa: BLE001 - as above
+        return None, "{}: {}".format(type_name(error), safe_text(error))
+
+
+def _write_text(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(text.encode("utf-8", "surrogateescape"))
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)

@@ -1,0 +1,274 @@
+"""The end of a job's process: what Python does before a process ends, but for taking the modules apart.
+
+Rule: the result is said and kept before any of this runs, so nothing that happens here can change it. In Python's order:
+threads that are no daemons and executors are waited for, `atexit` functions run (`weakref.finalize` and multiprocessing's
+own among them), objects that the job made are finished, files are flushed, those of C too. Modules are not taken apart:
+that would write to every page that the process shares with its zygote.
+
+A job that leaves nothing behind pays for some looks. One that takes too long is asked by its agent, with SIGTERM, what it
+still waits for, and says so in an `ending` frame.
+"""
+
+import atexit
+import gc
+import os
+import signal
+import sys
+import threading
+import weakref
+from _io import (  # the C types: to ask `io.IOBase` is to ask an ABC, which may run code of a user
+    BufferedRandom,
+    BufferedRWPair,
+    BufferedWriter,
+    TextIOWrapper,
+    _IOBase,
+)
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NoReturn, Optional, Set, Tuple
+
+from remote_agent.job_process.channel import JobChannel
+
+__all__ = ["leave", "leave_child", "load_stdio", "note_open_files", "still_running", "unfinished"]
+
+_BUFFERS = (TextIOWrapper, BufferedWriter, BufferedRandom, BufferedRWPair)
+#: Names that an `ending` frame has at most, and characters of each.
+_MOST = 20
+_LONGEST = 200
+
+#: Types of which objects need no finishing, as far as they were met.
+_plain: Set[type] = set()
+#: Files that were open when the application had been imported.
+_opened_before: "List[weakref.ref[Any]]" = []
+_stdio: Optional[Callable[[], Any]] = None
+_is_stdio_loaded = False
+
+
+# -- in the zygote ---------------------------------------------------------------------------------------------------
+
+
+def load_stdio() -> None:
+    """Find what flushes C's files: ctypes is imported once, by the zygote, and not by each job."""
+    global _is_stdio_loaded, _stdio  # noqa: PLW0603 - one process, one C library
+    if _is_stdio_loaded:
+        return
+    _is_stdio_loaded = True
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None)
+    except (ImportError, OSError, TypeError):
+        return  # a Python without ctypes: nothing that it runs can have written through it
+    # What `exit` does: it takes no lock, which a thread that reads from a FILE may hold for ever.
+    close_all = getattr(library, "fcloseall", None)
+    if close_all is not None:
+        _stdio = close_all
+        return
+    flush = getattr(library, "fflush", None)
+    if flush is not None:
+        _stdio = lambda: flush(None)  # noqa: E731
+
+
+def note_open_files() -> None:
+    """The application is imported: flush what it has open, and remember it, as no job will find it by looking.
+
+    Flushed here, what was written so far is on the disk once. Each job would write it again.
+    """
+    found = gc.get_objects()
+    kinds = {cls for cls in set(map(type, found)) if issubclass(cls, _BUFFERS)}
+    for one in found:
+        if type(one) in kinds:
+            _try(_flush_one, one)
+            _opened_before.append(weakref.ref(one))
+
+
+# -- in the job ------------------------------------------------------------------------------------------------------
+
+
+def leave(channel: JobChannel) -> NoReturn:
+    """End the process of a job whose `done` was said. Its exit code is 0, whatever is raised here.
+
+    Nothing of a user runs before the result is in the spool's log, or in the job's own file where there is no agent.
+    """
+    _try(channel.wait_kept)
+    stage = ["threads"]
+
+    def answer(signum: int, frame: Any) -> None:
+        running = still_running(stage[0], frame)
+        _flush_all(unfinished(gc.get_objects())["flush"])
+        _try(_tell, channel, running)
+
+    _try(signal.signal, signal.SIGTERM, answer)
+    if threading.active_count() > 1:
+        waited_for = still_running("threads")
+        if waited_for:
+            _try(_tell, channel, waited_for)
+    _shut_down(stage)
+    os._exit(0)
+
+
+def leave_child(error: Optional[BaseException]) -> NoReturn:
+    """End a process that the application forked from its job, and that came back to us: as plain Python would end it."""
+    code = 0
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, int):
+            code = error.code & 0xFF
+        elif error.code is not None:
+            sys.stderr.write("{}\n".format(error.code))
+            code = 1
+    elif error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    _shut_down(["threads"])
+    os._exit(code)
+
+
+def _shut_down(stage: List[str]) -> None:
+    _try(getattr(threading, "_shutdown", None))
+    stage[0] = "atexit"
+    try:
+        getattr(atexit, "_run_exitfuncs", _nothing)()
+    except BaseException:  # noqa: BLE001, S110 - it was printed by atexit, which raises the last one again up to 3.9
+        pass
+    stage[0] = "objects"
+    if threading.active_count() > 1:
+        # Daemons go on for a moment while what they use is finished. In plain Python they stand still by now.
+        threading.excepthook = _nothing
+    _finish()
+
+
+def _nothing(*ignored: Any) -> None:
+    """Do nothing."""
+
+
+def _try(function: Optional[Callable[..., Any]], *args: Any) -> None:
+    """Call it; what it raises is told on stderr, as Python does at the end of a process."""
+    try:
+        if function is not None:
+            function(*args)
+    except BaseException:  # noqa: BLE001 - code of users: any exception, SystemExit too
+        try:
+            sys.excepthook(*sys.exc_info())
+        except BaseException:  # noqa: BLE001, S110 - a stderr or an excepthook of its own: nobody is left to tell
+            pass
+
+
+# -- objects and files -----------------------------------------------------------------------------------------------
+
+
+def _kind_of(cls: type) -> str:
+    """How objects of this type are finished: `flush`, `close`, `del`, or not at all."""
+    if issubclass(cls, _BUFFERS):
+        return "flush"
+    if issubclass(cls, _IOBase):
+        # Those of C hold nothing back. Those in Python do: a compressed file has its end yet to write.
+        return "" if cls.__module__ in ("_io", "io") else "close"
+    for base in cls.__mro__:
+        if "__del__" in base.__dict__:
+            return "del" if hasattr(base.__dict__["__del__"], "__code__") else ""
+    return ""
+
+
+def unfinished(found: Iterable[Any]) -> Dict[str, List[Any]]:
+    """Those of the objects that are to be finished, by how."""
+    found = list(found)
+    kinds = {}
+    for cls in set(map(type, found)) - _plain:
+        kind = _kind_of(cls)
+        if kind:
+            kinds[cls] = kind
+        else:
+            _plain.add(cls)
+    out: Dict[str, List[Any]] = {"flush": [], "close": [], "del": []}
+    if kinds:
+        for one in found:
+            kind = kinds.get(type(one), "")
+            if kind:
+                out[kind].append(one)
+    return out
+
+
+def _finish() -> None:
+    """Finish what the job made and did not: Python would when it takes the modules apart.
+
+    The outer first: text is encoded, compressed files get their end, then what all of them wrote is flushed. What was made
+    before the job is not looked at (`gc.freeze`), but for the files that were open then.
+    """
+    todo = unfinished(gc.get_objects())
+    for file in todo["flush"]:
+        if isinstance(file, TextIOWrapper):
+            _try(_flush_one, file)
+    for file in todo["close"]:
+        _try(_close_one, file)
+    is_finalized = getattr(gc, "is_finalized", None)
+    for one in todo["del"]:
+        if is_finalized is None or not is_finalized(one):
+            _try(type(one).__del__, one)
+    _flush_all(todo["flush"])
+
+
+def _flush_all(files: List[Any]) -> None:
+    """Flush these files, those that were open before the job, the standard ones, and those of C. Text goes first."""
+    files = files + [file for file in (known() for known in _opened_before) if file is not None]
+    files.sort(key=lambda file: not isinstance(file, TextIOWrapper))
+    for file in [*files, sys.stdout, sys.stderr]:
+        _try(_flush_one, file)
+    load_stdio()
+    _try(_stdio)
+
+
+def _flush_one(file: Any) -> None:
+    if file is None:
+        return
+    try:
+        if not getattr(file, "closed", False):
+            file.flush()
+    except ValueError:
+        return  # detached, or closed below: nothing of it is left
+
+
+def _close_one(file: Any) -> None:
+    if not getattr(file, "closed", False):
+        file.close()
+
+
+# -- what is still running -------------------------------------------------------------------------------------------
+
+
+def still_running(stage: str, frame: Any = None) -> List[str]:
+    """What the end of this process waits for, by name.
+
+    Args:
+        stage: `threads`, `atexit` or `objects`.
+        frame: where the main thread is.
+    """
+    main = threading.main_thread()
+    threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
+    names = ["thread {!r}".format(thread.name) for thread in threads]
+    if stage != "threads":
+        where = _outermost(frame)
+        if where is not None:
+            words = {"atexit": "atexit function", "objects": "end of an object"}
+            names.append("{} {} ({}:{})".format(words[stage], *where))
+    processes = sys.modules.get("multiprocessing.process")
+    # Not `active_children`, which reaps them: this may be in the middle of just that.
+    children = [child for child in list(getattr(processes, "_children", ())) if not child.daemon]
+    names += ["process {!r} (pid {})".format(child.name, child.pid) for child in children]
+    return [name[:_LONGEST] for name in names[:_MOST]]
+
+
+_OURS: FrozenSet[str] = frozenset({"_shut_down", "_try", "_finish", "_flush_all", "_close_one", "_flush_one", "leave"})
+
+
+def _outermost(frame: Any) -> Optional[Tuple[str, str, int]]:
+    """(function, file, line) of what this file called: where the main thread is stuck."""
+    below = None
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == _shut_down.__code__.co_filename and code.co_name in _OURS:
+            break
+        below = (getattr(code, "co_qualname", code.co_name), code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return below
+
+
+def _tell(channel: JobChannel, running: List[str]) -> None:
+    channel.send({"t": "ending", "running": running})

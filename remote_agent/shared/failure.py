@@ -1,0 +1,178 @@
+"""How an exception becomes text and plain data: tracebacks, JobErrors, and the exception that SIGTERM becomes.
+
+Rule: nothing a user's exception does (a `__str__` that raises, a `__reduce__` that exits, a chain of a thousand causes)
+keeps the failure from being told. Our own frames are not part of a user's traceback.
+"""
+
+import dataclasses
+import importlib
+import os
+import signal
+import traceback
+from typing import Any, Dict, List, Optional, Tuple
+
+from remote_agent.job import JobError
+
+__all__ = [
+    "JobTerminated",
+    "decided_error",
+    "error_of_exception",
+    "exit_code_of",
+    "safe_text",
+    "traceback_text",
+    "type_name",
+]
+
+#: Characters of a message, and of a traceback, that travel; what is longer is cut in the middle.
+_MAX_MESSAGE = 10000
+_MAX_TRACEBACK = 60000
+#: Exceptions of a chain that are told one by one.
+_MAX_CHAIN = 20
+_OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_IMPORT_MACHINERY = (os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
+
+
+class JobTerminated(BaseException):
+    """SIGTERM reached the job: raised in its main thread, so that `finally` blocks and end hooks run.
+
+    Not an `Exception`: an application's `except Exception` does not eat it.
+    """
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return "{}\n... {} characters left out ...\n{}".format(text[:half], len(text) - 2 * half, text[-half:])
+
+
+def safe_text(value: Any) -> str:
+    """`str(value)`, whatever `__str__` does; always encodable as UTF-8."""
+    try:
+        text = str(value)
+    except BaseException as error:  # noqa: BLE001 - a user's __str__ may raise anything, SystemExit too
+        text = "<{} whose text cannot be had: {}>".format(type_name(value), type_name(error))
+    return _cut(text.encode("utf-8", "backslashreplace").decode("utf-8"), _MAX_MESSAGE)
+
+
+def type_name(value: Any) -> str:
+    """The full name of a value's type; builtins without their module."""
+    cls = type(value)
+    module = getattr(cls, "__module__", None)
+    name = getattr(cls, "__qualname__", None)
+    if not isinstance(name, str):
+        name = "?"
+    return name if module in (None, "builtins") or not isinstance(module, str) else "{}.{}".format(module, name)
+
+
+def _trimmed(stack: traceback.StackSummary) -> traceback.StackSummary:
+    """The stack without the frames that it begins and ends with which are ours, or of the import that we asked for.
+
+    Where it has no others (a SyntaxError) the import's are kept, and all where it has only ours.
+    """
+    frames = list(stack)
+    foreign = [index for index, frame in enumerate(frames) if not frame.filename.startswith(_OUR_FOLDER)]
+    others = [index for index in foreign if not frames[index].filename.startswith(_IMPORT_MACHINERY)] or foreign
+    if not others:
+        return stack
+    return traceback.StackSummary.from_list(frames[others[0] : others[-1] + 1])
+
+
+def _links(error: BaseException) -> List[Tuple[BaseException, str]]:
+    """The exception and what led to it, outermost first, with the relation to the one before."""
+    chain: List[Tuple[BaseException, str]] = [(error, "")]
+    seen = {id(error)}
+    while len(chain) < _MAX_CHAIN:
+        cause, context = error.__cause__, error.__context__
+        if cause is not None:
+            following, relation = cause, "cause"
+        elif context is not None and not error.__suppress_context__:
+            following, relation = context, "context"
+        else:
+            break
+        if id(following) in seen:
+            break
+        seen.add(id(following))
+        chain.append((following, relation))
+        error = following
+    return chain
+
+
+_BETWEEN = {
+    "cause": "\nThe above exception was the direct cause of the following exception:\n\n",
+    "context": "\nDuring handling of the above exception, another exception occurred:\n\n",
+}
+
+
+def _one_text(error: BaseException) -> str:
+    """One exception of a chain, without the others."""
+    try:
+        told = traceback.TracebackException(type(error), error, error.__traceback__)
+        told.stack = _trimmed(told.stack)
+        return "".join(told.format(chain=False))
+    except BaseException:  # noqa: BLE001 - a hostile __str__, or too deep: told in fewer words
+        lines = ["Traceback (most recent call last):\n"]
+        try:
+            lines += _trimmed(traceback.extract_tb(error.__traceback__)).format()
+        except BaseException as problem:  # noqa: BLE001 - as above
+            lines.append("  (its frames cannot be shown: {})\n".format(type_name(problem)))
+        lines.append("{}: {}\n".format(type_name(error), safe_text(error)))
+        return "".join(lines)
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback of an exception and its chain as Python prints it, without our own frames."""
+    text = ""
+    for link, relation in reversed(_links(error)):
+        text += _one_text(link) + _BETWEEN.get(relation, "")
+    return _cut(text.encode("utf-8", "backslashreplace").decode("utf-8"), _MAX_TRACEBACK)
+
+
+def _causes(error: BaseException) -> List[Dict[str, str]]:
+    return [
+        {"type": type_name(link), "message": safe_text(link), "relation": relation}
+        for link, relation in _links(error)[1:]
+    ]
+
+
+def exit_code_of(error: SystemExit) -> int:
+    """The exit code that `sys.exit` asked for: 0 for None, 1 for anything that is not a whole number."""
+    code = error.code
+    if code is None:
+        return 0
+    return int(code) if isinstance(code, int) else 1
+
+
+def error_of_exception(error: BaseException, kind: str = "exception") -> JobError:
+    """The JobError that tells of an exception. SystemExit and JobTerminated decide the kind themselves."""
+    result = JobError(
+        kind=kind,
+        type=type_name(error),
+        message=safe_text(error),
+        traceback=traceback_text(error),
+        causes=_causes(error),
+    )
+    if isinstance(error, JobTerminated):
+        result.kind, result.type, result.message, result.signal = (
+            "killed",
+            "SIGTERM",
+            "terminated by SIGTERM",
+            int(signal.SIGTERM),
+        )
+    elif isinstance(error, SystemExit):
+        result.kind, result.exit_code = "exited", exit_code_of(error)
+        if isinstance(error.code, int):
+            result.message = "sys.exit({})".format(int(error.code))
+    return result
+
+
+def decided_error(error: JobError, kind: str, timeout: Optional[float]) -> JobError:
+    """The error of a job that was told to end: the decision names it, not the way in which it ended."""
+    if error.kind not in ("exception", "exited", "killed"):
+        return error
+    message = error.message
+    if kind == "timeout":
+        message = "timed out after {} s".format(timeout)
+    elif not message or error.signal == signal.SIGTERM:
+        message = kind
+    return dataclasses.replace(error, kind=kind, message=message)

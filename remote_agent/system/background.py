@@ -1,0 +1,60 @@
+"""A thread for what takes long (laying out a tree, removing one), so that the agent's loop never waits for a disk.
+
+Rule: work runs here, its callback runs in the agent's thread.
+"""
+
+import queue
+import sys
+import threading
+import traceback
+from typing import Any, Callable, List, Optional, Tuple
+
+__all__ = ["BackgroundThread"]
+
+_Done = Optional[Callable[[Optional[BaseException]], None]]
+
+
+class BackgroundThread:
+    """One thread; `submit` from the agent's thread, `deliver` there when `wake` was called."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._queue: "queue.Queue[Optional[Tuple[Callable[[], Any], _Done]]]" = queue.Queue()
+        self._results: List[Tuple[_Done, Optional[BaseException]]] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], Any], done: _Done) -> None:
+        """Run work in the thread; then done(error or None) in the agent's thread."""
+        self._queue.put((work, done))
+
+    def deliver(self) -> None:
+        """Call back for all work that has ended."""
+        with self._lock:
+            results, self._results = self._results, []
+        for done, error in results:
+            if done is not None:
+                done(error)
+            elif error is not None:
+                traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+
+    def stop(self) -> None:
+        """End the thread once its work is done."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            work, done = item
+            error: Optional[BaseException] = None
+            try:
+                work()
+            except Exception as problem:  # noqa: BLE001
+                error = problem
+            with self._lock:
+                self._results.append((done, error))
+            self._wake()

@@ -1,0 +1,265 @@
+"""What a host is: its boot, its processors and GPUs, and where we may keep things on it.
+
+Rule: facts are read, never assumed; a folder that cannot be used is refused with the way out (`workdir`).
+"""
+
+import errno
+import functools
+import os
+import re
+import socket
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from remote_agent.system.private_files import SpoolError, check_parent, make_private_folder, open_private
+
+__all__ = [
+    "NO_ROOM",
+    "Folders",
+    "boot_id",
+    "count_slots",
+    "find_gpus",
+    "folders",
+    "roots",
+    "runtime_folder_of",
+    "slug",
+    "spool_folder",
+    "unwritable",
+]
+
+_NAME = "hydra-remote-launcher"
+#: What a disk says that takes nothing more.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+#: File systems shared between machines: sockets and locks do not work there, or work across machines.
+_SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "afs", "fuse.sshfs", "9p")
+
+
+class Folders:
+    """Where a run keeps its things on a host.
+
+    `cache` holds content by hash, `spool` what the run has, `runtime` the socket and the lock.
+    """
+
+    def __init__(self, cache: str, spool: str, runtime: str) -> None:
+        self.cache = cache
+        self.spool = spool
+        self.runtime = runtime
+
+
+def slug(name: str) -> str:
+    """A host's name as a file name; different names stay different."""
+    import hashlib
+
+    safe = re.sub(r"[^A-Za-z0-9.-]", "_", name)[:40].lstrip(".") or "host"
+    return "{}-{}".format(safe, hashlib.sha256(name.encode("utf-8")).hexdigest()[:8])
+
+
+def roots(workdir: Optional[str]) -> Tuple[str, str]:
+    """The folders for cache and state of all runs on this host; nothing is made."""
+    if workdir:
+        workdir = os.path.expanduser(workdir)
+        return os.path.join(workdir, "cache"), os.path.join(workdir, "state")
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise SpoolError("there is no home here (name a folder that can be written with 'workdir')")
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), _NAME)
+    state = os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), _NAME)
+    return cache, state
+
+
+def spool_folder(run: str, host: str, workdir: Optional[str]) -> str:
+    """Where the spool of a run lies, if it is there."""
+    return os.path.join(roots(workdir)[1], "runs", run, slug(host))
+
+
+def folders(run: str, host: str, workdir: Optional[str]) -> Folders:
+    """The folders of a run, made where they are missing.
+
+    Raises:
+        SpoolError: with the way out, where there is no home, or it cannot be written.
+    """
+    cache, state = roots(workdir)
+    try:
+        for folder in (cache, state):
+            make_private_folder(folder)
+            check_parent(folder)
+        spool = spool_folder(run, host, workdir)
+        for folder in (os.path.join(state, "runs"), os.path.dirname(spool), spool):
+            make_private_folder(folder)
+        return Folders(cache, spool, _runtime_folder(spool))
+    except OSError as error:
+        raise SpoolError(unwritable(error, state)) from None
+
+
+def unwritable(error: OSError, folder: str) -> str:
+    """What to tell of a file that could not be made in or below a folder, and the way out."""
+    place = os.path.join(folder, str(error.filename)) if error.filename else folder
+    return "cannot write to {}: {} (name a folder that can be written with 'workdir')".format(
+        place, error.strerror or error
+    )
+
+
+def _runtime_folder(spool: str) -> str:
+    """A folder on a file system of this machine, for the socket and the lock: the spool itself wherever it can be.
+
+    Not XDG_RUNTIME_DIR: one login has it, the next one has not, and it is removed at logout.
+    """
+    if _file_system(spool) not in _SHARED_FILE_SYSTEMS:
+        return spool
+    # The name must be found again by the next connection, and by nobody else: random, and noted in the spool.
+    note = os.path.join(spool, "runtime.{}".format(slug(socket.gethostname())))
+    try:
+        with open(note, encoding="utf-8") as file:
+            folder = file.read()
+        if os.path.isdir(folder):
+            return make_private_folder(folder)
+    except FileNotFoundError:
+        pass  # the first connection to this machine
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="hrl-")
+    fd = open_private(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(folder)
+    return folder
+
+
+def runtime_folder_of(spool: str) -> Optional[str]:
+    """Where the socket of a spool's agent is, if there is one; nothing is made."""
+    candidates = [spool]
+    try:
+        with open(os.path.join(spool, "runtime.{}".format(slug(socket.gethostname()))), encoding="utf-8") as file:
+            candidates.append(file.read())
+    except OSError:
+        pass  # a spool on a disk of this machine has none
+    for folder in candidates:
+        if os.path.exists(os.path.join(folder, "agent.sock")):
+            return folder
+    return None
+
+
+def _file_system(path: str) -> str:
+    """The type of the file system that holds path, as /proc/mounts has it; empty where that is not known."""
+    best, kind = "", ""
+    path = os.path.realpath(path)
+    try:
+        with open("/proc/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                fields = line.split()
+                point = fields[1].replace("\\040", " ")
+                if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+                    best, kind = point, fields[2]
+    except OSError:
+        return ""
+    return kind
+
+
+def boot_id() -> str:
+    """Names this life of this machine (or container): the kernel's boot id and the start of process 1.
+
+    After a reboot, or a restart of the container, no process of before is alive; the id is another one then.
+    """
+    if not os.path.exists("/proc/1/stat"):
+        return _boot_session()
+    parts = []
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/1/stat"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read().strip()
+        except OSError:
+            text = ""
+        parts.append(text.rpartition(")")[2].split()[19] if path.endswith("stat") and ")" in text else text)
+    try:
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        parts.append("")
+    return ":".join(parts)
+
+
+@functools.lru_cache(maxsize=1)
+def _boot_session() -> str:
+    """What macOS and the BSDs have instead of a boot id."""
+    import subprocess
+
+    for name in ("kern.bootsessionuuid", "kern.boottime"):
+        try:
+            done = subprocess.run(
+                ["sysctl", "-n", name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=dict(os.environ, PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"),
+                timeout=15,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        said = done.stdout.decode("ascii", "replace").strip()
+        if done.returncode == 0 and said:
+            return said
+    return ""
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use; where the system does not tell that, those of the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def find_gpus() -> List[str]:
+    """UUIDs of the GPUs, by `nvidia-smi`; MIG instances instead of the GPU that they divide. Empty without a driver."""
+    import subprocess
+
+    try:
+        result = subprocess.run(
+            ["nvidia-smi", "-L"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=15,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if result.returncode:
+        return []
+    gpus: List[str] = []
+    migs: Dict[str, List[str]] = {}
+    for line in result.stdout.decode("utf-8", "replace").splitlines():
+        found = re.search(r"\(UUID: ([A-Za-z0-9/-]+)\)", line)
+        if not found:
+            continue
+        if line.lstrip().startswith("MIG") and gpus:
+            migs.setdefault(gpus[-1], []).append(found.group(1))
+        else:
+            gpus.append(found.group(1))
+    return [device for gpu in gpus for device in migs.get(gpu, [gpu])]
+
+
+def count_slots(
+    slots: Union[int, str, None], gpus: Union[List[Any], int, None]
+) -> Tuple[List[Dict[str, str]], List[str]]:
+    """The environment of each slot, and the GPUs that are shared out.
+
+    `slots`: a number, "auto" (the CPUs this process may use) or None (one per GPU, else one). `gpus`: None (all that are
+    there), a number (the first so many), or a list of indexes or UUIDs; 0 or [] for none. With as many slots as GPUs or
+    fewer, each slot has GPUs of its own, by UUID; with more slots than GPUs, slots share them in turn.
+    """
+    found = [] if gpus in (0, []) else find_gpus()
+    if isinstance(gpus, int):
+        found = found[:gpus]
+    elif gpus:
+        found = [found[int(gpu)] if str(gpu).isdigit() and int(gpu) < len(found) else str(gpu) for gpu in gpus]
+    if slots == "auto":
+        count = usable_cpus()
+    elif slots is None:
+        count = len(found) or 1
+    else:
+        count = int(slots)
+    if not found:
+        return [{} for _ in range(count)], []
+    share = max(1, len(found) // count)
+    environments = []
+    for index in range(count):
+        mine = found[index * share : (index + 1) * share] if count <= len(found) else [found[index % len(found)]]
+        environments.append({"CUDA_VISIBLE_DEVICES": ",".join(mine)})
+    return environments, found

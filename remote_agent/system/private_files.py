@@ -1,0 +1,53 @@
+"""Files and folders that are ours alone: mode 0600 and 0700, owned by us, never reached through a link."""
+
+import os
+import stat
+
+__all__ = ["SpoolError", "check_parent", "make_private_folder", "open_private"]
+
+
+class SpoolError(Exception):
+    """The spool cannot be used: not ours, wrong version, not writable."""
+
+
+def make_private_folder(path: str) -> str:
+    """Make a folder of mode 0700 (and its parents) that is ours, or take the one that is there.
+
+    Raises:
+        SpoolError: it is a link, belongs to somebody else or can be written by others.
+        OSError: it cannot be made.
+    """
+    if not os.path.lexists(path):
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            os.makedirs(parent, 0o700, exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass  # somebody was faster; what is there now is looked at below
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise SpoolError("{} is not a folder of ours".format(path))
+    if status.st_uid != os.geteuid():
+        raise SpoolError("{} belongs to another user".format(path))
+    if status.st_mode & 0o022:
+        raise SpoolError("{} can be written by others".format(path))
+    return path
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file of ours with mode 0600, not following a link, closed on exec."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def check_parent(path: str) -> None:
+    """Refuse a folder that everybody may write to, without the sticky bit, as the place of ours: anybody could replace it.
+
+    Raises:
+        SpoolError: it is one.
+        OSError: it cannot be looked at.
+    """
+    parent = os.path.dirname(path)
+    mode = os.stat(parent).st_mode
+    if mode & 0o002 and not mode & stat.S_ISVTX:
+        raise SpoolError("{} can be written by everybody, who could replace what is in it".format(parent))

@@ -1,0 +1,65 @@
+"""What a forked child of the zygote does: become the job's process, and run the job or the epilogue.
+
+Rule: imported by the zygote before it forks, so that a child imports nothing.
+"""
+
+import os
+from typing import Any, Callable, List, Optional
+
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.job_process.channel import JobChannel
+from remote_agent.job_process.epilogue import Epilogue
+from remote_agent.job_process.process import become_job
+from remote_agent.job_process.run import Job, Prepared
+from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
+from remote_agent.shared.messages import Start
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.zygote.prepare import as_unusable
+
+__all__ = ["run_child"]
+
+
+def run_child(
+    header: Start, payload: bytes, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[ZygoteSpec]
+) -> JobChannel:
+    """Run one `fork` or `epilogue` frame; returns the channel on which its result was said.
+
+    Args:
+        fds: the job's socket, its stdout file, its stderr file.
+        get_prepared: what the zygote prepared; imports the application where it has not.
+        spec: that of the `prepare` message where nothing is prepared yet.
+
+    Raises:
+        OSError: this process cannot be made a job's.
+    """
+    epilogue = EpilogueSpec.from_json(header["spec"]) if header["t"] == "epilogue" else None
+    job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
+    zygote_spec = get_prepared().spec if spec is None else spec
+    channel_fd = become_job(fds, job.slot_env, zygote_spec.cwd or "/", zygote_spec.umask)
+    channel = JobChannel(channel_fd, job.spool, job.job.attempt_id)
+    os.register_at_fork(after_in_child=channel.let_go)
+    prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
+    prepared.seeds.in_job()
+    state, payload = (b"", payload) if epilogue is None else (payload, b"")
+    if job.payload_file:
+        with open(job.payload_file, "rb") as file:
+            payload = file.read()
+    if epilogue is not None:
+        Epilogue(prepared, epilogue, payload, channel, state).run()
+    else:
+        Job(prepared, job, payload, channel).run()
+    return channel
+
+
+def _prepared_here(get_prepared: Callable[[], Prepared], spec: ZygoteSpec) -> Prepared:
+    """`spawn`: import the application in this process; where that fails, so does the job."""
+    try:
+        return get_prepared()
+    except BaseException as error:  # noqa: BLE001 - the application's import may raise anything
+        broken = Prepared(_no_task, Callbacks(), spec)
+        broken.broken = as_unusable(error).error
+        return broken
+
+
+def _no_task(config: Any) -> None:
+    raise AssertionError("the application could not be imported")

@@ -1,0 +1,82 @@
+"""Which packages a zygote uses: those of the job environment, or those that came along in the bundle.
+
+Rule: omegaconf, its antlr runtime, PyYAML and Hydra are one family, all from the environment or all from the bundle and
+then first on the path: antlr of another version beside a bundled omegaconf breaks both. From 2.4 on omegaconf has its own
+copy of antlr's runtime, and no other is asked for. Nothing is imported to find out.
+"""
+
+import importlib
+import os
+import sys
+from typing import List, Optional
+
+from remote_agent.shared.versions import family_of, installed_version, numbers_of, origin_of
+from remote_agent.shared.zygote_spec import ControllerFacts
+
+__all__ = [
+    "TooOldPython",
+    "choose_packages",
+]
+
+
+class TooOldPython(RuntimeError):
+    """What came along does not run under the Python of the jobs."""
+
+
+def _minor(version: Optional[str]) -> List[str]:
+    return (version or "").split(".")[:2]
+
+
+def _has_family(controller: ControllerFacts) -> bool:
+    """The environment has the family, in the controller's major.minor."""
+    for package, wanted in (("omegaconf", controller.omegaconf), ("hydra", controller.hydra)):
+        if wanted and _minor(installed_version(package)) != _minor(wanted):
+            return False
+    omegaconf = origin_of("omegaconf")
+    if omegaconf is None:
+        return False
+    others = [package for package in family_of(os.path.dirname(omegaconf)) if package != "hydra"]
+    return all(installed_version(package) is not None for package in others)
+
+
+def choose_packages(bundle: str, controller: ControllerFacts) -> List[str]:
+    """Put what the environment lacks on sys.path.
+
+    Args:
+        bundle: the unpacked bundle.
+
+    Returns:
+        Which came from the bundle: `family`, `cloudpickle`.
+
+    Raises:
+        TooOldPython: the family is needed from the bundle, and does not run under this Python.
+    """
+    vendor = os.path.join(bundle, "_vendor")
+    taken = []
+    if not _has_family(controller):
+        oldest = tuple(controller.family_python)
+        if sys.version_info[:2] < oldest:
+            raise TooOldPython(
+                "OmegaConf {} of the controller needs Python {}.{} or later, and jobs run there under {}.{} ({}): say "
+                "--python with a newer one, or install omegaconf<2.4 where the launcher runs".format(
+                    controller.omegaconf, *oldest, *sys.version_info[:2], sys.executable
+                )
+            )
+        sys.path.insert(0, os.path.join(vendor, "family"))
+        taken.append("family")
+    version = installed_version("cloudpickle")
+    wanted = controller.cloudpickle or ""
+    # What a newer one pickles an older one may not load.
+    if not version or numbers_of(version) < numbers_of(wanted) or _minor(version)[:1] != _minor(wanted)[:1]:
+        # Imported from there by itself: what else lies beside it is not to be found by accident.
+        sys.path.insert(0, vendor)
+        try:
+            import cloudpickle  # noqa: F401
+        finally:
+            sys.path.remove(vendor)
+        sys.path.append(vendor)
+        taken.append("cloudpickle")
+    # What a config may name, such as a formatter of logs: after all else.
+    sys.path.append(os.path.join(vendor, "also"))
+    importlib.invalidate_caches()
+    return taken

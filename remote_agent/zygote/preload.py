@@ -1,0 +1,83 @@
+"""What a spare zygote imports before it knows what it is for, and whether that was right.
+
+Rule: what is imported here must be what `preparing.prepare` would have imported. Where the application brings a module of one
+of these names, or the packages are to be taken from elsewhere, the spare is of no use, and one without takes its place.
+"""
+
+import os
+import sys
+from typing import FrozenSet, List, Set
+
+from remote_agent.job_process.shutdown import load_stdio
+from remote_agent.shared.versions import family_of, origin_of, version_of
+from remote_agent.shared.zygote_spec import ControllerFacts
+from remote_agent.zygote.packages import choose_packages
+
+__all__ = ["Misfit", "Preloaded", "preload"]
+
+
+class Misfit(Exception):
+    """A zygote that imports by itself is to be started instead."""
+
+
+class Preloaded:
+    """What was imported.
+
+    Attributes:
+        names: top-level modules that are there because of it.
+    """
+
+    def __init__(self, names: FrozenSet[str]) -> None:
+        self.names = names
+        omegaconf = os.path.dirname(str(sys.modules["omegaconf"].__file__))
+        self._packages = [*(name for name in family_of(omegaconf) if name in sys.modules), "cloudpickle"]
+
+    def check(self, application: List[str]) -> None:
+        """Called when sys.path is as the jobs will have it.
+
+        Args:
+            application: the folders of the application on it.
+
+        Raises:
+            Misfit: something would have been imported from elsewhere.
+        """
+        suspects = set(self._packages)
+        for folder in application:
+            if os.path.isfile(folder):
+                raise Misfit("an archive is on the path: {}".format(folder))
+            suspects |= _names_in(folder) & self.names
+        for name in sorted(suspects):
+            origin = origin_of(name)
+            if origin != getattr(sys.modules[name].__spec__, "origin", None):
+                raise Misfit("{} is to be taken from {}".format(name, origin))
+
+
+def _names_in(folder: str) -> Set[str]:
+    """What could be imported from a folder; nothing, where Python could not look into it either."""
+    try:
+        return {name.partition(".")[0] for name in os.listdir(folder)}
+    except OSError:
+        return set()
+
+
+def preload(bundle: str) -> Preloaded:
+    """Import what every job needs, from where a run without the application would have it."""
+    before = set(sys.modules)
+    path = list(sys.path)
+    family = os.path.join(bundle, "_vendor", "family")
+    facts = ControllerFacts(
+        python=[],
+        by_value=False,
+        values=[],
+        omegaconf=version_of(os.path.join(family, "omegaconf")),
+        hydra=None,
+        family_python=[],
+        cloudpickle=version_of(os.path.join(bundle, "_vendor", "cloudpickle")),
+    )
+    choose_packages(bundle, facts)
+    import cloudpickle  # noqa: F401
+    import omegaconf  # noqa: F401
+
+    load_stdio()
+    sys.path[:] = path
+    return Preloaded(frozenset(name.partition(".")[0] for name in set(sys.modules) - before))

@@ -1,0 +1,246 @@
+"""What a zygote does before its first job: packages, import of the application, Hydra's state, callbacks.
+
+Rule: whatever is wrong with the application shows here, once, with its traceback, before any job starts.
+"""
+
+import contextlib
+import importlib
+import os
+import random
+import sys
+import threading
+import types
+from typing import List, Optional
+
+from remote_agent.callbacks.composite import callbacks_from_travel
+from remote_agent.hydra import compat
+from remote_agent.hydra import state as hydra_state
+from remote_agent.job import IMPORTING, JobError, JobReturn
+from remote_agent.job_process.run import Prepared, state_of
+from remote_agent.job_process.seeds import SeedWatch
+from remote_agent.job_process.unpickling import loads
+from remote_agent.shared.failure import error_of_exception
+from remote_agent.shared.versions import installed_version, version_note
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.zygote.native_threads import unforkable_threads
+from remote_agent.zygote.packages import TooOldPython, choose_packages
+from remote_agent.zygote.preload import Preloaded
+
+__all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
+
+
+#: In the bundle, beside the agent: a table of contents of what is the controller's. A project may have one of its own.
+_OUR_LAUNCHER = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "launcher", "__init__.py"
+)
+
+
+class Unusable(Exception):
+    """No job can run here; `error` says why."""
+
+    def __init__(self, error: JobError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def as_unusable(error: BaseException) -> Unusable:
+    """What `prepare` raised, as an Unusable: anything that is none is the application's import error."""
+    if isinstance(error, Unusable):
+        return error
+    failure = error_of_exception(error, "import")
+    if isinstance(error, ModuleNotFoundError):
+        failure.message += _what_to_do(error.name or "")
+    return Unusable(failure)
+
+
+def _what_to_do(missing: str) -> str:
+    """The next step for a module that is not there: by far the most frequent reason why nothing runs on a new host."""
+    home = getattr(sys.modules.get("launcher"), "__file__", None) or ""
+    if missing.partition(".")[0] == "launcher" and os.path.realpath(home) == os.path.realpath(_OUR_LAUNCHER):
+        return ": it belongs to the controller; import it below `if __name__ == '__main__':`"
+    return (
+        "\n    next: jobs run there under {} (Python {}.{}); install it there, or choose an environment that has it "
+        "(--python PATH, or a setup line such as `conda activate NAME`)"
+    ).format(sys.executable, *sys.version_info[:2])
+
+
+def check_python(spec: ZygoteSpec) -> None:
+    """Code by value needs the controller's minor version of Python.
+
+    Raises:
+        Unusable: it travels by value, and this is another one.
+    """
+    controller = spec.controller
+    theirs, ours, values = tuple(controller.python), tuple(sys.version_info[:2]), controller.values
+    if controller.by_value and theirs and theirs != ours:
+        raise Unusable(
+            JobError(
+                "config",
+                type="PythonVersionMismatch",
+                message=(
+                    "the task or a callback travels by value{} (it was defined in a notebook, in a function or as a "
+                    "lambda), for which host and controller need the same minor version of Python; the controller has "
+                    "{}.{}, {} has {}.{} ({}). Put it into a module, or give this host a Python {}.{} (--python)."
+                ).format(
+                    ": {}".format(", ".join(values)) if values else "",
+                    *theirs,
+                    spec.host or "this host",
+                    *ours,
+                    sys.executable,
+                    *theirs,
+                ),
+            )
+        )
+
+
+def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded] = None) -> Prepared:
+    """Everything that jobs share.
+
+    Args:
+        payload: the shared payload, empty where it lies in the spec's `shared_file`.
+        bundle: the unpacked bundle.
+        preloaded: what was imported ahead of time.
+
+    Raises:
+        Misfit: what was imported ahead of time should have been imported from elsewhere; nothing else has been by then.
+        Unusable: no job can run here.
+        BaseException: what importing the application raised.
+    """
+    os.umask(spec.umask)
+    _set_paths(spec, bundle)
+    try:
+        choose_packages(bundle, spec.controller)
+    except TooOldPython as error:
+        raise Unusable(JobError("config", type="PythonTooOld", message=str(error))) from None
+    if preloaded is not None:
+        preloaded.check([path for path in spec.sys_path if path])
+    if spec.shared_file:
+        with open(spec.shared_file, "rb") as file:
+            payload = file.read()
+    is_hydra = bool(spec.controller.hydra)
+    if is_hydra:
+        hydra_state.prepare_hydra()
+    import omegaconf  # noqa: F401  (jobs need it; imported here, once)
+
+    _put_application_first(spec)
+
+    random.seed()
+    with SeedWatch() as seeds, hydra_state.starting_nothing() if is_hydra else contextlib.nullcontext():
+        _import_main(spec)
+        shared = loads(payload)
+        notes = hydra_state.restore(shared.get("hydra"), loads, spec.code_root)
+        task = compat.resolve_task(shared["task"])
+        try:
+            callbacks, built = callbacks_from_travel(shared["callbacks"], loads, compat.instantiate)
+        except ValueError as error:
+            failure = error_of_exception(error.__cause__ or error, "config")
+            failure.message = str(error)
+            raise Unusable(failure) from error
+    prepared = Prepared(task, callbacks, spec)
+    prepared.notes = notes + built
+    if is_hydra:
+        there = installed_version("hydra") or ""
+        if there != spec.controller.hydra and version_note(there):
+            prepared.notes.append(version_note(there))
+    prepared.seeds = seeds
+    for index, entry in enumerate(callbacks):
+        state, _ = state_of(entry.instance)
+        if state is not None:
+            prepared.states[index] = state
+    compat.as_hydra(JobReturn())  # the class that it makes is then there for every job
+    return prepared
+
+
+def _set_paths(spec: ZygoteSpec, bundle: str) -> None:
+    """sys.path (the application's folders, the bundle, the environment), and the working directory."""
+    ours = _application_folders(spec)
+    rest = [path for path in sys.path if path not in ours and path != bundle]
+    sys.path[:] = ours + [bundle] + rest
+    if spec.cwd:
+        try:
+            os.chdir(spec.cwd)
+        except OSError as error:
+            raise Unusable(
+                JobError(
+                    "host",
+                    type=type(error).__name__,
+                    message="the folder that jobs would run in, {}, cannot be entered on {}: {}".format(
+                        spec.cwd, spec.host or "this host", error.strerror
+                    ),
+                )
+            ) from error
+
+
+def _put_application_first(spec: ZygoteSpec) -> None:
+    """The application's folders in front again, and `sys.argv`, as Python has them when it starts a script.
+
+    What was to be taken from the bundle is imported by now, or follows them.
+    """
+    ours = _application_folders(spec)
+    sys.path[:] = ours + [path for path in sys.path if path not in ours]
+    argv = list(spec.argv)
+    if not argv:
+        return
+    if spec.argv0_is_absolute:
+        argv[0] = os.path.normpath(os.path.join(spec.cwd or os.getcwd(), argv[0]))
+    sys.argv[:] = argv
+    if hasattr(sys, "orig_argv"):  # from Python 3.10 on; what starts itself anew reads it
+        start = ["-m", str(spec.main_module)] if spec.main_is_module else argv[:1]
+        sys.orig_argv[:] = [sys.executable, *start, *argv[1:]]
+
+
+def _application_folders(spec: ZygoteSpec) -> List[str]:
+    return [path for path in spec.sys_path if path]
+
+
+def _import_main(spec: ZygoteSpec) -> None:
+    """Import the application under its own name; it is `__main__` too, for configs and pickles that say so.
+
+    As `__main__` of a script has none, it has no `__spec__` then: who starts the script anew (Lightning, for its other
+    processes) does it by `sys.argv[0]`, and with `-m` only what was started so. Without a script `__main__` is empty, as in
+    a new notebook.
+    """
+    name = spec.main_module
+    if not name:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        return
+    # A script without its `__main__` guard would start the run again from here; `launcher` looks for this.
+    os.environ[IMPORTING] = name
+    try:
+        main = importlib.import_module(name)
+    finally:
+        del os.environ[IMPORTING]
+    if not spec.main_is_module:
+        main.__spec__, main.__package__ = None, None
+    sys.modules["__main__"] = main
+
+
+def why_not_forkable() -> str:
+    """What the application's import did that a fork would not survive; empty where all is well."""
+    reasons: List[str] = []
+    main = threading.main_thread()
+    threads = [thread.name for thread in threading.enumerate() if thread is not main]
+    if threads:
+        reasons.append("started Python threads ({})".format(", ".join(threads[:5])))
+    native = unforkable_threads(1 + len(threads))
+    if native:
+        reasons.append(native)
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if (cuda is not None and cuda.is_initialized()) or _has_open_gpu():
+        reasons.append("initialised CUDA")
+    return " and ".join(reasons)
+
+
+def _has_open_gpu() -> bool:
+    try:
+        fds = os.listdir("/proc/self/fd")
+    except OSError:  # a system without it: what it loaded is looked at instead
+        return False
+    for fd in fds:
+        try:
+            if os.readlink("/proc/self/fd/" + fd).startswith("/dev/nvidia"):
+                return True
+        except OSError:
+            continue  # the descriptor of the listing itself is gone by now
+    return False

@@ -1,0 +1,77 @@
+"""How a zygote becomes one that imports nothing: it starts itself anew, and tries the import in a child.
+
+Rule: the new one gets what the old one was given, and the environment as it was before the application's import touched it.
+"""
+
+import json
+import os
+import pickle
+import socket
+import sys
+from typing import Any, Dict, List, NoReturn, Tuple
+
+from remote_agent.job import JobError
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
+
+__all__ = ["probe", "read_inheritance", "start_anew"]
+
+
+def start_anew(
+    sock: socket.socket,
+    spec: ZygoteSpec,
+    payload: bytes,
+    bundle: str,
+    why: str,
+    notes: List[str],
+    environment: Dict[str, str],
+) -> NoReturn:
+    """Replace this process, in which the application was imported, by a zygote that forks before importing."""
+    import subprocess
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        pickle.dump((spec, payload, why, notes), file, 4)
+        file.flush()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        for fd in (sock.fileno(), file.fileno()):
+            os.set_inheritable(fd, True)
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+        script = os.path.join(bundle, "remote_agent", "zygote", "entry.py")
+        arguments = [script, str(sock.fileno()), bundle, str(file.fileno())]
+        os.execve(sys.executable, [sys.executable, *flags, *arguments], environment)  # noqa: S606 - our own script
+
+
+def read_inheritance(fd: int) -> Tuple[ZygoteSpec, bytes, str, List[str]]:
+    """What `start_anew` left: the spec, the shared payload, why a fork would break, and the notes so far."""
+    with os.fdopen(fd, "rb") as file:
+        return pickle.load(file)  # type: ignore[no-any-return]  # noqa: S301  (written by `start_anew`)
+
+
+def probe(spec: ZygoteSpec, payload: bytes, bundle: str) -> List[str]:
+    """Prepare once in a child, to know before any job starts whether it can be done; returns its notes.
+
+    Raises:
+        Unusable: it cannot.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        answer: Dict[str, Any]
+        try:
+            answer = {"notes": prepare(spec, payload, bundle).notes}
+        except BaseException as error:  # noqa: BLE001 - as above
+            answer = {"error": as_unusable(error).error.to_json()}
+        with os.fdopen(writer, "w") as file:
+            json.dump(answer, file)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        text = file.read()
+    _, status = os.waitpid(pid, 0)
+    if not text:
+        raise RuntimeError("importing the application ended the process with status {}".format(status))
+    answer = json.loads(text)
+    if "error" in answer:
+        raise Unusable(JobError.from_json(answer["error"]))
+    return list(answer["notes"])

@@ -1,0 +1,308 @@
+"""The zygote: imports the application once, then forks a process per job.
+
+Rule: what every job shares is done here, once; what one job does can reach neither the zygote nor another job. A zygote
+whose agent is gone keeps reaping until its last child has ended.
+
+Where the application's import starts threads or touches a GPU, a forked copy of this process would be broken: the zygote
+then starts itself anew as one that imports nothing, and each forked job imports the application by itself (`spawn`).
+"""
+
+import array
+import faulthandler
+import gc
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional
+
+from remote_agent.job_process import process, shutdown
+from remote_agent.shared import wire
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.failure import error_of_exception, safe_text
+from remote_agent.shared.job_spec import EpilogueSpec
+from remote_agent.shared.messages import FromZygote, Ready, Start
+from remote_agent.shared.protocol import SPARE
+from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.zygote.child import run_child
+from remote_agent.zygote.preload import Misfit, Preloaded, preload
+from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable
+from remote_agent.zygote.respawn import probe, read_inheritance, start_anew
+from remote_agent.zygote.warm_up import warm_up, warm_up_with
+
+__all__ = ["Zygote", "main"]
+
+_FDS_PER_FORK = 3
+_CONTROL_BUFFER = socket.CMSG_SPACE(64 * array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def main(fd: int, bundle: str, rest: List[str]) -> int:
+    """Serve the agent on a descriptor until it and the last child are gone.
+
+    Args:
+        rest: empty; `spare` for one that is started ahead of time; or the number of the file that a zygote left for
+            itself when it started itself anew.
+    """
+    os.set_inheritable(fd, False)
+    process.open_streams()
+    sock = socket.socket(fileno=fd)
+    preloaded = preload(bundle) if rest == [SPARE] else None
+    # What is there now stays: neither a collection here nor one in a job has to look through it.
+    gc.freeze()
+    gc.enable()
+    if preloaded is not None:
+        if not select.select([sock], [], [], 0)[0]:
+            warm_up()
+    elif rest:
+        spec, payload, why, notes = read_inheritance(int(rest[0]))
+        return _serve_spawning(sock, spec, payload, bundle, why, notes)
+    frame = _first_frame(sock)
+    if frame is None:
+        return 1
+    header = frame.header
+    if header["t"] != "prepare":
+        raise wire.ProtocolError("order", "{!r} before prepare".format(header["t"]))
+    return _prepare_and_serve(sock, ZygoteSpec.from_json(header["spec"]), frame.payload, bundle, preloaded)
+
+
+def _prepare_and_serve(
+    sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded]
+) -> int:
+    wish = spec.isolation
+    if wish == "auto" and sys.platform == "darwin":
+        # A process that has loaded one of its frameworks may not be forked there, and nothing tells whether it has.
+        wish = "spawn"
+    environment = dict(os.environ)
+    try:
+        check_python(spec)
+        if wish == "spawn":
+            notes = probe(spec, payload, bundle)
+            return _serve_spawning(sock, spec, payload, bundle, "", notes)
+        prepared = prepare(spec, payload, bundle, preloaded)
+        why = why_not_forkable()
+    except Misfit as misfit:
+        # The agent starts one that does without.
+        print("started anew without what was imported ahead of time: {}".format(misfit), file=sys.stderr)
+        return 1
+    except BaseException as error:  # noqa: BLE001 - the application's import may raise anything, SystemExit too
+        sock.sendall(wire.encode({"t": "unusable", "error": as_unusable(error).error.to_json()}))
+        return 1
+    if why and wish == "auto":
+        start_anew(sock, spec, payload, bundle, why, prepared.notes, environment)
+    if why:
+        prepared.notes.append("jobs are forked as was asked for, although the application's import " + why)
+    faulthandler.enable(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    shutdown.note_open_files()
+    gc.collect()
+    gc.freeze()
+    _say_ready(sock, "fork", "", prepared.notes)
+    uses_hydra = bool(spec.controller.hydra)
+    Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
+    return 0
+
+
+def _serve_spawning(
+    sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, why: str, notes: List[str]
+) -> int:
+    faulthandler.enable(2)
+    _say_ready(sock, "spawn", why, notes)
+    Zygote(sock, lambda: prepare(spec, payload, bundle), spec).serve()
+    return 0
+
+
+def _say_ready(sock: socket.socket, isolation: str, why: str, notes: List[str]) -> None:
+    text = "the application's import {}, so every job runs in a fresh process".format(why) if why else ""
+    header: Ready = {
+        "t": "ready",
+        "python": platform.python_version(),
+        "isolation": isolation,
+        "why": text,
+        "notes": notes,
+    }
+    sock.sendall(wire.encode(header))
+
+
+def _first_frame(sock: socket.socket) -> Optional[wire.Frame]:
+    """The `prepare` frame. Nothing follows it before the agent has heard `ready`; None if the agent is gone."""
+    decoder = wire.Decoder()
+    while True:
+        data = sock.recv(1 << 18)
+        if not data:
+            return None
+        frames = decoder.feed(data)
+        if frames:
+            if len(frames) > 1 or not decoder.is_idle:
+                raise wire.ProtocolError("order", "the agent went on before the zygote was ready")
+            return frames[0]
+
+
+# -- serving ---------------------------------------------------------------------------------------------------------
+
+
+class Zygote:
+    """Serves `fork` and `epilogue` frames and reports the children.
+
+    Args:
+        sock: to the agent.
+        prepared: called in each child for what was prepared: at hand for `fork`, made there for `spawn`.
+        spec: that of the `prepare` message where it is not prepared yet.
+        uses_hydra: the jobs are of a Hydra app.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        prepared: Callable[[], Any],
+        spec: Optional[ZygoteSpec] = None,
+        *,
+        uses_hydra: bool = False,
+    ) -> None:
+        self._sock = sock
+        self._has_agent = True
+        self._prepared = prepared
+        self._spec = spec
+        self._is_warm = spec is not None or not uses_hydra
+        self._to_warm_up_with = b""
+        self._forks = 0
+        self._decoder = wire.Decoder()
+        self._fds: Deque[int] = deque()
+        self._children: Dict[int, str] = {}
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def serve(self) -> None:
+        """Until the agent's socket has closed and no child is left."""
+        signal.signal(signal.SIGCHLD, _noted)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        control = self._sock.fileno()
+        poller.register(control, select.POLLIN)
+        while self._has_agent or self._children:
+            events = poller.poll(0 if self._to_warm_up_with else None)
+            if not events:
+                # While the first job runs and nobody waits: the jobs after it find everything at hand.
+                warm_up_with(self._to_warm_up_with)
+                self._to_warm_up_with = b""
+            for fd, _ in events:
+                if fd == self._wake_read:
+                    self._reap()
+                elif not self._receive():
+                    poller.unregister(control)
+                    self._close()
+
+    def _close(self) -> None:
+        self._has_agent = False
+        self._sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())
+
+    def _send(self, header: FromZygote) -> None:
+        if not self._has_agent:
+            return
+        try:
+            self._sock.sendall(wire.encode(header))
+        except OSError:
+            return  # the agent is gone; the next read says so, and the children go on
+
+    def _receive(self) -> bool:
+        """Take what the agent sent; False when it is gone."""
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(1 << 18, _CONTROL_BUFFER, _CLOEXEC)
+        except OSError:
+            return False
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                self._fds.extend(fds)
+        if flags & socket.MSG_CTRUNC:
+            raise RuntimeError("descriptors of a job were lost on the way: is the limit of open files reached?")
+        if not data:
+            return False
+        for frame in self._decoder.feed(data):
+            header = frame.header
+            if header["t"] not in ("fork", "epilogue"):
+                raise wire.ProtocolError("unknown", "message {!r} is not for a zygote".format(header["t"]))
+            fds_of_job = [self._fds.popleft() for _ in range(_FDS_PER_FORK)]
+            try:
+                self._fork(header, frame.payload, fds_of_job)
+            finally:
+                for fd in fds_of_job:
+                    os.close(fd)
+        return True
+
+    def _fork(self, header: Start, payload: bytes, fds: List[int]) -> None:
+        attempt = header["attempt"]
+        if self._forks == 1 and self._spec is None:
+            # For the second job and all after it; the first one, which may be the only one, is not kept waiting.
+            warm_up()
+        self._forks += 1
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _say_not_started(fds[0], header, error)
+            self._send({"t": "exited", "attempt": attempt, "status": 0})
+            return
+        if pid == 0:
+            self._be_child(header, payload, fds)
+        self._children[pid] = attempt
+        self._send({"t": "forked", "attempt": attempt, "pid": pid})
+        if not self._is_warm:
+            self._is_warm = True
+            self._to_warm_up_with = payload
+
+    def _be_child(self, header: Start, payload: bytes, fds: List[int]) -> NoReturn:
+        """In the forked process: let go of what is the zygote's, then be the job."""
+        code = 70
+        try:
+            process.reset_signals()
+            self._sock.close()
+            for fd in [*self._fds, self._wake_read, self._wake_write]:
+                os.close(fd)
+            channel = run_child(header, payload, fds, self._prepared, self._spec)
+            code = 0
+            shutdown.leave(channel)
+        except BaseException:  # noqa: BLE001 - an error of ours: the exit code and stderr tell of it
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            pass  # somebody was woken for nothing; the children are looked at all the same
+        for pid in list(self._children):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                self._send({"t": "exited", "attempt": self._children.pop(pid), "status": status})
+
+
+def _noted(signum: int, frame: Any) -> None:
+    """SIGCHLD: the wakeup descriptor tells the loop; a handler must be there for that."""
+
+
+def _say_not_started(fd: int, header: Start, error: OSError) -> None:
+    """In the place of a process that could not be made: its result, on its socket."""
+    parts: Dict[str, Any] = {}
+    if header["t"] == "epilogue":
+        # What came of the job stands.
+        envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, {"same": True}
+        print("job {}: its end hooks cannot be fired: {}".format(header["attempt"], error), file=sys.stderr)
+    else:
+        failure = error_of_exception(error, "host")
+        failure.message = "no process could be made for the job: {}".format(safe_text(error))
+        now = time.time()
+        envelope = Envelope.of_failure(failure, now, now)
+    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts})
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        sock.sendall(data)

@@ -1,0 +1,415 @@
+"""The commands about past runs: runs, show, logs, attach, cancel, retry, clean, each with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import inventory
+from launcher.cli.commands import clean
+from launcher.cli.commands.show import _print_run
+from launcher.cli.main import _main
+from launcher.runs import index as run_index
+from launcher.runs.journal import JournalReader
+from launcher.runs.status import JobStatusLine, RunStatus, read_status
+from launcher.session.session import Session
+from tests.durable import Project, until
+
+
+class Cli:
+    """Runs commands in this process."""
+
+    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capfdbinary
+        self.err = ""
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What a command wrote to stdout; its exit code must be this."""
+        self._capture.readouterr()
+        got = _main(list(arguments))
+        sys.stdout.flush()
+        out, err = self._capture.readouterr()
+        self.err = err.decode()
+        assert got == code, f"exit code {got}\n{out.decode()}\n{self.err}"
+        return out.decode()
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """The JSON object that a command wrote."""
+        content = json.loads(self(*arguments, "--json", code=code))
+        assert content["version"] == 1
+        return content
+
+
+@pytest.fixture
+def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    """The command `launcher`."""
+    return Cli(capfdbinary)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """The application on this machine, in a folder of its own, with runs of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made = Project(tmp_path / "project")
+    monkeypatch.chdir(made.folder)
+    monkeypatch.syspath_prepend(str(made.folder))
+    yield made
+    made.close()
+    sys.modules.pop("durable_app", None)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A run of three jobs, of which job 1 failed. Shared: it is only looked at."""
+    folder = tmp_path_factory.mktemp("past")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        made = Project(folder / "project")
+        made.start(3, {"how": {"1": "raise"}}).wait()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def finished(past: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The same, where its index is the user's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(past.folder.parent / "state"))
+    return past
+
+
+@pytest.fixture
+def moved(past: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a run whose folder is gone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run = past.entry.run
+    run_index.add(run_index.Entry(run, tmp_path / "gone", 1.0))
+    return run
+
+
+@pytest.fixture
+def left(project: Project) -> Project:
+    """A run of four jobs, whose controller has left it; two jobs run until the file `gate` is there."""
+    import durable_app
+
+    recorder = durable_app.Recorder(str(project.marks))
+    with Session.open(hosts=["local/2"], folder=project.run, callbacks=[recorder]) as session:
+        for x in range(4):
+            session.submit(
+                durable_app.work, {"x": x, "marks": str(project.marks), "gate": str(project.folder / "gate")}
+            )
+        assert session.detach() == 0
+    until("two jobs to run", lambda: len(project.marked("ran")) == 2)
+    return project
+
+
+def open_gate(project: Project) -> None:
+    """Let the jobs of `left` end."""
+    (project.folder / "gate").touch()
+
+
+# -- runs and show -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_runs_lists_what_there_is(finished: Project, cli: Cli) -> None:
+    """A line per run; as JSON the same and more."""
+    run = finished.entry.run
+    assert run in cli("runs")
+    (told,) = cli.json("runs")["runs"]
+    assert {key: told[key] for key in ("run", "state", "jobs", "completed", "failed", "open", "hosts")} == {
+        "run": run,
+        "state": "failed",
+        "jobs": 3,
+        "completed": 2,
+        "failed": 1,
+        "open": 0,
+        "hosts": ["local"],
+    }
+
+
+def test_runs_without_any(project: Project, cli: Cli) -> None:
+    """It says so."""
+    assert cli("runs") == "no runs\n"
+    assert cli.json("runs")["runs"] == []
+
+
+def test_a_run_whose_folder_is_gone_is_listed_on_demand(moved: str, cli: Cli) -> None:
+    """Nothing more than its name is known."""
+    assert "no runs" in cli("runs")
+    (told,) = cli.json("runs", "--all")["runs"]
+    assert (told["run"], told["state"]) == (moved, "gone")
+    assert "is gone" in (cli("show", moved, code=2) or cli.err)
+
+
+def test_show_tells_failures_first(finished: Project, cli: Cli) -> None:
+    """Of the run: state, hook, a row per job."""
+    lines = cli("show").splitlines()
+    assert lines[0] == f"run {finished.entry.run}: failed"
+    rows = [line.split()[0] for line in lines[lines.index("") + 2 :]]
+    assert rows == ["1", "0", "2"]
+    told = cli.json("show")
+    assert [(job["num"], job["state"], job["attempt"]) for job in told["jobs"]] == [
+        (0, "COMPLETED", 1),
+        (1, "FAILED", 1),
+        (2, "COMPLETED", 1),
+    ]
+    assert told["run"]["end_hooks"] == {"on_multirun_end": "done"}
+
+
+def test_show_of_a_job_has_its_traceback(finished: Project, cli: Cli) -> None:
+    """And where its output is."""
+    said = cli("show", "last#1")
+    assert "ValueError: job 1 does not like it" in said
+    assert "remote traceback" in said
+    assert str(finished.run / "1") in said
+    assert cli.json("show", "last#1")["jobs"][0]["error"]["kind"] == "exception"
+    cli("show", "last#7", code=2)
+    assert "no job 7; it has 3" in cli.err
+
+
+def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli) -> None:
+    """What runs, what waits, and what has ended and waits to be collected."""
+    attempts = [job["attempts"][0]["on_host"] for job in cli.json("show")["jobs"]]
+    assert Counter(attempts) == Counter(running=2, queued=2)
+    assert all(job["attempts"][0]["on_host"] == "" for job in cli.json("show", "--offline")["jobs"])
+    open_gate(left)
+    until("all jobs to end", lambda: len(left.marked("job_end")) == 4)
+    until(
+        "all results to be in the spool",
+        lambda: [job["attempts"][0]["on_host"] for job in cli.json("show")["jobs"]] == ["COMPLETED"] * 4,
+    )
+    assert "COMPLETED, to be collected" in cli("show")
+
+
+# -- logs --------------------------------------------------------------------------------------------------------
+
+
+def test_logs_gives_what_a_job_wrote(finished: Project, cli: Cli) -> None:
+    """Each stream where it came from; as JSON both."""
+    assert (cli("logs", "last#2"), cli.err) == ("job 2 works\n", "job 2 grumbles\n")
+    assert (cli("logs", "last#2", "--stream", "stderr"), cli.err) == ("", "job 2 grumbles\n")
+    # How it failed is what we say of it: its stdout is its own.
+    assert cli("logs", "last#1") == "job 1 works\n"
+    assert "ValueError: job 1 does not like it" in cli.err
+    told = cli.json("logs", "last#2")
+    assert (told["stdout"], told["stderr"]) == ("job 2 works\n", "job 2 grumbles\n")
+    cli("logs", "last", code=2)
+    assert "has 3 jobs; say which" in cli.err
+
+
+def test_logs_of_a_job_that_runs_come_from_its_host(left: Project, cli: Cli) -> None:
+    """Nothing of it is here yet; --follow goes on to its end."""
+    assert cli("logs", "last#0") == "job 0 works\n"
+    assert not list(left.run.glob("*/.launcher/stdout"))
+    open_gate(left)
+    assert cli("logs", "last#0", "--follow") == "job 0 works\n"
+
+
+# -- attach, retry, cancel ---------------------------------------------------------------------------------------
+
+
+def test_attach_finishes_a_run_that_was_left(left: Project, cli: Cli) -> None:
+    """It shows it, fires its end hook, and ends as the run does."""
+    open_gate(left)
+    said = cli("attach")
+    assert "4 completed, 0 failed" in said
+    assert left.marked("ran") == Counter({str(num): 1 for num in range(4)})
+    assert len(left.texts("end")) == 1
+    assert read_status(left.entry).state == "completed"
+
+
+def test_attach_as_json_has_the_whole_run(left: Project, cli: Cli) -> None:
+    """Also jobs that had returned before."""
+    open_gate(left)
+    told = cli.json("resume", "last")
+    assert told["exit_code"] == 0
+    assert (told["completed"], told["failed"]) == (4, 0)
+
+
+@pytest.mark.slow
+def test_attach_only_watches_a_run_that_another_process_drives(project: Project, cli: Cli) -> None:
+    """Until that one has finished it."""
+    gate = project.folder / "gate"
+    controller = project.start(2, {"gate": str(gate)})
+    until("a job to run", lambda: project.marked("ran"))
+    watcher = project.command("attach", str(project.run))
+    until("the watcher to watch", lambda: "watching" in watcher.output)
+    gate.touch()
+    controller.wait()
+    assert "job 1 on local: completed" in watcher.wait()
+    assert len(project.texts("end")) == 1
+
+
+@pytest.mark.slow
+def test_detach_returns_when_the_hosts_have_all_jobs(project: Project, cli: Cli) -> None:
+    """However many there are; no controller is left, and nothing is lost."""
+    gate = project.folder / "gate"
+    overrides = ["x=range(0,30)", f"marks={project.marks}", f"gate={gate}"]
+    told = cli.json("multirun", "durable_app.py:work", *overrides, "--detach", "--folder", str(project.run))
+    assert (told["detached"], told["left_behind"]) == (True, 0)
+    assert read_status(project.entry).state == "detached"
+    gate.touch()
+    until("the agent to work through its queue", lambda: len(project.marked("done")) == 30)
+    assert "30 completed" in cli("attach", told["run"])
+    assert project.marked("ran") == Counter({str(num): 1 for num in range(30)})
+
+
+def test_detach_with_nobody_to_leave_it_to_ends_the_run(project: Project, cli: Cli) -> None:
+    """No host can be used: every job has failed, and nothing waits anywhere."""
+    arguments = ["x=1,2", f"marks={project.marks}", "--host", "127.0.0.1:1", "--folder", str(project.run)]
+    told = cli.json("multirun", "durable_app.py:work", *arguments, "--detach", code=3)
+    assert told["failed"] == 2
+    assert read_status(project.entry).state == "failed"
+
+
+def test_a_retry_tells_its_own_time(project: Project, cli: Cli) -> None:
+    """It says that the run was taken up again, and its report counts from there, the first time and each time after."""
+    project.start(1, {"how": {"0": "raise"}}).wait()
+    for _ in range(2):
+        reader = JournalReader(project.entry.journal)
+        over = reader.last_event("run_ended")
+        reader.close()
+        told = cli.json("retry", "last", code=1)
+        assert over is not None
+        assert over.at < told["taken_up_at"] < told["ended_at"]
+        assert "taken up again, on" in cli.err
+
+
+@pytest.mark.slow
+def test_retry_runs_what_failed_once_more_in_the_same_run(project: Project, cli: Cli) -> None:
+    """Every attempt stays visible, what earlier ones printed, too, and the end hook fires again."""
+    project.start(3, {"how": {"1": "raise once"}}).wait()
+    cli("retry", "last", "--lost", code=2)
+    assert "no job to run once more" in cli.err
+    assert "3 completed, 0 failed" in cli("retry", "last")
+    (job,) = cli.json("show", "last#1")["jobs"]
+    assert [(one["attempt"], one["state"]) for one in job["attempts"]] == [(1, "FAILED"), (2, "COMPLETED")]
+    assert job["attempts"][0]["why"] == "run once more, as was asked"
+    cli("logs", "last#1", "--attempt", "1")
+    assert "does not like it yet" in cli.err
+    assert cli("logs", "last#1") == "job 1 works\n"
+    ends = [json.loads(text)["returns"] for text in project.texts("end")]
+    assert [[status for _, status, _ in returns] for returns in ends] == [
+        ["COMPLETED", "FAILED", "COMPLETED"],
+        ["COMPLETED"] * 3,
+    ]
+    assert project.marked("ran") == Counter({"0": 1, "1": 2, "2": 1})
+
+
+def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
+    """Its jobs' end hooks fire on the host, its end hook here."""
+    cli("cancel", "last")
+    assert {job["error"]["kind"] for job in cli.json("show")["jobs"]} == {"cancelled"}
+    assert left.marked("job_start") == left.marked("job_end")
+    assert left.texts("job_end") == ["FAILED", "FAILED"]
+    assert len(left.texts("end")) == 1
+    cli("cancel", "last", code=2)
+    assert "is over" in cli.err
+
+
+def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli) -> None:
+    """The run stays detached."""
+    cli("cancel", "last#3")
+    status = read_status(left.entry)
+    assert (status.state, status.failed, status.open) == ("detached", 1, 3)
+    open_gate(left)
+    assert "3 completed, 1 failed (1 cancelled)" in cli("attach", code=1)
+    assert left.marked("ran") == Counter({"0": 1, "1": 1, "2": 1})
+
+
+@pytest.mark.slow
+def test_cancel_asks_the_controller_that_drives_the_run(project: Project, cli: Cli) -> None:
+    """A job, then the rest."""
+    controller = project.start(4, {"gate": str(project.folder / "gate")})
+    until("two jobs to run", lambda: len(project.marked("ran")) == 2)
+    assert "has heard" in cli("cancel", "last#0")
+    until("job 0 to return", lambda: project.marked("return")["0"])
+    assert cli.json("cancel", "last") == {"version": 1, "run": project.entry.run, "num": None, "cancelled": True}
+    assert controller.process.wait(60) != 0
+    assert read_status(project.entry).state == "interrupted"
+    assert len(project.texts("end")) == 1
+
+
+# -- clean -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that no other test uses, and that may be cleaned."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hydra-remote-launcher"
+
+
+@pytest.mark.slow
+def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: Project, cli: Cli) -> None:
+    """A running agent's things, then uncollected results, are kept; what is left in the end goes."""
+    (local,) = cli.json("clean", "--older-than", "0.001")["hosts"]
+    assert local["chosen"] == []
+    assert {one["why"] for one in local["kept"]} == {"an agent is running"}
+    open_gate(left)
+    cli("attach")
+    (told,) = cli.json("clean", "--older-than", "0", "--yes")["hosts"]
+    assert {item.partition("/")[0] for item in told["removed"]} >= {"bundle", "bundles"}
+
+
+@pytest.mark.slow
+def test_clean_never_drops_uncollected_results_unasked(own_cache: Path, left: Project, cli: Cli) -> None:
+    """Nor the spool of an agent that runs."""
+    open_gate(left)
+    until("all jobs to end", lambda: len(left.marked("job_end")) == 4)
+    (told,) = cli.json("clean", "--older-than", "0.001", "--yes")["hosts"]
+    assert "spool" not in {item.partition("/")[0] for item in told["removed"]}
+
+
+@pytest.mark.slow
+def test_clean_forgets_runs_whose_folder_is_gone(own_cache: Path, moved: str, cli: Cli) -> None:
+    """The index is all that is left of them."""
+    assert cli.json("clean", "--yes")["forgotten"] == [moved]
+    assert run_index.entries() == []
+
+
+@pytest.mark.slow
+def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Project, cli: Cli) -> None:
+    """And asks at no pipe."""
+    cli("clean", "--host", "127.0.0.1:1", code=1)
+    assert "no host could be reached" in cli.err
+    (own_cache / "blobs").mkdir(parents=True, exist_ok=True)
+    cli("clean", "--host", "local", "--older-than", "0.001", code=2)
+    assert "say --yes" in cli.err
+
+
+def test_hosts_of_one_name_that_are_different_places_are_told_apart() -> None:
+    """`clean` would seem to list a host twice: each comes with what makes it another place."""
+    specs = [
+        inventory.HostSpec("gpu1", "gpu1"),
+        inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
+        inventory.HostSpec("gpu2", "gpu2"),
+    ]
+    assert clean.labels(specs) == [
+        "gpu1 (workdir none: the user's cache and state folders)",
+        "gpu1 (workdir /scratch/me)",
+        "gpu2",
+    ]
+
+
+@pytest.mark.parametrize("command", ["cancel", "logs"])
+def test_without_a_name_it_is_the_last_run(finished: Project, cli: Cli, command: str) -> None:
+    """As for `attach`; what is wrong is said of that run."""
+    cli(command, code=2)
+    assert f"run {run_index.find('last').run}" in cli.err
+
+
+def test_show_tells_jobs_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the overrides that differ, whole; what all have in common stands once above."""
+    long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
+    jobs = [JobStatusLine(num, ("data=imagenet", f"{long}.b={num}"), "COMPLETED") for num in range(3)]
+    _print_run(RunStatus("20260101-000000-abcdef", Path("/runs/1"), "completed", 0.0, jobs=3, completed=3), jobs, None)
+    out = capsys.readouterr().out
+    assert "all jobs: data=imagenet\n" in out
+    assert [f"{long}.b={num}" in out for num in range(3)] == [True] * 3

@@ -1,0 +1,149 @@
+"""A module that jobs need and that is here says why it did not travel, and which line brings it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import launcher
+from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
+from launcher.code.snapshot import Snapshot, take
+from launcher.demo.server import DemoServer
+from launcher.inventory import HostSpec
+from tests.hydra import apps
+from tests.hydra.hosts import hosts_file
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+    """A project of which a module is ignored, with a module beside it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = apps.write(
+        tmp_path / "project",
+        {
+            "src/pkg/__init__.py": "",
+            "src/pkg/_version.py": "version = 1",
+            "src/pkg/fast.abi3.so": "",
+            "src/[odd]/mod.py": "",
+            ".gitignore": "_version.py\n*.so\nmod.py\n",
+        },
+    )
+    apps.write(tmp_path, {"elsewhere/common/__init__.py": ""})
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    monkeypatch.syspath_prepend(str(folder / "src" / "[odd]"))
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    return take(folder / "src", root=folder)
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "line"),
+    [
+        ("No module named 'pkg._version'", "pkg._version", "!src/pkg/_version.py"),
+        ("cannot import name '_version' from 'pkg' (/x/pkg/__init__.py)", "pkg._version", "!src/pkg/_version.py"),
+        ("No module named 'pkg.fast'", "pkg.fast", "!src/pkg/fast.abi3.so"),
+        ("No module named 'mod'", "mod", r"!src/\[odd]/mod.py"),
+    ],
+)
+def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, message: str, name: str, line: str) -> None:
+    """The line is right: with it the file travels."""
+    told = explained({"message": message}, project)
+    assert told.startswith(f"here {name} is {project.root}/src/")
+    assert f"the line `{line}` at the end of {project.root}/.launcherignore brings it" in told
+    (project.root / ".launcherignore").write_text(f"*.so\n{line}\n")
+    again = take(project.root / "src", root=project.root)
+    assert explained({"message": message}, again) == ""
+    assert len(again.files) == len(project.files) + 2
+
+
+def test_a_module_outside_says_so(project: Snapshot) -> None:
+    """It may be moved into the project, or installed as a package."""
+    told = explained({"message": "No module named 'common'"}, project)
+    assert f"it lies outside of the project ({project.root})" in told
+    assert why_it_stayed("/nowhere/x.py", project).startswith("it lies outside")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "No module named 'no_such_module'",
+        "No module named 'json'",
+        "No module named 'pkg'",
+        "No module named '../../etc/passwd'",
+        "No module named '" + "a" * 10_000 + "'",
+        "something else",
+        "",
+    ],
+)
+def test_of_the_rest_nothing_is_known(project: Snapshot, message: str) -> None:
+    """What is not here, what is installed, what travels, and what is no module's name."""
+    assert explained({"message": message}, project) == ""
+
+
+@pytest.mark.parametrize("is_cause", [False, True], ids=["itself", "cause"])
+def test_an_import_in_a_job_is_explained_alike(project: Snapshot, is_cause: bool) -> None:
+    """Also where it led to what the job failed with, as in Hydra's `instantiate`; of what merely reads so nothing is known."""
+    message = "No module named 'pkg._version'"
+    found = {"type": "ModuleNotFoundError", "message": message, "causes": []}
+    outer = {"type": "hydra.errors.InstantiationException", "message": "Error locating target", "causes": [found]}
+    assert explained_in_job(outer if is_cause else found, project) == explained(found, project) != ""
+    assert explained_in_job({"type": "ValueError", "message": message, "causes": []}, project) == ""
+    assert explained_in_job({"type": "ImportError", "message": "odd", "causes": []}, project) == ""
+
+
+def test_a_package_that_is_installed_here_is_told_of_where_a_job_misses_it(project: Snapshot) -> None:
+    """It does not travel; the host needs it, or another Python."""
+    told = explained_in_job({"type": "ModuleNotFoundError", "message": "No module named 'pytest'"}, project)
+    assert f"here pytest is {pytest.__file__}, and installed packages do not travel: install it there" in told
+
+
+def test_a_job_that_imports_late_says_why_the_module_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_server: DemoServer
+) -> None:
+    """The job's error names the line that brings it, and with that line the job completes."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    app = apps.write(
+        tmp_path / "project",
+        {
+            "late_app.py": "def main(cfg):\n    from made import value\n    return value\n",
+            "made.py": "value = 1\n",
+            ".gitignore": "made.py\n",
+            "pyproject.toml": "",
+        },
+    )
+    monkeypatch.chdir(app)
+    monkeypatch.syspath_prepend(str(app))
+    host = HostSpec(demo_server.alias, demo_server.alias, ssh_config=str(demo_server.ssh_config))
+    import late_app
+
+    failed = launcher.run(late_app.main, {}, host=host)
+    assert failed.error is not None
+    assert failed.error.type == "ModuleNotFoundError"
+    assert failed.error.message.startswith("No module named 'made'\n    here made is ")
+    assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in failed.error.message
+    (app / ".launcherignore").write_text("!made.py\n")
+    assert launcher.run(late_app.main, {}, host=host).return_value == 1
+    sys.modules.pop("late_app")
+
+
+@pytest.mark.slow
+def test_a_run_says_it_before_its_jobs_fail(tmp_path: Path) -> None:
+    """Instead of the advice to install it there; and with the line the job runs."""
+    app = apps.write(
+        tmp_path / "project",
+        {
+            "my_app.py": "import made\ndef main(cfg): return made.value\n",
+            "made.py": "value = 1\n",
+            ".gitignore": "made.py\n",
+        },
+    )
+    apps.run("git", "init", "-q", cwd=app)
+    with DemoServer() as server:
+        hosts = hosts_file(tmp_path / "hosts.yaml", server.alias, server.ssh_config)
+        done = apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app, check=False)
+        assert done.returncode == 1
+        assert f"the line `!made.py` at the end of {app.resolve()}/.launcherignore brings it" in done.stderr
+        assert "install it there" not in done.stderr
+        (app / ".launcherignore").write_text("!made.py\n")
+        apps.launcher("run", "my_app.py", "--hosts", hosts, cwd=app)

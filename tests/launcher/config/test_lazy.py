@@ -1,0 +1,144 @@
+"""The config that run hooks get: made when it is looked at, where nothing about it could be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+import launcher
+from launcher.config import lazy
+from launcher.config.lazy import LazyConfig, checked_config, made_now, with_node
+from launcher.errors import ConfigError
+from launcher.util.imports import uncollected
+from remote_agent.callbacks.base import Callback
+
+NODE: dict[str, Any] = {"job": {"name": "app"}, "callbacks": {}}
+PLAIN: dict[str, Any] = {"a": {"b": [1, None, "x", [0.5]]}, "c": True, "d": "???"}
+
+
+@dataclasses.dataclass
+class Structured:
+    """A config."""
+
+    x: int = 1
+
+
+def _holding_itself() -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    config["self"] = config
+    return config
+
+
+@pytest.mark.parametrize("config", [PLAIN, {}, None])
+def test_plain_data_is_put_off_and_comes_out_the_same(config):
+    """To the last attribute."""
+    late = checked_config(config, NODE)
+    assert isinstance(late, LazyConfig)
+    assert pickle.dumps(made_now(late)) == pickle.dumps(with_node(config, NODE))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"a": "${b}", "b": 1},
+        {"a": [{"b": "\\${b}"}]},
+        {1: 2},
+        {"a": (1, 2)},
+        {"a": Path("x")},
+        {"a": Structured()},
+        Structured(),
+        OmegaConf.create(PLAIN),
+    ],
+    ids=repr,
+)
+def test_anything_else_is_made_at_once(config):
+    """OmegaConf has the say on it."""
+    assert isinstance(checked_config(config, NODE), DictConfig)
+
+
+@pytest.mark.parametrize("config", [{"a": "${b}"}, {"a": "${nowhere:1}"}, [1], 3, {"a": {3.5j: 1}}, _holding_itself()])
+def test_what_is_wrong_is_refused_at_once(config):
+    """Not when a hook looks at it."""
+    with pytest.raises(ConfigError):
+        checked_config(config, NODE)
+
+
+def test_what_the_node_refers_to_counts_too():
+    """A folder may be called anything."""
+    with pytest.raises(ConfigError, match="nothing"):
+        checked_config({}, {"run": {"dir": "/x/${nothing}"}})
+
+
+def test_what_becomes_of_the_callers_own_is_not_the_runs():
+    """It is as it was given."""
+    config: dict[str, Any] = {"a": [1]}
+    late = checked_config(config, NODE)
+    config["a"].append(2)
+    assert made_now(late).a == [1]
+
+
+def test_it_pickles_as_what_would_be_made():
+    """Made or not, and with what hooks made of it: whoever takes the run up finds a config."""
+    late: Any = checked_config(PLAIN, NODE)
+    unmade = pickle.loads(pickle.dumps(late))
+    assert isinstance(unmade, DictConfig)
+    assert unmade == with_node(PLAIN, NODE)
+    late.made.c = False
+    assert pickle.loads(pickle.dumps(late)).c is False
+
+
+class Edits(Callback):
+    """Edits the run's config at the start, and sees it at the end."""
+
+    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+        """Edit it."""
+        config.seen = ["start"]
+
+    def on_run_end(self, config: Any, **kwargs: Any) -> None:
+        """See it."""
+        SEEN.append((type(config), config.seen, config.hydra.job.name))
+
+
+SEEN: list[Any] = []
+
+
+@pytest.mark.slow
+def test_all_hooks_of_a_run_get_one_config(tmp_path):
+    """Made at the first that looks."""
+    SEEN.clear()
+    launcher.run(lambda config: 1, {"x": 1}, callbacks=[Edits()], folder=tmp_path / "run")
+    assert SEEN.pop() == (DictConfig, ["start"], "lambda")
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_garbage_collection_is_as_it_was(is_enabled):
+    """Also where what is imported fails."""
+    before = gc.isenabled()
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with pytest.raises(ImportError), uncollected():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() is is_enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_jobs_collect_their_garbage(tmp_path):
+    """Though the zygote's imports went without."""
+    returned = launcher.run(lambda config: __import__("gc").isenabled(), {}, folder=tmp_path / "run")
+    assert returned.return_value is True
+
+
+def test_omegaconf_is_there_when_the_answer_comes():
+    """What is imported meanwhile includes the proof that configs may be made quickly."""
+    lazy.import_omegaconf()
+    from remote_agent.config.nodes import _Proven
+
+    assert _Proven.maker

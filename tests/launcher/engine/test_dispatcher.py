@@ -1,0 +1,630 @@
+"""The one thread that decides: what waits for what, and what it does when it cannot. Its decisions are tested elsewhere."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import events
+from launcher.agents import facts
+from launcher.engine import dispatcher
+from launcher.engine.acknowledger import Acknowledger
+from launcher.engine.dispatcher import Dispatcher
+from launcher.engine.inbox import Inbox
+from launcher.engine.requests import QueuedJob, Submit
+from launcher.engine.scheduler import Scheduler
+from launcher.errors import JournalError
+from launcher.runs.journal import Journal, JournalReader, Returned
+from remote_agent.shared.job_spec import JobSpec
+from tests.specs import envelope, job_spec
+
+DONE = envelope()
+FAILED = envelope(status="FAILED", error={"kind": "exception"})
+
+
+class FakeSession:
+    """A session that writes down what it is told."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.is_connected = True
+        self.said: list[tuple[str, Any]] = []
+        self.changed = threading.Condition()
+
+    def _say(self, name: str, what: Any = None) -> None:
+        with self.changed:
+            self.said.append((name, what))
+            self.changed.notify_all()
+
+    def start(self) -> None:
+        self._say("start")
+
+    def send_job(self, spec: JobSpec, payload: bytes) -> None:
+        self._say("job", spec.attempt_id)
+
+    def cancel(self, attempts: list[str] | None, **more: Any) -> None:
+        self._say("cancel", attempts)
+
+    def acknowledge(self, attempts: list[str]) -> None:
+        self._say("ack", attempts)
+
+    def sync(self, number: int) -> None:
+        self._say("sync", number)
+
+    def go(self) -> None:
+        self._say("go")
+
+    def finish(self, *, keep: bool = False) -> None:
+        self._say("finish", keep)
+
+    def wait_finished(self, timeout: float) -> bool:
+        return self.is_connected
+
+    def close(self) -> None:
+        self._say("close")
+
+    def expect(self, name: str, what: Any = None) -> None:
+        """Wait until this was said."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: (name, what) in self.said, 30), self.said
+
+
+class Run:
+    """A dispatcher with a real journal and fake sessions."""
+
+    def __init__(self, folder: Path, hosts: tuple[str, ...] = ("a",)) -> None:
+        self.folder = folder
+        self.sessions = {host: FakeSession(host) for host in hosts}
+        self.scheduler = Scheduler(list(hosts))
+        self.journal = Journal(folder / ".launcher")
+        self.returned: list[Returned] = []
+        self.seen: list[events.Event] = []
+        self.changed = threading.Condition()
+        self.is_closed = False
+        self.woken = 0
+        self.dispatcher = Dispatcher(
+            self.scheduler,
+            self.journal,
+            self.sessions,
+            self._deliver,
+            self._observe,  # type: ignore[arg-type]
+            self._wake,
+        )
+
+    def _wake(self) -> None:
+        with self.changed:
+            self.woken += 1
+            self.changed.notify_all()
+
+    def _deliver(self, returned: Returned) -> None:
+        with self.changed:
+            self.returned.append(returned)
+            self.changed.notify_all()
+
+    def _observe(self, event: events.Event) -> None:
+        with self.changed:
+            self.seen.append(event)
+            self.changed.notify_all()
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """Until something was seen or delivered."""
+        with self.changed:
+            assert self.changed.wait_for(condition, 30), (self.seen, self.returned)
+            return condition()
+
+    def job(self, num: int) -> QueuedJob:
+        """A job."""
+        return QueuedJob(num, (f"x={num}",), self.folder / str(num), b"payload", job_spec(num))
+
+    def end_all(self) -> None:
+        """End the dispatcher, if it runs, and close the journal, if it is open."""
+        if self.dispatcher.is_running:
+            self.dispatcher.close()
+        if not self.is_closed:
+            self.is_closed = True
+            self.journal.close()
+
+    def connect(self, host: str = "a", slots: int = 1, **attempts: str) -> None:
+        """A host says welcome."""
+        self.dispatcher.put_fact(facts.Connected(host, slots, "3.11", (), "boot", attempts, ()))
+
+    def end(self, attempt: str, host: str = "a", payload: bytes = b"v") -> None:
+        """An attempt ends, and everything of it arrives."""
+        self.dispatcher.put_fact(facts.Outcome(host, attempt, DONE, {}, payload, None))
+        self.dispatcher.put_fact(facts.Collected(host, attempt, (), {}))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A run whose journal is tried again soon."""
+    monkeypatch.setattr(dispatcher, "_JOURNAL_RETRY", 0.01)
+    made = Run(tmp_path)
+    yield made
+    made.end_all()
+
+
+class TestEnding:
+    """Taking leave of the hosts."""
+
+    def test_hosts_that_do_not_end_are_named_and_told_at_once(self, tmp_path):
+        """All are told before any is waited for, and the screen says whom that is about."""
+        run = Run(tmp_path, tuple("abc"))
+        order: list[tuple[str, str]] = []
+        for name, session in run.sessions.items():
+            session._say = lambda what, _=None, name=name: order.append((what, name))  # type: ignore[method-assign]
+            session.wait_finished = lambda timeout, name=name: order.append(("wait", name)) or name == "a"  # type: ignore[method-assign]
+        run.dispatcher.start()
+        assert run.dispatcher.close() == ["b", "c"]
+        run.journal.close()
+        what = [entry[0] for entry in order]
+        assert what.index("wait") > max(place for place, one in enumerate(what) if one == "finish")
+        assert what.count("finish") == what.count("close") == 3
+        (note,) = [event for event in run.seen if isinstance(event, events.Note)]
+        assert note.message == "waiting up to 10 s for hosts to end the run there: b, c"
+
+
+class TestDriving:
+    """A run from its first job to its end."""
+
+    def test_a_pattern_that_matched_nothing_is_an_event(self, run):
+        """Of a job that completed, and of patterns that it was given: a host may say any number."""
+        run.dispatcher.start()
+        run.connect(slots=3)
+        for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
+            job = run.job(num)
+            job.spec = job.spec._replace(outputs=outputs)
+            run.dispatcher.submit(job)
+        for num, came in enumerate((DONE, FAILED, DONE)):
+            run.sessions["a"].expect("job", f"{num}.1")
+            run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", came, {}, b"v", None))
+            run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, (0, 7)))
+        run.wait(lambda: len(run.returned) == 3)
+        said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
+        assert [(event.num, event.host, event.patterns) for event in said] == [(0, "a", ("*.jsn",))]
+
+    def test_what_was_killed_after_a_result_is_a_warning(self, run):
+        """It names host and job."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+        run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
+        run.wait(lambda: run.returned)
+        (said,) = [event for event in run.seen if isinstance(event, events.Warned)]
+        assert (said.source, said.num, said.host, said.message) == ("shutdown", 0, "a", "still running: thread 't'")
+
+    @pytest.mark.slow
+    def test_a_job_goes_out_and_comes_back(self, run):
+        """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
+        run.dispatcher.start()
+        run.dispatcher.submit(run.job(0))
+        run.connect()
+        run.sessions["a"].expect("job", "0.1")
+        reader = JournalReader(run.folder / ".launcher")
+        assert reader.job(0) == (("x=0",), str(run.folder / "0"), b"payload", job_spec(0))
+        run.end("0.1")
+        (returned,) = run.wait(lambda: run.returned)
+        assert returned.stored is not None
+        assert returned.stored.payload == b"v"
+        assert reader.result(0, 1) == returned.stored
+        run.sessions["a"].expect("ack", ["0.1"])
+        assert run.dispatcher.close() == []
+        run.sessions["a"].expect("finish", False)
+
+    def test_everything_goes_through_one_order(self, run):
+        """What is shown is what is in the journal, event by event."""
+        run.dispatcher.start()
+        run.connect(slots=3)
+        for num in range(30):
+            run.dispatcher.submit(run.job(num))
+        for num in range(30):
+            run.sessions["a"].expect("job", f"{num}.1")
+            run.end(f"{num}.1")
+        run.wait(lambda: len(run.returned) == 30)
+        run.dispatcher.close()
+        written = [event for _, event in JournalReader(run.folder / ".launcher").events()]
+        assert written == run.seen
+
+    def test_what_a_job_prints_is_shown_once(self, run):
+        """On a new link a host sends everything from the start; nobody sees it twice, nor what a host says that has not the job."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+        said = [
+            ("a", "0.1", b"one \xff", 0),
+            ("b", "0.1", b"evil", 5),
+            ("a", "0.1", b"one \xfftwo", 0),
+            ("a", "0.1", b"three", 8),
+        ]
+        for host, attempt, data, offset in said:
+            run.dispatcher.put_fact(facts.Output(host, attempt, "stdout", data, offset))
+        run.end("0.1")
+        run.wait(lambda: run.returned)
+        run.dispatcher.put_fact(facts.Output("a", "0.1", "stdout", b"late", 13))
+        run.dispatcher.close()
+        shown = [event for event in run.seen if isinstance(event, events.OutputArrived)]
+        assert [(event.data, event.offset, event.attempt) for event in shown] == [
+            (b"one \xff", 0, 1),
+            (b"two", 5, 1),
+            (b"three", 8, 1),
+        ]
+        assert {event.file for event in shown} == {str(run.folder / "0" / ".launcher" / "stdout")}
+
+    def test_jobs_that_come_together_are_journalled_before_one_is_sent(self, run):
+        """A controller that dies as soon as it has sent something has left all of them in the journal."""
+        there = []
+        send = run.sessions["a"].send_job
+
+        def sending(spec, payload):
+            reader = JournalReader(run.folder / ".launcher")
+            there.append(reader.count_jobs())
+            reader.close()
+            send(spec, payload)
+
+        run.sessions["a"].send_job = sending
+        run.dispatcher.start()
+        run.connect(slots=3)
+        run.dispatcher.submit_all(tuple(Submit(run.job(num)) for num in range(3)))
+        run.sessions["a"].expect("job", "2.1")
+        assert there == [3, 3, 3]
+
+    def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
+        """With the kind and message that it was given."""
+        run.dispatcher.start()
+        run.dispatcher.submit_failed(run.job(0), "config", "does not compose")
+        (returned,) = run.wait(lambda: run.returned)
+        assert returned.event.error["kind"] == "config"
+        assert returned.event.error["message"] == "does not compose"
+
+    def test_close_names_the_hosts_that_were_not_told(self, run):
+        """Those whose link is gone, and those that do not answer."""
+        run.dispatcher.start()
+        run.connect()
+        run.wait(lambda: run.seen)
+        run.sessions["a"].is_connected = False
+        run.dispatcher.put_fact(facts.Disconnected("a", "reset"))
+        run.wait(lambda: [event for event in run.seen if isinstance(event, events.HostUnknown)])
+        assert run.dispatcher.close() == ["a"]
+
+    def test_a_defect_does_not_leave_the_caller_waiting(self, run, monkeypatch):
+        """It is told with its traceback; no job is said to have failed, for the hosts have them; nobody is kept waiting."""
+        run.dispatcher.start()
+        run.dispatcher.submit(run.job(0))
+        run.wait(lambda: run.seen)
+        monkeypatch.setattr(run.scheduler, "plan", lambda at, now: 1 / 0)
+        run.connect()
+        run.wait(lambda: run.woken)
+        assert isinstance(run.dispatcher.crash, ZeroDivisionError)
+        (warned,) = [event for event in run.seen if isinstance(event, events.Warned)]
+        assert "in <lambda>" in warned.traceback
+        assert run.returned == []
+        run.dispatcher.put_fact(facts.Opened("a"))
+
+    def test_a_thread_beside_it_that_dies_is_told_as_well(self, run, monkeypatch):
+        """Whoever acknowledges: otherwise hosts would keep everything, and nobody would know why."""
+        monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
+        monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: 1 / 0)
+        run.dispatcher.start()
+        run.dispatcher.submit(run.job(0))
+        run.connect()
+        run.sessions["a"].expect("job", "0.1")
+        run.end("0.1")
+        run.wait(lambda: run.woken)
+        assert isinstance(run.dispatcher.crash, ZeroDivisionError)
+        monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: None)
+
+    def test_it_can_be_left_while_nothing_can_be_decided(self, run, monkeypatch):
+        """Without a word to any host, at once; what was not acknowledged is kept there."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+
+        def full() -> None:
+            raise JournalError("journal.sqlite: database or disk is full")
+
+        monkeypatch.setattr(run.journal, "commit", full)
+        run.end("0.1")
+        run.wait(lambda: run.dispatcher.stalled)
+        assert run.dispatcher.abandon(30)
+        monkeypatch.undo()
+        assert [what for name, what in run.sessions["a"].said if name in ("ack", "finish")] == []
+        assert run.returned == []
+
+    def test_who_leaves_says_which_hosts_have_their_jobs(self, run):
+        """Once they have confirmed everything that was sent to them."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+        run.dispatcher.put_fact(facts.ZygoteTold("a", "ready", None, "fork", "", ()))
+        run.dispatcher.detach("r", "--detach")
+        run.sessions["a"].expect("sync", 1)
+        assert not run.dispatcher.delivered.is_set()
+        run.dispatcher.put_fact(facts.Synced("a", 1))
+        assert run.dispatcher.delivered.wait(30)
+        assert run.dispatcher.leave() == ["a"]
+        assert ("finish", False) not in run.sessions["a"].said
+
+
+class TestJournalFails:
+    """Nothing is decided that cannot be written."""
+
+    def fail(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        """Have commits fail; returns what ends that."""
+        whole = run.journal.commit
+        full = threading.Event()
+        full.set()
+
+        def commit() -> None:
+            if full.is_set():
+                raise JournalError("journal.sqlite: database or disk is full")
+            whole()
+
+        monkeypatch.setattr(run.journal, "commit", commit)
+        return full.clear
+
+    def test_it_says_so_acts_on_nothing_and_goes_on_when_it_can(self, run, monkeypatch):
+        """One warning; no job is sent meanwhile; afterwards everything happens, once and in order."""
+        run.dispatcher.start()
+        run.connect()
+        run.wait(lambda: run.seen)
+        free = self.fail(run, monkeypatch)
+        run.dispatcher.submit(run.job(0))
+        run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned) and "disk is full" in e.message])
+        # These come while nothing can be decided; their order must not change.
+        run.dispatcher.put_fact(facts.Started("a", "0.1", 0, 1.0))
+        run.end("0.1")
+        for _ in range(3):
+            run.dispatcher.put_fact(facts.Noted("a", "hello"))
+        assert ("job", "0.1") not in run.sessions["a"].said
+        assert run.returned == []
+        free()
+        run.wait(lambda: run.returned)
+        run.wait(lambda: [e for e in run.seen if isinstance(e, events.Note) and "written again" in e.message])
+        kinds = [event.kind for event in run.seen]
+        assert kinds.count("warning") == 1
+        assert kinds.index("job_assigned") < kinds.index("attempt_started") < kinds.index("attempt_ended")
+        assert len(run.returned) == 1
+
+    def test_it_can_be_closed_all_the_same(self, run, monkeypatch):
+        """Ctrl-C on a full disk comes to an end."""
+        run.dispatcher.start()
+        run.connect()
+        run.wait(lambda: run.seen)
+        free = self.fail(run, monkeypatch)
+        run.dispatcher.submit(run.job(0))
+        run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned)])
+        run.dispatcher.close()
+        assert not run.dispatcher.is_running
+        free()
+
+    def test_results_wait_in_bounded_memory(self):
+        """Readers are held back when there is too much; requests never are; closing lets everybody go."""
+        inbox = Inbox(max_bytes=100)
+        inbox.put_bulk("a", 60)
+        inbox.put_bulk("b", 60)
+        put = threading.Event()
+
+        def reader() -> None:
+            inbox.put_bulk("c", 60)
+            put.set()
+
+        thread = threading.Thread(target=reader)
+        thread.start()
+        inbox.put("request")
+        assert not put.wait(0.1)
+        assert inbox.take(1, 0) == ["a"]
+        assert put.wait(30)
+        assert inbox.take(10, 0) == ["b", "request", "c"]
+        thread.join()
+        inbox.put_bulk("d", 200)
+        thread = threading.Thread(target=lambda: inbox.put_bulk("dropped", 1))
+        thread.start()
+        inbox.close()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert inbox.take(10, 0) == ["d"]
+
+    def test_an_inbox_waits_for_the_first_thing(self):
+        """For as long as it is told."""
+        inbox = Inbox()
+        assert inbox.take(1, 0.0) == []
+        timer = threading.Timer(0.05, inbox.put, ["x"])
+        timer.start()
+        assert inbox.take(5, None) == ["x"]
+        timer.join()
+
+
+class TestResume:
+    """Another controller takes over from the journal alone."""
+
+    def take_over(self, run: Run, *hosts: str) -> tuple[Run, list[int]]:
+        """The first controller is gone; returns the second one, started."""
+        run.dispatcher.leave()
+        run.end_all()
+        second = Run(run.folder, hosts or ("a",))
+        unfinished = second.dispatcher.restore(JournalReader(run.folder / ".launcher"))
+        second.journal.append(second.scheduler.resume(0.0, "r"))
+        second.dispatcher.start()
+        return second, unfinished
+
+    @pytest.fixture
+    def half_done(self, run: Run) -> Run:
+        """Jobs 0 to 4: 0 has returned, 1 has started, 2 was sent, 3 and 4 wait."""
+        run.dispatcher.start()
+        run.connect()
+        for num in range(5):
+            run.dispatcher.submit(run.job(num))
+        run.sessions["a"].expect("job", "0.1")
+        run.end("0.1")
+        run.sessions["a"].expect("job", "2.1")
+        run.dispatcher.put_fact(facts.Started("a", "1.1", 0, 1.0))
+        run.wait(lambda: [e for e in run.seen if isinstance(e, events.AttemptStarted)])
+        return run
+
+    def test_what_the_host_knows_is_waited_for_and_the_rest_is_sent_again(self, half_done):
+        """Under the same attempt; what has returned is left alone; what never went out goes out."""
+        second, unfinished = self.take_over(half_done)
+        assert unfinished == [1, 2, 3, 4]
+        second.connect(**{"0.1": "final", "1.1": "running"})
+        session = second.sessions["a"]
+        session.expect("job", "2.1")
+        session.expect("cancel", ["0.1"])
+        session.expect("go")
+        assert ("job", "1.1") not in session.said
+        assert session.said.index(("cancel", ["0.1"])) < session.said.index(("go", None))
+        for num in (1, 2):
+            second.end(f"{num}.1")
+        for num in (3, 4):
+            session.expect("job", f"{num}.1")
+            second.end(f"{num}.1")
+        second.wait(lambda: len(second.returned) == 4)
+        assert [returned.event.num for returned in second.returned] == [1, 2, 3, 4]
+        second.end_all()
+
+    @pytest.mark.slow
+    def test_what_had_returned_and_comes_again_is_acknowledged(self, half_done):
+        """Its host had not heard that it may forget it."""
+        second, _ = self.take_over(half_done)
+        second.connect(**{"0.1": "final", "1.1": "running", "2.1": "queued"})
+        second.end("0.1")
+        second.sessions["a"].expect("ack", ["0.1"])
+        assert second.returned == []
+        second.end_all()
+
+    def test_an_outcome_that_was_journalled_is_not_asked_for_again(self, half_done):
+        """Only its files were missing: the result is the one that is here."""
+        half_done.dispatcher.put_fact(facts.Outcome("a", "1.1", DONE, {}, b"first", None))
+        half_done.wait(lambda: [e for e in half_done.seen if isinstance(e, events.AttemptEnded) and e.num == 1])
+        second, _ = self.take_over(half_done)
+        second.connect(**{"1.1": "final"})
+        second.dispatcher.put_fact(facts.Outcome("a", "1.1", DONE, {}, b"again", None))
+        second.dispatcher.put_fact(facts.Collected("a", "1.1", (), {}))
+        (returned,) = second.wait(lambda: second.returned)
+        assert returned.stored is not None
+        assert returned.stored.payload == b"first"
+        second.end_all()
+
+
+def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
+    """They go out in rounds, each behind a sync of every file system that was written to; the last one at the end."""
+    order: list[Any] = []
+    monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
+    monkeypatch.setattr(
+        "launcher.engine.acknowledger._sync_files", lambda folders: order.append(("sync", len(folders)))
+    )
+
+    class Session:
+        def acknowledge(self, attempts: list[str]) -> None:
+            order.append(("ack", attempts))
+
+    acker = Acknowledger({"a": Session()}, tmp_path, order.append)
+    acker.flush()
+    assert order == []
+    acker.wrote_to(tmp_path)
+    acker.wrote_to(tmp_path / "gone")
+    for num in range(3):
+        acker.put("a", f"{num}.1")
+    acker.put("unknown host", "9.1")
+    acker.stop()
+    assert order[0][0] == "sync"
+    acks = [attempt for name, what in order if name == "ack" for attempt in what]
+    assert sorted(acks) == ["0.1", "1.1", "2.1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["the run's folder", ".launcher", "the journal", "another in its place"])
+def test_a_journal_that_is_not_where_it_was(run, what):
+    """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""
+    run.dispatcher.start()
+    run.connect()
+    run.dispatcher.submit(run.job(0))
+    run.sessions["a"].expect("job", "0.1")
+    own = run.folder / ".launcher"
+    path = {"the run's folder": run.folder, ".launcher": own}.get(what, own / "journal.sqlite")
+    aside = run.folder.with_name(f"{run.folder.name}-aside")
+    os.rename(path, aside)
+    if what == "another in its place":
+        path.write_bytes(aside.read_bytes())
+    run.end("0.1")
+    run.dispatcher.submit(run.job(1))
+    (told,) = run.wait(lambda: [one for one in run.seen if isinstance(one, events.Warned)])
+    assert told.source == "journal"
+    assert f"{own}/journal.sqlite: it was removed, moved or replaced" in told.message
+    assert "put it back as it was" in told.message
+    assert run.returned == []
+    assert {name for name, _ in run.sessions["a"].said} == {"go", "job", "start"}
+    path.unlink(missing_ok=True)
+    os.rename(aside, path)
+    run.wait(lambda: run.returned)
+    run.sessions["a"].expect("ack", ["0.1"])
+    run.sessions["a"].expect("job", "1.1")
+    reader = JournalReader(own)
+    assert reader.returned(0) is not None
+    assert [event.num for _, event in reader.events_of("job_returned")] == [0]
+    reader.close()
+
+
+def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
+    """Its absence ends no thread: when it is back, hosts hear what they could not be told. A folder of files that is gone holds up nothing."""
+    said: list[str] = []
+
+    class Session:
+        def acknowledge(self, attempts: list[str]) -> None:
+            said.extend(attempts)
+
+    folder, files = tmp_path / "run", tmp_path / "elsewhere"
+    for each in (folder, files):
+        each.mkdir()
+    failed: list[BaseException] = []
+    acker = Acknowledger({"a": Session()}, folder, failed.append)
+    folder.rename(tmp_path / "moved")
+    acker.put("a", "0.1")
+    acker.flush()
+    assert said == []
+    (tmp_path / "moved").rename(folder)
+    acker.wrote_to(files)
+    files.rmdir()
+    acker.flush()
+    acker.stop()
+    assert said == ["0.1"]
+    assert failed == []
+
+
+def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
+    """What was written in time and cannot be found any more is not acknowledged, not even at the end."""
+    said: list[str] = []
+    monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
+
+    class Session:
+        def acknowledge(self, attempts: list[str]) -> None:
+            said.extend(attempts)
+
+    looked = threading.Event()
+    safe = [False]
+
+    def is_safe() -> bool:
+        looked.set()
+        return safe[0]
+
+    acker = Acknowledger({"a": Session()}, tmp_path, lambda error: None, is_safe)
+    acker.put("a", "0.1")
+    assert looked.wait(30)
+    acker.flush()
+    assert said == []
+    safe[0] = True
+    acker.put("a", "1.1")
+    acker.flush()
+    assert sorted(said) == ["0.1", "1.1"]
+    safe[0] = False
+    acker.put("a", "2.1")
+    acker.stop()
+    assert sorted(said) == ["0.1", "1.1"]

@@ -1,0 +1,627 @@
+"""Which job goes where and when: each decision of the scheduler, one by one. Histories of faults are in `simulation`."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher import events
+from launcher.engine.scheduler import Policies, Scheduler
+from launcher.engine.state import OVER, HostPhase
+from tests.simulation.journal import through_json
+
+ERROR = {"kind": "exception", "type": "E", "message": "m", "traceback": "", "causes": []}
+
+
+def ready(scheduler: Scheduler, *hosts: str, slots: int = 1) -> Scheduler:
+    """Hosts that said welcome."""
+    for host in hosts or tuple(scheduler.hosts):
+        scheduler.observe_ready(0.0, host, slots, "3.11", (), "boot")
+    return scheduler
+
+
+def submit(scheduler: Scheduler, count: int) -> None:
+    """Jobs 0 to count - 1."""
+    for num in range(count):
+        scheduler.submit(0.0, num, (f"x={num}",))
+
+
+def assigned(made: list[events.Event]) -> list[tuple[int, int, str]]:
+    """(num, attempt, host) of what was given out."""
+    return [(e.num, e.attempt, e.host) for e in made if isinstance(e, events.JobAssigned)]
+
+
+def returned(made: list[events.Event]) -> list[tuple[int, str, str]]:
+    """(num, status, kind of error) of what came to its end."""
+    return [(e.num, e.status, (e.error or {}).get("kind", "")) for e in made if isinstance(e, events.JobReturned)]
+
+
+def end(
+    scheduler: Scheduler, host: str, num: int, attempt: int = 1, kind: str = "", duration: float = 1.0
+) -> list[events.Event]:
+    """An attempt ends and everything of it arrives."""
+    error = {**ERROR, "kind": kind} if kind else None
+    made = scheduler.observe_ended(1.0, host, num, attempt, "FAILED" if kind else "COMPLETED", duration, error)
+    return made + scheduler.observe_collected(1.0, host, num, attempt)
+
+
+class TestAssigning:
+    """Free slots first, everywhere; then a short queue on each host."""
+
+    def test_nothing_goes_to_a_host_that_is_not_ready(self):
+        """Jobs wait for a welcome."""
+        scheduler = Scheduler(["a"])
+        submit(scheduler, 1)
+        assert assigned(scheduler.plan(0.0, 0.0)) == []
+        ready(scheduler)
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "a")]
+
+    def test_free_slots_of_all_hosts_before_any_queue(self):
+        """No host's queue takes what another could run; while nothing is known of the jobs there are no queues."""
+        scheduler = ready(Scheduler(["a", "b"]), slots=2)
+        submit(scheduler, 20)
+        order = [host for _, _, host in assigned(scheduler.plan(0.0, 0.0))]
+        assert sorted(order) == ["a", "a", "b", "b"]
+        end(scheduler, "a", 0, duration=0.1)
+        order = [host for _, _, host in assigned(scheduler.plan(0.0, 0.0))]
+        assert order == ["a"] + ["a"] * 3
+
+    def test_quick_jobs_before_long_ones_leave_no_host_idle(self):
+        """Of a sweep that begins with jobs that end at once, no host has more than its share of the others queued."""
+        scheduler = ready(Scheduler(["a", "b"]), slots=2)
+        submit(scheduler, 40)
+        scheduler.plan(0.0, 0.0)
+        # Host a is quicker to answer, and ends all that it is given while b's first jobs are under way.
+        while scheduler.hosts["a"].jobs and len(scheduler.jobs) > 20:
+            end(scheduler, "a", min(scheduler.hosts["a"].jobs), duration=0.005)
+            scheduler.plan(0.0, 0.0)
+        left = len(scheduler.jobs)
+        assert left == 20
+        assert len(scheduler.hosts["a"].jobs) <= 2 + (left - 4) / 2
+        assert len(scheduler.pending) >= (left - 4) / 4
+
+    def test_a_host_that_is_alone_has_a_queue_from_the_start(self):
+        """As long as it has slots."""
+        scheduler = ready(Scheduler(["a"]), slots=3)
+        submit(scheduler, 20)
+        assert len(assigned(scheduler.plan(0.0, 0.0))) == 6
+
+    @pytest.mark.parametrize(("seconds", "ahead"), [(10.0, 1), (0.25, 1), (0.01, 25), (0.0, 256)])
+    def test_the_queue_is_as_long_as_a_round_trip_needs(self, seconds, ahead):
+        """Short jobs need a longer one, up to a cap; long ones need one job ahead."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 600)
+        scheduler.plan(0.0, 0.0)
+        end(scheduler, "a", 0, duration=seconds)
+        scheduler.plan(0.0, 0.0)
+        assert len(scheduler.hosts["a"].jobs) == 1 + ahead
+
+    def test_a_retry_prefers_a_host_where_the_job_has_not_failed(self):
+        """It waits for that one rather than go back, while that one may still come."""
+        scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 3})), "a")
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        end(scheduler, "a", 0, kind="exception")
+        assert assigned(scheduler.plan(0.0, 0.0)) == []
+        ready(scheduler, "b")
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "b")]
+
+    def test_a_retry_goes_back_where_there_is_nothing_else(self):
+        """Also where the others take no job."""
+        scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 3})))
+        scheduler.observe_closed(0.0, "b", "full")
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        end(scheduler, "a", 0, kind="exception")
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "a")]
+
+
+class TestOutcomes:
+    """What becomes of a job."""
+
+    def test_one_outcome_however_often_it_is_told(self):
+        """The second time, and for an attempt that is not its, nothing follows."""
+        scheduler = ready(Scheduler(["a", "b"]))
+        submit(scheduler, 1)
+        (_, _, host) = assigned(scheduler.plan(0.0, 0.0))[0]
+        other = "b" if host == "a" else "a"
+        assert scheduler.observe_ended(0.0, other, 0, 1, "COMPLETED", 1.0, None) == []
+        assert scheduler.observe_ended(0.0, host, 0, 2, "COMPLETED", 1.0, None) == []
+        assert scheduler.observe_collected(0.0, host, 0, 1) == []
+        assert returned(end(scheduler, host, 0)) == [(0, "COMPLETED", "")]
+        assert end(scheduler, host, 0) == []
+        assert scheduler.counts == {"COMPLETED": 1}
+        assert scheduler.is_idle
+
+    @pytest.mark.parametrize(
+        ("retries", "kinds", "attempts"),
+        [
+            ({}, ["exception"], 1),
+            ({"*": 2}, ["exception", "killed", "timeout"], 3),
+            ({"killed": 1}, ["killed", "killed"], 2),
+            ({"killed": 1}, ["exception"], 1),
+            ({"*": 5, "exception": 0}, ["exception"], 1),
+        ],
+    )
+    def test_retries_by_kind(self, retries, kinds, attempts):
+        """As often as the policy says for that kind; the last failure is the job's."""
+        scheduler = ready(Scheduler(["a"], Policies(retries=retries)))
+        submit(scheduler, 1)
+        for attempt, kind in enumerate(kinds, 1):
+            assert assigned(scheduler.plan(0.0, 0.0)) == [(0, attempt, "a")]
+            made = end(scheduler, "a", 0, attempt, kind)
+        assert returned(made) == [(0, "FAILED", kinds[-1])]
+        assert attempts == len(kinds)
+
+    def test_what_the_host_gives_back_goes_elsewhere(self):
+        """Without counting as a failure there; the host gets no further job until it is open again."""
+        scheduler = ready(Scheduler(["a", "b"]), "a")
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_closed(0.0, "a", "spool: full", may_open=True)
+        scheduler.observe_dropped(0.0, "a", 0, 1, "spool: full")
+        assert scheduler.jobs[0].failed_on == set()
+        assert assigned(scheduler.plan(0.0, 0.0)) == []
+        scheduler.observe_opened(0.0, "a")
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "a")]
+
+    def test_what_was_started_cannot_be_given_back(self):
+        """A host that says both is believed the first time."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        assert scheduler.observe_dropped(0.0, "a", 0, 1, "spool: full") == []
+
+
+class TestHosts:
+    """Unknown, lost, closed, back."""
+
+    def lose(self, **policies) -> Scheduler:
+        """Host a has job 0, which began, and its link is gone since time 10."""
+        scheduler = ready(Scheduler(["a", "b"], Policies(**policies)), "a")
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        scheduler.observe_unknown(10.0, "a", "reset")
+        scheduler.plan(10.0, 10.0)
+        return scheduler
+
+    def test_an_unknown_host_is_waited_for(self):
+        """For ever, where that was asked; its job is unknown, not failed."""
+        scheduler = self.lose(on_host_loss="wait", host_loss_timeout=1.0)
+        assert scheduler.deadline() is None
+        assert scheduler.plan(1e6, 1e6) == []
+        ready(scheduler, "a")
+        assert returned(end(scheduler, "a", 0)) == [(0, "COMPLETED", "")]
+
+    @pytest.mark.parametrize(("policy", "outcome"), [("fail", [(0, "FAILED", "lost")]), ("retry", [])])
+    def test_a_host_is_given_up_after_its_time(self, policy, outcome):
+        """Not a moment before; then its job is lost, or runs elsewhere."""
+        scheduler = self.lose(on_host_loss=policy, host_loss_timeout=60.0)
+        assert scheduler.deadline() == 70.0
+        assert scheduler.plan(69.9, 69.9) == []
+        made = scheduler.plan(70.0, 70.0)
+        assert [e.jobs for e in made if isinstance(e, events.HostLost)] == [(0,)]
+        assert returned(made) == outcome
+        if policy == "retry":
+            ready(scheduler, "b")
+            assert assigned(scheduler.plan(70.0, 70.0)) == [(0, 2, "b")]
+
+    @pytest.mark.parametrize(("policy", "outcome"), [("fail", [(0, "FAILED", "lost")]), ("retry", [])])
+    def test_a_link_that_drops_at_once_each_time_is_lost(self, policy, outcome):
+        """Since it was last of use: that a welcome comes through now and then is none."""
+        scheduler = self.lose(on_host_loss=policy, host_loss_timeout=60.0)
+        for second in range(15, 70, 5):
+            ready(scheduler, "a")
+            assert scheduler.plan(second, second) == []
+            scheduler.observe_unknown(second + 1, "a", "reset")
+            assert scheduler.plan(second + 1, second + 1) == []
+        assert scheduler.deadline() == 70.0
+        made = scheduler.plan(70.0, 70.0)
+        assert [e.jobs for e in made if isinstance(e, events.HostLost)] == [(0,)]
+        assert returned(made) == outcome
+
+    @pytest.mark.parametrize("use", ["start", "result", "files"])
+    def test_a_link_that_drops_is_not_lost_while_something_comes_through(self, use):
+        """What a host said of a job came over it: its time begins anew."""
+        scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=60.0)), "a", slots=3)
+        submit(scheduler, 3)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        scheduler.observe_ended(0.0, "a", 1, 1, "COMPLETED", 1.0, None)
+        scheduler.observe_unknown(10.0, "a", "reset")
+        scheduler.plan(10.0, 10.0)
+        ready(scheduler, "a", slots=3)
+        scheduler.plan(50.0, 50.0)
+        if use == "start":
+            scheduler.observe_started(51.0, "a", 2, 1, 1, 51.0)
+        elif use == "result":
+            scheduler.observe_ended(51.0, "a", 0, 1, "COMPLETED", 1.0, None)
+        else:
+            scheduler.observe_collected(51.0, "a", 1, 1)
+        scheduler.observe_unknown(52.0, "a", "reset")
+        scheduler.plan(52.0, 52.0)
+        assert scheduler.deadline() == 112.0
+        assert not any(isinstance(event, events.HostLost) for event in scheduler.plan(111.9, 111.9))
+        assert any(isinstance(event, events.HostLost) for event in scheduler.plan(112.0, 112.0))
+
+    def test_a_link_that_stands_is_not_lost_though_nothing_comes(self):
+        """A job may take hours; the link was there."""
+        scheduler = self.lose(on_host_loss="fail", host_loss_timeout=60.0)
+        ready(scheduler, "a")
+        scheduler.plan(20.0, 20.0)
+        assert scheduler.deadline() is None
+        assert scheduler.plan(1000.0, 1000.0) == []
+        scheduler.observe_unknown(1001.0, "a", "reset")
+        scheduler.plan(1001.0, 1001.0)
+        assert scheduler.deadline() == 1061.0
+
+    def test_that_a_host_has_lost_a_job_is_no_use_of_its_link(self):
+        """The job is lost, not come through; what else was there is given up in its time."""
+        scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=60.0)), "a", slots=2)
+        submit(scheduler, 2)
+        scheduler.plan(0.0, 0.0)
+        for num in (0, 1):
+            scheduler.observe_started(0.0, "a", num, 1, num, 0.0)
+        scheduler.observe_unknown(10.0, "a", "reset")
+        scheduler.plan(10.0, 10.0)
+        ready(scheduler, "a", slots=2)
+        assert returned(scheduler.observe_missing(15.0, "a", {"1.1"}, rebooted=False)) == [(0, "FAILED", "lost")]
+        scheduler.observe_unknown(16.0, "a", "reset")
+        scheduler.plan(16.0, 16.0)
+        assert scheduler.deadline() == 70.0
+
+    def test_what_comes_late_is_fenced_off(self):
+        """The old attempt's result does not replace its successor's; the host itself is taken back."""
+        scheduler = self.lose(on_host_loss="retry", host_loss_timeout=60.0)
+        scheduler.plan(70.0, 70.0)
+        ready(scheduler, "b", "a")
+        scheduler.plan(70.0, 70.0)
+        assert scheduler.current(0, 1, "a") is None
+        assert end(scheduler, "a", 0, 1) == []
+        assert scheduler.hosts["a"].phase is HostPhase.READY
+        assert returned(end(scheduler, "b", 0, 2)) == [(0, "COMPLETED", "")]
+
+    def test_an_outcome_that_is_here_is_not_lost_with_its_host(self):
+        """Only its files were missing."""
+        scheduler = self.lose(on_host_loss="fail", host_loss_timeout=60.0)
+        scheduler.observe_ready(11.0, "a", 1, "3.11", (), "boot")
+        scheduler.observe_ended(11.0, "a", 0, 1, "COMPLETED", 1.0, None)
+        scheduler.observe_unknown(12.0, "a", "reset")
+        scheduler.plan(12.0, 12.0)
+        assert returned(scheduler.plan(72.0, 72.0)) == [(0, "COMPLETED", "")]
+
+    def test_a_reboot_loses_what_the_spool_does_not_know(self):
+        """It may have run; without a reboot only what was seen to start is lost."""
+        scheduler = ready(Scheduler(["a"]), slots=2)
+        submit(scheduler, 3)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 1, 1, 0, 0.0)
+        assert returned(scheduler.observe_missing(0.0, "a", {"2.1"}, rebooted=False)) == [(1, "FAILED", "lost")]
+        assert returned(scheduler.observe_missing(0.0, "a", {"2.1"}, rebooted=True)) == [(0, "FAILED", "lost")]
+        assert set(scheduler.jobs) == {2}
+
+    def test_files_that_never_come_do_not_keep_a_job(self):
+        """Its outcome is here; the host does not know it any more."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_ended(0.0, "a", 0, 1, "COMPLETED", 1.0, None)
+        made = scheduler.observe_missing(0.0, "a", set(), rebooted=False)
+        assert any(isinstance(event, events.Warned) for event in made)
+        assert returned(made) == [(0, "COMPLETED", "")]
+
+    def test_a_closed_host_that_is_lost_gives_its_jobs_up(self):
+        """That it takes no further job does not mean that it is there."""
+        scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=5.0)))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_closed(0.0, "a", "full", may_open=True)
+        scheduler.observe_unknown(1.0, "a", "reset")
+        scheduler.plan(1.0, 1.0)
+        assert returned(scheduler.plan(6.0, 6.0)) == [(0, "FAILED", "lost")]
+
+    def test_without_any_host_jobs_fail_and_say_why(self):
+        """Each host's reason is in the message."""
+        scheduler = Scheduler(["a", "b"])
+        submit(scheduler, 1)
+        scheduler.observe_unusable(0.0, "a", "authenticate", "no key", "add one")
+        assert returned(scheduler.plan(0.0, 0.0)) == []
+        ready(scheduler, "b")
+        scheduler.observe_closed(0.0, "b", "code has changed")
+        made = scheduler.plan(0.0, 0.0)
+        assert returned(made) == [(0, "FAILED", "host")]
+        assert "a: no key; b: code has changed" in made[-1].error["message"]
+
+    def test_a_host_that_found_no_room_gets_less_at_once(self):
+        """No more than its slots take when it opens again, more when enough has gone well, and each time it takes longer."""
+        scheduler = ready(Scheduler(["a"]), slots=2)
+        submit(scheduler, 2000)
+        made = scheduler.plan(0.0, 0.0)
+
+        def run(count: int) -> int:
+            """So many jobs end, one after the other; returns how many the host then has."""
+            for _ in range(count):
+                num = min(scheduler.hosts["a"].jobs)
+                end(scheduler, "a", num, scheduler.jobs[num].attempt, duration=0.001)
+                scheduler.plan(0.0, 0.0)
+            return len(scheduler.hosts["a"].jobs)
+
+        assert len(assigned(made)) == 4
+        assert run(400) > 200
+        for calm in (32, 64):
+            scheduler.observe_closed(0.0, "a", "spool: full", may_open=True)
+            for num in sorted(scheduler.hosts["a"].jobs)[2:]:
+                scheduler.observe_dropped(0.0, "a", num, scheduler.jobs[num].attempt, "spool: full")
+            scheduler.observe_opened(0.0, "a")
+            scheduler.plan(0.0, 0.0)
+            assert run(calm - 1) == 2
+            assert run(1) == 3
+            assert run(2 * calm) == 6
+        assert run(6 * 64) > 200
+
+    def test_a_host_that_may_open_is_waited_for(self):
+        """As long as one that is lost would be; then its jobs fail with the reason."""
+        scheduler = ready(Scheduler(["a"], Policies(host_loss_timeout=60.0)))
+        scheduler.observe_closed(0.0, "a", "spool: full", may_open=True)
+        submit(scheduler, 1)
+        assert scheduler.plan(0.0, 5.0) == []
+        assert scheduler.deadline() == 65.0
+        assert scheduler.plan(0.0, 64.9) == []
+        made = scheduler.plan(0.0, 65.0)
+        assert "spool: full" in made[-1].error["message"]
+
+    def test_a_host_that_cannot_prepare_the_application_does_not_draw_all_jobs(self):
+        """Where another may do better; the last one's error is the jobs' error."""
+        scheduler = ready(Scheduler(["a", "b"]))
+        assert scheduler.observe_unprepared(0.0, "a", "ImportError")
+        assert scheduler.observe_unprepared(0.0, "b", "ImportError") == []
+        submit(scheduler, 1)
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "b")]
+
+    def test_what_it_was_given_by_then_runs_where_the_application_can_be_prepared(self):
+        """What has started there goes on; an outcome of what has not comes too late."""
+        scheduler = ready(Scheduler(["a", "b"]), slots=2)
+        submit(scheduler, 3)
+        made = assigned(scheduler.plan(0.0, 0.0))
+        on_a = [num for num, _, host in made if host == "a"]
+        scheduler.observe_started(0.0, "a", on_a[0], 1, 0, 0.0)
+        closed, requeued = scheduler.observe_unprepared(0.0, "a", "ImportError")
+        assert isinstance(closed, events.HostClosed)
+        assert (requeued.num, requeued.host) == (on_a[1], "a")
+        assert scheduler.observe_ended(0.0, "a", on_a[1], 1, "FAILED", None, {"kind": "import"}) == []
+        assert scheduler.current(on_a[0], 1, "a") is not None
+        assert {host for _, _, host in assigned(scheduler.plan(0.0, 0.0))} == {"b"}
+
+    def test_what_a_host_that_cannot_be_set_up_was_given_runs_elsewhere(self):
+        """It takes nothing more; alone, its error is that of its jobs."""
+        scheduler = ready(Scheduler(["a", "b"]))
+        submit(scheduler, 2)
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "a"), (1, 1, "b")]
+        made = scheduler.observe_unfit(0.0, "a", "set up", "line 1\nit printed", "correct it")
+        assert [type(event) for event in made] == [events.HostUnusable, events.JobRequeued]
+        assert made[1].why == "a: line 1"
+        assert scheduler.observe_unfit(0.0, "a", "set up", "line 1", "") == []
+        assert ready(scheduler).hosts["a"].is_usable is False
+        assert {host for _, _, host in assigned(scheduler.plan(0.0, 0.0))} <= {"b"}
+        made = scheduler.observe_unfit(0.0, "b", "set up", "line 2", "correct it") + scheduler.plan(0.0, 0.0)
+        assert sorted(returned(made)) == [(0, "FAILED", "host"), (1, "FAILED", "host")]
+        assert all("b: line 2" in event.error["message"] for event in made if isinstance(event, events.JobReturned))
+
+    def test_what_runs_on_a_host_that_cannot_be_set_up_again_is_waited_for(self):
+        """Its zygote died, and the next one could not be started: the host is closed, not unusable."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        (made,) = scheduler.observe_unfit(0.0, "a", "set up", "line 1", "correct it")
+        assert isinstance(made, events.HostClosed)
+        assert scheduler.current(0, 1, "a") is not None
+
+    def test_a_host_that_the_user_gave_up_stays_so(self):
+        """Its jobs are lost, and it is not taken back."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        made = scheduler.give_up(0.0, "a", "as asked", for_good=True)
+        assert returned(made) == [(0, "FAILED", "lost")]
+        ready(scheduler)
+        submit(scheduler, 1)
+        assert returned(scheduler.plan(0.0, 0.0)) == [(0, "FAILED", "host")]
+        assert scheduler.give_up(0.0, "a", "again") == [] or scheduler.hosts["a"].phase in OVER
+
+
+class TestStopping:
+    """Interrupt, cancel, too many failures."""
+
+    def test_an_interrupt_ends_what_waits_and_starts_nothing(self):
+        """What runs is the caller's to cancel; a failure is not retried; a second, harder one is heard."""
+        scheduler = ready(Scheduler(["a"], Policies(retries={"*": 3})))
+        submit(scheduler, 4)
+        scheduler.plan(0.0, 0.0)
+        made = scheduler.interrupt(0.0, "Ctrl-C")
+        assert [num for num, _, kind in returned(made) if kind == "cancelled"] == [2, 3]
+        assert scheduler.interrupt(0.0, "Ctrl-C") == []
+        assert [e.kill for e in scheduler.interrupt(0.0, "Ctrl-C", kill=True)] == [True]
+        assert returned(end(scheduler, "a", 0, kind="cancelled")) == [(0, "FAILED", "cancelled")]
+        assert assigned(scheduler.plan(0.0, 0.0)) == []
+
+    def test_what_is_given_back_after_an_interrupt_is_cancelled(self):
+        """It would wait for ever."""
+        scheduler = ready(Scheduler(["a"]))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.interrupt(0.0, "Ctrl-C")
+        assert returned(scheduler.observe_dropped(0.0, "a", 0, 1, "full")) == [(0, "FAILED", "cancelled")]
+
+    def test_an_interrupted_run_waits_a_while_for_a_lost_host(self):
+        """Whatever the policy, so that Ctrl-C comes to an end."""
+        scheduler = ready(Scheduler(["a"], Policies(on_host_loss="wait")))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_unknown(0.0, "a", "reset")
+        scheduler.plan(0.0, 0.0)
+        scheduler.interrupt(0.0, "Ctrl-C")
+        assert scheduler.deadline() == 30.0
+        assert returned(scheduler.plan(30.0, 30.0)) == [(0, "FAILED", "lost")]
+
+    def test_one_job_is_cancelled(self):
+        """At once where it waits; where it runs it is not retried when it has ended."""
+        scheduler = ready(Scheduler(["a"], Policies(retries={"*": 3})))
+        submit(scheduler, 3)
+        scheduler.plan(0.0, 0.0)
+        assert returned(scheduler.cancel(0.0, 2)) == [(2, "FAILED", "cancelled")]
+        assert returned(scheduler.cancel(0.0, 0)) == []
+        assert scheduler.cancel(0.0, 0) == []
+        assert scheduler.cancel(0.0, 99) == []
+        assert returned(end(scheduler, "a", 0, kind="cancelled")) == [(0, "FAILED", "cancelled")]
+
+    def test_too_many_failures_stop_the_run(self):
+        """Exactly when there are so many."""
+        scheduler = ready(Scheduler(["a"], Policies(max_failures=2)))
+        submit(scheduler, 6)
+        scheduler.plan(0.0, 0.0)
+        end(scheduler, "a", 0, kind="exception")
+        assert scheduler.interrupted is None
+        scheduler.plan(0.0, 0.0)
+        assert scheduler.interrupted is None
+        end(scheduler, "a", 1, kind="exception")
+        made = scheduler.plan(0.0, 0.0)
+        assert scheduler.interrupted is not None
+        assert {num for num, _, kind in returned(made) if kind == "cancelled"} == {3, 4, 5}
+
+
+class TestAnotherController:
+    """Resume, retry, detach."""
+
+    def test_resume_asks_hosts_for_what_they_have(self):
+        """One that has jobs, or was there, is unknown; what was closed or lost has another chance; jobs stay assigned."""
+        scheduler = ready(Scheduler(["a", "b", "c", "d"]), "a", "b", "c")
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_closed(0.0, "b", "full")
+        scheduler.give_up(0.0, "c", "lost")
+        scheduler.resume(0.0, "r")
+        phases = {name: host.phase for name, host in scheduler.hosts.items()}
+        assert phases == {
+            "a": HostPhase.UNKNOWN,
+            "b": HostPhase.UNKNOWN,
+            "c": HostPhase.CONNECTING,
+            "d": HostPhase.CONNECTING,
+        }
+        assert scheduler.hosts["b"].closed is None
+        assert scheduler.jobs[0].host == "a"
+
+    def test_a_retry_by_the_user_begins_where_the_last_attempt_ended(self):
+        """Neither an interrupt nor the failures of before stand in its way."""
+        scheduler = ready(Scheduler(["a"], Policies(max_failures=1)))
+        submit(scheduler, 1)
+        scheduler.plan(0.0, 0.0)
+        last = end(scheduler, "a", 0, kind="exception")[-1]
+        assert isinstance(last, events.JobReturned)
+        scheduler.plan(0.0, 0.0)
+        assert scheduler.interrupted is not None
+        scheduler.retry(0.0, last)
+        assert scheduler.retry(0.0, last) == []
+        assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "a")]
+        assert scheduler.counts["FAILED"] == 0
+
+    def test_detaching_spreads_everything_by_slots(self):
+        """As soon as every host is reached or given up, or at once in a hurry; closed ones get nothing."""
+        scheduler = Scheduler(["a", "b", "c"])
+        scheduler.observe_ready(0.0, "a", 3, "3.11", ())
+        scheduler.observe_ready(0.0, "c", 9, "3.11", ())
+        scheduler.observe_closed(0.0, "c", "full")
+        submit(scheduler, 80)
+        scheduler.detach(0.0, "r", "--detach")
+        assert assigned(scheduler.plan(0.0, 0.0)) == []
+        scheduler.observe_ready(0.0, "b", 1, "3.11", ())
+        hosts = [host for _, _, host in assigned(scheduler.plan(0.0, 0.0))]
+        assert (hosts.count("a"), hosts.count("b"), hosts.count("c")) == (60, 20, 0)
+
+    def test_state_is_made_of_events_alone(self):
+        """Applied again, by way of their JSON, they make the same state."""
+        scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 1}, on_host_loss="retry")), slots=2)
+        submit(scheduler, 9)
+        made: list[events.Event] = []
+        for num in range(9):
+            made += scheduler.submit(0.0, 10 + num)
+        made += scheduler.plan(0.0, 0.0)
+        fresh = Scheduler(["a", "b"])
+        for event in [
+            *[events.HostReady(0.0, host, 2, "3.11", (), False, "boot") for host in ("a", "b")],
+            *[events.JobQueued(0.0, num, (f"x={num}",)) for num in range(9)],
+            *made,
+        ]:
+            fresh.apply(through_json(event))
+        assert fresh.jobs == scheduler.jobs
+        assert fresh.pending == scheduler.pending
+        assert fresh.hosts == scheduler.hosts
+
+
+class TestEveryJobHasABound:
+    """A host that answers pings and ends no job keeps nobody waiting for ever."""
+
+    def started(self, **limits):
+        """A scheduler with a job that runs on host a since second 0."""
+        scheduler = Scheduler(["a"], Policies(**limits))
+        scheduler.observe_ready(0.0, "a", 1, "3.11", ())
+        scheduler.submit(0.0, 0)
+        scheduler.plan(0.0, 0.0)
+        scheduler.observe_started(0.0, "a", 0, 1, 0, 0.0)
+        assert scheduler.plan(0.0, 0.0) == []
+        return scheduler
+
+    def lost(self, scheduler, now):
+        """The hosts that are given up at that time."""
+        return [event.host for event in scheduler.plan(0.0, now) if isinstance(event, events.HostLost)]
+
+    def test_a_job_past_its_limit_is_given_up_with_its_host(self):
+        """For good; the job is lost, and says why; the scheduler asks to be woken at that time."""
+        scheduler = self.started(job_limit=100.0)
+        assert scheduler.deadline() == 100.0
+        assert self.lost(scheduler, 99.9) == []
+        assert self.lost(scheduler, 100.0) == ["a"]
+        assert scheduler.counts["kind:lost"] == 1
+        assert scheduler.hosts["a"].closed
+        assert scheduler.deadline() is None
+
+    def test_without_a_timeout_a_job_may_take_for_ever(self):
+        """Until somebody wants it to end."""
+        scheduler = self.started(end_limit=50.0, kill_limit=20.0)
+        assert self.lost(scheduler, 1e9) == []
+        scheduler.cancel(0.0, 0)
+        assert self.lost(scheduler, 1e9) == []
+        assert self.lost(scheduler, 1e9 + 50) == ["a"]
+
+    def test_an_interrupt_bounds_what_runs_and_what_waits_on_a_host_and_a_kill_bounds_it_closer(self):
+        """From the time at which it came."""
+        scheduler = self.started(end_limit=50.0, kill_limit=20.0)
+        scheduler.interrupt(0.0, "Ctrl-C")
+        assert self.lost(scheduler, 10.0) == []
+        scheduler.interrupt(0.0, "Ctrl-C", kill=True)
+        assert self.lost(scheduler, 11.0) == []
+        assert self.lost(scheduler, 31.0) == ["a"]
+        assert scheduler.is_idle
+
+    def test_what_is_over_in_time_costs_no_host(self):
+        """Nor does what comes due in a later attempt's time."""
+        scheduler = self.started(job_limit=100.0, retries={"*": 1})
+        error = {"kind": "exception"}
+        scheduler.observe_ended(0.0, "a", 0, 1, "FAILED", 1.0, error)
+        scheduler.observe_collected(0.0, "a", 0, 1)
+        scheduler.plan(0.0, 90.0)
+        scheduler.observe_started(0.0, "a", 0, 2, 0, 0.0)
+        assert self.lost(scheduler, 95.0) == []
+        assert self.lost(scheduler, 100.0) == []
+        assert self.lost(scheduler, 195.0) == ["a"]
+
+    def test_time_without_a_link_is_not_the_jobs(self):
+        """It may have ended long ago; the time begins anew when the host is reached again."""
+        scheduler = self.started(job_limit=100.0)
+        scheduler.observe_unknown(0.0, "a", "reset")
+        assert self.lost(scheduler, 500.0) == []
+        scheduler.observe_ready(0.0, "a", 1, "3.11", ())
+        assert self.lost(scheduler, 501.0) == []
+        assert self.lost(scheduler, 600.0) == []
+        assert self.lost(scheduler, 601.0) == ["a"]

@@ -1,0 +1,606 @@
+"""Files that come from a host: where they are written, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from launcher.results import output_folder
+from launcher.results.output_folder import OutputFolder
+from launcher.results.owners import Ownership, own_folder
+from tests.parts import READS_PROC
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    """An output directory that is made when something is written to it."""
+    return OutputFolder(tmp_path / "run" / "0")
+
+
+def reason(folder: OutputFolder, path: str) -> str:
+    """Why a file was refused."""
+    return dict(folder.refused)[path]
+
+
+class TestWriting:
+    """What is written."""
+
+    def test_a_file_in_folders(self, folder):
+        """Folders are made; the mode keeps what makes it executable and nothing else."""
+        folder.write("a/b/run.sh", 0o4755, b"#!")
+        folder.write("a/b/data", 0o600, b"\0\xff")
+        path = folder.path / "a" / "b"
+        assert (path / "data").read_bytes() == b"\0\xff"
+        assert stat.S_IMODE((path / "run.sh").stat().st_mode) & 0o111
+        assert not stat.S_IMODE((path / "run.sh").stat().st_mode) & 0o7000
+        assert folder.refused == []
+
+    @pytest.mark.parametrize("how", ["whole", "in pieces", "a stream"])
+    def test_a_file_that_may_not_be_so_large_is_refused(self, folder, monkeypatch, how):
+        """By name: another try would end the same."""
+        for name in ("write", "pwrite"):
+
+            def fail(*args: object) -> int:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+            monkeypatch.setattr(os, name, fail)
+        if how == "whole":
+            folder.write("model", 0o644, b"x")
+        elif how == "in pieces":
+            folder.write_chunk("model", 0o644, 2, 0, b"x")
+            folder.write_chunk("model", 0o644, 2, 1, b"x")
+        else:
+            folder.write_stream("stdout", 0, b"x")
+            folder.write_stream("stdout", 1, b"x")
+        path = ".launcher/stdout" if how == "a stream" else "model"
+        assert folder.refused == [(path, "File too large")]
+        assert not (folder.path / "model").exists()
+
+    def test_a_stream_whose_name_is_taken_is_refused(self, folder):
+        """By a link, which is not followed."""
+        (folder.path / ".launcher").mkdir(parents=True)
+        (folder.path / ".launcher" / "stdout").symlink_to("/dev/null")
+        folder.write_stream("stdout", 0, b"x")
+        folder.write_stream("stderr", 0, b"y")
+        assert [path for path, _ in folder.refused] == [".launcher/stdout"]
+        assert (folder.path / ".launcher" / "stderr").read_bytes() == b"y"
+
+    def test_nothing_is_made_before_something_comes(self, folder):
+        """A job without files leaves no folder."""
+        folder.close()
+        assert not folder.path.exists()
+
+    def test_a_long_file_appears_whole(self, folder):
+        """Until its last piece has come it does not have its name."""
+        folder.write_chunk("d/model", 0o644, 6, 0, b"abc")
+        assert not (folder.path / "d" / "model").exists()
+        folder.write_chunk("d/model", 0o644, 6, 3, b"def")
+        assert (folder.path / "d" / "model").read_bytes() == b"abcdef"
+
+    def test_what_an_earlier_connection_brought_is_replaced(self, folder):
+        """The same files come again on another link; a part of one leaves nothing."""
+        folder.write("a", 0o644, b"first")
+        folder.write_chunk("b", 0o644, 6, 0, b"abc")
+        folder.restart()
+        folder.write("a", 0o644, b"second")
+        folder.write_chunk("b", 0o644, 6, 0, b"xyz")
+        folder.write_chunk("b", 0o644, 6, 3, b"uvw")
+        assert (folder.path / "a").read_bytes() == b"second"
+        assert (folder.path / "b").read_bytes() == b"xyzuvw"
+        folder.close()
+        assert sorted(path.name for path in folder.path.rglob("*")) == [".launcher", "a", "b"]
+
+    def test_streams_are_put_at_their_place(self, folder):
+        """Bytes that come twice change nothing."""
+        folder.write_stream("stdout", 0, b"hello ")
+        folder.write_stream("stdout", 6, b"world")
+        folder.write_stream("stdout", 0, b"hello ")
+        assert (folder.path / ".launcher" / "stdout").read_bytes() == b"hello world"
+
+    def test_attempts_keep_their_streams_apart(self, folder):
+        """What one attempt printed is there after the next one has printed, too."""
+        folder.write_stream("stdout", 0, b"first")
+        folder.set_aside(1)
+        folder.write_stream("stdout", 0, b"2nd")
+        assert (folder.path / ".launcher" / "attempt-1" / "stdout").read_bytes() == b"first"
+        assert (folder.path / ".launcher" / "stdout").read_bytes() == b"2nd"
+
+    @READS_PROC
+    def test_after_close_nothing_is_written(self, folder):
+        """A late frame neither writes nor leaks a descriptor."""
+        folder.write("a", 0o644, b"1")
+        folder.close()
+        before = len(os.listdir("/proc/self/fd"))
+        folder.write("b", 0o644, b"1")
+        folder.write_chunk("c", 0o644, 1, 0, b"1")
+        folder.write_stream("stdout", 0, b"1")
+        assert sorted(os.listdir(folder.path)) == ["a"]
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_many_folders_need_few_descriptors(self, folder):
+        """However many there are."""
+        for index in range(300):
+            folder.write(f"f{index}/x", 0o644, b"1")
+        assert len(folder._tree._open) < 70
+        assert len(list(folder.path.iterdir())) == 300
+
+
+class TestTree:
+    """Folders, links, times."""
+
+    def test_folders_and_times(self, folder):
+        """Empty ones too; each has the time that it had there."""
+        folder.write("a/small", 0o644, b"x", 10**18)
+        folder.write_chunk("a/large", 0o644, 2, 0, b"x", 7)
+        folder.write_chunk("a/large", 0o644, 2, 1, b"x", 10**18 + 1)
+        folder.add_folder("empty/dir", 5)
+        folder.add_folder("empty", 6)
+        folder.add_folder("a", 10**9)
+        names = ("a/small", "a/large", "empty/dir", "empty", "a")
+        assert [(folder.path / name).stat().st_mtime_ns for name in names] == [10**18, 10**18 + 1, 5, 6, 10**9]
+        assert folder.refused == []
+
+    @pytest.mark.parametrize("mtime", [1 << 63, -(1 << 63), 1 << 200])
+    def test_a_time_that_no_disk_keeps(self, folder, mtime):
+        """Is left out."""
+        folder.write("a", 0o644, b"x", mtime)
+        folder.add_folder("b", mtime)
+        assert folder.refused == []
+        assert sorted(os.listdir(folder.path)) == ["a", "b"]
+
+    def test_links_that_stay_within(self, folder):
+        """To a file, a folder, up and down again, to nothing, to another link."""
+        folder.write("wandb/run-1/log", 0o644, b"log")
+        for path, text in {
+            "wandb/latest-run": "run-1",
+            "log": "wandb/run-1/log",
+            "wandb/run-1/up": "../run-1/log",
+            "through": "wandb/latest-run/log",
+            "dangling": "nowhere/at/all",
+            "here": ".",
+        }.items():
+            folder.add_link(path, text)
+            assert os.readlink(folder.path / path) == text
+        assert folder.refused == []
+        assert (folder.path / "through").read_bytes() == b"log"
+        assert (folder.path / "wandb" / "run-1" / "up").read_bytes() == b"log"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "/etc/passwd",
+                "..",
+                "../x",
+                "a/../../x",
+                "a/..",
+                "d/../../..",
+                "",
+                "x\0",
+                "//x",
+                "../../../x",
+                "./../x",
+                "\ud800",
+            ),
+            *(".launcher/journal.sqlite", "d/.Launcher", "x" * 5000, "/".join("d" * 65)),
+        ],
+    )
+    def test_links_that_lead_out(self, folder, text):
+        """Absolute, up too far, up again behind a name, into what is ours; refused by name."""
+        folder.write("d/fine", 0o644, b"x")
+        folder.add_link("link", text)
+        assert [path for path, _ in folder.refused] == ["link"]
+        assert os.listdir(folder.path) == ["d"]
+
+    def test_a_link_through_others_that_lead_out(self, folder, tmp_path):
+        """Those of the host cannot; one that somebody else has put there is not gone through."""
+        (tmp_path / "secret").write_text("secret")
+        folder.write("p/q/fine", 0o644, b"x")
+        (folder.path / "theirs").symlink_to(tmp_path)
+        folder.add_link("p/x", "../p")
+        folder.add_link("p/q/up", "../x/../..")
+        folder.add_link("read", "theirs/secret")
+        folder.add_link("again", "p/x/q/../../..")
+        folder.add_link("q", "p/q")
+        (folder.path / "p" / "q" / "out").symlink_to(tmp_path)
+        folder.add_link("deep", "q/out/secret")
+        folder.add_link("straight", "p/q/out/secret")
+        assert [path for path, _ in folder.refused] == ["p/q/up", "read", "again", "deep", "straight"]
+
+    def test_nothing_is_written_through_a_link_of_the_host(self, folder, tmp_path):
+        """Neither a file nor a folder nor another link, in whatever order they come."""
+        outside = tmp_path / "run"
+        folder.write("b/kept", 0o644, b"kept")
+        folder.add_link("a", "b")
+        folder.write("a/kept", 0o644, b"written through it")
+        folder.write_chunk("a/kept", 0o644, 4, 0, b"long")
+        folder.add_folder("a/new", 1)
+        folder.add_link("a/link", "kept")
+        folder.add_folder("a", 1)
+        assert {path for path, _ in folder.refused} == {"a/kept", "a/new", "a/link", "a"}
+        folder.add_link("f", "b/kept")
+        folder.write("f", 0o644, b"instead of the link")
+        assert (folder.path / "b" / "kept").read_bytes() == b"kept"
+        assert not (folder.path / "f").is_symlink()
+        assert os.listdir(folder.path / "b") == ["kept"]
+        folder.add_link("b", "a")
+        assert "a folder of that name" in reason(folder, "b")
+        assert os.listdir(outside) == ["0"]
+
+    def test_a_row_of_links_without_an_end(self, folder):
+        """Is gone through a while, and refused."""
+        folder.write("x", 0o644, b"x")
+        for number in range(60):
+            folder.add_link(f"l{number}", f"l{number - 1}" if number else "x")
+        assert [why for _, why in folder.refused] == ["a link through too many others"]
+        folder.add_link("loop", "loop")
+        folder.add_link("loop", "loop/x")
+        assert os.readlink(folder.path / "loop") == "loop"
+
+    def test_links_and_folders_count(self, tmp_path):
+        """A host cannot make more of them than of files."""
+        folder = OutputFolder(tmp_path / "o", max_files=3)
+        for number in range(5):
+            folder.add_link(f"l{number}", "x")
+            folder.add_folder(f"f{number}")
+        assert len(os.listdir(folder.path)) <= 6
+        assert len(folder.refused) >= 4
+
+    def test_a_descriptor_that_is_missing_is_not_the_links_fault(self, folder, monkeypatch):
+        """What could not be looked at is not taken for harmless."""
+        folder.write("d/x", 0o644, b"x")
+
+        def none_left(*args, **kwargs):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(output_folder.os, "readlink", none_left)
+        with pytest.raises(OSError, match="Too many open files"):
+            folder.add_link("l", "d/x")
+        assert os.listdir(folder.path) == ["d"]
+
+    @READS_PROC
+    def test_looking_at_links_leaks_no_descriptor(self, folder):
+        """However deep they lead."""
+        folder.write("/".join("abcdefgh") + "/x", 0o644, b"x")
+        folder.add_link("first", "a/b/c/d/e/f/g/h/x")
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            folder.add_link(f"l{number}", "a/b/c/d/e/f/g/h/x")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+class TestRefusing:
+    """What is not written; the job and its other files are none the worse for it."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a/..",
+            "./a",
+            "a//b",
+            "a/",
+            "",
+            ".",
+            "..",
+            "nul\0",
+        ],
+    )
+    def test_a_path_that_leads_out(self, folder, path):
+        """Absolute, with dots, empty parts or a NUL."""
+        folder.write(path, 0o644, b"x")
+        folder.write_chunk(path, 0o644, 1, 0, b"x")
+        folder.write("fine", 0o644, b"x")
+        assert "leads out" in reason(folder, path)
+        assert sorted(os.listdir(folder.path)) == ["fine"]
+        assert os.listdir(folder.path.parent.parent) == ["run"]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *(".launcher/journal.sqlite", ".Launcher/x", ".launcher", "a/.launcher/journal.sqlite", "a/b/.LAUNCHER"),
+            *(".laun\u200bcher/x", "\ufeff.launcher/x", "a/.launcher\u2060"),
+        ],
+    )
+    def test_our_own_folder(self, folder, path):
+        """The journal of a run lies there, and the streams; a run may lie in a folder of a job. Some disks take other names for it."""
+        folder.write_stream("stdout", 0, b"mine")
+        folder.write(path, 0o644, b"x")
+        folder.add_folder(path, 1)
+        folder.add_link(path, "x")
+        assert [why for _, why in folder.refused] == [".launcher is ours"] * 3
+        assert os.listdir(folder.path / ".launcher") == ["stdout"]
+        assert os.listdir(folder.path) == [".launcher"]
+
+    @pytest.mark.parametrize(("offset", "size"), [(0, 5000), (990, 4000), (10**12, 1)])
+    def test_a_stream_beyond_its_cap(self, tmp_path, offset, size):
+        """The host was to cut it; one that does not fills no disk here, and is named once."""
+        folder = OutputFolder(tmp_path / "job", max_stream_bytes=1000)
+        for _ in range(3):
+            folder.write_stream("stdout", offset, b"x" * size)
+        assert folder.refused == [(".launcher/stdout", "more than 1000 bytes")]
+        written = folder.path / ".launcher" / "stdout"
+        assert not written.exists() or written.stat().st_size <= 1000 + 1024
+
+    @pytest.mark.parametrize("path", ["x" * 256, "/".join(["d"] * 65), "é" * 128, "\ud800", "a/\udc80b"])
+    def test_a_name_that_no_disk_takes(self, folder, path):
+        """Too long in bytes, too deep, no text."""
+        folder.write(path, 0o644, b"x")
+        assert len(folder.refused) == 1
+        assert not folder.path.exists() or os.listdir(folder.path) == []
+
+    def test_a_link_is_not_followed(self, folder, tmp_path):
+        """Neither as a folder on the way nor as the file itself."""
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "kept").write_text("kept")
+        folder.write("fine", 0o644, b"x")
+        (folder.path / "out").symlink_to(outside)
+        (folder.path / "file").symlink_to(outside / "kept")
+        folder.write("out/kept", 0o644, b"overwritten")
+        folder.write("file", 0o644, b"instead of the link")
+        assert "cannot be used" in reason(folder, "out/kept")
+        assert (outside / "kept").read_text() == "kept"
+        assert (folder.path / "file").read_bytes() == b"instead of the link"
+        assert not (folder.path / "file").is_symlink()
+
+    def test_a_file_where_a_folder_is_and_a_folder_where_a_file_is(self, folder):
+        """The first one stays."""
+        folder.write("a/b", 0o644, b"x")
+        folder.write("a", 0o644, b"x")
+        folder.write("a/b/c", 0o644, b"x")
+        folder.write_chunk("a", 0o644, 1, 0, b"x")
+        assert [path for path, _ in folder.refused] == ["a", "a/b/c", "a"]
+        assert (folder.path / "a" / "b").read_bytes() == b"x"
+
+    def test_names_that_are_one_file_here(self, folder, monkeypatch):
+        """On a disk that folds case the second one does not replace the first."""
+        folder.write("Model", 0o644, b"first")
+        monkeypatch.setattr(folder._tree, "is_there", lambda directory, name: True)
+        folder.write("model", 0o644, b"second")
+        assert "same file as Model" in reason(folder, "model")
+        folder.write("Model", 0o644, b"again")
+        assert (folder.path / "Model").read_bytes() == b"again"
+
+    def test_names_that_differ_in_case_are_two_files_where_they_can_be(self, folder):
+        """On a disk that does not fold case both are written."""
+        folder.write("Model", 0o644, b"first")
+        folder.write("model", 0o644, b"second")
+        assert folder.refused == []
+        assert (folder.path / "Model").read_bytes() == b"first"
+
+    def test_more_than_the_caps(self, tmp_path):
+        """Files and bytes are counted over all that came, whole or in pieces; folders count as files do."""
+        folder = OutputFolder(tmp_path / "o", max_files=2, max_bytes=10)
+        folder.write("a", 0o644, b"12345")
+        folder.write("big", 0o644, b"1234567")
+        folder.write_chunk("huge", 0o644, 1 << 62, 0, b"1")
+        folder.write("negative", 0o644, b"")
+        folder.write_chunk("c", 0o644, -1, 0, b"")
+        folder.write("b", 0o644, b"1")
+        assert [path for path, _ in folder.refused] == ["big", "huge", "c", "b"]
+
+    def test_pieces_out_of_order(self, folder):
+        """A piece that does not follow the last one ends the file; so does one beyond its size."""
+        folder.write_chunk("a", 0o644, 6, 0, b"abc")
+        folder.write_chunk("a", 0o644, 6, 4, b"ef")
+        folder.write_chunk("a", 0o644, 6, 3, b"def")
+        folder.write_chunk("b", 0o644, 2, 0, b"abc")
+        folder.write_chunk("never begun", 0o644, 2, 1, b"b")
+        assert [path for path, _ in folder.refused] == ["a", "b"]
+        folder.close()
+        assert [path.name for path in folder.path.rglob("*") if path.is_file()] == []
+
+    def test_refusals_are_kept_up_to_a_number(self, folder):
+        """A host that never ends sending what is refused costs no memory."""
+        for index in range(output_folder.MAX_REFUSED + 10):
+            folder.write(f"../{index}", 0o644, b"")
+        assert len(folder.refused) == output_folder.MAX_REFUSED
+
+    def test_a_full_disk_is_not_the_files_fault(self, folder, monkeypatch):
+        """It is raised: the link ends, and everything is sent again when there is room."""
+        folder.write("a", 0o644, b"1")
+
+        def full(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(output_folder.os, "open", full)
+        with pytest.raises(OSError, match="No space left"):
+            folder.write("b", 0o644, b"1")
+        assert folder.refused == []
+
+
+_PARTS = st.one_of(
+    st.sampled_from(["..", ".", "", "a", "b", "A", ".launcher", "link", "\0", "\udcff", "x" * 300, "/"]),
+    st.text(max_size=5),
+)
+_PATHS = st.lists(_PARTS, max_size=5).map("/".join)
+
+
+_SENT = st.tuples(
+    _PATHS,
+    st.sampled_from(["file", "chunks", "link", "folder"]),
+    st.binary(max_size=4),
+    st.one_of(_PATHS, st.sampled_from(["..", "../..", "a", "b", "link", "a/..", "../a", "a/link/../..", "link/x"])),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_SENT, max_size=12))
+def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):
+    """Every file is written below the folder as it was sent, or refused by name; nothing outside is touched."""
+    root = tmp_path_factory.mktemp("root")
+    (root / "outside").mkdir()
+    (root / "outside" / "kept").write_text("kept")
+    folder = OutputFolder(root / "in" / "out")
+    folder.path.mkdir(parents=True)
+    (folder.path / "link").symlink_to(root / "outside")
+    written = {}
+    for path, kind, data, text in sent:
+        before = len(folder.refused)
+        if kind == "chunks":
+            for offset in range(max(len(data), 1)):
+                folder.write_chunk(path, 0o644, len(data), offset, data[offset : offset + 1])
+        elif kind == "file":
+            folder.write(path, 0o644, data)
+        elif kind == "folder":
+            folder.add_folder(path)
+        else:
+            folder.add_link(path, text)
+        if len(folder.refused) == before and kind != "folder":
+            written.pop(path, None)
+            if kind != "link":
+                written[path] = data
+    folder.close()
+    for path, data in written.items():
+        assert (folder.path / path).read_bytes() == data
+        assert not (folder.path / path).is_symlink()
+    for above, folders, files in os.walk(folder.path):
+        for name in (*folders, *files):
+            link = os.path.join(above, name)
+            if os.path.islink(link) and os.readlink(link) != str(root / "outside"):
+                assert (os.path.realpath(link) + "/").startswith(f"{folder.path}/"), os.readlink(link)
+    assert sorted(path.name for path in root.iterdir()) == ["in", "outside"]
+    assert [path.name for path in (root / "in").iterdir()] == ["out"]
+    assert [(path.name, path.read_text()) for path in (root / "outside").iterdir()] == [("kept", "kept")]
+
+
+class TestSharing:
+    """Jobs of one run that write to one folder."""
+
+    def folders(self, path: Path, *nums: int, started: float = 0.0, is_shared: bool = False) -> list[OutputFolder]:
+        """Of jobs that are under way at the same time."""
+        ownership = Ownership(started, lambda num, folder: is_shared)
+        return [OutputFolder(path, num, ownership.of(num, path)) for num in nums]
+
+    def put(self, folder: OutputFolder, path: str, data: bytes, how: str) -> None:
+        """A file, in one piece or in two."""
+        if how == "small":
+            folder.write(path, 0o644, data)
+            return
+        half = len(data) // 2
+        folder.write_chunk(path, 0o644, len(data), 0, data[:half])
+        folder.write_chunk(path, 0o644, len(data), half, data[half:])
+
+    @pytest.mark.parametrize("how", ["small", "long"])
+    def test_what_another_job_wrote_is_kept(self, tmp_path, how):
+        """The later one lies beside it, under a name with its number, where its contents differ; where they are the same nothing is told."""
+        one, two = self.folders(tmp_path / "o", 1, 2)
+        for name in ("app.log", "a/scores.csv", "same", "mine-2"):
+            self.put(one, name, b"of one", how)
+        self.put(two, "app.log", b"of two", how)
+        self.put(two, "a/scores.csv", b"of 2, and more", how)
+        self.put(two, "same", b"of one", how)
+        self.put(two, "own", b"of two", how)
+        assert two.apart == [("app.log", "app.job-2.log"), ("a/scores.csv", "a/scores.job-2.csv")]
+        assert (one.refused, one.apart, two.refused) == ([], [], [])
+        found = {str(path.relative_to(one.path)): path.read_bytes() for path in one.path.rglob("*") if path.is_file()}
+        assert found == {
+            **dict.fromkeys(("app.log", "a/scores.csv", "same", "mine-2"), b"of one"),
+            "app.job-2.log": b"of two",
+            "a/scores.job-2.csv": b"of 2, and more",
+            "own": b"of two",
+        }
+
+    def test_a_job_writes_over_its_own(self, tmp_path):
+        """The same files come again on another link."""
+        one, two = self.folders(tmp_path / "o", 1, 2)
+        one.write("f", 0o644, b"one")
+        for data in (b"first", b"second"):
+            two.restart()
+            two.write("f", 0o644, data)
+            two.write("g", 0o644, data)
+        assert two.apart == [("f", "f.job-2")]
+        assert (tmp_path / "o" / "f.job-2").read_bytes() == b"second"
+        assert (tmp_path / "o" / "g").read_bytes() == b"second"
+
+    def test_a_job_that_comes_when_the_other_is_gone(self, tmp_path):
+        """What is there has nobody's name on it, and is younger than the run."""
+        ownership = Ownership(0.0, lambda num, folder: True)
+        OutputFolder(tmp_path, 1, ownership.of(1, tmp_path)).write("f", 0o644, b"one")
+        two = OutputFolder(tmp_path, 2, ownership.of(2, tmp_path))
+        two.write("f", 0o644, b"two")
+        assert two.apart == [("f", "f.job-2")]
+
+    def test_what_was_there_before_the_run_gives_way(self, tmp_path):
+        """As it does where a program opens it to write."""
+        (tmp_path / "f").write_text("before")
+        later = (tmp_path / "f").stat().st_ctime + 1
+        (one,) = self.folders(tmp_path, 1, started=later, is_shared=True)
+        one.write("f", 0o644, b"one")
+        assert one.apart == []
+        assert (tmp_path / "f").read_bytes() == b"one"
+
+    def test_what_somebody_else_writes_while_the_run_goes_on_is_kept(self, tmp_path):
+        """Another program, or a hook on the controller."""
+        (one,) = self.folders(tmp_path, 1)
+        (tmp_path / "f").write_text("somebody")
+        one.write("f", 0o644, b"one")
+        assert one.apart == [("f", "f.job-1")]
+
+    def test_a_run_that_was_taken_up_again_replaces_what_its_job_left_half(self, tmp_path):
+        """Unless jobs share the folder, where it cannot be told whose it is."""
+        for is_shared, apart in ((False, []), (True, [("f", "f.job-1")])):
+            ownership = Ownership(10.0, lambda num, folder, told=is_shared: told)
+            ownership.resume(0.0)
+            (tmp_path / "f").write_text("half")
+            one = OutputFolder(tmp_path, 1, ownership.of(1, tmp_path))
+            one.write("f", 0o644, b"whole")
+            assert one.apart == apart
+
+    def test_links_and_folders_of_several_jobs(self, tmp_path):
+        """A link that says the same is there already; another one lies beside it; folders are shared."""
+        one, two = self.folders(tmp_path / "o", 1, 2)
+        for folder, last in ((one, "1.pt"), (two, "2.pt")):
+            folder.write(last, 0o644, b"x")
+            folder.add_link("last.pt", last)
+            folder.add_link("here", ".")
+            folder.add_folder("empty", 5)
+        assert two.apart == [("last.pt", "last.job-2.pt")]
+        assert os.readlink(tmp_path / "o" / "last.pt") == "1.pt"
+        assert os.readlink(tmp_path / "o" / "last.job-2.pt") == "2.pt"
+        assert two.refused == []
+
+    def test_a_name_that_is_taken_beside_it_too(self, tmp_path):
+        """Is refused by name: neither file is touched."""
+        one, two = self.folders(tmp_path / "o", 1, 2)
+        one.write("f", 0o644, b"one")
+        one.write("f.job-2", 0o644, b"one, too")
+        one.write("n" * 253, 0o644, b"one")
+        two.write("f", 0o644, b"two")
+        two.write("n" * 253, 0o644, b"two")
+        assert "f.job-2 as well" in reason(two, "f")
+        assert "too long" in reason(two, "n" * 253)
+        assert (tmp_path / "o" / "f.job-2").read_bytes() == b"one, too"
+
+    def test_long_files_of_several_jobs_at_once(self, tmp_path):
+        """While they are not whole they have names of their own."""
+        one, two = self.folders(tmp_path / "o", 1, 2)
+        for half in (0, 1):
+            one.write_chunk("one", 0o644, 2, half, b"1")
+            two.write_chunk("two", 0o644, 2, half, b"2")
+        assert (tmp_path / "o" / "one").read_bytes() == b"11"
+        assert (tmp_path / "o" / "two").read_bytes() == b"22"
+
+    def test_what_jobs_print_is_kept_apart(self, tmp_path):
+        """Also of an earlier attempt; who had the folder to itself when it began to print has the usual place."""
+        ownership = Ownership(0.0, lambda num, folder: False)
+        one = OutputFolder(tmp_path, 1, ownership.of(1, tmp_path))
+        one.write_stream("stdout", 0, b"of one")
+        two = OutputFolder(tmp_path, 2, ownership.of(2, tmp_path))
+        two.write_stream("stdout", 0, b"of two, at first")
+        two.set_aside(1)
+        two.write_stream("stdout", 0, b"of two")
+        one.write_stream("stdout", 6, b", still")
+        assert (own_folder(tmp_path, 1) / "stdout").read_bytes() == b"of one, still"
+        assert (own_folder(tmp_path, 2) / "stdout").read_bytes() == b"of two"
+        assert (own_folder(tmp_path, 2) / "attempt-1" / "stdout").read_bytes() == b"of two, at first"

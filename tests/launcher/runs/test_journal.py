@@ -1,0 +1,682 @@
+"""The journal: what was committed is there again, whatever became of its controller; what was not is not half there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import launcher
+from launcher import events
+from launcher.errors import JournalError, JournalMoved, RunError
+from launcher.reproduce.compare import recorded_outcome
+from launcher.results.job_returns import Decoder, load_returned
+from launcher.runs import index, journal, status
+from launcher.runs import record as run_record
+from launcher.runs.journal import INLINE, Journal, JournalReader, StoredResult
+from launcher.runs.result_file import ResultFile
+from launcher.session.resumed import ResumedSession, load_setup
+from tests.specs import envelope, job_spec
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a journal may be."""
+    return tmp_path / "run" / ".launcher"
+
+
+def result(num: int, payload: bytes = b"", file: str | None = None) -> StoredResult:
+    """What an attempt brought."""
+    return StoredResult(num, 1, "h", envelope(started_at=1.5), {"value": {"offset": 0, "size": 1}}, payload, file)
+
+
+def every_event() -> list[events.Event]:
+    """One of each kind, with every field set."""
+    samples: dict[str, Any] = {
+        "int": 3,
+        "float": 1.5,
+        "str": "text ü",
+        "bool": True,
+        "tuple[str, ...]": ("a", "b"),
+        "tuple[int, ...]": (1, 2),
+        "dict[str, Any] | None": {"kind": "lost", "causes": [{"a": "b"}]},
+        "dict[str, int]": {"FAILED": 1},
+        "float | None": 2.5,
+        "int | None": 4,
+        "str | None": "x",
+    }
+    return [
+        cls(
+            **{
+                one.name: "FAILED" if one.name == "status" else samples[str(one.type)]
+                for one in dataclasses.fields(cls)
+            }
+        )
+        for cls in events._KINDS.values()
+        if cls is not events.Event
+    ]
+
+
+class TestWriting:
+    """What is committed can be read."""
+
+    @pytest.mark.parametrize("event", every_event(), ids=lambda event: event.kind)
+    def test_every_event_comes_back(self, folder, event):
+        """As it was, field by field."""
+        writing = Journal(folder)
+        writing.append([event])
+        writing.commit()
+        ((_, again),) = JournalReader(folder).events()
+        assert again == event
+        assert type(again) is type(event)
+        writing.close()
+
+    def test_events_keep_their_order(self, folder):
+        """Over many commits; those of one job, and those after a number, can be had apart."""
+        writing = Journal(folder)
+        for num in range(50):
+            writing.append([events.JobQueued(0.0, num), events.JobAssigned(0.0, num, 1, "h")])
+            if num % 7 == 0:
+                writing.commit()
+        writing.commit()
+        reader = JournalReader(folder)
+        found = list(reader.events(batch=9))
+        assert [event.num for _, event in found] == [num for num in range(50) for _ in range(2)]
+        assert [seq for seq, _ in found] == sorted({seq for seq, _ in found})
+        assert [event.kind for _, event in reader.events(num=7)] == ["job_queued", "job_assigned"]
+        assert [event.num for _, event in reader.events(after=found[97][0])] == [49, 49]
+
+    def test_nothing_is_there_before_commit(self, folder):
+        """Neither for a reader nor after a crash."""
+        writing = Journal(folder)
+        writing.append([events.Note(0.0, "x")])
+        writing.put_job(1, (), "o", b"p", job_spec(1))
+        reader = JournalReader(folder)
+        assert list(reader.events()) == []
+        writing.commit()
+        assert len(list(reader.events())) == 1
+        assert reader.job(1) == ((), "o", b"p", job_spec(1))
+        writing.close()
+
+    def test_jobs_results_and_the_rest(self, folder):
+        """A job as it must be sent again, a result as it came, facts and blobs of the run."""
+        writing = Journal(folder)
+        writing.put_job(3, ("a=1",), "/out/3", b"\0payload", job_spec(3, timeout=5))
+        stored = writing.put_result(result(3, b"value"))
+        writing.put_meta(run="r", mode="MULTIRUN")
+        writing.put_blob("shared", b"\xff" * 10)
+        writing.commit()
+        reader = JournalReader(folder)
+        assert reader.job(3) == (("a=1",), "/out/3", b"\0payload", job_spec(3, timeout=5))
+        assert reader.job_without_payload(3) == (("a=1",), "/out/3", job_spec(3, timeout=5))
+        assert reader.payload(3) == b"\0payload"
+        assert reader.job(4) is None
+        assert stored == result(3, b"value")
+        assert reader.result(3, 1) == stored
+        assert reader.result(3, 2) is None
+        assert reader.meta() == {"run": "r", "mode": "MULTIRUN", "version": "1"}
+        assert reader.blob("shared") == b"\xff" * 10
+        assert reader.blob("other") is None
+        with pytest.raises(JournalError, match="job 9"):
+            reader.payload(9)
+        writing.close()
+
+    def test_a_large_result_lies_in_a_file(self, folder):
+        """On the disk before the journal says so."""
+        writing = Journal(folder)
+        stored = writing.put_result(result(1, b"x" * (INLINE + 1)))
+        assert stored.payload == b""
+        assert stored.file is not None
+        assert not Path(stored.file).exists()
+        writing.commit()
+        assert JournalReader(folder).result(1, 1) == stored
+        assert Path(stored.file).read_bytes() == b"x" * (INLINE + 1)
+        assert Path(stored.file).stat().st_mode & 0o077 == 0
+        writing.close()
+
+    def test_it_is_private(self, folder):
+        """Nobody else reads what a run was given."""
+        before = os.umask(0)
+        try:
+            writing = Journal(folder)
+            writing.put_blob("secret", b"x")
+            writing.commit()
+            for path in folder.iterdir():
+                assert path.stat().st_mode & 0o077 == 0, path
+        finally:
+            os.umask(before)
+        writing.close()
+        assert folder.stat().st_mode & 0o077 == 0
+
+    def test_how_jobs_ended(self, folder):
+        """The last word on each; a job that is run once more has not returned."""
+        writing = Journal(folder)
+        error = {"kind": "killed"}
+        writing.append(
+            [
+                events.JobReturned(0.0, 0, 1, "h", "COMPLETED", 1.0, None),
+                events.JobReturned(0.0, 1, 1, "h", "FAILED", 1.0, error),
+                events.JobReturned(0.0, 2, 1, "h", "FAILED", 1.0, error),
+                events.JobRetried(0.0, 2, 1, "FAILED", "killed"),
+            ]
+        )
+        for num in range(3):
+            writing.put_job(num, (), "o", b"", job_spec(num))
+        writing.commit()
+        reader = JournalReader(folder)
+        assert reader.outcomes() == {"COMPLETED": 1, "FAILED": 1}
+        assert reader.kinds() == {"killed": 1}
+        returned = reader.returned(1)
+        assert returned is not None
+        assert returned.error == error
+        assert reader.returned(2) is None
+        assert (reader.count_jobs(), reader.last_num()) == (3, 2)
+        last = reader.last_event("job_returned")
+        assert isinstance(last, events.JobReturned)
+        assert last.num == 2
+        writing.close()
+
+
+#: Names of folders that mean something to a URI, a shell, a glob, a config, sqlite, a terminal; the last one is no text.
+ODD_NAMES = [
+    "a#1",
+    "b?mode=rw",
+    "c%41",
+    "d e",
+    "new\nline",
+    ":memory:",
+    "file:x",
+    "${x}",
+    "'q\"",
+    "[*]",
+    "é",
+    os.fsdecode(b"\xff"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+class TestAnyPath:
+    """A folder may have any name."""
+
+    def test_what_is_written_is_read(self, tmp_path, name):
+        """From that folder, and no file is made beside it."""
+        folder = tmp_path / name / ".launcher"
+        writing = Journal(folder)
+        writing.put_meta(run="r")
+        writing.put_job(0, (), str(tmp_path / name / "0"), b"p", job_spec())
+        writing.append([events.RunStarted(0.0, "r", "RUN", str(tmp_path / name), ())])
+        stored = writing.put_result(result(0, b"x" * (INLINE + 1)))
+        writing.commit()
+        reader = JournalReader(folder)
+        assert reader.meta()["run"] == "r"
+        assert reader.job(0) == ((), str(tmp_path / name / "0"), b"p", job_spec())
+        assert reader.job_without_payload(0) == ((), str(tmp_path / name / "0"), job_spec())
+        assert reader.result(0, 1) == stored
+        assert [event.folder for _, event in reader.events()] == [str(tmp_path / name)]
+        reader.close()
+        writing.close()
+        assert os.listdir(tmp_path) == [name]
+
+    def test_a_relative_path(self, tmp_path, name, monkeypatch):
+        """The same."""
+        monkeypatch.chdir(tmp_path)
+        Journal(Path(name)).close()
+        JournalReader(Path(name)).close()
+
+
+class TestFailing:
+    """Disks that are full, files that are not ours, two writers."""
+
+    def test_a_full_disk_keeps_what_was_appended(self, folder):
+        """The commit raises, nothing of it is there; when there is room all of it is, once."""
+        writing = Journal(folder)
+        pages = writing._connection.execute("pragma page_count").fetchone()[0]
+        writing._connection.execute(f"pragma max_page_count={pages}")
+        writing.append([events.Note(0.0, "x" * 20_000)])
+        writing.put_blob("large", bytes(200_000))
+        for _ in range(2):
+            with pytest.raises(JournalError, match="full"):
+                writing.commit()
+        writing.append([events.Note(0.0, "later")])
+        reader = JournalReader(folder)
+        assert list(reader.events()) == []
+        writing._connection.execute("pragma max_page_count=100000")
+        writing.commit()
+        assert [len(event.message) for _, event in reader.events()] == [20_000, 5]
+        assert reader.blob("large") == bytes(200_000)
+        writing.close()
+
+    def test_a_result_file_that_cannot_be_written_stops_the_commit(self, folder, monkeypatch):
+        """The journal never says that a file is there which is not."""
+        writing = Journal(folder)
+        writing.put_result(result(1, b"x" * (INLINE + 1)))
+        whole = journal._write_private
+
+        def full(path: Path, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(journal, "_write_private", full)
+        with pytest.raises(JournalError, match=r"1\.1\.result: No space left"):
+            writing.commit()
+        reader = JournalReader(folder)
+        assert reader.result(1, 1) is None
+        monkeypatch.setattr(journal, "_write_private", whole)
+        writing.commit()
+        assert reader.result(1, 1) is not None
+        writing.close()
+
+    def test_one_process_writes(self, folder):
+        """The second one is told who the first is, and touches nothing; a run of this process is not called another process."""
+        writing = Journal(folder)
+        with pytest.raises(RunError, match="another run of this process"):
+            Journal(folder)
+        writing.append([events.Note(0.0, "mine")])
+        writing.close()
+        Journal(folder).close()
+
+    @pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal"])
+    def test_what_was_written_where_nobody_finds_it_is_not_safe(self, folder, monkeypatch, name):
+        """Also where it is removed while it is written; put back, it is there once."""
+        writing = Journal(folder)
+        writing.append([events.Note(0.0, "first")])
+        writing.commit()
+        whole = writing._write
+
+        def write() -> None:
+            whole()
+            os.rename(folder / name, folder / "aside")
+
+        monkeypatch.setattr(writing, "_write", write)
+        writing.append([events.Note(0.0, "second")])
+        for _ in range(2):
+            with pytest.raises(JournalMoved, match="removed, moved or replaced"):
+                writing.commit()
+            assert not writing.is_in_place
+        os.rename(folder / "aside", folder / name)
+        writing.commit()
+        monkeypatch.undo()
+        writing.close()
+        assert [event.message for _, event in JournalReader(folder).events()] == ["first", "second"]
+
+    def test_nothing_is_made_where_it_was(self, folder):
+        """Or it could not be put back: no large result, and no journal when it is closed."""
+        writing = Journal(folder)
+        writing.commit()
+        os.rename(folder, folder.with_name("aside"))
+        writing.put_result(result(1, b"x" * (INLINE + 1)))
+        with pytest.raises(JournalMoved):
+            writing.commit()
+        with pytest.raises(JournalMoved):
+            writing.close()
+        with pytest.raises(FileNotFoundError):
+            ResultFile(folder / "results", "1.1", 1, {})
+        assert os.listdir(folder.parent) == ["aside"]
+
+    def test_another_version_is_refused_by_name(self, folder):
+        """For reading and for writing."""
+        writing = Journal(folder)
+        writing.put_meta(version="99")
+        writing.close()
+        for open_it in (Journal, JournalReader):
+            with pytest.raises(JournalError, match="version 99"):
+                open_it(folder)
+
+    def test_no_run(self, tmp_path):
+        """A folder without a journal is no run."""
+        with pytest.raises(RunError, match="holds no run"):
+            JournalReader(tmp_path / ".launcher")
+
+    def test_a_file_that_is_no_journal(self, folder):
+        """Is named, not parsed."""
+        folder.mkdir(parents=True)
+        (folder / "journal.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 100)
+        with pytest.raises(JournalError, match="journal"):
+            JournalReader(folder)
+
+    def test_readers_do_not_disturb_the_writer(self, folder):
+        """Nor it them: each sees whole commits, in order."""
+        writing = Journal(folder)
+        done = threading.Event()
+        seen: list[list[int]] = []
+
+        def read() -> None:
+            reader = JournalReader(folder)
+            while not done.is_set():
+                seen.append([event.num for _, event in reader.events()])
+            reader.close()
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for num in range(60):
+            writing.append([events.JobQueued(0.0, 2 * num), events.JobQueued(0.0, 2 * num + 1)])
+            writing.commit()
+        done.set()
+        for thread in threads:
+            thread.join()
+        writing.close()
+        assert all(nums == list(range(len(nums))) and len(nums) % 2 == 0 for nums in seen)
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from launcher import events
+from launcher.runs.journal import INLINE, Journal, StoredResult
+from tests.specs import envelope, job_spec
+
+journal = Journal(Path(sys.argv[1]))
+num = 0
+while True:
+    journal.append([events.JobQueued(0.0, num), events.JobReturned(0.0, num, 1, "h", "COMPLETED", 1.0, None)])
+    journal.put_job(num, (), "o", b"p", job_spec(num))
+    journal.put_result(StoredResult(num, 1, "h", envelope(), {}, bytes(INLINE + 1) if num % 3 == 0 else b"v", None))
+    journal.commit()
+    os.write(1, b"%d\\n" % num)
+    num += 1
+"""
+
+
+def test_kill_minus_nine_at_any_moment(folder):
+    """What the writer was told is on the disk is there; the rest is there whole or not at all; and it is written on."""
+    for killed_after in (1, 4, 9):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+        )
+        assert process.stdout is not None
+        told = [int(process.stdout.readline()) for _ in range(killed_after)]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        told += [int(line) for line in process.stdout.read().split() if line]
+        process.stdout.close()
+        reader = JournalReader(folder)
+        queued = [event.num for _, event in reader.events() if isinstance(event, events.JobQueued)]
+        returned = [event.num for _, event in reader.events() if isinstance(event, events.JobReturned)]
+        assert queued == returned
+        assert set(told) <= set(queued)
+        for num in set(queued):
+            stored = reader.result(num, 1)
+            assert stored is not None
+            assert reader.job(num) is not None
+            if stored.file is not None:
+                assert Path(stored.file).stat().st_size == INLINE + 1
+        reader.close()
+    check = sqlite3.connect(folder / "journal.sqlite").execute("pragma integrity_check").fetchone()
+    assert check == ("ok",)
+
+
+def test_a_disk_that_is_full_when_the_journal_is_made_is_an_error_of_ours(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the file and what to do, and lets go of the folder, where a later run begins."""
+    connect = journal.connect
+
+    def small(path: Path, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(path, **kwargs)
+        connection.execute("pragma max_page_count=1")
+        return connection
+
+    monkeypatch.setattr(journal, "connect", small)
+    with pytest.raises(
+        JournalError, match=r"journal.sqlite: database or disk is full; nothing was sent; free some space"
+    ):
+        Journal(folder)
+    monkeypatch.undo()
+    Journal(folder).close()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended: two jobs, one of which failed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+
+    def task(config: Any) -> Any:
+        if config.x == 2:
+            raise ValueError("two")
+        return config.x
+
+    launcher.multirun(task, [{"x": 1}, {"x": 2}], folder=folder)
+    return folder
+
+
+def read_all(folder: Path) -> None:
+    """Everything that is read of a journal by those who show it or take it up."""
+    entry = index.find(folder)
+    status.read_status(entry)
+    reader = JournalReader(entry.journal)
+    try:
+        for line in status.read_jobs(reader):
+            line.to_json()
+        record = run_record.read(reader)
+        run_record.options_of(record, {})
+        run_record.hosts_of(record, {})
+        run_record.variables(record)
+        reader.check()
+        for event in reader.all_returned():
+            returned = load_returned(reader, event.num)
+            assert returned.event == event
+            recorded_outcome(reader, event.num, Decoder("never", pickle.loads, lambda policy: lambda name: None))
+        for num in range(3):
+            reader.job(num)
+        list(reader.unhooked_returns(1))
+        reader.planned_jobs()
+        reader.outcomes()
+        reader.kinds()
+        reader.last_num()
+        reader.last_event("run_started")
+        list(reader.events_of("job_returned"))
+        list(run_record.read_planned(reader, 0, lambda data: []))
+        for name in ("shared", "manifest", "callbacks", "root_config"):
+            reader.blob(name)
+    finally:
+        reader.close()
+
+
+_JUNK = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.binary(max_size=8),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["{}", "[]", "[[]]", "{", "null", "1e999", '{"at": 1}', '"x"', "[" * 100_000, "9" * 5000, "-1", "NaN"]
+    ),
+)
+_CELLS = [
+    *(("meta", one) for one in ("key", "value")),
+    *(("blobs", one) for one in ("name", "data")),
+    *(("jobs", one) for one in ("overrides", "output_dir", "payload", "spec")),
+    *(("events", one) for one in ("kind", "num", "data")),
+    *(("results", one) for one in ("host", "envelope", "parts", "payload", "file", "attempt")),
+]
+
+
+def altered(value: Any, path: list[int], junk: Any) -> Any:
+    """The value with something else at some place in it."""
+    if path and isinstance(value, dict) and value:
+        key = sorted(value)[path[0] % len(value)]
+        return {**value, key: altered(value[key], path[1:], junk)}
+    if path and isinstance(value, list) and value:
+        at = path[0] % len(value)
+        return [*value[:at], altered(value[at], path[1:], junk), *value[at + 1 :]]
+    return junk
+
+
+_INNER = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.just({}),
+    st.just({"a": []}),
+)
+
+
+@pytest.fixture
+def damaged(whole_run: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(whole_run, tmp_path / "run"))
+
+
+class TestDamaged:
+    """Whatever is wrong with a journal is one typed error that names the folder; nothing else is raised, and nothing hangs."""
+
+    def holds(self, folder: Path) -> None:
+        """It can be read, or the error says which folder it is."""
+        told = ""
+        try:
+            read_all(folder)
+        except (JournalError, RunError) as error:
+            told = str(error)
+        assert not told or str(folder) in told or "run " in told
+
+    def test_one_that_is_whole(self, whole_run):
+        """Is read: what follows fails for its damage alone."""
+        read_all(whole_run)
+
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sampled_from(_CELLS), _JUNK, st.integers(0, 50))
+    def test_a_cell_of_any_kind(self, whole_run, tmp_path_factory, cell, junk, row):
+        """In any column of any table."""
+        folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("cell") / "run"))
+        table, column = cell
+        connection = sqlite3.connect(folder / ".launcher" / "journal.sqlite")
+        with contextlib.suppress(sqlite3.Error):
+            (count,) = connection.execute(f"select count(*) from {table}").fetchone()
+            names = [one[1] for one in connection.execute(f"pragma table_info({table})") if one[5]]
+            (keys,) = connection.execute(
+                f"select {','.join(names)} from {table} limit 1 offset {row % count}"
+            ).fetchall()
+            where = " and ".join(f"{name}=?" for name in names)
+            connection.execute(f"update {table} set {column}=? where {where}", (junk, *keys))
+            connection.commit()
+        connection.close()
+        self.holds(folder)
+
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.sampled_from(
+            [
+                ("meta", "value"),
+                ("jobs", "spec"),
+                ("jobs", "overrides"),
+                ("events", "data"),
+                ("results", "envelope"),
+                ("results", "parts"),
+            ]
+        ),
+        st.integers(0, 50),
+        st.lists(st.integers(0, 40), max_size=4),
+        _INNER,
+    )
+    def test_a_value_within_a_cell(self, whole_run, tmp_path_factory, cell, row, path, junk):
+        """At any depth of its JSON."""
+        folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("value") / "run"))
+        table, column = cell
+        connection = sqlite3.connect(folder / ".launcher" / "journal.sqlite")
+        rows = connection.execute(
+            f"select rowid, {column} from {table}"
+            if table in ("jobs", "events")
+            else f"select {column}, {column} from {table}"
+        ).fetchall()
+        rows = [one for one in rows if isinstance(one[1], str) and one[1][:1] in ("[", "{")]
+        key, text = rows[row % len(rows)]
+        name = "rowid" if table in ("jobs", "events") else column
+        connection.execute(
+            f"update {table} set {column}=? where {name}=?", (json.dumps(altered(json.loads(text), path, junk)), key)
+        )
+        connection.commit()
+        connection.close()
+        self.holds(folder)
+
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=20),
+        st.integers(0, 1 << 20) | st.none(),
+    )
+    def test_bytes_of_the_file(self, whole_run, tmp_path_factory, changes, length):
+        """Turned, or cut off."""
+        folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("bytes") / "run"))
+        path = folder / ".launcher" / "journal.sqlite"
+        data = bytearray(path.read_bytes())
+        for at, byte in changes:
+            data[at % len(data)] = byte
+        path.write_bytes(bytes(data) if length is None else bytes(data[: length % len(data)]))
+        self.holds(folder)
+
+    @pytest.mark.parametrize("table", ["meta", "blobs", "jobs", "events", "results"])
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "drop table {0}",
+            "alter table {0} rename to gone",
+            "alter table {0} rename to gone; create view {0} as with recursive n(x) as (select 1 union all select x from n) select x from n",
+            "create trigger t after insert on {0} begin select 1; end",
+        ],
+    )
+    def test_a_table_that_is_another_thing(self, damaged, table, how):
+        """Missing, or something that sqlite would run."""
+        connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
+        connection.executescript(how.format(table))
+        connection.close()
+        with pytest.raises(JournalError, match="is damaged"):
+            read_all(damaged)
+
+    @pytest.mark.parametrize("open_it", [Journal, JournalReader])
+    @pytest.mark.parametrize("content", [b"", b"x" * 100, b"SQLite format 3\0" + b"x" * 4096, b"\0" * 8192])
+    def test_a_file_that_is_something_else(self, damaged, open_it, content):
+        """For reading and for writing; a lock that was taken is given back."""
+        (damaged / ".launcher" / "journal.sqlite").write_bytes(content)
+        if open_it is Journal and not content:
+            return  # one whose controller died before it began, which is begun
+        for _ in range(2):
+            with pytest.raises(JournalError, match=str(damaged)):
+                open_it(damaged / ".launcher")
+
+    def test_what_is_no_file(self, damaged):
+        """A pipe would be waited for."""
+        path = damaged / ".launcher" / "journal.sqlite"
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(RunError, match="holds no run"):
+            JournalReader(damaged / ".launcher")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "update jobs set spec='[]' where num=1",
+            "update jobs set payload=null where num=1",
+            "update events set data=replace(data, 'FAILED', 'MAYBE') where kind='job_returned'",
+            "update meta set value='{}' where key='setup'",
+        ],
+    )
+    def test_running_a_job_of_one_once_more(self, damaged, change, monkeypatch):
+        """Is refused at once, and does not wait for what will not come."""
+        connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
+        connection.execute(change)
+        connection.commit()
+        connection.close()
+        monkeypatch.setattr("launcher.runs.ownership._doubt", lambda folder: "")
+        with pytest.raises(JournalError, match="is damaged"):
+            setup, record = load_setup(damaged)
+            with ResumedSession(setup, record, retry=lambda event: True) as session:
+                session.collect()

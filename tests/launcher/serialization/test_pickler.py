@@ -1,0 +1,316 @@
+"""Pickles: by reference where a host can import it, by value where it cannot."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import json
+import os
+import pathlib
+import pickletools
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import uuid
+
+import pytest
+
+from launcher.errors import CallbackError, CodeError
+from launcher.serialization import pickler
+from launcher.serialization.pickler import check_state, dumps, loads, main_module_name, out_of_reach
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+SCRIPT = """
+    import enum, functools, json, sys, typing
+    from dataclasses import dataclass
+
+    sys.path.insert(0, {root!r})
+
+    @dataclass
+    class Point:
+        x: int
+
+        class Inner:
+            pass
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    T = typing.TypeVar("T")
+
+    class Meta(type):
+        pass
+
+    class WithMeta(metaclass=Meta):
+        def method(self):
+            return Point(7)
+
+    def wrapping(function):
+        @functools.wraps(function)
+        def wrapper(*args):
+            return ("wrapped", function(*args))
+        return wrapper
+
+    @wrapping
+    @wrapping
+    def decorated(cfg):
+        return Point(1)
+
+    def plain(cfg):
+        return Point(2)
+
+    if __name__ == "__main__":
+        from launcher.serialization import pickler as pickling
+        name = pickling.main_module_name()
+        values = {{
+            "instance": Point(3), "class": Point, "inner": Point.Inner(), "enum": Colour.RED, "function": plain,
+            "decorated": decorated, "middle": decorated.__wrapped__, "undecorated": decorated.__wrapped__.__wrapped__,
+            "meta": WithMeta, "bound": WithMeta().method, "typevar": T, "module": sys.modules["__main__"],
+            "partial": functools.partial(plain, None),
+        }}
+        dumped = pickling.dumps(values, main_module=name)
+        back = pickling.loads(dumped.data, main_module=name)
+        same = [key for key, value in values.items() if back[key] is value or back[key] == value]
+        by_value = pickling.dumps(lambda cfg: Point(1), main_module=name)
+        nothing = pickling.dumps(plain, main_module=None)
+        print(json.dumps({{
+            "name": name, "data": dumped.data.hex(), "by_value": dumped.by_value, "values": dumped.values,
+            "same": same, "keys": list(values), "lambda": [by_value.by_value, by_value.data.hex()],
+            "nothing": [nothing.by_value, nothing.values], "modules": sorted(dumped.modules),
+        }}))
+"""
+
+HOST = """
+    import json, pickle, sys
+    sys.path[:0] = [{root!r}, {folder!r}]
+    data = json.loads(sys.stdin.read())
+    values = pickle.loads(bytes.fromhex(data["data"]))
+    import {name} as module
+    import importlib
+    module = importlib.import_module({name!r})
+    assert values["class"] is module.Point
+    assert type(values["instance"]) is module.Point
+    assert values["enum"] is module.Colour.RED
+    assert values["function"] is module.plain
+    assert values["decorated"] is module.decorated
+    assert values["undecorated"] is module.decorated.__wrapped__.__wrapped__
+    assert values["undecorated"](None) == module.Point(1)
+    assert values["meta"] is module.WithMeta
+    assert values["bound"]() == module.Point(7)
+    assert values["typevar"] is module.T
+    assert values["module"] is module
+    assert type(pickle.loads(bytes.fromhex(data["lambda"][1]))(None)) is module.Point
+    print("right")
+"""
+
+
+@pytest.mark.parametrize("name", ["my_script", "pkg.app"])
+def test_what_a_script_defines_is_its_modules_on_the_host(tmp_path, name):
+    """Classes, functions, methods, enums of `__main__`: the host gets those of the module, the controller its own back."""
+    path = tmp_path / f"{name.replace('.', '/')}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(textwrap.dedent(SCRIPT.format(root=str(ROOT))))
+    command = [sys.executable, str(path)] if "." not in name else [sys.executable, "-m", name]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    told = json.loads(done.stdout)
+    assert told["name"] == name
+    assert (told["by_value"], told["values"]) == (False, [])
+    assert sorted(told["same"]) == sorted(key for key in told["keys"] if key not in ("inner", "bound", "partial"))
+    assert told["lambda"][0] is True
+    assert told["nothing"] == [True, ["__main__.plain", "__main__.Point"]] or told["nothing"][0] is True
+    assert name in told["modules"]
+    host = textwrap.dedent(HOST.format(root=str(ROOT), folder=str(tmp_path), name=name))
+    done = subprocess.run([sys.executable, "-c", host], input=done.stdout, capture_output=True, text=True, check=False)
+    assert done.stdout == "right\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["-c", "{}"], "None"),
+        (["dotted.name.py"], "None"),
+        (["with-dash.py"], "with-dash"),
+        (["-m", "pkg"], "pkg.__main__"),
+    ],
+)
+def test_the_name_of_what_runs(tmp_path, command, expected):
+    """Only what a host can import has a name."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launcher.serialization.pickler import main_module_name as n; print(n())"
+    (tmp_path / "pkg").mkdir()
+    for file in ("dotted.name.py", "with-dash.py", "pkg/__main__.py", "pkg/__init__.py"):
+        (tmp_path / file).write_text(code if not file.endswith("__init__.py") else "")
+    command = [code if part == "{}" else part for part in command]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_an_installed_program_has_no_name():
+    """Under pytest `__main__` is pytest's, which no host needs."""
+    assert main_module_name() is None
+
+
+def module_level(cfg):
+    return cfg
+
+
+@functools.lru_cache
+def cached(cfg):
+    return cfg
+
+
+def _decorating(function):
+    @functools.wraps(function)
+    def wrapper(cfg):
+        return function(cfg)
+
+    return wrapper
+
+
+@_decorating
+def wrapped_function(cfg):
+    return cfg
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """This test module, under the name that its functions have."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or importlib.import_module(__name__))
+
+
+@pytest.mark.usefixtures("importable")
+def test_module_functions_go_by_reference():
+    """As do those below a decorator that tells: the pickle is short, and what comes back is the same object."""
+    for value in (module_level, cached, wrapped_function, wrapped_function.__wrapped__, json.dumps, os.path.join):
+        dumped = dumps(value)
+        assert not dumped.by_value, value
+        assert loads(dumped.data) is value
+    assert __name__ in dumps(wrapped_function.__wrapped__).modules
+
+
+def test_local_functions_and_classes_go_by_value():
+    """And are named, so that the error across Python versions can say what it is about."""
+
+    class Local:
+        pass
+
+    for value, name in ((lambda cfg: 1, "<lambda>"), (Local, "Local"), (Local(), "Local")):
+        dumped = dumps(value)
+        assert dumped.by_value
+        assert any(name in one for one in dumped.values)
+    assert not dumps({"a": [1, type(None), ...]}).by_value
+
+
+def test_modules_out_of_reach_are_named(tmp_path, monkeypatch):
+    """A module that is neither in the snapshot nor installed cannot be imported on a host."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "elsewhere_of_test.py").write_text("class Thing: pass\n")
+    module = importlib.import_module("elsewhere_of_test")
+    dumped = dumps([module.Thing(), json.JSONDecoder])
+    file = str(tmp_path / "elsewhere_of_test.py")
+    assert out_of_reach(dumped.modules, lambda path: False) == [("elsewhere_of_test", file)]
+    assert out_of_reach(dumped.modules, lambda path: path == file) == []
+    assert out_of_reach({"json", "builtins", "launcher.errors", "omegaconf"}, lambda path: False) == []
+
+
+def test_what_is_installed_in_place_is_not_out_of_reach(tmp_path, monkeypatch):
+    """It may be installed on the host, as anything may; wherever its files lie here."""
+    monkeypatch.syspath_prepend(tmp_path / "project" / "src")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (tmp_path / "project" / "src").mkdir(parents=True)
+    (tmp_path / "project" / "src" / "in_place_of_test.py").write_text("class Thing: pass\n")
+    info = tmp_path / "site" / "in_place_of_test-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: in_place_of_test\nVersion: 1\n")
+    importlib.import_module("in_place_of_test")
+    pickler._editable_projects.cache_clear()
+    assert out_of_reach({"in_place_of_test"}, lambda path: False)
+    (info / "direct_url.json").write_text(
+        json.dumps({"url": (tmp_path / "project").as_uri(), "dir_info": {"editable": True}})
+    )
+    pickler._editable_projects.cache_clear()
+    assert out_of_reach({"in_place_of_test"}, lambda path: False) == []
+    pickler._editable_projects.cache_clear()
+
+
+# -- what cannot be pickled ------------------------------------------------------------------------------------------
+
+
+class Holder:
+    """A user's object; at module level, so that it travels by reference."""
+
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+
+
+class Raises:
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        raise self.error
+
+
+class Tidy(Holder):
+    def __getstate__(self):
+        return {}
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable")
+def test_the_part_at_fault_is_named(tmp_path):
+    """Through attributes, containers, closures and partials, down to the thing itself."""
+    lock = threading.Lock()
+    with socket.socket() as sock, (tmp_path / "log.txt").open("w") as writing, open(__file__) as reading:
+        cases = [
+            (Holder(client=Holder(pool=[1, {"k": lock}])), "client.pool[1]['k'] is a lock"),
+            (Holder(a=1, sock=sock), "sock is a socket"),
+            (Holder(log=writing), f"log is an open file ({tmp_path}/log.txt)"),
+            ({"r": reading}, "['r'] is an open file"),
+            (Holder(g=(one for one in [1])), "g is a generator"),
+            (functools.partial(module_level, lock), ".args[0] is a lock".lstrip(".")),
+            (lambda: lock, "<variable lock> is a lock"),
+            (Holder(x=Raises(ValueError("mine"))), "x is a "),
+            (Holder(x=Raises(SystemExit(3))), "x is a "),
+            (Holder(event=threading.Event()), "event"),
+            (nested(100_000), "nested too deeply"),
+        ]
+        for value, says in cases:
+            with pytest.raises(CodeError) as caught:
+                dumps(value)
+            assert says in str(caught.value)
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_callback_that_holds_a_lock_is_refused_by_name():
+    """By callback and attribute; not where it leaves the lock out itself, nor where it can be built anew."""
+    callback = Holder(upload=Holder(lock=threading.RLock()))
+    with pytest.raises(CallbackError, match=r"callback 'up' .* attribute 'upload.lock' is a lock"):
+        check_state("up", callback, has_spec=False)
+    check_state("up", callback, has_spec=True)
+    check_state("up", Tidy(lock=threading.Lock()), has_spec=False)
+    check_state("up", Holder(log=io.BytesIO(b"x")), has_spec=False)
+
+
+def test_interrupts_are_not_taken_for_failures():
+    """Ctrl-C while something is pickled stays Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt):
+        dumps(Raises(KeyboardInterrupt()))
+
+
+def test_pickles_need_no_newer_python_than_the_agents():
+    """Protocol 5 is known to Python 3.8."""
+    protocol = next(argument for opcode, argument, _ in pickletools.genops(dumps([1]).data) if opcode.name == "PROTO")
+    assert protocol <= 5
+    assert protocol == pickler.PROTOCOL
+    assert uuid.UUID(int=1) == loads(dumps(uuid.UUID(int=1)).data)

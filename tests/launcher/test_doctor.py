@@ -1,0 +1,180 @@
+"""`launcher doctor`: over a real SSH server and on this machine, whole and broken at each step."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import doctor
+from launcher.cli import main as cli
+from launcher.demo.server import DemoServer
+from launcher.doctor import Outcome, Step, examine
+from launcher.inventory import HostSpec, parse_host
+from launcher.options import LaunchConf
+from launcher.runs import index
+from tests.durable import until
+
+WAY = ["ssh configuration", "connection", "host key", "login"]
+
+
+@pytest.fixture
+def server() -> Iterator[DemoServer]:
+    """A throwaway SSH server that no test before has broken."""
+    with DemoServer() as made:
+        yield made
+
+
+def spec_of(server: DemoServer, **fields: Any) -> HostSpec:
+    return HostSpec("gpu1", "demo", ssh_config=str(server.ssh_config), **fields)
+
+
+def steps_of(spec: HostSpec, **options: Any) -> dict[str, Step]:
+    steps = list(examine(spec, LaunchConf(**options)))
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    failed = [step.name for step in steps if step.outcome is Outcome.FAILED]
+    assert failed in ([], names[-1:]), "what failed is the last that was reached"
+    return {step.name: step for step in steps}
+
+
+@pytest.mark.slow
+def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
+    """Every step, as a run finds it; afterwards neither side has a run more than before."""
+    runs_before = index.entries()
+    first = steps_of(spec_of(server, slots=3))
+    assert list(first) == [*WAY, "agent", "slots", "logout", "environment", "disk", "clock"]
+    assert {step.outcome for step in first.values()} == {Outcome.OK}
+    assert "sent now" in first["agent"].detail
+    assert first["slots"].detail.startswith("3,")
+    assert "omegaconf" in first["environment"].detail
+    assert f"port {server.port}" in first["ssh configuration"].detail
+    assert "was there" in steps_of(spec_of(server))["agent"].detail
+    assert index.entries() == runs_before
+    runs = server.home / ".local" / "state" / "hydra-remote-launcher" / "runs"
+    until("the agents to take their spools with them", lambda: not any(files for _, _, files in os.walk(runs)))
+
+
+@pytest.mark.slow
+def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is called where a project is."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "marked_app.py").write_text("SECRET = 'marked'\n")
+    monkeypatch.chdir(tmp_path)
+    assert "clock" in steps_of(spec_of(server))
+    blobs = server.home / ".cache" / "hydra-remote-launcher" / "blobs"
+    assert [path for path in blobs.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+def test_this_machine() -> None:
+    """There is no way to it."""
+    assert list(steps_of(parse_host("local"))) == ["agent", "slots", "environment", "disk", "clock"]
+
+
+@pytest.mark.slow
+def test_gpus_are_found_and_named(server: DemoServer) -> None:
+    """By the nvidia-smi that the host has."""
+    tool = server.home / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'GPU 0: A100 (UUID: GPU-aaaa)'\necho 'GPU 1: A100 (UUID: GPU-bbbb)'\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    (server.home / "python").write_text(f'#!/bin/sh\nPATH={tool.parent}:$PATH exec python3 "$@"\n')
+    (server.home / "python").chmod(0o700)
+    steps = steps_of(spec_of(server, python="~/python"))
+    assert steps["slots"].detail == "2, GPUs GPU-aaaa, GPU-bbbb"
+
+
+def test_an_unknown_key_is_the_last_step(server: DemoServer) -> None:
+    """With the line that would add it; no login is tried."""
+    server.known_hosts.write_text("")
+    steps = steps_of(spec_of(server))
+    assert list(steps) == WAY[:3]
+    assert "not known" in steps["host key"].detail
+    assert "add this line" in steps["host key"].next_step
+    assert server.logins == 0
+
+
+def test_a_user_that_may_not_log_in(server: DemoServer, tmp_path: Path) -> None:
+    """The key is right, the login is not."""
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
+    steps = steps_of(spec_of(server, identity=str(other)))
+    assert list(steps) == WAY
+    assert steps["login"].outcome is Outcome.FAILED
+    assert steps["login"].next_step
+
+
+def test_nobody_listens() -> None:
+    """Refused: the configuration was read all the same."""
+    steps = steps_of(parse_host("127.0.0.1:1"))
+    assert list(steps) == WAY[:2]
+    assert "refused" in steps["connection"].detail
+
+
+def test_a_folder_that_cannot_be_written(server: DemoServer) -> None:
+    """The agent does not come up, and the way out is named."""
+    (server.home / "file").write_text("")
+    steps = steps_of(spec_of(server, workdir="~/file"))
+    assert list(steps) == [*WAY, "agent"]
+    assert "workdir" in steps["agent"].next_step
+
+
+@pytest.mark.slow
+def test_a_python_that_is_not_there(server: DemoServer) -> None:
+    """The agent runs under another; jobs cannot."""
+    steps = steps_of(spec_of(server), python="/no/such/python")
+    assert list(steps)[-1] == "environment"
+    assert "/no/such/python" in steps["environment"].detail
+    assert "python:" in steps["environment"].next_step
+
+
+@pytest.mark.slow
+def test_a_setup_line_that_fails(server: DemoServer) -> None:
+    """It is named, as in a run; nothing behind it is guessed."""
+    steps = steps_of(spec_of(server), setup=["no-such-tool activate mine"])
+    assert list(steps) == [*WAY, "agent", "slots", "logout", "environment"]
+    assert "no-such-tool activate mine" in steps["environment"].detail
+    assert steps["environment"].next_step
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_off_and_a_disk_that_is_full_are_warnings(
+    server: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs run all the same."""
+    now = time.time
+    monkeypatch.setattr(doctor.time, "time", lambda: now() - 86400)
+    monkeypatch.setattr(doctor, "_LOW_DISK", 1 << 60)
+    steps = steps_of(spec_of(server))
+    assert (steps["clock"].outcome, steps["disk"].outcome) == (Outcome.WARNING, Outcome.WARNING)
+    assert "workdir" in steps["disk"].next_step
+
+
+@pytest.mark.slow
+def test_the_command(server: DemoServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a step; one host that cannot be used is exit code 3, named with the next step; JSON has it all."""
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text(f"gpu1: {{address: demo, ssh_config: {server.ssh_config}}}\nbad: {{address: '127.0.0.1:1'}}\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", "--hosts", os.fspath(hosts)])
+    assert ended.value.code == 3
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "gpu1:"
+    assert "  ok      login" in said
+    assert any(line.startswith("  failed  connection: ") for line in said)
+    assert any(line.startswith("          next: check that sshd runs") for line in said)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", "--json"])
+    assert ended.value.code == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["version"], report["exit_code"]) == (1, 0)
+    assert [one["host"] for one in report["hosts"]] == ["local"]
+    assert {step["outcome"] for step in report["hosts"][0]["steps"]} == {"ok"}

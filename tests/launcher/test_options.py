@@ -1,0 +1,289 @@
+"""LaunchConf: what is allowed is normalised, what is not is refused by field, with what would be."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from launcher.errors import ConfigError
+from launcher.options import LaunchConf, parse_duration, parse_size
+from remote_agent.job import ERROR_KINDS
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (90, 90),
+        (1.5, 1.5),
+        ("90", 90),
+        ("90s", 90),
+        ("30m", 1800),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("500ms", 0.5),
+        ("1.5h", 5400),
+        (" 1 h 5 s ", 3605),
+        ("1H", 3600),
+    ],
+)
+def test_durations(given, seconds):
+    """Seconds, or text with units."""
+    assert parse_duration(given, "timeout") == seconds
+    assert LaunchConf(timeout=given).timeout == seconds
+
+
+@pytest.mark.parametrize(
+    "given", [0, -1, "", "x", "1y", "m", "1h30", "-5m", True, None, [], math.nan, math.inf, 10**9, "1e3", b"5"]
+)
+def test_what_is_no_duration(given):
+    """The field is named, and what is allowed."""
+    with pytest.raises(ConfigError, match=r"^hook_timeout: .* seconds, or text like"):
+        LaunchConf(hook_timeout=given)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 300),
+        ({"hook_timeout": "20m"}, 1200),
+        ({"hook_timeout": 5, "shutdown_timeout": "1m"}, 60),
+        ({"shutdown_timeout": "1m"}, 60),
+        ({"hook_timeout": 5, "shutdown_timeout": None}, 5),
+    ],
+)
+def test_a_process_has_as_long_to_end_as_its_hooks_unless_it_is_said(fields, seconds):
+    """Who gives his hooks more time gives it to what trackers send at exit, too; what is said by name counts."""
+    assert LaunchConf(**fields).shutdown_seconds == seconds
+    assert LaunchConf().replaced(**fields).shutdown_seconds == seconds
+    assert LaunchConf.from_mapping(OmegaConf.create(fields)).shutdown_seconds == seconds
+
+
+def test_grace_may_be_nothing():
+    """Killed at once is a choice."""
+    assert LaunchConf(grace=0).grace == 0
+    with pytest.raises(ConfigError, match="below zero"):
+        LaunchConf(grace=-1)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (1, 1),
+        ("7", 7),
+        ("7b", 7),
+        ("1k", 1024),
+        ("1KiB", 1024),
+        ("1kB", 1000),
+        ("100MiB", 104857600),
+        ("100M", 104857600),
+        ("1.5GB", 1500000000),
+        ("2 gib", 2 << 30),
+        ("1T", 1 << 40),
+    ],
+)
+def test_sizes(given, size):
+    """Bytes, or text with units; decimal ones only with a B."""
+    assert parse_size(given, "max_code_size") == size
+    assert LaunchConf(max_code_size=given).max_code_bytes == size
+
+
+@pytest.mark.parametrize("given", [0, -1, "", "MiB", "1 XB", "1e9", True, 1.5, None, "-1MiB"])
+def test_what_is_no_size(given):
+    """The field is named, and what is allowed."""
+    with pytest.raises(ConfigError, match=r"^max_code_size: .* 100MiB"):
+        LaunchConf(max_code_size=given)
+
+
+@given(st.floats(min_value=0.001, max_value=10**8))
+def test_any_number_of_seconds_is_itself(seconds):
+    """As a number or as its text."""
+    assert parse_duration(seconds, "x") == seconds
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"hosts": 3}, "hosts: 3"),
+        ({"hosts": [3]}, "hosts: 3"),
+        ({"hosts": ["gpu1", ""]}, "hosts: ''"),
+        ({"hosts": None}, "hosts: None"),
+        ({"hosts_file": 3}, "hosts_file"),
+        ({"python": "a\nb"}, "python"),
+        ({"setup": [1]}, "setup"),
+        ({"setup": {"a": "b"}}, "setup"),
+        ({"setup": ["a\0b"]}, "setup"),
+        ({"env": ["A"]}, "env: is not a mapping"),
+        ({"env": {"1A": "x"}}, "env: '1A'"),
+        ({"env": {"A=B": "x"}}, "env: 'A=B'"),
+        ({"env": {"A": None}}, "env.A: the value"),
+        ({"env": {"A": "x\0y"}}, "env.A: the value"),
+        ({"forward_env": ["A B"]}, "forward_env: 'A B'"),
+        ({"code": "share"}, "did you mean shared?"),
+        ({"isolation": "threads"}, "isolation: 'threads' is not one of auto, fork, spawn"),
+        ({"outputs": ["/etc"]}, "outputs: '/etc' leads out"),
+        ({"outputs": ["a/../../b"]}, "leads out"),
+        ({"outputs": ["~/x"]}, "leads out"),
+        ({"outputs": "a\0"}, "outputs"),
+        ({"outputs": None}, "outputs"),
+        ({"live": "yes"}, "live: 'yes' is not true or false"),
+        ({"retries": -1}, "retries: -1"),
+        ({"retries": 1.5}, "retries: 1.5"),
+        ({"retries": {"exeption": 1}}, "did you mean 'exception'?"),
+        ({"retries": {"killed": "2"}}, "retries.killed"),
+        ({"retries": {"cancelled": 1}}, "cancelled"),
+        ({"on_host_loss": "abort"}, "wait, retry, fail"),
+        ({"fail_fast": 1}, "fail_fast"),
+        ({"max_failures": 0}, "max_failures: 0"),
+        ({"lease": "soon"}, "lease"),
+        ({"on_error": {"cb": "ignore"}}, "on_error.cb"),
+        ({"on_error": "warn"}, "on_error: is not a mapping"),
+        ({"results": True}, "trusted, safe, never"),
+        ({"allow_types": ["Point"]}, "allow_types: 'Point'"),
+        ({"allow_types": ["a..b"]}, "allow_types"),
+        ({"allow_types": 3}, "allow_types: 3"),
+        ({"workdir": "relative/x"}, "workdir: 'relative/x' is neither absolute"),
+    ],
+)
+def test_what_is_refused(fields, says):
+    """Each by the name of its field; the same by every way in."""
+    for make in (
+        lambda: LaunchConf(**fields),
+        lambda: LaunchConf().replaced(**fields),
+        lambda: LaunchConf.from_mapping(fields),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        assert says in str(caught.value)
+
+
+def test_values_of_variables_are_in_no_message():
+    """They may be secrets."""
+    secret = "hunter2"
+    assert secret not in repr(LaunchConf(env={"TOKEN": secret}))
+    with pytest.raises(ConfigError) as caught:
+        LaunchConf(env={"TOKEN": secret + "\0"})
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("host", "hosts"), ("timout", "timeout"), ("max_failure", "max_failures"), ("forwardenv", "forward_env")],
+)
+def test_unknown_keys_name_the_nearest(key, near):
+    """A typo is told from an option that does not exist."""
+    for make in (lambda: LaunchConf().replaced(**{key: 1}), lambda: LaunchConf.from_mapping({key: 1})):
+        with pytest.raises(ConfigError, match=f"unknown option '{key}'; did you mean '{near}'"):
+            make()
+    with pytest.raises(ConfigError, match="known are hosts, "):
+        LaunchConf().replaced(zzzzzz=1)
+
+
+def test_what_is_allowed_is_normalised():
+    """Single values become tuples, paths text, numbers in variables text, types names."""
+    conf = LaunchConf(
+        hosts="gpu1/2",
+        setup="module load cuda",
+        env={"A": 1, "B": 'x "y"\nz'},
+        outputs="*.pt",
+        allow_types=[pathlib.Path, "a.b:C.D"],
+        retries={"*": 1, "killed": 3},
+        hosts_file=pathlib.Path("hosts.yaml"),
+        workdir="~/scratch",
+    )
+    assert conf.hosts == ("gpu1/2",)
+    assert conf.setup == ("module load cuda",)
+    assert conf.env == {"A": "1", "B": 'x "y"\nz'}
+    assert conf.outputs == ("*.pt",)
+    assert conf.allow_types == ("pathlib.Path", "a.b:C.D")
+    assert conf.retries_by_kind == {"*": 1, "killed": 3}
+    assert conf.hosts_file == "hosts.yaml"
+    assert LaunchConf(hosts=[{"name": "a", "slots": 2}]).hosts == ({"name": "a", "slots": 2},)
+    assert LaunchConf(outputs=False).outputs is False
+
+
+def test_from_a_config_of_omegaconf():
+    """As Hydra hands it over: nested nodes become plain data, interpolations are resolved."""
+    config = OmegaConf.create(
+        {"hosts": ["a", "${other}"], "env": {"X": "${other}"}, "other": "b", "timeout": "2m", "retries": {"killed": 1}}
+    )
+    del config["other"]
+    config = OmegaConf.merge({"other": "b"}, config)
+    values = {key: config[key] for key in config if key != "other"}
+    conf = LaunchConf.from_mapping(values)
+    assert conf.hosts == ("a", "b")
+    assert type(conf.env) is dict
+    assert conf.env == {"X": "b"}
+    assert conf.timeout == 120
+    assert conf.retries == {"killed": 1}
+
+
+def test_a_number_of_retries_leaves_out_what_another_try_would_not_change():
+    """Cancelled jobs, configs that do not compose, applications that cannot be imported."""
+    by_kind = LaunchConf(retries=2).retries_by_kind
+    assert {kind: by_kind.get(kind, by_kind["*"]) for kind in ERROR_KINDS}["killed"] == 2
+    assert by_kind["cancelled"] == by_kind["config"] == by_kind["import"] == 0
+
+
+def test_the_environment_of_jobs(monkeypatch):
+    """Only what is named leaves; what is given goes before what is forwarded; what is missing is named."""
+    monkeypatch.setenv("LAUNCHER_TEST_A", "a $x\n'q'")
+    monkeypatch.setenv("LAUNCHER_TEST_B", "b")
+    conf = LaunchConf(forward_env=["LAUNCHER_TEST_A", "LAUNCHER_TEST_B"], env={"LAUNCHER_TEST_B": "mine"})
+    assert conf.environment() == {"LAUNCHER_TEST_A": "a $x\n'q'", "LAUNCHER_TEST_B": "mine"}
+    with pytest.raises(ConfigError, match="LAUNCHER_TEST_NONE is not set here"):
+        LaunchConf(forward_env="LAUNCHER_TEST_NONE").environment()
+
+
+def test_a_conf_does_not_change():
+    """It is frozen, and what it holds is its own."""
+    env = {"A": "1"}
+    conf = LaunchConf(env=env)
+    env["A"] = "2"
+    assert conf.env == {"A": "1"}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        conf.live = True
+    assert dataclasses.replace(conf, live=True).live
+    assert conf.replaced() == conf
+
+
+def test_the_plugins_schema_has_the_same_fields_and_defaults():
+    """What `hydra/launcher=remote` offers is LaunchConf."""
+    from hydra_plugins.hydra_remote_launcher._conf import RemoteLauncherConf
+
+    theirs = {field.name: field for field in dataclasses.fields(RemoteLauncherConf) if not field.name.startswith("_")}
+    assert list(theirs) == [field.name for field in dataclasses.fields(LaunchConf)]
+    values = {name: getattr(RemoteLauncherConf(), name) for name in theirs}
+    assert LaunchConf.from_mapping(values) == LaunchConf()
+
+
+def test_every_field_has_its_flag():
+    """What is wrong with an option is told by the name that it has on the command line."""
+    from launcher.cli import options as opt
+
+    flags = {
+        one
+        for name in opt.__all__
+        if name[0].isupper()
+        for option in getattr(opt, name).__metadata__
+        for declared in (option.default, *option.param_decls)
+        if isinstance(declared, str)
+        for one in declared.split("/")
+    }
+    assert [field.name for field in dataclasses.fields(LaunchConf) if opt.flag_of(field.name) not in flags] == []
+    assert opt.flag_of("on_error.upload") == "--on-error upload"
+    assert opt.flag_of("--older-than") == "--older-than"
+
+
+def test_an_error_says_its_option_in_the_words_of_a_door():
+    """And is of the same kind."""
+    with pytest.raises(ConfigError) as caught:
+        LaunchConf(timeout=-1)
+    said = caught.value.named("--timeout")
+    assert (type(said), str(said)[:13]) == (ConfigError, "--timeout: -1")
+    assert str(ConfigError("as it is").named("--x")) == "as it is"

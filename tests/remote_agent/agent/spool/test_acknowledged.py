@@ -1,0 +1,28 @@
+"""What was acknowledged, in little memory."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remote_agent.agent.spool.acknowledged import Acknowledged
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), max_size=120))
+def test_holds_what_was_added_and_nothing_else(added):
+    """In whatever order, as often as it comes."""
+    held = Acknowledged()
+    for num, attempt in added:
+        held.add(f"{num}.{attempt}")
+    for num in range(42):
+        for attempt in range(1, 5):
+            assert (f"{num}.{attempt}" in held) == ((num, attempt) in added)
+
+
+@given(st.permutations(range(60)))
+def test_what_lies_together_is_one_entry(order):
+    """However it came to lie together."""
+    held = Acknowledged()
+    for num in order:
+        held.add(f"{num}.1")
+    assert held.entries == 1

@@ -1,0 +1,67 @@
+"""What the agent says of short jobs that wait in line, and when it says it; see remote_agent/agent/link/batching.py."""
+
+from __future__ import annotations
+
+import time
+from unittest import mock
+
+import pytest
+
+from remote_agent.agent.link import batching
+from tests.remote_agent.agent.test_agent_machine import spec
+from tests.remote_agent.turned import TurnedAgent
+
+
+class TestHolding:
+    """What short jobs that wait in line make it say goes out together."""
+
+    @pytest.fixture
+    def host(self):
+        """An agent, its jobs and its links."""
+        host = TurnedAgent()
+        yield host
+        host.close()
+
+    @staticmethod
+    def _busy(host):
+        """Make it one that has just said something, after much else."""
+        for _ in range(50):
+            host.agent._pace.spoke(time.monotonic())
+
+    def test_what_is_said_of_jobs_in_line_is_held_for_a_moment_and_then_said(self, host):
+        """The queue is long and it speaks often: a start is told with what follows, and told."""
+        peer = host.controller()
+        for num in range(5):
+            peer.say({"t": "job", "spec": spec(attempt_id=f"{num}.1", num=num)}, b"payload")
+        host.settle()
+        assert len(peer.all("started")) == 2
+        _, job = host.jobs()[0]
+        with mock.patch.object(batching, "HOLD", 3600.0):
+            self._busy(host)
+            job.finish(b"result")
+            for _ in range(1000):
+                host.agent._turn(0.01)
+                if host.agent._held_for:
+                    break
+            peer.hear()
+            assert host.agent._held_for
+            assert peer.all("final") == []
+        host.agent._turn(0.0)
+        host.settle()
+        assert [header["attempt"] for header in peer.all("final")] == [job.attempt]
+
+    def test_without_a_queue_everything_is_said_at_once(self, host):
+        """Nobody waits for a slot: what comes of the last jobs is not kept from who waits for it."""
+        peer = host.controller()
+        peer.say({"t": "job", "spec": spec()}, b"payload")
+        host.settle()
+        _, job = host.jobs()[0]
+        with mock.patch.object(batching, "HOLD", 3600.0):
+            self._busy(host)
+            job.finish(b"result")
+            for _ in range(1000):
+                host.agent._turn(0.01)
+                peer.hear()
+                if peer.all("final") or host.agent._held_for:
+                    break
+        assert [header["attempt"] for header in peer.all("final")] == [job.attempt]

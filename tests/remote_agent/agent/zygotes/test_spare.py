@@ -1,0 +1,175 @@
+"""The zygote that is started ahead of time: taken where it is what would be started, and otherwise as if it had not been."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cloudpickle
+import omegaconf
+import pytest
+
+from tests.remote_agent.agents import AgentHost, Client, wait_gone, wait_until
+
+pytestmark = pytest.mark.slow
+
+_RUNS = itertools.count()
+#: A job that says in which process it was forked, and where it has its packages from.
+_WHERE = """
+
+def where(cfg):
+    import base64, cloudpickle, omegaconf, yaml
+    return [os.getppid(), base64.__file__, omegaconf.__file__, yaml.__file__, cloudpickle.__file__]
+"""
+
+
+class SpareHost(AgentHost):
+    """A host whose agent starts a spare; the task is `app:where`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with (self.code / "app.py").open("a") as file:
+            file.write(_WHERE)
+
+    def shared(self) -> bytes:
+        """What all jobs share."""
+        return cloudpickle.dumps({"task": "app:where", "callbacks": [], "hydra": None})
+
+    def spares(self) -> list[int]:
+        """Zygotes that were started ahead of time."""
+        return [pid for pid in self._running("zygote/entry.py") if _command(pid)[-1:] == ["spare"]]
+
+
+def _command(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+
+
+@pytest.fixture
+def new_host(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., SpareHost]]:
+    """A maker of hosts, each of a run of its own."""
+    made: list[SpareHost] = []
+
+    def make(spare: str = "") -> SpareHost:
+        run = f"s{os.getpid()}-{next(_RUNS)}"
+        made.append(SpareHost(tmp_path / f"s{len(made)}", bundle, run=run, spare=spare))
+        return made[-1]
+
+    yield make
+    for host in made:
+        host.stop()
+
+
+def _greeted(host: SpareHost) -> tuple[Client, int]:
+    """A connection whose agent has a spare, and the spare."""
+    client = host.connect(prepare=False)
+    (spare,) = host.spares()
+    return client, spare
+
+
+def test_is_what_forks_the_jobs(new_host):
+    """Where nothing speaks against it; and it is not left over when the run is."""
+    host = new_host()
+    client, spare = _greeted(host)
+    host.prepare(client)
+    parent, *_ = client.value(host.job(client, 0))
+    assert parent == spare
+    client.send({"t": "finish", "keep": False})
+    client.wait_over()
+    wait_gone(spare, "the spare")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"setup": ["true"]},
+        {"environ": {"A": "1"}},
+        {"isolation": "spawn"},
+        {"python": os.path.realpath(sys.executable)},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_of_which_something_else_is_wanted_is_let_go(new_host, more):
+    """Shell lines, variables, another Python or a fresh process per job: a zygote is started as ever, and no second spare."""
+    host = new_host()
+    client, spare = _greeted(host)
+    if "setup" in more:
+        more = {**more, "python": sys.executable}
+    host.prepare(client, **more)
+    parent, *_ = client.value(host.job(client, 0))
+    assert parent != spare
+    wait_gone(spare, "the spare")
+    assert not host.spares()
+
+
+@pytest.mark.parametrize("package", ["base64", "omegaconf", "cloudpickle"])
+def test_an_application_that_brings_a_module_of_that_name_gets_its_own(new_host, package):
+    """A module of the standard library's, and a package of the jobs': from the application's folder, as without a spare."""
+    host = new_host()
+    if package == "base64":
+        shutil.copy(base64.__file__, host.code / "base64.py")
+    else:
+        source = omegaconf if package == "omegaconf" else cloudpickle
+        shutil.copytree(Path(source.__file__).parent, host.code / package)
+    client, spare = _greeted(host)
+    host.prepare(client)
+    parent, *files = client.value(host.job(client, 0))
+    assert parent != spare
+    index = ["base64", "omegaconf", "yaml", "cloudpickle"].index(package)
+    assert files[index].startswith(str(host.code))
+    assert not client.notes()
+
+
+@pytest.mark.slow
+def test_that_died_is_replaced(new_host):
+    """Before it was told anything, or with what it was told in its hands: the jobs do not notice."""
+    host = new_host()
+    client, spare = _greeted(host)
+    os.kill(spare, signal.SIGKILL)
+    wait_until(lambda: not host.spares(), "the spare to be seen as gone")
+    host.prepare(client)
+    parent, *_ = client.value(host.job(client, 0))
+    assert parent != spare
+
+    host = new_host()
+    client, spare = _greeted(host)
+    os.kill(spare, signal.SIGSTOP)
+    host.prepare(client)
+    host.job(client, 0)
+    os.kill(spare, signal.SIGKILL)
+    parent, *_ = client.value("0.1")
+    assert parent != spare
+
+
+def test_that_cannot_be_started_costs_nothing(new_host):
+    """What keeps a Python from starting is told by the zygote, once, as ever."""
+    host = new_host(spare="/nowhere/python")
+    client = host.connect(prepare=False)
+    assert not host.spares()
+    host.prepare(client, python="/nowhere/python")
+    assert "cannot start /nowhere/python" in client.expect("zygote", state="failed").header["error"]["message"]
+    other = new_host(spare="/nowhere/python")
+    client = other.connect()
+    assert client.value(other.job(client, 0))
+
+
+def test_goes_with_its_agent(new_host):
+    """An agent that was killed leaves no spare behind."""
+    host = new_host()
+    client, spare = _greeted(host)
+    host.kill_agent(client)
+    wait_gone(spare, "the spare")
+
+
+def test_a_running_agent_starts_no_second_one(new_host):
+    """A reconnect that asks for a spare finds the agent with its zygote, and that is all that is needed."""
+    host = new_host()
+    client = host.connect()
+    client.result(host.job(client, 0))
+    host.connect()
+    assert len(host.zygote_pids()) == 1

@@ -1,0 +1,128 @@
+"""Configs as YAML: the same text as OmegaConf's own, whatever is in them."""
+
+import enum
+import pathlib
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from remote_agent.config.nodes import plain_of
+from remote_agent.config.yaml import config_yaml, plain_yaml
+from remote_agent.hydra.compat import minimal_hydra_node
+
+_words = st.one_of(
+    st.text(max_size=12),
+    st.text(alphabet="ab01 :#-'\"{}[]$,.?&*!|>%@`~=+_\\/\n\t", max_size=14),
+    st.sampled_from(
+        [
+            "yes",
+            "No",
+            "null",
+            "~",
+            "1e3",
+            "1_000",
+            "0x1f",
+            "12:30:45",
+            "2020-01-01",
+            "nan",
+            ".inf",
+            "a: b",
+            "a #b",
+            "- a",
+            "=",
+            "<<",
+            "...",
+            "---",
+            "${now:%Y}",
+            "${a.b}",
+            "???",
+            "x" * 200,
+            "word " * 30,
+            "é",
+            "\ud7ff",
+            "a,b",
+            "+x=1",
+            "~x",
+        ]
+    ),
+)
+_scalars = st.one_of(_words, st.integers(), st.floats(), st.booleans(), st.none())
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_words.filter(bool), inner, max_size=4)),
+    max_leaves=20,
+)
+
+
+def _is_config(value):
+    try:
+        return OmegaConf.create(value)
+    except Exception:
+        return None
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.dictionaries(_words.filter(bool), _values, max_size=5), st.lists(_values, max_size=5)))
+def test_text_is_what_omegaconf_writes(value):
+    """Whatever the config, the text is OmegaConf's to the letter."""
+    config = _is_config(value)
+    if config is not None:
+        try:
+            expected = OmegaConf.to_yaml(config)
+        except Exception:
+            return
+        assert config_yaml(config) == expected
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclass
+class Inner:
+    color: Color = Color.RED
+    lr: float = 0.1
+    path: pathlib.Path = pathlib.Path("/a b")
+    names: list[str] = field(default_factory=lambda: ["a", "yes"])
+    by: dict[Color, int] = field(default_factory=lambda: {Color.RED: 1})
+    missing: str = "???"
+    link: float = "${lr}"
+    none: int | None = None
+    data: bytes = b"\x00"
+
+
+def test_structured_configs_are_written_as_omegaconf_does():
+    """Enums, enum keys, paths, bytes, missing values, interpolations."""
+    config = OmegaConf.create({"inner": OmegaConf.structured(Inner), "list": [Inner()]})
+    assert config_yaml(config) == OmegaConf.to_yaml(config)
+    assert plain_of(config) == OmegaConf.to_container(config, enum_to_str=True)
+
+
+def test_the_minimal_node_takes_the_cheap_way():
+    """A plain job's hydra.yaml is certain, so that no job pays for PyYAML."""
+    node = {
+        "hydra": minimal_hydra_node(
+            num=3, job_id="r_3", cwd="/x/y", task_overrides=["x=1", "+y=a"], sweep_dir="m/2020-01-01"
+        )
+    }
+    assert plain_yaml(node) == OmegaConf.to_yaml(OmegaConf.create(node))
+
+
+def test_what_yaml_cannot_hold_is_said():
+    """An object in a config does not keep a job from running."""
+    config = OmegaConf.create({"x": lambda: 1}, flags={"allow_objects": True})
+    assert config_yaml(config).startswith(("# YAML cannot hold", "x:"))
+    assert config_yaml(object()).startswith("# a object")
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [], {"a": {}}, {"a": []}, {"a": [[], {}, [1, [2]], {"b": [1], "c": {"d": 2}}]}, [{"a": [{"b": 1}]}]]
+)
+def test_nesting(value):
+    """Empty and nested containers."""
+    config = OmegaConf.create(value)
+    assert plain_yaml(plain_of(config)) == OmegaConf.to_yaml(config)
