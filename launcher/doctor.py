@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.agents.query import AgentQuery
@@ -21,7 +21,7 @@ from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.runs import index as run_index
 from launcher.session.session import Session
-from launcher.setup.base import RunSetup
+from launcher.setup.probe import ProbeSetup
 from launcher.transports.ssh import config
 
 if TYPE_CHECKING:
@@ -58,13 +58,6 @@ class Step:
     def to_json(self) -> dict[str, str]:
         """As plain data."""
         return {**dataclasses.asdict(self), "outcome": self.outcome.value}
-
-
-class ProbeSetup(RunSetup):
-    """A run of one probe, which is not what `last` means."""
-
-    kind: ClassVar[str] = "probe"
-    is_reproduction: ClassVar[bool] = True
 
 
 def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:

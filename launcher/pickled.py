@@ -1,21 +1,17 @@
 """What a journal's pickles call when another controller of the run loads them; hosts never get these.
 
 Rule: this module and these names stay for good, for journals that were written years ago ask for them (docs/stored.md lists all such
-names). A function here may be given further arguments with defaults, and never another meaning.
+names). A function may be given further arguments with defaults, and never another meaning. `config_with_node` is
+defined where it belongs, and has the name of this module.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from launcher.config.lazy import config_with_node
+
 __all__ = ["Unpicklable", "config_with_node", "read_unpicklable"]
-
-
-def config_with_node(config: Any, node: dict[str, Any]) -> Any:
-    """A run's config with its `hydra` node, as its hooks get it."""
-    from launcher.config.lazy import with_node
-
-    return with_node(config, node)
 
 
 class Unpicklable:

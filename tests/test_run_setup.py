@@ -13,9 +13,9 @@ from launcher.app_run import prepare
 from launcher.code.application import load_application
 from launcher.errors import UsageError
 from launcher.options import LaunchConf
-from launcher.reproduce.target import HydraAgain, PlainAgain
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.setup import code
+from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.base import RunSetup
 from launcher.setup.hydra import HydraSetup
 from launcher.setup.plain_app import PlainAppSetup

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config.interpolations import unresolved
 from launcher.errors import ConfigError
-from launcher.pickled import config_with_node
 from launcher.util.imports import uncollected
-from remote_agent.by_reference import same
 from remote_agent.config.nodes import make_config
-from remote_agent.job import with_article
+from remote_agent.job import same, with_article
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["LazyConfig", "check_config_kind", "checked_config", "import_omegaconf", "made_now", "with_node"]
+__all__ = ["LazyConfig", "check_config_kind", "checked_config", "config_with_node", "import_omegaconf", "made_now"]
 
 _LEAVES = (str, int, float, bool, type(None))
 #: How deep data may lie to be looked through here; OmegaConf may have something to say of what is deeper.
@@ -38,7 +36,7 @@ def checked_config(config: Any, node: dict[str, Any]) -> DictConfig | LazyConfig
     """
     if (config is None or type(config) is dict) and _is_plain([config, node]):
         return LazyConfig(config, node)
-    made = with_node(config, node)
+    made = config_with_node(config, node)
     for problem in unresolved(made):
         raise ConfigError(f"the config does not resolve: {problem}")
     return made
@@ -56,7 +54,7 @@ def check_config_kind(config: Any) -> None:
         )
 
 
-def with_node(config: Any, node: dict[str, Any]) -> DictConfig:
+def config_with_node(config: Any, node: dict[str, Any]) -> DictConfig:
     """The config that a hook gets: a DictConfig with its `hydra` node.
 
     Raises:
@@ -83,6 +81,10 @@ def with_node(config: Any, node: dict[str, Any]) -> DictConfig:
     return full
 
 
+#: Journals ask for it there (docs/stored.md).
+config_with_node.__module__ = "launcher.pickled"
+
+
 class LazyConfig:
     """One that is not made yet. It pickles as what would be made."""
 
@@ -95,7 +97,7 @@ class LazyConfig:
     def made(self) -> DictConfig:
         """The config: one for all hooks, with what they made of it."""
         if self._made is None:
-            self._made = with_node(*self._parts)
+            self._made = config_with_node(*self._parts)
         return self._made
 
     def __reduce__(self) -> tuple[Any, ...]:

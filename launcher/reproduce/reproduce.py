@@ -21,9 +21,10 @@ from launcher.errors import LauncherError, UsageError
 from launcher.hosts import host_specs
 from launcher.options import LaunchConf
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
-from launcher.reproduce.target import HydraAgain, PlainAgain, Target, decoder_of, find_target
+from launcher.reproduce.target import Target, decoder_of, find_target
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session
+from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.base import RunSetup
 from launcher.setup.folders import folder_for
 from launcher.transports.early import EarlyConnections

@@ -22,6 +22,7 @@ from launcher.session.base import Observer, RunSession
 from launcher.session.detach import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.live_output import Live, live_here
+from launcher.session.resumed import ResumedRun
 from launcher.session.thread import SessionThread
 from launcher.setup.base import RunSetup
 from launcher.transports.early import EarlyConnections
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
 
     from launcher.engine.requests import QueuedJob
     from launcher.runs.folder import Claim
-    from launcher.session.resumed import ResumedSession
 
-__all__ = ["Job", "JobState", "Observer", "Session"]
+__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session"]
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class Session(RunSession, concurrent.futures.Executor):
             RunError: there is no such run, it cannot be taken up, or another process drives it.
             UsageError: a variable of the run has no value here.
         """
-        from launcher.session.resumed import ResumedSession, load_setup
+        from launcher.setup.restore import load_setup
 
         setup, record = load_setup(run, env=env)
         options = setup.options.replaced(
@@ -421,6 +421,10 @@ class Session(RunSession, concurrent.futures.Executor):
         for num in sorted(set(range(first, end)).difference(job.num for job in waiting)):
             yield self.returned_job(num)
         yield from waiting
+
+
+class ResumedSession(ResumedRun, Session):
+    """A session of a run that another one began. See `Session.resume`."""
 
 
 def _is_config(value: Any) -> bool:

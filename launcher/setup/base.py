@@ -19,8 +19,7 @@ from launcher.code.snapshot import Snapshot
 from launcher.code.task import Script, check_task, own_sys_path, started_script, task_name_of, where_from
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import without_value
-from launcher.config.lazy import check_config_kind, checked_config, made_now
-from launcher.config.lazy import with_node as config_with_node
+from launcher.config.lazy import check_config_kind, checked_config, config_with_node, made_now
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies
 from launcher.errors import ConfigError, UsageError

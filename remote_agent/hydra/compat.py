@@ -9,7 +9,6 @@ import importlib
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from remote_agent import by_reference
 from remote_agent.config.nodes import config_of
 from remote_agent.job import JobReturn
 
@@ -121,7 +120,7 @@ def _hydra_class(base: type) -> Any:
 def _reduce_job_return(self: Any) -> Tuple[Any, ...]:
     fields = {name: getattr(self, name) for name in JobReturn.__dataclass_fields__}
     fields["status"] = self.status.name
-    return (by_reference.job_return, (fields,))
+    return (job_return_from, (fields,))
 
 
 def job_return_from(fields: Dict[str, Any]) -> JobReturn:
@@ -135,6 +134,10 @@ def job_return_from(fields: Dict[str, Any]) -> JobReturn:
     except ImportError:
         return job_return
     return as_hydra(job_return)
+
+
+#: Pickles ask for it there (docs/stored.md).
+job_return_from.__module__, job_return_from.__qualname__ = "remote_agent.by_reference", "job_return"
 
 
 # -- callbacks and tasks ---------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def take_up(
         live: show what jobs print; None: as the run was started.
     """
     from launcher.runs.journal import JournalReader
-    from launcher.session.resumed import ResumedSession, load_setup
+    from launcher.session.session import ResumedSession
+    from launcher.setup.restore import load_setup
 
     setup, record = load_setup(entry.folder, env=env)
     if live is not None:

@@ -105,7 +105,8 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
 
 def _take_up(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
     from launcher.runs.journal import JournalReader
-    from launcher.session.resumed import ResumedSession, load_setup
+    from launcher.session.session import ResumedSession
+    from launcher.setup.restore import load_setup
 
     entry, num = reference.entry, reference.num
     setup, record = load_setup(entry.folder, needs_env=False)

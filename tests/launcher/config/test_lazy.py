@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import launcher
 from launcher.config import lazy
-from launcher.config.lazy import LazyConfig, checked_config, made_now, with_node
+from launcher.config.lazy import LazyConfig, checked_config, made_now, config_with_node
 from launcher.errors import ConfigError
 from launcher.util.imports import uncollected
 from remote_agent.callbacks.base import Callback
@@ -40,7 +40,7 @@ def test_plain_data_is_put_off_and_comes_out_the_same(config):
     """To the last attribute."""
     late = checked_config(config, NODE)
     assert isinstance(late, LazyConfig)
-    assert pickle.dumps(made_now(late)) == pickle.dumps(with_node(config, NODE))
+    assert pickle.dumps(made_now(late)) == pickle.dumps(config_with_node(config, NODE))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_it_pickles_as_what_would_be_made():
     late: Any = checked_config(PLAIN, NODE)
     unmade = pickle.loads(pickle.dumps(late))
     assert isinstance(unmade, DictConfig)
-    assert unmade == with_node(PLAIN, NODE)
+    assert unmade == config_with_node(PLAIN, NODE)
     late.made.c = False
     assert pickle.loads(pickle.dumps(late)).c is False
 

@@ -1,0 +1,121 @@
+"""A job that has been composed already, to be run again as it was.
+
+Rule: what its run's jobs shared, its payload and its overrides are given, byte for byte; only what is not known is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from launcher.setup.base import RunSetup
+from launcher.setup.hydra import HydraSetup
+from launcher.setup.prepared import PreparedRun
+from remote_agent.callbacks.composite import Callbacks
+from remote_agent.shared.zygote_spec import Command
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from launcher.engine.requests import QueuedJob
+    from launcher.inventory import HostSpec
+
+__all__ = ["HydraAgain", "PlainAgain"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Again(RunSetup):
+    """A run of one job that has been composed already.
+
+    Attributes:
+        payload, overrides: the job's.
+        shared: what its run's jobs shared; empty where there was no run.
+        by_value, values: what of that was pickled by value.
+        is_exact: run it in `snapshot`, also on this machine.
+        started_in: the folder that the application was started in.
+        started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), where that is known.
+        asked_as: how its run asked for values, where that is known.
+    """
+
+    is_reproduction: ClassVar[bool] = True
+    payload: bytes = b""
+    overrides: tuple[str, ...] = ()
+    shared: bytes = b""
+    by_value: bool = False
+    values: tuple[str, ...] = ()
+    is_exact: bool = False
+    started_in: str = ""
+    started_as: Command | None = None
+    asked_as: str = ""
+
+    @property
+    def codec(self) -> str:
+        """Values come as they came then, to be compared byte for byte; who reads them decodes what the policy allows."""
+        return self.asked_as or super().codec
+
+    @property
+    def waits_for_task(self) -> bool:
+        """A task that was given as an object is in what the run's jobs shared."""
+        return self.task is None and not self.shared
+
+    def command(self, travels: bool) -> Command:
+        """What the job had."""
+        return self.started_as or super().command(travels)
+
+    def travels(self, spec: HostSpec) -> bool:
+        """Code that is to be exact travels to this machine, too."""
+        return self.is_exact or super().travels(spec)
+
+    def with_code(self) -> Self:
+        """The same job with the code as it is now; where it is to be exact, that of the run is given."""
+        return self if self.is_exact else super().with_code()
+
+    def with_job(self, content: dict[str, Any]) -> Self:
+        """The same with another payload, pickled from this."""
+        return dataclasses.replace(self, payload=self.pickler.dumps(content), **self._by_value())
+
+    def without_callbacks(self) -> Self:
+        """The same, so that no hook of the job fires."""
+        shared = self.shared
+        if shared:
+            shared = self.pickler.dumps({**self.pickler.loads(shared), "callbacks": []})
+        return dataclasses.replace(self, callbacks=Callbacks([]), shared=shared, **self._by_value())
+
+    def _by_value(self) -> dict[str, Any]:
+        values = tuple(dict.fromkeys([*self.values, *self.pickler.values]))
+        return {"by_value": self.by_value or self.pickler.by_value, "values": values}
+
+    def prepare(self) -> PreparedRun:
+        """What the run's jobs shared is given; only for a job without a run it is made."""
+        if self.shared:
+            return PreparedRun(self, self.shared, by_value=self.by_value, values=self.values)
+        return dataclasses.replace(super().prepare(), by_value=self.by_value, values=self.values)
+
+    def job(
+        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
+    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+        """The job as it was."""
+        return self.queued(num, self.overrides, self.folder, "job", self.payload), None
+
+    def cwd(self, travels: bool) -> str:
+        """The folder that it was started in."""
+        started_in = self.started_in or os.getcwd()
+        if travels and self.snapshot is not None:
+            return self.snapshot.relative(Path(started_in))
+        return started_in if os.path.isdir(started_in) else os.getcwd()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlainAgain(_Again):
+    """A plain function's job, again."""
+
+    kind: ClassVar[str] = "job_again"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HydraAgain(_Again, HydraSetup):
+    """A Hydra app's job, again."""
+
+    kind: ClassVar[str] = "hydra_job_again"

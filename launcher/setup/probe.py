@@ -1,0 +1,16 @@
+"""The run of `launcher doctor`'s one job."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from launcher.setup.base import RunSetup
+
+__all__ = ["ProbeSetup"]
+
+
+class ProbeSetup(RunSetup):
+    """A run of one probe, which is not what `last` means."""
+
+    kind: ClassVar[str] = "probe"
+    is_reproduction: ClassVar[bool] = True

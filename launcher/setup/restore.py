@@ -1,0 +1,224 @@
+"""What a run that another controller began was set up with, made again from its journal.
+
+Rule: the journal says it, and nothing that is not in it is guessed. Kinds of run are found by the name that the journal has, in the
+table below; nothing is imported by a name that stands in a journal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.code.snapshot import Snapshot
+from launcher.errors import CallbackError, RunError, UsageError
+from launcher.runs import index, ownership
+from launcher.runs import record as run_record
+from launcher.runs.journal import FOLDER, JournalReader
+from launcher.runs.record import RunRecord
+from launcher.serialization import pickler as pickling
+from launcher.setup.base import RunSetup
+from launcher.setup.run_pickler import RunPickler
+from remote_agent.callbacks.composite import Callbacks, Entry
+from remote_agent.hydra.compat import instantiate
+
+__all__ = ["load_setup"]
+
+#: What the first version wrote in place of the names of kinds: where their classes were then.
+_FORMER_KINDS = {
+    "launcher.run_setup:RunSetup": "function",
+    "launcher.commands.app_setup:PlainAppSetup": "plain_app",
+    "launcher.hydra_setup:HydraSetup": "hydra_app",
+    "launcher.reproduce_target:PlainAgain": "job_again",
+    "launcher.reproduce_target:HydraAgain": "hydra_job_again",
+    "launcher.doctor:_Setup": "probe",
+}
+
+
+def load_setup(
+    run: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, needs_env: bool = True
+) -> tuple[RunSetup, RunRecord]:
+    """What a run was set up with, from its journal.
+
+    Args:
+        env: values of its variables; what is not here is taken from the environment.
+        needs_env: a variable without a value is an error.
+
+    Raises:
+        RunError: there is no such run, or it cannot be taken up.
+        UsageError: a variable has no value.
+    """
+    entry = index.find(run)
+    ownership.check_ours(entry.folder)
+    reader = JournalReader(entry.folder / FOLDER)
+    try:
+        record = run_record.read(reader)
+        values = {**os.environ, **(env or {})}
+        missing = [name for name in run_record.variables(record) if name not in values]
+        if missing and needs_env:
+            raise UsageError(
+                f"run {record.run}: its jobs had variables whose values are kept nowhere; "
+                f"set them again in the environment: {', '.join(missing)}"
+            )
+        return _setup(entry.folder.absolute(), record, reader, values), record
+    finally:
+        reader.close()
+
+
+def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[str, str]) -> RunSetup:
+    for path in record.sys_path:
+        # The application's modules are imported from where they were.
+        if path not in sys.path:
+            sys.path.append(path)
+    options = run_record.options_of(record, env)
+    cls, more = _kind(record, reader)
+    pickler = RunPickler(record.main_module)
+    manifest = reader.blob("manifest")
+    snapshot = None
+    if record.code is not None and manifest is not None:
+        snapshot = Snapshot.of_manifest(
+            Path(record.code["root"]), manifest, record.code["commit"], record.code["dirty"]
+        )
+    return cls(
+        mode=record.mode,
+        run_id=record.run,
+        folder=folder,
+        hosts=tuple(run_record.hosts_of(record, env)),
+        options=options,
+        callbacks=_callbacks(record, reader, pickler.loads),
+        task=record.task,
+        task_name=record.task_name,
+        configs=(),
+        root_config=_root_config(reader, pickler.loads),
+        root=Path(record.root) if record.root else None,
+        main_module=record.main_module,
+        callback_specs=record.callback_specs,
+        first_num=record.first_num,
+        snapshot=snapshot,
+        fired_elsewhere=frozenset(record.fired_elsewhere) - {"on_multirun_end", "on_run_end"},
+        **more,
+    )
+
+
+def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
+    """The class of the setup, and what its kind needs besides."""
+    from launcher.setup.hydra import HydraSetup
+    from launcher.setup.plain_app import PlainAppSetup
+
+    cls = _kinds().get(_FORMER_KINDS.get(record.kind, record.kind))
+    if cls is None:
+        raise RunError(
+            f"run {record.run}: it is a run of the kind {record.kind!r}, which this version of the launcher does not know; "
+            "take it up with the version that began it, or a later one"
+        )
+    if cls is PlainAppSetup:
+        from launcher.config.plain import PlainComposition
+
+        return cls, {"composition": PlainComposition(_Named(record.task_name))}  # type: ignore[arg-type]
+    return cls, {"compose": _composer(record, reader)} if cls is HydraSetup else {}
+
+
+def _kinds() -> dict[str, type[RunSetup]]:
+    """Every kind of run that can be taken up, by the name that stands in journals. A name is never changed nor used again."""
+    from launcher.setup.again import HydraAgain, PlainAgain
+    from launcher.setup.hydra import HydraSetup
+    from launcher.setup.plain_app import PlainAppSetup
+    from launcher.setup.probe import ProbeSetup
+
+    known = (RunSetup, PlainAppSetup, HydraSetup, PlainAgain, HydraAgain, ProbeSetup)
+    return {cls.kind: cls for cls in known}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """All that composing from overrides needs of an application."""
+
+    name: str
+
+
+def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[str], int, str], Any]:
+    """Composes the jobs of a Hydra app that were not composed yet, from the files as they are now."""
+
+    @functools.lru_cache(maxsize=1)
+    def made() -> tuple[Any, Any]:
+        from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+        from hydra._internal.hydra import Hydra
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.plugins import Plugins
+
+        from launcher.config.hydra import make_loader
+
+        if record.main_module:
+            # The application registers its structured configs, and Hydra's version base, when it is imported.
+            importlib.import_module(record.main_module)
+        # Config sources are plugins.
+        Plugins.instance()
+        root = pickling.loads(reader_blob, main_module=record.main_module)
+        search_path = ConfigSearchPathImpl()
+        for source in root.hydra.runtime.config_sources:
+            search_path.append(str(source.provider), f"{source.schema}://{source.path}")
+        loader = make_loader(search_path)
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().initialize(Hydra(task_name=record.task_name, config_loader=loader))
+        return loader, root
+
+    reader_blob = reader.blob("root_config") or b""
+
+    def compose(overrides: Sequence[str], num: int, job_id: str) -> Any:
+        from launcher.config.job_config import numbered
+
+        loader, root = made()
+        return numbered(loader.load_sweep_config(root, list(overrides)), num, job_id)
+
+    return compose
+
+
+def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes], Any]) -> Callbacks:
+    """The callbacks with the state that they had when it was last put down.
+
+    Raises:
+        CallbackError: one can be neither loaded nor built.
+    """
+    data = reader.blob("callbacks")
+    if not data:
+        return Callbacks([])
+    stored = loads(data)
+    if not isinstance(stored, list):
+        raise CallbackError(
+            "the callbacks in the run's journal are no list of callbacks: it is damaged, or not one of ours"
+        )
+    entries = []
+    for item in stored:
+        instance, note = None, ""
+        if item["pickle"] is not None:
+            try:
+                instance = loads(item["pickle"])
+            except Exception as error:
+                if item["spec"] is None:
+                    raise CallbackError(
+                        f"run {record.run}: callback {item['name']!r} cannot be loaded here: "
+                        f"{type(error).__name__}: {error}; make its module importable (PYTHONPATH) and take the run up again"
+                    ) from error
+                note = f"callback {item['name']!r} is built anew from its spec: {type(error).__name__}: {error}"
+        if instance is None:
+            instance, why = _built(item["spec"])
+            note = note or f"callback {item['name']!r} {why}"
+        entries.append(Entry(item["name"], instance, item["on_error"], item["spec"], note))
+    return Callbacks(entries)
+
+
+def _built(spec: dict[str, Any]) -> tuple[Any, str]:
+    try:
+        return instantiate(spec), "is built anew from its spec"
+    except Exception as error:  # noqa: BLE001
+        return None, f"cannot be built here, its controller hooks are off: {type(error).__name__}: {error}"
+
+
+def _root_config(reader: JournalReader, loads: Callable[[bytes], Any]) -> Any:
+    data = reader.blob("root_config")
+    return loads(data) if data else None
