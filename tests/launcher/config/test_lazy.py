@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import launcher
 from launcher.config import lazy
-from launcher.config.lazy import LazyConfig, checked_config, made_now, config_with_node
+from launcher.config.lazy import LazyConfig, checked_config, config_with_node, made_now
 from launcher.errors import ConfigError
 from launcher.util.imports import uncollected
 from remote_agent.callbacks.base import Callback
