@@ -5,6 +5,7 @@ Every file, script and command of the pages below, with `gpu1` and `gpu2` behind
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import re
@@ -213,12 +214,38 @@ def test_the_architecture_names_every_folder() -> None:
             assert f"`{folder}/`" in text, f"{folder} is not in docs/architecture.md"
 
 
-def test_the_architecture_names_no_room_that_is_not_there() -> None:
+def test_the_pages_name_no_file_that_is_not_there() -> None:
     """A file that was moved or renamed is not looked for in vain."""
+    folders = ("launcher", "remote_agent", "hydra_plugins", "tests", "benchmarks", "examples")
+    files = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        if page == "CHANGELOG.md":
+            text = text.partition("\n## [0.1.0]")[0]
+        for named in set(re.findall(r"`([\w/]+/\w+\.py)(?::[\w.]+)?`", text)):
+            assert any(file.endswith(f"/{named}") for file in files), f"{page}: {named}"
+
+
+def functions(file: Path) -> set[str]:
+    """The functions of a file, and the methods of its classes as `Class.method`."""
+    tree = ast.parse(file.read_text())
+    own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return own | {
+        f"{one.name}.{node.name}" for one in classes for node in one.body if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_the_walks_name_functions_that_are_there() -> None:
+    """Whoever follows a job through the code finds each function where the page says; a walk names nothing else."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    rooms = [path for folder in ("launcher", "remote_agent", "hydra_plugins") for path in (ROOT / folder).rglob("*.py")]
-    for named in set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", text)):
-        assert any(str(path).endswith(f"/{named}") for path in rooms), named
+    walks = re.findall(r"^\*\*(.*?)\*\*\n\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert len(walks) == 4
+    for walk, steps in walks:
+        named = re.findall(r"`([\w/]+\.py)(?::([\w.]+))?`", steps)
+        assert len(named) >= 4, walk
+        for file, function in named:
+            assert function in functions(ROOT / file), f"{walk}: {file}:{function}"
 
 
 def test_the_callback_page_has_every_hook_kind_and_field() -> None:
