@@ -191,6 +191,14 @@ def test_links_lead_somewhere(page: str) -> None:
             assert not anchor or anchor in anchors(goal), f"{link}#{anchor}"
 
 
+def test_contributing_has_every_marker() -> None:
+    """Whoever looks for how to run a kind of tests finds its marker, and no marker that is gone."""
+    ours = (ROOT / "pyproject.toml").read_text().partition("\nmarkers = [")[2].partition("\n]")[0]
+    declared = re.findall(r'^    "(\w+):', ours, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(declared)
+
+
 def test_the_readme_leads_to_every_page() -> None:
     """No page of docs/ can be found by its name alone."""
     text = (ROOT / "README.md").read_text()
