@@ -1,10 +1,11 @@
 """What README.md and docs/ show is what runs and what is there.
 
-Every file, script and command of the README, with `gpu1` and `gpu2` behind real SSH; tables of the docs against the code.
+Every file, script and command of the pages below, with `gpu1` and `gpu2` behind real SSH; tables, links and walks of the docs against the code.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import re
@@ -19,12 +20,13 @@ from typing import NamedTuple
 import pytest
 
 from launcher.demo.server import DemoServer
+from launcher.inventory import HostSpec
 from remote_agent.callbacks.base import HOOKS, HOST_HOOKS
 from remote_agent.job import ERROR_KINDS, JobReturn
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\(([^)#]+)\)")
+_LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]+))?\)")
 
 
 class Block(NamedTuple):
@@ -40,16 +42,22 @@ def blocks(page: str = "README.md") -> list[Block]:
     return [Block(*match) for match in _BLOCK.findall((ROOT / page).read_text())]
 
 
+#: Pages whose Python blocks are whole scripts, and pages whose commands can be typed beside the README's files.
+SCRIPT_PAGES = ("README.md", "docs/python.md", "docs/callbacks.md")
+COMMAND_PAGES = ("README.md", "docs/command-line.md")
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "docker/*.md")
+    for path in ROOT.glob(pattern)
+)
 SCRIPTS = [
-    block.text
-    for page in ("README.md", "docs/callbacks.md")
-    for block in blocks(page)
-    if block.language == "python" and not block.file
+    block.text for page in SCRIPT_PAGES for block in blocks(page) if block.language == "python" and not block.file
 ]
 #: The command lines of each block, which are typed one after the other in one folder.
 COMMANDS = [
-    [line[2:].partition("   #")[0].strip() for line in block.text.splitlines() if line.startswith("$ ")]
-    for block in blocks()
+    [line[2:].partition("  #")[0].strip() for line in block.text.splitlines() if line.startswith("$ ")]
+    for page in COMMAND_PAGES
+    for block in blocks(page)
     if block.language == "console"
 ]
 
@@ -121,11 +129,20 @@ def run_of(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 
 def test_the_readme_has_what_these_tests_run() -> None:
     """A block that the pattern does not see would go unchecked."""
-    text = (ROOT / "README.md").read_text()
-    assert text.count("```") == 2 * len(blocks())
-    assert len(SCRIPTS) >= 3
+    for page in {*SCRIPT_PAGES, *COMMAND_PAGES}:
+        assert (ROOT / page).read_text().count("```") == 2 * len(blocks(page)), page
+    assert len(SCRIPTS) >= 4
     assert sum(len(commands) for commands in COMMANDS) >= 11
     assert {block.file for block in blocks() if block.file} == {"my_app.py", "conf/config.yaml", "hosts.yaml"}
+
+
+def test_the_first_example_of_the_readme_is_on_the_first_screen() -> None:
+    """A newcomer sees what it is, an app and its commands without scrolling; what is longer is on a page of docs/."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    ends = [number for number, line in enumerate(lines, 1) if line == "```"]
+    assert blocks()[2].language == "console"
+    assert ends[2] <= 42
+    assert len(lines) < 180
 
 
 @pytest.mark.slow
@@ -158,12 +175,42 @@ def test_install_lines_name_extras_that_exist() -> None:
         assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "examples/README.md", "docs/architecture.md", "docs/callbacks.md"])
+def anchors(page: Path) -> set[str]:
+    """What links can name in a page: its headings, as GitHub turns them into anchors."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    """Every relative link names a file of the repository."""
-    for link in _LINK.findall((ROOT / page).read_text()):
+    """Every relative link names a file of the repository, and a heading that is in it."""
+    for link, anchor in _LINK.findall((ROOT / page).read_text()):
         if "://" not in link:
-            assert ((ROOT / page).parent / link).exists(), link
+            goal = (ROOT / page).parent / link if link else ROOT / page
+            assert goal.exists(), link
+            assert not anchor or anchor in anchors(goal), f"{link}#{anchor}"
+
+
+def test_contributing_has_every_marker() -> None:
+    """Whoever looks for how to run a kind of tests finds its marker, and no marker that is gone."""
+    ours = (ROOT / "pyproject.toml").read_text().partition("\nmarkers = [")[2].partition("\n]")[0]
+    declared = re.findall(r'^    "(\w+):', ours, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(declared)
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """No page of docs/ can be found by its name alone."""
+    text = (ROOT / "README.md").read_text()
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name})" not in text] == []
+
+
+def test_the_hosts_page_has_every_field() -> None:
+    """Its table has the keys of a hosts file, each once."""
+    text = (ROOT / "docs" / "hosts.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    keys = [key for row in rows for key in re.findall(r"`(\w+)`", row)]
+    assert sorted(keys) == sorted(field.name for field in dataclasses.fields(HostSpec) if field.name != "name")
 
 
 def test_the_architecture_names_every_folder() -> None:
@@ -175,12 +222,33 @@ def test_the_architecture_names_every_folder() -> None:
             assert f"`{folder}/`" in text, f"{folder} is not in docs/architecture.md"
 
 
-def test_the_architecture_names_no_room_that_is_not_there() -> None:
+def test_the_pages_name_no_file_that_is_not_there() -> None:
     """A file that was moved or renamed is not looked for in vain."""
+    folders = ("launcher", "remote_agent", "hydra_plugins", "tests", "benchmarks", "examples")
+    files = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        if page == "CHANGELOG.md":
+            text = text.partition("\n## [0.1.0]")[0]
+        for named in set(re.findall(r"`([\w/]+/\w+\.py)(?::[\w.]+)?`", text)):
+            assert any(file.endswith(f"/{named}") for file in files), f"{page}: {named}"
+
+
+def functions(file: Path) -> set[str]:
+    """The names of all functions and methods of a file."""
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_walks_name_functions_that_are_there() -> None:
+    """Whoever follows a job through the code finds each function where the page says; a walk names nothing else."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    rooms = [path for folder in ("launcher", "remote_agent", "hydra_plugins") for path in (ROOT / folder).rglob("*.py")]
-    for named in set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", text)):
-        assert any(str(path).endswith(f"/{named}") for path in rooms), named
+    walks = re.findall(r"^\*\*(.*?)\*\*\n\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert len(walks) == 4
+    for walk, steps in walks:
+        named = re.findall(r"`([\w/]+\.py)(?::(\w+))?`", steps)
+        assert len(named) >= 4, walk
+        for file, function in named:
+            assert function in functions(ROOT / file), f"{walk}: {file}:{function}"
 
 
 def test_the_callback_page_has_every_hook_kind_and_field() -> None:

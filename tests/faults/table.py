@@ -10,16 +10,16 @@ __all__ = ["table"]
 
 _HEAD = """# Faults
 
-Each row is a test of `tests/faults/test_faults.py`, run on a real OpenSSH host in its own mount and pid namespaces, with
-nothing of the controller's files. The page is generated from the tests by `python -m tests.faults`.
+This page is for people who want to know what was tried. Each row is a test of `tests/faults/test_faults.py`. It runs on a real OpenSSH host in its own mount and
+pid namespaces, where the controller's files do not exist. `python -m tests.faults` writes the page from the tests.
 
-| what happens | what holds all the same | test |
+| what happens | what holds | test |
 |---|---|---|
 """
 
 _TAIL = """
-What a controller survives (kill -9 at a hundred random moments with a host apart, SIGHUP, SIGTERM, Ctrl-C once and twice, two
-resumes at once) is in `tests/launcher/session/test_resumed.py` and `docs/durability.md`; clock jumps, duplicates and reordering belong to the simulation.
+`tests/launcher/session/test_resumed.py` tests what a controller survives: kill -9 at a hundred random moments with a host on its own, SIGHUP, SIGTERM, Ctrl-C once
+and twice, two resumes at once. [durability.md](durability.md) says what follows. `tests/simulation/` tests clock jumps, duplicates and reordering.
 """
 
 

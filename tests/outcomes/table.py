@@ -15,24 +15,23 @@ PAGE = _ROOT / "docs" / "outcomes.md"
 
 _HEAD = """# What comes of a job
 
-Whatever a job does, it has one JobReturn, and each of its hooks has fired once. Every row is tested on this machine and over
-SSH by `tests/outcomes`, from which the page is generated (`python -m tests.outcomes`). *Reading* is what `return_value`
-gives, first under `results=trusted`, and under `results=safe` where that is something else (`docs/security.md`). Under `safe` nothing is
-pickled, so what cannot be pickled is no failure there: the job is COMPLETED, and reading says what cannot be said as plain data.
+This page is for people who handle failures. Whatever a job does, it has one JobReturn, and each of its hooks has fired once. `tests/outcomes` tests every row on this
+machine and over SSH, and `python -m tests.outcomes` writes the page. *Reading* is what `return_value` gives under `results=trusted`, and behind a semicolon under
+`results=safe` if that differs ([security.md](security.md)). Under `safe` nothing is pickled, so a value that cannot be pickled is no failure there. The job is COMPLETED, and reading
+the value says what is not plain data.
 
 | a job that | status | `error.kind` | `error.message` has | reading |
 |---|---|---|---|---|
 """
 
 _TAIL = """
-* Of a failed job, reading `return_value` raises the original exception where it survives the trip, which the host tries out before it
-  sends it; else a `RemoteJobError`. The remote traceback is in `error.traceback` either way, and in the job's own log.
-* What would end whoever reads it (`SystemExit`, `KeyboardInterrupt`, other subclasses of `BaseException`) is a `RemoteJobError`, too.
+* For a failed job, reading `return_value` raises the original exception if it can travel. The host tries that before it sends it. Else it raises a `RemoteJobError`.
+  The remote traceback is in `error.traceback` in both cases, and in the job's own log.
+* An exception that would end whoever reads it (`SystemExit`, `KeyboardInterrupt`, other subclasses of `BaseException`) becomes a `RemoteJobError`, too.
 * `error.causes` has the chain of causes, each with type and message.
-* A pickle can run code when it is loaded: that is what *the value* of a job whose pickle starts a process means. It is not loaded before
-  you read it; under `safe` nobody makes one.
-* A value of 2 GiB and more comes back whole; it takes no memory here before it is read.
-* The outcome is decided before the process ends. What its end waits for, and how long, says `docs/durability.md`.
+* A pickle can run code when it is loaded. So the job whose pickle starts a process starts it here when you read its value, and not before. Under `safe`, no pickle is made.
+* A value of 2 GiB or more comes back whole. It takes no memory here before it is read.
+* The outcome is decided before the process ends. [durability.md](durability.md#the-end-of-a-jobs-process) says what the end of a process waits for, and how long.
 """
 
 
