@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from launcher.agents import facts
 from launcher.agents.plan import HostPlan, blob_frames, content_frames
@@ -118,15 +118,51 @@ class Inbound:
     def _take(self, frames: list[wire.Frame]) -> None:
         for frame in frames:
             name = frame.header["t"]
-            handler = getattr(self, "_on_" + name, None)
-            if handler is None:
-                raise wire.ProtocolError("unknown", f"message {name!r} is not for a controller")
             if not self.is_welcome and name not in _WELCOME:
                 raise wire.ProtocolError("order", f"{name!r} before welcome")
             try:
-                handler(frame.header if name in _WITH_PATHS else clean_all(frame.header), frame.payload)
+                header = frame.header if name in _WITH_PATHS else clean_all(frame.header)
+                self._act_on(cast("messages.FromAgent", header), frame.payload)
             except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
                 raise wire.ProtocolError("field", f"message {name!r} is malformed: {error!r}"[:2000]) from None
+
+    def _act_on(self, header: messages.FromAgent, payload: bytes) -> None:  # noqa: C901 - one case for each message
+        """Act on one message, the commonest first."""
+        match header["t"]:
+            case "output":
+                self._on_output(header, payload)
+            case "started":
+                self._on_started(header, payload)
+            case "final":
+                self._on_final(header, payload)
+            case "files_end":
+                self._on_files_end(header, payload)
+            case "files":
+                self._on_files(header, payload)
+            case "chunk":
+                self._on_chunk(header, payload)
+            case "tree":
+                self._on_tree(header, payload)
+            case "ping":
+                self._on_ping(header, payload)
+            case "pong":
+                self._on_pong(header, payload)
+            case "welcome":
+                self._on_welcome(header, payload)
+            case "missing":
+                self._on_missing(header, payload)
+            case "zygote":
+                self._on_zygote(header, payload)
+            case "opened":
+                self._on_opened(header, payload)
+            case "dropped":
+                self._on_dropped(header, payload)
+            case "fatal":
+                self._on_fatal(header, payload)
+            case "surveyed" | "removed" | "looked":
+                raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a run")
+            case _:
+                _refuse(header)
 
     def close(self) -> None:
         """The link has ended: what came in part comes again."""
@@ -379,6 +415,11 @@ class Inbound:
         arriving = self._arriving.pop(attempt, None)
         if arriving is not None:
             arriving.discard()
+
+
+def _refuse(header: NoReturn) -> NoReturn:
+    """Nothing gets here by its type; a broken host may send what agents do not say."""
+    raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a controller")
 
 
 def _check_attempt(attempt: str) -> str:

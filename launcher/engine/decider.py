@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
 from launcher.results.owners import Ownership, own_folder
 from launcher.results.writing import RefusedFile, UnusableFolder
 from launcher.runs.journal import Returned, StoredResult
+from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED, JobError
@@ -106,13 +108,13 @@ class Read(Protocol):
 class _Round:
     """What one turn decided: events to journal and acts to do, in one order."""
 
-    steps: list[events.Event | Callable[[], None]] = field(default_factory=list)
+    steps: list[events.Event | partial[None]] = field(default_factory=list)
 
     def add(self, happened: Iterable[events.Event]) -> None:
         self.steps += happened
 
     def act(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        self.steps.append(lambda: function(*args, **kwargs))
+        self.steps.append(partial(function, *args, **kwargs))
 
 
 class Decider:
@@ -170,9 +172,61 @@ class Decider:
         """Work out what follows from these, and hand it to the journal. `commit` must follow."""
         decided = self._round = _Round()
         for item in items:
-            getattr(self, "_take_" + type(item).__name__.lower())(self._clock.wall(), item, decided)
+            self._take(self._clock.wall(), item, decided)
         decided.add(self._scheduler.plan(self._clock.wall(), self._clock.monotonic()))
-        self._journal.append([step for step in decided.steps if isinstance(step, events.Event)])
+        self._journal.append([step for step in decided.steps if not isinstance(step, partial)])
+
+    def _take(self, at: float, item: facts.Fact | requests.Request, decided: _Round) -> None:  # noqa: C901 - one case for each fact and request
+        """What follows from one thing, the commonest first."""
+        match item:
+            case facts.Output():
+                self._take_output(at, item, decided)
+            case facts.Started():
+                self._take_started(at, item, decided)
+            case facts.Outcome():
+                self._take_outcome(at, item, decided)
+            case facts.Collected():
+                self._take_collected(at, item, decided)
+            case requests.Submit():
+                self._take_submit(at, item, decided)
+            case requests.SubmitAll():
+                self._take_submit_all(at, item, decided)
+            case requests.Cancel():
+                self._take_cancel(at, item, decided)
+            case requests.Interrupt():
+                self._take_interrupt(at, item, decided)
+            case requests.GiveUp():
+                self._take_give_up(at, item, decided)
+            case requests.Record():
+                self._take_record(at, item, decided)
+            case requests.Retry():
+                self._take_retry(at, item, decided)
+            case requests.Detach():
+                self._take_detach(at, item, decided)
+            case facts.Connected():
+                self._take_connected(at, item, decided)
+            case facts.Disconnected():
+                self._take_disconnected(at, item, decided)
+            case facts.Unusable():
+                self._take_unusable(at, item, decided)
+            case facts.Refused():
+                self._take_refused(at, item, decided)
+            case facts.ZygoteTold():
+                self._take_zygote_told(at, item, decided)
+            case facts.Synced():
+                self._take_synced(at, item, decided)
+            case facts.Sent():
+                self._take_sent(at, item, decided)
+            case facts.Noted():
+                self._take_noted(at, item, decided)
+            case facts.Opened():
+                self._take_opened(at, item, decided)
+            case facts.Unwritable():
+                self._take_unwritable(at, item, decided)
+            case facts.Dropped():
+                self._take_dropped(at, item, decided)
+            case _:
+                assert_never(item)
 
     def commit(self) -> None:
         """Bring the round to the disk, then act on it.
@@ -183,11 +237,11 @@ class Decider:
         self._journal.commit()
         decided, self._round = self._round, _Round()
         for step in decided.steps:
-            if isinstance(step, events.Event):
+            if isinstance(step, partial):
+                step()
+            else:
                 self._act(step)
                 self._observe(step)
-            else:
-                step()
         self._check_delivered()
 
     def deadline(self) -> float | None:
@@ -258,7 +312,7 @@ class Decider:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
 
-    def _take_submitall(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
+    def _take_submit_all(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
         for one in item.submits:
             self._take_submit(at, one, decided)
 
@@ -272,7 +326,7 @@ class Decider:
     def _take_interrupt(self, at: float, item: requests.Interrupt, decided: _Round) -> None:
         decided.add(self._scheduler.interrupt(at, item.why, item.kill))
 
-    def _take_giveup(self, at: float, item: requests.GiveUp, decided: _Round) -> None:
+    def _take_give_up(self, at: float, item: requests.GiveUp, decided: _Round) -> None:
         decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
         decided.act(self._links[item.host].cancel, None, kind="lost", why=item.why)
 
@@ -337,7 +391,7 @@ class Decider:
     def _take_refused(self, at: float, fact: facts.Refused, decided: _Round) -> None:
         decided.add(self._scheduler.give_up(at, fact.host, fact.why, for_good=True))
 
-    def _take_zygotetold(self, at: float, fact: facts.ZygoteTold, decided: _Round) -> None:
+    def _take_zygote_told(self, at: float, fact: facts.ZygoteTold, decided: _Round) -> None:
         for note in fact.notes:
             self._note(at, fact.host, note, decided)
         self._prepared.add(fact.host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from launcher import events
@@ -73,11 +74,11 @@ class ActsBeforeJournal(Decider):
     def commit(self) -> None:
         decided, self._round = self._round, type(self._round)()
         for step in decided.steps:
-            if isinstance(step, events.Event):
+            if isinstance(step, partial):
+                step()
+            else:
                 self._act(step)
                 self._observe(step)
-            else:
-                step()
         self._journal.commit()
 
 
