@@ -41,7 +41,7 @@ def hand_over(
     engine.detach(why)
     deadline = time.monotonic() + timeout
     is_hurried = False
-    while not engine.is_delivered and time.monotonic() < deadline and not is_stopped():
+    while not engine.delivered.is_set() and time.monotonic() < deadline and not is_stopped():
         if not is_hurried and deadline - time.monotonic() < timeout / 2:
             is_hurried = True
             engine.detach(why, hurry=True)

@@ -16,7 +16,7 @@ from launcher.engine import dispatcher
 from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.inbox import Inbox
-from launcher.engine.requests import QueuedJob, Submit
+from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
@@ -178,7 +178,7 @@ class TestDriving:
         for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
             job = run.job(num)
             job.spec = job.spec._replace(outputs=outputs)
-            run.dispatcher.submit(job)
+            run.dispatcher.ask(Submit(job))
         for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
             run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", came, {}, b"v", None))
@@ -191,7 +191,7 @@ class TestDriving:
         """It names host and job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
@@ -203,7 +203,7 @@ class TestDriving:
     def test_a_job_goes_out_and_comes_back(self, run):
         """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
         run.dispatcher.start()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         reader = JournalReader(run.folder / ".launcher")
@@ -222,7 +222,7 @@ class TestDriving:
         run.dispatcher.start()
         run.connect(slots=3)
         for num in range(30):
-            run.dispatcher.submit(run.job(num))
+            run.dispatcher.ask(Submit(run.job(num)))
         for num in range(30):
             run.sessions["a"].expect("job", f"{num}.1")
             run.end(f"{num}.1")
@@ -235,7 +235,7 @@ class TestDriving:
         """On a new link a host sends everything from the start; nobody sees it twice, nor what a host says that has not the job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
         said = [
             ("a", "0.1", b"one \xff", 0),
@@ -271,14 +271,14 @@ class TestDriving:
         run.sessions["a"].send_job = sending
         run.dispatcher.start()
         run.connect(slots=3)
-        run.dispatcher.submit_all(tuple(Submit(run.job(num)) for num in range(3)))
+        run.dispatcher.ask(SubmitAll(tuple(Submit(run.job(num)) for num in range(3))))
         run.sessions["a"].expect("job", "2.1")
         assert there == [3, 3, 3]
 
     def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
         """With the kind and message that it was given."""
         run.dispatcher.start()
-        run.dispatcher.submit_failed(run.job(0), "config", "does not compose")
+        run.dispatcher.ask(Submit(run.job(0), ("config", "does not compose")))
         (returned,) = run.wait(lambda: run.returned)
         assert returned.event.error["kind"] == "config"
         assert returned.event.error["message"] == "does not compose"
@@ -296,7 +296,7 @@ class TestDriving:
     def test_a_defect_does_not_leave_the_caller_waiting(self, run, monkeypatch):
         """It is told with its traceback; no job is said to have failed, for the hosts have them; nobody is kept waiting."""
         run.dispatcher.start()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.wait(lambda: run.seen)
         monkeypatch.setattr(run.scheduler, "plan", lambda at, now: 1 / 0)
         run.connect()
@@ -312,7 +312,7 @@ class TestDriving:
         monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
         monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: 1 / 0)
         run.dispatcher.start()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
@@ -324,7 +324,7 @@ class TestDriving:
         """Without a word to any host, at once; what was not acknowledged is kept there."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
 
         def full() -> None:
@@ -342,10 +342,10 @@ class TestDriving:
         """Once they have confirmed everything that was sent to them."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.ZygoteTold("a", "ready", None, "fork", "", ()))
-        run.dispatcher.detach("r", "--detach")
+        run.dispatcher.ask(Detach("r", "--detach", hurry=False))
         run.sessions["a"].expect("sync", 1)
         assert not run.dispatcher.delivered.is_set()
         run.dispatcher.put_fact(facts.Synced("a", 1))
@@ -377,7 +377,7 @@ class TestJournalFails:
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned) and "disk is full" in e.message])
         # These come while nothing can be decided; their order must not change.
         run.dispatcher.put_fact(facts.Started("a", "0.1", 0, 1.0))
@@ -400,7 +400,7 @@ class TestJournalFails:
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned)])
         run.dispatcher.close()
         assert not run.dispatcher.is_running
@@ -451,7 +451,7 @@ class TestResume:
         run.dispatcher.leave()
         run.end_all()
         second = Run(run.folder, hosts or ("a",))
-        unfinished = second.dispatcher.restore(JournalReader(run.folder / ".launcher"))
+        unfinished = second.dispatcher.decider.restore(JournalReader(run.folder / ".launcher"))
         second.journal.append(second.scheduler.resume(0.0, "r"))
         second.dispatcher.start()
         return second, unfinished
@@ -462,7 +462,7 @@ class TestResume:
         run.dispatcher.start()
         run.connect()
         for num in range(5):
-            run.dispatcher.submit(run.job(num))
+            run.dispatcher.ask(Submit(run.job(num)))
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
         run.sessions["a"].expect("job", "2.1")
@@ -546,7 +546,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""
     run.dispatcher.start()
     run.connect()
-    run.dispatcher.submit(run.job(0))
+    run.dispatcher.ask(Submit(run.job(0)))
     run.sessions["a"].expect("job", "0.1")
     own = run.folder / ".launcher"
     path = {"the run's folder": run.folder, ".launcher": own}.get(what, own / "journal.sqlite")
@@ -555,7 +555,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     if what == "another in its place":
         path.write_bytes(aside.read_bytes())
     run.end("0.1")
-    run.dispatcher.submit(run.job(1))
+    run.dispatcher.ask(Submit(run.job(1)))
     (told,) = run.wait(lambda: [one for one in run.seen if isinstance(one, events.Warned)])
     assert told.source == "journal"
     assert f"{own}/journal.sqlite: it was removed, moved or replaced" in told.message
