@@ -184,7 +184,7 @@ class Dispatcher:
         """End, and leave the agents to themselves; returns the hosts that have all their jobs."""
         self._stop()
         close_all(self.connections.values())
-        return [name for name in self.connections if name in self.decider.synced]
+        return [name for name in self.connections if name in self.decider.effects.confirmed]
 
     def abandon(self, timeout: float) -> bool:
         """End without waiting for anybody: hosts are told nothing, and what is here is journalled if that goes at once.
@@ -266,7 +266,7 @@ class Dispatcher:
         items = self._inbox.take(_ROUND, timeout)
         going = not any(isinstance(item, _Stop) for item in items)
         self.decider.decide(item for item in items if not isinstance(item, _Stop))
-        if self._commit() and self.decider.has_delivered:
+        if self._commit() and self.decider.effects.has_delivered:
             self.delivered.set()
         return going
 

@@ -93,7 +93,7 @@ class Engine(Dispatcher):
                 _opener(spec, run_id, bundle, spare_of(spec), meanwhile),
                 _once(partial(plan_of, spec)),
                 self.put_fact,
-                self.decider.folder_of,
+                self.decider.effects.folder_of,
                 folder / FOLDER / "results",
                 controller,
                 min(WELCOME_PATIENCE, policies.host_loss_timeout),

@@ -77,7 +77,7 @@ class ActsBeforeJournal(Decider):
             if isinstance(step, partial):
                 step()
             else:
-                self._act(step)
+                self.effects.act(step)
                 self._observe(step)
         self._journal.commit()
 

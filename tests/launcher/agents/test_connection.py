@@ -439,7 +439,9 @@ class Everything:
             self,
         )
         jobs = [QueuedJob(num, (), where(num), b"p", job_spec(num, **(spec or {}))) for num in range(3)]
-        self.inbound = Inbound("h", plan(), self.tell, self.decider.folder_of, folder / "results", lambda item: None)
+        self.inbound = Inbound(
+            "h", plan(), self.tell, self.decider.effects.folder_of, folder / "results", lambda item: None
+        )
         self.decider.decide([requests.Submit(job) for job in jobs])
         self.decider.commit()
 
@@ -472,7 +474,7 @@ def test_what_a_host_was_not_to_send_is_not_taken(tmp_path):
     chunk = {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "large", "size": 2, "offset": 0}
     feed(wire.encode(chunk, b"x"))
     feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"y" * 5000))
-    folder = everything.decider.folder_of("h", "0.1")
+    folder = everything.decider.effects.folder_of("h", "0.1")
     assert [path for path, _ in folder.refused] == ["loot", "large", ".launcher/stdout"]
     assert [path.name for path in (tmp_path / "0").rglob("*") if path.is_file()] == ["stdout"]
     assert (tmp_path / "0" / ".launcher" / "stdout").stat().st_size < 2000
@@ -590,7 +592,12 @@ def test_whatever_a_host_says_the_controller_goes_on(tmp_path_factory, messages,
             everything.inbound.close()
             everything.tell(facts.Disconnected("h", "ended"))
             everything.inbound = Inbound(
-                "h", plan(), everything.tell, everything.decider.folder_of, folder / "results", lambda item: None
+                "h",
+                plan(),
+                everything.tell,
+                everything.decider.effects.folder_of,
+                folder / "results",
+                lambda item: None,
             )
             if is_welcome:
                 everything.inbound.feed(wire.encode(WELCOME))

@@ -56,7 +56,7 @@ class End:
         self.lose("another link")
         world = self.world
         self.inbound = Inbound(
-            self.name, plan(), world.tell, world.decider.folder_of, world.folder / "results", self._answered
+            self.name, plan(), world.tell, world.decider.effects.folder_of, world.folder / "results", self._answered
         )
         return self.inbound
 
