@@ -153,7 +153,7 @@ class Controller:
 def test_frames(link: Link, data: bytes) -> None:
     """Before anything of it is stored."""
     with pytest.raises(AgentError, match=r"protocol \((size|json)\)"):
-        link.inbound.feed(data)
+        link.receiver.feed(data)
 
 
 @holds("noise")
@@ -393,7 +393,7 @@ def test_long_results(link: Link, name: str, size: int) -> None:
         for num in range(100):
             link.hear({"t": "chunk", "attempt": f"{num}.1", "kind": "result", "size": size, "offset": 0}, b"x")
     assert len(os.listdir("/proc/self/fd")) <= before + CAPS["open_results"].limit + 10
-    link.inbound.close()
+    link.receiver.attempts.close()
     assert not list(link.results.glob("*"))
 
 
@@ -449,7 +449,7 @@ def test_folders_without_end(tmp_path: Path) -> None:
     """Descriptors of few are kept; files go on arriving in all of them."""
     link = Link(tmp_path).welcome()
     folders = {f"{num}.1": OutputFolder(tmp_path / str(num)) for num in range(200)}
-    link.inbound._folder_of = lambda host, attempt: folders[attempt]
+    link.receiver.attempts._folder_of = lambda host, attempt: folders[attempt]
     before = len(os.listdir("/proc/self/fd"))
     for name in ("a/1", "a/2"):
         for attempt in folders:
