@@ -139,7 +139,7 @@ class AttemptReceiver:
         arriving = self._arriving.get(attempt)
         if arriving is None:
             raise wire.ProtocolError("order", f"a result of attempt {attempt} that begins in the middle")
-        arriving.take(size, offset, payload)
+        arriving.write(size, offset, payload)
 
     def on_final(self, header: messages.Final, payload: bytes) -> None:
         """The result of an attempt."""
@@ -164,7 +164,7 @@ class AttemptReceiver:
                 message = f"{envelope.error.message}\n    {known}"
                 envelope = envelope._replace(error=dataclasses.replace(envelope.error, message=message))
         self._write(attempt, OutputFolder.check)
-        self._tell(facts.Outcome(self.host, attempt, envelope, parts, payload, file))
+        self._tell(facts.Ended(self.host, attempt, envelope, parts, payload, file))
 
     def on_files_end(self, header: messages.FilesEnd, payload: bytes) -> None:
         """All files of an attempt have been sent."""

@@ -17,11 +17,11 @@ __all__ = [
     "Connected",
     "Disconnected",
     "Dropped",
+    "Ended",
     "Fact",
     "HostFact",
     "Noted",
     "Opened",
-    "Outcome",
     "Output",
     "Refused",
     "Sent",
@@ -113,7 +113,7 @@ class Output(HostFact):
 
 
 @frozen
-class Outcome(HostFact):
+class Ended(HostFact):
     """An attempt has its outcome. The payload is inline, or in `file`."""
 
     attempt: str
@@ -180,9 +180,9 @@ Fact = (
     | Connected
     | Disconnected
     | Dropped
+    | Ended
     | Noted
     | Opened
-    | Outcome
     | Output
     | Refused
     | Sent

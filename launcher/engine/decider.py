@@ -103,8 +103,8 @@ class Decider:
                 self._take_output(at, item, decided)
             case facts.Started():
                 self._take_started(at, item, decided)
-            case facts.Outcome():
-                self._take_outcome(at, item, decided)
+            case facts.Ended():
+                self._take_ended(at, item, decided)
             case facts.Collected():
                 self._take_collected(at, item, decided)
             case requests.Submit():
@@ -117,8 +117,8 @@ class Decider:
                 self._take_interrupt(at, item, decided)
             case requests.GiveUp():
                 self._take_give_up(at, item, decided)
-            case requests.Record():
-                self._take_record(at, item, decided)
+            case requests.AddToJournal():
+                self._take_add_to_journal(at, item, decided)
             case requests.Retry():
                 self._take_retry(at, item, decided)
             case requests.Detach():
@@ -224,7 +224,7 @@ class Decider:
         decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
         decided.act(self._links[item.host].cancel, None, kind="lost", why=item.why)
 
-    def _take_record(self, at: float, item: requests.Record, decided: _Round) -> None:
+    def _take_add_to_journal(self, at: float, item: requests.AddToJournal, decided: _Round) -> None:
         decided.add(item.happened)
         self._journal.put_meta(**item.meta)
         for name, data in item.blobs.items():
@@ -346,7 +346,7 @@ class Decider:
         arrived = events.OutputArrived(at, num, fact.host, fact.stream, text, attempt, begin, file)
         decided.act(self._observe, arrived)
 
-    def _take_outcome(self, at: float, fact: facts.Outcome, decided: _Round) -> None:
+    def _take_ended(self, at: float, fact: facts.Ended, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         envelope = fact.envelope
         made = self._scheduler.observe_ended(

@@ -22,7 +22,7 @@ from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.decider import Decider
 from launcher.engine.disconnect import close_all, wait_for_ends
 from launcher.engine.inbox import Inbox
-from launcher.engine.requests import Cancel, Interrupt, Record, Request
+from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request
 from launcher.engine.scheduler import HostPhase, Scheduler
 from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.host_limits import limit
@@ -59,7 +59,7 @@ class _Stop:
 
 
 class Dispatcher:
-    """Drives a run: `start`, then requests from anybody and facts from the connections, then `close` or `leave`.
+    """Drives a run: `start`, then requests from anybody and facts from the connections, then `close` or `detach`.
 
     Args:
         connections: by host; may be filled after this is made.
@@ -101,7 +101,7 @@ class Dispatcher:
             scheduler,
             journal,
             connections,
-            self._acknowledger.put,
+            self._acknowledger.add,
             self._deliver,
             observe,
             self._clock,
@@ -161,7 +161,7 @@ class Dispatcher:
         blobs: dict[str, bytes] | None = None,
     ) -> None:
         """Journal something of the run as a whole, before anything that is submitted after this."""
-        self.ask(Record(tuple(happened), meta or {}, blobs or {}))
+        self.ask(AddToJournal(tuple(happened), meta or {}, blobs or {}))
 
     @property
     def reader(self) -> JournalReader:
@@ -180,13 +180,13 @@ class Dispatcher:
 
     # -- ending --------------------------------------------------------------------------------------------------
 
-    def leave(self) -> list[str]:
+    def detach(self) -> list[str]:
         """End, and leave the agents to themselves; returns the hosts that have all their jobs."""
         self._stop()
         close_all(self.connections.values())
         return [name for name in self.connections if name in self.decider.effects.confirmed]
 
-    def abandon(self, timeout: float) -> bool:
+    def detach_at_once(self, timeout: float) -> bool:
         """End without waiting for anybody: hosts are told nothing, and what is here is journalled if that goes at once.
 
         Returns:
@@ -197,11 +197,11 @@ class Dispatcher:
         if self._thread.ident is not None:
             self._thread.join(timeout)
         self._inbox.close()
-        self._acknowledger.abandon()
+        self._acknowledger.stop_at_once()
         return not self._thread.is_alive()
 
     def drop_links(self) -> None:
-        """Close the connections, in threads of their own: after `abandon`, where the process goes on."""
+        """Close the connections, in threads of their own: after `detach_at_once`, where the process goes on."""
         for connection in self.connections.values():
             threading.Thread(target=connection.close, name=f"close-{connection.host}", daemon=True).start()
 
@@ -263,7 +263,7 @@ class Dispatcher:
         self._let_more_come()
         deadline = self.decider.deadline()
         timeout = None if deadline is None else max(0.0, deadline - self._clock.monotonic()) + 0.01
-        items = self._inbox.take(_ROUND, timeout)
+        items = self._inbox.get(_ROUND, timeout)
         going = not any(isinstance(item, _Stop) for item in items)
         self.decider.decide(item for item in items if not isinstance(item, _Stop))
         if self._commit() and self.decider.effects.has_delivered:

@@ -81,7 +81,7 @@ class Engine(Dispatcher):
         self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
         self._observers = list(observers)
         self._room = threading.Semaphore(BACKLOG)
-        self._is_detaching = False
+        self._is_unlimited = False
         self.submitted = 0
         self.returned = 0
         controller = secrets.token_hex(8)
@@ -144,7 +144,7 @@ class Engine(Dispatcher):
     @property
     def has_room(self) -> bool:
         """`submit` would not wait."""
-        return self._is_detaching or self.submitted - self.returned < BACKLOG
+        return self._is_unlimited or self.submitted - self.returned < BACKLOG
 
     def submit(
         self,
@@ -171,7 +171,7 @@ class Engine(Dispatcher):
         return True
 
     def _has_waited_for_room(self, is_stopped: Callable[[], bool]) -> bool:
-        while not self._is_detaching and not self._room.acquire(timeout=_LOOK):
+        while not self._is_unlimited and not self._room.acquire(timeout=_LOOK):
             if is_stopped():
                 return False
         return True
@@ -209,13 +209,13 @@ class Engine(Dispatcher):
         self.submitted += 1
         self.ask(Retry(returned))
 
-    def lift_backlog(self) -> None:
-        """From now on `submit` never waits: all jobs are to be on the hosts before the controller leaves."""
-        self._is_detaching = True
+    def lift_limit(self) -> None:
+        """From now on `submit` never waits: all jobs must be on the hosts before the controller detaches."""
+        self._is_unlimited = True
 
-    def detach(self, why: str, *, hurry: bool = False) -> None:
+    def prepare_to_detach(self, why: str, *, hurry: bool = False) -> None:
         """Give every job to a host; `delivered` says when they have them. With hurry, without waiting for any host."""
-        self.lift_backlog()
+        self.lift_limit()
         self.ask(Detach(self.run_id, why, hurry))
 
     def close_journal(self, *happened: events.Event) -> None:

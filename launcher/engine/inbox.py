@@ -65,7 +65,7 @@ class Inbox(Generic[T]):
         theirs = self._of[of]
         self._of[of] = (theirs[0] + size, theirs[1] + number)
 
-    def take(self, limit: int, timeout: float | None) -> list[T]:
+    def get(self, limit: int, timeout: float | None) -> list[T]:
         """Up to `limit` things, in order; waits for the first one for timeout seconds, None: for ever."""
         with self._condition:
             self._condition.wait_for(lambda: self._items, timeout)

@@ -249,7 +249,7 @@ class RunState:
 
     def _apply_job_requeued(self, event: events.JobRequeued) -> None:
         job = self.jobs[event.num]
-        self._leave(event.num, event.host)
+        self._remove_from_host(event.num, event.host)
         if self.hosts[event.host].phase is HostPhase.LOST:
             job.failed_on.add(event.host)
         job.host, job.ended, job.has_started = "", None, False
@@ -257,7 +257,7 @@ class RunState:
         self.pending.move_to_end(event.num, last=False)
 
     def _apply_job_returned(self, event: events.JobReturned) -> None:
-        self._leave(event.num, event.host)
+        self._remove_from_host(event.num, event.host)
         self._came_through(event.host, event.error)
         self.pending.pop(event.num, None)
         del self.jobs[event.num]
@@ -281,7 +281,7 @@ class RunState:
         if state is not None and (error is None or error["kind"] != "lost"):
             state.unknown_since = None
 
-    def _leave(self, num: int, host: str) -> None:
+    def _remove_from_host(self, num: int, host: str) -> None:
         state = self.hosts.get(host)
         if state is not None:
             state.jobs.discard(num)

@@ -106,7 +106,7 @@ class TestWhatIsBelieved:
         """Started, outcome with its bytes, collected with its sizes."""
         assert link.hear({"t": "started", "attempt": "0.1", "slot": 0, "at": 5}) == [facts.Started("h", "0.1", 0, 5.0)]
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"v")}}, b"v")
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert (outcome.envelope, outcome.payload, outcome.file) == (envelope(), b"v", None)
         link.hear({"t": "files", "attempt": "0.1", "items": [["a/b", 0o644, 2], ["c", 0o755, 1]]}, b"abc")
         (collected,) = link.hear(
@@ -141,7 +141,7 @@ class TestWhatIsBelieved:
             )
         assert not (link.results / "0.1.result").exists()
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(data)}})
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.file is not None
         assert Path(outcome.file).read_bytes() == data
         assert Path(outcome.file).stat().st_mode & 0o077 == 0
@@ -249,7 +249,7 @@ class TestWhatIsNot:
     def test_a_result_that_is_not_what_it_is_said_to_be_is_no_success(self, link, parts, payload):
         """Truncated or altered: that job fails, by name; the link goes on."""
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts}, payload)
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.status == "FAILED"
         assert outcome.envelope.error.kind == "host"
         assert "truncated or altered" in outcome.envelope.error.message
@@ -262,7 +262,7 @@ class TestWhatIsNot:
         (outcome,) = link.hear(
             {"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"half, and")}}
         )
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.status == "FAILED"
         assert list(link.results.iterdir()) == []
 
@@ -271,7 +271,7 @@ class TestWhatIsNot:
         (outcome,) = link.hear(
             {"t": "final", "attempt": "0.1", "envelope": FAILED, "parts": {"value": part(b"x")}}, b"y"
         )
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.error.kind == "exception"
         assert outcome.parts == {}
 
@@ -881,7 +881,7 @@ class TestThreads:
             channel = running.ready()
             if has_result:
                 channel.say({"t": "final", "attempt": "0.1", "envelope": DONE})
-                running.fact(facts.Outcome)
+                running.fact(facts.Ended)
             channel.say({"t": "fatal", "code": "store", "message": "No space left"})
             assert "No space left" in running.fact(facts.Disconnected).why
         assert "No space left" in running.fact(facts.Refused).why

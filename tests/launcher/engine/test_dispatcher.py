@@ -135,7 +135,7 @@ class Run:
 
     def end(self, attempt: str, host: str = "a", payload: bytes = b"v") -> None:
         """An attempt ends, and everything of it arrives."""
-        self.dispatcher.put_fact(facts.Outcome(host, attempt, DONE, {}, payload, None))
+        self.dispatcher.put_fact(facts.Ended(host, attempt, DONE, {}, payload, None))
         self.dispatcher.put_fact(facts.Collected(host, attempt, (), {}))
 
 
@@ -181,7 +181,7 @@ class TestDriving:
             run.dispatcher.ask(Submit(job))
         for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
-            run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", came, {}, b"v", None))
+            run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", came, {}, b"v", None))
             run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, (0, 7)))
         run.wait(lambda: len(run.returned) == 3)
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
@@ -193,7 +193,7 @@ class TestDriving:
         run.connect()
         run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
-        run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, {}, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
         run.wait(lambda: run.returned)
         (said,) = [event for event in run.seen if isinstance(event, events.Warned)]
@@ -333,7 +333,7 @@ class TestDriving:
         monkeypatch.setattr(run.journal, "commit", full)
         run.end("0.1")
         run.wait(lambda: run.dispatcher.stalled)
-        assert run.dispatcher.abandon(30)
+        assert run.dispatcher.detach_at_once(30)
         monkeypatch.undo()
         assert [what for name, what in run.sessions["a"].said if name in ("ack", "finish")] == []
         assert run.returned == []
@@ -350,7 +350,7 @@ class TestDriving:
         assert not run.dispatcher.delivered.is_set()
         run.dispatcher.put_fact(facts.Synced("a", 1))
         assert run.dispatcher.delivered.wait(30)
-        assert run.dispatcher.leave() == ["a"]
+        assert run.dispatcher.detach() == ["a"]
         assert ("finish", False) not in run.sessions["a"].said
 
 
@@ -421,9 +421,9 @@ class TestJournalFails:
         thread.start()
         inbox.put("request")
         assert not put.wait(0.1)
-        assert inbox.take(1, 0) == ["a"]
+        assert inbox.get(1, 0) == ["a"]
         assert put.wait(30)
-        assert inbox.take(10, 0) == ["b", "request", "c"]
+        assert inbox.get(10, 0) == ["b", "request", "c"]
         thread.join()
         inbox.put_bulk("d", 200)
         thread = threading.Thread(target=lambda: inbox.put_bulk("dropped", 1))
@@ -431,15 +431,15 @@ class TestJournalFails:
         inbox.close()
         thread.join(30)
         assert not thread.is_alive()
-        assert inbox.take(10, 0) == ["d"]
+        assert inbox.get(10, 0) == ["d"]
 
     def test_an_inbox_waits_for_the_first_thing(self):
         """For as long as it is told."""
         inbox = Inbox()
-        assert inbox.take(1, 0.0) == []
+        assert inbox.get(1, 0.0) == []
         timer = threading.Timer(0.05, inbox.put, ["x"])
         timer.start()
-        assert inbox.take(5, None) == ["x"]
+        assert inbox.get(5, None) == ["x"]
         timer.join()
 
 
@@ -448,7 +448,7 @@ class TestResume:
 
     def take_over(self, run: Run, *hosts: str) -> tuple[Run, list[int]]:
         """The first controller is gone; returns the second one, started."""
-        run.dispatcher.leave()
+        run.dispatcher.detach()
         run.end_all()
         second = Run(run.folder, hosts or ("a",))
         unfinished = second.dispatcher.decider.restore(JournalReader(run.folder / ".launcher"))
@@ -502,11 +502,11 @@ class TestResume:
 
     def test_an_outcome_that_was_journalled_is_not_asked_for_again(self, half_done):
         """Only its files were missing: the result is the one that is here."""
-        half_done.dispatcher.put_fact(facts.Outcome("a", "1.1", DONE, {}, b"first", None))
+        half_done.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, {}, b"first", None))
         half_done.wait(lambda: [e for e in half_done.seen if isinstance(e, events.AttemptEnded) and e.num == 1])
         second, _ = self.take_over(half_done)
         second.connect(**{"1.1": "final"})
-        second.dispatcher.put_fact(facts.Outcome("a", "1.1", DONE, {}, b"again", None))
+        second.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, {}, b"again", None))
         second.dispatcher.put_fact(facts.Collected("a", "1.1", (), {}))
         (returned,) = second.wait(lambda: second.returned)
         assert returned.stored is not None
@@ -532,8 +532,8 @@ def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
     acker.wrote_to(tmp_path)
     acker.wrote_to(tmp_path / "gone")
     for num in range(3):
-        acker.put("a", f"{num}.1")
-    acker.put("unknown host", "9.1")
+        acker.add("a", f"{num}.1")
+    acker.add("unknown host", "9.1")
     acker.stop()
     assert order[0][0] == "sync"
     acks = [attempt for name, what in order if name == "ack" for attempt in what]
@@ -587,7 +587,7 @@ def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
     failed: list[BaseException] = []
     acker = Acknowledger({"a": Session()}, folder, failed.append)
     folder.rename(tmp_path / "moved")
-    acker.put("a", "0.1")
+    acker.add("a", "0.1")
     acker.flush()
     assert said == []
     (tmp_path / "moved").rename(folder)
@@ -616,15 +616,15 @@ def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
         return safe[0]
 
     acker = Acknowledger({"a": Session()}, tmp_path, lambda error: None, is_safe)
-    acker.put("a", "0.1")
+    acker.add("a", "0.1")
     assert looked.wait(30)
     acker.flush()
     assert said == []
     safe[0] = True
-    acker.put("a", "1.1")
+    acker.add("a", "1.1")
     acker.flush()
     assert sorted(said) == ["0.1", "1.1"]
     safe[0] = False
-    acker.put("a", "2.1")
+    acker.add("a", "2.1")
     acker.stop()
     assert sorted(said) == ["0.1", "1.1"]
