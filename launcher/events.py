@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from launcher.util.frozen import frozen
 
@@ -20,6 +20,7 @@ __all__ = [
     "AttemptStarted",
     "CodeSent",
     "Event",
+    "EventBase",
     "HookFired",
     "HostClosed",
     "HostLost",
@@ -46,13 +47,13 @@ __all__ = [
     "from_json",
 ]
 
-_KINDS: dict[str, type[Event]] = {}
+_KINDS: dict[str, type[EventBase]] = {}
 _TYPES: dict[str, dict[str, str]] = {}
 
 
 @frozen
-class Event:
-    """The root of all events."""
+class EventBase:
+    """What all events have."""
 
     kind: ClassVar[str] = "event"
     at: float
@@ -87,12 +88,12 @@ def from_json(data: dict[str, Any]) -> Event:
         if fits is None or not fits(given):
             raise ValueError(f"{kind}: {name[:100]!r} is not a field of it, or not of type {expected}")
     try:
-        return cls(**fields)
+        return cast("Event", cls(**fields))
     except TypeError as error:
         raise ValueError(str(error)) from None
 
 
-def _types_of(cls: type[Event]) -> dict[str, str]:
+def _types_of(cls: type[EventBase]) -> dict[str, str]:
     types = _TYPES.get(cls.kind)
     if types is None:
         types = _TYPES[cls.kind] = {one.name: str(one.type) for one in dataclasses.fields(cls)}
@@ -124,7 +125,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 
 
 @frozen
-class RunStarted(Event):
+class RunStarted(EventBase):
     """A run began; `folder` is its local directory, `mode` is RUN or MULTIRUN."""
 
     kind: ClassVar[str] = "run_started"
@@ -135,7 +136,7 @@ class RunStarted(Event):
 
 
 @frozen
-class JobQueued(Event):
+class JobQueued(EventBase):
     """A job exists and waits for a slot."""
 
     kind: ClassVar[str] = "job_queued"
@@ -144,7 +145,7 @@ class JobQueued(Event):
 
 
 @frozen
-class JobAssigned(Event):
+class JobAssigned(EventBase):
     """An attempt was given to a host; it may wait there for a slot."""
 
     kind: ClassVar[str] = "job_assigned"
@@ -154,7 +155,7 @@ class JobAssigned(Event):
 
 
 @frozen
-class AttemptStarted(Event):
+class AttemptStarted(EventBase):
     """The job's process began on the host. `started_at` is by the host's clock."""
 
     kind: ClassVar[str] = "attempt_started"
@@ -166,7 +167,7 @@ class AttemptStarted(Event):
 
 
 @frozen
-class OutputArrived(Event):
+class OutputArrived(EventBase):
     """Bytes that a job wrote, each once, cut anywhere; only for display. `stream` is stdout or stderr.
 
     `text` is UTF-8 with `surrogateescape`, so that nothing is lost; `data` are the bytes. They lie in `file`, where that is not
@@ -189,7 +190,7 @@ class OutputArrived(Event):
 
 
 @frozen
-class AttemptEnded(Event):
+class AttemptEnded(EventBase):
     """An attempt has its outcome; a retry may follow. `status` is COMPLETED or FAILED."""
 
     kind: ClassVar[str] = "attempt_ended"
@@ -202,7 +203,7 @@ class AttemptEnded(Event):
 
 
 @frozen
-class JobReturned(Event):
+class JobReturned(EventBase):
     """The job's JobReturn is complete on the controller, files and all."""
 
     kind: ClassVar[str] = "job_returned"
@@ -216,7 +217,7 @@ class JobReturned(Event):
 
 
 @frozen
-class OutputsUnmatched(Event):
+class OutputsUnmatched(EventBase):
     """A job completed, and left nothing that these output patterns match: a pattern may have a typo."""
 
     kind: ClassVar[str] = "outputs_unmatched"
@@ -226,7 +227,7 @@ class OutputsUnmatched(Event):
 
 
 @frozen
-class HookFired(Event):
+class HookFired(EventBase):
     """A hook fired: on the controller as it does, on a host told when the attempt ends. `side` is controller or host."""
 
     kind: ClassVar[str] = "hook"
@@ -239,7 +240,7 @@ class HookFired(Event):
 
 
 @frozen
-class Warned(Event):
+class Warned(EventBase):
     """Something that the user must see: a hook that raised, a refused file. `source` says whose it is."""
 
     kind: ClassVar[str] = "warning"
@@ -251,7 +252,7 @@ class Warned(Event):
 
 
 @frozen
-class Note(Event):
+class Note(EventBase):
     """Something worth saying once: isolation became spawn, a callback is built from its spec."""
 
     kind: ClassVar[str] = "note"
@@ -260,7 +261,7 @@ class Note(Event):
 
 
 @frozen
-class HostReady(Event):
+class HostReady(EventBase):
     """A host takes jobs. `boot_id` names this life of its machine."""
 
     kind: ClassVar[str] = "host_ready"
@@ -273,7 +274,7 @@ class HostReady(Event):
 
 
 @frozen
-class CodeSent(Event):
+class CodeSent(EventBase):
     """The code snapshot is on the host. `sent_bytes` is what had to travel."""
 
     kind: ClassVar[str] = "code_sent"
@@ -285,7 +286,7 @@ class CodeSent(Event):
 
 
 @frozen
-class HostUnknown(Event):
+class HostUnknown(EventBase):
     """The link to a host is gone; its jobs are unknown, not failed."""
 
     kind: ClassVar[str] = "host_unknown"
@@ -295,7 +296,7 @@ class HostUnknown(Event):
 
 
 @frozen
-class HostLost(Event):
+class HostLost(EventBase):
     """A host was given up; `jobs` are those it still had."""
 
     kind: ClassVar[str] = "host_lost"
@@ -305,7 +306,7 @@ class HostLost(Event):
 
 
 @frozen
-class HostUnusable(Event):
+class HostUnusable(EventBase):
     """A host never came to take jobs: key, authentication, no python, a setup line that failed."""
 
     kind: ClassVar[str] = "host_unusable"
@@ -316,7 +317,7 @@ class HostUnusable(Event):
 
 
 @frozen
-class RunInterrupt(Event):
+class RunInterrupt(EventBase):
     """Ctrl-C, SIGTERM, fail-fast or an aborting callback: running jobs are cancelled (`kill`: at once)."""
 
     kind: ClassVar[str] = "run_interrupt"
@@ -325,7 +326,7 @@ class RunInterrupt(Event):
 
 
 @frozen
-class RunEnded(Event):
+class RunEnded(EventBase):
     """All that could be collected is. Counts by outcome."""
 
     kind: ClassVar[str] = "run_ended"
@@ -336,7 +337,7 @@ class RunEnded(Event):
 
 
 @frozen
-class JobRequeued(Event):
+class JobRequeued(EventBase):
     """The job waits for another attempt; `attempt` is the one that ended or was given up, `why` says how."""
 
     kind: ClassVar[str] = "job_requeued"
@@ -347,7 +348,7 @@ class JobRequeued(Event):
 
 
 @frozen
-class HostClosed(Event):
+class HostClosed(EventBase):
     """A host takes no further job, though its link may stand: its spool is full, or its application is unusable.
 
     `may_open`: that may end by itself, as a full disk may.
@@ -360,7 +361,7 @@ class HostClosed(Event):
 
 
 @frozen
-class HostOpened(Event):
+class HostOpened(EventBase):
     """A host that was closed takes jobs again."""
 
     kind: ClassVar[str] = "host_opened"
@@ -368,7 +369,7 @@ class HostOpened(Event):
 
 
 @frozen
-class JobCancelling(Event):
+class JobCancelling(EventBase):
     """The user asked for a job to end; it returns when it has."""
 
     kind: ClassVar[str] = "job_cancelling"
@@ -376,7 +377,7 @@ class JobCancelling(Event):
 
 
 @frozen
-class JobRetried(Event):
+class JobRetried(EventBase):
     """A job that had returned is run once more, as the user asked; `attempt` and `status` are those that it had."""
 
     kind: ClassVar[str] = "job_retried"
@@ -388,7 +389,7 @@ class JobRetried(Event):
 
 
 @frozen
-class RunResumed(Event):
+class RunResumed(EventBase):
     """A controller took the run up again: another process, or the same after `RunDetached`. Links are new ones."""
 
     kind: ClassVar[str] = "run_resumed"
@@ -397,7 +398,7 @@ class RunResumed(Event):
 
 
 @frozen
-class RunDetached(Event):
+class RunDetached(EventBase):
     """The controller leaves; hosts keep all jobs. `hosts` are those that had theirs whole when it left."""
 
     kind: ClassVar[str] = "run_detached"
@@ -407,10 +408,41 @@ class RunDetached(Event):
 
 
 @frozen
-class RunDetaching(Event):
+class RunDetaching(EventBase):
     """The controller is about to leave: hosts get every job that waits; `hurry`: without waiting for those being reached."""
 
     kind: ClassVar[str] = "run_detaching"
     run: str
     why: str
     hurry: bool = False
+
+
+#: Every event there is: a `match` over it that misses one is a type error.
+Event = (
+    AttemptEnded
+    | AttemptStarted
+    | CodeSent
+    | HookFired
+    | HostClosed
+    | HostLost
+    | HostOpened
+    | HostReady
+    | HostUnknown
+    | HostUnusable
+    | JobAssigned
+    | JobCancelling
+    | JobQueued
+    | JobRequeued
+    | JobRetried
+    | JobReturned
+    | Note
+    | OutputArrived
+    | OutputsUnmatched
+    | RunDetached
+    | RunDetaching
+    | RunEnded
+    | RunInterrupt
+    | RunResumed
+    | RunStarted
+    | Warned
+)

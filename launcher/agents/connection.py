@@ -21,7 +21,7 @@ from pathlib import Path
 from launcher.agents.connect_limit import Turn
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
 from launcher.agents.plan import Blob, HostPlan, blob_frames
-from launcher.agents.receiver import SYNC, Inbound
+from launcher.agents.receiver import SYNC, FrameReceiver
 from launcher.bootstrap.start import PREFIX
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.host_limits import limit
@@ -84,7 +84,7 @@ class AgentConnection:
         self._controller = controller
         self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._channel: Channel | None = None
-        self._inbound: Inbound | None = None
+        self._receiver: FrameReceiver | None = None
         self._stopping = threading.Event()
         self._was_connected = False
         self._patience = patience
@@ -178,7 +178,7 @@ class AgentConnection:
             except (HostError, OSError) as error:
                 if self._stopping.is_set() or not self._failed(self._as_host_error(error)):
                     break
-                if self._inbound is not None and self._inbound.is_welcome and isinstance(error, HostError):
+                if self._receiver is not None and self._receiver.is_welcome and isinstance(error, HostError):
                     # The host is there: looked for again soon, but not at once. An agent may die at every welcome.
                     failures = min(failures, _MAX_QUICK + 1)
             except Exception as error:  # a defect of ours must not look like a silent host  # noqa: BLE001
@@ -209,7 +209,7 @@ class AgentConnection:
         if isinstance(error, HostError):
             return error
         where = f"{error.filename}: " if error.filename else ""
-        what = "this machine cannot connect to it" if self._inbound is None else "what it sent cannot be written here"
+        what = "this machine cannot connect to it" if self._receiver is None else "what it sent cannot be written here"
         return ConnectionLost(self.host, "session", f"{what}: {where}{error.strerror or error}")
 
     def _final(self, error: HostError) -> HostError | None:
@@ -233,7 +233,7 @@ class AgentConnection:
         return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
 
     def _connect_and_read(self) -> None:
-        self._inbound = None
+        self._receiver = None
         with Turn(self._stopping):
             channel, rest = self._start_agent(self._transport)
         plan = self._plan_of()
@@ -244,7 +244,9 @@ class AgentConnection:
             outgoing.put(frame)
         self._sending_since = None
         self._replies = threading.Semaphore(MAX_REPLIES)
-        inbound = self._inbound = Inbound(self.host, plan, self._inbox, self._folder_of, self._results, self._reply)
+        receiver = self._receiver = FrameReceiver(
+            self.host, plan, self._inbox, self._folder_of, self._results, self._reply
+        )
         self._channel = channel
         is_over = threading.Event()
         helpers = [
@@ -256,7 +258,7 @@ class AgentConnection:
         for helper in helpers:
             helper.start()
         try:
-            self._read(channel, inbound, rest)
+            self._read(channel, receiver, rest)
         finally:
             self._channel = None
             is_over.set()
@@ -264,7 +266,7 @@ class AgentConnection:
             channel.close()
             for helper in helpers:
                 helper.join(timeout=10)
-            inbound.close()
+            receiver.attempts.close()
 
     def _greeting(self, plan: HostPlan) -> Iterator[Iterator[bytes] | bytes]:
         yield wire.encode(
@@ -286,11 +288,11 @@ class AgentConnection:
             yield blob_frames(blob, "run")
         yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec.to_json()})
 
-    def _read(self, channel: Channel, inbound: Inbound, data: bytes) -> None:
+    def _read(self, channel: Channel, receiver: FrameReceiver, data: bytes) -> None:
         while not self._stopping.is_set():
             if data:
                 try:
-                    self._feed(inbound, data)
+                    self._feed(receiver, data)
                 except HostBroken:
                     self._refusals = _MAX_REFUSALS
                     raise
@@ -299,33 +301,33 @@ class AgentConnection:
                     raise
                 finally:
                     # Also where it refuses something in the same breath: from its welcome on it is a host that was lost.
-                    self._was_connected = self._was_connected or inbound.is_welcome
-                if inbound.has_result:
+                    self._was_connected = self._was_connected or receiver.is_welcome
+                if receiver.attempts.has_result:
                     self._refusals = 0
-                if inbound.is_over:
+                if receiver.is_over:
                     self._stopping.set()
                     return
             data = channel.recv(1 << 24)
             if not data:
-                raise self._ended(channel, inbound)
+                raise self._ended(channel, receiver)
 
-    def _ended(self, channel: Channel, inbound: Inbound) -> HostError:
+    def _ended(self, channel: Channel, receiver: FrameReceiver) -> HostError:
         """The command on the host is over: the link is lost, unless it says that no agent came up."""
-        status = None if inbound.is_welcome else channel.exit_status(_STATUS_TIMEOUT)
+        status = None if receiver.is_welcome else channel.exit_status(_STATUS_TIMEOUT)
         said = channel.stderr().strip()
         if status == EXIT_FOLDERS and said:
             return AgentError(self.host, "start agent", said[-2000:].removeprefix(PREFIX))
         return ConnectionLost(self.host, "session", "the link ended" + (f": {said[-500:]}" if said else ""))
 
-    def _feed(self, inbound: Inbound, data: bytes) -> None:
+    def _feed(self, receiver: FrameReceiver, data: bytes) -> None:
         """Have what came acted on, however long that takes; note whether it was a sign of life."""
-        steps, began = inbound.steps, time.monotonic()
+        steps, began = receiver.steps, time.monotonic()
         self._is_busy = True
         try:
-            inbound.feed(data)
+            receiver.feed(data)
         finally:
             now = time.monotonic()
-            if inbound.steps != steps:
+            if receiver.steps != steps:
                 self._heard = now
             if now - began > HEARTBEAT / 4 and self._sending_since is not None:
                 # It may have waited for us, as we for it.

@@ -17,10 +17,11 @@ __all__ = [
     "Connected",
     "Disconnected",
     "Dropped",
+    "Ended",
     "Fact",
+    "HostFact",
     "Noted",
     "Opened",
-    "Outcome",
     "Output",
     "Refused",
     "Sent",
@@ -33,14 +34,14 @@ __all__ = [
 
 
 @frozen
-class Fact:
+class HostFact:
     """Something that happened on, or on the way to, a host."""
 
     host: str
 
 
 @frozen
-class Connected(Fact):
+class Connected(HostFact):
     """The agent said welcome. `attempts` are those it knows, with their short states."""
 
     slots: int
@@ -52,28 +53,28 @@ class Connected(Fact):
 
 
 @frozen
-class Disconnected(Fact):
+class Disconnected(HostFact):
     """The link is gone, perhaps before its first welcome; a new one is being tried."""
 
     why: str
 
 
 @frozen
-class Refused(Fact):
+class Refused(HostFact):
     """The agent can be reached, and says each time that it cannot go on: its disk is full, it speaks another version."""
 
     why: str
 
 
 @frozen
-class Unusable(Fact):
+class Unusable(HostFact):
     """There was no first welcome, and there will be none."""
 
     error: HostError
 
 
 @frozen
-class ZygoteTold(Fact):
+class ZygoteTold(HostFact):
     """The application was prepared (`ready`) or cannot be (`failed`)."""
 
     state: str
@@ -84,7 +85,7 @@ class ZygoteTold(Fact):
 
 
 @frozen
-class Sent(Fact):
+class Sent(HostFact):
     """The code snapshot is complete on the host."""
 
     files: int
@@ -93,7 +94,7 @@ class Sent(Fact):
 
 
 @frozen
-class Started(Fact):
+class Started(HostFact):
     """An attempt's process began."""
 
     attempt: str
@@ -102,7 +103,7 @@ class Started(Fact):
 
 
 @frozen
-class Output(Fact):
+class Output(HostFact):
     """A job wrote something; it is in its file already. `offset`: where in its stream."""
 
     attempt: str
@@ -112,7 +113,7 @@ class Output(Fact):
 
 
 @frozen
-class Outcome(Fact):
+class Ended(HostFact):
     """An attempt has its outcome. The payload is inline, or in `file`."""
 
     attempt: str
@@ -123,7 +124,7 @@ class Outcome(Fact):
 
 
 @frozen
-class Unwritable(Fact):
+class Unwritable(HostFact):
     """An attempt's output directory cannot be written on this machine, now or later."""
 
     attempt: str
@@ -131,7 +132,7 @@ class Unwritable(Fact):
 
 
 @frozen
-class Collected(Fact):
+class Collected(HostFact):
     """Everything that an attempt left has arrived.
 
     `unmatched`: places of output patterns that matched no file; `noted`: what has arrived and may not be what was meant; `cut`: what was
@@ -147,7 +148,7 @@ class Collected(Fact):
 
 
 @frozen
-class Dropped(Fact):
+class Dropped(HostFact):
     """The host gave an attempt back unstarted."""
 
     attempt: str
@@ -155,19 +156,39 @@ class Dropped(Fact):
 
 
 @frozen
-class Opened(Fact):
+class Opened(HostFact):
     """The host, which had given attempts back, takes some again."""
 
 
 @frozen
-class Noted(Fact):
+class Noted(HostFact):
     """The agent has something to say that concerns the user."""
 
     message: str
 
 
 @frozen
-class Synced(Fact):
+class Synced(HostFact):
     """The agent has taken in everything that was sent to it before `sync(number)` was called."""
 
     number: int
+
+
+#: Every fact there is: a `match` over it that misses one is a type error.
+Fact = (
+    Collected
+    | Connected
+    | Disconnected
+    | Dropped
+    | Ended
+    | Noted
+    | Opened
+    | Output
+    | Refused
+    | Sent
+    | Started
+    | Synced
+    | Unusable
+    | Unwritable
+    | ZygoteTold
+)

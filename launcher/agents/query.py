@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from launcher.bootstrap.bundle import build_bundle
-from launcher.bootstrap.start import NoAgent, stage0_command, start_agent
+from launcher.bootstrap.start import NoAgent, open_agent
 from launcher.errors import AgentError, ConnectionLost
 from launcher.host_limits import check, limit
 from launcher.inventory import HostSpec
@@ -57,8 +57,6 @@ class AgentQuery:
         self._spec = spec
         self._run = run
         self._role = [role, *(["--run", run, "--host", spec.name] if run else [])]
-        if spec.workdir:
-            self._role += ["--workdir", spec.workdir]
         self._transport = make_transport(spec)
         #: The host had no bundle of this version, and got it.
         self.has_sent_bundle = False
@@ -71,11 +69,7 @@ class AgentQuery:
     def __enter__(self) -> Self:
         bundle = build_bundle()
         try:
-            command = stage0_command(
-                bundle.sha256, bundle.size, self._role, self._spec.python_at_hand, self._spec.workdir
-            )
-            self._channel = self._transport.open(command)
-            rest = start_agent(self._channel, bundle, self.host, on_need=self._note_need)
+            self._channel, rest = open_agent(self._spec, self._transport, bundle, self._role, on_need=self._note_need)
         except NoAgent as error:
             self._transport.close()
             next_step = f"'launcher attach {self._run}' starts one"

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import remote_agent
 from launcher.bootstrap import hydra_fallbacks
 from launcher.errors import LauncherError
-from launcher.util.user_folders import make_private_folder
+from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.shared.versions import family_of
 
 __all__ = ["Bundle", "build_bundle", "unpack"]
@@ -86,7 +86,7 @@ def build_bundle() -> Bundle:
     sources = _sources()
     makers = [_source(path, "") for path in (__file__, hydra_fallbacks.__file__)]
     fingerprint = hashlib.sha256(repr((makers, sources)).encode()).hexdigest()[:32]
-    folder = _cache_folder()
+    folder = cache_folder() / "bundles"
     index = folder / f"{fingerprint}.json"
     try:
         known = json.loads(index.read_bytes())
@@ -98,18 +98,13 @@ def build_bundle() -> Bundle:
     data = _zip(sources)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        make_private_folder(folder)
+        make_user_folder(folder)
         _write(folder / f"{sha256}.zip", data)
         _write(index, json.dumps({"sha256": sha256, "size": len(data)}).encode())
         _prune(folder)
     except OSError:
         pass  # a cache that cannot be written costs time and nothing else
     return Bundle(sha256, len(data), "", data)
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "hydra-remote-launcher" / "bundles"
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -198,7 +193,7 @@ def unpack(bundle: Bundle, folder: str | os.PathLike[str]) -> Path:
     target = Path(folder) / bundle.sha256
     if target.is_dir():
         return target
-    make_private_folder(Path(folder))
+    make_user_folder(Path(folder))
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         with zipfile.ZipFile(io.BytesIO(bundle.data)) as archive:

@@ -22,9 +22,10 @@ from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.bootstrap.bundle import Bundle
-    from launcher.transports.base import Channel
+    from launcher.inventory import HostSpec
+    from launcher.transports.base import Channel, Transport
 
-__all__ = ["PREFIX", "PYTHONS", "NoAgent", "stage0_command", "start_agent"]
+__all__ = ["PREFIX", "PYTHONS", "NoAgent", "open_agent", "stage0_command", "start_agent"]
 
 #: Where a python3 of 3.8 or later is looked for, in this order, after the one that was named.
 PYTHONS = (
@@ -95,6 +96,30 @@ def stage0_command(
         f'echo "hydra-remote-launcher: no python3 >= 3.8 found" >&2; exit {_EXIT_NO_PYTHON}'
     )
     return f"exec sh -c '{script}' sh {' '.join(words)}"
+
+
+def open_agent(
+    spec: HostSpec,
+    transport: Transport,
+    bundle: Bundle,
+    role: Sequence[str],
+    *,
+    on_need: Callable[[], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> tuple[Channel, bytes]:
+    """Open a channel to a host's agent in a role; returns it with the bytes that came behind the preamble.
+
+    Args:
+        meanwhile: called between the command and the agent's first word.
+
+    Raises:
+        HostError: see `start_agent`.
+    """
+    if spec.workdir:
+        role = [*role, "--workdir", spec.workdir]
+    channel = transport.open(stage0_command(bundle.sha256, bundle.size, role, spec.python_at_hand, spec.workdir))
+    meanwhile()
+    return channel, start_agent(channel, bundle, spec.name, on_need=on_need)
 
 
 def start_agent(

@@ -17,9 +17,9 @@ import zipfile
 from pathlib import Path
 
 from launcher.errors import CodeError
-from launcher.util.user_folders import make_private_folder
+from launcher.util.user_folders import cache_folder, make_user_folder
 
-__all__ = ["ContentStore", "FileHashes", "cache_folder"]
+__all__ = ["ContentStore", "FileHashes"]
 
 _VERSION = 1
 #: A file must have been left alone for so long before it was read; whole seconds are as fine as some clocks are.
@@ -28,12 +28,6 @@ _MAX_KEPT = 1 << 30
 _PIECE = 1 << 20
 
 _Stamp = tuple[int, int, int, int]
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for this project (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "hydra-remote-launcher"
 
 
 def _stamp(status: os.stat_result) -> _Stamp:
@@ -60,7 +54,7 @@ class ContentStore:
             return
         try:
             if self._new is None:
-                make_private_folder(self._folder)
+                make_user_folder(self._folder)
                 file = open(self._folder / f".{secrets.token_hex(8)}", "xb", opener=_private)  # noqa: SIM115
                 self._new = zipfile.ZipFile(file, "w")
             self._new.writestr(zipfile.ZipInfo(sha256), data)
@@ -185,7 +179,7 @@ class FileHashes:
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
         text = json.dumps({"version": _VERSION, "root": str(self._root), "files": self._used}, separators=(",", ":"))
         try:
-            make_private_folder(self._path.parent)
+            make_user_folder(self._path.parent)
             with open(temporary, "xb", opener=_private) as file:
                 file.write(text.encode())
             os.replace(temporary, self._path)

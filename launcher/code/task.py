@@ -20,6 +20,7 @@ from launcher.code.application import accepts_one_config, named_function, signat
 from launcher.code.hydra_entry import innermost
 from launcher.errors import UsageError
 from launcher.serialization import pickler
+from launcher.util.imports import is_installed
 from remote_agent.hydra.compat import undecorated
 from remote_agent.job import with_article
 
@@ -128,7 +129,7 @@ def where_from(task: Any) -> tuple[Path | None, str | None]:
     name = task.partition(":")[0] if isinstance(task, str) else getattr(innermost(task), "__module__", "__main__")
     module = sys.modules.get(name or "")
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    if name != "__main__" and main_file and _is_installed(main_file):
+    if name != "__main__" and main_file and is_installed(main_file):
         # A tool started this process (pytest, a debugger): nothing of the application is in its `__main__`.
         main_module = None
     if isinstance(task, str) and module is None:
@@ -137,8 +138,8 @@ def where_from(task: Any) -> tuple[Path | None, str | None]:
     if file is None:
         # A notebook or a prompt: the project around the working folder, if it is one.
         return (Path.cwd() if (Path.cwd() / ".git").exists() else None), main_module
-    if _is_installed(file):
-        return (Path(main_file) if main_file and not _is_installed(main_file) else None), main_module
+    if is_installed(file):
+        return (Path(main_file) if main_file and not is_installed(main_file) else None), main_module
     return _top_of(Path(file), (main_module if name == "__main__" else name) or ""), main_module
 
 
@@ -146,13 +147,6 @@ def _top_of(file: Path, module: str) -> Path:
     """A module's file; for one in a package the folder from which the package is imported."""
     depth = module.count(".") + (file.stem == "__init__")
     return file.parents[depth] if depth else file
-
-
-def _is_installed(file: str) -> bool:
-    path = os.path.realpath(file)
-    return any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)) or path.startswith(
-        os.path.realpath(os.path.dirname(os.__file__)) + os.sep
-    )
 
 
 def own_sys_path() -> list[str]:

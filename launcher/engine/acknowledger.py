@@ -53,7 +53,7 @@ class Acknowledger:
         self._thread = threading.Thread(target=self._run, name="acker", daemon=True)
         self._thread.start()
 
-    def put(self, host: str, attempt: str) -> None:
+    def add(self, host: str, attempt: str) -> None:
         """This attempt may be forgotten by its host, after the next round."""
         with self._condition:
             self._waiting.append((host, attempt))
@@ -106,7 +106,7 @@ class Acknowledger:
         self._thread.join()
         self.flush()
 
-    def abandon(self) -> None:
+    def stop_at_once(self) -> None:
         """End the thread without a last round: hosts keep what was not acknowledged."""
         with self._condition:
             self._waiting.clear()

@@ -9,110 +9,44 @@ Everything it touches is a small protocol, so that a test can run it through ten
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from launcher import events
 from launcher.agents import facts
 from launcher.engine import requests
-from launcher.engine.requests import QueuedJob
+from launcher.engine.effects import Effects
+from launcher.engine.protocols import Clock, Link, ReadableJournal, WritableJournal
 from launcher.engine.scheduler import HostPhase, Scheduler, UnfinishedJob
-from launcher.errors import JournalError
 from launcher.host_limits import TooMuch, limit
-from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
 from launcher.results.owners import Ownership, own_folder
-from launcher.results.writing import RefusedFile, UnusableFolder
 from launcher.runs.journal import Returned, StoredResult
+from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
 
-__all__ = ["Clock", "Decider", "Link", "Read", "Write"]
+__all__ = ["Decider"]
 
 #: Output files of a job that are named.
 _MAX_TOLD = 20
 _SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
 
 
-class Clock(Protocol):
-    """The time. Seconds since the epoch are for people, monotonic seconds decide."""
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-
-    def monotonic(self) -> float:
-        """Seconds of a clock that nobody sets."""
-
-
-class Link(Protocol):
-    """What is sent to a host. Without a connection everything is dropped; the next welcome says what is missing."""
-
-    def send_job(self, spec: JobSpec, payload: bytes) -> None:
-        """Send a job."""
-
-    def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
-        """Cancel these attempts, or all."""
-
-    def sync(self, number: int) -> None:
-        """Have the agent confirm what was sent so far."""
-
-    def go(self) -> None:
-        """What waits in the spool may start: everything that must not was cancelled before."""
-
-
-class Write(Protocol):
-    """What is written of a journal."""
-
-    def append(self, happened: list[events.Event]) -> None:
-        """Events, in order."""
-
-    def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
-        """A job, as it must be known to be sent again."""
-
-    def put_result(self, result: StoredResult) -> StoredResult:
-        """What an attempt brought; returns it as it will be read."""
-
-    def put_meta(self, **values: str) -> None:
-        """Facts about the run as a whole."""
-
-    def put_blob(self, name: str, data: bytes) -> None:
-        """Something large."""
-
-    def commit(self) -> None:
-        """Bring it to the disk; raises JournalError."""
-
-
-class Read(Protocol):
-    """What is read of a journal to take a run up again."""
-
-    def events(self) -> Iterator[tuple[int, events.Event]]:
-        """All events, in order, with their numbers."""
-
-    def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
-        """(overrides, output_dir, spec) of a job."""
-
-    def payload(self, num: int) -> bytes:
-        """What is sent to a host as the job."""
-
-    def result(self, num: int, attempt: int) -> StoredResult | None:
-        """What an attempt brought."""
-
-
 @dataclass
 class _Round:
     """What one turn decided: events to journal and acts to do, in one order."""
 
-    steps: list[events.Event | Callable[[], None]] = field(default_factory=list)
+    steps: list[events.Event | partial[None]] = field(default_factory=list)
 
     def add(self, happened: Iterable[events.Event]) -> None:
         self.steps += happened
 
     def act(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        self.steps.append(lambda: function(*args, **kwargs))
+        self.steps.append(partial(function, *args, **kwargs))
 
 
 class Decider:
@@ -124,12 +58,15 @@ class Decider:
         deliver: takes each JobReturn, once.
         observe: takes each event, after it was journalled.
         ownership: who wrote what in output directories; without it nobody else does.
+
+    Attributes:
+        effects: what is done outside, and the jobs that have not returned.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
-        journal: Write,
+        journal: WritableJournal,
         links: Mapping[str, Link],
         acknowledge: Callable[[str, str], None],
         deliver: Callable[[Returned], None],
@@ -140,39 +77,76 @@ class Decider:
         self._scheduler = scheduler
         self._journal = journal
         self._links = links
-        self._acknowledge = acknowledge
-        self._deliver = deliver
         self._observe = observe
         self._clock = clock
         self._ownership = ownership
+        self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership)
         self._round = _Round()
-        self._reader: Read | None = None
-        self._jobs: dict[int, QueuedJob] = {}
-        self._stored: dict[int, StoredResult] = {}
-        #: Attempt -> the host that it was given to; everything else that comes back is fenced off.
-        self._assigned: dict[str, str] = {}
-        #: Hosts whose zygote has answered, and those that have confirmed everything sent to them since they got a job.
-        self._prepared: set[str] = set()
-        self._synced: set[str] = set()
-        self._asked: dict[str, int] = {}
-        self._last_asked = 0
-        #: Every job that hosts can have is whole on its host; worth looking at when the controller leaves.
-        self.has_delivered = False
         self._notes: dict[str, set[str]] = {}
         #: (host, job) -> how often that host gave the job back.
         self._given_back: Counter[tuple[str, int]] = Counter()
-        #: Attempt -> stream -> bytes of it that were shown.
-        self._shown: dict[str, dict[str, int]] = {}
 
-    # -- turning -------------------------------------------------------------------------------------------------
+    # -- rounds -------------------------------------------------------------------------------------------------
 
     def decide(self, items: Iterable[facts.Fact | requests.Request]) -> None:
         """Work out what follows from these, and hand it to the journal. `commit` must follow."""
         decided = self._round = _Round()
         for item in items:
-            getattr(self, "_take_" + type(item).__name__.lower())(self._clock.wall(), item, decided)
+            self._take(self._clock.wall(), item, decided)
         decided.add(self._scheduler.plan(self._clock.wall(), self._clock.monotonic()))
-        self._journal.append([step for step in decided.steps if isinstance(step, events.Event)])
+        self._journal.append([step for step in decided.steps if not isinstance(step, partial)])
+
+    def _take(self, at: float, item: facts.Fact | requests.Request, decided: _Round) -> None:  # noqa: C901 - one case for each fact and request
+        """What follows from one thing, the commonest first."""
+        match item:
+            case facts.Output():
+                self._take_output(at, item, decided)
+            case facts.Started():
+                self._take_started(at, item, decided)
+            case facts.Ended():
+                self._take_ended(at, item, decided)
+            case facts.Collected():
+                self._take_collected(at, item, decided)
+            case requests.Submit():
+                self._take_submit(at, item, decided)
+            case requests.SubmitAll():
+                self._take_submit_all(at, item, decided)
+            case requests.Cancel():
+                self._take_cancel(at, item, decided)
+            case requests.Interrupt():
+                self._take_interrupt(at, item, decided)
+            case requests.GiveUp():
+                self._take_give_up(at, item, decided)
+            case requests.AddToJournal():
+                self._take_add_to_journal(at, item, decided)
+            case requests.Retry():
+                self._take_retry(at, item, decided)
+            case requests.Detach():
+                self._take_detach(at, item, decided)
+            case facts.Connected():
+                self._take_connected(at, item, decided)
+            case facts.Disconnected():
+                self._take_disconnected(at, item, decided)
+            case facts.Unusable():
+                self._take_unusable(at, item, decided)
+            case facts.Refused():
+                self._take_refused(at, item, decided)
+            case facts.ZygoteTold():
+                self._take_zygote_told(at, item, decided)
+            case facts.Synced():
+                self._take_synced(at, item, decided)
+            case facts.Sent():
+                self._take_sent(at, item, decided)
+            case facts.Noted():
+                self._take_noted(at, item, decided)
+            case facts.Opened():
+                self._take_opened(at, item, decided)
+            case facts.Unwritable():
+                self._take_unwritable(at, item, decided)
+            case facts.Dropped():
+                self._take_dropped(at, item, decided)
+            case _:
+                assert_never(item)
 
     def commit(self) -> None:
         """Bring the round to the disk, then act on it.
@@ -183,73 +157,47 @@ class Decider:
         self._journal.commit()
         decided, self._round = self._round, _Round()
         for step in decided.steps:
-            if isinstance(step, events.Event):
-                self._act(step)
-                self._observe(step)
-            else:
+            if isinstance(step, partial):
                 step()
-        self._check_delivered()
+            else:
+                self.effects.act(step)
+                self._observe(step)
+        self.effects.check_delivered()
 
     def deadline(self) -> float | None:
         """The monotonic time at which there is something to decide without any new fact."""
         return self._scheduler.deadline()
 
-    def restore(self, reader: Read) -> list[int]:
+    def restore(self, reader: ReadableJournal) -> list[int]:
         """Take a run up from its journal, before the first `decide`; returns the jobs that have not returned.
 
         What was assigned stays assigned under the same attempt: the host's spool says, at its welcome, whether it
         arrived (then it is waited for) or not (then it is sent again). The caller journals `Scheduler.resume`.
         """
-        self._reader = reader
+        effects = self.effects
+        effects.reader = reader
         scheduler = self._scheduler
         for _, event in reader.events():
             scheduler.apply(event)
             if isinstance(event, events.RunStarted) and self._ownership is not None:
                 self._ownership.resume(event.at)
             elif isinstance(event, events.JobAssigned):
-                self._assigned[f"{event.num}.{event.attempt}"] = event.host
+                effects.assigned[f"{event.num}.{event.attempt}"] = event.host
             elif isinstance(event, (events.JobRequeued, events.JobReturned)):
-                self._assigned.pop(f"{event.num}.{event.attempt}", None)
+                effects.assigned.pop(f"{event.num}.{event.attempt}", None)
         for num, state in scheduler.jobs.items():
-            self._jobs[num] = self._journalled(num)
+            effects.jobs[num] = effects.from_journal(num)
             if state.ended is not None:
                 stored = reader.result(num, state.attempt)
                 if stored is not None:
-                    self._stored[num] = stored
+                    effects.stored[num] = stored
         return list(scheduler.jobs)
-
-    def _journalled(self, num: int) -> QueuedJob:
-        if self._reader is None:
-            raise JournalError(f"job {num}: the journal was not opened for reading")
-        job = self._reader.job_without_payload(num)
-        if job is None:
-            raise JournalError(f"job {num} is in the journal's events, but not among its jobs")
-        overrides, output_dir, spec = job
-        return QueuedJob(num, overrides, Path(output_dir), None, spec)
-
-    @property
-    def synced(self) -> set[str]:
-        """Hosts that have confirmed everything sent to them."""
-        return set(self._synced)
-
-    def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
-        """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
-        if self._assigned.get(attempt) != host:
-            return None
-        job = self._jobs.get(int(attempt.partition(".")[0]))
-        if job is None:
-            return None
-        if job.folder is None:
-            if job.owners is None and self._ownership is not None:
-                job.owners = self._ownership.of(job.num, job.output_dir)
-            job.folder = _folder_of(job)
-        return job.folder
 
     # -- requests ------------------------------------------------------------------------------------------------
 
     def _take_submit(self, at: float, item: requests.Submit, decided: _Round) -> None:
         job = item.job
-        self._jobs[job.num] = job
+        self.effects.jobs[job.num] = job
         self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
         decided.add(self._scheduler.submit(at, job.num, job.overrides))
         if item.failure is not None:
@@ -258,7 +206,7 @@ class Decider:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
 
-    def _take_submitall(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
+    def _take_submit_all(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
         for one in item.submits:
             self._take_submit(at, one, decided)
 
@@ -272,18 +220,18 @@ class Decider:
     def _take_interrupt(self, at: float, item: requests.Interrupt, decided: _Round) -> None:
         decided.add(self._scheduler.interrupt(at, item.why, item.kill))
 
-    def _take_giveup(self, at: float, item: requests.GiveUp, decided: _Round) -> None:
+    def _take_give_up(self, at: float, item: requests.GiveUp, decided: _Round) -> None:
         decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
         decided.act(self._links[item.host].cancel, None, kind="lost", why=item.why)
 
-    def _take_record(self, at: float, item: requests.Record, decided: _Round) -> None:
+    def _take_add_to_journal(self, at: float, item: requests.AddToJournal, decided: _Round) -> None:
         decided.add(item.happened)
         self._journal.put_meta(**item.meta)
         for name, data in item.blobs.items():
             self._journal.put_blob(name, data)
 
     def _take_retry(self, at: float, item: requests.Retry, decided: _Round) -> None:
-        self._jobs[item.returned.num] = self._journalled(item.returned.num)
+        self.effects.jobs[item.returned.num] = self.effects.from_journal(item.returned.num)
         decided.add(self._scheduler.retry(at, item.returned))
 
     def _take_detach(self, at: float, item: requests.Detach, decided: _Round) -> None:
@@ -305,7 +253,7 @@ class Decider:
             job = scheduler.jobs[num]
             if f"{num}.{job.attempt}" not in fact.attempts:
                 # Given to it, but never arrived there: sent again, under the same name.
-                decided.act(self._send, num, job.attempt, host)
+                decided.act(self.effects.send, num, job.attempt, host)
             if job.is_cancelled:
                 cancelled.append(f"{num}.{job.attempt}")
         if cancelled:
@@ -325,8 +273,8 @@ class Decider:
             is_new = self._scheduler.hosts[fact.host].phase is HostPhase.CONNECTING
             what = "lost before its agent was ready, and tried again" if is_new else "not reached again yet"
             self._note(at, fact.host, f"{what}: {fact.why}", decided)
-        self._prepared.discard(fact.host)
-        self._unsynced(fact.host)
+        self.effects.prepared.discard(fact.host)
+        self.effects.forget_confirmation(fact.host)
 
     def _take_unusable(self, at: float, fact: facts.Unusable, decided: _Round) -> None:
         error = fact.error
@@ -337,10 +285,10 @@ class Decider:
     def _take_refused(self, at: float, fact: facts.Refused, decided: _Round) -> None:
         decided.add(self._scheduler.give_up(at, fact.host, fact.why, for_good=True))
 
-    def _take_zygotetold(self, at: float, fact: facts.ZygoteTold, decided: _Round) -> None:
+    def _take_zygote_told(self, at: float, fact: facts.ZygoteTold, decided: _Round) -> None:
         for note in fact.notes:
             self._note(at, fact.host, note, decided)
-        self._prepared.add(fact.host)
+        self.effects.prepared.add(fact.host)
         if fact.state == "failed" and fact.error is not None and fact.error["type"] == SETUP_FAILED:
             decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], _SETUP_STEP))
         elif fact.state == "failed" and fact.error is not None:
@@ -353,8 +301,7 @@ class Decider:
             self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
 
     def _take_synced(self, at: float, fact: facts.Synced, decided: _Round) -> None:
-        if self._asked.get(fact.host) == fact.number:
-            self._synced.add(fact.host)
+        self.effects.confirm(fact.host, fact.number)
 
     def _take_sent(self, at: float, fact: facts.Sent, decided: _Round) -> None:
         decided.add([events.CodeSent(at, fact.host, fact.files, fact.sent_files, fact.sent_bytes, "")])
@@ -385,11 +332,11 @@ class Decider:
 
     def _take_output(self, at: float, fact: facts.Output, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
-        job = self._jobs.get(num)
-        if job is None or self._assigned.get(fact.attempt) != fact.host:
+        job = self.effects.jobs.get(num)
+        if job is None or self.effects.assigned.get(fact.attempt) != fact.host:
             return
         # On a new link everything comes from the start: what was shown is not shown again.
-        shown = self._shown.setdefault(fact.attempt, {})
+        shown = self.effects.shown.setdefault(fact.attempt, {})
         begin, end = max(fact.offset, shown.get(fact.stream, 0)), fact.offset + len(fact.data)
         if begin >= end:
             return
@@ -399,7 +346,7 @@ class Decider:
         arrived = events.OutputArrived(at, num, fact.host, fact.stream, text, attempt, begin, file)
         decided.act(self._observe, arrived)
 
-    def _take_outcome(self, at: float, fact: facts.Outcome, decided: _Round) -> None:
+    def _take_ended(self, at: float, fact: facts.Ended, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         envelope = fact.envelope
         made = self._scheduler.observe_ended(
@@ -413,7 +360,7 @@ class Decider:
         )
         if not made:
             return
-        self._stored[num] = self._journal.put_result(
+        self.effects.stored[num] = self._journal.put_result(
             StoredResult(num, attempt, fact.host, envelope, fact.parts, fact.payload, fact.file)
         )
         decided.add(made)
@@ -430,7 +377,7 @@ class Decider:
         if not made:
             return
         # It may have had a result already, which must not be found when the run is taken up.
-        self._stored.pop(num, None)
+        self.effects.stored.pop(num, None)
         for event in made:
             if isinstance(event, events.JobReturned):
                 envelope = Envelope.of_failure(JobError.from_json(event.error or {}))
@@ -445,7 +392,7 @@ class Decider:
         if not made:
             # It came a second time, or was fenced off: the host may forget it all the same.
             if self._scheduler.current(num, attempt, fact.host) is None:
-                decided.act(self._acknowledge, fact.host, fact.attempt)
+                decided.act(self.effects.acknowledge, fact.host, fact.attempt)
             return
         told = [f"{shown_path(path)} was refused: {why}" for path, why in fact.refused[:_MAX_TOLD]]
         if len(fact.refused) > _MAX_TOLD:
@@ -468,7 +415,7 @@ class Decider:
         """Which output patterns matched nothing that a job left which completed: one that failed may not have got so far."""
         if not fact.unmatched or state is None or (state.ended or {}).get("status") != "COMPLETED":
             return []
-        asked = self._jobs[state.num].spec.outputs
+        asked = self.effects.jobs[state.num].spec.outputs
         patterns = (
             tuple(asked[place] for place in fact.unmatched if place < len(asked)) if isinstance(asked, list) else ()
         )
@@ -491,95 +438,6 @@ class Decider:
         told = f"it says more than it may: {why}"
         decided.add(self._scheduler.give_up(at, host, told, for_good=True))
         decided.act(self._links[host].cancel, None, kind="lost", why=told)
-
-    # -- events to acts ------------------------------------------------------------------------------------------
-
-    def _act(self, event: events.Event) -> None:
-        if isinstance(event, events.JobAssigned):
-            self._send(event.num, event.attempt, event.host)
-        elif isinstance(event, events.JobReturned):
-            self._return(event)
-        elif isinstance(event, events.JobRequeued):
-            self._requeued(event)
-        elif isinstance(event, events.JobRetried):
-            self._set_aside(event.num, event.attempt)
-        elif isinstance(event, events.RunInterrupt):
-            for link in self._links.values():
-                link.cancel(None, kill=event.kill)
-
-    def _send(self, num: int, attempt: int, host: str) -> None:
-        job = self._jobs[num]
-        payload = job.payload
-        if payload is None:
-            if self._reader is None:
-                raise JournalError(f"job {num}: the journal was not opened for reading")
-            payload = self._reader.payload(num)
-        spec = job.spec._replace(attempt=attempt)
-        self._assigned[spec.attempt_id] = host
-        self._unsynced(host)
-        self._links[host].send_job(spec, payload)
-
-    def _unsynced(self, host: str) -> None:
-        self._synced.discard(host)
-        self._asked.pop(host, None)
-
-    def _check_delivered(self) -> None:
-        """While the controller is about to leave: ask the hosts to confirm, and see whether all have."""
-        scheduler = self._scheduler
-        if scheduler.detaching is None or scheduler.pending:
-            return
-        ready = [host for host in scheduler.hosts.values() if host.phase is HostPhase.READY and host.jobs]
-        for host in ready:
-            if host.name not in self._asked:
-                self._last_asked += 1
-                self._asked[host.name] = self._last_asked
-                self._links[host.name].sync(self._last_asked)
-        if all(host.name in self._synced and host.name in self._prepared for host in ready):
-            self.has_delivered = True
-
-    def _requeued(self, event: events.JobRequeued) -> None:
-        attempt = f"{event.num}.{event.attempt}"
-        self._assigned.pop(attempt, None)
-        self._shown.pop(attempt, None)
-        self._stored.pop(event.num, None)
-        self._set_aside(event.num, event.attempt)
-        self._acknowledge(event.host, attempt)
-
-    def _set_aside(self, num: int, attempt: int) -> None:
-        """What an attempt printed is kept apart from what the next one will."""
-        job = self._jobs[num]
-        folder, job.folder = job.folder or _folder_of(job), None
-        try:
-            folder.set_aside(attempt)
-        except (OSError, RefusedFile, UnusableFolder) as error:
-            lost = f"what attempt {attempt} printed cannot be kept: {error}"
-            self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
-        finally:
-            folder.close()
-
-    def _return(self, event: events.JobReturned) -> None:
-        job = self._jobs.pop(event.num)
-        if job.folder is not None:
-            job.folder.close()
-        attempt = f"{event.num}.{event.attempt}"
-        self._assigned.pop(attempt, None)
-        self._shown.pop(attempt, None)
-        stored = self._stored.pop(event.num, None)
-        if event.host:
-            self._acknowledge(event.host, attempt)
-        self._deliver(Returned(event, stored, job.output_dir, job.payload))
-
-
-def _folder_of(job: QueuedJob) -> OutputFolder:
-    """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
-    cap = job.spec.max_output_bytes
-    return OutputFolder(
-        job.output_dir,
-        job.num,
-        job.owners,
-        max_files=0 if job.spec.outputs is False else MAX_FILES,
-        max_stream_bytes=MAX_BYTES if cap is None else cap,
-    )
 
 
 def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[events.Event]:

@@ -1,7 +1,7 @@
-"""The one thread that decides: take what came, have the decider work it out, journal it, act, tell who watches.
+"""The one thread that decides: it takes what came, has the decider work it out, journals it, acts, and tells who watches.
 
-Rule: if the journal cannot be written, nothing more is decided until it can; the jobs on the hosts go on and their results
-wait there. Every method may be called from any thread; they only enqueue.
+Rule: while the journal cannot be written, nothing more is decided; the jobs on the hosts go on, and their results wait there. Every
+method may be called from any thread: a request is put into the inbox, and the thread takes it from there.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from typing import Any
 from launcher import events
 from launcher.agents import facts
 from launcher.agents.connection import AgentConnection
-from launcher.engine import requests
 from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.decider import Decider
 from launcher.engine.disconnect import close_all, wait_for_ends
 from launcher.engine.inbox import Inbox
-from launcher.engine.requests import QueuedJob
+from launcher.engine.requests import AddToJournal, Cancel, Interrupt, Request
 from launcher.engine.scheduler import HostPhase, Scheduler
 from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.host_limits import limit
-from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Ownership
 from launcher.runs.journal import Journal, JournalReader, Returned
 from remote_agent.job import JobError
@@ -61,41 +59,54 @@ class _Stop:
 
 
 class Dispatcher:
-    """Drives a run: `start`, then requests from anybody and facts from the sessions, then `close` or `leave`."""
+    """Drives a run: `start`, then requests from anybody and facts from the connections, then `close` or `detach`.
+
+    Args:
+        connections: by host; may be filled after this is made.
+        deliver: takes each JobReturn, once.
+        observe: takes each event, after it was journalled.
+        wake: called when a thread has died that the run cannot do without.
+
+    Attributes:
+        scheduler, journal, connections: as they were given.
+        decider: decides; to be restored before `start`.
+        delivered: set while every job that hosts can have is whole on its host; looked at when the controller leaves.
+        crash: what a thread died of that the run cannot do without.
+        stalled: why nothing is decided: the journal cannot be written; empty while it can.
+    """
 
     def __init__(
         self,
         scheduler: Scheduler,
         journal: Journal,
-        sessions: dict[str, AgentConnection],
+        connections: dict[str, AgentConnection],
         deliver: Callable[[Returned], None],
         observe: Callable[[events.Event], None],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self._scheduler = scheduler
+        self.scheduler = scheduler
+        self.journal = journal
+        self.connections = connections
         self._wake = wake
-        self._sessions = sessions
-        self._deliver = deliver
-        self._observe = observe
+        self._deliver_job = deliver
+        self._tell = observe
         self._clock = _SystemClock()
-        self._inbox = Inbox()
-        self._acker = Acknowledger(sessions, journal.folder, self._fail, lambda: journal.is_in_place)
-        self._journal = journal
+        self._inbox: Inbox[facts.Fact | Request | _Stop] = Inbox()
+        self._acknowledger = Acknowledger(connections, journal.folder, self._fail, lambda: journal.is_in_place)
         self._reader: JournalReader | None = None
-        self._reading = threading.Lock()
+        self._reader_lock = threading.Lock()
         # By the clock of the disk where it is the earlier one: it is what files are compared with.
         began = min(time.time(), os.stat(journal.folder).st_ctime)
-        self._decider = Decider(
+        self.decider = Decider(
             scheduler,
             journal,
-            sessions,
-            self._acker.put,
-            self._delivered,
+            connections,
+            self._acknowledger.add,
+            self._deliver,
             observe,
             self._clock,
             Ownership(began, self._shares_folder),
         )
-        #: Set while every job that hosts can have is whole on its host; looked at when the controller leaves.
         self.delivered = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._stopping = threading.Event()
@@ -103,7 +114,6 @@ class Dispatcher:
         #: What hosts said in leaving, when the thread had ended.
         self._last_words: deque[facts.Noted] = deque(maxlen=limit("notes"))
         self.crash: BaseException | None = None
-        #: Why nothing is decided: the journal cannot be written; empty while it can.
         self.stalled = ""
 
     # -- from any thread -----------------------------------------------------------------------------------------
@@ -112,8 +122,8 @@ class Dispatcher:
         """Start the thread and begin to connect, unless it is known that no host will be needed."""
         self._thread.start()
         if connect:
-            for session in self._sessions.values():
-                session.start()
+            for connection in self.connections.values():
+                connection.start()
 
     @property
     def is_running(self) -> bool:
@@ -126,35 +136,23 @@ class Dispatcher:
         return threading.get_ident() == self._thread.ident
 
     def put_fact(self, fact: facts.Fact) -> None:
-        """A session has something to tell; waits while there is more than can be decided."""
+        """A host has something to tell; waits while there is more than can be decided."""
         if self._stopping.is_set() and isinstance(fact, facts.Noted):
             self._last_words.append(fact)
             return
         self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())), fact.host)
 
-    def submit(self, job: QueuedJob) -> None:
-        """A new job."""
-        self._inbox.put(requests.Submit(job))
-
-    def submit_failed(self, job: QueuedJob, kind: str, message: str) -> None:
-        """A job that cannot even be sent: it is FAILED from the start."""
-        self._inbox.put(requests.Submit(job, (kind, message)))
-
-    def submit_all(self, submits: tuple[requests.Submit, ...]) -> None:
-        """New jobs, all of which are journalled before the first of them is sent."""
-        self._inbox.put(requests.SubmitAll(submits))
+    def ask(self, request: Request) -> None:
+        """Have something decided; never waits."""
+        self._inbox.put(request)
 
     def cancel(self, num: int) -> None:
         """Cancel one job."""
-        self._inbox.put(requests.Cancel(num))
+        self.ask(Cancel(num))
 
     def interrupt(self, why: str, *, kill: bool = False) -> None:
         """Cancel everything; with kill, at once."""
-        self._inbox.put(requests.Interrupt(why, kill))
-
-    def give_up(self, host: str, why: str) -> None:
-        """Give a host up now, for good."""
-        self._inbox.put(requests.GiveUp(host, why))
+        self.ask(Interrupt(why, kill))
 
     def record(
         self,
@@ -163,47 +161,32 @@ class Dispatcher:
         blobs: dict[str, bytes] | None = None,
     ) -> None:
         """Journal something of the run as a whole, before anything that is submitted after this."""
-        self._inbox.put(requests.Record(tuple(happened), meta or {}, blobs or {}))
+        self.ask(AddToJournal(tuple(happened), meta or {}, blobs or {}))
 
-    def retry(self, returned: events.JobReturned) -> None:
-        """Run a job that had returned once more."""
-        self._inbox.put(requests.Retry(returned))
-
-    def detach(self, run: str, why: str, *, hurry: bool = False) -> None:
-        """Give all jobs to hosts; `delivered` is set when they have them."""
-        self._inbox.put(requests.Detach(run, why, hurry))
-
-    def restore(self, reader: JournalReader) -> list[int]:
-        """Take a run up from its journal, before `start`; returns the jobs that have not returned.
-
-        See `Decider.restore`. The caller journals `Scheduler.resume` and tells the sessions of hosts that may have jobs
-        to `expect` them.
-        """
-        return self._decider.restore(reader)
-
-    def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
-        """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
-        return self._decider.folder_of(host, attempt)
+    @property
+    def reader(self) -> JournalReader:
+        """The journal, for reading."""
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.journal.folder)
+            return self._reader
 
     def _shares_folder(self, num: int, folder: Path) -> bool:
         """Another job of the run writes to this folder, too; so it is taken to be where that cannot be told."""
         try:
-            with self._reading:
-                if self._reader is None:
-                    self._reader = JournalReader(self._journal.folder)
-                return self._reader.shares_folder(num, folder)
+            return self.reader.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
 
     # -- ending --------------------------------------------------------------------------------------------------
 
-    def leave(self) -> list[str]:
+    def detach(self) -> list[str]:
         """End, and leave the agents to themselves; returns the hosts that have all their jobs."""
         self._stop()
-        close_all(self._sessions.values())
-        return [name for name in self._sessions if name in self._decider.synced]
+        close_all(self.connections.values())
+        return [name for name in self.connections if name in self.decider.effects.confirmed]
 
-    def abandon(self, timeout: float) -> bool:
+    def detach_at_once(self, timeout: float) -> bool:
         """End without waiting for anybody: hosts are told nothing, and what is here is journalled if that goes at once.
 
         Returns:
@@ -214,48 +197,49 @@ class Dispatcher:
         if self._thread.ident is not None:
             self._thread.join(timeout)
         self._inbox.close()
-        self._acker.abandon()
+        self._acknowledger.stop_at_once()
         return not self._thread.is_alive()
+
+    def drop_links(self) -> None:
+        """Close the connections, in threads of their own: after `detach_at_once`, where the process goes on."""
+        for connection in self.connections.values():
+            threading.Thread(target=connection.close, name=f"close-{connection.host}", daemon=True).start()
 
     @property
     def not_ended(self) -> list[str]:
         """The hosts whose agents have not let go of the run."""
-        return [name for name, session in self._sessions.items() if not session.wait_finished(0.0)]
+        return [name for name, connection in self.connections.items() if not connection.wait_finished(0.0)]
 
     def close(self, *, keep: bool = False) -> list[str]:
         """Finish with the hosts and end; returns those whose agents could not be told."""
         self._stop()
         unreached = []
         told = []
-        for name, session in self._sessions.items():
-            if session.is_connected:
-                session.finish(keep=keep)
-                told.append(session)
-            elif self._scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
+        for name, connection in self.connections.items():
+            if connection.is_connected:
+                connection.finish(keep=keep)
+                told.append(connection)
+            elif self.scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
                 unreached.append(name)
-        unreached += wait_for_ends(told, lambda message: self._observe(events.Note(time.time(), message)))
+        unreached += wait_for_ends(told, lambda message: self._tell(events.Note(time.time(), message)))
         self._hear_last_words()
-        close_all(self._sessions.values())
+        close_all(self.connections.values())
         return unreached
 
     def _hear_last_words(self) -> None:
         """Nobody decides any more; what is said now is a note, and starts nothing."""
         if self._last_words and not self._thread.is_alive():
-            self._decider.decide(iter(self._last_words))
+            self.decider.decide(iter(self._last_words))
             self._commit()
 
     def _stop(self) -> None:
-        self._acker.flush()
+        self._acknowledger.flush()
         self._stopping.set()
         self._inbox.put(_Stop())
         if self._thread.ident is not None:
             self._thread.join()
         self._inbox.close()
-        self._acker.stop()
-        with self._reading:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+        self._acknowledger.stop()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -272,17 +256,17 @@ class Dispatcher:
         """A thread has died: whoever waits for the run is told, with the traceback."""
         told = "".join(traceback.format_exception(crash))
         self.crash = self.crash or crash
-        self._observe(events.Warned(time.time(), "controller", f"{type(crash).__name__}: {crash}", told))
+        self._tell(events.Warned(time.time(), "controller", f"{type(crash).__name__}: {crash}", told))
         self._wake()
 
     def _turn(self) -> bool:
         self._let_more_come()
-        deadline = self._decider.deadline()
+        deadline = self.decider.deadline()
         timeout = None if deadline is None else max(0.0, deadline - self._clock.monotonic()) + 0.01
-        items = self._inbox.take(_ROUND, timeout)
+        items = self._inbox.get(_ROUND, timeout)
         going = not any(isinstance(item, _Stop) for item in items)
-        self._decider.decide(item for item in items if not isinstance(item, _Stop))
-        if self._commit() and self._decider.has_delivered:
+        self.decider.decide(item for item in items if not isinstance(item, _Stop))
+        if self._commit() and self.decider.effects.has_delivered:
             self.delivered.set()
         return going
 
@@ -291,14 +275,14 @@ class Dispatcher:
         now = time.monotonic()
         is_fast = now - self._rounds[0] < 1.0
         self._rounds.append(now)
-        if is_fast and len(self._scheduler.jobs) >= _BUSY_JOBS:
+        if is_fast and len(self.scheduler.jobs) >= _BUSY_JOBS:
             self._stopping.wait(_PAUSE)
 
     def _commit(self) -> bool:
         """Journal the round and act on it; while it cannot be written, wait here. False: told to end meanwhile."""
         while True:
             try:
-                self._decider.commit()
+                self.decider.commit()
             except JournalError as error:
                 if self.stalled != str(error):
                     self.stalled = str(error)
@@ -307,18 +291,18 @@ class Dispatcher:
                         f"{error}; nothing more is dispatched until it can be written ({step}); "
                         "running jobs go on and their results are kept on the hosts"
                     )
-                    self._observe(events.Warned(time.time(), "journal", message))
+                    self._tell(events.Warned(time.time(), "journal", message))
                 if self._stopping.wait(_JOURNAL_RETRY):
                     return False
                 continue
             if self.stalled:
                 self.stalled = ""
-                self._observe(events.Note(time.time(), "the journal can be written again"))
+                self._tell(events.Note(time.time(), "the journal can be written again"))
             return True
 
-    def _delivered(self, returned: Returned) -> None:
-        self._acker.wrote_to(returned.output_dir)
-        self._deliver(returned)
+    def _deliver(self, returned: Returned) -> None:
+        self._acknowledger.wrote_to(returned.output_dir)
+        self._deliver_job(returned)
 
 
 def _weight(value: Any) -> int:

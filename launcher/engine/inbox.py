@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from typing import Any
+from typing import Generic, TypeVar
 
 from launcher.host_limits import limit
 
@@ -19,11 +19,14 @@ _MAX_BYTES = limit("waiting")
 _MAX_COUNT = 50_000
 
 
-class Inbox:
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
     """A queue in which only bulk is held back."""
 
     def __init__(self, max_bytes: int = _MAX_BYTES, max_count: int = _MAX_COUNT) -> None:
-        self._items: deque[tuple[Any, int, str]] = deque()
+        self._items: deque[tuple[T, int, str]] = deque()
         self._bytes = 0
         #: Host -> bytes and number of what waits of it.
         self._of: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
@@ -32,12 +35,12 @@ class Inbox:
         self._is_closed = False
         self._condition = threading.Condition()
 
-    def put(self, item: Any) -> None:
+    def put(self, item: T) -> None:
         """Put something that must not wait."""
         with self._condition:
             self._put(item, 0)
 
-    def put_bulk(self, item: Any, size: int, of: str = "") -> None:
+    def put_bulk(self, item: T, size: int, of: str = "") -> None:
         """Put something of so many bytes, of some host; waits while there is too much. After `close` it is dropped."""
         with self._condition:
             self._condition.wait_for(lambda: self._is_closed or not self._is_full(of))
@@ -52,7 +55,7 @@ class Inbox:
         share = limit("hosts_share")
         return bool(of) and (theirs[0] >= self._max_bytes // share or theirs[1] >= self._max_count // share)
 
-    def _put(self, item: Any, size: int, of: str = "") -> None:
+    def _put(self, item: T, size: int, of: str = "") -> None:
         self._items.append((item, size, of))
         self._count(size, 1, of)
         self._condition.notify_all()
@@ -62,11 +65,11 @@ class Inbox:
         theirs = self._of[of]
         self._of[of] = (theirs[0] + size, theirs[1] + number)
 
-    def take(self, limit: int, timeout: float | None) -> list[Any]:
+    def get(self, limit: int, timeout: float | None) -> list[T]:
         """Up to `limit` things, in order; waits for the first one for timeout seconds, None: for ever."""
         with self._condition:
             self._condition.wait_for(lambda: self._items, timeout)
-            taken: list[Any] = []
+            taken: list[T] = []
             while self._items and len(taken) < limit:
                 item, size, of = self._items.popleft()
                 self._count(-size, -1, of)

@@ -15,12 +15,12 @@ from launcher.util.frozen import frozen
 from remote_agent.shared.job_spec import JobSpec
 
 __all__ = [
+    "AddToJournal",
     "Cancel",
     "Detach",
     "GiveUp",
     "Interrupt",
     "QueuedJob",
-    "Record",
     "Request",
     "Retry",
     "Submit",
@@ -81,7 +81,7 @@ class GiveUp:
 
 
 @frozen
-class Record:
+class AddToJournal:
     """Journal this; what is asked later is decided later."""
 
     happened: tuple[events.Event, ...] = ()
@@ -105,4 +105,4 @@ class Detach:
     hurry: bool
 
 
-Request = Submit | SubmitAll | Cancel | Interrupt | GiveUp | Record | Retry | Detach
+Request = Submit | SubmitAll | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach

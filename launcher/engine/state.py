@@ -16,6 +16,7 @@ from typing import Any
 
 from launcher import events
 from launcher.events import Event
+from launcher.util.exhaustive import assert_never
 
 __all__ = ["OVER", "HostPhase", "HostState", "RunState", "UnfinishedJob"]
 
@@ -158,11 +159,57 @@ class RunState:
             return None
         return job
 
-    def apply(self, event: Event) -> None:
-        """Change the state by an event; events that do not concern it pass."""
-        handler = getattr(self, "_apply_" + event.kind, None)
-        if handler is not None:
-            handler(event)
+    def apply(self, event: Event) -> None:  # noqa: C901 - one case for each event
+        """Change the state by an event, the commonest first; those that do not concern it change nothing."""
+        match event:
+            case events.JobQueued():
+                self._apply_job_queued(event)
+            case events.JobAssigned():
+                self._apply_job_assigned(event)
+            case events.AttemptStarted():
+                self._apply_attempt_started(event)
+            case events.AttemptEnded():
+                self._apply_attempt_ended(event)
+            case events.JobReturned():
+                self._apply_job_returned(event)
+            case events.JobCancelling():
+                self._apply_job_cancelling(event)
+            case events.JobRequeued():
+                self._apply_job_requeued(event)
+            case events.JobRetried():
+                self._apply_job_retried(event)
+            case events.HostReady():
+                self._apply_host_ready(event)
+            case events.HostUnknown():
+                self._apply_host_unknown(event)
+            case events.HostUnusable():
+                self._apply_host_unusable(event)
+            case events.HostClosed():
+                self._apply_host_closed(event)
+            case events.HostOpened():
+                self._apply_host_opened(event)
+            case events.HostLost():
+                self._apply_host_lost(event)
+            case events.RunResumed():
+                self._apply_run_resumed(event)
+            case events.RunDetaching():
+                self._apply_run_detaching(event)
+            case events.RunInterrupt():
+                self._apply_run_interrupt(event)
+            case (
+                events.CodeSent()
+                | events.HookFired()
+                | events.Note()
+                | events.OutputArrived()
+                | events.OutputsUnmatched()
+                | events.RunDetached()
+                | events.RunEnded()
+                | events.RunStarted()
+                | events.Warned()
+            ):
+                pass
+            case _:
+                assert_never(event)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -202,7 +249,7 @@ class RunState:
 
     def _apply_job_requeued(self, event: events.JobRequeued) -> None:
         job = self.jobs[event.num]
-        self._leave(event.num, event.host)
+        self._remove_from_host(event.num, event.host)
         if self.hosts[event.host].phase is HostPhase.LOST:
             job.failed_on.add(event.host)
         job.host, job.ended, job.has_started = "", None, False
@@ -210,7 +257,7 @@ class RunState:
         self.pending.move_to_end(event.num, last=False)
 
     def _apply_job_returned(self, event: events.JobReturned) -> None:
-        self._leave(event.num, event.host)
+        self._remove_from_host(event.num, event.host)
         self._came_through(event.host, event.error)
         self.pending.pop(event.num, None)
         del self.jobs[event.num]
@@ -234,7 +281,7 @@ class RunState:
         if state is not None and (error is None or error["kind"] != "lost"):
             state.unknown_since = None
 
-    def _leave(self, num: int, host: str) -> None:
+    def _remove_from_host(self, num: int, host: str) -> None:
         state = self.hosts.get(host)
         if state is not None:
             state.jobs.discard(num)

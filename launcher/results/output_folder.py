@@ -113,7 +113,7 @@ class OutputFolder:
             with self._alone():
                 try:
                     self._check(path, len(data))
-                    folder, name = self._place(path, lambda there: self._tree.holds(there, data))
+                    folder, name = self._destination(path, lambda there: self._tree.holds(there, data))
                     if name:
                         self._write_file(folder, name, mode, data, mtime)
                 except RefusedFile as refusal:
@@ -140,7 +140,7 @@ class OutputFolder:
         """While entered, no other job looks at or writes to the folder."""
         return self.owners.guard if self.owners is not None else contextlib.nullcontext()
 
-    def _place(self, path: str, is_same: Callable[[str], bool]) -> tuple[str, str]:
+    def _destination(self, path: str, is_same: Callable[[str], bool]) -> tuple[str, str]:
         """(folder, name) where a file goes; no name where it is there already.
 
         Raises:
@@ -158,7 +158,7 @@ class OutputFolder:
                 if len(self.apart) < MAX_REFUSED:
                     self.apart.append((path, own))
                 path = own
-            owners.take(path, self.num)
+            owners.claim(path, self.num)
         folder, _, name = path.rpartition("/")
         return folder, name
 
@@ -226,7 +226,7 @@ class OutputFolder:
             set_time(fd, mtime)
             self._check(path, size)
             with self._alone():
-                folder, name = self._place(path, lambda there: self._tree.equals(there, fd))
+                folder, name = self._destination(path, lambda there: self._tree.equals(there, fd))
                 if name:
                     above = self._tree.folder(folder)
                     self._make_room(name, above)
@@ -277,7 +277,7 @@ class OutputFolder:
                 try:
                     self._check(path, 0)
                     self._tree.check_link(path, text)
-                    folder, name = self._place(path, lambda there: self._tree.says(there, text))
+                    folder, name = self._destination(path, lambda there: self._tree.says(there, text))
                     if name:
                         self._make_link(folder, name, text)
                 except RefusedFile as refusal:

@@ -32,7 +32,7 @@ class Owners:
         self._nums.add(num)
         self.is_shared = self.is_shared or len(self._nums) > 1
 
-    def take(self, path: str, num: int) -> None:
+    def claim(self, path: str, num: int) -> None:
         """This job writes it."""
         self._jobs[path] = num
 

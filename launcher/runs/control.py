@@ -16,7 +16,7 @@ from pathlib import Path
 
 from launcher.runs.journal import FOLDER
 
-__all__ = ["CancelRequest", "ask", "take"]
+__all__ = ["CancelRequest", "ask", "pop_all"]
 
 VERSION = 1
 _FOLDER = "requests"
@@ -47,7 +47,7 @@ def ask(folder: Path, request: CancelRequest) -> None:
     temporary.rename(requests / f"{name}.json")
 
 
-def take(folder: Path) -> list[CancelRequest]:
+def pop_all(folder: Path) -> list[CancelRequest]:
     """The requests that wait; they are gone afterwards. What is no request of ours is left alone."""
     requests = folder / FOLDER / _FOLDER
     try:

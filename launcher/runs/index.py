@@ -25,7 +25,7 @@ from typing import Any
 from launcher.errors import RunError
 from launcher.runs.journal import FOLDER
 from launcher.util.terminal_text import clean_all
-from launcher.util.user_folders import make_private_folder
+from launcher.util.user_folders import make_user_folder, state_folder
 
 __all__ = ["Entry", "RunReference", "add", "entries", "find", "index_folder", "look_up", "parse", "remove"]
 
@@ -69,8 +69,7 @@ class RunReference:
 
 def index_folder() -> Path:
     """Where the entries lie; made by the first `add`."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(state) / "hydra-remote-launcher" / "index"
+    return state_folder() / "index"
 
 
 def add(entry: Entry) -> None:
@@ -80,7 +79,7 @@ def add(entry: Entry) -> None:
         OSError: the state folder cannot be written; the run can still be named by its folder.
     """
     folder = index_folder()
-    make_private_folder(folder)
+    make_user_folder(folder)
     content = {
         "version": VERSION,
         "run": entry.run,

@@ -51,7 +51,7 @@ class ResultFile:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(fd, "w+b")
 
-    def take(self, size: int, offset: int, payload: bytes | memoryview) -> None:
+    def write(self, size: int, offset: int, payload: bytes | memoryview) -> None:
         """The next bytes.
 
         Raises:

@@ -16,7 +16,6 @@ import json
 import os
 import pickle
 import sys
-import sysconfig
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -29,6 +28,7 @@ import cloudpickle
 
 from launcher.errors import CallbackError, CodeError
 from launcher.serialization.diagnosis import find_unpicklable_part
+from launcher.util.imports import is_installed
 from remote_agent.by_reference import cached_property, caching, dispatching, resolve
 
 __all__ = [
@@ -88,16 +88,6 @@ def main_module_name() -> str | None:
         return None if spec.name.partition(".")[0] in _OURS else str(spec.name)
     path = Path(file)
     return path.stem if path.suffix == ".py" and "." not in path.stem else None
-
-
-@functools.cache
-def is_installed(file: str) -> bool:
-    """A file of the standard library or of an installed package, rather than of the user's project."""
-    path = os.path.realpath(file)
-    if any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)):
-        return True
-    library = os.path.realpath(sysconfig.get_paths()["stdlib"])
-    return path.startswith((library + os.sep, os.path.realpath(sysconfig.get_paths()["scripts"]) + os.sep))
 
 
 # -- to a host -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from launcher.runs import control, ownership
 from launcher.runs import index as run_index
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
-from launcher.session.detach import abandon, depart, hand_over, waits_for, what_is_left
+from launcher.session.detach import detach, detach_at_once, prepare_to_detach, waits_for, what_is_left
+from launcher.session.ending import end_on_hosts, ended_event, last_event
 from launcher.session.hooks import RunHooks
 from launcher.session.interrupts import Interrupts
 from launcher.session.job import Job
@@ -50,13 +51,9 @@ __all__ = ["Observer", "RunSession"]
 
 Observer = Callable[[events.Event], None]
 
-#: Seconds between two looks at whether there was a second signal, where something else is waited for.
-_LOOK = 0.05
 #: So many jobs of a list are made before the first is sent, while hosts are being connected to. Of a longer one the configs are journalled
 #: together, and once more with their jobs, for to make a hundred thousand jobs takes seconds.
 _AT_ONCE = 500
-#: Seconds for a thread to end when all is over.
-_PATIENCE = 5.0
 
 
 class RunSession:
@@ -222,7 +219,7 @@ class RunSession:
         return self.prepared.plan_of(spec)
 
     def _transport_of(self, spec: HostSpec) -> Transport:
-        return (self._early.take(spec) if self._early is not None else None) or make_transport(spec)
+        return (self._early.pop(spec) if self._early is not None else None) or make_transport(spec)
 
     def open_run(self) -> None:
         """Take the folder, journal what the run is, fire the start hook, and connect to the hosts."""
@@ -395,7 +392,7 @@ class RunSession:
     def end(self) -> None:
         """End the run on its hosts, fire the end hook, close the journal."""
         try:
-            self._close_engine()
+            self.unreached = end_on_hosts(self.engine, self.interrupts)
             if self.unreached:
                 lease = self.setup.options.lease
                 self.hooks.warn(
@@ -409,53 +406,16 @@ class RunSession:
                 self.fire_end()
             finally:
                 try:
-                    self._close_journal()
+                    last = last_event(self.engine, self.hooks, self.interrupts, self.run_id)
+                    self.is_detached = isinstance(last, events.RunDetached)
+                    self.engine.observe(last)
+                    self.engine.close_journal(last)
                 finally:
                     self.restore_signals()
 
-    def _close_engine(self) -> None:
-        """End the run on all hosts, which a second signal cuts short: then those that have not ended are named.
-
-        Where nothing can be decided any more, hosts are left alone with what they have.
-        """
-        if self.engine.crash is not None:
-            self.engine.abandon(_PATIENCE)
-            self.engine.drop_links()
-            return
-        failed: list[BaseException] = []
-
-        def close() -> None:
-            try:
-                self.unreached = self.engine.close()
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                failed.append(error)
-
-        closing = threading.Thread(target=close, name="closing", daemon=True)
-        closing.start()
-        while closing.is_alive() and not self.interrupts.must_leave:
-            closing.join(_LOOK)
-        if closing.is_alive():
-            self.unreached = self.engine.not_ended
-        if failed:
-            raise failed[0]
-
-    def _close_journal(self) -> None:
-        if self.hooks.is_cut or self.engine.crash is not None:
-            # Whoever takes the run up fires what is owed, and collects what is on the hosts.
-            self.is_detached = True
-            why = f"{self.interrupts.why}, twice; hooks are owed" if self.hooks.is_cut else "the controller failed"
-            detached = events.RunDetached(time.time(), self.run_id, why)
-            self.engine.observe(detached)
-            self.engine.close_journal(detached)
-            return
-        ended = self.ended_event()
-        self.engine.observe(ended)
-        self.engine.close_journal(ended)
-
     def ended_event(self) -> events.RunEnded:
         """What the journal says of the end."""
-        counts = self.engine.scheduler.counts
-        return events.RunEnded(time.time(), self.run_id, counts["COMPLETED"], counts["FAILED"], dict(counts))
+        return ended_event(self.engine, self.run_id)
 
     def fire_end(self) -> None:
         """Fire the end hook."""
@@ -488,17 +448,17 @@ class RunSession:
         Returns:
             How many jobs no host has.
         """
-        hand_over(self.engine, self.take_next, why, timeout, lambda: bool(self.interrupts))
+        prepare_to_detach(self.engine, self.take_next, why, timeout, lambda: bool(self.interrupts))
         return 0 if self.engine.is_idle or self.interrupts else self.depart(why)
 
     def depart(self, why: str) -> int:
         """Leave the run as it is now; returns how many jobs no host has."""
-        self.left_behind = depart(self.engine, self.setup, self.hooks, why)
+        self.left_behind = detach(self.engine, self.setup, self.hooks, why)
         self.restore_signals()
         self.is_detached = True
         return self.left_behind
 
-    def _leave(self) -> None:
+    def _detach_at_hangup(self) -> None:
         """Leave because the terminal is gone.
 
         Raises:
@@ -521,7 +481,7 @@ class RunSession:
         if not self.hooks.is_cut and not self.interrupts.must_leave:
             return
         self.left_behind = len(self.engine.scheduler.pending)
-        left = abandon(self.engine, self.setup, self.interrupts)
+        left = detach_at_once(self.engine, self.setup, self.interrupts)
         self.is_detached = True
         self.restore_signals()
         raise self.interrupts.error(left)
@@ -574,7 +534,7 @@ class RunSession:
             RunInterrupted: a second signal came, and the controller has left.
         """
         if self.interrupts.hangup and not self.interrupts:
-            self._leave()
+            self._detach_at_hangup()
         return self.take_next(timeout)
 
     def take_next(self, timeout: float | None) -> JobReturn | None:
@@ -676,7 +636,7 @@ class RunSession:
             source,
             lambda config, overrides: self.submit_made(lambda num: self.setup.job(num, task, config, tuple(overrides))),
             self.take_next,
-            self._leave,
+            self._detach_at_hangup,
             self.detach,
             is_planned=is_planned,
             is_asked_to_leave=detach,
@@ -691,7 +651,7 @@ class RunSession:
         if now < self._next_hearing:
             return
         self._next_hearing = now + 0.5
-        for request in control.take(self.folder):
+        for request in control.pop_all(self.folder):
             why = request.why or "cancelled by another process"
             if request.num is not None:
                 self.engine.cancel(request.num)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from launcher.session.interrupts import Interrupts
     from launcher.setup.base import RunSetup
 
-__all__ = ["abandon", "depart", "hand_over", "waits_for", "what_is_left"]
+__all__ = ["detach", "detach_at_once", "prepare_to_detach", "waits_for", "what_is_left"]
 
 #: Seconds for the thread that decides to end when the controller leaves in haste, and for frames on their way to hosts.
 _HASTE = 0.5
@@ -30,7 +30,7 @@ _ON_THEIR_WAY = 0.2
 _MAX_NAMED = 8
 
 
-def hand_over(
+def prepare_to_detach(
     engine: Engine, pump: Callable[[float], Any], why: str, timeout: float, is_stopped: Callable[[], bool]
 ) -> None:
     """Give every job to a host, taking what arrives meanwhile; for half of timeout seconds each host may be waited for.
@@ -38,21 +38,21 @@ def hand_over(
     Args:
         is_stopped: the user wants it to stop instead.
     """
-    engine.detach(why)
+    engine.prepare_to_detach(why)
     deadline = time.monotonic() + timeout
     is_hurried = False
-    while not engine.is_delivered and time.monotonic() < deadline and not is_stopped():
+    while not engine.delivered.is_set() and time.monotonic() < deadline and not is_stopped():
         if not is_hurried and deadline - time.monotonic() < timeout / 2:
             is_hurried = True
-            engine.detach(why, hurry=True)
+            engine.prepare_to_detach(why, hurry=True)
         pump(0.05)
     while not engine.is_idle and not engine.arrivals.empty():
         pump(0)
 
 
-def depart(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
+def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
     """Leave, and close the journal; returns how many jobs no host has."""
-    whole = engine.leave()
+    whole = engine.detach()
     left = len(engine.scheduler.pending)
     try:
         blob = record.callbacks_blob(setup)
@@ -65,10 +65,10 @@ def depart(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
     return left
 
 
-def abandon(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> str:
+def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> str:
     """Leave at once, and close the journal where that goes; returns what is left where, and how to collect it."""
     left = what_is_left(engine, setup.run_id, interrupts.why)
-    if engine.abandon(_HASTE):
+    if engine.detach_at_once(_HASTE):
         detached = events.RunDetached(time.time(), setup.run_id, f"{interrupts.why}, twice")
         engine.observe(detached)
         try:

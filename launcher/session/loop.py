@@ -24,7 +24,7 @@ class SubmitLoop:
         source: (config, overrides) of the jobs that are not submitted yet.
         submit: takes them.
         pump: waits for an arrival, that many seconds at most, and takes it.
-        leave: called when the terminal is gone and the hosts are to have everything.
+        detach_at_hangup: called when the terminal is gone and the hosts are to have everything.
         detach: called when all is submitted and the controller was asked to leave.
         is_planned: the journal has the whole of source, so that leaving need not wait for its end.
         is_asked_to_leave: leave as soon as the hosts have everything.
@@ -35,7 +35,7 @@ class SubmitLoop:
     source: Iterator[tuple[Any, Sequence[str]]]
     submit: Callable[[Any, Sequence[str]], Any]
     pump: Callable[[float], Any]
-    leave: Callable[[], None]
+    detach_at_hangup: Callable[[], None]
     detach: Callable[[], Any]
     is_planned: bool
     is_asked_to_leave: bool
@@ -52,14 +52,14 @@ class SubmitLoop:
         """Submit, then take; True if the run has been left."""
         leaving = (self.is_asked_to_leave or bool(self.interrupts.hangup)) and not self.interrupts
         if leaving:
-            self.engine.lift_backlog()
+            self.engine.lift_limit()
         if self.has_more and not self._submit_some(without_pause=leaving):
             self.has_more = False
             if not self.is_planned and not self.interrupts:
                 self.engine.record(meta={"open": ""})
         if leaving and not self.interrupts and (not self.has_more or not (self.is_asked_to_leave or self.is_planned)):
             if self.interrupts.hangup:
-                self.leave()
+                self.detach_at_hangup()
             self.detach()
             return not self.interrupts
         if not self.engine.is_idle and not leaving:

@@ -184,7 +184,7 @@ class HydraSetup(RunSetup):
         try:
             composed = self._composed(num, overrides)
             self._check_resolves(composed, overrides)
-            output_dir, relative = self._place(composed, num)
+            output_dir, relative = self._output_dir_of(composed, num)
             settle(composed, output_dir)
             content = {
                 "config": composed,
@@ -241,7 +241,7 @@ class HydraSetup(RunSetup):
             raise ConfigError(f"it does not resolve: {problem}")
         self.resolving.add(shape)
 
-    def _place(self, config: DictConfig, num: int) -> tuple[Path, str]:
+    def _output_dir_of(self, config: DictConfig, num: int) -> tuple[Path, str]:
         """(local output directory, the same below the run's outputs on a host that shares no disk)."""
         with current(config):
             if self.mode == "RUN":

@@ -59,7 +59,7 @@ class EarlyConnections:
                 import_paramiko()
         return early
 
-    def take(self, spec: HostSpec) -> Transport | None:
+    def pop(self, spec: HostSpec) -> Transport | None:
         """The way to a host, if one was begun to what the run says of that host."""
         begun, transport = self._begun.get(spec.name, (None, None))
         if begun != spec:

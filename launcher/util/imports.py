@@ -1,15 +1,18 @@
-"""Importing much at once, quickly.
+"""Importing much at once, quickly, and telling what is installed from what is the user's.
 
-Rule: whatever is imported with it, garbage collection is as it was afterwards.
+Rule: whatever is imported, garbage collection is as it was afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import os
+import sysconfig
 from collections.abc import Iterator
 
-__all__ = ["uncollected"]
+__all__ = ["is_installed", "uncollected"]
 
 
 @contextlib.contextmanager
@@ -22,3 +25,13 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@functools.cache
+def is_installed(file: str) -> bool:
+    """A file of the standard library or of an installed package, rather than of the user's project."""
+    path = os.path.realpath(file)
+    if any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)):
+        return True
+    library = os.path.realpath(sysconfig.get_paths()["stdlib"])
+    return path.startswith((library + os.sep, os.path.realpath(sysconfig.get_paths()["scripts"]) + os.sep))

@@ -1,4 +1,4 @@
-"""Folders of this user alone, on the controller.
+"""Folders of this user alone, on the controller, and where they are (XDG Base Directory Specification).
 
 Rule: every folder that is made on the way is 0700, whatever the umask. The agent of this machine shares the user's cache and state with
 the controller, and refuses what a group can write.
@@ -7,18 +7,37 @@ the controller, and refuses what a group can write.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
-__all__ = ["make_private_folder"]
+__all__ = ["cache_folder", "make_user_folder", "state_folder"]
+
+_NAME = "hydra-remote-launcher"
 
 
-def make_private_folder(folder: Path) -> None:
+def cache_folder() -> Path:
+    """What may be deleted at any time."""
+    return _base("XDG_CACHE_HOME", "~/.cache") / _NAME
+
+
+def state_folder() -> Path:
+    """What is kept from one run to the next."""
+    return _base("XDG_STATE_HOME", "~/.local/state") / _NAME
+
+
+def _base(variable: str, default: str) -> Path:
+    given = os.environ.get(variable, "")
+    # The specification has a relative path ignored.
+    return Path(given if os.path.isabs(given) else os.path.expanduser(default))
+
+
+def make_user_folder(folder: Path) -> None:
     """Make a folder and those above it that are missing; what is there stays as it is.
 
     Raises:
         OSError: one cannot be made.
     """
     if not folder.is_dir():
-        make_private_folder(folder.parent)
+        make_user_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)

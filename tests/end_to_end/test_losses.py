@@ -95,7 +95,7 @@ def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
 #: The function whose entry is the stage.
 STAGES: dict[str, tuple[Any, str]] = {
     "after auth": (Link, "open_session"),
-    "in stage-0": (engine, "start_agent"),
+    "in stage-0": (start, "start_agent"),
     "in the middle of the bundle": (start._Start, "_send_bundle"),
     "just before the welcome": (AgentConnection, "_greeting"),
 }
@@ -179,7 +179,7 @@ def test_a_host_that_sheds_load_after_a_loss_is_tried_again(way: Way, app: Any) 
         way.relay.refused = 20
         way.relay.cut()
 
-    way.at(engine, "start_agent", lose, times=1)
+    way.at(start, "start_agent", lose, times=1)
     assert way.run(app.train).error is None
     assert way.relay.connections == 22
 
@@ -194,7 +194,7 @@ def test_a_killed_connect_is_a_lost_link(way: Way, app: Any) -> None:
         commands.append(original(*args, **kwargs))
         return "kill -9 $$" if len(commands) == 1 else "sh -c 'kill -9 $$'" if len(commands) == 2 else commands[-1]
 
-    way.monkeypatch.setattr(engine, "stage0_command", command)
+    way.monkeypatch.setattr(start, "stage0_command", command)
     assert way.run(app.train).error is None
     assert len(commands) == 3
 
@@ -230,7 +230,7 @@ def test_a_lost_jump_host_is_a_lost_link(way: Way, app: Any, tmp_path: Path) -> 
 
 def test_a_host_that_loses_every_link_is_given_up(way: Way, app: Any) -> None:
     """After `host_loss_timeout`, at most two minutes: by name, with what happened last and how often it was tried."""
-    way.at(engine, "start_agent", way.relay.cut, times=10_000)
+    way.at(start, "start_agent", way.relay.cut, times=10_000)
     one = way.run(app.train, host_loss_timeout=0.3)
     (unusable,) = way.of(events.HostUnusable)
     assert "connection is gone" in unusable.why
@@ -250,5 +250,5 @@ def test_the_patience_is_the_shorter_of_two(tmp_path: Path, timeout: float, expe
         lambda spec: pytest.fail("nobody asked"),
         engine.Policies(host_loss_timeout=timeout),
     )
-    assert made._sessions["local"]._patience == expected
+    assert made.connections["local"]._patience == expected
     made.close_journal()

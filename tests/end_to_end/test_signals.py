@@ -325,10 +325,10 @@ def test_a_defect_in_a_thread_of_ours_ends_the_run(run: Run) -> None:
     gate = run.hold("gate.1")
     broken = (
         "import signals_app, launcher.engine.decider as decider\n"
-        "whole = decider.Decider._take_outcome\n"
+        "whole = decider.Decider._take_ended\n"
         "def broken(self, at, fact, decided):\n"
         "    return whole(self, at, fact, decided) if not fact.attempt.startswith('1') else 1 / 0\n"
-        "decider.Decider._take_outcome = broken\n" + CLI
+        "decider.Decider._take_ended = broken\n" + CLI
     )
     controller = run.start(
         *("-c", broken, "multirun", "signals_app.py:work", "+x=0,1", "--host", "local/2", "--folder", "out"),

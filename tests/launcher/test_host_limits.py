@@ -153,7 +153,7 @@ class Controller:
 def test_frames(link: Link, data: bytes) -> None:
     """Before anything of it is stored."""
     with pytest.raises(AgentError, match=r"protocol \((size|json)\)"):
-        link.inbound.feed(data)
+        link.receiver.feed(data)
 
 
 @holds("noise")
@@ -169,7 +169,7 @@ def test_noise() -> None:
 def test_facts_wait_by_their_size_whatever_they_hold() -> None:
     """A reader waits as soon as so many bytes of texts, lists or payloads are undecided."""
     error = {"kind": "exception", "message": "m" * 1000, "causes": [{"type": "t" * 1000}] * 100}
-    outcome = facts.Outcome("h", "0.1", Envelope.of_failure(JobError(**error)), {}, b"", None)
+    outcome = facts.Ended("h", "0.1", Envelope.of_failure(JobError(**error)), {}, b"", None)
     assert sum(map(_weight, vars(outcome).values())) > 101_000
     assert Inbox()._max_bytes == CAPS["waiting"].limit
 
@@ -184,7 +184,7 @@ def test_one_host_cannot_keep_the_others_waiting() -> None:
         pass
     inbox.put_bulk("honest", 1, "other")
     assert len(inbox._items) == 11
-    assert inbox.take(100, 1.0) == ["flood"] * 10 + ["honest"]
+    assert inbox.get(100, 1.0) == ["flood"] * 10 + ["honest"]
     inbox.close()
     flood.join(30)
 
@@ -359,7 +359,7 @@ def test_hooks_and_aborts_are_believed_of_the_callbacks_that_were_sent(tmp_path:
             {"hook": hook, "callback": name, "ok": False, "error": error} for hook in ("on_job_end", "on_multirun_end")
         ]
         envelope = {**DONE, "hooks": hooks, "abort": name}
-        controller.decide(facts.Outcome("h", "0.1", Envelope.from_json(envelope), {}, b"", None))
+        controller.decide(facts.Ended("h", "0.1", Envelope.from_json(envelope), {}, b"", None))
         assert (controller.scheduler.interrupted is not None) is is_stopped
         fired = controller.of(events.HookFired)
         assert [(one.callback, one.hook) for one in fired] == [(name, "on_job_end")] * (name in asked)
@@ -393,7 +393,7 @@ def test_long_results(link: Link, name: str, size: int) -> None:
         for num in range(100):
             link.hear({"t": "chunk", "attempt": f"{num}.1", "kind": "result", "size": size, "offset": 0}, b"x")
     assert len(os.listdir("/proc/self/fd")) <= before + CAPS["open_results"].limit + 10
-    link.inbound.close()
+    link.receiver.attempts.close()
     assert not list(link.results.glob("*"))
 
 
@@ -449,7 +449,7 @@ def test_folders_without_end(tmp_path: Path) -> None:
     """Descriptors of few are kept; files go on arriving in all of them."""
     link = Link(tmp_path).welcome()
     folders = {f"{num}.1": OutputFolder(tmp_path / str(num)) for num in range(200)}
-    link.inbound._folder_of = lambda host, attempt: folders[attempt]
+    link.receiver.attempts._folder_of = lambda host, attempt: folders[attempt]
     before = len(os.listdir("/proc/self/fd"))
     for name in ("a/1", "a/2"):
         for attempt in folders:

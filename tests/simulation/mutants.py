@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from launcher import events
@@ -73,11 +74,11 @@ class ActsBeforeJournal(Decider):
     def commit(self) -> None:
         decided, self._round = self._round, type(self._round)()
         for step in decided.steps:
-            if isinstance(step, events.Event):
-                self._act(step)
-                self._observe(step)
-            else:
+            if isinstance(step, partial):
                 step()
+            else:
+                self.effects.act(step)
+                self._observe(step)
         self._journal.commit()
 
 
@@ -113,20 +114,20 @@ class IgnoresReboots(Decider):
 class MixesResults(Decider):
     """Stores a result under the number of another job."""
 
-    def _take_outcome(self, at: float, fact: facts.Outcome, decided: Any) -> None:
+    def _take_ended(self, at: float, fact: facts.Ended, decided: Any) -> None:
         payload = self._last if hasattr(self, "_last") else fact.payload
         self._last = fact.payload
-        fact = facts.Outcome(fact.host, fact.attempt, fact.envelope, fact.parts, payload, fact.file)
-        super()._take_outcome(at, fact, decided)
+        fact = facts.Ended(fact.host, fact.attempt, fact.envelope, fact.parts, payload, fact.file)
+        super()._take_ended(at, fact, decided)
 
 
 class DropsResults(Decider):
     """Takes a job that completed for one that was killed."""
 
-    def _take_outcome(self, at: float, fact: facts.Outcome, decided: Any) -> None:
+    def _take_ended(self, at: float, fact: facts.Ended, decided: Any) -> None:
         envelope = fact.envelope._replace(status="FAILED", error=JobError("killed"))
-        fact = facts.Outcome(fact.host, fact.attempt, envelope, fact.parts, fact.payload, fact.file)
-        super()._take_outcome(at, fact, decided)
+        fact = facts.Ended(fact.host, fact.attempt, envelope, fact.parts, fact.payload, fact.file)
+        super()._take_ended(at, fact, decided)
 
 
 class AcksAtOnce(Decider):
@@ -135,7 +136,7 @@ class AcksAtOnce(Decider):
     def decide(self, items: Iterable[Any]) -> None:
         items = list(items)
         for item in items:
-            if isinstance(item, facts.Outcome):
+            if isinstance(item, facts.Ended):
                 self._links[item.host].acknowledge([item.attempt])
         super().decide(items)
 

@@ -161,7 +161,7 @@ class Engine:
         self.journal.append(list(happened))
         self.world.step("end")
 
-    def abandon(self, timeout: float) -> bool:
+    def detach_at_once(self, timeout: float) -> bool:
         """Leave in haste."""
         self.is_running = False
         return True
@@ -172,7 +172,7 @@ class Engine:
     def wake(self) -> None:
         """It never sleeps."""
 
-    def lift_backlog(self) -> None:
+    def lift_limit(self) -> None:
         """There is none."""
 
 

@@ -150,7 +150,7 @@ class SimSession:
             tell(facts.Started(host, content["attempt"], 0, 1.0))
         elif name == "final":
             data = f"{content['attempt']} on {host}".encode()
-            tell(facts.Outcome(host, content["attempt"], Envelope.from_json(content["envelope"]), {}, data, None))
+            tell(facts.Ended(host, content["attempt"], Envelope.from_json(content["envelope"]), {}, data, None))
         elif name == "files_end":
             tell(facts.Collected(host, content["attempt"], (), {}))
         elif name == "dropped":

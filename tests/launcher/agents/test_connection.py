@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from launcher.agents import connect_limit, connection, facts, receiver
 from launcher.agents.connection import AgentConnection
 from launcher.agents.plan import Blob, HostPlan
-from launcher.agents.receiver import Inbound
+from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
@@ -51,7 +51,7 @@ def plan(**more: Any) -> HostPlan:
 
 
 class Link:
-    """An Inbound with everything around it, and what came of it."""
+    """A FrameReceiver with everything around it, and what came of it."""
 
     def __init__(self, folder: Path, **more: Any) -> None:
         self.facts: list[facts.Fact] = []
@@ -59,7 +59,7 @@ class Link:
         self.folder = OutputFolder(folder / "0")
         self.wanted = {"0.1"}
         self.results = folder / "results"
-        self.inbound = Inbound("h", plan(**more), self.facts.append, self._folder_of, self.results, self._send)
+        self.receiver = FrameReceiver("h", plan(**more), self.facts.append, self._folder_of, self.results, self._send)
 
     def _folder_of(self, host: str, attempt: str) -> OutputFolder | None:
         return self.folder if attempt in self.wanted else None
@@ -71,7 +71,7 @@ class Link:
     def hear(self, header: dict[str, Any], payload: bytes = b"") -> list[facts.Fact]:
         """A frame comes; returns the facts that follow."""
         before = len(self.facts)
-        self.inbound.feed(wire.encode(header, payload))
+        self.receiver.feed(wire.encode(header, payload))
         return self.facts[before:]
 
     def welcome(self) -> Link:
@@ -106,7 +106,7 @@ class TestWhatIsBelieved:
         """Started, outcome with its bytes, collected with its sizes."""
         assert link.hear({"t": "started", "attempt": "0.1", "slot": 0, "at": 5}) == [facts.Started("h", "0.1", 0, 5.0)]
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"v")}}, b"v")
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert (outcome.envelope, outcome.payload, outcome.file) == (envelope(), b"v", None)
         link.hear({"t": "files", "attempt": "0.1", "items": [["a/b", 0o644, 2], ["c", 0o755, 1]]}, b"abc")
         (collected,) = link.hear(
@@ -141,7 +141,7 @@ class TestWhatIsBelieved:
             )
         assert not (link.results / "0.1.result").exists()
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(data)}})
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.file is not None
         assert Path(outcome.file).read_bytes() == data
         assert Path(outcome.file).stat().st_mode & 0o077 == 0
@@ -196,7 +196,7 @@ class TestWhatIsBelieved:
     def test_a_new_link_begins_every_file_anew(self, link, tmp_path):
         """Part of a file that a broken link left does not stand in the way."""
         link.hear({"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 4, "offset": 0}, b"ol")
-        link.inbound.close()
+        link.receiver.attempts.close()
         again = Link(tmp_path).welcome()
         again.folder = link.folder
         for offset, data in ((0, b"ne"), (2, b"w!")):
@@ -249,7 +249,7 @@ class TestWhatIsNot:
     def test_a_result_that_is_not_what_it_is_said_to_be_is_no_success(self, link, parts, payload):
         """Truncated or altered: that job fails, by name; the link goes on."""
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts}, payload)
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.status == "FAILED"
         assert outcome.envelope.error.kind == "host"
         assert "truncated or altered" in outcome.envelope.error.message
@@ -262,7 +262,7 @@ class TestWhatIsNot:
         (outcome,) = link.hear(
             {"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"half, and")}}
         )
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.status == "FAILED"
         assert list(link.results.iterdir()) == []
 
@@ -271,7 +271,7 @@ class TestWhatIsNot:
         (outcome,) = link.hear(
             {"t": "final", "attempt": "0.1", "envelope": FAILED, "parts": {"value": part(b"x")}}, b"y"
         )
-        assert isinstance(outcome, facts.Outcome)
+        assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.error.kind == "exception"
         assert outcome.parts == {}
 
@@ -353,7 +353,7 @@ class TestWhatIsNot:
         """In the same bytes."""
         good = wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE})
         with pytest.raises(AgentError, match="mark"):
-            link.inbound.feed(good + b"x" * 50)
+            link.receiver.feed(good + b"x" * 50)
         assert len(link.facts) == 1
 
 
@@ -439,7 +439,9 @@ class Everything:
             self,
         )
         jobs = [QueuedJob(num, (), where(num), b"p", job_spec(num, **(spec or {}))) for num in range(3)]
-        self.inbound = Inbound("h", plan(), self.tell, self.decider.folder_of, folder / "results", lambda item: None)
+        self.receiver = FrameReceiver(
+            "h", plan(), self.tell, self.decider.effects.folder_of, folder / "results", lambda item: None
+        )
         self.decider.decide([requests.Submit(job) for job in jobs])
         self.decider.commit()
 
@@ -466,13 +468,13 @@ class Everything:
 def test_what_a_host_was_not_to_send_is_not_taken(tmp_path):
     """The run's own caps hold here, too: no output files where none were asked for, and no endless stdout."""
     everything = Everything(tmp_path, {"outputs": False, "max_output_bytes": 100})
-    everything.inbound.feed(wire.encode(WELCOME))
-    feed = everything.inbound.feed
+    everything.receiver.feed(wire.encode(WELCOME))
+    feed = everything.receiver.feed
     feed(wire.encode({"t": "files", "attempt": "0.1", "items": [["loot", 0o644, 1]]}, b"x"))
     chunk = {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "large", "size": 2, "offset": 0}
     feed(wire.encode(chunk, b"x"))
     feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"y" * 5000))
-    folder = everything.decider.folder_of("h", "0.1")
+    folder = everything.decider.effects.folder_of("h", "0.1")
     assert [path for path, _ in folder.refused] == ["loot", "large", ".launcher/stdout"]
     assert [path.name for path in (tmp_path / "0").rglob("*") if path.is_file()] == ["stdout"]
     assert (tmp_path / "0" / ".launcher" / "stdout").stat().st_size < 2000
@@ -523,11 +525,11 @@ def test_a_folder_that_can_never_be_written_is_the_jobs_error(tmp_path, never, f
     place, words = NEVER[never]
     folder = tmp_path / "run"
     everything = Everything(tmp_path, output_dir=lambda num: folder / "ok" if num else place(folder))
-    everything.inbound.feed(wire.encode(WELCOME))
-    if everything.inbound._folder("0.1") is None:
+    everything.receiver.feed(wire.encode(WELCOME))
+    if everything.receiver.attempts._folder("0.1") is None:
         pytest.fail("the job is not this host's")
     header, payload = FIRST[first]
-    everything.inbound.feed(wire.encode({**header, "attempt": "0.1"}, payload))
+    everything.receiver.feed(wire.encode({**header, "attempt": "0.1"}, payload))
     (returned,) = everything.delivered
     assert returned.event.num == 0
     assert returned.event.status == "FAILED"
@@ -538,21 +540,21 @@ def test_a_folder_that_can_never_be_written_is_the_jobs_error(tmp_path, never, f
     assert (["0.1"], "lost") in everything.cancelled
     # All that comes of it later is fenced off, and another job of the same host is not concerned.
     for header, payload in FIRST.values():
-        everything.inbound.feed(wire.encode({**header, "attempt": "0.1"}, payload))
+        everything.receiver.feed(wire.encode({**header, "attempt": "0.1"}, payload))
     assert len(everything.delivered) == 1
     num = next(iter(everything.scheduler.hosts["h"].jobs))
-    everything.inbound.feed(wire.encode({"t": "final", "attempt": f"{num}.1", "envelope": DONE}))
-    everything.inbound.feed(wire.encode({"t": "files_end", "attempt": f"{num}.1", "refused": []}))
+    everything.receiver.feed(wire.encode({"t": "final", "attempt": f"{num}.1", "envelope": DONE}))
+    everything.receiver.feed(wire.encode({"t": "files_end", "attempt": f"{num}.1", "refused": []}))
     assert [one.event.status for one in everything.delivered] == ["FAILED", "COMPLETED"]
 
 
 def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path):
     """Also in the journal: whoever takes the run up does not find a success."""
     everything = Everything(tmp_path)
-    everything.inbound.feed(wire.encode(WELCOME))
-    everything.inbound.feed(wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE}))
+    everything.receiver.feed(wire.encode(WELCOME))
+    everything.receiver.feed(wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE}))
     (tmp_path / "0").write_text("a file")
-    everything.inbound.feed(wire.encode({"t": "files", "attempt": "0.1", "items": [["a", 0, 1]]}, b"x"))
+    everything.receiver.feed(wire.encode({"t": "files", "attempt": "0.1", "items": [["a", 0, 1]]}, b"x"))
     (returned,) = everything.delivered
     assert returned.event.status == "FAILED"
     assert "File exists" in returned.event.error["message"]
@@ -563,14 +565,14 @@ def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path
 def test_what_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeypatch, number):
     """A full disk, say: the host keeps what it has, and sends it again."""
     everything = Everything(tmp_path)
-    everything.inbound.feed(wire.encode(WELCOME))
+    everything.receiver.feed(wire.encode(WELCOME))
 
     def fail(*args: Any, **more: Any) -> None:
         raise OSError(number, "no")
 
     monkeypatch.setattr(Path, "mkdir", fail)
     with pytest.raises(OSError, match="no"):
-        everything.inbound.feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x"))
+        everything.receiver.feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x"))
     assert everything.delivered == []
 
 
@@ -582,18 +584,23 @@ def test_whatever_a_host_says_the_controller_goes_on(tmp_path_factory, messages,
     folder = tmp_path_factory.mktemp("fuzz")
     everything = Everything(folder)
     if is_welcome:
-        everything.inbound.feed(wire.encode(WELCOME))
+        everything.receiver.feed(wire.encode(WELCOME))
     for header, payload in messages:
         try:
-            everything.inbound.feed(wire.encode(header, payload))
+            everything.receiver.feed(wire.encode(header, payload))
         except (AgentError, OSError):
-            everything.inbound.close()
+            everything.receiver.attempts.close()
             everything.tell(facts.Disconnected("h", "ended"))
-            everything.inbound = Inbound(
-                "h", plan(), everything.tell, everything.decider.folder_of, folder / "results", lambda item: None
+            everything.receiver = FrameReceiver(
+                "h",
+                plan(),
+                everything.tell,
+                everything.decider.effects.folder_of,
+                folder / "results",
+                lambda item: None,
             )
             if is_welcome:
-                everything.inbound.feed(wire.encode(WELCOME))
+                everything.receiver.feed(wire.encode(WELCOME))
     scheduler = everything.scheduler
     assert len(everything.delivered) + len(scheduler.jobs) == 3
     for host in scheduler.hosts.values():
@@ -874,7 +881,7 @@ class TestThreads:
             channel = running.ready()
             if has_result:
                 channel.say({"t": "final", "attempt": "0.1", "envelope": DONE})
-                running.fact(facts.Outcome)
+                running.fact(facts.Ended)
             channel.say({"t": "fatal", "code": "store", "message": "No space left"})
             assert "No space left" in running.fact(facts.Disconnected).why
         assert "No space left" in running.fact(facts.Refused).why

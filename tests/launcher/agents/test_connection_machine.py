@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from launcher import events
 from launcher.agents import facts
-from launcher.agents.receiver import Inbound
+from launcher.agents.receiver import FrameReceiver
 from launcher.engine import requests
 from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
@@ -36,7 +36,7 @@ class End:
         self.world = world
         self.name = name
         self.given: list[str] = []
-        self.inbound: Inbound | None = None
+        self.receiver: FrameReceiver | None = None
         #: Hosts that its errors named.
         self.blamed: set[str] = set()
 
@@ -51,14 +51,14 @@ class End:
 
     # -- the host's side -------------------------------------------------------------------------------------------
 
-    def connect(self) -> Inbound:
+    def connect(self) -> FrameReceiver:
         """A new link, on which nothing was said."""
         self.lose("another link")
         world = self.world
-        self.inbound = Inbound(
-            self.name, plan(), world.tell, world.decider.folder_of, world.folder / "results", self._answered
+        self.receiver = FrameReceiver(
+            self.name, plan(), world.tell, world.decider.effects.folder_of, world.folder / "results", self._answered
         )
-        return self.inbound
+        return self.receiver
 
     def _answered(self, item: Iterator[bytes] | bytes) -> None:
         for data in [item] if isinstance(item, bytes) else item:
@@ -66,18 +66,18 @@ class End:
 
     def say(self, data: bytes) -> None:
         """Bytes; what does not keep to the protocol ends the link, with an error that names the host."""
-        inbound = self.inbound or self.connect()
+        receiver = self.receiver or self.connect()
         try:
-            inbound.feed(data)
+            receiver.feed(data)
         except AgentError as error:
             self.blamed.add(error.host)
             self.lose(error.message)
 
     def lose(self, why: str) -> None:
         """The link is gone."""
-        if self.inbound is not None:
-            self.inbound.close()
-            self.inbound = None
+        if self.receiver is not None:
+            self.receiver.attempts.close()
+            self.receiver = None
             self.world.tell(facts.Disconnected(self.name, why))
 
 
@@ -170,7 +170,7 @@ class SessionMachine(RuleBasedStateMachine):
             attempt = honest.given.pop(0)
             for kind in ("started", "final", "files_end"):
                 honest.say(frames(kind, attempt))
-        assert honest.inbound is not None
+        assert honest.receiver is not None
 
     # -- the hostile one -------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class SessionMachine(RuleBasedStateMachine):
     def tell_of_its_attempt(self, which: int, kinds: list[str]) -> None:
         """Messages of an attempt that it was given, in any order, as often as it likes."""
         given = self.world.hostile.given
-        if self.world.hostile.inbound is None:
+        if self.world.hostile.receiver is None:
             self.greet(1, "b", b"all")
         for kind in kinds:
             self.world.hostile.say(frames(kind, given[which % len(given)]))
@@ -245,7 +245,7 @@ class SessionMachine(RuleBasedStateMachine):
     def the_honest_host_is_served(self) -> None:
         """Its link stands, and what was wrong was told of the other one alone."""
         if hasattr(self, "world"):
-            assert self.world.honest.inbound is not None
+            assert self.world.honest.receiver is not None
             assert self.world.hostile.blamed <= {"h"}
 
 

@@ -16,7 +16,7 @@ from launcher.engine import dispatcher
 from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.dispatcher import Dispatcher
 from launcher.engine.inbox import Inbox
-from launcher.engine.requests import QueuedJob, Submit
+from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
@@ -135,7 +135,7 @@ class Run:
 
     def end(self, attempt: str, host: str = "a", payload: bytes = b"v") -> None:
         """An attempt ends, and everything of it arrives."""
-        self.dispatcher.put_fact(facts.Outcome(host, attempt, DONE, {}, payload, None))
+        self.dispatcher.put_fact(facts.Ended(host, attempt, DONE, {}, payload, None))
         self.dispatcher.put_fact(facts.Collected(host, attempt, (), {}))
 
 
@@ -178,10 +178,10 @@ class TestDriving:
         for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
             job = run.job(num)
             job.spec = job.spec._replace(outputs=outputs)
-            run.dispatcher.submit(job)
+            run.dispatcher.ask(Submit(job))
         for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
-            run.dispatcher.put_fact(facts.Outcome("a", f"{num}.1", came, {}, b"v", None))
+            run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", came, {}, b"v", None))
             run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, (0, 7)))
         run.wait(lambda: len(run.returned) == 3)
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
@@ -191,9 +191,9 @@ class TestDriving:
         """It names host and job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
-        run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, {}, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
         run.wait(lambda: run.returned)
         (said,) = [event for event in run.seen if isinstance(event, events.Warned)]
@@ -203,7 +203,7 @@ class TestDriving:
     def test_a_job_goes_out_and_comes_back(self, run):
         """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
         run.dispatcher.start()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         reader = JournalReader(run.folder / ".launcher")
@@ -222,7 +222,7 @@ class TestDriving:
         run.dispatcher.start()
         run.connect(slots=3)
         for num in range(30):
-            run.dispatcher.submit(run.job(num))
+            run.dispatcher.ask(Submit(run.job(num)))
         for num in range(30):
             run.sessions["a"].expect("job", f"{num}.1")
             run.end(f"{num}.1")
@@ -235,7 +235,7 @@ class TestDriving:
         """On a new link a host sends everything from the start; nobody sees it twice, nor what a host says that has not the job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
         said = [
             ("a", "0.1", b"one \xff", 0),
@@ -271,14 +271,14 @@ class TestDriving:
         run.sessions["a"].send_job = sending
         run.dispatcher.start()
         run.connect(slots=3)
-        run.dispatcher.submit_all(tuple(Submit(run.job(num)) for num in range(3)))
+        run.dispatcher.ask(SubmitAll(tuple(Submit(run.job(num)) for num in range(3))))
         run.sessions["a"].expect("job", "2.1")
         assert there == [3, 3, 3]
 
     def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
         """With the kind and message that it was given."""
         run.dispatcher.start()
-        run.dispatcher.submit_failed(run.job(0), "config", "does not compose")
+        run.dispatcher.ask(Submit(run.job(0), ("config", "does not compose")))
         (returned,) = run.wait(lambda: run.returned)
         assert returned.event.error["kind"] == "config"
         assert returned.event.error["message"] == "does not compose"
@@ -296,7 +296,7 @@ class TestDriving:
     def test_a_defect_does_not_leave_the_caller_waiting(self, run, monkeypatch):
         """It is told with its traceback; no job is said to have failed, for the hosts have them; nobody is kept waiting."""
         run.dispatcher.start()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.wait(lambda: run.seen)
         monkeypatch.setattr(run.scheduler, "plan", lambda at, now: 1 / 0)
         run.connect()
@@ -312,7 +312,7 @@ class TestDriving:
         monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
         monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: 1 / 0)
         run.dispatcher.start()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
@@ -324,7 +324,7 @@ class TestDriving:
         """Without a word to any host, at once; what was not acknowledged is kept there."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
 
         def full() -> None:
@@ -333,7 +333,7 @@ class TestDriving:
         monkeypatch.setattr(run.journal, "commit", full)
         run.end("0.1")
         run.wait(lambda: run.dispatcher.stalled)
-        assert run.dispatcher.abandon(30)
+        assert run.dispatcher.detach_at_once(30)
         monkeypatch.undo()
         assert [what for name, what in run.sessions["a"].said if name in ("ack", "finish")] == []
         assert run.returned == []
@@ -342,15 +342,15 @@ class TestDriving:
         """Once they have confirmed everything that was sent to them."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.ZygoteTold("a", "ready", None, "fork", "", ()))
-        run.dispatcher.detach("r", "--detach")
+        run.dispatcher.ask(Detach("r", "--detach", hurry=False))
         run.sessions["a"].expect("sync", 1)
         assert not run.dispatcher.delivered.is_set()
         run.dispatcher.put_fact(facts.Synced("a", 1))
         assert run.dispatcher.delivered.wait(30)
-        assert run.dispatcher.leave() == ["a"]
+        assert run.dispatcher.detach() == ["a"]
         assert ("finish", False) not in run.sessions["a"].said
 
 
@@ -377,7 +377,7 @@ class TestJournalFails:
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned) and "disk is full" in e.message])
         # These come while nothing can be decided; their order must not change.
         run.dispatcher.put_fact(facts.Started("a", "0.1", 0, 1.0))
@@ -400,7 +400,7 @@ class TestJournalFails:
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned)])
         run.dispatcher.close()
         assert not run.dispatcher.is_running
@@ -421,9 +421,9 @@ class TestJournalFails:
         thread.start()
         inbox.put("request")
         assert not put.wait(0.1)
-        assert inbox.take(1, 0) == ["a"]
+        assert inbox.get(1, 0) == ["a"]
         assert put.wait(30)
-        assert inbox.take(10, 0) == ["b", "request", "c"]
+        assert inbox.get(10, 0) == ["b", "request", "c"]
         thread.join()
         inbox.put_bulk("d", 200)
         thread = threading.Thread(target=lambda: inbox.put_bulk("dropped", 1))
@@ -431,15 +431,15 @@ class TestJournalFails:
         inbox.close()
         thread.join(30)
         assert not thread.is_alive()
-        assert inbox.take(10, 0) == ["d"]
+        assert inbox.get(10, 0) == ["d"]
 
     def test_an_inbox_waits_for_the_first_thing(self):
         """For as long as it is told."""
         inbox = Inbox()
-        assert inbox.take(1, 0.0) == []
+        assert inbox.get(1, 0.0) == []
         timer = threading.Timer(0.05, inbox.put, ["x"])
         timer.start()
-        assert inbox.take(5, None) == ["x"]
+        assert inbox.get(5, None) == ["x"]
         timer.join()
 
 
@@ -448,10 +448,10 @@ class TestResume:
 
     def take_over(self, run: Run, *hosts: str) -> tuple[Run, list[int]]:
         """The first controller is gone; returns the second one, started."""
-        run.dispatcher.leave()
+        run.dispatcher.detach()
         run.end_all()
         second = Run(run.folder, hosts or ("a",))
-        unfinished = second.dispatcher.restore(JournalReader(run.folder / ".launcher"))
+        unfinished = second.dispatcher.decider.restore(JournalReader(run.folder / ".launcher"))
         second.journal.append(second.scheduler.resume(0.0, "r"))
         second.dispatcher.start()
         return second, unfinished
@@ -462,7 +462,7 @@ class TestResume:
         run.dispatcher.start()
         run.connect()
         for num in range(5):
-            run.dispatcher.submit(run.job(num))
+            run.dispatcher.ask(Submit(run.job(num)))
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
         run.sessions["a"].expect("job", "2.1")
@@ -502,11 +502,11 @@ class TestResume:
 
     def test_an_outcome_that_was_journalled_is_not_asked_for_again(self, half_done):
         """Only its files were missing: the result is the one that is here."""
-        half_done.dispatcher.put_fact(facts.Outcome("a", "1.1", DONE, {}, b"first", None))
+        half_done.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, {}, b"first", None))
         half_done.wait(lambda: [e for e in half_done.seen if isinstance(e, events.AttemptEnded) and e.num == 1])
         second, _ = self.take_over(half_done)
         second.connect(**{"1.1": "final"})
-        second.dispatcher.put_fact(facts.Outcome("a", "1.1", DONE, {}, b"again", None))
+        second.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, {}, b"again", None))
         second.dispatcher.put_fact(facts.Collected("a", "1.1", (), {}))
         (returned,) = second.wait(lambda: second.returned)
         assert returned.stored is not None
@@ -532,8 +532,8 @@ def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
     acker.wrote_to(tmp_path)
     acker.wrote_to(tmp_path / "gone")
     for num in range(3):
-        acker.put("a", f"{num}.1")
-    acker.put("unknown host", "9.1")
+        acker.add("a", f"{num}.1")
+    acker.add("unknown host", "9.1")
     acker.stop()
     assert order[0][0] == "sync"
     acks = [attempt for name, what in order if name == "ack" for attempt in what]
@@ -546,7 +546,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""
     run.dispatcher.start()
     run.connect()
-    run.dispatcher.submit(run.job(0))
+    run.dispatcher.ask(Submit(run.job(0)))
     run.sessions["a"].expect("job", "0.1")
     own = run.folder / ".launcher"
     path = {"the run's folder": run.folder, ".launcher": own}.get(what, own / "journal.sqlite")
@@ -555,7 +555,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     if what == "another in its place":
         path.write_bytes(aside.read_bytes())
     run.end("0.1")
-    run.dispatcher.submit(run.job(1))
+    run.dispatcher.ask(Submit(run.job(1)))
     (told,) = run.wait(lambda: [one for one in run.seen if isinstance(one, events.Warned)])
     assert told.source == "journal"
     assert f"{own}/journal.sqlite: it was removed, moved or replaced" in told.message
@@ -587,7 +587,7 @@ def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
     failed: list[BaseException] = []
     acker = Acknowledger({"a": Session()}, folder, failed.append)
     folder.rename(tmp_path / "moved")
-    acker.put("a", "0.1")
+    acker.add("a", "0.1")
     acker.flush()
     assert said == []
     (tmp_path / "moved").rename(folder)
@@ -616,15 +616,15 @@ def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
         return safe[0]
 
     acker = Acknowledger({"a": Session()}, tmp_path, lambda error: None, is_safe)
-    acker.put("a", "0.1")
+    acker.add("a", "0.1")
     assert looked.wait(30)
     acker.flush()
     assert said == []
     safe[0] = True
-    acker.put("a", "1.1")
+    acker.add("a", "1.1")
     acker.flush()
     assert sorted(said) == ["0.1", "1.1"]
     safe[0] = False
-    acker.put("a", "2.1")
+    acker.add("a", "2.1")
     acker.stop()
     assert sorted(said) == ["0.1", "1.1"]

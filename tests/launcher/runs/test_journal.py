@@ -68,7 +68,7 @@ def every_event() -> list[events.Event]:
             }
         )
         for cls in events._KINDS.values()
-        if cls is not events.Event
+        if cls is not events.EventBase
     ]
 
 

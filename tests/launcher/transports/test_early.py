@@ -358,9 +358,9 @@ class TestWhichHosts:
         """Also where the run says something else of the host."""
         with EarlyConnections.begin(["a", "b"], LaunchConf()) as early:
             a, b = begun
-            assert early.take(a.spec) is a
-            assert early.take(a.spec) is None
-            assert early.take(replace(b.spec, port=1)) is None
+            assert early.pop(a.spec) is a
+            assert early.pop(a.spec) is None
+            assert early.pop(replace(b.spec, port=1)) is None
         assert (a.is_closed, b.is_closed) == (False, True)
 
     def test_not_for_a_run_that_is_left(self, begun, tmp_path, monkeypatch, capsys):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import remote_agent
-from launcher.agents.receiver import Inbound
+from launcher.agents.attempt_receiver import AttemptReceiver
+from launcher.agents.receiver import FrameReceiver
 from remote_agent.shared import messages, wire
 from tests.remote_agent.turned import TurnedAgent
 
@@ -45,7 +46,7 @@ def test_what_an_agent_says_has_its_reader():
     """Which takes that type of message, and no other."""
     for name, cls in types_of(messages.FromAgent).items():
         if name not in ELSEWHERE:
-            reader = getattr(Inbound, f"_on_{name}")
+            reader = getattr(FrameReceiver, f"_on_{name}", None) or getattr(AttemptReceiver, f"on_{name}")
             assert typing.get_type_hints(reader)["header"] is cls, name
 
 

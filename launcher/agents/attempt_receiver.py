@@ -1,0 +1,275 @@
+"""What an agent says of attempts over one link: results and output into their files, checked facts out.
+
+Rule: what is wrong with one result or one file costs that one, and is told. What cannot be written here now ends the link; what never
+can be is the job's error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launcher.agents import facts
+from launcher.agents.checks import check_attempt, shortened
+from launcher.agents.plan import HostPlan
+from launcher.host_limits import check, limit
+from launcher.results.output_folder import OutputFolder
+from launcher.results.writing import UnusableFolder
+from launcher.runs.result_file import ResultFile, known_parts, payload_digest, whole, wrong_parts
+from launcher.util.terminal_text import clean
+from remote_agent.job import JobError
+from remote_agent.shared import messages, wire
+from remote_agent.shared.envelope import Envelope
+
+__all__ = ["AttemptReceiver"]
+
+#: What a job's process still did when it was killed: how many of these are named.
+_MAX_RUNNING = 40
+
+
+class AttemptReceiver:
+    """Takes the messages about attempts. Arguments as those of `FrameReceiver`.
+
+    Attributes:
+        has_result: a result came over this link: the agent can do its work.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        plan: HostPlan,
+        tell: Callable[[facts.Fact], None],
+        folder_of: Callable[[str, str], OutputFolder | None],
+        results: Path,
+    ) -> None:
+        self.host = host
+        self._plan = plan
+        self._tell = tell
+        self._folder_of = folder_of
+        self._results = results
+        self.has_result = False
+        self._arriving: dict[str, ResultFile] = {}
+        self._folders: dict[str, OutputFolder] = {}
+        #: Attempts whose folder cannot be written here, which has been told.
+        self._unwritable: set[str] = set()
+        #: Of the folders those that hold descriptors; the one that was used last is at the end.
+        self._open: OrderedDict[str, OutputFolder] = OrderedDict()
+
+    def on_started(self, header: messages.Started, payload: bytes) -> None:
+        """The process of an attempt began."""
+        attempt = check_attempt(header["attempt"])
+        if header["slot"] < 0:
+            raise wire.ProtocolError("field", f"started: slot {header['slot']}")
+        self._tell(facts.Started(self.host, attempt, header["slot"], float(header["at"])))
+        # Hours before it would be noticed, perhaps.
+        self._write(attempt, OutputFolder.check)
+
+    def on_dropped(self, header: messages.Dropped, payload: bytes) -> None:
+        """The host gives an attempt back unstarted."""
+        self._tell(facts.Dropped(self.host, check_attempt(header["attempt"]), header["why"][: limit("reason")]))
+
+    def on_output(self, header: messages.Output, payload: bytes) -> None:
+        """A job printed something."""
+        attempt, stream, offset = header["attempt"], header["stream"], header["offset"]
+        if stream not in ("stdout", "stderr"):
+            raise wire.ProtocolError("field", f"output of stream {stream[:40]!r}")
+        if offset < 0:
+            raise wire.ProtocolError("field", f"output at byte {offset}")
+        check("stream_offset", offset)
+
+        def take(folder: OutputFolder) -> None:
+            more = folder.write_stream(stream, offset, payload)
+            if more and self._plan.live:
+                self._tell(facts.Output(self.host, attempt, stream, more, folder.end_of(stream) - len(more)))
+
+        self._write(attempt, take)
+
+    def on_files(self, header: messages.Files, payload: bytes) -> None:
+        """Small files of an attempt, whole."""
+        items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
+        if sum(size for _, _, size, _ in items) != len(payload):
+            raise wire.ProtocolError("field", "files: their sizes are not that of what came")
+
+        def write(folder: OutputFolder) -> None:
+            offset = 0
+            for path, mode, size, mtime in items:
+                folder.write(path, mode, payload[offset : offset + size], mtime)
+                offset += size
+
+        self._write(header["attempt"], write)
+
+    def on_tree(self, header: messages.Tree, payload: bytes) -> None:
+        """Links and folders of an attempt."""
+        links = [(str(path), str(text)) for path, text in header["links"]]
+        folders = [(str(path), _time(rest)) for path, *rest in header["folders"]]
+
+        def make(folder: OutputFolder) -> None:
+            for path, text in links:
+                folder.add_link(path, text)
+            for path, mtime in folders:
+                folder.add_folder(path, mtime)
+
+        self._write(header["attempt"], make)
+
+    def on_chunk(self, header: messages.Chunk, payload: bytes | memoryview) -> None:
+        """A piece of a long result or file."""
+        attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
+        if size < 0 or offset < 0:
+            raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
+        if kind == "file":
+            path, mode = header["path"], whole(header["mode"])
+            if not path:
+                raise wire.ProtocolError("field", "chunk of a file without a path")
+            mtime = header["mtime"]
+            self._write(attempt, lambda folder: folder.write_chunk(path, mode, size, offset, payload, mtime))
+        elif kind != "result":
+            raise wire.ProtocolError("field", f"chunk of kind {kind[:40]!r}")
+        elif self._folder(attempt) is not None:
+            self._take_result(attempt, size, offset, header["parts"], payload)
+
+    def _take_result(self, attempt: str, size: int, offset: int, parts: Any, payload: bytes | memoryview) -> None:
+        if offset == 0:
+            self._discard(attempt)
+            check("open_results", len(self._arriving) + 1)
+            self._arriving[attempt] = ResultFile(self._results, attempt, size, parts)
+        arriving = self._arriving.get(attempt)
+        if arriving is None:
+            raise wire.ProtocolError("order", f"a result of attempt {attempt} that begins in the middle")
+        arriving.write(size, offset, payload)
+
+    def on_final(self, header: messages.Final, payload: bytes) -> None:
+        """The result of an attempt."""
+        attempt = check_attempt(header["attempt"])
+        envelope, parts = _checked_envelope(header["envelope"]), known_parts(header["parts"])
+        arriving = self._arriving.pop(attempt, None)
+        self.has_result = True
+        if arriving is not None:
+            file, wrong = arriving.finish(parts)
+            payload = b""
+        else:
+            file, wrong = None, wrong_parts(parts, len(payload), lambda at, size: payload_digest(payload, at, size))
+        if wrong:
+            parts, payload = {}, b""
+            if envelope.status == "COMPLETED":
+                # Success needs a valid result.
+                error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
+                envelope = envelope._replace(status="FAILED", error=error)
+        if envelope.error is not None:
+            known = self._plan.explain_job(envelope.error.to_json())
+            if known:
+                message = f"{envelope.error.message}\n    {known}"
+                envelope = envelope._replace(error=dataclasses.replace(envelope.error, message=message))
+        self._write(attempt, OutputFolder.check)
+        self._tell(facts.Ended(self.host, attempt, envelope, parts, payload, file))
+
+    def on_files_end(self, header: messages.FilesEnd, payload: bytes) -> None:
+        """All files of an attempt have been sent."""
+        attempt = header["attempt"]
+        folder = self._folder(attempt)
+        refused, noted = _named(header["refused"]), _named(header["noted"])
+        if folder is not None:
+            # Names of files may be any.
+            refused += [(clean(path), clean(why)) for path, why in folder.refused]
+            noted += [(clean(path), clean(what)) for path, what in _told_apart(folder)]
+        sizes = {str(name)[:40]: whole(size) for name, size in header["sizes"].items()}
+        unmatched = tuple(whole(place) for place in header["unmatched"][: limit("unmatched")])
+        self._folders.pop(attempt, None)
+        self._open.pop(attempt, None)
+        cut = _cut_in_words(header["cut"]) if header["cut"] is not None else ""
+        self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
+
+    def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
+        """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
+        folder = self._folder(attempt)
+        if folder is None or attempt in self._unwritable:
+            return False
+        try:
+            write(folder)
+        except UnusableFolder as error:
+            self._unwritable.add(attempt)
+            self._tell(facts.Unwritable(self.host, attempt, str(error)))
+            return False
+        return True
+
+    def _folder(self, attempt: str) -> OutputFolder | None:
+        """Where an attempt's files go; None for one that was fenced off, whose files are not wanted."""
+        folder = self._folders.get(check_attempt(attempt))
+        if folder is None:
+            folder = self._folder_of(self.host, attempt)
+            if folder is None:
+                return None
+            # On this link everything comes from the start.
+            folder.restart()
+            self._folders[attempt] = folder
+        self._open[attempt] = folder
+        self._open.move_to_end(attempt)
+        if len(self._open) > limit("open_folders"):
+            # It goes on; the descriptors are made again when something comes for it.
+            _, idle = self._open.popitem(last=False)
+            idle.release()
+        return folder
+
+    def close(self) -> None:
+        """The link has ended: what came in part comes again."""
+        for attempt in list(self._arriving):
+            self._discard(attempt)
+
+    def _discard(self, attempt: str) -> None:
+        arriving = self._arriving.pop(attempt, None)
+        if arriving is not None:
+            arriving.discard()
+
+
+def _cut_in_words(cut: dict[str, Any]) -> str:
+    """What was killed after a job's result, for the user."""
+    names = [str(name)[:200] for name in cut["running"][:_MAX_RUNNING]]
+    running = ", ".join(names) or "something in native code"
+    seconds = cut["seconds"]
+    if seconds is None:
+        return (
+            f"it started what it did not wait for, and that was ended two seconds after the job was: {running}. It may have had more "
+            "to write; a task waits for what it needs, as with Popen.wait()"
+        )
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+        raise wire.ProtocolError("field", "files_end: cut")
+    option = "grace" if cut.get("is_cancelled") else "shutdown_timeout"
+    return (
+        f"its process had not ended {seconds:.0f} s after its result, and was killed; still running: {running}. Its files "
+        f"are as they were then; {option} gives it more time"
+    )
+
+
+def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:
+    """One line for all files that are beside those of others."""
+    if not folder.apart:
+        return []
+    path, beside = folder.apart[0]
+    text = f"was not overwritten: another job, or somebody else, has written it since the run began; that of this job is {beside}"
+    more = ", ".join(one for _, one in folder.apart[1:6])
+    if more:
+        text += f", and so with {more}{', ...' if len(folder.apart) > 6 else ''}"
+    return [(path, f"{text} (jobs with the same output directory: see sweep.subdir)")]
+
+
+def _named(items: list[Any]) -> list[tuple[str, str]]:
+    return [(str(path)[: limit("file_path")], str(why)[: limit("reason")]) for path, why in items]
+
+
+def _time(given: list[Any]) -> int | None:
+    """Nanoseconds since the epoch, where a host said them."""
+    if not given:
+        return None
+    if isinstance(given[0], bool) or not isinstance(given[0], int):
+        raise wire.ProtocolError("field", f"{given[0]!r} is no time"[:200])
+    return given[0]
+
+
+def _checked_envelope(data: dict[str, Any]) -> Envelope:
+    """The envelope, if it is one: it decides, so it is checked whole."""
+    envelope = Envelope.from_json(data)
+    check("hooks", len(envelope.hooks))
+    return envelope if envelope.error is None else envelope._replace(error=shortened(envelope.error))

@@ -1,0 +1,185 @@
+"""What follows of events outside: jobs are sent, results delivered, folders opened and closed.
+
+Rule: nothing is done for an event that the journal does not have. The decider calls `act` with each event of a round, after the round
+is on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from launcher import events
+from launcher.engine.protocols import Clock, Link, ReadableJournal
+from launcher.engine.requests import QueuedJob
+from launcher.engine.scheduler import HostPhase, Scheduler
+from launcher.errors import JournalError
+from launcher.results.output_folder import MAX_BYTES, MAX_FILES, OutputFolder
+from launcher.results.owners import Ownership
+from launcher.results.writing import RefusedFile, UnusableFolder
+from launcher.runs.journal import Returned, StoredResult
+
+__all__ = ["Effects"]
+
+
+class Effects:
+    """Acts on events, and holds what that takes of the jobs that have not returned.
+
+    Args:
+        as those of `Decider`.
+
+    Attributes:
+        reader: the journal, where the run was resumed.
+        jobs: by number.
+        stored: what the last attempt of a job brought, by number.
+        assigned: attempt -> the host that it was given to; everything else that comes back is fenced off.
+        shown: attempt -> stream -> bytes of it that were shown.
+        prepared: hosts whose zygote has answered.
+        confirmed: hosts that have confirmed everything sent to them since they got a job.
+        has_delivered: every job that hosts can have is whole on its host; of use when the controller leaves.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        links: Mapping[str, Link],
+        acknowledge: Callable[[str, str], None],
+        deliver: Callable[[Returned], None],
+        observe: Callable[[events.Event], None],
+        clock: Clock,
+        ownership: Ownership | None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._links = links
+        self.acknowledge = acknowledge
+        self._deliver = deliver
+        self._observe = observe
+        self._clock = clock
+        self._ownership = ownership
+        self.reader: ReadableJournal | None = None
+        self.jobs: dict[int, QueuedJob] = {}
+        self.stored: dict[int, StoredResult] = {}
+        self.assigned: dict[str, str] = {}
+        self.shown: dict[str, dict[str, int]] = {}
+        self.prepared: set[str] = set()
+        self.confirmed: set[str] = set()
+        self.has_delivered = False
+        self._asked: dict[str, int] = {}
+        self._last_asked = 0
+
+    def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
+        """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
+        if self.assigned.get(attempt) != host:
+            return None
+        job = self.jobs.get(int(attempt.partition(".")[0]))
+        if job is None:
+            return None
+        if job.folder is None:
+            if job.owners is None and self._ownership is not None:
+                job.owners = self._ownership.of(job.num, job.output_dir)
+            job.folder = _folder_of(job)
+        return job.folder
+
+    def _opened(self, num: int) -> ReadableJournal:
+        if self.reader is None:
+            raise JournalError(f"job {num}: the journal was not opened for reading")
+        return self.reader
+
+    def from_journal(self, num: int) -> QueuedJob:
+        """A job as the journal has it; its payload is read when it is sent."""
+        job = self._opened(num).job_without_payload(num)
+        if job is None:
+            raise JournalError(f"job {num} is in the journal's events, but not among its jobs")
+        overrides, output_dir, spec = job
+        return QueuedJob(num, overrides, Path(output_dir), None, spec)
+
+    def act(self, event: events.Event) -> None:
+        """Do what an event asks for."""
+        if isinstance(event, events.JobAssigned):
+            self.send(event.num, event.attempt, event.host)
+        elif isinstance(event, events.JobReturned):
+            self._return(event)
+        elif isinstance(event, events.JobRequeued):
+            self._requeued(event)
+        elif isinstance(event, events.JobRetried):
+            self._set_aside(event.num, event.attempt)
+        elif isinstance(event, events.RunInterrupt):
+            for link in self._links.values():
+                link.cancel(None, kill=event.kill)
+
+    def send(self, num: int, attempt: int, host: str) -> None:
+        """Send an attempt to a host."""
+        job = self.jobs[num]
+        payload = self._opened(num).payload(num) if job.payload is None else job.payload
+        spec = job.spec._replace(attempt=attempt)
+        self.assigned[spec.attempt_id] = host
+        self.forget_confirmation(host)
+        self._links[host].send_job(spec, payload)
+
+    def forget_confirmation(self, host: str) -> None:
+        """What was sent to the host may not have arrived."""
+        self.confirmed.discard(host)
+        self._asked.pop(host, None)
+
+    def confirm(self, host: str, number: int) -> None:
+        """The host has confirmed what was sent before it was asked the last time, if this is that number."""
+        if self._asked.get(host) == number:
+            self.confirmed.add(host)
+
+    def check_delivered(self) -> None:
+        """While the controller is about to leave: ask the hosts to confirm, and see whether all have."""
+        scheduler = self._scheduler
+        if scheduler.detaching is None or scheduler.pending:
+            return
+        ready = [host for host in scheduler.hosts.values() if host.phase is HostPhase.READY and host.jobs]
+        for host in ready:
+            if host.name not in self._asked:
+                self._last_asked += 1
+                self._asked[host.name] = self._last_asked
+                self._links[host.name].sync(self._last_asked)
+        if all(host.name in self.confirmed and host.name in self.prepared for host in ready):
+            self.has_delivered = True
+
+    def _requeued(self, event: events.JobRequeued) -> None:
+        attempt = f"{event.num}.{event.attempt}"
+        self.assigned.pop(attempt, None)
+        self.shown.pop(attempt, None)
+        self.stored.pop(event.num, None)
+        self._set_aside(event.num, event.attempt)
+        self.acknowledge(event.host, attempt)
+
+    def _set_aside(self, num: int, attempt: int) -> None:
+        """What an attempt printed is kept apart from what the next one will."""
+        job = self.jobs[num]
+        folder, job.folder = job.folder or _folder_of(job), None
+        try:
+            folder.set_aside(attempt)
+        except (OSError, RefusedFile, UnusableFolder) as error:
+            lost = f"what attempt {attempt} printed cannot be kept: {error}"
+            self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
+        finally:
+            folder.close()
+
+    def _return(self, event: events.JobReturned) -> None:
+        job = self.jobs.pop(event.num)
+        if job.folder is not None:
+            job.folder.close()
+        attempt = f"{event.num}.{event.attempt}"
+        self.assigned.pop(attempt, None)
+        self.shown.pop(attempt, None)
+        stored = self.stored.pop(event.num, None)
+        if event.host:
+            self.acknowledge(event.host, attempt)
+        self._deliver(Returned(event, stored, job.output_dir, job.payload))
+
+
+def _folder_of(job: QueuedJob) -> OutputFolder:
+    """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
+    cap = job.spec.max_output_bytes
+    return OutputFolder(
+        job.output_dir,
+        job.num,
+        job.owners,
+        max_files=0 if job.spec.outputs is False else MAX_FILES,
+        max_stream_bytes=MAX_BYTES if cap is None else cap,
+    )
