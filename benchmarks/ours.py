@@ -106,6 +106,7 @@ class Meter:
         self._count = 0
         self._run = ""
         self._read: list[dict[str, float]] = []
+        self._zygotes = 0
 
     def __call__(self, event: Any) -> None:
         """Read at the two moments."""
@@ -117,7 +118,13 @@ class Meter:
                 self._read.append(self._clocks())
 
     def spent(self) -> dict[str, float]:
-        """Seconds between the two moments, by process."""
+        """Seconds between the two moments, by process.
+
+        Raises:
+            RuntimeError: the run's zygote was not found among the processes.
+        """
+        if not self._zygotes:
+            raise RuntimeError("no zygote of the run was found; is it still started by zygote/entry.py?")
         before, after = self._read
         return {name: after[name] - before.get(name, 0.0) for name in after}
 
@@ -134,6 +141,7 @@ class Meter:
         spool = f"/runs/{self._run}/"
         for pid, (parent, own, reaped) in processes.items():
             if _is_zygote(pid) and not _is_zygote(parent) and _holds(parent, spool):
+                self._zygotes += 1
                 clocks["zygote"] += own
                 # A job's clock is added to the zygote's children's when the zygote has reaped it.
                 clocks["jobs"] += reaped
@@ -175,7 +183,7 @@ def _command(pid: int) -> bytes:
 
 
 def _is_zygote(pid: int) -> bool:
-    return b"_zygote_main" in _command(pid)
+    return b"zygote/entry.py" in _command(pid)
 
 
 def _holds(pid: int, spool: str) -> bool:

@@ -25,13 +25,18 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Cache and state of the tests are not the user's, and no key of the user's agent is offered to anybody."""
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Cache and state of the tests are not the user's, and no key of the user's agent is offered to anybody.
+
+    For the whole session, so that it holds in fixtures of a module or a class, too.
+    """
     base = tmp_path_factory.getbasetemp()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(base / "own-cache"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(base / "own-state"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(base / "own-cache"))
+        patch.setenv("XDG_STATE_HOME", str(base / "own-state"))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from launcher.host_limits import check, limit
 from launcher.results.output_folder import OutputFolder
 from launcher.results.writing import UnusableFolder
 from launcher.runs.result_file import ResultFile, known_parts, payload_digest, whole, wrong_parts
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 from remote_agent.job import JobError
 from remote_agent.shared import messages, wire
 from remote_agent.shared.envelope import Envelope
@@ -173,8 +173,8 @@ class AttemptReceiver:
         refused, noted = _named(header["refused"]), _named(header["noted"])
         if folder is not None:
             # Names of files may be any.
-            refused += [(clean(path), clean(why)) for path, why in folder.refused]
-            noted += [(clean(path), clean(what)) for path, what in _told_apart(folder)]
+            refused += [(clean_line(path), clean(why)) for path, why in folder.refused]
+            noted += [(clean_line(path), clean(what)) for path, what in _told_apart(folder)]
         sizes = {str(name)[:40]: whole(size) for name, size in header["sizes"].items()}
         unmatched = tuple(whole(place) for place in header["unmatched"][: limit("unmatched")])
         self._folders.pop(attempt, None)

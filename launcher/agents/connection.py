@@ -22,7 +22,7 @@ from launcher.agents.connect_limit import Turn
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
-from launcher.bootstrap.start import PREFIX
+from launcher.bootstrap.start import PREFIX, next_step
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.host_limits import limit
 from launcher.results.output_folder import OutputFolder
@@ -229,7 +229,7 @@ class AgentConnection:
         if now - self._lost_since < self._patience:
             return None
         tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
-        step = error.next_step or f"see whether `ssh {self.host} true` works there, again and again, and what sshd logs"
+        step = error.next_step or next_step(self.host, "it must work again and again; see what sshd logs there")
         return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
 
     def _connect_and_read(self) -> None:

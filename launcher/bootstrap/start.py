@@ -9,6 +9,7 @@ shell prints before the agent speaks is noise: tolerated, kept, and shown with t
 from __future__ import annotations
 
 import base64
+import os
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import AgentError, ConnectionLost
+from launcher.inventory import LOCAL
+from launcher.util.quoting import shown_path
 from remote_agent.shared import wire
 from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from launcher.inventory import HostSpec
     from launcher.transports.base import Channel, Transport
 
-__all__ = ["PREFIX", "PYTHONS", "NoAgent", "open_agent", "stage0_command", "start_agent"]
+__all__ = ["PREFIX", "PYTHONS", "NoAgent", "next_step", "open_agent", "stage0_command", "start_agent"]
 
 #: Where a python3 of 3.8 or later is looked for, in this order, after the one that was named.
 PYTHONS = (
@@ -271,8 +274,16 @@ class _Start:
             self._host,
             _PHASE,
             what,
-            f"try `ssh {self._host} true`: the login shell there must run a command, without asking anything",
+            next_step(self._host, "the login shell there must run a command, without asking anything"),
         )
+
+
+def next_step(host: str, what: str) -> str:
+    """How the user sees for themselves what becomes of a command on a host, of which `what` is expected."""
+    if host == LOCAL:
+        path = shown_path(os.environ.get("PATH", ""))
+        return f"see what `sh -c true` does here: `sh` must be on the PATH, which is {path or 'empty'}"
+    return f"try `ssh {host} true`: {what}"
 
 
 def _shown(noise: bytes) -> str:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 
 __all__ = ["hosts", "jobs", "runs", "words"]
 
@@ -46,7 +46,7 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
 
     found = [entry for entry in index.entries() if entry.is_there]
     offered = [("last", "the latest run")] if found else []
-    offered += [(entry.run, clean(f"{entry.mode} of {entry.task} in {entry.folder}")) for entry in found[:_RUNS]]
+    offered += [(entry.run, clean_line(f"{entry.mode} of {entry.task} in {entry.folder}")) for entry in found[:_RUNS]]
     return [one for one in offered if one[0].startswith(incomplete)]
 
 

@@ -8,7 +8,7 @@ function, which is all that Hydra does with them too. Where that cannot be shown
 * `hydra.job.env_copy`, and defaults lists that call a resolver, for what these read may change between two jobs;
 * a resolver that gives more than a plain value while configs are merged (OmegaConf calls those of values that are
   overridden, and throws plain values away);
-* a config loader of Hydra's that is not the one of 1.3 (see `make_loader` in `hydra_config.py`).
+* a config loader of Hydra's that is not the one of 1.3 (see `make_loader` in `launcher.config.hydra`).
 
 Config files and the ConfigStore are read once: a sweep is composed of what they were when it began. A config that is not
 one of a sweep's jobs is always composed by Hydra, from the files as they were read.

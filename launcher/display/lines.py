@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from launcher import events
 from launcher.display.base import BaseDisplay
 from launcher.display.tally import Tally
-from launcher.display.text import about, clean, clock, count, error_line, seconds, shorten, size, some
+from launcher.display.text import about, clean, clean_line, clock, count, error_line, seconds, shorten, size, some
 from launcher.session.live_output import LineCutter, LiveOutput
 
 __all__ = ["Line", "LineDisplay", "Teller"]
@@ -82,7 +82,11 @@ class Teller:
 
     def _on_run_started(self, event: events.RunStarted) -> list[Line]:
         self._counted_at = event.at
-        return [Line(f"run {event.run} ({event.mode}) on {_names(event.hosts)}; results in {event.folder}", "dim")]
+        return [
+            Line(
+                f"run {event.run} ({event.mode}) on {_names(event.hosts)}; results in {clean_line(event.folder)}", "dim"
+            )
+        ]
 
     def _on_run_resumed(self, event: events.RunResumed) -> list[Line]:
         self._counted_at = event.at

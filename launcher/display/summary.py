@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from launcher.display.lines import cut
 from launcher.display.tally import FailureGroup, Row, Tally
-from launcher.display.text import clean, count, error_line, seconds, shorten, varying
+from launcher.display.text import clean, clean_line, count, error_line, seconds, shorten, varying
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,7 +148,7 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
     took = ""
     if tally.ended_at is not None and (elapsed := tally.elapsed(tally.ended_at)) is not None:
         took = f" in {seconds(elapsed)}"
-    where = f"; results in {tally.folder}" if tally.folder else ""
+    where = f"; results in {clean_line(tally.folder)}" if tally.folder else ""
     console.print()
     style = "bold green" if not tally.failed and not tally.interrupted else "bold"
     console.print(Text(f"{', '.join(parts)}{took}{where}", style), soft_wrap=True)

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from launcher.session.live_output import clean_lines
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 
 __all__ = [
     "about",
     "clean",
+    "clean_line",
     "clean_lines",
     "clock",
     "count",
@@ -74,7 +75,7 @@ def varying(jobs: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
 
 
 def _one_line(overrides: Iterable[str]) -> str:
-    return clean(" ".join(overrides)).replace("\n", "\\n").replace("\t", "\\t")
+    return clean_line(" ".join(overrides))
 
 
 def some(nums: Sequence[int], limit: int = 10) -> str:

@@ -8,6 +8,7 @@ Everything it touches is a small protocol, so that a test can run it through ten
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ __all__ = ["Decider"]
 
 #: Output files of a job that are named.
 _MAX_TOLD = 20
+#: Files below one folder, of which the same is to be told, that are told of one by one.
+_MAX_ALIKE = 3
 _SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
 
 
@@ -394,12 +397,8 @@ class Decider:
             if self._scheduler.current(num, attempt, fact.host) is None:
                 decided.act(self.effects.acknowledge, fact.host, fact.attempt)
             return
-        told = [f"{shown_path(path)} was refused: {why}" for path, why in fact.refused[:_MAX_TOLD]]
-        if len(fact.refused) > _MAX_TOLD:
-            told.append(f"{len(fact.refused) - _MAX_TOLD} more were refused")
-        told += [f"{shown_path(path)} {what}" for path, what in fact.noted[:_MAX_TOLD]]
-        if len(fact.noted) > _MAX_TOLD:
-            told.append(f"{len(fact.noted) - _MAX_TOLD} more are like that")
+        told = _told_of_files((path, f"was refused: {why}") for path, why in fact.refused)
+        told += _told_of_files(fact.noted)
         decided.add([events.Warned(at, "output file", one, "", num, fact.host) for one in told])
         if fact.cut:
             decided.add([events.Warned(at, "shutdown", fact.cut, "", num, fact.host)])
@@ -450,6 +449,26 @@ def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[e
         trace = str(error.get("traceback", ""))[: limit("text")]
         out.append(events.Warned(at, source, message, trace, num, host))
     return out
+
+
+def _told_of_files(files: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for each file of which something is to be told; one for all below a folder of which the same is."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path, what in files:
+        groups.setdefault((path.partition("/")[0] if "/" in path else "", what), []).append(path)
+    told = []
+    for (top, what), paths in groups.items():
+        if top and len(paths) > _MAX_ALIKE:
+            common = shown_path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+            told.append(
+                (len(paths), f"{shown_path(paths[0])} {what}; the same of {len(paths) - 1} more below {common}")
+            )
+        else:
+            told += [(1, f"{shown_path(path)} {what}") for path in paths]
+    rest = sum(number for number, _ in told[_MAX_TOLD:])
+    return [line for _, line in told[:_MAX_TOLD]] + (
+        [f"something like that is to be told of {rest} more"] if rest else []
+    )
 
 
 def _split(attempt: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Which job goes where and when, and what becomes of it; pure: facts and the time in, events out.
 
 Rule: nothing here does I/O or reads a clock; times are seconds of a monotonic clock that the caller hands in. Every
-decision is an event, and takes effect by being applied (see `run_state`): a journal of these events, applied again, gives
+decision is an event, and takes effect by being applied (see `launcher.engine.state`): a journal of these events, applied again, gives
 the same state, and a test can run ten thousand histories a minute.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 from launcher.util.untrusted_files import read_regular
 from remote_agent.hydra.compat import minimal_hydra_node
 
@@ -34,7 +34,7 @@ def read(path: Path) -> Any:
     try:
         data = read_regular(path, MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{clean(path)}: {error.strerror}") from None
+        raise UsageError(f"{clean_line(path)}: {error.strerror}") from None
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
@@ -43,9 +43,9 @@ def read(path: Path) -> Any:
         config = OmegaConf.create(text)
     except Exception as error:  # a parser may raise anything for what somebody made up  # noqa: BLE001
         why = clean(error)[:500] or type(error).__name__
-        raise UsageError(f"{clean(path)} is no config that was written for a job: {why}") from None
+        raise UsageError(f"{clean_line(path)} is no config that was written for a job: {why}") from None
     if not OmegaConf.is_dict(config):
-        raise UsageError(f"{clean(path)} is no config that was written for a job: it is no mapping")
+        raise UsageError(f"{clean_line(path)} is no config that was written for a job: it is no mapping")
     return config
 
 

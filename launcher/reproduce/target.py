@@ -31,7 +31,7 @@ from launcher.setup.base import RunSetup
 from launcher.setup.callbacks import build_callbacks
 from launcher.setup.folders import default_folder
 from launcher.setup.hydra import HydraSetup, task_reference
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.shared.zygote_spec import Command
@@ -105,7 +105,7 @@ def find_target(
     if path.is_file():
         if path.suffix not in _PICKLES:
             raise UsageError(
-                f"{clean(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, and is opened only where its name says "
+                f"{clean_line(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, and is opened only where its name says "
                 "that it is one"
             )
         return _from_pickle(path.resolve(), app, env, results)
@@ -285,11 +285,11 @@ def _from_yaml(folder: Path, app: str | None) -> Target:
     files = folder / ".hydra" if (folder / ".hydra").is_dir() else folder
     if not _has_yaml(files):
         raise UsageError(
-            f"{clean(folder)} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
+            f"{clean_line(folder)} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
         )
     if app is None:
         raise UsageError(
-            f"{clean(folder)}: no run of yours has a record of this job. What is written here is data, which a host may have "
+            f"{clean_line(folder)}: no run of yours has a record of this job. What is written here is data, which a host may have "
             "written, and is not believed in what code it names: say which application it was, with --app. It runs with the "
             f"config that is written here{_adoptable(folder)}"
         )
@@ -391,7 +391,7 @@ def _named_application(app: str) -> Application:
     folder = Path(name).resolve().parent if name.endswith(".py") or os.sep in name else Path.cwd()
     if not os.path.isabs(name) and _is_output(folder):
         raise UsageError(
-            f"--app {app}: it would be imported from {clean(folder)}, an output directory, where a host may have written it; "
+            f"--app {app}: it would be imported from {clean_line(folder)}, an output directory, where a host may have written it; "
             "go to the application's own folder, or give the whole path of the file that you mean"
         )
     return load_application(app)

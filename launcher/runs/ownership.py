@@ -20,7 +20,7 @@ from launcher.errors import RunError, UsageError
 from launcher.runs import index
 from launcher.runs.index import Entry
 from launcher.runs.journal import FOLDER, Journal, JournalReader
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean_line
 
 __all__ = ["KEY", "adopt", "check_ours", "is_ours", "make_secret"]
 
@@ -47,9 +47,9 @@ def check_ours(folder: Path) -> None:
     doubt = _doubt(folder)
     if doubt:
         raise RunError(
-            f"{clean(folder)}: {doubt}. Taking up such a run loads what is in its journal, which can run any code with your "
+            f"{clean_line(folder)}: {doubt}. Taking up such a run loads what is in its journal, which can run any code with your "
             "rights, and logs in where it says. It can be looked at ('launcher show', 'launcher logs'). Only if you trust whoever "
-            f"made the folder, and everybody who could write to it: launcher runs --adopt {clean(folder)}"
+            f"made the folder, and everybody who could write to it: launcher runs --adopt {clean_line(folder)}"
         )
 
 
@@ -104,7 +104,7 @@ def _doubt(folder: Path) -> str:
     if not _is_same(entry.secret, meta.get(KEY, "")):
         return "this run is not known to be yours: it does not hold what your index has of the run of its name"
     if not is_at_its_place and entry.is_there and _is_same(entry.secret, _meta(entry.folder).get(KEY, "")):
-        return f"this is a copy of your run in {clean(entry.folder)}, which is still there"
+        return f"this is a copy of your run in {clean_line(entry.folder)}, which is still there"
     return ""
 
 
@@ -125,9 +125,9 @@ def _writable_by_others(folder: Path) -> str:
         try:
             status = path.lstat()
         except OSError as error:
-            return f"{clean(path)}: {error.strerror}"
+            return f"{clean_line(path)}: {error.strerror}"
         if not is_kind(status.st_mode):
-            return f"{clean(path)} is a link, or of another kind than it should be"
+            return f"{clean_line(path)} is a link, or of another kind than it should be"
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            return f"{clean(path)} belongs to another user, or others can write to it"
+            return f"{clean_line(path)} belongs to another user, or others can write to it"
     return ""

@@ -48,7 +48,7 @@ class RunRecord:
     """A run as its journal describes it.
 
     Attributes:
-        kind: of its RunSetup, by the name that `launcher.resume` knows; the first version wrote `module:Class`.
+        kind: of its RunSetup, by the name that `launcher.setup.restore` knows; the first version wrote `module:Class`.
         options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
         argv, cwd, sys_path, python: of the first controller.
         zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.

@@ -2,7 +2,7 @@
 
 Rule: nothing that a host or a job said is shown before it went through `clean`. There are two borders at which it does, so that nobody
 behind them has to think of it: where a frame is taken in (`launcher.agents.receiver`, `launcher.agents.query`), and where a journal is read. What is
-said of a place on a disk, which may have any name, goes through it where it is printed.
+said of a place on a disk, which may have any name, goes through `clean_line` where it is printed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["clean", "clean_all"]
+__all__ = ["clean", "clean_all", "clean_line"]
 
 #: CSI, OSC and the two-character escape sequences (ECMA-48): colours and cursor moves of somebody else's terminal.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -25,6 +25,11 @@ def clean(text: Any) -> str:
     if shown.isprintable():
         return shown
     return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", _ESCAPES.sub("", shown))
+
+
+def clean_line(text: Any) -> str:
+    """Text as `clean` has it, on one line: a path, or a name, in which a newline would begin a line that looks like one of ours."""
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def clean_all(value: Any) -> Any:

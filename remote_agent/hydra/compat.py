@@ -1,7 +1,7 @@
 """A job of a Hydra app as Hydra would have it: its config, its JobReturn, its callbacks; and the minimal `hydra` node that stands in for it where there is none.
 
 Rule: a plain job never imports Hydra. Hydra's own JobReturn and JobStatus are made into ours, and ours into them, in one
-place: `as_hydra`. What of Hydra's process-wide state travels is `hydra_state`'s.
+place: `as_hydra`. What of Hydra's process-wide state travels is `remote_agent.hydra.state`'s.
 """
 # ruff: noqa: SLF001  (Hydra and omegaconf keep their state in private attributes)
 

@@ -13,7 +13,7 @@ import typer
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
 from launcher.errors import UsageError
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
     from launcher.reproduce.reproduce import Reproduction
@@ -98,7 +98,7 @@ def reproduce(
 
 def _tell(done: Reproduction, policy: str) -> int:
     comparison = done.comparison
-    print(f"\n{clean(done.target)}, run again; its output is in {clean(done.folder)}")
+    print(f"\n{clean_line(done.target)}, run again; its output is in {clean_line(done.folder)}")
     if comparison is None:
         error = f": {done.after.error}" if done.after.error else ""
         print(f"{done.after.status}{clean(error)}; there is nothing to compare it with")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from launcher.cli import arguments
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean_line
 
 __all__ = ["runs"]
 
@@ -69,7 +69,7 @@ def runs(limit: _Limit = 20, is_all: _All = False, adopt: _Adopt = None, is_json
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.started)),
             *(f"{number:,}" for number in (status.jobs, status.completed, status.failed, status.open)),
             shorten(", ".join(status.hosts), 40),
-            clean(status.folder),
+            clean_line(status.folder),
         ]
         table.add_row(*(Text(cell, styles.get(status.state, "")) for cell in cells))
     Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(table)
@@ -86,6 +86,6 @@ def _adopt(folder: Path, is_json: bool) -> None:
         arguments.print_json(adopted=read_status(entry).to_json())
         return
     print(
-        f"run {entry.run} in {clean(entry.folder)} is yours from now on: attach, resume, retry, cancel and reproduce load what is in it, "
+        f"run {entry.run} in {clean_line(entry.folder)} is yours from now on: attach, resume, retry, cancel and reproduce load what is in it, "
         "which can run any code with your rights, and log in where it says"
     )

@@ -14,7 +14,7 @@ import typer
 
 from launcher.cli import arguments
 from launcher.errors import HostError, UsageError
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
     from launcher.inventory import HostSpec
@@ -125,7 +125,7 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
     driven = f" by {status.driver}" if status.driver else ""
     console.print(Text(f"run {status.run}: {status.state}{driven}", "bold"))
     print(f"  {status.mode} of {clean(status.task)} on {', '.join(status.hosts)}, started {_when(status.started)}")
-    print(f"  results in {clean(status.folder)}")
+    print(f"  results in {clean_line(status.folder)}")
     hooks = ", ".join(f"{hook} {state}" for hook, state in status.end_hooks.items())
     if hooks:
         print(f"  end hook: {hooks}")
@@ -178,7 +178,7 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
     print(f"job {status.run}#{job.num}: {_state(job)}" + (f" after {seconds(job.duration)}" if job.duration else ""))
     if job.overrides:
         print(f"  overrides: {clean(' '.join(job.overrides))}")
-    print(f"  output in {clean(job.output_dir)}")
+    print(f"  output in {clean_line(job.output_dir)}")
     if job.value:
         print(f"  value: {job.value}")
     for attempt in job.attempts:

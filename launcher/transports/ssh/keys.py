@@ -1,6 +1,6 @@
 """Public keys and certificates as they lie in files, and keys that an agent signs with.
 
-Rule: which of them are offered, and in which order, is decided in `ssh_identity`. A file that is none is empty, not an error: ssh
+Rule: which of them are offered, and in which order, is decided in `authentication`. A file that is none is empty, not an error: ssh
 passes over it, too.
 """
 

@@ -3,7 +3,7 @@
 Rule: what is skipped here is what they import and never use for a connection, and nothing that another thread imports at the
 same time may notice.
 
-A login needs paramiko alone; fabric takes the connection over while the host starts its first command (`ssh_link`). With
+A login needs paramiko alone; fabric takes the connection over while the host starts its first command (`link`). With
 paramiko alone would come: all of invoke, for `Match exec` in a file that is never read here (`ssh -G` answers); and
 `importlib.metadata` with `email`, for paramiko's own version. With fabric: `unittest.mock` with asyncio, for invoke's own test
 helper; and a second PyYAML that invoke brings along, in whose place the installed one is given to it.

@@ -3,7 +3,7 @@
 Rule: above this module nobody knows fabric or paramiko. A channel says whether it *ended* (the command did) or was *lost*
 (the link did): paramiko shows both as an empty read, and what follows from them differs.
 
-Importing this module is cheap; paramiko is imported by the thread that connects, or ahead of it, and fabric by `ssh_link`.
+Importing this module is cheap; paramiko is imported by the thread that connects, or ahead of it, and fabric by `link`.
 """
 
 from __future__ import annotations

@@ -354,6 +354,15 @@ class TestShells:
 class TestHere:
     """What can be looked at where the host is this machine."""
 
+    def test_a_path_without_a_shell_is_named(
+        self, local: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next step is one that can be taken here, where no ssh leads to."""
+        monkeypatch.setenv("PATH", str(tmp_path))
+        error = failure(local, command(str(tmp_path)))
+        assert error.next_step == f"see what `sh -c true` does here: `sh` must be on the PATH, which is {tmp_path}"
+        assert "sh: not found" in error.message
+
     def test_removes_what_killed_starters_left(self, local: LocalTransport, tmp_path: Path) -> None:
         """A day later."""
         agents = tmp_path / "cache" / "agents"

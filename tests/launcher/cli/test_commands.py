@@ -133,6 +133,18 @@ def test_runs_lists_what_there_is(finished: Project, cli: Cli) -> None:
     }
 
 
+def test_a_folder_whose_name_has_a_newline_is_one_line(project: Project, cli: Cli) -> None:
+    """Or what follows it would look like a line of ours; control characters of it reach no terminal."""
+    folder = project.folder / "a\nlauncher: all is well \x1b[2J\u202eb"
+    shown = "a\\nlauncher: all is well \\x202eb"
+    told = cli("multirun", "durable_app.py:work", "x=1", f"marks={project.marks}", "--folder", str(folder)) + cli.err
+    run = cli.json("runs")["runs"][0]["run"]
+    told += cli("runs") + cli("show", run) + cli("show", f"{run}#0")
+    assert "\nlauncher: all is well" not in told
+    assert not {"\x1b", "\u202e"} & set(told)
+    assert "".join(told.split()).count("".join(shown.split())) >= 5
+
+
 def test_runs_without_any(project: Project, cli: Cli) -> None:
     """It says so."""
     assert cli("runs") == "no runs\n"

@@ -187,6 +187,36 @@ class TestDriving:
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
         assert [(event.num, event.host, event.patterns) for event in said] == [(0, "a", ("*.jsn",))]
 
+    @pytest.mark.parametrize(
+        ("refused", "told"),
+        [
+            (
+                [(f"{'d/' * 65}{num}", "too deep") for num in range(400)] + [("a/pipe", "no file"), ("x", "a link")],
+                [
+                    f"{'d/' * 65}0 was refused: too deep; the same of 399 more below {'d/' * 64}d",
+                    "a/pipe was refused: no file",
+                    "x was refused: a link",
+                ],
+            ),
+            ([(f"a/{num}", "no") for num in range(3)], [f"a/{num} was refused: no" for num in range(3)]),
+            (
+                [(f"{num}", "no") for num in range(25)],
+                [f"{num} was refused: no" for num in range(20)] + ["something like that is to be told of 5 more"],
+            ),
+        ],
+        ids=["one tree", "few", "many apart"],
+    )
+    def test_files_that_were_refused_are_told_in_few_lines(self, run, refused, told):
+        """Each by its name, but for many of one folder with the same reason, which are one line with their number."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.submit(run.job(0))
+        run.sessions["a"].expect("job", "0.1")
+        run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Collected("a", "0.1", tuple(refused), {}, ()))
+        run.wait(lambda: run.returned)
+        assert [event.message for event in run.seen if isinstance(event, events.Warned)] == told
+
     def test_what_was_killed_after_a_result_is_a_warning(self, run):
         """It names host and job."""
         run.dispatcher.start()

@@ -547,6 +547,13 @@ class TestDamaged:
             told = str(error)
         assert not told or str(folder) in told or "run " in told
 
+    def test_the_run_of_a_wider_fixture_is_not_in_the_users_index(self, whole_run, tmp_path_factory):
+        """The folders of tests are theirs from the first fixture on, also in one that is made for a whole module."""
+        state = Path(os.environ["XDG_STATE_HOME"])
+        assert state.is_relative_to(tmp_path_factory.getbasetemp())
+        run = index.find(whole_run).run
+        assert [path for path in state.rglob(f"{run}*") if path.is_file()]
+
     def test_one_that_is_whole(self, whole_run):
         """Is read: what follows fails for its damage alone."""
         read_all(whole_run)

@@ -195,7 +195,7 @@ def test_an_application_that_cannot_be_imported(host, code, type_, text, isolati
     error = JobError.from_json(answer.header["error"])
     assert (error.kind, error.type) == ("import", type_) or type_ == "SystemExit"
     assert text in error.traceback
-    assert "preparing.py" not in error.traceback
+    assert "prepare.py" not in error.traceback
     if type_ == "ModuleNotFoundError":
         # The most frequent reason why nothing runs on a new host: which Python it is, and how to choose another.
         assert f"next: jobs run there under {sys.executable}" in error.message
