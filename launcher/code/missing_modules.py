@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.code.snapshot import IGNORE_FILE, Snapshot
-from launcher.serialization.pickler import is_installed
+from launcher.serialization.modules import is_installed
 
 __all__ = ["explained", "explained_in_job", "why_it_stayed"]
 

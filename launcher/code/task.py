@@ -19,7 +19,7 @@ from typing import Any
 from launcher.code.application import accepts_one_config, named_function, signature_of
 from launcher.code.hydra_entry import innermost
 from launcher.errors import UsageError
-from launcher.serialization import pickler
+from launcher.serialization.modules import is_installed, main_module_name
 from remote_agent.hydra.compat import undecorated
 from remote_agent.job import with_article
 
@@ -66,7 +66,7 @@ def started_script(main_module: str | None) -> Script | None:
     """What this Python was started with, where that is the script that hosts import as `main_module`."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    if main_module is None or not file or pickler.main_module_name() != main_module:
+    if main_module is None or not file or main_module_name() != main_module:
         return None
     is_module = getattr(main, "__spec__", None) is not None
     return Script(Path(os.path.abspath(file)), is_module or os.path.isabs(sys.argv[0]), is_module)
@@ -117,28 +117,25 @@ def task_name_of(task: Any) -> str:
 
 def main_name() -> str | None:
     """The name of the script that runs, if one does."""
-    name = pickler.main_module_name()
+    name = main_module_name()
     return name.rpartition(".")[2] if name else None
 
 
 def where_from(task: Any) -> tuple[Path | None, str | None]:
     """The file or folder whose project travels, and the name under which `__main__` is imported on the host."""
-    main_module = pickler.main_module_name()
+    main_module = main_module_name()
     # Of a decorated function the user's own, whose module may be another than the decorator's.
     name = task.partition(":")[0] if isinstance(task, str) else getattr(innermost(task), "__module__", "__main__")
     module = sys.modules.get(name or "")
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    if name != "__main__" and main_file and _is_installed(main_file):
-        # A tool started this process (pytest, a debugger): nothing of the application is in its `__main__`.
-        main_module = None
     if isinstance(task, str) and module is None:
         module = _imported(task, name or "")
     file = getattr(module, "__file__", None)
     if file is None:
         # A notebook or a prompt: the project around the working folder, if it is one.
         return (Path.cwd() if (Path.cwd() / ".git").exists() else None), main_module
-    if _is_installed(file):
-        return (Path(main_file) if main_file and not _is_installed(main_file) else None), main_module
+    if is_installed(file):
+        return (Path(main_file) if main_file and not is_installed(main_file) else None), main_module
     return _top_of(Path(file), (main_module if name == "__main__" else name) or ""), main_module
 
 
@@ -146,13 +143,6 @@ def _top_of(file: Path, module: str) -> Path:
     """A module's file; for one in a package the folder from which the package is imported."""
     depth = module.count(".") + (file.stem == "__init__")
     return file.parents[depth] if depth else file
-
-
-def _is_installed(file: str) -> bool:
-    path = os.path.realpath(file)
-    return any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)) or path.startswith(
-        os.path.realpath(os.path.dirname(os.__file__)) + os.sep
-    )
 
 
 def own_sys_path() -> list[str]:

@@ -12,38 +12,27 @@ from __future__ import annotations
 
 import functools
 import io
-import json
-import os
 import pickle
 import sys
-import sysconfig
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from launcher.errors import CallbackError, CodeError
 from launcher.serialization.diagnosis import find_unpicklable_part
+from launcher.serialization.modules import main_module_name
 from remote_agent.by_reference import cached_property, caching, dispatching, resolve
 
-__all__ = [
-    "Dumped",
-    "check_state",
-    "dumps",
-    "loads",
-    "main_module_name",
-    "out_of_reach",
-]
+__all__ = ["Dumped", "check_state", "dumps", "loads"]
 
 #: Known to Python 3.8 and later.
 PROTOCOL = 5
 _MAIN = ("__main__", "__mp_main__")
-_OURS = ("launcher", "remote_agent", "hydra_plugins")
 #: How cloudpickle reduces type(None) and its like, and types.MethodType and its like.
 _NOT_CODE = (type, cloudpickle.cloudpickle._builtin_type)  # noqa: SLF001 - to tell these from code
 #: What `functools.lru_cache` makes of a function.
@@ -68,36 +57,6 @@ class Dumped:
     by_value: bool
     values: tuple[str, ...] = ()
     modules: frozenset[str] = frozenset()
-
-
-# -- the script ----------------------------------------------------------------------------------------------------
-
-
-def main_module_name() -> str | None:
-    """The name under which what runs as `__main__` can be imported on a host.
-
-    `my_app` for `python my_app.py`, `package.app` for `python -m package.app`. None for a notebook, a prompt, `python -c`,
-    and for a program that is not the user's own code: one that is installed, such as pytest or this launcher.
-    """
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    if not file or not os.path.isfile(file) or is_installed(file):
-        return None
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name and spec.name != "__main__":
-        return None if spec.name.partition(".")[0] in _OURS else str(spec.name)
-    path = Path(file)
-    return path.stem if path.suffix == ".py" and "." not in path.stem else None
-
-
-@functools.cache
-def is_installed(file: str) -> bool:
-    """A file of the standard library or of an installed package, rather than of the user's project."""
-    path = os.path.realpath(file)
-    if any(part in ("site-packages", "dist-packages") for part in path.split(os.sep)):
-        return True
-    library = os.path.realpath(sysconfig.get_paths()["stdlib"])
-    return path.startswith((library + os.sep, os.path.realpath(sysconfig.get_paths()["scripts"]) + os.sep))
 
 
 # -- to a host -----------------------------------------------------------------------------------------------------
@@ -268,48 +227,6 @@ def _why_not(value: Any, error: BaseException, main_module: str | None) -> str:
         return text
     path, what = found
     return f"{path} is {what} ({text})" if path else f"it is {what} ({text})"
-
-
-def out_of_reach(modules: Iterable[str], travels: Callable[[str], bool]) -> list[tuple[str, str]]:
-    """(module, file) of those modules that a host can have neither from the snapshot nor installed.
-
-    What belongs to an installed distribution may be installed there, too, also where it is an editable install here.
-
-    Args:
-        modules: names, as `Dumped.modules`.
-        travels: says whether a file is one of the snapshot's.
-    """
-    found = []
-    for name in sorted(set(modules)):
-        file = getattr(sys.modules.get(name), "__file__", None)
-        top = name.partition(".")[0]
-        if not file or top in _OURS or is_installed(file) or travels(file) or _is_editable(file):
-            continue
-        found.append((name, file))
-    return found
-
-
-def _is_editable(file: str) -> bool:
-    """It is of a distribution that is installed in place."""
-    path = os.path.realpath(file)
-    return any(path.startswith(folder + os.sep) for folder in _editable_projects())
-
-
-@functools.cache
-def _editable_projects() -> frozenset[str]:
-    """The folders of the projects that are installed in place (`direct_url.json`, as the packaging specifications have it)."""
-    from importlib import metadata
-    from urllib.parse import unquote
-
-    found = set()
-    for distribution in metadata.distributions():
-        try:
-            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-        except (OSError, ValueError):
-            continue  # of a distribution that is broken nothing is known
-        if origin.get("dir_info", {}).get("editable") and str(origin.get("url", "")).startswith("file://"):
-            found.add(os.path.realpath(unquote(str(origin["url"]).removeprefix("file://"))))
-    return frozenset(found)
 
 
 # -- from a host, or from our own journal --------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from launcher.options import LaunchConf, options_of
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
 from launcher.serialization import pickler as pickling
+from launcher.serialization.modules import main_module_name
 from launcher.serialization.plain_records import finder
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
@@ -246,7 +247,7 @@ class RunSetup:
     def decoder(self) -> Decoder:
         """How results become values."""
         main_module, allowed = self.main_module, self.options.allow_types
-        is_main = main_module is not None and pickling.main_module_name() == main_module
+        is_main = main_module is not None and main_module_name() == main_module
         return Decoder(
             self.options.results,
             lambda data: pickling.loads(data, main_module=main_module),
