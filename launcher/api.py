@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError, UsageError
-from launcher.hosts import host_list
+from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.transports.early import EarlyConnections
 from launcher.util.imports import uncollected

@@ -24,11 +24,11 @@ from launcher.config.lazy import with_node as config_with_node
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies
 from launcher.errors import ConfigError, UsageError
-from launcher.hosts import host_specs, new_run_id
-from launcher.inventory import HostSpec
+from launcher.inventory import HostSpec, host_specs
 from launcher.options import LaunchConf, options_of
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
+from launcher.runs.index import new_run_id
 from launcher.serialization import pickler as pickling
 from launcher.serialization.modules import main_module_name
 from launcher.serialization.plain_records import finder
