@@ -1,7 +1,7 @@
-"""Folders of this user alone, on the controller.
+"""Folders on the controller that only this user can read.
 
-Rule: every folder that is made on the way is 0700, whatever the umask. The agent of this machine shares the user's cache and state with
-the controller, and refuses what a group can write.
+Rule: every folder that is made is 0700, whatever the umask. The agent of this machine uses the same cache and state folders as the
+controller, and refuses folders that a group can write to.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["make_private_folder"]
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing; what is there stays as it is.
+    """Make a folder and the missing ones above it. Folders that exist are not changed.
 
     Raises:
-        OSError: one cannot be made.
+        OSError: a folder cannot be made.
     """
     if not folder.is_dir():
         make_private_folder(folder.parent)
