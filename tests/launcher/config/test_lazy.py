@@ -130,12 +130,6 @@ def test_garbage_collection_is_as_it_was(is_enabled):
         (gc.enable if before else gc.disable)()
 
 
-def test_jobs_collect_their_garbage(tmp_path):
-    """Though the zygote's imports went without."""
-    returned = launcher.run(lambda config: __import__("gc").isenabled(), {}, folder=tmp_path / "run")
-    assert returned.return_value is True
-
-
 def test_omegaconf_is_there_when_the_answer_comes():
     """What is imported meanwhile includes the proof that configs may be made quickly."""
     lazy.import_omegaconf()
