@@ -183,7 +183,7 @@ def _command(pid: int) -> bytes:
 
 
 def _is_zygote(pid: int) -> bool:
-    return b"zygote/entry.py" in _command(pid)
+    return b"/zygote/entry.py" in _command(pid)
 
 
 def _holds(pid: int, spool: str) -> bool:

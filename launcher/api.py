@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError, UsageError
-from launcher.hosts import host_list
+from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.transports.early import EarlyConnections
-from launcher.util.imports import uncollected
 from launcher.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -57,10 +56,9 @@ def run(
     hosts = None if host is None else [host]
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
-        with uncollected():
-            from launcher.session.live_output import live_here
-            from launcher.session.session import Session
-            from launcher.setup.base import RunSetup
+        from launcher.session.live_output import live_here
+        from launcher.session.session import Session
+        from launcher.setup.base import RunSetup
 
         overrides = _texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
@@ -101,10 +99,9 @@ def multirun(
     _check_overrides(overrides, configs)
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
-        with uncollected():
-            from launcher.session.live_output import live_here
-            from launcher.session.session import Session
-            from launcher.setup.base import RunSetup
+        from launcher.session.live_output import live_here
+        from launcher.session.session import Session
+        from launcher.setup.base import RunSetup
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options

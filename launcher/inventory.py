@@ -1,7 +1,8 @@
 """Hosts: what the user named, as data, before anything is sent to them.
 
-Rule: a host that cannot be meant is refused here, naming where it was said (argument, or file and field) and what is
-allowed. Whether it can be reached is the transport's business.
+Rule: what cannot be a host is refused here; the message names the place (argument, or file and field) and what is allowed.
+Whether a host can be reached is the transport's business. Cheap to import: connections begin with this module, before the rest
+of what a run needs is imported.
 
     --host gpu1   --host user@gpu2:2222/4   --host [::1]:22/2   --host gpu3/auto   --host local
 
@@ -20,12 +21,24 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from launcher.errors import InventoryError
 from launcher.util.quoting import shown
 
-__all__ = ["LOCAL", "HostSpec", "is_fingerprint", "load_hosts", "load_hosts_file", "parse_host", "parse_hosts"]
+if TYPE_CHECKING:
+    from launcher.options import LaunchConf
+
+__all__ = [
+    "LOCAL",
+    "HostSpec",
+    "host_list",
+    "host_specs",
+    "is_fingerprint",
+    "load_hosts",
+    "load_hosts_file",
+    "parse_host",
+]
 
 #: The name of this machine without SSH.
 LOCAL = "local"
@@ -94,6 +107,61 @@ class HostSpec:
 _FIELDS = tuple(one.name for one in fields(HostSpec) if one.name != "name")
 
 
+def host_list(hosts: Any) -> list[Any] | None:
+    """Hosts as a list; a single host becomes a list of one.
+
+    Raises:
+        InventoryError: they are no list, or the list is empty.
+    """
+    if hosts is None:
+        return None
+    if isinstance(hosts, (str, Mapping, HostSpec)):
+        return [hosts]
+    if not isinstance(hosts, Iterable) or isinstance(hosts, (bytes, bytearray)):
+        raise InventoryError(f"hosts: {shown(hosts)} is not a list of hosts")
+    given = list(hosts)
+    if not given:
+        raise InventoryError("hosts: the list is empty; to run on this machine leave it out, or say 'local'")
+    return given
+
+
+def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpec]:
+    """The hosts of a run: those given, else those of the options and of their hosts file, else this machine.
+
+    Where a host does not say something itself, it gets what the options say of all hosts.
+
+    Raises:
+        InventoryError: a host cannot be used, or is named twice.
+    """
+    given = host_list(hosts) if hosts is not None else list(options.hosts)
+    specs = [_host_spec(host) for host in given or ()]
+    if options.hosts_file:
+        specs += load_hosts_file(options.hosts_file)
+    if not specs:
+        specs = [parse_host(LOCAL)]
+    keys: Literal["strict", "accept-new"] = "accept-new" if options.accept_new_host_keys else "strict"
+    return [
+        replace(
+            spec,
+            workdir=spec.workdir or options.workdir,
+            host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
+        )
+        for spec in _check_unique("hosts", specs)
+    ]
+
+
+def _host_spec(host: Any) -> HostSpec:
+    if isinstance(host, HostSpec):
+        return host
+    if isinstance(host, str):
+        return parse_host(host)
+    if not isinstance(host, Mapping):
+        raise InventoryError(f"host {shown(host)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
+    values = dict(host)
+    name = values.pop("name", None) or values.get("address")
+    return load_hosts({name: values}, "hosts")[0]
+
+
 def parse_host(text: str) -> HostSpec:
     """A host as given on the command line: `[user@]host[:port][/slots]`, slots a number or `auto`.
 
@@ -108,24 +176,6 @@ def parse_host(text: str) -> HostSpec:
     if slash:
         spec = replace(spec, slots=_slots(where, int(slots) if re.fullmatch(r"[0-9]{1,9}", slots) else slots))
     return spec
-
-
-def parse_hosts(texts: Iterable[str]) -> tuple[HostSpec, ...]:
-    """Several of `parse_host`, refusing a host that is named twice.
-
-    Raises:
-        InventoryError: as `parse_host`; or a host is named twice.
-    """
-    return _check_unique("hosts", [parse_host(text) for text in texts])
-
-
-def distinct(specs: Iterable[HostSpec]) -> tuple[HostSpec, ...]:
-    """The hosts as they are, refusing one that is named twice.
-
-    Raises:
-        InventoryError: a host is named twice.
-    """
-    return _check_unique("hosts", list(specs))
 
 
 def _parse_address(where: str, text: str) -> HostSpec:

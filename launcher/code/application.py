@@ -1,7 +1,7 @@
 """An application as the user names it: which function runs, where it is imported from, whether it is a Hydra app.
 
-Rule: the module is imported under the name that a host can import it by too, with the folder first on `sys.path` that
-Python itself would put there: for a file its own folder, for a module name the working folder.
+Rule: the module gets the name under which a host can import it, too. First on `sys.path` is the folder that Python itself would
+put there: the file's own folder, or, for a module name, the working folder.
 
 | named as                  | as in                         | first on `sys.path` |
 |---------------------------|-------------------------------|---------------------|
@@ -10,10 +10,15 @@ Python itself would put there: for a file its own folder, for a module name the 
 | `package.module`          | `python -m package.module`    | the working folder  |
 | `package.module:function` |                               | the working folder  |
 
-Without a function: the one that `@hydra.main` decorates; else the one that Hydra is started with when the script runs, as
-by `zen(task).hydra_main(...)`; else `main`, if it can be called with one config; else the only public function of the module
-that can. `if __name__ == "__main__":` is executed only for the second of these, and as far as to the start of Hydra; where
-a script starts Hydra without that, nothing happens.
+If no function is named, these are tried in order:
+
+1. the function that `@hydra.main` decorates;
+2. the function with which the script starts Hydra when it runs, as `zen(task).hydra_main(...)` does;
+3. `main`, if it can be called with one config;
+4. the only public function of the module that can be called with one config.
+
+Only the second runs what is below `if __name__ == "__main__":`, and stops where Hydra would start. If a script starts Hydra
+without that line, Hydra is not run.
 """
 
 from __future__ import annotations
@@ -62,12 +67,12 @@ _OURS = ("launcher", "remote_agent")
 
 @dataclass(frozen=True)
 class Application:
-    """What runs.
+    """The application that a run executes.
 
     Attributes:
         task: the function, without the decoration of `@hydra.main`.
         module_name: the name that its module was imported by, here and on hosts.
-        qualname: where the module has it (of a Hydra app: the decorated function, where it has that).
+        qualname: its name in the module; for a Hydra app that of the decorated function, if the module has one.
         file: the module's file, if it has one.
         root: the folder that is first on `sys.path` for it.
         is_hydra: `@hydra.main` decorates it.
@@ -89,12 +94,12 @@ class Application:
 
     @property
     def is_module(self) -> bool:
-        """It was named as a module, as for `python -m`; else by its file."""
+        """Whether the user named a module, as for `python -m`, and not a file."""
         return not _is_file_name(self.named)
 
     @property
     def name(self) -> str:
-        """Its name in job logs and messages: Hydra's job name, which is that of the file."""
+        """Its name in job logs and messages: Hydra's job name, which is the name of the file."""
         if self.file is not None:
             return self.file.stem
         return self.module_name.rpartition(".")[2]
@@ -109,7 +114,7 @@ def load_application(text: str) -> Application:
     """Import an application, named as in the table above.
 
     Raises:
-        UsageError: there is no such file, module or function, or it cannot be imported; names what there is.
+        UsageError: there is no such file, module or function (the message names those that exist), or it cannot be imported.
     """
     check_working_folder()
     name, colon, function = text.partition(":")
@@ -121,16 +126,16 @@ def load_application(text: str) -> Application:
 
 
 def check_working_folder() -> None:
-    """Paths and modules are looked for from the folder that this process is in.
+    """Check that the working folder, from which paths and modules are looked up, still exists.
 
     Raises:
-        UsageError: somebody has removed it meanwhile.
+        UsageError: somebody has removed it.
     """
     try:
         os.getcwd()
     except FileNotFoundError:
         raise UsageError(
-            "the folder that this was started in is not there any more; change to one that is (`cd`), and start again"
+            "the folder in which this was started does not exist any more; change to one that does (`cd`), and start again"
         ) from None
 
 
@@ -139,7 +144,7 @@ def _is_file_name(name: str) -> bool:
 
 
 def application_of(task: Callable[[Any], Any]) -> Application:
-    """The application of a function that was imported already, decorated by `@hydra.main` or not.
+    """The application of a function that is already imported, with or without `@hydra.main`.
 
     Raises:
         UsageError: it cannot be called with one config.
@@ -208,9 +213,9 @@ def _import_module(name: str) -> tuple[ModuleType, Path]:
 
 
 def _refuse_namesakes(name: str, root: Path) -> None:
-    """Refuse a project with top-level modules of our names: this process has ours under them, Python would give it its own.
+    """Refuse a project whose top-level modules have our names: in this process these names mean our modules.
 
-    A folder without an `__init__.py` is none: it stands behind every package.
+    A folder without an `__init__.py` does no harm: Python prefers every package to it.
     """
     for ours in _OURS:
         spec = importlib.machinery.PathFinder.find_spec(ours, [str(root)])
@@ -224,7 +229,7 @@ def _refuse_namesakes(name: str, root: Path) -> None:
 
 
 def _imported(name: str, file: Path | None = None) -> ModuleType:
-    """Import a module; one that starts Hydra without asking for its `__name__` does not: it is noted with what it would."""
+    """Import a module. If it starts Hydra as it is imported, Hydra is not run; what it would be run with is noted."""
     if file is None:
         spec = importlib.util.find_spec(name)
         file = Path(spec.origin) if spec is not None and spec.origin is not None else None
@@ -235,7 +240,7 @@ def _imported(name: str, file: Path | None = None) -> ModuleType:
 
 
 def _put_first(root: Path) -> None:
-    """Make a folder the first of `sys.path`, as starting Python there would."""
+    """Put a folder first on `sys.path`, as Python does when it is started there."""
     text = str(root)
     if sys.path and sys.path[0] == text:
         return
@@ -265,7 +270,7 @@ def _python_files(folder: Path) -> list[str]:
 
 
 def _folder_on_path(file: Path) -> Path:
-    """The folder that the outermost package of a file lies in."""
+    """The folder that holds the outermost package of a file."""
     folder = file.parent
     while (folder / "__init__.py").exists() and folder.parent != folder:
         folder = folder.parent
@@ -276,10 +281,10 @@ def _folder_on_path(file: Path) -> Path:
 
 
 def named_function(module: ModuleType, qualname: str) -> Any:
-    """What a module calls so.
+    """The object with this name in a module.
 
     Raises:
-        UsageError: there is no such thing; says what comes near, or what there is.
+        UsageError: there is none; the message gives the nearest name, or those that exist.
     """
     value: Any = module
     for part in qualname.split("."):
@@ -295,7 +300,7 @@ def named_function(module: ModuleType, qualname: str) -> Any:
 
 
 def _named(module: ModuleType, root: Path, qualname: str) -> Application:
-    """The function that was named; also where the script itself decorates it only when it starts Hydra."""
+    """The function that was named, even if the script decorates it only when it starts Hydra."""
     value = named_function(module, qualname)
     if entry_of(value) is None:
         try:
@@ -308,7 +313,7 @@ def _named(module: ModuleType, root: Path, qualname: str) -> Application:
 
 
 def _chosen(module: ModuleType, root: Path) -> Application:
-    """The function that is meant where none was named."""
+    """The function to run if the user named none."""
     decorated = list(hydra_apps(module))
     if len(decorated) == 1:
         return _application(module, root, *decorated[0])
@@ -322,7 +327,7 @@ def _chosen(module: ModuleType, root: Path) -> Application:
 
 
 def _only_fitting(module: ModuleType) -> tuple[str, Any]:
-    """The plain function that is meant where none was named."""
+    """The plain function to run if the user named none."""
     functions = list(_functions(module))
     fitting = [(name, one) for name, one in functions if accepts_one_config(one)]
     for name, one in fitting:
@@ -340,14 +345,14 @@ def _only_fitting(module: ModuleType) -> tuple[str, Any]:
 
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions that a module defines itself, in their order there."""
+    """The public functions that a module itself defines, in the order of their definition."""
     for name, value in list(vars(module).items()):
         if not name.startswith("_") and isinstance(value, FunctionType) and value.__module__ == module.__name__:
             yield name, value
 
 
 def accepts_one_config(task: Any) -> bool:
-    """It can be called with one positional argument. What has no signature is given the benefit of the doubt."""
+    """Whether it can be called with one positional argument; True for what has no signature."""
     if not callable(task):
         return False
     try:
@@ -360,12 +365,12 @@ def accepts_one_config(task: Any) -> bool:
         return False
     inner = getattr(task, "__wrapped__", None)
     hands_on = any(signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments)
-    # A decorator that takes anything hands it on; one that takes a config may make anything of it.
+    # A decorator that takes any arguments passes them on; one that takes a config may change it.
     return accepts_one_config(inner) if hands_on and callable(inner) else True
 
 
 def signature_of(function: Any) -> str:
-    """How it is to be called, as far as that is known."""
+    """Its signature as text; empty if it has none."""
     try:
         return str(inspect.signature(function))
     except (TypeError, ValueError):

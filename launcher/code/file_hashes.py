@@ -1,8 +1,8 @@
-"""Hashes of files that are remembered, and their content as it was when it was hashed.
+"""A cache of file hashes, and of the content that was hashed.
 
-Rule: a hash is remembered only for a file that had been at rest when it was read, by size, times and inode: what is written
-in the same tick of the clock as it was read is read again (as git does with its index). Both live in the user's cache
-folder, may be deleted at any time, and are ours alone: 0700, 0600.
+Rule: a hash is kept, under the file's size, times and inode, only if the file had not changed for a while before it was read. A file that
+changed within the same tick of the clock is read again, as git does with its index. Both caches are in the user's cache folder,
+may be deleted at any time, and only the user can read them (0700, 0600).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from launcher.util.user_folders import cache_folder, make_user_folder
 __all__ = ["ContentStore", "FileHashes"]
 
 _VERSION = 1
-#: A file must have been left alone for so long before it was read; whole seconds are as fine as some clocks are.
+#: A file must not have changed for this long before it was read; some clocks count whole seconds only.
 _REST_NS = 2_000_000_000
 _MAX_KEPT = 1 << 30
 _PIECE = 1 << 20
@@ -35,10 +35,10 @@ def _stamp(status: os.stat_result) -> _Stamp:
 
 
 class ContentStore:
-    """What files held when they were hashed, by hash; for a host that is reached after they were edited.
+    """The content of files as it was hashed, by hash, for a host that asks for it after the files were edited.
 
-    A file for each time that something new was kept (2,000 small files are slow), an uncompressed zip archive whose members
-    are named by their hash.
+    Each run that has new content writes one uncompressed zip archive, whose members are named by their hash: 2,000 small files
+    would be slow.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = _MAX_KEPT) -> None:
@@ -49,7 +49,7 @@ class ContentStore:
         self._is_broken = False
 
     def keep(self, sha256: str, data: bytes) -> None:
-        """Keep content; where that cannot be, it is not kept. `close` makes it readable."""
+        """Keep content, if that is possible. It can be read after `close`."""
         if self._is_broken or sha256 in self._new_names:
             return
         try:
@@ -60,11 +60,11 @@ class ContentStore:
             self._new.writestr(zipfile.ZipInfo(sha256), data)
             self._new_names.add(sha256)
         except OSError:
-            # A full disk, or a home that cannot be written: the files themselves are still there to be read.
+            # The disk is full, or the home folder is read-only: the files themselves can still be read.
             self._is_broken = True
 
     def close(self) -> None:
-        """Put away what was kept; where more than the cap is, let the oldest go. More may be kept afterwards."""
+        """Write the archive, and delete the oldest ones above the cap. `keep` may be called again afterwards."""
         new, self._new = self._new, None
         self._new_names.clear()
         if new is None:
@@ -86,7 +86,7 @@ class ContentStore:
                 temporary.unlink()
 
     def read(self, sha256: str) -> bytes | None:
-        """The content, if it is kept and whole."""
+        """The content, if it was kept and is undamaged."""
         for path in reversed(self._packs()):
             try:
                 with zipfile.ZipFile(path) as pack:
@@ -98,7 +98,7 @@ class ContentStore:
         return None
 
     def _packs(self) -> list[Path]:
-        """In the order in which they were made."""
+        """The archives, oldest first."""
         try:
             return sorted(path for path in self._folder.iterdir() if path.suffix == ".zip")
         except OSError:
@@ -116,7 +116,7 @@ class FileHashes:
     """sha256 of the files of one project.
 
     Attributes:
-        hashed: how many files had to be read.
+        hashed: the number of files that had to be read.
     """
 
     def __init__(self, root: Path, store: ContentStore, folder: Path | None = None) -> None:
@@ -139,7 +139,10 @@ class FileHashes:
         return files if isinstance(files, dict) else {}
 
     def sized(self, name: str, status: os.stat_result) -> tuple[int, str]:
-        """(size, sha256) of a file of the project, which had this status a moment ago.
+        """(size, sha256) of a file of the project.
+
+        Args:
+            status: of the file, read just now.
 
         Raises:
             CodeError: it cannot be read, or does not stop changing.
@@ -173,7 +176,7 @@ class FileHashes:
         raise CodeError(f"{path} does not stop changing while it is read; leave it out of the code")
 
     def save(self) -> None:
-        """Remember the hashes of the files that were asked for; where that cannot be, it costs time and nothing else."""
+        """Write the hashes of the files that were asked for. If that fails, the next run takes longer."""
         if self._used == self._known:
             return
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")

@@ -1,7 +1,8 @@
 """gitignore's patterns, for `.launcherignore` and for folders without git.
 
-Rule: the meaning is git's own (https://git-scm.com/docs/gitignore), held to `git check-ignore` by a property test: the last
-pattern that matches decides, `!` takes back, a file below a folder that is left out stays out. No pattern takes long (`globs`).
+Rule: patterns mean what they mean to git (https://git-scm.com/docs/gitignore); a property test compares them with `git check-ignore`.
+The last pattern that matches decides, `!` includes again, and a file below an ignored folder stays ignored. No pattern takes long
+to match (see `globs`).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class _Rule:
 
 
 def _bytewise(text: str) -> str:
-    """A character per byte: `?` is a byte to git."""
+    """One character for each byte: to git, `?` matches a byte."""
     return os.fsencode(text).decode("latin-1")
 
 
 def _parsed(line: str) -> _Rule | None:
     text = line.rstrip("\r\n")
-    # Trailing spaces count only behind a backslash.
+    # Trailing spaces count only after a backslash.
     while text.endswith(" ") and not _is_escaped(text, len(text) - 1):
         text = text[:-1]
     if not text or text.startswith("#"):
@@ -57,7 +58,7 @@ def _is_escaped(text: str, index: int) -> bool:
 
 
 def _atoms(text: str) -> list[Atom] | None:
-    """The parts of a pattern relative to its folder; None for one that git takes to match nothing."""
+    """The parts of a pattern relative to its folder; None if git says that the pattern matches nothing."""
     out: list[Atom] = []
     index = 0
     while index < len(text):
@@ -89,7 +90,7 @@ def _atoms(text: str) -> list[Atom] | None:
 
 
 def _stars(text: str, begin: int, end: int) -> tuple[list[Atom], int]:
-    """What `*`s from begin to end mean, and where the pattern goes on."""
+    """The meaning of the `*`s from begin to end, and the index after them."""
     starts = begin == 0 or text[begin - 1] == "/"
     if end - begin == 2 and starts:
         if end == len(text):
@@ -116,7 +117,7 @@ _CLASSES = {
 
 
 def _bracket(text: str, begin: int) -> tuple[str, int] | None:
-    """A bracket expression and where the pattern goes on; None where it does not end, so that nothing matches."""
+    """A bracket expression and the index after it; None if it has no end, so that the pattern matches nothing."""
     index = begin + 1
     is_negated = index < len(text) and text[index] in "!^"
     index += is_negated
@@ -160,7 +161,7 @@ def _one(text: str, index: int) -> tuple[str | None, int]:
 
 
 class IgnoreRules:
-    """The patterns of one or several ignore files, each for the folder that it lies in."""
+    """The patterns of one or several ignore files. Each file applies to its own folder."""
 
     def __init__(self) -> None:
         self._rules: dict[str, list[_Rule]] = {}
@@ -178,14 +179,14 @@ class IgnoreRules:
         """Add an ignore file's text.
 
         Args:
-            folder: that it lies in, relative to the root, with `/`; empty for the root.
+            folder: the folder of the file, relative to the root, with `/`; empty for the root.
         """
         rules = [rule for rule in map(_parsed, _bytewise(text).split("\n")) if rule is not None]
         self._rules.setdefault(_bytewise(folder), []).extend(rules)
         self._folders = {"": None}
 
     def verdict(self, path: str, *, is_folder: bool = False) -> bool | None:
-        """True: left out, False: taken back by a `!`, None: no pattern matches.
+        """True if the path is ignored, False if a `!` includes it again, None if no pattern matches.
 
         Args:
             path: relative to the root, with `/`.
@@ -197,7 +198,7 @@ class IgnoreRules:
         return self._own(path, is_folder=is_folder)
 
     def _of_folder(self, folder: str) -> bool:
-        """The folder is left out, or one above it is."""
+        """Whether the folder, or one above it, is ignored."""
         known = self._folders.get(folder)
         if known is None and folder:
             known = self._of_folder(folder.rpartition("/")[0]) or bool(self._own(folder, is_folder=True))

@@ -1,6 +1,6 @@
-"""Why a module that an application needs is here and not on a host, and what brings it there.
+"""Why a module that an application needs exists here and not on a host, and how to bring it there.
 
-Rule: nothing is imported to find out, and a name that a host tells is looked up only as a path below the folders of `sys.path`.
+Rule: nothing is imported to find that out. A name that a host sent is looked up only as a path below the folders of `sys.path`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from launcher.code.snapshot import IGNORE_FILE, Snapshot
-from launcher.util.imports import is_installed
+from launcher.serialization.modules import is_installed
 
 __all__ = ["explained", "explained_in_job", "why_it_stayed"]
 
 _MISSING = re.compile(r"No module named '([\w.]{1,200})'")
 _NOT_IN = re.compile(r"cannot import name '(\w{1,100})' from '([\w.]{1,200})'")
-#: What an import raises that does not find something.
+#: The exceptions of an import that does not find something.
 _OF_IMPORTS = ("ModuleNotFoundError", "ImportError")
 _ENDINGS = (*importlib.machinery.SOURCE_SUFFIXES, *importlib.machinery.EXTENSION_SUFFIXES)
 
 
 def explained(error: Mapping[str, Any], snapshot: Snapshot) -> str:
-    """What a failed import of a host misses, where it is here; empty where nothing is known of it."""
+    """Where the module lies here that an import on a host did not find; empty if it is unknown."""
     name, file = _missing(str(error.get("message", "")), snapshot)
     if not file or is_installed(file):
         return ""
@@ -34,7 +34,7 @@ def explained(error: Mapping[str, Any], snapshot: Snapshot) -> str:
 
 
 def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot) -> str:
-    """The same of an import that a job failed with, or that led to what it failed with; of packages that are installed here, too."""
+    """The same for an import error that a job failed with, or that is a cause of its error. Here installed packages count, too."""
     for one in (error, *error.get("causes", ())):
         if one.get("type") not in _OF_IMPORTS:
             continue
@@ -50,7 +50,7 @@ def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot) -> str:
 
 
 def _missing(message: str, snapshot: Snapshot) -> tuple[str, str]:
-    """The module that an error misses, and the file here that it is of and that does not travel; empty where there is none."""
+    """The module that an error names as missing, and its file here, if that does not travel; else empty."""
     missing, not_in = _MISSING.search(message[:2000]), _NOT_IN.search(message[:2000])
     if missing is not None:
         name = missing.group(1)
@@ -62,7 +62,7 @@ def _missing(message: str, snapshot: Snapshot) -> tuple[str, str]:
 
 
 def _files_of(name: str) -> Iterator[str]:
-    """Where a module could be imported from here."""
+    """The files here from which a module could be imported."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
     if loaded:
         yield str(loaded)
@@ -77,7 +77,7 @@ def _files_of(name: str) -> Iterator[str]:
 
 
 def why_it_stayed(file: str, snapshot: Snapshot) -> str:
-    """Why a file that does not travel does not, and what to do about it."""
+    """Why a file does not travel, and what to do about it."""
     root = os.path.realpath(snapshot.root)
     name = os.path.relpath(os.path.realpath(file), root)
     if name.startswith(".."):

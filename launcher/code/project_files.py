@@ -1,11 +1,12 @@
 """Which files are a project's code, by name.
 
-Rule: in a git work tree its tracked files as they are now and the untracked ones that git does not ignore, submodules'
-files too; elsewhere the application's folder, less what its `.gitignore` files name. `.launcherignore` (gitignore's syntax,
-in any folder) takes files out, and its `!` patterns take files in that git, or a `.gitignore`, ignores.
+Rule: in a git work tree these are the tracked files as they are now, and the untracked files that git does not ignore, those of
+submodules included. Elsewhere they are the files of the application's folder that its `.gitignore` files do not name. A
+`.launcherignore` (gitignore's syntax, in any folder) excludes files; its `!` patterns include files that git, or a `.gitignore`,
+ignores.
 
-Never code: git's and other tools' own folders, compiled Python, virtual environments, what earlier runs of Hydra or of this
-launcher left.
+These are never code: the folders of git and of other tools, compiled Python, virtual environments, and the output of earlier runs
+of Hydra or of this launcher.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from launcher.errors import CodeError
 __all__ = ["IGNORE_FILE", "Project", "find_project"]
 
 IGNORE_FILE = ".launcherignore"
-#: Folders that are no code, wherever they are.
+#: Folders that are never code, wherever they are.
 _NEVER = frozenset(
     {
         ".git",
@@ -42,11 +43,11 @@ _NEVER = frozenset(
     }
 )
 _NEVER_ENDINGS = (".pyc", ".pyo")
-#: What Hydra writes: `outputs/2024-01-31/...`. Tracked files may be called so all the same.
+#: What Hydra writes: `outputs/2024-01-31/...`. Tracked files may still have such names.
 _OUTPUTS = re.compile(r"(?:^|.*/)(?:outputs|multirun)/\d{4}-\d\d-\d\d/.*", re.DOTALL)
-#: The folder that marks a run's own folder (see launcher.runs.journal).
+#: A folder with this one in it is the folder of a run (see launcher.runs.journal).
 _RUN_MARK = ".launcher"
-#: Variables that would point git elsewhere, as they do within a git hook.
+#: Variables that lead git to another repository, as they do within a git hook.
 _GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 
@@ -56,10 +57,10 @@ class Project:
 
     Attributes:
         root: real path of its folder.
-        names: paths relative to root, with `/`; some may be gone since.
+        names: paths relative to root, with `/`; some files may have been deleted since.
         commit: HEAD of the git work tree; empty without git.
         is_dirty: the work tree differs from it.
-        ignored: without git, what its `.gitignore` files name.
+        ignored: without git, the rules of its `.gitignore` files.
     """
 
     root: Path
@@ -73,11 +74,11 @@ def find_project(folder: Path, *, root: Path | None = None, exclude: Iterable[Pa
     """The project around a folder.
 
     Args:
-        root: take this folder instead, as a git work tree if it is one.
-        exclude: folders that are no part of it, such as the run's own.
+        root: take this folder instead; if it is a git work tree, as one.
+        exclude: folders that do not belong to it, such as the run's own.
 
     Raises:
-        CodeError: git refuses; or there is no git and the folder is one that all kinds of files lie in.
+        CodeError: git refuses; or there is no repository, and the folder is one for files of all kinds, such as the home folder.
     """
     start = Path(os.path.realpath(root if root is not None else folder))
     top = start if root is not None else _git_top(start)
@@ -98,7 +99,7 @@ def _git_top(folder: Path) -> Path | None:
 
 
 def _chosen(project: Project, exclude: list[Path]) -> set[str]:
-    """Without what is named in ignore files, or excluded."""
+    """The names without those that ignore files name, and without excluded folders."""
     root, chosen = project.root, set(project.names)
     out = {os.path.relpath(one, root) + "/" for one in exclude if root in one.parents}
     out.update({name.partition(f"/{_RUN_MARK}/")[0] + "/" for name in chosen if f"/{_RUN_MARK}/" in name})
@@ -107,7 +108,7 @@ def _chosen(project: Project, exclude: list[Path]) -> set[str]:
     rules = IgnoreRules()
     places = {name for name in chosen if name == IGNORE_FILE or name.endswith(f"/{IGNORE_FILE}")}
     if (root / IGNORE_FILE).is_file():
-        places.add(IGNORE_FILE)  # it may be ignored by git itself
+        places.add(IGNORE_FILE)  # git itself may ignore it
     for place in sorted(places):
         try:
             text = (root / place).read_bytes()
@@ -137,10 +138,10 @@ def _git(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def _output(process: subprocess.Popen[bytes], folder: Path) -> bytes | None:
-    """What git printed; None where it says that there is no repository.
+    """What git printed; None if git says that there is no repository.
 
     Raises:
-        CodeError: it failed otherwise.
+        CodeError: git failed for another reason.
     """
     out, err = process.communicate()
     if process.returncode == 0:
@@ -152,7 +153,7 @@ def _output(process: subprocess.Popen[bytes], folder: Path) -> bytes | None:
 
 
 def _by_git(root: Path) -> Project | None:
-    """The project of a work tree; None without git, or where `.git` is no repository."""
+    """The project of a work tree; None without git, or if `.git` is no repository."""
     try:
         status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
     except FileNotFoundError:
@@ -196,7 +197,7 @@ def _listed(root: Path) -> list[str] | None:
 
 
 def _in_environment(root: Path, parts: list[str], known: dict[str, bool]) -> bool:
-    """The path lies in a virtual environment that git was not told to ignore."""
+    """Whether the path lies in a virtual environment that git does not ignore."""
     folder = ""
     for part in parts[:-1]:
         folder = f"{folder}/{part}" if folder else part
@@ -222,7 +223,7 @@ def _ignored_by_git(root: Path) -> list[str]:
 
 
 def _by_walking(root: Path) -> Project:
-    """Every file below a folder that is not of a kind that is never code, and that no `.gitignore` names."""
+    """Every file below a folder that may be code and that no `.gitignore` names."""
     shared = {Path("/"), Path(os.path.realpath(os.path.expanduser("~"))), Path(os.path.realpath(tempfile.gettempdir()))}
     if root in shared:
         raise CodeError(
@@ -259,7 +260,7 @@ def _walked(root: Path, below: str) -> Iterator[str]:
 
 
 def _is_outputs(root: Path, below: str, name: str) -> bool:
-    """A folder that Hydra writes to, rather than a package of that name."""
+    """Whether Hydra writes to this folder; a package may have the same name."""
     if not below and name in ("outputs", "multirun"):
         return not os.path.exists(root / name / "__init__.py")
     return _OUTPUTS.fullmatch(f"{below}/{name}/") is not None

@@ -1,7 +1,7 @@
-"""What `importlib.metadata` tells of the project itself: of its distributions that are installed in place.
+"""The metadata of the project itself, as `importlib.metadata` reads it: that of its distributions that are installed in place.
 
-Rule: an editable install has its metadata in the environment, where it stays, or in a folder that git ignores. What describes
-the project (name, version, entry points) travels with its code; what describes this machine's installation
+Rule: the metadata of an editable install lies in the environment, or in a folder that git ignores, and so would not travel. What
+describes the project (name, version, entry points) travels with its code. What describes the installation on this machine
 (`direct_url.json`, `RECORD`) does not.
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 __all__ = ["FOLDER", "metadata_of"]
 
-#: Where it lies in the snapshot; the last of the application's folders on `sys.path`.
+#: Its folder in the snapshot, which is the last of the application's folders on `sys.path`.
 FOLDER = ".launcher-metadata"
 _FILES = ("METADATA", "PKG-INFO", "entry_points.txt", "top_level.txt")
 _MAX_SIZE = 1 << 20
@@ -37,7 +37,7 @@ def metadata_of(root: Path, names: Collection[str], paths: Sequence[str]) -> lis
             continue
         seen.add(folder)
         for entry in _distributions(folder):
-            # The first on the path is the one that is found here.
+            # As in an import, the first one on the path counts.
             if not any(name.startswith(f"{FOLDER}/{entry}/") for name in found) and _is_projects(
                 root, folder, entry, names
             ):
@@ -56,7 +56,7 @@ def _distributions(folder: str) -> list[str]:
 
 
 def _is_projects(root: Path, folder: str, entry: str, names: Collection[str]) -> bool:
-    """It is installed in place from the project, or lies in the project and does not travel as it is."""
+    """Whether it is installed in place from the project, or lies in the project and would not travel."""
     where = os.path.join(folder, entry)
     if _is_below(where, str(root)):
         relative = os.path.relpath(where, root)

@@ -1,10 +1,10 @@
 """Which code travels: the project around the application, as a manifest of content hashes.
 
-Rule: what is sent is what was hashed. Which files these are says `launcher.code.project_files`; a file that is edited later is
-sent as it was, from what was kept of it when it was hashed.
+Rule: a host gets the content that was hashed. If a file is edited later, its old content is sent, which was kept as it was hashed.
+`launcher.code.project_files` chooses the files.
 
-Links within the project travel as links; a link to a file outside travels as that file, a link to a folder outside is
-refused by name, and one that leads nowhere is left out.
+Links within the project travel as links. A link to a file outside travels as that file, a link to a folder outside is refused
+by name, and a broken link is left out.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Snapshot:
         files, links: what travels; links are (path, target).
         commit: HEAD of the git work tree, or empty.
         dirty: the work tree differs from it.
-        notes: what was left out although it is part of the project, for the user.
-        hashed: how many files had to be read for it.
+        notes: for the user: which parts of the project were left out, and why.
+        hashed: the number of files that had to be read for it.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class Snapshot:
     notes: tuple[str, ...] = ()
     hashed: int = field(default=0, compare=False)
     _store: ContentStore = field(default_factory=ContentStore, compare=False, repr=False)
-    #: By hash, what is no file of the project.
+    #: By hash: content that is not in a file of the project.
     _made: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -78,7 +78,7 @@ class Snapshot:
 
     @classmethod
     def of_manifest(cls, root: Path, manifest: bytes, commit: str, dirty: bool) -> Snapshot:
-        """The snapshot that had this manifest; its files are read below root where they are needed."""
+        """The snapshot that had this manifest. Its files are read below root when they are needed."""
         content = json.loads(zlib.decompress(manifest))
         snapshot = cls(
             root,
@@ -89,7 +89,7 @@ class Snapshot:
             commit,
             dirty,
         )
-        # The same bytes, whatever zlib made them: hosts know them by their hash.
+        # Not compressed again: hosts know the manifest by the hash of these very bytes.
         snapshot.__dict__["_manifest"] = manifest
         return snapshot
 
@@ -113,7 +113,7 @@ class Snapshot:
 
     @cached_property
     def _folders(self) -> frozenset[str]:
-        """Every folder that something lies in; the root is the empty one."""
+        """Every folder with something in it; the root is the empty text."""
         found = {""}
         for path in [*(file.path for file in self.files), *(path for path, _ in self.links)]:
             folder = path.rpartition("/")[0]
@@ -123,10 +123,10 @@ class Snapshot:
         return frozenset(found)
 
     def read(self, sha256: str) -> bytes:
-        """The content of that hash: from the file, or where that was edited since, as it was kept.
+        """The content with this hash: that of the file, or, if that was edited, the content that was kept.
 
         Raises:
-            CodeError: the file is not as it was, and what it was is kept no more.
+            CodeError: the file was edited, and its old content is not kept any more.
         """
         made = self._made.get(sha256)
         if made is not None:
@@ -141,20 +141,20 @@ class Snapshot:
         kept = self._store.read(sha256)
         if kept is None:
             raise CodeError(
-                f"{path} changed after the run began, and what it held then is kept nowhere; start it again"
+                f"{path} changed after the run began, and its old content was not kept; start the run again"
             )
         return kept
 
     def has_file(self, path: str) -> bool:
-        """The file of this machine is one of those that travel."""
+        """Whether this file is one of those that travel."""
         name = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
-        # A link travels as a link, and what it leads to below its own name.
+        # A link travels as a link; the file behind it travels under its own name.
         return name in self._by_path or os.path.relpath(path, self.root) in self._by_path
 
     def relative(self, path: Path) -> str:
-        """A path of this machine as it is called below the root: itself if it travels, else the nearest folder that does.
+        """A path of this machine, relative to the root: its own if it travels, else that of the nearest folder that travels.
 
-        `.` for whatever lies outside.
+        `.` if it lies outside.
         """
         name = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
         if name == "." or name.startswith(".."):
@@ -172,8 +172,8 @@ class Snapshot:
     def sys_path(self, app: Path, paths: Sequence[str]) -> list[str]:
         """The entries of a `sys.path` that travel, relative to the root, in their order.
 
-        Those of editable installs that are not on the path itself follow. Where the application could be imported through
-        none of them, its folder (of a package: the folder around it) comes first. The project's metadata comes last.
+        Next come the folders of editable installs that are not on the path. If the application can be imported from none of
+        these, its folder (for a package: the folder that holds it) comes first. The project's metadata comes last.
 
         Args:
             app: the application's file or folder.
@@ -197,7 +197,7 @@ class Snapshot:
 
 
 def _editable_folders() -> list[str]:
-    """Where setuptools' editable installs import packages from without a place on `sys.path`."""
+    """The folders from which setuptools' editable installs import packages without an entry in `sys.path`."""
     folders = []
     for name, module in list(sys.modules.items()):
         mapping = getattr(module, "MAPPING", None) if name.startswith("__editable__") else None
@@ -222,12 +222,12 @@ def take(
 
     Args:
         max_bytes: cap of all files together.
-        root: the project's folder, where it is not to be looked for.
-        exclude: folders that are no part of it, such as the run's own.
+        root: the project's folder; None looks for it.
+        exclude: folders that do not belong to it, such as the run's own.
         store: where content is kept; the user's cache by default.
 
     Raises:
-        CodeError: it is over max_bytes, a file cannot be read, or a link leads out to a folder.
+        CodeError: it is larger than max_bytes, a file cannot be read, or a link leads to a folder outside.
     """
     app = Path(app)
     project = find_project(app if app.is_dir() else app.parent, root=root, exclude=exclude)
@@ -261,7 +261,7 @@ def take(
 
 
 def _kept_metadata(root: Path, names: Iterable[str], store: ContentStore) -> list[tuple[str, str, bytes]]:
-    """(path, hash, content) of the project's own metadata; kept, for the environment may be another when a run is taken up."""
+    """(path, hash, content) of the project's own metadata. It is kept: a run may be resumed in another environment."""
     made = []
     for name, data in metadata_of(root, frozenset(names), sys.path):
         digest = hashlib.sha256(data).hexdigest()
@@ -274,7 +274,7 @@ _Found = list[tuple[str, os.stat_result]]
 
 
 def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str, str]], list[str]]:
-    """(files with their status, links, notes), in the order of names."""
+    """(files with their status, links, notes), in the order of the names."""
     top = str(root)
     files: _Found = []
     links: list[tuple[str, str]] = []
@@ -284,7 +284,7 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
         try:
             status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            continue  # tracked, but deleted in the work tree
+            continue  # git tracks it, but it was deleted
         except OSError as error:
             raise CodeError(f"{path}: {error.strerror}; leave it out with {IGNORE_FILE}") from None
         if stat.S_ISREG(status.st_mode):
@@ -292,7 +292,7 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
         elif stat.S_ISLNK(status.st_mode):
             _look_at_link(root, name, files, links, notes)
         else:
-            notes.append(f"{name} is neither a file nor a link, and stays here")
+            notes.append(f"{name} is neither a file nor a link, so it does not travel")
     return files, links, notes
 
 
@@ -314,7 +314,7 @@ def _look_at_link(root: Path, name: str, files: _Found, links: list[tuple[str, s
             f"{IGNORE_FILE}, and give the jobs its path on the host by their config"
         )
     else:
-        notes.append(f"{name} is a link that leads nowhere ({target}), and stays here")
+        notes.append(f"{name} is a broken link ({target}), so it does not travel")
 
 
 def _too_large(root: Path, found: _Found, total: int, cap: int) -> CodeError:

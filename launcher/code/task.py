@@ -1,7 +1,7 @@
-"""Where a task comes from: its name, the project around it, and the name under which a script is imported elsewhere.
+"""Where a task comes from: its name, its project, and the name under which a host imports a script.
 
-Rule: `__main__` is a name of this process alone. What a host imports has the name that it has everywhere; what is installed is
-nobody's project, and does not travel.
+Rule: `__main__` means something in this process only, so a host gets the name under which the module can be imported. What is
+installed belongs to no project, and does not travel.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any
 from launcher.code.application import accepts_one_config, named_function, signature_of
 from launcher.code.hydra_entry import innermost
 from launcher.errors import UsageError
-from launcher.serialization import pickler
-from launcher.util.imports import is_installed
+from launcher.serialization.modules import is_installed, main_module_name
 from remote_agent.hydra.compat import undecorated
 from remote_agent.job import with_article
 
@@ -39,12 +38,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Script:
-    """What Python was started with, or would be: what jobs see of it in `sys.argv[0]` and in `__main__`.
+    """The script that Python was started with, or would be. Jobs see it in `sys.argv[0]` and in `__main__`.
 
     Attributes:
         file: the script, or the file of the module.
         is_absolute: `sys.argv[0]` is an absolute path.
-        is_module: by `python -m`, so that `__main__.__spec__` names it.
+        is_module: it was started by `python -m`, so that `__main__.__spec__` names it.
     """
 
     file: Path
@@ -54,7 +53,7 @@ class Script:
 
 @contextlib.contextmanager
 def as_main(module: str) -> Iterator[None]:
-    """While entered, `__main__` is that module, as the application's own configs and pickles have it."""
+    """Within this context `__main__` is that module, as configs and pickles of the application expect."""
     before = sys.modules["__main__"]
     sys.modules["__main__"] = sys.modules.get(module, before)
     try:
@@ -64,26 +63,29 @@ def as_main(module: str) -> Iterator[None]:
 
 
 def started_script(main_module: str | None) -> Script | None:
-    """What this Python was started with, where that is the script that hosts import as `main_module`."""
+    """The script of this process, if it is the one that hosts import as `main_module`."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    if main_module is None or not file or pickler.main_module_name() != main_module:
+    if main_module is None or not file or main_module_name() != main_module:
         return None
     is_module = getattr(main, "__spec__", None) is not None
     return Script(Path(os.path.abspath(file)), is_module or os.path.isabs(sys.argv[0]), is_module)
 
 
 def script_of(module: str) -> Script | None:
-    """A module as the script that it would be: its file."""
+    """A module as if Python had been started with its file."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return Script(Path(os.path.abspath(file)), is_absolute=True) if file else None
 
 
 def check_task(task: Any, *, with_config: bool = True) -> None:
-    """Refuse what cannot be called with one config; where it has arguments of its own instead, what cannot be called.
+    """Refuse what cannot be called with one config.
+
+    Args:
+        with_config: False for a task that gets arguments of its own: then it only has to be callable.
 
     Raises:
-        UsageError: naming it, and how it wants to be called; for a name that is not there the nearest that is.
+        UsageError: it cannot; the message gives its signature, or for an unknown name the nearest one.
     """
     name = task if isinstance(task, str) else f"the task {getattr(task, '__qualname__', type(task).__name__)}"
     if isinstance(task, str):
@@ -103,7 +105,7 @@ def _imported(task: str, module: str) -> ModuleType:
 
 
 def task_name_of(task: Any) -> str:
-    """What jobs, logs and folders call it."""
+    """The task's name in jobs, logs and folders."""
     if task is None:
         return main_name() or "session"
     if isinstance(task, str):
@@ -117,26 +119,23 @@ def task_name_of(task: Any) -> str:
 
 
 def main_name() -> str | None:
-    """The name of the script that runs, if one does."""
-    name = pickler.main_module_name()
+    """The name of the script that runs, if there is one."""
+    name = main_module_name()
     return name.rpartition(".")[2] if name else None
 
 
 def where_from(task: Any) -> tuple[Path | None, str | None]:
     """The file or folder whose project travels, and the name under which `__main__` is imported on the host."""
-    main_module = pickler.main_module_name()
-    # Of a decorated function the user's own, whose module may be another than the decorator's.
+    main_module = main_module_name()
+    # The user's own function counts: a decorator may come from another module.
     name = task.partition(":")[0] if isinstance(task, str) else getattr(innermost(task), "__module__", "__main__")
     module = sys.modules.get(name or "")
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    if name != "__main__" and main_file and is_installed(main_file):
-        # A tool started this process (pytest, a debugger): nothing of the application is in its `__main__`.
-        main_module = None
     if isinstance(task, str) and module is None:
         module = _imported(task, name or "")
     file = getattr(module, "__file__", None)
     if file is None:
-        # A notebook or a prompt: the project around the working folder, if it is one.
+        # In a notebook or at a prompt the project is the working folder, if that is a repository.
         return (Path.cwd() if (Path.cwd() / ".git").exists() else None), main_module
     if is_installed(file):
         return (Path(main_file) if main_file and not is_installed(main_file) else None), main_module
@@ -144,13 +143,13 @@ def where_from(task: Any) -> tuple[Path | None, str | None]:
 
 
 def _top_of(file: Path, module: str) -> Path:
-    """A module's file; for one in a package the folder from which the package is imported."""
+    """A module's file; for a module in a package, the folder from which the package is imported."""
     depth = module.count(".") + (file.stem == "__init__")
     return file.parents[depth] if depth else file
 
 
 def own_sys_path() -> list[str]:
-    """The entries of sys.path that another start of this Python would not have by itself."""
+    """The entries of sys.path that a new process of this Python would not have."""
     prefixes = tuple(os.path.realpath(prefix) + os.sep for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix})
     out = []
     for path in sys.path:

@@ -1,17 +1,17 @@
-"""Hydra's config loader with a memory: a sweep's jobs are composed without reading and merging the same files again.
+"""Hydra's config loader with a cache: the jobs of a sweep are composed without reading and merging the same files again.
 
-Rule: every composed config equals the one that Hydra composes. What is remembered is Hydra's own result for the overrides
-that choose groups or set something of `hydra.*`; the other overrides of a job are applied to a copy of it by Hydra's own
-function, which is all that Hydra does with them too. Where that cannot be shown, Hydra composes the config itself:
+Rule: every composed config equals the one that Hydra composes. The cache holds Hydra's own result for the overrides that choose
+groups or set a key of `hydra.*`. Hydra's own function applies the other overrides of a job to a copy of it; Hydra does nothing else
+with them either. In these cases that is not certain, and Hydra composes the config itself:
 
-* an override whose key leads through an interpolation, for it may end anywhere;
-* `hydra.job.env_copy`, and defaults lists that call a resolver, for what these read may change between two jobs;
-* a resolver that gives more than a plain value while configs are merged (OmegaConf calls those of values that are
+* the key of an override leads through an interpolation, so it may end anywhere;
+* there is a `hydra.job.env_copy`, or a defaults list that calls a resolver: what they read may change between two jobs;
+* a resolver returns more than a plain value while configs are merged (OmegaConf calls the resolvers of values that are
   overridden, and throws plain values away);
-* a config loader of Hydra's that is not the one of 1.3 (see `make_loader` in `launcher.config.hydra`).
+* the config loader of Hydra is not that of 1.3 (see `make_loader` in `launcher.config.hydra`).
 
-Config files and the ConfigStore are read once: a sweep is composed of what they were when it began. A config that is not
-one of a sweep's jobs is always composed by Hydra, from the files as they were read.
+Config files and the ConfigStore are read once, when the sweep begins. A config that is not one of a sweep's jobs is always
+composed by Hydra, from the files as they were read.
 """
 
 # ruff: noqa: SLF001 - OmegaConf has no public way to look at a node without resolving it.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config.interpolations import unresolved
 from launcher.errors import ConfigError
-from launcher.util.imports import uncollected
 from remote_agent.config.nodes import make_config
 from remote_agent.job import same, with_article
 
@@ -111,8 +110,7 @@ def made_now(config: Any) -> Any:
 
 def import_omegaconf() -> None:
     """Import what the first JobReturn's config will be made with."""
-    with uncollected():
-        make_config({})
+    make_config({})
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

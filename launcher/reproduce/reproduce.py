@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.code.snapshot import Snapshot
 from launcher.errors import LauncherError, UsageError
-from launcher.hosts import host_specs
+from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce.target import Target, decoder_of, find_target

@@ -18,7 +18,6 @@ from launcher import events
 from launcher.code.task import as_main
 from launcher.config.job_config import raw_texts
 from launcher.errors import UsageError
-from launcher.hosts import new_run_id
 from launcher.inventory import parse_host
 from launcher.options import LaunchConf
 from launcher.reproduce import received_config
@@ -157,7 +156,7 @@ def _again_of(
     values = {field.name: getattr(setup, field.name) for field in dataclasses.fields(RunSetup)}
     values.update(
         mode="RUN",
-        run_id=new_run_id(),
+        run_id=index.new_run_id(),
         first_num=0,
         fired_elsewhere=frozenset(CONTROLLER_HOOKS),
         payload=payload,
@@ -329,7 +328,7 @@ def _bare(name: str, config: Any, found: Application, before: Outcome | None, ca
     cls = HydraAgain if is_hydra else PlainAgain
     setup = cls(
         mode="RUN",
-        run_id=new_run_id(),
+        run_id=index.new_run_id(),
         folder=default_folder("RUN").absolute(),
         hosts=(parse_host("local"),),
         options=LaunchConf(),

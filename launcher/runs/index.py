@@ -17,7 +17,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,18 @@ from launcher.runs.journal import FOLDER
 from launcher.util.terminal_text import clean_all
 from launcher.util.user_folders import make_user_folder, state_folder
 
-__all__ = ["Entry", "RunReference", "add", "entries", "find", "index_folder", "look_up", "parse", "remove"]
+__all__ = [
+    "Entry",
+    "RunReference",
+    "add",
+    "entries",
+    "find",
+    "index_folder",
+    "look_up",
+    "new_run_id",
+    "parse",
+    "remove",
+]
 
 VERSION = 1
 LAST = "last"
@@ -65,6 +78,11 @@ class RunReference:
 
     entry: Entry
     num: int | None = None
+
+
+def new_run_id() -> str:
+    """A run's id: when it began, and six hex digits."""
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
 
 
 def index_folder() -> Path:

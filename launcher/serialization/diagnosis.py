@@ -1,7 +1,7 @@
 """Which part of an object keeps it from being pickled.
 
-Rule: it is found by trying. The parts of an object are those that pickle itself would go on to; of one that cannot be
-pickled, the first part that cannot be either is gone into, until none of a part's own parts is at fault.
+Rule: the part is found by trying. The parts of an object are those that pickle itself would come to. If an object cannot be pickled,
+the search goes into its first part that cannot be pickled either, until all parts of a part can be.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def find_unpicklable_part(value: Any, dump: Callable[[Any], object]) -> tuple[str, str] | None:
-    """(path, what it is) of the innermost part that cannot be pickled; None where no part by itself is at fault.
+    """(path, what it is) of the innermost part that cannot be pickled; None if no single part is at fault.
 
     Args:
         value: what cannot be pickled.
@@ -51,7 +51,7 @@ class _Search:
     def __init__(self, dump: Callable[[Any], object]) -> None:
         self._dump = dump
         self._tries = 0
-        # Parts are kept, lest another object gets the id of one that is gone.
+        # The parts are kept alive, so that no other object gets the id of one of them.
         self._seen: dict[int, Any] = {}
 
     def search(self, value: Any, path: str, depth: int) -> tuple[str, str] | None:
@@ -90,7 +90,7 @@ def _described(value: Any) -> str:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """(how it is reached, part), in the order in which pickle would come to them."""
+    """(path from the object, part), in the order in which pickle would come to them."""
     if isinstance(value, (list, tuple)):
         yield from ((f"[{index}]", part) for index, part in enumerate(value))
     elif type(value) is dict:
@@ -134,7 +134,7 @@ def _of_reduced(value: Any) -> Iterator[tuple[str, Any]]:
         reduced = value.__reduce_ex__(5)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 - then it is this object itself that cannot be pickled
+    except BaseException:  # noqa: BLE001 - the object itself cannot be pickled
         return
     if not isinstance(reduced, tuple):
         return

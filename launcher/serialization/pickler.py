@@ -1,54 +1,43 @@
 """Pickles on the controller: what goes to a host, and what comes back from one.
 
-Rule: what can be imported on the host travels by reference, under the name that it is imported by there: what a script
-defines in `__main__` under the script's module name, a decorated function through its wrapper. Lambdas, local functions
-and what a notebook defines travel by value, and `Dumped` says so. What comes back is decoded with the same name mapped to
-`__main__` again, so that a class is one class on both sides.
+Rule: what a host can import travels by reference, under the name that it has there. What a script defines in `__main__` has
+the script's module name there; a decorated function is reached through its wrapper. Lambdas, local functions and what a notebook
+defines travel by value, and `Dumped` says so. When a pickle comes back, the script's module name means `__main__` again, so
+that a class is the same class on both sides.
 
-Whatever a user's object raises while it is pickled becomes a CodeError that names the attribute at fault.
+Any exception of a user's object while it is pickled becomes a CodeError that names the attribute at fault.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import json
-import os
 import pickle
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from launcher.errors import CallbackError, CodeError
 from launcher.serialization.diagnosis import find_unpicklable_part
-from launcher.util.imports import is_installed
+from launcher.serialization.modules import main_module_name
 from remote_agent.by_reference import cached_property, caching, dispatching, resolve
 
-__all__ = [
-    "Dumped",
-    "check_state",
-    "dumps",
-    "loads",
-    "main_module_name",
-    "out_of_reach",
-]
+__all__ = ["Dumped", "check_state", "dumps", "loads"]
 
 #: Known to Python 3.8 and later.
 PROTOCOL = 5
 _MAIN = ("__main__", "__mp_main__")
-_OURS = ("launcher", "remote_agent", "hydra_plugins")
-#: How cloudpickle reduces type(None) and its like, and types.MethodType and its like.
-_NOT_CODE = (type, cloudpickle.cloudpickle._builtin_type)  # noqa: SLF001 - to tell these from code
-#: What `functools.lru_cache` makes of a function.
+#: How cloudpickle reduces types such as type(None) and types.MethodType, which are not the user's code.
+_NOT_CODE = (type, cloudpickle.cloudpickle._builtin_type)  # noqa: SLF001 - there is no public name for it
+#: The type of a function behind `functools.lru_cache`.
 _LruCached = type(functools.lru_cache(len))
-#: What it takes over from the function, or is its own.
+#: Attributes that it copies from the function, or adds itself.
 _OF_WRAPPER = ("__wrapped__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS)
 _STANDARD_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
@@ -68,26 +57,6 @@ class Dumped:
     by_value: bool
     values: tuple[str, ...] = ()
     modules: frozenset[str] = frozenset()
-
-
-# -- the script ----------------------------------------------------------------------------------------------------
-
-
-def main_module_name() -> str | None:
-    """The name under which what runs as `__main__` can be imported on a host.
-
-    `my_app` for `python my_app.py`, `package.app` for `python -m package.app`. None for a notebook, a prompt, `python -c`,
-    and for a program that is not the user's own code: one that is installed, such as pytest or this launcher.
-    """
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    if not file or not os.path.isfile(file) or is_installed(file):
-        return None
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name and spec.name != "__main__":
-        return None if spec.name.partition(".")[0] in _OURS else str(spec.name)
-    path = Path(file)
-    return path.stem if path.suffix == ".py" and "." not in path.stem else None
 
 
 # -- to a host -----------------------------------------------------------------------------------------------------
@@ -133,17 +102,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return reduced
 
     def _reduce_named(self, obj: Any) -> Any:
-        """What is neither class nor function and pickles by its name, as a function behind `functools.lru_cache` does.
+        """Reduce an object that is no class or function and pickles by its name, as a function behind `functools.lru_cache` does.
 
         Raises:
-            PicklingError: the name leads to nothing on a host, and it cannot go by value.
+            PicklingError: no host has this name, and the object cannot travel by value.
         """
         found = self._by_name(obj)
         if found is not None:
             self.modules.add(found[0])
             return resolve, found
         is_main = getattr(obj, "__module__", None) in _MAIN
-        # Of the latter cloudpickle knows how: static methods and their like.
+        # cloudpickle has a way for the types in its table, such as static methods.
         if not isinstance(obj, _LruCached) and (not is_main or type(obj) in self.dispatch_table):
             return super().reducer_override(obj)
         if _is_importable(obj):
@@ -161,7 +130,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
     def _by_name(self, obj: Any) -> tuple[str, str] | None:
-        """(module, path) by which a host finds what pickle itself would not find by its name."""
+        """(module, path) by which a host finds an object that pickle itself would not find by its name."""
         module = getattr(obj, "__module__", None)
         name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
         if not isinstance(module, str) or not isinstance(name, str):
@@ -187,7 +156,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _has_qualified_name(obj: Any) -> bool:
-    """It has one of its own. Its `__getattr__` is not asked: a config takes any name for a key, and raises what it likes."""
+    """Whether it has a qualified name. Its `__getattr__` is not asked: that of a config takes any name for a key, and may raise."""
     try:
         return isinstance(object.__getattribute__(obj, "__qualname__"), str)
     except AttributeError:
@@ -199,7 +168,7 @@ def _name_of(obj: Any) -> str:
 
 
 def _is_importable(obj: Any) -> bool:
-    """Its name leads to it, in a module that is not sent by value."""
+    """Whether a host finds it by its name, in a module that is not sent by value."""
     module = getattr(obj, "__module__", None)
     if module in _MAIN or module in cloudpickle.list_registry_pickle_by_value():
         return False
@@ -235,17 +204,17 @@ def dumps(value: Any, main_module: str | None = None) -> Dumped:
     """Pickle a value for a host.
 
     Args:
-        main_module: the name under which `__main__` is imported there; None where it is not.
+        main_module: the name under which the host imports `__main__`; None if it cannot.
 
     Raises:
-        CodeError: it cannot be pickled; names the attribute at fault and what it is.
+        CodeError: it cannot be pickled; the message names the attribute at fault and its type.
     """
     try:
         return _dump(value, main_module)
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        # Also a SystemExit that a __reduce__ raised.
+        # This includes a SystemExit that a __reduce__ raised.
         raise CodeError(_why_not(value, error, main_module)) from error
 
 
@@ -260,53 +229,11 @@ def _why_not(value: Any, error: BaseException, main_module: str | None) -> str:
     return f"{path} is {what} ({text})" if path else f"it is {what} ({text})"
 
 
-def out_of_reach(modules: Iterable[str], travels: Callable[[str], bool]) -> list[tuple[str, str]]:
-    """(module, file) of those modules that a host can have neither from the snapshot nor installed.
-
-    What belongs to an installed distribution may be installed there, too, also where it is an editable install here.
-
-    Args:
-        modules: names, as `Dumped.modules`.
-        travels: says whether a file is one of the snapshot's.
-    """
-    found = []
-    for name in sorted(set(modules)):
-        file = getattr(sys.modules.get(name), "__file__", None)
-        top = name.partition(".")[0]
-        if not file or top in _OURS or is_installed(file) or travels(file) or _is_editable(file):
-            continue
-        found.append((name, file))
-    return found
-
-
-def _is_editable(file: str) -> bool:
-    """It is of a distribution that is installed in place."""
-    path = os.path.realpath(file)
-    return any(path.startswith(folder + os.sep) for folder in _editable_projects())
-
-
-@functools.cache
-def _editable_projects() -> frozenset[str]:
-    """The folders of the projects that are installed in place (`direct_url.json`, as the packaging specifications have it)."""
-    from importlib import metadata
-    from urllib.parse import unquote
-
-    found = set()
-    for distribution in metadata.distributions():
-        try:
-            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-        except (OSError, ValueError):
-            continue  # of a distribution that is broken nothing is known
-        if origin.get("dir_info", {}).get("editable") and str(origin.get("url", "")).startswith("file://"):
-            found.add(os.path.realpath(unquote(str(origin["url"]).removeprefix("file://"))))
-    return frozenset(found)
-
-
 # -- from a host, or from our own journal --------------------------------------------------------------------------
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds in `__main__` what the script's module name leads to."""
+    """Looks up names of the script's module in `__main__`."""
 
     def __init__(self, data: bytes, main_module: str | None) -> None:
         super().__init__(io.BytesIO(data))
@@ -326,7 +253,7 @@ class _Unpickler(pickle.Unpickler):
                     return value
         value = None
         if "." in name:
-            # Through `__wrapped__`, as `resolve` does it.
+            # The path may lead through `__wrapped__`, as in `resolve`.
             return resolve(module, name)
         return super().find_class(module, name)
 
@@ -338,7 +265,7 @@ def loads(data: bytes, main_module: str | None = None) -> Any:
     """Decode any pickle; it may run any code.
 
     Args:
-        main_module: the name that `__main__` was sent under.
+        main_module: the name under which `__main__` was sent.
 
     Raises:
         Exception: whatever the pickle raises.
@@ -350,9 +277,9 @@ def loads(data: bytes, main_module: str | None = None) -> Any:
 
 
 def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | None = None) -> None:
-    """Refuse a callback that holds what cannot travel: a lock, a socket, an open file, a generator, ...
+    """Refuse a callback that holds something that cannot travel: a lock, a socket, an open file, a generator, ...
 
-    One that has a spec is built anew on the host instead, so it may hold what it likes.
+    A callback with a spec is built on the host from that, so it may hold anything.
 
     Raises:
         CallbackError: naming the callback and the attribute.

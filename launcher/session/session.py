@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
-from launcher.hosts import host_list
+from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.session.base import Observer, RunSession
 from launcher.session.detach import what_is_left

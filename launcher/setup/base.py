@@ -23,12 +23,13 @@ from launcher.config.lazy import check_config_kind, checked_config, config_with_
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies
 from launcher.errors import ConfigError, UsageError
-from launcher.hosts import host_specs, new_run_id
-from launcher.inventory import HostSpec
+from launcher.inventory import HostSpec, host_specs
 from launcher.options import LaunchConf, options_of
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
+from launcher.runs.index import new_run_id
 from launcher.serialization import pickler as pickling
+from launcher.serialization.modules import main_module_name
 from launcher.serialization.plain_records import finder
 from launcher.setup.callbacks import build_callbacks, callback_nodes
 from launcher.setup.code import take_code
@@ -245,7 +246,7 @@ class RunSetup:
     def decoder(self) -> Decoder:
         """How results become values."""
         main_module, allowed = self.main_module, self.options.allow_types
-        is_main = main_module is not None and pickling.main_module_name() == main_module
+        is_main = main_module is not None and main_module_name() == main_module
         return Decoder(
             self.options.results,
             lambda data: pickling.loads(data, main_module=main_module),

@@ -12,7 +12,7 @@ from pathlib import Path
 import remote_agent
 from launcher.code.snapshot import Snapshot, take
 from launcher.errors import CodeError
-from launcher.serialization import pickler
+from launcher.serialization.modules import main_module_name
 
 __all__ = ["take_code"]
 
@@ -26,7 +26,7 @@ def take_code(root: Path, main_module: str | None, max_bytes: int) -> tuple[Snap
     snapshot = take(root, max_bytes=max_bytes)
     _refuse_agents_namesake(snapshot, root)
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    is_main = main_file and main_module == pickler.main_module_name()
+    is_main = main_file and main_module == main_module_name()
     if is_main and snapshot.relative(Path(str(main_file))) == ".":
         # The script that was started lies elsewhere: hosts cannot import it.
         return snapshot, None

@@ -33,9 +33,10 @@ from launcher.config.job_config import (
     without_value,
 )
 from launcher.errors import ConfigError, UsageError
-from launcher.hosts import host_specs, new_run_id
+from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
+from launcher.runs.index import new_run_id
 from launcher.setup.base import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import attach

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.agents.plan import Blob, HostPlan
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError
-from launcher.serialization import pickler as pickling
+from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
 from remote_agent.shared.versions import installed_version, version_note
 from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
@@ -193,7 +193,7 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
     return [
         f"module {name} ({file}), which the task or a callback needs, stays here: {_why_it_stayed(file, snapshot)}; jobs fail on "
         "a host that does not have it"
-        for name, file in pickling.out_of_reach(setup.pickler.modules, files)
+        for name, file in out_of_reach(setup.pickler.modules, files)
     ]
 
 

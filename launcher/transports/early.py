@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from launcher.hosts import host_specs
+from launcher.inventory import host_specs
 from launcher.transports.factory import begin_transport
 from launcher.transports.ssh.lazy_imports import import_paramiko
 from remote_agent.job import IMPORTING

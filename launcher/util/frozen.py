@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def frozen(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass. Fields that are keywords only, or that `__init__` does not take, are not for it."""
+    """Make a class a frozen dataclass. It may have no field that is keyword-only, or that `__init__` does not take."""
     made: type[T] = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     for name, method in vars(_Methods).items():
         if callable(method):
@@ -35,7 +35,7 @@ def frozen(cls: type[T]) -> type[T]:
 
 
 class _Methods:
-    """What `dataclass` would have written for each class."""
+    """The methods that `dataclass` would generate for each class."""
 
     __dataclass_fields__: dict[str, Any]
     __match_args__: tuple[str, ...]
@@ -43,12 +43,12 @@ class _Methods:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         names = self.__match_args__
         if not kwargs and len(args) == len(names):
-            # Nearly always, and some ten times a job.
+            # This is the usual case, some ten times a job.
             self.__dict__.update(zip(names, args, strict=True))
             return
         fields = self.__dataclass_fields__
         values = dict(zip(names, args, strict=False))
-        # Class variables are among the fields, too, but not among the names.
+        # The fields include class variables; the names do not.
         if len(args) > len(names) or not kwargs.keys() <= set(names[len(args) :]):
             raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each once")
         for name in names[len(args) :]:

@@ -1,7 +1,7 @@
-"""How many files this process may have open: enough for its hosts.
+"""The limit of open files: enough for the hosts of a run.
 
-Rule: the soft limit is raised only where the hosts of a run need it, and what a job or a ProxyCommand is started with is what the
-user had: programs that use `select`, or that close every descriptor there might be, count on a low one.
+Rule: the soft limit is raised only if the hosts of a run need that. A ProxyCommand is still started under the user's own limit:
+programs that use `select`, or that close every possible descriptor, rely on a low one.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import resource
 
 __all__ = ["as_given", "make_room"]
 
-#: Descriptors of a host: a connection, the files of a few jobs whose outputs arrive, what wakes its threads.
+#: Descriptors for each host: its connection, the files of a few jobs whose outputs arrive, and what wakes its threads.
 _PER_HOST = 16
-#: Of everything else: the journal, the application's own.
+#: Descriptors for everything else, such as the journal and the application's own files.
 _RESERVE = 256
-#: No more than this, however high the hard limit is: some programs go through all of them.
+#: The limit is never raised above this: some programs go through all possible descriptors.
 _MOST = 1 << 20
 
 _given: int | None = None
 
 
 def make_room(hosts: int) -> str:
-    """See that so many more hosts can be connected to at once; returns what to tell the user where they cannot."""
+    """Raise the limit for this many more hosts. Returns a warning for the user if they may be too many, else an empty text."""
     global _given  # noqa: PLW0603 - the limit is the process's
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _open_now() + _RESERVE + _PER_HOST * hosts
@@ -45,7 +45,7 @@ def make_room(hosts: int) -> str:
 
 
 def as_given(command: str) -> str:
-    """A line for `/bin/sh -c` that runs a command under the soft limit that the user had."""
+    """A line for `/bin/sh -c` that runs a command under the user's own soft limit."""
     return command if _given is None else f"ulimit -S -n {_given}; {command}"
 
 

@@ -1,6 +1,6 @@
-"""What somebody wrote, as a message shows it: its `repr`, never longer than a few lines.
+"""A user's value in a message: its `repr`, never longer than a few lines.
 
-Rule: the cost is bounded, too. What a few hundred bytes of YAML stand for can be gigabytes when it is written out.
+Rule: making that text never takes long either. A few hundred bytes of YAML, with aliases, can stand for gigabytes of text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Repr(reprlib.Repr):
         self.maxlong = 60
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python itself refuses to write out what has more digits than a few thousand.
+        # Python refuses to write a number of more than a few thousand digits.
         return super().repr_int(x, level) if x.bit_length() < 10_000 else f"<a number of {x.bit_length()} bits>"
 
 
@@ -29,11 +29,11 @@ _REPR = _Repr()
 
 
 def shown(value: object) -> str:
-    """The value's `repr`, with `...` for what is too long, too deep or too much."""
+    """The value's `repr`, with `...` in place of what makes it too long."""
     text = _REPR.repr(value)
     return text if len(text) <= _MAX else text[: _MAX - 3] + "..."
 
 
 def shown_path(path: str) -> str:
-    """A file's path, with `...` in the middle of one that is too long: what it begins with, and its name, tell which it is."""
+    """A file's path. If it is too long, `...` replaces its middle, so that its beginning and the file's name can be read."""
     return path if len(path) <= _MAX else f"{path[: _MAX // 2]}...{path[-_MAX // 2 :]}"

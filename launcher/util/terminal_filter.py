@@ -1,9 +1,9 @@
-"""What a job prints, made fit for a terminal piece by piece, as it comes.
+"""The output of a job, made safe for a terminal piece by piece, as it arrives.
 
-Rule: of control codes a terminal gets newline, tab, carriage return, backspace and colours (SGR), and nothing else. It does not
-matter where the stream was cut: an escape sequence, or a character of several bytes, may come in two pieces.
+Rule: the only control codes that reach the terminal are newline, tab, carriage return, backspace and colours (SGR). The stream may be
+cut anywhere: an escape sequence, or a character of several bytes, may arrive in two pieces.
 
-`launcher.util.terminal_text` is for whole texts, of which a terminal gets no colour either.
+`launcher.util.terminal_text` is for whole texts, and removes colours, too.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import re
 
 __all__ = ["TerminalFilter"]
 
-#: Characters of a sequence that is not whole yet; a longer one is none.
+#: Characters of an incomplete sequence that are held back; anything longer is no sequence.
 _MOST_HELD = 4096
-#: A control string (OSC, DCS, SOS, PM, APC; ECMA-48, 5.6). It ends with its line, lest it hides what follows.
+#: A control string (OSC, DCS, SOS, PM, APC; ECMA-48, 5.6). It ends with its line, so that it cannot hide the lines after it.
 _STRING = r"\x1b[\]PX^_][^\x07\x18\x1a\x1b\n]*"
-#: Escape sequences (ECMA-48): CSI, control strings, and those of two or more characters; then what is left of C0, DEL and C1,
-#: and the marks that turn text around (which can make a line read as another).
+#: Escape sequences (ECMA-48): CSI, control strings, and those of two or more characters. Then the other characters of C0, DEL and
+#: C1, and the marks that reverse the direction of text (which can make a line read differently).
 _CODES = re.compile(
     rf"\x1b\[[0-?]*[ -/]*[@-~]|{_STRING}(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
     "|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
-#: The beginning of one, at the end of what has come.
+#: The beginning of a sequence, at the end of the text so far.
 _BEGINNING = re.compile(rf"\x1b(?:\[[0-?]*[ -/]*|[ -/]+)?|{_STRING}")
 _COLOURS = re.compile(r"\x1b\[[0-9;:]{0,100}m")
 _RESET = re.compile(r"\x1b\[0*m")
@@ -38,7 +38,7 @@ class TerminalFilter:
         self._is_coloured = False
 
     def feed(self, data: bytes) -> str:
-        """What a terminal may have of these bytes, and of what was held back before."""
+        """The text for the terminal, of these bytes and of what was held back before."""
         text = self._held + self._decoder.decode(data)
         self._held = ""
         last = text.rfind("\x1b")
@@ -47,7 +47,7 @@ class TerminalFilter:
         return _CODES.sub(self._replaced, text)
 
     def finish(self) -> str:
-        """The stream has ended: what a terminal may have yet. Colours are switched off again."""
+        """The rest of the text, at the end of the stream. Colours are switched off."""
         rest = self._decoder.decode(b"", final=True)
         self._held = ""
         if self._is_coloured:

@@ -1,8 +1,8 @@
-"""Text from hosts and jobs, made fit for a terminal or a log.
+"""Text from hosts and jobs, made safe for a terminal or a log.
 
-Rule: nothing that a host or a job said is shown before it went through `clean`. There are two borders at which it does, so that nobody
-behind them has to think of it: where a frame is taken in (`launcher.agents.receiver`, `launcher.agents.query`), and where a journal is read. What is
-said of a place on a disk, which may have any name, goes through `clean_line` where it is printed.
+Rule: text from a host or a job is shown only after `clean`. It is cleaned at two borders, so that no code behind them has to think of
+it: where a frame is received (`launcher.agents.receiver`, `launcher.agents.query`), and where a journal is read. A path on a disk, which
+may have any name, goes through `clean_line` where it is printed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 __all__ = ["clean", "clean_all", "clean_line"]
 
-#: CSI, OSC and the two-character escape sequences (ECMA-48): colours and cursor moves of somebody else's terminal.
+#: CSI, OSC and the two-character escape sequences (ECMA-48), such as colours and cursor moves.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-#: What is left of C0, DEL and C1, the marks that end a line or turn text around (which can make a line read as another), and halves
-#: of a character, which cannot be written at all.
+#: The other characters of C0, DEL and C1; the marks that end a line or reverse the direction of text (which can make a line read
+#: differently); and surrogates, which cannot be written at all.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -33,7 +33,7 @@ def clean_line(text: Any) -> str:
 
 
 def clean_all(value: Any) -> Any:
-    """Plain data (of JSON) with every text in it cleaned, keys, too."""
+    """Plain data (from JSON) with every text in it cleaned, keys included."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):

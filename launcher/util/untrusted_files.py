@@ -1,6 +1,6 @@
-"""Reading a file that a host or somebody else wrote: what it is and how long it is are not taken on trust.
+"""Reading a file that a host or somebody else wrote: neither its kind nor its length is trusted.
 
-Rule: only a regular file is read, without waiting for it, and only up to a limit.
+Rule: only a regular file is read, only up to a limit, and opening it never blocks.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ def read_regular(path: Path, limit: int, offset: int = 0) -> bytes:
     """At most `limit` bytes of a regular file, from `offset` on.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is no regular file (a pipe would keep us waiting, a device would never end), or cannot be read.
+        FileNotFoundError: there is no such file.
+        OSError: it is no regular file (a pipe would block, a device might never end), or cannot be read.
     """
-    # A pipe that nobody writes into would hold the open itself.
+    # Without O_NONBLOCK, opening a pipe would block until somebody writes into it.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -1,7 +1,7 @@
-"""Folders of this user alone, on the controller, and where they are (XDG Base Directory Specification).
+"""Folders on the controller that only this user can read, and where they are (XDG Base Directory Specification).
 
-Rule: every folder that is made on the way is 0700, whatever the umask. The agent of this machine shares the user's cache and state with
-the controller, and refuses what a group can write.
+Rule: every folder that is made is 0700, whatever the umask. The agent of this machine uses the same cache and state folders as the
+controller, and refuses folders that a group can write to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def make_user_folder(folder: Path) -> None:
     """Make a folder and those above it that are missing; what is there stays as it is.
 
     Raises:
-        OSError: one cannot be made.
+        OSError: a folder cannot be made.
     """
     if not folder.is_dir():
         make_user_folder(folder.parent)

@@ -5,7 +5,6 @@ syntax error in a log that nobody reads.
 """
 # ruff: noqa: ANN001, ANN201, ANN202, UP031, UP036  (annotations and the newer formats do not parse in the Pythons that it is for)
 
-import gc
 import os
 import stat
 import sys
@@ -55,8 +54,6 @@ def main(argv):  # type: (list[str]) -> int
     # sys.path[0] is this file's folder, whose modules must not be importable by their bare names.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [bundle] + [path for path in sys.path if path and os.path.abspath(path) != here]
-    # Imports make little garbage, and looking for it takes a tenth of their time; `zygote.main` takes it up again.
-    gc.disable()
     is_off, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     from remote_agent.system.bytecode import keep_bytecode_whole
 

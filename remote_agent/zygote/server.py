@@ -54,7 +54,6 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
     preloaded = preload(bundle) if rest == [SPARE] else None
     # What is there now stays: neither a collection here nor one in a job has to look through it.
     gc.freeze()
-    gc.enable()
     if preloaded is not None:
         if not select.select([sock], [], [], 0)[0]:
             warm_up()

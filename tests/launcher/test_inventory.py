@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import InventoryError
-from launcher.inventory import HostSpec, load_hosts, load_hosts_file, parse_host, parse_hosts
+from launcher.inventory import HostSpec, host_specs, load_hosts, load_hosts_file, parse_host
+from launcher.options import LaunchConf
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport
 from launcher.transports.ssh.transport import SshTransport
@@ -97,11 +98,15 @@ class TestParseHost:
     def test_refuses_a_host_named_twice(self, texts: list[str]) -> None:
         """Two agents on one host would take the same slots."""
         with pytest.raises(InventoryError, match="twice"):
-            parse_hosts(texts)
+            host_specs(texts, LaunchConf())
 
     def test_two_users_of_one_host_are_two_hosts(self) -> None:
         """The second is named with its user, so that messages tell them apart."""
-        assert [spec.name for spec in parse_hosts(["a@gpu1", "b@gpu1", "gpu2"])] == ["gpu1", "b@gpu1", "gpu2"]
+        assert [spec.name for spec in host_specs(["a@gpu1", "b@gpu1", "gpu2"], LaunchConf())] == [
+            "gpu1",
+            "b@gpu1",
+            "gpu2",
+        ]
 
 
 class TestHostsFile:

@@ -44,7 +44,7 @@ def doctor(
     """
     from launcher.cli.runner import output
     from launcher.doctor import Outcome, examine
-    from launcher.hosts import host_specs
+    from launcher.inventory import host_specs
     from launcher.options import LaunchConf
 
     values = opt.conf_values(

@@ -67,9 +67,9 @@ def test_a_working_folder_that_is_gone_is_named(folder, monkeypatch):
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(UsageError, match="started in is not there any more"):
+    with pytest.raises(UsageError, match="started does not exist any more"):
         load_application(str(folder / "app_of_gone.py"))
-    with pytest.raises(UsageError, match="started in is not there any more"):
+    with pytest.raises(UsageError, match="started does not exist any more"):
         launcher.run(len, {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import launcher
 from launcher.config import lazy
 from launcher.config.lazy import LazyConfig, checked_config, config_with_node, made_now
 from launcher.errors import ConfigError
-from launcher.util.imports import uncollected
 from remote_agent.callbacks.base import Callback
 
 NODE: dict[str, Any] = {"job": {"name": "app"}, "callbacks": {}}
@@ -114,26 +112,6 @@ def test_all_hooks_of_a_run_get_one_config(tmp_path):
     SEEN.clear()
     launcher.run(lambda config: 1, {"x": 1}, callbacks=[Edits()], folder=tmp_path / "run")
     assert SEEN.pop() == (DictConfig, ["start"], "lambda")
-
-
-@pytest.mark.parametrize("is_enabled", [True, False])
-def test_garbage_collection_is_as_it_was(is_enabled):
-    """Also where what is imported fails."""
-    before = gc.isenabled()
-    (gc.enable if is_enabled else gc.disable)()
-    try:
-        with pytest.raises(ImportError), uncollected():
-            assert not gc.isenabled()
-            raise ImportError
-        assert gc.isenabled() is is_enabled
-    finally:
-        (gc.enable if before else gc.disable)()
-
-
-def test_jobs_collect_their_garbage(tmp_path):
-    """Though the zygote's imports went without."""
-    returned = launcher.run(lambda config: __import__("gc").isenabled(), {}, folder=tmp_path / "run")
-    assert returned.return_value is True
 
 
 def test_omegaconf_is_there_when_the_answer_comes():

@@ -19,8 +19,7 @@ import uuid
 import pytest
 
 from launcher.errors import CallbackError, CodeError
-from launcher.serialization import pickler
-from launcher.serialization.pickler import check_state, dumps, loads, main_module_name, out_of_reach
+from launcher.serialization.pickler import PROTOCOL, check_state, dumps, loads
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -65,7 +64,8 @@ SCRIPT = """
 
     if __name__ == "__main__":
         from launcher.serialization import pickler as pickling
-        name = pickling.main_module_name()
+        from launcher.serialization.modules import main_module_name
+        name = main_module_name()
         values = {{
             "instance": Point(3), "class": Point, "inner": Point.Inner(), "enum": Colour.RED, "function": plain,
             "decorated": decorated, "middle": decorated.__wrapped__, "undecorated": decorated.__wrapped__.__wrapped__,
@@ -128,31 +128,6 @@ def test_what_a_script_defines_is_its_modules_on_the_host(tmp_path, name):
     assert done.stdout == "right\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        (["-c", "{}"], "None"),
-        (["dotted.name.py"], "None"),
-        (["with-dash.py"], "with-dash"),
-        (["-m", "pkg"], "pkg.__main__"),
-    ],
-)
-def test_the_name_of_what_runs(tmp_path, command, expected):
-    """Only what a host can import has a name."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launcher.serialization.pickler import main_module_name as n; print(n())"
-    (tmp_path / "pkg").mkdir()
-    for file in ("dotted.name.py", "with-dash.py", "pkg/__main__.py", "pkg/__init__.py"):
-        (tmp_path / file).write_text(code if not file.endswith("__init__.py") else "")
-    command = [code if part == "{}" else part for part in command]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.strip() == expected
-
-
-def test_an_installed_program_has_no_name():
-    """Under pytest `__main__` is pytest's, which no host needs."""
-    assert main_module_name() is None
-
-
 def module_level(cfg):
     return cfg
 
@@ -202,38 +177,6 @@ def test_local_functions_and_classes_go_by_value():
         assert dumped.by_value
         assert any(name in one for one in dumped.values)
     assert not dumps({"a": [1, type(None), ...]}).by_value
-
-
-def test_modules_out_of_reach_are_named(tmp_path, monkeypatch):
-    """A module that is neither in the snapshot nor installed cannot be imported on a host."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "elsewhere_of_test.py").write_text("class Thing: pass\n")
-    module = importlib.import_module("elsewhere_of_test")
-    dumped = dumps([module.Thing(), json.JSONDecoder])
-    file = str(tmp_path / "elsewhere_of_test.py")
-    assert out_of_reach(dumped.modules, lambda path: False) == [("elsewhere_of_test", file)]
-    assert out_of_reach(dumped.modules, lambda path: path == file) == []
-    assert out_of_reach({"json", "builtins", "launcher.errors", "omegaconf"}, lambda path: False) == []
-
-
-def test_what_is_installed_in_place_is_not_out_of_reach(tmp_path, monkeypatch):
-    """It may be installed on the host, as anything may; wherever its files lie here."""
-    monkeypatch.syspath_prepend(tmp_path / "project" / "src")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    (tmp_path / "project" / "src").mkdir(parents=True)
-    (tmp_path / "project" / "src" / "in_place_of_test.py").write_text("class Thing: pass\n")
-    info = tmp_path / "site" / "in_place_of_test-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: in_place_of_test\nVersion: 1\n")
-    importlib.import_module("in_place_of_test")
-    pickler._editable_projects.cache_clear()
-    assert out_of_reach({"in_place_of_test"}, lambda path: False)
-    (info / "direct_url.json").write_text(
-        json.dumps({"url": (tmp_path / "project").as_uri(), "dir_info": {"editable": True}})
-    )
-    pickler._editable_projects.cache_clear()
-    assert out_of_reach({"in_place_of_test"}, lambda path: False) == []
-    pickler._editable_projects.cache_clear()
 
 
 # -- what cannot be pickled ------------------------------------------------------------------------------------------
@@ -312,5 +255,5 @@ def test_pickles_need_no_newer_python_than_the_agents():
     """Protocol 5 is known to Python 3.8."""
     protocol = next(argument for opcode, argument, _ in pickletools.genops(dumps([1]).data) if opcode.name == "PROTO")
     assert protocol <= 5
-    assert protocol == pickler.PROTOCOL
+    assert protocol == PROTOCOL
     assert uuid.UUID(int=1) == loads(dumps(uuid.UUID(int=1)).data)

@@ -192,7 +192,7 @@ def test_the_plugin_connects_while_it_checks_the_first_config(server, spec, show
 @pytest.mark.slow
 def test_what_only_the_answer_needs_is_not_imported_before_the_login(server, spec, tmp_path):
     """It is imported while the host starts."""
-    late = ("fabric", "invoke", "omegaconf", "yaml", "importlib.metadata", "rich", "typer", "asyncio", "hydra")
+    late = ("fabric", "invoke", "omegaconf", "yaml", "rich", "typer", "asyncio", "hydra")
     script = (
         "import sys, launcher\n"
         "from launcher.engine.engine import Engine\n"
