@@ -6,7 +6,7 @@ import launcher
 
 
 class BestSoFar(launcher.Callback):
-    """Counts on the controller, as results arrive; says on the host what each job is about."""
+    """Prints on the host what each job does, and on the controller which result is the best so far."""
 
     def __init__(self):
         self.best = None
