@@ -4,11 +4,14 @@ Rule: until `done` was said SIGTERM and SIGINT are exceptions in the main thread
 our own bookkeeping is never cut in two. That is for the job's own process: those that it forks are as in plain Python.
 """
 
+import functools
 import io
+import itertools
 import os
 import signal
 import sys
-from typing import Any, Callable, Dict, Iterable, List, Optional
+import traceback
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from remote_agent.job_process.channel import move_high
 from remote_agent.job_process.shutdown import leave_child
@@ -18,8 +21,10 @@ from remote_agent.system.processes import mark_begun
 # The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
 # pages of memory that it would not touch otherwise.
 try:
-    from _signal import signal as _set_handler  # type: ignore[import-not-found]
+    from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
+    from _signal import signal as _set_handler
 except ImportError:  # another Python than CPython
+    from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
 __all__ = ["Gate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
@@ -29,6 +34,21 @@ _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
 )
 _IGNORE, _DEFAULT = int(signal.SIG_IGN), int(signal.SIG_DFL)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+#: How often `reclaim` is tried while handlers of the application raise. Each try gets further than the one before.
+_RECLAIM_TRIES = 1000
+
+
+class _HarmlessHandler:
+    """A signal handler of the application whose task has ended: it is still called, but what it raises is only printed."""
+
+    def __init__(self, handler: Callable[[int, Any], Any]) -> None:
+        self._handler = handler
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        try:
+            self._handler(signum, frame)
+        except BaseException:  # noqa: BLE001 - it must not cut our own work in two
+            traceback.print_exc()
 
 
 class Gate:
@@ -68,11 +88,15 @@ class Gate:
         self._release()
 
     def reclaim(self) -> None:
-        """The application is through: take back its signals and stop its timers; what is pending is dealt with."""
+        """The task has ended: stop its timers, and let no signal handler of the application raise an exception any more."""
         self._is_open = False
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         self.install()
+        for number in range(1, signal.NSIG):
+            handler = _get_handler(number)
+            if callable(handler) and handler != self._handle and not isinstance(handler, _HarmlessHandler):
+                _set_handler(number, _HarmlessHandler(handler))
         # A write to an agent that is gone must be an error, not the end.
         _set_handler(_SIGPIPE, _IGNORE)
         self._pending = None
@@ -90,6 +114,40 @@ class Gate:
             return self.call_closed(function, *args, **kwargs)
         finally:
             self._is_open = False
+
+    def call_task(
+        self, function: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]
+    ) -> Tuple[Any, Optional[BaseException]]:
+        """Call the task, then `reclaim`; returns (value, None), or (None, what it raised).
+
+        A signal handler that the application has set may raise at any time, also when the task has just returned, and also
+        while `reclaim` works. From the moment in which the task returns, that changes nothing.
+        """
+        returned: List[Any] = []
+        raised: Optional[BaseException] = None
+        tries = 0
+        try:
+            self._is_open = True
+            if self._pending is not None:
+                self._raise(self._pending)
+            # Python runs signal handlers between its own instructions. From the task's return until its value is in the list
+            # there is only C.
+            returned.extend(itertools.starmap(functools.partial(function, *args, **kwargs), ((),)))
+        except BaseException as error:  # noqa: BLE001 - whatever the task raised is its outcome
+            raised = error
+        while tries < _RECLAIM_TRIES:
+            try:
+                tries += 1
+                self.reclaim()
+                break
+            except BaseException:  # noqa: BLE001, S112 - a handler of the application raised
+                continue
+        try:
+            if os.getpid() != self._pid:
+                leave_child(None if returned else raised)
+            return (returned[0], None) if returned else (None, raised)
+        finally:
+            del raised  # it refers to this frame, and this frame to it
 
     def call_closed(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call user code; signals wait.

@@ -179,27 +179,31 @@ class Job:
     def _hooks_and_application(self, scene: JobContext) -> None:
         before = {name: os.environ.get(name) for name in scene.env_set}
         os.environ.update(scene.env_set)
+        raised: Optional[BaseException] = None
         try:
             self.gate.call(int)  # what was signalled until now
             self._fire_start_hooks(scene)
             if self.job_return.error is None:
                 args, kwargs = ((scene.task_cfg,), {}) if scene.call is None else self._arguments(scene.call)
-                self._succeed(self.gate.call(self.task, *args, **kwargs))
+                value, raised = self.gate.call_task(self.task, args, kwargs)
                 # The process goes on for a while: what the task was given and nobody else has, is gone now.
                 del args, kwargs
-        except SystemExit as error:
-            if exit_code_of(error) == 0:
+                if raised is None:
+                    self._succeed(value)
+        except BaseException as error:  # noqa: BLE001 - whatever a start hook or a signal raised is the outcome
+            raised = error
+        try:
+            if isinstance(raised, SystemExit) and exit_code_of(raised) == 0:
                 self._succeed(None)
-            else:
-                self.fail(error_of_exception(error), error)
-        except BaseException as error:  # noqa: BLE001 - whatever the application raised is its outcome
-            self.fail(error_of_exception(error), error)
+            elif raised is not None:
+                self.fail(error_of_exception(raised), raised)
         finally:
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+            del raised  # its traceback refers to this frame
 
     def _arguments(self, load: Callable[[], Any]) -> Any:
         """(args, kwargs) of a task that has arguments of its own."""
