@@ -253,10 +253,11 @@ def late(cfg):
 def task(cfg):
     from remote_agent.job_process.current import current_job
     cfg.out = current_job().output_dir
-    with open(os.path.join(HERE, "started"), "a") as file:
-        file.write("{} {}\\n".format(cfg.num, os.getpid()))
     if cfg.get("gate"):
         threading.Thread(target=late, args=(cfg,), name="uploader").start()
+    # A test may cancel the job from here on: its thread is there by then.
+    with open(os.path.join(HERE, "started"), "a") as file:
+        file.write("{} {}\\n".format(cfg.num, os.getpid()))
     if cfg.get("leaves"):
         subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     if cfg.get("waits"):
