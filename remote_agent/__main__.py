@@ -49,7 +49,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _EXIT_USAGE
     umask = os.umask(0o077)
     workdir = options.get("workdir")
-    complaint = -1
+    error_pipe = -1
     try:
         if role == "clean":
             from remote_agent.agent.cleaning import serve_cleaning
@@ -63,11 +63,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 sys.stderr.write("hydra-remote-launcher: no agent of this run is running there\n")
                 return EXIT_NO_AGENT
         else:
-            sock, complaint = _reach_agent(run, host, folders(run, host, workdir), umask, workdir, options.get("spare"))
+            sock, error_pipe = _reach_agent(
+                run, host, folders(run, host, workdir), umask, workdir, options.get("spare")
+            )
     except (SpoolError, OSError) as error:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(error))
         return EXIT_FOLDERS
-    return _hand_over(sock, complaint)
+    return _hand_over(sock, error_pipe)
 
 
 def _reach_running(run: str, host: str, workdir: Optional[str]) -> Optional[socket.socket]:
@@ -75,10 +77,10 @@ def _reach_running(run: str, host: str, workdir: Optional[str]) -> Optional[sock
     if not os.path.isdir(spool_folder(run, host, workdir)):
         return None
     os.chdir(folders(run, host, workdir).runtime)
-    return _connected()
+    return _connect_to_socket()
 
 
-def _connected() -> Optional[socket.socket]:
+def _connect_to_socket() -> Optional[socket.socket]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # A relative name: a long home exceeds what AF_UNIX takes.
@@ -110,7 +112,7 @@ def _reach_agent(
         raise SpoolError(unwritable(error, where.runtime)) from None
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        sock = _connected() or _wait_for_other(where.spool)
+        sock = _connect_to_socket() or _wait_for_other(where.spool)
         if sock is not None:
             return sock, -1
         if os.path.lexists(_SOCKET):
@@ -122,13 +124,13 @@ def _reach_agent(
             raise SpoolError(unwritable(error, os.path.join(where.runtime, _SOCKET))) from None
         listener.listen(16)
         is_started, notes = _start_in_scope(run, host, listener, umask, workdir, spare)
-        complaint = -1
+        error_pipe = -1
         if not is_started:
-            complaint, complain = os.pipe()
+            error_pipe, error_fd = os.pipe()
             pid = os.fork()
             if pid == 0:
-                _become_agent(run, host, where, listener, umask, notes, lock, complain, spare)
-            os.close(complain)
+                _become_agent(run, host, where, listener, umask, notes, lock, error_fd, spare)
+            os.close(error_fd)
             os.waitpid(pid, 0)
         listener.close()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -136,20 +138,20 @@ def _reach_agent(
             sock.connect(_SOCKET)
         except ConnectionRefusedError:
             # It is over with already, and has said why.
-            raise SpoolError(_said(complaint) or "the agent did not come up") from None
-        return sock, complaint
+            raise SpoolError(_read_startup_error(error_pipe) or "the agent did not come up") from None
+        return sock, error_pipe
     finally:
         os.close(lock)
 
 
-def _said(complaint: int) -> str:
+def _read_startup_error(error_pipe: int) -> str:
     """What an agent that could not come up said; waits until it is up or gone."""
     said = b""
-    while complaint >= 0:
-        data = os.read(complaint, 4096)
+    while error_pipe >= 0:
+        data = os.read(error_pipe, 4096)
         said += data
         if not data:
-            os.close(complaint)
+            os.close(error_pipe)
             break
     return said.decode("utf-8", "replace")
 
@@ -167,7 +169,7 @@ def _wait_for_other(spool: str) -> Optional[socket.socket]:
         pid = other_agent(spool)
         if pid is None:
             return None
-        sock = _connected()
+        sock = _connect_to_socket()
         if sock is not None:
             return sock
         if time.monotonic() > deadline:
@@ -182,9 +184,9 @@ def _start_in_scope(
     run: str, host: str, listener: socket.socket, umask: int, workdir: Optional[str], spare: Optional[str]
 ) -> Tuple[bool, List[str]]:
     """Start the agent outside the session where it would not survive that; whether it was, and notes for the user."""
-    from remote_agent.system.logind import NO_SCOPE, way_out
+    from remote_agent.system.logind import NO_SCOPE, find_escape
 
-    escape = way_out("{}-{}".format(run, os.getpid()))
+    escape = find_escape("{}-{}".format(run, os.getpid()))
     if not escape.prefix:
         return False, escape.notes
     import subprocess
@@ -241,7 +243,7 @@ def _become_agent(
     umask: int,
     notes: List[str],
     lock: Optional[int],
-    complain: Optional[int],
+    error_fd: Optional[int],
     spare: Optional[str],
 ) -> None:  # pragma: no cover - a forked process
     """Turn this forked process into the agent; never returns. What keeps it from coming up is said on `complain`."""
@@ -270,25 +272,25 @@ def _become_agent(
             from remote_agent.agent.agent import Agent, log_crash
 
             agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
-            if complain is not None:
-                os.close(complain)
+            if error_fd is not None:
+                os.close(error_fd)
             agent.serve()
             code = 0
         except BaseException as error:  # noqa: BLE001 - whatever it is, whoever started it and the next agent say it
-            if agent is None and complain is not None:
-                os.write(complain, _why_not_up(error, where.spool).encode("utf-8", "replace"))
+            if agent is None and error_fd is not None:
+                os.write(error_fd, _startup_error(error, where.spool).encode("utf-8", "replace"))
             log_crash(crash_log)
     finally:
         os._exit(code)
 
 
-def _why_not_up(error: BaseException, spool: str) -> str:
+def _startup_error(error: BaseException, spool: str) -> str:
     if isinstance(error, OSError):
         return unwritable(error, spool)
     return "the agent did not come up: {}: {}".format(type(error).__name__, error)
 
 
-def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
+def _hand_over(sock: socket.socket, error_pipe: int = -1) -> int:
     """Give the channel's descriptors to the agent and stay until either side is gone.
 
     `complaint`: read at the end, and told on stderr: where the agent did not come up, it says why.
@@ -300,7 +302,7 @@ def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
     try:
         sock.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     except BrokenPipeError:
-        return _complain(complaint)
+        return _report_startup_error(error_pipe)
     null = os.open(os.devnull, os.O_RDWR)
     # The channel ends when its last descriptor does: the agent's must be the only ones.
     os.dup2(null, 0)
@@ -309,12 +311,12 @@ def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
         while sock.recv(1):
             time.sleep(0)
     except OSError:
-        return _complain(complaint)
-    return _complain(complaint)
+        return _report_startup_error(error_pipe)
+    return _report_startup_error(error_pipe)
 
 
-def _complain(complaint: int) -> int:
-    said = _said(complaint)
+def _report_startup_error(error_pipe: int) -> int:
+    said = _read_startup_error(error_pipe)
     if said:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(said))
     return EXIT_FOLDERS if said else 0

@@ -13,7 +13,7 @@ __all__ = ["stand_in"]
 _EXCEPTIONS = ("LauncherError",)
 
 
-class _Elsewhere(type):
+class _ControllerOnly(type):
     """A class of which nothing can be had."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -29,7 +29,7 @@ def stand_in(name: str) -> Any:
     """What `launcher.NAME` is on a host; an exception where it is one, so that `except` may name it."""
     if name in _EXCEPTIONS:
         return type(name, (Exception,), {"__doc__": _why(name), "__module__": "launcher"})
-    return _Elsewhere(name, (), {"__doc__": _why(name), "__module__": "launcher"})
+    return _ControllerOnly(name, (), {"__doc__": _why(name), "__module__": "launcher"})
 
 
 def _why(name: str) -> str:

@@ -80,7 +80,7 @@ class JobQueue:
         slot = attempt.slot
         return dict(self._slots[slot]) if slot is not None and slot < len(self._slots) else {}
 
-    def give_slot_back(self, attempt: Attempt) -> None:
+    def release_slot(self, attempt: Attempt) -> None:
         """Its process is gone."""
         if attempt.slot is None:
             return
@@ -92,10 +92,10 @@ class JobQueue:
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def take_up(self, waiting: List[Attempt]) -> None:
+    def restore(self, queued: List[Attempt]) -> None:
         """Attempts that an earlier agent took and did not start; they wait until the controller has said which may."""
-        self._queue.extend(waiting)
-        self._is_held = bool(waiting)
+        self._queue.extend(queued)
+        self._is_held = bool(queued)
 
     def on_go(self, header: Go, payload: bytes) -> None:
         """What waits may start: what was given up in the meantime has been cancelled."""
@@ -119,11 +119,11 @@ class JobQueue:
             return
         self._queue.append(attempt)
 
-    def put_back(self, attempt: Attempt) -> None:
+    def requeue(self, attempt: Attempt) -> None:
         """It was certainly not started: its turn comes again."""
         self._attempts.record(attempt, "unstarted", {})
         self._attempts.ended(attempt)
-        self.give_slot_back(attempt)
+        self.release_slot(attempt)
         attempt.state = "queued"
         attempt.deadline = attempt.handed_at = attempt.status = None
         attempt.has_exited = attempt.is_polled = False
@@ -137,8 +137,8 @@ class JobQueue:
 
     def spool_failed(self, error: str) -> None:
         """Give back what has not started: another host may have a disk to write to."""
-        waiting, self._queue = self._queue, deque()
-        for attempt in waiting:
+        queued, self._queue = self._queue, deque()
+        for attempt in queued:
             if attempt.started_at is not None:
                 # The controller was told that it had started: it does not take it back.
                 self._fail(attempt, JobError("host", message="spool: " + error))
@@ -148,8 +148,8 @@ class JobQueue:
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """What waits for this zygote cannot run."""
-        waiting, self._queue = self._queue, deque()
-        for attempt in waiting:
+        queued, self._queue = self._queue, deque()
+        for attempt in queued:
             if attempt.spec.zygote == zygote.key:
                 self._fail(attempt, error)
             else:
@@ -165,8 +165,8 @@ class JobQueue:
         if self._attempts.error or self._is_held or not self._queue:
             return
         if not self._free and self._queue[0].is_claimed and time.monotonic() - self._started_at > _LONG:
-            self._give_claims_back()
-        for attempt in itertools.islice(self._queue, len(self._free) + self._ahead()):
+            self._release_claims()
+        for attempt in itertools.islice(self._queue, len(self._free) + self._claims_ahead()):
             if not attempt.is_claiming and not attempt.is_claimed and self._zygote_of(attempt) is not None:
                 self._attempts.record_claim(attempt)
         while self._free and self._queue and self._queue[0].is_claimed:
@@ -175,13 +175,13 @@ class JobQueue:
                 break
             self._start(self._queue.popleft(), zygote)
 
-    def _ahead(self) -> int:
+    def _claims_ahead(self) -> int:
         """How many may be claimed before there is a slot for them."""
         if self._job_seconds >= _LONG:
             return 0
         return min(_MAX_AHEAD, len(self._slots) * (1 + int(_AHEAD / max(self._job_seconds, 0.001))))
 
-    def _give_claims_back(self) -> None:
+    def _release_claims(self) -> None:
         """Nothing has started for long: what was claimed for the next slot waits without a claim.
 
         This needs no sync of its own: until it is on the disk the claims stand, and a new claim comes behind it.
@@ -206,7 +206,7 @@ class JobQueue:
         if not self._attempts.write():
             # It is not known to have started: it goes back to the controller as the rest of the queue did.
             attempt.started_at = None
-            self.put_back(attempt)
+            self.requeue(attempt)
             self.spool_failed(self._attempts.error)
             return
         self._attempts.begun(attempt)

@@ -58,22 +58,22 @@ class Reaper(ZygoteListener):
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         attempts: Attempts,
-        waiting: JobQueue,
+        queue: JobQueue,
         zygotes: Zygotes,
-        jobs: RunningJobs,
-        worker: BackgroundThread,
+        running: RunningJobs,
+        background: BackgroundThread,
         controller: Controller,
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._attempts = attempts
-        self._waiting = waiting
+        self._queue = queue
         self._zygotes = zygotes
-        self._jobs = jobs
-        self._worker = worker
+        self._running = running
+        self._background = background
         self._controller = controller
-        self._left: Set[str] = set()
+        self._ended_tokens: Set[str] = set()
         self._sweep_at = 0.0
         self.on_over: Callable[[Attempt], None] = lambda attempt: None
 
@@ -81,11 +81,11 @@ class Reaper(ZygoteListener):
 
     def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
         """A process began."""
-        self._jobs.forked(zygote, attempt_id, pid)
+        self._running.forked(zygote, attempt_id, pid)
 
     def exited(self, attempt_id: str, status: int) -> None:
         """A process ended."""
-        self._jobs.exited(attempt_id, status)
+        self._running.exited(attempt_id, status)
 
     def orphaned(self, attempt_ids: List[str]) -> None:
         """Jobs without their zygote are watched by pid."""
@@ -96,11 +96,11 @@ class Reaper(ZygoteListener):
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """The application cannot be prepared."""
-        self._waiting.unusable(zygote, error)
+        self._queue.unusable(zygote, error)
 
     # -- processes of before -------------------------------------------------------------------------------------
 
-    def take_up(self) -> None:
+    def adopt(self) -> None:
         """Attempts that an earlier agent started: time goes on for them, and a cancel is repeated."""
         for attempt in self._attempts.active():
             if attempt.has_exited:
@@ -111,13 +111,13 @@ class Reaper(ZygoteListener):
                 gone_by = (age(attempt.pid) if attempt.pid is not None else None) or 0.0
                 attempt.deadline = time.monotonic() + timeout - gone_by
             if attempt.final is not None:
-                self._jobs.shutting_down(attempt)
+                self._running.begin_shutdown(attempt)
             elif attempt.outcome is not None or attempt.crash is not None:
                 attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
             elif attempt.cancel is not None:
-                self._jobs.cancel(attempt, attempt.cancel)
+                self._running.cancel(attempt, attempt.cancel)
 
-    def doubtful(self, attempts: List[Attempt]) -> None:
+    def fail_doubtful(self, attempts: List[Attempt]) -> None:
         """Attempts of which nobody can say whether they started: they must not start again."""
         for attempt in attempts:
             message = "the host went down, or its spool was damaged, when the job was about to start"
@@ -129,7 +129,7 @@ class Reaper(ZygoteListener):
     def _find(self, attempt: Attempt) -> None:
         """The process of an attempt whose pid did not come to be recorded."""
         if attempt.pid is None:
-            attempt.pid = holder_of(self._place.stream(attempt, "stdout"))
+            attempt.pid = holder_of(self._paths.stream(attempt, "stdout"))
             if attempt.pid is not None:
                 attempt.pid_started = birth(attempt.pid)
 
@@ -141,7 +141,7 @@ class Reaper(ZygoteListener):
             self._crashed(attempt)
             return
         if not attempt.has_exited:
-            self._jobs.drain(attempt)
+            self._running.drain(attempt)
             self._adopt_orphan_file(attempt)
             self._find(attempt)
             if attempt.pid is not None and is_alive(attempt.pid, attempt.pid_started):
@@ -150,21 +150,21 @@ class Reaper(ZygoteListener):
                 # Somebody holds the other end: a process that was forked and could not be told of.
                 return
             attempt.has_exited = True
-        self._jobs.drain(attempt)
+        self._running.drain(attempt)
         self.ended(attempt)
 
     # -- the end of a process ------------------------------------------------------------------------------------
 
     def ended(self, attempt: Attempt) -> None:
         """The attempt's process is gone, and all that it said has been read."""
-        if attempt.final is not None and attempt.pid is not None and self._waits_for_left(attempt, attempt.pid):
+        if attempt.final is not None and attempt.pid is not None and self._waits_for_leftovers(attempt, attempt.pid):
             return
         if attempt.final is None:
-            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
             self._adopt_orphan_file(attempt)
         if attempt.final is None and self._never_began(attempt):
             attempt.hand_overs += 1
-            self._waiting.put_back(attempt)
+            self._queue.requeue(attempt)
             return
         if attempt.final is None:
             self._crashed(attempt)
@@ -172,9 +172,9 @@ class Reaper(ZygoteListener):
         attempt.state = "final"
         attempt.kill_at = attempt.deadline = None
         attempt.is_polled = attempt.awaits_zygote = False
-        self._waiting.give_slot_back(attempt)
+        self._queue.release_slot(attempt)
         self._attempts.ended(attempt)
-        self._left.add(self._place.token(attempt))
+        self._ended_tokens.add(self._paths.token(attempt))
         self.on_over(attempt)
 
     def _never_began(self, attempt: Attempt) -> bool:
@@ -186,13 +186,13 @@ class Reaper(ZygoteListener):
             attempt.pid is None
             and attempt.status is None
             and attempt.cancel is None
-            and attempt.boot == self._place.boot
+            and attempt.boot == self._paths.boot
             and not (attempt.entered or attempt.outcome or attempt.crash or attempt.state_at)
             and attempt.hand_overs < MAX_HAND_OVERS
-            and not has_begun(self._place.stream(attempt, "stdout"))
+            and not has_begun(self._paths.stream(attempt, "stdout"))
         )
 
-    def _waits_for_left(self, attempt: Attempt, pid: int) -> bool:
+    def _waits_for_leftovers(self, attempt: Attempt, pid: int) -> bool:
         """Processes that it did not wait for still run: they have a moment to end, then they are named and ended.
 
         In most cases there are none, which one system call tells.
@@ -208,21 +208,21 @@ class Reaper(ZygoteListener):
             attempt.is_polled = True
             return True
         if left and attempt.cut is None:
-            self._jobs.record_cut(attempt, [described(one) for one in left], None)
+            self._running.record_cut(attempt, [described(one) for one in left], None)
         kill_group(pid, attempt.pid_started)
         return False
 
     def sweep(self, now: float) -> None:
         """End what jobs have left behind in sessions of their own, many jobs at a time."""
-        if not self._left:
+        if not self._ended_tokens:
             self._sweep_at = now + SWEEP_AFTER
         elif now >= self._sweep_at:
             self._sweep_at = now + SWEEP_AFTER
-            left, self._left = self._left, set()
+            left, self._ended_tokens = self._ended_tokens, set()
             ended: List[Tuple[str, str]] = []
-            self._worker.submit(lambda: ended.extend(kill_tokens(left)), functools.partial(self._tell_swept, ended))
+            self._background.submit(lambda: ended.extend(kill_tokens(left)), functools.partial(self._note_swept, ended))
 
-    def _tell_swept(self, ended: List[Tuple[str, str]], error: Optional[BaseException]) -> None:
+    def _note_swept(self, ended: List[Tuple[str, str]], error: Optional[BaseException]) -> None:
         for token, what in ended:
             num = token.rpartition("/")[2].partition(".")[0]
             self._controller.note("job {}: {}, which it had left in a session of its own, was ended".format(num, what))
@@ -230,10 +230,10 @@ class Reaper(ZygoteListener):
     def sweep_now(self) -> None:
         """The run is over: nothing of it stays, and what is ended is told while there is somebody to hear it."""
         for attempt in self._attempts.active():
-            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
-            self._left.add(self._place.token(attempt))
-        if self._left:
-            self._tell_swept(kill_tokens(self._left), None)
+            kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
+            self._ended_tokens.add(self._paths.token(attempt))
+        if self._ended_tokens:
+            self._note_swept(kill_tokens(self._ended_tokens), None)
 
     def _adopt_orphan_file(self, attempt: Attempt) -> None:
         """Take in what a job wrote to its own file while there was no agent: all of it, from its first word on."""
@@ -241,7 +241,7 @@ class Reaper(ZygoteListener):
         if decoder is None:
             return
         try:
-            fd = open_private(self._place.orphan(attempt), os.O_RDONLY)
+            fd = open_private(self._paths.orphan(attempt), os.O_RDONLY)
         except FileNotFoundError:
             return
         with os.fdopen(fd, "rb") as file:
@@ -251,7 +251,7 @@ class Reaper(ZygoteListener):
                 if not data:
                     return
                 attempt.orphan_read += len(data)
-                if not self._jobs.take(attempt, decoder, data):
+                if not self._running.read_frames(attempt, decoder, data):
                     attempt.orphan_decoder = None
                     return
 
@@ -301,7 +301,7 @@ class Reaper(ZygoteListener):
         if attempt.crash is not None:
             # What ended an epilogue since then is not what ended the job.
             return attempt.crash, {}, None
-        has_rebooted = attempt.boot != self._place.boot
+        has_rebooted = attempt.boot != self._paths.boot
         error = error_of_status(
             attempt.status,
             "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died too",
@@ -335,13 +335,13 @@ class Reaper(ZygoteListener):
         if attempt.payload_blob:
             payload_file = self._zygotes.blobs.path(attempt.payload_blob)
         elif attempt.payload is not None:
-            payload_file = self._place.payload(attempt, ".job")
+            payload_file = self._paths.payload(attempt, ".job")
             _write(payload_file, log.read(attempt.payload))
         if reference is not None and not parts.get("file"):
-            outcome_file = self._place.payload(attempt, ".outcome")
+            outcome_file = self._paths.payload(attempt, ".outcome")
             _write(outcome_file, log.read(reference))
         spec = EpilogueSpec(
-            fork=self._jobs.fork_spec(attempt, payload_file),
+            fork=self._running.fork_spec(attempt, payload_file),
             entered=[list(entry) for entry in attempt.entered],
             envelope=envelope,
             has_outcome=attempt.outcome is not None,
@@ -350,7 +350,7 @@ class Reaper(ZygoteListener):
             state_file=attempt.state_file or "",
         )
         header: Start = {"t": "epilogue", "attempt": attempt.id, "spec": spec.to_json()}
-        self._jobs.hand_over(attempt, zygote, header, state)
+        self._running.hand_over(attempt, zygote, header, state)
 
 
 def _write(path: str, data: bytes) -> None:

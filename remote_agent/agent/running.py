@@ -35,8 +35,8 @@ FORK_PATIENCE = 60.0
 #: Seconds in which a job that is asked what its end waits for must say so; it cannot while it is in native code.
 ASK_PATIENCE = 2.0
 #: Names of what was still running that are told, and characters of each.
-_MOST_RUNNING = 40
-_LONGEST = 200
+_MAX_RUNNING = 40
+_MAX_NAME = 200
 _KEPT = wire.encode({"t": "kept"})
 
 
@@ -48,20 +48,20 @@ class RunningJobs:
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         selector: selectors.BaseSelector,
         attempts: Attempts,
-        waiting: JobQueue,
+        queue: JobQueue,
         zygotes: Zygotes,
         controller: Controller,
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._selector = selector
         self._attempts = attempts
-        self._waiting = waiting
+        self._queue = queue
         self._zygotes = zygotes
         self._controller = controller
-        self._done_saying: List[Attempt] = []
+        self._unconfirmed: List[Attempt] = []
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
 
     # -- with the zygote -----------------------------------------------------------------------------------------
@@ -78,10 +78,10 @@ class RunningJobs:
             self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
         except ZygoteGone:
             # Nobody has it: it starts with the next zygote.
-            self._waiting.put_back(attempt)
+            self._queue.requeue(attempt)
             return
         except OSError as error:
-            why = unwritable(error, self._place.spool) if error.filename else str(error.strerror or error)
+            why = unwritable(error, self._paths.spool) if error.filename else str(error.strerror or error)
             message = "the job could not be set up: {}".format(why)
             failure = JobError("host", type(error).__name__, message)
             attempt.has_exited = True
@@ -94,10 +94,10 @@ class RunningJobs:
 
     def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
         """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
-        slot_env: Dict[str, Optional[str]] = dict(self._waiting.environment(attempt))
-        slot_env[TOKEN] = self._place.token(attempt)
-        job = attempt.spec._replace(output_dir=self._place.output_dir(attempt))
-        return ForkSpec(job, slot_env, self._place.spool, payload_file)
+        slot_env: Dict[str, Optional[str]] = dict(self._queue.environment(attempt))
+        slot_env[TOKEN] = self._paths.token(attempt)
+        job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
+        return ForkSpec(job, slot_env, self._paths.spool, payload_file)
 
     def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
@@ -110,7 +110,7 @@ class RunningJobs:
         fds = [theirs.fileno()]
         try:
             ours.setblocking(False)
-            for path in self._place.streams(attempt).values():
+            for path in self._paths.streams(attempt).values():
                 # One by one: those that are open are closed below, whatever happens to the next.
                 fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
             zygote.fork(header, payload, fds)
@@ -171,14 +171,14 @@ class RunningJobs:
                 return
             except OSError:
                 data = b""
-            if data and not self.take(attempt, attempt.decoder, data):
+            if data and not self.read_frames(attempt, attempt.decoder, data):
                 data = b""
             if not data:
                 self._selector.unregister(attempt.sock)
                 attempt.sock.close()
                 attempt.sock = None
 
-    def take(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
+    def read_frames(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
         """Record what a job says of itself; False: it said nonsense, and nothing more is to be read of it."""
         try:
             try:
@@ -214,16 +214,16 @@ class RunningJobs:
         elif header["t"] == "done":
             if attempt.final is None:
                 self._done(attempt, header, frame.payload)
-            self._done_saying.append(attempt)
+            self._unconfirmed.append(attempt)
         elif header["t"] == "ending":
-            attempt.running = [str(one)[:_LONGEST] for one in header["running"][:_MOST_RUNNING]]
+            attempt.running = [str(one)[:_MAX_NAME] for one in header["running"][:_MAX_RUNNING]]
             if attempt.asked_at is not None and attempt.cut is None:
-                self._cut(attempt)
+                self._kill_shutdown(attempt)
         else:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 
     def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
         parts = _checked_parts(header["parts"])
         reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
         attempt.outcome = (envelope, parts, reference)
@@ -232,7 +232,7 @@ class RunningJobs:
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
     def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
         parts = header["parts"]
         if parts.get("same") and attempt.outcome is not None:
             self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
@@ -240,28 +240,28 @@ class RunningJobs:
             parts = {} if parts.get("same") else _checked_parts(parts)
             self._attempts.record_final(attempt, envelope, parts, payload)
         if not attempt.has_exited:
-            self.shutting_down(attempt)
+            self.begin_shutdown(attempt)
 
-    def tell_kept(self) -> None:
+    def confirm_kept(self) -> None:
         """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it.
 
         Where the log cannot be written, the controller gets results from memory. It gets what jobs leave, too: they go on then.
         """
-        is_told = bool(self._attempts.error) and self._controller.link is not None
-        if not self._done_saying or not (self._attempts.is_written or is_told):
+        is_final_sent = bool(self._attempts.error) and self._controller.link is not None
+        if not self._unconfirmed or not (self._attempts.is_written or is_final_sent):
             return
-        for attempt in self._done_saying:
+        for attempt in self._unconfirmed:
             if attempt.sock is not None:
                 try:
                     attempt.sock.send(_KEPT)
                 except OSError:
                     continue  # it is gone already
-        self._done_saying = []
+        self._unconfirmed = []
 
     # -- shutting down -------------------------------------------------------------------------------------------
 
     @staticmethod
-    def shutting_down(attempt: Attempt) -> None:
+    def begin_shutdown(attempt: Attempt) -> None:
         """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
         seconds = attempt.spec.shutdown_timeout
         if attempt.cancel is not None:
@@ -271,19 +271,19 @@ class RunningJobs:
         attempt.ending_at = time.monotonic()
         attempt.kill_at = attempt.ending_at + seconds
 
-    def cut_short(self, attempt: Attempt) -> None:
+    def end_shutdown(self, attempt: Attempt) -> None:
         """Its shutdown has taken all the time that it may: ask what it waits for, and kill it when that is known."""
         if attempt.asked_at is None:
             attempt.asked_at = time.monotonic()
             attempt.kill_at = attempt.asked_at + ASK_PATIENCE
             self._signal(attempt, signal.SIGTERM)
         else:
-            self._cut(attempt)
+            self._kill_shutdown(attempt)
 
-    def _cut(self, attempt: Attempt) -> None:
+    def _kill_shutdown(self, attempt: Attempt) -> None:
         """Kill it, and keep for the user what was still running."""
         now = time.monotonic()
-        token = self._place.token(attempt)
+        token = self._paths.token(attempt)
         if attempt.cut is None:
             others = [pid for pid in members(token, attempt.pid, attempt.pid_started) if pid != attempt.pid]
             running = attempt.running + [described(pid) for pid in others]
@@ -295,16 +295,16 @@ class RunningJobs:
         """Something of the job was killed after its result. `seconds`: how long its own process had; None: that had ended."""
         attempt.cut = {
             "seconds": seconds,
-            "running": running[:_MOST_RUNNING],
-            "is_cancelled": attempt.cancel is not None or attempt.is_hurried,
+            "running": running[:_MAX_RUNNING],
+            "is_cancelled": attempt.cancel is not None or attempt.is_shutdown_shortened,
         }
         self._attempts.record(attempt, "cut", attempt.cut)
 
-    def _hurry(self, attempt: Attempt, kill: bool) -> None:
+    def _shorten_shutdown(self, attempt: Attempt, kill: bool) -> None:
         """Its result is there, and it is to end soon: nobody wants to wait for the rest."""
-        attempt.is_hurried = True
+        attempt.is_shutdown_shortened = True
         if kill:
-            self._cut(attempt)
+            self._kill_shutdown(attempt)
         elif attempt.asked_at is None and attempt.kill_at is not None:
             attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.grace)
 
@@ -322,19 +322,19 @@ class RunningJobs:
             if attempt is not None and attempt.final is None:
                 self.cancel(attempt, kind, header["kill"], header["why"])
             elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
-                self._hurry(attempt, header["kill"])
+                self._shorten_shutdown(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
         """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
         if attempt.state == "queued":
-            self._waiting.cancel(attempt, kind, why)
+            self._queue.cancel(attempt, kind, why)
             return
         if attempt.cancel is None:
             attempt.cancel = kind
             self._attempts.record(attempt, "cancel", {"kind": kind})
             self._attempts.write()
         if kill:
-            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
         else:
             self._terminate(attempt)
 
@@ -343,18 +343,24 @@ class RunningJobs:
         if attempt.outcome is not None or attempt.in_epilogue:
             # The application is through; its end hooks are given their time.
             return
-        self._tell_why(attempt)
+        self._send_end_reason(attempt)
         self._signal(attempt, signal.SIGTERM)
         attempt.kill_at = time.monotonic() + attempt.spec.grace
 
     @staticmethod
-    def _tell_why(attempt: Attempt) -> None:
+    def _send_end_reason(attempt: Attempt) -> None:
         """Tell the job what its SIGTERM will mean, so that its end hooks know, too."""
         if attempt.sock is None or attempt.cancel is None:
             return
         try:
-            told: Cancel = {"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel, "kill": False, "why": ""}
-            attempt.sock.send(wire.encode(told))
+            message: Cancel = {
+                "t": "cancel",
+                "attempts": [attempt.id],
+                "kind": attempt.cancel,
+                "kill": False,
+                "why": "",
+            }
+            attempt.sock.send(wire.encode(message))
         except OSError:
             return  # it has ended, or reads nothing: the record decides all the same
 
@@ -382,7 +388,7 @@ def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
     return parts
 
 
-def _decided(attempt: Attempt, envelope: Envelope) -> Envelope:
+def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:
     """A cancel or timeout that was recorded decides the kind of a failure."""
     if attempt.cancel is None or envelope.error is None:
         return envelope

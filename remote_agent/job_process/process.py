@@ -14,7 +14,7 @@ import traceback
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from remote_agent.job_process.channel import move_high
-from remote_agent.job_process.shutdown import leave_child
+from remote_agent.job_process.shutdown import exit_forked_child
 from remote_agent.shared.failure import JobTerminated
 from remote_agent.system.processes import mark_begun
 
@@ -27,7 +27,7 @@ except ImportError:  # another Python than CPython
     from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
-__all__ = ["Gate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
+__all__ = ["SignalGate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
@@ -51,7 +51,7 @@ class _HarmlessHandler:
             traceback.print_exc()
 
 
-class Gate:
+class SignalGate:
     """Lets SIGTERM (as `JobTerminated`) and SIGINT (as KeyboardInterrupt) through while `call` runs user code.
 
     What arrives outside is raised by the next `call`, unless `reclaim` came in between.
@@ -68,24 +68,28 @@ class Gate:
         """Handle both signals from now on, whatever handled them before. Main thread only."""
         if not self._pid:
             self._pid = os.getpid()
-            os.register_at_fork(before=self._hold, after_in_child=self._let_go, after_in_parent=self._release)
+            os.register_at_fork(
+                before=self._block_before_fork,
+                after_in_child=self._reset_in_child,
+                after_in_parent=self._unblock_after_fork,
+            )
         _set_handler(_SIGTERM, self._handle)
         _set_handler(_SIGINT, self._handle)
 
-    def _hold(self) -> None:
+    def _block_before_fork(self) -> None:
         """The job forks: a signal that comes before the child has let go of our handlers waits, or it would be lost there."""
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGTERM, _SIGINT))
 
-    def _release(self) -> None:
+    def _unblock_after_fork(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def _let_go(self) -> None:
+    def _reset_in_child(self) -> None:
         """In a process that the job forked: what handled its signals is not for it; what the application set stays."""
         self._is_open = False
         for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) == self._handle:
                 _set_handler(number, plain)
-        self._release()
+        self._unblock_after_fork()
 
     def reclaim(self) -> None:
         """The task has ended: stop its timers, and let no signal handler of the application raise an exception any more."""
@@ -144,7 +148,7 @@ class Gate:
                 continue
         try:
             if os.getpid() != self._pid:
-                leave_child(None if returned else raised)
+                exit_forked_child(None if returned else raised)
             return (returned[0], None) if returned else (None, raised)
         finally:
             del raised  # it refers to this frame, and this frame to it
@@ -159,10 +163,10 @@ class Gate:
             value = function(*args, **kwargs)
         except BaseException as error:
             if os.getpid() != self._pid:
-                leave_child(error)
+                exit_forked_child(error)
             raise
         if os.getpid() != self._pid:
-            leave_child(None)
+            exit_forked_child(None)
         return value
 
     def _handle(self, signum: int, frame: Any) -> None:

@@ -107,9 +107,9 @@ _BETWEEN = {
 def _one_text(error: BaseException) -> str:
     """One exception of a chain, without the others."""
     try:
-        told = traceback.TracebackException(type(error), error, error.__traceback__)
-        told.stack = _trimmed(told.stack)
-        return "".join(told.format(chain=False))
+        formatted = traceback.TracebackException(type(error), error, error.__traceback__)
+        formatted.stack = _trimmed(formatted.stack)
+        return "".join(formatted.format(chain=False))
     except BaseException:  # noqa: BLE001 - a hostile __str__, or too deep: told in fewer words
         lines = ["Traceback (most recent call last):\n"]
         try:

@@ -14,7 +14,7 @@ import re
 import subprocess
 from typing import Dict, List, NamedTuple, Optional
 
-__all__ = ["NO_SCOPE", "Escape", "way_out"]
+__all__ = ["NO_SCOPE", "Escape", "find_escape"]
 
 #: Seconds for each question.
 _PATIENCE = 5.0
@@ -32,7 +32,7 @@ class Escape(NamedTuple):
 _NOTHING = Escape([], {}, [])
 
 
-def way_out(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
+def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
     """How an agent that is started now survives the end of this session. `name` becomes part of the scope's name."""
     if not _is_in_session(cgroups):
         return _NOTHING

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 
-_ELSEWHERE = (
+_WRONG_HOST = (
     "This Python does not have the descriptor that the agent gave it: it was started elsewhere. The jobs' Python must be a child of "
     "the agent, on the agent's host: srun, ssh and docker start it where the agent is not.\n"
 )
@@ -47,7 +47,7 @@ def main(argv):  # type: (list[str]) -> int
     """FD BUNDLE_DIR [REST...]: serve the agent on FD."""
     fd, bundle = int(argv[1]), argv[2]
     if not _is_socket(fd):
-        sys.stderr.write(_ELSEWHERE)
+        sys.stderr.write(_WRONG_HOST)
         return 3
     if sys.version_info < (3, 8):
         _too_old(fd)

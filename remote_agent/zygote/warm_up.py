@@ -12,8 +12,8 @@ from remote_agent.callbacks.base import Callback
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import make_config
 from remote_agent.hydra.compat import minimal_hydra_node
-from remote_agent.job_process.context import LOG_FORMAT, PlainScene, default_handlers, make_scene
-from remote_agent.job_process.result import made_result
+from remote_agent.job_process.context import LOG_FORMAT, PlainContext, default_handlers, make_context
+from remote_agent.job_process.result import make_result
 from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
 from remote_agent.job_process.unpickling import loads
@@ -42,16 +42,16 @@ def warm_up() -> None:
     for number in range(_ROUNDS):
         node = minimal_hydra_node(num=number, job_id="x_1", task_overrides=["x=1"], cwd="/x")
         config = {"x": number, "y": {"z": 0.1}, "l": ["a", None, True]}
-        scene = PlainScene({"config": config, "hydra": node, "task_name": "x"}, dict, "/x", "/x")
-        scene.yaml_files()
-        scene.has_edited_cfg()
-        scene.config.hydra.runtime.output_dir  # noqa: B018  (reading is what is warmed up)
-        make_config(scene.task_cfg)
+        context = PlainContext({"config": config, "hydra": node, "task_name": "x"}, dict, "/x", "/x")
+        context.yaml_files()
+        context.has_edited_cfg()
+        context.config.hydra.runtime.output_dir  # noqa: B018  (reading is what is warmed up)
+        make_config(context.task_cfg)
         callbacks.fire("on_job_start", {"config": None}, [], _ignore)
         callbacks.fire("on_job_end", {"config": None, "job_return": None}, [], _ignore)
         state_of(callbacks.entries[0].instance)
         for value in (None, {"loss": 0.5}):
-            result, _ = made_result(str, value, is_completed=True, may_send_code=False)
+            result, _ = make_result(str, value, is_completed=True, may_send_code=False)
             wire.encode({"t": "outcome", "envelope": {"status": "COMPLETED"}, "parts": result.parts}, result.payload)
         formatter.format(record)
         unfinished(gc.get_objects())
@@ -68,9 +68,9 @@ def warm_up_with(payload: bytes) -> None:
     """
     try:
         for _ in range(_HYDRA_ROUNDS):
-            scene = make_scene(payload, loads, os.sep, os.sep)
-            scene.yaml_files()
-            scene.logging_conf()
+            context = make_context(payload, loads, os.sep, os.sep)
+            context.yaml_files()
+            context.logging_conf()
     except Exception:  # noqa: BLE001 - the job itself says what is wrong with its payload
         return
     gc.collect()

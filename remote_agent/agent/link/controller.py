@@ -24,7 +24,7 @@ __all__ = ["Controller"]
 
 #: Notes that are kept for who comes later, and characters of each: all of them fit a welcome.
 _MAX_NOTES = 100
-_NOTE = 2000
+_MAX_NOTE_LENGTH = 2000
 
 #: What takes a message: its header and its payload.
 Handler = Callable[[Any, bytes], None]
@@ -41,13 +41,13 @@ class Controller:
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         selector: selectors.BaseSelector,
         on_hello: Callable[[Hello], Dict[str, Any]],
         on_greeted: Callable[[], None],
         on_gone: Callable[[], None],
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._selector = selector
         self._on_hello = on_hello
         self._on_greeted = on_greeted
@@ -60,7 +60,7 @@ class Controller:
         }
         self.lease: Optional[float] = None
         #: Answers a link that only looks; see `remote_agent.agent.queries`.
-        self.on_look: Optional[Callable[[Link, Look], None]] = None
+        self.on_query: Optional[Callable[[Link, Look], None]] = None
         self._alone_since: Optional[float] = time.monotonic()
         self._was_greeted = False
         self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
@@ -71,7 +71,7 @@ class Controller:
         return self.link is not None and self.link.live
 
     @property
-    def is_unknown(self) -> bool:
+    def was_never_greeted(self) -> bool:
         """No controller has ever greeted us, and none that may do so yet is there."""
         return not self._was_greeted and not self._links
 
@@ -88,7 +88,7 @@ class Controller:
 
     def note(self, text: str) -> None:
         """Say what concerns the user, now and to whoever comes later."""
-        text = text[:_NOTE]
+        text = text[:_MAX_NOTE_LENGTH]
         self._notes.append(text)
         self.say({"t": "fatal", "code": "note", "message": text})
 
@@ -104,7 +104,7 @@ class Controller:
             sock, _ = listener.accept()
         except OSError:
             return  # it went away again, or there are too many open files: the next one comes
-        self._links.append(Link(sock, self._selector, self._frame, self._link_closed))
+        self._links.append(Link(sock, self._selector, self._on_frame, self._link_closed))
 
     def _link_closed(self, link: Link) -> None:
         if link in self._links:
@@ -133,22 +133,22 @@ class Controller:
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
-    def _frame(self, link: Link, frame: wire.Frame) -> None:
+    def _on_frame(self, link: Link, frame: wire.Frame) -> None:
         try:
-            self._hear(link, frame)
+            self._dispatch(link, frame)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             # What is inside a field is not what its handler takes. It costs the link, not the jobs.
             traceback.print_exc()
             text = "message {!r} is malformed: {!r}".format(frame.header["t"], error)
-            raise wire.ProtocolError("field", text[:_NOTE]) from None
+            raise wire.ProtocolError("field", text[:_MAX_NOTE_LENGTH]) from None
 
-    def _hear(self, link: Link, frame: wire.Frame) -> None:
+    def _dispatch(self, link: Link, frame: wire.Frame) -> None:
         header = frame.header
         if header["t"] == "hello":
             self._hello(link, header)
             return
-        if header["t"] == "look" and self.on_look is not None:
-            self.on_look(link, header)
+        if header["t"] == "look" and self.on_query is not None:
+            self.on_query(link, header)
             return
         name = header["t"]
         if link is not self.link and name == "pong":
@@ -161,13 +161,13 @@ class Controller:
         handler(header, frame.payload)
 
     def _hello(self, link: Link, hello: Hello) -> None:
-        if hello["version"] != wire.VERSION or hello["run"] != self._place.run:
+        if hello["version"] != wire.VERSION or hello["run"] != self._paths.run:
             link.outbox.put(
                 wire.encode(
                     {
                         "t": "fatal",
                         "code": "version" if hello["version"] != wire.VERSION else "run",
-                        "message": "this agent speaks wire version {} for run {}".format(wire.VERSION, self._place.run),
+                        "message": "this agent speaks wire version {} for run {}".format(wire.VERSION, self._paths.run),
                     }
                 )
             )
@@ -199,14 +199,14 @@ class Controller:
             header: Welcome = {
                 "t": "welcome",
                 "version": wire.VERSION,
-                "run": self._place.run,
+                "run": self._paths.run,
                 "hostname": socket.gethostname(),
                 "boot_id": more["boot_id"],
                 "pid": os.getpid(),
                 "python": "{}.{}.{}".format(*sys.version_info[:3]),
                 "slots": more["slots"],
                 "gpus": more["gpus"],
-                "spool": self._place.spool,
+                "spool": self._paths.spool,
                 "notes": list(self._notes),
                 "more": bool(items),
             }

@@ -48,7 +48,7 @@ class Attempt:
         #: The host went down since; whether its long result, or its outcome, is whole is being read.
         self.is_doubted = False
         #: Its long result, where it is being sent before it may be told.
-        self.ahead: Any = None
+        self.early_send: Any = None
         self.in_epilogue = False
         self.epilogues = 0
         self.entered_before = 0
@@ -69,7 +69,7 @@ class Attempt:
         self.ending_at: Optional[float] = None
         self.asked_at: Optional[float] = None
         #: It is to end soon: it was cancelled when its result was there.
-        self.is_hurried = False
+        self.is_shutdown_shortened = False
         #: What it said that it waits for.
         self.running: List[str] = []
         #: What was still running when it was killed, for the user: see the `cut` record.
@@ -77,7 +77,7 @@ class Attempt:
         #: Until when processes that it left behind may end by themselves.
         self.left_until: Optional[float] = None
         #: Its result was sent over the present link; its outputs follow when its process is gone.
-        self.is_told = False
+        self.is_final_sent = False
         self.sock: Any = None
         self.decoder = wire.Decoder()
         #: Nobody will report its end: it is looked at now and then.
@@ -90,7 +90,7 @@ class Attempt:
         self.stream_sent = {"stdout": 0, "stderr": 0}
         self.stream_dropped = {"stdout": 0, "stderr": 0}
         #: A source of the present link looks at its streams.
-        self.is_showing = False
+        self.is_streaming = False
 
     @property
     def is_active(self) -> bool:

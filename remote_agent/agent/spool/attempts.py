@@ -68,8 +68,8 @@ class Attempts:
         self._compact_from = 0
         #: How much was not needed when the log was last rewritten for want of room, in vain.
         self._dead_in_vain = 0
-        self._is_away = False
-        self._acked = Acknowledged()
+        self._is_moved = False
+        self._acknowledged = Acknowledged()
         self._syncer = Syncer(self.log, wake)
         self._files = BackgroundThread(wake)
         self._files_under_way = 0
@@ -106,7 +106,7 @@ class Attempts:
 
     def was_acknowledged(self, attempt_id: str) -> bool:
         """It was acknowledged before, as far back as the log tells: it does not start again, whoever sends it."""
-        return attempt_id in self._acked
+        return attempt_id in self._acknowledged
 
     def add(self, attempt: Attempt) -> None:
         """A new one."""
@@ -116,7 +116,7 @@ class Attempts:
         """The controller has it (its process may still be ending), or gets it back unstarted, and may send it again."""
         self._by_id.pop(attempt.id, None)
         if not is_given_back:
-            self._acked.add(attempt.id)
+            self._acknowledged.add(attempt.id)
         gone = self.log.append({"r": "acked", "a": attempt.id, "back": is_given_back})
         self.log.forget([*attempt.references, gone])
 
@@ -207,15 +207,15 @@ class Attempts:
     def _live(self) -> List[Reference]:
         return sorted(reference for attempt in self._by_id.values() for reference in attempt.references)
 
-    def check_place(self) -> None:
+    def check_log_is_in_place(self) -> None:
         """See that the log is where the next agent will look for it."""
-        self._is_away = not self.log.is_in_place
-        if self._is_away:
+        self._is_moved = not self.log.is_in_place
+        if self._is_moved:
             self.failed("{} was moved away or removed".format(self.log.path))
 
     def flush(self) -> None:
         """Write what was recorded, and have it brought to the disk where somebody waits for that."""
-        if not self.write() or self._is_away:
+        if not self.write() or self._is_moved:
             return
         if self.error:
             self.error = ""
@@ -266,16 +266,16 @@ class Attempts:
             attempt.is_claiming, attempt.is_claimed = False, True
         elif attempt.final is not None:
             attempt.is_logged = True
-            self._tell(attempt)
+            self._announce_if_synced(attempt)
 
     def _file_synced(self, attempt: Attempt, error: Optional[BaseException]) -> None:
         self._files_under_way -= 1
         attempt.awaits_file = False
         if error is not None:
             self.failed(str(error))
-        self._tell(attempt)
+        self._announce_if_synced(attempt)
 
-    def _tell(self, attempt: Attempt) -> None:
+    def _announce_if_synced(self, attempt: Attempt) -> None:
         if attempt.is_logged and not attempt.awaits_file and not attempt.is_synced:
             attempt.is_synced = True
             self._on_durable(attempt)
@@ -300,7 +300,7 @@ class Attempts:
         Returns:
             Those that wait for a slot, and those of which nobody can say whether they have started.
         """
-        replay = self.log.replay(self._take)
+        replay = self.log.replay(self._on_record)
         if replay.torn:
             self._note("spool log: {}; what was behind it is set aside".format(replay.torn))
         for start, end in replay.gaps:
@@ -309,7 +309,7 @@ class Attempts:
         waiting, doubtful = [], []
         for attempt in self._by_id.values():
             if attempt.boot and attempt.boot != self._boot:
-                self._doubt(attempt)
+                self._verify_files(attempt)
             if attempt.final is not None:
                 attempt.state = "final"
                 attempt.is_synced = not attempt.is_doubted
@@ -339,7 +339,7 @@ class Attempts:
             self.compact(rename=True)
         return waiting, doubtful
 
-    def _doubt(self, attempt: Attempt) -> None:
+    def _verify_files(self, attempt: Attempt) -> None:
         """The host went down: what lies in a file that may not have got to the disk in time is read."""
         known = [attempt.final, attempt.outcome] if attempt.payload is not None else [attempt.final]
         files = [one[1] for one in known if one is not None and one[1].get("file")]
@@ -356,9 +356,11 @@ class Attempts:
         if self._reader is None:
             self._reader = BackgroundThread(self._wake)
         self._reads_under_way += 1
-        self._reader.submit(read, functools.partial(self._read, attempt, attempt.state, whole))
+        self._reader.submit(read, functools.partial(self._on_verified, attempt, attempt.state, whole))
 
-    def _read(self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]) -> None:
+    def _on_verified(
+        self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]
+    ) -> None:
         """What a doubted attempt left was read: what is not whole is not known, what is counts."""
         self._reads_under_way -= 1
         attempt.is_doubted = False
@@ -386,23 +388,23 @@ class Attempts:
             attempt.is_polled = attempt.has_exited = True
             self.begun(attempt)
 
-    def _take(self, header: Dict[str, Any], reference: Reference) -> None:
+    def _on_record(self, header: Dict[str, Any], reference: Reference) -> None:
         name = header["r"]
         if name == "acked":
             if not header.get("back"):
-                self._acked.add(header["a"])
+                self._acknowledged.add(header["a"])
             gone = self._by_id.pop(header["a"], None)
             self.log.forget([*(gone.references if gone else []), reference])
             return
         attempt = self._by_id.get(header["a"])
-        if attempt is None and header["a"] in self._acked:
+        if attempt is None and header["a"] in self._acknowledged:
             self.log.forget([reference])
             return
         if attempt is None:
             attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
         attempt.references.append(reference)
         try:
-            _replay_record(attempt, name, header, reference)
+            _apply_record(attempt, name, header, reference)
         except ValueError as error:
             # Of an earlier version, which took what this one refuses: as if it had been altered.
             self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
@@ -456,7 +458,7 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
     )
 
 
-def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
+def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
     if name == "accepted":
         attempt.spec = JobSpec.from_json(header["spec"])
         attempt.payload, attempt.payload_blob = reference, header.get("blob")

@@ -81,7 +81,7 @@ class SpoolLog:
         self.generation = 0
         head = os.pread(self._fd, _FILE_HEAD.size, 0)
         #: Names this log, and with it everything that the spool knows: a new file, a new id.
-        self.id = self._known_id(head) or self._begin(head)
+        self.id = self._known_id(head) or self._start_file(head)
         self._seed = zlib.crc32(self.id)
         self._end = _FILE_HEAD.size
         #: Bytes that are on the file (not necessarily on the disk).
@@ -98,7 +98,7 @@ class SpoolLog:
             raise SpoolError("{}: a spool of version {}; this agent reads {}".format(self.path, version, VERSION))
         return bytes(name)
 
-    def _begin(self, head: bytes) -> bytes:
+    def _start_file(self, head: bytes) -> bytes:
         """Begin the file anew; one that is there and is none of ours is kept aside, whole."""
         if head:
             os.close(self._fd)
@@ -112,7 +112,7 @@ class SpoolLog:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def replay(self, take: Callable[[Dict[str, Any], Reference], None]) -> Replay:
+    def replay(self, on_record: Callable[[Dict[str, Any], Reference], None]) -> Replay:
         """Read the whole log, giving each record to `take`, and stand at its end."""
         gaps: List[Tuple[int, int]] = []
         torn = ""
@@ -129,7 +129,7 @@ class SpoolLog:
                 offset = following
                 continue
             header, reference = found
-            take(header, reference)
+            on_record(header, reference)
             offset = reference.end
         if torn:
             # Keep what is cut off: somebody may want to look at it.
@@ -288,7 +288,7 @@ class SpoolLog:
         if not live and not rename:
             # Where nothing is needed nothing is written, for which a full disk may have no room.
             os.ftruncate(self._fd, _FILE_HEAD.size)
-            self._begin_anew(_FILE_HEAD.size)
+            self._restart_at(_FILE_HEAD.size)
             return {}
         path = self.path + ".new"
         fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -315,10 +315,10 @@ class SpoolLog:
         os.close(fd)
         sync_folder(self.path)
         self.id, self._seed = name, zlib.crc32(name)
-        self._begin_anew(offset)
+        self._restart_at(offset)
         return moved
 
-    def _begin_anew(self, end: int) -> None:
+    def _restart_at(self, end: int) -> None:
         self._end = self.written = end
         self._pending = []
         self._dead = 0

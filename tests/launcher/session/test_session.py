@@ -23,7 +23,7 @@ from launcher.demo.server import DemoServer
 from launcher.errors import CallbackError, CodeError, ConfigError, RunAborted, UsageError
 from launcher.inventory import HostSpec, load_hosts
 from launcher.results.job_returns import ResultNotDecoded
-from tests.durable import until
+from tests.controllers import until
 
 APP = Path(__file__).parents[2] / "apps" / "plain"
 

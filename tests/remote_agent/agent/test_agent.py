@@ -661,7 +661,9 @@ class TestCode:
     @pytest.mark.slow
     def test_that_never_comes_fails_what_waits_for_it(self, new_agent):
         """It is asked for some times, and then the jobs are told what is missing."""
-        host = new_agent(patch="import remote_agent.agent.zygotes.pool as z; z.CONTENT_PATIENCE = z._LOOK = 0.05")
+        host = new_agent(
+            patch="import remote_agent.agent.zygotes.pool as z; z.CONTENT_PATIENCE = z._CHECK_EVERY = 0.05"
+        )
         client = host.connect(prepare=False)
         host.prepare(client, code_blob="0" * 64)
         attempt = host.job(client, 0)
@@ -951,7 +953,7 @@ class TestRecovery:
     @pytest.mark.slow
     def test_a_power_cut_costs_only_what_ran_where_jobs_are_long(self, new_agent):
         """A claim that found no slot is given back, so that what waits is known to wait."""
-        host = new_agent(patch="import remote_agent.agent.queue as waiting; waiting._LONG = 1.5", callbacks={"c": ()})
+        host = new_agent(patch="import remote_agent.agent.queue as queue; queue._LONG = 1.5", callbacks={"c": ()})
         gate = host.gate("g")
         client = host.connect()
         running = host.job(client, 0, do="gate", gate=gate)
@@ -1065,7 +1067,7 @@ class TestRecovery:
     @pytest.mark.slow
     def test_a_claim_that_was_given_back_is_made_again(self, new_agent):
         """With the next slot, and on the disk before the job starts."""
-        host = new_agent(patch="import remote_agent.agent.queue as waiting; waiting._LONG = 1.5")
+        host = new_agent(patch="import remote_agent.agent.queue as queue; queue._LONG = 1.5")
         gate = host.gate("g")
         client = host.connect()
         running = host.job(client, 0, do="gate", gate=gate)
