@@ -28,7 +28,7 @@ from remote_agent.hydra.compat import minimal_hydra_node
 from remote_agent.shared import wire
 from remote_agent.system.processes import TOKEN
 
-__all__ = ["APP", "AgentHost", "Client", "Started", "wait_gone", "wait_until"]
+__all__ = ["APP", "SLOW_DISK", "AgentHost", "Client", "Started", "wait_gone", "wait_until"]
 
 #: Seconds until a wait is given up: long, for machines with much else to do.
 PATIENCE = 60.0
@@ -128,6 +128,10 @@ class Hooks:
         elif self.trap == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+#: A patch of an agent: its disk takes a long result when this gate is opened.
+SLOW_DISK = "import remote_agent.agent.spool.attempts as attempts; attempts.sync_file = lambda path: open({!r}).read()"
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
