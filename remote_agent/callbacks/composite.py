@@ -275,6 +275,6 @@ def callbacks_from_travel(
                         name, why, type_name(error), safe_text(error)
                     )
                 ) from error
-            notes.append("callback {!r} was built anew on the host from its spec, because {}".format(name, why))
+            notes.append("callback {!r} was built again on the host from its spec, because {}".format(name, why))
         entries.append(Entry(name, instance, item["on_error"], item["spec"]))
     return Callbacks(entries), notes

@@ -1,4 +1,4 @@
-"""Killing a job whole: its process group, its session, its descendants, and escapees that carry its token.
+"""Killing all processes of a job: its process group, its session, its descendants, and others that carry its token.
 
 Rule: a process is signalled only when it is certainly one of ours. A number says nothing by itself: it is believed with the
 start time that goes with it, or as the session of processes whose leader's number nobody else has got since.
