@@ -1,6 +1,6 @@
-"""What a host is: its boot, its processors and GPUs, and where we may keep things on it.
+"""Facts about a host: its boot id, its processors and GPUs, and the folders for our files.
 
-Rule: facts are read, never assumed; a folder that cannot be used is refused with the way out (`workdir`).
+Rule: facts are read, never assumed. A folder that cannot be used is refused, and the message names the next step (`workdir`).
 """
 
 import errno
