@@ -1,7 +1,7 @@
-"""The agent's entry points. `connect` finds or starts the agent and hands the SSH channel over to it; `look` does so only
-where an agent runs; `clean` tells what runs have left here, and removes it; `serve` becomes the agent.
+"""The entry points of the agent. `connect` finds or starts the agent of a run and hands the SSH channel over to it. `look` does
+the same, but starts no agent. `clean` lists what runs have left on this host, and removes it. `serve` becomes the agent.
 
-Rule: nothing is written to stdout before the preamble, and nothing but frames after it; what goes wrong before is one
+Rule: nothing is written to stdout before the preamble, and nothing but frames after it. An error before the preamble is one
 line on stderr and an exit code.
 
     connect --run RUN --host NAME [--workdir DIR] [--spare PYTHON]
@@ -49,7 +49,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _EXIT_USAGE
     umask = os.umask(0o077)
     workdir = options.get("workdir")
-    complaint = -1
+    error_pipe = -1
     try:
         if role == "clean":
             from remote_agent.agent.cleaning import serve_cleaning
@@ -60,25 +60,27 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if role == "look":
             sock = _reach_running(run, host, workdir)
             if sock is None:
-                sys.stderr.write("hydra-remote-launcher: no agent of this run is running there\n")
+                sys.stderr.write("hydra-remote-launcher: no agent of this run is running on this host\n")
                 return EXIT_NO_AGENT
         else:
-            sock, complaint = _reach_agent(run, host, folders(run, host, workdir), umask, workdir, options.get("spare"))
+            sock, error_pipe = _reach_agent(
+                run, host, folders(run, host, workdir), umask, workdir, options.get("spare")
+            )
     except (SpoolError, OSError) as error:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(error))
         return EXIT_FOLDERS
-    return _hand_over(sock, complaint)
+    return _hand_over(sock, error_pipe)
 
 
 def _reach_running(run: str, host: str, workdir: Optional[str]) -> Optional[socket.socket]:
-    """A connection to the run's agent if it is running; nothing is made."""
+    """A connection to the agent of the run, if it is running. Creates nothing."""
     if not os.path.isdir(spool_folder(run, host, workdir)):
         return None
     os.chdir(folders(run, host, workdir).runtime)
-    return _connected()
+    return _connect_to_socket()
 
 
-def _connected() -> Optional[socket.socket]:
+def _connect_to_socket() -> Optional[socket.socket]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # A relative name: a long home exceeds what AF_UNIX takes.
@@ -92,16 +94,16 @@ def _connected() -> Optional[socket.socket]:
 def _reach_agent(
     run: str, host: str, where: Folders, umask: int, workdir: Optional[str], spare: Optional[str]
 ) -> Tuple[socket.socket, int]:
-    """A connection to the run's agent, which is started where there is none.
+    """A connection to the agent of the run. Starts the agent if there is none.
 
     Args:
-        spare: the Python that a new agent starts ahead of time; empty for its own, None for none.
+        spare: the Python that a new agent starts ahead of time. Empty means its own Python, None means no spare.
 
     Returns:
-        The connection; and where the agent was started here, what to read from why it could not come up, else -1.
+        The connection, and a pipe. If the agent was started here and fails to start, the pipe says why; else it is -1.
 
     Raises:
-        SpoolError: there is no room for what it needs, or another agent cannot be reached.
+        SpoolError: there is no room for its files, or another agent cannot be reached.
     """
     os.chdir(where.runtime)
     try:
@@ -110,7 +112,7 @@ def _reach_agent(
         raise SpoolError(unwritable(error, where.runtime)) from None
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        sock = _connected() or _wait_for_other(where.spool)
+        sock = _connect_to_socket() or _wait_for_other(where.spool)
         if sock is not None:
             return sock, -1
         if os.path.lexists(_SOCKET):
@@ -122,43 +124,45 @@ def _reach_agent(
             raise SpoolError(unwritable(error, os.path.join(where.runtime, _SOCKET))) from None
         listener.listen(16)
         is_started, notes = _start_in_scope(run, host, listener, umask, workdir, spare)
-        complaint = -1
+        error_pipe = -1
         if not is_started:
-            complaint, complain = os.pipe()
+            error_pipe, error_fd = os.pipe()
             pid = os.fork()
             if pid == 0:
-                _become_agent(run, host, where, listener, umask, notes, lock, complain, spare)
-            os.close(complain)
+                _become_agent(run, host, where, listener, umask, notes, lock, error_fd, spare)
+            os.close(error_fd)
             os.waitpid(pid, 0)
         listener.close()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(_SOCKET)
         except ConnectionRefusedError:
-            # It is over with already, and has said why.
-            raise SpoolError(_said(complaint) or "the agent did not come up") from None
-        return sock, complaint
+            # It has ended already, and has said why.
+            raise SpoolError(_read_startup_error(error_pipe) or "the agent did not start") from None
+        return sock, error_pipe
     finally:
         os.close(lock)
 
 
-def _said(complaint: int) -> str:
-    """What an agent that could not come up said; waits until it is up or gone."""
+def _read_startup_error(error_pipe: int) -> str:
+    """What an agent that could not start has said. Waits until it runs or has ended."""
     said = b""
-    while complaint >= 0:
-        data = os.read(complaint, 4096)
+    while error_pipe >= 0:
+        data = os.read(error_pipe, 4096)
         said += data
         if not data:
-            os.close(complaint)
+            os.close(error_pipe)
             break
     return said.decode("utf-8", "replace")
 
 
 def _wait_for_other(spool: str) -> Optional[socket.socket]:
-    """A connection to an agent that is alive and whose socket has vanished: it makes it anew. None: there is none.
+    """A connection to an agent that is alive and whose socket was removed. Such an agent creates its socket again.
+
+    Returns None if there is no such agent.
 
     Raises:
-        SpoolError: it does not, or it is on another machine.
+        SpoolError: it did not create its socket in time, or it is on another machine.
     """
     from remote_agent.agent.link.listener import other_agent
 
@@ -167,13 +171,13 @@ def _wait_for_other(spool: str) -> Optional[socket.socket]:
         pid = other_agent(spool)
         if pid is None:
             return None
-        sock = _connected()
+        sock = _connect_to_socket()
         if sock is not None:
             return sock
         if time.monotonic() > deadline:
             raise SpoolError(
-                "the run's agent (process {0}) is alive, but cannot be reached; 'kill {0}' there ends it, and the next "
-                "connection takes up what it has".format(pid)
+                "the agent of this run (process {0}) is alive but cannot be reached. Run 'kill {0}' on this host: the next "
+                "connection starts another agent, which takes over the run".format(pid)
             )
         time.sleep(0.05)
 
@@ -181,10 +185,13 @@ def _wait_for_other(spool: str) -> Optional[socket.socket]:
 def _start_in_scope(
     run: str, host: str, listener: socket.socket, umask: int, workdir: Optional[str], spare: Optional[str]
 ) -> Tuple[bool, List[str]]:
-    """Start the agent outside the session where it would not survive that; whether it was, and notes for the user."""
-    from remote_agent.system.logind import NO_SCOPE, way_out
+    """Start the agent outside the login session, if the end of the session would kill it.
 
-    escape = way_out("{}-{}".format(run, os.getpid()))
+    Returns whether it was started, and notes for the user.
+    """
+    from remote_agent.system.logind import NO_SCOPE, find_escape
+
+    escape = find_escape("{}-{}".format(run, os.getpid()))
     if not escape.prefix:
         return False, escape.notes
     import subprocess
@@ -219,7 +226,7 @@ def _start_in_scope(
 
 
 def _serve(run: str, host: str, workdir: Optional[str], options: Dict[str, str]) -> int:
-    """Become the agent, with a listener that was inherited; returns in the parent, when it is on its own."""
+    """Become the agent, with an inherited listener. Returns in the parent process, once the agent is on its own."""
     for name in filter(None, options.get("drop", "").split(",")):
         os.environ.pop(name, None)
     listener = socket.socket(fileno=int(options["listener"]))
@@ -241,10 +248,10 @@ def _become_agent(
     umask: int,
     notes: List[str],
     lock: Optional[int],
-    complain: Optional[int],
+    error_fd: Optional[int],
     spare: Optional[str],
 ) -> None:  # pragma: no cover - a forked process
-    """Turn this forked process into the agent; never returns. What keeps it from coming up is said on `complain`."""
+    """Turn this forked process into the agent. Never returns. If the agent cannot start, the reason goes to `error_fd`."""
     code = 1
     crash_log = os.path.join(where.spool, "agent.err")
     try:
@@ -270,28 +277,28 @@ def _become_agent(
             from remote_agent.agent.agent import Agent, log_crash
 
             agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)
-            if complain is not None:
-                os.close(complain)
+            if error_fd is not None:
+                os.close(error_fd)
             agent.serve()
             code = 0
         except BaseException as error:  # noqa: BLE001 - whatever it is, whoever started it and the next agent say it
-            if agent is None and complain is not None:
-                os.write(complain, _why_not_up(error, where.spool).encode("utf-8", "replace"))
+            if agent is None and error_fd is not None:
+                os.write(error_fd, _startup_error(error, where.spool).encode("utf-8", "replace"))
             log_crash(crash_log)
     finally:
         os._exit(code)
 
 
-def _why_not_up(error: BaseException, spool: str) -> str:
+def _startup_error(error: BaseException, spool: str) -> str:
     if isinstance(error, OSError):
         return unwritable(error, spool)
-    return "the agent did not come up: {}: {}".format(type(error).__name__, error)
+    return "the agent did not start: {}: {}".format(type(error).__name__, error)
 
 
-def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
-    """Give the channel's descriptors to the agent and stay until either side is gone.
+def _hand_over(sock: socket.socket, error_pipe: int = -1) -> int:
+    """Give the descriptors of the channel to the agent, and stay until either side is gone.
 
-    `complaint`: read at the end, and told on stderr: where the agent did not come up, it says why.
+    `error_pipe`: if the agent did not start, this pipe says why. It is read at the end and written to stderr.
     """
     data = wire.PREAMBLE
     while data:
@@ -300,7 +307,7 @@ def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
     try:
         sock.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     except BrokenPipeError:
-        return _complain(complaint)
+        return _report_startup_error(error_pipe)
     null = os.open(os.devnull, os.O_RDWR)
     # The channel ends when its last descriptor does: the agent's must be the only ones.
     os.dup2(null, 0)
@@ -309,12 +316,12 @@ def _hand_over(sock: socket.socket, complaint: int = -1) -> int:
         while sock.recv(1):
             time.sleep(0)
     except OSError:
-        return _complain(complaint)
-    return _complain(complaint)
+        return _report_startup_error(error_pipe)
+    return _report_startup_error(error_pipe)
 
 
-def _complain(complaint: int) -> int:
-    said = _said(complaint)
+def _report_startup_error(error_pipe: int) -> int:
+    said = _read_startup_error(error_pipe)
     if said:
         sys.stderr.write("hydra-remote-launcher: {}\n".format(said))
     return EXIT_FOLDERS if said else 0

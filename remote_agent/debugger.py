@@ -1,7 +1,6 @@
 """One job in the foreground, in a debugger where it fails: `python -m remote_agent.debugger FOLDER`.
 
-Rule: it is the job that hosts run (`run_job`), prepared as they prepare it, with the terminal left to it and nobody to
-report to.
+Rule: this is the same job that hosts run, prepared in the same way. It has the terminal, and reports to nobody.
 
 FOLDER holds `spec.json` (`{"zygote", "job"}`), `shared` and `payload`, as an agent would have them; what came of the job is
 left there as `outcome.json` (`{"envelope", "parts"}`) and `result`, the payload.
@@ -14,7 +13,7 @@ import sys
 from typing import Any, Dict, List, Optional, cast
 
 from remote_agent.job import JobError
-from remote_agent.job_process.run import Job
+from remote_agent.job_process.run import JobRun
 from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import traceback_text
@@ -26,7 +25,7 @@ from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
 __all__ = ["main"]
 
 
-class _Said:
+class _ResultKeeper:
     """Where a job's frames go: nowhere; the last result is kept."""
 
     def __init__(self) -> None:
@@ -52,7 +51,7 @@ class _Said:
             for frame in decoder.feed(data):
                 self.send(cast("FromJob", frame.header), frame.payload)
 
-    def told_to_end(self) -> str:
+    def end_reason(self) -> str:
         """Nobody is there to end it."""
         return ""
 
@@ -64,7 +63,7 @@ class _Said:
         return self.payload
 
 
-class _Debugged(Job):
+class _Debugged(JobRun):
     """A job that stops where it fails."""
 
     def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
@@ -91,15 +90,15 @@ def main(folder: str) -> int:
         sys.stderr.write(traceback_text(error))
         if error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
-        _tell(folder, Envelope.of_failure(failure.error).to_json(), {}, b"")
+        _write_result(folder, Envelope.of_failure(failure.error).to_json(), {}, b"")
         return 0
-    said = _Said()
-    _Debugged(prepared, ForkSpec.from_json(spec["job"]), contents["payload"], said).run()
-    _tell(folder, said.envelope, said.parts, said.result())
+    sink = _ResultKeeper()
+    _Debugged(prepared, ForkSpec.from_json(spec["job"]), contents["payload"], sink).run()
+    _write_result(folder, sink.envelope, sink.parts, sink.result())
     return 0
 
 
-def _tell(folder: str, envelope: Dict[str, Any], parts: Dict[str, Any], result: bytes) -> None:
+def _write_result(folder: str, envelope: Dict[str, Any], parts: Dict[str, Any], result: bytes) -> None:
     with open(os.path.join(folder, "result"), "wb") as file:
         file.write(result)
     with open(os.path.join(folder, "outcome.json"), "w", encoding="utf-8") as text:

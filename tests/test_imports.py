@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import need_python
+from tests.requirements import need_python
 
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = sorted((ROOT / "remote_agent").rglob("*.py"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import parts
+from tests import requirements
 
 API = Path(__file__).parent / "typed_api.py"
 
@@ -25,7 +25,7 @@ def users_file(tmp_path: Path) -> Path:
 
 def test_mypy(users_file: Path) -> None:
     """`--strict`, without any configuration of ours."""
-    parts.need_module("mypy")
+    requirements.need_module("mypy")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=.mypy", users_file.name],
         cwd=users_file.parent,
@@ -38,7 +38,7 @@ def test_mypy(users_file: Path) -> None:
 
 def test_pyright(users_file: Path) -> None:
     """Its strict mode, with a comment that silences nothing as an error."""
-    parts.need_module("pyright")
+    requirements.need_module("pyright")
     settings: dict[str, object] = {
         "typeCheckingMode": "strict",
         "reportUnnecessaryTypeIgnoreComment": "error",

@@ -1,13 +1,14 @@
-"""The agent: one per run and host; owns the spool, the sockets and the zygotes.
+"""The agent: one per run and host. It owns the spool, the sockets and the zygotes.
 
-Rule: one thread, one select loop; it decides by what the spool's log says and writes there before it acts. It outlives
-every connection: a controller that is gone changes nothing for running jobs.
+Rule: one thread runs one select loop. It decides by the spool's log, and writes to the log before it acts. The agent outlives
+every connection: running jobs go on without a controller.
 
-The order at the end of an attempt: `outcome` and `final` come from the job, go into the log, the log goes to the disk
-(in a thread, many at a time), and only then is the controller told. What it acknowledges is forgotten.
+At the end of an attempt `outcome` and `final` come from the job and go into the log. A thread brings the log to the disk, for many
+attempts at a time. Only then is the result sent to the controller. What the controller acknowledges is forgotten.
 
-The rooms: attempts (what is known, and the log), controller (links), zygotes, waiting (queue and slots), jobs (hand-over),
-aftermath (what follows a process's end), delivery (results and streams). This file wires them and turns the loop.
+The parts: attempts (what is known, and the log), controller (links), zygotes, queue (waiting jobs and slots), running (jobs that
+have a process), reaper (what follows the end of a process), delivery (results and streams). This file connects the parts and runs
+the loop.
 """
 
 import errno
@@ -43,14 +44,14 @@ __all__ = ["Agent", "log_crash"]
 
 #: Seconds without a controller and without anything to do, after which the agent ends (its spool stays).
 IDLE_EXIT = 120.0
-#: The same for one to which no controller has ever said a word, and from which no link leads to one: it gave up while we started.
+#: The same for an agent that no controller has ever greeted, and that has no link: its controller gave up while it started.
 UNGREETED_EXIT = 5.0
-#: Bytes for the controller of which nothing is held back.
-_ENOUGH = 1 << 16
+#: From so many waiting bytes on, messages to the controller are sent at once.
+_SEND_AT_ONCE = 1 << 16
 
 
 class Agent:
-    """The select loop. `serve` returns when the run is over, or when there is nothing to do for nobody."""
+    """The select loop. `serve` returns when the run is over, or when nobody needs the agent any more."""
 
     def __init__(
         self,
@@ -63,45 +64,47 @@ class Agent:
         notes: Sequence[str] = (),
         spare: Optional[Spare] = None,
     ) -> None:
-        self._place = place = SpoolPaths(run, host, where, bundle, umask, boot_id())
+        self._paths = paths = SpoolPaths(run, host, where, bundle, umask, boot_id())
         self._selector = selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
         for name in ("streams", "payload", "blobs", "logs"):
             make_private_folder(os.path.join(where.spool, name))
-        self._controller = controller = Controller(place, selector, self._hello, self._greeted, self._link_gone)
-        self._door = Listener(place, listener, selector, controller.accept, controller.note)
-        self._worker = worker = BackgroundThread(self._wake)
-        self._zygotes = zygotes = Zygotes(place, selector, worker, controller, spare)
+        self._controller = controller = Controller(
+            paths, selector, self._on_hello, self._on_greeted, self._on_link_gone
+        )
+        self._listener = Listener(paths, listener, selector, controller.accept, controller.note)
+        self._background = background = BackgroundThread(self._wake)
+        self._zygotes = zygotes = Zygotes(paths, selector, background, controller, spare)
         self._attempts = attempts = Attempts(
             os.path.join(where.spool, "log"),
-            place.boot,
+            paths.boot,
             self._wake,
             controller.note,
-            # All are made below, of this.
-            lambda attempt: self._delivery.send_ahead(attempt),  # noqa: PLW0108
+            # These parts are made below, and need this one.
+            lambda attempt: self._delivery.send_early(attempt),  # noqa: PLW0108
             lambda attempt: self._delivery.send(attempt),  # noqa: PLW0108
-            lambda error: self._waiting.spool_failed(error),  # noqa: PLW0108
+            lambda error: self._queue.spool_failed(error),  # noqa: PLW0108
             lambda: controller.say({"t": "opened"}),
-            lambda attempt: self._aftermath.doubtful([attempt]),
+            lambda attempt: self._reaper.fail_doubtful([attempt]),
         )
-        self._waiting = JobQueue(attempts, zygotes, controller)
-        self._jobs = RunningJobs(place, selector, attempts, self._waiting, zygotes, controller)
-        self._aftermath = Reaper(place, attempts, self._waiting, zygotes, self._jobs, worker, controller)
-        self._delivery = Delivery(place, attempts, zygotes, worker, controller)
-        self._waiting.start = self._jobs.start
-        self._jobs.on_end = self._aftermath.ended
-        self._aftermath.on_over = self._delivery.send_left
-        zygotes.listener = self._aftermath
-        controller.on_look = Queries(place, attempts).look
+        self._queue = JobQueue(attempts, zygotes, controller)
+        self._running = RunningJobs(paths, selector, attempts, self._queue, zygotes, controller)
+        self._reaper = Reaper(paths, attempts, self._queue, zygotes, self._running, background, controller)
+        self._delivery = Delivery(paths, attempts, zygotes, background, controller)
+        self._queue.start = self._running.start
+        self._running.on_end = self._reaper.ended
+        self._reaper.on_over = self._delivery.send_outputs
+        zygotes.listener = self._reaper
+        controller.on_query = Queries(paths, attempts).answer
         for note in notes:
             controller.note(note)
         controller.handlers.update(
-            job=self._waiting.on_job,
-            cancel=self._jobs.on_cancel,
-            go=self._waiting.on_go,
+            job=self._queue.on_job,
+            cancel=self._running.on_cancel,
+            go=self._queue.on_go,
             ack=self._delivery.on_ack,
             blob=zygotes.on_blob,
             blobs=zygotes.on_blobs,
@@ -110,24 +113,24 @@ class Agent:
             withheld=zygotes.on_withheld,
             finish=self._on_finish,
         )
-        self._pace = Batching()
-        #: Seconds for which what was said is held back yet.
+        self._batching = Batching()
+        #: Seconds for which waiting messages are still held back.
         self._held_for = 0.0
         self._next_poll = 0.0
-        self._over: Optional[str] = None
-        waiting, doubtful = attempts.replay()
-        self._waiting.take_up(waiting)
-        self._aftermath.doubtful(doubtful)
-        self._aftermath.take_up()
+        self._end_mode: Optional[str] = None
+        queued, doubtful = attempts.replay()
+        self._queue.restore(queued)
+        self._reaper.fail_doubtful(doubtful)
+        self._reaper.adopt()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Run until `finish`, or until nobody needs us."""
+        """Run until `finish`, or until nobody needs the agent."""
         try:
-            while self._over is None:
+            while self._end_mode is None:
                 self._turn(self._timeout())
-            self._end()
+            self._shut_down()
         finally:
             self._selector.close()
 
@@ -136,21 +139,21 @@ class Agent:
             handler: Callable[[Any, int], None] = key.data
             handler(key.fileobj, mask)
         self._tick(time.monotonic())
-        self._waiting.dispatch()
+        self._queue.dispatch()
         self._attempts.flush()
-        self._jobs.tell_kept()
+        self._running.confirm_kept()
         self._send(time.monotonic())
 
     def _send(self, now: float) -> None:
-        """Write what was said to the controller; where jobs wait in line and end fast, for several of them at once."""
+        """Send waiting messages to the controller. While many short jobs wait, messages about several of them go together."""
         link = self._controller.link
         self._held_for = 0.0
         if link is not None and link.outbox:
-            if self._waiting and link.outbox.size < _ENOUGH:
-                self._held_for = self._pace.hold(now)
+            if self._queue and link.outbox.size < _SEND_AT_ONCE:
+                self._held_for = self._batching.delay(now)
                 if self._held_for:
                     return
-            self._pace.spoke(now)
+            self._batching.note_sent(now)
         self._controller.pump()
 
     def _timeout(self) -> float:
@@ -172,89 +175,89 @@ class Agent:
             if error.errno != errno.EBADF:
                 raise
 
-    def _woken(self, fd: int, mask: int) -> None:
+    def _on_wake(self, fd: int, mask: int) -> None:
         os.read(fd, 4096)
         self._attempts.synced()
-        self._worker.deliver()
+        self._background.deliver()
 
     # -- the controller ------------------------------------------------------------------------------------------
 
-    def _hello(self, hello: Hello) -> Dict[str, Any]:
-        self._waiting.count_slots(hello)
+    def _on_hello(self, hello: Hello) -> Dict[str, Any]:
+        self._queue.count_slots(hello)
         return {
             # With the spool's own name: a spool that was removed does not know what the one before it knew.
-            "boot_id": "{}/{}".format(self._place.boot, self._attempts.log.id.hex()),
-            "slots": self._waiting.slots,
-            "gpus": self._waiting.gpus,
+            "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
+            "slots": self._queue.slots,
+            "gpus": self._queue.gpus,
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }
 
-    def _greeted(self) -> None:
+    def _on_greeted(self) -> None:
         self._delivery.resend()
         for zygote in self._zygotes:
-            self._zygotes.tell(zygote)
+            self._zygotes.announce(zygote)
 
-    def _link_gone(self) -> None:
+    def _on_link_gone(self) -> None:
         self._zygotes.drop_partial()
 
     def _on_finish(self, header: Finish, payload: bytes) -> None:
-        self._over = "keep" if header["keep"] else "remove"
+        self._end_mode = "keep" if header["keep"] else "remove"
 
     # -- time ----------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
         self._controller.tick(now)
-        self._door.tick(now)
+        self._listener.tick(now)
         poll = now >= self._next_poll
         if poll:
             self._next_poll = now + 0.1
-            self._attempts.check_place()
+            self._attempts.check_log_is_in_place()
             self._zygotes.tick(now)
         for attempt in self._attempts.active():
             if attempt.kill_at is not None and now >= attempt.kill_at:
                 if attempt.state == "ending":
-                    self._jobs.cut_short(attempt)
+                    self._running.end_shutdown(attempt)
                 else:
                     attempt.kill_at = now + 5.0
-                    kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+                    kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
             if attempt.deadline is not None and now >= attempt.deadline:
                 attempt.deadline = None
-                self._jobs.cancel(attempt, "timeout")
+                self._running.cancel(attempt, "timeout")
             if attempt.handed_at is not None:
-                self._jobs.check_fork(attempt, now)
+                self._running.check_fork(attempt, now)
             if poll and attempt.is_polled:
-                self._aftermath.poll(attempt)
+                self._reaper.poll(attempt)
             if poll:
                 self._delivery.watch_streams(attempt)
-        self._aftermath.sweep(now)
+        self._reaper.sweep(now)
         alone = self._controller.seconds_alone(now)
         if alone is not None:
-            self._alone(alone)
+            self._on_alone(alone)
 
-    def _alone(self, seconds: float) -> None:
+    def _on_alone(self, seconds: float) -> None:
         lease = self._controller.lease
         if lease is not None and seconds > lease:
             for attempt in self._attempts:
                 if attempt.final is None and attempt.cancel is None:
-                    self._jobs.cancel(attempt, "cancelled", why="cancelled: its controller's lease ended")
-        is_idle = not self._attempts.has_active and not self._waiting and not self._attempts.has_unsynced
+                    self._running.cancel(attempt, "cancelled", why="cancelled: its controller's lease ended")
+        is_idle = not self._attempts.has_active and not self._queue and not self._attempts.has_unsynced
         if is_idle and seconds > IDLE_EXIT:
-            self._over = "keep"
-        elif is_idle and seconds > UNGREETED_EXIT and self._controller.is_unknown and not any(self._attempts):
-            self._over = "remove"
+            self._end_mode = "keep"
+        elif is_idle and seconds > UNGREETED_EXIT and self._controller.was_never_greeted and not any(self._attempts):
+            self._end_mode = "remove"
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _end(self) -> None:
-        self._aftermath.sweep_now()
+    def _shut_down(self) -> None:
+        self._reaper.sweep_now()
         self._controller.close()
         self._zygotes.close()
         self._attempts.stop()
-        self._worker.stop()
+        self._background.stop()
         self._attempts.close()
-        self._door.close()
-        where = self._place.where
-        if self._over == "remove":
+        self._listener.close()
+        where = self._paths.where
+        if self._end_mode == "remove":
             try:
                 remove_tree(where.spool)
             except OSError:
@@ -268,6 +271,6 @@ class Agent:
 
 
 def log_crash(path: str) -> None:
-    """Leave the traceback of an agent that died of an error of its own where the next one finds it."""
+    """Write the traceback of an agent that failed to a file, where the next agent finds it."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n") + traceback.format_exc())

@@ -1,7 +1,7 @@
-"""What runs have left on this host, and its removal: spools of runs, agents' bundles, cached code.
+"""Lists and removes what runs have left on this host: spools of runs, bundles of agents, cached code.
 
-Rule: first it is told, what and how large; only what was named then is removed, and nothing that a running agent may need
-or that holds results which no controller has collected (unless that is asked for by force).
+Rule: a list with sizes comes first, and only items of that list are removed. An item stays if a running agent may need it, or if it
+holds results that no controller has collected (unless `force` is given).
 
     survey -> surveyed   payload: JSON list of items
     remove -> removed    payload: JSON {"removed": [id], "kept": [[id, why]]}
@@ -40,22 +40,22 @@ class Cleaning:
         found = [self._spool(run, host) for run, host in self._spools()]
         bundles = os.path.join(self._cache, "agents")
         found += [
-            dict(_measured(os.path.join(bundles, name)), id="bundle/" + name, kind="bundle")
-            for name in _listed(bundles)
+            dict(_usage_of(os.path.join(bundles, name)), id="bundle/" + name, kind="bundle")
+            for name in _subfolders(bundles)
         ]
         made = os.path.join(self._cache, "bundles")
         if os.path.isdir(made):
             # A controller's: what it sends to hosts, made again where it is missing.
-            found.append(dict(_measured(made), id="bundles", kind="bundle"))
+            found.append(dict(_usage_of(made), id="bundles", kind="bundle"))
         code = os.path.join(self._cache, "blobs")
         if os.path.isdir(code):
-            found.append(dict(_measured(code), id="code", kind="code"))
+            found.append(dict(_usage_of(code), id="code", kind="code"))
         return found
 
     def _spools(self) -> Iterator[Tuple[str, str]]:
         runs = os.path.join(self._state, "runs")
-        for run in _listed(runs):
-            for host in _listed(os.path.join(runs, run)):
+        for run in _subfolders(runs):
+            for host in _subfolders(os.path.join(runs, run)):
                 yield run, host
 
     def _path(self, run: str, host: str) -> str:
@@ -63,9 +63,9 @@ class Cleaning:
 
     def _spool(self, run: str, host: str) -> Dict[str, Any]:
         path = self._path(run, host)
-        uncollected, unfinished = _left(os.path.join(path, "log"))
+        uncollected, unfinished = _count_attempts(os.path.join(path, "log"))
         return dict(
-            _measured(path),
+            _usage_of(path),
             id="spool/{}/{}".format(run, host),
             kind="spool",
             run=run,
@@ -93,15 +93,15 @@ class Cleaning:
         if any(part in (".", "..") for part in parts):
             return "no item of that name"
         if item == "bundles":
-            return _removed(os.path.join(self._cache, "bundles"))
+            return _remove_folder(os.path.join(self._cache, "bundles"))
         if kind == "spool" and len(parts) == 2:
             return self._remove_spool(parts[0], parts[1], force)
         if any(_is_running(self._path(run, host)) for run, host in self._spools()):
             return "an agent is running here, and may need it"
-        if kind == "bundle" and len(parts) == 1 and name in _listed(os.path.join(self._cache, "agents")):
-            return _removed(os.path.join(self._cache, "agents", name))
+        if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
+            return _remove_folder(os.path.join(self._cache, "agents", name))
         if item == "code":
-            return _removed(os.path.join(self._cache, "blobs"))
+            return _remove_folder(os.path.join(self._cache, "blobs"))
         return "no item of that name"
 
     def _remove_spool(self, run: str, host: str, force: bool) -> str:
@@ -110,7 +110,7 @@ class Cleaning:
             return "no item of that name"
         if _is_running(path):
             return "its agent is running ('launcher cancel' ends it)"
-        uncollected, unfinished = _left(os.path.join(path, "log"))
+        uncollected, unfinished = _count_attempts(os.path.join(path, "log"))
         if (uncollected or unfinished) and not force:
             return "it holds {} uncollected results and {} unfinished jobs ('launcher attach' collects them)".format(
                 uncollected, unfinished
@@ -118,7 +118,7 @@ class Cleaning:
         runtime = runtime_folder_of(path)
         if runtime is not None and runtime != path:
             shutil.rmtree(runtime, ignore_errors=True)
-        why = _removed(path)
+        why = _remove_folder(path)
         if not why:
             try:
                 os.rmdir(os.path.dirname(path))
@@ -127,14 +127,14 @@ class Cleaning:
         return why
 
 
-def _listed(path: str) -> List[str]:
+def _subfolders(path: str) -> List[str]:
     try:
         return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []
 
 
-def _measured(path: str) -> Dict[str, Any]:
+def _usage_of(path: str) -> Dict[str, Any]:
     """Bytes on the disk, files, and the latest change."""
     size = files = 0
     changed = 0.0
@@ -150,7 +150,7 @@ def _measured(path: str) -> Dict[str, Any]:
     return {"bytes": size, "files": files, "changed": changed or os.lstat(path).st_mtime}
 
 
-def _left(log: str) -> Tuple[int, int]:
+def _count_attempts(log: str) -> Tuple[int, int]:
     """(results that no controller has acknowledged, attempts without a result) in a spool's log."""
     open_attempts: Dict[str, bool] = {}
     try:
@@ -187,7 +187,7 @@ def _is_running(spool: str) -> bool:
         os.close(here)
 
 
-def _removed(path: str) -> str:
+def _remove_folder(path: str) -> str:
     try:
         remove_tree(path)
     except OSError as error:

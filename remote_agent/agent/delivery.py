@@ -1,9 +1,9 @@
-"""What jobs leave, on its way to the controller: results, output files, what they print; and forgetting it.
+"""Sends what jobs leave to the controller: results, output files and what they print. Forgets it when it is acknowledged.
 
-Rule: it is kept until the controller acknowledges it, and sent again to every new link until then. A result is sent as soon
-as it is on the disk, what the job left when its process is gone, which may still write until then. What waits to be sent is
-read when its turn comes: a slow controller costs no memory. The bytes of a long result go out while the disk still takes
-them; the `final` that makes them a result goes out when it has.
+Rule: everything is kept until the controller acknowledges it, and is sent again over every new link until then. A result is sent
+as soon as it is on the disk. Output files are sent when the process has ended, because it may write to them until then. A file is
+read when its turn comes, so a slow controller costs no memory. The bytes of a long result are sent while it is written to
+the disk; the `final` that makes them a result is sent when it is there.
 """
 
 import functools
@@ -28,47 +28,54 @@ __all__ = ["Delivery"]
 
 
 class Delivery:
-    """Sends what is final, and what is printed while somebody looks."""
+    """Sends final results, and live output while the controller asks for it."""
 
     def __init__(
-        self, place: SpoolPaths, attempts: Attempts, zygotes: Zygotes, worker: BackgroundThread, controller: Controller
+        self,
+        paths: SpoolPaths,
+        attempts: Attempts,
+        zygotes: Zygotes,
+        background: BackgroundThread,
+        controller: Controller,
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._attempts = attempts
         self._zygotes = zygotes
-        self._worker = worker
+        self._background = background
         self._controller = controller
 
     def resend(self) -> None:
         """A new link: everything that was not acknowledged is sent again."""
         for attempt in self._attempts:
             attempt.stream_sent = {"stdout": 0, "stderr": 0}
-            attempt.is_showing = False
-            attempt.is_told = False
-            attempt.ahead = None
+            attempt.is_streaming = False
+            attempt.is_final_sent = False
+            attempt.early_send = None
             if attempt.final is not None and attempt.is_synced:
                 self.send(attempt)
 
     def send(self, attempt: Attempt) -> None:
         """Send a result; what the job left follows when its process is gone."""
-        if self._controller.link is not None and not (attempt.ahead is not None and attempt.ahead.is_under_way):
+        if self._controller.link is not None and not (
+            attempt.early_send is not None and attempt.early_send.is_under_way
+        ):
             self._controller.link.outbox.add_source(self._frames(attempt))
 
-    def send_ahead(self, attempt: Attempt) -> None:
-        """Begin to send a long result that may not be told yet; what is left is sent when it may."""
+    def send_early(self, attempt: Attempt) -> None:
+        """Begin to send the bytes of a long result before it is on the disk. The rest follows when it is."""
         if self._controller.link is not None:
-            attempt.ahead = _Ahead()
-            self._controller.link.outbox.add_source(self._frames_ahead(attempt, attempt.ahead))
+            attempt.early_send = _EarlySend()
+            self._controller.link.outbox.add_source(self._early_frames(attempt, attempt.early_send))
 
-    def _frames_ahead(self, attempt: Attempt, ahead: "_Ahead") -> Iterator[Piece]:
+    def _early_frames(self, attempt: Attempt, early_send: "_EarlySend") -> Iterator[Piece]:
         try:
             if attempt.final is not None:
                 yield from _result_frames(attempt.id, attempt.final[1])
-                ahead.is_sent = True
+                early_send.is_sent = True
         except OSError:
             pass  # met again, and told, when all of it is sent
-        ahead.is_under_way = False
-        if attempt.is_synced and attempt.ahead is ahead:
+        early_send.is_under_way = False
+        if attempt.is_synced and attempt.early_send is early_send:
             yield from self._frames(attempt)
 
     def _frames(self, attempt: Attempt) -> Iterator[Piece]:
@@ -78,33 +85,38 @@ class Delivery:
         payload = b""
         if parts.get("file"):
             try:
-                if attempt.ahead is None or not attempt.ahead.is_sent:
+                if attempt.early_send is None or not attempt.early_send.is_sent:
                     yield from _result_frames(attempt.id, parts)
             except OSError as error:
-                envelope, parts = self._broken(attempt, parts["file"], error), {}
+                envelope, parts = self._unreadable_result(attempt, parts["file"], error), {}
         elif reference is not None:
             payload = self._attempts.log.read(reference)
-        header: Final = {"t": "final", "attempt": attempt.id, "envelope": envelope.to_json(), "parts": _told(parts)}
+        header: Final = {
+            "t": "final",
+            "attempt": attempt.id,
+            "envelope": envelope.to_json(),
+            "parts": _public_parts(parts),
+        }
         yield wire.encode(header, payload, passed_on=True)
         if attempt.is_over:
-            yield from self._left_frames(attempt)
+            yield from self._output_frames(attempt)
         else:
-            attempt.is_told = True
+            attempt.is_final_sent = True
 
-    def send_left(self, attempt: Attempt) -> None:
-        """Its process is gone: send what it left, if its result was sent already."""
-        if attempt.is_told and self._controller.link is not None:
-            attempt.is_told = False
-            self._controller.link.outbox.add_source(self._left_frames(attempt))
+    def send_outputs(self, attempt: Attempt) -> None:
+        """The process has ended: send its output, if its result was sent already."""
+        if attempt.is_final_sent and self._controller.link is not None:
+            attempt.is_final_sent = False
+            self._controller.link.outbox.add_source(self._output_frames(attempt))
 
-    def _left_frames(self, attempt: Attempt) -> Iterator[Piece]:
+    def _output_frames(self, attempt: Attempt) -> Iterator[Piece]:
         if attempt.id not in self._attempts:
             return  # acknowledged since its turn was asked for
         yield from output_frames(
             attempt.id,
-            self._place.streams(attempt),
+            self._paths.streams(attempt),
             attempt.stream_sent,
-            self._place.own_output(attempt),
+            self._paths.own_output(attempt),
             attempt.spec.outputs,
             attempt.stream_dropped,
             self._cap(attempt),
@@ -113,38 +125,38 @@ class Delivery:
             is_made=attempt.final is not None and attempt.final[0].status == "COMPLETED",
         )
 
-    def _broken(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
-        """Success needs a valid result: what its file has become is not one."""
-        message = "its result {} cannot be read any more: {}".format(path, error.strerror or error)
+    def _unreadable_result(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
+        """An envelope that says that the file of a result can no longer be read."""
+        message = "its result {} can no longer be read: {}".format(path, error.strerror or error)
         self._controller.note("job {}: {}".format(attempt.id, message))
         return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
     def watch_streams(self, attempt: Attempt) -> None:
-        """Keep endless output within its cap; show what is new where somebody looks."""
+        """Keep long output within its limit, and send new output if the controller asks for it."""
         cap = self._cap(attempt)
         link = self._controller.link
-        if link is not None and link.live and not attempt.is_showing and not attempt.is_over:
-            attempt.is_showing = True
-            link.outbox.add_source(self._show(attempt, cap))
+        if link is not None and link.live and not attempt.is_streaming and not attempt.is_over:
+            attempt.is_streaming = True
+            link.outbox.add_source(self._live_frames(attempt, cap))
 
     def _cap(self, attempt: Attempt) -> Optional[int]:
-        """How many bytes of a stream are kept; None: all. What is beyond is cut off."""
+        """How many bytes of a stream are kept; None for all. Cuts off the rest."""
         cap = attempt.spec.max_output_bytes
         if cap is None:
             return None
-        for stream, path in self._place.streams(attempt).items():
+        for stream, path in self._paths.streams(attempt).items():
             _cap_stream(attempt, stream, path, cap)
         return cap
 
-    def _show(self, attempt: Attempt, cap: Optional[int]) -> Iterator[Piece]:
-        for stream, path in as_written(self._place.streams(attempt)):
+    def _live_frames(self, attempt: Attempt, cap: Optional[int]) -> Iterator[Piece]:
+        for stream, path in as_written(self._paths.streams(attempt)):
             try:
                 yield from stream_frames(attempt.id, stream, path, attempt.stream_sent, cap)
             except OSError:
                 return  # it is named when the job has ended and all that it left is sent
-        attempt.is_showing = False
+        attempt.is_streaming = False
 
     # -- forgetting ----------------------------------------------------------------------------------------------
 
@@ -156,30 +168,30 @@ class Delivery:
                 continue
             # Its process may still be ending; the slot is given back then.
             self._attempts.remove(attempt)
-            self._worker.submit(functools.partial(self._remove_files, attempt), None)
+            self._background.submit(functools.partial(self._remove_files, attempt), None)
 
     def _remove_files(self, attempt: Attempt) -> None:
-        for path in self._place.streams(attempt).values():
+        for path in self._paths.streams(attempt).values():
             _unlink(path)
-        for named in (attempt.state_file, self._place.result_file(attempt)):
-            if named and os.path.dirname(named) == os.path.join(self._place.spool, "payload"):
+        for named in (attempt.state_file, self._paths.result_file(attempt)):
+            if named and os.path.dirname(named) == os.path.join(self._paths.spool, "payload"):
                 _unlink(named)
-        _unlink(self._place.payload(attempt, ".job"))
-        _unlink(self._place.payload(attempt, ".outcome"))
-        _unlink(self._place.orphan(attempt))
+        _unlink(self._paths.payload(attempt, ".job"))
+        _unlink(self._paths.payload(attempt, ".outcome"))
+        _unlink(self._paths.orphan(attempt))
         if attempt.payload_blob:
             _unlink(self._zygotes.blobs.path(attempt.payload_blob))
-        folder: Optional[str] = self._place.own_output(attempt)
+        folder: Optional[str] = self._paths.own_output(attempt)
         if folder is not None:
             try:
                 remove_tree(folder)
             except OSError:
                 pass  # it goes with the spool, or 'launcher clean' says why not
-            _remove_empty(os.path.dirname(folder), outputs_root(self._place.spool, attempt.spec.attempt))
+            _remove_empty(os.path.dirname(folder), outputs_root(self._paths.spool, attempt.spec.attempt))
 
 
-class _Ahead:
-    """How far a long result was sent on the present link before it could be told."""
+class _EarlySend:
+    """Whether the bytes of a long result were sent over the present link before it was on the disk."""
 
     def __init__(self) -> None:
         self.is_under_way = True
@@ -193,11 +205,11 @@ def _result_frames(attempt_id: str, parts: Dict[str, Any]) -> Iterator[Piece]:
         OSError: its file cannot be read, or not to its end.
     """
     size = max((part["offset"] + part["size"] for part in parts.values() if isinstance(part, dict)), default=0)
-    return result_frames(attempt_id, parts["file"], size, _told(parts))
+    return result_frames(attempt_id, parts["file"], size, _public_parts(parts))
 
 
-def _told(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """A result's directory without what only this host is concerned with."""
+def _public_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
+    """The parts of a result, without what only this host needs."""
     return {key: value for key, value in parts.items() if key != "file"}
 
 

@@ -1,9 +1,9 @@
-"""Answers for those who only look: how attempts stand, and what they have printed so far.
+"""Answers to queries: the states of attempts, and what they have printed so far.
 
-Rule: whoever looks changes nothing: he is no controller, takes no controller's place, and keeps no lease alive.
+Rule: a query changes nothing. Its sender does not become the controller, does not replace one, and keeps no lease alive.
 
     look    {"attempt": id or null, "stdout": offset, "stderr": offset}
-    looked  with an id: {"state"}, behind frames of output from these offsets on; with null: every attempt, as JSON
+    looked  for an id: {"state"}, after frames with the output from these offsets on; for null: every attempt, as JSON
 """
 
 import json
@@ -24,28 +24,28 @@ _PART = 4000
 
 
 class Queries:
-    """See the module's docstring."""
+    """Answers queries about the attempts of this agent."""
 
-    def __init__(self, place: SpoolPaths, attempts: Attempts) -> None:
-        self._place = place
+    def __init__(self, paths: SpoolPaths, attempts: Attempts) -> None:
+        self._paths = paths
         self._attempts = attempts
 
-    def look(self, link: Link, header: Look) -> None:
-        """Answer one look."""
+    def answer(self, link: Link, header: Look) -> None:
+        """Answer one `look` message."""
         attempt_id = header["attempt"]
         if attempt_id is None:
-            self._tell_all(link)
+            self._send_states(link)
             return
         attempt = self._attempts.alive(attempt_id)
         offsets = {"stdout": header["stdout"], "stderr": header["stderr"]}
         if attempt is not None:
-            for stream, path in self._place.streams(attempt).items():
-                self._tell_stream(link, attempt_id, stream, path, offsets[stream])
+            for stream, path in self._paths.streams(attempt).items():
+                self._send_output(link, attempt_id, stream, path, offsets[stream])
         state = "unknown" if attempt is None else attempt.short_state()
         link.outbox.put(wire.encode({"t": "looked", "attempt": attempt_id, "state": state, "more": False}))
 
-    def _tell_all(self, link: Link) -> None:
-        items = [(attempt.id, _described(attempt)) for attempt in self._attempts]
+    def _send_states(self, link: Link) -> None:
+        items = [(attempt.id, _summary_of(attempt)) for attempt in self._attempts]
         while True:
             part, items = items[:_PART], items[_PART:]
             header: Looked = {"t": "looked", "attempt": None, "state": "", "more": bool(items)}
@@ -54,7 +54,7 @@ class Queries:
                 return
 
     @staticmethod
-    def _tell_stream(link: Link, attempt_id: str, stream: str, path: str, offset: int) -> None:
+    def _send_output(link: Link, attempt_id: str, stream: str, path: str, offset: int) -> None:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -68,7 +68,7 @@ class Queries:
             link.outbox.put(wire.encode(header, data))
 
 
-def _described(attempt: Attempt) -> Dict[str, Any]:
+def _summary_of(attempt: Attempt) -> Dict[str, Any]:
     envelope = attempt.final[0] if attempt.final is not None else None
     error = envelope.error if envelope is not None else None
     return {

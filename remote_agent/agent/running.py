@@ -1,7 +1,7 @@
-"""Attempts with their zygote: hand-over, what the job says, cancel.
+"""Attempts that have a process: handing them to their zygote, reading what they send, ending them.
 
-Rule: a cancel or timeout is recorded before anything is signalled: the record decides what the end is called. What a
-process of a user says is checked before it is believed, and costs no other job anything.
+Rule: a cancel or timeout is recorded before any signal is sent, because the record decides the kind of the error. What the process
+of a job sends is checked before it is used, and can do no harm to other jobs.
 """
 
 import os
@@ -30,13 +30,13 @@ from remote_agent.system.processes import TOKEN, birth, described, is_alive, kil
 
 __all__ = ["RunningJobs"]
 
-#: Seconds in which a zygote must have forked what it was given.
+#: Seconds within which a zygote must fork a job.
 FORK_PATIENCE = 60.0
-#: Seconds in which a job that is asked what its end waits for must say so; it cannot while it is in native code.
+#: Seconds within which a job must answer what its shutdown waits for. A job that is in native code cannot answer.
 ASK_PATIENCE = 2.0
-#: Names of what was still running that are told, and characters of each.
-_MOST_RUNNING = 40
-_LONGEST = 200
+#: How many names of things that were still running are reported, and how many characters of each.
+_MAX_RUNNING = 40
+_MAX_NAME = 200
 _KEPT = wire.encode({"t": "kept"})
 
 
@@ -48,26 +48,26 @@ class RunningJobs:
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         selector: selectors.BaseSelector,
         attempts: Attempts,
-        waiting: JobQueue,
+        queue: JobQueue,
         zygotes: Zygotes,
         controller: Controller,
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._selector = selector
         self._attempts = attempts
-        self._waiting = waiting
+        self._queue = queue
         self._zygotes = zygotes
         self._controller = controller
-        self._done_saying: List[Attempt] = []
+        self._unconfirmed: List[Attempt] = []
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
 
     # -- with the zygote -----------------------------------------------------------------------------------------
 
     def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
-        """Have the zygote fork the job."""
+        """Let the zygote fork the job."""
         payload, payload_file = b"", ""
         if attempt.payload_blob:
             payload_file = self._zygotes.blobs.path(attempt.payload_blob)
@@ -77,11 +77,11 @@ class RunningJobs:
         try:
             self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
         except ZygoteGone:
-            # Nobody has it: it starts with the next zygote.
-            self._waiting.put_back(attempt)
+            # No zygote has it: it starts with the next one.
+            self._queue.requeue(attempt)
             return
         except OSError as error:
-            why = unwritable(error, self._place.spool) if error.filename else str(error.strerror or error)
+            why = unwritable(error, self._paths.spool) if error.filename else str(error.strerror or error)
             message = "the job could not be set up: {}".format(why)
             failure = JobError("host", type(error).__name__, message)
             attempt.has_exited = True
@@ -93,25 +93,25 @@ class RunningJobs:
         )
 
     def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
-        """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
-        slot_env: Dict[str, Optional[str]] = dict(self._waiting.environment(attempt))
-        slot_env[TOKEN] = self._place.token(attempt)
-        job = attempt.spec._replace(output_dir=self._place.output_dir(attempt))
-        return ForkSpec(job, slot_env, self._place.spool, payload_file)
+        """The spec for the process of an attempt. `payload_file`: where its payload is, if that is not sent along."""
+        slot_env: Dict[str, Optional[str]] = dict(self._queue.environment(attempt))
+        slot_env[TOKEN] = self._paths.token(attempt)
+        job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
+        return ForkSpec(job, slot_env, self._paths.spool, payload_file)
 
     def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
 
         Raises:
-            ZygoteGone: the zygote has it not, and never will.
-            OSError: a file or a socket cannot be had.
+            ZygoteGone: the zygote did not get it, and never will.
+            OSError: a file or a socket cannot be opened.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fds = [theirs.fileno()]
         try:
             ours.setblocking(False)
-            for path in self._place.streams(attempt).values():
-                # One by one: those that are open are closed below, whatever happens to the next.
+            for path in self._paths.streams(attempt).values():
+                # One by one: those that are open are closed below, even if the next one fails.
                 fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
             zygote.fork(header, payload, fds)
         except BaseException:
@@ -129,7 +129,7 @@ class RunningJobs:
         self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
 
     def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
-        """Its process began."""
+        """Record that the process of an attempt has started."""
         attempt = self._attempts.alive(attempt_id)
         if attempt is None:
             return
@@ -143,16 +143,18 @@ class RunningJobs:
             self._terminate(attempt)
 
     def check_fork(self, attempt: Attempt, now: float) -> None:
-        """A zygote that has not forked in all this time hangs: it is ended, which is dealt with as its death."""
+        """Kill a zygote that has not forked within FORK_PATIENCE: it hangs. Its end is then handled like any other."""
         if attempt.handed_at is not None and now - attempt.handed_at > FORK_PATIENCE:
             attempt.handed_at = None
             zygote = self._zygotes.get(attempt.spec.zygote)
             if zygote is not None and zygote.process is not None:
-                self._controller.note("zygote {} forks nothing any more, and is ended".format(zygote.key))
+                self._controller.note(
+                    "zygote {} no longer starts jobs, so it is killed and replaced".format(zygote.key)
+                )
                 zygote.process.kill()
 
     def exited(self, attempt_id: str, status: int) -> None:
-        """Its process ended."""
+        """Record that the process of an attempt has ended."""
         attempt = self._attempts.alive(attempt_id)
         if attempt is not None and not attempt.awaits_zygote:
             attempt.status = status
@@ -171,27 +173,29 @@ class RunningJobs:
                 return
             except OSError:
                 data = b""
-            if data and not self.take(attempt, attempt.decoder, data):
+            if data and not self.read_frames(attempt, attempt.decoder, data):
                 data = b""
             if not data:
                 self._selector.unregister(attempt.sock)
                 attempt.sock.close()
                 attempt.sock = None
 
-    def take(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
-        """Record what a job says of itself; False: it said nonsense, and nothing more is to be read of it."""
+    def read_frames(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
+        """Record what a job sends. Returns False if it cannot be read; nothing more is read from that job then."""
         try:
             try:
                 frames = decoder.feed(data)
             except wire.ProtocolError as error:
-                # What came whole before the nonsense was said in earnest.
+                # The frames before the one that cannot be read are good.
                 for frame in error.frames:
                     self._job_frame(attempt, frame)
                 raise
             for frame in frames:
                 self._job_frame(attempt, frame)
         except (wire.ProtocolError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            self._controller.note("job {}: its process sent nonsense: {}".format(attempt.id, str(error)[:500]))
+            self._controller.note(
+                "job {}: its process sent a message that cannot be read: {}".format(attempt.id, str(error)[:500])
+            )
             return False
         return True
 
@@ -214,25 +218,25 @@ class RunningJobs:
         elif header["t"] == "done":
             if attempt.final is None:
                 self._done(attempt, header, frame.payload)
-            self._done_saying.append(attempt)
+            self._unconfirmed.append(attempt)
         elif header["t"] == "ending":
-            attempt.running = [str(one)[:_LONGEST] for one in header["running"][:_MOST_RUNNING]]
+            attempt.running = [str(one)[:_MAX_NAME] for one in header["running"][:_MAX_RUNNING]]
             if attempt.asked_at is not None and attempt.cut is None:
-                self._cut(attempt)
+                self._kill_shutdown(attempt)
         else:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 
     def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
         parts = _checked_parts(header["parts"])
         reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
         attempt.outcome = (envelope, parts, reference)
-        # From here on only the end hooks can hang.
+        # From now on only the end hooks can hang.
         attempt.deadline = None
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
     def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
-        envelope = _decided(attempt, Envelope.from_json(header["envelope"]))
+        envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
         parts = header["parts"]
         if parts.get("same") and attempt.outcome is not None:
             self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
@@ -240,29 +244,29 @@ class RunningJobs:
             parts = {} if parts.get("same") else _checked_parts(parts)
             self._attempts.record_final(attempt, envelope, parts, payload)
         if not attempt.has_exited:
-            self.shutting_down(attempt)
+            self.begin_shutdown(attempt)
 
-    def tell_kept(self) -> None:
-        """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it.
+    def confirm_kept(self) -> None:
+        """Tell jobs that their results are in the log. Until then each job keeps its own result, in case the agent dies.
 
-        Where the log cannot be written, the controller gets results from memory. It gets what jobs leave, too: they go on then.
+        If the log cannot be written, the controller gets the results from memory, and the jobs go on all the same.
         """
-        is_told = bool(self._attempts.error) and self._controller.link is not None
-        if not self._done_saying or not (self._attempts.is_written or is_told):
+        is_final_sent = bool(self._attempts.error) and self._controller.link is not None
+        if not self._unconfirmed or not (self._attempts.is_written or is_final_sent):
             return
-        for attempt in self._done_saying:
+        for attempt in self._unconfirmed:
             if attempt.sock is not None:
                 try:
                     attempt.sock.send(_KEPT)
                 except OSError:
                     continue  # it is gone already
-        self._done_saying = []
+        self._unconfirmed = []
 
     # -- shutting down -------------------------------------------------------------------------------------------
 
     @staticmethod
-    def shutting_down(attempt: Attempt) -> None:
-        """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
+    def begin_shutdown(attempt: Attempt) -> None:
+        """The result is there. The process shuts down as Python does, and keeps its slot for as long as it may take."""
         seconds = attempt.spec.shutdown_timeout
         if attempt.cancel is not None:
             seconds = min(seconds, attempt.spec.grace)
@@ -271,19 +275,19 @@ class RunningJobs:
         attempt.ending_at = time.monotonic()
         attempt.kill_at = attempt.ending_at + seconds
 
-    def cut_short(self, attempt: Attempt) -> None:
-        """Its shutdown has taken all the time that it may: ask what it waits for, and kill it when that is known."""
+    def end_shutdown(self, attempt: Attempt) -> None:
+        """The shutdown has taken too long: ask the job what it waits for, and kill it when the answer is there."""
         if attempt.asked_at is None:
             attempt.asked_at = time.monotonic()
             attempt.kill_at = attempt.asked_at + ASK_PATIENCE
             self._signal(attempt, signal.SIGTERM)
         else:
-            self._cut(attempt)
+            self._kill_shutdown(attempt)
 
-    def _cut(self, attempt: Attempt) -> None:
-        """Kill it, and keep for the user what was still running."""
+    def _kill_shutdown(self, attempt: Attempt) -> None:
+        """Kill the job, and record for the user what was still running."""
         now = time.monotonic()
-        token = self._place.token(attempt)
+        token = self._paths.token(attempt)
         if attempt.cut is None:
             others = [pid for pid in members(token, attempt.pid, attempt.pid_started) if pid != attempt.pid]
             running = attempt.running + [described(pid) for pid in others]
@@ -292,26 +296,29 @@ class RunningJobs:
         kill_whole(attempt.pid, attempt.pid_started, token)
 
     def record_cut(self, attempt: Attempt, running: List[str], seconds: Optional[float]) -> None:
-        """Something of the job was killed after its result. `seconds`: how long its own process had; None: that had ended."""
+        """Record that something of the job was killed after its result.
+
+        `seconds`: how long the job's own process had time to shut down; None if that had ended already.
+        """
         attempt.cut = {
             "seconds": seconds,
-            "running": running[:_MOST_RUNNING],
-            "is_cancelled": attempt.cancel is not None or attempt.is_hurried,
+            "running": running[:_MAX_RUNNING],
+            "is_cancelled": attempt.cancel is not None or attempt.is_shutdown_shortened,
         }
         self._attempts.record(attempt, "cut", attempt.cut)
 
-    def _hurry(self, attempt: Attempt, kill: bool) -> None:
-        """Its result is there, and it is to end soon: nobody wants to wait for the rest."""
-        attempt.is_hurried = True
+    def _shorten_shutdown(self, attempt: Attempt, kill: bool) -> None:
+        """Let the shutdown of a cancelled job take no longer than its grace period."""
+        attempt.is_shutdown_shortened = True
         if kill:
-            self._cut(attempt)
+            self._kill_shutdown(attempt)
         elif attempt.asked_at is None and attempt.kill_at is not None:
             attempt.kill_at = min(attempt.kill_at, time.monotonic() + attempt.spec.grace)
 
     # -- ending one ----------------------------------------------------------------------------------------------
 
     def on_cancel(self, header: Cancel, payload: bytes) -> None:
-        """The controller wants these attempts, or all, to end."""
+        """Cancel these attempts, or all of them."""
         kind = header["kind"]
         if kind not in ERROR_KINDS:
             raise wire.ProtocolError("field", "cancel: kind {!r}".format(kind))
@@ -322,41 +329,47 @@ class RunningJobs:
             if attempt is not None and attempt.final is None:
                 self.cancel(attempt, kind, header["kill"], header["why"])
             elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
-                self._hurry(attempt, header["kill"])
+                self._shorten_shutdown(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
-        """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
+        """End an attempt: by SIGTERM and a grace period, or at once. An attempt that waits is final at once."""
         if attempt.state == "queued":
-            self._waiting.cancel(attempt, kind, why)
+            self._queue.cancel(attempt, kind, why)
             return
         if attempt.cancel is None:
             attempt.cancel = kind
             self._attempts.record(attempt, "cancel", {"kind": kind})
             self._attempts.write()
         if kill:
-            kill_whole(attempt.pid, attempt.pid_started, self._place.token(attempt))
+            kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
         else:
             self._terminate(attempt)
 
     def _terminate(self, attempt: Attempt) -> None:
-        """Ask it to end; what asks for no answer is killed after the grace period."""
+        """Send SIGTERM. A job that does not end within the grace period is killed."""
         if attempt.outcome is not None or attempt.in_epilogue:
-            # The application is through; its end hooks are given their time.
+            # The application has ended. Its end hooks have their own time limit.
             return
-        self._tell_why(attempt)
+        self._send_end_reason(attempt)
         self._signal(attempt, signal.SIGTERM)
         attempt.kill_at = time.monotonic() + attempt.spec.grace
 
     @staticmethod
-    def _tell_why(attempt: Attempt) -> None:
-        """Tell the job what its SIGTERM will mean, so that its end hooks know, too."""
+    def _send_end_reason(attempt: Attempt) -> None:
+        """Tell the job why it gets SIGTERM, so that its end hooks know it too."""
         if attempt.sock is None or attempt.cancel is None:
             return
         try:
-            told: Cancel = {"t": "cancel", "attempts": [attempt.id], "kind": attempt.cancel, "kill": False, "why": ""}
-            attempt.sock.send(wire.encode(told))
+            message: Cancel = {
+                "t": "cancel",
+                "attempts": [attempt.id],
+                "kind": attempt.cancel,
+                "kill": False,
+                "why": "",
+            }
+            attempt.sock.send(wire.encode(message))
         except OSError:
-            return  # it has ended, or reads nothing: the record decides all the same
+            return  # the job has ended, or reads nothing: the record decides anyway
 
     @staticmethod
     def _signal(attempt: Attempt, number: int) -> None:
@@ -365,11 +378,11 @@ class RunningJobs:
         try:
             os.kill(attempt.pid, number)
         except ProcessLookupError:
-            pass  # it ended just now; its exit is on its way
+            pass  # it has just ended; the report of its exit follows
 
 
 def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """The directory of a result, if it can be one.
+    """The parts of a result, if they are valid.
 
     Raises:
         wire.ProtocolError: it cannot.
@@ -382,8 +395,8 @@ def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
     return parts
 
 
-def _decided(attempt: Attempt, envelope: Envelope) -> Envelope:
-    """A cancel or timeout that was recorded decides the kind of a failure."""
+def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:
+    """The envelope, with the error kind of a recorded cancel or timeout."""
     if attempt.cancel is None or envelope.error is None:
         return envelope
     return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

@@ -1,4 +1,4 @@
-"""Hydra's process-wide state: what the controller's process has of it, the processes of the jobs get.
+"""The process-wide state of Hydra: it is captured on the controller and restored in the processes of the jobs.
 
 Rule: what travels of it travels as text where it can (version base, job name, search path), so that controller and host
 may differ in their Python; the rest in a pickle of its own for each resolver and each config, so that one that cannot be
@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from remote_agent.hydra.compat import is_hydra_loaded
 from remote_agent.shared.failure import safe_text, type_name
 
-__all__ = ["capture", "prepare_hydra", "restore", "starting_nothing"]
+__all__ = ["capture", "prepare_hydra", "restore", "without_start"]
 
 #: Modules whose resolvers every host has.
 _OWN_RESOLVERS = ("omegaconf.", "hydra.core.utils.")
@@ -175,7 +175,7 @@ def prepare_hydra() -> None:
 
 
 @contextlib.contextmanager
-def starting_nothing() -> Iterator[None]:
+def without_start() -> Iterator[None]:
     """While entered, a function with `@hydra.main` that is called without a config does nothing.
 
     For importing a script that calls it at its end without asking for its `__name__`: on a host, or for `launcher run`, it
@@ -312,14 +312,15 @@ def _restore_configs(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Li
             node = _without_types(entry)
             if path[:2] not in _CONTROLLERS_GROUPS:
                 (unknown if node is None else untyped).append(("/".join(path), why))
-        if node is not None and not _put(repo, path, node):
+        if node is not None and not _store(repo, path, node):
             unknown.append(("/".join(path), "the host has a config of the name of one of its groups"))
     notes = []
     if unknown:
-        notes.append("configs in the ConfigStore of the controller are not known on the host: " + _told(unknown))
+        notes.append("configs in the ConfigStore of the controller are not known on the host: " + _summary_of(unknown))
     if untyped:
         notes.append(
-            "configs in the ConfigStore of the controller are there on the host without their types: " + _told(untyped)
+            "configs in the ConfigStore of the controller are there on the host without their types: "
+            + _summary_of(untyped)
         )
     return notes
 
@@ -340,7 +341,7 @@ def _without_types(entry: Dict[str, Any]) -> Any:
     )
 
 
-def _put(repo: Any, path: Tuple[str, ...], node: Any) -> bool:
+def _store(repo: Any, path: Tuple[str, ...], node: Any) -> bool:
     """Put a config where it was on the controller; False where a config stands in the place of a group."""
     for name in path[:-1]:
         repo = repo.setdefault(name, {})
@@ -350,7 +351,7 @@ def _put(repo: Any, path: Tuple[str, ...], node: Any) -> bool:
     return True
 
 
-def _told(lost: List[Tuple[str, str]]) -> str:
+def _summary_of(lost: List[Tuple[str, str]]) -> str:
     """The paths, each reason once."""
     by_reason: Dict[str, List[str]] = {}
     for path, why in lost:

@@ -1,7 +1,7 @@
-"""A job's way to its agent: frames on a socket, or, where the agent is gone, in an orphan file that a new agent adopts.
+"""The channel from a job to its agent: frames on a socket. If the agent is gone, they go to an orphan file that the next agent reads.
 
-Rule: what was said is kept until the agent says that it is in the spool's log, so that an agent that vanishes with frames
-unread, or read and not yet written, costs nothing: the orphan file holds all of a job's frames from the first one on.
+Rule: a job keeps its frames until the agent says that they are in the spool's log. So nothing is lost with an agent that dies before
+it has read or written them: the orphan file gets all frames of the job, from the first one on.
 """
 
 import errno
@@ -15,7 +15,7 @@ from remote_agent.shared import wire
 from remote_agent.shared.disk import sync_fd, sync_file
 from remote_agent.shared.messages import FromJob
 
-__all__ = ["INLINE", "JobChannel", "Listener", "move_high", "private_opener"]
+__all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
 
 #: Bytes of a result up to which it travels in its frame.
 INLINE = 1 << 20
@@ -40,20 +40,20 @@ def private_opener(path: str, flags: int) -> int:
     return fd
 
 
-class Listener(Protocol):
-    """Whom a job tells what it does: its agent, or whoever stands in for that."""
+class FrameSink(Protocol):
+    """Where a job sends its frames: to its agent, or to a stand-in."""
 
     def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
-        """See `Channel.send`."""
+        """See `JobChannel.send`."""
 
     def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
-        """See `Channel.send_all`."""
+        """See `JobChannel.send_all`."""
 
     def hold(self, frame: bytes, *, file: str = "") -> None:
-        """See `Channel.hold`."""
+        """See `JobChannel.hold`."""
 
-    def told_to_end(self) -> str:
-        """See `Channel.told_to_end`."""
+    def end_reason(self) -> str:
+        """See `JobChannel.end_reason`."""
 
 
 class JobChannel:
@@ -70,14 +70,14 @@ class JobChannel:
         self._inode = os.fstat(fd).st_ino
         self._orphan_path = os.path.join(spool, "orphan-{}".format(attempt))
         self._is_orphan = False
-        self._told = ""
+        self._end_reason = ""
         self._is_kept = False
         self._decoder = wire.Decoder()
-        self._said: List[bytes] = []
+        self._sent: List[bytes] = []
         self._files: List[str] = []
         self._held: List[bytes] = []
 
-    def let_go(self) -> None:
+    def close_in_child(self) -> None:
         """In a process that the job forked: the socket is not for it, and one that lives on does not hold it open."""
         try:
             if os.fstat(self._fd).st_ino == self._inode:
@@ -93,18 +93,18 @@ class JobChannel:
         """
         self.send_all([wire.encode(header, payload)], sync=sync)
 
-    def told_to_end(self) -> str:
+    def end_reason(self) -> str:
         """Why the agent ended this job (`cancelled`, `timeout`, ...); empty where it did not."""
         if self._is_orphan:
             return ""
         try:
-            while select.select([self._fd], [], [], 0)[0] and self._hear():
+            while select.select([self._fd], [], [], 0)[0] and self._receive_frames():
                 pass  # until there is no more of it
         except OSError:
-            return self._told  # the application closed it, or the agent is gone: nothing more can be heard
-        return self._told
+            return self._end_reason  # the application closed it, or the agent is gone: nothing more can be heard
+        return self._end_reason
 
-    def _hear(self) -> bool:
+    def _receive_frames(self) -> bool:
         """Take what the agent says, waiting for it; False: it is gone.
 
         Raises:
@@ -114,7 +114,7 @@ class JobChannel:
         for frame in self._decoder.feed(data):
             header = frame.header
             if header["t"] == "cancel":
-                self._told = header["kind"]
+                self._end_reason = header["kind"]
             elif header["t"] == "kept":
                 self._is_kept = True
         return bool(data)
@@ -123,7 +123,7 @@ class JobChannel:
         """Say several things at once. `file`: what they say lies there; it is brought to the disk where they are."""
         sync = sync or bool(self._held)
         frames, self._held = self._held + frames, []
-        self._said += frames
+        self._sent += frames
         if file:
             self._files.append(file)
         data = b"".join(frames)
@@ -134,7 +134,7 @@ class JobChannel:
             except OSError:
                 # The agent is gone, perhaps with frames unread: everything is said again.
                 self._become_orphan()
-                data = b"".join(self._said)
+                data = b"".join(self._sent)
         _write(self._fd, data)
         if sync:
             self._bring_to_disk()
@@ -153,14 +153,14 @@ class JobChannel:
         """
         while not self._is_orphan and not self._is_kept:
             try:
-                is_there = self._hear()
+                is_there = self._receive_frames()
             except OSError as error:
                 if error.errno in (errno.EBADF, errno.ENOTSOCK):
                     return  # closed by the application, after the last thing was said: nothing can be learnt any more
                 is_there = False
             if not is_there:
                 self._become_orphan()
-                _write(self._fd, b"".join(self._said))
+                _write(self._fd, b"".join(self._sent))
                 self._bring_to_disk()
 
     def _bring_to_disk(self) -> None:

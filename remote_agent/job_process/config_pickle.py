@@ -1,8 +1,8 @@
 """The pickled config of a job (`config.pickle`), as the controller will use it.
 
-Rule: a callback in a job sees this host's folders in the config, but the file that it pickles goes back to the controller,
-where Hydra's `--experimental-rerun` opens the job's log by what it says: so it says the controller's folders. Done when the
-start hooks have fired, so that a job that is killed leaves a file of use, too.
+Rule: a callback in a job sees the folders of this host in the config. But the file that it pickles goes back to the controller, where
+Hydra's `--experimental-rerun` opens the log of the job by these folders. So the file gets the controller's folders. This happens right
+after the start hooks, so that the file is also of use if the job is killed.
 """
 
 import os
@@ -13,30 +13,30 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.shared.failure import safe_text, type_name
 from remote_agent.shared.job_log import logger
 
-__all__ = ["settle_pickle"]
+__all__ = ["rewrite_config_pickle"]
 
 _NAME = "config.pickle"
 #: Hydra's callback of this name, ours, and what derives from them.
 _WRITER = "PickleJobInfoCallback"
 
 
-def settle_pickle(callbacks: Callbacks, folder: str, here: str, output_dir: Any, cwd: Any) -> None:
+def rewrite_config_pickle(callbacks: Callbacks, folder: str, host_output_dir: str, output_dir: Any, cwd: Any) -> None:
     """Put the controller's folders into the `config.pickle` that a callback of this job has written.
 
     Args:
         folder: where it lies.
-        here: the job's output directory on this host; a file that says another is left as it is.
+        host_output_dir: the job's output directory on this host. A file with another one is not changed.
         output_dir, cwd: what `hydra.runtime` is to say instead.
     """
-    if output_dir == here or not any(_is_writer(entry.instance) for entry in callbacks):
+    if output_dir == host_output_dir or not any(_is_writer(entry.instance) for entry in callbacks):
         return
     path = os.path.join(folder, _NAME)
     try:
         with open(path, "rb") as file:
             config = pickle.load(file)  # noqa: S301 - this job wrote it
-        if config.hydra.runtime.output_dir != here:
+        if config.hydra.runtime.output_dir != host_output_dir:
             return
-        _write(path, _dumped(_settled(config, output_dir, cwd)))
+        _write(path, _dumped(_with_folders(config, output_dir, cwd)))
     except Exception as error:  # noqa: BLE001 - a callback may have written anything, and a user's object may raise it
         logger.warning("%s keeps this host's folders: %s: %s", path, type_name(error), safe_text(error))
 
@@ -45,7 +45,7 @@ def _is_writer(instance: Any) -> bool:
     return any(cls.__name__ == _WRITER for cls in type(instance).__mro__)
 
 
-def _settled(config: Any, output_dir: Any, cwd: Any) -> Any:
+def _with_folders(config: Any, output_dir: Any, cwd: Any) -> Any:
     from omegaconf import open_dict, read_write
 
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):

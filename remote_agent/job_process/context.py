@@ -1,4 +1,4 @@
-"""What a job sees: its config with and without the `hydra` node, its names and folders, its logging.
+"""The context of a job: its config with and without the `hydra` node, its names and folders, its logging.
 
 Rule: the application and the callbacks get configs of their own, so that an edit by `on_job_start` does not reach the
 application (as in Hydra's `run_job`, hydra/core/utils.py 1.3). No copy is made by `deepcopy`, which costs 27 us a node.
@@ -14,7 +14,7 @@ from remote_agent.config.nodes import attach, clone, config_of, is_config, liter
 from remote_agent.config.yaml import config_yaml, plain_yaml
 from remote_agent.hydra import compat
 
-__all__ = ["LOG_FORMAT", "HydraScene", "JobContext", "PlainScene", "default_handlers", "make_scene"]
+__all__ = ["LOG_FORMAT", "HydraContext", "JobContext", "PlainContext", "default_handlers", "make_context"]
 
 #: The format of Hydra's default job logging (hydra/job_logging/default.yaml).
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
@@ -41,7 +41,7 @@ class JobContext:
     #: A `snapshot`: it changes when the application edits `task_cfg`.
     before: Any
     #: (output directory, working folder) on the controller, where a config says them.
-    at_home: Optional[Tuple[Any, Any]] = None
+    controller_folders: Optional[Tuple[Any, Any]] = None
 
     def yaml_files(self) -> Dict[str, str]:
         """File name -> text of what goes below output_subdir."""
@@ -60,23 +60,23 @@ class JobContext:
         return self.before is None or snapshot(self.task_cfg) != self.before
 
 
-def make_scene(payload: bytes, loads: Callable[[bytes], Any], output_dir: str, cwd: str) -> JobContext:
-    """The scene of a job from its payload (its contents: see `run_job`)."""
+def make_context(payload: bytes, loads: Callable[[bytes], Any], output_dir: str, cwd: str) -> JobContext:
+    """The context of a job, made from its payload (see `remote_agent.job_process.run`)."""
     content = loads(payload)
-    scene: JobContext
+    context: JobContext
     if content.get("hydra") is None:
-        scene = HydraScene(content, output_dir, cwd)
+        context = HydraContext(content, output_dir, cwd)
     else:
-        scene = PlainScene(content, lambda: loads(payload)["config"], output_dir, cwd)
+        context = PlainContext(content, lambda: loads(payload)["config"], output_dir, cwd)
     if content.get("task") is not None:
-        scene.task = compat.resolve_task(content["task"])
+        context.task = compat.resolve_task(content["task"])
     call = content.get("call")
     if call is not None:
-        scene.call = lambda: loads(call)
-    return scene
+        context.call = lambda: loads(call)
+    return context
 
 
-class PlainScene(JobContext):
+class PlainContext(JobContext):
     """A job with a plain config: a dict, dataclass or DictConfig, which become a DictConfig, or anything else as it is.
 
     A `hydra` key in such a config is not the application's: what it says goes into the `hydra` node, but for
@@ -183,7 +183,7 @@ def _list_yaml(items: List[str]) -> str:
     return config_yaml(make_config(items)) if text is None else text
 
 
-class HydraScene(JobContext):
+class HydraContext(JobContext):
     """A job of a Hydra app: what `hydra.core.utils.run_job` (1.3.8) makes of its config, in the same order."""
 
     def __init__(self, content: Dict[str, Any], output_dir: str, cwd: str) -> None:
@@ -195,7 +195,7 @@ class HydraScene(JobContext):
         self.config = config = content["config"]
         runtime = config.hydra.runtime
         if not OmegaConf.is_missing(runtime, "output_dir"):
-            self.at_home = (runtime.output_dir, runtime.cwd)
+            self.controller_folders = (runtime.output_dir, runtime.cwd)
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = literal(output_dir)
             config.hydra.runtime.cwd = cwd

@@ -9,9 +9,9 @@ from typing import Any, Dict, List
 
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job import JobError, LateValue, RemoteJobError
-from remote_agent.job_process.channel import Listener
+from remote_agent.job_process.channel import FrameSink
 from remote_agent.job_process.result import PLAIN, Result
-from remote_agent.job_process.run import Job, Prepared
+from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import traceback_text
@@ -21,14 +21,16 @@ from remote_agent.shared.job_spec import EpilogueSpec
 __all__ = ["Epilogue"]
 
 
-class Epilogue(Job):
+class Epilogue(JobRun):
     """The epilogue of one attempt, in a process of its own.
 
     Args:
         state: the payload of the job's `state` message.
     """
 
-    def __init__(self, prepared: Prepared, spec: EpilogueSpec, payload: bytes, channel: Listener, state: bytes) -> None:
+    def __init__(
+        self, prepared: Prepared, spec: EpilogueSpec, payload: bytes, channel: FrameSink, state: bytes
+    ) -> None:
         super().__init__(prepared, spec.fork, payload, channel)
         self._epilogue = spec
         self._state = state
@@ -60,7 +62,7 @@ class Epilogue(Job):
         self._restore()
         if self.owed:
             self.fire_end_hooks()
-            self.settle()
+            self.normalize_job_return()
         self.done(result)
 
     def _take_up_death(self) -> Result:

@@ -1,37 +1,57 @@
-"""The process around a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.job_process.shutdown`.
+"""The process of a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.job_process.shutdown`.
 
-Rule: until `done` was said SIGTERM and SIGINT are exceptions in the main thread, raised only where user code runs, so that
-our own bookkeeping is never cut in two. That is for the job's own process: those that it forks are as in plain Python.
+Rule: until `done` is sent, SIGTERM and SIGINT become exceptions in the main thread. They are raised only while user code runs, so
+that our own code is never interrupted. This holds for the process of the job: processes that it forks are as in plain Python.
 """
 
+import functools
 import io
+import itertools
 import os
 import signal
 import sys
-from typing import Any, Callable, Dict, Iterable, List, Optional
+import traceback
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from remote_agent.job_process.channel import move_high
-from remote_agent.job_process.shutdown import leave_child
+from remote_agent.job_process.shutdown import exit_forked_child
 from remote_agent.shared.failure import JobTerminated
 from remote_agent.system.processes import mark_begun
 
 # The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
 # pages of memory that it would not touch otherwise.
 try:
-    from _signal import signal as _set_handler  # type: ignore[import-not-found]
+    from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
+    from _signal import signal as _set_handler
 except ImportError:  # another Python than CPython
+    from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
-__all__ = ["Gate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
+__all__ = ["SignalGate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
 )
 _IGNORE, _DEFAULT = int(signal.SIG_IGN), int(signal.SIG_DFL)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+#: How often `reclaim` is tried while handlers of the application raise. Each try gets further than the one before.
+_RECLAIM_TRIES = 1000
 
 
-class Gate:
+class _HarmlessHandler:
+    """A signal handler of the application whose task has ended: it is still called, but what it raises is only printed."""
+
+    def __init__(self, handler: Callable[[int, Any], Any]) -> None:
+        self._handler = handler
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        try:
+            self._handler(signum, frame)
+        except BaseException:  # noqa: BLE001 - it must not cut our own work in two
+            traceback.print_exc()
+
+
+class SignalGate:
     """Lets SIGTERM (as `JobTerminated`) and SIGINT (as KeyboardInterrupt) through while `call` runs user code.
 
     What arrives outside is raised by the next `call`, unless `reclaim` came in between.
@@ -48,31 +68,39 @@ class Gate:
         """Handle both signals from now on, whatever handled them before. Main thread only."""
         if not self._pid:
             self._pid = os.getpid()
-            os.register_at_fork(before=self._hold, after_in_child=self._let_go, after_in_parent=self._release)
+            os.register_at_fork(
+                before=self._block_before_fork,
+                after_in_child=self._reset_in_child,
+                after_in_parent=self._unblock_after_fork,
+            )
         _set_handler(_SIGTERM, self._handle)
         _set_handler(_SIGINT, self._handle)
 
-    def _hold(self) -> None:
-        """The job forks: a signal that comes before the child has let go of our handlers waits, or it would be lost there."""
+    def _block_before_fork(self) -> None:
+        """Before the job forks: block both signals. One that arrived before the child has removed our handlers would be lost."""
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGTERM, _SIGINT))
 
-    def _release(self) -> None:
+    def _unblock_after_fork(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def _let_go(self) -> None:
-        """In a process that the job forked: what handled its signals is not for it; what the application set stays."""
+    def _reset_in_child(self) -> None:
+        """In a process that the job forked: remove our handlers. Handlers that the application has set stay."""
         self._is_open = False
         for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) == self._handle:
                 _set_handler(number, plain)
-        self._release()
+        self._unblock_after_fork()
 
     def reclaim(self) -> None:
-        """The application is through: take back its signals and stop its timers; what is pending is dealt with."""
+        """The task has ended: stop its timers, and let no signal handler of the application raise an exception any more."""
         self._is_open = False
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         self.install()
+        for number in range(1, signal.NSIG):
+            handler = _get_handler(number)
+            if callable(handler) and handler != self._handle and not isinstance(handler, _HarmlessHandler):
+                _set_handler(number, _HarmlessHandler(handler))
         # A write to an agent that is gone must be an error, not the end.
         _set_handler(_SIGPIPE, _IGNORE)
         self._pending = None
@@ -91,20 +119,53 @@ class Gate:
         finally:
             self._is_open = False
 
+    def call_task(
+        self, function: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]
+    ) -> Tuple[Any, Optional[BaseException]]:
+        """Call the task, then `reclaim`; returns (value, None), or (None, what it raised).
+
+        A signal handler that the application has set may raise at any time, also when the task has just returned, and also
+        while `reclaim` works. From the moment in which the task returns, that changes nothing.
+        """
+        returned: List[Any] = []
+        raised: Optional[BaseException] = None
+        tries = 0
+        try:
+            self._is_open = True
+            if self._pending is not None:
+                self._raise(self._pending)
+            # Python runs signal handlers between its own instructions. From the task's return until its value is in the list
+            # there is only C.
+            returned.extend(itertools.starmap(functools.partial(function, *args, **kwargs), ((),)))
+        except BaseException as error:  # noqa: BLE001 - whatever the task raised is its outcome
+            raised = error
+        while tries < _RECLAIM_TRIES:
+            try:
+                tries += 1
+                self.reclaim()
+                break
+            except BaseException:  # noqa: BLE001, S112 - a handler of the application raised
+                continue
+        try:
+            if os.getpid() != self._pid:
+                exit_forked_child(None if returned else raised)
+            return (returned[0], None) if returned else (None, raised)
+        finally:
+            del raised  # it refers to this frame, and this frame to it
+
     def call_closed(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call user code; signals wait.
 
-        A process that the code forked, and that comes back here in the place of the job, ends: it is not the job, and has
-        nothing to say of it.
+        A process that the code forked, and that returns here, ends: it is not the job, and must not report anything about it.
         """
         try:
             value = function(*args, **kwargs)
         except BaseException as error:
             if os.getpid() != self._pid:
-                leave_child(error)
+                exit_forked_child(error)
             raise
         if os.getpid() != self._pid:
-            leave_child(None)
+            exit_forked_child(None)
         return value
 
     def _handle(self, signum: int, frame: Any) -> None:

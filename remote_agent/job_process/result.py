@@ -1,7 +1,7 @@
 """A result as bytes: the value or the exception that the controller may decode, and the configs that were edited.
 
-Rule: decided here, on the host: what is sent as an exception has survived a round trip, and a value that cannot be
-pickled is a failure with a readable error. Nothing that a user's `__reduce__` does gets further than this file.
+Rule: an exception is sent only if it can be pickled and loaded again. A value that cannot be pickled makes the job FAILED, with
+a readable error. Whatever a user's `__reduce__` does is caught in this file.
 
 `parts["codec"]` says how they are written: `cloudpickle`, with the value's plain form beside it (`plain`, where it is small);
 or `plain`, where the controller asked for that, and then nothing is pickled, and no exception is sent.
@@ -22,7 +22,7 @@ from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import error_of_exception, safe_text, type_name
 from remote_agent.shared.plain_value import MAX_SMALL, encode
 
-__all__ = ["PICKLED", "PLAIN", "Result", "fitting", "made_result"]
+__all__ = ["PICKLED", "PLAIN", "Result", "make_result", "shortened"]
 
 #: Values of `parts["codec"]`.
 PICKLED, PLAIN = "cloudpickle", "plain"
@@ -70,7 +70,7 @@ def _digests(parts: Dict[str, Any]) -> Dict[str, str]:
     return {name: part["sha256"] for name, part in parts.items() if isinstance(part, dict)}
 
 
-def made_result(
+def make_result(
     path: Callable[[], str],
     value: Any,
     *,
@@ -105,7 +105,7 @@ def made_result(
         except BaseException as error:  # noqa: BLE001 - a user's __reduce__ may raise anything, SystemExit too
             failure = _cannot_send(value, error)
     elif not isinstance(value, RemoteJobError):
-        survivor = _surviving(value, may_send_code)
+        survivor = _pickle_of_exception(value, may_send_code)
         if survivor is not None:
             writer.add("value", lambda: writer.write(survivor))
     for name, config in (("cfg", cfg), ("hydra_cfg", hydra_cfg)):
@@ -114,7 +114,7 @@ def made_result(
                 writer.add(name, lambda config=config: _dump(config, writer, may_send_code))  # type: ignore[misc]
             except BaseException as error:  # noqa: BLE001 - as above
                 failure = failure or _cannot_send(config, error, "job_return.{} holds".format(name))
-    return _finished(writer, value, failure, is_completed=is_completed)
+    return _finish(writer, value, failure, is_completed=is_completed)
 
 
 def _plain_result(
@@ -130,7 +130,7 @@ def _plain_result(
                 _add_plain(writer, value)
         except OSError as error:
             return Result({"codec": writer.codec}, b""), error_of_exception(error, "host")
-    return _finished(writer, value, None, is_completed=is_completed)
+    return _finish(writer, value, None, is_completed=is_completed)
 
 
 def _add_plain(writer: "_Writer", value: Any) -> None:
@@ -139,7 +139,7 @@ def _add_plain(writer: "_Writer", value: Any) -> None:
     writer.add("plain", lambda: writer.write(data))
 
 
-def _finished(
+def _finish(
     writer: "_Writer", value: Any, failure: Optional[JobError], *, is_completed: bool
 ) -> Tuple[Result, Optional[JobError]]:
     try:
@@ -182,7 +182,7 @@ def _dump(value: Any, writer: "_Writer", may_send_code: bool) -> None:
     cloudpickle.dump(value, writer, protocol=_PROTOCOL)
 
 
-def _surviving(error: Any, may_send_code: bool) -> Optional[bytes]:
+def _pickle_of_exception(error: Any, may_send_code: bool) -> Optional[bytes]:
     """The pickled exception if it comes back as what it was, else None."""
     memory = _Writer(None)
     try:
@@ -237,7 +237,7 @@ class _Writer:
             if self._fd is None:
                 self._pieces.append(bytes(data))
             else:
-                _put(self._fd, data)
+                _write_all(self._fd, data)
         finally:
             if hashing is not None:
                 hashing.join()
@@ -248,7 +248,7 @@ class _Writer:
         self._fd = private_opener(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
-            _put(self._fd, piece)
+            _write_all(self._fd, piece)
 
     def add(self, name: str, dump: Callable[[], Any]) -> None:
         """Add one part; what a `dump` that raised had written is dropped.
@@ -301,19 +301,19 @@ def _in_thread(function: Callable[[Any], Any], argument: Any) -> Optional[thread
     return thread
 
 
-def _put(fd: int, data: Any) -> None:
+def _write_all(fd: int, data: Any) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(fd, view) :]
 
 
-def fitting(envelope: Envelope) -> Envelope:
+def shortened(envelope: Envelope) -> Envelope:
     """The envelope of an outcome or done that is over the wire's cap, cut down: tracebacks of hooks, causes."""
     hooks = []
     for record in envelope.hooks:
         if record["error"] is not None:
-            told = dict(record["error"], traceback=record["error"]["traceback"][-2000:])
-            record = dict(record, error=dict(told, message=told["message"][:500]))
+            short = dict(record["error"], traceback=record["error"]["traceback"][-2000:])
+            record = dict(record, error=dict(short, message=short["message"][:500]))
         hooks.append(record)
     error = envelope.error
     if error is not None:

@@ -1,10 +1,10 @@
 """One job: output directory, environment, logging, hooks, application, JobReturn.
 
-Rule: what came of the application is with the agent (`outcome`) before an end hook runs, so that no crash after it can
-change it; every hook that was entered was announced before.
+Rule: the agent has the outcome of the application before an end hook runs, so that no later crash can change it. Each hook is
+announced to the agent before it is called.
 
 The job payload is the cloudpickle of `{"config", "hydra", "overrides", "task_name"}`: for a Hydra app `config` has its
-`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `hydra_scope.minimal_hydra_node`. A job with a
+`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `minimal_hydra_node`. A job with a
 `task` of its own has that, too, and one that is called with arguments of its own `call`: the cloudpickle of (args, kwargs).
 """
 
@@ -17,12 +17,12 @@ from typing import Any, Callable, Dict, List, Literal, Optional
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import JobError, JobReturn, RemoteJobError
-from remote_agent.job_process.channel import Listener, private_opener
-from remote_agent.job_process.config_pickle import settle_pickle
-from remote_agent.job_process.context import JobContext, make_scene
+from remote_agent.job_process.channel import FrameSink, private_opener
+from remote_agent.job_process.config_pickle import rewrite_config_pickle
+from remote_agent.job_process.context import JobContext, make_context
 from remote_agent.job_process.current import CurrentJob, set_current_job
-from remote_agent.job_process.process import Gate, hold_standard_fds
-from remote_agent.job_process.result import PICKLED, PLAIN, Result, fitting, made_result
+from remote_agent.job_process.process import SignalGate, hold_standard_fds
+from remote_agent.job_process.result import PICKLED, PLAIN, Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
 from remote_agent.shared import messages, wire
@@ -33,7 +33,7 @@ from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.system.host import NO_ROOM, unwritable
 
-__all__ = ["Job", "Prepared"]
+__all__ = ["JobRun", "Prepared"]
 
 
 class Prepared:
@@ -70,20 +70,20 @@ class Prepared:
         return PLAIN if self.spec.values == PLAIN else PICKLED
 
 
-class Job:
-    """One attempt, in its own process. `run` says everything up to `done` on the channel."""
+class JobRun:
+    """One attempt, in its own process. `run` sends everything up to `done` over the channel."""
 
-    def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: Listener) -> None:
+    def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: FrameSink) -> None:
         self.prepared = prepared
         self.callbacks = prepared.callbacks
         self.spec = spec
         job = spec.job
         self.payload = payload
         self.channel = channel
-        self.gate = Gate()
+        self.gate = SignalGate()
         self.task = prepared.task
         self.hooks: List[Dict[str, Any]] = []
-        self.scene: Optional[JobContext] = None
+        self.context: Optional[JobContext] = None
         self.abort: Optional[str] = None
         #: Callbacks whose start was entered, and which are owed their end.
         self.owed: List[int] = []
@@ -115,10 +115,10 @@ class Job:
         outcome = self._outcome()
         if self.owed:
             self.fire_end_hooks()
-            self.settle()
+            self.normalize_job_return()
             self.done(outcome)
         else:
-            self._say_done({"same": True}, b"")
+            self._send_done({"same": True}, b"")
 
     # -- before the application ----------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Job:
             self.fail(self.prepared.broken)
             return
         try:
-            scene = self.set_up()
+            context = self.set_up()
         except Exception as error:  # noqa: BLE001 - decoding a config may raise anything
             kind = "host" if isinstance(error, OSError) else "import" if isinstance(error, ImportError) else "config"
             failure = error_of_exception(error, kind)
@@ -149,73 +149,77 @@ class Job:
                 failure.message = unwritable(error, self.output_dir)
             self.fail(failure, error)
             return
-        self._hooks_and_application(scene)
+        self._hooks_and_application(context)
 
     def set_up(self, *, again: bool = False) -> JobContext:
         """Config, folders, logging, files. `again`: the job itself did it before, this is its epilogue."""
         output_dir = self.output_dir
         prepared = self.prepared
         cwd = prepared.spec.cwd or os.getcwd()
-        self.scene = scene = make_scene(self.payload, loads, output_dir, cwd)
-        if scene.task is not None:
-            self.task = scene.task
-        folder = output_dir if scene.output_subdir is None else os.path.join(output_dir, scene.output_subdir)
+        self.context = context = make_context(self.payload, loads, output_dir, cwd)
+        if context.task is not None:
+            self.task = context.task
+        folder = output_dir if context.output_subdir is None else os.path.join(output_dir, context.output_subdir)
         _make_folders(output_dir, folder)
-        if scene.chdir:
+        if context.chdir:
             os.chdir(output_dir)
         job_return = self.job_return
-        job_return.working_dir = output_dir if scene.chdir else os.getcwd()
-        job_return.overrides = scene.overrides
-        job_return.task_name = scene.task_name
-        job_return.cfg = scene.task_cfg
-        job_return.hydra_cfg = scene.hydra_cfg
+        job_return.working_dir = output_dir if context.chdir else os.getcwd()
+        job_return.overrides = context.overrides
+        job_return.task_name = context.task_name
+        job_return.cfg = context.task_cfg
+        job_return.hydra_cfg = context.hydra_cfg
         self.job_return = as_hydra(job_return)
-        scene.configure_logging()
-        if scene.output_subdir is not None and not again:
-            for name, text in scene.yaml_files().items():
+        context.configure_logging()
+        if context.output_subdir is not None and not again:
+            for name, text in context.yaml_files().items():
                 _write_text(os.path.join(folder, name), text)
-        return scene
+        return context
 
-    def _hooks_and_application(self, scene: JobContext) -> None:
-        before = {name: os.environ.get(name) for name in scene.env_set}
-        os.environ.update(scene.env_set)
+    def _hooks_and_application(self, context: JobContext) -> None:
+        before = {name: os.environ.get(name) for name in context.env_set}
+        os.environ.update(context.env_set)
+        raised: Optional[BaseException] = None
         try:
             self.gate.call(int)  # what was signalled until now
-            self._fire_start_hooks(scene)
+            self._fire_start_hooks(context)
             if self.job_return.error is None:
-                args, kwargs = ((scene.task_cfg,), {}) if scene.call is None else self._arguments(scene.call)
-                self._succeed(self.gate.call(self.task, *args, **kwargs))
+                args, kwargs = ((context.task_cfg,), {}) if context.call is None else self._arguments(context.call)
+                value, raised = self.gate.call_task(self.task, args, kwargs)
                 # The process goes on for a while: what the task was given and nobody else has, is gone now.
                 del args, kwargs
-        except SystemExit as error:
-            if exit_code_of(error) == 0:
+                if raised is None:
+                    self._succeed(value)
+        except BaseException as error:  # noqa: BLE001 - whatever a start hook or a signal raised is the outcome
+            raised = error
+        try:
+            if isinstance(raised, SystemExit) and exit_code_of(raised) == 0:
                 self._succeed(None)
-            else:
-                self.fail(error_of_exception(error), error)
-        except BaseException as error:  # noqa: BLE001 - whatever the application raised is its outcome
-            self.fail(error_of_exception(error), error)
+            elif raised is not None:
+                self.fail(error_of_exception(raised), raised)
         finally:
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+            del raised  # its traceback refers to this frame
 
     def _arguments(self, load: Callable[[], Any]) -> Any:
         """(args, kwargs) of a task that has arguments of its own."""
         return self.gate.call(load)
 
-    def _fire_start_hooks(self, scene: JobContext) -> None:
+    def _fire_start_hooks(self, context: JobContext) -> None:
         if not self.callbacks.has("on_job_start"):
             return
-        kwargs = {"config": scene.config, "task_function": self.task}
+        kwargs = {"config": context.config, "task_function": self.task}
         try:
             self.callbacks.fire("on_job_start", kwargs, self.hooks, self._entering_start, call=self.gate.call)
         finally:
             self._send_state()
-        if scene.at_home is not None and scene.output_subdir is not None:
-            folder = os.path.join(self.output_dir, scene.output_subdir)
-            settle_pickle(self.callbacks, folder, self.output_dir, *scene.at_home)
+        if context.controller_folders is not None and context.output_subdir is not None:
+            folder = os.path.join(self.output_dir, context.output_subdir)
+            rewrite_config_pickle(self.callbacks, folder, self.output_dir, *context.controller_folders)
         self._apply_policies(self.hooks)
 
     def _send_state(self) -> None:
@@ -255,7 +259,7 @@ class Job:
 
     def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
         """The job is FAILED: by this error, or by what the agent has told it to end for; `exception` is what its reader raises."""
-        told = self.channel.told_to_end()
+        told = self.channel.end_reason()
         if told:
             error = decided_error(error, told, self.spec.job.timeout)
             exception = None
@@ -294,8 +298,8 @@ class Job:
         """The job's result as bytes; a value that cannot be pickled makes the job FAILED."""
         job_return = self.job_return
         edited = self._is_cfg_edited()
-        hydra_edited = self.scene is not None and job_return.hydra_cfg is not self.scene.hydra_cfg
-        result, failure = made_result(
+        hydra_edited = self.context is not None and job_return.hydra_cfg is not self.context.hydra_cfg
+        result, failure = make_result(
             lambda: self._payload_path(suffix),
             self.value,
             is_completed=job_return.status.name == "COMPLETED",
@@ -310,8 +314,8 @@ class Job:
         return result
 
     def _is_cfg_edited(self) -> bool:
-        scene = self.scene
-        return scene is not None and (self.job_return.cfg is not scene.task_cfg or scene.has_edited_cfg())
+        context = self.context
+        return context is not None and (self.job_return.cfg is not context.task_cfg or context.has_edited_cfg())
 
     def _outcome(self) -> Result:
         result = self._result(".result")
@@ -327,7 +331,7 @@ class Job:
     def fire_end_hooks(self) -> None:
         """Fire the on_job_end that are owed. Signals wait: an end hook is given its time (the agent's `hook_timeout`)."""
         records: List[Dict[str, Any]] = []
-        kwargs = {"config": None if self.scene is None else self.scene.config, "job_return": self.job_return}
+        kwargs = {"config": None if self.context is None else self.context.config, "job_return": self.job_return}
         try:
             self.callbacks.fire(
                 "on_job_end", kwargs, records, self._entering_end, self.owed, call=self.gate.call_closed
@@ -337,7 +341,7 @@ class Job:
         self.hooks += records
         self._apply_policies(records)
 
-    def settle(self) -> None:
+    def normalize_job_return(self) -> None:
         """Take what the end hooks made of the JobReturn; what makes no sense is put right and told."""
         job_return = self.job_return
         status = getattr(job_return.status, "name", None)
@@ -354,12 +358,12 @@ class Job:
         """Say `done`, with a result of its own where the end hooks changed something."""
         is_same = outcome.is_still(self.job_return) and not self._is_cfg_edited()
         if is_same or outcome.has_same_content(self._result("", is_kept=False)):
-            self._say_done({"same": True}, b"")
+            self._send_done({"same": True}, b"")
             return
         result = self._result(".final")
-        self._say_done(result.parts, result.payload)
+        self._send_done(result.parts, result.payload)
 
-    def _say_done(self, parts: Dict[str, Any], payload: bytes) -> None:
+    def _send_done(self, parts: Dict[str, Any], payload: bytes) -> None:
         self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.get("file", ""))
 
     def _envelope(self) -> Envelope:
@@ -382,7 +386,7 @@ def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: Dict[str
     try:
         return wire.encode(header, payload)
     except wire.ProtocolError:  # tracebacks of many hooks
-        header["envelope"] = fitting(envelope).to_json()
+        header["envelope"] = shortened(envelope).to_json()
         return wire.encode(header, payload)
 
 

@@ -1,4 +1,4 @@
-"""The end of a job's process: what Python does before a process ends, but for taking the modules apart.
+"""The end of a job's process: what Python does before a process ends, except for taking the modules apart.
 
 Rule: the result is said and kept before any of this runs, so nothing that happens here can change it. In Python's order:
 threads that are no daemons and executors are waited for, `atexit` functions run (`weakref.finalize` and multiprocessing's
@@ -27,12 +27,12 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NoReturn, Opt
 
 from remote_agent.job_process.channel import JobChannel
 
-__all__ = ["leave", "leave_child", "load_stdio", "note_open_files", "still_running", "unfinished"]
+__all__ = ["exit_forked_child", "exit_job", "load_stdio", "note_open_files", "still_running", "unfinished"]
 
 _BUFFERS = (TextIOWrapper, BufferedWriter, BufferedRandom, BufferedRWPair)
 #: Names that an `ending` frame has at most, and characters of each.
-_MOST = 20
-_LONGEST = 200
+_MAX_NAMES = 20
+_MAX_NAME = 200
 
 #: Types of which objects need no finishing, as far as they were met.
 _plain: Set[type] = set()
@@ -83,7 +83,7 @@ def note_open_files() -> None:
 # -- in the job ------------------------------------------------------------------------------------------------------
 
 
-def leave(channel: JobChannel) -> NoReturn:
+def exit_job(channel: JobChannel) -> NoReturn:
     """End the process of a job whose `done` was said. Its exit code is 0, whatever is raised here.
 
     Nothing of a user runs before the result is in the spool's log, or in the job's own file where there is no agent.
@@ -94,18 +94,18 @@ def leave(channel: JobChannel) -> NoReturn:
     def answer(signum: int, frame: Any) -> None:
         running = still_running(stage[0], frame)
         _flush_all(unfinished(gc.get_objects())["flush"])
-        _try(_tell, channel, running)
+        _try(_send_ending, channel, running)
 
     _try(signal.signal, signal.SIGTERM, answer)
     if threading.active_count() > 1:
         waited_for = still_running("threads")
         if waited_for:
-            _try(_tell, channel, waited_for)
+            _try(_send_ending, channel, waited_for)
     _shut_down(stage)
     os._exit(0)
 
 
-def leave_child(error: Optional[BaseException]) -> NoReturn:
+def exit_forked_child(error: Optional[BaseException]) -> NoReturn:
     """End a process that the application forked from its job, and that came back to us: as plain Python would end it."""
     code = 0
     if isinstance(error, SystemExit):
@@ -252,10 +252,12 @@ def still_running(stage: str, frame: Any = None) -> List[str]:
     # Not `active_children`, which reaps them: this may be in the middle of just that.
     children = [child for child in list(getattr(processes, "_children", ())) if not child.daemon]
     names += ["process {!r} (pid {})".format(child.name, child.pid) for child in children]
-    return [name[:_LONGEST] for name in names[:_MOST]]
+    return [name[:_MAX_NAME] for name in names[:_MAX_NAMES]]
 
 
-_OURS: FrozenSet[str] = frozenset({"_shut_down", "_try", "_finish", "_flush_all", "_close_one", "_flush_one", "leave"})
+_OWN_FUNCTIONS: FrozenSet[str] = frozenset(
+    {"_shut_down", "_try", "_finish", "_flush_all", "_close_one", "_flush_one", "exit_job"}
+)
 
 
 def _outermost(frame: Any) -> Optional[Tuple[str, str, int]]:
@@ -263,12 +265,12 @@ def _outermost(frame: Any) -> Optional[Tuple[str, str, int]]:
     below = None
     while frame is not None:
         code = frame.f_code
-        if code.co_filename == _shut_down.__code__.co_filename and code.co_name in _OURS:
+        if code.co_filename == _shut_down.__code__.co_filename and code.co_name in _OWN_FUNCTIONS:
             break
         below = (getattr(code, "co_qualname", code.co_name), code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return below
 
 
-def _tell(channel: JobChannel, running: List[str]) -> None:
+def _send_ending(channel: JobChannel, running: List[str]) -> None:
     channel.send({"t": "ending", "running": running})

@@ -1,7 +1,7 @@
 """How an exception becomes text and plain data: tracebacks, JobErrors, and the exception that SIGTERM becomes.
 
-Rule: nothing a user's exception does (a `__str__` that raises, a `__reduce__` that exits, a chain of a thousand causes)
-keeps the failure from being told. Our own frames are not part of a user's traceback.
+Rule: a failure is always reported, whatever the user's exception does (a `__str__` that raises, a `__reduce__` that exits, a chain of
+a thousand causes). Our own frames are not part of a user's traceback.
 """
 
 import dataclasses
@@ -107,9 +107,9 @@ _BETWEEN = {
 def _one_text(error: BaseException) -> str:
     """One exception of a chain, without the others."""
     try:
-        told = traceback.TracebackException(type(error), error, error.__traceback__)
-        told.stack = _trimmed(told.stack)
-        return "".join(told.format(chain=False))
+        formatted = traceback.TracebackException(type(error), error, error.__traceback__)
+        formatted.stack = _trimmed(formatted.stack)
+        return "".join(formatted.format(chain=False))
     except BaseException:  # noqa: BLE001 - a hostile __str__, or too deep: told in fewer words
         lines = ["Traceback (most recent call last):\n"]
         try:

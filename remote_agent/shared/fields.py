@@ -1,8 +1,8 @@
 """Objects with types, read from the JSON that another process, host or version wrote.
 
-Rule: the annotations of a class say what its fields take, to mypy and to `read`. What lacks a field, or has one of another type, is
-refused, and the field named; what is unknown is passed over: a later version may say more. The classes have no defaults: whoever makes
-one says every field. What an earlier version did not say is in `absent`, where it is read.
+Rule: the annotations of a class define the types of its fields, for mypy and for `read`. An object with a missing field, or with a field
+of another type, is refused, and the error names the field. Unknown fields are ignored: a later version may send more. The classes have
+no defaults: whoever makes an object gives every field. `absent` has values for fields that an earlier version did not write.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar,
 __all__ = ["FieldError", "is_sha256", "read", "to_json"]
 
 #: Characters of what was refused that are told.
-_MOST = 200
+_MAX_SHOWN = 200
 
 T = TypeVar("T")
 _Takes = Callable[[Any], bool]
@@ -21,9 +21,9 @@ class FieldError(ValueError):
     """A field is missing, or is not what it must be. What is in a list or an object may be secret, and is not told."""
 
     def __init__(self, what: str, name: str, value: Any) -> None:
-        is_told = value is None or value is _MISSING or isinstance(value, (str, int, float))
-        told = repr(value)[:_MOST] if is_told else "of type {}".format(type(value).__name__)
-        super().__init__("{}: {} is {}".format(what, name, told))
+        is_shown = value is None or value is _MISSING or isinstance(value, (str, int, float))
+        shown = repr(value)[:_MAX_SHOWN] if is_shown else "of type {}".format(type(value).__name__)
+        super().__init__("{}: {} is {}".format(what, name, shown))
 
 
 class _Missing:
@@ -67,17 +67,17 @@ _KNOWN: Dict[type, _Fields] = {}
 
 
 def _learn(cls: type) -> _Fields:
-    known = _KNOWN[cls] = tuple((name, _taker(kind), _maker(kind)) for name, kind in cls.__annotations__.items())
+    known = _KNOWN[cls] = tuple((name, _check_of(kind), _reader_of(kind)) for name, kind in cls.__annotations__.items())
     return known
 
 
-def _maker(kind: Any) -> Optional[Callable[[Any], Any]]:
+def _reader_of(kind: Any) -> Optional[Callable[[Any], Any]]:
     kinds = get_args(kind) if get_origin(kind) is Union else (kind,)
     makers = [one.from_json for one in kinds if hasattr(one, "from_json")]
     return makers[0] if makers else None
 
 
-def _taker(kind: Any) -> _Takes:
+def _check_of(kind: Any) -> _Takes:
     """Whether something is of a type. Numbers are finite, and a truth value is none."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -87,13 +87,13 @@ def _taker(kind: Any) -> _Takes:
     if origin is Union and all(isinstance(one, type) and one is not float for one in args):
         return lambda value: type(value) in args
     if origin is Union:
-        first, second = map(_taker, args)
+        first, second = map(_check_of, args)
         return lambda value: first(value) or second(value)
     if origin is list:
-        takes_one = _taker(args[0])
+        takes_one = _check_of(args[0])
         return lambda value: isinstance(value, list) and all(map(takes_one, value))
     if origin is dict:
-        takes_it = _taker(args[1])
+        takes_it = _check_of(args[1])
         return lambda value: isinstance(value, dict) and all(map(takes_it, value.values()))
     return lambda value: type(value) is kind
 

@@ -87,7 +87,7 @@ class _Walk:
 
     def _bits(self, holds: object) -> int:
         assert callable(holds)
-        return sum(1 << place for place, state in enumerate(self._states) if holds(*state))
+        return sum(1 << index for index, state in enumerate(self._states) if holds(*state))
 
     def matches(self, text: str) -> bool:
         states = self._passed(1)
@@ -138,15 +138,15 @@ def host_glob(pattern: str) -> Glob:
 def shell_glob(pattern: str) -> Glob:
     """A pattern of `fnmatch`'s: `*` crosses `/`, `?` is one character, `[a-z]` one of these, `[!a-z]` one that is none of these."""
     atoms: list[Atom] = []
-    place = 0
-    while place < len(pattern):
-        character = pattern[place]
-        place += 1
+    index = 0
+    while index < len(pattern):
+        character = pattern[index]
+        index += 1
         # A `]` that comes first is one of the characters.
-        end = pattern.find("]", place + 1 + pattern.startswith("!", place)) if character == "[" else -1
+        end = pattern.find("]", index + 1 + pattern.startswith("!", index)) if character == "[" else -1
         if end >= 0:
-            atoms.append(Atom("one", _class_of(pattern[place:end])))
-            place = end + 1
+            atoms.append(Atom("one", _class_of(pattern[index:end])))
+            index = end + 1
         elif character in "*?":
             atoms.append(any_of() if character == "*" else Atom("one", "."))
         else:
@@ -159,15 +159,15 @@ def _class_of(text: str) -> str:
     is_negated = text.startswith("!")
     text = text[is_negated:]
     members = ""
-    place = 0
-    while place < len(text):
-        if place + 2 < len(text) and text[place + 1] == "-":
-            first, last = text[place], text[place + 2]
+    index = 0
+    while index < len(text):
+        if index + 2 < len(text) and text[index + 1] == "-":
+            first, last = text[index], text[index + 2]
             members += f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
-            place += 3
+            index += 3
         else:
-            members += re.escape(text[place])
-            place += 1
+            members += re.escape(text[index])
+            index += 1
     if not members:
         return "." if is_negated else "(?!)"
     return f"[{'^' if is_negated else ''}{members}]"

@@ -1,4 +1,4 @@
-"""Whether systemd-logind would end the agent when the SSH session ends, and the way out.
+"""Whether systemd-logind would kill the agent when the SSH session ends, and how to avoid that.
 
 Rule: asked only where it can matter (this process is in a session's scope), never waited for long, and whatever is changed
 is said. What cannot be changed is said, too, for then jobs end when the connection does.
@@ -14,7 +14,7 @@ import re
 import subprocess
 from typing import Dict, List, NamedTuple, Optional
 
-__all__ = ["NO_SCOPE", "Escape", "way_out"]
+__all__ = ["NO_SCOPE", "Escape", "find_escape"]
 
 #: Seconds for each question.
 _PATIENCE = 5.0
@@ -32,7 +32,7 @@ class Escape(NamedTuple):
 _NOTHING = Escape([], {}, [])
 
 
-def way_out(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
+def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
     """How an agent that is started now survives the end of this session. `name` becomes part of the scope's name."""
     if not _is_in_session(cgroups):
         return _NOTHING
@@ -56,10 +56,10 @@ def way_out(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
     return Escape(prefix, environment, notes)
 
 
-#: What is said where there is no way out.
+#: The warning if it cannot be avoided.
 _WARNING = (
     "logind ends a user's processes at logout here (KillUserProcesses=yes), and lingering cannot be enabled: the agent and "
-    "its jobs end when this connection does. Have somebody run 'loginctl enable-linger {}' there"
+    "its jobs end when this connection does. Ask an administrator to run 'loginctl enable-linger {}' on this host"
 )
 NO_SCOPE = (
     "logind ends a user's processes at logout here (KillUserProcesses=yes), and no scope of the user's service manager could "

@@ -10,7 +10,7 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job_process.channel import JobChannel
 from remote_agent.job_process.epilogue import Epilogue
 from remote_agent.job_process.process import become_job
-from remote_agent.job_process.run import Job, Prepared
+from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.shared.messages import Start
 from remote_agent.shared.zygote_spec import ZygoteSpec
@@ -37,7 +37,7 @@ def run_child(
     zygote_spec = get_prepared().spec if spec is None else spec
     channel_fd = become_job(fds, job.slot_env, zygote_spec.cwd or "/", zygote_spec.umask)
     channel = JobChannel(channel_fd, job.spool, job.job.attempt_id)
-    os.register_at_fork(after_in_child=channel.let_go)
+    os.register_at_fork(after_in_child=channel.close_in_child)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
     prepared.seeds.in_job()
     state, payload = (b"", payload) if epilogue is None else (payload, b"")
@@ -47,7 +47,7 @@ def run_child(
     if epilogue is not None:
         Epilogue(prepared, epilogue, payload, channel, state).run()
     else:
-        Job(prepared, job, payload, channel).run()
+        JobRun(prepared, job, payload, channel).run()
     return channel
 
 

@@ -1,7 +1,7 @@
-"""The first thing that runs of a zygote, under whatever Python the job environment has.
+"""The start of a zygote, under whatever Python the job environment has.
 
-Rule: this file parses under any Python from 2.7 on, so that one that is too old is told of in a frame and not by a
-syntax error in a log that nobody reads.
+Rule: this file parses under any Python from 2.7 on. So a Python that is too old is reported in a frame, and not by a syntax error in a
+log that nobody reads.
 """
 # ruff: noqa: ANN001, ANN201, ANN202, UP031, UP036  (annotations and the newer formats do not parse in the Pythons that it is for)
 
@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 
-_ELSEWHERE = (
+_WRONG_HOST = (
     "This Python does not have the descriptor that the agent gave it: it was started elsewhere. The jobs' Python must be a child of "
     "the agent, on the agent's host: srun, ssh and docker start it where the agent is not.\n"
 )
@@ -46,7 +46,7 @@ def main(argv):  # type: (list[str]) -> int
     """FD BUNDLE_DIR [REST...]: serve the agent on FD."""
     fd, bundle = int(argv[1]), argv[2]
     if not _is_socket(fd):
-        sys.stderr.write(_ELSEWHERE)
+        sys.stderr.write(_WRONG_HOST)
         return 3
     if sys.version_info < (3, 8):
         _too_old(fd)

@@ -13,10 +13,10 @@ from remote_agent.shared.versions import family_of, origin_of, version_of
 from remote_agent.shared.zygote_spec import ControllerFacts
 from remote_agent.zygote.packages import choose_packages
 
-__all__ = ["Misfit", "Preloaded", "preload"]
+__all__ = ["Preloaded", "UnfitSpare", "preload"]
 
 
-class Misfit(Exception):
+class UnfitSpare(Exception):
     """A zygote that imports by itself is to be started instead."""
 
 
@@ -39,17 +39,17 @@ class Preloaded:
             application: the folders of the application on it.
 
         Raises:
-            Misfit: something would have been imported from elsewhere.
+            UnfitSpare: something would have been imported from elsewhere.
         """
         suspects = set(self._packages)
         for folder in application:
             if os.path.isfile(folder):
-                raise Misfit("an archive is on the path: {}".format(folder))
+                raise UnfitSpare("an archive is on the path: {}".format(folder))
             suspects |= _names_in(folder) & self.names
         for name in sorted(suspects):
             origin = origin_of(name)
             if origin != getattr(sys.modules[name].__spec__, "origin", None):
-                raise Misfit("{} is to be taken from {}".format(name, origin))
+                raise UnfitSpare("{} is to be taken from {}".format(name, origin))
 
 
 def _names_in(folder: str) -> Set[str]:

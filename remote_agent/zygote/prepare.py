@@ -1,6 +1,6 @@
-"""What a zygote does before its first job: packages, import of the application, Hydra's state, callbacks.
+"""What a zygote does before its first job: packages, import of the application, state of Hydra, callbacks.
 
-Rule: whatever is wrong with the application shows here, once, with its traceback, before any job starts.
+Rule: an error in the application shows here, once, with its traceback, before any job starts.
 """
 
 import contextlib
@@ -49,11 +49,11 @@ def as_unusable(error: BaseException) -> Unusable:
         return error
     failure = error_of_exception(error, "import")
     if isinstance(error, ModuleNotFoundError):
-        failure.message += _what_to_do(error.name or "")
+        failure.message += _next_step(error.name or "")
     return Unusable(failure)
 
 
-def _what_to_do(missing: str) -> str:
+def _next_step(missing: str) -> str:
     """The next step for a module that is not there: by far the most frequent reason why nothing runs on a new host."""
     home = getattr(sys.modules.get("launcher"), "__file__", None) or ""
     if missing.partition(".")[0] == "launcher" and os.path.realpath(home) == os.path.realpath(_OUR_LAUNCHER):
@@ -71,8 +71,8 @@ def check_python(spec: ZygoteSpec) -> None:
         Unusable: it travels by value, and this is another one.
     """
     controller = spec.controller
-    theirs, ours, values = tuple(controller.python), tuple(sys.version_info[:2]), controller.values
-    if controller.by_value and theirs and theirs != ours:
+    theirs, folders, values = tuple(controller.python), tuple(sys.version_info[:2]), controller.values
+    if controller.by_value and theirs and theirs != folders:
         raise Unusable(
             JobError(
                 "config",
@@ -85,7 +85,7 @@ def check_python(spec: ZygoteSpec) -> None:
                     ": {}".format(", ".join(values)) if values else "",
                     *theirs,
                     spec.host or "this host",
-                    *ours,
+                    *folders,
                     sys.executable,
                     *theirs,
                 ),
@@ -102,7 +102,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
         preloaded: what was imported ahead of time.
 
     Raises:
-        Misfit: what was imported ahead of time should have been imported from elsewhere; nothing else has been by then.
+        UnfitSpare: what was imported ahead of time should have been imported from elsewhere; nothing else has been by then.
         Unusable: no job can run here.
         BaseException: what importing the application raised.
     """
@@ -125,7 +125,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
     _put_application_first(spec)
 
     random.seed()
-    with SeedWatch() as seeds, hydra_state.starting_nothing() if is_hydra else contextlib.nullcontext():
+    with SeedWatch() as seeds, hydra_state.without_start() if is_hydra else contextlib.nullcontext():
         _import_main(spec)
         shared = loads(payload)
         notes = hydra_state.restore(shared.get("hydra"), loads, spec.code_root)
@@ -139,9 +139,9 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
     prepared = Prepared(task, callbacks, spec)
     prepared.notes = notes + built
     if is_hydra:
-        there = installed_version("hydra") or ""
-        if there != spec.controller.hydra and version_note(there):
-            prepared.notes.append(version_note(there))
+        installed = installed_version("hydra") or ""
+        if installed != spec.controller.hydra and version_note(installed):
+            prepared.notes.append(version_note(installed))
     prepared.seeds = seeds
     for index, entry in enumerate(callbacks):
         state, _ = state_of(entry.instance)
@@ -153,9 +153,9 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
 
 def _set_paths(spec: ZygoteSpec, bundle: str) -> None:
     """sys.path (the application's folders, the bundle, the environment), and the working directory."""
-    ours = _application_folders(spec)
-    rest = [path for path in sys.path if path not in ours and path != bundle]
-    sys.path[:] = ours + [bundle] + rest
+    folders = _application_folders(spec)
+    rest = [path for path in sys.path if path not in folders and path != bundle]
+    sys.path[:] = folders + [bundle] + rest
     if spec.cwd:
         try:
             os.chdir(spec.cwd)
@@ -176,8 +176,8 @@ def _put_application_first(spec: ZygoteSpec) -> None:
 
     What was to be taken from the bundle is imported by now, or follows them.
     """
-    ours = _application_folders(spec)
-    sys.path[:] = ours + [path for path in sys.path if path not in ours]
+    folders = _application_folders(spec)
+    sys.path[:] = folders + [path for path in sys.path if path not in folders]
     argv = list(spec.argv)
     if not argv:
         return
@@ -216,7 +216,7 @@ def _import_main(spec: ZygoteSpec) -> None:
 
 
 def why_not_forkable() -> str:
-    """What the application's import did that a fork would not survive; empty where all is well."""
+    """What importing the application has started that does not survive a fork; empty if there is nothing."""
     reasons: List[str] = []
     main = threading.main_thread()
     threads = [thread.name for thread in threading.enumerate() if thread is not main]

@@ -1,6 +1,6 @@
-"""How a zygote becomes one that imports nothing: it starts itself anew, and tries the import in a child.
+"""How a zygote that must not fork any more replaces itself by one that imports nothing, and tries the import in a child.
 
-Rule: the new one gets what the old one was given, and the environment as it was before the application's import touched it.
+Rule: the new zygote gets everything that the old one was given, and the environment as it was before the application was imported.
 """
 
 import json
@@ -14,10 +14,10 @@ from remote_agent.job import JobError
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
 
-__all__ = ["probe", "read_inheritance", "start_anew"]
+__all__ = ["probe", "read_handover", "respawn"]
 
 
-def start_anew(
+def respawn(
     sock: socket.socket,
     spec: ZygoteSpec,
     payload: bytes,
@@ -42,10 +42,10 @@ def start_anew(
         os.execve(sys.executable, [sys.executable, *flags, *arguments], environment)  # noqa: S606 - our own script
 
 
-def read_inheritance(fd: int) -> Tuple[ZygoteSpec, bytes, str, List[str]]:
-    """What `start_anew` left: the spec, the shared payload, why a fork would break, and the notes so far."""
+def read_handover(fd: int) -> Tuple[ZygoteSpec, bytes, str, List[str]]:
+    """What `respawn` left: the spec, the shared payload, why a fork would break, and the notes so far."""
     with os.fdopen(fd, "rb") as file:
-        return pickle.load(file)  # type: ignore[no-any-return]  # noqa: S301  (written by `start_anew`)
+        return pickle.load(file)  # type: ignore[no-any-return]  # noqa: S301  (written by `respawn`)
 
 
 def probe(spec: ZygoteSpec, payload: bytes, bundle: str) -> List[str]:

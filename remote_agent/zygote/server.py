@@ -29,9 +29,9 @@ from remote_agent.shared.messages import FromZygote, Ready, Start
 from remote_agent.shared.protocol import SPARE
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.child import run_child
-from remote_agent.zygote.preload import Misfit, Preloaded, preload
+from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
 from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable
-from remote_agent.zygote.respawn import probe, read_inheritance, start_anew
+from remote_agent.zygote.respawn import probe, read_handover, respawn
 from remote_agent.zygote.warm_up import warm_up, warm_up_with
 
 __all__ = ["Zygote", "main"]
@@ -58,7 +58,7 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
         if not select.select([sock], [], [], 0)[0]:
             warm_up()
     elif rest:
-        spec, payload, why, notes = read_inheritance(int(rest[0]))
+        spec, payload, why, notes = read_handover(int(rest[0]))
         return _serve_spawning(sock, spec, payload, bundle, why, notes)
     frame = _first_frame(sock)
     if frame is None:
@@ -84,24 +84,24 @@ def _prepare_and_serve(
             return _serve_spawning(sock, spec, payload, bundle, "", notes)
         prepared = prepare(spec, payload, bundle, preloaded)
         why = why_not_forkable()
-    except Misfit as misfit:
+    except UnfitSpare as misfit:
         # The agent starts one that does without.
-        print("started anew without what was imported ahead of time: {}".format(misfit), file=sys.stderr)
+        print("the spare does not fit, so the zygote starts without it: {}".format(misfit), file=sys.stderr)
         return 1
     except BaseException as error:  # noqa: BLE001 - the application's import may raise anything, SystemExit too
         sock.sendall(wire.encode({"t": "unusable", "error": as_unusable(error).error.to_json()}))
         return 1
     if why and wish == "auto":
-        start_anew(sock, spec, payload, bundle, why, prepared.notes, environment)
+        respawn(sock, spec, payload, bundle, why, prepared.notes, environment)
     if why:
-        prepared.notes.append("jobs are forked as was asked for, although the application's import " + why)
+        prepared.notes.append("jobs are forked as requested, although the application's import " + why)
     faulthandler.enable(2)
     sys.stdout.flush()
     sys.stderr.flush()
     shutdown.note_open_files()
     gc.collect()
     gc.freeze()
-    _say_ready(sock, "fork", "", prepared.notes)
+    _send_ready(sock, "fork", "", prepared.notes)
     uses_hydra = bool(spec.controller.hydra)
     Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
     return 0
@@ -111,12 +111,12 @@ def _serve_spawning(
     sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, why: str, notes: List[str]
 ) -> int:
     faulthandler.enable(2)
-    _say_ready(sock, "spawn", why, notes)
+    _send_ready(sock, "spawn", why, notes)
     Zygote(sock, lambda: prepare(spec, payload, bundle), spec).serve()
     return 0
 
 
-def _say_ready(sock: socket.socket, isolation: str, why: str, notes: List[str]) -> None:
+def _send_ready(sock: socket.socket, isolation: str, why: str, notes: List[str]) -> None:
     text = "the application's import {}, so every job runs in a fresh process".format(why) if why else ""
     header: Ready = {
         "t": "ready",
@@ -168,7 +168,7 @@ class Zygote:
         self._prepared = prepared
         self._spec = spec
         self._is_warm = spec is not None or not uses_hydra
-        self._to_warm_up_with = b""
+        self._warm_up_payload = b""
         self._forks = 0
         self._decoder = wire.Decoder()
         self._fds: Deque[int] = deque()
@@ -179,18 +179,18 @@ class Zygote:
 
     def serve(self) -> None:
         """Until the agent's socket has closed and no child is left."""
-        signal.signal(signal.SIGCHLD, _noted)
+        signal.signal(signal.SIGCHLD, _on_child_exit)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
         control = self._sock.fileno()
         poller.register(control, select.POLLIN)
         while self._has_agent or self._children:
-            events = poller.poll(0 if self._to_warm_up_with else None)
+            events = poller.poll(0 if self._warm_up_payload else None)
             if not events:
                 # While the first job runs and nobody waits: the jobs after it find everything at hand.
-                warm_up_with(self._to_warm_up_with)
-                self._to_warm_up_with = b""
+                warm_up_with(self._warm_up_payload)
+                self._warm_up_payload = b""
             for fd, _ in events:
                 if fd == self._wake_read:
                     self._reap()
@@ -248,18 +248,18 @@ class Zygote:
         try:
             pid = os.fork()
         except OSError as error:
-            _say_not_started(fds[0], header, error)
+            _send_not_started(fds[0], header, error)
             self._send({"t": "exited", "attempt": attempt, "status": 0})
             return
         if pid == 0:
-            self._be_child(header, payload, fds)
+            self._become_child(header, payload, fds)
         self._children[pid] = attempt
         self._send({"t": "forked", "attempt": attempt, "pid": pid})
         if not self._is_warm:
             self._is_warm = True
-            self._to_warm_up_with = payload
+            self._warm_up_payload = payload
 
-    def _be_child(self, header: Start, payload: bytes, fds: List[int]) -> NoReturn:
+    def _become_child(self, header: Start, payload: bytes, fds: List[int]) -> NoReturn:
         """In the forked process: let go of what is the zygote's, then be the job."""
         code = 70
         try:
@@ -269,7 +269,7 @@ class Zygote:
                 os.close(fd)
             channel = run_child(header, payload, fds, self._prepared, self._spec)
             code = 0
-            shutdown.leave(channel)
+            shutdown.exit_job(channel)
         except BaseException:  # noqa: BLE001 - an error of ours: the exit code and stderr tell of it
             sys.excepthook(*sys.exc_info())
         finally:
@@ -286,20 +286,20 @@ class Zygote:
                 self._send({"t": "exited", "attempt": self._children.pop(pid), "status": status})
 
 
-def _noted(signum: int, frame: Any) -> None:
+def _on_child_exit(signum: int, frame: Any) -> None:
     """SIGCHLD: the wakeup descriptor tells the loop; a handler must be there for that."""
 
 
-def _say_not_started(fd: int, header: Start, error: OSError) -> None:
+def _send_not_started(fd: int, header: Start, error: OSError) -> None:
     """In the place of a process that could not be made: its result, on its socket."""
     parts: Dict[str, Any] = {}
     if header["t"] == "epilogue":
         # What came of the job stands.
         envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, {"same": True}
-        print("job {}: its end hooks cannot be fired: {}".format(header["attempt"], error), file=sys.stderr)
+        print("job {}: its end hooks cannot run: {}".format(header["attempt"], error), file=sys.stderr)
     else:
         failure = error_of_exception(error, "host")
-        failure.message = "no process could be made for the job: {}".format(safe_text(error))
+        failure.message = "no process could be created for the job: {}".format(safe_text(error))
         now = time.time()
         envelope = Envelope.of_failure(failure, now, now)
     data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts})

@@ -1,4 +1,4 @@
-"""Doing in the zygote, for nothing, what every job will do.
+"""Warming up: the zygote does what every job will do, and drops the results.
 
 Rule: it changes nothing that a job could see. It is worth its milliseconds because a forked process pays for each page of
 memory that it writes to first: caches that are filled and bytecode that is specialised here are not written to there.
@@ -12,8 +12,8 @@ from remote_agent.callbacks.base import Callback
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import make_config
 from remote_agent.hydra.compat import minimal_hydra_node
-from remote_agent.job_process.context import LOG_FORMAT, PlainScene, default_handlers, make_scene
-from remote_agent.job_process.result import made_result
+from remote_agent.job_process.context import LOG_FORMAT, PlainContext, default_handlers, make_context
+from remote_agent.job_process.result import make_result
 from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
 from remote_agent.job_process.unpickling import loads
@@ -35,23 +35,23 @@ class _Idle(Callback):
 
 
 def warm_up() -> None:
-    """Make scenes, texts, results and frames, and throw them away."""
+    """Make contexts, texts, results and frames, and drop them."""
     callbacks = Callbacks([("idle", _Idle())])
     record = logging.LogRecord("warm", logging.INFO, __file__, 1, "text", None, None)
     formatter = logging.Formatter(LOG_FORMAT)
     for number in range(_ROUNDS):
         node = minimal_hydra_node(num=number, job_id="x_1", task_overrides=["x=1"], cwd="/x")
         config = {"x": number, "y": {"z": 0.1}, "l": ["a", None, True]}
-        scene = PlainScene({"config": config, "hydra": node, "task_name": "x"}, dict, "/x", "/x")
-        scene.yaml_files()
-        scene.has_edited_cfg()
-        scene.config.hydra.runtime.output_dir  # noqa: B018  (reading is what is warmed up)
-        make_config(scene.task_cfg)
+        context = PlainContext({"config": config, "hydra": node, "task_name": "x"}, dict, "/x", "/x")
+        context.yaml_files()
+        context.has_edited_cfg()
+        context.config.hydra.runtime.output_dir  # noqa: B018  (reading is what is warmed up)
+        make_config(context.task_cfg)
         callbacks.fire("on_job_start", {"config": None}, [], _ignore)
         callbacks.fire("on_job_end", {"config": None, "job_return": None}, [], _ignore)
         state_of(callbacks.entries[0].instance)
         for value in (None, {"loss": 0.5}):
-            result, _ = made_result(str, value, is_completed=True, may_send_code=False)
+            result, _ = make_result(str, value, is_completed=True, may_send_code=False)
             wire.encode({"t": "outcome", "envelope": {"status": "COMPLETED"}, "parts": result.parts}, result.payload)
         formatter.format(record)
         unfinished(gc.get_objects())
@@ -62,15 +62,15 @@ def warm_up() -> None:
 
 
 def warm_up_with(payload: bytes) -> None:
-    """Make the scene of a Hydra app's job, and throw it away: what composes alike is parsed and written alike.
+    """Make the context of a Hydra app's job, and drop it: jobs that compose alike parse and write the same texts.
 
     Not for plain configs, which may hold anything: what Hydra composes is plain data and config classes.
     """
     try:
         for _ in range(_HYDRA_ROUNDS):
-            scene = make_scene(payload, loads, os.sep, os.sep)
-            scene.yaml_files()
-            scene.logging_conf()
+            context = make_context(payload, loads, os.sep, os.sep)
+            context.yaml_files()
+            context.logging_conf()
     except Exception:  # noqa: BLE001 - the job itself says what is wrong with its payload
         return
     gc.collect()

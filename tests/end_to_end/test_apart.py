@@ -13,7 +13,7 @@ import pytest
 
 from launcher import events
 from launcher.errors import RunInterrupted
-from tests.durable import ROOT
+from tests.controllers import ROOT
 from tests.faults.injection import Meeting, lines, load_app, open_gate, pids_of
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 

@@ -16,7 +16,7 @@ from launcher.demo.server import DemoServer
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, read_jobs, read_status
 from launcher.session.session import Session
-from tests.durable import Project, until
+from tests.controllers import Project, until
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from launcher.cli import main as cli
 from launcher.demo.server import DemoServer
 from launcher.errors import UsageError
 from tests.hydra.apps import python, write
-from tests.parts import need_python
 from tests.remote_agent.agents import wait_until
+from tests.requirements import need_python
 
 APP = """
 import socket, threading

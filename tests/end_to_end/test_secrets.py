@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.durable import ROOT, until
+from tests.controllers import ROOT, until
 from tests.hosts.openssh import OpenSshHost
 
 APP = Path(__file__).parents[1] / "apps" / "hushed" / "hushed_app.py"

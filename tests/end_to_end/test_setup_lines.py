@@ -12,7 +12,7 @@ import pytest
 import launcher
 from launcher import events
 from launcher.inventory import HostSpec
-from tests.started import when_told
+from tests.start_hook_tasks import when_told
 
 LINES = ("export MODE=fast", "echo cannot load that >&2; false", "export MODE=slow")
 TOLD = f"set-up line 2 of 3 ({LINES[1]}) ended with exit status 1; it printed:\ncannot load that"

@@ -16,7 +16,7 @@ import pytest
 from launcher.runs.index import Entry
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.status import read_status
-from tests.durable import until
+from tests.controllers import until
 
 ROOT = Path(__file__).parents[2]
 APP = Path(__file__).parents[1] / "apps" / "signals" / "signals_app.py"

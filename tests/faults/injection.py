@@ -25,7 +25,7 @@ from launcher import events
 from launcher.inventory import HostSpec
 from launcher.results.job_returns import JobReturns
 from tests.hosts.openssh import OpenSshHost
-from tests.parts import missing
+from tests.requirements import missing
 
 __all__ = ["FAULTS", "Fault", "Meeting", "control_group", "fault", "firewall", "kill_matching", "small_disk", "through"]
 

@@ -266,7 +266,7 @@ def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     assert [one.error.kind if one.error else None for one in returns] == [None, None, "host", "host"]
     for one in returns[2:]:
         assert one.error is not None
-        assert "no process could be made" in one.error.message
+        assert "no process could be created" in one.error.message
     assert Counter(lines(host, "ran")) == Counter(["0", "1"])
     assert Counter(lines(host, "hooks")) == Counter(["start 0", "end 0", "start 1", "end 1"])
 

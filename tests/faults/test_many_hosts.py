@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import need_programs, need_root
+from tests.requirements import need_programs, need_root
 
 pytestmark = [pytest.mark.openssh, pytest.mark.faults, pytest.mark.slow]
 

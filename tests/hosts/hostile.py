@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import pickle
+import select
 import sys
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,20 +58,45 @@ def raw(header: bytes, **fields: int) -> bytes:
     return wire._HEAD.pack(b"RL", *head.values()) + header
 
 
-def heard() -> Iterator[dict[str, Any]]:
-    """What the controller says, until it is gone."""
-    decoder = wire.Decoder()
-    while data := os.read(0, 1 << 18):
-        for frame in decoder.feed(data):
-            yield frame.header
+class _Controller:
+    """What the controller says. Its pings are answered as they come, also while a scenario waits for something else."""
+
+    def __init__(self) -> None:
+        self._decoder = wire.Decoder()
+        self._headers: deque[dict[str, Any]] = deque()
+        self._is_over = False
+
+    def read(self, seconds: float | None = None) -> None:
+        """Take what comes within so many seconds; without a limit if none is given."""
+        ready, _, _ = select.select([0], [], [], seconds)
+        if not ready:
+            return
+        data = os.read(0, 1 << 18)
+        self._is_over = not data
+        for frame in self._decoder.feed(data):
+            if frame.header["t"] == "ping":
+                say({"t": "pong", "n": frame.header["n"]})
+            else:
+                self._headers.append(frame.header)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            while self._headers:
+                yield self._headers.popleft()
+            if self._is_over:
+                return
+            self.read()
 
 
-def honest_has_begun() -> None:
-    """Wait for the other host, so that each of them has a job."""
-    for _ in range(3000):
+CONTROLLER = _Controller()
+
+
+def wait_for_honest_host() -> None:
+    """Wait until the other host has begun, so that each of them has a job."""
+    for _ in range(30_000):
         if Path(sys.argv[2] + ".honest").exists():
             return
-        threading.Event().wait(0.01)
+        CONTROLLER.read(0.01)
 
 
 def welcome(run: str, known: str = "{}") -> None:
@@ -82,14 +109,12 @@ def welcome(run: str, known: str = "{}") -> None:
 def serve(work: Callable[[str], None]) -> None:
     """Keep to the protocol but for what is done with a job."""
     out(wire.PREAMBLE)
-    for header in heard():
+    for header in CONTROLLER:
         if header["t"] == "hello":
             welcome(header["run"])
-        elif header["t"] == "ping":
-            say({"t": "pong", "n": header["n"]})
         elif header["t"] == "job":
             said()
-            honest_has_begun()
+            wait_for_honest_host()
             work(header["spec"]["attempt_id"])
         elif header["t"] == "finish":
             say({"t": "fatal", "code": "over", "message": "over"})
@@ -159,7 +184,7 @@ def length() -> None:
 def other_run() -> None:
     """An agent of somebody else's run."""
     out(wire.PREAMBLE)
-    for header in heard():
+    for header in CONTROLLER:
         if header["t"] == "hello":
             said()
             welcome("another-run")
@@ -196,14 +221,14 @@ def garble() -> None:
     known: dict[str, str] = {}
     told = Path(sys.argv[2] + ".known")
     out(wire.PREAMBLE)
-    for header in heard():
+    for header in CONTROLLER:
         if header["t"] == "hello":
             welcome(header["run"], told.read_text() if told.exists() else "{}")
             if told.exists():
                 out(b"x" * 100)
         elif header["t"] == "job":
             said()
-            honest_has_begun()
+            wait_for_honest_host()
             known[header["spec"]["attempt_id"]] = "running"
             told.write_text(json.dumps(known))
             start(header["spec"]["attempt_id"])

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.hosts.openssh import OpenSshHost
-from tests.parts import need_programs, need_root
+from tests.requirements import need_programs, need_root
 
 __all__ = ["ImageHost", "image_rootfs", "running_image_host"]
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.inventory import HostSpec
-from tests.parts import need_programs, need_root
+from tests.requirements import need_programs, need_root
 
 __all__ = ["OpenSshHost", "running_openssh_host"]
 

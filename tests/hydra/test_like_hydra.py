@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.hydra import apps, probe_app
-from tests.parts import need_python
+from tests.requirements import need_python
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")

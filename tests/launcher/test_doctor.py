@@ -20,7 +20,7 @@ from launcher.doctor import Outcome, Step, examine
 from launcher.inventory import HostSpec, parse_host
 from launcher.options import LaunchConf
 from launcher.runs import index
-from tests.durable import until
+from tests.controllers import until
 
 WAY = ["ssh configuration", "connection", "host key", "login"]
 

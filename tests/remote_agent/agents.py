@@ -28,7 +28,7 @@ from remote_agent.hydra.compat import minimal_hydra_node
 from remote_agent.shared import wire
 from remote_agent.system.processes import TOKEN
 
-__all__ = ["APP", "AgentHost", "Client", "Started", "wait_gone", "wait_until"]
+__all__ = ["APP", "SLOW_DISK", "AgentHost", "Client", "Started", "wait_gone", "wait_until"]
 
 #: Seconds until a wait is given up: long, for machines with much else to do.
 PATIENCE = 60.0
@@ -51,8 +51,11 @@ def gate(name):
 
 
 def task(cfg):
-    note("started", "{} {}".format(cfg.num, os.getpid()))
     do = cfg.get("do", "value")
+    if do == "stubborn":
+        # Before it says that it has started: a test sends SIGTERM from then on.
+        signal.signal(signal.SIGTERM, lambda number, frame: note("terms", str(cfg.num)))
+    note("started", "{} {}".format(cfg.num, os.getpid()))
     if do == "value":
         return cfg.get("value", cfg.num)
     if do == "gate":
@@ -73,7 +76,6 @@ def task(cfg):
             os.write(1, block)
         return cfg.num
     if do == "stubborn":
-        signal.signal(signal.SIGTERM, lambda number, frame: note("terms", str(cfg.num)))
         while True:
             try:
                 gate("never")
@@ -126,6 +128,10 @@ class Hooks:
         elif self.trap == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+#: A patch of an agent: its disk takes a long result when this gate is opened.
+SLOW_DISK = "import remote_agent.agent.spool.attempts as attempts; attempts.sync_file = lambda path: open({!r}).read()"
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:

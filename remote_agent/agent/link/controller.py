@@ -1,7 +1,7 @@
-"""The agent's side of its controller: links come and go, the newest one counts.
+"""The agent's view of its controller: links come and go, and the newest link counts.
 
-Rule: what the controller says is handed to whoever it concerns; what it must know is said here, small things at once,
-long ones as there is room. Without a controller nothing is kept for it but what the spool holds anyway.
+Rule: each message of the controller goes to the handler for it. Messages to the controller are sent from here, short ones at once,
+long ones as there is room. Without a controller nothing is kept for it beyond what the spool holds anyway.
 """
 
 import json
@@ -24,30 +24,30 @@ __all__ = ["Controller"]
 
 #: Notes that are kept for who comes later, and characters of each: all of them fit a welcome.
 _MAX_NOTES = 100
-_NOTE = 2000
+_MAX_NOTE_LENGTH = 2000
 
 #: What takes a message: its header and its payload.
 Handler = Callable[[Any, bytes], None]
 
 
 class Controller:
-    """The controller, reachable or not.
+    """The controller, whether it is connected or not.
 
     Args:
         on_hello: takes a hello; returns what the welcome has to say.
         on_greeted: called behind the welcome.
-        on_gone: the link that counted has ended.
+        on_gone: called when the link of the controller has ended.
     """
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         selector: selectors.BaseSelector,
         on_hello: Callable[[Hello], Dict[str, Any]],
         on_greeted: Callable[[], None],
         on_gone: Callable[[], None],
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._selector = selector
         self._on_hello = on_hello
         self._on_greeted = on_greeted
@@ -59,20 +59,20 @@ class Controller:
             "pong": self._on_pong,
         }
         self.lease: Optional[float] = None
-        #: Answers a link that only looks; see `remote_agent.agent.queries`.
-        self.on_look: Optional[Callable[[Link, Look], None]] = None
+        #: Answers queries; see `remote_agent.agent.queries`.
+        self.on_query: Optional[Callable[[Link, Look], None]] = None
         self._alone_since: Optional[float] = time.monotonic()
         self._was_greeted = False
         self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
 
     @property
     def is_live(self) -> bool:
-        """Somebody looks at what jobs print."""
+        """The controller asks for live output."""
         return self.link is not None and self.link.live
 
     @property
-    def is_unknown(self) -> bool:
-        """No controller has ever greeted us, and none that may do so yet is there."""
+    def was_never_greeted(self) -> bool:
+        """No controller has ever sent a hello, and there is no link over which one may come."""
         return not self._was_greeted and not self._links
 
     def seconds_alone(self, now: float) -> Optional[float]:
@@ -82,18 +82,18 @@ class Controller:
     # -- saying --------------------------------------------------------------------------------------------------
 
     def say(self, header: FromAgent, payload: bytes = b"") -> None:
-        """Say something small; nobody hears it where there is no link."""
+        """Send a short message; it is dropped if there is no link."""
         if self.link is not None:
             self.link.outbox.put(wire.encode(header, payload, passed_on=True))
 
     def note(self, text: str) -> None:
-        """Say what concerns the user, now and to whoever comes later."""
-        text = text[:_NOTE]
+        """Send a note for the user, now and with the welcome of every later link."""
+        text = text[:_MAX_NOTE_LENGTH]
         self._notes.append(text)
         self.say({"t": "fatal", "code": "note", "message": text})
 
     def refuse(self, code: str, message: str) -> None:
-        """Say that what was asked for cannot be."""
+        """Send an error that answers a request."""
         self.say({"t": "fatal", "code": code, "message": message})
 
     # -- links ---------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Controller:
             sock, _ = listener.accept()
         except OSError:
             return  # it went away again, or there are too many open files: the next one comes
-        self._links.append(Link(sock, self._selector, self._frame, self._link_closed))
+        self._links.append(Link(sock, self._selector, self._on_frame, self._link_closed))
 
     def _link_closed(self, link: Link) -> None:
         if link in self._links:
@@ -125,7 +125,7 @@ class Controller:
             link.pump()
 
     def close(self) -> None:
-        """Say that it is over, and let go of all links."""
+        """Send that the run is over, and close all links."""
         for link in list(self._links):
             link.outbox.put(wire.encode({"t": "fatal", "code": "over", "message": "the run is over"}))
             link.pump()
@@ -133,22 +133,22 @@ class Controller:
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
-    def _frame(self, link: Link, frame: wire.Frame) -> None:
+    def _on_frame(self, link: Link, frame: wire.Frame) -> None:
         try:
-            self._hear(link, frame)
+            self._dispatch(link, frame)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # What is inside a field is not what its handler takes. It costs the link, not the jobs.
+            # The content of a field is not what its handler expects. That ends the link; jobs go on.
             traceback.print_exc()
             text = "message {!r} is malformed: {!r}".format(frame.header["t"], error)
-            raise wire.ProtocolError("field", text[:_NOTE]) from None
+            raise wire.ProtocolError("field", text[:_MAX_NOTE_LENGTH]) from None
 
-    def _hear(self, link: Link, frame: wire.Frame) -> None:
+    def _dispatch(self, link: Link, frame: wire.Frame) -> None:
         header = frame.header
         if header["t"] == "hello":
             self._hello(link, header)
             return
-        if header["t"] == "look" and self.on_look is not None:
-            self.on_look(link, header)
+        if header["t"] == "look" and self.on_query is not None:
+            self.on_query(link, header)
             return
         name = header["t"]
         if link is not self.link and name == "pong":
@@ -161,13 +161,13 @@ class Controller:
         handler(header, frame.payload)
 
     def _hello(self, link: Link, hello: Hello) -> None:
-        if hello["version"] != wire.VERSION or hello["run"] != self._place.run:
+        if hello["version"] != wire.VERSION or hello["run"] != self._paths.run:
             link.outbox.put(
                 wire.encode(
                     {
                         "t": "fatal",
                         "code": "version" if hello["version"] != wire.VERSION else "run",
-                        "message": "this agent speaks wire version {} for run {}".format(wire.VERSION, self._place.run),
+                        "message": "this agent speaks wire version {} for run {}".format(wire.VERSION, self._paths.run),
                     }
                 )
             )
@@ -177,7 +177,7 @@ class Controller:
         lease = hello["lease"]
         if lease is not None and lease < 0:
             raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
-        # Before the link of before is let go: one that says hello wrongly takes nobody's place.
+        # Before the earlier link is closed: a link with a wrong hello must not replace it.
         more = self._on_hello(hello)
         if self.link is not None and self.link is not link:
             self.link.close()
@@ -199,14 +199,14 @@ class Controller:
             header: Welcome = {
                 "t": "welcome",
                 "version": wire.VERSION,
-                "run": self._place.run,
+                "run": self._paths.run,
                 "hostname": socket.gethostname(),
                 "boot_id": more["boot_id"],
                 "pid": os.getpid(),
                 "python": "{}.{}.{}".format(*sys.version_info[:3]),
                 "slots": more["slots"],
                 "gpus": more["gpus"],
-                "spool": self._place.spool,
+                "spool": self._paths.spool,
                 "notes": list(self._notes),
                 "more": bool(items),
             }

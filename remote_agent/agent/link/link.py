@@ -1,7 +1,7 @@
 """A connection to a controller: two descriptors of an SSH channel, handed over by the `connect` process.
 
-Rule: whatever goes wrong here ends the link and nothing else; nothing here waits. A peer that does not take what it asked for
-is not listened to until it does, so that little waits for it; and only what brings the stream on is a sign of its life.
+Rule: an error here ends the link and nothing else, and nothing here blocks. If the peer does not read its answers, the agent
+stops reading from it until it does, so that few bytes wait for it. Only bytes that complete frames count as a sign of life.
 """
 
 import array
@@ -17,8 +17,8 @@ from remote_agent.shared import wire
 
 __all__ = ["Link"]
 
-#: Bytes that may wait for the peer before it is not listened to.
-_MOST_WAITING = 4 << 20
+#: So many bytes may wait for the peer. Beyond that the agent stops reading from it.
+_MAX_OUTBOX = 4 << 20
 
 
 class Link:
@@ -36,31 +36,31 @@ class Link:
         on_close: Callable[["Link"], None],
     ) -> None:
         self._sock = sock
-        self._in: Optional[int] = None
-        self._out: Optional[int] = None
+        self._read_fd: Optional[int] = None
+        self._write_fd: Optional[int] = None
         self._selector = selector
         self._on_frame = on_frame
         self._on_close = on_close
         self._decoder = wire.Decoder()
-        #: What came and was not acted on yet, and the nonsense behind it.
-        self._untaken: Deque[wire.Frame] = deque()
-        self._nonsense: Optional[wire.ProtocolError] = None
-        self._is_deaf = False
+        #: Frames that were received and not handled yet, and the protocol error after them.
+        self._pending_frames: Deque[wire.Frame] = deque()
+        self._protocol_error: Optional[wire.ProtocolError] = None
+        self._is_paused = False
         self.outbox = Outbox()
         self.live = False
-        self._closed = False
-        self._writing = False
-        self._heard = time.monotonic()
+        self._is_closed = False
+        self._is_writing = False
+        self._last_heard = time.monotonic()
         self._pinged = 0.0
         self._pings = 0
         sock.setblocking(False)
-        selector.register(sock, selectors.EVENT_READ, self._from_connect)
+        selector.register(sock, selectors.EVENT_READ, self._on_connect_process)
 
-    def _from_connect(self, sock: Any, mask: int) -> None:
-        """The connect process hands the channel over, or it has ended."""
-        if self._closed:
+    def _on_connect_process(self, sock: Any, mask: int) -> None:
+        """Take the channel from the connect process, or close if that process has ended."""
+        if self._is_closed:
             return
-        if self._in is not None:
+        if self._read_fd is not None:
             self.close()
             return
         fds = array.array("i")
@@ -78,15 +78,15 @@ class Link:
                 os.close(fd)
             self.close()
             return
-        self._in, self._out = fds
+        self._read_fd, self._write_fd = fds
         for fd in fds:
             os.set_inheritable(fd, False)
             os.set_blocking(fd, False)
-        self._selector.register(self._in, selectors.EVENT_READ, self._readable)
+        self._selector.register(self._read_fd, selectors.EVENT_READ, self._readable)
         self.pump()
 
     def _readable(self, fd: int, mask: int) -> None:
-        if self._closed:
+        if self._is_closed:
             # Closed by what was handled before in the same turn; the number may be somebody else's by now.
             return
         try:
@@ -100,72 +100,72 @@ class Link:
             return
         steps = self._decoder.steps
         try:
-            self._untaken.extend(self._decoder.feed(data))
+            self._pending_frames.extend(self._decoder.feed(data))
         except wire.ProtocolError as error:
-            self._untaken.extend(error.frames)
-            self._nonsense = error
+            self._pending_frames.extend(error.frames)
+            self._protocol_error = error
         if self._decoder.steps != steps:
-            self._heard = time.monotonic()
-        self._take()
+            self._last_heard = time.monotonic()
+        self._handle_frames()
 
-    def _take(self) -> bool:
-        """Act on what came, as long as the peer takes what is said to it; False: the link has ended."""
+    def _handle_frames(self) -> bool:
+        """Handle received frames while the peer reads its answers. Returns False if the link has ended."""
         try:
-            while self._untaken and not self._closed:
-                if self.outbox.size > _MOST_WAITING:
-                    self._set_deaf(True)
+            while self._pending_frames and not self._is_closed:
+                if self.outbox.size > _MAX_OUTBOX:
+                    self._set_paused(True)
                     return True
-                self._on_frame(self, self._untaken.popleft())
-            if self._nonsense is not None and not self._closed:
-                raise self._nonsense
+                self._on_frame(self, self._pending_frames.popleft())
+            if self._protocol_error is not None and not self._is_closed:
+                raise self._protocol_error
         except wire.ProtocolError as error:
-            self._untaken.clear()
-            self._nonsense = None
+            self._pending_frames.clear()
+            self._protocol_error = None
             self.outbox.put(wire.encode({"t": "fatal", "code": error.code, "message": str(error)[:2000]}))
             self.pump()
             self.close()
-        self._set_deaf(False)
-        return not self._closed
+        self._set_paused(False)
+        return not self._is_closed
 
-    def _set_deaf(self, is_deaf: bool) -> None:
-        """Leave what the peer says in its pipe, or read it again."""
-        if self._closed or self._in is None or is_deaf == self._is_deaf:
+    def _set_paused(self, is_paused: bool) -> None:
+        """Stop reading from the peer, or read again."""
+        if self._is_closed or self._read_fd is None or is_paused == self._is_paused:
             return
-        self._is_deaf = is_deaf
-        if is_deaf:
-            self._selector.unregister(self._in)
+        self._is_paused = is_paused
+        if is_paused:
+            self._selector.unregister(self._read_fd)
         else:
-            self._selector.register(self._in, selectors.EVENT_READ, self._readable)
+            self._selector.register(self._read_fd, selectors.EVENT_READ, self._readable)
 
     def pump(self) -> None:
         """Write what can be written now; the selector calls again when there is room."""
-        if self._closed or self._out is None:
+        if self._is_closed or self._write_fd is None:
             return
         size = self.outbox.size
         try:
-            self.outbox.write_to(self._out)
+            self.outbox.write_to(self._write_fd)
         except OSError:
             self.close()
             return
-        if self._is_deaf and self.outbox.size < size:
-            # It is not dead whom we do not let speak: a slow link takes its time.
-            self._heard = time.monotonic()
-            if not self._take():
+        if self._is_paused and self.outbox.size < size:
+            # A peer that we do not read from cannot show that it is alive: bytes that it takes count instead.
+            self._last_heard = time.monotonic()
+            if not self._handle_frames():
                 return
         wants = bool(self.outbox)
-        if wants != self._writing:
-            self._writing = wants
+        if wants != self._is_writing:
+            self._is_writing = wants
             if wants:
-                self._selector.register(self._out, selectors.EVENT_WRITE, self._writable)
+                self._selector.register(self._write_fd, selectors.EVENT_WRITE, self._writable)
             else:
-                self._selector.unregister(self._out)
+                self._selector.unregister(self._write_fd)
 
     def _writable(self, fd: int, mask: int) -> None:
         self.pump()
 
     def tick(self, now: float, heartbeat: float) -> None:
         """Ping a peer that is silent, end a link whose peer was silent for too long."""
-        silent = now - self._heard
+        silent = now - self._last_heard
         if silent > heartbeat:
             self.close()
         elif silent > heartbeat / 4 and now - self._pinged > heartbeat / 4:
@@ -174,17 +174,17 @@ class Link:
             self.outbox.put(wire.encode({"t": "ping", "n": self._pings}))
 
     def close(self) -> None:
-        """Let go of the descriptors and of the connect process."""
-        if self._closed:
+        """Close the descriptors and the connection to the connect process."""
+        if self._is_closed:
             return
-        self._closed = True
+        self._is_closed = True
         self._selector.unregister(self._sock)
-        if self._in is not None and self._out is not None:
-            if self._writing:
-                self._selector.unregister(self._out)
-            if not self._is_deaf:
-                self._selector.unregister(self._in)
-            for fd in {self._in, self._out}:
+        if self._read_fd is not None and self._write_fd is not None:
+            if self._is_writing:
+                self._selector.unregister(self._write_fd)
+            if not self._is_paused:
+                self._selector.unregister(self._read_fd)
+            for fd in {self._read_fd, self._write_fd}:
                 os.close(fd)
         self._sock.close()
         self._on_close(self)

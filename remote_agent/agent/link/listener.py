@@ -1,7 +1,7 @@
-"""The agent's socket, and the note in the spool that says who its agent is.
+"""The socket of the agent, and the file `agent.json` in the spool that says which process is the agent.
 
-Rule: a spool has one agent. Whoever wants to start one looks at the note first; an agent whose socket has vanished (somebody
-cleans up) makes it anew, so that it can be reached again.
+Rule: a spool has one agent. Before an agent is started, the file is read. If the socket of an agent is removed (by a clean-up,
+say), the agent creates it again, so that it can be reached.
 """
 
 import json
@@ -19,67 +19,67 @@ from remote_agent.system.processes import birth, is_alive
 __all__ = ["SOCKET", "Listener", "other_agent"]
 
 SOCKET = "agent.sock"
-_NOTE = "agent.json"
-#: Seconds between two looks at the socket, and between two signs of life in the note.
-_LOOK_EVERY = 1.0
-_SIGN_EVERY = 60.0
+_IDENTITY_FILE = "agent.json"
+#: Seconds between two checks of the socket, and between two signs of life (the time of `agent.json`).
+_CHECK_EVERY = 1.0
+_TOUCH_EVERY = 60.0
 #: Seconds without a sign of life after which an agent on another machine is taken for dead.
-_SILENT = 300.0
+_DEAD_AFTER = 300.0
 
 
 class Listener:
-    """Where `connect` processes come in.
+    """Accepts `connect` processes.
 
     Args:
-        accept: called with the listener when somebody is there.
+        accept: called with the listening socket when somebody connects.
         note: tells the user.
     """
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         listener: socket.socket,
         selector: selectors.BaseSelector,
         accept: Callable[[socket.socket, int], None],
         note: Callable[[str], None],
     ) -> None:
-        self._path = os.path.join(place.where.runtime, SOCKET)
-        self._note_path = os.path.join(place.spool, _NOTE)
-        self._runtime = place.where.runtime
+        self._path = os.path.join(paths.where.runtime, SOCKET)
+        self._identity_path = os.path.join(paths.spool, _IDENTITY_FILE)
+        self._runtime = paths.where.runtime
         self._listener = listener
         self._selector = selector
         self._accept = accept
-        self._tell = note
-        self._me = {
+        self._note = note
+        self._identity = {
             "pid": os.getpid(),
             "start": birth(os.getpid()),
-            "boot": place.boot,
+            "boot": paths.boot,
             "machine": socket.gethostname(),
         }
-        self._look_at = self._sign_at = 0.0
+        self._check_at = self._touch_at = 0.0
         self._inode = _inode(self._path)
         selector.register(listener, selectors.EVENT_READ, accept)
-        self._write_note()
+        self._write_identity()
 
-    def _write_note(self) -> None:
-        fd = open_private(self._note_path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    def _write_identity(self) -> None:
+        fd = open_private(self._identity_path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(self._me, file)
-        os.rename(self._note_path + ".new", self._note_path)
+            json.dump(self._identity, file)
+        os.rename(self._identity_path + ".new", self._identity_path)
 
     def tick(self, now: float) -> None:
-        """See that the socket is where it is looked for."""
-        if now < self._look_at:
+        """Check that the socket is in its place; create it again if it is not."""
+        if now < self._check_at:
             return
-        self._look_at = now + _LOOK_EVERY
+        self._check_at = now + _CHECK_EVERY
         try:
-            if now >= self._sign_at:
-                self._sign_at = now + _SIGN_EVERY
-                os.utime(self._note_path)
-            if _inode(self._path) != self._inode and _read_note(self._note_path) == self._me:
+            if now >= self._touch_at:
+                self._touch_at = now + _TOUCH_EVERY
+                os.utime(self._identity_path)
+            if _inode(self._path) != self._inode and _read_identity(self._identity_path) == self._identity:
                 self._bind()
         except (OSError, SpoolError) as error:
-            self._tell("the agent's socket {} has vanished and cannot be made anew: {}".format(self._path, error))
+            self._note("the agent's socket {} was removed and cannot be created again: {}".format(self._path, error))
 
     def _bind(self) -> None:
         make_private_folder(self._runtime)
@@ -104,10 +104,10 @@ class Listener:
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._inode = _inode(self._path)
-        self._tell("the agent's socket had vanished and was made anew")
+        self._note("the agent's socket was removed; the agent has created it again")
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more connections."""
         self._selector.unregister(self._listener)
         self._listener.close()
 
@@ -120,7 +120,7 @@ def _inode(path: str) -> int:
     return status.st_ino if stat.S_ISSOCK(status.st_mode) else 0
 
 
-def _read_note(path: str) -> Optional[Dict[str, Any]]:
+def _read_identity(path: str) -> Optional[Dict[str, Any]]:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
@@ -135,17 +135,17 @@ def other_agent(spool: str) -> Optional[int]:
     Raises:
         SpoolError: it is alive on another machine that shares this folder.
     """
-    path = os.path.join(spool, _NOTE)
-    note = _read_note(path)
+    path = os.path.join(spool, _IDENTITY_FILE)
+    note = _read_identity(path)
     if note is None:
         return None
     if note.get("boot") == boot_id():
         pid = note.get("pid")
         return pid if isinstance(pid, int) and is_alive(pid, str(note.get("start"))) else None
     here = socket.gethostname()
-    if note.get("machine") != here and _seconds_since(path, spool) < _SILENT:
+    if note.get("machine") != here and _seconds_since(path, spool) < _DEAD_AFTER:
         raise SpoolError(
-            "the run's agent is on {}, and this is {}: name that host itself, instead of a name for several".format(
+            "the agent of this run is on {}, but this connection has reached {}: name that host itself, not a name for several".format(
                 note.get("machine"), here
             )
         )

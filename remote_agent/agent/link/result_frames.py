@@ -1,7 +1,7 @@
-"""Frames of what jobs leave: long results, output files, what was printed; sources for an `outbox`.
+"""Frames for what jobs leave: long results, output files, what was printed. They are sources of an `outbox`.
 
-Rule: what cannot be read is named to the controller and costs nothing else. A file is sent as it was at one moment, or it is
-named: what changes while it is read is read again, and one that never keeps still is told as such.
+Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent. A file is sent as it was
+at one moment: if it changes while it is read, it is read again, and if it changes every time, that is reported.
 
     files      [path, mode, size, mtime] of small files, whole
     chunk      a piece of a long file; from byte 0 again where it changed meanwhile
@@ -26,13 +26,13 @@ _SMALL = 1 << 16
 #: How often a file is read that changes each time.
 _TRIES = 3
 #: Our own folder: a run that a job started has one, with its journal in it.
-_OWN = ".launcher"
+_OUR_FOLDER = ".launcher"
 #: Patterns of which it is told that they matched nothing.
-_MOST_UNMATCHED = 1000
+_MAX_UNMATCHED = 1000
 #: Bytes of a frame's header that names may take.
-_NAMES = wire.MAX_HEADER // 2
+_MAX_NAMES = wire.MAX_HEADER // 2
 #: Links or folders of a frame.
-_MOST_ENTRIES = 5000
+_MAX_ENTRIES = 5000
 
 
 def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[str, Any]] = None) -> Iterator[Piece]:
@@ -71,7 +71,7 @@ def _matches(path: str, pattern: str) -> bool:
     return shell_glob(pattern).matches(path) or shell_glob(pattern.rstrip("/") + "/*").matches(path)
 
 
-class _Chosen:
+class _Selection:
     """What the patterns choose; `unmatched`: places of those that have chosen nothing yet."""
 
     def __init__(self, patterns: Union[bool, List[str]]) -> None:
@@ -80,23 +80,23 @@ class _Chosen:
         self.has_all = patterns is True
         self.unmatched = set() if isinstance(patterns, bool) else set(range(len(patterns)))
 
-    def wants(self, path: str) -> bool:
+    def includes(self, path: str) -> bool:
         """It would come back."""
         return wanted(path, self._patterns)
 
-    def takes(self, path: str) -> bool:
+    def select(self, path: str) -> bool:
         """A file, link or folder is to come back."""
         if not wanted(path, self._patterns):
             return False
         if not isinstance(self._patterns, bool):
-            self.unmatched -= {place for place in self.unmatched if _matches(path, self._patterns[place])}
+            self.unmatched -= {index for index in self.unmatched if _matches(path, self._patterns[index])}
         return True
 
 
 class _Refusals:
     """Files that are not sent, by name and why; their number is told where the names would not fit a frame."""
 
-    def __init__(self, room: int = _NAMES) -> None:
+    def __init__(self, room: int = _MAX_NAMES) -> None:
         self.named: List[List[str]] = []
         self._room = room
         self._size = 0
@@ -140,22 +140,22 @@ def output_frames(
     sizes: Dict[str, Any] = {}
     refused = _Refusals()
     yield from _rest_of_streams(attempt_id, streams, sent, dropped, cap, refused, sizes)
-    chosen = _Chosen(patterns)
+    selection = _Selection(patterns)
     files = _Files(attempt_id, refused)
     if folder is not None and patterns is not False:
         if is_made and not os.path.isdir(folder):
             files.noted.add("the output directory", "is not there any more: the job moved or removed it")
         tree = _Tree(folder, refused)
         for relative, path in _walk(tree, refused):
-            if chosen.takes(relative):
-                tree.brings(relative)
+            if selection.select(relative):
+                tree.add_file(relative)
                 yield from files.frames(relative, path)
-        links, copied = tree.links(chosen)
+        links, copied = tree.links(selection)
         for relative, path in copied:
             yield from files.frames(relative, path)
         yield from files.rest()
         # The deepest folders first: what is made in one changes its time.
-        folders = [[one, mtime] for one, mtime in reversed(tree.folders) if chosen.takes(one)]
+        folders = [[one, mtime] for one, mtime in reversed(tree.folders) if selection.select(one)]
         trees: List[Tree] = [
             {"t": "tree", "attempt": attempt_id, "links": part, "folders": []} for part in _in_parts(links)
         ]
@@ -170,7 +170,7 @@ def output_frames(
         "sizes": sizes,
         "cut": cut,
         "noted": files.noted.all("are like that, too"),
-        "unmatched": sorted(chosen.unmatched)[:_MOST_UNMATCHED] if folder is not None else [],
+        "unmatched": sorted(selection.unmatched)[:_MAX_UNMATCHED] if folder is not None else [],
     }
     yield wire.encode(end)
 
@@ -259,11 +259,11 @@ class _Small:
     def fits(self, relative: str, data: bytes) -> bool:
         """There is room for one more."""
         names = self._names + len(json.dumps(relative)) + 60
-        return not self.items or (self._size + len(data) <= wire.CHUNK and names < _NAMES and len(self.items) < 500)
+        return not self.items or (self._size + len(data) <= wire.CHUNK and names < _MAX_NAMES and len(self.items) < 500)
 
-    def add(self, relative: str, steady: "_Steady", data: bytes) -> None:
+    def add(self, relative: str, watched: "_WatchedFile", data: bytes) -> None:
         """One more."""
-        self.items.append([relative, steady.mode, len(data), steady.mtime])
+        self.items.append([relative, watched.mode, len(data), watched.mtime])
         self._data.append(data)
         self._size += len(data)
         self._names += len(json.dumps(relative)) + 60
@@ -275,7 +275,7 @@ class _Small:
         return frame
 
 
-class _Steady:
+class _WatchedFile:
     """An open file, and whether it has been left alone since.
 
     Its time of modification is set back by a nanosecond meanwhile: a file system that counts in ticks of some milliseconds would give
@@ -305,7 +305,7 @@ class _Steady:
         now = os.fstat(self._fd)
         return (now.st_size, now.st_mtime_ns) == self._mark
 
-    def leave(self) -> None:
+    def restore_time(self) -> None:
         """Give it its time back."""
         if self._is_marked and self.is_same:
             self._set(self.mtime)
@@ -318,7 +318,7 @@ class _Files:
         self._attempt_id = attempt_id
         self._small = _Small(attempt_id)
         self._refused = refused
-        self.noted = _Refusals(_NAMES // 2)
+        self.noted = _Refusals(_MAX_NAMES // 2)
         self.count = 0
         self.total = 0
 
@@ -336,27 +336,27 @@ class _Files:
                     self._refused.add(relative, "not a regular file")
                     return
                 for left in range(_TRIES - 1, -1, -1):
-                    steady = _Steady(fd)
-                    frames = self._small_file if steady.size <= _SMALL else self._large_file
-                    yield from frames(relative, fd, steady, is_last=not left)
-                    if steady.is_same:
+                    watched = _WatchedFile(fd)
+                    frames = self._small_file if watched.size <= _SMALL else self._large_file
+                    yield from frames(relative, fd, watched, is_last=not left)
+                    if watched.is_same:
                         break
                 else:
-                    self.noted.add(relative, "was written to each time it was read: what came of it may be mixed")
-                self.total += steady.size
-                steady.leave()
+                    self.noted.add(relative, "was written to each time it was read, so the copy may be a mixture")
+                self.total += watched.size
+                watched.restore_time()
             except OSError as error:
                 self._refused.add(relative, error)
 
-    def _small_file(self, relative: str, fd: int, steady: _Steady, is_last: bool) -> Iterator[Piece]:
-        data = _read(fd, steady.size, 0)
-        if not is_last and not steady.is_same:
+    def _small_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
+        data = _read(fd, watched.size, 0)
+        if not is_last and not watched.is_same:
             return
         if not self._small.fits(relative, data):
             yield self._small.frame()
-        self._small.add(relative, steady, data)
+        self._small.add(relative, watched, data)
 
-    def _large_file(self, relative: str, fd: int, steady: _Steady, is_last: bool) -> Iterator[Piece]:
+    def _large_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
         """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away.
 
         Where it has changed by then, its last piece is not sent, and so it does not appear there.
@@ -366,16 +366,16 @@ class _Files:
             "attempt": self._attempt_id,
             "kind": "file",
             "path": relative,
-            "mode": steady.mode,
-            "size": steady.size,
-            "mtime": steady.mtime,
+            "mode": watched.mode,
+            "size": watched.size,
+            "mtime": watched.mtime,
             "offset": 0,
             "parts": None,
         }
         offset = 0
-        while offset < steady.size:
-            data = _read(fd, min(wire.CHUNK, steady.size - offset), offset)
-            if not is_last and not steady.is_same:
+        while offset < watched.size:
+            data = _read(fd, min(wire.CHUNK, watched.size - offset), offset)
+            if not is_last and not watched.is_same:
                 return
             if not data:
                 raise OSError(0, "it became shorter each time it was sent")
@@ -411,21 +411,21 @@ class _Tree:
         #: Links as they were found.
         self.found: List[str] = []
         self._refused = refused
-        self._brought: Set[str] = set()
-        self._with_files: Set[str] = set()
+        self._sent: Set[str] = set()
+        self._folders_with_files: Set[str] = set()
 
-    def brings(self, relative: str) -> None:
+    def add_file(self, relative: str) -> None:
         """This file comes back."""
-        self._brought.add(relative)
+        self._sent.add(relative)
         while os.sep in relative:
             relative = os.path.dirname(relative)
-            self._with_files.add(relative)
+            self._folders_with_files.add(relative)
 
-    def links(self, chosen: _Chosen) -> Tuple[List[List[str]], List[Tuple[str, str]]]:
+    def links(self, selection: _Selection) -> Tuple[List[List[str]], List[Tuple[str, str]]]:
         """Links as (path, text), and those that are sent as the file that they name, because that does not come itself."""
         links, copied = [], []
         for relative in self.found:
-            if not chosen.takes(relative):
+            if not selection.select(relative):
                 continue
             try:
                 text, goal = self._text(relative)
@@ -434,14 +434,16 @@ class _Tree:
                 continue
             if text is None:
                 self._refused.add(relative, "a link out of the output directory")
-            elif _told(text) != text:
+            elif _as_utf8(text) != text:
                 self._refused.add(relative, "a link to a name that is not UTF-8")
-            elif goal in self._brought or goal in self._with_files or chosen.has_all or chosen.wants(goal):
+            elif (
+                goal in self._sent or goal in self._folders_with_files or selection.has_all or selection.includes(goal)
+            ):
                 links.append([relative, text])
             elif os.path.isfile(os.path.join(self.root, goal)):
                 copied.append((relative, os.path.join(self.root, goal)))
             else:
-                self._refused.add(relative, "a link to {}, which does not come back".format(_told(goal)))
+                self._refused.add(relative, "a link to {}, which does not come back".format(_as_utf8(goal)))
         return links, copied
 
     def _text(self, relative: str) -> Tuple[Optional[str], str]:
@@ -455,7 +457,7 @@ class _Tree:
         if goal != self.root and not goal.startswith(self.root.rstrip(os.sep) + os.sep):
             return None, ""
         below = os.path.relpath(goal, self.root)
-        if _OWN in below.lower().split(os.sep):
+        if _OUR_FOLDER in below.lower().split(os.sep):
             return None, ""
         if not _goes_straight(text, relative.count(os.sep)):
             text = os.path.relpath(goal, os.path.realpath(os.path.dirname(path)))
@@ -482,14 +484,14 @@ def _walk(tree: _Tree, refused: _Refusals) -> Iterator[Tuple[str, str]]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            refused.add(_told(below), error)
+            refused.add(_as_utf8(below), error)
             continue
         for entry in entries:
             relative = os.path.join(below, entry.name)
-            if _told(relative) != relative:
-                refused.add(_told(relative), "its name is not UTF-8")
+            if _as_utf8(relative) != relative:
+                refused.add(_as_utf8(relative), "its name is not UTF-8")
                 continue
-            if entry.name.lower() == _OWN:
+            if entry.name.lower() == _OUR_FOLDER:
                 refused.add(relative, "a name that is ours: a run that a job started keeps its journal there")
                 continue
             try:
@@ -514,7 +516,7 @@ def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
     size = 0
     for entry in entries:
         length = len(json.dumps(entry)) + 2
-        if part and (size + length > _NAMES or len(part) >= _MOST_ENTRIES):
+        if part and (size + length > _MAX_NAMES or len(part) >= _MAX_ENTRIES):
             yield part
             part, size = [], 0
         part.append(entry)
@@ -523,6 +525,6 @@ def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
         yield part
 
 
-def _told(path: str) -> str:
+def _as_utf8(path: str) -> str:
     """The path as text that can be sent."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")

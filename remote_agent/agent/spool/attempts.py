@@ -1,11 +1,10 @@
-"""All attempts of a run on this host, and the log that they stand on.
+"""All attempts of a run on this host, and the log that holds them.
 
-Rule: a record is written before its decision takes effect; a claim and a result are on the disk before an attempt starts or
-anybody is told how it ended. Where the disk fails, that is said, nothing starts, and what is final is delivered from memory.
+Rule: a record is written before its decision takes effect. A claim is on the disk before the attempt starts, and a result before
+it is sent. If the disk fails, that is reported, nothing starts, and final results are sent from memory.
 
-A long result lies in a file, which a thread of its own brings to the disk beside the log. A host that goes down in between
-leaves a record without its file, which counts for nothing: the next agent reads such files, in a thread beside everything
-else, and until it has read one, what the record says is neither told nor acted on.
+A long result is a file, which another thread brings to the disk. If the host goes down in between, there is a record without a
+complete file. The next agent checks such files in a thread. Until a file is checked, its record is neither sent nor acted on.
 """
 
 import errno
@@ -25,12 +24,12 @@ from remote_agent.system.processes import is_alive
 
 __all__ = ["Attempts"]
 
-#: What a full disk, or a full share of one, says.
+#: The errors of a full disk, or of a used-up quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Attempts:
-    """Attempts by id; `record` is how anything about them becomes true.
+    """Attempts by id. `record` writes each change into the log.
 
     Args:
         on_long_result: takes an attempt whose result is a file, on its way to the disk.
@@ -66,10 +65,10 @@ class Attempts:
         self._unsynced: Deque[Tuple[int, int, bool, Attempt]] = deque()
         self._requested = (0, 0)
         self._compact_from = 0
-        #: How much was not needed when the log was last rewritten for want of room, in vain.
+        #: How many bytes were not needed when rewriting the log last failed to make room.
         self._dead_in_vain = 0
-        self._is_away = False
-        self._acked = Acknowledged()
+        self._is_moved = False
+        self._acknowledged = Acknowledged()
         self._syncer = Syncer(self.log, wake)
         self._files = BackgroundThread(wake)
         self._files_under_way = 0
@@ -106,7 +105,7 @@ class Attempts:
 
     def was_acknowledged(self, attempt_id: str) -> bool:
         """It was acknowledged before, as far back as the log tells: it does not start again, whoever sends it."""
-        return attempt_id in self._acked
+        return attempt_id in self._acknowledged
 
     def add(self, attempt: Attempt) -> None:
         """A new one."""
@@ -116,7 +115,7 @@ class Attempts:
         """The controller has it (its process may still be ending), or gets it back unstarted, and may send it again."""
         self._by_id.pop(attempt.id, None)
         if not is_given_back:
-            self._acked.add(attempt.id)
+            self._acknowledged.add(attempt.id)
         gone = self.log.append({"r": "acked", "a": attempt.id, "back": is_given_back})
         self.log.forget([*attempt.references, gone])
 
@@ -207,15 +206,15 @@ class Attempts:
     def _live(self) -> List[Reference]:
         return sorted(reference for attempt in self._by_id.values() for reference in attempt.references)
 
-    def check_place(self) -> None:
-        """See that the log is where the next agent will look for it."""
-        self._is_away = not self.log.is_in_place
-        if self._is_away:
+    def check_log_is_in_place(self) -> None:
+        """Check that the log is where the next agent will look for it."""
+        self._is_moved = not self.log.is_in_place
+        if self._is_moved:
             self.failed("{} was moved away or removed".format(self.log.path))
 
     def flush(self) -> None:
         """Write what was recorded, and have it brought to the disk where somebody waits for that."""
-        if not self.write() or self._is_away:
+        if not self.write() or self._is_moved:
             return
         if self.error:
             self.error = ""
@@ -233,8 +232,8 @@ class Attempts:
         """The disk is full or gone: say so, start nothing, and deliver from memory what is final."""
         if not self.error:
             self._note(
-                "spool: {}; no further job starts on this host until it can be written (make room there, or have the next "
-                "run keep its things elsewhere, with 'workdir')".format(error)
+                "spool: {}; no more jobs start on this host until the spool can be written (make room there, or set 'workdir' to "
+                "another folder for the next run)".format(error)
             )
         self.error = error
         self._requested = (0, 0)
@@ -266,16 +265,16 @@ class Attempts:
             attempt.is_claiming, attempt.is_claimed = False, True
         elif attempt.final is not None:
             attempt.is_logged = True
-            self._tell(attempt)
+            self._announce_if_synced(attempt)
 
     def _file_synced(self, attempt: Attempt, error: Optional[BaseException]) -> None:
         self._files_under_way -= 1
         attempt.awaits_file = False
         if error is not None:
             self.failed(str(error))
-        self._tell(attempt)
+        self._announce_if_synced(attempt)
 
-    def _tell(self, attempt: Attempt) -> None:
+    def _announce_if_synced(self, attempt: Attempt) -> None:
         if attempt.is_logged and not attempt.awaits_file and not attempt.is_synced:
             attempt.is_synced = True
             self._on_durable(attempt)
@@ -300,16 +299,16 @@ class Attempts:
         Returns:
             Those that wait for a slot, and those of which nobody can say whether they have started.
         """
-        replay = self.log.replay(self._take)
+        replay = self.log.replay(self._on_record)
         if replay.torn:
-            self._note("spool log: {}; what was behind it is set aside".format(replay.torn))
+            self._note("spool log: {}; the rest of the log was moved aside".format(replay.torn))
         for start, end in replay.gaps:
-            self._note("spool log: bytes {} to {} were altered; what they said is not known".format(start, end))
+            self._note("spool log: bytes {} to {} are damaged; what they said is lost".format(start, end))
         last_gap = replay.gaps[-1][0] if replay.gaps else -1
         waiting, doubtful = [], []
         for attempt in self._by_id.values():
             if attempt.boot and attempt.boot != self._boot:
-                self._doubt(attempt)
+                self._verify_files(attempt)
             if attempt.final is not None:
                 attempt.state = "final"
                 attempt.is_synced = not attempt.is_doubted
@@ -339,7 +338,7 @@ class Attempts:
             self.compact(rename=True)
         return waiting, doubtful
 
-    def _doubt(self, attempt: Attempt) -> None:
+    def _verify_files(self, attempt: Attempt) -> None:
         """The host went down: what lies in a file that may not have got to the disk in time is read."""
         known = [attempt.final, attempt.outcome] if attempt.payload is not None else [attempt.final]
         files = [one[1] for one in known if one is not None and one[1].get("file")]
@@ -356,9 +355,11 @@ class Attempts:
         if self._reader is None:
             self._reader = BackgroundThread(self._wake)
         self._reads_under_way += 1
-        self._reader.submit(read, functools.partial(self._read, attempt, attempt.state, whole))
+        self._reader.submit(read, functools.partial(self._on_verified, attempt, attempt.state, whole))
 
-    def _read(self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]) -> None:
+    def _on_verified(
+        self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]
+    ) -> None:
         """What a doubted attempt left was read: what is not whole is not known, what is counts."""
         self._reads_under_way -= 1
         attempt.is_doubted = False
@@ -386,23 +387,23 @@ class Attempts:
             attempt.is_polled = attempt.has_exited = True
             self.begun(attempt)
 
-    def _take(self, header: Dict[str, Any], reference: Reference) -> None:
+    def _on_record(self, header: Dict[str, Any], reference: Reference) -> None:
         name = header["r"]
         if name == "acked":
             if not header.get("back"):
-                self._acked.add(header["a"])
+                self._acknowledged.add(header["a"])
             gone = self._by_id.pop(header["a"], None)
             self.log.forget([*(gone.references if gone else []), reference])
             return
         attempt = self._by_id.get(header["a"])
-        if attempt is None and header["a"] in self._acked:
+        if attempt is None and header["a"] in self._acknowledged:
             self.log.forget([reference])
             return
         if attempt is None:
             attempt = self._by_id[header["a"]] = Attempt(_unknown_spec(header["a"]))
         attempt.references.append(reference)
         try:
-            _replay_record(attempt, name, header, reference)
+            _apply_record(attempt, name, header, reference)
         except ValueError as error:
             # Of an earlier version, which took what this one refuses: as if it had been altered.
             self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
@@ -456,7 +457,7 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
     )
 
 
-def _replay_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
+def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference: Reference) -> None:
     if name == "accepted":
         attempt.spec = JobSpec.from_json(header["spec"])
         attempt.payload, attempt.payload_blob = reference, header.get("blob")

@@ -1,7 +1,7 @@
-"""The zygotes of a run: code and shared payload arrive, are laid out, and a process imports the application.
+"""The zygotes of a run: the code and the shared payload arrive and are written to disk, then a process imports the application.
 
-Rule: a zygote is started once all that it needs is here; one that dies is started again, its jobs go on without it. What
-does not come is asked for again, and in the end what waits for it fails: nothing waits for ever.
+Rule: a zygote starts when everything that it needs is here. A zygote that dies is started again, and its jobs go on without it.
+Content that does not arrive is requested again; in the end the jobs that wait for it fail, so nothing waits for ever.
 """
 
 import os
@@ -31,7 +31,7 @@ MAX_ZYGOTE_STARTS = 3
 CONTENT_PATIENCE = 60.0
 MAX_ASKS = 3
 #: Seconds between two looks at what waits.
-_LOOK = 1.0
+_CHECK_EVERY = 1.0
 
 
 class ZygoteListener:
@@ -59,27 +59,27 @@ class Zygotes:
 
     def __init__(
         self,
-        place: SpoolPaths,
+        paths: SpoolPaths,
         selector: selectors.BaseSelector,
-        worker: BackgroundThread,
+        background: BackgroundThread,
         controller: Controller,
         spare: Optional[Spare] = None,
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._spare = spare
         self._selector = selector
-        self._worker = worker
+        self._background = background
         self._controller = controller
         self._by_key: Dict[str, ZygoteClient] = {}
         self._withheld: Set[str] = set()
         self._starts: Dict[str, int] = {}
-        self._lay_outs: Dict[str, int] = {}
+        self._lay_out_retries: Dict[str, int] = {}
         self._manifest_wanted: Optional[str] = None
         #: When content, or word of it, was last heard of.
-        self._heard_at = 0.0
-        self._look_at = 0.0
-        self.cache = BlobStore(os.path.join(place.where.cache, "blobs"))
-        self.blobs = BlobStore(os.path.join(place.spool, "blobs"), is_durable=True)
+        self._content_heard_at = 0.0
+        self._check_at = 0.0
+        self.cache = BlobStore(os.path.join(paths.where.cache, "blobs"))
+        self.blobs = BlobStore(os.path.join(paths.spool, "blobs"), is_durable=True)
         self.listener = ZygoteListener()
 
     def get(self, key: str) -> Optional[ZygoteClient]:
@@ -93,26 +93,26 @@ class Zygotes:
 
     def on_blob(self, header: Blob, payload: bytes) -> None:
         """A piece of something large."""
-        self._heard_at = time.monotonic()
+        self._content_heard_at = time.monotonic()
         store = self.blobs if header["scope"] == "run" else self.cache
         try:
             whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
         except (SpoolError, OSError) as error:
-            self._controller.refuse("store", _why_not(error, store))
+            self._controller.refuse("store", _reason_for(error, store))
             return
         if whole:
             self._arrived(header["sha256"])
 
     def on_blobs(self, header: Blobs, payload: bytes) -> None:
         """Many small things."""
-        self._heard_at = time.monotonic()
+        self._content_heard_at = time.monotonic()
         offset = 0
         try:
             for sha256, size in header["items"]:
                 self.cache.put(str(sha256), payload[offset : offset + int(size)])
                 offset += int(size)
         except (SpoolError, OSError) as error:
-            self._controller.refuse("store", _why_not(error, self.cache))
+            self._controller.refuse("store", _reason_for(error, self.cache))
             return
         self._arrived("")
 
@@ -134,7 +134,7 @@ class Zygotes:
         try:
             manifest = read_manifest(self.cache.read(sha256))
         except (SpoolError, OSError) as error:
-            self._controller.refuse("manifest", _why_not(error, self.cache))
+            self._controller.refuse("manifest", _reason_for(error, self.cache))
             return
         missing = sorted({entry[3] for entry in manifest.files if not self.cache.has(entry[3])})
         while True:
@@ -152,7 +152,7 @@ class Zygotes:
 
     def on_prepare(self, header: Prepare, payload: bytes) -> None:
         """The controller says how the application is to be prepared."""
-        self._heard_at = time.monotonic()
+        self._content_heard_at = time.monotonic()
         key = header["zygote"]
         known = self._by_key.get(key)
         if known is not None and known.state != "dead" and key not in self._withheld:
@@ -185,7 +185,7 @@ class Zygotes:
         if not blob:
             self._launch(zygote, None)
             return
-        target = os.path.join(self._place.spool, "code")
+        target = os.path.join(self._paths.spool, "code")
         if os.path.isdir(target):
             # It was laid out for the one before this, whole or not at all: the cache may be gone by now.
             self._launch(zygote, target)
@@ -202,9 +202,9 @@ class Zygotes:
         zygote.state = "laying out"
 
         def done(error: Optional[BaseException]) -> None:
-            if isinstance(error, SpoolError) and self._lay_outs.get(zygote.key, 0) < MAX_ZYGOTE_STARTS:
+            if isinstance(error, SpoolError) and self._lay_out_retries.get(zygote.key, 0) < MAX_ZYGOTE_STARTS:
                 # Content that was altered in the cache, and is removed from it now: it is asked for again.
-                self._lay_outs[zygote.key] = self._lay_outs.get(zygote.key, 0) + 1
+                self._lay_out_retries[zygote.key] = self._lay_out_retries.get(zygote.key, 0) + 1
                 zygote.state = "waiting"
                 self.on_manifest({"t": "manifest", "sha256": blob}, b"")
                 return
@@ -214,19 +214,19 @@ class Zygotes:
                 return
             self._launch(zygote, target)
 
-        self._worker.submit(lambda: materialise(self.cache, manifest, target), done)
+        self._background.submit(lambda: materialise(self.cache, manifest, target), done)
 
     def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
         shared = zygote.spec.shared
-        zygote.spec = zygote.spec._replace(umask=self._place.umask)
+        zygote.spec = zygote.spec._replace(umask=self._paths.umask)
         try:
             default_cwd = "" if code_root else self._folder_without_code()
-            told = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
-            if not self._adopt(zygote, *told):
-                self._start(zygote, *told)
+            arguments = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
+            if not self._adopt(zygote, *arguments):
+                self._start(zygote, *arguments)
         except OSError as error:
-            if str(error.filename).startswith(os.path.join(self._place.spool, "")):
-                self._failed(zygote, "host", type(error).__name__, unwritable(error, self._place.spool))
+            if str(error.filename).startswith(os.path.join(self._paths.spool, "")):
+                self._failed(zygote, "host", type(error).__name__, unwritable(error, self._paths.spool))
                 return
             python = zygote.spec.python or "python3"
             self._failed(zygote, "import", "OSError", "cannot start {}: {}".format(python, error.strerror or error))
@@ -237,7 +237,7 @@ class Zygotes:
     def _folder_without_code(self) -> str:
         """Where jobs run that bring no code: the home; where the account has none, an empty folder of the run's."""
         home = os.path.expanduser("~")
-        return home if os.path.isdir(home) else make_private_folder(os.path.join(self._place.spool, "code"))
+        return home if os.path.isdir(home) else make_private_folder(os.path.join(self._paths.spool, "code"))
 
     def _adopt(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Take the process that was started ahead of time, where it is what this zygote would be started as."""
@@ -246,18 +246,18 @@ class Zygotes:
             return False
         if spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
             return True
-        self._let_go(spare)
+        self._discard_spare(spare)
         return False
 
-    def _let_go(self, spare: Spare) -> None:
+    def _discard_spare(self, spare: Spare) -> None:
         spare.close()
-        self._worker.submit(spare.process.wait, None)
+        self._background.submit(spare.process.wait, None)
 
     def _start(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
         self._starts[zygote.key] = self._starts.get(zygote.key, 0) + 1
-        logs = os.path.join(self._place.spool, "logs")
+        logs = os.path.join(self._paths.spool, "logs")
         log = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
-        zygote.start(self._place.bundle, log, code_root, shared_file, default_cwd)
+        zygote.start(self._paths.bundle, log, code_root, shared_file, default_cwd)
 
     def _readable(self, zygote: ZygoteClient, *, is_gone: bool = False) -> None:
         frames, gone = zygote.receive()
@@ -269,7 +269,7 @@ class Zygotes:
                 zygote.python, zygote.isolation = header["python"], header["isolation"]
                 zygote.why = header["why"]
                 zygote.notes = header["notes"]
-                self.tell(zygote)
+                self.announce(zygote)
             elif header["t"] == "unusable":
                 self._unusable(zygote, JobError.from_json(header["error"]))
             elif header["t"] == "forked":
@@ -288,19 +288,19 @@ class Zygotes:
         was_failed = zygote.error is not None
         self.listener.orphaned(list(zygote.children))
         if zygote.process is not None:
-            self._worker.submit(zygote.process.wait, None)
+            self._background.submit(zygote.process.wait, None)
         if was_failed:
             zygote.state = "failed"
             return
-        wrong = zygote.setup_failure() if not zygote.python else None
-        if wrong is not None:
-            self._failed(zygote, "host", SETUP_FAILED, wrong)
+        setup_failure = zygote.setup_failure() if not zygote.python else None
+        if setup_failure is not None:
+            self._failed(zygote, "host", SETUP_FAILED, setup_failure)
             return
         if not zygote.python and self._starts.get(zygote.key, 0) >= MAX_ZYGOTE_STARTS:
             said = zygote.log_tail().strip() or "(nothing)"
             # A summary shows the first line alone, so that has what was said last.
             last = said.rpartition("\n")[2].strip()
-            message = "the job environment's Python did not come up: {}; it printed:\n{}".format(last, said)
+            message = "the job environment's Python did not start: {}; it printed:\n{}".format(last, said)
             self._failed(zygote, "import", "", message)
             return
         fresh = ZygoteClient(zygote.key, zygote.spec)
@@ -310,28 +310,28 @@ class Zygotes:
                 "zygote {} died and is started again; its log: {}".format(zygote.key, zygote.log_tail()[-500:])
             )
         self._prepare(fresh)
-        self._ask(fresh)
+        self._request_content(fresh)
 
     # -- what does not come --------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Notice a zygote whose end its socket does not tell of; ask again for content that does not come."""
-        if now < self._look_at:
+        if now < self._check_at:
             return
-        self._look_at = now + _LOOK
+        self._check_at = now + _CHECK_EVERY
         for zygote in list(self._by_key.values()):
             if zygote.sock is not None and zygote.process is not None and zygote.process.poll() is not None:
                 # Something that the application's import forked holds the other end open.
                 self._readable(zygote, is_gone=True)
         if self._controller.link is None:
             # Whoever comes next says what there is, and is asked for the rest.
-            self._heard_at = now
-        elif now - self._heard_at > CONTENT_PATIENCE:
-            self._heard_at = now
+            self._content_heard_at = now
+        elif now - self._content_heard_at > CONTENT_PATIENCE:
+            self._content_heard_at = now
             for zygote in list(self._by_key.values()):
-                self._ask(zygote)
+                self._request_content(zygote)
 
-    def _ask(self, zygote: ZygoteClient) -> None:
+    def _request_content(self, zygote: ZygoteClient) -> None:
         """Ask the controller for what a zygote waits for; what it does not send when asked again and again fails."""
         if zygote.state != "waiting" or self._controller.link is None:
             return
@@ -345,7 +345,7 @@ class Zygotes:
                 zygote,
                 "host",
                 "",
-                "{} cannot be found in {}, and did not come again from the controller".format(what, where),
+                "{} is missing from {}, and the controller did not send it again".format(what, where),
             )
         elif blob and not lacks_shared:
             self.on_manifest({"t": "manifest", "sha256": blob}, b"")
@@ -356,10 +356,10 @@ class Zygotes:
     def _unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         zygote.state = "failed"
         zygote.error = error
-        self.tell(zygote)
+        self.announce(zygote)
         self.listener.unusable(zygote, error)
 
-    def tell(self, zygote: ZygoteClient) -> None:
+    def announce(self, zygote: ZygoteClient) -> None:
         """Tell the controller how a zygote stands, once that is decided."""
         if zygote.state not in ("ready", "failed"):
             return
@@ -379,7 +379,7 @@ class Zygotes:
     def close(self) -> None:
         """End all of them; they go when their last child has."""
         if self._spare is not None:
-            self._let_go(self._spare)
+            self._discard_spare(self._spare)
         for zygote in self._by_key.values():
             zygote.close()
         for zygote in self._by_key.values():
@@ -391,5 +391,5 @@ class Zygotes:
                     zygote.process.wait()
 
 
-def _why_not(error: Exception, store: BlobStore) -> str:
+def _reason_for(error: Exception, store: BlobStore) -> str:
     return unwritable(error, store.folder) if isinstance(error, OSError) else str(error)

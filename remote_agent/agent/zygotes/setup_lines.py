@@ -69,14 +69,14 @@ def script(lines: Sequence[SetupLine], token: str, log: str, shell: str, fd: int
     `fd` is the zygote's socket, which nothing that a line leaves running may hold open.
     """
     closed = " {}>&-".format(fd) if os.path.basename(shell) == "bash" else ""
-    told = "echo '[set-up {} {}]' >> {}"
+    announce = "echo '[set-up {} {}]' >> {}"
     parts = []
     for index, line in enumerate(lines):
-        parts.append(told.format(token, index, _quoted(log)))
+        parts.append(announce.format(token, index, _quoted(log)))
         parts.append("eval {}{}".format(_quoted(line.text), closed))
         failed = 'echo "[set-up {} {} $?]" >> {}; exit {}'.format(token, index, _quoted(log), _EXIT)
         parts.append("case $? in 0) ;; *) {};; esac".format(failed))
-    parts.append(told.format(token, "done", _quoted(log)))
+    parts.append(announce.format(token, "done", _quoted(log)))
     parts.append('exec "$@"')
     return "\n".join(parts)
 
@@ -106,13 +106,13 @@ def failure(
         how = "ended with exit status {}".format(marks[-1].group(3))
     else:
         how = "ended the shell" + ("" if status is None else " with exit status {}".format(status))
-    said = without_marks(printed).strip()
+    output = without_marks(printed).strip()
     text = "set-up line {} of {} ({}) {}{}".format(
         where,
         lines[-1].last,
         line.text.strip()[:_MAX_SHOWN],
         how,
-        "; it printed:\n{}".format(said[-_MAX_SHOWN:]) if said else ", and printed nothing",
+        "; it printed:\n{}".format(output[-_MAX_SHOWN:]) if output else ", and printed nothing",
     )
     for value in sorted(map(str, environ.values()), key=len, reverse=True):
         if len(value) >= _SHORTEST_SECRET:

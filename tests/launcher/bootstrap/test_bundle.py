@@ -18,7 +18,7 @@ import launcher
 from launcher.bootstrap import bundle as agent_bundle
 from launcher.bootstrap.bundle import Bundle, build_bundle, unpack
 from launcher.errors import LauncherError
-from tests.parts import need_python
+from tests.requirements import need_python
 
 #: What a host does with the family, at least: read YAML, resolve, compose, and let Hydra discover its plugins.
 _USE = """

@@ -28,7 +28,7 @@ from launcher.transports.local import LocalTransport
 from remote_agent.shared import wire
 from remote_agent.shared.protocol import EXIT_NO_AGENT, NEED
 from remote_agent.system import bytecode
-from tests.parts import need_programs, need_python
+from tests.requirements import need_programs, need_python
 
 #: An agent that says where and how it runs, and then repeats what it hears.
 _AGENT = """

@@ -19,7 +19,7 @@ from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
 from launcher.session.session import Session
-from tests.durable import Project, until
+from tests.controllers import Project, until
 
 
 class Cli:

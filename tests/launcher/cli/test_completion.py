@@ -12,7 +12,7 @@ import pytest
 
 from launcher.cli import completion
 from launcher.runs import index
-from tests.parts import need_programs
+from tests.requirements import need_programs
 
 ROOT = Path(__file__).parents[3]
 #: Prints what the shell would offer for the command line `$line`, a word a line.

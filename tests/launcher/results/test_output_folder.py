@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from launcher.results import output_folder
 from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Ownership, own_folder
-from tests.parts import READS_PROC
+from tests.requirements import READS_PROC
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from launcher.demo.server import DemoServer
 from launcher.errors import SessionError, UsageError
 from launcher.inventory import load_hosts
 from launcher.session.session import JobState
-from tests.durable import until
+from tests.controllers import until
 from tests.executor_tasks import double, of_config, waits
-from tests.parts import missing
+from tests.requirements import missing
 
 #: CPython's tests that are left out.
 LEFT_OUT = {

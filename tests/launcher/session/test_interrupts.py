@@ -13,7 +13,7 @@ import pytest
 from launcher.session import interrupts as interrupts_module
 from launcher.session.interrupts import CTRL_C, Interrupts
 from launcher.session.signals import DOOR
-from tests.durable import until
+from tests.controllers import until
 
 
 def made() -> tuple[Interrupts, list[tuple[str, bool]]]:

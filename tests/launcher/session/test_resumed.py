@@ -20,7 +20,7 @@ from launcher.errors import RunError, UsageError
 from launcher.runs.journal import Journal
 from launcher.runs.status import read_status
 from launcher.session.session import Session
-from tests.durable import Project, until
+from tests.controllers import Project, until
 from tests.hosts.openssh import OpenSshHost
 
 JOBS = 8

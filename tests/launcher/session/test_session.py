@@ -23,7 +23,7 @@ from launcher.demo.server import DemoServer
 from launcher.errors import CallbackError, CodeError, ConfigError, RunAborted, UsageError
 from launcher.inventory import HostSpec, load_hosts
 from launcher.results.job_returns import ResultNotDecoded
-from tests.durable import until
+from tests.controllers import until
 
 APP = Path(__file__).parents[2] / "apps" / "plain"
 
@@ -601,20 +601,33 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
     """No job is lost to the host that lacks something, whatever it had been given by then."""
     (tmp_path / "picky").mkdir()
     (tmp_path / "picky" / "picky_of_test.py").write_text(
-        "import os\nif os.environ.get('LACKS_IT'): import lacking_of_test\n\ndef task(cfg):\n    return cfg.x\n"
+        "import os\nif os.environ.get('LACKS_IT'): import lacking_of_test\n\ndef task(cfg):\n"
+        "    with open(cfg.fifo, 'rb', buffering=0) as fifo:\n        fifo.read(1)\n    return cfg.x\n"
     )
+    # The jobs wait until the run has closed the host: on a slow machine they would all be done before it is tried.
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    seen: list[events.Event] = []
+
+    def observe(event: events.Event) -> None:
+        seen.append(event)
+        if isinstance(event, events.HostClosed):
+            os.write(fifo, bytes(6))
+
     monkeypatch.syspath_prepend(tmp_path / "picky")
     lacking = HostSpec(
         "lacking", demo_server.alias, ssh_config=str(demo_server.ssh_config), slots=3, env={"LACKS_IT": "1"}
     )
-    seen: list[events.Event] = []
-    returns = launcher.multirun(
-        importlib.import_module("picky_of_test").task,
-        [{"x": x} for x in range(6)],
-        hosts=[lacking, HostSpec("local", "local")],
-        folder=tmp_path / "out",
-        observers=[seen.append],
-    )
+    try:
+        returns = launcher.multirun(
+            importlib.import_module("picky_of_test").task,
+            [{"x": x, "fifo": str(tmp_path / "fifo")} for x in range(6)],
+            hosts=[lacking, HostSpec("local", "local")],
+            folder=tmp_path / "out",
+            observers=[observe],
+        )
+    finally:
+        os.close(fifo)
     assert [one.return_value for one in returns] == list(range(6))
     assert {one.host for one in returns} == {"local"}
     (closed,) = [event for event in seen if isinstance(event, events.HostClosed)]

@@ -29,7 +29,7 @@ from launcher.transports.ssh import config as ssh_config
 from launcher.transports.ssh import preconnect
 from launcher.transports.ssh.authentication import KeyAuthentication
 from tests.remote_agent.agents import wait_until
-from tests.started import DO, Starter, twice
+from tests.start_hook_tasks import DO, Starter, twice
 
 _PATIENCE = 30.0
 

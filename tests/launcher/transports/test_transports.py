@@ -38,7 +38,7 @@ from launcher.transports.ssh.keys import plain_of, public_part
 from launcher.transports.ssh.known_hosts import fingerprint
 from launcher.transports.ssh.transport import SshOptions, SshTransport
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
-from tests.parts import need_programs
+from tests.requirements import need_programs
 
 _PATIENCE = 30.0
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from remote_agent.shared import wire
 from remote_agent.shared.protocol import HEARTBEAT
-from tests.remote_agent.turned import Peer, TurnedAgent
+from tests.remote_agent.stepped_agent import Peer, SteppedAgent
 from tests.specs import zygote_spec
 
 #: Bytes that may wait for a controller that reads nothing.
@@ -126,7 +126,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.host = TurnedAgent()
+        self.host = SteppedAgent()
         self.owed: dict[str, bytes] = {}
         self.said = b""
         #: Links that may be in the midst of a message.
@@ -336,9 +336,9 @@ TestAgentMachine.settings = settings(
 
 
 @pytest.fixture
-def host() -> Iterator[TurnedAgent]:
+def host() -> Iterator[SteppedAgent]:
     """An agent."""
-    made = TurnedAgent()
+    made = SteppedAgent()
     yield made
     made.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from remote_agent.agent.link import batching
 from tests.remote_agent.agent.test_agent_machine import spec
-from tests.remote_agent.turned import TurnedAgent
+from tests.remote_agent.stepped_agent import SteppedAgent
 
 
 class TestHolding:
@@ -18,7 +18,7 @@ class TestHolding:
     @pytest.fixture
     def host(self):
         """An agent, its jobs and its links."""
-        host = TurnedAgent()
+        host = SteppedAgent()
         yield host
         host.close()
 
@@ -26,7 +26,7 @@ class TestHolding:
     def _busy(host):
         """Make it one that has just said something, after much else."""
         for _ in range(50):
-            host.agent._pace.spoke(time.monotonic())
+            host.agent._batching.note_sent(time.monotonic())
 
     def test_what_is_said_of_jobs_in_line_is_held_for_a_moment_and_then_said(self, host):
         """The queue is long and it speaks often: a start is told with what follows, and told."""

@@ -25,7 +25,7 @@ APP = {
             inner: Inner = field(default_factory=Inner)
     """,
     "jobs.py": """
-        import atexit, logging, os, signal, sys, threading, time
+        import atexit, fcntl, io, logging, os, signal, sys, threading, time
 
         log = logging.getLogger(__name__)
 
@@ -140,10 +140,40 @@ APP = {
             return "safe"
         def handlers(cfg):
             def bad(*_): raise RuntimeError("handler")
-            for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, bad)
-            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0001)
+            # A timer that fires all the time, and whose handler raises once the task is over.
+            def raise_when_the_task_is_over(number, frame):
+                while frame is not None:
+                    if frame.f_code is handlers.__code__:
+                        return
+                    frame = frame.f_back
+                raise RuntimeError("handler")
+            signal.signal(signal.SIGALRM, raise_when_the_task_is_over)
+            signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+            if cfg.get("fails"):
+                raise ValueError("of the task")
             return "handled"
+        def signal_at_return(cfg):
+            def bad(*_): raise RuntimeError("handler")
+            signal.signal(signal.SIGIO, bad)
+            read, write = os.pipe()
+            fcntl.fcntl(read, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(read, fcntl.F_SETFL, os.O_ASYNC)
+            # The last one that can write goes with this function's variables, which sends SIGIO: the task returns then.
+            closes = io.FileIO(write, "w")
+            if cfg.get("fails"):
+                raise ValueError("of the task")
+            return "handled"
+        def signal_while_pickling(cfg):
+            def bad(*_): raise RuntimeError("handler")
+            signal.signal(signal.SIGUSR1, bad)
+            class Returned:
+                def __reduce__(self):
+                    # Called while the result is pickled: a signal that comes then.
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    return str, ("handled",)
+            return Returned()
         def thread(cfg):
             threading.Thread(target=time.sleep, args=(0.05,)).start()
             return "left"
@@ -407,6 +437,8 @@ def test_values_that_can(jobs):
         ("exit_seven", "safe"),
         ("raising_atexit", "safe"),
         ("handlers", "handled"),
+        ("signal_at_return", "handled"),
+        ("signal_while_pickling", "handled"),
         ("thread", "left"),
         ("locale_", "cleared"),
     ],
@@ -419,6 +451,13 @@ def test_what_a_job_does_to_its_process_does_not_change_its_outcome(jobs, task, 
         attempt = _adopt(attempt)
     assert attempt.envelope["status"] == "COMPLETED"
     assert attempt.part() == value
+
+
+@pytest.mark.parametrize("task", ["handlers", "signal_at_return"])
+def test_what_a_signal_handler_raises_after_the_task_is_not_its_failure(jobs, task):
+    """The task's own exception is what the job failed by."""
+    attempt = jobs(task, {"fails": True})
+    assert (attempt.error["type"], attempt.error["message"]) == ("ValueError", "of the task")
 
 
 def _adopt(attempt):

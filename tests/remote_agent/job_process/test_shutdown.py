@@ -253,10 +253,11 @@ def late(cfg):
 def task(cfg):
     from remote_agent.job_process.current import current_job
     cfg.out = current_job().output_dir
-    with open(os.path.join(HERE, "started"), "a") as file:
-        file.write("{} {}\\n".format(cfg.num, os.getpid()))
     if cfg.get("gate"):
         threading.Thread(target=late, args=(cfg,), name="uploader").start()
+    # A test may cancel the job from here on: its thread is there by then.
+    with open(os.path.join(HERE, "started"), "a") as file:
+        file.write("{} {}\\n".format(cfg.num, os.getpid()))
     if cfg.get("leaves"):
         subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     if cfg.get("waits"):
@@ -400,5 +401,5 @@ def test_what_a_job_left_in_a_session_of_its_own_is_named_when_it_is_ended(agent
     client = agent.connect()
     attempt = agent.job(client, 0, leaves=True)
     assert client.value(attempt) == 0
-    client.wait(lambda: "left in a session of its own" in client.notes(), "the note")
+    client.wait(lambda: "left it running in a session of its own" in client.notes(), "the note")
     assert "job 0: process " in client.notes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_agent.job import JobError
-from remote_agent.job_process.result import fitting
+from remote_agent.job_process.result import shortened
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import (
     JobTerminated,
@@ -87,7 +87,7 @@ def test_a_result_that_tells_too_much_is_cut_to_the_wire():
     record = {"hook": "on_job_end", "callback": "c", "ok": False, "on_error": "warn"}
     record["error"] = {"type": "E", "message": "m" * 9000, "traceback": "t" * 50_000}
     error = JobError("exception", traceback="t" * 50_000, causes=[{"message": "c" * 9000}] * 20)
-    envelope = fitting(Envelope.of_failure(error, hooks=[record] * 300))
+    envelope = shortened(Envelope.of_failure(error, hooks=[record] * 300))
     encode({"t": "done", "envelope": envelope.to_json(), "parts": {}})
     assert envelope.error.traceback == "t" * 50_000
     assert len(envelope.hooks) == 300

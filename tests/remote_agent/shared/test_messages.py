@@ -14,7 +14,7 @@ import remote_agent
 from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.receiver import FrameReceiver
 from remote_agent.shared import messages, wire
-from tests.remote_agent.turned import TurnedAgent
+from tests.remote_agent.stepped_agent import SteppedAgent
 
 SOURCES = Path(remote_agent.__file__).parent.parent
 #: What is answered where no run's session is.
@@ -52,7 +52,7 @@ def test_what_an_agent_says_has_its_reader():
 
 def test_what_a_controller_says_has_its_reader():
     """Likewise."""
-    host = TurnedAgent()
+    host = SteppedAgent()
     try:
         handlers = host.agent._controller.handlers
         for name, cls in types_of(messages.FromController).items():

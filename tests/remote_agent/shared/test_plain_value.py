@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from launcher.serialization.plain_values import read_plain
-from remote_agent.job_process.result import PICKLED, PLAIN, made_result
+from remote_agent.job_process.result import PICKLED, PLAIN, make_result
 from remote_agent.shared.plain_value import MAX_SMALL, encode
-from tests.parts import need_python
+from tests.requirements import need_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,7 +71,7 @@ def test_other_pythons_write_the_same(version: str) -> None:
 
 
 def _parts(value, **more):
-    result, failure = made_result(str, value, is_completed=True, may_send_code=False, **more)
+    result, failure = make_result(str, value, is_completed=True, may_send_code=False, **more)
     assert failure is None
     pieces = {
         name: result.payload[part["offset"] : part["offset"] + part["size"]]
@@ -97,7 +97,7 @@ def test_where_plain_data_was_asked_for_nothing_is_pickled(value, monkeypatch) -
     codec, pieces = _parts(value, codec=PLAIN, cfg={"a": 1})
     assert codec == PLAIN
     assert {name: read_plain(data) for name, data in pieces.items()} == {"value": value, "cfg": {"a": 1}}
-    result, failure = made_result(str, ValueError("x"), is_completed=False, may_send_code=False, codec=PLAIN)
+    result, failure = make_result(str, ValueError("x"), is_completed=False, may_send_code=False, codec=PLAIN)
     assert (failure, result.parts, result.payload) == (None, {"codec": PLAIN}, b"")
 
 
@@ -130,6 +130,6 @@ def test_what_bites_whoever_looks_at_it_is_named() -> None:
     data = encode([1, Property(), {"a": Property()}, 2])
     assert data[:3] == b"RLV"
     assert json.dumps(data.decode("latin-1")).count("Property") >= 2
-    result, failure = made_result(str, Property(), is_completed=True, may_send_code=False, codec=PLAIN)
+    result, failure = make_result(str, Property(), is_completed=True, may_send_code=False, codec=PLAIN)
     assert failure is None
     assert result.payload

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from remote_agent.shared import wire
-from remote_agent.system.logind import way_out
+from remote_agent.system.logind import find_escape
 
 ROOT = Path(__file__).parents[3]
 IN_SESSION = "0::/user.slice/user-1000.slice/session-7.scope\n"
@@ -73,7 +73,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
 def test_outside_of_a_session_nothing_is_asked(fakes: Fakes) -> None:
     """A container, a service, an sshd without PAM."""
     fakes.cgroup.write_text("0::/system.slice/ssh.service\n")
-    assert way_out("run", str(fakes.cgroup)) == ([], {}, [])
+    assert find_escape("run", str(fakes.cgroup)) == ([], {}, [])
     assert fakes.asked == ""
 
 
@@ -88,13 +88,13 @@ def test_outside_of_a_session_nothing_is_asked(fakes: Fakes) -> None:
 def test_where_logind_kills_nobody_nothing_is_done(fakes: Fakes, properties: dict[str, str]) -> None:
     """By its general setting, or by its lists of users."""
     fakes.set(**properties)
-    assert way_out("run", str(fakes.cgroup)) == ([], {}, [])
+    assert find_escape("run", str(fakes.cgroup)) == ([], {}, [])
 
 
 def test_with_lingering_a_scope_is_enough(fakes: Fakes) -> None:
     """Nothing is changed, so nothing is said."""
     fakes.set(Linger="yes")
-    escape = way_out("run 1/x", str(fakes.cgroup))
+    escape = find_escape("run 1/x", str(fakes.cgroup))
     assert escape.prefix[:3] == ["systemd-run", "--user", "--scope"]
     assert "hydra-remote-launcher-run_1_x" in escape.prefix
     assert escape.notes == []
@@ -104,7 +104,7 @@ def test_with_lingering_a_scope_is_enough(fakes: Fakes) -> None:
 def test_lingering_is_enabled_where_it_may_be_and_that_is_said(fakes: Fakes) -> None:
     """With the command that takes it back."""
     (fakes.folder / "may-linger").touch()
-    escape = way_out("run", str(fakes.cgroup))
+    escape = find_escape("run", str(fakes.cgroup))
     assert escape.prefix
     (note,) = escape.notes
     assert f"loginctl disable-linger {getpass.getuser()}" in note
@@ -113,7 +113,7 @@ def test_lingering_is_enabled_where_it_may_be_and_that_is_said(fakes: Fakes) -> 
 
 def test_where_lingering_may_not_be_enabled_the_user_is_told_what_happens(fakes: Fakes) -> None:
     """The agent ends with the connection, and somebody can help."""
-    escape = way_out("run", str(fakes.cgroup))
+    escape = find_escape("run", str(fakes.cgroup))
     assert escape.prefix == []
     (note,) = escape.notes
     assert "end when this connection does" in note
@@ -123,7 +123,7 @@ def test_where_lingering_may_not_be_enabled_the_user_is_told_what_happens(fakes:
 def test_without_loginctl_nothing_is_known(fakes: Fakes) -> None:
     """And nothing is done."""
     (fakes.folder / "loginctl").unlink()
-    assert way_out("run", str(fakes.cgroup)).prefix == []
+    assert find_escape("run", str(fakes.cgroup)).prefix == []
 
 
 # -- a real agent ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.system import processes
-from tests.parts import READS_PROC, need_programs
+from tests.requirements import READS_PROC, need_programs
 
 
 @pytest.fixture(params=[pytest.param("proc", marks=READS_PROC), "ps"], autouse=True)

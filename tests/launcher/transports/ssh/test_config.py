@@ -10,7 +10,7 @@ import pytest
 
 from launcher.errors import InventoryError
 from launcher.transports.ssh.config import SshTarget, resolve
-from tests.parts import need_programs
+from tests.requirements import need_programs
 
 HOME = os.path.expanduser("~")
 

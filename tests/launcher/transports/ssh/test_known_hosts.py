@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from launcher.inventory import is_fingerprint
 from launcher.transports.ssh.known_hosts import KnownHosts, Verdict, add, fingerprint, host_name, line
-from tests.parts import need_programs
+from tests.requirements import need_programs
 
 KEY = b"\x00\x00\x00\x0bssh-ed25519" + b"\x01" * 36
 OTHER = b"\x00\x00\x00\x0bssh-ed25519" + b"\x02" * 36

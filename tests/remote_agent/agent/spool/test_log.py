@@ -17,7 +17,7 @@ from remote_agent.agent.spool import log as spool
 from remote_agent.agent.spool.log import Reference, SpoolLog, scan
 from remote_agent.agent.spool.syncer import Syncer
 from remote_agent.system.private_files import SpoolError, make_private_folder
-from tests.parts import need_root
+from tests.requirements import need_root
 
 
 def replayed(log: SpoolLog) -> tuple[list[tuple[dict, bytes]], spool.Replay]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_agent.agent.zygotes.setup_lines import failure, script, split, without_marks
-from tests.parts import need_programs
+from tests.requirements import need_programs
 
 TOKEN = "0123456789abcdef"
 

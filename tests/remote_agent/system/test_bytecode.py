@@ -15,7 +15,7 @@ import launcher
 from launcher.demo.server import DemoServer
 from launcher.inventory import HostSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 #: More than a page of code, so that a disk may take a part of it.
 _MODULE = "VALUE = 1\n" + "".join(f"def f{number}():\n    return 'f{number}'\n" for number in range(200))
 #: What a process of ours does before it imports anything else.

@@ -25,7 +25,7 @@ from remote_agent.system.host import folders
 from remote_agent.system.processes import mark_begun
 from tests.specs import zygote_spec
 
-__all__ = ["Job", "Peer", "TurnedAgent"]
+__all__ = ["Job", "Peer", "SteppedAgent"]
 
 #: Numbers that no process of this machine can have.
 _FIRST_PID = 1 << 23
@@ -131,7 +131,7 @@ class Job:
 class _FakeZygote:
     """In place of `subprocess.Popen`: takes what a zygote is told, and answers as one does."""
 
-    def __init__(self, host: TurnedAgent, command: list[str], env: dict[str, str], pass_fds: list[int], **_: Any):
+    def __init__(self, host: SteppedAgent, command: list[str], env: dict[str, str], pass_fds: list[int], **_: Any):
         for text in [*command, *env, *env.values()]:
             if b"\0" in os.fsencode(text):
                 raise ValueError("embedded null byte")
@@ -199,10 +199,10 @@ class _FakeZygote:
 
 
 @dataclass
-class TurnedAgent:
+class SteppedAgent:
     """The agent of a run, in this process."""
 
-    folder: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="turned-"))
+    folder: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="stepped-"))
     zygotes: list[_FakeZygote] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
     #: Every attempt that was forked, in order, as often as it was.
@@ -247,7 +247,7 @@ class TurnedAgent:
 
     def print(self, attempt: str, data: bytes) -> None:
         """A job prints."""
-        with open(os.path.join(self.agent._place.spool, "streams", attempt + ".stdout"), "ab") as file:
+        with open(os.path.join(self.agent._paths.spool, "streams", attempt + ".stdout"), "ab") as file:
             file.write(data)
 
     def settle(self) -> None:
@@ -267,7 +267,7 @@ class TurnedAgent:
 
     def close(self) -> None:
         """End it."""
-        self.agent._over = "remove"
+        self.agent._end_mode = "remove"
         for peer in self.peers:
             peer.close()
         for zygote in self.zygotes:

@@ -1,0 +1,90 @@
+"""The queue of a host: which attempts wait, which start, and which go back to the controller."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.remote_agent.agent.test_agent_machine import spec
+from tests.remote_agent.stepped_agent import Peer, SteppedAgent
+
+
+@pytest.fixture
+def host():
+    """An agent with two slots."""
+    host = SteppedAgent()
+    yield host
+    host.close()
+
+
+def _send(peer: Peer, *numbers: int) -> None:
+    for num in numbers:
+        peer.say({"t": "job", "spec": spec(attempt_id=f"{num}.1", num=num)}, b"payload")
+
+
+def _finish_first(host: SteppedAgent) -> None:
+    zygote, job = host.jobs()[0]
+    job.finish(b"result")
+    zygote.ended(job, 0)
+    host.settle()
+
+
+def test_jobs_start_in_order_as_slots_become_free(host):
+    """Two slots run two jobs; each job that ends lets the next one start."""
+    peer = host.controller()
+    _send(peer, 0, 1, 2, 3)
+    host.settle()
+    assert host.forks == ["0.1", "1.1"]
+    _finish_first(host)
+    assert host.forks == ["0.1", "1.1", "2.1"]
+    _finish_first(host)
+    assert host.forks == ["0.1", "1.1", "2.1", "3.1"]
+
+
+def test_a_job_that_is_sent_again_waits_once(host):
+    """The second message changes nothing."""
+    peer = host.controller()
+    _send(peer, 0, 1, 2, 2)
+    host.settle()
+    for _ in range(3):
+        _finish_first(host)
+    assert host.forks == ["0.1", "1.1", "2.1"]
+
+
+def test_a_job_that_is_cancelled_while_it_waits_never_starts(host):
+    """Its result is there at once, and gives the reason; the job behind it starts in its place."""
+    peer = host.controller()
+    _send(peer, 0, 1, 2, 3)
+    host.settle()
+    peer.say({"t": "cancel", "attempts": ["2.1"], "kind": "cancelled", "why": "not needed"})
+    host.settle()
+    (final,) = peer.all("final")
+    assert (final["attempt"], final["envelope"]["error"]["message"]) == ("2.1", "not needed")
+    _finish_first(host)
+    assert host.forks == ["0.1", "1.1", "3.1"]
+
+
+def test_a_disk_that_fails_gives_waiting_jobs_back(host, monkeypatch):
+    """What has not started goes back to the controller with the reason; another host may have a disk to write to."""
+    peer = host.controller()
+    _send(peer, 0, 1, 2, 3)
+    host.settle()
+
+    def fail() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(host.agent._attempts.log, "flush", fail)
+    _send(peer, 4)
+    host.settle()
+    assert sorted(one["attempt"] for one in peer.all("dropped")) == ["2.1", "3.1", "4.1"]
+    assert all("Input/output error" in one["why"] for one in peer.all("dropped"))
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("slots", [0, -1, "many", 1 << 20])
+def test_slots_that_make_no_sense_are_refused(host, slots):
+    """The hello is refused by the name of the field, and takes nobody's place."""
+    peer = host.connect()
+    peer.say({"t": "hello", "version": 1, "run": "r1", "controller": "c", "host": "h", "slots": slots})
+    host.settle()
+    (fatal,) = peer.all("fatal")
+    assert (fatal["code"], "slots" in fatal["message"]) == ("field", True)

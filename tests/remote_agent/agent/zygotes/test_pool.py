@@ -1,0 +1,144 @@
+"""What a real agent does with the code that its zygotes need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import zlib
+from typing import ClassVar
+
+import pytest
+
+from remote_agent.shared import wire
+from tests.remote_agent.agents import APP, wait_until
+
+
+class TestCode:
+    """A snapshot of the application's code."""
+
+    FILES: ClassVar = {"app.py": APP.encode(), "pkg/__init__.py": b"", "pkg/data.txt": b"data"}
+
+    def manifest(self) -> tuple[str, bytes, dict[str, bytes]]:
+        """The snapshot's name, its manifest, its contents by name."""
+        contents = {hashlib.sha256(data).hexdigest(): data for data in self.FILES.values()}
+        files = [[path, 0o644, len(data), hashlib.sha256(data).hexdigest()] for path, data in self.FILES.items()]
+        manifest = zlib.compress(json.dumps({"version": 1, "files": files, "links": []}).encode())
+        return hashlib.sha256(manifest).hexdigest(), manifest, contents
+
+    def send(self, client, *, wait: bool = True) -> str:
+        """Offer the snapshot and send what is missing; returns the name of its manifest."""
+        name, manifest, contents = self.manifest()
+        client.send({"t": "manifest", "sha256": name})
+        if client.expect("missing").header["manifest"] == name:
+            client.send({"t": "blob", "sha256": name, "size": len(manifest), "offset": 0}, manifest)
+            client.wait(lambda: len(client.all("missing")) == 2, "the list of contents")
+        self.answer(client, contents)
+        return name
+
+    @staticmethod
+    def answer(client, contents: dict[str, bytes]) -> list[str]:
+        """Send what the last `missing` named."""
+        wanted = client.all("missing")[-1].header["sha256"]
+        items = [[sha, len(contents[sha])] for sha in wanted]
+        client.send({"t": "blobs", "items": items}, b"".join(contents[sha] for sha in wanted))
+        return wanted
+
+    @pytest.mark.slow
+    def test_travels_once(self, host, new_agent):
+        """Each run has a tree of its own, made from what the host has already."""
+        client = host.connect(prepare=False)
+        name = self.send(client)
+        host.prepare(client, code_blob=name, sys_path=["."], cwd="pkg")
+        assert client.value(host.job(client, 0)) == 0
+        assert (host.spool / "code" / "pkg" / "data.txt").read_bytes() == b"data"
+        other = new_agent(work=host.root / "work")
+        again = other.connect(prepare=False)
+        again.send({"t": "manifest", "sha256": name})
+        assert again.expect("missing").header["sha256"] == []
+        other.prepare(again, code_blob=name, sys_path=["."], cwd="pkg")
+        assert again.value(other.job(again, 0)) == 0
+        assert other.spool != host.spool
+
+    @pytest.mark.slow
+    def test_that_was_altered_in_the_cache_is_asked_for_again(self, host, new_agent):
+        """A content that is not what its name says is never run."""
+        client = host.connect(prepare=False)
+        name = self.send(client)
+        client.send({"t": "ping", "n": 1})
+        client.expect("pong")
+        sha = hashlib.sha256(b"data").hexdigest()
+        (blob,) = (host.root / "work" / "cache").rglob(sha)
+        blob.write_bytes(b"evil")
+        other = new_agent(work=host.root / "work")
+        again = other.connect(prepare=False)
+        again.send({"t": "manifest", "sha256": name})
+        again.expect("missing")
+        other.prepare(again, code_blob=name, sys_path=["."], cwd="pkg")
+        again.wait(lambda: len(again.all("missing")) == 2, "the altered content to be asked for")
+        assert self.answer(again, {sha: b"data"}) == [sha]
+        assert again.value(other.job(again, 0)) == 0
+        assert (other.spool / "code" / "pkg" / "data.txt").read_bytes() == b"data"
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("also", ["", "code"])
+    def test_that_is_deleted_is_not_missed(self, host, also):
+        """The cache goes, and then the zygote: the next one has what was laid out, or the controller is asked for it again."""
+        client = host.connect(prepare=False)
+        name = self.send(client)
+        host.prepare(client, code_blob=name, sys_path=["."], cwd="pkg")
+        client.value(host.job(client, 0))
+        shutil.rmtree(host.work / "cache")
+        if also:
+            shutil.rmtree(host.spool / also)
+        asked = len(client.all("missing"))
+        (zygote,) = host.zygote_pids()
+        os.kill(zygote, signal.SIGKILL)
+        if also:
+            client.wait(lambda: len(client.all("missing")) > asked, "the manifest to be asked for")
+            assert client.all("missing")[-1].header["manifest"] == name
+            _, manifest, contents = self.manifest()
+            client.send({"t": "blob", "sha256": name, "size": len(manifest), "offset": 0}, manifest)
+            client.wait(lambda: len(client.all("missing")) > asked + 1, "the contents to be asked for")
+            self.answer(client, contents)
+        assert client.value(host.job(client, 1)) == 1
+
+    @pytest.mark.slow
+    def test_that_never_comes_fails_what_waits_for_it(self, new_agent):
+        """It is asked for some times, and then the jobs are told what is missing."""
+        host = new_agent(
+            patch="import remote_agent.agent.zygotes.pool as z; z.CONTENT_PATIENCE = z._CHECK_EVERY = 0.05"
+        )
+        client = host.connect(prepare=False)
+        host.prepare(client, code_blob="0" * 64)
+        attempt = host.job(client, 0)
+        error = client.error(attempt)
+        assert error["kind"] == "host"
+        assert "the code cannot be found in" in error["message"]
+        assert len(client.all("missing")) == 3
+
+    def test_that_cannot_be_sent_fails_what_waits_for_it(self, host):
+        """With the reason that the controller gave."""
+        client = host.connect(prepare=False)
+        host.prepare(client, code_blob="0" * 64)
+        attempt = host.job(client, 0)
+        client.send({"t": "withheld", "message": "app.py has changed since the run began"})
+        assert client.error(attempt)["message"] == "app.py has changed since the run began"
+
+    @pytest.mark.slow
+    def test_a_large_payload_comes_ahead(self, host):
+        """As a blob of the run, which goes with the job."""
+        client = host.connect()
+        payload = host.payload(0, do="value", value="x" * 2_000_000)
+        sha = hashlib.sha256(payload).hexdigest()
+        for offset in range(0, len(payload), wire.CHUNK):
+            header = {"t": "blob", "sha256": sha, "size": len(payload), "offset": offset, "scope": "run"}
+            client.send(header, payload[offset : offset + wire.CHUNK])
+        attempt = host.job(client, 0, payload_blob=sha)
+        assert client.value(attempt) == "x" * 2_000_000
+        blob = host.spool / "blobs" / sha[:2] / sha
+        assert blob.exists()
+        client.ack(attempt)
+        wait_until(lambda: not blob.exists(), "the payload to go")

@@ -1,0 +1,66 @@
+"""What a host is: its slots and GPUs, and where we may keep things on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remote_agent.system import host
+from remote_agent.system.private_files import SpoolError
+
+GPUS = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
+
+
+@pytest.mark.parametrize(
+    ("slots", "gpus", "environments"),
+    [
+        (None, None, GPUS),
+        (2, None, ["GPU-a,GPU-b", "GPU-c,GPU-d"]),
+        (3, None, ["GPU-a", "GPU-b", "GPU-c"]),
+        (6, None, [*GPUS, "GPU-a", "GPU-b"]),
+        (None, 2, ["GPU-a", "GPU-b"]),
+        (2, [3, "GPU-x"], ["GPU-d", "GPU-x"]),
+        (3, 0, [None, None, None]),
+        (None, [], [None]),
+    ],
+)
+def test_gpus_are_shared_out_among_slots(monkeypatch, slots, gpus, environments):
+    """Each slot has GPUs of its own while there are enough; more slots than GPUs share them in turn."""
+    monkeypatch.setattr(host, "find_gpus", lambda: list(GPUS))
+    made, _ = host.count_slots(slots, gpus)
+    assert [one.get("CUDA_VISIBLE_DEVICES") for one in made] == environments
+
+
+def test_automatic_slots_are_the_cpus_that_may_be_used(monkeypatch):
+    """Without GPUs no slot has a variable."""
+    monkeypatch.setattr(host, "find_gpus", list)
+    monkeypatch.setattr(host, "usable_cpus", lambda: 3)
+    assert host.count_slots("auto", None) == ([{}, {}, {}], [])
+
+
+def test_different_names_have_different_folders():
+    """Also where what a file may be called is the same."""
+    assert host.slug("a/b") != host.slug("a_b")
+    assert "/" not in host.slug("../../etc")
+    assert not host.slug(".hidden").startswith(".")
+
+
+def test_folders_are_made_below_the_workdir_for_the_owner_alone(tmp_path: Path):
+    """Nothing lies anywhere else."""
+    made = host.folders("r1", "h", str(tmp_path / "work"))
+    assert Path(made.spool).is_relative_to(tmp_path / "work")
+    assert Path(made.spool).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_written_is_refused_with_the_next_step(tmp_path: Path):
+    """The message names the folder and `workdir`."""
+    (tmp_path / "work").touch()
+    with pytest.raises(SpoolError, match=rf"{tmp_path}.*'workdir'"):
+        host.folders("r1", "h", str(tmp_path / "work"))
+
+
+def test_the_boot_id_stays_while_the_machine_is_up():
+    """It is what tells a process of before a reboot from one of after it."""
+    assert host.boot_id() == host.boot_id()
+    assert host.boot_id()

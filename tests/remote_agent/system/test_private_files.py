@@ -1,0 +1,57 @@
+"""Files and folders that are ours alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from remote_agent.system.private_files import SpoolError, check_parent, make_private_folder, open_private
+
+
+def test_a_folder_is_made_for_its_owner_alone(tmp_path: Path):
+    """Its parents are made too."""
+    made = Path(make_private_folder(str(tmp_path / "a" / "b")))
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert make_private_folder(str(made)) == str(made)
+
+
+@pytest.mark.parametrize(("what", "why"), [("link", "not a folder"), ("file", "not a folder"), ("open", "by others")])
+def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path, what: str, why: str):
+    """A link, a file, a folder that others may write to."""
+    path = tmp_path / "taken"
+    if what == "link":
+        (tmp_path / "elsewhere").mkdir()
+        path.symlink_to(tmp_path / "elsewhere")
+    elif what == "file":
+        path.touch()
+    else:
+        path.mkdir()
+        path.chmod(0o777)
+    with pytest.raises(SpoolError, match=why):
+        make_private_folder(str(path))
+
+
+def test_a_file_is_for_its_owner_alone_and_no_link_is_followed(tmp_path: Path):
+    """Whatever the umask is."""
+    before = os.umask(0)
+    try:
+        os.close(open_private(str(tmp_path / "file"), os.O_WRONLY | os.O_CREAT))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_private(str(tmp_path / "link"), os.O_RDONLY)
+
+
+def test_a_parent_that_everybody_may_write_to_is_refused(tmp_path: Path):
+    """Anybody could replace what is in it; the sticky bit forbids just that."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    parent.chmod(0o777)
+    with pytest.raises(SpoolError, match="everybody"):
+        check_parent(str(parent / "ours"))
+    parent.chmod(0o1777)
+    check_parent(str(parent / "ours"))

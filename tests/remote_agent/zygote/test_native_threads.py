@@ -1,0 +1,98 @@
+"""Native threads: how they are counted, and what they mean for the jobs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+NATIVE = """
+import ctypes
+
+library = ctypes.CDLL(None)
+for _ in range(COUNT):
+    library.pthread_create(ctypes.byref(ctypes.c_ulong()), None, library.pause, None)
+
+
+def task(cfg):
+    return "here"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "more"), [(1, "1 native thread"), (3, "3 native threads")])
+@pytest.mark.parametrize("numpy", [False, True])
+def test_native_threads_at_import_mean_a_fresh_process_per_job(host, count, more, numpy):
+    """Python knows nothing of them, and a fork would have locks that nobody holds any more. Those of OpenBLAS do not count."""
+    host.write({"native.py": "import numpy\n" * numpy + NATIVE.replace("COUNT", str(count))})
+    ready = host.start("native:task")
+    assert ready.header["isolation"] == "spawn"
+    assert f"started {more}, so every job" in ready.header["why"]
+    assert host.run().part() == "here"
+
+
+@pytest.mark.parametrize("environ", [{}, {"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}])
+def test_the_threads_of_openblas_do_not_count(host, environ):
+    """It ends its pool before a fork, and starts it anew after it: numpy in a forked job is as fast as ever, and works."""
+    host.write(
+        {
+            "blas.py": """
+            import os, numpy
+            matrix = numpy.ones((300, 300)) @ numpy.ones((300, 300))
+            threads = len(os.listdir("/proc/self/task"))
+            def task(cfg):
+                return threads, float((matrix @ matrix)[0, 0])
+            """
+        }
+    )
+    ready = host.start("blas:task", environ=environ)
+    assert ready.header["isolation"] == "fork"
+    threads, value = host.run().part()
+    assert value == 300.0**2 * 300
+    expected = int(environ.get("OPENBLAS_NUM_THREADS", len(os.sched_getaffinity(0))))
+    assert threads == min(expected, len(os.sched_getaffinity(0)))
+
+
+class TestCountingThreads:
+    """Which threads are believed to be OpenBLAS's, and what is said where threads cannot be counted."""
+
+    @pytest.fixture
+    def look(self, monkeypatch):
+        """Threads as a test wants them: `look(names, pool, configured)`."""
+        from remote_agent.zygote import native_threads
+
+        def made(names, asked=0, configured=0):
+            monkeypatch.setattr(native_threads, "_PAUSE", 0)
+            monkeypatch.setattr(native_threads, "_names", lambda: names.pop(0) if len(names) > 1 else names[0])
+            monkeypatch.setattr(native_threads, "_openblas_threads", lambda libraries: (asked, configured))
+            return native_threads.unforkable_threads(1)
+
+        return made
+
+    def test_a_pool_counts_with_what_it_says(self, look):
+        """No more is believed: threads of others do not hide in what a large machine might have had."""
+        assert look([["python"] * 4], asked=3, configured=63) == ""
+        assert look([["python"] * 18], asked=0, configured=63) == "started 17 native threads"
+
+    def test_a_limit_that_was_set_after_the_pool_was_made(self, look):
+        """The pool has as many threads as by default; so many and not one more are its."""
+        assert look([["python"] * 64], asked=0, configured=63) == ""
+        assert look([["python"] * 65], asked=0, configured=63) == "started 64 native threads"
+
+    def test_a_thread_that_is_just_ending(self, look):
+        """It is still listed when it has been joined; it is looked at again."""
+        assert look([["python", "worker"], ["python", "worker"], ["python"]]) == ""
+
+    def test_threads_are_named(self, look):
+        """Where they have names of their own."""
+        assert look([["python", "tf_XLA", "python"]]) == "started 2 native threads (such as tf_XLA)"
+
+    def test_a_system_that_does_not_tell_of_threads(self, monkeypatch):
+        """What is Python alone is forked; native code that the application brought is not."""
+        from remote_agent.zygote import native_threads
+
+        monkeypatch.setattr(native_threads, "_TASKS", "/no/such/folder")
+        monkeypatch.setattr(native_threads, "_loaded_extensions", list)
+        assert native_threads.unforkable_threads(1) == ""
+        monkeypatch.setattr(native_threads, "_loaded_extensions", lambda: ["numpy"])
+        assert "numpy" in native_threads.unforkable_threads(1)

@@ -1,0 +1,183 @@
+"""Every module that decides something has its test file: `launcher/X/y.py` in `tests/launcher/X/test_y.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for package in ("launcher", "remote_agent")
+    for path in (ROOT / package).rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+#: Modules that decide nothing: types, names and tables; what others pass on; programs that are run as text.
+DECIDE_NOTHING = {
+    "launcher/agents/facts.py": "types",
+    "launcher/cli/arguments.py": "arguments that commands share",
+    "launcher/demo/app/my_app.py": "the application of the demo",
+    "launcher/display/base.py": "types",
+    "launcher/display/console.py": "makes rich's console",
+    "launcher/engine/requests.py": "types",
+    "launcher/late_config.py": "a name that stands in old pickles",
+    "launcher/returns.py": "a name that stands in old pickles",
+    "launcher/run_record.py": "a name that stands in old pickles",
+    "launcher/transports/base.py": "types",
+    "launcher/util/imports.py": "says while what a module is imported",
+    "remote_agent/builtin_callbacks.py": "a name that stands in old pickles",
+    "remote_agent/callback.py": "a name that stands in old pickles",
+    "remote_agent/callbacks/base.py": "the contract",
+    "remote_agent/current_job.py": "a name that stands in old pickles",
+    "remote_agent/hydra_scope.py": "a name that stands in old pickles",
+    "remote_agent/shared/job_log.py": "two loggers",
+}
+
+#: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.
+TESTED_IN = {
+    "launcher/agents/plan.py": "launcher/agents/test_connection.py",
+    "launcher/agents/query.py": "launcher/cli/test_commands.py",
+    "launcher/agents/receiver.py": "launcher/agents/test_connection.py",
+    "launcher/api.py": "launcher/session/test_session.py",
+    "launcher/app_run.py": "launcher/cli/test_main.py",
+    "launcher/bootstrap/hydra_fallbacks.py": "launcher/bootstrap/test_bundle.py",
+    "launcher/bootstrap/stage0.py": "launcher/bootstrap/test_start.py",
+    "launcher/bootstrap/unpack.py": "launcher/bootstrap/test_start.py",
+    "launcher/cli/commands/attach.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/cancel.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/clean.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/demo.py": "launcher/demo/test_demo.py",
+    "launcher/cli/commands/doctor.py": "launcher/test_doctor.py",
+    "launcher/cli/commands/logs.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/reproduce.py": "hydra/test_reproduce.py",
+    "launcher/cli/commands/retry.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/run.py": "launcher/cli/test_main.py",
+    "launcher/cli/commands/runs.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/show.py": "launcher/cli/test_commands.py",
+    "launcher/cli/options.py": "launcher/cli/test_main.py",
+    "launcher/cli/printing.py": "launcher/cli/test_main.py",
+    "launcher/cli/runner.py": "launcher/cli/test_main.py",
+    "launcher/code/file_hashes.py": "launcher/code/test_snapshot.py",
+    "launcher/code/project_files.py": "launcher/code/test_snapshot.py",
+    "launcher/code/task.py": "launcher/code/test_application.py",
+    "launcher/config/compose.py": "launcher/config/test_composition.py",
+    "launcher/config/hydra.py": "launcher/config/test_composition.py",
+    "launcher/config/interpolations.py": "launcher/config/test_composition.py",
+    "launcher/config/job_config.py": "launcher/config/test_composition.py",
+    "launcher/config/plain.py": "launcher/config/test_composition.py",
+    "launcher/demo/server.py": "launcher/transports/test_transports.py",
+    "launcher/display/factory.py": "launcher/display/test_display.py",
+    "launcher/display/lines.py": "launcher/display/test_display.py",
+    "launcher/display/progress.py": "launcher/display/test_display.py",
+    "launcher/display/summary.py": "launcher/display/test_display.py",
+    "launcher/display/tally.py": "launcher/display/test_display.py",
+    "launcher/display/text.py": "launcher/display/test_display.py",
+    "launcher/engine/acknowledger.py": "launcher/engine/test_dispatcher.py",
+    "launcher/engine/decider.py": "launcher/engine/test_dispatcher.py",
+    "launcher/engine/engine.py": "launcher/engine/test_dispatcher.py",
+    "launcher/engine/inbox.py": "launcher/engine/test_dispatcher.py",
+    "launcher/engine/state.py": "launcher/engine/test_scheduler.py",
+    "launcher/errors.py": "launcher/cli/test_main.py",
+    "launcher/events.py": "launcher/runs/test_journal.py",
+    "launcher/hosts.py": "launcher/test_inventory.py",
+    "launcher/pickled.py": "stored/test_names.py",
+    "launcher/reproduce/compare.py": "hydra/test_reproduce.py",
+    "launcher/reproduce/received_config.py": "end_to_end/test_received_folder.py",
+    "launcher/reproduce/reproduce.py": "hydra/test_reproduce.py",
+    "launcher/reproduce/target.py": "hydra/test_reproduce.py",
+    "launcher/results/job_returns.py": "end_to_end/test_safe_results.py",
+    "launcher/results/names.py": "launcher/results/test_output_folder.py",
+    "launcher/results/owners.py": "launcher/results/test_output_folder.py",
+    "launcher/results/tree.py": "launcher/results/test_output_folder.py",
+    "launcher/results/writing.py": "launcher/results/test_output_folder.py",
+    "launcher/runs/control.py": "launcher/cli/test_commands.py",
+    "launcher/runs/journal_format.py": "launcher/runs/test_journal.py",
+    "launcher/runs/journal_lock.py": "launcher/runs/test_journal.py",
+    "launcher/runs/journal_reader.py": "launcher/runs/test_journal.py",
+    "launcher/runs/ownership.py": "end_to_end/test_received_folder.py",
+    "launcher/runs/record.py": "launcher/session/test_resumed.py",
+    "launcher/runs/result_file.py": "launcher/agents/test_connection.py",
+    "launcher/runs/status.py": "launcher/cli/test_commands.py",
+    "launcher/serialization/diagnosis.py": "launcher/serialization/test_pickler.py",
+    "launcher/serialization/plain_libraries.py": "launcher/serialization/test_plain_values.py",
+    "launcher/serialization/plain_records.py": "launcher/serialization/test_plain_values.py",
+    "launcher/serialization/plain_text.py": "launcher/serialization/test_plain_values.py",
+    "launcher/session/base.py": "launcher/session/test_session.py",
+    "launcher/session/detach.py": "launcher/session/test_resumed.py",
+    "launcher/session/hooks.py": "launcher/session/test_session.py",
+    "launcher/session/job.py": "launcher/session/test_executor.py",
+    "launcher/session/loop.py": "launcher/session/test_session.py",
+    "launcher/session/returns.py": "launcher/session/test_session.py",
+    "launcher/session/signals.py": "simulation/test_signals.py",
+    "launcher/session/thread.py": "launcher/session/test_executor.py",
+    "launcher/setup/callbacks.py": "launcher/session/test_session.py",
+    "launcher/setup/code.py": "launcher/setup/test_base.py",
+    "launcher/setup/folders.py": "launcher/runs/test_folder.py",
+    "launcher/setup/hydra.py": "launcher/setup/test_base.py",
+    "launcher/setup/plain_app.py": "launcher/setup/test_base.py",
+    "launcher/setup/prepared.py": "launcher/setup/test_base.py",
+    "launcher/setup/run_pickler.py": "launcher/serialization/test_pickler.py",
+    "launcher/transports/factory.py": "launcher/transports/test_transports.py",
+    "launcher/transports/local.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/authentication.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/connect.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/host_key.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/keys.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/known_hosts_command.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/lazy_imports.py": "launcher/transports/test_early.py",
+    "launcher/transports/ssh/link.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/preconnect.py": "launcher/transports/test_early.py",
+    "launcher/transports/ssh/sockets.py": "launcher/transports/test_transports.py",
+    "launcher/transports/ssh/transport.py": "launcher/transports/test_transports.py",
+    "launcher/util/terminal_text.py": "launcher/util/test_terminal_filter.py",
+    "launcher/util/untrusted_files.py": "end_to_end/test_received_folder.py",
+    "launcher/util/user_folders.py": "launcher/session/test_session.py",
+    "remote_agent/__main__.py": "remote_agent/agent/link/test_controller.py",
+    "remote_agent/agent/link/link.py": "remote_agent/agent/link/test_controller.py",
+    "remote_agent/agent/link/listener.py": "remote_agent/agent/link/test_controller.py",
+    "remote_agent/agent/spool/attempt.py": "remote_agent/agent/spool/test_attempts.py",
+    "remote_agent/agent/spool/syncer.py": "remote_agent/agent/test_agent_machine.py",
+    "remote_agent/agent/zygotes/client.py": "remote_agent/agent/zygotes/test_pool.py",
+    "remote_agent/by_reference.py": "stored/test_names.py",
+    "remote_agent/debugger.py": "hydra/test_reproduce.py",
+    "remote_agent/job.py": "stored/test_names.py",
+    "remote_agent/job_process/config_pickle.py": "hydra/test_reproduce.py",
+    "remote_agent/job_process/context.py": "remote_agent/job_process/test_run.py",
+    "remote_agent/job_process/current.py": "launcher/session/test_session.py",
+    "remote_agent/job_process/epilogue.py": "remote_agent/job_process/test_hooks.py",
+    "remote_agent/job_process/result.py": "remote_agent/job_process/test_run.py",
+    "remote_agent/job_process/unpickling.py": "launcher/serialization/test_by_value.py",
+    "remote_agent/probe.py": "launcher/test_doctor.py",
+    "remote_agent/shared/envelope.py": "remote_agent/shared/test_fields.py",
+    "remote_agent/shared/job_spec.py": "remote_agent/shared/test_fields.py",
+    "remote_agent/shared/zygote_spec.py": "remote_agent/shared/test_fields.py",
+    "remote_agent/zygote/child.py": "remote_agent/zygote/test_server.py",
+    "remote_agent/zygote/entry.py": "remote_agent/zygote/test_server.py",
+    "remote_agent/zygote/preload.py": "remote_agent/agent/zygotes/test_spare.py",
+    "remote_agent/zygote/respawn.py": "remote_agent/zygote/test_native_threads.py",
+    "remote_agent/zygote/warm_up.py": "remote_agent/zygote/test_server.py",
+}
+
+
+def mirror_of(module: Path) -> Path:
+    """The test file that has the module's name."""
+    return ROOT / "tests" / module.parent / f"test_{module.name.lstrip('_')}"
+
+
+def test_every_module_has_its_test_file() -> None:
+    """Under its own name, or in one that a table names. A new module that decides something needs one of its own."""
+    known = {*DECIDE_NOTHING, *TESTED_IN}
+    missing = [
+        module.as_posix() for module in MODULES if not mirror_of(module).exists() and module.as_posix() not in known
+    ]
+    assert missing == [], f"write {[mirror_of(Path(module)).relative_to(ROOT).as_posix() for module in missing]}"
+
+
+def test_the_test_files_that_the_table_names_are_there() -> None:
+    """They were not renamed without it."""
+    assert [test for test in TESTED_IN.values() if not (ROOT / "tests" / test).exists()] == []
+
+
+def test_the_tables_name_modules_that_there_are() -> None:
+    """A line that is about nothing goes."""
+    assert {*DECIDE_NOTHING, *TESTED_IN} <= {module.as_posix() for module in MODULES}
