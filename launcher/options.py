@@ -1,5 +1,8 @@
 """LaunchConf: every option of a run, in one place, for all doors.
 
+A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
+`python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
+
 Rule: what is not allowed is refused here, naming the field and what is; a key that is not known is refused naming the
 nearest one. A field is named as such, which the doors put into the words of whoever came through them (see `UsageError`).
 Nothing else in the project reads raw options.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +22,9 @@ from launcher.errors import ConfigError
 from launcher.util.quoting import shown
 from remote_agent.job import ERROR_KINDS
 
-__all__ = ["LaunchConf", "options_of", "parse_duration", "parse_size"]
+__all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of", "parse_duration", "parse_size"]
+
+_Check = Callable[[Any, str], Any]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
@@ -82,144 +88,6 @@ def parse_size(value: Any, field: str) -> int:
     if size is None or not 0 < size <= _MAX_SIZE:
         raise _refused(field, f"{shown(value)} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
     return size
-
-
-@dataclasses.dataclass(frozen=True)
-class LaunchConf:
-    """Every option of a run. Fields hold what was given as the program uses it: seconds, bytes, tuples, dicts.
-
-    Attributes:
-        hosts: `[user@]host[:port][/slots]`, or mappings as in a hosts file; empty runs on this machine, over the local transport.
-        hosts_file: a YAML file of hosts with more detail; its hosts come after `hosts`.
-        python: the job environment's Python on hosts that name none.
-        setup: shell lines before that Python, on every host.
-        env: variables for the jobs.
-        forward_env: names of variables of this process that jobs get; nothing else of the environment leaves it.
-        code: `auto` (the project travels) or `shared` (hosts see the same files).
-        max_code_size: cap of what travels as code.
-        isolation: `auto`, `fork` or `spawn`.
-        outputs: output directories come back: whole (true), not (false), or what matches these patterns.
-        live: show what jobs print while they run.
-        timeout, grace, hook_timeout, shutdown_timeout: seconds, or text like `30m`. Until a job is terminated; from there
-            until it is killed; for its end hooks; for its process to end as Python does (threads, executors, atexit), which is
-            as long as its hooks may take unless it is given.
-        retries: further attempts of a failed job: a number, or numbers by kind of error.
-        on_host_loss: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.
-        fail_fast: stop after the first failed job; max_failures: after so many.
-        lease: a host without a controller for so long ends its jobs; none keeps them.
-        on_error: policy (`warn`, `fail`, `abort`) by callback name.
-        results: what may be decoded of what comes back: `trusted`, `safe` or `never`.
-        allow_types: `module.Class` names of classes that `safe` makes members or instances of, besides plain data.
-        max_output_bytes: cap of a job's stdout and of its stderr.
-        accept_new_host_keys: add unknown host keys to known_hosts instead of refusing them.
-        workdir: folder for cache and state on hosts that name none.
-    """
-
-    hosts: tuple[Any, ...] = ()
-    hosts_file: str | None = None
-    python: str | None = None
-    setup: tuple[str, ...] = ()
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
-    forward_env: tuple[str, ...] = ()
-    code: str = "auto"
-    max_code_size: int = 100 << 20
-    isolation: str = "auto"
-    outputs: bool | tuple[str, ...] = True
-    live: bool = False
-    timeout: float | None = None
-    grace: float = 10.0
-    hook_timeout: float = 300.0
-    shutdown_timeout: float | None = None
-    retries: int | Mapping[str, int] = 0
-    on_host_loss: str = "wait"
-    host_loss_timeout: float = 600.0
-    fail_fast: bool = False
-    max_failures: int | None = None
-    lease: float | None = None
-    on_error: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    results: str = "trusted"
-    allow_types: tuple[str, ...] = ()
-    max_output_bytes: int = 64 << 20
-    accept_new_host_keys: bool = False
-    workdir: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, convert in _CHECKS.items():
-            object.__setattr__(self, name, convert(_plain(getattr(self, name)), name))
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:
-        """From plain data, or from a DictConfig.
-
-        Raises:
-            ConfigError: a key is not known, or a value is not allowed.
-        """
-        return cls().replaced(**{str(key): value for key, value in _plain(values).items()})
-
-    def replaced(self, **values: Any) -> LaunchConf:
-        """A copy with these fields changed.
-
-        Raises:
-            ConfigError: a key is not known, or a value is not allowed.
-        """
-        known = [field.name for field in dataclasses.fields(self)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-                raise ConfigError(f"unknown option {key!r}{hint}")
-        return dataclasses.replace(self, **values)
-
-    @property
-    def retries_by_kind(self) -> dict[str, int]:
-        """Further attempts by kind of error; `*` for all others."""
-        if isinstance(self.retries, int):
-            return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
-        return dict(self.retries)
-
-    @property
-    def shutdown_seconds(self) -> float:
-        """shutdown_timeout; where none is given, hook_timeout: both are code of the application's after its result."""
-        return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
-
-    @property
-    def max_code_bytes(self) -> int:
-        """max_code_size in bytes."""
-        return int(self.max_code_size)
-
-    def environment(self) -> dict[str, str]:
-        """The variables that jobs get: the forwarded ones of this process, then `env`.
-
-        Raises:
-            ConfigError: one that is to be forwarded is not set here.
-        """
-        missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
-        if missing:
-            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or take it out")
-        return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
-
-
-def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:
-    """The options of a door in Python: a LaunchConf, or none, and fields of one.
-
-    Raises:
-        ConfigError: it is no LaunchConf, a field is not known, or a value is not allowed.
-    """
-    if options is not None and not isinstance(options, LaunchConf):
-        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; its fields may be given as keywords, too")
-    return (options or LaunchConf()).replaced(**fields)
-
-
-def _plain(value: Any) -> Any:
-    """Plain data, where it is a node of OmegaConf's."""
-    if type(value).__module__.startswith("omegaconf."):
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return value
-
-
-_Check = Callable[[Any, str], Any]
 
 
 def _choice(*allowed: str) -> _Check:
@@ -366,32 +234,383 @@ def _types(value: Any, field: str) -> tuple[str, ...]:
     return names
 
 
-_CHECKS: dict[str, _Check] = {
-    "hosts": _hosts,
-    "hosts_file": _text,
-    "python": _text,
-    "setup": _texts,
-    "env": _environment,
-    "forward_env": _variables,
-    "code": _choice("auto", "shared"),
-    "max_code_size": parse_size,
-    "isolation": _choice("auto", "fork", "spawn"),
-    "outputs": _outputs,
-    "live": _flag,
-    "timeout": _optional_duration,
-    "grace": _duration_or_zero,
-    "hook_timeout": _duration,
-    "shutdown_timeout": _optional_duration,
-    "retries": _retries,
-    "on_host_loss": _choice("wait", "retry", "fail"),
-    "host_loss_timeout": _duration,
-    "fail_fast": _flag,
-    "max_failures": _limit,
-    "lease": _optional_duration,
-    "on_error": _policies,
-    "results": _choice("trusted", "safe", "never"),
-    "allow_types": _types,
-    "max_output_bytes": parse_size,
-    "accept_new_host_keys": _flag,
-    "workdir": _workdir,
-}
+class Group(enum.IntEnum):
+    """What an option is about; the command line lists the options in this order."""
+
+    HOSTS = 1
+    CODE = 2
+    RESULTS = 3
+    FAILURES = 4
+
+
+class Form(enum.Enum):
+    """How a field is written on the command line."""
+
+    #: One text, which the field's check reads.
+    TEXT = enum.auto()
+    #: A whole number.
+    NUMBER = enum.auto()
+    #: `--name` sets true.
+    FLAG = enum.auto()
+    #: `--name` sets true, `--no-name` false.
+    SWITCH = enum.auto()
+    #: One text for each time that the option is given.
+    TEXTS = enum.auto()
+    #: `KEY=VALUE` for each time.
+    PAIRS = enum.auto()
+    #: `N`, or `KEY=N` for each time.
+    COUNTS = enum.auto()
+    #: `NAME=VALUE` for each time; `NAME` alone goes to `forward_env`.
+    VARIABLES = enum.auto()
+    #: No option of its own.
+    NONE = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What every door needs to know of a field of LaunchConf.
+
+    Attributes:
+        check: gives the value as the program uses it, or refuses it.
+        help: what the option does, in one or two sentences.
+        flags: its names on the command line; empty: `--` and the name of the field.
+        metavar: what stands for its value there.
+        choices: all values that are allowed; empty: the check knows.
+        schema: its type in Hydra's schema; empty: the one that follows from the field's type.
+        usual: what the help says of the default, where the value alone does not say it.
+        is_secret: no message and no file has its value.
+    """
+
+    check: _Check
+    help: str
+    group: Group
+    form: Form = Form.TEXT
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    schema: str = ""
+    usual: str = ""
+    is_secret: bool = False
+
+
+def _field(default: Any, option: Option) -> Any:
+    metadata = {"option": option}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, repr=not option.is_secret, metadata=metadata)
+    return dataclasses.field(default=default, repr=not option.is_secret, metadata=metadata)
+
+
+def _chosen(default: str, *choices: str, group: Group, help: str) -> Any:
+    """A field that is one of a few words."""
+    option = Option(_choice(*choices), help, group, choices=choices, metavar="|".join(choices))
+    return _field(default, option)
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchConf:
+    """Every option of a run; the help of each field says what it does.
+
+    A field holds its value as the program uses it: seconds, bytes, tuples, dicts.
+    """
+
+    hosts: tuple[Any, ...] = _field(
+        (),
+        Option(
+            _hosts,
+            "Hosts that run the jobs. Without any, this machine runs them.",
+            Group.HOSTS,
+            Form.TEXTS,
+            flags=("--host", "-H"),
+            metavar="[USER@]HOST[:PORT][/SLOTS]",
+        ),
+    )
+    hosts_file: str | None = _field(
+        None,
+        Option(
+            _text,
+            "A YAML file of hosts with their settings. They are added to the other hosts.",
+            Group.HOSTS,
+            flags=("--hosts",),
+            metavar="FILE",
+        ),
+    )
+    python: str | None = _field(
+        None, Option(_text, "The Python of the jobs, on hosts that set none.", Group.HOSTS, metavar="PATH")
+    )
+    setup: tuple[str, ...] = _field(
+        (),
+        Option(
+            _texts,
+            "Shell lines that every host runs before that Python starts, such as `module load cuda`.",
+            Group.HOSTS,
+            Form.TEXTS,
+            metavar="LINE",
+        ),
+    )
+    env: Mapping[str, str] = _field(
+        {},
+        Option(
+            _environment,
+            "Variables for the jobs. Their values are not written to any file.",
+            Group.HOSTS,
+            Form.VARIABLES,
+            metavar="NAME[=VALUE]",
+            schema="dict[str, Any]",
+            is_secret=True,
+        ),
+    )
+    forward_env: tuple[str, ...] = _field(
+        (),
+        Option(
+            _variables,
+            "Names of variables of this process that the jobs get, too.",
+            Group.HOSTS,
+            Form.NONE,
+            flags=("--env",),
+        ),
+    )
+    code: str = _chosen(
+        "auto",
+        "auto",
+        "shared",
+        group=Group.CODE,
+        help="auto: the project is copied to the hosts; shared: the hosts see the same files.",
+    )
+    max_code_size: int = _field(
+        "100MiB", Option(parse_size, "The most that is copied to a host as code.", Group.CODE, metavar="SIZE")
+    )
+    isolation: str = _chosen(
+        "auto",
+        "auto",
+        "fork",
+        "spawn",
+        group=Group.CODE,
+        help="How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; "
+        "auto: fork, or spawn where a fork would not work.",
+    )
+    outputs: bool | tuple[str, ...] = _field(
+        True,
+        Option(
+            _outputs,
+            "Whether the output directories of jobs are copied back; or patterns of the files that are.",
+            Group.RESULTS,
+            Form.SWITCH,
+            usual="yes",
+        ),
+    )
+    live: bool = _field(
+        False,
+        Option(
+            _flag,
+            "Show what jobs print while they run.",
+            Group.RESULTS,
+            Form.SWITCH,
+            usual="on for `run`, off for `multirun`",
+        ),
+    )
+    timeout: float | None = _field(
+        None,
+        Option(
+            _optional_duration,
+            "End a job after this time: 90 (seconds), 30m, 1h30m.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    grace: float = _field(
+        10.0,
+        Option(
+            _duration_or_zero,
+            "The time that a job has to end after SIGTERM; then it gets SIGKILL.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    hook_timeout: float = _field(
+        300.0,
+        Option(_duration, "The time for a job's end hooks.", Group.FAILURES, metavar="DURATION"),
+    )
+    shutdown_timeout: float | None = _field(
+        None,
+        Option(
+            _optional_duration,
+            "The time that a job's process has to end after its end hooks (threads, atexit).",
+            Group.FAILURES,
+            metavar="DURATION",
+            usual="the hook timeout",
+        ),
+    )
+    retries: int | Mapping[str, int] = _field(
+        0,
+        Option(
+            _retries,
+            "How often a failed job is tried again: a number, or a number for each kind of error.",
+            Group.FAILURES,
+            Form.COUNTS,
+            metavar="N|KIND=N",
+        ),
+    )
+    on_host_loss: str = _chosen(
+        "wait",
+        "wait",
+        "retry",
+        "fail",
+        group=Group.FAILURES,
+        help="What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another "
+        "host; fail: they have failed.",
+    )
+    host_loss_timeout: float = _field(
+        600.0,
+        Option(
+            _duration,
+            "The time after which a host that does not come back is lost (for retry and fail).",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    fail_fast: bool = _field(
+        False, Option(_flag, "Stop the run after the first failed job.", Group.FAILURES, Form.FLAG)
+    )
+    max_failures: int | None = _field(
+        None, Option(_limit, "Stop the run after N failed jobs.", Group.FAILURES, Form.NUMBER, metavar="N")
+    )
+    lease: float | None = _field(
+        None,
+        Option(
+            _optional_duration,
+            "A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    on_error: Mapping[str, str] = _field(
+        {},
+        Option(
+            _policies,
+            "What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).",
+            Group.FAILURES,
+            Form.PAIRS,
+            metavar="CALLBACK=warn|fail|abort",
+        ),
+    )
+    results: str = _chosen(
+        "trusted",
+        "trusted",
+        "safe",
+        "never",
+        group=Group.RESULTS,
+        help="Which returned values are decoded. trusted: pickles, which can run code; safe: plain data only; never: none.",
+    )
+    allow_types: tuple[str, ...] = _field(
+        (),
+        Option(
+            _types,
+            "Classes whose objects `safe` decodes besides plain data.",
+            Group.RESULTS,
+            Form.TEXTS,
+            flags=("--allow-type",),
+            metavar="MODULE.CLASS",
+        ),
+    )
+    max_output_bytes: int = _field(
+        "64MiB",
+        Option(
+            parse_size,
+            "The most that is kept of a job's stdout, and of its stderr.",
+            Group.RESULTS,
+            metavar="SIZE",
+            usual="64MiB; 4GiB for `run`",
+        ),
+    )
+    accept_new_host_keys: bool = _field(
+        False,
+        Option(
+            _flag,
+            "Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.",
+            Group.HOSTS,
+            Form.FLAG,
+        ),
+    )
+    workdir: str | None = _field(
+        None, Option(_workdir, "The folder for cache and state, on hosts that set none.", Group.HOSTS, metavar="DIR")
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in option_fields().items():
+            object.__setattr__(self, name, option.check(_plain(getattr(self, name)), name))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:
+        """From plain data, or from a DictConfig.
+
+        Raises:
+            ConfigError: a key is not known, or a value is not allowed.
+        """
+        return cls().replaced(**{str(key): value for key, value in _plain(values).items()})
+
+    def replaced(self, **values: Any) -> LaunchConf:
+        """A copy with these fields changed.
+
+        Raises:
+            ConfigError: a key is not known, or a value is not allowed.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+                raise ConfigError(f"unknown option {key!r}{hint}")
+        return dataclasses.replace(self, **values)
+
+    @property
+    def retries_by_kind(self) -> dict[str, int]:
+        """Further attempts by kind of error; `*` for all others."""
+        if isinstance(self.retries, int):
+            return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
+        return dict(self.retries)
+
+    @property
+    def shutdown_seconds(self) -> float:
+        """shutdown_timeout; where none is given, hook_timeout: both are code of the application's after its result."""
+        return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
+
+    @property
+    def max_code_bytes(self) -> int:
+        """max_code_size in bytes."""
+        return int(self.max_code_size)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that jobs get: the forwarded ones of this process, then `env`.
+
+        Raises:
+            ConfigError: one that is to be forwarded is not set here.
+        """
+        missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
+        if missing:
+            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or take it out")
+        return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
+
+
+def option_fields() -> dict[str, Option]:
+    """The fields of LaunchConf, each with its option."""
+    return {field.name: field.metadata["option"] for field in dataclasses.fields(LaunchConf)}
+
+
+def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:
+    """The options of a door in Python: a LaunchConf, or none, and fields of one.
+
+    Raises:
+        ConfigError: it is no LaunchConf, a field is not known, or a value is not allowed.
+    """
+    if options is not None and not isinstance(options, LaunchConf):
+        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; its fields may be given as keywords, too")
+    return (options or LaunchConf()).replaced(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """Plain data, where it is a node of OmegaConf's."""
+    if type(value).__module__.startswith("omegaconf."):
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return value

@@ -77,15 +77,14 @@ class _Host:
         }
 
 
+@opt.takes_options("hosts", "hosts_file", "workdir")
 def clean(
-    host: opt.Host = None,
-    hosts: opt.Hosts = None,
-    workdir: opt.Workdir = None,
     older_than: _OlderThan = "1d",
     is_yes: _Yes = False,
     is_dry: _DryRun = False,
     is_forced: _Force = False,
     is_json: arguments.Json = False,
+    **given: Any,
 ) -> None:
     """Show what runs have left (spools, agents, cached code) on hosts, and remove it after a yes.
 
@@ -98,13 +97,13 @@ def clean(
     age = parse_duration(older_than, "--older-than", or_zero=True)
     if is_json and not is_yes:
         is_dry = True
-    specs = _specs(host, hosts, workdir)
+    specs = _specs(given["hosts"], given["hosts_file"], given["workdir"])
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(_survey, found))
     for one in found:
         _choose(one, time.time() - age, is_forced)
-    gone = [] if host or hosts else [entry for entry in index.entries() if not entry.is_there]
+    gone = [] if given["hosts"] or given["hosts_file"] else [entry for entry in index.entries() if not entry.is_there]
     if not is_json:
         _print_found(found, len(gone))
     total = sum(one.bytes for one in found)
@@ -126,7 +125,7 @@ def clean(
         raise LauncherError("no host could be reached")
 
 
-def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> list[HostSpec]:
+def _specs(hosts: list[str] | None, hosts_file: str | None, workdir: str | None) -> list[HostSpec]:
     """The hosts that are meant; of one that several runs name alike, one."""
     import dataclasses
 
@@ -134,9 +133,9 @@ def _specs(host: list[str] | None, hosts: str | None, workdir: str | None) -> li
     from launcher.runs import index, ownership, record
     from launcher.runs.journal import JournalReader
 
-    given = [inventory.parse_host(one) for one in host or []]
-    if hosts is not None:
-        given += inventory.load_hosts_file(hosts)
+    given = [inventory.parse_host(one) for one in hosts or []]
+    if hosts_file is not None:
+        given += inventory.load_hosts_file(hosts_file)
     if not given:
         given = [inventory.parse_host(inventory.LOCAL)]
         for entry in index.entries():

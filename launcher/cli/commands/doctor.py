@@ -29,15 +29,8 @@ _Given = Annotated[
 ]
 
 
-def doctor(
-    host: _Given = None,
-    hosts: opt.Hosts = None,
-    python: opt.Python = None,
-    setup: opt.Setup = None,
-    workdir: opt.Workdir = None,
-    accept_new_host_keys: opt.AcceptNewHostKeys = None,
-    is_json: arguments.Json = False,
-) -> None:
+@opt.takes_options("hosts_file", "python", "setup", "workdir", "accept_new_host_keys")
+def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
     """Check HOSTs as a run would find them, step by step, and say what to do where one cannot run jobs.
 
     Nothing of an application is sent. Exit code 0: each can run jobs; 3: one cannot.
@@ -45,12 +38,8 @@ def doctor(
     from launcher.cli.runner import output
     from launcher.doctor import Outcome, examine
     from launcher.hosts import host_specs
-    from launcher.options import LaunchConf
 
-    values = opt.conf_values(
-        host=host, hosts=hosts, python=python, setup=setup, workdir=workdir, accept_new_host_keys=accept_new_host_keys
-    )
-    options = LaunchConf().replaced(**values)
+    options = opt.conf({"hosts": hosts, **given})
     with output(is_json) as out:
         report: list[dict[str, Any]] = []
         for spec in host_specs(None, options):

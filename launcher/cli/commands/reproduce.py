@@ -45,37 +45,29 @@ _Folder = Annotated[
 ]
 
 
+@opt.takes_options("hosts", "hosts_file", "python", "timeout", "results", "allow_types", results="safe")
 def reproduce(
     target: _Target,
     app: _App = None,
-    host: opt.Host = None,
-    hosts: opt.Hosts = None,
-    python: opt.Python = None,
     env: arguments.Env = None,
     is_exact: _Exact = False,
     hooks: _Hooks = False,
     is_pdb: _Pdb = False,
     folder: _Folder = None,
-    timeout: opt.Timeout = None,
-    results: opt.Results = None,
-    allow_type: opt.AllowType = None,
     is_json: arguments.Json = False,
     verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
+    **given: Any,
 ) -> None:
     """Run a job again, and say whether the outcome is the same: status, value, or exception and line."""
     from launcher.cli.runner import output
-    from launcher.options import LaunchConf
     from launcher.transports.early import EarlyConnections
 
-    policy = results or "safe"
-    values = opt.conf_values(
-        host=host, hosts=hosts, python=python, timeout=timeout, results=policy, allow_type=allow_type
-    )
-    if is_pdb and (host or hosts):
+    policy = given["results"] or "safe"
+    if is_pdb and (given["hosts"] or given["hosts_file"]):
         raise UsageError("--pdb runs here, where the terminal is; leave --host out")
     variables = arguments.values(env)
-    options = LaunchConf().replaced(**values, live=not is_json, env=variables)
+    options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=variables)
     with output(is_json) as out, EarlyConnections.begin(None, options) as early:
         from launcher.reproduce.reproduce import find_target, reproduce_in_debugger
         from launcher.reproduce.reproduce import reproduce as run_again

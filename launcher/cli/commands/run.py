@@ -6,17 +6,13 @@ is written.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from launcher.cli import options as opt
 from launcher.cli.runner import conduct
 from launcher.cli.runner import output as open_output
-
-if TYPE_CHECKING:
-    from launcher.app_run import AppRun
-    from launcher.options import LaunchConf
 
 __all__ = ["launch"]
 
@@ -88,97 +84,48 @@ _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show hooks and 
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only what goes wrong, and the closing report.")]
 
 
-#: Parameters that are not options of LaunchConf.
-_OWN = frozenset(
-    {"app", "overrides", "config_dir", "config_name", "callback", "folder", "detach", "is_json", "verbose", "quiet"}
-)
+#: What one job is run with where nobody says otherwise: as `python my_app.py` would run it.
+_ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
+@opt.takes_options()
 def launch(
     ctx: typer.Context,
     app: _App,
     overrides: _Overrides = None,
-    host: opt.Host = None,
-    hosts: opt.Hosts = None,
-    python: opt.Python = None,
-    setup: opt.Setup = None,
-    env: opt.Env = None,
-    workdir: opt.Workdir = None,
-    accept_new_host_keys: opt.AcceptNewHostKeys = None,
     config_dir: _ConfigDir = None,
     config_name: _ConfigName = None,
     callback: _Callback = None,
-    code: opt.Code = None,
-    max_code_size: opt.MaxCodeSize = None,
-    isolation: opt.Isolation = None,
     folder: _Folder = None,
-    outputs: opt.Outputs = None,
-    output: opt.Output = None,
-    live: opt.Live = None,
-    results: opt.Results = None,
-    allow_type: opt.AllowType = None,
-    max_output_bytes: opt.MaxOutputBytes = None,
-    timeout: opt.Timeout = None,
-    grace: opt.Grace = None,
-    hook_timeout: opt.HookTimeout = None,
-    shutdown_timeout: opt.ShutdownTimeout = None,
-    retries: opt.Retries = None,
-    on_error: opt.OnError = None,
-    on_host_loss: opt.OnHostLoss = None,
-    host_loss_timeout: opt.HostLossTimeout = None,
-    lease: opt.Lease = None,
-    fail_fast: opt.FailFast = None,
-    max_failures: opt.MaxFailures = None,
     detach: _Detach = False,
     is_json: _Json = False,
     verbose: _Verbose = False,
     quiet: _Quiet = False,
+    **given: Any,
 ) -> None:
     """Run APP with a config that Hydra composes from OVERRIDES.
 
     Options may stand before or after APP; what is no option is an override. A job reads nothing: its standard input is empty.
     """
-    # The parameters are declared for typer; their values are read from where typer has them all.
     mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
     with open_output(is_json) as out:
-        options = _options(ctx.params)
+        options = opt.conf(given)
         from launcher.transports.early import EarlyConnections
 
         with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
-            app_run = _make(mode, ctx.params, options)
+            from launcher.app_run import load_callback, prepare
+            from launcher.code.application import load_application
+
+            app_run = prepare(
+                mode,
+                load_application(app),
+                overrides or [],
+                options=options,
+                usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
+                callbacks=[load_callback(one) for one in callback or []],
+                folder=folder,
+                config_dir=config_dir,
+                config_name=config_name,
+            )
             exit_code = conduct(app_run, out, early=early, detach=detach, verbose=verbose, quiet=quiet)
     raise typer.Exit(exit_code)
-
-
-#: What one job is run with where nobody says otherwise: as `python my_app.py` would run it.
-_ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
-
-
-def _options(given: dict[str, Any]) -> LaunchConf:
-    from launcher.options import LaunchConf
-
-    conf = opt.conf_values(**{name: value for name, value in given.items() if name not in _OWN})
-    return LaunchConf().replaced(**conf)
-
-
-def _make(mode: str, given: dict[str, Any], options: LaunchConf) -> AppRun:
-    """The run as it was asked for, checked.
-
-    Raises:
-        UsageError: naming what is wrong.
-    """
-    from launcher.app_run import load_callback, prepare
-    from launcher.code.application import load_application
-
-    app = load_application(given["app"])
-    return prepare(
-        mode,
-        app,
-        given["overrides"] or [],
-        options=options,
-        usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
-        callbacks=[load_callback(one) for one in given["callback"] or []],
-        folder=given["folder"],
-        config_dir=given["config_dir"],
-        config_name=given["config_name"],
-    )
