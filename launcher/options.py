@@ -1,14 +1,18 @@
 """LaunchConf: every option of a run, in one place, for all doors.
 
-Rule: what is not allowed is refused here, naming the field and what is; a key that is not known is refused naming the
-nearest one. A field is named as such, which the doors put into the words of whoever came through them (see `UsageError`).
-Nothing else in the project reads raw options.
+A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
+`python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
+
+Rule: a wrong value is refused here. The error names the field and says what is allowed; for an unknown key it names the nearest
+one. The command line and the plugin replace the field's name with their own name for it (see `UsageError`). Nothing else in the
+project reads raw options.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +22,9 @@ from launcher.errors import ConfigError
 from launcher.util.quoting import shown
 from remote_agent.job import ERROR_KINDS
 
-__all__ = ["LaunchConf", "options_of", "parse_duration", "parse_size"]
+__all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of", "parse_duration", "parse_size"]
+
+_Check = Callable[[Any, str], Any]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
@@ -26,13 +32,13 @@ _DURATION = re.compile(rf"({_NUMBER})(ms|[smhd])")
 _MAX_SECONDS = 10.0**9
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
-#: More is a slip of the hand, and no system takes it.
+#: A larger size is a typing error, and no system accepts it.
 _MAX_SIZE = 1 << 62
 _MAX_COUNT = 10**9
 _MAX_SHOWN = 60
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*(?:\.[^\W\d]\w*)*")
-#: Kinds that another attempt would not change, or that were asked for.
+#: Kinds of error that another attempt would not change, or that the user asked for.
 _NOT_RETRIED = ("cancelled", "config", "import")
 
 
@@ -44,11 +50,11 @@ def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
     """Seconds from a number, or from text such as `90`, `500ms`, `30m` or `1h30m`.
 
     Raises:
-        ConfigError: it is neither, or not above zero (or_zero: below zero).
+        ConfigError: the value is neither, or is not above zero (with or_zero: is below zero).
     """
     seconds: float | None = None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # As whole numbers first: one of 400 digits is no float.
+        # Compare whole numbers first: a number of 400 digits does not fit into a float.
         seconds = float(min(max(value, -1), _MAX_SECONDS)) if isinstance(value, int) else value
     elif isinstance(value, str):
         text = value.strip().lower().replace(" ", "")
@@ -58,9 +64,9 @@ def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
             seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
     is_above = seconds is not None and (seconds > 0 or (or_zero and seconds == 0))
     if seconds is None or not is_above or seconds >= _MAX_SECONDS:
-        what = "no duration" if seconds is None else "a duration below zero" if or_zero else "no duration above zero"
+        what = "not a duration" if seconds is None else "below zero" if or_zero else "not above zero"
         what = "more than 30 years" if seconds is not None and seconds >= _MAX_SECONDS else what
-        raise _refused(field, f"{shown(value)} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
+        raise _refused(field, f"{shown(value)} is {what}; write seconds, or text such as 90s, 30m, 1h30m, 7d")
     return seconds
 
 
@@ -68,7 +74,7 @@ def parse_size(value: Any, field: str) -> int:
     """Bytes from a number, or from text such as `100MiB`, `100M` (the same) or `100MB` (a hundred million).
 
     Raises:
-        ConfigError: it is neither, or not above zero.
+        ConfigError: the value is neither, or is not above zero.
     """
     size: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -80,146 +86,8 @@ def parse_size(value: Any, field: str) -> int:
             base = 1000 if (suffix or "").lower() == "b" else 1024
             size = int(float(number) * base ** (_POWERS[prefix.lower()] if prefix else 0))
     if size is None or not 0 < size <= _MAX_SIZE:
-        raise _refused(field, f"{shown(value)} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
+        raise _refused(field, f"{shown(value)} is not a size above zero; write bytes, or text such as 100MiB, 2GiB")
     return size
-
-
-@dataclasses.dataclass(frozen=True)
-class LaunchConf:
-    """Every option of a run. Fields hold what was given as the program uses it: seconds, bytes, tuples, dicts.
-
-    Attributes:
-        hosts: `[user@]host[:port][/slots]`, or mappings as in a hosts file; empty runs on this machine, over the local transport.
-        hosts_file: a YAML file of hosts with more detail; its hosts come after `hosts`.
-        python: the job environment's Python on hosts that name none.
-        setup: shell lines before that Python, on every host.
-        env: variables for the jobs.
-        forward_env: names of variables of this process that jobs get; nothing else of the environment leaves it.
-        code: `auto` (the project travels) or `shared` (hosts see the same files).
-        max_code_size: cap of what travels as code.
-        isolation: `auto`, `fork` or `spawn`.
-        outputs: output directories come back: whole (true), not (false), or what matches these patterns.
-        live: show what jobs print while they run.
-        timeout, grace, hook_timeout, shutdown_timeout: seconds, or text like `30m`. Until a job is terminated; from there
-            until it is killed; for its end hooks; for its process to end as Python does (threads, executors, atexit), which is
-            as long as its hooks may take unless it is given.
-        retries: further attempts of a failed job: a number, or numbers by kind of error.
-        on_host_loss: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.
-        fail_fast: stop after the first failed job; max_failures: after so many.
-        lease: a host without a controller for so long ends its jobs; none keeps them.
-        on_error: policy (`warn`, `fail`, `abort`) by callback name.
-        results: what may be decoded of what comes back: `trusted`, `safe` or `never`.
-        allow_types: `module.Class` names of classes that `safe` makes members or instances of, besides plain data.
-        max_output_bytes: cap of a job's stdout and of its stderr.
-        accept_new_host_keys: add unknown host keys to known_hosts instead of refusing them.
-        workdir: folder for cache and state on hosts that name none.
-    """
-
-    hosts: tuple[Any, ...] = ()
-    hosts_file: str | None = None
-    python: str | None = None
-    setup: tuple[str, ...] = ()
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
-    forward_env: tuple[str, ...] = ()
-    code: str = "auto"
-    max_code_size: int = 100 << 20
-    isolation: str = "auto"
-    outputs: bool | tuple[str, ...] = True
-    live: bool = False
-    timeout: float | None = None
-    grace: float = 10.0
-    hook_timeout: float = 300.0
-    shutdown_timeout: float | None = None
-    retries: int | Mapping[str, int] = 0
-    on_host_loss: str = "wait"
-    host_loss_timeout: float = 600.0
-    fail_fast: bool = False
-    max_failures: int | None = None
-    lease: float | None = None
-    on_error: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    results: str = "trusted"
-    allow_types: tuple[str, ...] = ()
-    max_output_bytes: int = 64 << 20
-    accept_new_host_keys: bool = False
-    workdir: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, convert in _CHECKS.items():
-            object.__setattr__(self, name, convert(_plain(getattr(self, name)), name))
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:
-        """From plain data, or from a DictConfig.
-
-        Raises:
-            ConfigError: a key is not known, or a value is not allowed.
-        """
-        return cls().replaced(**{str(key): value for key, value in _plain(values).items()})
-
-    def replaced(self, **values: Any) -> LaunchConf:
-        """A copy with these fields changed.
-
-        Raises:
-            ConfigError: a key is not known, or a value is not allowed.
-        """
-        known = [field.name for field in dataclasses.fields(self)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-                raise ConfigError(f"unknown option {key!r}{hint}")
-        return dataclasses.replace(self, **values)
-
-    @property
-    def retries_by_kind(self) -> dict[str, int]:
-        """Further attempts by kind of error; `*` for all others."""
-        if isinstance(self.retries, int):
-            return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
-        return dict(self.retries)
-
-    @property
-    def shutdown_seconds(self) -> float:
-        """shutdown_timeout; where none is given, hook_timeout: both are code of the application's after its result."""
-        return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
-
-    @property
-    def max_code_bytes(self) -> int:
-        """max_code_size in bytes."""
-        return int(self.max_code_size)
-
-    def environment(self) -> dict[str, str]:
-        """The variables that jobs get: the forwarded ones of this process, then `env`.
-
-        Raises:
-            ConfigError: one that is to be forwarded is not set here.
-        """
-        missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
-        if missing:
-            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or take it out")
-        return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
-
-
-def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:
-    """The options of a door in Python: a LaunchConf, or none, and fields of one.
-
-    Raises:
-        ConfigError: it is no LaunchConf, a field is not known, or a value is not allowed.
-    """
-    if options is not None and not isinstance(options, LaunchConf):
-        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; its fields may be given as keywords, too")
-    return (options or LaunchConf()).replaced(**fields)
-
-
-def _plain(value: Any) -> Any:
-    """Plain data, where it is a node of OmegaConf's."""
-    if type(value).__module__.startswith("omegaconf."):
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return value
-
-
-_Check = Callable[[Any, str], Any]
 
 
 def _choice(*allowed: str) -> _Check:
@@ -239,7 +107,9 @@ def _texts(value: Any, field: str) -> tuple[str, ...]:
     for one in values:
         if not isinstance(one, str) or not one.strip() or "\0" in one:
             what = (
-                f"{shown(one)} in it is no text" if isinstance(one, str) else f"{shown(value)} is not a list of texts"
+                f"{shown(one)} in the list is empty, or has a NUL character"
+                if isinstance(one, str)
+                else f"{shown(value)} is not a list of texts"
             )
             raise _refused(field, f"{what}")
     return values
@@ -252,7 +122,7 @@ def _hosts(value: Any, field: str) -> tuple[Any, ...]:
     hosts = tuple(given)
     for one in hosts:
         is_text = isinstance(one, str) and bool(one.strip())
-        # Anything else that has an address was made by launcher.inventory.
+        # An object that has an address comes from launcher.inventory.
         if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
             raise _refused(field, f"{shown(one)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
     return hosts
@@ -275,7 +145,7 @@ def _text(value: Any, field: str) -> str | None:
 def _workdir(value: Any, field: str) -> str | None:
     text = _text(value, field)
     if text is not None and not text.startswith(("/", "~/")):
-        raise _refused(field, f"{shown(text)} is neither absolute nor below '~/'")
+        raise _refused(field, f"{shown(text)} is not an absolute path, and does not begin with '~/'")
     return text
 
 
@@ -284,15 +154,17 @@ def _environment(value: Any, field: str) -> dict[str, str]:
         raise _refused(field, "is not a mapping of names to values")
     for name, one in value.items():
         _variable(name, field)
-        # Values may be secrets: no message shows them.
+        # A value may be a secret, so no message shows it.
         if not isinstance(one, (str, int, float)) or isinstance(one, bool) or "\0" in str(one):
-            raise _refused(f"{field}.{name}", "the value is not text (quote it)")
+            raise _refused(f"{field}.{name}", "the value is not text; put it in quotes")
     return {str(name): str(one) for name, one in value.items()}
 
 
 def _variable(name: Any, field: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _refused(field, f"{shown(name)} is no name of a variable (letters, digits, _; no digit first)")
+        raise _refused(
+            field, f"{shown(name)} is not the name of a variable (letters, digits and _, without a digit in front)"
+        )
     return name
 
 
@@ -306,7 +178,9 @@ def _outputs(value: Any, field: str) -> bool | tuple[str, ...]:
     patterns = _texts(value, field)
     for pattern in patterns:
         if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
-            raise _refused(field, f"{pattern!r} leads out of the output directory; allowed are relative patterns")
+            raise _refused(
+                field, f"{pattern!r} leads out of the output directory; write a relative pattern without `..`"
+            )
     return patterns
 
 
@@ -328,7 +202,7 @@ def _retries(value: Any, field: str) -> int | dict[str, int]:
     for kind, number in value.items():
         if kind != "*" and kind not in ERROR_KINDS:
             near = difflib.get_close_matches(str(kind), ERROR_KINDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(ERROR_KINDS)} and *"
+            hint = f"did you mean {near[0]!r}?" if near else f"the kinds are {', '.join(ERROR_KINDS)} and *"
             raise _refused(field, f"unknown kind of error {kind!r}; {hint}")
         if _count(number, f"{field}.{kind}") and kind == "cancelled":
             raise _refused(field, "a job that was cancelled is not tried again")
@@ -337,7 +211,7 @@ def _retries(value: Any, field: str) -> int | dict[str, int]:
 
 def _count(value: Any, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
-        raise _refused(field, f"{shown(value)} is not a whole number of 0 or more, to {_MAX_COUNT} at most")
+        raise _refused(field, f"{shown(value)} is not a whole number from 0 to {_MAX_COUNT}")
     return value
 
 
@@ -345,7 +219,7 @@ def _limit(value: Any, field: str) -> int | None:
     if value is None:
         return None
     if _count(value, field) == 0:
-        raise _refused(field, "0 would stop before the first job; leave it out for no limit")
+        raise _refused(field, "0 would stop the run before its first job; leave the option out for no limit")
     return int(value)
 
 
@@ -366,32 +240,383 @@ def _types(value: Any, field: str) -> tuple[str, ...]:
     return names
 
 
-_CHECKS: dict[str, _Check] = {
-    "hosts": _hosts,
-    "hosts_file": _text,
-    "python": _text,
-    "setup": _texts,
-    "env": _environment,
-    "forward_env": _variables,
-    "code": _choice("auto", "shared"),
-    "max_code_size": parse_size,
-    "isolation": _choice("auto", "fork", "spawn"),
-    "outputs": _outputs,
-    "live": _flag,
-    "timeout": _optional_duration,
-    "grace": _duration_or_zero,
-    "hook_timeout": _duration,
-    "shutdown_timeout": _optional_duration,
-    "retries": _retries,
-    "on_host_loss": _choice("wait", "retry", "fail"),
-    "host_loss_timeout": _duration,
-    "fail_fast": _flag,
-    "max_failures": _limit,
-    "lease": _optional_duration,
-    "on_error": _policies,
-    "results": _choice("trusted", "safe", "never"),
-    "allow_types": _types,
-    "max_output_bytes": parse_size,
-    "accept_new_host_keys": _flag,
-    "workdir": _workdir,
-}
+class Group(enum.IntEnum):
+    """What an option is about; the command line lists the options in this order."""
+
+    HOSTS = 1
+    CODE = 2
+    RESULTS = 3
+    FAILURES = 4
+
+
+class Form(enum.Enum):
+    """How a field is written on the command line."""
+
+    #: One text, which the field's check reads.
+    TEXT = enum.auto()
+    #: A whole number.
+    NUMBER = enum.auto()
+    #: `--name` sets true.
+    FLAG = enum.auto()
+    #: `--name` sets true, `--no-name` false.
+    SWITCH = enum.auto()
+    #: One text for each time that the option is given.
+    TEXTS = enum.auto()
+    #: `KEY=VALUE` for each time.
+    PAIRS = enum.auto()
+    #: `N`, or `KEY=N` for each time.
+    COUNTS = enum.auto()
+    #: `NAME=VALUE` for each time; `NAME` alone goes to `forward_env`.
+    VARIABLES = enum.auto()
+    #: No option of its own.
+    NONE = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What every door needs to know of a field of LaunchConf.
+
+    Attributes:
+        check: gives the value as the program uses it, or refuses it.
+        help: what the option does, in one or two sentences.
+        flags: its names on the command line; empty: `--` and the name of the field.
+        metavar: what stands for its value there.
+        choices: all values that are allowed; empty: the check knows.
+        schema: its type in Hydra's schema; empty: the one that follows from the field's type.
+        usual: what the help says of the default, where the value alone does not say it.
+        is_secret: no message and no file has its value.
+    """
+
+    check: _Check
+    help: str
+    group: Group
+    form: Form = Form.TEXT
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    schema: str = ""
+    usual: str = ""
+    is_secret: bool = False
+
+
+def _field(default: Any, option: Option) -> Any:
+    metadata = {"option": option}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, repr=not option.is_secret, metadata=metadata)
+    return dataclasses.field(default=default, repr=not option.is_secret, metadata=metadata)
+
+
+def _chosen(default: str, *choices: str, group: Group, help: str) -> Any:
+    """A field that is one of a few words."""
+    option = Option(_choice(*choices), help, group, choices=choices, metavar="|".join(choices))
+    return _field(default, option)
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchConf:
+    """Every option of a run; the help of each field says what it does.
+
+    A field holds its value as the program uses it: seconds, bytes, tuples, dicts.
+    """
+
+    hosts: tuple[Any, ...] = _field(
+        (),
+        Option(
+            _hosts,
+            "Hosts that run the jobs. Without any, this machine runs them.",
+            Group.HOSTS,
+            Form.TEXTS,
+            flags=("--host", "-H"),
+            metavar="[USER@]HOST[:PORT][/SLOTS]",
+        ),
+    )
+    hosts_file: str | None = _field(
+        None,
+        Option(
+            _text,
+            "A YAML file of hosts with their settings. They are added to the other hosts.",
+            Group.HOSTS,
+            flags=("--hosts",),
+            metavar="FILE",
+        ),
+    )
+    python: str | None = _field(
+        None, Option(_text, "The Python of the jobs, on hosts that set none.", Group.HOSTS, metavar="PATH")
+    )
+    setup: tuple[str, ...] = _field(
+        (),
+        Option(
+            _texts,
+            "Shell lines that every host runs before that Python starts, such as `module load cuda`.",
+            Group.HOSTS,
+            Form.TEXTS,
+            metavar="LINE",
+        ),
+    )
+    env: Mapping[str, str] = _field(
+        {},
+        Option(
+            _environment,
+            "Variables for the jobs. Their values are not written to any file.",
+            Group.HOSTS,
+            Form.VARIABLES,
+            metavar="NAME[=VALUE]",
+            schema="dict[str, Any]",
+            is_secret=True,
+        ),
+    )
+    forward_env: tuple[str, ...] = _field(
+        (),
+        Option(
+            _variables,
+            "Names of variables of this process that the jobs get, too.",
+            Group.HOSTS,
+            Form.NONE,
+            flags=("--env",),
+        ),
+    )
+    code: str = _chosen(
+        "auto",
+        "auto",
+        "shared",
+        group=Group.CODE,
+        help="auto: the project is copied to the hosts; shared: the hosts see the same files.",
+    )
+    max_code_size: int = _field(
+        "100MiB", Option(parse_size, "The most that is copied to a host as code.", Group.CODE, metavar="SIZE")
+    )
+    isolation: str = _chosen(
+        "auto",
+        "auto",
+        "fork",
+        "spawn",
+        group=Group.CODE,
+        help="How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; "
+        "auto: fork, or spawn where a fork would not work.",
+    )
+    outputs: bool | tuple[str, ...] = _field(
+        True,
+        Option(
+            _outputs,
+            "Whether the output directories of jobs are copied back; or patterns of the files that are.",
+            Group.RESULTS,
+            Form.SWITCH,
+            usual="yes",
+        ),
+    )
+    live: bool = _field(
+        False,
+        Option(
+            _flag,
+            "Show what jobs print while they run.",
+            Group.RESULTS,
+            Form.SWITCH,
+            usual="on for `run`, off for `multirun`",
+        ),
+    )
+    timeout: float | None = _field(
+        None,
+        Option(
+            _optional_duration,
+            "End a job after this time: 90 (seconds), 30m, 1h30m.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    grace: float = _field(
+        10.0,
+        Option(
+            _duration_or_zero,
+            "The time that a job has to end after SIGTERM; then it gets SIGKILL.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    hook_timeout: float = _field(
+        300.0,
+        Option(_duration, "The time for a job's end hooks.", Group.FAILURES, metavar="DURATION"),
+    )
+    shutdown_timeout: float | None = _field(
+        None,
+        Option(
+            _optional_duration,
+            "The time that a job's process has to end after its end hooks (threads, atexit).",
+            Group.FAILURES,
+            metavar="DURATION",
+            usual="the hook timeout",
+        ),
+    )
+    retries: int | Mapping[str, int] = _field(
+        0,
+        Option(
+            _retries,
+            "How often a failed job is tried again: a number, or a number for each kind of error.",
+            Group.FAILURES,
+            Form.COUNTS,
+            metavar="N|KIND=N",
+        ),
+    )
+    on_host_loss: str = _chosen(
+        "wait",
+        "wait",
+        "retry",
+        "fail",
+        group=Group.FAILURES,
+        help="What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another "
+        "host; fail: they have failed.",
+    )
+    host_loss_timeout: float = _field(
+        600.0,
+        Option(
+            _duration,
+            "The time after which a host that does not come back is lost (for retry and fail).",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    fail_fast: bool = _field(
+        False, Option(_flag, "Stop the run after the first failed job.", Group.FAILURES, Form.FLAG)
+    )
+    max_failures: int | None = _field(
+        None, Option(_limit, "Stop the run after N failed jobs.", Group.FAILURES, Form.NUMBER, metavar="N")
+    )
+    lease: float | None = _field(
+        None,
+        Option(
+            _optional_duration,
+            "A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
+    on_error: Mapping[str, str] = _field(
+        {},
+        Option(
+            _policies,
+            "What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).",
+            Group.FAILURES,
+            Form.PAIRS,
+            metavar="CALLBACK=warn|fail|abort",
+        ),
+    )
+    results: str = _chosen(
+        "trusted",
+        "trusted",
+        "safe",
+        "never",
+        group=Group.RESULTS,
+        help="Which returned values are decoded. trusted: pickles, which can run code; safe: plain data only; never: none.",
+    )
+    allow_types: tuple[str, ...] = _field(
+        (),
+        Option(
+            _types,
+            "Classes whose objects `safe` decodes besides plain data.",
+            Group.RESULTS,
+            Form.TEXTS,
+            flags=("--allow-type",),
+            metavar="MODULE.CLASS",
+        ),
+    )
+    max_output_bytes: int = _field(
+        "64MiB",
+        Option(
+            parse_size,
+            "The most that is kept of a job's stdout, and of its stderr.",
+            Group.RESULTS,
+            metavar="SIZE",
+            usual="64MiB; 4GiB for `run`",
+        ),
+    )
+    accept_new_host_keys: bool = _field(
+        False,
+        Option(
+            _flag,
+            "Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.",
+            Group.HOSTS,
+            Form.FLAG,
+        ),
+    )
+    workdir: str | None = _field(
+        None, Option(_workdir, "The folder for cache and state, on hosts that set none.", Group.HOSTS, metavar="DIR")
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in option_fields().items():
+            object.__setattr__(self, name, option.check(_plain(getattr(self, name)), name))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:
+        """Make one from plain data, or from a DictConfig.
+
+        Raises:
+            ConfigError: a key is not known, or a value is not allowed.
+        """
+        return cls().replaced(**{str(key): value for key, value in _plain(values).items()})
+
+    def replaced(self, **values: Any) -> LaunchConf:
+        """A copy with these fields changed.
+
+        Raises:
+            ConfigError: a key is not known, or a value is not allowed.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(known)}"
+                raise ConfigError(f"unknown option {key!r}{hint}")
+        return dataclasses.replace(self, **values)
+
+    @property
+    def retries_by_kind(self) -> dict[str, int]:
+        """How often a failed job is tried again, by kind of error; `*` is for all others."""
+        if isinstance(self.retries, int):
+            return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
+        return dict(self.retries)
+
+    @property
+    def shutdown_seconds(self) -> float:
+        """shutdown_timeout or, if it is not set, hook_timeout: both limit code that runs after the result is known."""
+        return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
+
+    @property
+    def max_code_bytes(self) -> int:
+        """max_code_size in bytes."""
+        return int(self.max_code_size)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that jobs get: those forwarded from this process, and those of `env`, which win.
+
+        Raises:
+            ConfigError: a variable to forward is not set here.
+        """
+        missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
+        if missing:
+            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or remove it from the list")
+        return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
+
+
+def option_fields() -> dict[str, Option]:
+    """The fields of LaunchConf, each with its option."""
+    return {field.name: field.metadata["option"] for field in dataclasses.fields(LaunchConf)}
+
+
+def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:
+    """The options of a call from Python: a LaunchConf or None, and single fields that replace its own.
+
+    Raises:
+        ConfigError: `options` is not a LaunchConf, a field is unknown, or a value is not allowed.
+    """
+    if options is not None and not isinstance(options, LaunchConf):
+        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; you can also give its fields as keywords")
+    return (options or LaunchConf()).replaced(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """The value as plain data if it is an OmegaConf node, else the value itself."""
+    if type(value).__module__.startswith("omegaconf."):
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return value

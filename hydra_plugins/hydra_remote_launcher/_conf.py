@@ -1,7 +1,8 @@
 """The options of `hydra/launcher=remote`, which are those of the command line and of LaunchConf.
 
 Rule: a module with an underscore, so that plugin discovery never executes it twice: the class stays one class, and configs
-that hold it can be pickled (hydra#2864).
+that hold it can be pickled (hydra#2864). It imports nothing of ours: every Hydra app imports it, also one whose own package
+is called `launcher`.
 """
 
 from __future__ import annotations
@@ -17,65 +18,73 @@ class RemoteLauncherConf:
     """See `launcher.options.LaunchConf` for what each field means, and docs/hydra.md."""
 
     _target_: str = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
-    #: Hydra does not look into `hosts` and `env`: having resolved them once, it would take `${x}` in a value for more to resolve.
+    #: Hydra must not instantiate nodes in `hosts` and `env`: it would resolve `${x}` in a value a second time.
     _recursive_: bool = False
-    #: `[user@]host[:port][/slots]`, or mappings as in a hosts file; none: this machine.
+    # The fields of LaunchConf; `python -m tests.hydra.schema` writes them.
+    #: Hosts that run the jobs. Without any, this machine runs them.
     hosts: Any = field(default_factory=list)
-    #: A YAML file of hosts with more detail.
+    #: A YAML file of hosts with their settings. They are added to the other hosts.
     hosts_file: str | None = None
-    #: The jobs' Python, on hosts that name none.
+    #: The Python of the jobs, on hosts that set none.
     python: str | None = None
-    #: Shell lines before that Python, on every host.
+    #: Shell lines that every host runs before that Python starts, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
-    #: Variables for the jobs; their values are kept out of every file that is written.
+    #: Variables for the jobs. Their values are not written to any file.
     env: dict[str, Any] = field(default_factory=dict)
-    #: Variables of this process that the jobs get.
+    #: Names of variables of this process that the jobs get, too.
     forward_env: list[str] = field(default_factory=list)
-    #: `auto`: the project travels; `shared`: hosts see the same files.
+    #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"
-    #: Cap of what travels as code.
+    #: The most that is copied to a host as code.
     max_code_size: Any = "100MiB"
-    #: `auto`, `fork` or `spawn`.
+    #: How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; auto: fork, or
+    #: spawn where a fork would not work.
     isolation: str = "auto"
-    #: Output directories come back: true, false, or a list of patterns.
+    #: Whether the output directories of jobs are copied back; or patterns of the files that are.
     outputs: Any = True
     #: Show what jobs print while they run.
     live: bool = False
-    #: Seconds, or text such as 30m: until a job is terminated, from there until it is killed, for its end hooks, for its
-    #: process to end after that (none: as long as the end hooks).
+    #: End a job after this time: 90 (seconds), 30m, 1h30m.
     timeout: Any = None
+    #: The time that a job has to end after SIGTERM; then it gets SIGKILL.
     grace: Any = 10.0
+    #: The time for a job's end hooks.
     hook_timeout: Any = 300.0
+    #: The time that a job's process has to end after its end hooks (threads, atexit).
     shutdown_timeout: Any = None
-    #: Further attempts of a failed job: a number, or numbers by kind of error.
+    #: How often a failed job is tried again: a number, or a number for each kind of error.
     retries: Any = 0
-    #: `wait`, `retry` or `fail`; the latter two after host_loss_timeout.
+    #: What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another host;
+    #: fail: they have failed.
     on_host_loss: str = "wait"
+    #: The time after which a host that does not come back is lost (for retry and fail).
     host_loss_timeout: Any = 600.0
-    #: Stop after the first failed job; after so many.
+    #: Stop the run after the first failed job.
     fail_fast: bool = False
+    #: Stop the run after N failed jobs.
     max_failures: int | None = None
-    #: A host without a controller for so long ends its jobs.
+    #: A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.
     lease: Any = None
-    #: What a raising hook does, by callback name: `warn`, `fail`, `abort`.
+    #: What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).
     on_error: dict[str, str] = field(default_factory=dict)
-    #: What may be decoded of what comes back: `trusted`, `safe`, `never`.
+    #: Which returned values are decoded. trusted: pickles, which can run code; safe: plain data only; never: none.
     results: str = "trusted"
-    #: Types that `safe` allows besides plain data.
+    #: Classes whose objects `safe` decodes besides plain data.
     allow_types: list[str] = field(default_factory=list)
-    #: Cap of a job's stdout, and of its stderr.
+    #: The most that is kept of a job's stdout, and of its stderr.
     max_output_bytes: Any = "64MiB"
-    #: Add unknown host keys to known_hosts instead of refusing them.
+    #: Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.
     accept_new_host_keys: bool = False
-    #: Folder for cache and state on hosts that name none.
+    #: The folder for cache and state, on hosts that set none.
     workdir: str | None = None
+    # The end of what is written.
 
 
 def register() -> None:
-    """Put the options into Hydra's ConfigStore as `hydra/launcher=remote`."""
+    """Add the options to Hydra's ConfigStore as `hydra/launcher=remote`."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    # Unknown keys reach the launcher, which names the nearest known one; Hydra would only say that there is none.
+    # Unknown keys are allowed here, so that the launcher can refuse them and name the nearest known key.
     node = OmegaConf.structured(RemoteLauncherConf, flags={"struct": False})
     ConfigStore.instance().store(group="hydra/launcher", name="remote", node=node, provider="hydra-remote-launcher")

@@ -1,298 +1,173 @@
-"""The options of the command line that make a LaunchConf, shared by every command that starts jobs.
+"""The options of the command line that make a LaunchConf, for every command that starts jobs.
 
-Rule: each field of LaunchConf has its option here, and what the user did not say is not set: LaunchConf holds the
-defaults and does the checking.
+Rule: they are made from the fields of LaunchConf (`launcher.options`), which hold help, defaults and checks. What the user
+did not say is not set. Written here is only what a command line has differently: `--env` is for two fields, and `outputs` has two options.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import re
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from launcher.cli import completion
 from launcher.errors import UsageError
+from launcher.options import Form, LaunchConf, Option, option_fields
 from launcher.util.quoting import shown
 
-__all__ = [
-    "AcceptNewHostKeys",
-    "AllowType",
-    "Code",
-    "Env",
-    "FailFast",
-    "Grace",
-    "HookTimeout",
-    "Host",
-    "HostLossTimeout",
-    "Hosts",
-    "Isolation",
-    "Lease",
-    "Live",
-    "MaxCodeSize",
-    "MaxFailures",
-    "MaxOutputBytes",
-    "OnError",
-    "OnHostLoss",
-    "Output",
-    "Outputs",
-    "Python",
-    "Results",
-    "Retries",
-    "Setup",
-    "ShutdownTimeout",
-    "Timeout",
-    "Workdir",
-    "conf_values",
-    "flag_of",
-]
+__all__ = ["conf", "conf_values", "flag_of", "takes_options"]
 
-#: Fields of LaunchConf whose option has another name.
-_FLAGS = {
-    "allow_types": "--allow-type",
-    "forward_env": "--env",
-    "hosts": "--host",
-    "hosts_file": "--hosts",
-    "outputs": "--output",
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = option_fields()
+#: The type of a parameter, where it is not a text.
+_TYPES: dict[Form, Any] = {
+    Form.NUMBER: int,
+    Form.FLAG: bool,
+    Form.SWITCH: bool,
+    Form.TEXTS: list[str],
+    Form.PAIRS: list[str],
+    Form.COUNTS: list[str],
+    Form.VARIABLES: list[str],
 }
+_OUTPUT = typer.Option(
+    "--output",
+    metavar="PATTERN",
+    show_default=False,
+    help="Copy back only the outputs that match, such as `*.json`. At the end, a pattern that matched nothing is named. Repeatable.",
+)
 
 
-def _option(
-    *names: str, group: str, help: str, metavar: str | None = None, offers: Callable[[str], Any] | None = None
-) -> Any:
+def takes_options(*fields: str, **usual: str) -> Callable[[F], F]:
+    """Give a command the options of these fields of LaunchConf, or of all: its `**given` gets their values, by field.
+
+    The help lists them before the command's own.
+
+    Args:
+        usual: defaults that this command has instead of LaunchConf's, by field.
+    """
+
+    def add(function: F) -> F:
+        own = [
+            one.replace(kind=one.KEYWORD_ONLY)
+            for one in inspect.signature(function, eval_str=True).parameters.values()
+            if one.kind is not one.VAR_KEYWORD
+        ]
+        # typer reads a command's options from its signature.
+        function.__signature__ = inspect.Signature([*_parameters(fields or tuple(_OPTIONS), usual), *own])  # type: ignore[attr-defined]
+        return function
+
+    return add
+
+
+def _parameters(fields: Iterable[str], usual: Mapping[str, str]) -> list[inspect.Parameter]:
+    made = []
+    for name in sorted(fields, key=lambda one: _OPTIONS[one].group):
+        option = dataclasses.replace(_OPTIONS[name], usual=usual.get(name, _OPTIONS[name].usual))
+        if option.form is not Form.NONE:
+            made.append(_parameter(name, _TYPES.get(option.form, str), _declared(name, option)))
+        if name == "outputs":
+            made.append(_parameter("output", list[str], _OUTPUT))
+    return made
+
+
+def _parameter(name: str, type_: Any, declared: Any) -> inspect.Parameter:
+    annotation = Annotated[type_ | None, declared]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _declared(name: str, option: Option) -> Any:
+    flags = _flags(name, option)
+    if option.form is Form.SWITCH:
+        flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
+    offers: Callable[[str], Any] | None = completion.words(*option.choices) if option.choices else None
     return typer.Option(
-        *names, help=help, metavar=metavar, show_default=False, rich_help_panel=group, autocompletion=offers
+        *flags,
+        help=_help(name, option),
+        metavar=option.metavar,
+        show_default=False,
+        autocompletion=completion.hosts if name == "hosts" else offers,
     )
 
 
-_WHERE, _WHAT, _FAIL, _BACK = "Where", "What runs", "When something fails", "What comes back"
+def _help(name: str, option: Option) -> str:
+    parts = [option.help]
+    if option.form is Form.VARIABLES:
+        parts.append("NAME alone forwards a variable of yours.")
+    if _TYPES.get(option.form) == list[str]:
+        parts.append("Repeatable.")
+    usual = option.usual or _written(getattr(LaunchConf, name, None))
+    if usual:
+        parts.append(f"(default: {usual})")
+    return " ".join(parts)
 
-Host = Annotated[
-    list[str] | None,
-    _option(
-        "--host",
-        "-H",
-        group=_WHERE,
-        metavar="[USER@]HOST[:PORT][/SLOTS]",
-        help="A host; may be repeated. None: this machine.",
-        offers=completion.hosts,
-    ),
-]
-Hosts = Annotated[
-    str | None, _option("--hosts", group=_WHERE, metavar="FILE", help="A YAML file of hosts with more detail.")
-]
-Python = Annotated[
-    str | None, _option("--python", group=_WHERE, metavar="PATH", help="The jobs' Python, on hosts that name none.")
-]
-Setup = Annotated[
-    list[str] | None,
-    _option(
-        "--setup",
-        group=_WHERE,
-        metavar="LINE",
-        help="A shell line before that Python, e.g. `module load cuda`; repeatable.",
-    ),
-]
-Env = Annotated[
-    list[str] | None,
-    _option(
-        "--env",
-        group=_WHERE,
-        metavar="NAME[=VALUE]",
-        help="Forward a variable of yours to the jobs, or set one; repeatable.",
-    ),
-]
-Workdir = Annotated[
-    str | None,
-    _option("--workdir", group=_WHERE, metavar="DIR", help="Folder for cache and state, on hosts that name none."),
-]
-AcceptNewHostKeys = Annotated[
-    bool | None,
-    _option("--accept-new-host-keys", group=_WHERE, help="Add unknown host keys to known_hosts instead of refusing."),
-]
-Code = Annotated[
-    str | None,
-    _option(
-        "--code",
-        group=_WHAT,
-        metavar="auto|shared",
-        offers=completion.words("auto", "shared"),
-        help="auto: the project travels; shared: hosts see the same files.",
-    ),
-]
-MaxCodeSize = Annotated[
-    str | None,
-    _option("--max-code-size", group=_WHAT, metavar="SIZE", help="Cap of the code that travels (100MiB)."),
-]
-Isolation = Annotated[
-    str | None,
-    _option(
-        "--isolation",
-        group=_WHAT,
-        metavar="auto|fork|spawn",
-        offers=completion.words("auto", "fork", "spawn"),
-        help="spawn: a fresh process per job, not a fork.",
-    ),
-]
-Timeout = Annotated[
-    str | None, _option("--timeout", group=_FAIL, metavar="DURATION", help="End a job after this: 90, 30m, 1h30m.")
-]
-Grace = Annotated[
-    str | None, _option("--grace", group=_FAIL, metavar="DURATION", help="Time from SIGTERM to SIGKILL (10s).")
-]
-HookTimeout = Annotated[
-    str | None, _option("--hook-timeout", group=_FAIL, metavar="DURATION", help="Time for a job's end hooks (5m).")
-]
-ShutdownTimeout = Annotated[
-    str | None,
-    _option(
-        "--shutdown-timeout",
-        group=_FAIL,
-        metavar="DURATION",
-        help="For its process to end then: threads, atexit (as --hook-timeout).",
-    ),
-]
-Retries = Annotated[
-    list[str] | None,
-    _option(
-        "--retries", group=_FAIL, metavar="N|KIND=N", help="Further attempts of a failed job, or by kind: killed=2."
-    ),
-]
-OnHostLoss = Annotated[
-    str | None,
-    _option(
-        "--on-host-loss",
-        group=_FAIL,
-        metavar="wait|retry|fail",
-        offers=completion.words("wait", "retry", "fail"),
-        help="Jobs of a host that stays away: wait, run elsewhere, fail.",
-    ),
-]
-HostLossTimeout = Annotated[
-    str | None,
-    _option(
-        "--host-loss-timeout",
-        group=_FAIL,
-        metavar="DURATION",
-        help="Time after which a host that stays away is given up (10m).",
-    ),
-]
-FailFast = Annotated[bool | None, _option("--fail-fast", group=_FAIL, help="Stop after the first failed job.")]
-MaxFailures = Annotated[
-    int | None, _option("--max-failures", group=_FAIL, metavar="N", help="Stop after N failed jobs.")
-]
-Lease = Annotated[
-    str | None,
-    _option(
-        "--lease",
-        group=_FAIL,
-        metavar="DURATION",
-        help="A host that has not heard from here for so long ends its jobs.",
-    ),
-]
-OnError = Annotated[
-    list[str] | None,
-    _option(
-        "--on-error",
-        group=_FAIL,
-        metavar="CALLBACK=warn|fail|abort",
-        help="What an error in a callback does; repeatable.",
-    ),
-]
-Outputs = Annotated[
-    bool | None,
-    _option("--outputs/--no-outputs", group=_BACK, help="Whether output directories come back (default: they do)."),
-]
-Output = Annotated[
-    list[str] | None,
-    _option(
-        "--output",
-        group=_BACK,
-        metavar="PATTERN",
-        help="Only outputs that match, e.g. `*.json`; repeatable. What matches nothing is named at the end.",
-    ),
-]
-Live = Annotated[
-    bool | None,
-    _option(
-        "--live/--no-live",
-        group=_BACK,
-        help="Show what jobs print as they print it. run: on, stdout and stderr are the job's; multirun: off, each line says whose it is.",
-    ),
-]
-Results = Annotated[
-    str | None,
-    _option(
-        "--results",
-        group=_BACK,
-        metavar="trusted|safe|never",
-        offers=completion.words("trusted", "safe", "never"),
-        help="Which returned values may be decoded.",
-    ),
-]
-AllowType = Annotated[
-    list[str] | None,
-    _option(
-        "--allow-type", group=_BACK, metavar="MODULE.CLASS", help="A class that --results safe makes, too; repeatable."
-    ),
-]
-MaxOutputBytes = Annotated[
-    str | None,
-    _option(
-        "--max-output-bytes",
-        group=_BACK,
-        metavar="SIZE",
-        help="Cap of a job's stdout, and of its stderr (64MiB; run: 4GiB).",
-    ),
-]
+
+def _written(default: Any) -> str:
+    """A default as a user would type it; empty if the help need not show it."""
+    if isinstance(default, float):
+        sizes = [(size, unit) for size, unit in ((3600, "h"), (60, "m"), (1, "s")) if default % size == 0]
+        return f"{default / sizes[0][0]:g}{sizes[0][1]}"
+    return "" if isinstance(default, bool) or default in (None, ()) else str(default)
+
+
+def _flags(name: str, option: Option) -> tuple[str, ...]:
+    return option.flags or ("--" + name.replace("_", "-"),)
 
 
 def flag_of(field: str) -> str:
     """The option that sets a field of LaunchConf, or a key of it: `--max-code-size`, `--on-error upload`."""
     name, _, key = field.partition(".")
-    flag = name if name.startswith("-") else _FLAGS.get(name, "--" + name.replace("_", "-"))
+    flag = name if name.startswith("-") or name not in _OPTIONS else _flags(name, _OPTIONS[name])[0]
+    # Only a pattern can be wrong, not the switch.
+    flag = "--output" if name == "outputs" else flag
     return f"{flag} {key}" if key else flag
 
 
-def conf_values(
-    *,
-    host: list[str] | None = None,
-    hosts: str | None = None,
-    env: list[str] | None = None,
-    outputs: bool | None = None,
-    output: list[str] | None = None,
-    retries: list[str] | None = None,
-    on_error: list[str] | None = None,
-    allow_type: list[str] | None = None,
-    **same: Any,
-) -> dict[str, Any]:
+def conf(given: dict[str, Any]) -> LaunchConf:
+    """The LaunchConf of the options that were given.
+
+    Raises:
+        UsageError: an option has the wrong form, or its value is not allowed.
+    """
+    return LaunchConf().replaced(**conf_values(given))
+
+
+def conf_values(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of LaunchConf that the options set.
 
     Args:
-        same: options whose names and values are LaunchConf's own.
+        given: the values of the parameters that `takes_options` added, by name.
 
     Raises:
-        UsageError: an option cannot be meant as it is written.
+        UsageError: an option has the wrong form.
     """
-    values: dict[str, Any] = {name: value for name, value in same.items() if value is not None and value != []}
-    if host:
-        values["hosts"] = tuple(host)
-    if hosts is not None:
-        values["hosts_file"] = hosts
-    _add_env(values, env or [])
-    if output and outputs is not None:
-        raise UsageError("--output says which outputs come back: leave --outputs and --no-outputs out")
-    if output or outputs is not None:
-        values["outputs"] = tuple(output) if output else outputs
-    if retries:
-        values["retries"] = _retries(retries)
-    if on_error:
-        values["on_error"] = dict(_pair("--on-error", one, "CALLBACK=POLICY") for one in on_error)
-    if allow_type:
-        values["allow_types"] = tuple(allow_type)
+    values = {name: _read(name, value) for name, value in given.items() if name in _OPTIONS and value not in (None, [])}
+    patterns = given.get("output")
+    if patterns and "outputs" in values:
+        raise UsageError("--output cannot be combined with --outputs or --no-outputs; leave them out")
+    if patterns:
+        values["outputs"] = tuple(patterns)
+    if "env" in values:
+        _add_env(values, values.pop("env"))
     return values
+
+
+def _read(name: str, value: Any) -> Any:
+    flag = flag_of(name)
+    match _OPTIONS[name].form:
+        case Form.TEXTS:
+            return tuple(value)
+        case Form.PAIRS:
+            return dict(_pair(flag, one, _OPTIONS[name].metavar or "KEY=VALUE") for one in value)
+        case Form.COUNTS:
+            return _counts(flag, value)
+        case _:
+            return value
 
 
 def _add_env(values: dict[str, Any], given: Iterable[str]) -> None:
@@ -302,9 +177,7 @@ def _add_env(values: dict[str, Any], given: Iterable[str]) -> None:
         if equals:
             fixed[name] = value
         elif name not in os.environ:
-            raise UsageError(
-                f"--env {name}: there is no such variable to forward; set it here, or say --env {name}=VALUE"
-            )
+            raise UsageError(f"--env {name}: this variable is not set here; set it, or write --env {name}=VALUE")
         else:
             forwarded.append(name)
     if forwarded:
@@ -316,21 +189,21 @@ def _add_env(values: dict[str, Any], given: Iterable[str]) -> None:
 def _pair(option: str, text: str, shape: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise UsageError(f"{option}: {text!r} is not {shape}")
+        raise UsageError(f"{option}: {text!r} does not have the form {shape}")
     return name, value
 
 
-def _retries(given: list[str]) -> int | dict[str, int]:
+def _counts(flag: str, given: list[str]) -> int | dict[str, int]:
     if len(given) == 1 and "=" not in given[0]:
-        return _number(given[0])
-    kinds = {}
+        return _number(flag, given[0])
+    counts = {}
     for one in given:
-        kind, number = ("*", one) if "=" not in one else _pair("--retries", one, "N or KIND=N")
-        kinds[kind] = _number(number)
-    return kinds
+        key, number = ("*", one) if "=" not in one else _pair(flag, one, "N or KIND=N")
+        counts[key] = _number(flag, number)
+    return counts
 
 
-def _number(text: str) -> int:
+def _number(flag: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise UsageError(f"--retries: {shown(text)} is not a whole number of 0 or more")
+        raise UsageError(f"{flag}: {shown(text)} is not a whole number of 0 or more")
     return int(text)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from launcher.cli import options as opt
 from launcher.errors import ConfigError
-from launcher.options import LaunchConf, parse_duration, parse_size
+from launcher.options import Group, LaunchConf, Option, option_fields, parse_duration, parse_size
 from remote_agent.job import ERROR_KINDS
+from tests.hydra import schema
 
 
 @pytest.mark.parametrize(
@@ -43,7 +48,7 @@ def test_durations(given, seconds):
 )
 def test_what_is_no_duration(given):
     """The field is named, and what is allowed."""
-    with pytest.raises(ConfigError, match=r"^hook_timeout: .* seconds, or text like"):
+    with pytest.raises(ConfigError, match=r"^hook_timeout: .* seconds, or text such as"):
         LaunchConf(hook_timeout=given)
 
 
@@ -147,7 +152,7 @@ def test_any_number_of_seconds_is_itself(seconds):
         ({"allow_types": ["Point"]}, "allow_types: 'Point'"),
         ({"allow_types": ["a..b"]}, "allow_types"),
         ({"allow_types": 3}, "allow_types: 3"),
-        ({"workdir": "relative/x"}, "workdir: 'relative/x' is neither absolute"),
+        ({"workdir": "relative/x"}, "workdir: 'relative/x' is not an absolute path"),
     ],
 )
 def test_what_is_refused(fields, says):
@@ -180,7 +185,7 @@ def test_unknown_keys_name_the_nearest(key, near):
     for make in (lambda: LaunchConf().replaced(**{key: 1}), lambda: LaunchConf.from_mapping({key: 1})):
         with pytest.raises(ConfigError, match=f"unknown option '{key}'; did you mean '{near}'"):
             make()
-    with pytest.raises(ConfigError, match="known are hosts, "):
+    with pytest.raises(ConfigError, match="the options are hosts, "):
         LaunchConf().replaced(zzzzzz=1)
 
 
@@ -252,8 +257,68 @@ def test_a_conf_does_not_change():
     assert conf.replaced() == conf
 
 
+#: Fields that have no option of their own on the command line, and why.
+NO_OPTION = {"forward_env": "`--env NAME` sets it"}
+#: Options of the command line that are no field, and why.
+NO_FIELD = {"output": "the patterns of `outputs`, whose own option is a switch"}
+
+
+def _declared() -> dict[str, set[str]]:
+    """The options that the command line makes of LaunchConf, each with its flags."""
+
+    @opt.takes_options()
+    def command(**given: object) -> None:
+        """A command with all of them."""
+
+    return {
+        name: {
+            flag
+            for declared in (
+                parameter.annotation.__metadata__[0].default,
+                *parameter.annotation.__metadata__[0].param_decls,
+            )
+            if isinstance(declared, str)
+            for flag in declared.split("/")
+        }
+        for name, parameter in inspect.signature(command).parameters.items()
+    }
+
+
+def test_the_command_line_has_every_field():
+    """But for the exceptions that are named here; and each is called as errors call it."""
+    declared = _declared()
+    fields = {field.name for field in dataclasses.fields(LaunchConf)}
+    assert fields - set(declared) == set(NO_OPTION)
+    assert set(declared) - fields == set(NO_FIELD)
+    flags = set().union(*declared.values())
+    assert [name for name in fields if opt.flag_of(name) not in flags] == []
+    assert opt.flag_of("on_error.upload") == "--on-error upload"
+    assert opt.flag_of("--older-than") == "--older-than"
+
+
+def test_a_new_field_has_its_option_at_once(monkeypatch: pytest.MonkeyPatch):
+    """The command line says its flag, its values and its default, and reads it."""
+    added = Option(parse_duration, "Wait for this.", Group.CODE, metavar="DURATION", usual="5m")
+    monkeypatch.setitem(opt._OPTIONS, "patience_of_all", added)
+    assert _declared()["patience_of_all"] == {"--patience-of-all"}
+    assert opt.flag_of("patience_of_all") == "--patience-of-all"
+    assert opt.conf_values({"patience_of_all": "3m"}) == {"patience_of_all": "3m"}
+
+
+def test_every_field_says_what_it_does():
+    """In a sentence, which every door shows."""
+    for name, option in option_fields().items():
+        assert option.help[0].isupper() or option.help.startswith("auto:"), name
+        assert option.help.endswith("."), name
+
+
+def test_the_schema_of_the_plugin_is_written_from_the_fields():
+    """`python -m tests.hydra.schema` has been run since a field changed."""
+    assert schema.FILE.read_text() == schema.written()
+
+
 def test_the_plugins_schema_has_the_same_fields_and_defaults():
-    """What `hydra/launcher=remote` offers is LaunchConf."""
+    """What `hydra/launcher=remote` offers is LaunchConf, without an exception."""
     from hydra_plugins.hydra_remote_launcher._conf import RemoteLauncherConf
 
     theirs = {field.name: field for field in dataclasses.fields(RemoteLauncherConf) if not field.name.startswith("_")}
@@ -262,22 +327,16 @@ def test_the_plugins_schema_has_the_same_fields_and_defaults():
     assert LaunchConf.from_mapping(values) == LaunchConf()
 
 
-def test_every_field_has_its_flag():
-    """What is wrong with an option is told by the name that it has on the command line."""
-    from launcher.cli import options as opt
-
-    flags = {
-        one
-        for name in opt.__all__
-        if name[0].isupper()
-        for option in getattr(opt, name).__metadata__
-        for declared in (option.default, *option.param_decls)
-        if isinstance(declared, str)
-        for one in declared.split("/")
-    }
-    assert [field.name for field in dataclasses.fields(LaunchConf) if opt.flag_of(field.name) not in flags] == []
-    assert opt.flag_of("on_error.upload") == "--on-error upload"
-    assert opt.flag_of("--older-than") == "--older-than"
+def test_the_schema_imports_nothing_of_ours():
+    """Every Hydra app imports it, also one whose own package is called `launcher`."""
+    code = (
+        "import sys, hydra_plugins.hydra_remote_launcher._conf\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('launcher', 'remote_agent')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=schema.FILE.parents[2], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_error_says_its_option_in_the_words_of_a_door():

@@ -1,12 +1,12 @@
-"""`launcher run` and `launcher multirun`: an application, its overrides, and where.
+"""`launcher run` and `launcher multirun`: run an application with overrides on hosts.
 
-Rule: everything that can be refused is refused before a host hears of it; whatever happens afterwards, the closing report
+Rule: everything that can be refused is refused before anything is sent to a host. Whatever happens afterwards, the summary
 is written.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,23 +14,20 @@ from launcher.cli import options as opt
 from launcher.cli.runner import conduct
 from launcher.cli.runner import output as open_output
 
-if TYPE_CHECKING:
-    from launcher.app_run import AppRun
-    from launcher.options import LaunchConf
-
 __all__ = ["launch"]
 
 _App = Annotated[
     str,
     typer.Argument(
-        help="my_app.py, my_app.py:function, package.module or package.module:function.", show_default=False
+        help="The application: my_app.py, my_app.py:function, package.module or package.module:function.",
+        show_default=False,
     ),
 ]
 _Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="OVERRIDES",
-        help="Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
+        help="Overrides in Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
         show_default=False,
     ),
 ]
@@ -40,7 +37,7 @@ _ConfigDir = Annotated[
         "--config-dir",
         "-cd",
         metavar="DIR",
-        help="A folder in front of the app's config search path.",
+        help="A folder that is searched for configs before those of the app.",
         show_default=False,
     ),
 ]
@@ -50,7 +47,7 @@ _ConfigName = Annotated[
         "--config-name",
         "-cn",
         metavar="NAME",
-        help="The config to compose; without one the overrides build it.",
+        help="The config to compose (default: that of the app, else the overrides alone).",
         show_default=False,
     ),
 ]
@@ -59,7 +56,7 @@ _Callback = Annotated[
     typer.Option(
         "--callback",
         metavar="MODULE:CLASS",
-        help="A callback, after those of the config; repeatable.",
+        help="A callback that is added after those of the config. Repeatable.",
         show_default=False,
     ),
 ]
@@ -68,117 +65,66 @@ _Folder = Annotated[
     typer.Option(
         "--folder",
         metavar="DIR",
-        help="The run's local folder, instead of Hydra's outputs/... or multirun/...",
+        help="The local folder of the run (default: Hydra's outputs/... or multirun/...).",
         show_default=False,
     ),
 ]
 _Detach = Annotated[
     bool,
-    typer.Option(
-        "--detach", help="Return once the hosts have all jobs; `launcher attach` collects what comes of them."
-    ),
+    typer.Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
 ]
 _Json = Annotated[
     bool,
     typer.Option(
-        "--json", help="The closing report as JSON on stdout; everything else, also what jobs print, on stderr."
+        "--json", help="Print the summary as JSON on stdout; everything else goes to stderr, also what jobs print."
     ),
 ]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show hooks and starts, too.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only what goes wrong, and the closing report.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
 
 
-#: Parameters that are not options of LaunchConf.
-_OWN = frozenset(
-    {"app", "overrides", "config_dir", "config_name", "callback", "folder", "detach", "is_json", "verbose", "quiet"}
-)
+#: Defaults of `launcher run`: they make it like `python my_app.py`.
+_ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
+@opt.takes_options()
 def launch(
     ctx: typer.Context,
     app: _App,
     overrides: _Overrides = None,
-    host: opt.Host = None,
-    hosts: opt.Hosts = None,
-    python: opt.Python = None,
-    setup: opt.Setup = None,
-    env: opt.Env = None,
-    workdir: opt.Workdir = None,
-    accept_new_host_keys: opt.AcceptNewHostKeys = None,
     config_dir: _ConfigDir = None,
     config_name: _ConfigName = None,
     callback: _Callback = None,
-    code: opt.Code = None,
-    max_code_size: opt.MaxCodeSize = None,
-    isolation: opt.Isolation = None,
     folder: _Folder = None,
-    outputs: opt.Outputs = None,
-    output: opt.Output = None,
-    live: opt.Live = None,
-    results: opt.Results = None,
-    allow_type: opt.AllowType = None,
-    max_output_bytes: opt.MaxOutputBytes = None,
-    timeout: opt.Timeout = None,
-    grace: opt.Grace = None,
-    hook_timeout: opt.HookTimeout = None,
-    shutdown_timeout: opt.ShutdownTimeout = None,
-    retries: opt.Retries = None,
-    on_error: opt.OnError = None,
-    on_host_loss: opt.OnHostLoss = None,
-    host_loss_timeout: opt.HostLossTimeout = None,
-    lease: opt.Lease = None,
-    fail_fast: opt.FailFast = None,
-    max_failures: opt.MaxFailures = None,
     detach: _Detach = False,
     is_json: _Json = False,
     verbose: _Verbose = False,
     quiet: _Quiet = False,
+    **given: Any,
 ) -> None:
     """Run APP with a config that Hydra composes from OVERRIDES.
 
-    Options may stand before or after APP; what is no option is an override. A job reads nothing: its standard input is empty.
+    Options can be before or after APP; everything else after APP is an override. The standard input of a job is empty.
     """
-    # The parameters are declared for typer; their values are read from where typer has them all.
     mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
     with open_output(is_json) as out:
-        options = _options(ctx.params)
+        options = opt.conf(given)
         from launcher.transports.early import EarlyConnections
 
         with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
-            app_run = _make(mode, ctx.params, options)
+            from launcher.app_run import load_callback, prepare
+            from launcher.code.application import load_application
+
+            app_run = prepare(
+                mode,
+                load_application(app),
+                overrides or [],
+                options=options,
+                usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
+                callbacks=[load_callback(one) for one in callback or []],
+                folder=folder,
+                config_dir=config_dir,
+                config_name=config_name,
+            )
             exit_code = conduct(app_run, out, early=early, detach=detach, verbose=verbose, quiet=quiet)
     raise typer.Exit(exit_code)
-
-
-#: What one job is run with where nobody says otherwise: as `python my_app.py` would run it.
-_ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
-
-
-def _options(given: dict[str, Any]) -> LaunchConf:
-    from launcher.options import LaunchConf
-
-    conf = opt.conf_values(**{name: value for name, value in given.items() if name not in _OWN})
-    return LaunchConf().replaced(**conf)
-
-
-def _make(mode: str, given: dict[str, Any], options: LaunchConf) -> AppRun:
-    """The run as it was asked for, checked.
-
-    Raises:
-        UsageError: naming what is wrong.
-    """
-    from launcher.app_run import load_callback, prepare
-    from launcher.code.application import load_application
-
-    app = load_application(given["app"])
-    return prepare(
-        mode,
-        app,
-        given["overrides"] or [],
-        options=options,
-        usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
-        callbacks=[load_callback(one) for one in given["callback"] or []],
-        folder=given["folder"],
-        config_dir=given["config_dir"],
-        config_name=given["config_name"],
-    )
