@@ -17,6 +17,8 @@ from typing import Any, overload
 from launcher.errors import LauncherError, ResultNotDecoded, ValueNotPlain
 from launcher.runs.journal import JournalReader, Returned, StoredResult
 from launcher.serialization.plain_records import FindType
+from launcher.serialization.plain_text import plain_text
+from launcher.serialization.plain_values import is_whole, read_plain, read_shown
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
@@ -67,8 +69,6 @@ class Decoder:
                 return self.loads(read_part(stored, name))
             except RecursionError as error:
                 raise ResultNotDecoded(f"{what}: nested too deeply to be decoded") from error
-        from launcher.serialization.plain_values import read_plain  # late: a run whose values nobody reads does without
-
         try:
             return read_plain(_said(stored, name, is_plain=is_plain, what=what), self.find_type(self.policy))
         except ValueNotPlain as error:
@@ -78,8 +78,6 @@ class Decoder:
 
     def digest(self, stored: StoredResult) -> str:
         """Where two results have the same, their values are equal; empty where that cannot be told without decoding them."""
-        from launcher.serialization.plain_values import is_whole
-
         part = stored.parts["value"]
         if stored.parts.get("codec") == "plain" and not (
             part["size"] <= MAX_SIZE and is_whole(read_part(stored, "value"))
@@ -108,9 +106,6 @@ def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> byte
 
 def shown_value(stored: StoredResult) -> str:
     """The value of a completed job as a short text, from its plain form: nothing is unpickled for it, nor imported."""
-    from launcher.serialization.plain_text import plain_text
-    from launcher.serialization.plain_values import read_shown
-
     is_plain = stored.parts.get("codec") == "plain"
     name = "plain" if "plain" in stored.parts else "value"
     if name not in stored.parts:

@@ -1,7 +1,8 @@
-"""Configs as YAML text, the same to the letter as `OmegaConf.to_yaml` writes it, at a fiftieth of its cost.
+"""Configs as YAML text, the same to the letter as `OmegaConf.to_yaml` writes it, at a fraction of its cost.
 
-Rule: what is not certain to come out the same is left to `OmegaConf.to_yaml`. Certain are nested dicts and lists of short
-plain scalars, which is nearly every config.
+Rule: what is not certain to come out the same is left to `OmegaConf.to_yaml`; the tests compare both. Certain are nested dicts and
+lists of short plain scalars, which is nearly every config. `OmegaConf.to_yaml` alone would take 3.5 ms more of CPU time a job (7.9 of a
+Hydra app), where a job takes 7.4 in all processes (docs/decisions.md).
 """
 
 import re
