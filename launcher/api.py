@@ -1,7 +1,7 @@
 """run() and multirun(): a whole run in one call.
 
-Rule: hosts are connected to first, and what the run needs is imported and checked meanwhile; `launcher.transports.early` says
-what a host may see by then.
+Rule: connections to the hosts are started first; meanwhile the run is checked and what it needs is imported. `launcher.transports.early`
+says what a host may see before the checks are done.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def run(
     Args:
         task: a callable of one argument, or `module:function`.
         config: a dict, dataclass instance or DictConfig; the task gets a DictConfig.
-        host: where; None runs it here, over the local transport.
+        host: the host that runs it; None runs it here, over the local transport.
         callbacks: Callback objects, after those of `config.hydra.callbacks`.
         folder: the run's local folder, which is the job's output directory; default `outputs/<date>/<time>`.
         kw: any field of LaunchConf.
 
     Raises:
-        UsageError: something is wrong with what was given; nothing was sent.
+        UsageError: an argument is wrong; nothing was sent.
         RunInterrupted: Ctrl-C or SIGTERM; the hooks have fired.
     """
     _check_given(task)
@@ -87,13 +87,13 @@ def multirun(
     Jobs that fail do not raise here; reading their `return_value` does.
 
     Args:
-        configs: any iterable; drawn from as there is room, so it may be long.
-        hosts: where, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single host; None runs here, over the local transport.
+        configs: any iterable; a config is read when there is room for its job, so it may be long.
+        hosts: the hosts, e.g. `["gpu1", "user@gpu2:2222/4"]`, or a single one; None runs here, over the local transport.
         folder: the run's local folder, default `multirun/<date>/<time>`; job N's output is in `<folder>/N`.
 
     Raises:
-        UsageError: something is wrong with what was given; nothing was sent.
-        RunInterrupted: Ctrl-C or SIGTERM; what had finished was collected and the hooks have fired.
+        UsageError: an argument is wrong; nothing was sent.
+        RunInterrupted: Ctrl-C or SIGTERM; finished jobs were collected and the hooks have fired.
     """
     _check_given(task)
     hosts = host_list(hosts)
@@ -116,46 +116,48 @@ def multirun(
 
 
 def _check_given(task: Any) -> None:
-    """Only a Session may be without a task: there the first job brings it."""
+    """Refuse a missing task. Only a Session may have none: its first job brings one."""
     if task is None:
-        raise UsageError("the task is None; it must be callable with one config, or be named as module:function")
+        raise UsageError("the task is None; give a function of one config, or its name as module:function")
 
 
 def _texts_of_overrides(overrides: Any) -> tuple[str, ...]:
-    """The overrides of one job, as they are told with it.
+    """The overrides of one job, as they are shown with it.
 
     Raises:
-        ConfigError: they are no list of texts; a text's letters are none.
+        ConfigError: they are not a list of texts. A single text is not a list of its letters.
     """
     values = tuple(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes)) else None
     if values is None or not all(isinstance(one, str) for one in values):
-        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts, as ['lr=0.1']")
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list of texts such as ['lr=0.1']")
     return values
 
 
 def _check_several(configs: Any) -> None:
-    """A mapping can be iterated, too: its keys are no configs."""
+    """Refuse what is not a list of configs. A mapping is refused too, because iterating it gives its keys."""
     if isinstance(configs, (Mapping, str, bytes)) or not isinstance(configs, Iterable):
         raise ConfigError(
-            f"configs: {type(configs).__name__} is not a list of configs; for one config there is launcher.run"
+            f"configs: {type(configs).__name__} is not a list of configs; use launcher.run for a single config"
         )
 
 
 def _check_overrides(overrides: Any, configs: Any) -> None:
-    """As many lists of texts as there are configs, as far as they are counted."""
+    """Refuse overrides that are not one list of texts for each config, if the number of configs is known."""
     if overrides is None:
         return
     if not isinstance(overrides, Sequence) or isinstance(overrides, (str, bytes)):
-        raise ConfigError(f"overrides: {shown(overrides)} is not a list with a list of texts for each config")
+        raise ConfigError(f"overrides: {shown(overrides)} is not a list that has a list of texts for each config")
     for one in overrides:
         if (
             not isinstance(one, Sequence)
             or isinstance(one, (str, bytes))
             or not all(isinstance(text, str) for text in one)
         ):
-            raise ConfigError(f"overrides: {shown(one)} is not a list of texts, as ['lr=0.1']")
+            raise ConfigError(f"overrides: {shown(one)} is not a list of texts such as ['lr=0.1']")
     if isinstance(configs, (list, tuple)) and len(overrides) != len(configs):
-        raise ConfigError(f"overrides: {len(overrides)} for {len(configs)} configs; there must be one list for each")
+        raise ConfigError(
+            f"overrides: {len(overrides)} given for {len(configs)} configs; give one list for each config"
+        )
 
 
 def _paired(configs: Iterable[Any], overrides: Sequence[Sequence[str]] | None) -> Iterable[tuple[Any, Sequence[str]]]:

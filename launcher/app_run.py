@@ -1,7 +1,7 @@
 """A run of an application as the command line names it: its composition, its setup, and how its jobs are driven.
 
-Rule: what Hydra composes is what the job gets, composed when the job is due. A Hydra app gets its config with the whole
-`hydra` node, a plain function its own; whatever can be refused is refused before a host hears of the run.
+Rule: a job gets exactly the config that Hydra composes, composed when the job is due. A Hydra app gets it with the whole
+`hydra` node, a plain function without it. What can be refused is refused before anything is sent to a host.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class AppRun:
 
     Attributes:
         setup: what the session needs.
-        config_name: of the primary config, for the run hooks.
-        total: how many jobs there will be; None where a sweeper decides as it goes.
-        drive: submits the jobs to an open session and waits for them, or, detaching, until the hosts have them.
-        close: gives Hydra's global state back.
+        config_name: the name of the primary config, for the run hooks.
+        total: the number of jobs; None if a sweeper decides it during the run.
+        drive: submits the jobs to an open session and waits for them; when detaching, it waits until the hosts have them.
+        close: restores Hydra's global state.
     """
 
     setup: RunSetup
@@ -66,9 +66,9 @@ def prepare(
 
     Args:
         mode: `RUN` or `MULTIRUN`.
-        usual: values of options that neither the user nor the app's config has set to anything but the default.
-        callbacks: after those of the config.
-        folder: the run's local folder; by default as Hydra has it.
+        usual: values for options that still have their default: neither the user nor the app's config has set them.
+        callbacks: they are added after those of the config.
+        folder: the run's local folder; None: the one that Hydra chooses.
 
     Raises:
         UsageError: naming what is wrong.
@@ -77,7 +77,7 @@ def prepare(
 
     for option, text in (("--folder", folder), ("--config-dir", config_dir), ("--config-name", config_name)):
         if text is not None and (not text.strip() or "\0" in text):
-            raise UsageError(f"{option}: {text!r} is empty; name one, or leave the option out")
+            raise UsageError(f"{option}: {text!r} is not a usable value; give one, or leave the option out")
     if folder is not None and (app.is_hydra or config_dir is not None or config_name is not None):
         key = "hydra.run.dir" if mode == "RUN" else "hydra.sweep.dir"
         overrides = [*overrides, f"{key}={_quoted(str(Path(folder).absolute()))}"]
@@ -108,7 +108,7 @@ def prepare(
         raise
 
     def drive(session: Session, detach: bool) -> None:
-        # A list: so that it is journalled whole before the first job is sent.
+        # A list, so that the journal has all of it before the first job is sent.
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
     return AppRun(setup, None, composition.count, drive, opened.close)
@@ -136,9 +136,9 @@ def _hydra_run(
         callbacks=composite,
         options=options,
         script=script_of_app(app),
-        # A package is imported from the folder around it.
+        # A package is imported from its parent folder.
         root=app.root if "." in app.module_name else None,
-        # Nothing has written there yet: what is there is somebody else's.
+        # This run has not written there yet, so what is there belongs to another run.
         naming=Naming.NEW if naming is Naming.MOMENT else naming,
     )
     is_basic = mode == "RUN" or composition.is_basic_sweeper
@@ -147,7 +147,7 @@ def _hydra_run(
         if not is_basic:
             if detach:
                 raise UsageError(
-                    "--detach: this app's sweeper decides on the next jobs by the results of the last ones"
+                    "--detach: the sweeper of this app needs the results of its jobs to choose the next ones; run it without --detach"
                 )
             _drive_sweeper(composition, session)
             return
@@ -166,10 +166,10 @@ def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
     from hydra.plugins.launcher import Launcher
 
     class _SessionLauncher(Launcher):
-        """What the sweeper takes for Hydra's launcher. The session fires the hooks."""
+        """The launcher that the sweeper gets in place of Hydra's own. The session fires the hooks."""
 
         def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-            """Everything is set up."""
+            """Do nothing: everything is set up."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
             if initial_job_idx != session.next_num:
@@ -184,22 +184,22 @@ def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
 
 
 def _quoted(value: str) -> str:
-    """A path as a value in Hydra's override grammar, where a backslash is one unless a quote follows; it refers to nothing."""
+    """A path as a quoted value of Hydra's override grammar, without interpolations. There, a backslash escapes only a quote."""
     value = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), literal(value))
     return f"'{value}'"
 
 
 def load_callback(text: str) -> Any:
-    """The callback that `module:Class` or `module:object` names; a class is called without arguments.
+    """Make the callback that `module:Class` or `module:object` names; a class is called without arguments.
 
     Raises:
-        UsageError: there is none, or it cannot be made.
+        UsageError: it does not exist, or it cannot be made.
     """
     import importlib
 
     module, colon, qualname = text.partition(":")
     if not (module and colon and qualname):
-        raise UsageError(f"--callback {text!r}: not of the shape module:Class")
+        raise UsageError(f"--callback {text!r}: write it as module:Class")
     try:
         value: Any = importlib.import_module(module)
         for part in qualname.split("."):

@@ -1,7 +1,7 @@
-"""Whether a host can run jobs, step by step, as a run would find it; and what to do where it cannot.
+"""Check whether a host can run jobs, step by step, and say what to do if it cannot.
 
-Rule: every step is what a run does, done by what does it in a run; nothing of an application is sent, and what was made for it is
-gone afterwards. A step that was not reached is not guessed.
+Rule: every step is a step of a run, and the same code does it. Nothing of an application is sent, and what the check makes
+is removed afterwards. A step that was not reached is not guessed.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Step", "examine"]
 
 _PROBE = "remote_agent.probe:probe"
-#: What an error's phase means for the steps on the way to a login.
+#: The steps of a login, and the phases of an error that belong to each.
 _WAY = {"resolve": "connection", "connect": "connection", "host key": "host key", "authenticate": "login"}
 _LOW_DISK = 1 << 30
-#: Seconds by which a host's clock may be off before it is said.
+#: A host's clock may differ by this many seconds before a warning.
 _CLOCK = 5.0
 _TIMEOUT = 60.0
 
 
 class Outcome(enum.Enum):
-    """What came of a step. `WARNING`: jobs run, and somebody should know."""
+    """The outcome of a step. `WARNING`: jobs run, but something is wrong."""
 
     OK = "ok"
     WARNING = "warning"
@@ -48,7 +48,7 @@ class Outcome(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step: its name, what came of it, what was found, and what to do about it."""
+    """One step: its name, its outcome, what was found, and what to do about it."""
 
     name: str
     outcome: Outcome
@@ -61,14 +61,14 @@ class Step:
 
 
 class ProbeSetup(RunSetup):
-    """A run of one probe, which is not what `last` means."""
+    """A run of one probe. `last` never means such a run."""
 
     kind: ClassVar[str] = "probe"
     is_reproduction: ClassVar[bool] = True
 
 
 def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
-    """The steps for one host, each as soon as it is known; the first that failed is the last."""
+    """The steps for one host, each as soon as it is known; a failed step is the last one."""
     if not spec.is_local:
         try:
             yield _ok("ssh configuration", _target(spec))
@@ -78,7 +78,7 @@ def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
     steps = ["connection", "host key", "login"] if not spec.is_local else []
     try:
         with AgentQuery(spec, "clean") as talk:
-            bundle = "sent now" if talk.has_sent_bundle else "was there"
+            bundle = "was sent now" if talk.has_sent_bundle else "was there already"
             talk.survey()
     except HostError as error:
         failed = _WAY.get(error.phase, "agent")
@@ -100,7 +100,7 @@ def _target(spec: HostSpec) -> str:
     given = [spec.identity] if spec.identity else target.identity_files
     keys = [name for name in given if os.path.exists(name)]
     if target.identity_agent and not spec.identity:
-        keys.append("those of ssh-agent")
+        keys.append("the keys of ssh-agent")
     parts = [f"{target.user}@{target.hostname} port {target.port}", f"keys: {', '.join(keys) or 'none'}"]
     if target.proxy_jump or target.proxy_command:
         parts.append(f"through {', '.join(target.proxy_jump) or 'a ProxyCommand'}")
@@ -108,7 +108,7 @@ def _target(spec: HostSpec) -> str:
 
 
 def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Step]:
-    """A run of one job that looks around, from the agent's welcome to the end."""
+    """Run one job that reports what it finds on the host; yield the steps from the agent's welcome on."""
     seen: list[events.Event] = []
     with tempfile.TemporaryDirectory(prefix="launcher-doctor-") as folder:
         alone = dataclasses.replace(options, hosts=(), hosts_file=None)
@@ -116,7 +116,7 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
             "RUN", None, [{}], hosts=[spec], callbacks=(), folder=folder, options=alone, results="safe",
             outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
         )  # fmt: skip
-        # By its name alone: the agent has it. No project, and no script of ours.
+        # By name, because the agent has the probe itself: no project and no script is sent.
         setup = dataclasses.replace(setup, task=_PROBE, task_name="doctor", root=None, main_module=None)
         try:
             with Session(setup, observers=[seen.append]) as session:
@@ -134,15 +134,15 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
         yield Step(
             "environment",
             Outcome.FAILED,
-            "what it says of itself cannot be read",
-            "look whether the host is what it should be",
+            "the host sent a report that cannot be read",
+            "check that this is the host that you mean",
         )
     elif not any(isinstance(event, events.HostUnusable) for event in seen):
         yield Step("environment", Outcome.FAILED, str(returned.error), "check `python:` and `setup:` of this host")
 
 
 def _answer(returned: JobReturn) -> dict[str, Any] | None:
-    """What the probe found, if it is what our probe says; None else: a host may say anything."""
+    """What the probe found; None if the answer is not one of our probe: a host may send anything."""
     if returned.error is not None:
         return None
     try:
@@ -158,11 +158,11 @@ def _answer(returned: JobReturn) -> dict[str, Any] | None:
 
 
 def _told(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | None) -> Iterator[Step]:
-    """What the run said of the host, less what is told as the job's error."""
+    """What the run said about the host, without what the job's error says."""
     ready = [event for event in seen if isinstance(event, events.HostReady)]
     if ready:
         gpus = f", GPUs {', '.join(ready[0].gpus)}" if ready[0].gpus else ", no GPU"
-        yield _ok("agent", f"Python {ready[0].python}; its code {bundle}; cache and state folder can be written")
+        yield _ok("agent", f"Python {ready[0].python}; its code {bundle}; the cache and state folders can be written")
         yield _ok("slots", f"{ready[0].slots}{gpus}")
     said = [event.message for event in seen if isinstance(event, (events.Warned, events.Note))]
     logout = [message for message in said if "logind" in message]
@@ -178,22 +178,23 @@ def _told(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | 
 
 
 def _found(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:
-    """What the probe found where jobs run."""
+    """What the probe found in the environment of the jobs."""
     packages = ", ".join(
-        f"{name} {one['version']}{' (came along)' if one['is_ours'] else ''}" for name, one in found["packages"].items()
+        f"{name} {one['version']}{' (sent by the launcher)' if one['is_ours'] else ''}"
+        for name, one in found["packages"].items()
     )
     yield _ok("environment", f"Python {found['python']} ({found['executable']}); {packages}")
     low = found["free"] < _LOW_DISK
     yield Step(
-        "disk", Outcome.WARNING if low else Outcome.OK, f"{found['free'] / (1 << 30):.1f} GiB free at {found['folder']}",
+        "disk", Outcome.WARNING if low else Outcome.OK, f"{found['free'] / (1 << 30):.1f} GiB free in {found['folder']}",
         "set `workdir:` for this host to a folder with more room" if low else "",
     )  # fmt: skip
-    # The probe looked at its clock between these two.
+    # The probe read its clock between these two times.
     off = max(began - found["time"], found["time"] - ended, 0.0)
     yield Step(
         "clock",
         Outcome.WARNING if off > _CLOCK else Outcome.OK,
-        f"off by {off:.0f} s or more: times in JobReturns are the host's"
+        f"differs from this machine's by {off:.0f} s or more; the times in JobReturns are the host's"
         if off > _CLOCK
         else "agrees with this machine's",
     )

@@ -1,32 +1,32 @@
 """The exceptions of the controller. Third-party exceptions become one of these where they appear, and nowhere else.
 
     LauncherError                    everything below; exit code 1 on the command line unless said otherwise
-    +-- UsageError                   what was asked for cannot be: a name, a range, a file        (exit code 2)
+    +-- UsageError                   a request is wrong: a name, a range, a file                  (exit code 2)
     |   +-- ConfigError              a config does not compose, resolve or validate
     |   +-- InventoryError           hosts: names, ports, slots, unknown keys
-    |   +-- CodeError                the code cannot travel: size, by value across Python versions
-    |   +-- CallbackError            a callback cannot be built, or cannot travel
+    |   +-- CodeError                the code cannot be sent: too large, or by value to another Python
+    |   +-- CallbackError            a callback cannot be made, or cannot be sent
     +-- HostError                    one host, in one phase; has .host, .phase, .next_step        (exit code 3 if all)
     |   +-- HostUnreachable          name, route, refused, timed out
     |   +-- HostKeyError             unknown or changed host key
     |   +-- AuthenticationFailed     no key was accepted
-    |   +-- AgentError               the agent did not start, or spoke nonsense
-    |   |   +-- HostBroken           it said more than any agent says: nothing more is taken from it
-    |   +-- ConnectionLost           the link is gone; whether the jobs are is not known
+    |   +-- AgentError               the agent did not start, or broke the protocol
+    |   |   +-- HostBroken           it sent more than any agent sends; nothing more is read from it
+    |   +-- ConnectionLost           the connection is lost; the state of its jobs is unknown
     +-- JournalError                 the journal could not be written or read
-    |   +-- JournalMoved             it is not where it was: removed, moved or replaced while the run goes on
+    |   +-- JournalMoved             its file was removed, moved or replaced during the run
     +-- ResultNotDecoded             a host's value was not decoded: damaged, or the `results` policy forbids it
-    |   +-- ValueNotPlain            it cannot be said as plain data; has .type, .why, .repr, .place
-    +-- RunError                     a run cannot be found, resumed, or is somebody else's
-    +-- RunInterrupted               Ctrl-C or SIGTERM; everything was collected first            (exit code 130)
-    |                                (a KeyboardInterrupt, too; after a second one the run is left)
+    |   +-- ValueNotPlain            plain data cannot represent it; has .type, .why, .repr, .place
+    +-- RunError                     a run cannot be found or resumed, or belongs to somebody else
+    +-- RunInterrupted               Ctrl-C or SIGTERM; finished jobs were collected first        (exit code 130)
+    |                                (also a KeyboardInterrupt; a second signal leaves the run)
     +-- RunDetached                  the controller left on purpose; the hosts go on               (exit code 0)
     +-- RunAborted                   a callback with on_error = "abort" stopped the run
-    +-- SessionError                 a session is closed, or a job is waited for in a hook       (a RuntimeError, too)
-    +-- ControllerFailed             a defect of ours ended a thread that the run cannot do without
+    +-- SessionError                 a session is closed, or a hook waits for a job              (also a RuntimeError)
+    +-- ControllerFailed             a bug of this package ended a thread that the run needs
 
-An error says whose it is (host), when (phase) and what to do (next_step), and never holds a secret.
-`RemoteJobError`, a job's failure, is not among them: it belongs to the job (see `remote_agent.job`).
+An error names the host, the phase and the next step, and never has a secret in it.
+`RemoteJobError`, the failure of a job, is not one of them: see `remote_agent.job`.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class LauncherError(Exception):
 
 
 class UsageError(LauncherError):
-    """What was asked for cannot be done as asked; nothing was sent.
+    """A request is wrong or cannot be met; nothing was sent.
 
     Attributes:
-        option: the field of LaunchConf at fault, such as `timeout` or `on_error.upload`, with which the message begins then; else
-            empty. On the command line its flag is said instead, with the Hydra plugin where it stands in the config.
+        option: the field of LaunchConf that is wrong, such as `timeout` or `on_error.upload`; the message begins with it. Empty if
+            no field is. The command line shows its flag instead, the Hydra plugin its place in the config.
     """
 
     exit_code = 2
@@ -86,13 +86,13 @@ class UsageError(LauncherError):
 
     @classmethod
     def of_option(cls, option: str, rest: str) -> Self:
-        """An error that is about this option; its message goes on with the rest."""
+        """An error about this option; its message is the option and the rest."""
         made = cls(option + rest)
         made.option = option
         return made
 
     def named(self, option: str) -> Self:
-        """The same error with the option at fault said in other words; without one, itself."""
+        """The same error with another name for its option; without an option, the error itself."""
         return type(self)(option + str(self).removeprefix(self.option)) if self.option else self
 
 
@@ -105,19 +105,19 @@ class InventoryError(UsageError):
 
 
 class CodeError(UsageError):
-    """The application's code cannot travel as it is."""
+    """The application's code cannot be sent as it is."""
 
 
 class CallbackError(UsageError):
-    """A callback cannot be built or cannot travel."""
+    """A callback cannot be made, or cannot be sent."""
 
 
 class HostError(LauncherError):
-    """Something failed on or on the way to one host.
+    """Something failed on one host, or on the way to it.
 
     Attributes:
         host: the host as the user named it.
-        phase: what was under way: `resolve`, `connect`, `host key`, `authenticate`, `start agent`, `session`, ...
+        phase: what was being done: `resolve`, `connect`, `host key`, `authenticate`, `start agent`, `session`, ...
         next_step: what the user can do about it; may be empty.
     """
 
@@ -126,14 +126,14 @@ class HostError(LauncherError):
     def __init__(self, host: str, phase: str, message: str, next_step: str = "") -> None:
         self.host = host
         self.phase = phase
-        # A host may have said the words of it.
+        # The words may come from a host.
         self.message = message = clean(message)
         self.next_step = next_step = clean(next_step)
         text = f"{host}: {phase}: {message}"
         super().__init__(f"{text}\n  next: {next_step}" if next_step else text)
 
     def message_of(self, host: str) -> str:
-        """The message, where it is told as that host's: one of a host on the way there says whose it is."""
+        """The message under the heading of this host. If another host on the way failed, the message names it."""
         return self.message if self.host == host else f"{self.host}: {self.message}"
 
     def __reduce__(self) -> tuple[type[HostError], tuple[str, str, str, str]]:
@@ -157,26 +157,26 @@ class AgentError(HostError):
 
 
 class HostBroken(AgentError):
-    """The agent went beyond a cap (`launcher.host_limits`), which none of ours does: it is given up at once."""
+    """The agent exceeded a limit (`launcher.host_limits`), which no agent of ours does; the host is given up at once."""
 
 
 class ConnectionLost(HostError):
-    """The link ended. The host's jobs are unknown, not failed."""
+    """The connection ended. The state of the host's jobs is unknown; they have not failed."""
 
 
 class ResultNotDecoded(LauncherError):
-    """A value that a host made was not decoded: it is damaged, over a cap, or the `results` policy forbids it."""
+    """A value from a host was not decoded: it is damaged or too large, or the `results` policy forbids it."""
 
 
 class ValueNotPlain(ResultNotDecoded):
-    """A value, or something in it, that plain data cannot say. All texts were made on the host, and are bounded and cleaned.
+    """Plain data cannot represent a value, or something in it. All texts come from the host; they are shortened and cleaned.
 
     Attributes:
         type: its type.
-        why: what keeps it from being said, or from being made here.
-        repr: its `repr`, where the host was asked for that; of a class that is not allowed its fields.
-        place: where in the value it lies, such as `['model'][0]`; empty for the value itself.
-        next_step: how to get it all the same.
+        why: the reason why it cannot be represented, or cannot be made here.
+        repr: its `repr`, if the host was asked for it; for a class that is not allowed, its fields.
+        place: its place in the value, such as `['model'][0]`; empty for the value itself.
+        next_step: how to get it anyway.
     """
 
     def __init__(
@@ -185,20 +185,20 @@ class ValueNotPlain(ResultNotDecoded):
         self.type, self.why, self.repr, self.place = type, why, repr, place
         self.next_step, self.what = next_step, what
         where = f", at value{place}," if place else ""
-        text = f"{what}{where} cannot be had as plain data: {with_article(type)}: {why}"
+        text = f"{what}{where} cannot be represented as plain data: {with_article(type)}: {why}"
         text += f"\n  it is: {repr}" if repr else ""
         super().__init__(f"{text}\n  next: {next_step}" if next_step else text)
 
     def at(self, place: str) -> ValueNotPlain:
-        """The same, of something that lies there."""
+        """The same error about something at this place."""
         return ValueNotPlain(self.type, self.why, self.repr, place, self.next_step, self.what)
 
     def within(self, step: str) -> ValueNotPlain:
-        """The same, of something that lies this step further in."""
+        """The same error about something that is one step deeper in the value."""
         return self.at(step + self.place)
 
     def told_of(self, what: str, next_step: str) -> ValueNotPlain:
-        """The same, of what is read; with what to do about it, unless that is known."""
+        """The same error about what is being read, with this next step if it has none."""
         return ValueNotPlain(self.type, self.why, self.repr, self.place, self.next_step or next_step, what)
 
     def __reduce__(self) -> tuple[type[ValueNotPlain], tuple[str, ...]]:
@@ -206,11 +206,11 @@ class ValueNotPlain(ResultNotDecoded):
 
 
 class JournalError(LauncherError):
-    """The journal could not be written or read; nothing that it does not hold has been acted on."""
+    """The journal could not be written or read. Nothing has been done that is not in it."""
 
 
 class JournalMoved(JournalError):
-    """The journal is not where it was any more; what was written since may be lost, and no host was told to forget it."""
+    """The journal is no longer where it was. What was written since may be lost; the hosts still have it."""
 
 
 class RunError(LauncherError):
@@ -220,9 +220,9 @@ class RunError(LauncherError):
 
 
 class RunInterrupted(LauncherError, KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: what had finished was collected and the end hooks fired; or, by a second one, the run was left.
+    """Ctrl-C or SIGTERM: finished jobs were collected and the end hooks fired. A second signal leaves the run at once.
 
-    A KeyboardInterrupt, too: whoever handles Ctrl-C handles it.
+    It is also a KeyboardInterrupt, so code that handles Ctrl-C handles it.
 
     Attributes:
         is_terminated: it was SIGTERM.
@@ -240,14 +240,14 @@ class RunAborted(LauncherError):
 
 
 class ControllerFailed(LauncherError):
-    """A thread of the controller died of a defect, which is the cause; the hosts keep what they have."""
+    """A bug ended a thread of the controller; the bug is the cause of this error. The hosts keep what they have."""
 
 
 class SessionError(LauncherError, RuntimeError):
-    """A session was used as it cannot be: after it was closed, or by a hook that waits for a job."""
+    """A session was used wrongly: after it was closed, or by a hook that waits for a job."""
 
 
 class RunDetached(LauncherError):
-    """The controller left the run, which goes on without it."""
+    """The controller detached from the run, which goes on without it."""
 
     exit_code = 0

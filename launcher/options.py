@@ -3,9 +3,9 @@
 A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
 `python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
 
-Rule: what is not allowed is refused here, naming the field and what is; a key that is not known is refused naming the
-nearest one. A field is named as such, which the doors put into the words of whoever came through them (see `UsageError`).
-Nothing else in the project reads raw options.
+Rule: a wrong value is refused here. The error names the field and says what is allowed; for an unknown key it names the nearest
+one. The command line and the plugin replace the field's name with their own name for it (see `UsageError`). Nothing else in the
+project reads raw options.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _DURATION = re.compile(rf"({_NUMBER})(ms|[smhd])")
 _MAX_SECONDS = 10.0**9
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
-#: More is a slip of the hand, and no system takes it.
+#: A larger size is a typing error, and no system accepts it.
 _MAX_SIZE = 1 << 62
 _MAX_COUNT = 10**9
 _MAX_SHOWN = 60
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*(?:\.[^\W\d]\w*)*")
-#: Kinds that another attempt would not change, or that were asked for.
+#: Kinds of error that another attempt would not change, or that the user asked for.
 _NOT_RETRIED = ("cancelled", "config", "import")
 
 
@@ -50,11 +50,11 @@ def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
     """Seconds from a number, or from text such as `90`, `500ms`, `30m` or `1h30m`.
 
     Raises:
-        ConfigError: it is neither, or not above zero (or_zero: below zero).
+        ConfigError: the value is neither, or is not above zero (with or_zero: is below zero).
     """
     seconds: float | None = None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # As whole numbers first: one of 400 digits is no float.
+        # Compare whole numbers first: a number of 400 digits does not fit into a float.
         seconds = float(min(max(value, -1), _MAX_SECONDS)) if isinstance(value, int) else value
     elif isinstance(value, str):
         text = value.strip().lower().replace(" ", "")
@@ -64,9 +64,9 @@ def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
             seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
     is_above = seconds is not None and (seconds > 0 or (or_zero and seconds == 0))
     if seconds is None or not is_above or seconds >= _MAX_SECONDS:
-        what = "no duration" if seconds is None else "a duration below zero" if or_zero else "no duration above zero"
+        what = "not a duration" if seconds is None else "below zero" if or_zero else "not above zero"
         what = "more than 30 years" if seconds is not None and seconds >= _MAX_SECONDS else what
-        raise _refused(field, f"{shown(value)} is {what}; allowed are seconds, or text like 90s, 30m, 1h30m, 7d")
+        raise _refused(field, f"{shown(value)} is {what}; write seconds, or text such as 90s, 30m, 1h30m, 7d")
     return seconds
 
 
@@ -74,7 +74,7 @@ def parse_size(value: Any, field: str) -> int:
     """Bytes from a number, or from text such as `100MiB`, `100M` (the same) or `100MB` (a hundred million).
 
     Raises:
-        ConfigError: it is neither, or not above zero.
+        ConfigError: the value is neither, or is not above zero.
     """
     size: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -86,7 +86,7 @@ def parse_size(value: Any, field: str) -> int:
             base = 1000 if (suffix or "").lower() == "b" else 1024
             size = int(float(number) * base ** (_POWERS[prefix.lower()] if prefix else 0))
     if size is None or not 0 < size <= _MAX_SIZE:
-        raise _refused(field, f"{shown(value)} is no size above zero; allowed are bytes, or text like 100MiB, 2GiB")
+        raise _refused(field, f"{shown(value)} is not a size above zero; write bytes, or text such as 100MiB, 2GiB")
     return size
 
 
@@ -107,7 +107,9 @@ def _texts(value: Any, field: str) -> tuple[str, ...]:
     for one in values:
         if not isinstance(one, str) or not one.strip() or "\0" in one:
             what = (
-                f"{shown(one)} in it is no text" if isinstance(one, str) else f"{shown(value)} is not a list of texts"
+                f"{shown(one)} in the list is empty, or has a NUL character"
+                if isinstance(one, str)
+                else f"{shown(value)} is not a list of texts"
             )
             raise _refused(field, f"{what}")
     return values
@@ -120,7 +122,7 @@ def _hosts(value: Any, field: str) -> tuple[Any, ...]:
     hosts = tuple(given)
     for one in hosts:
         is_text = isinstance(one, str) and bool(one.strip())
-        # Anything else that has an address was made by launcher.inventory.
+        # An object that has an address comes from launcher.inventory.
         if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
             raise _refused(field, f"{shown(one)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
     return hosts
@@ -143,7 +145,7 @@ def _text(value: Any, field: str) -> str | None:
 def _workdir(value: Any, field: str) -> str | None:
     text = _text(value, field)
     if text is not None and not text.startswith(("/", "~/")):
-        raise _refused(field, f"{shown(text)} is neither absolute nor below '~/'")
+        raise _refused(field, f"{shown(text)} is not an absolute path, and does not begin with '~/'")
     return text
 
 
@@ -152,15 +154,17 @@ def _environment(value: Any, field: str) -> dict[str, str]:
         raise _refused(field, "is not a mapping of names to values")
     for name, one in value.items():
         _variable(name, field)
-        # Values may be secrets: no message shows them.
+        # A value may be a secret, so no message shows it.
         if not isinstance(one, (str, int, float)) or isinstance(one, bool) or "\0" in str(one):
-            raise _refused(f"{field}.{name}", "the value is not text (quote it)")
+            raise _refused(f"{field}.{name}", "the value is not text; put it in quotes")
     return {str(name): str(one) for name, one in value.items()}
 
 
 def _variable(name: Any, field: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _refused(field, f"{shown(name)} is no name of a variable (letters, digits, _; no digit first)")
+        raise _refused(
+            field, f"{shown(name)} is not the name of a variable (letters, digits and _, without a digit in front)"
+        )
     return name
 
 
@@ -174,7 +178,9 @@ def _outputs(value: Any, field: str) -> bool | tuple[str, ...]:
     patterns = _texts(value, field)
     for pattern in patterns:
         if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
-            raise _refused(field, f"{pattern!r} leads out of the output directory; allowed are relative patterns")
+            raise _refused(
+                field, f"{pattern!r} leads out of the output directory; write a relative pattern without `..`"
+            )
     return patterns
 
 
@@ -196,7 +202,7 @@ def _retries(value: Any, field: str) -> int | dict[str, int]:
     for kind, number in value.items():
         if kind != "*" and kind not in ERROR_KINDS:
             near = difflib.get_close_matches(str(kind), ERROR_KINDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(ERROR_KINDS)} and *"
+            hint = f"did you mean {near[0]!r}?" if near else f"the kinds are {', '.join(ERROR_KINDS)} and *"
             raise _refused(field, f"unknown kind of error {kind!r}; {hint}")
         if _count(number, f"{field}.{kind}") and kind == "cancelled":
             raise _refused(field, "a job that was cancelled is not tried again")
@@ -205,7 +211,7 @@ def _retries(value: Any, field: str) -> int | dict[str, int]:
 
 def _count(value: Any, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
-        raise _refused(field, f"{shown(value)} is not a whole number of 0 or more, to {_MAX_COUNT} at most")
+        raise _refused(field, f"{shown(value)} is not a whole number from 0 to {_MAX_COUNT}")
     return value
 
 
@@ -213,7 +219,7 @@ def _limit(value: Any, field: str) -> int | None:
     if value is None:
         return None
     if _count(value, field) == 0:
-        raise _refused(field, "0 would stop before the first job; leave it out for no limit")
+        raise _refused(field, "0 would stop the run before its first job; leave the option out for no limit")
     return int(value)
 
 
@@ -541,7 +547,7 @@ class LaunchConf:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> LaunchConf:
-        """From plain data, or from a DictConfig.
+        """Make one from plain data, or from a DictConfig.
 
         Raises:
             ConfigError: a key is not known, or a value is not allowed.
@@ -558,20 +564,20 @@ class LaunchConf:
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(known)}"
                 raise ConfigError(f"unknown option {key!r}{hint}")
         return dataclasses.replace(self, **values)
 
     @property
     def retries_by_kind(self) -> dict[str, int]:
-        """Further attempts by kind of error; `*` for all others."""
+        """How often a failed job is tried again, by kind of error; `*` is for all others."""
         if isinstance(self.retries, int):
             return {"*": self.retries, **dict.fromkeys(_NOT_RETRIED, 0)}
         return dict(self.retries)
 
     @property
     def shutdown_seconds(self) -> float:
-        """shutdown_timeout; where none is given, hook_timeout: both are code of the application's after its result."""
+        """shutdown_timeout or, if it is not set, hook_timeout: both limit code that runs after the result is known."""
         return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
 
     @property
@@ -580,14 +586,14 @@ class LaunchConf:
         return int(self.max_code_size)
 
     def environment(self) -> dict[str, str]:
-        """The variables that jobs get: the forwarded ones of this process, then `env`.
+        """The variables that jobs get: those forwarded from this process, and those of `env`, which win.
 
         Raises:
-            ConfigError: one that is to be forwarded is not set here.
+            ConfigError: a variable to forward is not set here.
         """
         missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
         if missing:
-            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or take it out")
+            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or remove it from the list")
         return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
 
 
@@ -597,18 +603,18 @@ def option_fields() -> dict[str, Option]:
 
 
 def options_of(options: Any, fields: Mapping[str, Any]) -> LaunchConf:
-    """The options of a door in Python: a LaunchConf, or none, and fields of one.
+    """The options of a call from Python: a LaunchConf or None, and single fields that replace its own.
 
     Raises:
-        ConfigError: it is no LaunchConf, a field is not known, or a value is not allowed.
+        ConfigError: `options` is not a LaunchConf, a field is unknown, or a value is not allowed.
     """
     if options is not None and not isinstance(options, LaunchConf):
-        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; its fields may be given as keywords, too")
+        raise ConfigError(f"options: {shown(options)} is not a LaunchConf; you can also give its fields as keywords")
     return (options or LaunchConf()).replaced(**fields)
 
 
 def _plain(value: Any) -> Any:
-    """Plain data, where it is a node of OmegaConf's."""
+    """The value as plain data if it is an OmegaConf node, else the value itself."""
     if type(value).__module__.startswith("omegaconf."):
         from omegaconf import OmegaConf
 

@@ -1,5 +1,5 @@
-"""The Hydra plugin `hydra/launcher=remote`: `remote_launcher` is what Hydra finds, `_conf` its options, `_sweep` the work.
+"""The Hydra plugin `hydra/launcher=remote`: `remote_launcher` is what Hydra finds, `_conf` has its options, `_sweep` does the work.
 
-Rule: Hydra executes every module here whose name has no underscore in front, in every Hydra app on this machine: those
-import nothing heavy.
+Rule: in every Hydra app on this machine, Hydra executes each module here whose name does not begin with an underscore. Such
+modules import nothing heavy.
 """

@@ -1,6 +1,6 @@
-"""Where the command `launcher` enters: a name that no project has.
+"""The entry point of the command `launcher`, in a module with a name that no project has.
 
-Rule: a project's own `launcher` that is first on `sys.path` (by PYTHONPATH) is told of, and not taken for ours.
+Rule: if a project's own `launcher` is first on `sys.path` (by PYTHONPATH), the command says so and does not run that one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The command `launcher`; exit code 2 where it cannot be found."""
+    """The command `launcher`; exits with code 2 if another module has its name."""
     problem = in_front()
     if problem:
         sys.exit(_refused(problem))

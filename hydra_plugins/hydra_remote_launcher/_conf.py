@@ -18,7 +18,7 @@ class RemoteLauncherConf:
     """See `launcher.options.LaunchConf` for what each field means, and docs/hydra.md."""
 
     _target_: str = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
-    #: Hydra does not look into `hosts` and `env`: having resolved them once, it would take `${x}` in a value for more to resolve.
+    #: Hydra must not instantiate nodes in `hosts` and `env`: it would resolve `${x}` in a value a second time.
     _recursive_: bool = False
     # The fields of LaunchConf; `python -m tests.hydra.schema` writes them.
     #: Hosts that run the jobs. Without any, this machine runs them.
@@ -81,10 +81,10 @@ class RemoteLauncherConf:
 
 
 def register() -> None:
-    """Put the options into Hydra's ConfigStore as `hydra/launcher=remote`."""
+    """Add the options to Hydra's ConfigStore as `hydra/launcher=remote`."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    # Unknown keys reach the launcher, which names the nearest known one; Hydra would only say that there is none.
+    # Unknown keys are allowed here, so that the launcher can refuse them and name the nearest known key.
     node = OmegaConf.structured(RemoteLauncherConf, flags={"struct": False})
     ConfigStore.instance().store(group="hydra/launcher", name="remote", node=node, provider="hydra-remote-launcher")

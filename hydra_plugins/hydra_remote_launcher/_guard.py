@@ -1,7 +1,7 @@
-"""Sees to it that the end of a sweep is told, once, whatever ends it.
+"""Fires the end hook of a sweep exactly once, however the sweep ends.
 
-Rule: Hydra fires `on_multirun_end` when a sweep went well and forgets it otherwise. From `install` on it fires exactly
-once: when Hydra fires it, when the sweeper is left by an exception (a failed job, SystemExit, Ctrl-C), or at exit.
+Rule: Hydra fires `on_multirun_end` only after a sweep without an error. From `install` on, it fires exactly once: when Hydra
+fires it, when an exception ends the sweeper (a failed job, SystemExit, Ctrl-C), or at exit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _log = logging.getLogger("hydra_plugins.hydra_remote_launcher")
 
 
 class EndGuard:
-    """Calls `end(error)` once; error is what the sweeper was left by, or None.
+    """Calls `end(error)` once; error is the exception that ended the sweeper, or None.
 
     Args:
         composite: Hydra's callbacks, as the HydraContext has them.
-        end: fires the hook; replaced by whoever knows better how, later.
+        end: fires the hook; it is replaced when the sweep is set up.
     """
 
     def __init__(self, composite: Any, end: Callable[[BaseException | None], None]) -> None:
@@ -38,12 +38,12 @@ class EndGuard:
         self._pid = os.getpid()
 
     def install(self) -> None:
-        """Take the place of the composite's `on_multirun_end`, stand around the sweeper, and wait at the exit."""
+        """Replace the composite's `on_multirun_end`, wrap the sweeper, and register a function for the exit."""
         self._composite.on_multirun_end = self._on_multirun_end
         sweeper = _sweeper_on_the_stack()
         if sweeper is not None:
             sweeper.sweep = self._around(sweeper.sweep)
-        # At exit it may be too late for hooks that start threads; it is for what neither of the two above can see.
+        # The last resort, for an end that the other two do not see: at exit, a hook cannot start threads any more.
         atexit.register(self._at_exit)
 
     def _around(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,15 +60,15 @@ class EndGuard:
         self.fire()
 
     def _at_exit(self) -> None:
-        # A child that the application forked is not the one who started the sweep.
+        # A forked child of the application did not start the sweep.
         if os.getpid() == self._pid:
             self.fire()
 
     def fire(self, error: BaseException | None = None) -> None:
-        """End the sweep, if that has not been done.
+        """End the sweep, unless it has ended already.
 
         Raises:
-            Exception: what `end` raises, where no error is on its way already: that one is then told, and logged here.
+            Exception: what `end` raises, if the sweeper raised nothing. Otherwise it is only logged.
         """
         if self._has_fired:
             return
@@ -83,9 +83,9 @@ class EndGuard:
 
 
 def _sweeper_on_the_stack() -> Any:
-    """The sweeper that sets this launcher up; the outermost, where one wraps another.
+    """The sweeper that sets this launcher up; the outermost one, if sweepers wrap each other.
 
-    Hydra gives a launcher no way to know that its sweeper failed.
+    Hydra does not tell a launcher that its sweeper failed.
     """
     found = None
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the stack is where it is

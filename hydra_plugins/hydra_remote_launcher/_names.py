@@ -1,7 +1,7 @@
-"""Whose `launcher` and `remote_agent` Python finds: ours, or modules of these names that the user's project has.
+"""Checks which `launcher` and `remote_agent` Python finds: ours, or modules of the user's project with the same names.
 
-Rule: the names of a project are its own, and Python takes what is first on `sys.path`. Where that is not ours, nothing is
-begun, and the message says which folder it is. Imports nothing of ours: it could not be found.
+Rule: a project chooses its own names, and Python imports what is first on `sys.path`. If that is not ours, nothing is
+started, and the message names the folder. This module imports nothing of ours, which Python might not find.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 
 def in_front() -> str:
-    """What stands in front of our modules and what to do about it; empty where nothing does."""
+    """Which module Python finds instead of ours, and what to do about it; empty if it finds ours."""
     for name in _OURS:
         file = _found(name)
         ours = os.path.join(_HOME, name, "__init__.py")
         if file and os.path.realpath(file) != os.path.realpath(ours):
-            return _told(name, file)
+            return _message(name, file)
     return ""
 
 
-def _told(name: str, file: str) -> str:
+def _message(name: str, file: str) -> str:
     folder = os.path.dirname(os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file)
     return (
-        f"{file} has the name {name!r}, which is also that of hydra-remote-launcher's own package, and stands in front of it: "
+        f"{file} has the name {name!r}, which is also that of hydra-remote-launcher's own package, and Python finds it first: "
         f"{folder} comes first on sys.path. Rename it, or move it into a package (mypackage/{name})"
     )
 
 
 def _found(name: str) -> str | None:
-    """The file that `import NAME` gives, or gave."""
+    """The file that `import NAME` loads, or has loaded."""
     module = sys.modules.get(name)
     if module is not None:
         return getattr(module, "__file__", None)
@@ -43,5 +43,5 @@ def _found(name: str) -> str | None:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    # A folder without an `__init__.py` stands behind every package.
+    # A folder without an `__init__.py` comes after every package.
     return spec.origin if spec is not None and spec.has_location else None

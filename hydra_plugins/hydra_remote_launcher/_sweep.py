@@ -1,6 +1,6 @@
 """One sweep through Hydra's own sweeper: its checks, its session, its batches.
 
-Rule: all batches go through one session, so that agents stay; it is closed by the guard, which fires `on_multirun_end`.
+Rule: all batches use one session, so that the agents stay. The guard closes it, which fires `on_multirun_end`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 __all__ = ["RemoteLauncherDetached", "RemoteLauncherError", "Sweep"]
 
 _log = logging.getLogger("hydra_plugins.hydra_remote_launcher")
-#: Distinct tracebacks that are remembered.
+#: How many distinct tracebacks are remembered.
 _MAX_TRACEBACKS = 100
 _LEVELS = {"bad": logging.ERROR, "warning": logging.WARNING}
 
 
 class RemoteLauncherError(CompactHydraException):
-    """What went wrong on purpose; Hydra shows its message alone."""
+    """An error that this package raises on purpose; Hydra shows only its message."""
 
 
 class RemoteLauncherDetached(RunDetached, CompactHydraException):
-    """SIGHUP: the hosts go on with the batch, and `launcher attach` finishes it. No new batch will be started."""
+    """SIGHUP: the hosts go on with the batch, and `launcher attach` finishes it. No further batch starts."""
 
 
 class Sweep:
@@ -55,7 +55,7 @@ class Sweep:
         options: the fields of `hydra.launcher`.
 
     Raises:
-        LauncherError: naming what is wrong.
+        LauncherError: it names what is wrong.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Sweep:
         self._task = task_function
         self._config = config
         self._callbacks = callback_entries(config, hydra_context.callbacks.callbacks, self._options)
-        # What the sweeper saves and what jobs get holds no secret; jobs are composed from this copy, which is ours alone.
+        # What the sweeper saves and what jobs get must have no secret. Jobs are composed from this copy, which only we have.
         self._master = copy.deepcopy(config)
         without_secrets(config)
         self._earlier: list[Any] = []
         self._session: Session | None = None
-        # Before the sweeper writes there: where another run has this folder, the config says another one from here on.
+        # Before the sweeper writes there: if another run has this folder, the config names another one from now on.
         self._setup, self._claim = self._make_setup(0).take_folder()
 
     @classmethod
@@ -86,10 +86,10 @@ class Sweep:
         task_function: TaskFunction,
         config: DictConfig,
     ) -> Sweep:
-        """Check everything, and see to it that the end hook fires.
+        """Check everything, and make sure that the end hook fires.
 
         Raises:
-            RemoteLauncherError: naming what is wrong; the end hook has fired.
+            RemoteLauncherError: it names what is wrong; the end hook has fired.
         """
 
         def end_at_once(error: BaseException | None) -> None:
@@ -119,7 +119,7 @@ class Sweep:
             callbacks=self._callbacks,
             options=self._options,
             first_num=first_num,
-            # Hydra fires it, before there is a launcher.
+            # Hydra fires it before it makes the launcher.
             fired_elsewhere=frozenset({"on_multirun_start"}),
             earlier=self._earlier,
         )
@@ -134,9 +134,9 @@ class Sweep:
         """Run one batch; the JobReturns in the order of job_overrides, FAILED ones among them.
 
         Raises:
-            KeyboardInterrupt: by Ctrl-C. What had finished was collected.
-            SystemExit: by SIGTERM, likewise.
-            RemoteLauncherDetached: by SIGHUP.
+            KeyboardInterrupt: Ctrl-C; finished jobs were collected.
+            SystemExit: SIGTERM; finished jobs were collected.
+            RemoteLauncherDetached: SIGHUP.
         """
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         is_first = self._session is None and bool(job_overrides)
@@ -149,11 +149,11 @@ class Sweep:
         for num, overrides in enumerate(job_overrides, initial_job_idx):
             _log.info("\t#%d : %s", num, " ".join(filter_overrides(overrides)))
         try:
-            # As a list: whoever takes the run up again has the whole batch.
+            # As a list, so that a resumed run has the whole batch.
             session.drive([(None, list(overrides)) for overrides in job_overrides], None)
         except RunInterrupted as error:
             if session.is_detached:
-                # By a second signal: Hydra will not say it.
+                # After a second signal; Hydra does not show the message.
                 _log.error("%s", error)
             raise (SystemExit(143) if error.is_terminated else KeyboardInterrupt) from None
         except RunDetached as error:
@@ -161,24 +161,24 @@ class Sweep:
         return [session.load(num) for num in range(initial_job_idx, initial_job_idx + len(job_overrides))]
 
     def _check(self, overrides: Sequence[str], num: int) -> None:
-        """Refuse a config that cannot resolve before any host hears of the sweep; that of a later job is its failure."""
+        """Refuse a config that cannot be resolved before anything is sent. A later job with such a config fails."""
         for problem in unresolved(self._compose(overrides, num, str(num)), without="hydra"):
             raise RemoteLauncherError(f"the config of job {num} does not resolve: {problem}")
 
     def _session_at(self, num: int, early: EarlyConnections) -> Session:
-        """The session of the last batch where this one goes on from there; else a new one."""
+        """The session of the last batch if this batch continues its job numbers, else a new one."""
         session = self._session
         if session is not None and session.next_num == num:
             return session
         if session is not None:
-            # The sweeper numbers as it likes: this is another run, and its results come after.
+            # The sweeper chose other numbers: this is another run, and its results come after the earlier ones.
             session.leave_hook("on_multirun_end")
             session.__exit__(None, None, None)
             self._earlier += list(session.returns)
         if session is not None or num != self._setup.first_num:
             self._setup = dataclasses.replace(self._make_setup(num), instead=self._setup.instead)
         if session is not None:
-            # Its journal lies beside the earlier one's, which is read as long as the sweep lasts.
+            # Its journal is beside the earlier one, which is read until the sweep has ended.
             self._setup = dataclasses.replace(
                 self._setup, folder=self._setup.folder / f".launcher.{self._setup.run_id}"
             )
@@ -208,7 +208,7 @@ class Sweep:
             return
         is_stop = isinstance(error, (KeyboardInterrupt, RunDetached)) and not session.is_interrupted
         if session.is_idle and not is_stop:
-            error = None  # nothing is under way that it could stop, or that has not been stopped by it
+            error = None  # no job is running that the error could stop
         try:
             session.__exit__(None if error is None else type(error), error, None)
         except RunDetached:
@@ -218,9 +218,9 @@ class Sweep:
 
 
 def _once_resolved(options: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
-    """The fields of `hydra.launcher` as plain data, byte for byte what was asked for.
+    """The fields of `hydra.launcher` as plain data, resolved exactly once.
 
-    What Hydra gives to a launcher has been resolved, and whoever reads it would resolve it once more: an escaped `${x}` is one by then.
+    Hydra gives a launcher values that are resolved already. To resolve them again would turn an escaped `${x}` into an interpolation.
     """
     node = config.hydra.launcher
     asked: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else {}
@@ -234,12 +234,12 @@ def _once_resolved(options: Mapping[str, Any], config: DictConfig) -> dict[str, 
 
 
 class _Log:
-    """Tells the events of a run to Hydra's log; each failure with its remote traceback, or whose it is the same as."""
+    """Writes the events of a run to Hydra's log. A failure has its remote traceback, or names the job with the same one."""
 
     def __init__(self) -> None:
         self._tally = Tally()
         self._teller = Teller(self._tally)
-        #: Which job had a traceback first; what an application lacks, all its jobs fail with.
+        #: Traceback -> the first job that had it. If an application lacks a module, all its jobs fail in the same way.
         self._tracebacks: dict[str, int] = {}
 
     def __call__(self, event: events.Event) -> None:

@@ -1,6 +1,6 @@
-"""What Hydra finds: the launcher `hydra/launcher=remote`.
+"""The launcher `hydra/launcher=remote`, which Hydra discovers.
 
-Rule: thin, for every Hydra app on this machine imports it; the work is in `_sweep`, imported when a sweep asks for it.
+Rule: it is thin, because every Hydra app on this machine imports it. The work is in `_sweep`, which is imported when a sweep needs it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteLauncher"]
 
-# An older Python that finds this is a job's, on a host that sees the controller's files: nothing is launched from there.
+# Only a job can have an older Python, on a host that sees the controller's files. It launches nothing.
 if sys.version_info >= (3, 10):  # noqa: UP036 - said above
     register()
 
 
 class RemoteLauncher(Launcher):
-    """Runs the jobs of a sweep on hosts that are reached over SSH, or on this machine where none are given."""
+    """Runs the jobs of a sweep on hosts that are reached over SSH, or on this machine if no hosts are given."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -39,15 +39,15 @@ class RemoteLauncher(Launcher):
         self._sweep: Sweep | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Check everything that can be checked before a job is launched; from here on `on_multirun_end` will fire.
+        """Check everything that can be checked before a job starts; from now on, `on_multirun_end` will fire.
 
         Raises:
-            RemoteLauncherError: naming what is wrong; Hydra shows its message alone.
-            CompactHydraException: a module of the project's stands in front of ours.
+            RemoteLauncherError: it names what is wrong; Hydra shows only its message.
+            CompactHydraException: Python finds a module of the project instead of ours.
         """
         problem = in_front()
         if problem:
-            # The guard, which would see to it, is behind what cannot be imported.
+            # The guard cannot be imported here, so the hook is fired now.
             name = config.hydra.job.config_name
             hydra_context.callbacks.on_multirun_end(config=config, config_name=name, job_returns=[])
             raise CompactHydraException(f"hydra.launcher: {problem}")
@@ -59,7 +59,7 @@ class RemoteLauncher(Launcher):
         """Run one batch of jobs; their JobReturns in the order of job_overrides, FAILED ones among them.
 
         Raises:
-            KeyboardInterrupt: by Ctrl-C; what had finished was collected.
+            KeyboardInterrupt: Ctrl-C; finished jobs were collected.
         """
         if self._sweep is None:
             raise RuntimeError("launch() was called before setup()")

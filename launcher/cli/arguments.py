@@ -1,6 +1,6 @@
-"""What the commands about past runs have in common: how a run is named, and `--json`.
+"""What the commands about past runs share: the argument that names a run, and `--json`.
 
-Rule: with `--json` stdout carries one JSON object with a `version`, and nothing else.
+Rule: with `--json`, stdout has one JSON object with a `version` and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Run = Annotated[
     str,
     typer.Argument(
         metavar="[RUN]",
-        help="Its id, the beginning of that, its folder, or `last`.",
+        help="The run: its id or the beginning of it, its folder, or `last`.",
         autocompletion=completion.runs,
     ),
 ]
@@ -31,7 +31,7 @@ RunOrJob = Annotated[
     str,
     typer.Argument(
         metavar="[RUN[#NUM]]",
-        help="A run (id, its beginning, folder, `last`), or one job of it.",
+        help="A run (its id or the beginning of it, its folder, or `last`), or one of its jobs.",
         autocompletion=completion.jobs,
     ),
 ]
@@ -40,26 +40,26 @@ Env = Annotated[
     typer.Option(
         "--env",
         metavar="NAME=VALUE",
-        help="A variable of the run, whose value is kept nowhere; by default from the environment. Repeatable.",
+        help="The value of a variable of the run, for values are not stored. Without it, your environment has the value. Repeatable.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show hooks and starts, too.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only what goes wrong, and the closing report.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
 
 
 def values(given: list[str] | None) -> dict[str, str]:
-    """The variables of `--env`; one without a value is that of this process.
+    """The variables of `--env`; one without a value has the value of this process.
 
     Raises:
-        UsageError: it is not of this shape, or there is no such variable.
+        UsageError: the option has another form, or the variable is not set here.
     """
     found = {}
     for one in given or []:
         name, equals, value = one.partition("=")
         if not name or (not equals and name not in os.environ):
-            raise UsageError(f"--env {name}: say --env NAME=VALUE, or set the variable")
+            raise UsageError(f"--env {name}: write --env NAME=VALUE, or set the variable here")
         found[name] = value if equals else os.environ[name]
     return found
 

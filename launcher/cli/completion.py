@@ -1,7 +1,7 @@
-"""What a shell offers at the TAB key: hosts, runs, the words of a choice.
+"""What a shell offers at the TAB key: hosts, runs, jobs, and the words of a choice.
 
-Rule: it only reads, here, and says nothing on stderr; what cannot be read offers nothing. An app and its overrides are left to the
-shell, which offers files where nothing is said.
+Rule: it only reads local files and prints nothing on stderr; for what cannot be read it offers nothing. It offers nothing for an app and its
+overrides, so the shell offers files.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from launcher.util.terminal_text import clean
 
 __all__ = ["hosts", "jobs", "runs", "words"]
 
-#: ssh_config(5): the deepest that files may include each other.
+#: How deep files may include each other; see ssh_config(5).
 _DEPTH = 16
 #: Runs that are offered, the latest first.
 _RUNS = 30
-#: Jobs that are offered; of more the user types the beginning.
+#: Jobs that are offered; if there are more, the user types the first digits.
 _JOBS = 100
 
 
 def words(*choices: str) -> Callable[[str], list[str]]:
-    """Offers these."""
+    """Offer these words."""
 
     def offer(incomplete: str) -> list[str]:
         return [one for one in choices if one.startswith(incomplete)]
@@ -41,7 +41,7 @@ def hosts(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
-    """`last` and the latest runs, each with what it is and where."""
+    """`last` and the latest runs, each with its task and its folder."""
     from launcher.runs import index
 
     found = [entry for entry in index.entries() if entry.is_there]
@@ -51,7 +51,7 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
 
 
 def jobs(incomplete: str) -> list[tuple[str, str]]:
-    """Runs; after `RUN#` its jobs, each with its state and its overrides."""
+    """Runs; after `RUN#` the jobs of that run, each with its state and its overrides."""
     name, hash_sign, num = incomplete.rpartition("#")
     if not hash_sign:
         return runs(incomplete)
@@ -67,7 +67,7 @@ def jobs(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _aliases(file: Path, depth: int) -> Iterator[str]:
-    """Names of Host lines without a pattern, of a file and those that it includes."""
+    """The names in Host lines that are not patterns, in a file and the files that it includes."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

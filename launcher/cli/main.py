@@ -1,13 +1,13 @@
-"""The command `launcher`: finds the command that was asked for, loads nothing else, and turns errors into exit codes.
+"""The command `launcher`: loads the command that was asked for and no other, and turns errors into exit codes.
 
     0    every job completed
     1    some job failed, or something else went wrong
     2    usage or config: nothing was sent
     3    no host could be used
-    130  interrupted; what had finished was collected and the end hooks fired
+    130  interrupted; finished jobs were collected and the end hooks fired
 
-Rule: what goes wrong on purpose (a LauncherError) is one message on stderr; a traceback means a defect of ours.
-LAUNCHER_DEBUG=1 shows it always.
+Rule: an error that this package raises on purpose (a LauncherError) is one message on stderr; a traceback means a bug of ours.
+LAUNCHER_DEBUG=1 always shows the traceback.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _INTERRUPTED = RunInterrupted.exit_code
 
 
 class _Interrupted(Exception):
-    """Carries a KeyboardInterrupt through typer, which would make an exit code 1 of it, without its message."""
+    """Carries a KeyboardInterrupt through typer, which would lose its message and exit with code 1."""
 
     def __init__(self, error: KeyboardInterrupt) -> None:
         self.error = error if isinstance(error, RunInterrupted) else RunInterrupted("interrupted")
 
 
 class _Commands(TyperGroup):
-    """A group whose commands are imported when they are used."""
+    """A group of commands; a command is imported when it is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -59,7 +59,7 @@ class _Commands(TyperGroup):
             import difflib
 
             near = difflib.get_close_matches(name, COMMANDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COMMANDS)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
             ctx.fail(f"no such command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
@@ -99,7 +99,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: always, with the exit code.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A folder may have a name that is no text, and a terminal may know few characters: neither is worth a traceback.
+        # The name of a folder may not be text, and a terminal may lack characters: both are shown with escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_main(list(sys.argv[1:] if args is None else args)))
 
@@ -112,7 +112,7 @@ def _main(args: list[str]) -> int:
         if os.environ.get("LAUNCHER_DEBUG"):
             raise
         error = raised.error if isinstance(raised, _Interrupted) else raised
-        tell_error(_by_flag(error) if isinstance(error, UsageError) and error.option else error)
+        print_error(_by_flag(error) if isinstance(error, UsageError) and error.option else error)
         return error.exit_code
     except KeyboardInterrupt:
         print("launcher: interrupted", file=sys.stderr)
@@ -124,14 +124,14 @@ def _main(args: list[str]) -> int:
 
 
 def _by_flag(error: UsageError) -> UsageError:
-    """The option at fault as it was typed."""
+    """The error with its option as it is typed on the command line."""
     from launcher.cli.options import flag_of
 
     return error.named(flag_of(error.option))
 
 
-def tell_error(error: LauncherError) -> None:
-    """One message on stderr."""
+def print_error(error: LauncherError) -> None:
+    """Print one message on stderr."""
     from launcher.display.text import clean
 
     print(f"launcher: {clean(error)}", file=sys.stderr)

@@ -108,7 +108,7 @@ def _help(name: str, option: Option) -> str:
 
 
 def _written(default: Any) -> str:
-    """A default as somebody would type it; empty where there is nothing to say."""
+    """A default as a user would type it; empty if the help need not show it."""
     if isinstance(default, float):
         sizes = [(size, unit) for size, unit in ((3600, "h"), (60, "m"), (1, "s")) if default % size == 0]
         return f"{default / sizes[0][0]:g}{sizes[0][1]}"
@@ -123,7 +123,7 @@ def flag_of(field: str) -> str:
     """The option that sets a field of LaunchConf, or a key of it: `--max-code-size`, `--on-error upload`."""
     name, _, key = field.partition(".")
     flag = name if name.startswith("-") or name not in _OPTIONS else _flags(name, _OPTIONS[name])[0]
-    # That of a pattern: the switch cannot be wrong.
+    # Only a pattern can be wrong, not the switch.
     flag = "--output" if name == "outputs" else flag
     return f"{flag} {key}" if key else flag
 
@@ -132,7 +132,7 @@ def conf(given: dict[str, Any]) -> LaunchConf:
     """The LaunchConf of the options that were given.
 
     Raises:
-        UsageError: an option cannot be meant as it is written, or is not allowed.
+        UsageError: an option has the wrong form, or its value is not allowed.
     """
     return LaunchConf().replaced(**conf_values(given))
 
@@ -144,12 +144,12 @@ def conf_values(given: dict[str, Any]) -> dict[str, Any]:
         given: the values of the parameters that `takes_options` added, by name.
 
     Raises:
-        UsageError: an option cannot be meant as it is written.
+        UsageError: an option has the wrong form.
     """
     values = {name: _read(name, value) for name, value in given.items() if name in _OPTIONS and value not in (None, [])}
     patterns = given.get("output")
     if patterns and "outputs" in values:
-        raise UsageError("--output says which outputs come back: leave --outputs and --no-outputs out")
+        raise UsageError("--output cannot be combined with --outputs or --no-outputs; leave them out")
     if patterns:
         values["outputs"] = tuple(patterns)
     if "env" in values:
@@ -177,9 +177,7 @@ def _add_env(values: dict[str, Any], given: Iterable[str]) -> None:
         if equals:
             fixed[name] = value
         elif name not in os.environ:
-            raise UsageError(
-                f"--env {name}: there is no such variable to forward; set it here, or say --env {name}=VALUE"
-            )
+            raise UsageError(f"--env {name}: this variable is not set here; set it, or write --env {name}=VALUE")
         else:
             forwarded.append(name)
     if forwarded:
@@ -191,7 +189,7 @@ def _add_env(values: dict[str, Any], given: Iterable[str]) -> None:
 def _pair(option: str, text: str, shape: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise UsageError(f"{option}: {text!r} is not {shape}")
+        raise UsageError(f"{option}: {text!r} does not have the form {shape}")
     return name, value
 
 

@@ -1,6 +1,6 @@
-"""What the jobs of a run print that another process drives: from the files that it writes here.
+"""What the jobs print in a run that another process drives, read from the files that this process writes.
 
-Rule: it reads, and disturbs nobody. What was read once is not told again, whatever becomes of the file.
+Rule: it only reads. What was read once is not read again, also if the file changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PIECE = 1 << 20
 
 @dataclass
 class _Read:
-    """How far the streams of an attempt were read. `files`: those that are open."""
+    """How far the streams of an attempt were read. `files` has the open files."""
 
     num: int
     attempt: int
@@ -34,14 +34,14 @@ class _Read:
 
 
 class Printing:
-    """Makes `OutputArrived` of what has come into the files of jobs that run."""
+    """Makes `OutputArrived` events of new data in the files of running jobs."""
 
     def __init__(self, reader: JournalReader) -> None:
         self._reader = reader
         self._running: dict[int, _Read] = {}
 
     def hear(self, event: events.Event) -> None:
-        """Something happened before anybody watched."""
+        """Note an event, without output for it."""
         if isinstance(event, events.AttemptStarted):
             job = self._reader.job_without_payload(event.num)
             folder = os.path.join(job[1] if job is not None else "", ".launcher")
@@ -52,14 +52,14 @@ class Printing:
                 os.close(fd)
 
     def before(self, event: events.Event) -> Iterator[events.Event]:
-        """An event, behind what its job had printed by then."""
+        """An event, after the output that its job had printed before it."""
         if isinstance(event, (events.JobReturned, events.JobRequeued)) and event.num in self._running:
             yield from self._new(self._running[event.num])
         self.hear(event)
         yield event
 
     def new(self) -> Iterator[events.OutputArrived]:
-        """What was not read yet."""
+        """The output that was not read yet."""
         for read in list(self._running.values()):
             yield from self._new(read)
 

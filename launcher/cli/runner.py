@@ -1,7 +1,7 @@
-"""How a command drives a run: display, session, closing report, exit code.
+"""How a command drives a run: display, session, summary, exit code.
 
-Rule: the closing report is written whatever ended the run, and under `--json` stdout carries that report and nothing else. Where one
-job is run, stdout is the job's, and what is ours goes to stderr.
+Rule: the summary is written however the run ends. With `--json`, stdout has the summary and nothing else. If the run is a single
+job, stdout has what the job prints, and the launcher itself writes to stderr.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Output:
     """Where a command writes.
 
     Attributes:
-        people: the stream for people: stdout, or stderr under `--json` and where stdout is the job's.
-        report: writes the closing report for a machine; does nothing without `--json`.
+        people: the stream for people: stdout, or stderr with `--json` and when stdout is for the job.
+        report: writes the summary for a machine; does nothing without `--json`.
     """
 
     def __init__(self, is_json: bool, stdout: TextIO) -> None:
@@ -44,7 +44,7 @@ class Output:
         self.has_reported = False
 
     def leave_stdout_to_the_job(self) -> None:
-        """One job is run, as `python my_app.py` would run it. Where stderr was closed, nobody wants what is ours."""
+        """Write to stderr from now on, because stdout is for the one job of the run. If stderr is closed, nothing is shown."""
         self.people = sys.stderr if sys.stderr is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
     def report(self, content: dict[str, Any]) -> None:
@@ -54,18 +54,20 @@ class Output:
             self._stdout.write(json.dumps(content, indent=2) + "\n")
             self._stdout.flush()
 
-    def tell_left(self, run: str, left_behind: int) -> None:
-        """The run goes on without this process."""
-        rest = f"; {left_behind:,} jobs wait until then: no host has them" if left_behind else ""
-        self.people.write(f"run {run} goes on without this process; 'launcher attach {run}' collects it{rest}\n")
+    def print_detached(self, run: str, left_behind: int) -> None:
+        """Say that the run goes on without this process."""
+        rest = f"; {left_behind:,} jobs wait until then, because no host has them" if left_behind else ""
+        self.people.write(
+            f"run {run} goes on without this process; 'launcher attach {run}' collects its results{rest}\n"
+        )
         self.report({"version": 1, "exit_code": 0, "run": run, "detached": True, "left_behind": left_behind})
 
 
 @contextlib.contextmanager
 def output(is_json: bool) -> Iterator[Output]:
-    """Under `--json`, everything that would go to stdout (a callback's print, too) goes to stderr, but for the report.
+    """With `--json`, everything that would go to stdout (also what a callback prints) goes to stderr, except the report.
 
-    An error that left no report gets one.
+    For an error without a report, write one.
     """
     stdout = sys.stdout
     with contextlib.redirect_stdout(sys.stderr) if is_json else contextlib.nullcontext():
@@ -87,14 +89,14 @@ def conduct(
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Run it, show it, report on it; returns the exit code.
+    """Run it, show it, and write the summary; return the exit code.
 
     Args:
-        early: connections that were begun before.
-        detach: leave as soon as the hosts have everything; what is printed until then is not shown.
+        early: connections that were started before.
+        detach: return when the hosts have all jobs; what they print until then is not shown.
 
     Raises:
-        LauncherError: as the session does; the report has been written.
+        LauncherError: an error of the session; the summary has been written.
     """
     from launcher.session.session import Session
 
@@ -136,19 +138,19 @@ def conduct_session(
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Make a session, drive it, show it, report on it; returns the exit code.
+    """Make a session, drive it, show it, and write the summary; return the exit code.
 
     Args:
-        make: the session, given what watches it.
+        make: makes the session with this observer.
         drive: called in the open session.
-        history: events of before, which the report counts and the display does not tell.
-        is_one_job: it is a `run`: stdout is the job's.
-        is_live: what jobs print is shown.
+        history: earlier events, which the summary counts and the display does not show.
+        is_one_job: the run is a single job, so stdout is for the job.
+        is_live: show what jobs print.
 
     Raises:
-        LauncherError: as the session does; the report has been written.
+        LauncherError: an error of the session; the summary has been written.
     """
-    from launcher.display import Tally, closing_json, make_display, print_closing
+    from launcher.display import Tally, make_display, print_summary, summary_json
 
     live = None
     if is_one_job:
@@ -166,32 +168,32 @@ def conduct_session(
         with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=live) as display:
             session = make(display)
             session.wait_shown = display.wait_shown
-            # The display tells what a hook raised; without one the composite would log it.
-            session.callbacks.report = _told_by_the_display
+            # The display shows what a hook raised, so the callbacks need not log it.
+            session.callbacks.report = _display_shows_it
             with session:
                 drive(session)
     except LauncherError as raised:
         error = raised
     code = exit_code(tally, error)
     if session is not None and session.is_detached and (error is None or isinstance(error, RunDetached)):
-        out.tell_left(session.run_id, session.left_behind)
+        out.print_detached(session.run_id, session.left_behind)
         return 0
     unreached = tuple(session.unreached) if session is not None else ()
     if tally.run:
         try:
             has_shown = live.has_shown if live is not None else lambda text: False
-            print_closing(tally, out.people, unreached=unreached, has_shown=has_shown)
+            print_summary(tally, out.people, unreached=unreached, has_shown=has_shown)
         except BrokenPipeError:
             _leave(out.people)
     _flush_stdout()
-    out.report(closing_json(tally, exit_code=code, unreached=unreached, error=_error_json(error) if error else None))
+    out.report(summary_json(tally, exit_code=code, unreached=unreached, error=_error_json(error) if error else None))
     if error is not None:
         raise error
     return code
 
 
 def _flush_stdout() -> None:
-    """What hooks have printed comes out now, not at the exit, where a reader that is gone would change the exit code."""
+    """Flush what hooks have printed. At the exit, a closed pipe would change the exit code."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -200,16 +202,16 @@ def _flush_stdout() -> None:
 
 
 def _leave(stream: TextIO) -> None:
-    """Nobody reads any more; what is still in the buffer must not fail at exit (docs.python.org, `signal`, on SIGPIPE)."""
+    """The reader is gone; what is still in the buffer must not fail at exit (docs.python.org, `signal`, on SIGPIPE)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _told_by_the_display(record: dict[str, Any]) -> None:
-    """The session makes an event of the record."""
+def _display_shows_it(record: dict[str, Any]) -> None:
+    """Do nothing: the session makes an event of the record, which the display shows."""
 
 
 def exit_code(tally: Tally, error: LauncherError | None) -> int:
-    """The exit code of a run that ended so."""
+    """The exit code of a run with these counts and this error."""
     if error is not None:
         return error.exit_code
     if tally.has_no_usable_host:

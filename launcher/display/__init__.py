@@ -1,14 +1,14 @@
-"""What a run looks like to the person who started it. A table of contents.
+"""How a run is shown to its user. A table of contents.
 
-Rule: the display watches events and decides nothing. Its memory does not grow with finished jobs, and nothing that came
-from a host reaches a terminal with control characters in it.
+Rule: the display watches events and decides nothing. Its memory does not grow with finished jobs. Control characters in text from a
+host never reach a terminal.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from launcher.display.factory import Display, make_display
 from launcher.display.lines import LineDisplay
-from launcher.display.summary import closing_json, print_closing
+from launcher.display.summary import print_summary, summary_json
 from launcher.display.tally import Tally
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ __all__ = [
     "LineDisplay",
     "ProgressDisplay",
     "Tally",
-    "closing_json",
     "make_display",
-    "print_closing",
+    "print_summary",
+    "summary_json",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # The one part that needs rich before there is anything to draw.
+    # The only part that needs rich before anything is drawn.
     if name == "ProgressDisplay":
         from launcher.display.progress import ProgressDisplay
 

@@ -1,6 +1,6 @@
-"""What the displays share: the counting comes first, and goes on when there is nobody left to show anything to.
+"""What the displays share: an event is counted first, also when nothing can be shown any more.
 
-Rule: a display that cannot write (a closed pipe, a full disk behind stdout) falls silent, once and visibly; the run and its
+Rule: a display that cannot write (a closed pipe, a full disk behind stdout) says so once and stops; the run and its
 exit code do not depend on it.
 """
 
@@ -28,10 +28,10 @@ class BaseDisplay:
     """A context manager; call it with each event, from any thread.
 
     Args:
-        live: shows what the run's one job prints; what the display says is then said through it, in one order.
+        live: shows what the one job of a run prints; the lines of the display then go through it, so that the order is right.
 
     Attributes:
-        tally: what has been counted so far.
+        tally: the counts so far.
     """
 
     def __init__(self, tally: Tally, live: LiveOutput | None = None) -> None:
@@ -46,18 +46,18 @@ class BaseDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show what has come, and leave the terminal at the beginning of a line."""
+        """Show what is left to show, and leave the terminal at the beginning of a line."""
         if self._live_output is None:
             return
         self._live_output.tell(lambda: None)
         try:
             self._live_output.close()
         except KeyboardInterrupt:
-            # The run has ended, and its report follows.
-            print("launcher: interrupted; the rest of what the job printed is in its folder", file=sys.stderr)
+            # The run has ended, and its summary follows.
+            print("launcher: interrupted; the rest of the job's output is in its folder", file=sys.stderr)
 
     def __call__(self, event: events.Event) -> None:
-        """Count an event, and tell it."""
+        """Count an event, and show it."""
         with self._lock:
             self.tally(event)
             if self._live_output is not None:
@@ -65,12 +65,12 @@ class BaseDisplay:
             self._attempt(lambda: self.tell(event))
 
     def wait_shown(self) -> None:
-        """What a job has printed is on the screen, before a hook of the controller prints something."""
+        """Wait until what a job printed is on the screen, before a hook of the controller prints something."""
         if self._live_output is not None:
             self._live_output.wait_shown()
 
     def say(self, write: Callable[[], None]) -> None:
-        """Write something of ours, now or behind what the job has printed so far."""
+        """Write text of the launcher: now, or after what the job has printed so far."""
         if self._live_output is None:
             write()
         else:
@@ -85,7 +85,7 @@ class BaseDisplay:
             self._is_silent = True
             if not isinstance(error, BrokenPipeError):
                 print(
-                    f"launcher: the display ends here ({type(error).__name__}: {clean(error)}); the run goes on",
+                    f"launcher: nothing more can be shown ({type(error).__name__}: {clean(error)}); the run goes on",
                     file=sys.stderr,
                 )
 

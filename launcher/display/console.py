@@ -1,7 +1,7 @@
-"""Rich's console, less its own idea of what follows when nobody reads any more.
+"""Rich's console, which does not end the process at a closed pipe.
 
-Rule: rich ends the process with exit code 1 at a closed pipe; here the error goes to whoever prints, because a run's exit code and
-what is left to be done at its end do not depend on a reader.
+Rule: rich ends the process with exit code 1 when the pipe is closed. Here the caller gets the error, because the exit code of a run
+and the work at its end do not depend on a reader.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ class PatientConsole(Console):
     """A console that raises BrokenPipeError."""
 
     def on_broken_pipe(self) -> None:
-        """Called by rich while it handles the error."""
+        """Rich calls it while it handles the error."""
         raise  # noqa: PLE0704 - rich handles the error that is meant

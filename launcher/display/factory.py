@@ -27,10 +27,10 @@ class Display(Protocol):
     ) -> None: ...
 
     def __call__(self, event: events.Event) -> None:
-        """Tell an event."""
+        """Show an event."""
 
     def wait_shown(self) -> None:
-        """What a job has printed is on the screen, before a hook of the controller prints something."""
+        """Wait until what a job printed is on the screen, before a hook of the controller prints something."""
 
 
 def make_display(
@@ -45,7 +45,7 @@ def make_display(
     """A display of a run on a stream; it feeds the tally.
 
     Args:
-        live: shows what the run's one job prints as the job's own, instead of in lines among ours; the display closes it.
+        live: writes what the one job of a run prints as the job wrote it, not as lines of the display; the display closes it.
     """
     if stream.isatty() and not quiet:
         from launcher.display.console import PatientConsole

@@ -1,6 +1,6 @@
-"""Events as lines: one for each that is worth telling. Plain where stdout is no terminal; the terminal shows the same above its progress.
+"""Events as lines, one for each event that a user wants to see. A terminal shows the same lines above its progress.
 
-Rule: what a hook raised is told in full and every time. What many jobs have in common is told a few times and then counted.
+Rule: an error of a hook is shown in full every time. Lines that repeat for many jobs are shown a few times and then counted.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from launcher.session.live_output import LineCutter, LiveOutput
 
 __all__ = ["Line", "LineDisplay", "Teller"]
 
-#: Completed, and failed, jobs that get a line of their own.
+#: So many completed jobs, and failed jobs, get a line of their own.
 TOLD_ONE_BY_ONE = 50
-#: Seconds between two lines that only count.
+#: Seconds between two lines that only have counts.
 PROGRESS_EVERY = 10.0
-#: Lines of a traceback; a deeper one is cut in the middle.
+#: Lines of a traceback; a longer one is cut in the middle.
 TRACEBACK_LINES = 60
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line and how it is meant: `plain`, `good`, `bad`, `warning`, `dim`, `output`, `count`."""
+    """A line and its tone: `plain`, `good`, `bad`, `warning`, `dim`, `output`, `count`."""
 
     text: str
     tone: str = "plain"
 
 
 class Teller:
-    """Says in lines what an event means to the user. The tally must have taken the event already.
+    """Makes lines of events for the user. The tally must have counted the event already.
 
     Args:
         tally: the counts; read here, never changed.
-        verbose: hooks, assignments and starts, too.
-        hooks: hooks, too.
-        quiet: only what went wrong.
-        is_counting: the teller itself says from time to time how far the run is.
-        shows_output: what jobs print is told, line by line.
-        total: how many jobs there will be, where that is known.
+        verbose: show hooks, assignments and starts too.
+        hooks: show hooks too.
+        quiet: show only problems.
+        is_counting: from time to time, add a line with the progress of the run.
+        shows_output: show what jobs print, line by line.
+        total: the number of jobs, if it is known.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class Teller:
         self._total = total
         self._counted_at = 0.0
         self._cutter = LineCutter() if shows_output else None
-        #: Host -> why it takes no job, as it was told last: one with little room closes and opens again and again.
+        #: Host -> why it gets no jobs, as it was shown last: a host with little room changes its state again and again.
         self._closed: dict[str, str] = {}
-        #: Job -> how its attempt failed, until it is known whether another one follows.
+        #: Job -> how its attempt failed, until it is known whether another attempt follows.
         self._failed: dict[int, str] = {}
 
     def lines(self, event: events.Event) -> list[Line]:
-        """The lines to show for it; often none."""
+        """The lines to show for an event; often none."""
         handler: Callable[[events.Event], list[Line]] | None = getattr(self, "_on_" + event.kind, None)
         if handler is None:
             return []
-        # Once more, whoever made the event: names of files and folders are in some of them.
+        # Clean them again, whoever made the event: some have names of files and folders in them.
         told = [Line(clean(line.text), line.tone) for line in self._unended(event) + handler(event)]
         return [line for line in told if line.tone in ("bad", "warning", "output")] if self._quiet else told
 
@@ -86,23 +86,23 @@ class Teller:
 
     def _on_run_resumed(self, event: events.RunResumed) -> list[Line]:
         self._counted_at = event.at
-        return [Line(f"run {event.run} taken up again, on {_names(event.hosts)}", "dim")]
+        return [Line(f"run {event.run} resumed on {_names(event.hosts)}", "dim")]
 
     def _on_run_detaching(self, event: events.RunDetaching) -> list[Line]:
-        return [Line(f"leaving ({clean(event.why)}): hosts get every job that still waits here", "warning")]
+        return [Line(f"detaching ({clean(event.why)}): the hosts get every job that still waits here", "warning")]
 
     def _on_run_detached(self, event: events.RunDetached) -> list[Line]:
-        return [Line(f"left ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")]
+        return [Line(f"detached ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")]
 
     def _on_run_interrupt(self, event: events.RunInterrupt) -> list[Line]:
-        how = "killing what runs" if event.kill else "cancelling what runs; its hooks fire"
+        how = "running jobs are killed" if event.kill else "running jobs are cancelled, and their end hooks fire"
         return [Line(f"stopping: {clean(event.why)}; {how}", "warning")]
 
     # -- hosts ---------------------------------------------------------------------------------------------------
 
     def _on_host_ready(self, event: events.HostReady) -> list[Line]:
         if event.reconnected:
-            return [Line(f"host {event.host}: reached again, its jobs are known again", "good")]
+            return [Line(f"host {event.host}: connected again; the state of its jobs is known again", "good")]
         gpus = f", {count(len(event.gpus), 'GPU')}" if event.gpus else ""
         return [
             Line(
@@ -138,7 +138,7 @@ class Teller:
             return []
         self._closed[event.host] = event.why
         later = " until it has room again" if event.may_open else ""
-        return [Line(f"host {event.host}: takes no further job{later}: {clean(event.why)}", "warning")]
+        return [Line(f"host {event.host}: gets no further jobs{later}: {clean(event.why)}", "warning")]
 
     def _on_note(self, event: events.Note) -> list[Line]:
         return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]
@@ -158,7 +158,7 @@ class Teller:
         return _prefixed(event.num, event.host, self._cutter.feed(event.num, event.stream, event.data))
 
     def _unended(self, event: events.Event) -> list[Line]:
-        """What a job left without a newline, when it prints no more."""
+        """The last line of a job's output, if it has no newline."""
         if self._cutter is None or not isinstance(event, (events.JobReturned, events.JobRequeued)):
             return []
         return _prefixed(event.num, event.host, self._cutter.finish(event.num))
@@ -170,13 +170,13 @@ class Teller:
 
     def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
         where = f" on {event.host}" if event.host else ""
-        # A host's reason begins with its name, which the line has already.
+        # The reason begins with the host's name, which the line has already.
         why = event.why.removeprefix(f"{event.host}: ").removeprefix(f"{event.host} was given up: ")
         how = self._failed.pop(event.num, f"given up: {shorten(why, 300)}")
         return [Line(f"job {event.num}: attempt {event.attempt}{where} {how}; another attempt follows", "warning")]
 
     def _on_job_retried(self, event: events.JobRetried) -> list[Line]:
-        return [Line(f"job {event.num}: runs once more; attempt {event.attempt} was {event.status}", "dim")]
+        return [Line(f"job {event.num}: runs again; attempt {event.attempt} was {event.status}", "dim")]
 
     def _on_job_returned(self, event: events.JobReturned) -> list[Line]:
         tally = self._tally
@@ -184,10 +184,10 @@ class Teller:
         where = f" on {event.host}" if event.host else ""
         took = f" after {seconds(event.duration)}" if event.duration is not None else ""
         if not (event.host or self._verbose) and (event.error or {}).get("kind") == "cancelled":
-            # All that waited, after one Ctrl-C: the closing report has them.
+            # After Ctrl-C, all jobs that waited: the summary has them.
             return []
         if event.status != "COMPLETED" and tally.failed <= TOLD_ONE_BY_ONE:
-            more = " (further failures are counted, not told)" if tally.failed == TOLD_ONE_BY_ONE else ""
+            more = " (further failures are counted, not shown)" if tally.failed == TOLD_ONE_BY_ONE else ""
             failed = f"job {event.num}{where}: FAILED{took}: {shorten(error_line(event.error), 300)}{more}"
             return [Line(failed, "bad"), *self._progress(event.at)]
         told = []
@@ -196,7 +196,7 @@ class Teller:
         return told + self._progress(event.at)
 
     def _progress(self, at: float) -> list[Line]:
-        """From time to time: how far the run is, for how long, what runs, and how long it may take yet."""
+        """From time to time: the progress, the time so far, the running jobs, and an estimate of the time left."""
         tally = self._tally
         total = max(self._total or 0, tally.total)
         if not self._is_counting or at - self._counted_at < PROGRESS_EVERY or tally.returned >= total:
@@ -209,7 +209,7 @@ class Teller:
             f"{total - tally.returned - len(running):,} waiting",
         ]
         left = tally.seconds_left(at, total)
-        times = f"; {seconds(tally.elapsed(at))} so far" + (f", about {about(left)} left" if left is not None else "")
+        times = f"; {seconds(tally.elapsed(at))} elapsed" + (f", about {about(left)} left" if left is not None else "")
         return [Line(f"so far: {', '.join(parts)}{times}", "count")]
 
     # -- hooks ---------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Teller:
 
 
 def cut(lines: list[str], limit: int = TRACEBACK_LINES) -> list[str]:
-    """Lines, the middle of too many left out."""
+    """The lines; if there are too many, without the middle."""
     if len(lines) <= limit:
         return lines
     half = limit // 2
@@ -256,7 +256,7 @@ class LineDisplay(BaseDisplay):
     """Plain lines, for a log or a pipe.
 
     Args:
-        write: takes a whole line without its newline.
+        write: gets a whole line without its newline.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class LineDisplay(BaseDisplay):
         self._teller = Teller(tally, verbose=verbose, hooks=hooks, quiet=quiet, shows_output=live is None, total=total)
 
     def tell(self, event: events.Event) -> None:
-        """Write its lines."""
+        """Write the lines of the event."""
         lines = self._teller.lines(event)
         if lines:
             self.say(lambda: self._write_all(lines))

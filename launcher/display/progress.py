@@ -1,6 +1,6 @@
-"""The terminal: a progress line per host and one for the run, and above them what there is to tell.
+"""The display for a terminal: a progress line for each host and one for the run, below the lines of events.
 
-Rule: drawing never holds up a run. Events only change counts; rich redraws a few times a second.
+Rule: drawing never delays a run. Events only change counts; rich redraws a few times a second.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _STATES = {
 
 
 class ProgressDisplay(BaseDisplay):
-    """Progress below, lines above; until what the run's one job prints needs the terminal."""
+    """Progress below, lines above, until the output of the one job of a run needs the terminal."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class ProgressDisplay(BaseDisplay):
             refresh_per_second=_REDRAWS,
             transient=True,
             auto_refresh=True,
-            # What hooks print goes above the progress, but to the console: only where that is where it would have gone.
+            # What hooks print goes above the progress, and to the console: only if it would have gone to this stream anyway.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         if live is not None:
@@ -92,14 +92,14 @@ class ProgressDisplay(BaseDisplay):
         self._live.stop()
 
     def tell(self, event: events.Event) -> None:
-        """Print its lines above the progress."""
+        """Print the lines of the event above the progress."""
         lines = self._teller.lines(event)
         if lines:
             text = Text("\n").join(Text(line.text, _STYLES[line.tone]) for line in lines)
             self.say(lambda: self._console.print(text, soft_wrap=True, highlight=False))
 
     def render(self) -> RenderableType:
-        """The lines below: hosts, as many as fit, and the run."""
+        """The lines of the progress: as many hosts as fit, and the run."""
         tally = self.tally
         with tally.lock:
             room = max(self._console.height - 8, 3)

@@ -1,6 +1,6 @@
 """The end of a run: a table with failures first, the remote traceback of each distinct failure, and the same as JSON.
 
-Rule: what is left out is counted, and said.
+Rule: the number of what is left out is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from launcher.display.text import clean, count, error_line, seconds, shorten, va
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["REPORT_VERSION", "closing_json", "print_closing"]
+__all__ = ["REPORT_VERSION", "print_summary", "summary_json"]
 
 REPORT_VERSION = 1
 #: Rows of the table, and tracebacks.
@@ -23,7 +23,7 @@ MAX_ROWS = 30
 MAX_TRACEBACKS = 10
 
 
-def print_closing(
+def print_summary(
     tally: Tally,
     stream: TextIO,
     *,
@@ -31,20 +31,20 @@ def print_closing(
     unreached: tuple[str, ...] = (),
     has_shown: Callable[[str], bool] = lambda text: False,
 ) -> None:
-    """Write the closing report of a run to a stream.
+    """Write the summary of a run to a stream.
 
     Args:
-        has_shown: tells of a traceback that it is on the screen already.
+        has_shown: whether a traceback is on the screen already.
 
     Raises:
-        BrokenPipeError: nobody reads the stream any more.
+        BrokenPipeError: the reader of the stream is gone.
     """
     from launcher.display.console import PatientConsole
 
     console = PatientConsole(file=stream, highlight=False, width=None if stream.isatty() else 160)
     with tally.lock:
         if not tally.has_no_usable_host:
-            # Otherwise each job would repeat what was said of the hosts.
+            # Otherwise each job would repeat the errors of the hosts.
             _print_jobs(tally, console, max_rows, has_shown)
         _print_sum(tally, console, unreached)
 
@@ -54,9 +54,9 @@ def _print_jobs(tally: Tally, console: Console, max_rows: int, has_shown: Callab
         _print_table(tally, console, max_rows)
     for group in tally.groups[:MAX_TRACEBACKS]:
         if not group.count:
-            continue  # its jobs were run once more
+            continue  # its jobs were run again
         if tally.mode == "RUN" and has_shown((group.first.error or {}).get("traceback") or ""):
-            continue  # the job has said it itself, above
+            continue  # the job itself has printed it, above
         if (group.first.error or {}).get("traceback") or tally.failed > max_rows:
             _print_failure(console, group)
     _print_left_out(tally, console)
@@ -87,8 +87,11 @@ def _print_table(tally: Tally, console: Console, max_rows: int) -> None:
     console.print(table)
     left_failed, left_done = tally.failed - len(failures), tally.completed - len(completed)
     if left_failed or left_done:
-        parts = [f"{left_failed:,} failed" if left_failed else "", f"{left_done:,} completed" if left_done else ""]
-        console.print(Text(f"... and {' and '.join(filter(None, parts))} more", "dim"))
+        parts = [
+            f"{left_failed:,} more failed" if left_failed else "",
+            f"{left_done:,} more completed" if left_done else "",
+        ]
+        console.print(Text(f"... and {', '.join(filter(None, parts))}", "dim"))
 
 
 def _cells(row: Row, overrides: str) -> list[str]:
@@ -110,7 +113,7 @@ def _print_failure(console: Console, group: FailureGroup) -> None:
     nums = ", ".join(str(num) for num in sorted(group.nums))
     more = f" and {group.count - len(group.nums):,} more" if group.count > len(group.nums) else ""
     whose = f"job {nums}" if group.count == 1 else f"{count(group.count, 'job')} ({nums}{more})"
-    first = f", here that of job {row.num}" if group.count > 1 else ""
+    first = f" of job {row.num}" if group.count > 1 else ""
     where = f" on {row.host}" if row.host else ""
     console.print()
     console.print(
@@ -129,7 +132,7 @@ def _print_left_out(tally: Tally, console: Console) -> None:
     left = len(tally.groups) - MAX_TRACEBACKS
     if left > 0 or tally.ungrouped:
         rest = f"{left} more distinct failures" if left > 0 else ""
-        beyond = f"{count(tally.ungrouped, 'failed job')} not told apart any more" if tally.ungrouped else ""
+        beyond = f"{count(tally.ungrouped, 'failed job')} whose errors were not compared" if tally.ungrouped else ""
         console.print()
         console.print(Text(f"... and {'; '.join(filter(None, (rest, beyond)))}", "dim"))
 
@@ -153,16 +156,20 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
     style = "bold green" if not tally.failed and not tally.interrupted else "bold"
     console.print(Text(f"{', '.join(parts)}{took}{where}", style), soft_wrap=True)
     for pattern, jobs in sorted(tally.unmatched.items()):
-        whose = "any job" if jobs >= tally.completed else f"{jobs:,} of the {count(tally.completed, 'job')}"
-        said = f"output pattern {shorten(repr(pattern), 200)} matched no file of {whose} that completed"
+        whose = (
+            "any completed job"
+            if jobs >= tally.completed
+            else f"{jobs:,} of the {count(tally.completed, 'completed job')}"
+        )
+        said = f"output pattern {shorten(repr(pattern), 200)} matched no file of {whose}"
         console.print(Text(said, "bold yellow"), soft_wrap=True)
     if unreached:
         names = ", ".join(unreached)
         console.print(Text(f"not reached to end the run there: {names}", "bold yellow"), soft_wrap=True)
 
 
-def closing_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (), error: Any = None) -> dict[str, Any]:
-    """The closing report as plain data for a machine; `version` counts its shape.
+def summary_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (), error: Any = None) -> dict[str, Any]:
+    """The summary as plain data for a machine; `version` is the version of its format.
 
     `failures` holds at most a thousand of the failed jobs, `failures_left_out` says how many more there are; each has a
     `failure` that is an index into `distinct_failures`, whose `error` has the traceback.

@@ -1,6 +1,6 @@
-"""The sum of a run's events: counts by host, the failures that will be told, and nothing that grows with finished jobs.
+"""What a run's events add up to: counts by host, and the failures to show. It does not grow with finished jobs.
 
-Rule: pure: events in, numbers out. It is fed by one thread at a time; whoever shows it holds its lock.
+Rule: it is pure: events in, numbers out. One thread at a time adds events, and the display that reads it holds its lock.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from launcher.display.text import shorten
 
 __all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
 
-#: Rows kept for the closing report. What does not fit is counted.
+#: Rows that are kept for the summary. What does not fit is counted.
 MAX_FAILURES = 1000
 MAX_COMPLETED = 1000
 MAX_GROUPS = 100
-#: Job numbers told per distinct failure.
+#: Job numbers that are shown for each distinct failure.
 MAX_NUMS = 20
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 
 
 @dataclass
 class HostTally:
-    """One host's state in words, and its jobs by where they stand."""
+    """The state of one host in words, and its jobs by their state."""
 
     name: str
     state: str = "connecting"
@@ -36,7 +36,7 @@ class HostTally:
     python: str = ""
     gpus: tuple[str, ...] = ()
     queued: int = 0
-    #: Those that run, in the order in which they started.
+    #: The running jobs, in the order in which they started.
     running_jobs: dict[int, None] = field(default_factory=dict)
     completed: int = 0
     failed: int = 0
@@ -45,13 +45,13 @@ class HostTally:
 
     @property
     def running(self) -> int:
-        """How many run."""
+        """The number of running jobs."""
         return len(self.running_jobs)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A job that has returned, as the closing table shows it. `group` is the index of its distinct failure."""
+    """A job that has returned, as the table of the summary shows it. `group` is the index of its distinct failure."""
 
     num: int
     host: str
@@ -73,7 +73,7 @@ class FailureGroup:
 
 
 class Tally:
-    """The sum of the events of a run. Call it with each event."""
+    """Counts the events of a run. Call it with each event."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -96,20 +96,20 @@ class Tally:
         self.started = 0
         self.interrupted = ""
         self.detached = ""
-        #: Output pattern -> completed jobs that left nothing which it matches.
+        #: Output pattern -> the number of completed jobs without a file that it matches.
         self.unmatched: Counter[str] = Counter()
         self.ended = False
         self.started_at: float | None = None
-        #: When a run that was over was taken up once more; it counts from there.
+        #: When a run that had ended was resumed; its time counts from there.
         self.taken_up_at: float | None = None
         self.ended_at: float | None = None
-        #: When this process saw a job start first, and how many have returned since: what the rest may take is guessed by these.
+        #: When this process first saw a job start, and how many have returned since: the time left is estimated from these.
         self._first_start: float | None = None
         self._returned_since = 0
         self._where: dict[int, tuple[str, str]] = {}
 
     def __call__(self, event: events.Event) -> None:
-        """Take an event into account."""
+        """Count an event."""
         handler = getattr(self, "_on_" + event.kind, None)
         if handler is not None:
             with self.lock:
@@ -119,33 +119,33 @@ class Tally:
 
     @property
     def returned(self) -> int:
-        """Jobs that have their JobReturn."""
+        """The number of jobs that have their JobReturn."""
         return self.completed + self.failed
 
     @property
     def running(self) -> int:
-        """Jobs whose process runs, as far as is known."""
+        """The number of jobs whose process runs, as far as is known."""
         return sum(host.running for host in self.hosts.values())
 
     @property
     def running_jobs(self) -> list[int]:
-        """Their numbers, host by host."""
+        """The numbers of the running jobs, host by host."""
         return [num for host in self.hosts.values() for num in host.running_jobs]
 
     def elapsed(self, at: float) -> float | None:
-        """Seconds that the run takes by now; of one that was over and is taken up once more, since then."""
+        """Seconds since the run began, or since it was resumed if it had ended before."""
         begun = self.started_at if self.taken_up_at is None else self.taken_up_at
         return None if begun is None else max(at - begun, 0.0)
 
     def seconds_left(self, at: float, total: int) -> float | None:
-        """What the jobs that have not returned may take, at the rate so far; None while nothing can be said."""
+        """An estimate for the jobs that have not returned, at the rate so far; None while there is no rate."""
         if self._first_start is None or at <= self._first_start or not self._returned_since or self.returned >= total:
             return None
         return (total - self.returned) * (at - self._first_start) / self._returned_since
 
     @property
     def has_no_usable_host(self) -> bool:
-        """Every host turned out unusable before it took a job."""
+        """Whether every host was unusable before it got a job."""
         return (
             bool(self.hosts)
             and not any(host.was_ready for host in self.hosts.values())
@@ -161,7 +161,7 @@ class Tally:
             self._host(name)
 
     def _on_run_resumed(self, event: events.RunResumed) -> None:
-        """Another process took the run up: what this one sees of it begins here."""
+        """Another process resumed the run: what this one sees of it begins here."""
         self.run = self.run or event.run
         self.started_at = event.at if self.started_at is None else self.started_at
         if self.ended:
@@ -244,7 +244,7 @@ class Tally:
         self._move(event.num, "waiting", "")
 
     def _on_job_retried(self, event: events.JobRetried) -> None:
-        """A job that had returned runs once more: its JobReturn counts no longer, if it was counted here."""
+        """A job that had returned runs again: its JobReturn no longer counts."""
         row = next((row for row in self.failures if row.num == event.num), None)
         if row is None:
             self.total += 1
@@ -287,12 +287,12 @@ class Tally:
         self.kinds[(event.error or {}).get("kind", "unknown")] += 1
         group = self._group(row)
         if len(self.failures) < MAX_FAILURES:
-            # The traceback is kept once, by its group.
+            # The group keeps the traceback, once.
             error = None if event.error is None else {**event.error, "traceback": "", "causes": []}
             self.failures.append(replace(row, error=error, group=group))
 
     def _move(self, num: int, place: str, host: str) -> None:
-        """Take a job from where it stood to another place; an empty place forgets it."""
+        """Move a job from its state to another one; an empty state removes it."""
         before, on = self._where.pop(num, ("", ""))
         self._add(before, on, num, -1)
         self._add(place, host, num, 1)
@@ -310,7 +310,7 @@ class Tally:
             self._host(host).running_jobs.pop(num, None)
 
     def _group(self, row: Row) -> int | None:
-        """Count a failure among those that are the same; its group's index, or None where too many differ."""
+        """Count a failure in the group of the same failures; return the group's index, or None if there are too many groups."""
         key = signature(row.error or {})
         index = self._group_of.get(key)
         if index is None:
@@ -327,9 +327,9 @@ class Tally:
 
 
 def signature(error: dict[str, Any]) -> tuple[str, ...]:
-    """What makes two failures the same: kind, type, signal or exit code, and where it was raised.
+    """What two equal failures share: kind, type, signal or exit code, and the place where the error was raised.
 
-    The message is part of it only where there is no traceback; messages tend to name the job's own numbers.
+    The message counts only if there is no traceback, because messages often have numbers of the job in them.
     """
     frames = _FRAME.findall(error.get("traceback") or "")[-3:]
     where = tuple(f"{file.rpartition('/')[2]}:{line}:{function}" for file, line, function in frames)

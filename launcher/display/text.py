@@ -1,6 +1,6 @@
-"""Text from elsewhere, made fit to be shown: no control characters, no line without end, numbers and times as people say them.
+"""Formats text for people: no control characters, no endless lines, readable numbers and times.
 
-Rule: everything that a host or a job said goes through `clean` before it is written to a terminal.
+Rule: all text from a host or a job goes through `clean` before it is written to a terminal.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def seconds(value: float | None) -> str:
 
 
 def whole_seconds(value: float | None) -> str:
-    """A duration that is still counting."""
+    """A duration that still grows, in whole seconds."""
     return "" if value is None else seconds(float(int(value))).replace(".00", "")
 
 
 def about(value: float) -> str:
-    """A duration that is guessed: seconds below a minute and a half, then minutes, then hours."""
+    """An estimated duration: in seconds below a minute and a half, then in minutes, then in hours."""
     if value < 90:
         return f"{max(round(value), 1)} s"
     if value < 90 * 60:
@@ -63,7 +63,7 @@ def about(value: float) -> str:
 
 
 def varying(jobs: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
-    """The overrides that all jobs have in common, and of each job the others: these tell them apart.
+    """The overrides that all jobs have in common, and for each job the others, which distinguish it.
 
     Args:
         jobs: the overrides of each.
@@ -113,12 +113,12 @@ def signal_name(number: int | None) -> str:
 
 
 def error_line(error: dict[str, Any] | None) -> str:
-    """An error as one line: its kind where that says more than its type does."""
+    """An error as one line, with its kind if that says more than its type."""
     if not error:
         return ""
     kind, type_, message = error.get("kind", ""), str(error.get("type") or ""), clean(error.get("message") or "")
     if kind == "import":
-        # What to do about it follows; the host's warning says it, once.
+        # The next step is left out here; the warning of the host has it, once.
         message = message.partition("\n")[0]
     name = type_.rpartition(".")[2]
     if kind in ("exception", "hook", "import", "unpicklable"):

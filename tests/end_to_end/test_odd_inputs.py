@@ -288,7 +288,7 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, given: 
         ("is not a list of configs", {"configs": "x"}),
         ("is not a list of configs", {"configs": None}),
         ("folder: '' is not a path", {"folder": ""}),
-        ("overrides: 1 for 2 configs", {"configs": [{}, {}], "overrides": [["a=1"]]}),
+        ("overrides: 1 given for 2 configs", {"configs": [{}, {}], "overrides": [["a=1"]]}),
         ("overrides: 'a=1' is not a list", {"overrides": "a=1"}),
         ("overrides: 'a=1' is not a list of texts", {"overrides": ["a=1"]}),
         ("overrides: [1] is not a list of texts", {"overrides": [[1]]}),

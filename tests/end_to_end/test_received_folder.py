@@ -357,7 +357,7 @@ def test_a_run_of_an_earlier_version_that_is_taken_up_may_be_moved_then(
     monkeypatch.syspath_prepend(str(made / "app"))
     _copied(made, tmp_path / "ours", secret="")
     run("retry", f"{tmp_path / 'ours'}#1")
-    assert "runs once more" in run.text
+    assert "runs again" in run.text
     (tmp_path / "ours").rename(tmp_path / "moved")
     assert run("attach", tmp_path / "moved") == 1
     assert "--adopt" not in run.text

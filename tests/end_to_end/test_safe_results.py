@@ -335,7 +335,7 @@ def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "results", "is_same", "why"),
-    [("long", "trusted", True, "byte for byte"), ("open", "safe", None, "cannot be had as plain data")],
+    [("long", "trusted", True, "byte for byte"), ("open", "safe", None, "cannot be represented as plain data")],
 )
 def test_a_job_run_again_is_compared_as_far_as_it_was_said(
     app: Any, tmp_path: Path, what: str, results: str, is_same: bool | None, why: str

@@ -386,7 +386,7 @@ def test_a_wrong_option_is_refused_in_a_line(app: Path) -> None:
     ("override", "message"),
     [
         ("+hydra.launcher.timout=3", "unknown option 'timout'; did you mean 'timeout'?"),
-        ("hydra.launcher.timeout=soon", "timeout: 'soon' is no duration"),
+        ("hydra.launcher.timeout=soon", "timeout: 'soon' is not a duration"),
         ("hydra.launcher.isolation=frok", "isolation: 'frok' is not one of auto, fork, spawn"),
         ("hydra.launcher.hosts=[a b]", "host 'a b'"),
         ("hydra.launcher.hosts=['-oProxyCommand=x']", "host '-oProxyCommand=x'"),

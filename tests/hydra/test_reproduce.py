@@ -252,7 +252,7 @@ def test_in_the_debugger(app: Path) -> None:
         check=False,
     )
     assert "('x is', 13)" in done.stdout, done.stderr
-    assert "the same outcome:" in done.stdout
+    assert "the outcome is the same:" in done.stdout
     assert done.returncode == 0
 
 

@@ -48,7 +48,7 @@ def test_durations(given, seconds):
 )
 def test_what_is_no_duration(given):
     """The field is named, and what is allowed."""
-    with pytest.raises(ConfigError, match=r"^hook_timeout: .* seconds, or text like"):
+    with pytest.raises(ConfigError, match=r"^hook_timeout: .* seconds, or text such as"):
         LaunchConf(hook_timeout=given)
 
 
@@ -152,7 +152,7 @@ def test_any_number_of_seconds_is_itself(seconds):
         ({"allow_types": ["Point"]}, "allow_types: 'Point'"),
         ({"allow_types": ["a..b"]}, "allow_types"),
         ({"allow_types": 3}, "allow_types: 3"),
-        ({"workdir": "relative/x"}, "workdir: 'relative/x' is neither absolute"),
+        ({"workdir": "relative/x"}, "workdir: 'relative/x' is not an absolute path"),
     ],
 )
 def test_what_is_refused(fields, says):
@@ -185,7 +185,7 @@ def test_unknown_keys_name_the_nearest(key, near):
     for make in (lambda: LaunchConf().replaced(**{key: 1}), lambda: LaunchConf.from_mapping({key: 1})):
         with pytest.raises(ConfigError, match=f"unknown option '{key}'; did you mean '{near}'"):
             make()
-    with pytest.raises(ConfigError, match="known are hosts, "):
+    with pytest.raises(ConfigError, match="the options are hosts, "):
         LaunchConf().replaced(zzzzzz=1)
 
 

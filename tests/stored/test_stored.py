@@ -137,7 +137,7 @@ def test_a_job_is_reproduced(stored: Stored, name: str) -> None:
 def test_a_job_is_reproduced_from_its_pickle(stored: Stored, name: str, pickle: str) -> None:
     """`config.pickle` and `job_return.pickle` of an output directory are enough."""
     file = stored.folder(name) / "0/.hydra" / pickle
-    assert "the same outcome" in stored.launcher("reproduce", str(file), "--folder", str(ROOT / "again"))
+    assert "the outcome is the same" in stored.launcher("reproduce", str(file), "--folder", str(ROOT / "again"))
 
 
 @pytest.mark.parametrize("name", ["app", "plugin"])

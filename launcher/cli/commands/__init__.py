@@ -1,7 +1,7 @@
-"""The commands of the command line: a table of contents, from which `launcher --help` is written without loading any.
+"""The commands of the command line: a table of contents. `launcher --help` prints it and loads no command.
 
-Rule: a command is one line here and a function elsewhere: plain, with typer's annotations, raising LauncherError for
-what goes wrong. To add one, write the function and its line.
+Rule: a command is one line here and a function elsewhere. The function has typer's annotations and raises LauncherError when
+something goes wrong. To add a command, write the function and its line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command's function is (`module:function`), and what it is for, in a line."""
+    """Where the function of a command is (`module:function`), and one line that says what it does."""
 
     function: str
     help: str
@@ -23,20 +23,16 @@ COMMANDS: dict[str, Command] = {
     "run": Command("launcher.cli.commands.run:launch", "Run one job of an app, here or on a host."),
     "multirun": Command("launcher.cli.commands.run:launch", "Run a sweep of an app, on any number of hosts."),
     "runs": Command("launcher.cli.commands.runs:runs", "List the runs, the latest first."),
-    "show": Command("launcher.cli.commands.show:show", "Show a run, or one job with every attempt at it."),
+    "show": Command("launcher.cli.commands.show:show", "Show a run, or one job with all its attempts."),
     "logs": Command("launcher.cli.commands.logs:logs", "Show what a job printed."),
-    "attach": Command(
-        "launcher.cli.commands.attach:attach", "Take a run up where it was left: show its progress and finish it."
-    ),
+    "attach": Command("launcher.cli.commands.attach:attach", "Resume a run: show its progress and finish it."),
     "resume": Command("launcher.cli.commands.attach:attach", "The same as attach."),
     "cancel": Command("launcher.cli.commands.cancel:cancel", "Cancel a run, or one job of it."),
-    "retry": Command("launcher.cli.commands.retry:retry", "Run the failed jobs of a run once more."),
+    "retry": Command("launcher.cli.commands.retry:retry", "Run the failed jobs of a run again."),
     "reproduce": Command(
-        "launcher.cli.commands.reproduce:reproduce", "Run a job again, and say whether it ends the same."
+        "launcher.cli.commands.reproduce:reproduce", "Run a job again, and say whether it ends the same way."
     ),
     "doctor": Command("launcher.cli.commands.doctor:doctor", "Check whether hosts can run jobs, step by step."),
-    "clean": Command("launcher.cli.commands.clean:clean", "See what runs have left on hosts and here, and remove it."),
-    "demo": Command(
-        "launcher.cli.commands.demo:demo", "See all of it work, on a throwaway SSH server on this machine."
-    ),
+    "clean": Command("launcher.cli.commands.clean:clean", "Show what runs left on hosts and here, and remove it."),
+    "demo": Command("launcher.cli.commands.demo:demo", "Show a whole run, on a temporary SSH server on this machine."),
 }

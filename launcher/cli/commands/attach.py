@@ -1,7 +1,7 @@
-"""`launcher attach` and `launcher resume`: take a run up again, show it live, finish it.
+"""`launcher attach` and `launcher resume`: resume a run, show its progress, finish it.
 
-Rule: they are one thing under two names, for people look for it under both. A run that another process drives is only
-watched, and taken up where that process dies before its end.
+Rule: they are one command with two names, because people look for both. If another process drives the run, this one only
+watches it, and resumes the run if that process dies before the run has ended.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from launcher.events import Event, JobReturned
     from launcher.runs.index import Entry
 
-__all__ = ["attach", "go_to", "only", "take_up"]
+__all__ = ["attach", "change_to", "is_chosen", "resume_run"]
 
-_Detach = Annotated[bool, typer.Option("--detach", help="Leave again once the hosts have all jobs that were left.")]
+_Detach = Annotated[bool, typer.Option("--detach", help="Exit when the hosts have all remaining jobs.")]
 Live = Annotated[
     bool | None,
     typer.Option(
         "--live/--no-live",
-        help="Show what the jobs that have not returned print, from its beginning (default: as the run was started).",
+        help="Show what unfinished jobs print, from the beginning of their output (default: as the run was started).",
     ),
 ]
-#: Seconds between two looks at a journal that another process writes.
+#: Seconds between two reads of a journal that another process writes.
 _LOOK = 0.3
 
 
@@ -48,9 +48,9 @@ def attach(
     verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
 ) -> None:
-    """Take RUN up where it was left: show its progress, collect what comes of it, fire its end hook.
+    """Resume RUN: show its progress, collect its results, and fire its end hook.
 
-    Jobs that have returned are kept, jobs that hosts still have are waited for, only what never ran is run.
+    Jobs that have returned do not run again. The command waits for the jobs that hosts have, and runs those that never ran.
     """
     from launcher.runs import index, ownership
     from launcher.runs import status as run_status
@@ -60,11 +60,11 @@ def attach(
         ownership.check_ours(entry.folder)
         if run_status.driver(entry.folder):
             _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
-        code = take_up(entry, out, env=arguments.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
+        code = resume_run(entry, out, env=arguments.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
     raise typer.Exit(code)
 
 
-def take_up(
+def resume_run(
     entry: Entry,
     out: Output,
     *,
@@ -75,11 +75,11 @@ def take_up(
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Drive a run that another process began; returns the exit code.
+    """Drive a run that another process started; return the exit code.
 
     Args:
-        retry: tells of each JobReturned whether its job is run once more.
-        live: show what jobs print; None: as the run was started.
+        retry: whether to run the job of a JobReturned again.
+        live: show what jobs print; None: as when the run was started.
     """
     from launcher.runs.journal import JournalReader
     from launcher.session.resumed import ResumedSession, load_setup
@@ -87,7 +87,7 @@ def take_up(
     setup, record = load_setup(entry.folder, env=env)
     if live is not None:
         setup = dataclasses.replace(setup, options=setup.options.replaced(live=live))
-    go_to(record.cwd)
+    change_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:
         return ResumedSession(setup, record, observers=[observer], owns_process=True, retry=retry)
@@ -111,8 +111,8 @@ def take_up(
     )
 
 
-def go_to(folder: str) -> None:
-    """Callbacks that write relative to the working folder find the one that they had."""
+def change_to(folder: str) -> None:
+    """Change to the working folder of the run, for callbacks that write relative to it."""
     if os.path.isdir(folder):
         os.chdir(folder)
 
@@ -123,7 +123,7 @@ def _until_now(reader: Any) -> Iterator[Event]:
 
 
 def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
-    """Show a run that another process drives, until that process has let go of it."""
+    """Show a run that another process drives, until that process has left it."""
     from launcher.display import Tally, make_display
     from launcher.runs import record as run_record
     from launcher.runs import status as run_status
@@ -146,10 +146,10 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
             out.leave_stdout_to_the_job()
             shown = LiveOutput(sys.stdout, sys.stderr) if is_live else None
         driver = run_status.driver(entry.folder)
-        out.people.write(f"run {entry.run} is driven by another process ({driver}); watching\n")
+        out.people.write(f"another process ({driver}) drives run {entry.run}; this one only shows it\n")
         if is_live and not record.options.get("live"):
             out.people.write(
-                "that process fetches what a job prints when the job has ended ('launcher logs -f RUN#NUM' asks its host)\n"
+                "that process gets the output of a job only when the job has ended; 'launcher logs -f RUN#NUM' gets it from the host\n"
             )
         total = reader.planned_jobs()
         with make_display(tally, out.people, verbose=verbose, quiet=quiet, total=total, live=shown) as display:
@@ -168,8 +168,8 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
         reader.close()
 
 
-def only(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:
-    """A job that has failed, and is among those that were chosen."""
+def is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:
+    """Whether a job has failed and is one of those that were chosen."""
     if returned.status != "FAILED" or (nums is not None and returned.num not in nums):
         return False
     return kinds is None or (returned.error or {}).get("kind") in kinds

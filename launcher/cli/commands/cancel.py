@@ -1,7 +1,7 @@
 """`launcher cancel`: end a run, or one job of it, wherever its controller is.
 
-Rule: a controller that drives the run is asked to do it; where there is none, this process takes the run up for as long as
-that takes. A job's end hooks fire either way.
+Rule: if a controller drives the run, that one gets the request. If there is none, this process resumes the run until the jobs have
+ended. The end hooks of a job fire either way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from launcher.cli import arguments
-from launcher.cli.commands.attach import go_to
+from launcher.cli.commands.attach import change_to
 from launcher.cli.runner import Output, conduct_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel"]
 
-_Kill = Annotated[bool, typer.Option("--kill", help="At once, with SIGKILL; the end hooks fire in an epilogue.")]
+_Kill = Annotated[
+    bool,
+    typer.Option("--kill", help="Kill the jobs at once with SIGKILL; their end hooks then fire in another process."),
+]
 _WHY = "cancelled by 'launcher cancel'"
-#: Seconds for a controller to hear a request, and for a host to be reached, beyond a job's grace.
+#: Seconds that a controller has to answer a request; also the time to reach a host, in addition to a job's grace.
 _PATIENCE = 30.0
 
 
@@ -48,7 +51,7 @@ def cancel(
         if run_status.driver(folder):
             _ask(reference, kill, out)
         else:
-            _take_up(reference, kill, out, verbose=verbose, quiet=quiet)
+            _resume_run(reference, kill, out, verbose=verbose, quiet=quiet)
 
 
 def _check(reference: RunReference) -> None:
@@ -57,21 +60,21 @@ def _check(reference: RunReference) -> None:
 
     status = read_status(reference.entry)
     if status.state in ("completed", "failed", "interrupted"):
-        raise UsageError(f"run {status.run} is over: {status.completed} completed, {status.failed} failed")
+        raise UsageError(f"run {status.run} has ended: {status.completed} completed, {status.failed} failed")
     if reference.num is None:
         return
     reader = JournalReader(reference.entry.journal)
     try:
         if reader.job_without_payload(reference.num) is None:
-            raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs}")
+            raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
         if reader.returned(reference.num) is not None:
-            raise UsageError(f"job {reference.num} of run {status.run} has returned")
+            raise UsageError(f"job {reference.num} of run {status.run} has returned already")
     finally:
         reader.close()
 
 
 def _ask(reference: RunReference, kill: bool, out: Output) -> None:
-    """Have the controller that drives the run do it, and wait until it has heard."""
+    """Ask the controller that drives the run, and wait until it has the request."""
     from launcher import events
     from launcher.runs import control
     from launcher.runs import status as run_status
@@ -90,26 +93,26 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
                     isinstance(event, (events.JobCancelling, events.JobReturned)) and event.num == num
                 ):
                     what = f"run {entry.run}" if num is None else f"job {num} of run {entry.run}"
-                    out.people.write(f"{what}: its controller has heard\n")
+                    out.people.write(f"{what}: its controller has the request\n")
                     out.report({"version": arguments.VERSION, "run": entry.run, "num": num, "cancelled": True})
                     return
             if time.monotonic() > deadline:
                 raise RunError(
-                    f"run {entry.run}: its controller ({run_status.driver(entry.folder) or 'gone by now'}) did not hear in "
-                    f"{_PATIENCE:.0f} s; is it stopped? Once it is gone, cancel again"
+                    f"run {entry.run}: its controller ({run_status.driver(entry.folder) or 'it has ended'}) did not answer within "
+                    f"{_PATIENCE:.0f} s; check whether that process is stopped. When it has ended, cancel again"
                 )
             threading.Event().wait(0.1)
     finally:
         reader.close()
 
 
-def _take_up(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
+def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
     from launcher.runs.journal import JournalReader
     from launcher.session.resumed import ResumedSession, load_setup
 
     entry, num = reference.entry, reference.num
     setup, record = load_setup(entry.folder, needs_env=False)
-    go_to(record.cwd)
+    change_to(record.cwd)
     reader = JournalReader(entry.journal)
     try:
         history = [event for _, event in reader.events()]
@@ -124,7 +127,7 @@ def _take_up(reference: RunReference, kill: bool, out: Output, *, verbose: bool,
             session.cancel_run(_WHY, kill=kill)
         elif not session.cancel_job(num, _PATIENCE + float(setup.options.grace)):
             out.people.write(
-                f"job {num}: its host could not be reached; it is cancelled when the run is next taken up\n"
+                f"job {num}: its host could not be reached; the job is cancelled when the run is resumed\n"
             )
 
     conduct_session(make, drive, out, history=history, verbose=verbose, quiet=quiet)

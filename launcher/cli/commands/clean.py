@@ -1,7 +1,7 @@
-"""`launcher clean`: what runs have left on hosts and here, how large it is, and its removal.
+"""`launcher clean`: show what runs left on hosts and here, with its size, and remove it.
 
-Rule: it is shown before anything is removed, and removed only after a yes (or `--yes`). What a running agent may need is
-kept, and so are results that nobody has collected, unless `--force` says otherwise.
+Rule: everything is shown first, and removed only when the user agrees (or with `--yes`). What a running agent may need is
+kept. Results that nobody has collected are kept too, except with `--force`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ __all__ = ["clean"]
 
 _OlderThan = Annotated[
     str,
-    typer.Option("--older-than", metavar="DURATION", help="Only what has not changed for so long: 0, 90, 30m, 2h, 7d."),
+    typer.Option(
+        "--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."
+    ),
 ]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show it.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")]
 _Force = Annotated[
-    bool, typer.Option("--force", help="Also spools with results that nobody has collected: these are lost then.")
+    bool,
+    typer.Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
 ]
-#: What makes two hosts of one name two places, and how it is called; without it, what it is.
+#: What distinguishes two hosts of one name: the field, its name in the label, and what a missing value means.
 _PLACES = {
     "address": ("address", ""),
-    "user": ("user", "as ssh has it"),
-    "port": ("port", "as ssh has it"),
+    "user": ("user", "as ssh chooses it"),
+    "port": ("port", "as ssh chooses it"),
     "ssh_config": ("ssh_config", "~/.ssh/config"),
     "workdir": ("workdir", "none: the user's cache and state folders"),
 }
@@ -47,10 +50,10 @@ _KINDS = {"spool": "spools of runs", "bundle": "agents", "code": "cached code"}
 
 @dataclass
 class _Host:
-    """One host: what is there, what is to go, what became of it."""
+    """One host: what is there, what is to be removed, and what was."""
 
     spec: HostSpec
-    #: Its name; with what tells it from others of that name.
+    #: Its name, with what distinguishes it from others of that name.
     label: str
     items: list[dict[str, Any]] = field(default_factory=list)
     chosen: list[dict[str, Any]] = field(default_factory=list)
@@ -60,7 +63,7 @@ class _Host:
 
     @property
     def bytes(self) -> int:
-        """Of what is to go."""
+        """The size of what is to be removed."""
         return sum(int(item["bytes"]) for item in self.chosen)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,10 +89,10 @@ def clean(
     is_json: arguments.Json = False,
     **given: Any,
 ) -> None:
-    """Show what runs have left (spools, agents, cached code) on hosts, and remove it after a yes.
+    """Show what runs left on hosts (spools, agents, cached code), and remove it when you agree.
 
-    Without --host or --hosts: on every host of every run that `launcher runs` knows, and on this machine. Runs whose
-    folder is gone are forgotten. Results in local folders are never touched.
+    Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
+    folder is gone are removed from the list. Results in local folders are never removed.
     """
     from launcher.options import parse_duration
     from launcher.runs import index
@@ -126,7 +129,7 @@ def clean(
 
 
 def _specs(hosts: list[str] | None, hosts_file: str | None, workdir: str | None) -> list[HostSpec]:
-    """The hosts that are meant; of one that several runs name alike, one."""
+    """The hosts to look at, each one once."""
     import dataclasses
 
     from launcher import inventory
@@ -139,7 +142,7 @@ def _specs(hosts: list[str] | None, hosts_file: str | None, workdir: str | None)
     if not given:
         given = [inventory.parse_host(inventory.LOCAL)]
         for entry in index.entries():
-            # Whom to log in to is not for a folder to say that took the place of ours.
+            # A folder that somebody put in the place of ours must not choose where to log in.
             if not entry.is_there or not ownership.is_ours(entry.folder):
                 continue
             reader = JournalReader(entry.journal)
@@ -157,7 +160,7 @@ def _specs(hosts: list[str] | None, hosts_file: str | None, workdir: str | None)
 
 
 def labels(specs: list[HostSpec]) -> list[str]:
-    """The names of hosts; of those that have one name, with what tells them apart: they are different places."""
+    """The names of hosts. Hosts with the same name also get what distinguishes them."""
     made = []
     for spec in specs:
         alike = [other for other in specs if other.name == spec.name]
@@ -181,7 +184,7 @@ def _survey(host: _Host) -> None:
 
 
 def _is_item(item: Any) -> bool:
-    """What the host says is shaped as it should be; it decides about what is shown."""
+    """Whether an item of a host has the expected form, so that it can be shown."""
     return (
         isinstance(item, dict)
         and isinstance(item.get("id"), str)
@@ -203,10 +206,13 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
             host.kept.append((item["id"], "an agent is running"))
         elif left and not is_forced:
             host.kept.append(
-                (item["id"], "nobody has collected what is in it ('launcher attach' does, --force drops it)")
+                (
+                    item["id"],
+                    "it has results that nobody has collected; 'launcher attach' collects them, --force removes them",
+                )
             )
         elif item["changed"] > before:
-            host.kept.append((item["id"], "it changed lately (--older-than)"))
+            host.kept.append((item["id"], "it has changed recently; see --older-than"))
         else:
             host.chosen.append(item)
 
@@ -228,8 +234,8 @@ def _confirm(total: int) -> bool:
     from launcher.display.text import size
 
     if not sys.stdin.isatty():
-        raise UsageError("nothing was removed: say --yes, for there is no terminal to ask at")
-    return typer.confirm(f"Remove all that is listed as to go ({size(total)})?")
+        raise UsageError("nothing was removed, because there is no terminal to ask on; use --yes")
+    return typer.confirm(f"Remove all that is listed as to be removed ({size(total)})?")
 
 
 def _print_found(found: list[_Host], gone: int) -> None:
@@ -249,12 +255,12 @@ def _print_found(found: list[_Host], gone: int) -> None:
             if items:
                 total = size(sum(int(item["bytes"]) for item in items))
                 of_going = size(sum(int(item["bytes"]) for item in going))
-                print(f"  {name}: {len(items):,}, {total}; to go: {len(going):,}, {of_going}")
+                print(f"  {name}: {len(items):,}, {total}; to be removed: {len(going):,}, {of_going}")
         reasons = Counter(why for _, why in host.kept)
         for why, number in sorted(reasons.items()):
-            print(f"  kept: {number:,}, for {cleaned(why)}")
+            print(f"  kept: {number:,} ({cleaned(why)})")
     if gone:
-        print(f"index: {count(gone, 'run')} whose folder is gone: to be forgotten")
+        print(f"index: {count(gone, 'run')} whose folder is gone, to be removed from the list")
 
 
 def _print_removed(found: list[_Host]) -> None:

@@ -15,10 +15,10 @@ __all__ = ["demo"]
 
 def demo(
     folder: Annotated[
-        str | None, typer.Option("--folder", metavar="DIR", help="Keep the results there.", show_default=False)
+        str | None, typer.Option("--folder", metavar="DIR", help="Keep the results in this folder.", show_default=False)
     ] = None,
 ) -> None:
-    """Run a sweep through the whole SSH path, on a throwaway server on this machine, and check each promise."""
+    """Run a sweep over SSH, on a temporary server on this machine, and check what the launcher promises."""
     from launcher.demo.demo import Demo
 
     kept = Path(folder).absolute() if folder is not None else None

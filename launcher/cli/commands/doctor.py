@@ -1,6 +1,6 @@
-"""`launcher doctor`: whether hosts can run jobs, step by step.
+"""`launcher doctor`: check whether hosts can run jobs, step by step.
 
-Rule: what it says of a step comes from what a run does there; the exit code is 0 where every host can run jobs, else 3.
+Rule: each step is what a run does. The exit code is 0 if every host can run jobs, else 3.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Given = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[[USER@]HOST[:PORT][/SLOTS]]...",
-        help="Hosts. None: those of --hosts, else this machine.",
+        help="The hosts to check (default: those of --hosts, else this machine).",
         show_default=False,
         autocompletion=completion.hosts,
     ),
@@ -31,9 +31,9 @@ _Given = Annotated[
 
 @opt.takes_options("hosts_file", "python", "setup", "workdir", "accept_new_host_keys")
 def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
-    """Check HOSTs as a run would find them, step by step, and say what to do where one cannot run jobs.
+    """Check whether HOSTs can run jobs, step by step, and say what to do about those that cannot.
 
-    Nothing of an application is sent. Exit code 0: each can run jobs; 3: one cannot.
+    Nothing of an application is sent. The exit code is 0 if every host can run jobs, and 3 if one cannot.
     """
     from launcher.cli.runner import output
     from launcher.doctor import Outcome, examine

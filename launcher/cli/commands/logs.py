@@ -1,7 +1,7 @@
-"""`launcher logs`: what a job printed, or prints.
+"""`launcher logs`: show what a job printed, or prints.
 
-Rule: bytes go to a pipe as the job wrote them, and to a terminal what it may have (`launcher.util.terminal_filter`). What came back lies in the
-job's output directory; what has not come back is asked of the host's agent, which goes on undisturbed.
+Rule: a pipe gets the bytes as the job wrote them, a terminal what is safe for it (`launcher.util.terminal_filter`). Output that was
+copied back is in the job's output directory; the agent of the host is asked for the rest and is not disturbed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["logs"]
 
-_Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")]
+_Follow = Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")]
 _Attempt = Annotated[
-    int | None, typer.Option("--attempt", metavar="N", help="An earlier attempt than the last one.", show_default=False)
+    int | None,
+    typer.Option("--attempt", metavar="N", help="The attempt to show (default: the last one).", show_default=False),
 ]
 _Stream = Annotated[
-    str | None, typer.Option("--stream", metavar="stdout|stderr", help="Only this one.", show_default=False)
+    str | None, typer.Option("--stream", metavar="stdout|stderr", help="Show only this stream.", show_default=False)
 ]
 _STREAMS = ("stdout", "stderr")
 _LOOK = 0.3
@@ -44,7 +45,9 @@ def logs(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="[RUN[#NUM]]", help="A job; of a run with one job, the run.", autocompletion=completion.jobs
+            metavar="[RUN[#NUM]]",
+            help="A job as RUN#NUM; the run alone is enough if it has one job.",
+            autocompletion=completion.jobs,
         ),
     ] = "last",
     follow: _Follow = False,
@@ -52,14 +55,14 @@ def logs(
     stream: _Stream = None,
     is_json: arguments.Json = False,
 ) -> None:
-    """Show what a job wrote to stdout and stderr (each goes where it came from)."""
+    """Show what a job wrote to stdout and stderr; each goes to the stream of the same name."""
     from launcher.runs import index
     from launcher.runs.journal import JournalReader
 
     if stream is not None and stream not in _STREAMS:
-        raise UsageError(f"--stream {stream}: stdout or stderr")
+        raise UsageError(f"--stream {stream}: write stdout or stderr")
     if is_json and follow:
-        raise UsageError("--follow goes on until the job has ended: leave --json out")
+        raise UsageError("--follow and --json cannot be combined; leave one out")
     reference = index.parse(job)
     reader = JournalReader(reference.entry.journal)
     try:
@@ -83,13 +86,13 @@ def logs(
 
 def _only_job(entry: Entry, reader: JournalReader) -> int:
     if reader.count_jobs() != 1:
-        raise UsageError(f"run {entry.run} has {reader.count_jobs()} jobs; say which: {entry.run}#0")
+        raise UsageError(f"run {entry.run} has {reader.count_jobs()} jobs; name one of them, such as {entry.run}#0")
     last = reader.last_num()
     return 0 if last is None else last
 
 
 class _Source:
-    """What one attempt has printed: from the local file, and beyond that from its host while it is not all here."""
+    """What one attempt has printed: from the local file, then from the host, until everything is here."""
 
     def __init__(self, entry: Entry, reader: JournalReader, num: int, attempt: int | None) -> None:
         self._entry = entry
@@ -99,12 +102,12 @@ class _Source:
         self._asked_for = attempt
         self.attempt = self._job.attempt if attempt is None else attempt
         if attempt is not None and attempt not in [one.attempt for one in self._job.attempts]:
-            raise UsageError(f"job {num} has no attempt {attempt}; it has {self._job.attempt}")
+            raise UsageError(f"job {num} has no attempt {attempt}; its last attempt is {self._job.attempt}")
         self._have = dict.fromkeys(_STREAMS, 0)
         self._talk: AgentQuery | None = None
         self._is_silent = False
         self.is_final = False
-        #: The local files go on behind what was read last.
+        #: The local files have more than what was read last.
         self.has_more = False
 
     def _look_up(self) -> JobStatusLine:
@@ -116,8 +119,8 @@ class _Source:
         return found[0]
 
     def read(self) -> dict[str, bytes]:
-        """What is there by now and was not read before."""
-        # First whether it is all here, then the files: what arrives in between is read the next time.
+        """The output that was not read before."""
+        # Check for completeness before the files are read: what arrives in between is read the next time.
         is_whole = self.is_whole
         said = {name: self._local(name) for name in _STREAMS}
         self.has_more = any(len(data) == _PIECE for data in said.values())
@@ -129,7 +132,7 @@ class _Source:
 
     @property
     def is_whole(self) -> bool:
-        """Everything that the attempt printed is in the local files."""
+        """Whether the local files have everything that the attempt printed."""
         self._job = self._look_up()
         if self._asked_for is None:
             self.attempt = self._job.attempt
@@ -158,7 +161,7 @@ class _Source:
                 looked = talk.look(f"{self._num}.{self.attempt}", offsets["stdout"], offsets["stderr"])
                 said = {"stdout": said["stdout"] + looked.stdout, "stderr": said["stderr"] + looked.stderr}
                 if not looked.stdout and not looked.stderr:
-                    # Its host has its end, and nobody has collected it yet: there will be no more.
+                    # The host has all of the output, and nobody has collected it yet: no more will come.
                     self.is_final = looked.state == "final"
                     return said
         except HostError:
@@ -173,9 +176,9 @@ class _Source:
         if self._talk is not None or self._is_silent or not self._job.host:
             return self._talk
         if not ownership.is_ours(self._entry.folder):
-            # Whom to ask, and how to log in there, would be the folder's word.
+            # The folder would choose which host to ask, and how to log in there.
             self._is_silent = True
-            print("launcher: this run is not known to be yours: its host is not asked", file=sys.stderr)
+            print("launcher: this run is not known to be yours, so its host is not asked", file=sys.stderr)
             return None
         record = run_record.read(self._reader)
         spec = next(one for one in run_record.hosts_of(record, {}) if one.name == self._job.host)
@@ -183,14 +186,14 @@ class _Source:
         try:
             self._talk = talk.__enter__()
         except HostError as error:
-            # Said once; from then on the local files are all there is.
+            # Printed once; from then on only the local files are read.
             self._is_silent = True
             print(f"launcher: {clean(error)}", file=sys.stderr)
         return self._talk
 
     @property
     def is_unreachable(self) -> bool:
-        """The host did not answer when it was asked."""
+        """Whether the host did not answer."""
         return self._is_silent
 
     @property
@@ -199,7 +202,7 @@ class _Source:
         return self._entry.folder
 
     def close(self) -> None:
-        """Let go of the host."""
+        """Close the connection to the host."""
         talk, self._talk = self._talk, None
         if talk is not None:
             talk.__exit__(None, None, None)
@@ -221,7 +224,9 @@ def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
             if not follow or is_whole or source.is_final:
                 return
             if source.is_unreachable and not driver(source.folder):
-                raise RunError("nobody drives the run, and its host does not answer: this is what is known")
+                raise RunError(
+                    "no process drives the run, and its host does not answer; this is all the output that is here"
+                )
             threading.Event().wait(_LOOK)
     finally:
         for write in writers.values():
@@ -231,11 +236,11 @@ def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
 
 class _Write(Protocol):
     def __call__(self, data: bytes) -> None:
-        """Write it; nothing is the end."""
+        """Write the data; empty data is the end."""
 
 
 def _writer(stream: TextIO) -> _Write:
-    """To a terminal what it may have, elsewhere the bytes."""
+    """A function that writes what is safe to a terminal, and the bytes as they are to anything else."""
     from launcher.util.terminal_filter import TerminalFilter
 
     raw: BinaryIO | None = getattr(stream, "buffer", None)

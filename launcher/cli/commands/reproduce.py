@@ -1,6 +1,7 @@
-"""`launcher reproduce`: run a job again, here or there, and say whether it ended the same way.
+"""`launcher reproduce`: run a job again, here or on a host, and say whether it ended the same way.
 
-Rule: the exit code says what the last lines say: 0 the same (or nothing to compare with, and it completed), 1 not.
+Rule: the exit code agrees with the last lines: 0 if the outcome is the same (or if there is nothing to compare with and the job
+completed), else 1.
 """
 
 from __future__ import annotations
@@ -24,24 +25,26 @@ _Target = Annotated[
     str,
     typer.Argument(
         metavar="PATH|RUN#NUM",
-        help="RUN#NUM, a job's output directory, its config.pickle or its job_return.pickle. "
-        "A pickle may run any code: give the path of one only if you trust the host that wrote it.",
+        help="The job: RUN#NUM, its output directory, its config.pickle or its job_return.pickle. "
+        "A pickle can run any code: name one only if you trust the host that wrote it.",
         autocompletion=completion.jobs,
         show_default=False,
     ),
 ]
 _App = Annotated[
     str | None,
-    typer.Option(
-        "--app", metavar="APP", help="The application, where nothing recorded says which it is.", show_default=False
-    ),
+    typer.Option("--app", metavar="APP", help="The application, if no record of the run names it.", show_default=False),
 ]
-_Exact = Annotated[bool, typer.Option("--exact", help="In the code that the run recorded, not as it is now.")]
-_Hooks = Annotated[bool, typer.Option("--hooks/--no-hooks", help="Whether the job's hooks fire, too (they do not).")]
-_Pdb = Annotated[bool, typer.Option("--pdb", help="Here, in the foreground; in the debugger where it fails.")]
+_Exact = Annotated[bool, typer.Option("--exact", help="Use the code that the run recorded, not the code as it is now.")]
+_Hooks = Annotated[bool, typer.Option("--hooks/--no-hooks", help="Whether the hooks of the job fire, too.")]
+_Pdb = Annotated[
+    bool, typer.Option("--pdb", help="Run the job here, in the foreground; if it fails, start the debugger.")
+]
 _Folder = Annotated[
     str | None,
-    typer.Option("--folder", metavar="DIR", help="The new output directory (outputs/...).", show_default=False),
+    typer.Option(
+        "--folder", metavar="DIR", help="The new output directory (default: outputs/...).", show_default=False
+    ),
 ]
 
 
@@ -65,7 +68,7 @@ def reproduce(
 
     policy = given["results"] or "safe"
     if is_pdb and (given["hosts"] or given["hosts_file"]):
-        raise UsageError("--pdb runs here, where the terminal is; leave --host out")
+        raise UsageError("--pdb runs the job on this machine; leave --host and --hosts out")
     variables = arguments.values(env)
     options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=variables)
     with output(is_json) as out, EarlyConnections.begin(None, options) as early:
@@ -83,12 +86,12 @@ def reproduce(
 
             with make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1) as display:
                 done = run_again(found, options=options, observers=[display], early=early, **how)
-        code = _tell(done, policy)
+        code = _print(done, policy)
         out.report(_json(done, code))
     raise typer.Exit(code)
 
 
-def _tell(done: Reproduction, policy: str) -> int:
+def _print(done: Reproduction, policy: str) -> int:
     comparison = done.comparison
     print(f"\n{clean(done.target)}, run again; its output is in {clean(done.folder)}")
     if comparison is None:
@@ -96,13 +99,13 @@ def _tell(done: Reproduction, policy: str) -> int:
         print(f"{done.after.status}{clean(error)}; there is nothing to compare it with")
         return 0 if done.after.status == "COMPLETED" else 1
     verdict = {
-        True: "the same outcome:",
-        False: "NOT the same outcome:",
-        None: "whether it is the same cannot be told:",
+        True: "the outcome is the same:",
+        False: "the outcome is NOT the same:",
+        None: "it is unknown whether the outcome is the same:",
     }
     print(verdict[comparison.is_same], *comparison.lines, sep="\n  ")
     if comparison.is_same is None and policy == "safe":
-        print("  (here: --allow-type MODULE.CLASS, or --results trusted)")
+        print("  next: use --allow-type MODULE.CLASS, or --results trusted")
     return 0 if comparison.is_same else 1
 
 

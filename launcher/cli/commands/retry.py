@@ -1,7 +1,7 @@
-"""`launcher retry`: run jobs of a run once more, in the same run.
+"""`launcher retry`: run jobs of a run again, in the same run.
 
-Rule: a retried job is a further attempt: the earlier ones stay in the journal and in `launcher show`, and the job's
-JobReturn becomes the last one's.
+Rule: a retried job is a further attempt. The earlier attempts stay in the journal and in `launcher show`; the job's
+JobReturn is that of the last one.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from typing import Annotated
 import typer
 
 from launcher.cli import arguments
-from launcher.cli.commands.attach import Live, only, take_up
+from launcher.cli.commands.attach import Live, is_chosen, resume_run
 from launcher.cli.runner import output as open_output
 from launcher.errors import UsageError
 
 __all__ = ["retry"]
 
-_Failed = Annotated[bool, typer.Option("--failed", help="Every job that failed, whatever the reason (the default).")]
+_Failed = Annotated[bool, typer.Option("--failed", help="All failed jobs, whatever their error (the default).")]
 _Lost = Annotated[bool, typer.Option("--lost", help="Only jobs that were lost with their host.")]
 _Kind = Annotated[
     list[str] | None,
     typer.Option(
-        "--kind", metavar="KIND", help="Only jobs that failed so: timeout, killed, ...; repeatable.", show_default=False
+        "--kind",
+        metavar="KIND",
+        help="Only jobs with this kind of error: timeout, killed, ... Repeatable.",
+        show_default=False,
     ),
 ]
-_Detach = Annotated[bool, typer.Option("--detach", help="Return once the hosts have the jobs.")]
+_Detach = Annotated[bool, typer.Option("--detach", help="Exit when the hosts have the jobs.")]
 
 
 def retry(
@@ -41,33 +44,35 @@ def retry(
     verbose: arguments.Verbose = False,
     quiet: arguments.Quiet = False,
 ) -> None:
-    """Run the jobs of RUN that failed (or the one job RUN#NUM) once more, and fire the run's end hook again.
+    """Run the failed jobs of RUN (or the one job RUN#NUM) again, and fire the end hook of the run again.
 
-    The jobs get the code, the config and the callbacks that they had before.
+    The jobs get the same code, config and callbacks as before.
     """
     from launcher.runs import index, ownership
     from launcher.runs.journal import JournalReader
     from remote_agent.job import ERROR_KINDS
 
     if failed + lost + bool(kind) > 1:
-        raise UsageError("--failed, --lost and --kind: say one of them")
+        raise UsageError("--failed, --lost and --kind cannot be combined; use one of them")
     for one in kind or []:
         if one not in ERROR_KINDS:
-            raise UsageError(f"--kind {one}: known are {', '.join(ERROR_KINDS)}")
+            raise UsageError(f"--kind {one}: the kinds are {', '.join(ERROR_KINDS)}")
     reference = index.parse(run)
     nums = None if reference.num is None else frozenset({reference.num})
     kinds = frozenset({"lost"}) if lost else frozenset(kind) if kind else None
-    chosen = functools.partial(only, nums=nums, kinds=kinds)
+    chosen = functools.partial(is_chosen, nums=nums, kinds=kinds)
     entry = reference.entry
     ownership.check_ours(entry.folder)
     reader = JournalReader(entry.journal)
     try:
         if not any(chosen(one) for one in reader.all_returned()):
-            raise UsageError(f"run {entry.run}: no job to run once more: none of those that were meant has failed")
+            raise UsageError(
+                f"run {entry.run}: there is nothing to run again, because none of the chosen jobs has failed"
+            )
     finally:
         reader.close()
     with open_output(is_json) as out:
-        code = take_up(
+        code = resume_run(
             entry, out, env=arguments.values(env), retry=chosen, live=live, detach=detach, verbose=verbose, quiet=quiet
         )
     raise typer.Exit(code)

@@ -1,6 +1,6 @@
-"""`launcher run` and `launcher multirun`: an application, its overrides, and where.
+"""`launcher run` and `launcher multirun`: run an application with overrides on hosts.
 
-Rule: everything that can be refused is refused before a host hears of it; whatever happens afterwards, the closing report
+Rule: everything that can be refused is refused before anything is sent to a host. Whatever happens afterwards, the summary
 is written.
 """
 
@@ -19,14 +19,15 @@ __all__ = ["launch"]
 _App = Annotated[
     str,
     typer.Argument(
-        help="my_app.py, my_app.py:function, package.module or package.module:function.", show_default=False
+        help="The application: my_app.py, my_app.py:function, package.module or package.module:function.",
+        show_default=False,
     ),
 ]
 _Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="OVERRIDES",
-        help="Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
+        help="Overrides in Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
         show_default=False,
     ),
 ]
@@ -36,7 +37,7 @@ _ConfigDir = Annotated[
         "--config-dir",
         "-cd",
         metavar="DIR",
-        help="A folder in front of the app's config search path.",
+        help="A folder that is searched for configs before those of the app.",
         show_default=False,
     ),
 ]
@@ -46,7 +47,7 @@ _ConfigName = Annotated[
         "--config-name",
         "-cn",
         metavar="NAME",
-        help="The config to compose; without one the overrides build it.",
+        help="The config to compose (default: that of the app, else the overrides alone).",
         show_default=False,
     ),
 ]
@@ -55,7 +56,7 @@ _Callback = Annotated[
     typer.Option(
         "--callback",
         metavar="MODULE:CLASS",
-        help="A callback, after those of the config; repeatable.",
+        help="A callback that is added after those of the config. Repeatable.",
         show_default=False,
     ),
 ]
@@ -64,27 +65,25 @@ _Folder = Annotated[
     typer.Option(
         "--folder",
         metavar="DIR",
-        help="The run's local folder, instead of Hydra's outputs/... or multirun/...",
+        help="The local folder of the run (default: Hydra's outputs/... or multirun/...).",
         show_default=False,
     ),
 ]
 _Detach = Annotated[
     bool,
-    typer.Option(
-        "--detach", help="Return once the hosts have all jobs; `launcher attach` collects what comes of them."
-    ),
+    typer.Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
 ]
 _Json = Annotated[
     bool,
     typer.Option(
-        "--json", help="The closing report as JSON on stdout; everything else, also what jobs print, on stderr."
+        "--json", help="Print the summary as JSON on stdout; everything else goes to stderr, also what jobs print."
     ),
 ]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show hooks and starts, too.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only what goes wrong, and the closing report.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
 
 
-#: What one job is run with where nobody says otherwise: as `python my_app.py` would run it.
+#: Defaults of `launcher run`: they make it like `python my_app.py`.
 _ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
@@ -105,7 +104,7 @@ def launch(
 ) -> None:
     """Run APP with a config that Hydra composes from OVERRIDES.
 
-    Options may stand before or after APP; what is no option is an override. A job reads nothing: its standard input is empty.
+    Options can be before or after APP; everything else after APP is an override. The standard input of a job is empty.
     """
     mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
     with open_output(is_json) as out:

@@ -1,4 +1,4 @@
-"""`launcher runs`: which runs there are, where, and how they stand; and which folder is one of yours from now on."""
+"""`launcher runs`: list your runs with their folder and state; adopt a folder as one of your runs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from launcher.util.terminal_text import clean
 
 __all__ = ["runs"]
 
-_Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
-_All = Annotated[bool, typer.Option("--all", "-a", help="All of them, also those whose folder is gone.")]
+_Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Show at most this many runs.")]
+_All = Annotated[bool, typer.Option("--all", "-a", help="Show all runs, also those whose folder is gone.")]
 _Adopt = Annotated[
     Path | None,
     typer.Option(
         "--adopt",
         metavar="FOLDER",
-        help="Take the run in FOLDER for yours from now on. What is in it can then run any code with your rights: "
-        "only where you trust whoever made the folder, and everybody who could write to it.",
+        help="Treat the run in FOLDER as yours from now on. Its files can then run any code with your rights: "
+        "do this only if you trust everybody who made the folder or could write to it.",
         show_default=False,
     ),
 ]
 
 
 def runs(limit: _Limit = 20, is_all: _All = False, adopt: _Adopt = None, is_json: arguments.Json = False) -> None:
-    """List the runs that were started by you on this machine, the latest first."""
+    """List the runs that you started on this machine, the latest first."""
     from launcher.runs import index
     from launcher.runs.status import read_status
 
@@ -44,7 +44,7 @@ def runs(limit: _Limit = 20, is_all: _All = False, adopt: _Adopt = None, is_json
         arguments.print_json(runs=[status.to_json() for status in statuses], left_out=left_out)
         return
     if not statuses:
-        gone = f" ({len(found)} whose folders are gone: --all)" if found else ""
+        gone = f" ({len(found)} have no folder any more; --all lists them)" if found else ""
         print(f"no runs{gone}")
         return
     from rich.console import Console
@@ -86,6 +86,6 @@ def _adopt(folder: Path, is_json: bool) -> None:
         arguments.print_json(adopted=read_status(entry).to_json())
         return
     print(
-        f"run {entry.run} in {clean(entry.folder)} is yours from now on: attach, resume, retry, cancel and reproduce load what is in it, "
-        "which can run any code with your rights, and log in where it says"
+        f"run {entry.run} in {clean(entry.folder)} is yours from now on: attach, resume, retry, cancel and reproduce load its files, "
+        "which can run any code with your rights, and log in to the hosts that it names"
     )

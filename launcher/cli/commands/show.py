@@ -1,7 +1,7 @@
-"""`launcher show`: how a run stands, job by job; or one job with every attempt at it.
+"""`launcher show`: show the state of a run, job by job; or one job with all its attempts.
 
-Rule: the journal says what is known here. Of a run that nobody drives the hosts' agents are asked for the rest; looking
-disturbs nobody, so it can be done at any time.
+Rule: the journal has what this machine knows. If no process drives the run, the agents on the hosts are asked for the rest. That
+only reads, so it can be done at any time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
-#: Rows of the table without --all; failures come first.
+#: Rows of the table without --all; failed jobs come first.
 _ROWS = 50
-_All = Annotated[bool, typer.Option("--all", "-a", help="All jobs, however many.")]
-_Offline = Annotated[bool, typer.Option("--offline", help="Ask no host; tell what is known here.")]
+_All = Annotated[bool, typer.Option("--all", "-a", help="Show all jobs.")]
+_Offline = Annotated[bool, typer.Option("--offline", help="Ask no host; show what this machine knows.")]
 _ORDER = {"FAILED": 0, "running": 1, "assigned": 2, "waiting": 3, "COMPLETED": 4}
 
 
@@ -36,7 +36,7 @@ def show(
     is_offline: _Offline = False,
     is_json: arguments.Json = False,
 ) -> None:
-    """Show how RUN stands; with RUN#NUM one job, every attempt at it and its traceback."""
+    """Show the state of RUN and its jobs; with RUN#NUM, one job with all its attempts and its traceback."""
     from launcher.runs import index, ownership
     from launcher.runs.journal import JournalReader
     from launcher.runs.status import read_jobs, read_status
@@ -54,12 +54,15 @@ def show(
             if ownership.is_ours(reference.entry.folder):
                 _ask_hosts(reader, jobs)
             else:
-                # Whom to ask, and how to log in there, would be the folder's word.
-                print("launcher: this run is not known to be yours: no host is asked (--offline)", file=sys.stderr)
+                # The folder would choose which host to ask, and how to log in there.
+                print(
+                    "launcher: this run is not known to be yours, so no host is asked; --offline shows the same",
+                    file=sys.stderr,
+                )
     finally:
         reader.close()
     if reference.num is not None and not jobs:
-        raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs}")
+        raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
     if is_json:
         arguments.print_json(
             run=status.to_json(),
@@ -71,11 +74,11 @@ def show(
     else:
         _print_run(status, jobs, None if is_all else _ROWS)
         if warnings:
-            print(f"{len(warnings)} warnings (--json has them)")
+            print(f"{len(warnings)} warnings (--json shows them)")
 
 
 def _value(reader: JournalReader, job: JobStatusLine) -> str:
-    """What a completed job returned, as far as plain data says it. Empty where nothing of it may be decoded."""
+    """What a completed job returned, as plain data. Empty if it may not be decoded."""
     from launcher.results.job_returns import shown_value
 
     stored = reader.result(job.num, job.attempt) if job.state == "COMPLETED" else None
@@ -83,7 +86,7 @@ def _value(reader: JournalReader, job: JobStatusLine) -> str:
 
 
 def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
-    """Fill in what the hosts of a run know that nobody drives; one that does not answer is named."""
+    """Add what the hosts know of a run that no process drives; a host that does not answer is named."""
     import concurrent.futures
 
     from launcher.agents.query import AgentQuery
@@ -169,7 +172,7 @@ def _state(job: JobStatusLine) -> str:
     on_host = job.attempts[-1].on_host if job.attempts else ""
     if job.state in ("COMPLETED", "FAILED") or not on_host:
         return job.state
-    return f"{on_host}, to be collected" if on_host in ("COMPLETED", "FAILED") else on_host
+    return f"{on_host}, not collected yet" if on_host in ("COMPLETED", "FAILED") else on_host
 
 
 def _print_job(status: RunStatus, job: JobStatusLine) -> None:
@@ -205,7 +208,7 @@ def _attempt(attempt: AttemptStatus) -> str:
     if attempt.started_at is not None:
         text += f", started {_when(attempt.started_at)}"
     elif attempt.assigned_at is not None:
-        text += f", given to it {_when(attempt.assigned_at)}"
+        text += f", assigned {_when(attempt.assigned_at)}"
     return text
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from launcher import events
-from launcher.display import LineDisplay, ProgressDisplay, Tally, closing_json, make_display, print_closing
+from launcher.display import LineDisplay, ProgressDisplay, Tally, make_display, print_summary, summary_json
 from launcher.display.lines import TOLD_ONE_BY_ONE, TRACEBACK_LINES
 from launcher.display.tally import MAX_FAILURES, MAX_GROUPS
 from launcher.display.text import clean, clean_lines, error_line, seconds, size, varying
@@ -77,7 +77,7 @@ def tally_of(happened: Iterable[events.Event]) -> Tally:
 
 def closing_of(tally: Tally, **options: Any) -> str:
     stream = io.StringIO()
-    print_closing(tally, stream, **options)
+    print_summary(tally, stream, **options)
     return stream.getvalue()
 
 
@@ -138,7 +138,7 @@ def test_too_many_different_failures_are_counted() -> None:
         for event in one_job(num, failure=error(traceback=TRACEBACK.replace("line 7", f"line {num}")))
     )
     assert (len(tally.groups), tally.ungrouped) == (MAX_GROUPS, 7)
-    assert "7 failed jobs not told apart any more" in closing_of(tally)
+    assert "7 failed jobs whose errors were not compared" in closing_of(tally)
 
 
 def test_a_job_that_is_run_once_more_counts_once() -> None:
@@ -162,9 +162,9 @@ def test_a_run_that_is_taken_up_again_is_told() -> None:
         events.RunDetached(3, "run-1", "SIGHUP", ("gpu1",)),
     ]
     assert told(happened) == [
-        "run run-1 taken up again, on gpu1",
-        "leaving (SIGHUP): hosts get every job that still waits here",
-        "left (SIGHUP): run run-1 goes on, on gpu1",
+        "run run-1 resumed on gpu1",
+        "detaching (SIGHUP): the hosts get every job that still waits here",
+        "detached (SIGHUP): run run-1 goes on, on gpu1",
     ]
     assert tally_of(happened).detached == "SIGHUP"
 
@@ -256,7 +256,7 @@ def test_a_lost_link_is_unknown_since_a_time() -> None:
     """Unknown, not failed; and known again when the host is back."""
     lines = told([started(), ready(), events.HostUnknown(1, "gpu1", "reset by peer", (1, 2)), ready(reconnected=True)])
     assert "link lost (reset by peer); 2 jobs unknown since " in lines[2]
-    assert lines[3] == "host gpu1: reached again, its jobs are known again"
+    assert lines[3] == "host gpu1: connected again; the state of its jobs is known again"
     assert not any("FAILED" in line for line in lines)
 
 
@@ -267,7 +267,7 @@ def test_a_host_with_little_room_is_told_of_once() -> None:
     for at, why in enumerate((full, full, gone)):
         happened += [events.HostClosed(at, "gpu1", why, True), events.HostOpened(at, "gpu1")]
     assert told(happened)[2:] == [
-        f"host gpu1: takes no further job until it has room again: {why}" for why in (full, gone)
+        f"host gpu1: gets no further jobs until it has room again: {why}" for why in (full, gone)
     ]
     tally = Tally()
     for event in happened[:-1]:
@@ -336,10 +336,10 @@ def test_an_output_pattern_that_matched_nothing_is_said_once() -> None:
     tally = tally_of(happened)
     said = [line for line in closing_of(tally).splitlines() if "pattern" in line]
     assert said == [
-        "output pattern '*.jsn' matched no file of any job that completed",
-        "output pattern '*.pt' matched no file of 1 of the 3 jobs that completed",
+        "output pattern '*.jsn' matched no file of any completed job",
+        "output pattern '*.pt' matched no file of 1 of the 3 completed jobs",
     ]
-    assert closing_json(tally, exit_code=0)["unmatched_outputs"] == {"*.jsn": 3, "*.pt": 1}
+    assert summary_json(tally, exit_code=0)["unmatched_outputs"] == {"*.jsn": 3, "*.pt": 1}
     assert "pattern" not in closing_of(tally_of([started(), ready(), *one_job(0)]))
 
 
@@ -450,7 +450,7 @@ def test_the_closing_table_has_failures_first_and_is_capped() -> None:
         if line.strip().startswith(tuple("0123456789")) and "gpu1" in line
     ]
     assert [row[2] for row in rows] == ["FAILED"] * 40 + ["COMPLETED"] * 5
-    assert "... and 55 completed more" in text
+    assert "... and 55 more completed" in text
     assert "60 completed, 40 failed (40 exception)" in text
 
 
@@ -484,7 +484,7 @@ def test_a_run_without_jobs_closes() -> None:
 def test_the_json_report_is_whole_and_plain() -> None:
     """Every failure points to its distinct failure, whose error has the traceback."""
     tally = tally_of([started(), ready(), *one_job(0), *one_job(1, failure=error()), *one_job(2, failure=error())])
-    report = json.loads(json.dumps(closing_json(tally, exit_code=1)))
+    report = json.loads(json.dumps(summary_json(tally, exit_code=1)))
     assert (report["version"], report["exit_code"], report["jobs"], report["completed"], report["failed"]) == (
         1,
         1,
@@ -564,8 +564,8 @@ def test_a_log_says_how_long_what_runs_and_how_long_yet() -> None:
     happened += one_job(0, at=200.0)[3:] + one_job(1, at=260.0)[3:]
     lines = [line for line in told(happened, total=10) if line.startswith("so far")]
     assert lines == [
-        "so far: 1 completed, 0 failed, 3 running (1, 2, 3), 6 waiting; 100 s so far",
-        "so far: 2 completed, 0 failed, 2 running (2, 3), 6 waiting; 2 min 40 s so far, about 4 min left",
+        "so far: 1 completed, 0 failed, 3 running (1, 2, 3), 6 waiting; 100 s elapsed",
+        "so far: 2 completed, 0 failed, 2 running (2, 3), 6 waiting; 2 min 40 s elapsed, about 4 min left",
     ]
 
 
@@ -574,8 +574,8 @@ def test_a_run_that_is_taken_up_once_more_counts_from_there() -> None:
     again = [events.RunResumed(5000, "run-1", ("gpu1",)), *one_job(0, at=5001), events.RunEnded(5002, "run-1", 1, 0)]
     retried = tally_of([started(), ready(), *one_job(0, failure=error()), events.RunEnded(110, "run-1", 0, 1), *again])
     assert "in 2.00 s" in closing_of(retried)
-    assert closing_json(retried, exit_code=0)["taken_up_at"] == 5000
-    assert closing_json(retried, exit_code=0)["started_at"] == 100
+    assert summary_json(retried, exit_code=0)["taken_up_at"] == 5000
+    assert summary_json(retried, exit_code=0)["started_at"] == 100
     left = tally_of([started(), ready(), events.RunDetached(110, "run-1", "asked to"), *again])
     assert "in 1 h 21 min" in closing_of(left)
 
@@ -653,4 +653,4 @@ def test_a_stream_that_breaks_costs_the_display_and_nothing_else(
         display(event)
     assert (len(written), tally.completed, tally.failed) == (2, 1, 1)
     said = capsys.readouterr().err
-    assert said.count("the display ends here") == (0 if isinstance(error, BrokenPipeError) else 1)
+    assert said.count("nothing more can be shown") == (0 if isinstance(error, BrokenPipeError) else 1)
