@@ -153,6 +153,24 @@ def test_every_command_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None
         assert "Usage: launcher" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("run", "(default: this machine)"),
+        ("run", "(default: trusted)"),
+        ("run", "(default: 5m)"),
+        ("clean", "(default: all that your runs used)"),
+        ("reproduce", "(default: safe)"),
+    ],
+)
+def test_the_help_of_a_command_has_its_own_defaults(
+    name: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they are not those of a run."""
+    ended(name, "--help")
+    assert default in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     """A typo is a usage error."""
     assert ended("mutlirun") == 2
