@@ -120,9 +120,11 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
             found = _answer(returned)
         finally:
             run_index.remove(setup.run_id)
-    yield from _told(seen, bundle, is_local=spec.is_local, told=returned.error.message if returned.error else None)
+    yield from _agent_steps(
+        seen, bundle, is_local=spec.is_local, told=returned.error.message if returned.error else None
+    )
     if found is not None:
-        yield from _found(found, began, ended)
+        yield from _environment_steps(found, began, ended)
     elif returned.error is None:
         yield Step(
             "environment",
@@ -150,7 +152,7 @@ def _answer(returned: JobReturn) -> dict[str, Any] | None:
         return None
 
 
-def _told(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | None) -> Iterator[Step]:
+def _agent_steps(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | None) -> Iterator[Step]:
     """What the run said about the host, without what the job's error says."""
     ready = [event for event in seen if isinstance(event, events.HostReady)]
     if ready:
@@ -170,7 +172,7 @@ def _told(seen: list[events.Event], bundle: str, *, is_local: bool, told: str | 
             yield Step("environment" if ready else "agent", Outcome.FAILED, event.why, event.next_step)
 
 
-def _found(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:
+def _environment_steps(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:
     """What the probe found in the environment of the jobs."""
     packages = ", ".join(
         f"{name} {one['version']}{' (sent by the launcher)' if one['is_ours'] else ''}"

@@ -323,11 +323,12 @@ class LaunchConf:
         (),
         Option(
             _hosts,
-            "Hosts that run the jobs. Without any, this machine runs them.",
+            "Hosts to use.",
             Group.HOSTS,
             Form.TEXTS,
             flags=("--host", "-H"),
             metavar="[USER@]HOST[:PORT][/SLOTS]",
+            usual="this machine",
         ),
     )
     hosts_file: str | None = _field(

@@ -21,7 +21,7 @@ class RemoteLauncherConf:
     #: Hydra must not instantiate nodes in `hosts` and `env`: it would resolve `${x}` in a value a second time.
     _recursive_: bool = False
     # The fields of LaunchConf; `python -m tests.hydra.schema` writes them.
-    #: Hosts that run the jobs. Without any, this machine runs them.
+    #: Hosts to use.
     hosts: Any = field(default_factory=list)
     #: A YAML file of hosts with their settings. They are added to the other hosts.
     hosts_file: str | None = None

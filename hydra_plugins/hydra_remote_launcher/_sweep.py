@@ -20,7 +20,7 @@ from launcher import events
 from launcher.config.hydra import remembering_loader
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import numbered, without_secrets
-from launcher.display.lines import Teller
+from launcher.display.lines import EventLines
 from launcher.display.tally import Tally
 from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageError
 from launcher.options import LaunchConf
@@ -238,13 +238,13 @@ class _Log:
 
     def __init__(self) -> None:
         self._tally = Tally()
-        self._teller = Teller(self._tally)
+        self._event_lines = EventLines(self._tally)
         #: Traceback -> the first job that had it. If an application lacks a module, all its jobs fail in the same way.
         self._tracebacks: dict[str, int] = {}
 
     def __call__(self, event: events.Event) -> None:
         self._tally(event)
-        for line in self._teller.lines(event):
+        for line in self._event_lines.lines(event):
             _log.log(_LEVELS.get(line.tone, logging.INFO), "%s", line.text)
         if isinstance(event, events.JobReturned) and event.error and event.error.get("traceback"):
             traceback = event.error["traceback"].rstrip()

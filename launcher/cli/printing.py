@@ -40,7 +40,7 @@ class Printing:
         self._reader = reader
         self._running: dict[int, _Read] = {}
 
-    def hear(self, event: events.Event) -> None:
+    def note(self, event: events.Event) -> None:
         """Note an event, without output for it."""
         if isinstance(event, events.AttemptStarted):
             job = self._reader.job_without_payload(event.num)
@@ -55,7 +55,7 @@ class Printing:
         """An event, after the output that its job had printed before it."""
         if isinstance(event, (events.JobReturned, events.JobRequeued)) and event.num in self._running:
             yield from self._new(self._running[event.num])
-        self.hear(event)
+        self.note(event)
         yield event
 
     def new(self) -> Iterator[events.OutputArrived]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     S = TypeVar("S", bound=Session)
 
-__all__ = ["Output", "conduct", "conduct_session", "exit_code", "output"]
+__all__ = ["Output", "exit_code", "output", "run_app", "run_session"]
 
 _FAILED, _NO_HOST = 1, 3
 
@@ -80,7 +80,7 @@ def output(is_json: bool) -> Iterator[Output]:
             raise
 
 
-def conduct(
+def run_app(
     app_run: AppRun,
     out: Output,
     *,
@@ -112,7 +112,7 @@ def conduct(
         )
 
     try:
-        return conduct_session(
+        return run_session(
             make,
             lambda session: app_run.drive(session, detach),
             out,
@@ -126,7 +126,7 @@ def conduct(
         app_run.close()
 
 
-def conduct_session(
+def run_session(
     make: Callable[[Observer], S],
     drive: Callable[[S], None],
     out: Output,

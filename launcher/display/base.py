@@ -62,19 +62,19 @@ class BaseDisplay:
             self.tally(event)
             if self._live_output is not None:
                 self._live_output(event)
-            self._attempt(lambda: self.tell(event))
+            self._attempt(lambda: self.show(event))
 
     def wait_shown(self) -> None:
         """Wait until what a job printed is on the screen, before a hook of the controller prints something."""
         if self._live_output is not None:
             self._live_output.wait_shown()
 
-    def say(self, write: Callable[[], None]) -> None:
+    def write(self, act: Callable[[], None]) -> None:
         """Write text of the launcher: now, or after what the job has printed so far."""
         if self._live_output is None:
-            write()
+            act()
         else:
-            self._live_output.tell(lambda: self._attempt(write))
+            self._live_output.tell(lambda: self._attempt(act))
 
     def _attempt(self, act: Callable[[], None]) -> None:
         if self._is_silent:
@@ -89,6 +89,6 @@ class BaseDisplay:
                     file=sys.stderr,
                 )
 
-    def tell(self, event: events.Event) -> None:
+    def show(self, event: events.Event) -> None:
         """Show an event that has been counted."""
         raise NotImplementedError

@@ -14,10 +14,10 @@ from launcher.display.tally import Tally
 from launcher.display.text import about, clean, clean_line, clock, count, error_line, seconds, shorten, size, some
 from launcher.session.live_output import LineCutter, LiveOutput
 
-__all__ = ["Line", "LineDisplay", "Teller"]
+__all__ = ["EventLines", "Line", "LineDisplay"]
 
 #: So many completed jobs, and failed jobs, get a line of their own.
-TOLD_ONE_BY_ONE = 50
+SHOWN_ONE_BY_ONE = 50
 #: Seconds between two lines that only have counts.
 PROGRESS_EVERY = 10.0
 #: Lines of a traceback; a longer one is cut in the middle.
@@ -32,7 +32,7 @@ class Line:
     tone: str = "plain"
 
 
-class Teller:
+class EventLines:
     """Makes lines of events for the user. The tally must have counted the event already.
 
     Args:
@@ -190,12 +190,12 @@ class Teller:
         if not (event.host or self._verbose) and (event.error or {}).get("kind") == "cancelled":
             # After Ctrl-C, all jobs that waited: the summary has them.
             return []
-        if event.status != "COMPLETED" and tally.failed <= TOLD_ONE_BY_ONE:
-            more = " (further failures are counted, not shown)" if tally.failed == TOLD_ONE_BY_ONE else ""
+        if event.status != "COMPLETED" and tally.failed <= SHOWN_ONE_BY_ONE:
+            more = " (further failures are counted, not shown)" if tally.failed == SHOWN_ONE_BY_ONE else ""
             failed = f"job {event.num}{where}: FAILED{took}: {shorten(error_line(event.error), 300)}{more}"
             return [Line(failed, "bad"), *self._progress(event.at)]
         told = []
-        if event.status == "COMPLETED" and tally.completed <= TOLD_ONE_BY_ONE and (self._is_counting or self._verbose):
+        if event.status == "COMPLETED" and tally.completed <= SHOWN_ONE_BY_ONE and (self._is_counting or self._verbose):
             told.append(Line(f"job {event.num}{where}: completed{took}", "plain"))
         return told + self._progress(event.at)
 
@@ -276,13 +276,15 @@ class LineDisplay(BaseDisplay):
     ) -> None:
         super().__init__(tally, live)
         self._write = write
-        self._teller = Teller(tally, verbose=verbose, hooks=hooks, quiet=quiet, shows_output=live is None, total=total)
+        self._event_lines = EventLines(
+            tally, verbose=verbose, hooks=hooks, quiet=quiet, shows_output=live is None, total=total
+        )
 
-    def tell(self, event: events.Event) -> None:
+    def show(self, event: events.Event) -> None:
         """Write the lines of the event."""
-        lines = self._teller.lines(event)
+        lines = self._event_lines.lines(event)
         if lines:
-            self.say(lambda: self._write_all(lines))
+            self.write(lambda: self._write_all(lines))
 
     def _write_all(self, lines: list[Line]) -> None:
         for line in lines:

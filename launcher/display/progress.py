@@ -19,7 +19,7 @@ from rich.text import Text
 
 from launcher import events
 from launcher.display.base import BaseDisplay
-from launcher.display.lines import Teller
+from launcher.display.lines import EventLines
 from launcher.display.tally import HostTally, Tally
 from launcher.display.text import about, clock, shorten, some, whole_seconds
 from launcher.session.live_output import LiveOutput
@@ -68,7 +68,9 @@ class ProgressDisplay(BaseDisplay):
         self._console = console
         self._total = total
         self._clock = clock
-        self._teller = Teller(tally, verbose=verbose, quiet=quiet, is_counting=False, shows_output=live is None)
+        self._event_lines = EventLines(
+            tally, verbose=verbose, quiet=quiet, is_counting=False, shows_output=live is None
+        )
         self._live = Live(
             console=console,
             get_renderable=self.render,
@@ -91,12 +93,12 @@ class ProgressDisplay(BaseDisplay):
         super().__exit__(kind, error, trace)
         self._live.stop()
 
-    def tell(self, event: events.Event) -> None:
+    def show(self, event: events.Event) -> None:
         """Print the lines of the event above the progress."""
-        lines = self._teller.lines(event)
+        lines = self._event_lines.lines(event)
         if lines:
             text = Text("\n").join(Text(line.text, _STYLES[line.tone]) for line in lines)
-            self.say(lambda: self._console.print(text, soft_wrap=True, highlight=False))
+            self.write(lambda: self._console.print(text, soft_wrap=True, highlight=False))
 
     def render(self) -> RenderableType:
         """The lines of the progress: as many hosts as fit, and the run."""

@@ -11,7 +11,7 @@ import pytest
 
 import launcher
 from launcher import events
-from launcher.display.lines import Teller
+from launcher.display.lines import EventLines
 from launcher.display.tally import Tally
 from tests.faults.injection import Meeting, load_app, small_disk
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
@@ -57,11 +57,11 @@ def nonexistent(host: OpenSshHost) -> None:
 def told(meeting: Meeting) -> str:
     """What a terminal shows of the run."""
     tally = Tally()
-    teller = Teller(tally)
+    event_lines = EventLines(tally)
     lines = []
     for event in meeting.seen:
         tally(event)
-        lines += [line.text for line in teller.lines(event)]
+        lines += [line.text for line in event_lines.lines(event)]
     return "\n".join(lines)
 
 

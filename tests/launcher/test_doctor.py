@@ -47,7 +47,7 @@ def steps_of(spec: HostSpec, **options: Any) -> dict[str, Step]:
 
 @pytest.mark.slow
 def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
-    """Every step, as a run finds it; afterwards neither side has a run more than before."""
+    """Every step is shown; afterwards neither side has one more run than before."""
     runs_before = index.entries()
     first = steps_of(spec_of(server, slots=3))
     assert list(first) == [*WAY, "agent", "slots", "logout", "environment", "disk", "clock"]
@@ -64,7 +64,7 @@ def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
 
 @pytest.mark.slow
 def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it is called where a project is."""
+    """Even if doctor is called in the folder of a project."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     (tmp_path / "marked_app.py").write_text("SECRET = 'marked'\n")
     monkeypatch.chdir(tmp_path)
@@ -75,13 +75,13 @@ def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_this_machine() -> None:
-    """There is no way to it."""
+    """No login is needed, so there are no steps for one."""
     assert list(steps_of(parse_host("local"))) == ["agent", "slots", "environment", "disk", "clock"]
 
 
 @pytest.mark.slow
 def test_gpus_are_found_and_named(server: DemoServer) -> None:
-    """By the nvidia-smi that the host has."""
+    """They come from the nvidia-smi of the host."""
     tool = server.home / "bin" / "nvidia-smi"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\necho 'GPU 0: A100 (UUID: GPU-aaaa)'\necho 'GPU 1: A100 (UUID: GPU-bbbb)'\n")
@@ -93,7 +93,7 @@ def test_gpus_are_found_and_named(server: DemoServer) -> None:
 
 
 def test_an_unknown_key_is_the_last_step(server: DemoServer) -> None:
-    """With the line that would add it; no login is tried."""
+    """The step has the line that would add the key; no login is tried."""
     server.known_hosts.write_text("")
     steps = steps_of(spec_of(server))
     assert list(steps) == WAY[:3]
@@ -112,15 +112,15 @@ def test_a_user_that_may_not_log_in(server: DemoServer, tmp_path: Path) -> None:
     assert steps["login"].next_step
 
 
-def test_nobody_listens() -> None:
-    """Refused: the configuration was read all the same."""
+def test_a_refused_connection() -> None:
+    """The step of the configuration comes first and succeeds."""
     steps = steps_of(parse_host("127.0.0.1:1"))
     assert list(steps) == WAY[:2]
     assert "refused" in steps["connection"].detail
 
 
 def test_a_folder_that_cannot_be_written(server: DemoServer) -> None:
-    """The agent does not come up, and the way out is named."""
+    """The agent does not start, and the next step is named."""
     (server.home / "file").write_text("")
     steps = steps_of(spec_of(server, workdir="~/file"))
     assert list(steps) == [*WAY, "agent"]
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written(server: DemoServer) -> None:
 
 @pytest.mark.slow
 def test_a_python_that_is_not_there(server: DemoServer) -> None:
-    """The agent runs under another; jobs cannot."""
+    """The agent runs under another Python; jobs cannot run."""
     steps = steps_of(spec_of(server), python="/no/such/python")
     assert list(steps)[-1] == "environment"
     assert "/no/such/python" in steps["environment"].detail
@@ -138,7 +138,7 @@ def test_a_python_that_is_not_there(server: DemoServer) -> None:
 
 @pytest.mark.slow
 def test_a_setup_line_that_fails(server: DemoServer) -> None:
-    """It is named, as in a run; nothing behind it is guessed."""
+    """It is named, as in a run; later steps are not guessed."""
     steps = steps_of(spec_of(server), setup=["no-such-tool activate mine"])
     assert list(steps) == [*WAY, "agent", "slots", "logout", "environment"]
     assert "no-such-tool activate mine" in steps["environment"].detail
@@ -149,7 +149,7 @@ def test_a_setup_line_that_fails(server: DemoServer) -> None:
 def test_a_clock_that_is_off_and_a_disk_that_is_full_are_warnings(
     server: DemoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs run all the same."""
+    """Jobs can run anyway."""
     now = time.time
     monkeypatch.setattr(doctor.time, "time", lambda: now() - 86400)
     monkeypatch.setattr(doctor, "_LOW_DISK", 1 << 60)
@@ -160,7 +160,7 @@ def test_a_clock_that_is_off_and_a_disk_that_is_full_are_warnings(
 
 @pytest.mark.slow
 def test_the_command(server: DemoServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line a step; one host that cannot be used is exit code 3, named with the next step; JSON has it all."""
+    """One line for each step; exit code 3 for a host that cannot be used, with the next step; JSON has everything."""
     hosts = tmp_path / "hosts.yaml"
     hosts.write_text(f"gpu1: {{address: demo, ssh_config: {server.ssh_config}}}\nbad: {{address: '127.0.0.1:1'}}\n")
     with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""LaunchConf: what is allowed is normalised, what is not is refused by field, with what would be."""
+"""LaunchConf: an allowed value is normalised; a wrong one is refused with its field and with what is allowed."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_durations(given, seconds):
 @pytest.mark.parametrize(
     "given", [0, -1, "", "x", "1y", "m", "1h30", "-5m", True, None, [], math.nan, math.inf, 10**9, "1e3", b"5"]
 )
-def test_what_is_no_duration(given):
-    """The field is named, and what is allowed."""
+def test_a_wrong_duration_is_refused(given):
+    """The error names the field and says what is allowed."""
     with pytest.raises(ConfigError, match=r"^hook_timeout: .* seconds, or text such as"):
         LaunchConf(hook_timeout=given)
 
@@ -62,15 +62,15 @@ def test_what_is_no_duration(given):
         ({"hook_timeout": 5, "shutdown_timeout": None}, 5),
     ],
 )
-def test_a_process_has_as_long_to_end_as_its_hooks_unless_it_is_said(fields, seconds):
-    """Who gives his hooks more time gives it to what trackers send at exit, too; what is said by name counts."""
+def test_the_shutdown_timeout_is_the_hook_timeout_unless_it_is_set(fields, seconds):
+    """More time for hooks is also more time for what trackers send at exit; a shutdown timeout of its own wins."""
     assert LaunchConf(**fields).shutdown_seconds == seconds
     assert LaunchConf().replaced(**fields).shutdown_seconds == seconds
     assert LaunchConf.from_mapping(OmegaConf.create(fields)).shutdown_seconds == seconds
 
 
-def test_grace_may_be_nothing():
-    """Killed at once is a choice."""
+def test_grace_may_be_zero():
+    """Then a job is killed at once."""
     assert LaunchConf(grace=0).grace == 0
     with pytest.raises(ConfigError, match="below zero"):
         LaunchConf(grace=-1)
@@ -99,8 +99,8 @@ def test_sizes(given, size):
 
 
 @pytest.mark.parametrize("given", [0, -1, "", "MiB", "1 XB", "1e9", True, 1.5, None, "-1MiB"])
-def test_what_is_no_size(given):
-    """The field is named, and what is allowed."""
+def test_a_wrong_size_is_refused(given):
+    """The error names the field and says what is allowed."""
     with pytest.raises(ConfigError, match=r"^max_code_size: .* 100MiB"):
         LaunchConf(max_code_size=given)
 
@@ -155,8 +155,8 @@ def test_any_number_of_seconds_is_itself(seconds):
         ({"workdir": "relative/x"}, "workdir: 'relative/x' is not an absolute path"),
     ],
 )
-def test_what_is_refused(fields, says):
-    """Each by the name of its field; the same by every way in."""
+def test_a_wrong_value_is_refused(fields, says):
+    """The error names the field, however the value was given."""
     for make in (
         lambda: LaunchConf(**fields),
         lambda: LaunchConf().replaced(**fields),
@@ -180,8 +180,8 @@ def test_values_of_variables_are_in_no_message():
     ("key", "near"),
     [("host", "hosts"), ("timout", "timeout"), ("max_failure", "max_failures"), ("forwardenv", "forward_env")],
 )
-def test_unknown_keys_name_the_nearest(key, near):
-    """A typo is told from an option that does not exist."""
+def test_an_unknown_key_names_the_nearest_one(key, near):
+    """If no key is near, all are listed."""
     for make in (lambda: LaunchConf().replaced(**{key: 1}), lambda: LaunchConf.from_mapping({key: 1})):
         with pytest.raises(ConfigError, match=f"unknown option '{key}'; did you mean '{near}'"):
             make()
@@ -189,7 +189,7 @@ def test_unknown_keys_name_the_nearest(key, near):
         LaunchConf().replaced(zzzzzz=1)
 
 
-def test_what_is_allowed_is_normalised():
+def test_an_allowed_value_is_normalised():
     """Single values become tuples, paths text, numbers in variables text, types names."""
     conf = LaunchConf(
         hosts="gpu1/2",
@@ -213,7 +213,7 @@ def test_what_is_allowed_is_normalised():
 
 
 def test_from_a_config_of_omegaconf():
-    """As Hydra hands it over: nested nodes become plain data, interpolations are resolved."""
+    """As Hydra gives it: nested nodes become plain data, and interpolations are resolved."""
     config = OmegaConf.create(
         {"hosts": ["a", "${other}"], "env": {"X": "${other}"}, "other": "b", "timeout": "2m", "retries": {"killed": 1}}
     )
@@ -228,7 +228,7 @@ def test_from_a_config_of_omegaconf():
     assert conf.retries == {"killed": 1}
 
 
-def test_a_number_of_retries_leaves_out_what_another_try_would_not_change():
+def test_retries_do_not_count_for_errors_that_another_attempt_would_not_change():
     """Cancelled jobs, configs that do not compose, applications that cannot be imported."""
     by_kind = LaunchConf(retries=2).retries_by_kind
     assert {kind: by_kind.get(kind, by_kind["*"]) for kind in ERROR_KINDS}["killed"] == 2
@@ -236,7 +236,7 @@ def test_a_number_of_retries_leaves_out_what_another_try_would_not_change():
 
 
 def test_the_environment_of_jobs(monkeypatch):
-    """Only what is named leaves; what is given goes before what is forwarded; what is missing is named."""
+    """Only named variables are forwarded; a given value wins over a forwarded one; a missing variable is named."""
     monkeypatch.setenv("LAUNCHER_TEST_A", "a $x\n'q'")
     monkeypatch.setenv("LAUNCHER_TEST_B", "b")
     conf = LaunchConf(forward_env=["LAUNCHER_TEST_A", "LAUNCHER_TEST_B"], env={"LAUNCHER_TEST_B": "mine"})
@@ -246,7 +246,7 @@ def test_the_environment_of_jobs(monkeypatch):
 
 
 def test_a_conf_does_not_change():
-    """It is frozen, and what it holds is its own."""
+    """It is frozen, and it has copies of what it was given."""
     env = {"A": "1"}
     conf = LaunchConf(env=env)
     env["A"] = "2"
@@ -285,7 +285,7 @@ def _declared() -> dict[str, set[str]]:
 
 
 def test_the_command_line_has_every_field():
-    """But for the exceptions that are named here; and each is called as errors call it."""
+    """Except those that are named here. Errors use the names of the options."""
     declared = _declared()
     fields = {field.name for field in dataclasses.fields(LaunchConf)}
     assert fields - set(declared) == set(NO_OPTION)
@@ -306,7 +306,7 @@ def test_a_new_field_has_its_option_at_once(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_field_says_what_it_does():
-    """In a sentence, which every door shows."""
+    """In a sentence that the command line and the schema of the plugin show."""
     for name, option in option_fields().items():
         assert option.help[0].isupper() or option.help.startswith("auto:"), name
         assert option.help.endswith("."), name
@@ -318,7 +318,7 @@ def test_the_schema_of_the_plugin_is_written_from_the_fields():
 
 
 def test_the_plugins_schema_has_the_same_fields_and_defaults():
-    """What `hydra/launcher=remote` offers is LaunchConf, without an exception."""
+    """`hydra/launcher=remote` has every field of LaunchConf, without an exception."""
     from hydra_plugins.hydra_remote_launcher._conf import RemoteLauncherConf
 
     theirs = {field.name: field for field in dataclasses.fields(RemoteLauncherConf) if not field.name.startswith("_")}
@@ -339,8 +339,8 @@ def test_the_schema_imports_nothing_of_ours():
     assert done.stdout.strip() == "[]"
 
 
-def test_an_error_says_its_option_in_the_words_of_a_door():
-    """And is of the same kind."""
+def test_an_error_can_use_another_name_for_its_option():
+    """It stays an error of the same class."""
     with pytest.raises(ConfigError) as caught:
         LaunchConf(timeout=-1)
     said = caught.value.named("--timeout")

@@ -20,8 +20,8 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "run": Command("launcher.cli.commands.run:launch", "Run one job of an app, here or on a host."),
-    "multirun": Command("launcher.cli.commands.run:launch", "Run a sweep of an app, on any number of hosts."),
+    "run": Command("launcher.cli.commands.run:run", "Run one job of an app, here or on a host."),
+    "multirun": Command("launcher.cli.commands.run:run", "Run a sweep of an app, on any number of hosts."),
     "runs": Command("launcher.cli.commands.runs:runs", "List the runs, the latest first."),
     "show": Command("launcher.cli.commands.show:show", "Show a run, or one job with all its attempts."),
     "logs": Command("launcher.cli.commands.logs:logs", "Show what a job printed."),

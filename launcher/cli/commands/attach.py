@@ -17,7 +17,7 @@ import typer
 
 from launcher.cli import arguments
 from launcher.cli.printing import Printing
-from launcher.cli.runner import Output, conduct_session
+from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
 from launcher.session.live_output import LiveOutput
 
@@ -99,7 +99,7 @@ def resume_run(
         total = reader.planned_jobs()
     finally:
         reader.close()
-    return conduct_session(
+    return run_session(
         make,
         lambda session: session.collect(detach=detach),
         out,
@@ -140,7 +140,7 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
         for seq, event in reader.events():
             tally(event)
             if prints is not None:
-                prints.hear(event)
+                prints.note(event)
             after = seq
         shown = None
         if record.mode == "RUN":

@@ -14,7 +14,7 @@ import typer
 
 from launcher.cli import arguments
 from launcher.cli.commands.attach import change_to
-from launcher.cli.runner import Output, conduct_session
+from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
 
@@ -131,4 +131,4 @@ def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bo
                 f"job {num}: its host could not be reached; the job is cancelled when the run is resumed\n"
             )
 
-    conduct_session(make, drive, out, history=history, verbose=verbose, quiet=quiet)
+    run_session(make, drive, out, history=history, verbose=verbose, quiet=quiet)

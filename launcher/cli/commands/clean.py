@@ -80,7 +80,7 @@ class _Host:
         }
 
 
-@opt.takes_options("hosts", "hosts_file", "workdir")
+@opt.takes_options("hosts", "hosts_file", "workdir", hosts="all that your runs used")
 def clean(
     older_than: _OlderThan = "1d",
     is_yes: _Yes = False,

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from launcher.cli import options as opt
-from launcher.cli.runner import conduct
 from launcher.cli.runner import output as open_output
+from launcher.cli.runner import run_app
 
-__all__ = ["launch"]
+__all__ = ["run"]
 
 _App = Annotated[
     str,
@@ -88,7 +88,7 @@ _ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 
 @opt.takes_options()
-def launch(
+def run(
     ctx: typer.Context,
     app: _App,
     overrides: _Overrides = None,
@@ -126,5 +126,5 @@ def launch(
                 config_dir=config_dir,
                 config_name=config_name,
             )
-            exit_code = conduct(app_run, out, early=early, detach=detach, verbose=verbose, quiet=quiet)
+            exit_code = run_app(app_run, out, early=early, detach=detach, verbose=verbose, quiet=quiet)
     raise typer.Exit(exit_code)

@@ -159,7 +159,7 @@ def test_a_run_whose_folder_is_gone_is_listed_on_demand(moved: str, cli: Cli) ->
     assert "is gone" in (cli("show", moved, code=2) or cli.err)
 
 
-def test_show_tells_failures_first(finished: Project, cli: Cli) -> None:
+def test_show_has_failures_first(finished: Project, cli: Cli) -> None:
     """Of the run: state, hook, a row per job."""
     lines = cli("show").splitlines()
     assert lines[0] == f"run {finished.entry.run}: failed"
@@ -202,7 +202,7 @@ def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli
 # -- logs --------------------------------------------------------------------------------------------------------
 
 
-def test_logs_gives_what_a_job_wrote(finished: Project, cli: Cli) -> None:
+def test_logs_shows_what_a_job_wrote(finished: Project, cli: Cli) -> None:
     """Each stream where it came from; as JSON both."""
     assert (cli("logs", "last#2"), cli.err) == ("job 2 works\n", "job 2 grumbles\n")
     assert (cli("logs", "last#2", "--stream", "stderr"), cli.err) == ("", "job 2 grumbles\n")
@@ -251,7 +251,7 @@ def test_attach_only_watches_a_run_that_another_process_drives(project: Project,
     controller = project.start(2, {"gate": str(gate)})
     until("a job to run", lambda: project.marked("ran"))
     watcher = project.command("attach", str(project.run))
-    until("the watcher to watch", lambda: "watching" in watcher.output)
+    until("the watcher to watch", lambda: "this one only shows it" in watcher.output)
     gate.touch()
     controller.wait()
     assert "job 1 on local: completed" in watcher.wait()
@@ -272,7 +272,7 @@ def test_detach_returns_when_the_hosts_have_all_jobs(project: Project, cli: Cli)
     assert project.marked("ran") == Counter({str(num): 1 for num in range(30)})
 
 
-def test_detach_with_nobody_to_leave_it_to_ends_the_run(project: Project, cli: Cli) -> None:
+def test_detach_without_a_usable_host_ends_the_run(project: Project, cli: Cli) -> None:
     """No host can be used: every job has failed, and nothing waits anywhere."""
     arguments = ["x=1,2", f"marks={project.marks}", "--host", "127.0.0.1:1", "--folder", str(project.run)]
     told = cli.json("multirun", "durable_app.py:work", *arguments, "--detach", code=3)
@@ -280,8 +280,8 @@ def test_detach_with_nobody_to_leave_it_to_ends_the_run(project: Project, cli: C
     assert read_status(project.entry).state == "failed"
 
 
-def test_a_retry_tells_its_own_time(project: Project, cli: Cli) -> None:
-    """It says that the run was taken up again, and its report counts from there, the first time and each time after."""
+def test_a_retry_shows_its_own_time(project: Project, cli: Cli) -> None:
+    """It says that the run was resumed, and its summary counts from there, each time."""
     project.start(1, {"how": {"0": "raise"}}).wait()
     for _ in range(2):
         reader = JournalReader(project.entry.journal)
@@ -294,7 +294,7 @@ def test_a_retry_tells_its_own_time(project: Project, cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_retry_runs_what_failed_once_more_in_the_same_run(project: Project, cli: Cli) -> None:
+def test_retry_runs_failed_jobs_again_in_the_same_run(project: Project, cli: Cli) -> None:
     """Every attempt stays visible, what earlier ones printed, too, and the end hook fires again."""
     project.start(3, {"how": {"1": "raise once"}}).wait()
     cli("retry", "last", "--lost", code=2)
@@ -371,7 +371,7 @@ def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: 
 
 
 @pytest.mark.slow
-def test_clean_never_drops_uncollected_results_unasked(own_cache: Path, left: Project, cli: Cli) -> None:
+def test_clean_never_removes_uncollected_results_unasked(own_cache: Path, left: Project, cli: Cli) -> None:
     """Nor the spool of an agent that runs."""
     open_gate(left)
     until("all jobs to end", lambda: len(left.marked("job_end")) == 4)
@@ -388,7 +388,7 @@ def test_clean_forgets_runs_whose_folder_is_gone(own_cache: Path, moved: str, cl
 
 @pytest.mark.slow
 def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Project, cli: Cli) -> None:
-    """And asks at no pipe."""
+    """And does not ask if there is no terminal."""
     cli("clean", "--host", "127.0.0.1:1", code=1)
     assert "no host could be reached" in cli.err
     (own_cache / "blobs").mkdir(parents=True, exist_ok=True)
@@ -396,8 +396,8 @@ def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Projec
     assert "use --yes" in cli.err
 
 
-def test_hosts_of_one_name_that_are_different_places_are_told_apart() -> None:
-    """`clean` would seem to list a host twice: each comes with what makes it another place."""
+def test_hosts_with_one_name_are_distinguished() -> None:
+    """Otherwise `clean` would seem to list a host twice: each label has what is different."""
     specs = [
         inventory.HostSpec("gpu1", "gpu1"),
         inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
@@ -417,8 +417,8 @@ def test_without_a_name_it_is_the_last_run(finished: Project, cli: Cli, command:
     assert f"run {run_index.find('last').run}" in cli.err
 
 
-def test_show_tells_jobs_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the overrides that differ, whole; what all have in common stands once above."""
+def test_show_has_the_overrides_that_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are whole; common overrides are shown once above."""
     long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
     jobs = [JobStatusLine(num, ("data=imagenet", f"{long}.b={num}"), "COMPLETED") for num in range(3)]
     _print_run(RunStatus("20260101-000000-abcdef", Path("/runs/1"), "completed", 0.0, jobs=3, completed=3), jobs, None)

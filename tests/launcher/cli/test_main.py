@@ -1,4 +1,4 @@
-"""The command line: what it takes, what it says, how it ends. Most of it without a host, some over the local transport."""
+"""The command line: its arguments, its output, its exit codes. Most tests need no host, some use the local transport."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_lists_every_command_and_loads_none() -> None:
-    """Quick: neither a command, nor Hydra, fabric or rich is imported for it."""
+    """It imports no command, and neither Hydra, fabric nor rich."""
     code = (
         "import sys\n"
         "from launcher.cli import main as cli\n"
@@ -153,6 +153,24 @@ def test_every_command_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None
         assert "Usage: launcher" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("run", "(default: this machine)"),
+        ("run", "(default: trusted)"),
+        ("run", "(default: 5m)"),
+        ("clean", "(default: all that your runs used)"),
+        ("reproduce", "(default: safe)"),
+    ],
+)
+def test_the_help_of_a_command_has_its_own_defaults(
+    name: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they are not those of a run."""
+    ended(name, "--help")
+    assert default in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     """A typo is a usage error."""
     assert ended("mutlirun") == 2
@@ -160,13 +178,13 @@ def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    """So is one in an option."""
+    """A typo in an option is a usage error too."""
     assert ended("run", "--hots", "gpu1", "my_app.py") == 2
     assert "--host" in capsys.readouterr().err
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """And are a usage error, on a script's account."""
+    """And exit with the code of a usage error, for scripts."""
     assert ended() == 2
     captured = capsys.readouterr()
     assert "multirun" in captured.out + captured.err
@@ -184,7 +202,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_errors_are_one_message_and_an_exit_code(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No traceback: what is raised on purpose is for the user."""
+    """An error that is raised on purpose has no traceback."""
 
     def raising() -> None:
         """Raise."""
@@ -199,7 +217,7 @@ def test_errors_are_one_message_and_an_exit_code(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LAUNCHER_DEBUG=1 is for us."""
+    """With LAUNCHER_DEBUG=1 every error has one."""
     monkeypatch.setenv("LAUNCHER_DEBUG", "1")
     with pytest.raises(UsageError):
         cli.main(["run", "nothing.py"])
@@ -226,7 +244,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_options_become_fields(given: dict[str, Any], values: dict[str, Any]) -> None:
-    """What was not said is not set; what was, LaunchConf takes."""
+    """An option that was not given sets no field; LaunchConf accepts the others."""
     made = opt.conf_values(given)
     assert made == values
     LaunchConf().replaced(**made)
@@ -242,8 +260,8 @@ def test_options_become_fields(given: dict[str, Any], values: dict[str, Any]) ->
         {"outputs": True, "output": ["*"]},
     ],
 )
-def test_options_that_cannot_be_meant(given: dict[str, Any]) -> None:
-    """Refused by name."""
+def test_an_option_with_a_wrong_form_is_refused(given: dict[str, Any]) -> None:
+    """The error names the option."""
     with pytest.raises(UsageError, match="--"):
         opt.conf_values(given)
 
@@ -266,13 +284,13 @@ def test_options_that_cannot_be_meant(given: dict[str, Any]) -> None:
         (["my_app.py:train", "--config-dir", "nowhere"], "nowhere"),
     ],
 )
-def test_what_is_wrong_is_refused_before_anything_is_sent(
+def test_a_wrong_argument_is_refused_before_anything_is_sent(
     arguments: list[str],
     message: str,
     project: Path,
     command: Callable[..., Done],
 ) -> None:
-    """Exit code 2, one message that names it, and no trace of a run."""
+    """Exit code 2, one message that names the problem, and no folder of a run."""
     done = command("run", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -322,8 +340,8 @@ def test_a_sweep_with_failures(command: Callable[..., Done], project: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "code"), [("fail=true,false x=1,2", 1), ("x=1,2", 0)])
-def test_a_reader_that_leaves_changes_no_exit_code(project: Path, overrides: str, code: int) -> None:
-    """`launcher ... | head -1` is usual; what came of the jobs is what it was."""
+def test_a_closed_pipe_changes_no_exit_code(project: Path, overrides: str, code: int) -> None:
+    """`launcher ... | head -1` is common; the outcome of the jobs stays the same."""
     script = f"{sys.executable} -c '{MAIN}' multirun my_app.py:train {overrides} ; echo exit $? >&2"
     done = subprocess.run(
         ["sh", "-c", f"({script}) | head -1"],
@@ -339,7 +357,7 @@ def test_a_reader_that_leaves_changes_no_exit_code(project: Path, overrides: str
 
 @pytest.mark.slow
 def test_json_is_the_report_and_nothing_else(command: Callable[..., Done]) -> None:
-    """Whatever a callback prints goes to stderr."""
+    """What a callback prints goes to stderr."""
     done = command("multirun", "my_app.py:train", "fail=true,false", "--callback", "my_app:Recorder", "--json")
     assert done.returncode == 1
     report = done.report
@@ -351,7 +369,7 @@ def test_json_is_the_report_and_nothing_else(command: Callable[..., Done]) -> No
 
 
 def test_json_reports_usage_errors_too(command: Callable[..., Done]) -> None:
-    """A script has one place to look at."""
+    """A script needs to read only one place."""
     done = command("run", "nothing.py", "--json")
     assert done.returncode == 2
     assert done.report["exit_code"] == 2
@@ -368,7 +386,7 @@ def test_no_host_usable(command: Callable[..., Done]) -> None:
 
 
 def test_a_callback_that_aborts(command: Callable[..., Done]) -> None:
-    """The run stops, says whose fault it is, and no job ran."""
+    """The run stops and names the callback, and no job has run."""
     done = command("run", "my_app.py:train", "--callback", "my_app:Broken")
     assert done.returncode == 1
     assert "Broken" in done.stderr

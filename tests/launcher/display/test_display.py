@@ -13,7 +13,7 @@ import pytest
 
 from launcher import events
 from launcher.display import LineDisplay, ProgressDisplay, Tally, make_display, print_summary, summary_json
-from launcher.display.lines import TOLD_ONE_BY_ONE, TRACEBACK_LINES
+from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES
 from launcher.display.tally import MAX_FAILURES, MAX_GROUPS
 from launcher.display.text import clean, clean_lines, error_line, seconds, size, varying
 
@@ -75,7 +75,7 @@ def tally_of(happened: Iterable[events.Event]) -> Tally:
     return tally
 
 
-def closing_of(tally: Tally, **options: Any) -> str:
+def summary_of(tally: Tally, **options: Any) -> str:
     stream = io.StringIO()
     print_summary(tally, stream, **options)
     return stream.getvalue()
@@ -130,19 +130,19 @@ def test_failures_are_the_same_by_kind_type_and_last_frames() -> None:
     assert [group.nums for group in tally.groups] == [[0, 1], [2], [3], [4]]
 
 
-def test_too_many_different_failures_are_counted() -> None:
-    """Beyond the cap they are not told apart any more, and the report says so."""
+def test_too_many_different_failures_are_only_counted() -> None:
+    """Above the limit they are not compared any more, and the summary says so."""
     tally = tally_of(
         event
         for num in range(MAX_GROUPS + 7)
         for event in one_job(num, failure=error(traceback=TRACEBACK.replace("line 7", f"line {num}")))
     )
     assert (len(tally.groups), tally.ungrouped) == (MAX_GROUPS, 7)
-    assert "7 failed jobs whose errors were not compared" in closing_of(tally)
+    assert "7 failed jobs whose errors were not compared" in summary_of(tally)
 
 
-def test_a_job_that_is_run_once_more_counts_once() -> None:
-    """Its first JobReturn counts no longer; one that this process never saw is a new job to it."""
+def test_a_job_that_runs_again_counts_once() -> None:
+    """Its first JobReturn no longer counts. A job that this process never saw counts as a new one."""
     tally = tally_of(
         [started(), ready(), *one_job(0, failure=error()), events.JobRetried(102, 0, 1, "FAILED", "exception")]
     )
@@ -151,11 +151,11 @@ def test_a_job_that_is_run_once_more_counts_once() -> None:
         tally(event)
     tally(events.JobRetried(103, 7, 1, "FAILED", "exception"))
     assert (tally.total, tally.completed, tally.failed, tally.waiting) == (2, 1, 0, 1)
-    assert "remote traceback" not in closing_of(tally)
+    assert "remote traceback" not in summary_of(tally)
 
 
-def test_a_run_that_is_taken_up_again_is_told() -> None:
-    """By another process, which knows its name and its hosts."""
+def test_a_resumed_run_is_announced() -> None:
+    """Another process has resumed it and knows its name and its hosts."""
     happened = [
         events.RunResumed(1, "run-1", ("gpu1",)),
         events.RunDetaching(2, "run-1", "SIGHUP"),
@@ -169,7 +169,7 @@ def test_a_run_that_is_taken_up_again_is_told() -> None:
     assert tally_of(happened).detached == "SIGHUP"
 
 
-def test_another_attempt_is_told_with_what_became_of_the_last_one() -> None:
+def test_another_attempt_is_announced_with_the_outcome_of_the_last_one() -> None:
     """One that failed with its error, one that was given up with the reason; where it was, and that another one follows."""
     failed = [event for event in one_job(0, failure=error()) if not isinstance(event, events.JobReturned)]
     assert told([started(), ready(), *failed, events.JobRequeued(103, 0, 1, "gpu1", "retried after: exception")])[
@@ -189,15 +189,15 @@ def test_another_attempt_is_told_with_what_became_of_the_last_one() -> None:
         ([], False),
     ],
 )
-def test_no_host_usable_means_that_none_ever_was(happened: list[events.Event], expected: bool) -> None:
-    """A host that took jobs and was lost later is another matter."""
+def test_no_host_usable_means_that_no_host_was_ever_usable(happened: list[events.Event], expected: bool) -> None:
+    """A host that got jobs and was lost later does not count."""
     assert tally_of([started(), *happened]).has_no_usable_host is expected
 
 
 # -- lines -----------------------------------------------------------------------------------------------------------
 
 
-def test_plain_lines_tell_the_story() -> None:
+def test_the_plain_lines_of_a_run() -> None:
     """Hosts, jobs, failures; one line each."""
     lines = told([started(), ready(gpus=("GPU-1", "GPU-2")), *one_job(0), *one_job(1, failure=error())])
     assert lines == [
@@ -215,7 +215,7 @@ def test_output_is_prefixed_by_its_job() -> None:
 
 
 def test_lines_are_whole_however_the_output_was_cut() -> None:
-    """A line, a character, a carriage return cut in two are one; what has no newline is told when the job returns."""
+    """A line, a character, a carriage return that was cut in two is joined; a last line without a newline is shown when the job returns."""
     text = "gr\u00fc\u00df\r\n 10%\r 20%\nlast".encode()
     for cut in range(len(text) + 1):
         parts = [text[:cut], text[cut:]]
@@ -260,8 +260,8 @@ def test_a_lost_link_is_unknown_since_a_time() -> None:
     assert not any("FAILED" in line for line in lines)
 
 
-def test_a_host_with_little_room_is_told_of_once() -> None:
-    """It closes and opens again and again: said once for each reason, and in the tally it is what it is now."""
+def test_a_host_with_little_room_is_shown_once() -> None:
+    """Its state changes again and again: it is shown once for each reason, and the tally has its present state."""
     full, gone = ("spool: No space left on device", "spool: Input/output error")
     happened = [started(), ready()]
     for at, why in enumerate((full, full, gone)):
@@ -277,7 +277,7 @@ def test_a_host_with_little_room_is_told_of_once() -> None:
     assert (tally.hosts["gpu1"].state, tally.hosts["gpu1"].detail) == ("ready", "")
 
 
-def test_an_unusable_host_tells_the_next_step() -> None:
+def test_an_unusable_host_has_a_next_step() -> None:
     """Phase, reason, and what to do."""
     lines = told(
         [events.HostUnusable(1, "gpu1", "host key", "unknown\nSHA256:abc", "add this line:\ngpu1 ssh-ed25519 AAAA")]
@@ -289,8 +289,8 @@ def test_an_unusable_host_tells_the_next_step() -> None:
     ]
 
 
-def test_what_never_started_is_not_told_job_by_job() -> None:
-    """After Ctrl-C a long sweep would print a line for each job that waited; one that ran is told."""
+def test_jobs_that_never_started_have_no_line_of_their_own() -> None:
+    """After Ctrl-C a long sweep would print a line for each job that waited; one that ran has its line."""
     failure = error("cancelled", message="cancelled before it started: interrupted (Ctrl-C)")
     never = [events.JobReturned(2, num, 0, "", "FAILED", None, failure) for num in range(1, 10)]
     ran = events.JobReturned(2, 0, 1, "gpu1", "FAILED", 0.5, error("cancelled", message="cancelled"))
@@ -299,21 +299,21 @@ def test_what_never_started_is_not_told_job_by_job() -> None:
 
 
 @pytest.mark.slow
-def test_many_jobs_are_counted_rather_than_told() -> None:
+def test_many_jobs_are_counted_instead_of_shown() -> None:
     """A log of 10,000 jobs stays readable: some lines of its own, then one every ten seconds."""
     happened: list[events.Event] = [started(), ready()]
     for num in range(10_000):
         happened += one_job(num, failure=error() if num % 10 == 0 else None, at=101 + num * 0.01)
     lines = told(happened, total=10_000)
-    assert sum("completed after" in line for line in lines) == TOLD_ONE_BY_ONE
-    assert sum("FAILED" in line for line in lines) == TOLD_ONE_BY_ONE
+    assert sum("completed after" in line for line in lines) == SHOWN_ONE_BY_ONE
+    assert sum("FAILED" in line for line in lines) == SHOWN_ONE_BY_ONE
     assert any("further failures are counted" in line for line in lines)
     counting = [line for line in lines if line.startswith("so far:")]
     assert 8 <= len(counting) <= 10
 
 
-def test_hooks_are_told_when_asked_for() -> None:
-    """Which, whose, where, and whether it raised."""
+def test_hooks_are_shown_if_asked_for() -> None:
+    """The hook, its callback, its place, and whether it raised."""
     fired = [
         events.HookFired(1, "on_multirun_start", "upload", "controller", True),
         events.HookFired(1, "on_job_end", "upload", "host", False, 3, "gpu1"),
@@ -325,7 +325,7 @@ def test_hooks_are_told_when_asked_for() -> None:
     ]
 
 
-def test_an_output_pattern_that_matched_nothing_is_said_once() -> None:
+def test_an_output_pattern_that_matched_nothing_is_shown_once() -> None:
     """In the summary, with how many jobs it concerns; a pattern with a typo costs files."""
     happened = [started(), ready()]
     for num in range(3):
@@ -334,17 +334,17 @@ def test_an_output_pattern_that_matched_nothing_is_said_once() -> None:
         happened += [*job[:-1], events.OutputsUnmatched(101, num, "gpu1", missed), job[-1]]
     assert not any("pattern" in line for line in told(happened))
     tally = tally_of(happened)
-    said = [line for line in closing_of(tally).splitlines() if "pattern" in line]
+    said = [line for line in summary_of(tally).splitlines() if "pattern" in line]
     assert said == [
         "output pattern '*.jsn' matched no file of any completed job",
         "output pattern '*.pt' matched no file of 1 of the 3 completed jobs",
     ]
     assert summary_json(tally, exit_code=0)["unmatched_outputs"] == {"*.jsn": 3, "*.pt": 1}
-    assert "pattern" not in closing_of(tally_of([started(), ready(), *one_job(0)]))
+    assert "pattern" not in summary_of(tally_of([started(), ready(), *one_job(0)]))
 
 
-def test_quiet_tells_what_goes_wrong() -> None:
-    """And nothing else."""
+def test_quiet_shows_only_problems() -> None:
+    """No other line."""
     lines = told([started(), ready(), *one_job(0), *one_job(1, failure=error())], quiet=True)
     assert lines == ["job 1 on gpu1: FAILED after 0.50 s: ZeroDivisionError: division by zero"]
 
@@ -393,7 +393,7 @@ def test_hostile_output_cannot_move_the_cursor() -> None:
         events.HostUnknown(1, "gpu1", evil, (1,)),
         *one_job(1, failure=error(message=evil, traceback=evil)),
     ]
-    text = "\n".join(told(happened)) + closing_of(tally_of(happened))
+    text = "\n".join(told(happened)) + summary_of(tally_of(happened))
     assert "\x1b" not in text
     assert "\x07" not in text
 
@@ -418,7 +418,7 @@ def test_lines_without_an_end() -> None:
     ],
 )
 def test_an_error_is_one_line(failure: dict[str, Any] | None, line: str) -> None:
-    """Its kind where that says more than its type."""
+    """With its kind if that says more than its type."""
     assert error_line(failure) == line
 
 
@@ -440,10 +440,10 @@ def test_sizes(value: int, text: str) -> None:
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_closing_table_has_failures_first_and_is_capped() -> None:
+def test_the_table_of_the_summary_has_failures_first_and_is_limited() -> None:
     """What does not fit is counted."""
     happened = [event for num in range(100) for event in one_job(num, failure=error() if num >= 60 else None)]
-    text = closing_of(tally_of([started(), ready(), *happened]), max_rows=45)
+    text = summary_of(tally_of([started(), ready(), *happened]), max_rows=45)
     rows = [
         line.split()[:3]
         for line in text.splitlines()
@@ -455,9 +455,9 @@ def test_the_closing_table_has_failures_first_and_is_capped() -> None:
 
 
 def test_each_distinct_failure_has_its_remote_traceback_once() -> None:
-    """With the jobs that it befell."""
+    """With the jobs that had it."""
     failures = [error(), error(), error(traceback=TRACEBACK.replace("line 7", "line 9"))]
-    text = closing_of(tally_of(event for num, one in enumerate(failures) for event in one_job(num, failure=one)))
+    text = summary_of(tally_of(event for num, one in enumerate(failures) for event in one_job(num, failure=one)))
     assert text.count("line 7, in train") == 1
     assert text.count("line 9, in train") == 1
     assert "2 jobs (0, 1): ZeroDivisionError" in text
@@ -465,20 +465,20 @@ def test_each_distinct_failure_has_its_remote_traceback_once() -> None:
 
 
 def test_without_a_usable_host_jobs_do_not_repeat_the_reason() -> None:
-    """It was told once, of the host."""
+    """The line of the host has it once."""
     failure = error("host", message="no host can run it: gpu1: refused", traceback="", type="")
     happened = [started(), events.HostUnusable(1, "gpu1", "connect", "refused")]
     for num in range(3):
         happened += [events.JobQueued(1, num), events.JobReturned(1, num, 1, "", "FAILED", None, failure)]
-    text = closing_of(tally_of(happened), unreached=("gpu9",))
+    text = summary_of(tally_of(happened), unreached=("gpu9",))
     assert "refused" not in text
     assert "3 failed (3 host)" in text
     assert "not reached to end the run there: gpu9" in text
 
 
-def test_a_run_without_jobs_closes() -> None:
-    """An empty sweep is no error."""
-    assert "0 completed, 0 failed" in closing_of(tally_of([started(), events.RunEnded(103.0, "run-1", 0, 0)]))
+def test_a_run_without_jobs_has_a_summary() -> None:
+    """An empty sweep is not an error."""
+    assert "0 completed, 0 failed" in summary_of(tally_of([started(), events.RunEnded(103.0, "run-1", 0, 0)]))
 
 
 def test_the_json_report_is_whole_and_plain() -> None:
@@ -569,35 +569,35 @@ def test_a_log_says_how_long_what_runs_and_how_long_yet() -> None:
     ]
 
 
-def test_a_run_that_is_taken_up_once_more_counts_from_there() -> None:
+def test_a_resumed_run_counts_its_time_from_there() -> None:
     """`retry` of yesterday's run took seconds, not a day; a run that was only left still counts from its start."""
     again = [events.RunResumed(5000, "run-1", ("gpu1",)), *one_job(0, at=5001), events.RunEnded(5002, "run-1", 1, 0)]
     retried = tally_of([started(), ready(), *one_job(0, failure=error()), events.RunEnded(110, "run-1", 0, 1), *again])
-    assert "in 2.00 s" in closing_of(retried)
+    assert "in 2.00 s" in summary_of(retried)
     assert summary_json(retried, exit_code=0)["taken_up_at"] == 5000
     assert summary_json(retried, exit_code=0)["started_at"] == 100
     left = tally_of([started(), ready(), events.RunDetached(110, "run-1", "asked to"), *again])
-    assert "in 1 h 21 min" in closing_of(left)
+    assert "in 1 h 21 min" in summary_of(left)
 
 
-def test_rows_show_what_tells_jobs_apart() -> None:
-    """What all have in common stands once above; however long the rest is, it is shown whole."""
+def test_rows_show_the_overrides_that_differ() -> None:
+    """Common overrides are shown once above; the others are shown whole, however long they are."""
     long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
     happened: list[events.Event] = [started(), ready()]
     for num in range(3):
         overrides = ("data=imagenet", f"{long}.a=1", f"{long}.b={num}")
         *rest, returned = one_job(num)
         happened += [*rest, replace(returned, overrides=overrides)]
-    text = closing_of(tally_of(happened))
+    text = summary_of(tally_of(happened))
     assert f"all jobs: data=imagenet {long}.a=1\n" in text
     assert [f"{long}.b={num}" in text for num in range(3)] == [True] * 3
     assert text.count(f"{long}.a=1") == 1
 
 
 def test_a_single_job_shows_all_its_overrides() -> None:
-    """There is nothing to tell it from."""
+    """There is no other job to compare it with."""
     *rest, returned = one_job(0, failure=error())
-    assert "a=1 b=2" in closing_of(tally_of([*rest, replace(returned, overrides=("a=1", "b=2"))]))
+    assert "a=1 b=2" in summary_of(tally_of([*rest, replace(returned, overrides=("a=1", "b=2"))]))
 
 
 def test_overrides_that_differ_in_their_spaces_only_look_different() -> None:
@@ -606,7 +606,7 @@ def test_overrides_that_differ_in_their_spaces_only_look_different() -> None:
 
 
 def test_more_hosts_than_lines() -> None:
-    """Those in trouble are shown, the rest is counted."""
+    """Hosts with problems are shown, the rest is counted."""
     stream = Terminal()
     names = tuple(f"node{number:03}" for number in range(200))
     display = ProgressDisplay(Tally(), console(stream))
@@ -639,7 +639,7 @@ def test_lines_reach_the_stream_at_once(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_stream_that_breaks_costs_the_display_and_nothing_else(
     error: OSError, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It falls silent; the counts, and so the exit code, stay right. A full disk is said, a closed pipe is usual."""
+    """It shows nothing more; the counts and the exit code stay right. A full disk is reported, a closed pipe is not."""
     written: list[str] = []
 
     def write(line: str) -> None:
