@@ -1,7 +1,7 @@
-"""The agent's entry points. `connect` finds or starts the agent and hands the SSH channel over to it; `look` does so only
-where an agent runs; `clean` tells what runs have left here, and removes it; `serve` becomes the agent.
+"""The entry points of the agent. `connect` finds or starts the agent of a run and hands the SSH channel over to it. `look` does
+the same, but starts no agent. `clean` lists what runs have left on this host, and removes it. `serve` becomes the agent.
 
-Rule: nothing is written to stdout before the preamble, and nothing but frames after it; what goes wrong before is one
+Rule: nothing is written to stdout before the preamble, and nothing but frames after it. An error before the preamble is one
 line on stderr and an exit code.
 
     connect --run RUN --host NAME [--workdir DIR] [--spare PYTHON]
@@ -60,7 +60,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if role == "look":
             sock = _reach_running(run, host, workdir)
             if sock is None:
-                sys.stderr.write("hydra-remote-launcher: no agent of this run is running there\n")
+                sys.stderr.write("hydra-remote-launcher: no agent of this run is running on this host\n")
                 return EXIT_NO_AGENT
         else:
             sock, error_pipe = _reach_agent(
@@ -73,7 +73,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def _reach_running(run: str, host: str, workdir: Optional[str]) -> Optional[socket.socket]:
-    """A connection to the run's agent if it is running; nothing is made."""
+    """A connection to the agent of the run, if it is running. Creates nothing."""
     if not os.path.isdir(spool_folder(run, host, workdir)):
         return None
     os.chdir(folders(run, host, workdir).runtime)
@@ -94,16 +94,16 @@ def _connect_to_socket() -> Optional[socket.socket]:
 def _reach_agent(
     run: str, host: str, where: Folders, umask: int, workdir: Optional[str], spare: Optional[str]
 ) -> Tuple[socket.socket, int]:
-    """A connection to the run's agent, which is started where there is none.
+    """A connection to the agent of the run. Starts the agent if there is none.
 
     Args:
-        spare: the Python that a new agent starts ahead of time; empty for its own, None for none.
+        spare: the Python that a new agent starts ahead of time. Empty means its own Python, None means no spare.
 
     Returns:
-        The connection; and where the agent was started here, what to read from why it could not come up, else -1.
+        The connection, and a pipe. If the agent was started here and fails to start, the pipe says why; else it is -1.
 
     Raises:
-        SpoolError: there is no room for what it needs, or another agent cannot be reached.
+        SpoolError: there is no room for its files, or another agent cannot be reached.
     """
     os.chdir(where.runtime)
     try:
@@ -137,15 +137,15 @@ def _reach_agent(
         try:
             sock.connect(_SOCKET)
         except ConnectionRefusedError:
-            # It is over with already, and has said why.
-            raise SpoolError(_read_startup_error(error_pipe) or "the agent did not come up") from None
+            # It has ended already, and has said why.
+            raise SpoolError(_read_startup_error(error_pipe) or "the agent did not start") from None
         return sock, error_pipe
     finally:
         os.close(lock)
 
 
 def _read_startup_error(error_pipe: int) -> str:
-    """What an agent that could not come up said; waits until it is up or gone."""
+    """What an agent that could not start has said. Waits until it runs or has ended."""
     said = b""
     while error_pipe >= 0:
         data = os.read(error_pipe, 4096)
@@ -157,10 +157,12 @@ def _read_startup_error(error_pipe: int) -> str:
 
 
 def _wait_for_other(spool: str) -> Optional[socket.socket]:
-    """A connection to an agent that is alive and whose socket has vanished: it makes it anew. None: there is none.
+    """A connection to an agent that is alive and whose socket was removed. Such an agent creates its socket again.
+
+    Returns None if there is no such agent.
 
     Raises:
-        SpoolError: it does not, or it is on another machine.
+        SpoolError: it did not create its socket in time, or it is on another machine.
     """
     from remote_agent.agent.link.listener import other_agent
 
@@ -174,8 +176,8 @@ def _wait_for_other(spool: str) -> Optional[socket.socket]:
             return sock
         if time.monotonic() > deadline:
             raise SpoolError(
-                "the run's agent (process {0}) is alive, but cannot be reached; 'kill {0}' there ends it, and the next "
-                "connection takes up what it has".format(pid)
+                "the agent of this run (process {0}) is alive but cannot be reached. Run 'kill {0}' on this host: the next "
+                "connection starts another agent, which takes over the run".format(pid)
             )
         time.sleep(0.05)
 
@@ -183,7 +185,10 @@ def _wait_for_other(spool: str) -> Optional[socket.socket]:
 def _start_in_scope(
     run: str, host: str, listener: socket.socket, umask: int, workdir: Optional[str], spare: Optional[str]
 ) -> Tuple[bool, List[str]]:
-    """Start the agent outside the session where it would not survive that; whether it was, and notes for the user."""
+    """Start the agent outside the login session, if the end of the session would kill it.
+
+    Returns whether it was started, and notes for the user.
+    """
     from remote_agent.system.logind import NO_SCOPE, find_escape
 
     escape = find_escape("{}-{}".format(run, os.getpid()))
@@ -221,7 +226,7 @@ def _start_in_scope(
 
 
 def _serve(run: str, host: str, workdir: Optional[str], options: Dict[str, str]) -> int:
-    """Become the agent, with a listener that was inherited; returns in the parent, when it is on its own."""
+    """Become the agent, with an inherited listener. Returns in the parent process, once the agent is on its own."""
     for name in filter(None, options.get("drop", "").split(",")):
         os.environ.pop(name, None)
     listener = socket.socket(fileno=int(options["listener"]))
@@ -246,7 +251,7 @@ def _become_agent(
     error_fd: Optional[int],
     spare: Optional[str],
 ) -> None:  # pragma: no cover - a forked process
-    """Turn this forked process into the agent; never returns. What keeps it from coming up is said on `complain`."""
+    """Turn this forked process into the agent. Never returns. If the agent cannot start, the reason goes to `error_fd`."""
     code = 1
     crash_log = os.path.join(where.spool, "agent.err")
     try:
@@ -287,13 +292,13 @@ def _become_agent(
 def _startup_error(error: BaseException, spool: str) -> str:
     if isinstance(error, OSError):
         return unwritable(error, spool)
-    return "the agent did not come up: {}: {}".format(type(error).__name__, error)
+    return "the agent did not start: {}: {}".format(type(error).__name__, error)
 
 
 def _hand_over(sock: socket.socket, error_pipe: int = -1) -> int:
-    """Give the channel's descriptors to the agent and stay until either side is gone.
+    """Give the descriptors of the channel to the agent, and stay until either side is gone.
 
-    `complaint`: read at the end, and told on stderr: where the agent did not come up, it says why.
+    `error_pipe`: if the agent did not start, this pipe says why. It is read at the end and written to stderr.
     """
     data = wire.PREAMBLE
     while data:

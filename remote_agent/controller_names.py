@@ -1,6 +1,7 @@
-"""Stand-ins for the controller's names, on a host where of `launcher` only its table of contents is.
+"""Stand-ins for names of the controller (`launcher.run` and others) on a host, which has no `launcher` package.
 
-Rule: a script that imports them there imports, for its task needs none of them; using one says where it belongs.
+Rule: a script may import these names on a host, because its task needs none of them. Using one raises an error that says where
+it belongs.
 """
 
 import os
@@ -14,7 +15,7 @@ _EXCEPTIONS = ("LauncherError",)
 
 
 class _ControllerOnly(type):
-    """A class of which nothing can be had."""
+    """The type of a stand-in: every use of it raises an error."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(_why(cls.__name__))
@@ -39,4 +40,4 @@ def _why(name: str) -> str:
             "{} starts a run when it is imported, which every host does; put the call of launcher.{} below "
             "`if __name__ == '__main__':`"
         ).format(importing, name)
-    return "launcher.{} belongs to the controller and is not there on a host".format(name)
+    return "launcher.{} belongs to the controller and does not exist on a host".format(name)

@@ -1,7 +1,6 @@
 """One job in the foreground, in a debugger where it fails: `python -m remote_agent.debugger FOLDER`.
 
-Rule: it is the job that hosts run (`run_job`), prepared as they prepare it, with the terminal left to it and nobody to
-report to.
+Rule: this is the same job that hosts run, prepared in the same way. It has the terminal, and reports to nobody.
 
 FOLDER holds `spec.json` (`{"zygote", "job"}`), `shared` and `payload`, as an agent would have them; what came of the job is
 left there as `outcome.json` (`{"envelope", "parts"}`) and `result`, the payload.

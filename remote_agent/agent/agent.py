@@ -1,13 +1,14 @@
-"""The agent: one per run and host; owns the spool, the sockets and the zygotes.
+"""The agent: one per run and host. It owns the spool, the sockets and the zygotes.
 
-Rule: one thread, one select loop; it decides by what the spool's log says and writes there before it acts. It outlives
-every connection: a controller that is gone changes nothing for running jobs.
+Rule: one thread runs one select loop. It decides by the spool's log, and writes to the log before it acts. The agent outlives
+every connection: running jobs go on without a controller.
 
-The order at the end of an attempt: `outcome` and `final` come from the job, go into the log, the log goes to the disk
-(in a thread, many at a time), and only then is the controller told. What it acknowledges is forgotten.
+At the end of an attempt `outcome` and `final` come from the job and go into the log. A thread brings the log to the disk, for many
+attempts at a time. Only then is the result sent to the controller. What the controller acknowledges is forgotten.
 
-The rooms: attempts (what is known, and the log), controller (links), zygotes, waiting (queue and slots), jobs (hand-over),
-aftermath (what follows a process's end), delivery (results and streams). This file wires them and turns the loop.
+The parts: attempts (what is known, and the log), controller (links), zygotes, queue (waiting jobs and slots), running (jobs that
+have a process), reaper (what follows the end of a process), delivery (results and streams). This file connects the parts and runs
+the loop.
 """
 
 import errno
@@ -43,14 +44,14 @@ __all__ = ["Agent", "log_crash"]
 
 #: Seconds without a controller and without anything to do, after which the agent ends (its spool stays).
 IDLE_EXIT = 120.0
-#: The same for one to which no controller has ever said a word, and from which no link leads to one: it gave up while we started.
+#: The same for an agent that no controller has ever greeted, and that has no link: its controller gave up while it started.
 UNGREETED_EXIT = 5.0
-#: Bytes for the controller of which nothing is held back.
+#: From so many waiting bytes on, messages to the controller are sent at once.
 _SEND_AT_ONCE = 1 << 16
 
 
 class Agent:
-    """The select loop. `serve` returns when the run is over, or when there is nothing to do for nobody."""
+    """The select loop. `serve` returns when the run is over, or when nobody needs the agent any more."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Agent:
             paths.boot,
             self._wake,
             controller.note,
-            # All are made below, of this.
+            # These parts are made below, and need this one.
             lambda attempt: self._delivery.send_early(attempt),  # noqa: PLW0108
             lambda attempt: self._delivery.send(attempt),  # noqa: PLW0108
             lambda error: self._queue.spool_failed(error),  # noqa: PLW0108
@@ -113,7 +114,7 @@ class Agent:
             finish=self._on_finish,
         )
         self._batching = Batching()
-        #: Seconds for which what was said is held back yet.
+        #: Seconds for which waiting messages are still held back.
         self._held_for = 0.0
         self._next_poll = 0.0
         self._end_mode: Optional[str] = None
@@ -125,7 +126,7 @@ class Agent:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Run until `finish`, or until nobody needs us."""
+        """Run until `finish`, or until nobody needs the agent."""
         try:
             while self._end_mode is None:
                 self._turn(self._timeout())
@@ -144,7 +145,7 @@ class Agent:
         self._send(time.monotonic())
 
     def _send(self, now: float) -> None:
-        """Write what was said to the controller; where jobs wait in line and end fast, for several of them at once."""
+        """Send waiting messages to the controller. While many short jobs wait, messages about several of them go together."""
         link = self._controller.link
         self._held_for = 0.0
         if link is not None and link.outbox:
@@ -270,6 +271,6 @@ class Agent:
 
 
 def log_crash(path: str) -> None:
-    """Leave the traceback of an agent that died of an error of its own where the next one finds it."""
+    """Write the traceback of an agent that failed to a file, where the next agent finds it."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n") + traceback.format_exc())

@@ -1,7 +1,7 @@
-"""What runs have left on this host, and its removal: spools of runs, agents' bundles, cached code.
+"""Lists and removes what runs have left on this host: spools of runs, bundles of agents, cached code.
 
-Rule: first it is told, what and how large; only what was named then is removed, and nothing that a running agent may need
-or that holds results which no controller has collected (unless that is asked for by force).
+Rule: a list with sizes comes first, and only items of that list are removed. An item stays if a running agent may need it, or if it
+holds results that no controller has collected (unless `force` is given).
 
     survey -> surveyed   payload: JSON list of items
     remove -> removed    payload: JSON {"removed": [id], "kept": [[id, why]]}

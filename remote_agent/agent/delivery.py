@@ -1,9 +1,9 @@
-"""What jobs leave, on its way to the controller: results, output files, what they print; and forgetting it.
+"""Sends what jobs leave to the controller: results, output files and what they print. Forgets it when it is acknowledged.
 
-Rule: it is kept until the controller acknowledges it, and sent again to every new link until then. A result is sent as soon
-as it is on the disk, what the job left when its process is gone, which may still write until then. What waits to be sent is
-read when its turn comes: a slow controller costs no memory. The bytes of a long result go out while the disk still takes
-them; the `final` that makes them a result goes out when it has.
+Rule: everything is kept until the controller acknowledges it, and is sent again over every new link until then. A result is sent
+as soon as it is on the disk. Output files are sent when the process has ended, because it may write to them until then. A file is
+read when its turn comes, so a slow controller costs no memory. The bytes of a long result are sent while it is written to
+the disk; the `final` that makes them a result is sent when it is there.
 """
 
 import functools
@@ -28,7 +28,7 @@ __all__ = ["Delivery"]
 
 
 class Delivery:
-    """Sends what is final, and what is printed while somebody looks."""
+    """Sends final results, and live output while the controller asks for it."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Delivery:
             self._controller.link.outbox.add_source(self._frames(attempt))
 
     def send_early(self, attempt: Attempt) -> None:
-        """Begin to send a long result that may not be told yet; what is left is sent when it may."""
+        """Begin to send the bytes of a long result before it is on the disk. The rest follows when it is."""
         if self._controller.link is not None:
             attempt.early_send = _EarlySend()
             self._controller.link.outbox.add_source(self._early_frames(attempt, attempt.early_send))
@@ -104,7 +104,7 @@ class Delivery:
             attempt.is_final_sent = True
 
     def send_outputs(self, attempt: Attempt) -> None:
-        """Its process is gone: send what it left, if its result was sent already."""
+        """The process has ended: send its output, if its result was sent already."""
         if attempt.is_final_sent and self._controller.link is not None:
             attempt.is_final_sent = False
             self._controller.link.outbox.add_source(self._output_frames(attempt))
@@ -126,15 +126,15 @@ class Delivery:
         )
 
     def _unreadable_result(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
-        """Success needs a valid result: what its file has become is not one."""
-        message = "its result {} cannot be read any more: {}".format(path, error.strerror or error)
+        """An envelope that says that the file of a result can no longer be read."""
+        message = "its result {} can no longer be read: {}".format(path, error.strerror or error)
         self._controller.note("job {}: {}".format(attempt.id, message))
         return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
     def watch_streams(self, attempt: Attempt) -> None:
-        """Keep endless output within its cap; show what is new where somebody looks."""
+        """Keep long output within its limit, and send new output if the controller asks for it."""
         cap = self._cap(attempt)
         link = self._controller.link
         if link is not None and link.live and not attempt.is_streaming and not attempt.is_over:
@@ -142,7 +142,7 @@ class Delivery:
             link.outbox.add_source(self._live_frames(attempt, cap))
 
     def _cap(self, attempt: Attempt) -> Optional[int]:
-        """How many bytes of a stream are kept; None: all. What is beyond is cut off."""
+        """How many bytes of a stream are kept; None for all. Cuts off the rest."""
         cap = attempt.spec.max_output_bytes
         if cap is None:
             return None
@@ -191,7 +191,7 @@ class Delivery:
 
 
 class _EarlySend:
-    """How far a long result was sent on the present link before it could be told."""
+    """Whether the bytes of a long result were sent over the present link before it was on the disk."""
 
     def __init__(self) -> None:
         self.is_under_way = True
@@ -209,7 +209,7 @@ def _result_frames(attempt_id: str, parts: Dict[str, Any]) -> Iterator[Piece]:
 
 
 def _public_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """A result's directory without what only this host is concerned with."""
+    """The parts of a result, without what only this host needs."""
     return {key: value for key, value in parts.items() if key != "file"}
 
 

@@ -1,9 +1,9 @@
-"""Answers for those who only look: how attempts stand, and what they have printed so far.
+"""Answers to queries: the states of attempts, and what they have printed so far.
 
-Rule: whoever looks changes nothing: he is no controller, takes no controller's place, and keeps no lease alive.
+Rule: a query changes nothing. Its sender does not become the controller, does not replace one, and keeps no lease alive.
 
     look    {"attempt": id or null, "stdout": offset, "stderr": offset}
-    looked  with an id: {"state"}, behind frames of output from these offsets on; with null: every attempt, as JSON
+    looked  for an id: {"state"}, after frames with the output from these offsets on; for null: every attempt, as JSON
 """
 
 import json
@@ -24,14 +24,14 @@ _PART = 4000
 
 
 class Queries:
-    """See the module's docstring."""
+    """Answers queries about the attempts of this agent."""
 
     def __init__(self, paths: SpoolPaths, attempts: Attempts) -> None:
         self._paths = paths
         self._attempts = attempts
 
     def answer(self, link: Link, header: Look) -> None:
-        """Answer one look."""
+        """Answer one `look` message."""
         attempt_id = header["attempt"]
         if attempt_id is None:
             self._send_states(link)

@@ -1,8 +1,9 @@
-"""Attempts that wait for a slot: taken in, claimed ahead, started in order, or given back.
+"""The queue: attempts that wait for a slot. They are accepted, claimed, started in order, or given back.
 
-Rule: an attempt starts only when its claim is on the disk, so that no power cut makes it start twice. A few are claimed
-ahead of their slot, so that no job waits for a disk. A claim that finds no slot for long is given back: after a power cut
-claimed ones are lost, and a long job may wait for a disk. What an earlier agent took waits until the controller says `go`.
+Rule: an attempt starts only when its claim is on the disk, so that no power cut makes it start twice. A few attempts are claimed
+before there is a slot for them, so that no job waits for the disk. A claim that finds no slot for a long time is released: after a
+power cut claimed attempts are lost, and where jobs are long, waiting for the disk costs little. Attempts that an earlier agent
+accepted wait until the controller says `go`.
 """
 
 import itertools
@@ -24,10 +25,10 @@ from remote_agent.system.host import count_slots
 
 __all__ = ["JobQueue"]
 
-#: Seconds of work that are claimed ahead: some disk syncs. No more attempts than the second number.
+#: How many seconds of work are claimed ahead (as long as a few disk syncs take), and how many attempts at most.
 _AHEAD = 0.05
 _MAX_AHEAD = 64
-#: Seconds of a job from which on none is claimed ahead, and after which a claim that found no slot is given back.
+#: Jobs that take so many seconds are not claimed ahead. A claim that found no slot for so long is released.
 _LONG = 10.0
 
 #: Hands an attempt to its zygote; its slot is set.
@@ -61,10 +62,10 @@ class JobQueue:
         return len(self._slots)
 
     def count_slots(self, hello: Hello) -> None:
-        """Take the slots that the first controller asks for; what runs already has its own.
+        """Set the slots that the first controller asks for. Attempts that run already keep theirs.
 
         Raises:
-            wire.ProtocolError: code `field`: it asks for what are no slots.
+            wire.ProtocolError: code `field`: the number of slots makes no sense.
         """
         if self._slots:
             return
@@ -76,12 +77,12 @@ class JobQueue:
         self._free = [slot for slot in range(len(self._slots)) if slot not in taken]
 
     def environment(self, attempt: Attempt) -> Dict[str, str]:
-        """What the attempt's slot gives it."""
+        """The environment variables of the attempt's slot."""
         slot = attempt.slot
         return dict(self._slots[slot]) if slot is not None and slot < len(self._slots) else {}
 
     def release_slot(self, attempt: Attempt) -> None:
-        """Its process is gone."""
+        """Free the slot of an attempt whose process has ended."""
         if attempt.slot is None:
             return
         if attempt.slot < len(self._slots):
@@ -93,16 +94,16 @@ class JobQueue:
     # -- the queue -----------------------------------------------------------------------------------------------
 
     def restore(self, queued: List[Attempt]) -> None:
-        """Attempts that an earlier agent took and did not start; they wait until the controller has said which may."""
+        """Queue the attempts that an earlier agent accepted and did not start. They wait until the controller says `go`."""
         self._queue.extend(queued)
         self._is_held = bool(queued)
 
     def on_go(self, header: Go, payload: bytes) -> None:
-        """What waits may start: what was given up in the meantime has been cancelled."""
+        """Let restored attempts start. The controller has cancelled those that it has given up in the meantime."""
         self._is_held = False
 
     def on_job(self, header: SendJob, payload: bytes) -> None:
-        """The controller sends a job; one that is known already, or was, changes nothing."""
+        """Accept a job from the controller. A job that is known already, or was acknowledged, changes nothing."""
         spec, blob = JobSpec.from_json(header["spec"]), header["payload_blob"]
         if blob is not None and not is_sha256(blob):
             raise FieldError("job", "payload_blob", blob)
@@ -120,7 +121,7 @@ class JobQueue:
         self._queue.append(attempt)
 
     def requeue(self, attempt: Attempt) -> None:
-        """It was certainly not started: its turn comes again."""
+        """Put an attempt that was certainly not started back to the front of the queue."""
         self._attempts.record(attempt, "unstarted", {})
         self._attempts.ended(attempt)
         self.release_slot(attempt)
@@ -130,24 +131,24 @@ class JobQueue:
         self._queue.appendleft(attempt)
 
     def cancel(self, attempt: Attempt, kind: str, why: str) -> None:
-        """End one that waits."""
+        """Cancel an attempt that waits."""
         self._queue.remove(attempt)
         self._attempts.record(attempt, "cancel", {"kind": kind})
         self._fail(attempt, JobError(kind, message=why or "{} before it started".format(kind)))
 
     def spool_failed(self, error: str) -> None:
-        """Give back what has not started: another host may have a disk to write to."""
+        """Give all attempts that have not started back to the controller: another host may have a disk that works."""
         queued, self._queue = self._queue, deque()
         for attempt in queued:
             if attempt.started_at is not None:
-                # The controller was told that it had started: it does not take it back.
+                # The controller knows that it had started, and does not take it back.
                 self._fail(attempt, JobError("host", message="spool: " + error))
                 continue
             self._attempts.remove(attempt, is_given_back=True)
             self._controller.say({"t": "dropped", "attempt": attempt.id, "why": "spool: " + error})
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
-        """What waits for this zygote cannot run."""
+        """Fail all attempts that wait for this zygote."""
         queued, self._queue = self._queue, deque()
         for attempt in queued:
             if attempt.spec.zygote == zygote.key:
@@ -176,7 +177,7 @@ class JobQueue:
             self._start(self._queue.popleft(), zygote)
 
     def _claims_ahead(self) -> int:
-        """How many may be claimed before there is a slot for them."""
+        """How many attempts may be claimed before there is a slot for them."""
         if self._job_seconds >= _LONG:
             return 0
         return min(_MAX_AHEAD, len(self._slots) * (1 + int(_AHEAD / max(self._job_seconds, 0.001))))
@@ -204,7 +205,7 @@ class JobQueue:
         attempt.started_at = time.time()
         self._attempts.record(attempt, "started", {"slot": attempt.slot, "at": attempt.started_at})
         if not self._attempts.write():
-            # It is not known to have started: it goes back to the controller as the rest of the queue did.
+            # The start is not recorded, so the attempt goes back to the controller with the rest of the queue.
             attempt.started_at = None
             self.requeue(attempt)
             self.spool_failed(self._attempts.error)

@@ -1,6 +1,6 @@
-"""What follows when a job's process is gone: its own record is adopted, the end hooks that are owed fire in an epilogue.
+"""What follows the end of a job's process: its own record is read, and end hooks that have not fired yet fire in an epilogue.
 
-Rule: an end without a result becomes a FAILED result that says what killed the job; an outcome that was spooled stands.
+Rule: an end without a result becomes a FAILED result that says what killed the job. An outcome in the spool stays as it is.
 """
 
 import functools
@@ -42,18 +42,18 @@ __all__ = ["Reaper"]
 
 #: How often an epilogue is tried again after it died itself (each death must have entered at least one hook).
 MAX_EPILOGUES = 20
-#: How often a job is given to another zygote when one dies with it before it has forked: each may be too large to fork.
+#: How often a job is given to another zygote when a zygote dies before it has forked the job.
 MAX_HAND_OVERS = 5
-#: Seconds after which what an ended job has left behind is ended.
+#: Seconds after which processes that an ended job has left behind are killed.
 SWEEP_AFTER = 10.0
-#: Seconds for processes of its session that a job did not wait for: some end by themselves when it has.
+#: Seconds for processes in a job's session that it did not wait for. Some end by themselves shortly after the job.
 LEFT_PATIENCE = 2.0
 
 
 class Reaper(ZygoteListener):
-    """Looks after attempts whose process has ended, or whose parent has.
+    """Takes care of attempts whose process has ended, or whose zygote has.
 
-    `on_over` is set by the agent: called with an attempt whose result is there and whose process is gone.
+    The agent sets `on_over`, which is called with each attempt that has a result and no process any more.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Reaper(ZygoteListener):
         self._running.exited(attempt_id, status)
 
     def orphaned(self, attempt_ids: List[str]) -> None:
-        """Jobs without their zygote are watched by pid."""
+        """Watch jobs that have lost their zygote by their pid."""
         for attempt_id in attempt_ids:
             attempt = self._attempts.alive(attempt_id)
             if attempt is not None:
@@ -101,7 +101,7 @@ class Reaper(ZygoteListener):
     # -- processes of before -------------------------------------------------------------------------------------
 
     def adopt(self) -> None:
-        """Attempts that an earlier agent started: time goes on for them, and a cancel is repeated."""
+        """Take over attempts that an earlier agent started: their time limits go on, and a cancel is repeated."""
         for attempt in self._attempts.active():
             if attempt.has_exited:
                 continue
@@ -118,7 +118,7 @@ class Reaper(ZygoteListener):
                 self._running.cancel(attempt, attempt.cancel)
 
     def fail_doubtful(self, attempts: List[Attempt]) -> None:
-        """Attempts of which nobody can say whether they started: they must not start again."""
+        """Fail attempts that may have started: nobody knows, so they must not start again."""
         for attempt in attempts:
             message = "the host went down, or its spool was damaged, when the job was about to start"
             self._attempts.record_final(
@@ -127,14 +127,14 @@ class Reaper(ZygoteListener):
             attempt.state = "final"
 
     def _find(self, attempt: Attempt) -> None:
-        """The process of an attempt whose pid did not come to be recorded."""
+        """Find the process of an attempt whose pid was not recorded."""
         if attempt.pid is None:
             attempt.pid = holder_of(self._paths.stream(attempt, "stdout"))
             if attempt.pid is not None:
                 attempt.pid_started = birth(attempt.pid)
 
     def poll(self, attempt: Attempt) -> None:
-        """Look after an attempt whose parent is gone, or whose epilogue waits for a zygote."""
+        """Check an attempt that has lost its zygote, or whose epilogue waits for one."""
         if attempt.is_doubted:
             return
         if attempt.awaits_zygote:
@@ -147,7 +147,7 @@ class Reaper(ZygoteListener):
             if attempt.pid is not None and is_alive(attempt.pid, attempt.pid_started):
                 return
             if attempt.pid is None and attempt.sock is not None:
-                # Somebody holds the other end: a process that was forked and could not be told of.
+                # Some process holds the other end: it was forked, but the zygote could not report it.
                 return
             attempt.has_exited = True
         self._running.drain(attempt)
@@ -156,7 +156,7 @@ class Reaper(ZygoteListener):
     # -- the end of a process ------------------------------------------------------------------------------------
 
     def ended(self, attempt: Attempt) -> None:
-        """The attempt's process is gone, and all that it said has been read."""
+        """Handle the end of an attempt's process. Everything that it sent has been read."""
         if attempt.final is not None and attempt.pid is not None and self._waits_for_leftovers(attempt, attempt.pid):
             return
         if attempt.final is None:
@@ -178,9 +178,9 @@ class Reaper(ZygoteListener):
         self.on_over(attempt)
 
     def _never_began(self, attempt: Attempt) -> bool:
-        """Its zygote died, or was ended, between the hand-over and the fork: it may start again.
+        """Whether the zygote ended between the hand-over and the fork, so that the attempt may start again.
 
-        No process was told of, none was found, none has said or printed anything, and none has left its sign.
+        Then no process was reported or found, and none has sent or printed anything, or marked its stdout file.
         """
         return (
             attempt.pid is None
@@ -193,9 +193,9 @@ class Reaper(ZygoteListener):
         )
 
     def _waits_for_leftovers(self, attempt: Attempt, pid: int) -> bool:
-        """Processes that it did not wait for still run: they have a moment to end, then they are named and ended.
+        """Whether to wait for processes that the job has left behind. They have a moment to end, then they are named and killed.
 
-        In most cases there are none, which one system call tells.
+        Mostly there are none, which one system call shows.
         """
         attempt.kill_at = None
         if not has_group(pid, attempt.pid_started):
@@ -213,7 +213,7 @@ class Reaper(ZygoteListener):
         return False
 
     def sweep(self, now: float) -> None:
-        """End what jobs have left behind in sessions of their own, many jobs at a time."""
+        """Kill processes that jobs have left behind in sessions of their own, for many jobs at a time."""
         if not self._ended_tokens:
             self._sweep_at = now + SWEEP_AFTER
         elif now >= self._sweep_at:
@@ -225,10 +225,12 @@ class Reaper(ZygoteListener):
     def _note_swept(self, ended: List[Tuple[str, str]], error: Optional[BaseException]) -> None:
         for token, what in ended:
             num = token.rpartition("/")[2].partition(".")[0]
-            self._controller.note("job {}: {}, which it had left in a session of its own, was ended".format(num, what))
+            self._controller.note(
+                "job {}: {} was killed; the job had left it running in a session of its own".format(num, what)
+            )
 
     def sweep_now(self) -> None:
-        """The run is over: nothing of it stays, and what is ended is told while there is somebody to hear it."""
+        """Kill every process of the run, and report it while the controller is still there."""
         for attempt in self._attempts.active():
             kill_whole(attempt.pid, attempt.pid_started, self._paths.token(attempt))
             self._ended_tokens.add(self._paths.token(attempt))
@@ -236,7 +238,7 @@ class Reaper(ZygoteListener):
             self._note_swept(kill_tokens(self._ended_tokens), None)
 
     def _adopt_orphan_file(self, attempt: Attempt) -> None:
-        """Take in what a job wrote to its own file while there was no agent: all of it, from its first word on."""
+        """Read what a job wrote to its own file while there was no agent. The file has all of its frames."""
         decoder = attempt.orphan_decoder
         if decoder is None:
             return
@@ -258,7 +260,7 @@ class Reaper(ZygoteListener):
     # -- epilogues -----------------------------------------------------------------------------------------------
 
     def _crashed(self, attempt: Attempt) -> None:
-        """It ended without a result: say why, and fire the end hooks that are owed in an epilogue."""
+        """The attempt ended without a result: record why, and let an epilogue fire the end hooks that are missing."""
         envelope, parts, reference = self._outcome_of_crash(attempt)
         attempt.deadline = attempt.kill_at = None
         zygote = self._zygotes.get(attempt.spec.zygote)
@@ -270,14 +272,14 @@ class Reaper(ZygoteListener):
             return
         attempt.awaits_zygote = attempt.is_polled = attempt.has_exited = True
         if zygote is None or zygote.state != "ready":
-            # Looked at again now and then, until the controller has said how the application is to be prepared.
+            # Tried again now and then, until the controller has said how to prepare the application.
             return
         try:
             self._epilogue(attempt, zygote, envelope, parts, reference)
         except ZygoteGone:
             return
         except OSError as error:
-            self._controller.note("job {}: its end hooks cannot be fired: {}".format(attempt.id, error))
+            self._controller.note("job {}: its end hooks cannot run: {}".format(attempt.id, error))
             self._give_up_epilogue(attempt, envelope, parts, reference)
             return
         attempt.awaits_zygote = attempt.is_polled = False
@@ -295,11 +297,11 @@ class Reaper(ZygoteListener):
         self.ended(attempt)
 
     def _outcome_of_crash(self, attempt: Attempt) -> Tuple[Envelope, Dict[str, Any], Optional[Reference]]:
-        """(envelope, parts, reference) of what came of the job."""
+        """(envelope, parts, reference) of the job's end."""
         if attempt.outcome is not None:
             return attempt.outcome
         if attempt.crash is not None:
-            # What ended an epilogue since then is not what ended the job.
+            # Whatever has ended an epilogue since then did not end the job.
             return attempt.crash, {}, None
         has_rebooted = attempt.boot != self._paths.boot
         error = error_of_status(
@@ -310,7 +312,7 @@ class Reaper(ZygoteListener):
             error.kind = "lost"
         if attempt.cancel is not None:
             error.kind = attempt.cancel
-            # What the kernel's log tells of a SIGKILL is not asked for: it was ours.
+            # No hint at the kernel's log: the SIGKILL was ours.
             how = "killed by SIGKILL" if error.signal == signal.SIGKILL else error.message
             if attempt.cancel == "timeout":
                 how = "timed out after {} s ({})".format(attempt.spec.timeout, how)

@@ -1,7 +1,7 @@
-"""Attempts with their zygote: hand-over, what the job says, cancel.
+"""Attempts that have a process: handing them to their zygote, reading what they send, ending them.
 
-Rule: a cancel or timeout is recorded before anything is signalled: the record decides what the end is called. What a
-process of a user says is checked before it is believed, and costs no other job anything.
+Rule: a cancel or timeout is recorded before any signal is sent, because the record decides the kind of the error. What the process
+of a job sends is checked before it is used, and can do no harm to other jobs.
 """
 
 import os
@@ -30,11 +30,11 @@ from remote_agent.system.processes import TOKEN, birth, described, is_alive, kil
 
 __all__ = ["RunningJobs"]
 
-#: Seconds in which a zygote must have forked what it was given.
+#: Seconds within which a zygote must fork a job.
 FORK_PATIENCE = 60.0
-#: Seconds in which a job that is asked what its end waits for must say so; it cannot while it is in native code.
+#: Seconds within which a job must answer what its shutdown waits for. A job that is in native code cannot answer.
 ASK_PATIENCE = 2.0
-#: Names of what was still running that are told, and characters of each.
+#: How many names of things that were still running are reported, and how many characters of each.
 _MAX_RUNNING = 40
 _MAX_NAME = 200
 _KEPT = wire.encode({"t": "kept"})
@@ -67,7 +67,7 @@ class RunningJobs:
     # -- with the zygote -----------------------------------------------------------------------------------------
 
     def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
-        """Have the zygote fork the job."""
+        """Let the zygote fork the job."""
         payload, payload_file = b"", ""
         if attempt.payload_blob:
             payload_file = self._zygotes.blobs.path(attempt.payload_blob)
@@ -77,7 +77,7 @@ class RunningJobs:
         try:
             self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
         except ZygoteGone:
-            # Nobody has it: it starts with the next zygote.
+            # No zygote has it: it starts with the next one.
             self._queue.requeue(attempt)
             return
         except OSError as error:
@@ -93,7 +93,7 @@ class RunningJobs:
         )
 
     def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
-        """What the process of an attempt is told. `payload_file`: where its payload lies if it does not come along."""
+        """The spec for the process of an attempt. `payload_file`: where its payload is, if that is not sent along."""
         slot_env: Dict[str, Optional[str]] = dict(self._queue.environment(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
         job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
@@ -103,15 +103,15 @@ class RunningJobs:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.
 
         Raises:
-            ZygoteGone: the zygote has it not, and never will.
-            OSError: a file or a socket cannot be had.
+            ZygoteGone: the zygote did not get it, and never will.
+            OSError: a file or a socket cannot be opened.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fds = [theirs.fileno()]
         try:
             ours.setblocking(False)
             for path in self._paths.streams(attempt).values():
-                # One by one: those that are open are closed below, whatever happens to the next.
+                # One by one: those that are open are closed below, even if the next one fails.
                 fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
             zygote.fork(header, payload, fds)
         except BaseException:
@@ -129,7 +129,7 @@ class RunningJobs:
         self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
 
     def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
-        """Its process began."""
+        """Record that the process of an attempt has started."""
         attempt = self._attempts.alive(attempt_id)
         if attempt is None:
             return
@@ -143,16 +143,18 @@ class RunningJobs:
             self._terminate(attempt)
 
     def check_fork(self, attempt: Attempt, now: float) -> None:
-        """A zygote that has not forked in all this time hangs: it is ended, which is dealt with as its death."""
+        """Kill a zygote that has not forked within FORK_PATIENCE: it hangs. Its end is then handled like any other."""
         if attempt.handed_at is not None and now - attempt.handed_at > FORK_PATIENCE:
             attempt.handed_at = None
             zygote = self._zygotes.get(attempt.spec.zygote)
             if zygote is not None and zygote.process is not None:
-                self._controller.note("zygote {} forks nothing any more, and is ended".format(zygote.key))
+                self._controller.note(
+                    "zygote {} no longer starts jobs, so it is killed and replaced".format(zygote.key)
+                )
                 zygote.process.kill()
 
     def exited(self, attempt_id: str, status: int) -> None:
-        """Its process ended."""
+        """Record that the process of an attempt has ended."""
         attempt = self._attempts.alive(attempt_id)
         if attempt is not None and not attempt.awaits_zygote:
             attempt.status = status
@@ -179,19 +181,21 @@ class RunningJobs:
                 attempt.sock = None
 
     def read_frames(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
-        """Record what a job says of itself; False: it said nonsense, and nothing more is to be read of it."""
+        """Record what a job sends. Returns False if it cannot be read; nothing more is read from that job then."""
         try:
             try:
                 frames = decoder.feed(data)
             except wire.ProtocolError as error:
-                # What came whole before the nonsense was said in earnest.
+                # The frames before the one that cannot be read are good.
                 for frame in error.frames:
                     self._job_frame(attempt, frame)
                 raise
             for frame in frames:
                 self._job_frame(attempt, frame)
         except (wire.ProtocolError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            self._controller.note("job {}: its process sent nonsense: {}".format(attempt.id, str(error)[:500]))
+            self._controller.note(
+                "job {}: its process sent a message that cannot be read: {}".format(attempt.id, str(error)[:500])
+            )
             return False
         return True
 
@@ -227,7 +231,7 @@ class RunningJobs:
         parts = _checked_parts(header["parts"])
         reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
         attempt.outcome = (envelope, parts, reference)
-        # From here on only the end hooks can hang.
+        # From now on only the end hooks can hang.
         attempt.deadline = None
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
@@ -243,9 +247,9 @@ class RunningJobs:
             self.begin_shutdown(attempt)
 
     def confirm_kept(self) -> None:
-        """Let the jobs go whose results are in the log: until then each keeps its own, lest this process dies with it.
+        """Tell jobs that their results are in the log. Until then each job keeps its own result, in case the agent dies.
 
-        Where the log cannot be written, the controller gets results from memory. It gets what jobs leave, too: they go on then.
+        If the log cannot be written, the controller gets the results from memory, and the jobs go on all the same.
         """
         is_final_sent = bool(self._attempts.error) and self._controller.link is not None
         if not self._unconfirmed or not (self._attempts.is_written or is_final_sent):
@@ -262,7 +266,7 @@ class RunningJobs:
 
     @staticmethod
     def begin_shutdown(attempt: Attempt) -> None:
-        """Its result stands; its process ends as Python does, and keeps the slot for as long as it may take."""
+        """The result is there. The process shuts down as Python does, and keeps its slot for as long as it may take."""
         seconds = attempt.spec.shutdown_timeout
         if attempt.cancel is not None:
             seconds = min(seconds, attempt.spec.grace)
@@ -272,7 +276,7 @@ class RunningJobs:
         attempt.kill_at = attempt.ending_at + seconds
 
     def end_shutdown(self, attempt: Attempt) -> None:
-        """Its shutdown has taken all the time that it may: ask what it waits for, and kill it when that is known."""
+        """The shutdown has taken too long: ask the job what it waits for, and kill it when the answer is there."""
         if attempt.asked_at is None:
             attempt.asked_at = time.monotonic()
             attempt.kill_at = attempt.asked_at + ASK_PATIENCE
@@ -281,7 +285,7 @@ class RunningJobs:
             self._kill_shutdown(attempt)
 
     def _kill_shutdown(self, attempt: Attempt) -> None:
-        """Kill it, and keep for the user what was still running."""
+        """Kill the job, and record for the user what was still running."""
         now = time.monotonic()
         token = self._paths.token(attempt)
         if attempt.cut is None:
@@ -292,7 +296,10 @@ class RunningJobs:
         kill_whole(attempt.pid, attempt.pid_started, token)
 
     def record_cut(self, attempt: Attempt, running: List[str], seconds: Optional[float]) -> None:
-        """Something of the job was killed after its result. `seconds`: how long its own process had; None: that had ended."""
+        """Record that something of the job was killed after its result.
+
+        `seconds`: how long the job's own process had time to shut down; None if that had ended already.
+        """
         attempt.cut = {
             "seconds": seconds,
             "running": running[:_MAX_RUNNING],
@@ -301,7 +308,7 @@ class RunningJobs:
         self._attempts.record(attempt, "cut", attempt.cut)
 
     def _shorten_shutdown(self, attempt: Attempt, kill: bool) -> None:
-        """Its result is there, and it is to end soon: nobody wants to wait for the rest."""
+        """Let the shutdown of a cancelled job take no longer than its grace period."""
         attempt.is_shutdown_shortened = True
         if kill:
             self._kill_shutdown(attempt)
@@ -311,7 +318,7 @@ class RunningJobs:
     # -- ending one ----------------------------------------------------------------------------------------------
 
     def on_cancel(self, header: Cancel, payload: bytes) -> None:
-        """The controller wants these attempts, or all, to end."""
+        """Cancel these attempts, or all of them."""
         kind = header["kind"]
         if kind not in ERROR_KINDS:
             raise wire.ProtocolError("field", "cancel: kind {!r}".format(kind))
@@ -325,7 +332,7 @@ class RunningJobs:
                 self._shorten_shutdown(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:
-        """End an attempt: by SIGTERM and a grace period, or at once; one that waits is final now."""
+        """End an attempt: by SIGTERM and a grace period, or at once. An attempt that waits is final at once."""
         if attempt.state == "queued":
             self._queue.cancel(attempt, kind, why)
             return
@@ -339,9 +346,9 @@ class RunningJobs:
             self._terminate(attempt)
 
     def _terminate(self, attempt: Attempt) -> None:
-        """Ask it to end; what asks for no answer is killed after the grace period."""
+        """Send SIGTERM. A job that does not end within the grace period is killed."""
         if attempt.outcome is not None or attempt.in_epilogue:
-            # The application is through; its end hooks are given their time.
+            # The application has ended. Its end hooks have their own time limit.
             return
         self._send_end_reason(attempt)
         self._signal(attempt, signal.SIGTERM)
@@ -349,7 +356,7 @@ class RunningJobs:
 
     @staticmethod
     def _send_end_reason(attempt: Attempt) -> None:
-        """Tell the job what its SIGTERM will mean, so that its end hooks know, too."""
+        """Tell the job why it gets SIGTERM, so that its end hooks know it too."""
         if attempt.sock is None or attempt.cancel is None:
             return
         try:
@@ -362,7 +369,7 @@ class RunningJobs:
             }
             attempt.sock.send(wire.encode(message))
         except OSError:
-            return  # it has ended, or reads nothing: the record decides all the same
+            return  # the job has ended, or reads nothing: the record decides anyway
 
     @staticmethod
     def _signal(attempt: Attempt, number: int) -> None:
@@ -371,11 +378,11 @@ class RunningJobs:
         try:
             os.kill(attempt.pid, number)
         except ProcessLookupError:
-            pass  # it ended just now; its exit is on its way
+            pass  # it has just ended; the report of its exit follows
 
 
 def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """The directory of a result, if it can be one.
+    """The parts of a result, if they are valid.
 
     Raises:
         wire.ProtocolError: it cannot.
@@ -389,7 +396,7 @@ def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:
-    """A cancel or timeout that was recorded decides the kind of a failure."""
+    """The envelope, with the error kind of a recorded cancel or timeout."""
     if attempt.cancel is None or envelope.error is None:
         return envelope
     return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

@@ -1,7 +1,7 @@
 """The ordered composite of callbacks, how it is built, and how it travels.
 
-Rule: one hook that raises never keeps another from firing. What it raised is recorded, in full and every time, and its
-policy (`warn`, `fail`, `abort`) decides what that means for the job or the run.
+Rule: if a hook raises, the other hooks still fire. The exception is recorded, in full and every time, and the policy of the callback
+(`warn`, `fail`, `abort`) decides what it means for the job or the run.
 """
 
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
@@ -275,6 +275,6 @@ def callbacks_from_travel(
                         name, why, type_name(error), safe_text(error)
                     )
                 ) from error
-            notes.append("callback {!r} was built anew on the host from its spec, because {}".format(name, why))
+            notes.append("callback {!r} was built again on the host from its spec, because {}".format(name, why))
         entries.append(Entry(name, instance, item["on_error"], item["spec"]))
     return Callbacks(entries), notes

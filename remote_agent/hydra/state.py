@@ -1,4 +1,4 @@
-"""Hydra's process-wide state: what the controller's process has of it, the processes of the jobs get.
+"""The process-wide state of Hydra: it is captured on the controller and restored in the processes of the jobs.
 
 Rule: what travels of it travels as text where it can (version base, job name, search path), so that controller and host
 may differ in their Python; the rest in a pickle of its own for each resolver and each config, so that one that cannot be

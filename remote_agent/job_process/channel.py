@@ -1,7 +1,7 @@
-"""A job's way to its agent: frames on a socket, or, where the agent is gone, in an orphan file that a new agent adopts.
+"""The channel from a job to its agent: frames on a socket. If the agent is gone, they go to an orphan file that the next agent reads.
 
-Rule: what was said is kept until the agent says that it is in the spool's log, so that an agent that vanishes with frames
-unread, or read and not yet written, costs nothing: the orphan file holds all of a job's frames from the first one on.
+Rule: a job keeps its frames until the agent says that they are in the spool's log. So nothing is lost with an agent that dies before
+it has read or written them: the orphan file gets all frames of the job, from the first one on.
 """
 
 import errno
@@ -41,19 +41,19 @@ def private_opener(path: str, flags: int) -> int:
 
 
 class FrameSink(Protocol):
-    """Whom a job tells what it does: its agent, or whoever stands in for that."""
+    """Where a job sends its frames: to its agent, or to a stand-in."""
 
     def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
-        """See `Channel.send`."""
+        """See `JobChannel.send`."""
 
     def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
-        """See `Channel.send_all`."""
+        """See `JobChannel.send_all`."""
 
     def hold(self, frame: bytes, *, file: str = "") -> None:
-        """See `Channel.hold`."""
+        """See `JobChannel.hold`."""
 
     def end_reason(self) -> str:
-        """See `Channel.end_reason`."""
+        """See `JobChannel.end_reason`."""
 
 
 class JobChannel:

@@ -1,8 +1,8 @@
 """The pickled config of a job (`config.pickle`), as the controller will use it.
 
-Rule: a callback in a job sees this host's folders in the config, but the file that it pickles goes back to the controller,
-where Hydra's `--experimental-rerun` opens the job's log by what it says: so it says the controller's folders. Done when the
-start hooks have fired, so that a job that is killed leaves a file of use, too.
+Rule: a callback in a job sees the folders of this host in the config. But the file that it pickles goes back to the controller, where
+Hydra's `--experimental-rerun` opens the log of the job by these folders. So the file gets the controller's folders. This happens right
+after the start hooks, so that the file is also of use if the job is killed.
 """
 
 import os
@@ -25,7 +25,7 @@ def rewrite_config_pickle(callbacks: Callbacks, folder: str, host_output_dir: st
 
     Args:
         folder: where it lies.
-        here: the job's output directory on this host; a file that says another is left as it is.
+        host_output_dir: the job's output directory on this host. A file with another one is not changed.
         output_dir, cwd: what `hydra.runtime` is to say instead.
     """
     if output_dir == host_output_dir or not any(_is_writer(entry.instance) for entry in callbacks):

@@ -1,4 +1,4 @@
-"""What a job sees: its config with and without the `hydra` node, its names and folders, its logging.
+"""The context of a job: its config with and without the `hydra` node, its names and folders, its logging.
 
 Rule: the application and the callbacks get configs of their own, so that an edit by `on_job_start` does not reach the
 application (as in Hydra's `run_job`, hydra/core/utils.py 1.3). No copy is made by `deepcopy`, which costs 27 us a node.
@@ -61,7 +61,7 @@ class JobContext:
 
 
 def make_context(payload: bytes, loads: Callable[[bytes], Any], output_dir: str, cwd: str) -> JobContext:
-    """The scene of a job from its payload (its contents: see `run_job`)."""
+    """The context of a job, made from its payload (see `remote_agent.job_process.run`)."""
     content = loads(payload)
     context: JobContext
     if content.get("hydra") is None:

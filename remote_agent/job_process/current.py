@@ -1,6 +1,6 @@
 """Which job this process is, for the application and its job hooks: above all, where its output files go.
 
-Rule: it is said before anything of the application's runs, once per process, and is not there anywhere else.
+Rule: it is set once per process, before any code of the application runs. Outside of a job there is none.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,6 @@ def current_job() -> Optional[CurrentJob]:
 
 
 def set_current_job(job: CurrentJob) -> None:
-    """Say it, in the job's process."""
+    """Set the job of this process."""
     global _current  # noqa: PLW0603 - a process is one job
     _current = job

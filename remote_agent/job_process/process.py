@@ -1,7 +1,7 @@
-"""The process around a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.job_process.shutdown`.
+"""The process of a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.job_process.shutdown`.
 
-Rule: until `done` was said SIGTERM and SIGINT are exceptions in the main thread, raised only where user code runs, so that
-our own bookkeeping is never cut in two. That is for the job's own process: those that it forks are as in plain Python.
+Rule: until `done` is sent, SIGTERM and SIGINT become exceptions in the main thread. They are raised only while user code runs, so
+that our own code is never interrupted. This holds for the process of the job: processes that it forks are as in plain Python.
 """
 
 import functools
@@ -77,14 +77,14 @@ class SignalGate:
         _set_handler(_SIGINT, self._handle)
 
     def _block_before_fork(self) -> None:
-        """The job forks: a signal that comes before the child has let go of our handlers waits, or it would be lost there."""
+        """Before the job forks: block both signals. One that arrived before the child has removed our handlers would be lost."""
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGTERM, _SIGINT))
 
     def _unblock_after_fork(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _reset_in_child(self) -> None:
-        """In a process that the job forked: what handled its signals is not for it; what the application set stays."""
+        """In a process that the job forked: remove our handlers. Handlers that the application has set stay."""
         self._is_open = False
         for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) == self._handle:
@@ -156,8 +156,7 @@ class SignalGate:
     def call_closed(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call user code; signals wait.
 
-        A process that the code forked, and that comes back here in the place of the job, ends: it is not the job, and has
-        nothing to say of it.
+        A process that the code forked, and that returns here, ends: it is not the job, and must not report anything about it.
         """
         try:
             value = function(*args, **kwargs)

@@ -1,7 +1,7 @@
 """A result as bytes: the value or the exception that the controller may decode, and the configs that were edited.
 
-Rule: decided here, on the host: what is sent as an exception has survived a round trip, and a value that cannot be
-pickled is a failure with a readable error. Nothing that a user's `__reduce__` does gets further than this file.
+Rule: an exception is sent only if it can be pickled and loaded again. A value that cannot be pickled makes the job FAILED, with
+a readable error. Whatever a user's `__reduce__` does is caught in this file.
 
 `parts["codec"]` says how they are written: `cloudpickle`, with the value's plain form beside it (`plain`, where it is small);
 or `plain`, where the controller asked for that, and then nothing is pickled, and no exception is sent.

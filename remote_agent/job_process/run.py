@@ -1,10 +1,10 @@
 """One job: output directory, environment, logging, hooks, application, JobReturn.
 
-Rule: what came of the application is with the agent (`outcome`) before an end hook runs, so that no crash after it can
-change it; every hook that was entered was announced before.
+Rule: the agent has the outcome of the application before an end hook runs, so that no later crash can change it. Each hook is
+announced to the agent before it is called.
 
 The job payload is the cloudpickle of `{"config", "hydra", "overrides", "task_name"}`: for a Hydra app `config` has its
-`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `hydra_scope.minimal_hydra_node`. A job with a
+`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `minimal_hydra_node`. A job with a
 `task` of its own has that, too, and one that is called with arguments of its own `call`: the cloudpickle of (args, kwargs).
 """
 
@@ -71,7 +71,7 @@ class Prepared:
 
 
 class JobRun:
-    """One attempt, in its own process. `run` says everything up to `done` on the channel."""
+    """One attempt, in its own process. `run` sends everything up to `done` over the channel."""
 
     def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: FrameSink) -> None:
         self.prepared = prepared

@@ -1,8 +1,8 @@
-"""Random numbers in forked processes: as they would be had each job imported the application itself.
+"""Random numbers in forked processes: the same as if each job had imported the application itself.
 
-Rule: a generator that nobody seeded differs from job to job; one that the application seeded when it was imported starts
-every job from there. Without this, numpy's global generator would be the same in all jobs, and Python's, which reseeds
-itself in a forked process, would forget a seed that the application had set.
+Rule: a generator without a seed differs from job to job. A generator that the application seeded when it was imported starts every
+job with that seed. Without this module, numpy's global generator would be the same in all jobs. Python's reseeds itself in a forked
+process, so it would forget a seed that the application has set.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""The end of a job's process: what Python does before a process ends, but for taking the modules apart.
+"""The end of a job's process: what Python does before a process ends, except for taking the modules apart.
 
 Rule: the result is said and kept before any of this runs, so nothing that happens here can change it. In Python's order:
 threads that are no daemons and executors are waited for, `atexit` functions run (`weakref.finalize` and multiprocessing's

@@ -1,7 +1,7 @@
-"""Decoding what the controller sent, also where it names Hydra plugins that this host does not have.
+"""Loading pickles of the controller, also if they name Hydra plugins that this host does not have.
 
-Rule: a config that was composed with a launcher or sweeper plugin holds that plugin's config classes; a host without the
-plugin gets stand-ins for them, which pickle as what they stand for. Anything else that is missing is an error.
+Rule: a config that was composed with a launcher or sweeper plugin holds config classes of that plugin. A host without the plugin
+makes stand-ins for these classes, which pickle under the same names. Any other missing module is an error.
 """
 
 import importlib.machinery

@@ -1,6 +1,6 @@
 """Files and the disk under them.
 
-Rule: what must outlive a power cut is on the disk with its name, and what is read back is compared with what was written.
+Rule: data that must survive a power cut is on the disk, and so is the name of its file. Data that is read back is checked against a hash.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
-"""How a job ended: the plain half of its result, which decides.
+"""The envelope: how a job ended. It is the plain half of a result, and the half that decides.
 
-Rule: a job makes it, or whoever finds that it cannot any more; the agent, the controller and the journal take it as it is, or refuse
-it by the name of a field.
+Rule: the job makes it; if the job cannot any more, whoever notices that does. The agent, the controller and the journal accept it as
+it is, or refuse it and name the field.
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional

@@ -1,7 +1,7 @@
 """How an exception becomes text and plain data: tracebacks, JobErrors, and the exception that SIGTERM becomes.
 
-Rule: nothing a user's exception does (a `__str__` that raises, a `__reduce__` that exits, a chain of a thousand causes)
-keeps the failure from being told. Our own frames are not part of a user's traceback.
+Rule: a failure is always reported, whatever the user's exception does (a `__str__` that raises, a `__reduce__` that exits, a chain of
+a thousand causes). Our own frames are not part of a user's traceback.
 """
 
 import dataclasses

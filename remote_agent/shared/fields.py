@@ -1,8 +1,8 @@
 """Objects with types, read from the JSON that another process, host or version wrote.
 
-Rule: the annotations of a class say what its fields take, to mypy and to `read`. What lacks a field, or has one of another type, is
-refused, and the field named; what is unknown is passed over: a later version may say more. The classes have no defaults: whoever makes
-one says every field. What an earlier version did not say is in `absent`, where it is read.
+Rule: the annotations of a class define the types of its fields, for mypy and for `read`. An object with a missing field, or with a field
+of another type, is refused, and the error names the field. Unknown fields are ignored: a later version may send more. The classes have
+no defaults: whoever makes an object gives every field. `absent` has values for fields that an earlier version did not write.
 """
 
 import re

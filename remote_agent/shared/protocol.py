@@ -1,6 +1,6 @@
-"""Numbers and words that two processes must know alike, beside the messages.
+"""Constants that two processes must agree on, besides the messages.
 
-Rule: what is said by one program and understood by another stands here once.
+Rule: a value that one program writes and another one reads is defined here, once.
 """
 
 __all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE"]

@@ -1,4 +1,4 @@
-"""A thread for what takes long (laying out a tree, removing one), so that the agent's loop never waits for a disk.
+"""A thread for slow work (writing a tree of files, removing one), so that the loop of the agent never waits for a disk.
 
 Rule: work runs here, its callback runs in the agent's thread.
 """

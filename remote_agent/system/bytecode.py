@@ -1,4 +1,4 @@
-"""The `.pyc` files that Python keeps of what it has imported: no disk that is full makes one that cannot be read.
+"""The `.pyc` files that Python writes for imported modules: also on a full disk they are complete or not there.
 
 Rule: a process of ours calls `keep_bytecode_whole` before it imports anything that may be cached.
 

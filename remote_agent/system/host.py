@@ -1,6 +1,6 @@
-"""What a host is: its boot, its processors and GPUs, and where we may keep things on it.
+"""Facts about a host: its boot id, its processors and GPUs, and the folders for our files.
 
-Rule: facts are read, never assumed; a folder that cannot be used is refused with the way out (`workdir`).
+Rule: facts are read, never assumed. A folder that cannot be used is refused, and the message names the next step (`workdir`).
 """
 
 import errno
@@ -60,7 +60,7 @@ def roots(workdir: Optional[str]) -> Tuple[str, str]:
         return os.path.join(workdir, "cache"), os.path.join(workdir, "state")
     home = os.path.expanduser("~")
     if not os.path.isabs(home):
-        raise SpoolError("there is no home here (name a folder that can be written with 'workdir')")
+        raise SpoolError("this account has no home folder (name a folder that can be written with 'workdir')")
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), _NAME)
     state = os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), _NAME)
     return cache, state

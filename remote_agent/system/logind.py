@@ -1,4 +1,4 @@
-"""Whether systemd-logind would end the agent when the SSH session ends, and the way out.
+"""Whether systemd-logind would kill the agent when the SSH session ends, and how to avoid that.
 
 Rule: asked only where it can matter (this process is in a session's scope), never waited for long, and whatever is changed
 is said. What cannot be changed is said, too, for then jobs end when the connection does.
@@ -56,10 +56,10 @@ def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
     return Escape(prefix, environment, notes)
 
 
-#: What is said where there is no way out.
+#: The warning if it cannot be avoided.
 _WARNING = (
     "logind ends a user's processes at logout here (KillUserProcesses=yes), and lingering cannot be enabled: the agent and "
-    "its jobs end when this connection does. Have somebody run 'loginctl enable-linger {}' there"
+    "its jobs end when this connection does. Ask an administrator to run 'loginctl enable-linger {}' on this host"
 )
 NO_SCOPE = (
     "logind ends a user's processes at logout here (KillUserProcesses=yes), and no scope of the user's service manager could "

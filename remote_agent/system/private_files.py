@@ -1,4 +1,4 @@
-"""Files and folders that are ours alone: mode 0600 and 0700, owned by us, never reached through a link."""
+"""Private files and folders: mode 0600 and 0700, owned by this user, never reached through a link."""
 
 import os
 import stat

@@ -1,7 +1,7 @@
-"""Killing a job whole: its process group, its session, its descendants, and escapees that carry its token.
+"""Killing all processes of a job: its process group, its session, its descendants, and others that carry its token.
 
-Rule: a process is signalled only when it is certainly one of ours. A number says nothing by itself: it is believed with the
-start time that goes with it, or as the session of processes whose leader's number nobody else has got since.
+Rule: a process gets a signal only if it is certainly one of ours. A pid alone proves nothing: it counts together with the start time
+of the process, or as the session of processes if no other process has got the pid of its leader since.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The first thing that runs of a zygote, under whatever Python the job environment has.
+"""The start of a zygote, under whatever Python the job environment has.
 
-Rule: this file parses under any Python from 2.7 on, so that one that is too old is told of in a frame and not by a
-syntax error in a log that nobody reads.
+Rule: this file parses under any Python from 2.7 on. So a Python that is too old is reported in a frame, and not by a syntax error in a
+log that nobody reads.
 """
 # ruff: noqa: ANN001, ANN201, ANN202, UP031, UP036  (annotations and the newer formats do not parse in the Pythons that it is for)
 

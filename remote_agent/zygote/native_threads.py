@@ -1,8 +1,8 @@
-"""Threads that Python knows nothing of: how many there are, and which of them survive a fork.
+"""Threads that Python does not know: how many there are, and which of them survive a fork.
 
-Rule: a fork has the one thread that made it. A pool whose threads are gone and whose locks and queues are still there hangs
-whoever uses it next, so any native thread is a reason not to fork. The exception is OpenBLAS, which numpy and scipy bring: it
-ends its pool before a fork and starts it again after it.
+Rule: a forked process has one thread only. A thread pool has its locks and queues there but no threads, and the next user of the pool
+hangs. So any native thread is a reason not to fork. The exception is OpenBLAS, which comes with numpy and scipy: it ends its pool
+before a fork and starts it again afterwards.
 """
 
 import os

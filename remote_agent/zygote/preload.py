@@ -1,6 +1,6 @@
 """What a spare zygote imports before it knows what it is for, and whether that was right.
 
-Rule: what is imported here must be what `preparing.prepare` would have imported. Where the application brings a module of one
+Rule: what is imported here must be what `prepare` would have imported. Where the application brings a module of one
 of these names, or the packages are to be taken from elsewhere, the spare is of no use, and one without takes its place.
 """
 

@@ -1,6 +1,6 @@
-"""What a zygote does before its first job: packages, import of the application, Hydra's state, callbacks.
+"""What a zygote does before its first job: packages, import of the application, state of Hydra, callbacks.
 
-Rule: whatever is wrong with the application shows here, once, with its traceback, before any job starts.
+Rule: an error in the application shows here, once, with its traceback, before any job starts.
 """
 
 import contextlib
@@ -216,7 +216,7 @@ def _import_main(spec: ZygoteSpec) -> None:
 
 
 def why_not_forkable() -> str:
-    """What the application's import did that a fork would not survive; empty where all is well."""
+    """What importing the application has started that does not survive a fork; empty if there is nothing."""
     reasons: List[str] = []
     main = threading.main_thread()
     threads = [thread.name for thread in threading.enumerate() if thread is not main]

@@ -1,6 +1,6 @@
-"""How a zygote becomes one that imports nothing: it starts itself anew, and tries the import in a child.
+"""How a zygote that must not fork any more replaces itself by one that imports nothing, and tries the import in a child.
 
-Rule: the new one gets what the old one was given, and the environment as it was before the application's import touched it.
+Rule: the new zygote gets everything that the old one was given, and the environment as it was before the application was imported.
 """
 
 import json

@@ -87,7 +87,7 @@ def _prepare_and_serve(
         why = why_not_forkable()
     except UnfitSpare as misfit:
         # The agent starts one that does without.
-        print("started anew without what was imported ahead of time: {}".format(misfit), file=sys.stderr)
+        print("the spare does not fit, so the zygote starts without it: {}".format(misfit), file=sys.stderr)
         return 1
     except BaseException as error:  # noqa: BLE001 - the application's import may raise anything, SystemExit too
         sock.sendall(wire.encode({"t": "unusable", "error": as_unusable(error).error.to_json()}))
@@ -95,7 +95,7 @@ def _prepare_and_serve(
     if why and wish == "auto":
         respawn(sock, spec, payload, bundle, why, prepared.notes, environment)
     if why:
-        prepared.notes.append("jobs are forked as was asked for, although the application's import " + why)
+        prepared.notes.append("jobs are forked as requested, although the application's import " + why)
     faulthandler.enable(2)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -297,10 +297,10 @@ def _send_not_started(fd: int, header: Start, error: OSError) -> None:
     if header["t"] == "epilogue":
         # What came of the job stands.
         envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, {"same": True}
-        print("job {}: its end hooks cannot be fired: {}".format(header["attempt"], error), file=sys.stderr)
+        print("job {}: its end hooks cannot run: {}".format(header["attempt"], error), file=sys.stderr)
     else:
         failure = error_of_exception(error, "host")
-        failure.message = "no process could be made for the job: {}".format(safe_text(error))
+        failure.message = "no process could be created for the job: {}".format(safe_text(error))
         now = time.time()
         envelope = Envelope.of_failure(failure, now, now)
     data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts})

@@ -1,4 +1,4 @@
-"""Doing in the zygote, for nothing, what every job will do.
+"""Warming up: the zygote does what every job will do, and drops the results.
 
 Rule: it changes nothing that a job could see. It is worth its milliseconds because a forked process pays for each page of
 memory that it writes to first: caches that are filled and bytecode that is specialised here are not written to there.
@@ -35,7 +35,7 @@ class _Idle(Callback):
 
 
 def warm_up() -> None:
-    """Make scenes, texts, results and frames, and throw them away."""
+    """Make contexts, texts, results and frames, and drop them."""
     callbacks = Callbacks([("idle", _Idle())])
     record = logging.LogRecord("warm", logging.INFO, __file__, 1, "text", None, None)
     formatter = logging.Formatter(LOG_FORMAT)
@@ -62,7 +62,7 @@ def warm_up() -> None:
 
 
 def warm_up_with(payload: bytes) -> None:
-    """Make the scene of a Hydra app's job, and throw it away: what composes alike is parsed and written alike.
+    """Make the context of a Hydra app's job, and drop it: jobs that compose alike parse and write the same texts.
 
     Not for plain configs, which may hold anything: what Hydra composes is plain data and config classes.
     """

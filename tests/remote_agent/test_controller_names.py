@@ -49,7 +49,7 @@ def test_say_where_they_belong_when_used(bare, use):
     """With the name that was used."""
     done = bare(f"import launcher\nlauncher.{use}")
     name = use.partition("(")[0].partition(".")[0]
-    assert f"RuntimeError: launcher.{name} belongs to the controller and is not there on a host" in done.stderr
+    assert f"RuntimeError: launcher.{name} belongs to the controller and does not exist on a host" in done.stderr
 
 
 def test_a_run_that_starts_at_import_is_told(bare):

@@ -1,7 +1,7 @@
-"""What the agent says to its controller often is held back for a moment, so that it is said together.
+"""Batching: if the agent sends many messages within a short time, they wait for a moment and are sent together.
 
-Rule: who speaks seldom is heard at once. Only what follows upon many others within a short time waits, and never longer than
-a moment: a message costs who sends it, who carries it and who hears it as much as twenty do.
+Rule: a message that comes after a pause is sent at once. Only a message that follows many others waits, and never longer than
+HOLD: one message costs sender, network and receiver as much as twenty that go together.
 """
 
 from collections import deque
@@ -9,25 +9,25 @@ from typing import Deque
 
 __all__ = ["HOLD", "Batching"]
 
-#: Seconds for which something is held at most. The controller lets more gather for as long, see `launcher.engine.dispatcher`.
+#: Seconds for which a message waits at most. The controller waits as long for more, see `launcher.engine.dispatcher`.
 HOLD = 0.02
-#: So many times within so many seconds are often. Held for HOLD each time, it stays often.
+#: So many messages within so many seconds are many. If each waits for HOLD, they still are.
 _OFTEN_COUNT = 10
 _OFTEN_SECONDS = 0.4
 
 
 class Batching:
-    """Counts how often somebody speaks. Times are those of a monotonic clock, which the caller reads."""
+    """Counts how often messages are sent. Times are those of a monotonic clock, which the caller reads."""
 
     def __init__(self) -> None:
         self._sent_at: Deque[float] = deque([float("-inf")] * _OFTEN_COUNT, _OFTEN_COUNT)
 
     def delay(self, now: float) -> float:
-        """Seconds for which what is to be said now is held back yet; 0: it is to be said."""
+        """Seconds for which a message of now should still wait; 0: send it."""
         if now - self._sent_at[0] >= _OFTEN_SECONDS:
             return 0.0
         return max(0.0, self._sent_at[-1] + HOLD - now)
 
     def note_sent(self, now: float) -> None:
-        """It was said."""
+        """Count a message that was sent."""
         self._sent_at.append(now)

@@ -1,7 +1,7 @@
-"""The agent's side of its controller: links come and go, the newest one counts.
+"""The agent's view of its controller: links come and go, and the newest link counts.
 
-Rule: what the controller says is handed to whoever it concerns; what it must know is said here, small things at once,
-long ones as there is room. Without a controller nothing is kept for it but what the spool holds anyway.
+Rule: each message of the controller goes to the handler for it. Messages to the controller are sent from here, short ones at once,
+long ones as there is room. Without a controller nothing is kept for it beyond what the spool holds anyway.
 """
 
 import json
@@ -31,12 +31,12 @@ Handler = Callable[[Any, bytes], None]
 
 
 class Controller:
-    """The controller, reachable or not.
+    """The controller, whether it is connected or not.
 
     Args:
         on_hello: takes a hello; returns what the welcome has to say.
         on_greeted: called behind the welcome.
-        on_gone: the link that counted has ended.
+        on_gone: called when the link of the controller has ended.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Controller:
             "pong": self._on_pong,
         }
         self.lease: Optional[float] = None
-        #: Answers a link that only looks; see `remote_agent.agent.queries`.
+        #: Answers queries; see `remote_agent.agent.queries`.
         self.on_query: Optional[Callable[[Link, Look], None]] = None
         self._alone_since: Optional[float] = time.monotonic()
         self._was_greeted = False
@@ -67,12 +67,12 @@ class Controller:
 
     @property
     def is_live(self) -> bool:
-        """Somebody looks at what jobs print."""
+        """The controller asks for live output."""
         return self.link is not None and self.link.live
 
     @property
     def was_never_greeted(self) -> bool:
-        """No controller has ever greeted us, and none that may do so yet is there."""
+        """No controller has ever sent a hello, and there is no link over which one may come."""
         return not self._was_greeted and not self._links
 
     def seconds_alone(self, now: float) -> Optional[float]:
@@ -82,18 +82,18 @@ class Controller:
     # -- saying --------------------------------------------------------------------------------------------------
 
     def say(self, header: FromAgent, payload: bytes = b"") -> None:
-        """Say something small; nobody hears it where there is no link."""
+        """Send a short message; it is dropped if there is no link."""
         if self.link is not None:
             self.link.outbox.put(wire.encode(header, payload, passed_on=True))
 
     def note(self, text: str) -> None:
-        """Say what concerns the user, now and to whoever comes later."""
+        """Send a note for the user, now and with the welcome of every later link."""
         text = text[:_MAX_NOTE_LENGTH]
         self._notes.append(text)
         self.say({"t": "fatal", "code": "note", "message": text})
 
     def refuse(self, code: str, message: str) -> None:
-        """Say that what was asked for cannot be."""
+        """Send an error that answers a request."""
         self.say({"t": "fatal", "code": code, "message": message})
 
     # -- links ---------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Controller:
             link.pump()
 
     def close(self) -> None:
-        """Say that it is over, and let go of all links."""
+        """Send that the run is over, and close all links."""
         for link in list(self._links):
             link.outbox.put(wire.encode({"t": "fatal", "code": "over", "message": "the run is over"}))
             link.pump()
@@ -137,7 +137,7 @@ class Controller:
         try:
             self._dispatch(link, frame)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # What is inside a field is not what its handler takes. It costs the link, not the jobs.
+            # The content of a field is not what its handler expects. That ends the link; jobs go on.
             traceback.print_exc()
             text = "message {!r} is malformed: {!r}".format(frame.header["t"], error)
             raise wire.ProtocolError("field", text[:_MAX_NOTE_LENGTH]) from None
@@ -177,7 +177,7 @@ class Controller:
         lease = hello["lease"]
         if lease is not None and lease < 0:
             raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
-        # Before the link of before is let go: one that says hello wrongly takes nobody's place.
+        # Before the earlier link is closed: a link with a wrong hello must not replace it.
         more = self._on_hello(hello)
         if self.link is not None and self.link is not link:
             self.link.close()

@@ -1,7 +1,7 @@
 """A connection to a controller: two descriptors of an SSH channel, handed over by the `connect` process.
 
-Rule: whatever goes wrong here ends the link and nothing else; nothing here waits. A peer that does not take what it asked for
-is not listened to until it does, so that little waits for it; and only what brings the stream on is a sign of its life.
+Rule: an error here ends the link and nothing else, and nothing here blocks. If the peer does not read its answers, the agent
+stops reading from it until it does, so that few bytes wait for it. Only bytes that complete frames count as a sign of life.
 """
 
 import array
@@ -17,7 +17,7 @@ from remote_agent.shared import wire
 
 __all__ = ["Link"]
 
-#: Bytes that may wait for the peer before it is not listened to.
+#: So many bytes may wait for the peer. Beyond that the agent stops reading from it.
 _MAX_OUTBOX = 4 << 20
 
 
@@ -42,7 +42,7 @@ class Link:
         self._on_frame = on_frame
         self._on_close = on_close
         self._decoder = wire.Decoder()
-        #: What came and was not acted on yet, and the nonsense behind it.
+        #: Frames that were received and not handled yet, and the protocol error after them.
         self._pending_frames: Deque[wire.Frame] = deque()
         self._protocol_error: Optional[wire.ProtocolError] = None
         self._is_paused = False
@@ -57,7 +57,7 @@ class Link:
         selector.register(sock, selectors.EVENT_READ, self._on_connect_process)
 
     def _on_connect_process(self, sock: Any, mask: int) -> None:
-        """The connect process hands the channel over, or it has ended."""
+        """Take the channel from the connect process, or close if that process has ended."""
         if self._is_closed:
             return
         if self._read_fd is not None:
@@ -109,7 +109,7 @@ class Link:
         self._handle_frames()
 
     def _handle_frames(self) -> bool:
-        """Act on what came, as long as the peer takes what is said to it; False: the link has ended."""
+        """Handle received frames while the peer reads its answers. Returns False if the link has ended."""
         try:
             while self._pending_frames and not self._is_closed:
                 if self.outbox.size > _MAX_OUTBOX:
@@ -128,7 +128,7 @@ class Link:
         return not self._is_closed
 
     def _set_paused(self, is_paused: bool) -> None:
-        """Leave what the peer says in its pipe, or read it again."""
+        """Stop reading from the peer, or read again."""
         if self._is_closed or self._read_fd is None or is_paused == self._is_paused:
             return
         self._is_paused = is_paused
@@ -148,7 +148,7 @@ class Link:
             self.close()
             return
         if self._is_paused and self.outbox.size < size:
-            # It is not dead whom we do not let speak: a slow link takes its time.
+            # A peer that we do not read from cannot show that it is alive: bytes that it takes count instead.
             self._last_heard = time.monotonic()
             if not self._handle_frames():
                 return
@@ -174,7 +174,7 @@ class Link:
             self.outbox.put(wire.encode({"t": "ping", "n": self._pings}))
 
     def close(self) -> None:
-        """Let go of the descriptors and of the connect process."""
+        """Close the descriptors and the connection to the connect process."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -1,7 +1,7 @@
-"""The agent's socket, and the note in the spool that says who its agent is.
+"""The socket of the agent, and the file `agent.json` in the spool that says which process is the agent.
 
-Rule: a spool has one agent. Whoever wants to start one looks at the note first; an agent whose socket has vanished (somebody
-cleans up) makes it anew, so that it can be reached again.
+Rule: a spool has one agent. Before an agent is started, the file is read. If the socket of an agent is removed (by a clean-up,
+say), the agent creates it again, so that it can be reached.
 """
 
 import json
@@ -20,7 +20,7 @@ __all__ = ["SOCKET", "Listener", "other_agent"]
 
 SOCKET = "agent.sock"
 _IDENTITY_FILE = "agent.json"
-#: Seconds between two looks at the socket, and between two signs of life in the note.
+#: Seconds between two checks of the socket, and between two signs of life (the time of `agent.json`).
 _CHECK_EVERY = 1.0
 _TOUCH_EVERY = 60.0
 #: Seconds without a sign of life after which an agent on another machine is taken for dead.
@@ -28,10 +28,10 @@ _DEAD_AFTER = 300.0
 
 
 class Listener:
-    """Where `connect` processes come in.
+    """Accepts `connect` processes.
 
     Args:
-        accept: called with the listener when somebody is there.
+        accept: called with the listening socket when somebody connects.
         note: tells the user.
     """
 
@@ -68,7 +68,7 @@ class Listener:
         os.rename(self._identity_path + ".new", self._identity_path)
 
     def tick(self, now: float) -> None:
-        """See that the socket is where it is looked for."""
+        """Check that the socket is in its place; create it again if it is not."""
         if now < self._check_at:
             return
         self._check_at = now + _CHECK_EVERY
@@ -79,7 +79,7 @@ class Listener:
             if _inode(self._path) != self._inode and _read_identity(self._identity_path) == self._identity:
                 self._bind()
         except (OSError, SpoolError) as error:
-            self._note("the agent's socket {} has vanished and cannot be made anew: {}".format(self._path, error))
+            self._note("the agent's socket {} was removed and cannot be created again: {}".format(self._path, error))
 
     def _bind(self) -> None:
         make_private_folder(self._runtime)
@@ -104,10 +104,10 @@ class Listener:
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._inode = _inode(self._path)
-        self._note("the agent's socket had vanished and was made anew")
+        self._note("the agent's socket was removed; the agent has created it again")
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more connections."""
         self._selector.unregister(self._listener)
         self._listener.close()
 
@@ -145,7 +145,7 @@ def other_agent(spool: str) -> Optional[int]:
     here = socket.gethostname()
     if note.get("machine") != here and _seconds_since(path, spool) < _DEAD_AFTER:
         raise SpoolError(
-            "the run's agent is on {}, and this is {}: name that host itself, instead of a name for several".format(
+            "the agent of this run is on {}, but this connection has reached {}: name that host itself, not a name for several".format(
                 note.get("machine"), here
             )
         )

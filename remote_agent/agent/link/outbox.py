@@ -1,7 +1,7 @@
-"""What waits to be sent to the controller: small things at once, long things in pieces when there is room.
+"""The outbox: what waits to be sent to the controller. Short frames go first; long contents go in pieces when there is room.
 
-Rule: a slow or dead controller costs memory for a few chunks and nothing else; jobs never wait for it. The bytes of long
-files go from the kernel to the kernel.
+Rule: a slow or dead controller costs the memory of a few chunks and nothing else, and no job waits for it. The kernel copies the
+bytes of long files by itself (`sendfile`).
 """
 
 import os

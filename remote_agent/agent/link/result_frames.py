@@ -1,7 +1,7 @@
-"""Frames of what jobs leave: long results, output files, what was printed; sources for an `outbox`.
+"""Frames for what jobs leave: long results, output files, what was printed. They are sources of an `outbox`.
 
-Rule: what cannot be read is named to the controller and costs nothing else. A file is sent as it was at one moment, or it is
-named: what changes while it is read is read again, and one that never keeps still is told as such.
+Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent. A file is sent as it was
+at one moment: if it changes while it is read, it is read again, and if it changes every time, that is reported.
 
     files      [path, mode, size, mtime] of small files, whole
     chunk      a piece of a long file; from byte 0 again where it changed meanwhile
@@ -342,7 +342,7 @@ class _Files:
                     if watched.is_same:
                         break
                 else:
-                    self.noted.add(relative, "was written to each time it was read: what came of it may be mixed")
+                    self.noted.add(relative, "was written to each time it was read, so the copy may be a mixture")
                 self.total += watched.size
                 watched.restore_time()
             except OSError as error:

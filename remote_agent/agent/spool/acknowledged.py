@@ -1,6 +1,6 @@
 """Which attempts were acknowledged, in little memory: a hundred thousand that lie together are one entry.
 
-Rule: what was acknowledged is never taken anew: a controller that says something twice starts nothing twice.
+Rule: an attempt that was acknowledged is never accepted again, so a controller that sends a job twice does not start it twice.
 """
 
 import bisect

@@ -1,7 +1,8 @@
 """One attempt as the agent sees it, and how an end without a result becomes an error.
 
-Rule: an attempt goes queued -> claimed -> running -> ending -> final, and `final` is set once. `ending`: its result is there,
-and its process is shutting down; what it leaves is collected when that is over. It goes back to queued only where it was certainly not started. `is_claimed` says that its claim is on the disk: from then on it starts here or nowhere.
+Rule: an attempt goes queued -> claimed -> running -> ending -> final, and `final` is set once. In `ending` the result is there and the
+process shuts down; its output is collected after that. An attempt goes back to `queued` only if it was certainly not
+started. `is_claimed` says that the claim is on the disk: from then on the attempt starts here or nowhere.
 """
 
 import os
@@ -40,14 +41,14 @@ class Attempt:
         self.state_file: Optional[str] = None
         self.outcome: Optional[Tuple[Envelope, Dict[str, Any], Reference]] = None
         self.final: Optional[Tuple[Envelope, Dict[str, Any], Optional[Reference]]] = None
-        #: Its end is in the log, on the disk; the file of a long result may still be on its way there.
+        #: The record of its end is on the disk. The file of a long result may not be there yet.
         self.is_logged = False
         self.awaits_file = False
-        #: Both are on the disk: it may be told.
+        #: Both are on the disk: the result may be sent.
         self.is_synced = False
-        #: The host went down since; whether its long result, or its outcome, is whole is being read.
+        #: The host went down since then, and the file of its long result, or of its outcome, is being checked.
         self.is_doubted = False
-        #: Its long result, where it is being sent before it may be told.
+        #: Set while the bytes of its long result are sent before the result may be.
         self.early_send: Any = None
         self.in_epilogue = False
         self.epilogues = 0
@@ -59,7 +60,7 @@ class Attempt:
         self.has_exited = False
         #: Monotonic times.
         self.begun_at: Optional[float] = None
-        #: How often it was given to a zygote that died with it.
+        #: How often it was given to a zygote that died before it forked.
         self.hand_overs = 0
         #: Given to its zygote, which has not said yet that it forked.
         self.handed_at: Optional[float] = None
@@ -68,7 +69,7 @@ class Attempt:
         #: Its result was there, and its process began to shut down; it was asked what it still waits for.
         self.ending_at: Optional[float] = None
         self.asked_at: Optional[float] = None
-        #: It is to end soon: it was cancelled when its result was there.
+        #: It was cancelled when its result was there, so its shutdown is cut short.
         self.is_shutdown_shortened = False
         #: What it said that it waits for.
         self.running: List[str] = []
@@ -80,7 +81,7 @@ class Attempt:
         self.is_final_sent = False
         self.sock: Any = None
         self.decoder = wire.Decoder()
-        #: Nobody will report its end: it is looked at now and then.
+        #: Nobody will report its end, so it is checked now and then.
         self.is_polled = False
         #: Its epilogue is due, and waits for a zygote.
         self.awaits_zygote = False
@@ -103,7 +104,7 @@ class Attempt:
         return self.state == "final"
 
     def move(self, moved: Dict[int, Reference]) -> None:
-        """The log was rewritten: old offset -> new reference."""
+        """Update all references after the log was rewritten: old offset -> new reference."""
 
         def new(reference: Optional[Reference]) -> Optional[Reference]:
             return None if reference is None else moved[reference.offset]

@@ -1,11 +1,10 @@
-"""All attempts of a run on this host, and the log that they stand on.
+"""All attempts of a run on this host, and the log that holds them.
 
-Rule: a record is written before its decision takes effect; a claim and a result are on the disk before an attempt starts or
-anybody is told how it ended. Where the disk fails, that is said, nothing starts, and what is final is delivered from memory.
+Rule: a record is written before its decision takes effect. A claim is on the disk before the attempt starts, and a result before
+it is sent. If the disk fails, that is reported, nothing starts, and final results are sent from memory.
 
-A long result lies in a file, which a thread of its own brings to the disk beside the log. A host that goes down in between
-leaves a record without its file, which counts for nothing: the next agent reads such files, in a thread beside everything
-else, and until it has read one, what the record says is neither told nor acted on.
+A long result is a file, which another thread brings to the disk. If the host goes down in between, there is a record without a
+complete file. The next agent checks such files in a thread. Until a file is checked, its record is neither sent nor acted on.
 """
 
 import errno
@@ -25,12 +24,12 @@ from remote_agent.system.processes import is_alive
 
 __all__ = ["Attempts"]
 
-#: What a full disk, or a full share of one, says.
+#: The errors of a full disk, or of a used-up quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Attempts:
-    """Attempts by id; `record` is how anything about them becomes true.
+    """Attempts by id. `record` writes each change into the log.
 
     Args:
         on_long_result: takes an attempt whose result is a file, on its way to the disk.
@@ -66,7 +65,7 @@ class Attempts:
         self._unsynced: Deque[Tuple[int, int, bool, Attempt]] = deque()
         self._requested = (0, 0)
         self._compact_from = 0
-        #: How much was not needed when the log was last rewritten for want of room, in vain.
+        #: How many bytes were not needed when rewriting the log last failed to make room.
         self._dead_in_vain = 0
         self._is_moved = False
         self._acknowledged = Acknowledged()
@@ -208,7 +207,7 @@ class Attempts:
         return sorted(reference for attempt in self._by_id.values() for reference in attempt.references)
 
     def check_log_is_in_place(self) -> None:
-        """See that the log is where the next agent will look for it."""
+        """Check that the log is where the next agent will look for it."""
         self._is_moved = not self.log.is_in_place
         if self._is_moved:
             self.failed("{} was moved away or removed".format(self.log.path))
@@ -233,8 +232,8 @@ class Attempts:
         """The disk is full or gone: say so, start nothing, and deliver from memory what is final."""
         if not self.error:
             self._note(
-                "spool: {}; no further job starts on this host until it can be written (make room there, or have the next "
-                "run keep its things elsewhere, with 'workdir')".format(error)
+                "spool: {}; no more jobs start on this host until the spool can be written (make room there, or set 'workdir' to "
+                "another folder for the next run)".format(error)
             )
         self.error = error
         self._requested = (0, 0)
@@ -302,9 +301,9 @@ class Attempts:
         """
         replay = self.log.replay(self._on_record)
         if replay.torn:
-            self._note("spool log: {}; what was behind it is set aside".format(replay.torn))
+            self._note("spool log: {}; the rest of the log was moved aside".format(replay.torn))
         for start, end in replay.gaps:
-            self._note("spool log: bytes {} to {} were altered; what they said is not known".format(start, end))
+            self._note("spool log: bytes {} to {} are damaged; what they said is lost".format(start, end))
         last_gap = replay.gaps[-1][0] if replay.gaps else -1
         waiting, doubtful = [], []
         for attempt in self._by_id.values():

@@ -1,8 +1,8 @@
 """Content by hash, and the code snapshot of a run made from it.
 
-Rule: a blob is what its name says, verified when it arrives and again when a tree is made from it; a tree is written
-relative to folder descriptors, so that no path leads out of it. Every run has a tree of its own: a job may write beside
-its code without soiling what a later run gets.
+Rule: the name of a blob is the hash of its content, which is checked when it arrives and again when a tree is made from it. A
+tree is written relative to folder descriptors, so that no path leads out of it. Every run has its own tree: a job may write next to
+its code without changing what a later run gets.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class BlobStore:
     """Files named by their sha256 below a folder.
 
     Args:
-        is_durable: each is on the disk before it has its name: nobody can be asked for it again.
+        is_durable: bring each blob to the disk before it gets its name, because nobody can send it again.
     """
 
     def __init__(self, folder: str, *, is_durable: bool = False) -> None:
@@ -78,7 +78,7 @@ class BlobStore:
         """Where a blob lies, if it is there.
 
         Raises:
-            SpoolError: that is no name of a blob.
+            SpoolError: this is not the name of a blob.
         """
         if not is_sha256(sha256):
             raise SpoolError("a blob is named {!r}".format(str(sha256)[:80]))
@@ -92,13 +92,13 @@ class BlobStore:
         """Store a whole blob.
 
         Raises:
-            SpoolError: it is not what its name says.
+            SpoolError: the content does not match the name.
             OSError: the disk.
         """
         self.put_chunk(sha256, len(data), 0, data)
 
     def put_chunk(self, sha256: str, size: int, offset: int, data: bytes) -> bool:
-        """Store the next piece of a blob; True when it is whole and verified. A piece at 0 starts it anew."""
+        """Store the next piece of a blob. Returns True when the blob is whole and checked. A piece at offset 0 starts it again."""
         if not is_sha256(sha256):
             raise SpoolError("a blob is named {!r}".format(sha256))
         if self.has(sha256) and sha256 not in self._partial:
@@ -144,7 +144,7 @@ class BlobStore:
         return os.path.join(self.folder, "part.{}.{}".format(os.getpid(), sha256))
 
     def drop_partial(self) -> None:
-        """Forget what arrived in part: its connection is gone."""
+        """Drop blobs of which only a part has arrived: the connection is gone."""
         for sha256 in list(self._partial):
             self._drop(sha256)
             try:
@@ -156,7 +156,7 @@ class BlobStore:
         """A whole blob.
 
         Raises:
-            SpoolError: it was altered since it came; it is removed, so that it is asked for again.
+            SpoolError: it was changed since it arrived. It is removed, so that it is requested again.
             OSError: it is not there, or the disk.
         """
         with open(self.path(sha256), "rb") as file:
@@ -168,7 +168,7 @@ class BlobStore:
 
 
 def materialise(store: BlobStore, manifest: Manifest, target: str) -> None:
-    """Write the tree of a snapshot, whole or not at all; nothing where it is there already.
+    """Write the tree of a snapshot, completely or not at all. Does nothing if it exists already.
 
     Raises:
         SpoolError: a blob is missing or was altered.

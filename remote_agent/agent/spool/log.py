@@ -1,17 +1,17 @@
-"""A run's durable state on a host: folders, and one append-only, checksummed log.
+"""The durable state of a run on a host: one append-only log with checksums.
 
-Rule: what the log says has happened; what it does not say has not. A record is written before its decision takes effect,
-and a result is on disk (`fdatasync`, done for many at once by a thread of its own) before anybody is told of it.
+Rule: what the log says has happened, and what it does not say has not. A record is written before its decision takes effect. A
+result is on the disk before it is sent (`fdatasync` for many records at once, in another thread).
 
     file     !4sI16s  mark b"RLSP", version, the log's id: random, made with the file
     record   !4sIQI   mark b"RLG1", header length, payload length, crc32 of id, header and payload; then both
     header   JSON; "r" names the record
 
-A torn tail (power cut, full disk) ends the replay at the last whole record; it is cut off and kept aside. A record that was
-altered in the middle is passed over, and `Replay.gaps` says where: what it said is not known, what follows it is. A file of
-another version is refused by name. The id in the checksum keeps bytes of a payload from passing for a record.
+If the end of the log is torn (power cut, full disk), the replay stops at the last whole record; the rest is cut off and kept in
+another file. A damaged record in the middle is skipped, and `Replay.gaps` says where: what it said is lost, but what follows is known.
+A file of another version is refused by name. The id in the checksum makes sure that bytes of a payload are never taken for a record.
 
-`fdatasync` is the business of a thread of its own, see `syncer`.
+`fdatasync` runs in a thread, see `syncer`.
 """
 
 import json
@@ -57,9 +57,7 @@ class Reference(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """How the log read: `gaps` are the (start, end) of what could not be read in its middle, `torn` says what was wrong
-    with its end; empty: nothing.
-    """
+    """What was wrong with the log. `gaps`: (start, end) of damaged parts in the middle. `torn`: the problem at its end, or empty."""
 
     gaps: List[Tuple[int, int]]
     torn: str
@@ -99,7 +97,7 @@ class SpoolLog:
         return bytes(name)
 
     def _start_file(self, head: bytes) -> bytes:
-        """Begin the file anew; one that is there and is none of ours is kept aside, whole."""
+        """Start a new file. A file that is there and is not ours is kept under another name."""
         if head:
             os.close(self._fd)
             os.rename(self.path, "{}.damaged.0".format(self.path))
@@ -113,7 +111,7 @@ class SpoolLog:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def replay(self, on_record: Callable[[Dict[str, Any], Reference], None]) -> Replay:
-        """Read the whole log, giving each record to `take`, and stand at its end."""
+        """Read the whole log, pass each record to `on_record`, and continue at its end."""
         gaps: List[Tuple[int, int]] = []
         torn = ""
         size = os.fstat(self._fd).st_size
@@ -132,13 +130,13 @@ class SpoolLog:
             on_record(header, reference)
             offset = reference.end
         if torn:
-            # Keep what is cut off: somebody may want to look at it.
+            # Keep what is cut off: somebody may want to read it.
             self._set_aside(offset, size)
         self._end = self.written = offset
         return Replay(gaps, torn)
 
     def _record_at(self, offset: int, size: int) -> Optional[Tuple[Dict[str, Any], Reference]]:
-        """The record that begins there, if one does, whole and unaltered."""
+        """The record that begins there, if there is one that is whole and undamaged."""
         head = os.pread(self._fd, _HEAD.size, offset)
         if len(head) < _HEAD.size:
             return None
@@ -196,12 +194,12 @@ class SpoolLog:
             yield piece
 
     def read(self, reference: Reference) -> bytes:
-        """The payload of a record, be it on the file yet or not (a full disk keeps it in memory)."""
+        """The payload of a record, whether it is in the file already or not (with a full disk it is still in memory)."""
         start = reference.offset + _HEAD.size + reference.header_length
         return b"".join(self._content(start, reference.end))
 
     def _content(self, start: int, end: int) -> Iterator[bytes]:
-        """Bytes of the log, those that are not on the file among them."""
+        """Bytes of the log, including those that are not in the file yet."""
         yield from self._range(start, min(end, self.written))
         if end > self.written:
             pending = b"".join(self._pending)
@@ -211,7 +209,7 @@ class SpoolLog:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def append(self, header: Dict[str, Any], payload: bytes = b"") -> Reference:
-        """Put a record behind the others; `flush` writes it."""
+        """Append a record; `flush` writes it."""
         head = _to_json(header).encode("ascii")
         crc = zlib.crc32(payload, zlib.crc32(head, self._seed))
         reference = Reference(self._end, len(head), len(payload))
@@ -286,7 +284,7 @@ class SpoolLog:
             OSError: it could not be rewritten; the log is as it was.
         """
         if not live and not rename:
-            # Where nothing is needed nothing is written, for which a full disk may have no room.
+            # Nothing is needed, so nothing is written: a full disk may have no room for it.
             os.ftruncate(self._fd, _FILE_HEAD.size)
             self._restart_at(_FILE_HEAD.size)
             return {}

@@ -1,4 +1,4 @@
-"""Where an agent is: its run, its host, its folders; and which file of the spool is whose.
+"""The paths of an agent: its run, its host, its folders, and the file names of each attempt.
 
 Rule: every path of an attempt is made here and nowhere else.
 """
@@ -13,7 +13,7 @@ __all__ = ["SpoolPaths", "outputs_root"]
 
 
 class SpoolPaths:
-    """What an agent is told at its start and never changes."""
+    """Facts and folders of an agent, which never change."""
 
     def __init__(self, run: str, host: str, where: Folders, bundle: str, umask: int, boot: str) -> None:
         self.run = run
@@ -25,7 +25,7 @@ class SpoolPaths:
         self.boot = boot
 
     def token(self, attempt: Attempt) -> str:
-        """What every process of an attempt carries in its environment."""
+        """The value that every process of an attempt has in its environment."""
         return "{}/{}".format(self.run, attempt.id)
 
     def stream(self, attempt: Attempt, stream: str) -> str:
@@ -41,7 +41,7 @@ class SpoolPaths:
         return os.path.join(self.spool, "payload", attempt.id + suffix)
 
     def orphan(self, attempt: Attempt) -> str:
-        """What a job writes to where there is no agent."""
+        """The file that a job writes its frames to if there is no agent."""
         return os.path.join(self.spool, "orphan-" + attempt.id)
 
     def output_dir(self, attempt: Attempt) -> str:
@@ -52,7 +52,7 @@ class SpoolPaths:
         return os.path.normpath(os.path.join(outputs_root(self.spool, attempt.spec.attempt), path))
 
     def own_output(self, attempt: Attempt) -> Optional[str]:
-        """The output directory where it is ours to send and to remove, else None."""
+        """The output directory if the agent sends and removes it; None if it is the user's own folder."""
         return None if os.path.isabs(attempt.spec.output_dir) else self.output_dir(attempt)
 
     def result_file(self, attempt: Attempt) -> Optional[str]:

@@ -1,6 +1,6 @@
-"""A thread that brings the spool's log to the disk, so that the agent's loop never waits for one.
+"""A thread that brings the spool's log to the disk, so that the loop of the agent never waits for the disk.
 
-Rule: many records at a time: while one sync is under way the next gathers.
+Rule: one sync covers many records: those that are written during a sync wait for the next one.
 """
 
 import threading

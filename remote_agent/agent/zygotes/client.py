@@ -1,4 +1,4 @@
-"""The agent's end of a zygote: starts it, hands it file descriptors, reads what it says.
+"""The agent's end of a zygote: starts it, sends it file descriptors, and reads its messages.
 
 Rule: the zygote runs under the job environment's Python, which may be another than the agent's and may lack everything;
 nothing is assumed of it but a socket.

@@ -1,7 +1,7 @@
-"""The zygotes of a run: code and shared payload arrive, are laid out, and a process imports the application.
+"""The zygotes of a run: the code and the shared payload arrive and are written to disk, then a process imports the application.
 
-Rule: a zygote is started once all that it needs is here; one that dies is started again, its jobs go on without it. What
-does not come is asked for again, and in the end what waits for it fails: nothing waits for ever.
+Rule: a zygote starts when everything that it needs is here. A zygote that dies is started again, and its jobs go on without it.
+Content that does not arrive is requested again; in the end the jobs that wait for it fail, so nothing waits for ever.
 """
 
 import os
@@ -300,7 +300,7 @@ class Zygotes:
             said = zygote.log_tail().strip() or "(nothing)"
             # A summary shows the first line alone, so that has what was said last.
             last = said.rpartition("\n")[2].strip()
-            message = "the job environment's Python did not come up: {}; it printed:\n{}".format(last, said)
+            message = "the job environment's Python did not start: {}; it printed:\n{}".format(last, said)
             self._failed(zygote, "import", "", message)
             return
         fresh = ZygoteClient(zygote.key, zygote.spec)
@@ -345,7 +345,7 @@ class Zygotes:
                 zygote,
                 "host",
                 "",
-                "{} cannot be found in {}, and did not come again from the controller".format(what, where),
+                "{} is missing from {}, and the controller did not send it again".format(what, where),
             )
         elif blob and not lacks_shared:
             self.on_manifest({"t": "manifest", "sha256": blob}, b"")

@@ -1,7 +1,7 @@
-"""A Python started ahead of time: while the agent comes up and hears what the controller wants, it imports what every job needs.
+"""A spare: a Python that is started ahead of time. While the agent starts, it imports what every job needs.
 
-Rule: nobody may see it. It knows nothing of the run, has imported nothing of the application, and is taken only by a zygote
-that would have been started just so; in every other case it is let go, and the zygote is started as if it had not been.
+Rule: jobs cannot tell whether there was one. A spare knows nothing of the run and has imported nothing of the application. It is
+used only if the zygote would be started with the same command and environment. Else it is closed, and the zygote starts without it.
 """
 
 import os

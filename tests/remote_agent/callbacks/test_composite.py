@@ -210,7 +210,7 @@ def test_what_cannot_be_pickled_is_built_there_and_said():
     arrived, notes = callbacks_from_travel(entries, pickle.loads, _instantiate)
     assert arrived.entries[0].instance.text == "from spec"
     assert notes == [
-        "callback 'a' was built anew on the host from its spec, because it cannot be pickled: TypeError: no pickle of mine"
+        "callback 'a' was built again on the host from its spec, because it cannot be pickled: TypeError: no pickle of mine"
     ]
     with pytest.raises(ValueError, match="callback 'a' cannot travel to a host: it cannot be pickled"):
         travel_entries(Callbacks([("a", WithState("stuck"))]), cloudpickle.dumps)

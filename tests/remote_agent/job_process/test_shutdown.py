@@ -401,5 +401,5 @@ def test_what_a_job_left_in_a_session_of_its_own_is_named_when_it_is_ended(agent
     client = agent.connect()
     attempt = agent.job(client, 0, leaves=True)
     assert client.value(attempt) == 0
-    client.wait(lambda: "left in a session of its own" in client.notes(), "the note")
+    client.wait(lambda: "left it running in a session of its own" in client.notes(), "the note")
     assert "job 0: process " in client.notes()

@@ -112,7 +112,7 @@ def test_fork_where_fork_was_asked_for(host):
     host.write({**SIMPLE, **THREADED})
     ready = host.start("threaded:task", isolation="fork")
     assert ready.header["isolation"] == "fork"
-    assert "jobs are forked as was asked for" in ready.header["notes"][0]
+    assert "jobs are forked as requested" in ready.header["notes"][0]
     assert host.run({"x": 1}).part()[0] is False
 
 
@@ -237,4 +237,4 @@ def test_a_job_that_cannot_be_forked_is_told_of(host, monkeypatch):
     attempt = host.submit()
     host.wait(lambda: attempt.status is not None and attempt.eof)
     assert attempt.error["kind"] == "host"
-    assert "no process could be made for the job" in attempt.error["message"]
+    assert "no process could be created for the job" in attempt.error["message"]

@@ -122,7 +122,7 @@ class TestLinks:
         assert client.expect("fatal").header["code"] == "order"
 
     @pytest.mark.slow
-    def test_a_vanished_socket_is_made_anew(self, host):
+    def test_a_socket_that_was_removed_is_created_again(self, host):
         """Somebody cleans up: the agent is reached all the same, and stays the only one."""
         client = host.connect()
         gate = host.gate("g")
