@@ -14,7 +14,7 @@ import pytest
 from launcher import events
 from launcher.errors import RunInterrupted
 from tests.controllers import ROOT
-from tests.faults.injection import Meeting, lines, load_app, open_gate, pids_of
+from tests.faults.injection import FaultyRun, lines, load_app, open_gate, pids_of
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 
 pytestmark = pytest.mark.openssh
@@ -45,11 +45,11 @@ def test_two_users_of_one_host_do_not_meet(host: OpenSshHost, tmp_path: Path) ->
     homes = {host.user: host.home, OTHER: host.add_user(OTHER)}
     app = load_app()
     meetings = {
-        user: Meeting(tmp_path / user).start(app.whose, 2, [host.spec(user=user, slots=2)], config={"whose": user})
+        user: FaultyRun(tmp_path / user).start(app.whose, 2, [host.spec(user=user, slots=2)], config={"whose": user})
         for user in homes
     }
-    for user, meeting in meetings.items():
-        meeting.wait_for(f"{user}'s jobs to run", lambda home=homes[user]: running(home) == 2)  # type: ignore[misc]
+    for user, run in meetings.items():
+        run.wait_for(f"{user}'s jobs to run", lambda home=homes[user]: running(home) == 2)  # type: ignore[misc]
     for user, other in ((host.user, OTHER), (OTHER, host.user)):
         everything = host.run(f"find /home/{other} -path '*hydra-remote-launcher*'").stdout
         assert "/log\n" in everything, "there is something to look at"
@@ -64,8 +64,8 @@ def test_two_users_of_one_host_do_not_meet(host: OpenSshHost, tmp_path: Path) ->
         assert host.run(connect, user=other).returncode == 0
     for home in homes.values():
         (home / "gate").write_text("")
-    for user, meeting in meetings.items():
-        assert [one.return_value for one in meeting.finish()] == [f"{user}'s 0", f"{user}'s 1"]
+    for user, run in meetings.items():
+        assert [one.return_value for one in run.finish()] == [f"{user}'s 0", f"{user}'s 1"]
         assert running(homes[user]) == 2
 
 
@@ -74,9 +74,9 @@ def test_a_workdir_that_is_another_users_is_told_with_the_way_out(host: OpenSshH
     host.add_user(OTHER)
     host.run("mkdir -m 1777 /tmp/lab")
     app = load_app()
-    first = Meeting(tmp_path / "first").start(app.gated, 1, [host.spec(workdir="/tmp/lab")])
+    first = FaultyRun(tmp_path / "first").start(app.gated, 1, [host.spec(workdir="/tmp/lab")])
     first.wait_for("the job to run", lambda: running(host.home) == 1)
-    second = Meeting(tmp_path / "second").start(app.gated, 1, [host.spec(user=OTHER, workdir="/tmp/lab")])
+    second = FaultyRun(tmp_path / "second").start(app.gated, 1, [host.spec(user=OTHER, workdir="/tmp/lab")])
     second.finish()
     (unusable,) = second.of(events.HostUnusable)
     assert (unusable.phase, unusable.why) == ("start agent", "/tmp/lab/cache belongs to another user")
@@ -89,12 +89,12 @@ def test_two_runs_of_one_user_do_not_meet(host: OpenSshHost, tmp_path: Path) -> 
     """The same application at the same time: each has its own jobs, and cancelling one run changes nothing for the other."""
     app = load_app()
     stays, goes = (
-        Meeting(tmp_path / whose).start(app.whose, 2, [host.spec(slots=2)], config={"whose": whose})
+        FaultyRun(tmp_path / whose).start(app.whose, 2, [host.spec(slots=2)], config={"whose": whose})
         for whose in ("stays", "goes")
     )
-    for meeting in (stays, goes):
-        meeting.wait_started(2)
-        assert [event.slots for event in meeting.of(events.HostReady)] == [2]
+    for run in (stays, goes):
+        run.wait_started(2)
+        assert [event.slots for event in run.of(events.HostReady)] == [2]
     stays.wait_for("all four to run", lambda: running(host.home) == 4)
     assert len(pids_of(host, "agent")) == 2
     done = subprocess.run(

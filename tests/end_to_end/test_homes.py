@@ -13,7 +13,7 @@ import launcher
 from launcher import events
 from launcher.display.lines import EventLines
 from launcher.display.tally import Tally
-from tests.faults.injection import Meeting, load_app, small_disk
+from tests.faults.injection import FaultyRun, load_app, small_disk
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 
 pytestmark = pytest.mark.openssh
@@ -54,12 +54,12 @@ def nonexistent(host: OpenSshHost) -> None:
     host.move_home("/nonexistent")
 
 
-def told(meeting: Meeting) -> str:
+def told(run: FaultyRun) -> str:
     """What a terminal shows of the run."""
     tally = Tally()
     event_lines = EventLines(tally)
     lines = []
-    for event in meeting.seen:
+    for event in run.seen:
         tally(event)
         lines += [line.text for line in event_lines.lines(event)]
     return "\n".join(lines)
@@ -71,18 +71,18 @@ def test_a_home_that_cannot_be_used_is_told_with_the_way_out(
 ) -> None:
     """Once, naming host, phase, folder, and `workdir`; with that set the same run completes."""
     broken(host)
-    meeting = Meeting(tmp_path).start(load_app().homeless, 2, [host.spec()], callbacks=[])
-    returns = meeting.finish()
-    (unusable,) = meeting.of(events.HostUnusable)
+    run = FaultyRun(tmp_path).start(load_app().homeless, 2, [host.spec()], callbacks=[])
+    returns = run.finish()
+    (unusable,) = run.of(events.HostUnusable)
     assert (unusable.host, unusable.phase) == (host.name, "start agent")
     assert re.search(r"cannot write to (/home/\w+|/nonexistent)", unusable.why)
     assert "workdir" in unusable.next_step
     assert [one.error.kind for one in returns if one.error] == ["host", "host"]
-    shown = told(meeting)
+    shown = told(run)
     assert len(re.findall(f"host {host.name}: cannot be used: start agent: ", shown)) == 1
     assert "next: set `workdir:` for this host" in shown
 
-    again = Meeting(tmp_path / "again").start(
+    again = FaultyRun(tmp_path / "again").start(
         load_app().homeless, 2, [host.spec(workdir=f"{SCRATCH}/mine")], callbacks=[]
     )
     assert [one.return_value for one in again.finish()] == [0, 10]
@@ -93,17 +93,17 @@ def test_a_home_that_fills_up_on_the_way_is_told_with_the_way_out(host: OpenSshH
     """Whatever does not find room, from the bundle to the last file of a job: each error names folder and `workdir`."""
     home = f"/home/{host.user}"
     small_disk(host, home, "size=64m")
-    Meeting(tmp_path / "roomy").start(load_app().homeless, 2, [host.spec()], callbacks=[]).finish()
+    FaultyRun(tmp_path / "roomy").start(load_app().homeless, 2, [host.spec()], callbacks=[]).finish()
     bundle = int(host.run(f"find {home} -name '*.pyc' -delete; du -sk {home}/.cache").stdout.split()[0])
     host.run(f"umount --lazy {home}")
     phases: set[str] = set()
     # First the bundle does not fit, then what the spool begins with, then what is sent, at last what a job writes.
     for kib in itertools.chain((bundle // 2,), itertools.count(bundle, 12)):
         small_disk(host, home, f"size={kib}k")
-        meeting = Meeting(tmp_path / f"{kib}").start(
+        run = FaultyRun(tmp_path / f"{kib}").start(
             load_app().homeless, 2, [host.spec()], callbacks=[], host_loss_timeout=1
         )
-        errors = [one.error for one in meeting.finish(60)]
+        errors = [one.error for one in run.finish(60)]
         # A starter that is late by its connection would unpack the end of its bundle onto the next disk.
         host.run(f"while pkill -KILL -u {host.uid}; do sleep 0.01; done; umount --lazy {home}")
         for error in errors:
@@ -111,9 +111,9 @@ def test_a_home_that_fills_up_on_the_way_is_told_with_the_way_out(host: OpenSshH
             assert error.kind in ("host", "lost"), (kib, error)
             assert "No space left" in error.message, (kib, error)
             assert home in error.message, (kib, error)
-        assert "workdir" in told(meeting), (kib, errors)
-        phases |= {one.phase for one in meeting.of(events.HostUnusable)}
-        if meeting.of(events.AttemptEnded):
+        assert "workdir" in told(run), (kib, errors)
+        phases |= {one.phase for one in run.of(events.HostUnusable)}
+        if run.of(events.AttemptEnded):
             break
     assert "start agent" in phases
 

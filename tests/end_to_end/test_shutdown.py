@@ -136,7 +136,7 @@ def test_what_is_ended_with_the_run_is_named(app: Any, any_host: HostSpec) -> No
     assert one.error is None
     (note,) = [event for event in seen if isinstance(event, events.Note) and "session of its own" in event.message]
     assert note.host == any_host.name
-    assert note.message.startswith(f"job 0: process sleep (pid {one.return_value}), ")
+    assert note.message.startswith(f"job 0: process sleep (pid {one.return_value}) was killed")
     reader = JournalReader(Path(one.output_dir).parent / FOLDER)
     assert note in [event for _, event in reader.events()]
     reader.close()

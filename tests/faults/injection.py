@@ -27,7 +27,17 @@ from launcher.results.job_returns import JobReturns
 from tests.hosts.openssh import OpenSshHost
 from tests.requirements import missing
 
-__all__ = ["FAULTS", "Fault", "Meeting", "control_group", "fault", "firewall", "kill_matching", "small_disk", "through"]
+__all__ = [
+    "FAULTS",
+    "Fault",
+    "FaultyRun",
+    "control_group",
+    "fault",
+    "firewall",
+    "kill_matching",
+    "small_disk",
+    "through",
+]
 
 APP = Path(__file__).parent.parent / "apps" / "faulty"
 T = TypeVar("T")
@@ -67,7 +77,7 @@ def load_app() -> Any:
 
 
 @dataclass
-class Meeting:
+class FaultyRun:
     """A run in a thread of its own, watched and disturbed from the test's."""
 
     folder: Path
@@ -82,7 +92,7 @@ class Meeting:
             self.seen.append(event)
             self._changed.notify_all()
 
-    def start(self, task: Any, count: int, hosts: Sequence[HostSpec], **options: Any) -> Meeting:
+    def start(self, task: Any, count: int, hosts: Sequence[HostSpec], **options: Any) -> FaultyRun:
         """Begin a run of that many jobs."""
         more = options.pop("config", {})
         callbacks = options.pop("callbacks", [load_app().Witness()])

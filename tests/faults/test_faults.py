@@ -20,7 +20,7 @@ from launcher import events
 from launcher.agents import connection
 from tests.faults.injection import (
     FAULTS,
-    Meeting,
+    FaultyRun,
     control_group,
     fault,
     firewall,
@@ -58,49 +58,49 @@ def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEARTBEAT", 2.0)
 
 
-def is_unknown(meeting: Meeting) -> bool:
+def is_unknown(run: FaultyRun) -> bool:
     """The link was found to be gone."""
-    return bool(meeting.of(events.HostUnknown))
+    return bool(run.of(events.HostUnknown))
 
 
-def told_of(meeting: Meeting, text: str) -> bool:
+def told_of(run: FaultyRun, text: str) -> bool:
     """The user was told so."""
-    return any(text in one.message for one in meeting.of(events.Note))
+    return any(text in one.message for one in run.of(events.Note))
 
 
 @fault("SSH session killed while jobs run", "jobs go on; reconnected; each result once, nothing run twice")
 def test_session_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The link is unknown, never failed, and is made again."""
-    meeting = Meeting(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
-    meeting.wait_started(2)
+    run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+    run.wait_started(2)
     assert host.kill_sessions()
-    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
-    assert not meeting.of(events.JobReturned)
+    run.wait_for("the link to be unknown", lambda: is_unknown(run))
+    assert not run.of(events.JobReturned)
     open_gate(host)
-    meeting.check_nothing_lost(host, 6)
-    assert any(event.reconnected for event in meeting.of(events.HostReady))
+    run.check_nothing_lost(host, 6)
+    assert any(event.reconnected for event in run.of(events.HostReady))
 
 
 @fault("link flapping 20 times", "as one drop: each result once, nothing run twice")
 def test_link_flapping(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """Every new link asks the spool what happened."""
-    meeting = Meeting(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
-    meeting.wait_started(1)
+    run = FaultyRun(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
+    run.wait_started(1)
     for number in range(20):
-        meeting.wait_for(
+        run.wait_for(
             "a link",
-            lambda number=number: len(meeting.of(events.HostReady)) > number or meeting.returns is not None,  # type: ignore[misc]
+            lambda number=number: len(run.of(events.HostReady)) > number or run.returns is not None,  # type: ignore[misc]
         )
         if number == 15:
             open_gate(host)
-        if meeting.returns is not None or not host.kill_sessions():
+        if run.returns is not None or not host.kill_sessions():
             break
-        meeting.wait_for(
+        run.wait_for(
             "the cut to be seen",
-            lambda number=number: len(meeting.of(events.HostUnknown)) > number or meeting.returns is not None,  # type: ignore[misc]
+            lambda number=number: len(run.of(events.HostUnknown)) > number or run.returns is not None,  # type: ignore[misc]
         )
     open_gate(host)
-    meeting.check_nothing_lost(host, 8)
+    run.check_nothing_lost(host, 8)
 
 
 @fault(
@@ -108,12 +108,12 @@ def test_link_flapping(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 )
 def test_session_frozen(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None) -> None:
     """A stopped sshd needs an application heartbeat."""
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_started(2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_started(2)
     host.freeze_sessions()
-    meeting.wait_for("the silence to be found", lambda: is_unknown(meeting))
+    run.wait_for("the silence to be found", lambda: is_unknown(run))
     open_gate(host)
-    meeting.check_nothing_lost(host, 4)
+    run.check_nothing_lost(host, 4)
 
 
 @pytest.mark.parametrize("ways", ["both", "towards", "back"])
@@ -122,31 +122,31 @@ def test_session_frozen(host: OpenSshHost, app: Any, tmp_path: Path, quick_heart
 )
 def test_link_blackholed(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None, ways: str) -> None:
     """Packets vanish; no reset tells anybody."""
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_started(2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_started(2)
     with firewall(host, towards=ways != "back", back=ways != "towards"):
-        meeting.wait_for("the silence to be found", lambda: is_unknown(meeting))
+        run.wait_for("the silence to be found", lambda: is_unknown(run))
         open_gate(host)
-    meeting.check_nothing_lost(host, 4)
+    run.check_nothing_lost(host, 4)
 
 
 @fault("5 % of all packets lost", "slower, nothing else")
 def test_packet_loss(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """TCP repairs it."""
     with firewall(host, share=0.05):
-        Meeting(tmp_path).start(app.quick, 30, [host.spec(slots=2)]).check_nothing_lost(host, 30)
+        FaultyRun(tmp_path).start(app.quick, 30, [host.spec(slots=2)]).check_nothing_lost(host, 30)
 
 
 @fault("200 ms round trip, and a drop in it", "slower, nothing else")
 def test_long_round_trip(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """Each byte takes a tenth of a second each way."""
     with running_proxy(host.port, 0.1) as proxy:
-        meeting = Meeting(tmp_path).start(app.gated, 12, [through(host, proxy.port, tmp_path)])
-        meeting.wait_started(2)
+        run = FaultyRun(tmp_path).start(app.gated, 12, [through(host, proxy.port, tmp_path)])
+        run.wait_started(2)
         assert host.kill_sessions()
-        meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+        run.wait_for("the link to be unknown", lambda: is_unknown(run))
         open_gate(host)
-        meeting.check_nothing_lost(host, 12)
+        run.check_nothing_lost(host, 12)
         assert proxy.sent
 
 
@@ -164,23 +164,23 @@ def test_listener_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
     def start() -> None:
         assert host.run(listen).returncode == 0
-        meeting.wait_for("the listener", pid_file.exists)
+        run.wait_for("the listener", pid_file.exists)
 
-    meeting = Meeting(tmp_path)
+    run = FaultyRun(tmp_path)
     start()
-    meeting.start(app.gated, 8, [through(host, port, tmp_path)])
-    meeting.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
+    run.start(app.gated, 8, [through(host, port, tmp_path)])
+    run.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
     host.run(f"kill {pid_file.read_text()}")
-    meeting.wait_for("the listener to be gone", lambda: not pid_file.exists())
+    run.wait_for("the listener to be gone", lambda: not pid_file.exists())
     # What was printed and what ended still comes: the session needs no listener.
     host.run(f"kill -9 {lines(host, 'pid.0')[0]}")
-    meeting.wait_for("a job to return over the session", lambda: meeting.of(events.JobReturned))
-    assert not is_unknown(meeting)
+    run.wait_for("a job to return over the session", lambda: run.of(events.JobReturned))
+    assert not is_unknown(run)
     assert host.kill_sessions()
-    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    run.wait_for("the link to be unknown", lambda: is_unknown(run))
     open_gate(host)
     start()
-    returns = meeting.finish()
+    returns = run.finish()
     assert [one.error.kind if one.error else None for one in returns] == ["killed"] + [None] * 7
     assert Counter(lines(host, "ran")) == Counter(str(num) for num in range(8))
 
@@ -188,11 +188,11 @@ def test_listener_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 @fault("link reset in mid-result", "the result is sent again, whole; the job is not run again")
 def test_reset_in_mid_result(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """Half of a large result on this side is thrown away."""
-    meeting = Meeting(tmp_path).start(app.bulky, 1, [host.spec()], config={"size": 150_000_000})
+    run = FaultyRun(tmp_path).start(app.bulky, 1, [host.spec()], config={"size": 150_000_000})
     results = tmp_path / "sweep" / ".launcher" / "results"
-    meeting.wait_for("half a result", lambda: results.exists() and any(one.stat().st_size for one in results.iterdir()))
+    run.wait_for("half a result", lambda: results.exists() and any(one.stat().st_size for one in results.iterdir()))
     assert host.kill_sessions()
-    (returned,) = meeting.finish()
+    (returned,) = run.finish()
     assert len(returned.return_value) == 150_000_000
     assert lines(host, "ran") == ["0"]
 
@@ -200,34 +200,34 @@ def test_reset_in_mid_result(host: OpenSshHost, app: Any, tmp_path: Path) -> Non
 @fault("agent killed while jobs run", "jobs go on and keep their results; a new agent adopts them; nothing run twice")
 def test_agent_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """A job that finds no agent writes its own record."""
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_started(2)
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_started(2)
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     assert kill_matching(host, role="agent") == 1
-    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    run.wait_for("the link to be unknown", lambda: is_unknown(run))
     open_gate(host)
-    meeting.check_nothing_lost(host, 4)
+    run.check_nothing_lost(host, 4)
 
 
 @fault("zygote killed while jobs run", "running jobs go on; a new zygote runs the rest; nothing run twice")
 def test_zygote_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """Jobs do not depend on the process that forked them."""
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     assert kill_matching(host, role="zygote") == 1
     open_gate(host)
-    meeting.check_nothing_lost(host, 4)
+    run.check_nothing_lost(host, 4)
 
 
 @fault("job killed (SIGKILL)", "FAILED of kind killed, its end hook fired; the others complete")
 def test_job_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The epilogue closes what the job could not."""
-    meeting = Meeting(tmp_path).start(app.gated, 2, [host.spec(slots=2)])
-    meeting.wait_for("both to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 2, [host.spec(slots=2)])
+    run.wait_for("both to run", lambda: len(lines(host, "ran")) == 2)
     (pid,) = lines(host, "pid.0")
     host.run(f"kill -9 {pid}")
     open_gate(host)
-    returns = meeting.finish()
+    returns = run.finish()
     assert [one.error.kind if one.error else None for one in returns] == ["killed", None]
     assert Counter(lines(host, "hooks")) == Counter(["start 0", "end 0", "start 1", "end 1"])
 
@@ -238,13 +238,13 @@ def test_job_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 )
 def test_out_of_memory(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The job is in a cgroup of 64 MB, and wants 2 GB."""
-    meeting = Meeting(tmp_path).start(app.hungry, 3, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
+    run = FaultyRun(tmp_path).start(app.hungry, 3, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
     with control_group("memory", "memory.limit_in_bytes", "memory.max", str(64 << 20)) as group:
         (pid,) = lines(host, "pid.0")
         (group / "cgroup.procs").write_text(str(host.pid_here(int(pid))))
         open_gate(host)
-        returns = meeting.finish()
+        returns = run.finish()
     assert [one.error.kind if one.error else None for one in returns] == ["killed", None, None]
     assert returns[0].error is not None
     assert returns[0].error.signal == signal.SIGKILL
@@ -256,13 +256,13 @@ def test_out_of_memory(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 )
 def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The zygote is in a cgroup whose only process it is."""
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     with control_group("pids", "pids.max", "pids.max", "1") as group:
         (zygote,) = pids_of(host, "zygote")
         (group / "cgroup.procs").write_text(str(host.pid_here(zygote)))
         open_gate(host)
-        returns = meeting.finish()
+        returns = run.finish()
     assert [one.error.kind if one.error else None for one in returns] == [None, None, "host", "host"]
     for one in returns[2:]:
         assert one.error is not None
@@ -276,14 +276,14 @@ def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 )
 def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """A new boot id: what may have run is not run again unless a retry was asked for."""
-    meeting = Meeting(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     running = set(lines(host, "ran"))
     host.power_cut()
-    meeting.wait_for("the link to be unknown", lambda: is_unknown(meeting))
+    run.wait_for("the link to be unknown", lambda: is_unknown(run))
     open_gate(host)
     host.start()
-    returns = meeting.finish()
+    returns = run.finish()
     kinds = {str(one.num): one.error.kind if one.error else None for one in returns}
     assert all(kinds[num] == "lost" for num in running), kinds
     assert set(kinds.values()) == {"lost", None}, kinds
@@ -300,14 +300,14 @@ def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 )
 def test_key_revoked(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """A login that is refused now may be granted again: the jobs are there."""
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     with host.without_login():
         assert host.kill_sessions()
-        meeting.wait_for("the refusal to be told", lambda: told_of(meeting, "no key was accepted"))
-        assert not meeting.of(events.JobReturned)
+        run.wait_for("the refusal to be told", lambda: told_of(run, "no key was accepted"))
+        assert not run.of(events.JobReturned)
         open_gate(host)
-    meeting.check_nothing_lost(host, 4)
+    run.check_nothing_lost(host, 4)
 
 
 @fault(
@@ -328,15 +328,15 @@ def test_name_not_found(host: OpenSshHost, app: Any, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     host.rename_for_clients("gone.example")
-    meeting = Meeting(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     is_known.clear()
     assert host.kill_sessions()
-    meeting.wait_for("the failure to be told", lambda: told_of(meeting, "name resolution"))
-    assert not meeting.of(events.JobReturned)
+    run.wait_for("the failure to be told", lambda: told_of(run, "name resolution"))
+    assert not run.of(events.JobReturned)
     open_gate(host)
     is_known.set()
-    meeting.check_nothing_lost(host, 4)
+    run.check_nothing_lost(host, 4)
 
 
 @fault("host given up, then back", "its jobs run elsewhere; the late result does not replace the successor's")
@@ -344,21 +344,21 @@ def test_host_back_after_it_was_given_up(host: OpenSshHost, app: Any, tmp_path: 
     """Fenced by attempt and boot id."""
     with running_openssh_host(tmp_path / "other", "other-host") as other:
         open_gate(other)
-        meeting = Meeting(tmp_path).start(
+        run = FaultyRun(tmp_path).start(
             app.gated,
             2,
             [host.spec(slots=2), other.spec(slots=1)],
             on_host_loss="retry",
             host_loss_timeout=1,
         )
-        meeting.wait_for("a job on the first host", lambda: len(lines(host, "ran")) >= 1)
+        run.wait_for("a job on the first host", lambda: len(lines(host, "ran")) >= 1)
         with firewall(host):
             host.kill_sessions()
-            meeting.wait_for("it to be given up", lambda: meeting.of(events.HostLost), 90)
-            returns = meeting.finish()
+            run.wait_for("it to be given up", lambda: run.of(events.HostLost), 90)
+            returns = run.finish()
         assert [one.return_value for one in returns] == [0, 10]
         assert {one.host for one in returns if one.attempt > 1} == {"other-host"}
-        assert Counter(event.num for event in meeting.of(events.JobReturned)) == Counter([0, 1])
+        assert Counter(event.num for event in run.of(events.JobReturned)) == Counter([0, 1])
 
 
 @fault(
@@ -368,15 +368,15 @@ def test_host_back_after_it_was_given_up(host: OpenSshHost, app: Any, tmp_path: 
 def test_spool_on_a_full_disk(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The agent delivers what it has from memory, gives back what has not started, and starts nothing more."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=8m")
-    meeting = Meeting(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
-    meeting.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
+    run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+    run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     filler = f"/home/{host.user}/.local/state/filler"
     host.run(f"cat /dev/zero > {filler}")
     open_gate(host)
-    meeting.wait_for("the host to take no more", lambda: meeting.of(events.HostClosed))
-    assert "spool" in meeting.of(events.HostClosed)[0].why
+    run.wait_for("the host to take no more", lambda: run.of(events.HostClosed))
+    assert "spool" in run.of(events.HostClosed)[0].why
     host.run(f"rm {filler}")
-    meeting.check_nothing_lost(host, 6)
+    run.check_nothing_lost(host, 6)
 
 
 @fault(
@@ -387,8 +387,8 @@ def test_spool_on_a_full_disk(host: OpenSshHost, app: Any, tmp_path: Path) -> No
 def test_spool_on_a_small_disk(host: OpenSshHost, app: Any, tmp_path: Path, size: str, retries: dict[str, int]) -> None:
     """Little room is enough for few jobs: what one leaves goes when its result is acknowledged."""
     small_disk(host, f"/home/{host.user}/.local/state", f"size={size}")
-    meeting = Meeting(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries=retries)
-    meeting.check_nothing_lost(host, 6)
+    run = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries=retries)
+    run.check_nothing_lost(host, 6)
 
 
 @fault(
@@ -400,12 +400,12 @@ def test_spool_on_a_disk_too_small(host: OpenSshHost, app: Any, tmp_path: Path) 
     """It is as with a disk that was filled: room is waited for."""
     state = f"/home/{host.user}/.local/state"
     small_disk(host, state, "size=16k")
-    meeting = Meeting(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries={"host": 2})
-    meeting.wait_for("the host to take no job", lambda: meeting.of(events.HostClosed))
-    assert state in meeting.of(events.HostClosed)[0].why
+    run = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries={"host": 2})
+    run.wait_for("the host to take no job", lambda: run.of(events.HostClosed))
+    assert state in run.of(events.HostClosed)[0].why
     assert lines(host, "ran") == []
     host.run(f"mount -o remount,size=8m {state}")
-    meeting.check_nothing_lost(host, 6)
+    run.check_nothing_lost(host, 6)
 
 
 @fault(
@@ -415,7 +415,7 @@ def test_spool_on_a_disk_too_small(host: OpenSshHost, app: Any, tmp_path: Path) 
 def test_spool_on_a_disk_that_stays_too_small(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """After `host_loss_timeout` a host that cannot take jobs is not waited for."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=16k")
-    returns = Meeting(tmp_path).start(app.quick, 6, [host.spec(slots=2)], host_loss_timeout=1).finish()
+    returns = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], host_loss_timeout=1).finish()
     assert lines(host, "ran") == []
     for one in returns:
         assert one.error is not None
@@ -434,7 +434,7 @@ def test_no_inodes(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     for inodes in itertools.count(2):
         # A disk of its own each time: what the last run left counts, too.
         small_disk(host, state, f"size=20m,nr_inodes={inodes}")
-        returns = Meeting(tmp_path / f"{inodes}").start(app.quick, 2, [host.spec()]).finish(60)
+        returns = FaultyRun(tmp_path / f"{inodes}").start(app.quick, 2, [host.spec()]).finish(60)
         host.run(f"umount --lazy {state}")
         for one in returns:
             assert one.error is None or one.error.kind in ("host", "lost"), (inodes, one.error)
@@ -450,21 +450,19 @@ def test_read_only_state(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """Nothing can be spooled there."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=1m")
     host.run(f"mount -o remount,ro /home/{host.user}/.local/state")
-    meeting = Meeting(tmp_path).start(app.quick, 1, [host.spec()])
-    (returned,) = meeting.finish()
+    run = FaultyRun(tmp_path).start(app.quick, 1, [host.spec()])
+    (returned,) = run.finish()
     assert returned.error is not None
     assert returned.error.kind == "host"
-    (unusable,) = meeting.of(events.HostUnusable)
+    (unusable,) = run.of(events.HostUnusable)
     assert "workdir" in unusable.why + unusable.next_step
 
 
 @fault("hook that hangs", "ended after hook_timeout; the job's result stands; the other ends fire")
 def test_hook_that_hangs(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The slot is not held for ever."""
-    meeting = Meeting(tmp_path).start(
-        app.quick, 2, [host.spec()], callbacks=[app.Witness(), app.Hangs()], hook_timeout=1
-    )
-    returns = meeting.finish()
+    run = FaultyRun(tmp_path).start(app.quick, 2, [host.spec()], callbacks=[app.Witness(), app.Hangs()], hook_timeout=1)
+    returns = run.finish()
     assert [one.return_value for one in returns] == [0, 10]
     assert Counter(lines(host, "hooks")) == Counter(["start 0", "end 0", "start 1", "end 1"])
 
@@ -477,9 +475,9 @@ def test_host_clock_off(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     ).stdout.split()
     assert library, "libfaketime is not installed"
     setup = (f"export LD_PRELOAD={library[0]} FAKETIME=-1d DONT_FAKE_MONOTONIC=1",)
-    meeting = Meeting(tmp_path).start(app.quick, 3, [host.spec(setup=setup, python="/usr/bin/python3")])
-    meeting.check_nothing_lost(host, 3)
-    assert all(0 <= one.duration < 30 for one in meeting.finish())
+    run = FaultyRun(tmp_path).start(app.quick, 3, [host.spec(setup=setup, python="/usr/bin/python3")])
+    run.check_nothing_lost(host, 3)
+    assert all(0 <= one.duration < 30 for one in run.finish())
 
 
 @fault("controller's disk full", "dispatch stops and says so; jobs are kept; goes on when there is room")
@@ -489,8 +487,8 @@ def test_controller_disk_full(host: OpenSshHost, app: Any, tmp_path: Path) -> No
     sweep.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(sweep)], check=True)
     try:
-        meeting = Meeting(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
-        meeting.wait_started(2)
+        run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
+        run.wait_started(2)
         filler = sweep / "filler"
         with filler.open("wb") as file:
             try:
@@ -499,14 +497,12 @@ def test_controller_disk_full(host: OpenSshHost, app: Any, tmp_path: Path) -> No
             except OSError:
                 pass
         open_gate(host)
-        meeting.wait_for(
+        run.wait_for(
             "the journal to stall",
-            lambda: (
-                [one for one in meeting.of(events.Warned) if one.source == "journal"] or meeting.of(events.HostUnknown)
-            ),
+            lambda: [one for one in run.of(events.Warned) if one.source == "journal"] or run.of(events.HostUnknown),
         )
         filler.unlink()
-        meeting.check_nothing_lost(host, 6)
+        run.check_nothing_lost(host, 6)
     finally:
         subprocess.run(["umount", "-l", str(sweep)], check=True)
 

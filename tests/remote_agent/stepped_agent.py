@@ -25,7 +25,7 @@ from remote_agent.system.host import folders
 from remote_agent.system.processes import mark_begun
 from tests.specs import zygote_spec
 
-__all__ = ["Job", "Peer", "SteppedAgent"]
+__all__ = ["FakeJob", "Peer", "SteppedAgent"]
 
 #: Numbers that no process of this machine can have.
 _FIRST_PID = 1 << 23
@@ -100,7 +100,7 @@ class Peer:
 
 
 @dataclass
-class Job:
+class FakeJob:
     """A process as the agent sees it: a socket, and streams."""
 
     attempt: str
@@ -140,7 +140,7 @@ class _FakeZygote:
         self._decoder = wire.Decoder()
         self._fds: list[int] = []
         self._host = host
-        self.running: dict[str, Job] = {}
+        self.running: dict[str, FakeJob] = {}
         host.zygotes.append(self)
 
     def turn(self) -> bool:
@@ -165,13 +165,13 @@ class _FakeZygote:
         mark_begun(streams[0])
         for fd in streams:
             os.close(fd)
-        job = Job(header["attempt"], next(self._host.pids), header["t"] == "epilogue", socket.socket(fileno=sock))
+        job = FakeJob(header["attempt"], next(self._host.pids), header["t"] == "epilogue", socket.socket(fileno=sock))
         if not job.is_epilogue:
             self._host.forks.append(job.attempt)
         self.running[job.attempt] = job
         self._say({"t": "forked", "attempt": job.attempt, "pid": job.pid})
 
-    def ended(self, job: Job, status: int) -> None:
+    def ended(self, job: FakeJob, status: int) -> None:
         """A job's process has ended."""
         self.running.pop(job.attempt)
         job.sock.close()
@@ -241,7 +241,7 @@ class SteppedAgent:
         self.settle()
         return peer
 
-    def jobs(self) -> list[tuple[_FakeZygote, Job]]:
+    def jobs(self) -> list[tuple[_FakeZygote, FakeJob]]:
         """Processes that run."""
         return [(zygote, job) for zygote in self.zygotes for job in zygote.running.values()]
 

@@ -85,7 +85,7 @@ class TestOutput:
         again = host.connect()
         error = again.error(attempt)
         assert error["kind"] == "host"
-        assert "cannot be read" in error["message"]
+        assert "can no longer be read" in error["message"]
         assert again.value(host.job(again, 1)) == 1
 
     def _sent_ahead(self, host: AgentHost, gate: str) -> tuple[Client, str]:

@@ -433,7 +433,7 @@ class TestRecovery:
         assert again.value(first) == "before"
         assert again.value(last) == 1
         assert host.known(again)[waiting] == "final"
-        assert "altered" in again.notes()
+        assert "damaged" in again.notes()
         assert again.expect("welcome").header["boot_id"] != boot
         assert len(host.started(3)) == 3
 

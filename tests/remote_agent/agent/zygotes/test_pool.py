@@ -116,7 +116,7 @@ class TestCode:
         attempt = host.job(client, 0)
         error = client.error(attempt)
         assert error["kind"] == "host"
-        assert "the code cannot be found in" in error["message"]
+        assert "the code is missing from" in error["message"]
         assert len(client.all("missing")) == 3
 
     def test_that_cannot_be_sent_fails_what_waits_for_it(self, host):
