@@ -349,6 +349,7 @@ class Inbound:
         folder = self._folder(attempt)
         if folder is None or attempt in self._unwritable:
             return False
+        folder.wait_until_it_may_be_made()
         try:
             write(folder)
         except UnusableFolder as error:

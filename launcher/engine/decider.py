@@ -127,6 +127,7 @@ class Decider:
         deliver: takes each JobReturn, once.
         observe: takes each event, after it was journalled.
         ownership: who wrote what in output directories; without it nobody else does.
+        hold: called before an output directory is made; returns when it may be, or raises OSError.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Decider:
         observe: Callable[[events.Event], None],
         clock: Clock,
         ownership: Ownership | None = None,
+        hold: Callable[[], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._journal = journal
@@ -148,6 +150,7 @@ class Decider:
         self._observe = observe
         self._clock = clock
         self._ownership = ownership
+        self._hold = hold
         self._round = _Round()
         self._reader: Read | None = None
         self._jobs: dict[int, QueuedJob] = {}
@@ -245,7 +248,7 @@ class Decider:
         if job.folder is None:
             if job.owners is None and self._ownership is not None:
                 job.owners = self._ownership.of(job.num, job.output_dir)
-            job.folder = _folder_of(job)
+            job.folder = _folder_of(job, self._hold)
         return job.folder
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -547,7 +550,7 @@ class Decider:
     def _set_aside(self, num: int, attempt: int) -> None:
         """What an attempt printed is kept apart from what the next one will."""
         job = self._jobs[num]
-        folder, job.folder = job.folder or _folder_of(job), None
+        folder, job.folder = job.folder or _folder_of(job, self._hold), None
         try:
             folder.set_aside(attempt)
         except (OSError, RefusedFile, UnusableFolder) as error:
@@ -569,7 +572,7 @@ class Decider:
         self._deliver(Returned(event, stored, job.output_dir, job.payload))
 
 
-def _folder_of(job: QueuedJob) -> OutputFolder:
+def _folder_of(job: QueuedJob, hold: Callable[[], None] | None) -> OutputFolder:
     """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
     cap = job.spec.max_output_bytes
     return OutputFolder(
@@ -578,6 +581,7 @@ def _folder_of(job: QueuedJob) -> OutputFolder:
         job.owners,
         max_files=0 if job.spec.outputs is False else MAX_FILES,
         max_stream_bytes=MAX_BYTES if cap is None else cap,
+        hold=hold,
     )
 
 

@@ -6,6 +6,7 @@ wait there. Every method may be called from any thread; they only enqueue.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -94,6 +95,7 @@ class Dispatcher:
             observe,
             self._clock,
             Ownership(began, self._shares_folder),
+            self._hold,
         )
         #: Set while every job that hosts can have is whole on its host; looked at when the controller leaves.
         self.delivered = threading.Event()
@@ -194,6 +196,19 @@ class Dispatcher:
                 return self._reader.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
+
+    def _hold(self) -> None:
+        """Wait until the journal is in its place: what is made meanwhile would take the place of a folder that was moved away.
+
+        Called by the sessions' readers, which read nothing then, so that a host has to wait with what it sends.
+
+        Raises:
+            OSError: the run ends before that; what was to be written is kept on its host.
+        """
+        while not self._journal.is_in_place:
+            if self._stopping.wait(_JOURNAL_RETRY):
+                why = "the run's folder is not in its place"
+                raise OSError(errno.ESTALE, why, str(self._journal.folder))
 
     # -- ending --------------------------------------------------------------------------------------------------
 
