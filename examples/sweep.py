@@ -31,6 +31,6 @@ def descend(cfg):
 
 if __name__ == "__main__":
     configs = [{"rate": rate, "steps": 20} for rate in (0.01, 0.1, 0.3, 4.0)]
-    returns = launcher.multirun(descend, configs, hosts=sys.argv[1:], callbacks=[BestSoFar()])
+    returns = launcher.multirun(descend, configs, hosts=sys.argv[1:] or None, callbacks=[BestSoFar()])
     for one in returns:
         print(one.num, one.status.name, one.error or f"{one.return_value:.6f}", one.output_dir)

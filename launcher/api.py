@@ -54,6 +54,9 @@ def run(
     """
     _check_given(task)
     hosts = None if host is None else [host]
+    if "hosts" in kw:
+        # A field of the options, too, whose default is that there are none.
+        kw["hosts"] = host_list(kw["hosts"]) or []
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.live_output import live_here

@@ -187,6 +187,7 @@ class AttemptReceiver:
         folder = self._folder(attempt)
         if folder is None or attempt in self._unwritable:
             return False
+        folder.wait_until_it_may_be_made()
         try:
             write(folder)
         except UnusableFolder as error:

@@ -61,6 +61,7 @@ class Decider:
         deliver: takes each JobReturn, once.
         observe: takes each event, after it was journalled.
         ownership: who wrote what in output directories; without it nobody else does.
+        hold: called before an output directory is made; returns when it may be, or raises OSError.
 
     Attributes:
         effects: what is done outside, and the jobs that have not returned.
@@ -76,6 +77,7 @@ class Decider:
         observe: Callable[[events.Event], None],
         clock: Clock,
         ownership: Ownership | None = None,
+        hold: Callable[[], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._journal = journal
@@ -83,7 +85,7 @@ class Decider:
         self._observe = observe
         self._clock = clock
         self._ownership = ownership
-        self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership)
+        self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
         self._notes: dict[str, set[str]] = {}
         #: (host, job) -> how often that host gave the job back.

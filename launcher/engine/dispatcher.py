@@ -6,6 +6,7 @@ method may be called from any thread: a request is put into the inbox, and the t
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -106,6 +107,7 @@ class Dispatcher:
             observe,
             self._clock,
             Ownership(began, self._shares_folder),
+            self._hold,
         )
         self.delivered = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -177,6 +179,19 @@ class Dispatcher:
             return self.reader.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
+
+    def _hold(self) -> None:
+        """Wait until the journal is in its place: what is made meanwhile would take the place of a folder that was moved away.
+
+        Called by the sessions' readers, which read nothing then, so that a host has to wait with what it sends.
+
+        Raises:
+            OSError: the run ends before that; what was to be written is kept on its host.
+        """
+        while not self._journal.is_in_place:
+            if self._stopping.wait(_JOURNAL_RETRY):
+                why = "the run's folder is not in its place"
+                raise OSError(errno.ESTALE, why, str(self._journal.folder))
 
     # -- ending --------------------------------------------------------------------------------------------------
 

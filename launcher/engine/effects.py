@@ -48,6 +48,7 @@ class Effects:
         observe: Callable[[events.Event], None],
         clock: Clock,
         ownership: Ownership | None,
+        hold: Callable[[], None] | None,
     ) -> None:
         self._scheduler = scheduler
         self._links = links
@@ -56,6 +57,7 @@ class Effects:
         self._observe = observe
         self._clock = clock
         self._ownership = ownership
+        self._hold = hold
         self.reader: ReadableJournal | None = None
         self.jobs: dict[int, QueuedJob] = {}
         self.stored: dict[int, StoredResult] = {}
@@ -77,7 +79,7 @@ class Effects:
         if job.folder is None:
             if job.owners is None and self._ownership is not None:
                 job.owners = self._ownership.of(job.num, job.output_dir)
-            job.folder = _folder_of(job)
+            job.folder = _folder_of(job, self._hold)
         return job.folder
 
     def _opened(self, num: int) -> ReadableJournal:
@@ -151,7 +153,7 @@ class Effects:
     def _set_aside(self, num: int, attempt: int) -> None:
         """What an attempt printed is kept apart from what the next one will."""
         job = self.jobs[num]
-        folder, job.folder = job.folder or _folder_of(job), None
+        folder, job.folder = job.folder or _folder_of(job, self._hold), None
         try:
             folder.set_aside(attempt)
         except (OSError, RefusedFile, UnusableFolder) as error:
@@ -173,7 +175,7 @@ class Effects:
         self._deliver(Returned(event, stored, job.output_dir, job.payload))
 
 
-def _folder_of(job: QueuedJob) -> OutputFolder:
+def _folder_of(job: QueuedJob, hold: Callable[[], None] | None) -> OutputFolder:
     """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
     cap = job.spec.max_output_bytes
     return OutputFolder(
@@ -182,4 +184,5 @@ def _folder_of(job: QueuedJob) -> OutputFolder:
         job.owners,
         max_files=0 if job.spec.outputs is False else MAX_FILES,
         max_stream_bytes=MAX_BYTES if cap is None else cap,
+        hold=hold,
     )

@@ -47,6 +47,8 @@ class OutputFolder:
     max_bytes: int = MAX_BYTES
     #: Of stdout, and of stderr; the host cuts them there itself.
     max_stream_bytes: int = MAX_BYTES
+    #: Waits until the directory may be made, or raises OSError; None: it may be at any time.
+    hold: Callable[[], None] | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
     #: (path, where it is instead): what another job has there is kept.
     apart: list[tuple[str, str]] = field(default_factory=list)
@@ -82,6 +84,15 @@ class OutputFolder:
         with self._guard:
             if not self._is_closed:
                 self._tree.check()
+
+    def wait_until_it_may_be_made(self) -> None:
+        """Return at once where the directory is open: wherever it was moved to, what comes goes into it.
+
+        Raises:
+            OSError: it never may be.
+        """
+        if self.hold is not None and not self._tree.is_open:
+            self.hold()
 
     def _check(self, path: str, size: int) -> tuple[str, str]:
         check_path(path)

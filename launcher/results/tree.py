@@ -41,6 +41,11 @@ class FolderTree:
         self.made = 0
         self._open: dict[str, int] = {}
 
+    @property
+    def is_open(self) -> bool:
+        """It was made, and its descriptor is kept."""
+        return "" in self._open
+
     def check(self) -> None:
         """See whether the directory could be made, and make nothing.
 

@@ -260,6 +260,8 @@ def _task(cfg: Any) -> None:
         ("is no callback", {"callbacks": [launcher.Callback]}),
         ("retries: <a number of", {"retries": _HUGE}),
         ("unknown option 'retry'", {"retry": 1}),
+        ("hosts: the list is empty", {"hosts": []}),
+        ("hosts: 3 is not a list of hosts", {"hosts": 3}),
     ],
     ids=_id,
 )

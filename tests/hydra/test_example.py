@@ -53,6 +53,14 @@ _FORWARD = f"hydra.launcher.forward_env=[{','.join(_VARIABLES)}]"
 
 
 @pytest.mark.slow
+def test_the_sweep_from_python_without_a_host(tmp_path: Path) -> None:
+    """It needs none: the README's commands run it with one."""
+    shutil.copy(_EXAMPLE.parent / "sweep.py", tmp_path)
+    done = apps.python("sweep.py", cwd=tmp_path)
+    assert (done.stdout.count("COMPLETED"), done.stdout.count("OverflowError")) == (3, 1)
+
+
+@pytest.mark.slow
 def test_upload_without_a_host(s3: Any, example: Path) -> None:
     """Over the local transport, through the plugin."""
     apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)

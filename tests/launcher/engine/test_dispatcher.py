@@ -12,6 +12,8 @@ import pytest
 
 from launcher import events
 from launcher.agents import facts
+from launcher.agents.plan import HostPlan
+from launcher.agents.receiver import Inbound
 from launcher.engine import dispatcher
 from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.dispatcher import Dispatcher
@@ -20,11 +22,23 @@ from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
+from remote_agent.shared import wire
 from remote_agent.shared.job_spec import JobSpec
-from tests.specs import envelope, job_spec
+from tests.specs import envelope, job_spec, zygote_spec
 
 DONE = envelope()
 FAILED = envelope(status="FAILED", error={"kind": "exception"})
+WELCOME = {
+    "t": "welcome",
+    "version": wire.VERSION,
+    "run": "r1",
+    "hostname": "gpu1",
+    "boot_id": "b",
+    "pid": 1,
+    "python": "3.11.2",
+    "slots": 2,
+    "spool": "/spool",
+}
 
 
 class FakeSession:
@@ -601,6 +615,55 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     assert reader.returned(0) is not None
     assert [event.num for _, event in reader.events_of("job_returned")] == [0]
     reader.close()
+
+
+def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeypatch):
+    """Nothing is made in its old place, so that a plain `mv` brings it back; then what waited is written. Or it stays on its host."""
+    monkeypatch.setattr(dispatcher, "_JOURNAL_RETRY", 0.01)
+    run = Run(tmp_path / "run")
+    run.dispatcher.start()
+    run.connect(slots=2)
+    for num in range(2):
+        run.dispatcher.submit(run.job(num))
+    for num in range(2):
+        run.sessions["a"].expect("job", f"{num}.1")
+    plan = HostPlan("r1", 1, None, "z", zygote_spec())
+    inbound = Inbound("a", plan, lambda fact: None, run.dispatcher.folder_of, tmp_path / "r", lambda item: None)
+    inbound.feed(wire.encode(WELCOME))
+
+    def say(num: int, offset: int, text: bytes) -> None:
+        header = {"t": "output", "attempt": f"{num}.1", "stream": "stdout", "offset": offset}
+        inbound.feed(wire.encode(header, text))
+
+    looked = threading.Semaphore(0)
+    in_place = Journal.is_in_place.fget
+
+    def look(journal: Journal) -> bool:
+        if threading.current_thread() is reader:
+            looked.release()
+        return in_place(journal)
+
+    say(0, 0, b"one\n")
+    run.folder.rename(tmp_path / "moved")
+    say(0, 4, b"two\n")
+    reader = threading.Thread(target=say, args=(1, 0, b"other\n"))
+    monkeypatch.setattr(Journal, "is_in_place", property(look))
+    reader.start()
+    for _ in range(3):
+        assert looked.acquire(timeout=30)
+    assert not run.folder.exists()
+    (tmp_path / "moved").rename(run.folder)
+    reader.join(30)
+    assert (run.folder / "0" / ".launcher" / "stdout").read_bytes() == b"one\ntwo\n"
+    assert (run.folder / "1" / ".launcher" / "stdout").read_bytes() == b"other\n"
+    folder = run.dispatcher.folder_of("a", "1.1")
+    folder.release()
+    run.folder.rename(tmp_path / "moved")
+    run.dispatcher.abandon(30)
+    with pytest.raises(OSError, match="not in its place"):
+        say(1, 6, b"more\n")
+    assert not run.folder.exists()
+    run.end_all()
 
 
 def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
