@@ -93,8 +93,9 @@ class Dispatcher:
         self._clock = _SystemClock()
         self._inbox: Inbox[facts.Fact | Request | _Stop] = Inbox()
         self._acknowledger = Acknowledger(connections, journal.folder, self._fail, lambda: journal.is_in_place)
-        self._reader: JournalReader | None = None
-        self._reader_lock = threading.Lock()
+        #: Tells which jobs share a folder.
+        self._sharing: JournalReader | None = None
+        self._sharing_lock = threading.Lock()
         # The earlier of our clock and that of the disk: the times of files are compared with it.
         began = min(time.time(), os.stat(journal.folder).st_ctime)
         self.decider = Decider(
@@ -163,18 +164,13 @@ class Dispatcher:
         """Journal something of the run as a whole, before anything that is submitted after this."""
         self.ask(AddToJournal(tuple(happened), meta or {}, blobs or {}))
 
-    @property
-    def reader(self) -> JournalReader:
-        """The journal, for reading."""
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = JournalReader(self.journal.folder)
-            return self._reader
-
     def _shares_folder(self, num: int, folder: Path) -> bool:
         """Tell whether another job of the run writes to this folder, too; True if the journal cannot be read."""
         try:
-            return self.reader.shares_folder(num, folder)
+            with self._sharing_lock:
+                if self._sharing is None:
+                    self._sharing = JournalReader(self.journal.folder)
+                return self._sharing.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
 
@@ -240,6 +236,11 @@ class Dispatcher:
             self._thread.join()
         self._inbox.close()
         self._acknowledger.stop()
+        with self._sharing_lock:
+            if self._sharing is not None:
+                # The journal's writer must be the last to close it: a reader cannot remove the log.
+                self._sharing.close()
+                self._sharing = None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from launcher.engine.requests import Detach, QueuedJob, Retry, Submit, SubmitAll
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import ControllerFailed
 from launcher.inventory import HostSpec
-from launcher.runs.journal import FOLDER, Journal, Returned
+from launcher.runs.journal import FOLDER, Journal, JournalReader, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
 from launcher.util.open_files import make_room
@@ -80,6 +80,8 @@ class Engine(Dispatcher):
         self.folder = folder
         self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
         self._observers = list(observers)
+        self._reader: JournalReader | None = None
+        self._reader_lock = threading.Lock()
         self._room = threading.Semaphore(BACKLOG)
         self._is_unlimited = False
         self.submitted = 0
@@ -119,6 +121,14 @@ class Engine(Dispatcher):
         for event in resumed:
             self.observe(event)
         return unfinished
+
+    @property
+    def reader(self) -> JournalReader:
+        """The journal, for reading."""
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.journal.folder)
+            return self._reader
 
     def observe(self, event: events.Event) -> None:
         """Show an event to all observers."""
