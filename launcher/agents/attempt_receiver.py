@@ -1,7 +1,7 @@
-"""What an agent says of attempts over one link: results and output into their files, checked facts out.
+"""Receives what an agent says of attempts over one link: writes results and output to files, and makes checked facts.
 
-Rule: what is wrong with one result or one file costs that one, and is told. What cannot be written here now ends the link; what never
-can be is the job's error.
+Rule: an error in one result or file costs that one alone, and is shown. If something cannot be written now, the link ends; if it never
+can be, the job fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from remote_agent.shared.envelope import Envelope
 
 __all__ = ["AttemptReceiver"]
 
-#: What a job's process still did when it was killed: how many of these are named.
+#: How many names are shown of what still ran in a job's process when it was killed.
 _MAX_RUNNING = 40
 
 
@@ -54,7 +54,7 @@ class AttemptReceiver:
         self.has_result = False
         self._arriving: dict[str, ResultFile] = {}
         self._folders: dict[str, OutputFolder] = {}
-        #: Attempts whose folder cannot be written here, which has been told.
+        #: Attempts whose folder cannot be written here, which was told to the decider.
         self._unwritable: set[str] = set()
         #: Of the folders those that hold descriptors; the one that was used last is at the end.
         self._open: OrderedDict[str, OutputFolder] = OrderedDict()
@@ -65,7 +65,7 @@ class AttemptReceiver:
         if header["slot"] < 0:
             raise wire.ProtocolError("field", f"started: slot {header['slot']}")
         self._tell(facts.Started(self.host, attempt, header["slot"], float(header["at"])))
-        # Hours before it would be noticed, perhaps.
+        # It would be noticed when the job ends, perhaps hours later.
         self._write(attempt, OutputFolder.check)
 
     def on_dropped(self, header: messages.Dropped, payload: bytes) -> None:
@@ -183,7 +183,7 @@ class AttemptReceiver:
         self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
-        """Have something written to an attempt's folder; False where it is not wanted, or never can be, which is told."""
+        """Call `write` with an attempt's folder; False if the files are not wanted, or the folder can never be written, which is told."""
         folder = self._folder(attempt)
         if folder is None or attempt in self._unwritable:
             return False
@@ -197,25 +197,25 @@ class AttemptReceiver:
         return True
 
     def _folder(self, attempt: str) -> OutputFolder | None:
-        """Where an attempt's files go; None for one that was fenced off, whose files are not wanted."""
+        """The output folder of an attempt; None if it is not the current one, so that its files are not wanted."""
         folder = self._folders.get(check_attempt(attempt))
         if folder is None:
             folder = self._folder_of(self.host, attempt)
             if folder is None:
                 return None
-            # On this link everything comes from the start.
+            # On a new link everything comes from the start.
             folder.restart()
             self._folders[attempt] = folder
         self._open[attempt] = folder
         self._open.move_to_end(attempt)
         if len(self._open) > limit("open_folders"):
-            # It goes on; the descriptors are made again when something comes for it.
+            # Its descriptors are opened again when more comes for it.
             _, idle = self._open.popitem(last=False)
             idle.release()
         return folder
 
     def close(self) -> None:
-        """The link has ended: what came in part comes again."""
+        """Drop results that came in part: the host sends them again over the next link."""
         for attempt in list(self._arriving):
             self._discard(attempt)
 
@@ -226,7 +226,7 @@ class AttemptReceiver:
 
 
 def _cut_in_words(cut: dict[str, Any]) -> str:
-    """What was killed after a job's result, for the user."""
+    """A sentence for the user: what was killed after a job's result."""
     names = [str(name)[:200] for name in cut["running"][:_MAX_RUNNING]]
     running = ", ".join(names) or "something in native code"
     seconds = cut["seconds"]
@@ -245,7 +245,7 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
 
 
 def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:
-    """One line for all files that are beside those of others."""
+    """One line for all files that got another name because somebody else's file was there."""
     if not folder.apart:
         return []
     path, beside = folder.apart[0]
@@ -261,7 +261,7 @@ def _named(items: list[Any]) -> list[tuple[str, str]]:
 
 
 def _time(given: list[Any]) -> int | None:
-    """Nanoseconds since the epoch, where a host said them."""
+    """Nanoseconds since the epoch; None if the host sent none."""
     if not given:
         return None
     if isinstance(given[0], bool) or not isinstance(given[0], int):
@@ -270,7 +270,7 @@ def _time(given: list[Any]) -> int | None:
 
 
 def _checked_envelope(data: dict[str, Any]) -> Envelope:
-    """The envelope, if it is one: it decides, so it is checked whole."""
+    """The envelope, checked as a whole, because it decides what became of the job."""
     envelope = Envelope.from_json(data)
     check("hooks", len(envelope.hooks))
     return envelope if envelope.error is None else envelope._replace(error=shortened(envelope.error))

@@ -19,7 +19,7 @@ def check_attempt(attempt: str) -> str:
     """The name of an attempt, as a host gave it: it becomes the name of a file and two numbers.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it has another form.
     """
     num, dot, rest = attempt.partition(".")
     if not (dot and num.isascii() and num.isdigit() and rest.isascii() and rest.isdigit() and len(attempt) <= 24):

@@ -1,7 +1,7 @@
-"""Turns at connecting: with hundreds of hosts at once each would wait for all the others, and time out.
+"""Limits how many hosts are connected to at once: with hundreds, each would wait for all others and time out.
 
-Rule: a turn is lent, not owned: who keeps it for long goes on without it. A host that does not answer, or whose user has to touch a
-key, costs the others a moment.
+Rule: a turn is kept for some seconds at most; after that its holder goes on without it. So a host that does not answer, or a user who
+has to touch a key, delays the others only a moment.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ MAX_REPLIES = limit("replies")
 #: Bytes that a host must take within a heartbeat.
 _PIECE = 128 << 10
 _MAX_BACKOFF = 30.0
-#: For how long at most a host that lost its link before its first welcome is tried again.
+#: Seconds for which a host is tried again, at most, whose link was lost before its first welcome.
 WELCOME_PATIENCE = 120.0
-#: For a command that ended to say with which status.
+#: Seconds to wait for the exit status of a command that has ended.
 _STATUS_TIMEOUT = 2.0
 #: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
 _MAX_QUICK = 2
@@ -107,7 +107,7 @@ class AgentConnection:
         self._reader.start()
 
     def expect(self) -> None:
-        """The host has jobs of the run from before: one that cannot be reached is tried again, not given up."""
+        """The host has jobs from an earlier controller: if it cannot be reached, it is tried again and not given up."""
         self._was_connected = True
 
     # -- called by the dispatcher, from any thread ---------------------------------------------------------------
@@ -320,7 +320,7 @@ class AgentConnection:
         return ConnectionLost(self.host, "session", "the link ended" + (f": {said[-500:]}" if said else ""))
 
     def _feed(self, receiver: FrameReceiver, data: bytes) -> None:
-        """Have what came acted on, however long that takes; note whether it was a sign of life."""
+        """Act on what came, however long that takes, and note whether it was a sign of life."""
         steps, began = receiver.steps, time.monotonic()
         self._is_busy = True
         try:
@@ -330,7 +330,7 @@ class AgentConnection:
             if receiver.steps != steps:
                 self._heard = now
             if now - began > HEARTBEAT / 4 and self._sending_since is not None:
-                # It may have waited for us, as we for it.
+                # The host may have waited for us while we waited for it.
                 self._sending_since = now
             self._is_busy = False
 
@@ -343,7 +343,7 @@ class AgentConnection:
         replies = self._replies
         if not replies.acquire(blocking=False):
             raise AgentError(
-                self.host, "session", f"it asks and asks, and does not take its answers ({MAX_REPLIES} wait)"
+                self.host, "session", f"it keeps asking, and does not take its answers ({MAX_REPLIES} wait)"
             )
         self._outgoing.put(_counted(iter([item]) if isinstance(item, bytes) else item, replies))
 
@@ -363,7 +363,7 @@ class AgentConnection:
                 else:
                     self._send_all(channel, item)
         except HostError:
-            # The reader meets the same broken link and reports it.
+            # The reader finds the same broken link and reports it.
             channel.close()
 
     def _send(self, channel: Channel, data: bytes) -> None:
@@ -387,7 +387,7 @@ class AgentConnection:
             for piece in pieces:
                 self._send(channel, piece)
                 now = time.monotonic()
-                # That so much went through is a sign of life, too: a slow link takes its time.
+                # That a piece was sent is a sign of life, too: the link may be slow.
                 self._heard = max(self._heard, now)
                 if now - pinged > HEARTBEAT / 4:
                     pinged = now

@@ -1,7 +1,6 @@
-"""What happened on, or on the way to, a host: what a session tells the decider.
+"""What happened on a host, or on the way to it: what a connection tells the decider.
 
-Rule: facts, no decisions; plain values that were checked, whoever said them. Facts of one host are told in the order in
-which they happened.
+Rule: facts are plain values that were checked, and no decisions. The facts of one host come in the order in which they happened.
 """
 
 from __future__ import annotations

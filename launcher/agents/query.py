@@ -1,6 +1,6 @@
-"""Talking to a host outside of a run's session: looking at what its agent has, and cleaning up.
+"""Asks a host something outside of a run's session: what its agent has, and what can be cleaned up.
 
-Rule: no agent is started, no controller's place is taken; a host that cannot be reached is an error that names it.
+Rule: it starts no agent and replaces no controller. A host that cannot be reached is an error that names the host.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class AgentQuery:
     # -- frames --------------------------------------------------------------------------------------------------
 
     def _send(self, header: FromController) -> None:
-        """Ask something; its answer may have so many frames and bytes."""
+        """Ask something. The limits on frames and bytes begin anew for the answer."""
         self._answer_bytes = self._answer_frames = 0
         self._put(header)
 
@@ -186,7 +186,7 @@ class AgentQuery:
                 return
 
     def _receive(self, channel: Channel) -> bytes:
-        """What comes next; a host that says nothing is not waited for without end."""
+        """The next bytes; waits no longer than the limit on silence."""
         is_over = threading.Event()
 
         def give_up() -> None:

@@ -1,8 +1,7 @@
-"""What comes from an agent over one link: frames in, checked facts out.
+"""Receives what an agent says over one link: frames in, checked facts out.
 
-Rule: a host is not trusted with the controller. Every field is checked before anybody acts on it; what does not keep to the
-protocol ends the link with a typed error, what is wrong with one result costs that result. One of these per link: nothing
-of a link that broke is carried over to the next.
+Rule: a host is not trusted. Every field is checked before anything is done with it. A breach of the protocol ends the link with a typed
+error; an error in one result costs that result alone. Each link has a receiver of its own: nothing is carried over from a broken link.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from remote_agent.shared import messages, wire
 
 __all__ = ["SYNC", "FrameReceiver"]
 
-#: Pings from here on are those of `sync`; one of the heartbeat never gets there.
+#: Pings with this number or a higher one are those of `sync`; heartbeats never get so far.
 SYNC = 1 << 40
 _WELCOME = ("welcome", "fatal")
 #: Characters of an attempt's short state.
 _STATE = 20
-#: How the next step begins that a host names for a module that it does not have.
+#: How a host's advice begins about a module that it does not have.
 _ADVICE = "\n    next: "
 #: Messages whose paths are names of files, which may be any; everything else that is text is cleaned as it comes.
 _WITH_PATHS = ("files", "chunk", "tree")
@@ -63,7 +62,7 @@ class FrameReceiver:
         self._tell = tell
         self.attempts = AttemptReceiver(host, plan, tell, folder_of, results)
         self._send = send
-        # What is long goes to its file as it comes.
+        # Long contents are written to their files as they come.
         self._decoder = wire.Decoder(cut=("chunk",))
         self.is_welcome = False
         #: The agent has said that the run is over.
@@ -115,7 +114,7 @@ class FrameReceiver:
                 raise wire.ProtocolError("field", f"message {name!r} is malformed: {error!r}"[:2000]) from None
 
     def _act_on(self, header: messages.FromAgent, payload: bytes) -> None:  # noqa: C901 - one case for each message
-        """Act on one message, the commonest first."""
+        """Act on one message. The most frequent kinds come first."""
         match header["t"]:
             case "output":
                 self.attempts.on_output(header, payload)
@@ -217,7 +216,7 @@ class FrameReceiver:
             error = shortened(JobError.from_json(error)).to_json()
             known = self._plan.explain(error)
             if known:
-                # Instead of the host's own advice, which is to install it there.
+                # This replaces the host's own advice, which is to install the module there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, short_texts(header["notes"])))
@@ -229,10 +228,10 @@ class FrameReceiver:
         self._send(wire.encode({"t": "pong", "n": header["n"]}))
 
     def _on_pong(self, header: messages.Pong, payload: bytes) -> None:
-        """That it was heard is noted already; a `sync` goes on."""
+        """A heartbeat's answer needs nothing more; a `sync` takes a second ping."""
         number, is_second = divmod(header["n"] - SYNC, 2)
         if number >= 0 and not is_second:
-            # Once more round: what could not be spooled is given back right behind the first answer.
+            # Ping once more: a job that could not be spooled is given back right after the first answer.
             self._send(wire.encode({"t": "ping", "n": header["n"] + 1}))
         elif number >= 0:
             self._tell(facts.Synced(self.host, number))
@@ -248,5 +247,5 @@ class FrameReceiver:
 
 
 def _refuse(header: NoReturn) -> NoReturn:
-    """Nothing gets here by its type; a broken host may send what agents do not say."""
+    """By their types no message gets here, but a broken host may send any."""
     raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a controller")

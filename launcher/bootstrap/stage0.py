@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# What stage-0 runs on a host, sent as text on the command line (`stage0.stage0_command`). It is never imported.
+# What stage-0 runs on a host, sent as text on the command line (`launcher.bootstrap.start.stage0_command`). It is never imported.
 # Rule: short (every connection sends it, every `ps` there shows it); standard library only; Python 2 grammar (an old
 # python must get as far as the version check); file descriptor 0 is read with os.read alone: a buffered reader would
 # swallow the first frame. What is needed only where the bundle is absent comes with the bundle: `stage0_unpack.py`.

@@ -214,7 +214,7 @@ class _Start:
         try:
             self._channel.send(self._bundle.data)
         except ConnectionLost:
-            # What stage-0 said before it went (a full disk, say) is worth more than that it went.
+            # What stage-0 said before it ended (for instance that the disk is full) tells more than that it ended.
             if not self._is_silent and self._channel.exit_status(1.0) is None:
                 raise
 

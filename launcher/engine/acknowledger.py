@@ -1,6 +1,6 @@
-"""Acknowledges to hosts what is durable here, in rounds: files to the disk first, then the hosts may forget.
+"""Tells hosts in rounds what is durable here. Files are synced to the disk first; then the hosts may forget the results.
 
-Rule: what was not synced is not acknowledged, nor what nobody would find; what is not acknowledged is sent again.
+Rule: a result that is not on the disk, or that nobody would find there, is not acknowledged. Its host sends it again.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _EVERY = 1.0
 
 
 class Acknowledging(Protocol):
-    """A session, as far as it concerns us."""
+    """A connection to a host, as the acknowledger uses it."""
 
     def acknowledge(self, attempts: list[str]) -> None:
-        """Tell the host that it may forget these."""
+        """Tell the host that it may forget these attempts."""
 
 
 class Acknowledger:
-    """A thread that gathers for a while, syncs once, and acknowledges the lot.
+    """A thread that gathers attempts for a second, syncs the disk once, and acknowledges them all.
 
     Args:
         folder: the run's folder; its file system is what has to be on the disk.
         fail: called with what the thread died of.
-        is_safe: the journal is where it was; until then nothing is acknowledged.
+        is_safe: tells whether the journal is still in its place; while it is not, nothing is acknowledged.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Acknowledger:
             self._elsewhere.setdefault(device, folder)
 
     def flush(self) -> None:
-        """A round now."""
+        """Do a round now."""
         with self._condition:
             waiting, self._waiting = self._waiting, []
             elsewhere, self._elsewhere = list(self._elsewhere.values()), {}
@@ -89,13 +89,13 @@ class Acknowledger:
                     session.acknowledge(attempts[start : start + 1000])
 
     def _synced(self, folders: set[Path]) -> bool:
-        """All is on the disk, and the journal is where it was, before and after."""
+        """Sync the disk; True if that worked and the journal was in its place before and after."""
         if not self._is_safe():
             return False
         try:
             _sync_files(folders)
         except FileNotFoundError:
-            return False  # moved or removed in this very moment, or a folder of files that somebody has removed
+            return False  # the run's folder, or one of its output folders, was moved or removed meanwhile
         return self._is_safe()
 
     def stop(self) -> None:
@@ -123,7 +123,7 @@ class Acknowledger:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting or self._stop)
-                # Let more come together, unless it is over.
+                # Wait for more, unless the thread is to end.
                 self._condition.wait_for(lambda: self._stop, _EVERY)
                 if self._stop:
                     return
@@ -131,7 +131,7 @@ class Acknowledger:
 
 
 def _sync_files(folders: set[Path]) -> None:
-    """Bring written files to the disk: the file systems of these folders where that can be told, else all."""
+    """Sync the file systems of these folders; where the system cannot sync one alone, sync all."""
     try:
         import ctypes
 

@@ -1,7 +1,7 @@
-"""What follows from what: facts and requests in, journalled events and acts out. No thread, no clock, no sleep of its own.
+"""Decides what follows from facts and requests: events for the journal, and actions. It has no thread and no clock, and never sleeps.
 
-Rule: journal, then act. `decide` works out a round and hands it to the journal; `commit` brings it to the disk, and only
-then sends, acknowledges, delivers and shows. A round that cannot be written is not acted on, and nothing else is decided.
+Rule: journal first, then act. `decide` works out a round and hands it to the journal. `commit` brings it to the disk and only
+then sends, acknowledges, delivers and shows. If a round cannot be written, nothing is done, and nothing else is decided.
 
 Everything it touches is a small protocol, so that a test can run it through ten thousand histories a minute.
 """
@@ -32,7 +32,7 @@ from remote_agent.shared.envelope import Envelope
 
 __all__ = ["Decider"]
 
-#: Output files of a job that are named.
+#: How many refused output files of a job are named.
 _MAX_TOLD = 20
 #: Files below one folder, of which the same is to be told, that are told of one by one.
 _MAX_ALIKE = 3
@@ -41,7 +41,7 @@ _SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it 
 
 @dataclass
 class _Round:
-    """What one turn decided: events to journal and acts to do, in one order."""
+    """What one round decided: events to journal and actions to take, in one order."""
 
     steps: list[events.Event | partial[None]] = field(default_factory=list)
 
@@ -56,11 +56,11 @@ class Decider:
     """Takes a run's facts and requests in order.
 
     Args:
-        links: by host; may be filled after this is made.
-        acknowledge: (host, attempt): what is durable here may be forgotten there, when the files are on the disk, too.
+        links: by host; may be filled later.
+        acknowledge: takes (host, attempt) of a result that its host may forget as soon as the files are on the disk, too.
         deliver: takes each JobReturn, once.
         observe: takes each event, after it was journalled.
-        ownership: who wrote what in output directories; without it nobody else does.
+        ownership: knows which job wrote what in output directories; None if no two jobs share one.
         hold: called before an output directory is made; returns when it may be, or raises OSError.
 
     Attributes:
@@ -84,7 +84,6 @@ class Decider:
         self._links = links
         self._observe = observe
         self._clock = clock
-        self._ownership = ownership
         self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
         self._notes: dict[str, set[str]] = {}
@@ -102,12 +101,13 @@ class Decider:
         self._journal.append([step for step in decided.steps if not isinstance(step, partial)])
 
     def _take(self, at: float, item: facts.Fact | requests.Request, decided: _Round) -> None:  # noqa: C901 - one case for each fact and request
-        """What follows from one thing, the commonest first."""
+        """Decide what follows from one item. The most frequent kinds come first."""
         match item:
             case facts.Output():
                 self._take_output(at, item, decided)
             case facts.Started():
-                self._take_started(at, item, decided)
+                num, attempt = _split(item.attempt)
+                decided.add(self._scheduler.observe_started(at, item.host, num, attempt, item.slot, item.at))
             case facts.Ended():
                 self._take_ended(at, item, decided)
             case facts.Collected():
@@ -115,37 +115,48 @@ class Decider:
             case requests.Submit():
                 self._take_submit(at, item, decided)
             case requests.SubmitAll():
-                self._take_submit_all(at, item, decided)
+                for one in item.submits:
+                    self._take_submit(at, one, decided)
             case requests.Cancel():
                 self._take_cancel(at, item, decided)
             case requests.Interrupt():
-                self._take_interrupt(at, item, decided)
+                decided.add(self._scheduler.interrupt(at, item.why, item.kill))
             case requests.GiveUp():
-                self._take_give_up(at, item, decided)
+                decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
+                decided.act(self._links[item.host].cancel, None, kind="lost", why=item.why)
             case requests.AddToJournal():
-                self._take_add_to_journal(at, item, decided)
+                decided.add(item.happened)
+                self._journal.put_meta(**item.meta)
+                for name, data in item.blobs.items():
+                    self._journal.put_blob(name, data)
             case requests.Retry():
-                self._take_retry(at, item, decided)
+                self.effects.jobs[item.returned.num] = self.effects.from_journal(item.returned.num)
+                decided.add(self._scheduler.retry(at, item.returned))
             case requests.Detach():
-                self._take_detach(at, item, decided)
+                decided.add(self._scheduler.detach(at, item.run, item.why, hurry=item.hurry))
             case facts.Connected():
                 self._take_connected(at, item, decided)
             case facts.Disconnected():
                 self._take_disconnected(at, item, decided)
             case facts.Unusable():
-                self._take_unusable(at, item, decided)
+                error = item.error
+                decided.add(
+                    self._scheduler.observe_unusable(
+                        at, item.host, error.phase, error.message_of(item.host), error.next_step
+                    )
+                )
             case facts.Refused():
-                self._take_refused(at, item, decided)
+                decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
             case facts.ZygoteTold():
                 self._take_zygote_told(at, item, decided)
             case facts.Synced():
-                self._take_synced(at, item, decided)
+                self.effects.confirm(item.host, item.number)
             case facts.Sent():
-                self._take_sent(at, item, decided)
+                decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes, "")])
             case facts.Noted():
-                self._take_noted(at, item, decided)
+                self._note(at, item.host, item.message, decided)
             case facts.Opened():
-                self._take_opened(at, item, decided)
+                decided.add(self._scheduler.observe_opened(at, item.host))
             case facts.Unwritable():
                 self._take_unwritable(at, item, decided)
             case facts.Dropped():
@@ -170,22 +181,22 @@ class Decider:
         self.effects.check_delivered()
 
     def deadline(self) -> float | None:
-        """The monotonic time at which there is something to decide without any new fact."""
+        """The monotonic time at which something must be decided even if no new fact comes."""
         return self._scheduler.deadline()
 
     def restore(self, reader: ReadableJournal) -> list[int]:
-        """Take a run up from its journal, before the first `decide`; returns the jobs that have not returned.
+        """Restore the state of a run from its journal, before the first `decide`; returns the jobs that have not returned.
 
-        What was assigned stays assigned under the same attempt: the host's spool says, at its welcome, whether it
-        arrived (then it is waited for) or not (then it is sent again). The caller journals `Scheduler.resume`.
+        An attempt stays assigned to its host. When the host says welcome, its spool shows whether the attempt arrived: then it is
+        waited for; else it is sent again. The caller journals `Scheduler.resume`.
         """
         effects = self.effects
         effects.reader = reader
         scheduler = self._scheduler
         for _, event in reader.events():
             scheduler.apply(event)
-            if isinstance(event, events.RunStarted) and self._ownership is not None:
-                self._ownership.resume(event.at)
+            if isinstance(event, events.RunStarted) and effects.ownership is not None:
+                effects.ownership.resume(event.at)
             elif isinstance(event, events.JobAssigned):
                 effects.assigned[f"{event.num}.{event.attempt}"] = event.host
             elif isinstance(event, (events.JobRequeued, events.JobReturned)):
@@ -211,36 +222,12 @@ class Decider:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
 
-    def _take_submit_all(self, at: float, item: requests.SubmitAll, decided: _Round) -> None:
-        for one in item.submits:
-            self._take_submit(at, one, decided)
-
     def _take_cancel(self, at: float, item: requests.Cancel, decided: _Round) -> None:
         decided.add(self._scheduler.cancel(at, item.num))
         state = self._scheduler.jobs.get(item.num)
         if state is not None and state.host:
-            # Also one that has its result: its process may still be shutting down.
+            # Also a job that has its result: its process may still be shutting down.
             decided.act(self._links[state.host].cancel, [f"{item.num}.{state.attempt}"])
-
-    def _take_interrupt(self, at: float, item: requests.Interrupt, decided: _Round) -> None:
-        decided.add(self._scheduler.interrupt(at, item.why, item.kill))
-
-    def _take_give_up(self, at: float, item: requests.GiveUp, decided: _Round) -> None:
-        decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
-        decided.act(self._links[item.host].cancel, None, kind="lost", why=item.why)
-
-    def _take_add_to_journal(self, at: float, item: requests.AddToJournal, decided: _Round) -> None:
-        decided.add(item.happened)
-        self._journal.put_meta(**item.meta)
-        for name, data in item.blobs.items():
-            self._journal.put_blob(name, data)
-
-    def _take_retry(self, at: float, item: requests.Retry, decided: _Round) -> None:
-        self.effects.jobs[item.returned.num] = self.effects.from_journal(item.returned.num)
-        decided.add(self._scheduler.retry(at, item.returned))
-
-    def _take_detach(self, at: float, item: requests.Detach, decided: _Round) -> None:
-        decided.add(self._scheduler.detach(at, item.run, item.why, hurry=item.hurry))
 
     # -- facts about hosts ---------------------------------------------------------------------------------------
 
@@ -257,7 +244,7 @@ class Decider:
         for num in sorted(scheduler.hosts[host].jobs):
             job = scheduler.jobs[num]
             if f"{num}.{job.attempt}" not in fact.attempts:
-                # Given to it, but never arrived there: sent again, under the same name.
+                # It was assigned to the host but never arrived: it is sent again as the same attempt.
                 decided.act(self.effects.send, num, job.attempt, host)
             if job.is_cancelled:
                 cancelled.append(f"{num}.{job.attempt}")
@@ -265,7 +252,7 @@ class Decider:
             decided.act(link.cancel, cancelled)
         if scheduler.interrupted is not None:
             decided.act(link.cancel, None, kill=scheduler.interrupted.kill)
-        # Given up and replaced, or long returned: fenced off, before anything that waits there may start.
+        # Attempts that were replaced, or that returned long ago, are cancelled before anything that waits there may start.
         fenced = [attempt for attempt in fact.attempts if scheduler.current(*_split(attempt), host) is None]
         for start in range(0, len(fenced), 1000):
             decided.act(link.cancel, fenced[start : start + 1000], kind="lost")
@@ -280,15 +267,6 @@ class Decider:
             self._note(at, fact.host, f"{what}: {fact.why}", decided)
         self.effects.prepared.discard(fact.host)
         self.effects.forget_confirmation(fact.host)
-
-    def _take_unusable(self, at: float, fact: facts.Unusable, decided: _Round) -> None:
-        error = fact.error
-        decided.add(
-            self._scheduler.observe_unusable(at, fact.host, error.phase, error.message_of(fact.host), error.next_step)
-        )
-
-    def _take_refused(self, at: float, fact: facts.Refused, decided: _Round) -> None:
-        decided.add(self._scheduler.give_up(at, fact.host, fact.why, for_good=True))
 
     def _take_zygote_told(self, at: float, fact: facts.ZygoteTold, decided: _Round) -> None:
         for note in fact.notes:
@@ -305,24 +283,12 @@ class Decider:
         elif fact.isolation == "spawn" and fact.why:
             self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
 
-    def _take_synced(self, at: float, fact: facts.Synced, decided: _Round) -> None:
-        self.effects.confirm(fact.host, fact.number)
-
-    def _take_sent(self, at: float, fact: facts.Sent, decided: _Round) -> None:
-        decided.add([events.CodeSent(at, fact.host, fact.files, fact.sent_files, fact.sent_bytes, "")])
-
-    def _take_noted(self, at: float, fact: facts.Noted, decided: _Round) -> None:
-        self._note(at, fact.host, fact.message, decided)
-
-    def _take_opened(self, at: float, fact: facts.Opened, decided: _Round) -> None:
-        decided.add(self._scheduler.observe_opened(at, fact.host))
-
     def _note(self, at: float, host: str, message: str, decided: _Round) -> None:
         if self._is_new(host, message):
             decided.add([events.Note(at, message, host)])
 
     def _is_new(self, host: str, message: str) -> bool:
-        """This was not shown before; a host that never ends saying new things is not listened to for ever."""
+        """Tell whether this was not shown before. After so many different notes a host is no longer listened to."""
         known = self._notes.setdefault(host, set())
         if message in known or len(known) >= limit("notes"):
             return False
@@ -331,16 +297,12 @@ class Decider:
 
     # -- facts about attempts ------------------------------------------------------------------------------------
 
-    def _take_started(self, at: float, fact: facts.Started, decided: _Round) -> None:
-        num, attempt = _split(fact.attempt)
-        decided.add(self._scheduler.observe_started(at, fact.host, num, attempt, fact.slot, fact.at))
-
     def _take_output(self, at: float, fact: facts.Output, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         job = self.effects.jobs.get(num)
         if job is None or self.effects.assigned.get(fact.attempt) != fact.host:
             return
-        # On a new link everything comes from the start: what was shown is not shown again.
+        # On a new link all output comes again from its start. What was shown is not shown again.
         shown = self.effects.shown.setdefault(fact.attempt, {})
         begin, end = max(fact.offset, shown.get(fact.stream, 0)), fact.offset + len(fact.data)
         if begin >= end:
@@ -381,7 +343,7 @@ class Decider:
         made = self._scheduler.observe_unwritable(at, fact.host, num, attempt, fact.why)
         if not made:
             return
-        # It may have had a result already, which must not be found when the run is taken up.
+        # It may have had a result already, which must not be found when the run is resumed.
         self.effects.stored.pop(num, None)
         for event in made:
             if isinstance(event, events.JobReturned):
@@ -395,7 +357,7 @@ class Decider:
         unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
         made = self._scheduler.observe_collected(at, fact.host, num, attempt)
         if not made:
-            # It came a second time, or was fenced off: the host may forget it all the same.
+            # It came a second time, or is not the current attempt: the host may forget it in either case.
             if self._scheduler.current(num, attempt, fact.host) is None:
                 decided.act(self.effects.acknowledge, fact.host, fact.attempt)
             return
@@ -413,7 +375,7 @@ class Decider:
         decided.add(made)
 
     def _unmatched(self, at: float, fact: facts.Collected, state: UnfinishedJob | None) -> list[events.Event]:
-        """Which output patterns matched nothing that a job left which completed: one that failed may not have got so far."""
+        """The output patterns that matched no file of a completed job. A job that failed may not have written its files yet."""
         if not fact.unmatched or state is None or (state.ended or {}).get("status") != "COMPLETED":
             return []
         asked = self.effects.jobs[state.num].spec.outputs
@@ -425,7 +387,7 @@ class Decider:
     def _take_dropped(self, at: float, fact: facts.Dropped, decided: _Round) -> None:
         num, attempt = _split(fact.attempt)
         if self._scheduler.current(num, attempt, fact.host) is None:
-            # It had not been given that: it has nothing to give back.
+            # The host does not have this attempt, so it cannot give it back.
             return
         self._given_back[fact.host, num] += 1
         if self._given_back[fact.host, num] > limit("given_back"):
@@ -435,7 +397,7 @@ class Decider:
         decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why))
 
     def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
-        """A host went beyond a cap that only the order of what it says shows."""
+        """Give up a host that broke a limit which only shows over several messages."""
         told = f"it says more than it may: {why}"
         decided.add(self._scheduler.give_up(at, host, told, for_good=True))
         decided.act(self._links[host].cancel, None, kind="lost", why=told)

@@ -1,7 +1,7 @@
-"""Taking leave of hosts: all at once, within one deadline, and saying whom is waited for.
+"""Closing the connections to all hosts at once, within one deadline.
 
-Rule: a host that does not answer costs what one costs, however many there are. What has not ended by the deadline ends by
-itself: nothing of the run depends on it any more.
+Rule: many hosts that do not answer take no longer than one. What has not ended by the deadline ends by itself; the run no longer
+depends on it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["Leaving", "close_all", "wait_for_ends"]
 #: Seconds for agents to say that the run is over for them, and for connections to come down.
 _END_PATIENCE = 10.0
 _CLOSE_PATIENCE = 2.0
-#: Seconds for which nobody has to be told that something is waited for.
+#: After so many seconds the user is told which hosts are waited for.
 _QUIET = 1.0
 _MAX_NAMES = 8
 
 
 class Leaving(Protocol):
-    """What is asked of a session at the end."""
+    """What this module uses of a connection."""
 
     host: str
 
@@ -37,7 +37,7 @@ def wait_for_ends(told: Iterable[Leaving], say: Callable[[str], None]) -> list[s
     """Wait for agents that were told to finish; returns the hosts of those that did not say so in time.
 
     Args:
-        say: told whom is waited for, where that takes longer than a moment.
+        say: shows which hosts are waited for, if it takes longer than a second.
     """
     began = time.monotonic()
     late = _still_there(told, began + _QUIET)
@@ -50,12 +50,12 @@ def wait_for_ends(told: Iterable[Leaving], say: Callable[[str], None]) -> list[s
 
 
 def _still_there(sessions: Iterable[Leaving], deadline: float) -> list[Leaving]:
-    # One after the other, but all until the same moment.
+    # One after the other, but all until the same deadline.
     return [session for session in sessions if not session.wait_finished(max(0.0, deadline - time.monotonic()))]
 
 
 def close_all(sessions: Iterable[Leaving]) -> None:
-    """Close these all at once. One that waits for its host is not waited for: it ends when that wait does."""
+    """Close all of these at once. One that still waits for its host at the deadline is left to end by itself."""
     threads = [
         threading.Thread(target=session.close, name=f"closing {session.host}", daemon=True) for session in sessions
     ]

@@ -34,10 +34,10 @@ from remote_agent.job import JobError
 __all__ = ["Dispatcher"]
 
 _JOURNAL_RETRY = 1.0
-#: Things that are decided in one round, and so in one journal write, at most.
+#: At most so many items are decided in one round, and so in one write of the journal.
 _ROUND = 2000
-#: A round costs the disk and us the same for one thing as for many. With so many jobs under way, and so many rounds within
-#: a second, the next one begins that many seconds later; the hosts have jobs enough for longer.
+#: A round costs the same for one item as for many. If this many jobs are under way and there were this many rounds within a second,
+#: the next round waits for _PAUSE seconds. The hosts have queued jobs for longer than that.
 _BUSY_JOBS = 16
 _BUSY_ROUNDS = 20
 _PAUSE = 0.02
@@ -71,9 +71,9 @@ class Dispatcher:
     Attributes:
         scheduler, journal, connections: as they were given.
         decider: decides; to be restored before `start`.
-        delivered: set while every job that hosts can have is whole on its host; looked at when the controller leaves.
+        delivered: set while every job that hosts can have is whole on its host; looked at when the controller detaches.
         crash: what a thread died of that the run cannot do without.
-        stalled: why nothing is decided: the journal cannot be written; empty while it can.
+        stalled: why the journal cannot be written, so that nothing is decided; empty while it can.
     """
 
     def __init__(
@@ -94,9 +94,10 @@ class Dispatcher:
         self._clock = _SystemClock()
         self._inbox: Inbox[facts.Fact | Request | _Stop] = Inbox()
         self._acknowledger = Acknowledger(connections, journal.folder, self._fail, lambda: journal.is_in_place)
-        self._reader: JournalReader | None = None
-        self._reader_lock = threading.Lock()
-        # By the clock of the disk where it is the earlier one: it is what files are compared with.
+        #: Tells which jobs share a folder.
+        self._sharing: JournalReader | None = None
+        self._sharing_lock = threading.Lock()
+        # The earlier of our clock and that of the disk: the times of files are compared with it.
         began = min(time.time(), os.stat(journal.folder).st_ctime)
         self.decider = Decider(
             scheduler,
@@ -113,7 +114,7 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._stopping = threading.Event()
         self._rounds: deque[float] = deque([0.0], _BUSY_ROUNDS)
-        #: What hosts said in leaving, when the thread had ended.
+        #: What hosts said at the end, after the thread had ended.
         self._last_words: deque[facts.Noted] = deque(maxlen=limit("notes"))
         self.crash: BaseException | None = None
         self.stalled = ""
@@ -129,23 +130,23 @@ class Dispatcher:
 
     @property
     def is_running(self) -> bool:
-        """What is put in is taken out."""
+        """The thread runs: what is put into the inbox is decided."""
         return self._thread.is_alive()
 
     @property
     def is_own_thread(self) -> bool:
-        """The caller is in it."""
+        """The caller runs in the thread that decides."""
         return threading.get_ident() == self._thread.ident
 
     def put_fact(self, fact: facts.Fact) -> None:
-        """A host has something to tell; waits while there is more than can be decided."""
+        """Put a fact into the inbox; waits while the inbox is full."""
         if self._stopping.is_set() and isinstance(fact, facts.Noted):
             self._last_words.append(fact)
             return
         self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())), fact.host)
 
     def ask(self, request: Request) -> None:
-        """Have something decided; never waits."""
+        """Put a request into the inbox; never waits."""
         self._inbox.put(request)
 
     def cancel(self, num: int) -> None:
@@ -165,18 +166,13 @@ class Dispatcher:
         """Journal something of the run as a whole, before anything that is submitted after this."""
         self.ask(AddToJournal(tuple(happened), meta or {}, blobs or {}))
 
-    @property
-    def reader(self) -> JournalReader:
-        """The journal, for reading."""
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = JournalReader(self.journal.folder)
-            return self._reader
-
     def _shares_folder(self, num: int, folder: Path) -> bool:
-        """Another job of the run writes to this folder, too; so it is taken to be where that cannot be told."""
+        """Tell whether another job of the run writes to this folder, too; True if the journal cannot be read."""
         try:
-            return self.reader.shares_folder(num, folder)
+            with self._sharing_lock:
+                if self._sharing is None:
+                    self._sharing = JournalReader(self.journal.folder)
+                return self._sharing.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
 
@@ -188,24 +184,24 @@ class Dispatcher:
         Raises:
             OSError: the run ends before that; what was to be written is kept on its host.
         """
-        while not self._journal.is_in_place:
+        while not self.journal.is_in_place:
             if self._stopping.wait(_JOURNAL_RETRY):
                 why = "the run's folder is not in its place"
-                raise OSError(errno.ESTALE, why, str(self._journal.folder))
+                raise OSError(errno.ESTALE, why, str(self.journal.folder))
 
     # -- ending --------------------------------------------------------------------------------------------------
 
     def detach(self) -> list[str]:
-        """End, and leave the agents to themselves; returns the hosts that have all their jobs."""
+        """End, and let the agents go on; returns the hosts that have all their jobs."""
         self._stop()
         close_all(self.connections.values())
         return [name for name in self.connections if name in self.decider.effects.confirmed]
 
     def detach_at_once(self, timeout: float) -> bool:
-        """End without waiting for anybody: hosts are told nothing, and what is here is journalled if that goes at once.
+        """End without waiting for hosts, which are told nothing. What is in the inbox is journalled if there is time.
 
         Returns:
-            The thread has ended, so that the journal may be written by somebody else.
+            True if the thread has ended, so that the caller may write the journal.
         """
         self._stopping.set()
         self._inbox.put(_Stop())
@@ -216,17 +212,17 @@ class Dispatcher:
         return not self._thread.is_alive()
 
     def drop_links(self) -> None:
-        """Close the connections, in threads of their own: after `detach_at_once`, where the process goes on."""
+        """Close each connection in a thread of its own; to be called after `detach_at_once` if the process goes on."""
         for connection in self.connections.values():
             threading.Thread(target=connection.close, name=f"close-{connection.host}", daemon=True).start()
 
     @property
     def not_ended(self) -> list[str]:
-        """The hosts whose agents have not let go of the run."""
+        """The hosts whose agents have not ended the run yet."""
         return [name for name, connection in self.connections.items() if not connection.wait_finished(0.0)]
 
     def close(self, *, keep: bool = False) -> list[str]:
-        """Finish with the hosts and end; returns those whose agents could not be told."""
+        """End the run on all hosts; returns those whose agents could not be told."""
         self._stop()
         unreached = []
         told = []
@@ -242,7 +238,7 @@ class Dispatcher:
         return unreached
 
     def _hear_last_words(self) -> None:
-        """Nobody decides any more; what is said now is a note, and starts nothing."""
+        """Show what hosts said after the thread had ended. These are notes, from which nothing follows."""
         if self._last_words and not self._thread.is_alive():
             self.decider.decide(iter(self._last_words))
             self._commit()
@@ -255,6 +251,11 @@ class Dispatcher:
             self._thread.join()
         self._inbox.close()
         self._acknowledger.stop()
+        with self._sharing_lock:
+            if self._sharing is not None:
+                # The journal's writer must be the last to close it: a reader cannot remove the log.
+                self._sharing.close()
+                self._sharing = None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -268,7 +269,7 @@ class Dispatcher:
             self._inbox.close()
 
     def _fail(self, crash: BaseException) -> None:
-        """A thread has died: whoever waits for the run is told, with the traceback."""
+        """Tell whoever waits for the run that a thread has died, with the traceback."""
         told = "".join(traceback.format_exception(crash))
         self.crash = self.crash or crash
         self._tell(events.Warned(time.time(), "controller", f"{type(crash).__name__}: {crash}", told))
@@ -286,7 +287,7 @@ class Dispatcher:
         return going
 
     def _let_more_come(self) -> None:
-        """Under load, pause, so that a round decides several things at once."""
+        """Pause under load, so that a round decides several items at once."""
         now = time.monotonic()
         is_fast = now - self._rounds[0] < 1.0
         self._rounds.append(now)
@@ -294,7 +295,7 @@ class Dispatcher:
             self._stopping.wait(_PAUSE)
 
     def _commit(self) -> bool:
-        """Journal the round and act on it; while it cannot be written, wait here. False: told to end meanwhile."""
+        """Journal the round and act on it. While it cannot be written, wait; False if the thread was told to end meanwhile."""
         while True:
             try:
                 self.decider.commit()
@@ -321,7 +322,7 @@ class Dispatcher:
 
 
 def _weight(value: Any) -> int:
-    """About the bytes that something takes which a host said: a text or a list may be as long as a frame."""
+    """The approximate number of bytes that a fact takes in memory: a text or a list may be as long as a frame."""
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What follows of events outside: jobs are sent, results delivered, folders opened and closed.
+"""Acts on events: sends jobs, delivers results, opens and closes folders.
 
 Rule: nothing is done for an event that the journal does not have. The decider calls `act` with each event of a round, after the round
 is on the disk.
@@ -23,20 +23,18 @@ __all__ = ["Effects"]
 
 
 class Effects:
-    """Acts on events, and holds what that takes of the jobs that have not returned.
-
-    Args:
-        as those of `Decider`.
+    """Acts on events, and holds what it needs of the jobs that have not returned. Arguments as those of `Decider`.
 
     Attributes:
-        reader: the journal, where the run was resumed.
+        reader: the journal, if the run was resumed.
+        ownership: as it was given.
         jobs: by number.
         stored: what the last attempt of a job brought, by number.
-        assigned: attempt -> the host that it was given to; everything else that comes back is fenced off.
+        assigned: attempt -> the host that it was given to; what comes back of any other is ignored.
         shown: attempt -> stream -> bytes of it that were shown.
         prepared: hosts whose zygote has answered.
         confirmed: hosts that have confirmed everything sent to them since they got a job.
-        has_delivered: every job that hosts can have is whole on its host; of use when the controller leaves.
+        has_delivered: every job that hosts can have is whole on its host; looked at when the controller detaches.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class Effects:
         self._deliver = deliver
         self._observe = observe
         self._clock = clock
-        self._ownership = ownership
+        self.ownership = ownership
         self._hold = hold
         self.reader: ReadableJournal | None = None
         self.jobs: dict[int, QueuedJob] = {}
@@ -70,15 +68,15 @@ class Effects:
         self._last_asked = 0
 
     def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
-        """Where the files of an attempt go, if it is that host's and current (called by the sessions' readers)."""
+        """The output folder of an attempt if it is the current one and the host's, else None. Called by the readers of connections."""
         if self.assigned.get(attempt) != host:
             return None
         job = self.jobs.get(int(attempt.partition(".")[0]))
         if job is None:
             return None
         if job.folder is None:
-            if job.owners is None and self._ownership is not None:
-                job.owners = self._ownership.of(job.num, job.output_dir)
+            if job.owners is None and self.ownership is not None:
+                job.owners = self.ownership.of(job.num, job.output_dir)
             job.folder = _folder_of(job, self._hold)
         return job.folder
 
@@ -124,12 +122,12 @@ class Effects:
         self._asked.pop(host, None)
 
     def confirm(self, host: str, number: int) -> None:
-        """The host has confirmed what was sent before it was asked the last time, if this is that number."""
+        """Note that a host has confirmed, if the number is that of the last question."""
         if self._asked.get(host) == number:
             self.confirmed.add(host)
 
     def check_delivered(self) -> None:
-        """While the controller is about to leave: ask the hosts to confirm, and see whether all have."""
+        """While the controller is detaching, ask the hosts to confirm, and see whether all have."""
         scheduler = self._scheduler
         if scheduler.detaching is None or scheduler.pending:
             return
@@ -151,7 +149,7 @@ class Effects:
         self.acknowledge(event.host, attempt)
 
     def _set_aside(self, num: int, attempt: int) -> None:
-        """What an attempt printed is kept apart from what the next one will."""
+        """Move what an attempt printed to a folder of its own, before the next attempt prints."""
         job = self.jobs[num]
         folder, job.folder = job.folder or _folder_of(job, self._hold), None
         try:
@@ -176,7 +174,7 @@ class Effects:
 
 
 def _folder_of(job: QueuedJob, hold: Callable[[], None] | None) -> OutputFolder:
-    """The output directory, with the caps that the run gave it: what a host was not to send is not taken either."""
+    """The output directory of a job, with the limits that the run sets: what a host was told not to send is refused here, too."""
     cap = job.spec.max_output_bytes
     return OutputFolder(
         job.output_dir,

@@ -26,7 +26,7 @@ from launcher.engine.requests import Detach, QueuedJob, Retry, Submit, SubmitAll
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import ControllerFailed
 from launcher.inventory import HostSpec
-from launcher.runs.journal import FOLDER, Journal, Returned
+from launcher.runs.journal import FOLDER, Journal, JournalReader, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
 from launcher.util.open_files import make_room
@@ -42,13 +42,13 @@ T = TypeVar("T")
 
 
 class Engine(Dispatcher):
-    """Runs jobs on hosts, durably. Not a context manager: `close` says how it ends.
+    """Runs jobs on hosts, durably. It is no context manager: there are several ways to end it.
 
     Args:
-        plan_of: called once per host, in a thread of that host, for what it must be told; may raise LauncherError.
+        plan_of: makes the plan of a host; called once per host, in a thread of that host; may raise LauncherError.
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
         transport_of: the way to a host; asked once each.
-        lock: of the folder, where it was taken for this run.
+        lock: the lock of the folder, if the caller has taken it for this run.
         meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first word.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
@@ -80,6 +80,8 @@ class Engine(Dispatcher):
         self.folder = folder
         self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
         self._observers = list(observers)
+        self._reader: JournalReader | None = None
+        self._reader_lock = threading.Lock()
         self._room = threading.Semaphore(BACKLOG)
         self._is_unlimited = False
         self.submitted = 0
@@ -100,14 +102,14 @@ class Engine(Dispatcher):
             )
 
     def start(self, *, connect: bool = True) -> None:
-        """Begin: journal what is known, connect to the hosts, unless it is known that none will be needed."""
+        """Start deciding, and connect to the hosts unless it is known that none will be needed."""
         lack = make_room(len(self.connections)) if connect else ""
         super().start(connect=connect)
         if lack:
             self.observe(events.Warned(time.time(), "hosts", lack))
 
     def restore(self) -> list[int]:
-        """Take the run up from its journal, before `start`; returns the jobs that have not returned."""
+        """Restore the run from its journal, before `start`; returns the jobs that have not returned."""
         unfinished = self.decider.restore(self.reader)
         for name, host in self.scheduler.hosts.items():
             if host.jobs or host.collecting or host.phase in (HostPhase.READY, HostPhase.UNKNOWN):
@@ -119,6 +121,14 @@ class Engine(Dispatcher):
         for event in resumed:
             self.observe(event)
         return unfinished
+
+    @property
+    def reader(self) -> JournalReader:
+        """The journal, for reading."""
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.journal.folder)
+            return self._reader
 
     def observe(self, event: events.Event) -> None:
         """Show an event to all observers."""
@@ -152,9 +162,9 @@ class Engine(Dispatcher):
         failure: tuple[str, str] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Take a job; waits while BACKLOG jobs are under way, or until it is stopped: then the job is not taken (False).
+        """Submit a job. Waits while BACKLOG jobs are under way; False, and nothing submitted, if it is stopped meanwhile.
 
-        With failure (kind, message) it is FAILED at once.
+        With failure (kind, message) the job is FAILED at once.
         """
         if not self._has_waited_for_room(is_stopped):
             return False
@@ -163,7 +173,7 @@ class Engine(Dispatcher):
         return True
 
     def submit_all(self, submits: Sequence[Submit], is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Take jobs, fewer than BACKLOG, all of which the journal has before the first is sent. As `submit`, all of them or none."""
+        """Submit jobs, fewer than BACKLOG, all or none. The journal has them all before the first is sent."""
         if not all(self._has_waited_for_room(is_stopped) for _ in submits):
             return False
         self.submitted += len(submits)
@@ -177,7 +187,7 @@ class Engine(Dispatcher):
         return True
 
     def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:
-        """The next thing that arrived; None when nothing did within timeout seconds, or `wake` was called.
+        """The next result or lost host; None if nothing came within timeout seconds, or `wake` was called.
 
         Raises:
             ControllerFailed: nothing more will arrive.
@@ -196,7 +206,7 @@ class Engine(Dispatcher):
         return item
 
     def wake(self) -> None:
-        """Have `wait` return, for there is something else to look at."""
+        """Make `wait` return, because there is something else to look at."""
         self.arrivals.put(None)
 
     @property
@@ -227,13 +237,13 @@ class Engine(Dispatcher):
 def _opener(
     spec: HostSpec, run: str, bundle: Callable[[], Bundle], spare: str | None, meanwhile: Callable[[], None]
 ) -> Callable[[Transport], tuple[Channel, bytes]]:
-    """What connects to the run's agent on a host, and starts it where there is none."""
+    """A function that connects to the run's agent on a host, and starts one if there is none."""
     role = ["connect", "--run", run, "--host", spec.name, *(["--spare", spare] if spare is not None else [])]
     return lambda transport: open_agent(spec, transport, bundle(), role, meanwhile=meanwhile)
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:
-    """The same, made when it is first needed, and kept; so is the reason why it cannot be made."""
+    """A function that calls `make` once, when it is first called, and then returns or raises the same each time."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     lock = threading.Lock()
 

@@ -20,10 +20,9 @@ __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
 
 #: Seconds for which an interrupted run waits for a host whose link is gone.
 _INTERRUPTED_PATIENCE = 30.0
-#: Seconds, at most `host_loss_timeout`, after which a link over which nothing of a job came was one all the same: a job may take
-#: hours.
+#: A link over which nothing of a job came counts as of use after so many seconds, at most `host_loss_timeout`: a job may take hours.
 _STANDS = 10.0
-#: What a host may have queued beyond its slots, as a part of its share by slots in what still waits, where others share it.
+#: Where several hosts share the waiting jobs, a host may queue this part of its share by slots beyond its slots.
 _PART_OF_SHARE = 0.5
 
 
@@ -56,7 +55,7 @@ class Policies:
     kill_limit: float | None = None
 
     def may_retry(self, kind: str, attempt: int) -> bool:
-        """After this attempt failed by an error of that kind, another one is due."""
+        """Tell whether another attempt follows one that failed by an error of this kind."""
         return attempt <= self.retries.get(kind, self.retries.get("*", 0))
 
 
@@ -83,7 +82,7 @@ class Scheduler(RunState):
     def observe_ready(
         self, at: float, host: str, slots: int, python: str, gpus: tuple[str, ...], boot_id: str = ""
     ) -> list[Event]:
-        """The agent of a host said welcome. One that was given up is taken back; its old attempts stay fenced off."""
+        """The agent of a host said welcome. A host that was given up is used again; its old attempts stay given up."""
         phase = self.hosts[host].phase
         if phase is HostPhase.UNUSABLE:
             return []
@@ -105,7 +104,7 @@ class Scheduler(RunState):
         return self._all(events.HostUnusable(at, host, phase, why, next_step))
 
     def observe_closed(self, at: float, host: str, why: str, *, may_open: bool = False) -> list[Event]:
-        """A host takes no further job, though it may be there; with may_open that may end by itself."""
+        """A host takes no further jobs, though it may be connected; with may_open it may take some later."""
         state = self.hosts[host]
         if state.closed is not None and (may_open or not state.may_open):
             return []
@@ -117,10 +116,10 @@ class Scheduler(RunState):
         return self._all(events.HostOpened(at, host)) if state.closed is not None and state.may_open else []
 
     def observe_unprepared(self, at: float, host: str, why: str) -> list[Event]:
-        """The application cannot be prepared on a host, which would fail every job at once and so draw all of them.
+        """The application cannot be prepared on a host. It would fail every job at once, and so get all of them.
 
-        Where another host may do better it gets no further job, and what it has not started runs there; else its errors are
-        the jobs' errors.
+        If another host can be used, this one gets no further jobs, and what it has not started runs elsewhere. Otherwise its errors
+        become the jobs' errors.
         """
         if not any(other.is_usable for other in self.hosts.values() if other.name != host):
             return []
@@ -180,14 +179,14 @@ class Scheduler(RunState):
         return self._all(events.AttemptEnded(at, num, attempt, host, status, duration, error))
 
     def observe_collected(self, at: float, host: str, num: int, attempt: int) -> list[Event]:
-        """All that the attempt left has arrived: it is the job's last one, or another follows."""
+        """All files of the attempt have arrived: the job returns, or another attempt follows."""
         job = self.current(num, attempt, host)
         if job is None or job.ended is None:
             return []
         return self._settle(at, job)
 
     def observe_unwritable(self, at: float, host: str, num: int, attempt: int, why: str) -> list[Event]:
-        """What the attempt leaves can never be written here: it has failed, whatever became of it there, and would again."""
+        """The output of the attempt can never be written here: it has failed, whatever its outcome is there, and another would fail, too."""
         job = self.current(num, attempt, host)
         if job is None:
             return []
@@ -222,7 +221,7 @@ class Scheduler(RunState):
         for num in sorted(self.hosts[host].collecting):
             job = self.jobs[num]
             if f"{num}.{job.attempt}" not in known:
-                # The outcome is here; what files had not come by now never will.
+                # The outcome is here; the files that are missing will never come.
                 lost = "its output files and streams may not be whole: the host does not have them any more"
                 out += [events.Warned(at, "output files", lost, "", num, host), *self._settle(at, job)]
         return out
@@ -329,7 +328,7 @@ class Scheduler(RunState):
         return None if nearest == float("inf") else nearest
 
     def _note_times(self, now: float) -> None:
-        """Note when what is so now began. A link that drops again at once, with nothing of a job through it, was none."""
+        """Note since when hosts are as they are. A link that drops again before anything of a job came does not count."""
         stands = min(_STANDS, self.policies.host_loss_timeout)
         for host in self.hosts.values():
             if host.phase is HostPhase.READY and host.ready_since is None:

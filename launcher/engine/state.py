@@ -1,7 +1,7 @@
 """The state of a run's jobs and hosts, as its events make it.
 
-Rule: state changes in `apply` alone, and `apply` takes nothing but events, never a clock. So a journal of these events,
-applied again, gives the same state. What it holds does not grow with finished jobs.
+Rule: only `apply` changes the state, and it takes events alone, never a clock. So the events of a journal, applied again, give the
+same state. The state does not grow with finished jobs.
 
 `unknown_since`, `ready_since` and `closed_since` are the exception: monotonic times, which mean nothing to another process. The
 scheduler notes them when it first plans with the fact, and a journal does not hold them.
@@ -25,7 +25,7 @@ _HORIZON = 0.25
 #: Seconds of a job from which on none is queued ahead of its slot where another host may be free sooner.
 _LONG = 1.0
 _MAX_QUEUED = 256
-#: Results after which a host that had closed for want of room is given more at once; doubled each time that it closes.
+#: After so many results a host that had closed because it was full gets more jobs at once; doubled each time that it closes.
 _CALM = 16
 _MAX_CALM = 1024
 
@@ -100,7 +100,7 @@ class HostState:
         return self.unknown_since if self.phase is HostPhase.UNKNOWN else None
 
     def has_closed(self) -> None:
-        """It found no room for what it was given."""
+        """The host was full: it gave jobs back."""
         self.most_ahead, self.results = 0, 0
         self.calm = min(2 * self.calm, _MAX_CALM)
 
@@ -160,42 +160,63 @@ class RunState:
         return job
 
     def apply(self, event: Event) -> None:  # noqa: C901 - one case for each event
-        """Change the state by an event, the commonest first; those that do not concern it change nothing."""
+        """Change the state by an event. The most frequent events come first; some change nothing."""
         match event:
             case events.JobQueued():
-                self._apply_job_queued(event)
+                self.jobs[event.num] = UnfinishedJob(event.num, overrides=tuple(event.overrides))
+                self.pending[event.num] = None
+                self.next_num = max(self.next_num, event.num + 1)
             case events.JobAssigned():
-                self._apply_job_assigned(event)
+                job = self.jobs[event.num]
+                del self.pending[event.num]
+                job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
+                self.hosts[event.host].jobs.add(event.num)
             case events.AttemptStarted():
-                self._apply_attempt_started(event)
+                self.jobs[event.num].has_started = True
+                self.fresh.append(event.num)
+                self._came_through(event.host, None)
             case events.AttemptEnded():
                 self._apply_attempt_ended(event)
             case events.JobReturned():
                 self._apply_job_returned(event)
             case events.JobCancelling():
-                self._apply_job_cancelling(event)
+                self.jobs[event.num].is_cancelled = True
+                self.fresh.append(event.num)
             case events.JobRequeued():
                 self._apply_job_requeued(event)
             case events.JobRetried():
                 self._apply_job_retried(event)
             case events.HostReady():
-                self._apply_host_ready(event)
+                host = self.hosts[event.host]
+                host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
+                host.boot_id = event.boot_id
+                # A time that ran out while there was no link is not the jobs' fault.
+                self.fresh += host.jobs
             case events.HostUnknown():
-                self._apply_host_unknown(event)
+                host = self.hosts[event.host]
+                host.phase, host.why = HostPhase.UNKNOWN, event.why
             case events.HostUnusable():
-                self._apply_host_unusable(event)
+                host = self.hosts[event.host]
+                host.phase, host.why = HostPhase.UNUSABLE, event.why
             case events.HostClosed():
-                self._apply_host_closed(event)
+                host = self.hosts[event.host]
+                host.closed, host.may_open, host.closed_since = event.why, event.may_open, None
+                if event.may_open:
+                    host.has_closed()
             case events.HostOpened():
-                self._apply_host_opened(event)
+                host = self.hosts[event.host]
+                host.closed, host.may_open, host.closed_since = None, False, None
             case events.HostLost():
-                self._apply_host_lost(event)
+                host = self.hosts[event.host]
+                host.phase, host.why, host.unknown_since, host.ready_since = HostPhase.LOST, event.why, None, None
             case events.RunResumed():
                 self._apply_run_resumed(event)
             case events.RunDetaching():
-                self._apply_run_detaching(event)
+                self.detaching = event
             case events.RunInterrupt():
-                self._apply_run_interrupt(event)
+                self.interrupted = event
+                for host in self.hosts.values():
+                    self.fresh += host.jobs
             case (
                 events.CodeSent()
                 | events.HookFired()
@@ -212,26 +233,6 @@ class RunState:
                 assert_never(event)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
-
-    def _apply_job_queued(self, event: events.JobQueued) -> None:
-        self.jobs[event.num] = UnfinishedJob(event.num, overrides=tuple(event.overrides))
-        self.pending[event.num] = None
-        self.next_num = max(self.next_num, event.num + 1)
-
-    def _apply_job_assigned(self, event: events.JobAssigned) -> None:
-        job = self.jobs[event.num]
-        del self.pending[event.num]
-        job.attempt, job.host, job.has_started, job.ended = event.attempt, event.host, False, None
-        self.hosts[event.host].jobs.add(event.num)
-
-    def _apply_job_cancelling(self, event: events.JobCancelling) -> None:
-        self.jobs[event.num].is_cancelled = True
-        self.fresh.append(event.num)
-
-    def _apply_attempt_started(self, event: events.AttemptStarted) -> None:
-        self.jobs[event.num].has_started = True
-        self.fresh.append(event.num)
-        self._came_through(event.host, None)
 
     def _apply_attempt_ended(self, event: events.AttemptEnded) -> None:
         job = self.jobs[event.num]
@@ -271,12 +272,12 @@ class RunState:
         self.counts[event.status] -= 1
         if event.error_kind:
             self.counts["kind:" + event.error_kind] -= 1
-        # The user asked for it: neither an interrupt of before nor the failures of before stand in its way.
+        # The user asked for it: neither an earlier interrupt nor earlier failures prevent it.
         self.interrupted = None
         self.forgiven = self.counts["FAILED"]
 
     def _came_through(self, host: str, error: dict[str, Any] | None) -> None:
-        """Something of a job came from a host: its link is of use. That the job is lost did not come from there."""
+        """Note that something of a job came from a host, so that its link is of use. An error `lost` was not said by the host."""
         state = self.hosts.get(host)
         if state is not None and (error is None or error["kind"] != "lost"):
             state.unknown_since = None
@@ -286,37 +287,6 @@ class RunState:
         if state is not None:
             state.jobs.discard(num)
             state.collecting.discard(num)
-
-    # -- hosts ---------------------------------------------------------------------------------------------------
-
-    def _apply_host_ready(self, event: events.HostReady) -> None:
-        host = self.hosts[event.host]
-        host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
-        host.boot_id = event.boot_id
-        # What came due while there was no link was not the jobs' doing.
-        self.fresh += host.jobs
-
-    def _apply_host_unknown(self, event: events.HostUnknown) -> None:
-        host = self.hosts[event.host]
-        host.phase, host.why = HostPhase.UNKNOWN, event.why
-
-    def _apply_host_unusable(self, event: events.HostUnusable) -> None:
-        host = self.hosts[event.host]
-        host.phase, host.why = HostPhase.UNUSABLE, event.why
-
-    def _apply_host_closed(self, event: events.HostClosed) -> None:
-        host = self.hosts[event.host]
-        host.closed, host.may_open, host.closed_since = event.why, event.may_open, None
-        if event.may_open:
-            host.has_closed()
-
-    def _apply_host_opened(self, event: events.HostOpened) -> None:
-        host = self.hosts[event.host]
-        host.closed, host.may_open, host.closed_since = None, False, None
-
-    def _apply_host_lost(self, event: events.HostLost) -> None:
-        host = self.hosts[event.host]
-        host.phase, host.why, host.unknown_since, host.ready_since = HostPhase.LOST, event.why, None, None
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -329,11 +299,3 @@ class RunState:
             host.unknown_since, host.ready_since = None, None
             host.why = "the run was taken up by another controller" if known else ""
             host.closed, host.may_open, host.closed_since = None, False, None
-
-    def _apply_run_detaching(self, event: events.RunDetaching) -> None:
-        self.detaching = event
-
-    def _apply_run_interrupt(self, event: events.RunInterrupt) -> None:
-        self.interrupted = event
-        for host in self.hosts.values():
-            self.fresh += host.jobs

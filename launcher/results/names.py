@@ -1,6 +1,6 @@
 """The names that a host gives to files, folders and links in an output directory, looked at without the disk.
 
-Rule: one that leads out, may lead out, or is ours is refused.
+Rule: a name that leads out, may lead out, or is one of our own is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def check_path(path: str) -> None:
     """It names something below the output directory, and nothing of ours.
 
     Raises:
-        RefusedFile: it does not.
+        RefusedFile: it names something else.
     """
     parts = path.split("/")
     if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):

@@ -319,7 +319,7 @@ class OutputFolder:
             raise refusal_of(error) from None
 
     def _make_room(self, name: str, above: int) -> None:
-        """What an earlier try left gives way; a folder does not."""
+        """Remove what an earlier try left at this name, unless it is a folder."""
         try:
             status = os.stat(name, dir_fd=above, follow_symlinks=False)
         except FileNotFoundError:
@@ -402,7 +402,7 @@ class OutputFolder:
     # -- ending --------------------------------------------------------------------------------------------------
 
     def _discard(self, path: str) -> None:
-        """Part of a file is of no use to anybody."""
+        """Remove a file that is not whole."""
         partial = self._partial.pop(path, None)
         if partial is None:
             return
@@ -426,12 +426,12 @@ class OutputFolder:
             self.apart.clear()
 
     def release(self) -> None:
-        """Let go of folders' descriptors, which are made again when something comes."""
+        """Close the descriptors of folders; they are opened again when something comes."""
         with self._guard:
             self._tree.close(keep_root=False)
 
     def close(self) -> None:
-        """Let go of all descriptors; what comes now is not written."""
+        """Close all descriptors; what comes from now on is not written."""
         with self._guard:
             self._is_closed = True
             self._discard_all()

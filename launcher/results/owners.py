@@ -1,4 +1,4 @@
-"""Whose a file in an output directory is, where jobs of a run share one.
+"""Which job a file in an output directory belongs to, if jobs of a run share the directory.
 
 Rule: what another job of the run has written is kept. What was there before the run gives way, as it does where a program opens it to write.
 """
@@ -28,12 +28,12 @@ class Owners:
         self._nums: set[int] = set()
 
     def join(self, num: int) -> None:
-        """One more job has this folder."""
+        """Add a job that has this folder."""
         self._nums.add(num)
         self.is_shared = self.is_shared or len(self._nums) > 1
 
     def claim(self, path: str, num: int) -> None:
-        """This job writes it."""
+        """Note that this job writes the file."""
         self._jobs[path] = num
 
     def is_anothers(self, path: str, num: int, changed: float) -> bool:

@@ -1,7 +1,7 @@
 """What another process asks of the controller that drives a run: small files in the run's folder.
 
-Rule: a request appears whole (it is renamed into place) and is taken once. The folder is ours alone (0700), so whoever can
-ask could signal the controller just as well.
+Rule: a request appears whole, because it is renamed into place, and is read once. Only the user may write to the folder (0700), who
+could signal the controller as well.
 
     .launcher/requests/<name>.json    {"version": 1, "what": "cancel", "num": N or null, "kill": bool, "why": text}
 """
@@ -48,7 +48,7 @@ def ask(folder: Path, request: CancelRequest) -> None:
 
 
 def pop_all(folder: Path) -> list[CancelRequest]:
-    """The requests that wait; they are gone afterwards. What is no request of ours is left alone."""
+    """Remove the requests that wait, and return them. Other files are left alone."""
     requests = folder / FOLDER / _FOLDER
     try:
         names = [name for name in os.listdir(requests) if name.endswith(".json")]

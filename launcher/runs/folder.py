@@ -1,8 +1,8 @@
-"""Taking a run's folder for one run, before anything of it is written.
+"""Claims a folder for one run, before anything is written to it.
 
-Rule: the lock in `.launcher` decides, and nothing is touched before it is held. A folder that a run drives stays that run's, a journal
-that somebody writes is never moved. An earlier run that has ended gives way in a folder that the user named: its journal is
-renamed. A folder that nobody named (its name is the time) is never one twice: the next free one is taken.
+Rule: the lock in `.launcher` decides, and nothing is touched before it is held. A folder whose run is driven is not taken, and a journal
+that is being written is never moved. In a folder that the user named, an earlier run that has ended makes room: its journal is renamed. A
+folder that the user did not name (its name is the time) is used once only: if it exists, the next free one is taken.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def claim(folder: Path, naming: Naming) -> Claim:
 
 
 class _Taken(Exception):
-    """Somebody has, or had, this one."""
+    """Another run has, or had, this folder."""
 
 
 def _take(folder: Path, naming: Naming) -> Claim:
@@ -96,7 +96,7 @@ def _take(folder: Path, naming: Naming) -> Claim:
         made.append(folder)
     elif naming is Naming.NEW:
         raise _Taken
-    # Only for a name that the user gave is it worth to wait for somebody who only looks.
+    # Only for a name that the user gave it is worth waiting for another process that only reads.
     patience = 20 if naming is Naming.USER else 1
     while True:
         if _make(own, 0o700):

@@ -1,7 +1,7 @@
 """Which runs there are: a small file per run in the user's state folder, naming the run's local folder.
 
 Rule: the journal in a run's folder is the truth; the index only says where it is. An entry whose folder is gone says so,
-and a run that the index does not know is found by its folder all the same.
+and a run that the index does not know is still found by its folder.
 
     $XDG_STATE_HOME/hydra-remote-launcher/index/<run>.json
         {"version": 1, "run", "folder", "started", "mode", "task", "is_reproduction", "secret"}
@@ -129,7 +129,7 @@ def look_up(run: str) -> Entry | None:
 
 
 def entries() -> list[Entry]:
-    """All runs of the index, the latest first. What is no entry of ours is passed over."""
+    """All runs of the index, the latest first. Other files are ignored."""
     found = []
     try:
         names = os.listdir(index_folder())
@@ -185,7 +185,7 @@ def parse(text: str) -> RunReference:
     if not hash_sign or _is_in_run_folder(text):
         return RunReference(find(text))
     if not (num.isascii() and num.isdecimal() and len(num) <= _MAX_DIGITS):
-        raise RunError(f"{text[:200]!r}: {num[:50]!r} is not the number of a job; RUN#NUM is meant")
+        raise RunError(f"{text[:200]!r}: {num[:50]!r} is not the number of a job; write RUN#NUM")
     return RunReference(find(run), int(num))
 
 

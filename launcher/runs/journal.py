@@ -23,7 +23,7 @@ from launcher.util.frozen import frozen
 from remote_agent.shared.disk import sync_fd
 from remote_agent.shared.job_spec import JobSpec
 
-#: Whoever works with a run's journal has all of it here.
+#: Names that users of the journal import from here.
 __all__ = ["FOLDER", "Journal", "JournalReader", "Returned", "StoredResult", "lock_folder"]
 
 #: Bytes; a larger result lies in a file of its own beside the journal.
@@ -77,7 +77,7 @@ class Journal:
         connection = connect(self.path)
         try:
             if not exists or not connection.execute("select 1 from sqlite_master").fetchone():
-                # Constants of this module, and nothing else.
+                # Only constants of this module.
                 connection.executescript(
                     "begin;" + SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
                 )
@@ -93,7 +93,7 @@ class Journal:
         return connection
 
     def append(self, happened: list[Event]) -> None:
-        """Put events behind the others; `commit` writes them."""
+        """Append events; `commit` writes them."""
         for event in happened:
             data = event.to_json()
             num = data.get("num")

@@ -1,6 +1,6 @@
-"""The lock of a run's `.launcher`: who has it writes the journal, and nobody else.
+"""The lock of a run's `.launcher`: only the process that holds it writes the journal.
 
-Rule: it is a lock of the system on a file beside the journal, so that it ends with the process that has it.
+Rule: it is a lock of the operating system on a file beside the journal, so that it ends with its process.
 """
 
 from __future__ import annotations

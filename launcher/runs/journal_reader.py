@@ -1,6 +1,6 @@
-"""The journal of a run, read: by anybody, from any thread, also while its controller writes it.
+"""Reads the journal of a run: in any process and thread, also while its controller writes it.
 
-Rule: nothing of it is taken for what it should be: it may be damaged, or have come from anywhere.
+Rule: everything that is read is checked, because the journal may be damaged or come from anywhere.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Which runs are the user's own: only of these is anything unpickled, imported or asked of a host.
 
-Rule: a folder says nothing about itself that counts. A run is ours where our own index, which lies outside of every run's folder,
-has the secret that is in its journal. So a run that was moved stays ours; a copy of one that is still there, a folder that came from
+Rule: what a folder says about itself does not count. A run is the user's own if the user's index, which lies outside of every run's
+folder, has the secret that is in the run's journal. So a run that was moved stays ours; a copy of one that is still there, a folder that came from
 somebody, and what a host left in an output directory are not. `adopt` makes such a folder ours, and that is the user's word alone.
 
-A run that an earlier version began has no secret: it is ours where the index lists it at this very place.
+A run that an earlier version began has no secret: it is the user's own if the index lists it in this very folder.
 """
 
 from __future__ import annotations

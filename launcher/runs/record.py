@@ -1,6 +1,6 @@
-"""What a run was asked to do, as its journal keeps it: enough for another controller, in another process, to take it up.
+"""What a run was asked to do, as its journal keeps it: enough for another controller, in another process, to resume it.
 
-Rule: values of variables are never written, only their names; whoever takes the run up must have them again. Everything
+Rule: the values of variables are never written, only their names; whoever resumes the run must provide the values again. Everything
 else that hosts were told is kept as it was told (the shared payload, the code's manifest, how the application is prepared),
 so that an attempt that starts after a resume starts from the same bytes as one that started before.
 
@@ -80,7 +80,7 @@ class RunRecord:
 
 
 def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> None:
-    """Put down what is known before the start hook; `commit` is the caller's."""
+    """Append what is known before the start hook; the caller commits."""
     options = setup.options
     snapshot = setup.snapshot
     described = {
@@ -116,12 +116,12 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
     )
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
-    # What cannot be pickled before the start hook may well be after it; that one counts.
+    # A config that cannot be pickled before the start hook may be picklable after it, which counts.
     _put_state(setup, journal, is_final=False)
 
 
 def write_prepared(prepared: PreparedRun, journal: Journal) -> None:
-    """Put down what the start hook left, and what hosts will be told; `commit` is the caller's."""
+    """Append the state that the start hook left, and what hosts will be told; the caller commits."""
     zygotes = {spec.name: prepared.zygote_of(spec).to_journal() for spec in prepared.setup.hosts}
     journal.put_meta(prepared=json.dumps({"by_value": prepared.has_values, "zygotes": zygotes}))
     journal.put_blob("shared", prepared.shared)
@@ -159,7 +159,7 @@ def planned_blobs(
         try:
             data = dumps(part)
         except Exception:  # noqa: BLE001
-            # One of them cannot be pickled, which makes it a failed job when its turn comes; the others are kept.
+            # A config that cannot be pickled fails its job when the job's turn comes; the others are kept.
             data = dumps([(_picklable(config, dumps), overrides) for config, overrides in part])
         blobs[f"planned/{first}/{start // PART}"] = data
     return blobs
@@ -204,7 +204,7 @@ def read(reader: JournalReader) -> RunRecord:
         raise RunError(
             f"{where}: the run's record is of version {had}; this launcher reads {VERSION}"
             if had
-            else f"{where}: the run died before it was put down what it was to do; start it again"
+            else f"{where}: the run died before the journal had its setup; start it again"
         )
     prepared = reader.object("prepared")
     try:
@@ -279,7 +279,7 @@ def options_of(record: RunRecord, env: Mapping[str, str]) -> LaunchConf:
     from launcher.options import LaunchConf
 
     values = dict(record.options)
-    # What was forwarded may have been given another way now: it is set.
+    # A variable that was forwarded may be given another way now: all that counts is that it is set.
     names = [*values.pop("forward_env"), *record.env]
     values["env"] = {name: env[name] for name in names if name in env}
     try:

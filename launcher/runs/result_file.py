@@ -1,6 +1,6 @@
 """A large result as it comes from a host, chunk by chunk, into a file that only its owner reads.
 
-Rule: nothing that a host says of a result is believed before its digest is found right. Digests are taken as the bytes come
+Rule: a result is used only after its digest was checked. Digests are taken as the bytes come
 where the host said beforehand what they will be, so that a long result is not read again.
 """
 
@@ -86,7 +86,7 @@ class ResultFile:
         return digest_of(self._file, at, size)
 
     def discard(self) -> None:
-        """Part of a result is of no use; where it cannot be removed the next one takes its place."""
+        """Remove a result that is not whole; if that fails, the next one takes its place."""
         with contextlib.suppress(OSError):
             self._file.close()
             self._path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Where a run stands, told from its journal alone: for people and, as plain data, for machines.
+"""How a run stands, read from its journal alone: for people and, as plain data, for machines.
 
-Rule: nothing is decoded, nobody is asked; it can be read while another process drives the run. What only the hosts know
+Rule: nothing is decoded, and no host is asked. It can be read while another process drives the run. What only the hosts know
 (whether a job that was left to them has ended) is not guessed.
 """
 
@@ -113,7 +113,7 @@ class JobStatusLine:
 
     @property
     def host(self) -> str:
-        """That of the latest attempt."""
+        """The host of the latest attempt."""
         return self.attempts[-1].host if self.attempts else ""
 
     @property

@@ -1,8 +1,8 @@
-"""A run, driven: its run hooks fire, its jobs are handed to the engine, what arrives is taken, and in the end it is closed or left.
+"""Drives a run: fires its hooks, hands its jobs to the engine, takes what arrives, and in the end closes the run or detaches from it.
 
-Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own; only a second signal
-leaves them to whoever takes the run up. Controller hooks fire in one thread, so that a callback never meets another: in the one that
-begins the run and takes what arrives.
+Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own. Only a second signal
+leaves them to whoever resumes the run. Controller hooks fire in one thread, so that no two run at once: in the thread that begins the run
+and takes what arrives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from launcher.runs import index as run_index
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
 from launcher.session.detach import detach, detach_at_once, prepare_to_detach, waits_for, what_is_left
-from launcher.session.ending import end_on_hosts, ended_event, last_event
+from launcher.session.ending import end_on_hosts, last_event
 from launcher.session.hooks import RunHooks
 from launcher.session.interrupts import Interrupts
 from launcher.session.job import Job
@@ -51,8 +51,8 @@ __all__ = ["Observer", "RunSession"]
 
 Observer = Callable[[events.Event], None]
 
-#: So many jobs of a list are made before the first is sent, while hosts are being connected to. Of a longer one the configs are journalled
-#: together, and once more with their jobs, for to make a hundred thousand jobs takes seconds.
+#: The jobs of a list of up to this length are all made before the first is sent, while hosts are being connected to. The configs of a
+#: longer list are journalled together, and once more with their jobs: making a hundred thousand jobs takes seconds.
 _AT_ONCE = 500
 
 
@@ -215,7 +215,7 @@ class RunSession:
         self.made_returns = SessionReturns(lambda: self.setup, engine)
 
     def _plan_of(self, spec: HostSpec) -> HostPlan:
-        assert self.prepared is not None, "no host is connected to before"
+        assert self.prepared is not None, "no host is connected before the run is prepared"
         return self.prepared.plan_of(spec)
 
     def _transport_of(self, spec: HostSpec) -> Transport:
@@ -260,14 +260,14 @@ class RunSession:
             raise
 
     def _start_for_nothing(self) -> None:
-        """Have what is submitted, if anything is, come to its end without any host."""
+        """Make all jobs return at once without any host, because the run is cancelled before it could connect."""
         why = self.hooks.aborted or self.interrupts.why
         if why:
             self.engine.start(connect=False)
             self.engine.interrupt(why)
 
     def prepare_and_start(self, task: Any = None, *, with_config: bool = True) -> None:
-        """Say what travels, and connect. Without a task that is not known yet: the first `submit` brings it."""
+        """Prepare what hosts are told, and connect; not yet if the task is unknown, which the first `submit` brings."""
         if task is None and self.setup.waits_for_task:
             return
         self.setup = self.setup.with_task(task, with_config=with_config)
@@ -280,7 +280,7 @@ class RunSession:
         self.engine.start()
 
     def _end_at_once(self) -> None:
-        """The run could not begin."""
+        """End a run that could not begin."""
         try:
             self.engine.close()
             self.fire_end()
@@ -289,7 +289,7 @@ class RunSession:
             self.restore_signals()
 
     def index_run(self, at: float, secret: str) -> None:
-        """Put the run among those that can be named, and that are ours."""
+        """Put the run into the user's index, so that it can be named and is known to be the user's own."""
         try:
             setup = self.setup
             run_index.add(
@@ -305,14 +305,14 @@ class RunSession:
             )
 
     def drop_early(self) -> None:
-        """No host will be asked for: drop the connections that were begun before."""
+        """Drop the connections that were begun early: no host is needed."""
         if self._early is not None:
             self._early.close()
 
     # -- signals, and whoever waits --------------------------------------------------------------------------------
 
     def handle_signals(self) -> None:
-        """From here on signals are requests; where this is the main thread."""
+        """Handle signals as requests from here on, if this is the main thread."""
         if not self._install_signals:
             return
         self.interrupts.handle_signals()
@@ -320,7 +320,7 @@ class RunSession:
             self._kept.enter_context(self.interrupts.ours())
 
     def restore_signals(self, *, is_over: bool = True) -> None:
-        """Signals mean what they meant before."""
+        """Put back the handlers that were there before."""
         self.interrupts.restore_signals(is_over=is_over and not self._owns_process)
         self._kept.close()
 
@@ -331,12 +331,12 @@ class RunSession:
             self._engine.interrupt(why, kill=kill)
 
     def tell(self, text: str) -> None:
-        """Say what follows of a signal."""
+        """Show what follows from a signal."""
         if self._engine is not None:
             self.hooks.warn("signal", text)
 
     def wake(self) -> None:
-        """Have the thread that drives the run look up. From any thread."""
+        """Wake the thread that drives the run. From any thread."""
         if self._engine is not None:
             self._engine.wake()
 
@@ -346,10 +346,10 @@ class RunSession:
             self._live_output.close()
 
     def check_may_wait(self, num: int) -> None:
-        """Refuse to wait for a job in a thread without which it does not return.
+        """Refuse to wait for a job in a thread that has to bring its JobReturn.
 
         Raises:
-            SessionError: this is one.
+            SessionError: this is such a thread.
         """
         if self._engine is None:
             return
@@ -406,7 +406,7 @@ class RunSession:
                 self.fire_end()
             finally:
                 try:
-                    last = last_event(self.engine, self.hooks, self.interrupts, self.run_id)
+                    last = last_event(self.engine, self.hooks, self.interrupts, self.ended_event())
                     self.is_detached = isinstance(last, events.RunDetached)
                     self.engine.observe(last)
                     self.engine.close_journal(last)
@@ -415,7 +415,8 @@ class RunSession:
 
     def ended_event(self) -> events.RunEnded:
         """What the journal says of the end."""
-        return ended_event(self.engine, self.run_id)
+        counts = self.engine.scheduler.counts
+        return events.RunEnded(time.time(), self.run_id, counts["COMPLETED"], counts["FAILED"], dict(counts))
 
     def fire_end(self) -> None:
         """Fire the end hook."""
@@ -437,13 +438,13 @@ class RunSession:
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
-        """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.
+        """Detach from the run when each host has its jobs; nothing is cancelled, and no end hook fires.
 
-        Where every job has returned by then, nobody is left to do anything: the run is not left, and ends as usual.
+        If every job has returned by then, the run does not detach, and ends as usual.
 
         Args:
             timeout: seconds to wait for hosts to be reached and to confirm; jobs that no host has by then stay in the
-                journal and are handed out when the run is taken up again.
+                journal and are sent when the run is resumed.
 
         Returns:
             How many jobs no host has.
@@ -452,14 +453,14 @@ class RunSession:
         return 0 if self.engine.is_idle or self.interrupts else self.depart(why)
 
     def depart(self, why: str) -> int:
-        """Leave the run as it is now; returns how many jobs no host has."""
+        """Detach from the run as it is now; returns how many jobs no host has."""
         self.left_behind = detach(self.engine, self.setup, self.hooks, why)
         self.restore_signals()
         self.is_detached = True
         return self.left_behind
 
     def _detach_at_hangup(self) -> None:
-        """Leave because the terminal is gone.
+        """Detach because the terminal is gone.
 
         Raises:
             RunDetached: unless every job has returned.
@@ -473,7 +474,7 @@ class RunSession:
         )
 
     def leave_if_must(self) -> None:
-        """Leave because of a second signal, when hosts had some time for what they have.
+        """Detach because of a second signal, after hosts had some time to send what they have.
 
         Raises:
             RunInterrupted: saying what is left where, and how to collect it.
@@ -530,8 +531,8 @@ class RunSession:
         """Take the next arrival, fire its hook, and return its JobReturn; None if it was none, or none came in time.
 
         Raises:
-            RunDetached: SIGHUP came, and the controller has left.
-            RunInterrupted: a second signal came, and the controller has left.
+            RunDetached: SIGHUP came, and the controller has detached.
+            RunInterrupted: a second signal came, and the controller has detached.
         """
         if self.interrupts.hangup and not self.interrupts:
             self._detach_at_hangup()
@@ -646,7 +647,7 @@ class RunSession:
             raise self.interrupts.error()
 
     def _hear_requests(self) -> None:
-        """Do what another process asks; looked for twice a second at most."""
+        """Do what another process asks; looks for requests twice a second at most."""
         now = time.monotonic()
         if now < self._next_hearing:
             return

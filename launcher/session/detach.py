@@ -1,7 +1,7 @@
-"""Leaving a run to its hosts: nothing is cancelled, no end hook fires, and another controller may take it up.
+"""Detaching from a run: its hosts go on, nothing is cancelled, no end hook fires, and another controller may resume it.
 
-Rule: what no host has when the controller leaves is in the journal, and what the callbacks have learnt since the start is, too.
-Who leaves in haste, after a second signal, waits for nobody: what could not be written any more is on the hosts.
+Rule: the journal has the jobs that no host has, and the state of the callbacks. After a second signal nothing is waited for: what could
+not be written any more is on the hosts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["detach", "detach_at_once", "prepare_to_detach", "waits_for", "what_is_left"]
 
-#: Seconds for the thread that decides to end when the controller leaves in haste, and for frames on their way to hosts.
+#: Seconds for the thread that decides to end when the controller detaches at once, and for frames on their way to hosts.
 _HASTE = 0.5
 _ON_THEIR_WAY = 0.2
 #: Numbers of jobs that are named.
@@ -33,10 +33,10 @@ _MAX_NAMED = 8
 def prepare_to_detach(
     engine: Engine, pump: Callable[[float], Any], why: str, timeout: float, is_stopped: Callable[[], bool]
 ) -> None:
-    """Give every job to a host, taking what arrives meanwhile; for half of timeout seconds each host may be waited for.
+    """Give every job to a host, and take what arrives meanwhile. Hosts that are not reached yet are waited for half of timeout seconds.
 
     Args:
-        is_stopped: the user wants it to stop instead.
+        is_stopped: tells whether the user wants the run to stop instead.
     """
     engine.prepare_to_detach(why)
     deadline = time.monotonic() + timeout
@@ -51,7 +51,7 @@ def prepare_to_detach(
 
 
 def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
-    """Leave, and close the journal; returns how many jobs no host has."""
+    """Detach, and close the journal; returns how many jobs no host has."""
     whole = engine.detach()
     left = len(engine.scheduler.pending)
     try:
@@ -66,7 +66,7 @@ def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
 
 
 def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> str:
-    """Leave at once, and close the journal where that goes; returns what is left where, and how to collect it."""
+    """Detach at once, and close the journal if it can be written; returns a text: what is left where, and how to collect it."""
     left = what_is_left(engine, setup.run_id, interrupts.why)
     if engine.detach_at_once(_HASTE):
         detached = events.RunDetached(time.time(), setup.run_id, f"{interrupts.why}, twice")
@@ -82,7 +82,7 @@ def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> s
 
 
 def what_is_left(engine: Engine, run: str, why: str) -> str:
-    """What the hosts and the journal keep of a run that is left in haste."""
+    """A text: what the hosts and the journal keep of a run that is detached at once."""
     where = "; ".join(_by_place(engine))
     return (
         f"{why}, twice: run {run} is left"
@@ -92,7 +92,7 @@ def what_is_left(engine: Engine, run: str, why: str) -> str:
 
 
 def waits_for(engine: Engine) -> str:
-    """What a run that was interrupted waits for; empty where that is nothing in particular."""
+    """What an interrupted run waits for; empty if it is nothing in particular."""
     stalled = f"the disk: {engine.stalled} (free some space)" if engine.stalled else ""
     return "; ".join(filter(None, [stalled, *_by_place(engine)]))
 

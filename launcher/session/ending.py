@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from launcher.session.hooks import RunHooks
     from launcher.session.interrupts import Interrupts
 
-__all__ = ["end_on_hosts", "ended_event", "last_event"]
+__all__ = ["end_on_hosts", "last_event"]
 
 #: Seconds between two looks at whether there was a second signal.
 _LOOK = 0.05
@@ -53,17 +53,11 @@ def end_on_hosts(engine: Engine, interrupts: Interrupts) -> list[str]:
 
 
 def last_event(
-    engine: Engine, hooks: RunHooks, interrupts: Interrupts, run: str
+    engine: Engine, hooks: RunHooks, interrupts: Interrupts, ended: events.RunEnded
 ) -> events.RunEnded | events.RunDetached:
-    """What the journal says last: that the run has ended, or that it is detached and why."""
+    """What the journal says last: that the run has ended, as `ended` says, or that it is detached and why."""
     if hooks.is_cut:
-        return events.RunDetached(time.time(), run, f"{interrupts.why}, twice; hooks are owed")
+        return events.RunDetached(time.time(), ended.run, f"{interrupts.why}, twice; hooks are owed")
     if engine.crash is not None:
-        return events.RunDetached(time.time(), run, "the controller failed")
-    return ended_event(engine, run)
-
-
-def ended_event(engine: Engine, run: str) -> events.RunEnded:
-    """That the run has ended, with its counts."""
-    counts = engine.scheduler.counts
-    return events.RunEnded(time.time(), run, counts["COMPLETED"], counts["FAILED"], dict(counts))
+        return events.RunDetached(time.time(), ended.run, "the controller failed")
+    return ended

@@ -52,7 +52,7 @@ class RunHooks:
         self.thread: int | None = None
 
     def leave_to_others(self, hook: str) -> None:
-        """Somebody else fires this one: here it does not fire any more."""
+        """Fire this hook no more: somebody else does."""
         self._fired_elsewhere |= {hook}
 
     def fire(
@@ -77,7 +77,7 @@ class RunHooks:
             pass
         except KeyboardInterrupt:
             if not self.is_cut:
-                # The user pressed Ctrl-C in code of his that asked for it, such as an input().
+                # The user pressed Ctrl-C in their own code, such as at an input().
                 self._interrupts.add_ctrl_c()
         if self.is_cut and not was_cut and records:
             name = records.pop()["callback"]

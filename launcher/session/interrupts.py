@@ -30,7 +30,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _nothing() -> None:
-    """By default nobody is woken."""
+    """The default: nobody is woken."""
 
 
 def _no_words() -> str:
@@ -82,7 +82,7 @@ class Interrupts:
         self._lock = threading.Lock()
         self.count = 0
         self.why = ""
-        #: How many signals of the user there were, as the door's thread knows it, and as handlers do.
+        #: How many signals of the user there were, as the thread of `launcher.session.signals` knows it, and as handlers do.
         self.signals = 0
         #: The last of them was SIGTERM.
         self.is_terminated = False
@@ -119,11 +119,11 @@ class Interrupts:
         self._stop(why, is_kill)
 
     def error(self, text: str = "") -> RunInterrupted:
-        """What ends the run."""
+        """The exception that ends the run."""
         return RunInterrupted(text or self.why, is_terminated=self.is_terminated)
 
     def add_signal(self, why: str, *, is_terminated: bool = False) -> None:
-        """The user asked: by a signal, or by Ctrl-C in his own code around the run."""
+        """Note that the user asked to stop, by a signal or by Ctrl-C in their own code around the run."""
         with self._lock:
             self.signals += 1
             self.is_terminated = is_terminated
@@ -189,7 +189,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def arrived(self, number: int) -> None:
-        """In the door's thread."""
+        """Called in the thread of `launcher.session.signals`."""
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             self.hangup = f"{name}: the terminal is gone"

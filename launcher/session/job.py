@@ -1,7 +1,7 @@
 """A job of a session: a `concurrent.futures.Future` whose value is decoded when somebody reads it.
 
-Rule: it is the session's thread that says what became of a job; everybody else waits. Whoever runs in that thread, a hook, is refused
-at once where he would wait for a job: nobody else could bring its JobReturn.
+Rule: the session's thread sets the result of a job; all other threads wait. A hook runs in that thread, so it is refused at once
+if it waits for a job: no other thread could bring the JobReturn.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class JobOwner(Protocol):
     """What a Job needs of the session that runs it; called from any thread."""
 
     def check_may_wait(self, num: int) -> None:
-        """Refuse to wait for a job in a thread without which it does not return.
+        """Refuse to wait for a job in a thread that has to bring its JobReturn.
 
         Raises:
-            SessionError: this is one.
+            SessionError: this is such a thread.
         """
 
     def cancel_job_of(self, num: int) -> None:
@@ -83,7 +83,7 @@ class Job(concurrent.futures.Future[T]):
         return f"<Job {self.num} {self.state.value}>"
 
     def __await__(self) -> Generator[Any, None, Any]:
-        # Whoever awaits has it imported; nobody else needs it.
+        # Only those who await need it, and they have imported it.
         import asyncio
 
         self.check_may_wait()
@@ -186,10 +186,10 @@ class Job(concurrent.futures.Future[T]):
                 self.set_running_or_notify_cancel()
 
     def check_may_wait(self) -> None:
-        """Refuse to wait for it in a thread without which it does not return.
+        """Refuse to wait for it in a thread that has to bring its JobReturn.
 
         Raises:
-            SessionError: this is one.
+            SessionError: this is such a thread.
         """
         if not self.done():
             self._owner.check_may_wait(self.num)
@@ -224,7 +224,7 @@ class Job(concurrent.futures.Future[T]):
     def _settle(self, error: BaseException | None) -> None:
         try:
             if error is None:
-                # Who reads the value takes it from the JobReturn, where it is decoded then.
+                # The value is decoded when somebody reads it from the JobReturn.
                 self.set_result(None)  # type: ignore[arg-type]
             else:
                 self.set_exception(error)

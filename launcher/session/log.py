@@ -1,7 +1,7 @@
-"""What goes wrong in a run, in the log of whoever started it from Python and looks at no event.
+"""Logs what goes wrong in a run for users of Python who pass no observer.
 
-Rule: what a command would show as a warning is never silent elsewhere: a host that cannot be used with its next step, a hook that
-raised with its traceback. The logger is `launcher`; without any logging set up, Python prints its warnings on stderr.
+Rule: what a command would show as a warning is logged: a host that cannot be used, with its next step; a hook that raised, with its
+traceback. The logger is `launcher`. Without any logging set up, Python prints its warnings on stderr.
 """
 
 from __future__ import annotations

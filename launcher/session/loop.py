@@ -1,6 +1,6 @@
-"""The loop of a session that has configs to give: submit while there is room, take what arrives, hear what interrupts.
+"""The loop of a session that submits configs: it submits while there is room, takes what arrives, and heeds interrupts.
 
-Rule: it holds no job back for a result, and no result for a job: while there is something to take, nothing is submitted.
+Rule: a job never waits for a result, nor a result for a job. While there is something to take, nothing is submitted.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class SubmitLoop:
         submit: takes them.
         pump: waits for an arrival, that many seconds at most, and takes it.
         detach_at_hangup: called when the terminal is gone and the hosts are to have everything.
-        detach: called when all is submitted and the controller was asked to leave.
-        is_planned: the journal has the whole of source, so that leaving need not wait for its end.
-        is_asked_to_leave: leave as soon as the hosts have everything.
+        detach: called when all is submitted and the controller is to detach.
+        is_planned: the journal has the whole source, so that detaching need not wait for its end.
+        is_asked_to_leave: detach as soon as the hosts have everything.
     """
 
     engine: Engine
@@ -42,14 +42,14 @@ class SubmitLoop:
     has_more: bool = True
 
     def run(self) -> bool:
-        """Until everything has returned, or the run has been left; True if it has been left, or was to be."""
+        """Run until everything has returned or the run is detached; True if it is detached, or was to be."""
         while self.has_more or not self.engine.is_idle:
             if self._step():
                 return True
         return False
 
     def _step(self) -> bool:
-        """Submit, then take; True if the run has been left."""
+        """Submit, then take; True if the run is detached."""
         leaving = (self.is_asked_to_leave or bool(self.interrupts.hangup)) and not self.interrupts
         if leaving:
             self.engine.lift_limit()

@@ -25,7 +25,7 @@ _FAILED_HOOK = "failed_hook/"
 
 
 class SessionReturns:
-    """Makes them.
+    """Makes the JobReturns.
 
     Args:
         setup_now: the run's setup as it is by now; the first job may bring its task.
@@ -37,11 +37,11 @@ class SessionReturns:
         self._failed_hooks: dict[int, JobError] = {}
 
     def load(self, num: int) -> JobReturn:
-        """A job's, from the journal."""
+        """The JobReturn of a job, from the journal."""
         return self.make(load_returned(self._engine.reader, num))
 
     def make(self, returned: Returned) -> JobReturn:
-        """One of what just arrived."""
+        """The JobReturn of a job that has just arrived."""
         num, setup = returned.event.num, self._setup_now()
         job_return = make_job_return(returned, f"{setup.run_id}#{num}", setup.code, setup.decoder, self._own_config)
         failed = self._failed_hooks.get(num)
@@ -61,13 +61,13 @@ class SessionReturns:
         return self._setup_now().hook_config(job_return, *own)
 
     def fail_by_hook(self, num: int, error: dict[str, Any]) -> None:
-        """An `on_job_return` whose policy is `fail` raised: the job is FAILED, here and when the run is taken up again."""
+        """An `on_job_return` whose policy is `fail` raised: the job is FAILED, now and when the run is resumed."""
         failed = JobError("hook", error["type"], error["message"], error["traceback"])
         self._failed_hooks[num] = failed
         self._engine.record(meta={f"{_FAILED_HOOK}{num}": json.dumps(failed.to_json())})
 
     def restore(self, meta: dict[str, str]) -> None:
-        """Take over from the journal which jobs were failed by hooks."""
+        """Read from the journal which jobs were failed by hooks."""
         for key, value in meta.items():
             if key.startswith(_FAILED_HOOK):
                 self._failed_hooks[int(key[len(_FAILED_HOOK) :])] = JobError.from_json(json.loads(value))

@@ -1,4 +1,4 @@
-"""The one door for signals of this process: handlers that only note what came, and a thread that tells whoever listens.
+"""Handles the signals of this process: handlers only note what came, and a thread tells the listener.
 
 Rule: a handler takes no lock and raises nothing of its own, so that it cuts nothing in two; what follows from a signal is done in the
 door's thread, where it waits for nobody. Python calls handlers in the main thread only, and not while that is inside of C code:
@@ -26,7 +26,7 @@ _END = 0
 
 
 class Listener(Protocol):
-    """Whoever is told of signals."""
+    """What is told of signals."""
 
     def handled(self, number: int) -> None:
         """In the main thread, where it was interrupted; may raise only where code of the user runs."""

@@ -1,7 +1,7 @@
-"""The thread of a session that is used from any other: the run lives in it from its start hook to its end hook.
+"""The thread of a session that other threads use: it drives the run from the start hook to the end hook.
 
-Rule: it is no daemon, so that a process does not end under a run; where the main thread has come to its end, it closes the session, as
-the standard library's executors do.
+Rule: it is no daemon thread, so that the process does not end while a run lasts. When the main thread has ended, it closes the session,
+as the executors of the standard library do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["SessionThread"]
 
 
 class SessionThread:
-    """Begins, lives, and takes calls meanwhile.
+    """Begins the run and drives it, and makes calls for other threads meanwhile.
 
     Args:
         begin: opens the run; what it raises is raised by `start`.
@@ -40,7 +40,7 @@ class SessionThread:
 
     @property
     def ident(self) -> int | None:
-        """The thread's."""
+        """The identifier of the thread."""
         return self._thread.ident
 
     @property
@@ -49,7 +49,7 @@ class SessionThread:
         return not threading.main_thread().is_alive()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Have the thread call this, and return what it returns. After its end it is called here."""
+        """Call this in the thread, and return what it returns. After the thread's end it is called here."""
         if threading.get_ident() == self.ident or self.ended.done():
             return function()
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()

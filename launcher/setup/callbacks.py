@@ -1,6 +1,6 @@
 """The callbacks of a run: built once, here, from the nodes of the config and from what was given.
 
-Rule: what is no callback is refused by name; a class that only hosts can import keeps its spec, and the run says so.
+Rule: an object that is no callback is refused by name. A class that only hosts can import stays a spec, and the run says so.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The folder of a run on this machine: as the user names it, else as Hydra has it.
 
-Rule: who chose a name goes with it (`Naming`), for that says what follows where another run has the folder.
+Rule: a name comes with who chose it (`Naming`), which decides what happens if another run has the folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def default_folder(mode: str) -> Path:
 
 
 def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
-    """The folder that the user named, or the default one; and whose choice the name is."""
+    """The folder that the user named, or the default one; and who chose the name."""
     named = local_folder(folder, "folder")
     if named is not None:
         return named, Naming.USER

@@ -152,7 +152,7 @@ class HydraSetup(RunSetup):
         return relative if there == os.path.realpath(path) else None
 
     def hydra_version(self) -> str | None:
-        """The controller's Hydra."""
+        """The version of Hydra on the controller."""
         import hydra
 
         return hydra.__version__
@@ -304,7 +304,7 @@ def folder_of_run(mode: str, config: DictConfig) -> Path:
 
 
 def naming_of(mode: str, config: DictConfig) -> Naming:
-    """Whose choice the run's folder is: the user's, unless the time is in it."""
+    """Who chose the run's folder: the user, unless the time is in its name."""
     times = times_in(config, raw_text(config.hydra.run if mode == "RUN" else config.hydra.sweep, "dir"))
     if not times:
         return Naming.USER

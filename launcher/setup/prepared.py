@@ -1,4 +1,4 @@
-"""What hosts are told of a run: made of its setup when the start hook has fired, and of a run that is taken up read from its journal.
+"""What hosts are told of a run: made from its setup after the start hook has fired, or read from the journal if the run is resumed.
 
 Rule: a host is told the same of the run's code, callbacks and interpreter whenever it asks. Each part of it is made once.
 """
@@ -41,7 +41,7 @@ class PreparedRun:
     Attributes:
         setup: what was asked for.
         shared: the pickle of what all jobs share: the task, and the callbacks with the state that they have now.
-        told: of a run that is taken up: what each host's zygote was told before, without its environment.
+        told: of a resumed run: what each host's zygote was told before, without its environment.
         by_value, values: what was pickled by value before this setup pickled anything.
         warnings: (source, message) of what the user is warned of before anything runs.
         notes: what is only worth knowing.
@@ -90,7 +90,7 @@ class PreparedRun:
 
     @property
     def has_values(self) -> bool:
-        """Something has travelled by value."""
+        """Tell whether something has travelled by value."""
         return self.by_value or self.setup.pickler.by_value
 
     @property

@@ -1,6 +1,6 @@
 """Pickling for one run: what was pickled by value, and which modules the bytes need, is kept for whoever tells hosts.
 
-Rule: pickled is from any thread; what is kept only grows.
+Rule: any thread may pickle; what is noted only grows.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Ways to a host: `base` is the seam, `ssh` goes through fabric, `local` starts a subprocess, `make` chooses."""
+"""Ways to a host: `base` is the seam, `ssh` goes through fabric, `local` starts a subprocess, `factory` chooses."""

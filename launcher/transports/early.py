@@ -1,8 +1,8 @@
-"""Connections that are begun before the run is made: the handshake goes on while the controller imports, composes and checks.
+"""Connections that begin before the run is set up: the handshake goes on while the controller imports, composes and checks.
 
 Rule: what a run refuses must not have sent anything. Until everything was checked and the start hooks have fired, a host has
-seen a handshake and no more: not who we are, no command, nothing of the application. What goes wrong meanwhile is not told:
-the run connects by itself then, and tells.
+seen a handshake and no more: not who we are, no command, nothing of the application. An error meanwhile is not shown: the
+run then connects anew, and shows its own errors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AT_ONCE = 8
 
 
 class EarlyConnections:
-    """Those of a run that is being made. Leaving it, as a context, drops what the run has not taken."""
+    """The early connections of one run. A context manager: leaving it drops what the run has not taken."""
 
     def __init__(self, begun: Iterable[tuple[HostSpec, Transport]] = ()) -> None:
         self._begun = {spec.name: (spec, transport) for spec, transport in begun}
@@ -55,12 +55,12 @@ class EarlyConnections:
         early = cls((spec, begin_transport(spec)) for spec in specs[:_AT_ONCE])
         if early._begun:
             # The handshakes cannot go on without it, and with it they need nothing more of this process for a while.
-            with contextlib.suppress(ImportError):  # told where the run connects
+            with contextlib.suppress(ImportError):  # shown when the run connects
                 import_paramiko()
         return early
 
     def pop(self, spec: HostSpec) -> Transport | None:
-        """The way to a host, if one was begun to what the run says of that host."""
+        """Remove and return the transport to a host; None if no connection to just this host was begun."""
         begun, transport = self._begun.get(spec.name, (None, None))
         if begun != spec:
             return None

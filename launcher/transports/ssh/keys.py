@@ -1,7 +1,7 @@
 """Public keys and certificates as they lie in files, and keys that an agent signs with.
 
-Rule: which of them are offered, and in which order, is decided in `authentication`. A file that is none is empty, not an error: ssh
-passes over it, too.
+Rule: which of them are offered, and in which order, is decided in `launcher.transports.ssh.authentication`. A file that is no key
+is ignored and no error, as ssh does.
 """
 
 from __future__ import annotations

@@ -185,6 +185,18 @@ class TestEnding:
 class TestDriving:
     """A run from its first job to its end."""
 
+    def test_nothing_of_the_journal_is_left_beside_its_file(self, run):
+        """Whoever looked into it, for jobs that share a folder, has closed it before its writer does."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.ask(Submit(run.job(0)))
+        run.sessions["a"].expect("job", "0.1")
+        assert run.dispatcher.decider.effects.folder_of("a", "0.1") is not None
+        run.end("0.1")
+        run.wait(lambda: run.returned)
+        run.end_all()
+        assert [path.name for path in (run.folder / ".launcher").glob("journal.sqlite*")] == ["journal.sqlite"]
+
     def test_a_pattern_that_matched_nothing_is_an_event(self, run):
         """Of a job that completed, and of patterns that it was given: a host may say any number."""
         run.dispatcher.start()
