@@ -138,7 +138,7 @@ class HydraSetup(RunSetup):
 
     # -- what travels --------------------------------------------------------------------------------------------
 
-    def state(self) -> Any:
+    def hydra_state(self) -> Any:
         """Hydra's own state, as the jobs must find it."""
         # Not told to hosts as something that travels by value: a resolver that the application registers again there may travel in vain.
         return state.capture(self.pickler.dumps_here, self._below)
