@@ -13,7 +13,7 @@ import pytest
 from launcher import events
 from launcher.agents import facts
 from launcher.agents.plan import HostPlan
-from launcher.agents.receiver import Inbound
+from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
 from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.dispatcher import Dispatcher
@@ -236,9 +236,9 @@ class TestDriving:
         """Each by its name, but for many of one folder with the same reason, which are one line with their number."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.submit(run.job(0))
+        run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
-        run.dispatcher.put_fact(facts.Outcome("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, {}, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", tuple(refused), {}, ()))
         run.wait(lambda: run.returned)
         assert [event.message for event in run.seen if isinstance(event, events.Warned)] == told
@@ -636,11 +636,13 @@ def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeyp
     run.dispatcher.start()
     run.connect(slots=2)
     for num in range(2):
-        run.dispatcher.submit(run.job(num))
+        run.dispatcher.ask(Submit(run.job(num)))
     for num in range(2):
         run.sessions["a"].expect("job", f"{num}.1")
     plan = HostPlan("r1", 1, None, "z", zygote_spec())
-    inbound = Inbound("a", plan, lambda fact: None, run.dispatcher.folder_of, tmp_path / "r", lambda item: None)
+    inbound = FrameReceiver(
+        "a", plan, lambda fact: None, run.dispatcher.decider.effects.folder_of, tmp_path / "r", lambda item: None
+    )
     inbound.feed(wire.encode(WELCOME))
 
     def say(num: int, offset: int, text: bytes) -> None:
@@ -668,7 +670,7 @@ def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeyp
     reader.join(30)
     assert (run.folder / "0" / ".launcher" / "stdout").read_bytes() == b"one\ntwo\n"
     assert (run.folder / "1" / ".launcher" / "stdout").read_bytes() == b"other\n"
-    folder = run.dispatcher.folder_of("a", "1.1")
+    folder = run.dispatcher.decider.effects.folder_of("a", "1.1")
     folder.release()
     run.folder.rename(tmp_path / "moved")
     run.dispatcher.abandon(30)
