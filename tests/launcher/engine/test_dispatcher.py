@@ -673,7 +673,7 @@ def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeyp
     folder = run.dispatcher.decider.effects.folder_of("a", "1.1")
     folder.release()
     run.folder.rename(tmp_path / "moved")
-    run.dispatcher.abandon(30)
+    run.dispatcher.detach_at_once(30)
     with pytest.raises(OSError, match="not in its place"):
         say(1, 6, b"more\n")
     assert not run.folder.exists()
