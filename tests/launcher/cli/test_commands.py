@@ -363,7 +363,7 @@ def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: 
     """A running agent's things, then uncollected results, are kept; what is left in the end goes."""
     (local,) = cli.json("clean", "--older-than", "0.001")["hosts"]
     assert local["chosen"] == []
-    assert {one["why"] for one in local["kept"]} == {"an agent is running"}
+    assert {one["why"] for one in local["kept"]} == {"an agent is running on the host"}
     open_gate(left)
     cli("attach")
     (told,) = cli.json("clean", "--older-than", "0", "--yes")["hosts"]
