@@ -476,7 +476,7 @@ def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) 
         (UsageError, "'trainin:train' cannot be imported", {"task": "trainin:train"}),
         (ConfigError, "timeout", {"timeout": -1}),
         (ConfigError, "did you mean 'timeout'", {"timeot": 1}),
-        (ConfigError, "dict is not a list of configs; for one config there is launcher.run", {"configs": {"x": 1}}),
+        (ConfigError, "dict is not a list of configs; use launcher.run for a single config", {"configs": {"x": 1}}),
         (ConfigError, "str is not a list of configs", {"configs": "x=1"}),
         (UsageError, "named twice", {"hosts": ["a", "a"]}),
         (UsageError, "host", {"hosts": ["-oProxyCommand=x"]}),
