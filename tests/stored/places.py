@@ -44,7 +44,7 @@ class Stored:
     def launcher(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
         """What a command says on stdout; it must end with this exit code."""
         done = subprocess.run(
-            [sys.executable, "-c", "import launcher.cli; launcher.cli.main()", *arguments],
+            [sys.executable, "-c", "from launcher.cli.main import main; main()", *arguments],
             cwd=ROOT / "project",
             env=self.environ,
             input=stdin,
