@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -298,7 +299,8 @@ class Host:
         return attempt
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        """Read from the zygote and the jobs until the condition holds."""
+        """Read from the zygote and the jobs until the condition holds; it is asked again now and then, also where nothing comes."""
+        given_up = time.monotonic() + _PATIENCE
         while True:
             result = condition()
             if result:
@@ -307,8 +309,12 @@ class Host:
             assert self.sock is not None
             if self.sock.fileno() >= 0:
                 watched[self.sock.fileno()] = None
-            readable, _, _ = select.select(list(watched), [], [], _PATIENCE)
-            assert readable, f"nothing happened for {_PATIENCE} s; zygote's log:\n{self.log.read_text()}"
+            readable, _, _ = select.select(list(watched), [], [], 0.1)
+            if readable:
+                given_up = time.monotonic() + _PATIENCE
+            assert time.monotonic() < given_up, (
+                f"nothing happened for {_PATIENCE} s; zygote's log:\n{self.log.read_text()}"
+            )
             for fd in readable:
                 attempt = watched[fd]
                 if attempt is None:
