@@ -104,7 +104,10 @@ def _write_config(folder: Path) -> Loopback:
         "PermitRootLogin": "prohibit-password",
         "MaxStartups": "100",
         "Subsystem": "sftp internal-sftp",
+        # An empty home: what this account's profile does belongs to no side.
+        "SetEnv": f"HOME={folder}/home",
     }
+    (folder / "home").mkdir()
     (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in server.items()))
     kind, key = Path(f"{host_key}.pub").read_text().split()[:2]
     known_hosts = folder / "known_hosts"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher.agents.connect_limit import Turn
+from launcher.agents.connect_limit import ConnectLimit
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
@@ -60,6 +60,7 @@ class AgentConnection:
         folder_of: (host, attempt) -> where its files go.
         results: the folder for large results.
         patience: seconds since the first lost link after which a host without a welcome is unusable.
+        connect_limit: how many of the run's hosts connect at once.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class AgentConnection:
         results: Path,
         controller: str,
         patience: float = WELCOME_PATIENCE,
+        connect_limit: ConnectLimit | None = None,
     ) -> None:
         self.host = host
         self._transport = transport
@@ -88,6 +90,7 @@ class AgentConnection:
         self._stopping = threading.Event()
         self._was_connected = False
         self._patience = patience
+        self._connect_limit = connect_limit or ConnectLimit(1)
         #: Since when, and how often, links were lost of which none had a welcome.
         self._lost_since: float | None = None
         self._losses = 0
@@ -99,6 +102,8 @@ class AgentConnection:
         self._replies = threading.Semaphore(MAX_REPLIES)
         self._pings = 0
         self._refusals = 0
+        #: The agent was told that the run is over.
+        self._is_finishing = False
         self._finished = threading.Event()
         self._reader = threading.Thread(target=self._read_loop, name=f"session-{host}", daemon=True)
 
@@ -139,6 +144,7 @@ class AgentConnection:
 
     def finish(self, *, keep: bool = False) -> None:
         """The run is over on this host: its agent ends, and its spool goes unless it is kept."""
+        self._is_finishing = True
         self._put(wire.encode({"t": "finish", "keep": keep}))
 
     def wait_finished(self, timeout: float) -> bool:
@@ -234,7 +240,7 @@ class AgentConnection:
 
     def _connect_and_read(self) -> None:
         self._receiver = None
-        with Turn(self._stopping):
+        with self._connect_limit.turn(self._stopping):
             channel, rest = self._start_agent(self._transport)
         plan = self._plan_of()
         outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
@@ -305,6 +311,9 @@ class AgentConnection:
                 if receiver.attempts.has_result:
                     self._refusals = 0
                 if receiver.is_over:
+                    if not self._is_finishing:
+                        # It had nothing to do and heard of nobody for long. The next connection starts another.
+                        raise ConnectionLost(self.host, "session", "its agent ended: it had heard of nobody for long")
                     self._stopping.set()
                     return
             data = channel.recv(1 << 24)

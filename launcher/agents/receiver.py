@@ -26,7 +26,7 @@ __all__ = ["SYNC", "FrameReceiver"]
 
 #: Pings with this number or a higher one are those of `sync`; heartbeats never get so far.
 SYNC = 1 << 40
-_WELCOME = ("welcome", "fatal")
+_WELCOME = ("welcome", "fatal", "ping")
 #: Characters of an attempt's short state.
 _STATE = 20
 #: How a host's advice begins about a module that it does not have.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher import events
+from launcher.agents.connect_limit import ConnectLimit
 from launcher.agents.connection import WELCOME_PATIENCE, AgentConnection
 from launcher.agents.plan import HostPlan
 from launcher.bootstrap.bundle import Bundle, build_bundle
@@ -88,6 +89,7 @@ class Engine(Dispatcher):
         self.returned = 0
         controller = secrets.token_hex(8)
         bundle = _once(build_bundle)
+        connect_limit = ConnectLimit(len(hosts))
         for spec in hosts:
             self.connections[spec.name] = AgentConnection(
                 spec.name,
@@ -99,6 +101,7 @@ class Engine(Dispatcher):
                 folder / FOLDER / "results",
                 controller,
                 min(WELCOME_PATIENCE, policies.host_loss_timeout),
+                connect_limit,
             )
 
     def start(self, *, connect: bool = True) -> None:

@@ -125,9 +125,10 @@ class Controller:
             link.pump()
 
     def close(self) -> None:
-        """Send that the run is over, and close all links."""
+        """Tell the controller that the run is over, and close all links. Who has not said hello yet connects again."""
         for link in list(self._links):
-            link.outbox.put(wire.encode({"t": "fatal", "code": "over", "message": "the run is over"}))
+            if link is self.link:
+                link.outbox.put(wire.encode({"t": "fatal", "code": "over", "message": "the run is over"}))
             link.pump()
             link.close()
 

@@ -7,23 +7,21 @@ import threading
 import pytest
 
 from launcher.agents import connect_limit as module
-from launcher.agents.connect_limit import Turn
+from launcher.agents.connect_limit import ConnectLimit, Turn
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+def turns() -> threading.Semaphore:
     """One turn alone."""
-    made = threading.Semaphore(1)
-    monkeypatch.setattr(module, "_turns", made)
-    return made
+    return threading.Semaphore(1)
 
 
-def entered(stop: threading.Event) -> threading.Event:
+def entered(turns: threading.Semaphore, stop: threading.Event) -> threading.Event:
     """Set when another thread has got a turn, or has been told to stop."""
     has_it = threading.Event()
 
     def work() -> None:
-        with Turn(stop):
+        with Turn(turns, stop):
             has_it.set()
 
     threading.Thread(target=work, daemon=True).start()
@@ -32,8 +30,8 @@ def entered(stop: threading.Event) -> threading.Event:
 
 def test_who_waits_gets_it_when_it_is_given_back(turns: threading.Semaphore) -> None:
     """Also where its owner goes on with something that needs none."""
-    with Turn(threading.Event()) as turn:
-        other = entered(threading.Event())
+    with Turn(turns, threading.Event()) as turn:
+        other = entered(turns, threading.Event())
         assert not other.is_set()
         turn.give_back()
         assert other.wait(30)
@@ -47,16 +45,44 @@ def test_a_turn_that_is_kept_for_long_is_lent_to_others(
 ) -> None:
     """A host that accepts and says nothing."""
     monkeypatch.setattr(module, "_KEPT", 0.01)
-    with Turn(threading.Event()):
-        assert entered(threading.Event()).wait(30)
+    with Turn(turns, threading.Event()):
+        assert entered(turns, threading.Event()).wait(30)
 
 
 def test_who_is_stopped_does_not_wait(turns: threading.Semaphore) -> None:
     """And takes nobody's turn."""
     stop = threading.Event()
-    with Turn(threading.Event()):
-        other = entered(stop)
+    with Turn(turns, threading.Event()):
+        other = entered(turns, stop)
         stop.set()
         assert other.wait(30)
     assert turns.acquire(timeout=30)
     assert not turns.acquire(blocking=False)
+
+
+def taken(limit: ConnectLimit, most: int) -> int:
+    """How many turns can be had at once."""
+    turns = [limit.turn(threading.Event()) for _ in range(most)]
+    count = sum(limit.turns.acquire(blocking=False) for _ in turns)
+    limit.turns.release(count)
+    return count
+
+
+def test_few_of_many_hosts_begin() -> None:
+    """Else the first hosts share the controller with hundreds of logins, and their first results wait."""
+    assert taken(ConnectLimit(300), 20) == 4
+
+
+def test_the_other_hosts_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen connect at once when the first seconds are over, and no more than that."""
+    monkeypatch.setattr(module, "_FIRST_SECONDS", 0.0)
+    limit = ConnectLimit(300)
+    limit.turn(threading.Event())
+    held = [limit.turns.acquire(timeout=30) for _ in range(16)]
+    assert all(held)
+    assert not limit.turns.acquire(blocking=False)
+
+
+def test_a_few_hosts_connect_all_at_once() -> None:
+    """Nobody gains where there are no hundreds."""
+    assert taken(ConnectLimit(16), 20) == 16

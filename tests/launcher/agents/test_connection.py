@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.agents import connect_limit, connection, facts, receiver
+from launcher.agents import connection, facts, receiver
 from launcher.agents.connection import AgentConnection
 from launcher.agents.plan import Blob, HostPlan
 from launcher.agents.receiver import FrameReceiver
@@ -343,6 +343,13 @@ class TestWhatIsNot:
         """An agent of somebody else's run is not spoken to."""
         with pytest.raises(AgentError, match="belongs to run 'other'"):
             Link(tmp_path).hear({**WELCOME, "run": "other"})
+
+    def test_a_ping_before_welcome(self, tmp_path):
+        """A sign of life of an agent that waits for our hello: this machine was slow."""
+        link = Link(tmp_path)
+        link.hear({"t": "ping", "n": 1})
+        assert link.facts == []
+        assert [frame.header for frame in link.sent] == [{"t": "pong", "n": 1}]
 
     def test_anything_before_welcome(self, tmp_path):
         """Order matters."""
@@ -756,7 +763,7 @@ class TestThreads:
             return threading.Semaphore.acquire(turns_left, timeout=min(timeout, 0.01))
 
         monkeypatch.setattr(turns_left, "acquire", acquire)
-        monkeypatch.setattr(connect_limit, "_turns", turns_left)
+        monkeypatch.setattr(running.session._connect_limit, "turns", turns_left)
         running.session.start()
         assert waits.wait(30)
         assert running.transport.channels.empty()
@@ -928,6 +935,15 @@ class TestThreads:
         channel.say({"t": "fatal", "code": "over", "message": "the run is over"})
         assert running.session.wait_finished(30)
         assert running.transport.channels.empty()
+
+    @pytest.mark.parametrize("is_welcome", [True, False])
+    def test_an_agent_that_ends_unasked_is_a_lost_link(self, running, is_welcome):
+        """It had heard of nobody, and ended in the moment in which we came. The next connection finds another."""
+        running.session.start()
+        channel = running.ready() if is_welcome else running.channel()
+        channel.say({"t": "fatal", "code": "over", "message": "the run is over"})
+        assert "its agent ended" in running.fact(facts.Disconnected).why
+        running.ready()
 
     def test_what_is_said_without_a_link_is_not_kept(self, running):
         """The next welcome says what is missing, and the decider sends it then."""

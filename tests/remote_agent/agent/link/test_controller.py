@@ -66,6 +66,14 @@ class TestLinks:
         assert not again.is_over
 
     @pytest.mark.slow
+    def test_an_agent_that_nobody_needs_ends_without_a_word(self, new_agent):
+        """Who comes in that moment has not said hello. It connects again, and is not told that its run is over."""
+        host = new_agent(patch="import remote_agent.agent.agent as a; a.IDLE_EXIT = 0.5")
+        client = host.open()
+        client.wait_over()
+        assert client.all("fatal") == []
+
+    @pytest.mark.slow
     def test_a_controller_that_drips_is_let_go(self, new_agent):
         """A byte now and then is no sign of life, whatever it is a part of; the next link is served."""
         host = new_agent(patch="import remote_agent.shared.protocol as p; p.HEARTBEAT = 1.0")
