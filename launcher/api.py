@@ -1,6 +1,6 @@
 """run() and multirun(): a whole run in one call.
 
-Rule: connections to the hosts are started first; meanwhile the run is checked and what it needs is imported. `launcher.transports.early`
+Rule: connections to the hosts are started first; meanwhile the run is checked and what it needs is imported. `launcher.transports.early_connections`
 says what a host may see before the checks are done.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import ConfigError, UsageError
 from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.transports.early import EarlyConnections
+from launcher.transports.early_connections import EarlyConnections
 from launcher.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.live_output import live_here
         from launcher.session.session import Session
-        from launcher.setup.base import RunSetup
+        from launcher.setup.run_setup import RunSetup
 
         overrides = _texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
@@ -104,7 +104,7 @@ def multirun(
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.live_output import live_here
         from launcher.session.session import Session
-        from launcher.setup.base import RunSetup
+        from launcher.setup.run_setup import RunSetup
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from launcher.code.application import Application
     from launcher.config.hydra import HydraComposition
     from launcher.session.session import Session
-    from launcher.setup.base import RunSetup
+    from launcher.setup.run_setup import RunSetup
     from remote_agent.callbacks.composite import Callbacks
 
 __all__ = ["AppRun", "load_callback", "prepare"]

@@ -26,7 +26,7 @@ from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageErr
 from launcher.options import LaunchConf
 from launcher.session.session import Session
 from launcher.setup.hydra import HydraSetup, callback_entries
-from launcher.transports.early import EarlyConnections
+from launcher.transports.early_connections import EarlyConnections
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from launcher.display import Tally
     from launcher.events import Event
     from launcher.session.session import Observer, Session
-    from launcher.transports.early import EarlyConnections
+    from launcher.transports.early_connections import EarlyConnections
 
     S = TypeVar("S", bound=Session)
 

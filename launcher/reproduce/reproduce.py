@@ -25,9 +25,9 @@ from launcher.reproduce.target import Target, decoder_of, find_target
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 from launcher.setup.folders import folder_for
-from launcher.transports.early import EarlyConnections
+from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec

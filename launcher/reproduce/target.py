@@ -26,7 +26,7 @@ from launcher.runs import index, ownership
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.serialization import pickler as pickling
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 from launcher.setup.callbacks import build_callbacks
 from launcher.setup.folders import default_folder
 from launcher.setup.hydra import HydraSetup, task_reference
@@ -126,7 +126,7 @@ def _only_job(entry: index.Entry) -> int | None:
 
 def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, results: str) -> Target:
     from launcher.runs import record as run_record
-    from launcher.setup.restore import load_setup
+    from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env, needs_env=False)
     reader = JournalReader(entry.folder / FOLDER)

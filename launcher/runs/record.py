@@ -32,7 +32,7 @@ from remote_agent.shared.zygote_spec import ZygoteSpec
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
     from launcher.runs.journal import Journal, JournalReader
-    from launcher.setup.base import RunSetup
+    from launcher.setup.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
 
 __all__ = ["RunRecord", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
@@ -48,7 +48,7 @@ class RunRecord:
     """A run as its journal describes it.
 
     Attributes:
-        kind: of its RunSetup, by the name that `launcher.setup.restore` knows; the first version wrote `module:Class`.
+        kind: of its RunSetup, by the name that `launcher.setup.from_journal` knows; the first version wrote `module:Class`.
         options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
         argv, cwd, sys_path, python: of the first controller.
         zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from launcher.engine.engine import Engine
     from launcher.session.hooks import RunHooks
     from launcher.session.interrupts import Interrupts
-    from launcher.setup.base import RunSetup
+    from launcher.setup.run_setup import RunSetup
 
 __all__ = ["detach", "detach_at_once", "prepare_to_detach", "waits_for", "what_is_left"]
 

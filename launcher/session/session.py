@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.session.base import Observer, RunSession
+from launcher.session.run_session import Observer, RunSession
 from launcher.session.detach import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.live_output import Live, live_here
 from launcher.session.resumed import ResumedRun
 from launcher.session.thread import SessionThread
-from launcher.setup.base import RunSetup
-from launcher.transports.early import EarlyConnections
+from launcher.setup.run_setup import RunSetup
+from launcher.transports.early_connections import EarlyConnections
 from remote_agent.config.nodes import is_config
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Session(RunSession, concurrent.futures.Executor):
             RunError: there is no such run, it cannot be taken up, or another process drives it.
             UsageError: a variable of the run has no value here.
         """
-        from launcher.setup.restore import load_setup
+        from launcher.setup.from_journal import load_setup
 
         setup, record = load_setup(run, env=env)
         options = setup.options.replaced(

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 from launcher.setup.hydra import HydraSetup
 from launcher.setup.prepared import PreparedRun
 from remote_agent.callbacks.composite import Callbacks

@@ -37,7 +37,7 @@ from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import attach
 from remote_agent.hydra import compat, state

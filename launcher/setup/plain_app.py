@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from launcher.code.task import Script
 from launcher.inventory import host_specs
 from launcher.runs.index import new_run_id
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
 

@@ -24,7 +24,7 @@ from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 if TYPE_CHECKING:
     from launcher.code.snapshot import Snapshot
     from launcher.inventory import HostSpec
-    from launcher.setup.base import RunSetup
+    from launcher.setup.run_setup import RunSetup
 
 __all__ = ["ZYGOTE", "PreparedRun", "prepare"]
 

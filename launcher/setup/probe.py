@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 
 __all__ = ["ProbeSetup"]
 

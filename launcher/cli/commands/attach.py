@@ -83,7 +83,7 @@ def resume_run(
     """
     from launcher.runs.journal import JournalReader
     from launcher.session.session import ResumedSession
-    from launcher.setup.restore import load_setup
+    from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env)
     if live is not None:

@@ -76,7 +76,7 @@ def _check(reference: RunReference) -> None:
 def _ask(reference: RunReference, kill: bool, out: Output) -> None:
     """Ask the controller that drives the run, and wait until it has the request."""
     from launcher import events
-    from launcher.runs import control
+    from launcher.runs import cancel_requests
     from launcher.runs import status as run_status
     from launcher.runs.journal import JournalReader
 
@@ -84,7 +84,7 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
     reader = JournalReader(entry.journal)
     try:
         after = reader.last_seq()
-        control.ask(entry.folder, control.CancelRequest(num, kill, _WHY))
+        cancel_requests.ask(entry.folder, cancel_requests.CancelRequest(num, kill, _WHY))
         deadline = time.monotonic() + _PATIENCE
         while True:
             for seq, event in reader.events(after):
@@ -109,7 +109,7 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
 def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
     from launcher.runs.journal import JournalReader
     from launcher.session.session import ResumedSession
-    from launcher.setup.restore import load_setup
+    from launcher.setup.from_journal import load_setup
 
     entry, num = reference.entry, reference.num
     setup, record = load_setup(entry.folder, needs_env=False)

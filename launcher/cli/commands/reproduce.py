@@ -64,7 +64,7 @@ def reproduce(
 ) -> None:
     """Run a job again, and say whether the outcome is the same: status, value, or exception and line."""
     from launcher.cli.runner import output
-    from launcher.transports.early import EarlyConnections
+    from launcher.transports.early_connections import EarlyConnections
 
     policy = given["results"] or "safe"
     if is_pdb and (given["hosts"] or given["hosts_file"]):

@@ -109,7 +109,7 @@ def run(
     mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
     with open_output(is_json) as out:
         options = opt.conf(given)
-        from launcher.transports.early import EarlyConnections
+        from launcher.transports.early_connections import EarlyConnections
 
         with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
             from launcher.app_run import load_callback, prepare

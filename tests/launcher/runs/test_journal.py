@@ -30,7 +30,7 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import INLINE, Journal, JournalReader, StoredResult
 from launcher.runs.result_file import ResultFile
 from launcher.session.session import ResumedSession
-from launcher.setup.restore import load_setup
+from launcher.setup.from_journal import load_setup
 from tests.specs import envelope, job_spec
 
 

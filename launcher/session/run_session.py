@@ -20,7 +20,7 @@ from launcher.engine.engine import Engine
 from launcher.engine.requests import Submit
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
-from launcher.runs import control, ownership
+from launcher.runs import cancel_requests, ownership
 from launcher.runs import index as run_index
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from launcher.inventory import HostSpec
     from launcher.runs.folder import Claim
     from launcher.session.live_output import Live
-    from launcher.setup.base import RunSetup
+    from launcher.setup.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
     from launcher.transports.base import Transport
-    from launcher.transports.early import EarlyConnections
+    from launcher.transports.early_connections import EarlyConnections
     from remote_agent.callbacks.composite import Callbacks
     from remote_agent.job import JobReturn
 
@@ -652,7 +652,7 @@ class RunSession:
         if now < self._next_hearing:
             return
         self._next_hearing = now + 0.5
-        for request in control.pop_all(self.folder):
+        for request in cancel_requests.pop_all(self.folder):
             why = request.why or "cancelled by another process"
             if request.num is not None:
                 self.engine.cancel(request.num)

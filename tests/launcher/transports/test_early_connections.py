@@ -22,8 +22,8 @@ from launcher.errors import AuthenticationFailed, UsageError
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.reproduce import reproduce
-from launcher.transports import early as early_connect
-from launcher.transports.early import EarlyConnections
+from launcher.transports import early_connections as early_connect
+from launcher.transports.early_connections import EarlyConnections
 from launcher.transports.factory import begin_transport
 from launcher.transports.ssh import config as ssh_config
 from launcher.transports.ssh import preconnect

@@ -70,7 +70,7 @@ class RunSetup:
         fired_elsewhere: run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
     """
 
-    #: What the journal calls this kind of run, for good (see `launcher.setup.restore`).
+    #: What the journal calls this kind of run, for good (see `launcher.setup.from_journal`).
     kind: ClassVar[str] = "function"
     #: It runs again what another run ran.
     is_reproduction: ClassVar[bool] = False

@@ -16,7 +16,7 @@ from launcher.options import LaunchConf
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.setup import code
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.base import RunSetup
+from launcher.setup.run_setup import RunSetup
 from launcher.setup.hydra import HydraSetup
 from launcher.setup.plain_app import PlainAppSetup
 from launcher.setup.prepared import PreparedRun
