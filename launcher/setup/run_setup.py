@@ -470,7 +470,7 @@ class RunSetup:
         """The config that `on_job_return` gets. `cfg` and `hydra_cfg`: from `own_config`, made for this and changed here."""
         full = opened(cfg, hydra_cfg)
         if hydra_cfg is not None:
-            put_text(full, "hydra.runtime.output_dir", str(job_return.output_dir))
+            full.hydra.runtime.output_dir = literal(str(job_return.output_dir))
         return full
 
     def hook_returns(self, returns: Any) -> Any:

@@ -8,7 +8,7 @@ no defaults: whoever makes an object gives every field. `absent` has values for 
 import re
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union, get_args, get_origin
 
-__all__ = ["FieldError", "is_sha256", "read", "to_json"]
+__all__ = ["FieldError", "is_sha256", "learn", "read", "to_json"]
 
 #: Characters of what was refused that are told.
 _MAX_SHOWN = 200
@@ -48,7 +48,7 @@ def read(cls: Type[T], what: str, data: Any, absent: Mapping[str, Any]) -> T:
     if not isinstance(data, dict):
         raise FieldError(what, "all of it", data)
     values = []
-    for name, takes, make in _KNOWN.get(cls) or _learn(cls):
+    for name, takes, make in _KNOWN.get(cls) or learn(cls):
         value = data.get(name, _MISSING)
         if value is _MISSING and name in absent:
             value = absent[name]
@@ -66,7 +66,8 @@ _Fields = Tuple[Tuple[str, _Takes, Optional[Callable[[Any], Any]]], ...]
 _KNOWN: Dict[type, _Fields] = {}
 
 
-def _learn(cls: type) -> _Fields:
+def learn(cls: type) -> _Fields:
+    """Look at the annotations of a class, once for all that is read of it. A zygote does so before it forks."""
     known = _KNOWN[cls] = tuple((name, _check_of(kind), _reader_of(kind)) for name, kind in cls.__annotations__.items())
     return known
 

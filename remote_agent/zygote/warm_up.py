@@ -18,6 +18,9 @@ from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
 from remote_agent.job_process.unpickling import loads
 from remote_agent.shared import wire
+from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.fields import learn
+from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
 
 __all__ = ["warm_up", "warm_up_with"]
 
@@ -36,9 +39,13 @@ class _Idle(Callback):
 
 def warm_up() -> None:
     """Make contexts, texts, results and frames, and drop them."""
+    for carrier in (Envelope, EpilogueSpec, ForkSpec, JobSpec):
+        learn(carrier)
     callbacks = Callbacks([("idle", _Idle())])
     record = logging.LogRecord("warm", logging.INFO, __file__, 1, "text", None, None)
     formatter = logging.Formatter(LOG_FORMAT)
+    # Of all objects here one of each class: in a job there are few objects, as these are frozen.
+    unfinished({type(one): one for one in gc.get_objects()}.values())
     for number in range(_ROUNDS):
         node = minimal_hydra_node(num=number, job_id="x_1", task_overrides=["x=1"], cwd="/x")
         config = {"x": number, "y": {"z": 0.1}, "l": ["a", None, True]}
@@ -54,7 +61,7 @@ def warm_up() -> None:
             result, _ = make_result(str, value, is_completed=True, may_send_code=False)
             wire.encode({"t": "outcome", "envelope": {"status": "COMPLETED"}, "parts": result.parts}, result.payload)
         formatter.format(record)
-        unfinished(gc.get_objects())
+        unfinished([record, formatter, node])
     default_handlers(os.devnull)
     load_stdio()
     gc.collect()
