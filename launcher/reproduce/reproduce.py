@@ -25,8 +25,8 @@ from launcher.reproduce.target import Target, decoder_of, find_target
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.folders import folder_for
+from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
