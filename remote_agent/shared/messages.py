@@ -5,10 +5,7 @@ complains, and whoever reads one names no other. `ABSENT` is what a field is tak
 it out; `remote_agent.shared.wire` puts it there, so that a reader finds every field. Specs and envelopes are read by their own classes.
 """
 
-from __future__ import annotations
-
-import re
-from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, Union, get_args
+from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, Union, get_args, get_origin
 
 __all__ = ["ABSENT", "SCHEMA", "FromAgent", "FromController", "FromJob", "FromZygote", "Message"]
 
@@ -444,33 +441,19 @@ ABSENT: Dict[str, Dict[str, Any]] = {
 }
 
 
-#: What a value may be an instance of; what is inside of a list or an object is for its reader to check.
-_BY_NAME: Dict[str, Tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "None": (type(None),),
-    "List": (list,),
-    "Dict": (dict,),
-}
-
-
-def _types(kind: str) -> Tuple[type, ...]:
-    """By the outermost names of an annotation."""
-    if kind.startswith("Optional["):
-        return (*_types(kind[9:-1]), type(None))
-    if kind.startswith("Union["):
-        return tuple(one for inner in re.split(r", (?![^\[]*\])", kind[6:-1]) for one in _types(inner))
-    return _BY_NAME[kind.partition("[")[0]]
+def _types(kind: Any) -> Tuple[type, ...]:
+    """What a value may be an instance of; what is inside of a list or an object is for its reader to check."""
+    origin = get_origin(kind)
+    if origin is Union:
+        return tuple(one for inner in get_args(kind) for one in _types(inner))
+    return (int, float) if kind is float else (origin or kind,)
 
 
 def _schema(cls: type) -> Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]]:
-    # Python keeps the annotations of a TypedDict as forward references.
-    kinds = {name: kind.__forward_arg__ for name, kind in cls.__annotations__.items()}
+    kinds = dict(cls.__annotations__)
     return {
         name: {field: (_types(kind), field not in ABSENT.get(name, ())) for field, kind in kinds.items()}
-        for name in re.findall(r"['\"](\w+)['\"]", kinds.pop("t"))
+        for name in get_args(kinds.pop("t"))
     }
 
 
