@@ -26,10 +26,10 @@ from launcher.runs import index, ownership
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.serialization import pickler as pickling
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.callbacks import build_callbacks
 from launcher.setup.folders import default_folder
 from launcher.setup.hydra import HydraSetup, task_reference
+from launcher.setup.run_setup import RunSetup
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks

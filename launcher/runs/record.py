@@ -32,8 +32,8 @@ from remote_agent.shared.zygote_spec import ZygoteSpec
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
     from launcher.runs.journal import Journal, JournalReader
-    from launcher.setup.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
+    from launcher.setup.run_setup import RunSetup
 
 __all__ = ["RunRecord", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
 

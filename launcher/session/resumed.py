@@ -19,10 +19,10 @@ from launcher.results.job_returns import load_returned
 from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
-from launcher.session.run_session import Observer, RunSession
 from launcher.session.live_output import Live
-from launcher.setup.run_setup import RunSetup
+from launcher.session.run_session import Observer, RunSession
 from launcher.setup.prepared import PreparedRun
+from launcher.setup.run_setup import RunSetup
 
 __all__ = ["ResumedRun"]
 

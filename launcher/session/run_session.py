@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from launcher.inventory import HostSpec
     from launcher.runs.folder import Claim
     from launcher.session.live_output import Live
-    from launcher.setup.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
+    from launcher.setup.run_setup import RunSetup
     from launcher.transports.base import Transport
     from launcher.transports.early_connections import EarlyConnections
     from remote_agent.callbacks.composite import Callbacks

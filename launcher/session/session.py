@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.session.run_session import Observer, RunSession
 from launcher.session.detach import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.live_output import Live, live_here
 from launcher.session.resumed import ResumedRun
+from launcher.session.run_session import Observer, RunSession
 from launcher.session.thread import SessionThread
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections

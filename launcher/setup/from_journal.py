@@ -22,8 +22,8 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.record import RunRecord
 from launcher.serialization import pickler as pickling
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.run_pickler import RunPickler
+from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import instantiate
 
