@@ -10,6 +10,7 @@ from typing import Any
 from launcher.errors import HostError
 from launcher.util.frozen import frozen
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.result_parts import ResultParts
 
 __all__ = [
     "Collected",
@@ -117,7 +118,7 @@ class Ended(HostFact):
 
     attempt: str
     envelope: Envelope
-    parts: dict[str, Any]
+    parts: ResultParts
     payload: bytes
     file: str | None
 

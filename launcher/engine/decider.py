@@ -29,6 +29,7 @@ from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.result_parts import NO_PARTS
 
 __all__ = ["Decider"]
 
@@ -348,7 +349,7 @@ class Decider:
         for event in made:
             if isinstance(event, events.JobReturned):
                 envelope = Envelope.of_failure(JobError.from_json(event.error or {}))
-                self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, {}, b"", None))
+                self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, NO_PARTS, b"", None))
         decided.act(self._links[fact.host].cancel, [fact.attempt], kind="lost", why=fact.why)
         decided.add(made)
 

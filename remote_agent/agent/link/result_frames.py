@@ -18,6 +18,7 @@ from remote_agent.agent.link.outbox import OpenFile, Piece, Slice
 from remote_agent.shared import wire
 from remote_agent.shared.globs import shell_glob
 from remote_agent.shared.messages import Chunk, FilesEnd, Output, Tree
+from remote_agent.shared.result_parts import ResultParts
 
 __all__ = ["as_written", "output_frames", "result_frames", "stream_frames", "wanted"]
 
@@ -35,13 +36,13 @@ _MAX_NAMES = wire.MAX_HEADER // 2
 _MAX_ENTRIES = 5000
 
 
-def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[str, Any]] = None) -> Iterator[Piece]:
-    """A large result, in chunks; the first one says where its parts lie, so that they can be checked as they come.
+def result_frames(attempt_id: str, parts: ResultParts) -> Iterator[Piece]:
+    """A long result, in chunks; the first one says where its parts lie, so that they can be checked as they come.
 
     Raises:
-        OSError: it cannot be read, or not to its end.
+        OSError: its file cannot be read, or not to its end.
     """
-    file = OpenFile(path)
+    file, size = OpenFile(parts.file), parts.size
     for offset in range(0, size, wire.CHUNK):
         length = min(wire.CHUNK, size - offset)
         if file.size < offset + length:
@@ -55,7 +56,7 @@ def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[st
             "mtime": None,
             "size": size,
             "offset": offset,
-            "parts": parts if offset == 0 else None,
+            "parts": parts.without_file().to_json() if offset == 0 else None,
         }
         yield wire.encode_head(header, length), Slice(file, offset, length)
 

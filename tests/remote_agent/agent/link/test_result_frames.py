@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from remote_agent.agent.link.outbox import Piece, Slice
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames, wanted
 from remote_agent.shared import wire
+from remote_agent.shared.result_parts import NO_PARTS, Part
 
 
 def frames(source: Iterator[Piece]) -> list[wire.Frame]:
@@ -411,13 +412,17 @@ class TestStreams:
         assert sum(len(frame.payload) for frame in made) == 600_000
 
 
+def parts_of(path, size):
+    return NO_PARTS._replace(value=Part(0, size, ""), file=str(path))
+
+
 def test_a_large_result(tmp_path):
     """In chunks, of as many bytes as it must have; one that is shorter is an error."""
     path = tmp_path / "result"
     path.write_bytes(bytes(600_000) + b"more")
-    made = frames(result_frames("0.1", str(path), 600_000))
+    made = frames(result_frames("0.1", parts_of(path, 600_000)))
     assert sum(len(frame.payload) for frame in made) == 600_000
     with pytest.raises(OSError, match="shorter"):
-        list(result_frames("0.1", str(path), 700_000))
+        list(result_frames("0.1", parts_of(path, 700_000)))
     with pytest.raises(FileNotFoundError):
-        list(result_frames("0.1", str(tmp_path / "none"), 1))
+        list(result_frames("0.1", parts_of(tmp_path / "none", 1)))
