@@ -42,7 +42,7 @@ class HostFact:
 
 @frozen
 class Connected(HostFact):
-    """The agent said welcome. `attempts` are those it knows, with their short states."""
+    """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic."""
 
     slots: int
     python: str
@@ -50,6 +50,7 @@ class Connected(HostFact):
     boot_id: str
     attempts: dict[str, str]
     notes: tuple[str, ...]
+    logout: tuple[str, ...] = ()
 
 
 @frozen

@@ -238,7 +238,7 @@ class Decider:
         rebooted = scheduler.hosts[host].boot_id not in ("", fact.boot_id)
         decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id))
         for note in fact.notes:
-            self._note(at, host, note, decided)
+            self._note(at, host, note, decided, "logout" if note in fact.logout else "")
         decided.add(scheduler.observe_missing(at, host, set(fact.attempts), rebooted))
         link = self._links[host]
         cancelled = []
@@ -284,9 +284,9 @@ class Decider:
         elif fact.isolation == "spawn" and fact.why:
             self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
 
-    def _note(self, at: float, host: str, message: str, decided: _Round) -> None:
+    def _note(self, at: float, host: str, message: str, decided: _Round, topic: str = "") -> None:
         if self._is_new(host, message):
-            decided.add([events.Note(at, message, host)])
+            decided.add([events.Note(at, message, host, topic)])
 
     def _is_new(self, host: str, message: str) -> bool:
         """Tell whether this was not shown before. After so many different notes a host is no longer listened to."""
