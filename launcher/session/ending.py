@@ -45,7 +45,7 @@ def end_on_hosts(engine: Engine, interrupts: Interrupts) -> list[str]:
 
     closing = threading.Thread(target=close, name="closing", daemon=True)
     closing.start()
-    while closing.is_alive() and not interrupts.must_leave:
+    while closing.is_alive() and not interrupts.must_detach:
         closing.join(_LOOK)
     if failed:
         raise failed[0]

@@ -27,7 +27,7 @@ class SubmitLoop:
         detach_at_hangup: called when the terminal is gone and the hosts are to have everything.
         detach: called when all is submitted and the controller is to detach.
         is_planned: the journal has the whole source, so that detaching need not wait for its end.
-        is_asked_to_leave: detach as soon as the hosts have everything.
+        is_asked_to_detach: detach as soon as the hosts have everything.
     """
 
     engine: Engine
@@ -38,7 +38,7 @@ class SubmitLoop:
     detach_at_hangup: Callable[[], None]
     detach: Callable[[], Any]
     is_planned: bool
-    is_asked_to_leave: bool
+    is_asked_to_detach: bool
     has_more: bool = True
 
     def run(self) -> bool:
@@ -50,19 +50,23 @@ class SubmitLoop:
 
     def _step(self) -> bool:
         """Submit, then take; True if the run is detached."""
-        leaving = (self.is_asked_to_leave or bool(self.interrupts.hangup)) and not self.interrupts
-        if leaving:
+        is_detaching = (self.is_asked_to_detach or bool(self.interrupts.hangup)) and not self.interrupts
+        if is_detaching:
             self.engine.lift_limit()
-        if self.has_more and not self._submit_some(without_pause=leaving):
+        if self.has_more and not self._submit_some(without_pause=is_detaching):
             self.has_more = False
             if not self.is_planned and not self.interrupts:
                 self.engine.record(meta={"open": ""})
-        if leaving and not self.interrupts and (not self.has_more or not (self.is_asked_to_leave or self.is_planned)):
+        if (
+            is_detaching
+            and not self.interrupts
+            and (not self.has_more or not (self.is_asked_to_detach or self.is_planned))
+        ):
             if self.interrupts.hangup:
                 self.detach_at_hangup()
             self.detach()
             return not self.interrupts
-        if not self.engine.is_idle and not leaving:
+        if not self.engine.is_idle and not is_detaching:
             self.pump(0.5 if not self.has_more else 0.05)
         return False
 

@@ -133,7 +133,7 @@ class RunSession:
         self._kept = contextlib.ExitStack()
         self.interrupts = Interrupts(
             self.stop,
-            tell=self.tell,
+            tell=self.show_signal,
             what_waits=lambda: waits_for(self.engine),
             last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
             wake=self.wake,
@@ -274,7 +274,7 @@ class RunSession:
         prepared = self.prepared = self.setup.prepare()
         for source, message in prepared.warnings:
             self.hooks.warn(source, message)
-        self.hooks.tell([events.Note(time.time(), note) for note in prepared.notes])
+        self.hooks.publish([events.Note(time.time(), note) for note in prepared.notes])
         run_record.write_prepared(prepared, self.engine.journal)
         self.engine.journal.commit()
         self.engine.start()
@@ -330,7 +330,7 @@ class RunSession:
         if self._engine is not None:
             self._engine.interrupt(why, kill=kill)
 
-    def tell(self, text: str) -> None:
+    def show_signal(self, text: str) -> None:
         """Show what follows from a signal."""
         if self._engine is not None:
             self.hooks.warn("signal", text)
@@ -435,7 +435,7 @@ class RunSession:
         """Somebody else fires this hook of the run: it does not fire here any more."""
         self.hooks.leave_to_others(hook)
 
-    # -- leaving ---------------------------------------------------------------------------------------------------
+    # -- detaching -------------------------------------------------------------------------------------------------
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
         """Detach from the run when each host has its jobs; nothing is cancelled, and no end hook fires.
@@ -449,10 +449,10 @@ class RunSession:
         Returns:
             How many jobs no host has.
         """
-        prepare_to_detach(self.engine, self.take_next, why, timeout, lambda: bool(self.interrupts))
-        return 0 if self.engine.is_idle or self.interrupts else self.depart(why)
+        prepare_to_detach(self.engine, self.receive_next, why, timeout, lambda: bool(self.interrupts))
+        return 0 if self.engine.is_idle or self.interrupts else self.detach_now(why)
 
-    def depart(self, why: str) -> int:
+    def detach_now(self, why: str) -> int:
         """Detach from the run as it is now; returns how many jobs no host has."""
         self.left_behind = detach(self.engine, self.setup, self.hooks, why)
         self.restore_signals()
@@ -473,13 +473,13 @@ class RunSession:
             f"run {self.run_id} goes on without this process ({why}); 'launcher attach {self.run_id}' collects it"
         )
 
-    def leave_if_must(self) -> None:
+    def detach_if_must(self) -> None:
         """Detach because of a second signal, after hosts had some time to send what they have.
 
         Raises:
             RunInterrupted: saying what is left where, and how to collect it.
         """
-        if not self.hooks.is_cut and not self.interrupts.must_leave:
+        if not self.hooks.is_cut and not self.interrupts.must_detach:
             return
         self.left_behind = len(self.engine.scheduler.pending)
         left = detach_at_once(self.engine, self.setup, self.interrupts)
@@ -536,11 +536,11 @@ class RunSession:
         """
         if self.interrupts.hangup and not self.interrupts:
             self._detach_at_hangup()
-        return self.take_next(timeout)
+        return self.receive_next(timeout)
 
-    def take_next(self, timeout: float | None) -> JobReturn | None:
+    def receive_next(self, timeout: float | None) -> JobReturn | None:
         """As `pump`, also where the terminal is gone."""
-        self.leave_if_must()
+        self.detach_if_must()
         self._hear_requests()
         item = self.engine.wait(timeout)
         if item is None:
@@ -548,9 +548,9 @@ class RunSession:
         if isinstance(item, events.HostLost):
             self.hooks.fire("on_host_lost", config=self._config, host=item.host, jobs=list(item.jobs))
             return None
-        return self.take(item)
+        return self.receive(item)
 
-    def take(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
+    def receive(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
         """Make the JobReturn and fire its hook; `only`: the places of the callbacks that have not had it."""
         job_return = self.made_returns.make(item)
         if self.callbacks.has("on_job_return"):
@@ -636,14 +636,14 @@ class RunSession:
             self.interrupts,
             source,
             lambda config, overrides: self.submit_made(lambda num: self.setup.job(num, task, config, tuple(overrides))),
-            self.take_next,
+            self.receive_next,
             self._detach_at_hangup,
             self.detach,
             is_planned=is_planned,
-            is_asked_to_leave=detach,
+            is_asked_to_detach=detach,
         )
         if not drive.run() and self.interrupts:
-            self.leave_if_must()
+            self.detach_if_must()
             raise self.interrupts.error()
 
     def _hear_requests(self) -> None:

@@ -308,7 +308,7 @@ class Session(RunSession, concurrent.futures.Executor):
         finally:
             self.close_live()
             for job in list(self.unfinished.values()):
-                job.has_been_left(error)
+                job.has_no_return(error)
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
         """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.
