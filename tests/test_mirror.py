@@ -106,7 +106,6 @@ TESTED_IN = {
     "launcher/serialization/plain_records.py": "launcher/serialization/test_plain_values.py",
     "launcher/serialization/plain_text.py": "launcher/serialization/test_plain_values.py",
     "launcher/session/run_session.py": "launcher/session/test_session.py",
-    "launcher/session/detach.py": "launcher/session/test_resumed.py",
     "launcher/session/ending.py": "launcher/session/test_session.py",
     "launcher/session/hooks.py": "launcher/session/test_session.py",
     "launcher/session/job.py": "launcher/session/test_executor.py",

@@ -20,6 +20,7 @@ from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
 from launcher.session.live_output import Live
+from launcher.session.loop import drive_from
 from launcher.session.run_session import Observer, RunSession
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
@@ -192,7 +193,7 @@ class ResumedRun(RunSession):
         with self.interrupts.ours():
             self._fire_owed()
         rest, self._rest = self._rest, iter(())
-        self.drive_from(rest, None, detach=detach, is_planned=self._configs is None)
+        drive_from(self, rest, None, detach=detach, is_planned=self._configs is None)
 
     def cancel_run(self, why: str, *, kill: bool = False) -> None:
         """Cancel everything; leaving the session collects it, and fires the end hook."""

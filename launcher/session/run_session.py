@@ -11,26 +11,32 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.config.lazy import import_omegaconf, made_now
 from launcher.engine.engine import Engine
-from launcher.engine.requests import Submit
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
 from launcher.runs import cancel_requests, ownership
 from launcher.runs import index as run_index
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
-from launcher.session.detach import detach, detach_at_once, prepare_to_detach, waits_for, what_is_left
-from launcher.session.ending import end_on_hosts, last_event
+from launcher.session.ending import (
+    detach,
+    detach_at_once,
+    end_on_hosts,
+    last_event,
+    prepare_to_detach,
+    waits_for,
+    what_is_left,
+)
 from launcher.session.hooks import RunHooks
 from launcher.session.interrupts import Interrupts
 from launcher.session.job import Job
 from launcher.session.log import log_problems
-from launcher.session.loop import SubmitLoop
+from launcher.session.loop import drive
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 
@@ -50,10 +56,6 @@ if TYPE_CHECKING:
 __all__ = ["Observer", "RunSession"]
 
 Observer = Callable[[events.Event], None]
-
-#: The jobs of a list of up to this length are all made before the first is sent, while hosts are being connected to. The configs of a
-#: longer list are journalled together, and once more with their jobs: making a hundred thousand jobs takes seconds.
-_AT_ONCE = 500
 
 
 class RunSession:
@@ -459,7 +461,7 @@ class RunSession:
         self.is_detached = True
         return self.left_behind
 
-    def _detach_at_hangup(self) -> None:
+    def detach_at_hangup(self) -> None:
         """Detach because the terminal is gone.
 
         Raises:
@@ -535,7 +537,7 @@ class RunSession:
             RunInterrupted: a second signal came, and the controller has detached.
         """
         if self.interrupts.hangup and not self.interrupts:
-            self._detach_at_hangup()
+            self.detach_at_hangup()
         return self.receive_next(timeout)
 
     def receive_next(self, timeout: float | None) -> JobReturn | None:
@@ -593,58 +595,7 @@ class RunSession:
             RunDetached: by SIGHUP, when the hosts have all jobs.
         """
         with self.interrupts.ours():
-            self._plan_and_drive(sources, task, detach=detach)
-
-    def _plan_and_drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any, *, detach: bool) -> None:
-        is_planned = isinstance(sources, Sequence)
-        if isinstance(sources, Sequence):
-            total = str(self._next_num - self.setup.first_num + len(sources))
-            if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not self.interrupts:
-                self._submit_all(sources, task)
-                sources = ()
-            self.engine.record(meta={"total": total})
-            for name, data in run_record.planned_blobs(self._next_num, sources, self.setup.pickler.dumps_here).items():
-                self.engine.record(blobs={name: data})
-        self.drive_from(iter(sources), task, detach=detach, is_planned=is_planned)
-
-    def _submit_all(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
-        """Make every job now, so that its config is pickled once, and journalled as what is sent."""
-        made = []
-        for num, (config, overrides) in enumerate(sources, self._next_num):
-            queued, failure = self.setup.job(num, task, config, tuple(overrides))
-            made.append(Submit(queued, failure))
-        jobs = {one.job.num: self.new_job(one.job.num) for one in made}
-        self.unfinished.update(jobs)
-        if not self.engine.submit_all(made, lambda: self.engine.crash is not None or self.is_detached):
-            for num in jobs:
-                del self.unfinished[num]
-            raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
-        self._next_num += len(made)
-
-    def drive_from(
-        self, source: Iterator[tuple[Any, Sequence[str]]], task: Any, *, detach: bool, is_planned: bool
-    ) -> None:
-        """As `drive`, of what is left of the sources.
-
-        Args:
-            is_planned: the journal has them all.
-        """
-        if not is_planned:
-            self.engine.record(meta={"open": str(self._next_num)})
-        drive = SubmitLoop(
-            self.engine,
-            self.interrupts,
-            source,
-            lambda config, overrides: self.submit_made(lambda num: self.setup.job(num, task, config, tuple(overrides))),
-            self.receive_next,
-            self._detach_at_hangup,
-            self.detach,
-            is_planned=is_planned,
-            is_asked_to_detach=detach,
-        )
-        if not drive.run() and self.interrupts:
-            self.detach_if_must()
-            raise self.interrupts.error()
+            drive(self, sources, task, detach=detach)
 
     def _hear_requests(self) -> None:
         """Do what another process asks; looks for requests twice a second at most."""

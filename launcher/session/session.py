@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.session.detach import what_is_left
+from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.live_output import Live, live_here
 from launcher.session.resumed import ResumedRun
