@@ -27,7 +27,7 @@ from launcher.transports.ssh import config
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn
 
-__all__ = ["Outcome", "Step", "examine"]
+__all__ = ["Step", "StepOutcome", "examine"]
 
 _PROBE = "remote_agent.probe:probe"
 #: The steps of a login, and the phases of an error that belong to each.
@@ -38,7 +38,7 @@ _CLOCK = 5.0
 _TIMEOUT = 60.0
 
 
-class Outcome(enum.Enum):
+class StepOutcome(enum.Enum):
     """The outcome of a step. `WARNING`: jobs run, but something is wrong."""
 
     OK = "ok"
@@ -51,7 +51,7 @@ class Step:
     """One step: its name, its outcome, what was found, and what to do about it."""
 
     name: str
-    outcome: Outcome
+    outcome: StepOutcome
     detail: str
     next_step: str = ""
 
@@ -66,7 +66,7 @@ def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
         try:
             yield _ok("ssh configuration", _target(spec))
         except InventoryError as error:
-            yield Step("ssh configuration", Outcome.FAILED, str(error), "check ~/.ssh/config")
+            yield Step("ssh configuration", StepOutcome.FAILED, str(error), "check ~/.ssh/config")
             return
     steps = ["connection", "host key", "login"] if not spec.is_local else []
     try:
@@ -77,7 +77,7 @@ def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
         failed = _WAY.get(error.phase, "agent")
         for name in steps[: steps.index(failed)] if failed in steps else steps:
             yield _ok(name, "")
-        yield Step(failed, Outcome.FAILED, error.message_of(spec.name), error.next_step)
+        yield Step(failed, StepOutcome.FAILED, error.message_of(spec.name), error.next_step)
         return
     for name in steps:
         yield _ok(name, "")
@@ -85,7 +85,7 @@ def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
 
 
 def _ok(name: str, detail: str) -> Step:
-    return Step(name, Outcome.OK, detail)
+    return Step(name, StepOutcome.OK, detail)
 
 
 def _target(spec: HostSpec) -> str:
@@ -128,12 +128,12 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Ste
     elif returned.error is None:
         yield Step(
             "environment",
-            Outcome.FAILED,
+            StepOutcome.FAILED,
             "the host sent a report that cannot be read",
             "check that this is the host that you mean",
         )
     elif not any(isinstance(event, events.HostUnusable) for event in seen):
-        yield Step("environment", Outcome.FAILED, str(returned.error), "check `python:` and `setup:` of this host")
+        yield Step("environment", StepOutcome.FAILED, str(returned.error), "check `python:` and `setup:` of this host")
 
 
 def _answer(returned: JobReturn) -> dict[str, Any] | None:
@@ -159,17 +159,21 @@ def _agent_steps(seen: list[events.Event], bundle: str, *, is_local: bool, told:
         gpus = f", GPUs {', '.join(ready[0].gpus)}" if ready[0].gpus else ", no GPU"
         yield _ok("agent", f"Python {ready[0].python}; its code {bundle}; the cache and state folders can be written")
         yield _ok("slots", f"{ready[0].slots}{gpus}")
-    said = [event.message for event in seen if isinstance(event, (events.Warned, events.Note))]
-    logout = [message for message in said if "logind" in message]
-    rest = [message for message in said if message not in logout and (told is None or told not in message)]
+    said = [event for event in seen if isinstance(event, (events.Warned, events.Note))]
+    logout = [event.message for event in said if isinstance(event, events.Note) and event.topic == "logout"]
+    rest = [
+        event.message for event in said if event.message not in logout and (told is None or told not in event.message)
+    ]
     if ready and not is_local:
         yield Step(
-            "logout", Outcome.WARNING if logout else Outcome.OK, "; ".join(logout) or "jobs outlive the connection"
+            "logout",
+            StepOutcome.WARNING if logout else StepOutcome.OK,
+            "; ".join(logout) or "jobs outlive the connection",
         )
-    yield from (Step("note", Outcome.WARNING, message) for message in rest)
+    yield from (Step("note", StepOutcome.WARNING, message) for message in rest)
     for event in seen:
         if isinstance(event, events.HostUnusable):
-            yield Step("environment" if ready else "agent", Outcome.FAILED, event.why, event.next_step)
+            yield Step("environment" if ready else "agent", StepOutcome.FAILED, event.why, event.next_step)
 
 
 def _environment_steps(found: dict[str, Any], began: float, ended: float) -> Iterator[Step]:
@@ -181,14 +185,14 @@ def _environment_steps(found: dict[str, Any], began: float, ended: float) -> Ite
     yield _ok("environment", f"Python {found['python']} ({found['executable']}); {packages}")
     low = found["free"] < _LOW_DISK
     yield Step(
-        "disk", Outcome.WARNING if low else Outcome.OK, f"{found['free'] / (1 << 30):.1f} GiB free in {found['folder']}",
+        "disk", StepOutcome.WARNING if low else StepOutcome.OK, f"{found['free'] / (1 << 30):.1f} GiB free in {found['folder']}",
         "set `workdir:` for this host to a folder with more room" if low else "",
     )  # fmt: skip
     # The probe read its clock between these two times.
     off = max(began - found["time"], found["time"] - ended, 0.0)
     yield Step(
         "clock",
-        Outcome.WARNING if off > _CLOCK else Outcome.OK,
+        StepOutcome.WARNING if off > _CLOCK else StepOutcome.OK,
         f"differs from this machine's by {off:.0f} s or more; the times in JobReturns are the host's"
         if off > _CLOCK
         else "agrees with this machine's",

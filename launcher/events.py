@@ -253,11 +253,15 @@ class Warned(EventBase):
 
 @frozen
 class Note(EventBase):
-    """Something worth saying once: isolation became spawn, a callback is built from its spec."""
+    """Something worth saying once: isolation became spawn, a callback is built from its spec.
+
+    `topic`: `logout` of what the end of a login session does to a host's agent; empty of all else.
+    """
 
     kind: ClassVar[str] = "note"
     message: str
     host: str = ""
+    topic: str = ""
 
 
 @frozen

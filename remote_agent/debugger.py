@@ -19,6 +19,7 @@ from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import traceback_text
 from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.shared.messages import FromJob
+from remote_agent.shared.result_parts import NO_PARTS, ResultParts
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.prepare import Unusable, as_unusable, prepare
 
@@ -30,15 +31,16 @@ class _ResultKeeper:
 
     def __init__(self) -> None:
         self.envelope: Dict[str, Any] = {}
-        self.parts: Dict[str, Any] = {}
+        self.parts = NO_PARTS
         self.payload = b""
 
     def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
         """Keep what a result says."""
         if header["t"] == "outcome" or header["t"] == "done":
             self.envelope = header["envelope"]
-            if not header["parts"].get("same"):
-                self.parts, self.payload = header["parts"], payload
+            parts = ResultParts.from_json(header["parts"])
+            if not parts.same:
+                self.parts, self.payload = parts, payload
 
     def hold(self, frame: bytes, *, file: str = "") -> None:
         """As `send`, for an encoded frame."""
@@ -57,8 +59,8 @@ class _ResultKeeper:
 
     def result(self) -> bytes:
         """The payload that the parts are in."""
-        if self.parts.get("file"):
-            with open(self.parts["file"], "rb") as file:
+        if self.parts.file:
+            with open(self.parts.file, "rb") as file:
                 return file.read()
         return self.payload
 
@@ -90,7 +92,7 @@ def main(folder: str) -> int:
         sys.stderr.write(traceback_text(error))
         if error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
-        _write_result(folder, Envelope.of_failure(failure.error).to_json(), {}, b"")
+        _write_result(folder, Envelope.of_failure(failure.error).to_json(), NO_PARTS, b"")
         return 0
     sink = _ResultKeeper()
     _Debugged(prepared, ForkSpec.from_json(spec["job"]), contents["payload"], sink).run()
@@ -98,11 +100,11 @@ def main(folder: str) -> int:
     return 0
 
 
-def _write_result(folder: str, envelope: Dict[str, Any], parts: Dict[str, Any], result: bytes) -> None:
+def _write_result(folder: str, envelope: Dict[str, Any], parts: ResultParts, result: bytes) -> None:
     with open(os.path.join(folder, "result"), "wb") as file:
         file.write(result)
     with open(os.path.join(folder, "outcome.json"), "w", encoding="utf-8") as text:
-        json.dump({"envelope": envelope, "parts": parts}, text)
+        json.dump({"envelope": envelope, "parts": parts.to_json()}, text)
 
 
 if __name__ == "__main__":

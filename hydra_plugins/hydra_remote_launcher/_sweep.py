@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_remote_launcher._guard import EndGuard
 from launcher import events
-from launcher.config.hydra import remembering_loader
+from launcher.config.hydra import as_caching_loader
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import numbered, without_secrets
 from launcher.display.lines import EventLines
@@ -66,7 +66,7 @@ class Sweep:
         config: DictConfig,
     ) -> None:
         self._options = LaunchConf.from_mapping(_once_resolved(options, config))
-        self._loader = remembering_loader(hydra_context.config_loader)
+        self._loader = as_caching_loader(hydra_context.config_loader)
         self._task = task_function
         self._config = config
         self._callbacks = callback_entries(config, hydra_context.callbacks.callbacks, self._options)

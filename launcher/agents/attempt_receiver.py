@@ -19,11 +19,13 @@ from launcher.agents.plan import HostPlan
 from launcher.host_limits import check, limit
 from launcher.results.output_folder import OutputFolder
 from launcher.results.writing import UnusableFolder
-from launcher.runs.result_file import ResultFile, known_parts, payload_digest, whole, wrong_parts
+from launcher.runs.result_file import ResultFile, payload_digest, whole, wrong_parts
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.job import JobError
 from remote_agent.shared import messages, wire
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.fields import FieldError
+from remote_agent.shared.result_parts import NO_PARTS, ResultParts
 
 __all__ = ["AttemptReceiver"]
 
@@ -135,7 +137,8 @@ class AttemptReceiver:
         if offset == 0:
             self._discard(attempt)
             check("open_results", len(self._arriving) + 1)
-            self._arriving[attempt] = ResultFile(self._results, attempt, size, parts)
+            said, _ = _said_parts(parts)
+            self._arriving[attempt] = ResultFile(self._results, attempt, size, said)
         arriving = self._arriving.get(attempt)
         if arriving is None:
             raise wire.ProtocolError("order", f"a result of attempt {attempt} that begins in the middle")
@@ -144,16 +147,19 @@ class AttemptReceiver:
     def on_final(self, header: messages.Final, payload: bytes) -> None:
         """The result of an attempt."""
         attempt = check_attempt(header["attempt"])
-        envelope, parts = _checked_envelope(header["envelope"]), known_parts(header["parts"])
+        envelope = _checked_envelope(header["envelope"])
+        parts, wrong = _said_parts(header["parts"])
         arriving = self._arriving.pop(attempt, None)
         self.has_result = True
+        file = None
         if arriving is not None:
-            file, wrong = arriving.finish(parts)
+            file, altered = arriving.finish(parts)
             payload = b""
         else:
-            file, wrong = None, wrong_parts(parts, len(payload), lambda at, size: payload_digest(payload, at, size))
+            altered = wrong_parts(parts, len(payload), lambda at, size: payload_digest(payload, at, size))
+        wrong = wrong or altered
         if wrong:
-            parts, payload = {}, b""
+            parts, payload = NO_PARTS, b""
             if envelope.status == "COMPLETED":
                 # Success needs a valid result.
                 error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
@@ -223,6 +229,14 @@ class AttemptReceiver:
         arriving = self._arriving.pop(attempt, None)
         if arriving is not None:
             arriving.discard()
+
+
+def _said_parts(data: Any) -> tuple[ResultParts, str]:
+    """What a host says of a result's parts, and what is wrong with it: that costs this result alone."""
+    try:
+        return ResultParts.from_json(data).without_file(), ""
+    except FieldError as error:
+        return NO_PARTS, str(error)
 
 
 def _cut_in_words(cut: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from launcher.errors import HostError
 from launcher.util.frozen import frozen
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.result_parts import ResultParts
 
 __all__ = [
     "Collected",
@@ -41,7 +42,7 @@ class HostFact:
 
 @frozen
 class Connected(HostFact):
-    """The agent said welcome. `attempts` are those it knows, with their short states."""
+    """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic."""
 
     slots: int
     python: str
@@ -49,6 +50,7 @@ class Connected(HostFact):
     boot_id: str
     attempts: dict[str, str]
     notes: tuple[str, ...]
+    logout: tuple[str, ...] = ()
 
 
 @frozen
@@ -117,7 +119,7 @@ class Ended(HostFact):
 
     attempt: str
     envelope: Envelope
-    parts: dict[str, Any]
+    parts: ResultParts
     payload: bytes
     file: str | None
 

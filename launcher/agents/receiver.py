@@ -183,6 +183,7 @@ class FrameReceiver:
                 short_name(header["boot_id"]),
                 self._states,
                 short_texts(header["notes"]),
+                short_texts(header["logout"]),
             )
         )
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-__all__ = ["HydraComposition", "make_loader", "remembering_loader"]
+__all__ = ["HydraComposition", "as_caching_loader", "make_loader"]
 
 _IS_HYDRA_1_3 = hydra.__version__.startswith("1.3.")
 _BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -258,7 +258,7 @@ def make_loader(search_path: ConfigSearchPath) -> Any:
     return CachingConfigLoader(search_path)
 
 
-def remembering_loader(config_loader: Any) -> Any:
+def as_caching_loader(config_loader: Any) -> Any:
     """A loader that composes what this one does, with a memory; for launchers that Hydra gives its own loader.
 
     A loader that is not Hydra's own is left as it is.

@@ -49,7 +49,7 @@ class BaseDisplay:
         """Show what is left to show, and leave the terminal at the beginning of a line."""
         if self._live_output is None:
             return
-        self._live_output.tell(lambda: None)
+        self._live_output.enqueue(lambda: None)
         try:
             self._live_output.close()
         except KeyboardInterrupt:
@@ -74,7 +74,7 @@ class BaseDisplay:
         if self._live_output is None:
             act()
         else:
-            self._live_output.tell(lambda: self._attempt(act))
+            self._live_output.enqueue(lambda: self._attempt(act))
 
     def _attempt(self, act: Callable[[], None]) -> None:
         if self._is_silent:

@@ -13,6 +13,7 @@ from launcher.display.base import BaseDisplay
 from launcher.display.tally import Tally
 from launcher.display.text import about, clean, clean_line, clock, count, error_line, seconds, shorten, size, some
 from launcher.session.live_output import LineCutter, LiveOutput
+from launcher.util.exhaustive import assert_never
 
 __all__ = ["EventLines", "Line", "LineDisplay"]
 
@@ -71,12 +72,68 @@ class EventLines:
 
     def lines(self, event: events.Event) -> list[Line]:
         """The lines to show for an event; often none."""
-        handler: Callable[[events.Event], list[Line]] | None = getattr(self, "_on_" + event.kind, None)
-        if handler is None:
-            return []
         # Clean them again, whoever made the event: some have names of files and folders in them.
-        told = [Line(clean(line.text), line.tone) for line in self._unended(event) + handler(event)]
+        told = [Line(clean(line.text), line.tone) for line in self._unended(event) + self._lines_of(event)]
         return [line for line in told if line.tone in ("bad", "warning", "output")] if self._quiet else told
+
+    def _lines_of(self, event: events.Event) -> list[Line]:  # noqa: C901, RET503 - one case for each event; the last does not return
+        match event:
+            case events.RunStarted():
+                return self._on_run_started(event)
+            case events.JobAssigned():
+                return [Line(f"job {event.num}: to {event.host}", "dim")] if self._verbose else []
+            case events.AttemptStarted():
+                return self._on_attempt_started(event)
+            case events.OutputArrived():
+                return self._on_output(event)
+            case events.AttemptEnded():
+                return self._on_attempt_ended(event)
+            case events.JobReturned():
+                return self._on_job_returned(event)
+            case events.HookFired():
+                return self._on_hook(event)
+            case events.Warned():
+                return self._on_warning(event)
+            case events.Note():
+                return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]
+            case events.HostReady():
+                return self._on_host_ready(event)
+            case events.CodeSent():
+                return self._on_code_sent(event)
+            case events.HostUnknown():
+                return self._on_host_unknown(event)
+            case events.HostLost():
+                return self._on_host_lost(event)
+            case events.HostUnusable():
+                return self._on_host_unusable(event)
+            case events.RunInterrupt():
+                return self._on_run_interrupt(event)
+            case events.JobRequeued():
+                return self._on_job_requeued(event)
+            case events.HostClosed():
+                return self._on_host_closed(event)
+            case events.JobRetried():
+                return [Line(f"job {event.num}: runs again; attempt {event.attempt} was {event.status}", "dim")]
+            case events.RunResumed():
+                return self._on_run_resumed(event)
+            case events.RunDetached():
+                return [
+                    Line(f"detached ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")
+                ]
+            case events.RunDetaching():
+                return [
+                    Line(f"detaching ({clean(event.why)}): the hosts get every job that still waits here", "warning")
+                ]
+            case (
+                events.HostOpened()
+                | events.JobCancelling()
+                | events.JobQueued()
+                | events.OutputsUnmatched()
+                | events.RunEnded()
+            ):
+                return []
+            case _:
+                assert_never(event)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -91,12 +148,6 @@ class EventLines:
     def _on_run_resumed(self, event: events.RunResumed) -> list[Line]:
         self._counted_at = event.at
         return [Line(f"run {event.run} resumed on {_names(event.hosts)}", "dim")]
-
-    def _on_run_detaching(self, event: events.RunDetaching) -> list[Line]:
-        return [Line(f"detaching ({clean(event.why)}): the hosts get every job that still waits here", "warning")]
-
-    def _on_run_detached(self, event: events.RunDetached) -> list[Line]:
-        return [Line(f"detached ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")]
 
     def _on_run_interrupt(self, event: events.RunInterrupt) -> list[Line]:
         how = "running jobs are killed" if event.kill else "running jobs are cancelled, and their end hooks fire"
@@ -144,13 +195,7 @@ class EventLines:
         later = " until it has room again" if event.may_open else ""
         return [Line(f"host {event.host}: gets no further jobs{later}: {clean(event.why)}", "warning")]
 
-    def _on_note(self, event: events.Note) -> list[Line]:
-        return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]
-
     # -- jobs ----------------------------------------------------------------------------------------------------
-
-    def _on_job_assigned(self, event: events.JobAssigned) -> list[Line]:
-        return [Line(f"job {event.num}: to {event.host}", "dim")] if self._verbose else []
 
     def _on_attempt_started(self, event: events.AttemptStarted) -> list[Line]:
         attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
@@ -174,13 +219,8 @@ class EventLines:
 
     def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
         where = f" on {event.host}" if event.host else ""
-        # The reason begins with the host's name, which the line has already.
-        why = event.why.removeprefix(f"{event.host}: ").removeprefix(f"{event.host} was given up: ")
-        how = self._failed.pop(event.num, f"given up: {shorten(why, 300)}")
+        how = self._failed.pop(event.num, f"given up: {shorten(event.why, 300)}")
         return [Line(f"job {event.num}: attempt {event.attempt}{where} {how}; another attempt follows", "warning")]
-
-    def _on_job_retried(self, event: events.JobRetried) -> list[Line]:
-        return [Line(f"job {event.num}: runs again; attempt {event.attempt} was {event.status}", "dim")]
 
     def _on_job_returned(self, event: events.JobReturned) -> list[Line]:
         tally = self._tally

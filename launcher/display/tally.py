@@ -13,6 +13,7 @@ from typing import Any
 
 from launcher import events
 from launcher.display.text import shorten
+from launcher.util.exhaustive import assert_never
 
 __all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
 
@@ -110,10 +111,75 @@ class Tally:
 
     def __call__(self, event: events.Event) -> None:
         """Count an event."""
-        handler = getattr(self, "_on_" + event.kind, None)
-        if handler is not None:
-            with self.lock:
-                handler(event)
+        with self.lock:
+            self._count(event)
+
+    def _count(self, event: events.Event) -> None:  # noqa: C901 - one case for each event
+        match event:
+            case events.RunStarted():
+                self._on_run_started(event)
+            case events.JobQueued():
+                self.total += 1
+                self.waiting += 1
+                self._where[event.num] = ("waiting", "")
+            case events.JobAssigned():
+                self._move(event.num, "queued", event.host)
+            case events.AttemptStarted():
+                self._on_attempt_started(event)
+            case events.AttemptEnded():
+                self._move(event.num, "collecting", event.host)
+            case events.JobReturned():
+                self._on_job_returned(event)
+            case events.OutputsUnmatched():
+                self.unmatched.update(event.patterns)
+            case events.Warned():
+                self.warnings += 1
+            case events.HostReady():
+                host = self._host(event.host)
+                host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
+                host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+            case events.HostUnknown():
+                host = self._host(event.host)
+                host.state, host.detail, host.unknown_since = "unknown", event.why, event.at
+            case events.HostLost():
+                host = self._host(event.host)
+                host.state, host.detail, host.unknown_since = "lost", event.why, None
+            case events.HostUnusable():
+                host = self._host(event.host)
+                host.state, host.detail, host.was_ready = "unusable", f"{event.phase}: {event.why}", False
+            case events.RunInterrupt():
+                self.interrupted = self.interrupted or event.why
+            case events.RunEnded():
+                self.ended = True
+                self.ended_at = event.at
+            case events.JobRequeued():
+                self.retried += 1
+                self._move(event.num, "waiting", "")
+            case events.HostClosed():
+                host = self._host(event.host)
+                host.state, host.detail = "closed", event.why
+            case events.HostOpened():
+                host = self._host(event.host)
+                if host.state == "closed":
+                    host.state, host.detail = "ready", ""
+            case events.JobRetried():
+                self._on_job_retried(event)
+            case events.RunResumed():
+                self._on_run_resumed(event)
+            case events.RunDetached():
+                self.detached = event.why
+                self.ended_at = event.at
+            case (
+                events.CodeSent()
+                | events.HookFired()
+                | events.JobCancelling()
+                | events.Note()
+                | events.OutputArrived()
+                | events.RunDetaching()
+            ):
+                pass
+            case _:
+                assert_never(event)
 
     # -- what is asked of it -------------------------------------------------------------------------------------
 
@@ -172,20 +238,6 @@ class Tally:
             host = self._host(name)
             host.state, host.detail, host.unknown_since = "connecting", "", None
 
-    def _on_run_detached(self, event: events.RunDetached) -> None:
-        self.detached = event.why
-        self.ended_at = event.at
-
-    def _on_run_interrupt(self, event: events.RunInterrupt) -> None:
-        self.interrupted = self.interrupted or event.why
-
-    def _on_run_ended(self, event: events.RunEnded) -> None:
-        self.ended = True
-        self.ended_at = event.at
-
-    def _on_warning(self, event: events.Warned) -> None:
-        self.warnings += 1
-
     # -- hosts ---------------------------------------------------------------------------------------------------
 
     def _host(self, name: str) -> HostTally:
@@ -194,54 +246,13 @@ class Tally:
             host = self.hosts[name] = HostTally(name)
         return host
 
-    def _on_host_ready(self, event: events.HostReady) -> None:
-        host = self._host(event.host)
-        host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
-        host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
-
-    def _on_host_unknown(self, event: events.HostUnknown) -> None:
-        host = self._host(event.host)
-        host.state, host.detail, host.unknown_since = "unknown", event.why, event.at
-
-    def _on_host_lost(self, event: events.HostLost) -> None:
-        host = self._host(event.host)
-        host.state, host.detail, host.unknown_since = "lost", event.why, None
-
-    def _on_host_unusable(self, event: events.HostUnusable) -> None:
-        host = self._host(event.host)
-        host.state, host.detail, host.was_ready = "unusable", f"{event.phase}: {event.why}", False
-
-    def _on_host_closed(self, event: events.HostClosed) -> None:
-        host = self._host(event.host)
-        host.state, host.detail = "closed", event.why
-
-    def _on_host_opened(self, event: events.HostOpened) -> None:
-        host = self._host(event.host)
-        if host.state == "closed":
-            host.state, host.detail = "ready", ""
-
     # -- jobs ----------------------------------------------------------------------------------------------------
-
-    def _on_job_queued(self, event: events.JobQueued) -> None:
-        self.total += 1
-        self.waiting += 1
-        self._where[event.num] = ("waiting", "")
-
-    def _on_job_assigned(self, event: events.JobAssigned) -> None:
-        self._move(event.num, "queued", event.host)
 
     def _on_attempt_started(self, event: events.AttemptStarted) -> None:
         self.started += 1
         if self._first_start is None:
             self._first_start = event.at
         self._move(event.num, "running", event.host)
-
-    def _on_attempt_ended(self, event: events.AttemptEnded) -> None:
-        self._move(event.num, "collecting", event.host)
-
-    def _on_job_requeued(self, event: events.JobRequeued) -> None:
-        self.retried += 1
-        self._move(event.num, "waiting", "")
 
     def _on_job_retried(self, event: events.JobRetried) -> None:
         """A job that had returned runs again: its JobReturn no longer counts."""
@@ -263,9 +274,6 @@ class Tally:
             group.count -= 1
             if row.num in group.nums:
                 group.nums.remove(row.num)
-
-    def _on_outputs_unmatched(self, event: events.OutputsUnmatched) -> None:
-        self.unmatched.update(event.patterns)
 
     def _on_job_returned(self, event: events.JobReturned) -> None:
         self._move(event.num, "", "")

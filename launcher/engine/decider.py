@@ -29,6 +29,7 @@ from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import SETUP_FAILED, JobError
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.result_parts import NO_PARTS
 
 __all__ = ["Decider"]
 
@@ -237,7 +238,7 @@ class Decider:
         rebooted = scheduler.hosts[host].boot_id not in ("", fact.boot_id)
         decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id))
         for note in fact.notes:
-            self._note(at, host, note, decided)
+            self._note(at, host, note, decided, "logout" if note in fact.logout else "")
         decided.add(scheduler.observe_missing(at, host, set(fact.attempts), rebooted))
         link = self._links[host]
         cancelled = []
@@ -283,9 +284,9 @@ class Decider:
         elif fact.isolation == "spawn" and fact.why:
             self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
 
-    def _note(self, at: float, host: str, message: str, decided: _Round) -> None:
+    def _note(self, at: float, host: str, message: str, decided: _Round, topic: str = "") -> None:
         if self._is_new(host, message):
-            decided.add([events.Note(at, message, host)])
+            decided.add([events.Note(at, message, host, topic)])
 
     def _is_new(self, host: str, message: str) -> bool:
         """Tell whether this was not shown before. After so many different notes a host is no longer listened to."""
@@ -348,7 +349,7 @@ class Decider:
         for event in made:
             if isinstance(event, events.JobReturned):
                 envelope = Envelope.of_failure(JobError.from_json(event.error or {}))
-                self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, {}, b"", None))
+                self._journal.put_result(StoredResult(num, attempt, fact.host, envelope, NO_PARTS, b"", None))
         decided.act(self._links[fact.host].cancel, [fact.attempt], kind="lost", why=fact.why)
         decided.add(made)
 

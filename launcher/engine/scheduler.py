@@ -125,7 +125,7 @@ class Scheduler(RunState):
             return []
         out = self.observe_closed(at, host, why)
         for job in self._not_started(host) if out else ():
-            out += self._again(at, job, f"{host}: {why}")
+            out += self._again(at, job, why)
         return out
 
     def observe_unfit(self, at: float, host: str, phase: str, why: str, next_step: str) -> list[Event]:
@@ -144,7 +144,7 @@ class Scheduler(RunState):
                 out += self._fail(at, job, "host", f"no host can run it: {host}: {why}")
             else:
                 first, _, _ = why.partition("\n")
-                out += self._again(at, job, f"{host}: {first}")
+                out += self._again(at, job, first)
         return out
 
     def _not_started(self, host: str) -> list[UnfinishedJob]:
@@ -312,7 +312,7 @@ class Scheduler(RunState):
             if job.ended is not None:
                 out += self._settle(at, job)
             elif self.policies.on_host_loss == "retry" and self.interrupted is None and not job.is_cancelled:
-                out += self._again(at, job, f"{host} was given up: {why}")
+                out += self._again(at, job, why)
             else:
                 out += self._lose(at, job, f"{host} was given up: {why}")
         return out

@@ -70,7 +70,7 @@ def recorded_outcome(reader: JournalReader, num: int, decoder: Decoder) -> Outco
         return None
     error = JobError.from_json(event.error) if event.error else None
     stored = reader.result(num, event.attempt)
-    if event.status != "COMPLETED" or stored is None or "value" not in stored.parts:
+    if event.status != "COMPLETED" or stored is None or stored.parts.value is None:
         return Outcome(event.status, error)
     return stored_outcome(stored, decoder)
 

@@ -31,6 +31,7 @@ from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.result_parts import ResultParts
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn
@@ -183,10 +184,10 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
             "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
         )
     said = json.loads(told.read_text())
-    envelope, parts = Envelope.from_json(said["envelope"]), said["parts"]
+    envelope, parts = Envelope.from_json(said["envelope"]), ResultParts.from_json(said["parts"]).without_file()
     if envelope.error is not None:
         return Outcome(envelope.status, envelope.error)
-    if "value" not in parts:
+    if parts.value is None:
         return Outcome("COMPLETED")
     # The folder is gone when it is read.
     stored = StoredResult(0, 1, setup.hosts[0].name, envelope, parts, (scratch / "result").read_bytes(), None)

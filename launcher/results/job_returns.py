@@ -21,6 +21,7 @@ from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
 from remote_agent.shared.plain_value import MAX_SIZE, MAX_SMALL, encode
+from remote_agent.shared.result_parts import PLAIN
 
 if TYPE_CHECKING:
     from launcher.serialization.plain_records import FindType
@@ -64,7 +65,7 @@ class Decoder:
             raise ResultNotDecoded(
                 f"{what} was not decoded: results=never (results=safe decodes plain data, results=trusted everything)"
             )
-        is_plain = stored.parts.get("codec") == "plain"
+        is_plain = stored.parts.codec == PLAIN
         if not is_plain and self.policy == "trusted":
             try:
                 return self.loads(read_part(stored, name))
@@ -84,13 +85,11 @@ class Decoder:
         """Where two results have the same, their values are equal; empty where that cannot be told without decoding them."""
         from launcher.serialization.plain_values import is_whole
 
-        part = stored.parts["value"]
-        if stored.parts.get("codec") == "plain" and not (
-            part["size"] <= MAX_SIZE and is_whole(read_part(stored, "value"))
-        ):
+        part = stored.parts.by_name["value"]
+        if stored.parts.codec == PLAIN and not (part.size <= MAX_SIZE and is_whole(read_part(stored, "value"))):
             # What was not said is not compared.
             return ""
-        return str(part.get("sha256") or "")
+        return part.sha256
 
 
 def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> bytes:
@@ -99,12 +98,12 @@ def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> byte
     Raises:
         ResultNotDecoded: there is none, or it is over the cap.
     """
-    if not is_plain and (name != "value" or "plain" not in stored.parts):
-        if name == "value" and stored.parts["value"]["size"] < 100 and read_part(stored, "value") in _NONE:
+    if not is_plain and (name != "value" or stored.parts.plain is None):
+        if name == "value" and stored.parts.by_name[name].size < 100 and read_part(stored, "value") in _NONE:
             return _PLAIN_NONE
         raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens none; {_TRUSTED}")
     name, cap = (name, MAX_SIZE) if is_plain else ("plain", MAX_SMALL)
-    size = stored.parts[name]["size"]
+    size = stored.parts.by_name[name].size
     if size > cap:
         raise ResultNotDecoded(f"{what}: its plain form has {size:,} bytes; the cap is {cap:,}")
     return read_part(stored, name)
@@ -114,13 +113,13 @@ def shown_value(stored: StoredResult) -> str:
     """The value of a completed job as a short text, from its plain form: nothing is unpickled for it, nor imported."""
     from launcher.serialization.plain_values import read_shown
 
-    is_plain = stored.parts.get("codec") == "plain"
-    name = "plain" if "plain" in stored.parts else "value"
-    if name not in stored.parts:
+    is_plain = stored.parts.codec == PLAIN
+    name = "plain" if stored.parts.plain is not None else "value"
+    if name not in stored.parts.by_name:
         return ""
     if name == "value" and not is_plain:
         return "(a pickle; nothing is known of it without decoding it)"
-    size = stored.parts[name]["size"]
+    size = stored.parts.by_name[name].size
     if size > MAX_SMALL:
         return f"(its plain form has {size:,} bytes)"
     try:
@@ -135,8 +134,7 @@ def read_part(stored: StoredResult, name: str) -> bytes:
     Raises:
         ResultNotDecoded: it is truncated or altered, or its file is gone.
     """
-    part = stored.parts[name]
-    offset, size = part["offset"], part["size"]
+    offset, size, sha256 = stored.parts.by_name[name]
     if stored.file is None:
         data = stored.payload[offset : offset + size]
     else:
@@ -146,7 +144,7 @@ def read_part(stored: StoredResult, name: str) -> bytes:
                 data = file.read(size)
         except OSError as error:
             raise ResultNotDecoded(f"{name} of job {stored.num}: {stored.file}: {error.strerror}") from None
-    if len(data) != size or (part.get("sha256") and hashlib.sha256(data).hexdigest() != part["sha256"]):
+    if len(data) != size or (sha256 and hashlib.sha256(data).hexdigest() != sha256):
         raise ResultNotDecoded(
             f"{name} of job {stored.num} from {stored.host} was truncated or altered (its digest does not match)"
         )
@@ -188,7 +186,7 @@ def make_job_return(
     """
     event, stored = returned.event, returned.stored
     envelope = stored.envelope if stored is not None else None
-    parts = stored.parts if stored is not None else {}
+    parts = stored.parts.by_name if stored is not None else {}
     error = JobError.from_json(event.error) if event.error else None
     num = event.num
 

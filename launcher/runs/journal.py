@@ -124,7 +124,7 @@ class Journal:
                     result.attempt,
                     result.host,
                     _to_json(result.envelope.to_json()),
-                    _to_json(result.parts),
+                    _to_json(result.parts.to_json()),
                     result.payload,
                     None if result.file is None else cell_of(result.file),
                 ),

@@ -11,10 +11,11 @@ import sqlite3
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from launcher.errors import JournalError
 from remote_agent.shared.envelope import Envelope
+from remote_agent.shared.result_parts import ResultParts
 
 __all__ = ["FOLDER", "SCHEMA", "VERSION", "StoredResult", "cell_of", "check_version", "connect", "named"]
 
@@ -54,7 +55,7 @@ class StoredResult(NamedTuple):
     attempt: int
     host: str
     envelope: Envelope
-    parts: dict[str, Any]
+    parts: ResultParts
     payload: bytes
     file: str | None
 

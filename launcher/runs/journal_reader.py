@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 from launcher.errors import JournalError, RunError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
-from launcher.runs.result_file import known_parts
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import ResultParts
 
 __all__ = ["JournalReader"]
 
@@ -69,14 +69,6 @@ def _texts_of(text: Any) -> tuple[str, ...]:
     if type(value) is not list or not all(type(one) is str for one in value):
         raise TypeError("no list of texts")
     return tuple(value)
-
-
-def _parts_of(text: Any) -> dict[str, Any]:
-    parts = known_parts(_is_object(text))
-    for name, part in parts.items():
-        if name != "codec" and not all(_is_whole(part.get(key)) >= 0 for key in ("offset", "size")):
-            raise ValueError(f"{name} lies nowhere")
-    return parts
 
 
 class JournalReader:
@@ -317,7 +309,7 @@ class JournalReader:
                 _is_whole(attempt),
                 clean(_is_text(host)),
                 Envelope.from_json(clean_all(_is_object(envelope))),
-                _parts_of(parts),
+                ResultParts.from_json(_is_object(parts)).without_file(),
                 _is_bytes(payload),
                 None if file is None else _is_path(file),
             )

@@ -16,11 +16,9 @@ from typing import Any
 from launcher.host_limits import check
 from remote_agent.shared import wire
 from remote_agent.shared.disk import digest_of
+from remote_agent.shared.result_parts import ResultParts
 
-__all__ = ["ResultFile", "known_parts", "payload_digest", "whole", "wrong_parts"]
-
-#: What a result may consist of.
-_PARTS = ("value", "plain", "cfg", "hydra_cfg")
+__all__ = ["ResultFile", "payload_digest", "whole", "wrong_parts"]
 
 
 class ResultFile:
@@ -30,18 +28,16 @@ class ResultFile:
         folder: where it goes; made if it is not there, in one that is.
         attempt: the attempt's name, checked by the caller: it becomes a file's name.
         size: bytes that the host announced.
-        parts: what the host says that the parts will be; anything may come here.
+        parts: what the host says that the parts will be; their digests are taken as they come.
 
     Raises:
         TooMuch: it is longer than a result may be.
         OSError: the file cannot be made.
     """
 
-    def __init__(self, folder: Path, attempt: str, size: int, parts: Any) -> None:
+    def __init__(self, folder: Path, attempt: str, size: int, parts: ResultParts) -> None:
         check("result", size)
-        said = parts if isinstance(parts, dict) else {}
-        self._ranges = {name: _range_of(said[name]) for name in _PARTS if isinstance(said.get(name), dict)}
-        self._digests = {name: hashlib.sha256() for name in self._ranges}
+        self._digests = {part[:2]: hashlib.sha256() for part in parts.by_name.values()}
         self._size = size
         self._done = 0
         # Not those above it: where the run's folder was moved away, nothing takes its place.
@@ -62,13 +58,13 @@ class ResultFile:
         if offset != done or size != self._size or end > size:
             raise wire.ProtocolError("order", f"byte {offset} of a result where {done} was expected")
         self._file.write(payload)
-        for name, (at, length) in self._ranges.items():
+        for (at, length), digest in self._digests.items():
             first, last = max(at, done), min(at + length, end)
             if first < last:
-                self._digests[name].update(memoryview(payload)[first - done : last - done])
+                digest.update(memoryview(payload)[first - done : last - done])
         self._done = end
 
-    def finish(self, parts: dict[str, Any]) -> tuple[str | None, str]:
+    def finish(self, parts: ResultParts) -> tuple[str | None, str]:
         """All has come: where it lies now and "", or None and what is wrong with it; then it is removed."""
         with self._file:
             wrong = wrong_parts(parts, self._done, self._digest)
@@ -80,10 +76,7 @@ class ResultFile:
         return str(file), ""
 
     def _digest(self, at: int, size: int) -> Any:
-        for name, said in self._ranges.items():
-            if said == (at, size):
-                return self._digests[name]
-        return digest_of(self._file, at, size)
+        return self._digests.get((at, size)) or digest_of(self._file, at, size)
 
     def discard(self) -> None:
         """Remove a result that is not whole; if that fails, the next one takes its place."""
@@ -108,32 +101,11 @@ def payload_digest(payload: bytes, at: int, size: int) -> Any:
     return hashlib.sha256(payload[at : at + size])
 
 
-def known_parts(parts: dict[str, Any]) -> dict[str, Any]:
-    """The directory of a result without what we do not know, and what is not there."""
-    known = {name: parts[name] for name in _PARTS if parts.get(name) is not None}
-    codec = parts.get("codec")
-    return {**known, "codec": codec} if isinstance(codec, str) else known
-
-
-def wrong_parts(parts: dict[str, Any], size: int, digest: Callable[[int, int], Any]) -> str:
-    """What is wrong with the directory of a result: parts that do not lie in it, or are not what they are said to be.
-
-    Raises:
-        wire.ProtocolError: an offset or a size that is no number.
-    """
-    for name in _PARTS:
-        part = parts.get(name)
-        if part is None:
-            continue
-        if not isinstance(part, dict):
-            return f"{name} is not described"
-        at, length = _range_of(part)
-        if at + length > size:
-            return f"{name} ends at byte {at + length} of {size}"
-        if digest(at, length).hexdigest() != part.get("sha256"):
+def wrong_parts(parts: ResultParts, size: int, digest: Callable[[int, int], Any]) -> str:
+    """What is wrong with a result: parts that do not lie in it, or are not what they are said to be."""
+    for name, part in parts.by_name.items():
+        if part.offset + part.size > size:
+            return f"{name} ends at byte {part.offset + part.size} of {size}"
+        if digest(part.offset, part.size).hexdigest() != part.sha256:
             return f"the digest of {name} does not match"
     return ""
-
-
-def _range_of(part: dict[str, Any]) -> tuple[int, int]:
-    return whole(part.get("offset")), whole(part.get("size"))

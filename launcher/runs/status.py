@@ -16,6 +16,7 @@ from launcher import events
 from launcher.errors import RunError
 from launcher.runs.index import Entry
 from launcher.runs.journal import FOLDER, JournalReader
+from launcher.util.exhaustive import assert_never
 from launcher.util.terminal_text import clean, clean_all
 
 __all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs", "read_status"]
@@ -215,35 +216,80 @@ def read_jobs(reader: JournalReader, num: int | None = None) -> list[JobStatusLi
 
 
 def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
-    if isinstance(event, events.JobQueued):
-        jobs[event.num] = JobStatusLine(event.num, tuple(event.overrides))
-        return
-    job = jobs.get(getattr(event, "num", None) or 0) if hasattr(event, "num") else None
-    if job is None or job.num != getattr(event, "num", None):
-        return
-    if isinstance(event, events.JobAssigned):
-        job.state = "assigned"
-        job.attempts.append(AttemptStatus(event.attempt, event.host, assigned_at=event.at))
-    elif isinstance(event, events.AttemptStarted):
-        job.state = "running"
-        for attempt in _attempts(job, event.attempt):
-            attempt.state, attempt.started_at = "running", event.at
-    elif isinstance(event, events.AttemptEnded):
-        for attempt in _attempts(job, event.attempt):
-            attempt.state, attempt.ended_at = event.status, event.at
-            attempt.duration, attempt.error = event.duration, event.error
-    elif isinstance(event, events.JobRequeued):
-        job.state = "waiting"
-        for attempt in _attempts(job, event.attempt):
-            attempt.why = event.why
-            if attempt.ended_at is None:
-                attempt.state, attempt.ended_at = "given up", event.at
-    elif isinstance(event, events.JobReturned):
-        job.state, job.duration, job.error = event.status, event.duration, event.error
-    elif isinstance(event, events.JobRetried):
-        job.state, job.error, job.duration = "waiting", None, None
-        for attempt in _attempts(job, event.attempt):
-            attempt.why = "run once more, as was asked"
+    match event:
+        case events.JobQueued():
+            jobs[event.num] = JobStatusLine(event.num, tuple(event.overrides))
+        case (
+            events.AttemptEnded()
+            | events.AttemptStarted()
+            | events.JobAssigned()
+            | events.JobRequeued()
+            | events.JobRetried()
+            | events.JobReturned()
+        ):
+            if event.num in jobs:
+                _apply_to(jobs[event.num], event)
+        case (
+            events.CodeSent()
+            | events.HookFired()
+            | events.HostClosed()
+            | events.HostLost()
+            | events.HostOpened()
+            | events.HostReady()
+            | events.HostUnknown()
+            | events.HostUnusable()
+            | events.JobCancelling()
+            | events.Note()
+            | events.OutputArrived()
+            | events.OutputsUnmatched()
+            | events.RunDetached()
+            | events.RunDetaching()
+            | events.RunEnded()
+            | events.RunInterrupt()
+            | events.RunResumed()
+            | events.RunStarted()
+            | events.Warned()
+        ):
+            pass
+        case _:
+            assert_never(event)
+
+
+def _apply_to(
+    job: JobStatusLine,
+    event: events.AttemptEnded
+    | events.AttemptStarted
+    | events.JobAssigned
+    | events.JobRequeued
+    | events.JobRetried
+    | events.JobReturned,
+) -> None:
+    match event:
+        case events.JobAssigned():
+            job.state = "assigned"
+            job.attempts.append(AttemptStatus(event.attempt, event.host, assigned_at=event.at))
+        case events.AttemptStarted():
+            job.state = "running"
+            for attempt in _attempts(job, event.attempt):
+                attempt.state, attempt.started_at = "running", event.at
+        case events.AttemptEnded():
+            for attempt in _attempts(job, event.attempt):
+                attempt.state, attempt.ended_at = event.status, event.at
+                attempt.duration, attempt.error = event.duration, event.error
+        case events.JobRequeued():
+            job.state = "waiting"
+            for attempt in _attempts(job, event.attempt):
+                attempt.why = event.why
+                if attempt.ended_at is None:
+                    attempt.state, attempt.ended_at = "given up", event.at
+        case events.JobReturned():
+            job.state, job.duration, job.error = event.status, event.duration, event.error
+        case events.JobRetried():
+            job.state, job.error, job.duration = "waiting", None, None
+            for attempt in _attempts(job, event.attempt):
+                attempt.why = "run once more, as was asked"
+        case _:
+            assert_never(event)
 
 
 def _attempts(job: JobStatusLine, number: int) -> list[AttemptStatus]:

@@ -82,7 +82,7 @@ class RunHooks:
         if self.is_cut and not was_cut and records:
             name = records.pop()["callback"]
             owed = f"was interrupted: it is owed, and fires again when the run is taken up ('launcher attach {self._setup.run_id}')"
-            self.tell([events.Warned(time.time(), f"callback {name}.{hook}", owed, "", num)])
+            self.publish([events.Warned(time.time(), f"callback {name}.{hook}", owed, "", num)])
         for record in records:
             self._tell_record(hook, record, num)
         return records
@@ -114,7 +114,7 @@ class RunHooks:
                 self.aborted = f"callback {name} raised in {hook}: {error['message']}"
                 if hook not in _START + _END:
                     self._engine.interrupt(self.aborted)
-        self.tell(made)
+        self.publish(made)
 
     def fire_end(self, what: Callable[[], Mapping[str, Any]]) -> None:
         """Fire the end hook with `what()`, its entry journalled first."""
@@ -138,7 +138,7 @@ class RunHooks:
         """Show a warning of the controller's own."""
         self._engine.observe(events.Warned(time.time(), source, message))
 
-    def tell(self, made: list[events.Event]) -> None:
+    def publish(self, made: list[events.Event]) -> None:
         """Journal events of the controller's own, and show them."""
         if self._engine.is_running:
             self._engine.record(made)

@@ -101,13 +101,13 @@ class Interrupts:
         return self.count > 0
 
     @property
-    def must_leave(self) -> bool:
+    def must_detach(self) -> bool:
         """There was a second signal, and the time is up that hosts had to send what they have."""
         return self._leave_at is not None and time.monotonic() >= self._leave_at
 
     @property
     def must_give_up(self) -> bool:
-        """As `must_leave`, and a second later: whoever was to leave does not."""
+        """As `must_detach`, and a second later: whoever was to leave does not."""
         return self._leave_at is not None and time.monotonic() >= self._leave_at + _LAST
 
     def add(self, why: str, *, kill: bool = False) -> None:

@@ -214,7 +214,7 @@ class Job(concurrent.futures.Future[T]):
         else:
             self._settle(_Failed())
 
-    def has_been_left(self, error: BaseException) -> None:
+    def has_no_return(self, error: BaseException) -> None:
         """It will have no JobReturn here."""
         with self._condition:
             self._left = error

@@ -224,17 +224,17 @@ class LiveOutput:
         with self._condition:
             self._put(end)
 
-    def tell(self, say: Callable[[], None]) -> None:
+    def enqueue(self, say: Callable[[], None]) -> None:
         """Have something of ours said on stderr, behind what has come so far, at the beginning of a line."""
 
-        def tell() -> None:
+        def begin_line_and_say() -> None:
             if self._is_within_line and self._sinks["stderr"].is_terminal:
                 self._is_within_line = False
                 self._sinks["stderr"].write(b"\n")
             say()
 
         with self._condition:
-            self._put(tell)
+            self._put(begin_line_and_say)
 
     def wait_shown(self) -> None:
         """Wait until all that has come is written; a reader that takes nothing is not waited for."""

@@ -1,4 +1,4 @@
-"""The loop of a session that submits configs: it submits while there is room, takes what arrives, and heeds interrupts.
+"""Driving a run: its configs are submitted while there is room, what arrives is taken, and interrupts are heeded.
 
 Rule: a job never waits for a result, nor a result for a job. While there is something to take, nothing is submitted.
 """
@@ -6,80 +6,129 @@ Rule: a job never waits for a result, nor a result for a job. While there is som
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from launcher.engine.engine import Engine
-    from launcher.session.interrupts import Interrupts
+from launcher.engine.requests import Submit
+from launcher.errors import SessionError
+from launcher.runs import record as run_record
 
-__all__ = ["SubmitLoop"]
+if TYPE_CHECKING:
+    from launcher.session.run_session import RunSession
+
+__all__ = ["drive", "drive_from"]
+
+#: (config, overrides) of a job that is not submitted yet.
+Source = tuple[Any, Sequence[str]]
+
+#: The jobs of a list of up to this length are all made before the first is sent, while hosts are being connected to. The configs of a
+#: longer list are journalled together, and once more with their jobs: making a hundred thousand jobs takes seconds.
+_AT_ONCE = 500
+
+
+def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: bool) -> None:
+    """Submit everything, and take everything. A sequence of sources is journalled whole before its first job is sent.
+
+    Args:
+        detach: submit everything, and detach as soon as the hosts have it.
+    """
+    is_planned = isinstance(sources, Sequence)
+    if isinstance(sources, Sequence):
+        total = str(session.next_num - session.setup.first_num + len(sources))
+        if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not session.interrupts:
+            _submit_all(session, sources, task)
+            sources = ()
+        blobs = run_record.planned_blobs(session.next_num, sources, session.setup.pickler.dumps_here)
+        session.engine.record(meta={"total": total}, blobs=blobs)
+    drive_from(session, iter(sources), task, detach=detach, is_planned=is_planned)
+
+
+def drive_from(session: RunSession, source: Iterator[Source], task: Any, *, detach: bool, is_planned: bool) -> None:
+    """As `drive`, of what is left of the sources.
+
+    Args:
+        is_planned: the journal has them all.
+    """
+    if not is_planned:
+        session.engine.record(meta={"open": str(session.next_num)})
+    if not _Loop(session, source, task, is_planned=is_planned, is_asked_to_detach=detach).run() and session.interrupts:
+        session.detach_if_must()
+        raise session.interrupts.error()
+
+
+def _submit_all(session: RunSession, sources: Sequence[Source], task: Any) -> None:
+    """Make every job now, so that its config is pickled once, and journalled as what is sent."""
+    made = []
+    for num, (config, overrides) in enumerate(sources, session.next_num):
+        queued, failure = session.setup.job(num, task, config, tuple(overrides))
+        made.append(Submit(queued, failure))
+    jobs = {one.job.num: session.new_job(one.job.num) for one in made}
+    session.unfinished.update(jobs)
+    if not session.engine.submit_all(made, lambda: session.engine.crash is not None or session.is_detached):
+        for num in jobs:
+            del session.unfinished[num]
+        raise SessionError(f"run {session.run_id} takes no new jobs: it has ended or was left")
+    session.continue_at(session.next_num + len(made))
 
 
 @dataclasses.dataclass
-class SubmitLoop:
-    """One call of `Session.drive`.
+class _Loop:
+    """One call of `drive`.
 
     Attributes:
-        source: (config, overrides) of the jobs that are not submitted yet.
-        submit: takes them.
-        pump: waits for an arrival, that many seconds at most, and takes it.
-        detach_at_hangup: called when the terminal is gone and the hosts are to have everything.
-        detach: called when all is submitted and the controller is to detach.
         is_planned: the journal has the whole source, so that detaching need not wait for its end.
-        is_asked_to_leave: detach as soon as the hosts have everything.
+        is_asked_to_detach: detach as soon as the hosts have everything.
     """
 
-    engine: Engine
-    interrupts: Interrupts
-    source: Iterator[tuple[Any, Sequence[str]]]
-    submit: Callable[[Any, Sequence[str]], Any]
-    pump: Callable[[float], Any]
-    detach_at_hangup: Callable[[], None]
-    detach: Callable[[], Any]
+    session: RunSession
+    source: Iterator[Source]
+    task: Any
     is_planned: bool
-    is_asked_to_leave: bool
+    is_asked_to_detach: bool
     has_more: bool = True
 
     def run(self) -> bool:
         """Run until everything has returned or the run is detached; True if it is detached, or was to be."""
-        while self.has_more or not self.engine.is_idle:
+        while self.has_more or not self.session.engine.is_idle:
             if self._step():
                 return True
         return False
 
     def _step(self) -> bool:
         """Submit, then take; True if the run is detached."""
-        leaving = (self.is_asked_to_leave or bool(self.interrupts.hangup)) and not self.interrupts
-        if leaving:
-            self.engine.lift_limit()
-        if self.has_more and not self._submit_some(without_pause=leaving):
+        session, engine, interrupts = self.session, self.session.engine, self.session.interrupts
+        is_detaching = (self.is_asked_to_detach or bool(interrupts.hangup)) and not interrupts
+        if is_detaching:
+            engine.lift_limit()
+        if self.has_more and not self._submit_some(without_pause=is_detaching):
             self.has_more = False
-            if not self.is_planned and not self.interrupts:
-                self.engine.record(meta={"open": ""})
-        if leaving and not self.interrupts and (not self.has_more or not (self.is_asked_to_leave or self.is_planned)):
-            if self.interrupts.hangup:
-                self.detach_at_hangup()
-            self.detach()
-            return not self.interrupts
-        if not self.engine.is_idle and not leaving:
-            self.pump(0.5 if not self.has_more else 0.05)
+            if not self.is_planned and not interrupts:
+                engine.record(meta={"open": ""})
+        is_complete = not self.has_more or not (self.is_asked_to_detach or self.is_planned)
+        if is_detaching and not interrupts and is_complete:
+            if interrupts.hangup:
+                session.detach_at_hangup()
+            session.detach()
+            return not interrupts
+        if not engine.is_idle and not is_detaching:
+            session.receive_next(0.5 if not self.has_more else 0.05)
         return False
 
     def _submit_some(self, *, without_pause: bool) -> bool:
         """Submit while there is room and nothing has arrived; True if there may be more to submit."""
-        while self.engine.has_room and not self.interrupts:
-            if not without_pause and (self.interrupts.hangup or not self.engine.arrivals.empty()):
+        session, engine, interrupts = self.session, self.session.engine, self.session.interrupts
+        while engine.has_room and not interrupts:
+            if not without_pause and (interrupts.hangup or not engine.arrivals.empty()):
                 break
             try:
                 # A generator of the user may wait for anything.
-                with self.interrupts.users_code(raise_at=1):
+                with interrupts.users_code(raise_at=1):
                     config, overrides = next(self.source)
             except StopIteration:
                 return False
             except KeyboardInterrupt:
-                if not self.interrupts.has_raised:
-                    self.interrupts.add_ctrl_c()
+                if not interrupts.has_raised:
+                    interrupts.add_ctrl_c()
                 return False
-            self.submit(config, overrides)
-        return not self.interrupts
+            session.submit_made(lambda num: session.setup.job(num, self.task, config, tuple(overrides)))  # noqa: B023
+        return not interrupts

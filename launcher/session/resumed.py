@@ -20,6 +20,7 @@ from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
 from launcher.session.live_output import Live
+from launcher.session.loop import drive_from
 from launcher.session.run_session import Observer, RunSession
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
@@ -111,7 +112,7 @@ class ResumedRun(RunSession):
             self.unfinished[returned.num] = self.new_job(returned.num)
             self.engine.retry(returned)
         for note in self.callbacks.notes:
-            self.hooks.tell([events.Note(time.time(), note)])
+            self.hooks.publish([events.Note(time.time(), note)])
 
     def _secret(self) -> str:
         """What says that the run is ours; a run that an earlier version began gets it now, and may be moved from then on."""
@@ -136,9 +137,9 @@ class ResumedRun(RunSession):
     def _fire_owed(self) -> None:
         """Fire `on_job_return` of jobs that had returned before, of those callbacks for which it had not come to its end."""
         while self._owed:
-            self.leave_if_must()
+            self.detach_if_must()
             num, places = self._owed.pop(0)
-            self.take(load_returned(self.engine.reader, num), places)
+            self.receive(load_returned(self.engine.reader, num), places)
 
     def _chosen(self) -> list[events.JobReturned]:
         """The jobs that are to be run once more."""
@@ -192,7 +193,7 @@ class ResumedRun(RunSession):
         with self.interrupts.ours():
             self._fire_owed()
         rest, self._rest = self._rest, iter(())
-        self.drive_from(rest, None, detach=detach, is_planned=self._configs is None)
+        drive_from(self, rest, None, detach=detach, is_planned=self._configs is None)
 
     def cancel_run(self, why: str, *, kill: bool = False) -> None:
         """Cancel everything; leaving the session collects it, and fires the end hook."""
@@ -213,11 +214,11 @@ class ResumedRun(RunSession):
         self.engine.cancel(num)
         deadline = time.monotonic() + timeout
         while not job.done() and time.monotonic() < deadline:
-            self.take_next(0.1)
+            self.receive_next(0.1)
         if not self.engine.is_idle or next(self._rest, None) is not None:
             self.detach("only to cancel a job")
             if not self.is_detached:
-                self.depart("only to cancel a job")
+                self.detach_now("only to cancel a job")
         return job.done()
 
     def drain(self) -> None:

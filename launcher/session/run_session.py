@@ -11,26 +11,32 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.config.lazy import import_omegaconf, made_now
 from launcher.engine.engine import Engine
-from launcher.engine.requests import Submit
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
 from launcher.runs import cancel_requests, ownership
 from launcher.runs import index as run_index
 from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
-from launcher.session.detach import detach, detach_at_once, prepare_to_detach, waits_for, what_is_left
-from launcher.session.ending import end_on_hosts, last_event
+from launcher.session.ending import (
+    detach,
+    detach_at_once,
+    end_on_hosts,
+    last_event,
+    prepare_to_detach,
+    waits_for,
+    what_is_left,
+)
 from launcher.session.hooks import RunHooks
 from launcher.session.interrupts import Interrupts
 from launcher.session.job import Job
 from launcher.session.log import log_problems
-from launcher.session.loop import SubmitLoop
+from launcher.session.loop import drive
 from launcher.session.returns import SessionReturns
 from launcher.transports.factory import make_transport
 
@@ -50,10 +56,6 @@ if TYPE_CHECKING:
 __all__ = ["Observer", "RunSession"]
 
 Observer = Callable[[events.Event], None]
-
-#: The jobs of a list of up to this length are all made before the first is sent, while hosts are being connected to. The configs of a
-#: longer list are journalled together, and once more with their jobs: making a hundred thousand jobs takes seconds.
-_AT_ONCE = 500
 
 
 class RunSession:
@@ -133,7 +135,7 @@ class RunSession:
         self._kept = contextlib.ExitStack()
         self.interrupts = Interrupts(
             self.stop,
-            tell=self.tell,
+            tell=self.show_signal,
             what_waits=lambda: waits_for(self.engine),
             last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
             wake=self.wake,
@@ -274,7 +276,7 @@ class RunSession:
         prepared = self.prepared = self.setup.prepare()
         for source, message in prepared.warnings:
             self.hooks.warn(source, message)
-        self.hooks.tell([events.Note(time.time(), note) for note in prepared.notes])
+        self.hooks.publish([events.Note(time.time(), note) for note in prepared.notes])
         run_record.write_prepared(prepared, self.engine.journal)
         self.engine.journal.commit()
         self.engine.start()
@@ -330,7 +332,7 @@ class RunSession:
         if self._engine is not None:
             self._engine.interrupt(why, kill=kill)
 
-    def tell(self, text: str) -> None:
+    def show_signal(self, text: str) -> None:
         """Show what follows from a signal."""
         if self._engine is not None:
             self.hooks.warn("signal", text)
@@ -435,7 +437,7 @@ class RunSession:
         """Somebody else fires this hook of the run: it does not fire here any more."""
         self.hooks.leave_to_others(hook)
 
-    # -- leaving ---------------------------------------------------------------------------------------------------
+    # -- detaching -------------------------------------------------------------------------------------------------
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
         """Detach from the run when each host has its jobs; nothing is cancelled, and no end hook fires.
@@ -449,17 +451,17 @@ class RunSession:
         Returns:
             How many jobs no host has.
         """
-        prepare_to_detach(self.engine, self.take_next, why, timeout, lambda: bool(self.interrupts))
-        return 0 if self.engine.is_idle or self.interrupts else self.depart(why)
+        prepare_to_detach(self.engine, self.receive_next, why, timeout, lambda: bool(self.interrupts))
+        return 0 if self.engine.is_idle or self.interrupts else self.detach_now(why)
 
-    def depart(self, why: str) -> int:
+    def detach_now(self, why: str) -> int:
         """Detach from the run as it is now; returns how many jobs no host has."""
         self.left_behind = detach(self.engine, self.setup, self.hooks, why)
         self.restore_signals()
         self.is_detached = True
         return self.left_behind
 
-    def _detach_at_hangup(self) -> None:
+    def detach_at_hangup(self) -> None:
         """Detach because the terminal is gone.
 
         Raises:
@@ -473,13 +475,13 @@ class RunSession:
             f"run {self.run_id} goes on without this process ({why}); 'launcher attach {self.run_id}' collects it"
         )
 
-    def leave_if_must(self) -> None:
+    def detach_if_must(self) -> None:
         """Detach because of a second signal, after hosts had some time to send what they have.
 
         Raises:
             RunInterrupted: saying what is left where, and how to collect it.
         """
-        if not self.hooks.is_cut and not self.interrupts.must_leave:
+        if not self.hooks.is_cut and not self.interrupts.must_detach:
             return
         self.left_behind = len(self.engine.scheduler.pending)
         left = detach_at_once(self.engine, self.setup, self.interrupts)
@@ -535,12 +537,12 @@ class RunSession:
             RunInterrupted: a second signal came, and the controller has detached.
         """
         if self.interrupts.hangup and not self.interrupts:
-            self._detach_at_hangup()
-        return self.take_next(timeout)
+            self.detach_at_hangup()
+        return self.receive_next(timeout)
 
-    def take_next(self, timeout: float | None) -> JobReturn | None:
+    def receive_next(self, timeout: float | None) -> JobReturn | None:
         """As `pump`, also where the terminal is gone."""
-        self.leave_if_must()
+        self.detach_if_must()
         self._hear_requests()
         item = self.engine.wait(timeout)
         if item is None:
@@ -548,9 +550,9 @@ class RunSession:
         if isinstance(item, events.HostLost):
             self.hooks.fire("on_host_lost", config=self._config, host=item.host, jobs=list(item.jobs))
             return None
-        return self.take(item)
+        return self.receive(item)
 
-    def take(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
+    def receive(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
         """Make the JobReturn and fire its hook; `only`: the places of the callbacks that have not had it."""
         job_return = self.made_returns.make(item)
         if self.callbacks.has("on_job_return"):
@@ -593,58 +595,7 @@ class RunSession:
             RunDetached: by SIGHUP, when the hosts have all jobs.
         """
         with self.interrupts.ours():
-            self._plan_and_drive(sources, task, detach=detach)
-
-    def _plan_and_drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any, *, detach: bool) -> None:
-        is_planned = isinstance(sources, Sequence)
-        if isinstance(sources, Sequence):
-            total = str(self._next_num - self.setup.first_num + len(sources))
-            if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not self.interrupts:
-                self._submit_all(sources, task)
-                sources = ()
-            self.engine.record(meta={"total": total})
-            for name, data in run_record.planned_blobs(self._next_num, sources, self.setup.pickler.dumps_here).items():
-                self.engine.record(blobs={name: data})
-        self.drive_from(iter(sources), task, detach=detach, is_planned=is_planned)
-
-    def _submit_all(self, sources: Sequence[tuple[Any, Sequence[str]]], task: Any) -> None:
-        """Make every job now, so that its config is pickled once, and journalled as what is sent."""
-        made = []
-        for num, (config, overrides) in enumerate(sources, self._next_num):
-            queued, failure = self.setup.job(num, task, config, tuple(overrides))
-            made.append(Submit(queued, failure))
-        jobs = {one.job.num: self.new_job(one.job.num) for one in made}
-        self.unfinished.update(jobs)
-        if not self.engine.submit_all(made, lambda: self.engine.crash is not None or self.is_detached):
-            for num in jobs:
-                del self.unfinished[num]
-            raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
-        self._next_num += len(made)
-
-    def drive_from(
-        self, source: Iterator[tuple[Any, Sequence[str]]], task: Any, *, detach: bool, is_planned: bool
-    ) -> None:
-        """As `drive`, of what is left of the sources.
-
-        Args:
-            is_planned: the journal has them all.
-        """
-        if not is_planned:
-            self.engine.record(meta={"open": str(self._next_num)})
-        drive = SubmitLoop(
-            self.engine,
-            self.interrupts,
-            source,
-            lambda config, overrides: self.submit_made(lambda num: self.setup.job(num, task, config, tuple(overrides))),
-            self.take_next,
-            self._detach_at_hangup,
-            self.detach,
-            is_planned=is_planned,
-            is_asked_to_leave=detach,
-        )
-        if not drive.run() and self.interrupts:
-            self.leave_if_must()
-            raise self.interrupts.error()
+            drive(self, sources, task, detach=detach)
 
     def _hear_requests(self) -> None:
         """Do what another process asks; looks for requests twice a second at most."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
-from launcher.session.detach import what_is_left
+from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
 from launcher.session.live_output import Live, live_here
 from launcher.session.resumed import ResumedRun
@@ -308,7 +308,7 @@ class Session(RunSession, concurrent.futures.Executor):
         finally:
             self.close_live()
             for job in list(self.unfinished.values()):
-                job.has_been_left(error)
+                job.has_no_return(error)
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
         """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.

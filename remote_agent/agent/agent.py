@@ -61,7 +61,7 @@ class Agent:
         listener: socket.socket,
         bundle: str,
         umask: int,
-        notes: Sequence[str] = (),
+        logout_notes: Sequence[str] = (),
         spare: Optional[Spare] = None,
     ) -> None:
         self._paths = paths = SpoolPaths(run, host, where, bundle, umask, boot_id())
@@ -99,8 +99,8 @@ class Agent:
         self._reaper.on_over = self._delivery.send_outputs
         zygotes.listener = self._reaper
         controller.on_query = Queries(paths, attempts).answer
-        for note in notes:
-            controller.note(note)
+        for note in logout_notes:
+            controller.note_logout(note)
         controller.handlers.update(
             job=self._queue.on_job,
             cancel=self._running.on_cancel,

@@ -8,7 +8,7 @@ the disk; the `final` that makes them a result is sent when it is there.
 
 import functools
 import os
-from typing import Any, Dict, Iterator, Optional
+from typing import Iterator, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.link.outbox import Piece
@@ -22,6 +22,7 @@ from remote_agent.shared import wire
 from remote_agent.shared.disk import remove_tree
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.messages import Ack, Final
+from remote_agent.shared.result_parts import NO_PARTS
 from remote_agent.system.background import BackgroundThread
 
 __all__ = ["Delivery"]
@@ -70,7 +71,7 @@ class Delivery:
     def _early_frames(self, attempt: Attempt, early_send: "_EarlySend") -> Iterator[Piece]:
         try:
             if attempt.final is not None:
-                yield from _result_frames(attempt.id, attempt.final[1])
+                yield from result_frames(attempt.id, attempt.final.parts)
                 early_send.is_sent = True
         except OSError:
             pass  # met again, and told, when all of it is sent
@@ -83,19 +84,19 @@ class Delivery:
             return  # acknowledged since its turn was asked for
         envelope, parts, reference = attempt.final
         payload = b""
-        if parts.get("file"):
+        if parts.file:
             try:
                 if attempt.early_send is None or not attempt.early_send.is_sent:
-                    yield from _result_frames(attempt.id, parts)
+                    yield from result_frames(attempt.id, parts)
             except OSError as error:
-                envelope, parts = self._unreadable_result(attempt, parts["file"], error), {}
+                envelope, parts = self._unreadable_result(attempt, parts.file, error), NO_PARTS
         elif reference is not None:
             payload = self._attempts.log.read(reference)
         header: Final = {
             "t": "final",
             "attempt": attempt.id,
             "envelope": envelope.to_json(),
-            "parts": _public_parts(parts),
+            "parts": parts.without_file().to_json(),
         }
         yield wire.encode(header, payload, passed_on=True)
         if attempt.is_over:
@@ -122,7 +123,7 @@ class Delivery:
             self._cap(attempt),
             attempt.cut,
             # A job that failed may not have come so far as to make it.
-            is_made=attempt.final is not None and attempt.final[0].status == "COMPLETED",
+            is_made=attempt.final is not None and attempt.final.envelope.status == "COMPLETED",
         )
 
     def _unreadable_result(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
@@ -173,7 +174,7 @@ class Delivery:
     def _remove_files(self, attempt: Attempt) -> None:
         for path in self._paths.streams(attempt).values():
             _unlink(path)
-        for named in (attempt.state_file, self._paths.result_file(attempt)):
+        for named in (attempt.state_file, attempt.final.parts.file if attempt.final is not None else ""):
             if named and os.path.dirname(named) == os.path.join(self._paths.spool, "payload"):
                 _unlink(named)
         _unlink(self._paths.payload(attempt, ".job"))
@@ -196,21 +197,6 @@ class _EarlySend:
     def __init__(self) -> None:
         self.is_under_way = True
         self.is_sent = False
-
-
-def _result_frames(attempt_id: str, parts: Dict[str, Any]) -> Iterator[Piece]:
-    """The chunks of a long result.
-
-    Raises:
-        OSError: its file cannot be read, or not to its end.
-    """
-    size = max((part["offset"] + part["size"] for part in parts.values() if isinstance(part, dict)), default=0)
-    return result_frames(attempt_id, parts["file"], size, _public_parts(parts))
-
-
-def _public_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """The parts of a result, without what only this host needs."""
-    return {key: value for key, value in parts.items() if key != "file"}
 
 
 def _cap_stream(attempt: Attempt, stream: str, path: str, cap: int) -> None:

@@ -69,7 +69,7 @@ class Queries:
 
 
 def _summary_of(attempt: Attempt) -> Dict[str, Any]:
-    envelope = attempt.final[0] if attempt.final is not None else None
+    envelope = attempt.final.envelope if attempt.final is not None else None
     error = envelope.error if envelope is not None else None
     return {
         "state": attempt.short_state(),

@@ -21,6 +21,7 @@ from remote_agent.shared import wire
 from remote_agent.shared.fields import FieldError, is_sha256
 from remote_agent.shared.job_spec import JobSpec
 from remote_agent.shared.messages import Go, Hello, SendJob
+from remote_agent.shared.result_parts import NO_PARTS
 from remote_agent.system.host import count_slots
 
 __all__ = ["JobQueue"]
@@ -157,7 +158,7 @@ class JobQueue:
                 self._queue.append(attempt)
 
     def _fail(self, attempt: Attempt, error: JobError) -> None:
-        self._attempts.record_final(attempt, failed_envelope(attempt, error, None), {}, b"")
+        self._attempts.record_final(attempt, failed_envelope(attempt, error, None), NO_PARTS, b"")
 
     # -- starting ------------------------------------------------------------------------------------------------
 

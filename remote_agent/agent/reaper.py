@@ -7,21 +7,20 @@ import functools
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, List, Optional, Set, Tuple
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue
 from remote_agent.agent.running import RunningJobs
-from remote_agent.agent.spool.attempt import Attempt, error_of_status, failed_envelope
+from remote_agent.agent.spool.attempt import Attempt, Recorded, error_of_status, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
-from remote_agent.agent.spool.log import Reference
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import ZygoteListener, Zygotes
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import EpilogueSpec
 from remote_agent.shared.messages import Start
+from remote_agent.shared.result_parts import NO_PARTS
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.private_files import open_private
 from remote_agent.system.processes import (
@@ -122,7 +121,7 @@ class Reaper(ZygoteListener):
         for attempt in attempts:
             message = "the host went down, or its spool was damaged, when the job was about to start"
             self._attempts.record_final(
-                attempt, failed_envelope(attempt, JobError("lost", message=message), None), {}, b""
+                attempt, failed_envelope(attempt, JobError("lost", message=message), None), NO_PARTS, b""
             )
             attempt.state = "final"
 
@@ -261,26 +260,26 @@ class Reaper(ZygoteListener):
 
     def _crashed(self, attempt: Attempt) -> None:
         """The attempt ended without a result: record why, and let an epilogue fire the end hooks that are missing."""
-        envelope, parts, reference = self._outcome_of_crash(attempt)
+        recorded = self._outcome_of_crash(attempt)
         attempt.deadline = attempt.kill_at = None
         zygote = self._zygotes.get(attempt.spec.zygote)
         can_go_on = attempt.epilogues < MAX_EPILOGUES and (
             attempt.epilogues == 0 or len(attempt.entered) > attempt.entered_before
         )
         if not can_go_on or (zygote is not None and zygote.state == "failed"):
-            self._give_up_epilogue(attempt, envelope, parts, reference)
+            self._give_up_epilogue(attempt, recorded)
             return
         attempt.awaits_zygote = attempt.is_polled = attempt.has_exited = True
         if zygote is None or zygote.state != "ready":
             # Tried again now and then, until the controller has said how to prepare the application.
             return
         try:
-            self._epilogue(attempt, zygote, envelope, parts, reference)
+            self._epilogue(attempt, zygote, recorded)
         except ZygoteGone:
             return
         except OSError as error:
             self._controller.note("job {}: its end hooks cannot run: {}".format(attempt.id, error))
-            self._give_up_epilogue(attempt, envelope, parts, reference)
+            self._give_up_epilogue(attempt, recorded)
             return
         attempt.awaits_zygote = attempt.is_polled = False
         attempt.in_epilogue = True
@@ -289,20 +288,17 @@ class Reaper(ZygoteListener):
         attempt.pid, attempt.pid_started = None, ""
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
-    def _give_up_epilogue(
-        self, attempt: Attempt, envelope: Envelope, parts: Dict[str, Any], reference: Optional[Reference]
-    ) -> None:
+    def _give_up_epilogue(self, attempt: Attempt, recorded: Recorded) -> None:
         attempt.has_exited = True
-        self._attempts.record_final(attempt, envelope, parts, same_as=reference)
+        self._attempts.record_final(attempt, recorded.envelope, recorded.parts, same_as=recorded.reference)
         self.ended(attempt)
 
-    def _outcome_of_crash(self, attempt: Attempt) -> Tuple[Envelope, Dict[str, Any], Optional[Reference]]:
-        """(envelope, parts, reference) of the job's end."""
+    def _outcome_of_crash(self, attempt: Attempt) -> Recorded:
         if attempt.outcome is not None:
             return attempt.outcome
         if attempt.crash is not None:
             # Whatever has ended an epilogue since then did not end the job.
-            return attempt.crash, {}, None
+            return Recorded(attempt.crash, NO_PARTS, None)
         has_rebooted = attempt.boot != self._paths.boot
         error = error_of_status(
             attempt.status,
@@ -319,16 +315,9 @@ class Reaper(ZygoteListener):
             error.message = how
         attempt.crash = failed_envelope(attempt, error, time.time())
         self._attempts.record(attempt, "crashed", {"envelope": attempt.crash.to_json()})
-        return attempt.crash, {}, None
+        return Recorded(attempt.crash, NO_PARTS, None)
 
-    def _epilogue(
-        self,
-        attempt: Attempt,
-        zygote: ZygoteClient,
-        envelope: Envelope,
-        parts: Dict[str, Any],
-        reference: Optional[Reference],
-    ) -> None:
+    def _epilogue(self, attempt: Attempt, zygote: ZygoteClient, recorded: Recorded) -> None:
         log = self._attempts.log
         state = b""
         if attempt.state_at is not None and not attempt.state_file:
@@ -339,15 +328,15 @@ class Reaper(ZygoteListener):
         elif attempt.payload is not None:
             payload_file = self._paths.payload(attempt, ".job")
             _write(payload_file, log.read(attempt.payload))
-        if reference is not None and not parts.get("file"):
+        if recorded.reference is not None and not recorded.parts.file:
             outcome_file = self._paths.payload(attempt, ".outcome")
-            _write(outcome_file, log.read(reference))
+            _write(outcome_file, log.read(recorded.reference))
         spec = EpilogueSpec(
             fork=self._running.fork_spec(attempt, payload_file),
             entered=[list(entry) for entry in attempt.entered],
-            envelope=envelope,
+            envelope=recorded.envelope,
             has_outcome=attempt.outcome is not None,
-            parts=parts,
+            parts=recorded.parts,
             outcome_file=outcome_file,
             state_file=attempt.state_file or "",
         )

@@ -9,11 +9,11 @@ import selectors
 import signal
 import socket
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue
-from remote_agent.agent.spool.attempt import Attempt, failed_envelope
+from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
@@ -24,6 +24,7 @@ from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import decided_error
 from remote_agent.shared.job_spec import ForkSpec
 from remote_agent.shared.messages import Cancel, Result, Start
+from remote_agent.shared.result_parts import NO_PARTS, ResultParts
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private
 from remote_agent.system.processes import TOKEN, birth, described, is_alive, kill_whole, members
@@ -85,7 +86,7 @@ class RunningJobs:
             message = "the job could not be set up: {}".format(why)
             failure = JobError("host", type(error).__name__, message)
             attempt.has_exited = True
-            self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), {}, b"")
+            self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), NO_PARTS, b"")
             self.on_end(attempt)
             return
         self._controller.say(
@@ -228,21 +229,20 @@ class RunningJobs:
 
     def _outcome(self, attempt: Attempt, header: Result, payload: bytes) -> None:
         envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
-        parts = _checked_parts(header["parts"])
-        reference = self._attempts.record(attempt, "outcome", {"envelope": envelope.to_json(), "parts": parts}, payload)
-        attempt.outcome = (envelope, parts, reference)
+        parts = ResultParts.from_json(header["parts"])
+        record = {"envelope": envelope.to_json(), "parts": parts.to_json()}
+        attempt.outcome = Recorded(envelope, parts, self._attempts.record(attempt, "outcome", record, payload))
         # From now on only the end hooks can hang.
         attempt.deadline = None
         attempt.kill_at = time.monotonic() + attempt.spec.hook_timeout
 
     def _done(self, attempt: Attempt, header: Result, payload: bytes) -> None:
         envelope = _with_decided_error(attempt, Envelope.from_json(header["envelope"]))
-        parts = header["parts"]
-        if parts.get("same") and attempt.outcome is not None:
-            self._attempts.record_final(attempt, envelope, attempt.outcome[1], same_as=attempt.outcome[2])
+        parts = ResultParts.from_json(header["parts"])
+        if parts.same and attempt.outcome is not None:
+            self._attempts.record_final(attempt, envelope, attempt.outcome.parts, same_as=attempt.outcome.reference)
         else:
-            parts = {} if parts.get("same") else _checked_parts(parts)
-            self._attempts.record_final(attempt, envelope, parts, payload)
+            self._attempts.record_final(attempt, envelope, NO_PARTS if parts.same else parts, payload)
         if not attempt.has_exited:
             self.begin_shutdown(attempt)
 
@@ -379,20 +379,6 @@ class RunningJobs:
             os.kill(attempt.pid, number)
         except ProcessLookupError:
             pass  # it has just ended; the report of its exit follows
-
-
-def _checked_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """The parts of a result, if they are valid.
-
-    Raises:
-        wire.ProtocolError: it cannot.
-    """
-    for part in parts.values():
-        if isinstance(part, dict) and not all(
-            isinstance(part[name], int) and part[name] >= 0 for name in ("offset", "size")
-        ):
-            raise wire.ProtocolError("field", "parts: {!r}".format(part))
-    return parts
 
 
 def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:

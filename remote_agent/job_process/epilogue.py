@@ -10,13 +10,14 @@ from typing import Any, Dict, List
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job import JobError, LateValue, RemoteJobError
 from remote_agent.job_process.channel import FrameSink
-from remote_agent.job_process.result import PLAIN, Result
+from remote_agent.job_process.result import Result
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import traceback_text
 from remote_agent.shared.job_log import logger
 from remote_agent.shared.job_spec import EpilogueSpec
+from remote_agent.shared.result_parts import NO_PARTS, PLAIN, SAME, Part
 
 __all__ = ["Epilogue"]
 
@@ -49,7 +50,7 @@ class Epilogue(JobRun):
         self.gate.install()
         outcome = self._epilogue.outcome
         if outcome is not None and not self.owed:
-            self.channel.send({"t": "done", "envelope": outcome.to_json(), "parts": {"same": True}}, sync=True)
+            self.channel.send({"t": "done", "envelope": outcome.to_json(), "parts": SAME.to_json()}, sync=True)
             return
         problem = ""
         try:
@@ -70,7 +71,7 @@ class Epilogue(JobRun):
         error = self._epilogue.envelope.error or JobError("killed")
         self.fail(error)
         logger.error("Job died: %s", error)
-        return Result({"codec": self.prepared.codec}, b"", self.value, "FAILED")
+        return Result(NO_PARTS._replace(codec=self.prepared.codec), b"", self.value, "FAILED")
 
     def _take_up_outcome(self, outcome: Envelope) -> Result:
         """The job had its outcome and died in an end hook: the outcome stands."""
@@ -80,23 +81,23 @@ class Epilogue(JobRun):
             self.job_return.return_value = RemoteJobError(outcome.error, self.job_return.host)
         self.set_status(outcome.status)
         parts = self._epilogue.parts
-        if parts.get("codec") == PLAIN:
+        if parts.codec == PLAIN:
             # Said, and not pickled: it is for the controller, and nothing here makes a value of it again.
-            if "value" in parts:
+            if parts.value is not None:
                 self.job_return.return_value = LateValue(_lost_value)
             return Result(parts, b"", self.value, outcome.status)
-        if "value" in parts:
-            self.job_return.return_value = self._part(parts, "value")
-        if "cfg" in parts:
-            self.job_return.cfg = self._part(parts, "cfg")
-        if "hydra_cfg" in parts:
-            self.job_return.hydra_cfg = self._part(parts, "hydra_cfg")
+        if parts.value is not None:
+            self.job_return.return_value = self._load(parts.value)
+        if parts.cfg is not None:
+            self.job_return.cfg = self._load(parts.cfg)
+        if parts.hydra_cfg is not None:
+            self.job_return.hydra_cfg = self._load(parts.hydra_cfg)
         return Result(parts, b"", self.value, outcome.status)
 
-    def _part(self, parts: Dict[str, Any], name: str) -> Any:
-        with open(parts.get("file") or self._epilogue.outcome_file, "rb") as file:
-            file.seek(parts[name]["offset"])
-            return loads(file.read(parts[name]["size"]))
+    def _load(self, part: Part) -> Any:
+        with open(self._epilogue.parts.file or self._epilogue.outcome_file, "rb") as file:
+            file.seek(part.offset)
+            return loads(file.read(part.size))
 
     def _restore(self) -> None:
         """Put the callbacks into the state that they had after on_job_start, where that could be kept; and say again

@@ -3,7 +3,7 @@
 Rule: an exception is sent only if it can be pickled and loaded again. A value that cannot be pickled makes the job FAILED, with
 a readable error. Whatever a user's `__reduce__` does is caught in this file.
 
-`parts["codec"]` says how they are written: `cloudpickle`, with the value's plain form beside it (`plain`, where it is small);
+`ResultParts.codec` says how they are written: `cloudpickle`, with the value's plain form beside it (`plain`, where it is small);
 or `plain`, where the controller asked for that, and then nothing is pickled, and no exception is sent.
 """
 
@@ -21,25 +21,23 @@ from remote_agent.job_process.unpickling import loads
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import error_of_exception, safe_text, type_name
 from remote_agent.shared.plain_value import MAX_SMALL, encode
+from remote_agent.shared.result_parts import NO_PARTS, PICKLED, PLAIN, Part, ResultParts
 
-__all__ = ["PICKLED", "PLAIN", "Result", "make_result", "shortened"]
-
-#: Values of `parts["codec"]`.
-PICKLED, PLAIN = "cloudpickle", "plain"
+__all__ = ["Result", "make_result", "shortened"]
 
 _PROTOCOL = 5
 #: Bytes of one write beyond which it is hashed while it is written.
 _LONG = 1 << 22
 
 
-def _part_of(offset: int, data: bytes) -> Dict[str, Any]:
-    return {"offset": offset, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def _part_of(offset: int, data: bytes) -> Part:
+    return Part(offset, len(data), hashlib.sha256(data).hexdigest())
 
 
 _NONE, _PLAIN_NONE = pickle.dumps(None, 4), encode(None)
 _NONE_PARTS = {
-    PICKLED: {"value": _part_of(0, _NONE), "plain": _part_of(len(_NONE), _PLAIN_NONE), "codec": PICKLED},
-    PLAIN: {"value": _part_of(0, _PLAIN_NONE), "codec": PLAIN},
+    PICKLED: NO_PARTS._replace(value=_part_of(0, _NONE), plain=_part_of(len(_NONE), _PLAIN_NONE), codec=PICKLED),
+    PLAIN: NO_PARTS._replace(value=_part_of(0, _PLAIN_NONE), codec=PLAIN),
 }
 #: Values that nobody can edit in place.
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
@@ -48,7 +46,7 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 class Result:
     """The bytes of a result: `parts` describes them, `payload` holds them unless they lie in a file."""
 
-    def __init__(self, parts: Dict[str, Any], payload: bytes, value: Any = None, status: str = "") -> None:
+    def __init__(self, parts: ResultParts, payload: bytes, value: Any = None, status: str = "") -> None:
         self.parts = parts
         self.payload = payload
         self._value = value
@@ -66,8 +64,8 @@ class Result:
         return _digests(self.parts) == _digests(other.parts)
 
 
-def _digests(parts: Dict[str, Any]) -> Dict[str, str]:
-    return {name: part["sha256"] for name, part in parts.items() if isinstance(part, dict)}
+def _digests(parts: ResultParts) -> Dict[str, str]:
+    return {name: part.sha256 for name, part in parts.by_name.items()}
 
 
 def make_result(
@@ -93,7 +91,7 @@ def make_result(
     """
     if is_completed and value is None and cfg is None and hydra_cfg is None:
         payload = _PLAIN_NONE if codec == PLAIN else _NONE + _PLAIN_NONE
-        return Result(dict(_NONE_PARTS[codec]), payload, None, "COMPLETED"), None
+        return Result(_NONE_PARTS[codec], payload, None, "COMPLETED"), None
     writer = _Writer(path, codec, is_kept=is_kept)
     if codec == PLAIN:
         return _plain_result(writer, value, {"cfg": cfg, "hydra_cfg": hydra_cfg}, is_completed=is_completed)
@@ -129,7 +127,7 @@ def _plain_result(
             if name == "value" and writer.tell() > MAX_SMALL:
                 _add_plain(writer, value)
         except OSError as error:
-            return Result({"codec": writer.codec}, b""), error_of_exception(error, "host")
+            return Result(NO_PARTS._replace(codec=writer.codec), b""), error_of_exception(error, "host")
     return _finish(writer, value, None, is_completed=is_completed)
 
 
@@ -145,7 +143,7 @@ def _finish(
     try:
         parts, payload = writer.finish()
     except OSError as error:
-        return Result({"codec": writer.codec}, b""), error_of_exception(error, "host")
+        return Result(NO_PARTS._replace(codec=writer.codec), b""), error_of_exception(error, "host")
     is_good = is_completed and failure is None
     return Result(parts, payload, value, "COMPLETED" if is_good else "FAILED"), failure
 
@@ -214,7 +212,7 @@ class _Writer:
         self._pieces: List[bytes] = []
         self._size = 0
         self._fd: Optional[int] = None
-        self._entries: Dict[str, Any] = {}
+        self._parts = NO_PARTS._replace(codec=codec)
         self._hash = hashlib.sha256()
 
     def tell(self) -> int:
@@ -263,7 +261,8 @@ class _Writer:
         except BaseException:
             self.rewind(start)
             raise
-        self._entries[name] = {"offset": start, "size": self._size - start, "sha256": self._hash.hexdigest()}
+        part = Part(start, self._size - start, self._hash.hexdigest())
+        self._parts = self._parts._replace(**{name: part})  # type: ignore[arg-type]  # a name of a part
 
     def rewind(self, size: int) -> None:
         """Forget what was written of the current part, which began at `size`."""
@@ -275,20 +274,18 @@ class _Writer:
             os.ftruncate(self._fd, size)
             os.lseek(self._fd, size, os.SEEK_SET)
 
-    def finish(self) -> Tuple[Dict[str, Any], bytes]:
+    def finish(self) -> Tuple[ResultParts, bytes]:
         """(parts, payload). A file is written then; it is the agent that brings it to the disk, while it is sent.
 
         Raises:
             OSError: the disk.
         """
-        parts: Dict[str, Any] = dict(self._entries, codec=self.codec)
         if self._fd is None:
-            return parts, b"".join(self._pieces)
+            return self._parts, b"".join(self._pieces)
         fd, self._fd = self._fd, None
         # Network file systems tell here of a disk that is full.
         os.close(fd)
-        parts["file"] = self._path
-        return parts, b""
+        return self._parts._replace(file=self._path), b""
 
 
 def _in_thread(function: Callable[[Any], Any], argument: Any) -> Optional[threading.Thread]:

@@ -22,7 +22,7 @@ from remote_agent.job_process.config_pickle import rewrite_config_pickle
 from remote_agent.job_process.context import JobContext, make_context
 from remote_agent.job_process.current import CurrentJob, set_current_job
 from remote_agent.job_process.process import SignalGate, hold_standard_fds
-from remote_agent.job_process.result import PICKLED, PLAIN, Result, make_result, shortened
+from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
 from remote_agent.shared import messages, wire
@@ -30,6 +30,7 @@ from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.shared.job_log import logger
 from remote_agent.shared.job_spec import ForkSpec
+from remote_agent.shared.result_parts import PICKLED, PLAIN, SAME, ResultParts
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.system.host import NO_ROOM, unwritable
 
@@ -118,7 +119,7 @@ class JobRun:
             self.normalize_job_return()
             self.done(outcome)
         else:
-            self._send_done({"same": True}, b"")
+            self._send_done(SAME, b"")
 
     # -- before the application ----------------------------------------------------------------------------------
 
@@ -323,9 +324,7 @@ class JobRun:
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
         # With the first end hook's name, or with `done`.
-        self.channel.hold(
-            _frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.get("file", "")
-        )
+        self.channel.hold(_frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.file)
         return result
 
     def fire_end_hooks(self) -> None:
@@ -358,13 +357,13 @@ class JobRun:
         """Say `done`, with a result of its own where the end hooks changed something."""
         is_same = outcome.is_still(self.job_return) and not self._is_cfg_edited()
         if is_same or outcome.has_same_content(self._result("", is_kept=False)):
-            self._send_done({"same": True}, b"")
+            self._send_done(SAME, b"")
             return
         result = self._result(".final")
         self._send_done(result.parts, result.payload)
 
-    def _send_done(self, parts: Dict[str, Any], payload: bytes) -> None:
-        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.get("file", ""))
+    def _send_done(self, parts: ResultParts, payload: bytes) -> None:
+        self.channel.send_all([_frame("done", self._envelope(), parts, payload)], sync=True, file=parts.file)
 
     def _envelope(self) -> Envelope:
         job_return = self.job_return
@@ -381,8 +380,8 @@ class JobRun:
         )
 
 
-def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: Dict[str, Any], payload: bytes) -> bytes:
-    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts}
+def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: ResultParts, payload: bytes) -> bytes:
+    header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts.to_json()}
     try:
         return wire.encode(header, payload)
     except wire.ProtocolError:  # tracebacks of many hooks

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.fields import FieldError, read, to_json
+from remote_agent.shared.result_parts import ResultParts
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
 
@@ -130,7 +131,7 @@ class EpilogueSpec(NamedTuple):
     entered: List[Any]
     envelope: Envelope
     has_outcome: bool
-    parts: Dict[str, Any]
+    parts: ResultParts
     outcome_file: str
     state_file: str
 
@@ -146,7 +147,9 @@ class EpilogueSpec(NamedTuple):
 
     def to_json(self) -> Dict[str, Any]:
         """The spec as a JSON object; `from_json` reads it back."""
-        return dict(to_json(self), fork=self.fork.to_json(), envelope=self.envelope.to_json())
+        return dict(
+            to_json(self), fork=self.fork.to_json(), envelope=self.envelope.to_json(), parts=self.parts.to_json()
+        )
 
     @classmethod
     def from_json(cls, data: Any) -> "EpilogueSpec":

@@ -144,7 +144,10 @@ class Pong(TypedDict):
 
 
 class Welcome(TypedDict):
-    """The answer to a hello, in as many parts as the states of attempts, its payload, need. (Who debugs reads pid, hostname and spool.)"""
+    """The answer to a hello, in as many parts as the states of attempts, its payload, need. (Who debugs reads pid, hostname and spool.)
+
+    `logout`: those of the notes that say what the end of the login session does to the agent.
+    """
 
     t: Literal["welcome"]
     version: int
@@ -157,6 +160,7 @@ class Welcome(TypedDict):
     gpus: List[str]
     spool: str
     notes: List[str]
+    logout: List[str]
     more: bool
 
 
@@ -425,7 +429,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "finish": {"keep": False},
     "look": {"stdout": 0, "stderr": 0},
     "remove": {"force": False},
-    "welcome": {"gpus": list, "notes": list, "more": False},
+    "welcome": {"gpus": list, "notes": list, "logout": list, "more": False},
     "missing": {"manifest": None, "more": False},
     "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list},
     "final": {"parts": dict},

@@ -27,6 +27,7 @@ from remote_agent.shared.failure import error_of_exception, safe_text
 from remote_agent.shared.job_spec import EpilogueSpec
 from remote_agent.shared.messages import FromZygote, Ready, Start
 from remote_agent.shared.protocol import SPARE
+from remote_agent.shared.result_parts import NO_PARTS, SAME
 from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.child import run_child
 from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
@@ -292,16 +293,16 @@ def _on_child_exit(signum: int, frame: Any) -> None:
 
 def _send_not_started(fd: int, header: Start, error: OSError) -> None:
     """In the place of a process that could not be made: its result, on its socket."""
-    parts: Dict[str, Any] = {}
+    parts = NO_PARTS
     if header["t"] == "epilogue":
         # What came of the job stands.
-        envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, {"same": True}
+        envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, SAME
         print("job {}: its end hooks cannot run: {}".format(header["attempt"], error), file=sys.stderr)
     else:
         failure = error_of_exception(error, "host")
         failure.message = "no process could be created for the job: {}".format(safe_text(error))
         now = time.time()
         envelope = Envelope.of_failure(failure, now, now)
-    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts})
+    data = wire.encode({"t": "done", "envelope": envelope.to_json(), "parts": parts.to_json()})
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.sendall(data)

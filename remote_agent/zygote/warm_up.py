@@ -17,7 +17,7 @@ from remote_agent.job_process.result import make_result
 from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared import wire
+from remote_agent.shared import messages, wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.fields import learn
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
@@ -59,7 +59,12 @@ def warm_up() -> None:
         state_of(callbacks.entries[0].instance)
         for value in (None, {"loss": 0.5}):
             result, _ = make_result(str, value, is_completed=True, may_send_code=False)
-            wire.encode({"t": "outcome", "envelope": {"status": "COMPLETED"}, "parts": result.parts}, result.payload)
+            header: messages.Result = {
+                "t": "outcome",
+                "envelope": {"status": "COMPLETED"},
+                "parts": result.parts.to_json(),
+            }
+            wire.encode(header, result.payload)
         formatter.format(record)
         unfinished([record, formatter, node])
     default_handlers(os.devnull)

@@ -18,6 +18,7 @@ import launcher
 from launcher.demo.server import DemoServer
 from launcher.errors import ResultNotDecoded, ValueNotPlain
 from launcher.runs.journal import FOLDER, Journal, JournalReader, StoredResult
+from remote_agent.shared.result_parts import NO_PARTS, PICKLED, Part
 
 APP = '''
 import enum
@@ -264,8 +265,9 @@ def test_pickles_of_an_older_version_are_not_opened(app: Any, tmp_path: Path) ->
         stored = reader.result(num, 1)
         assert stored is not None
         data = pickle.dumps(value, 4)
-        part = {"offset": 0, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        old = StoredResult(num, 1, "local", stored.envelope, {"value": part, "codec": "cloudpickle"}, data, None)
+        part = Part(0, len(data), hashlib.sha256(data).hexdigest())
+        parts = NO_PARTS._replace(value=part, codec=PICKLED)
+        old = StoredResult(num, 1, "local", stored.envelope, parts, data, None)
         journal.put_result(old)
     reader.close()
     journal.close()

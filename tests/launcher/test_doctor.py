@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from launcher import doctor
+from launcher import doctor, events
 from launcher.cli import main as cli
 from launcher.demo.server import DemoServer
-from launcher.doctor import Outcome, Step, examine
+from launcher.doctor import Step, StepOutcome, examine
 from launcher.inventory import HostSpec, parse_host
 from launcher.options import LaunchConf
 from launcher.runs import index
@@ -40,7 +40,7 @@ def steps_of(spec: HostSpec, **options: Any) -> dict[str, Step]:
     steps = list(examine(spec, LaunchConf(**options)))
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
-    failed = [step.name for step in steps if step.outcome is Outcome.FAILED]
+    failed = [step.name for step in steps if step.outcome is StepOutcome.FAILED]
     assert failed in ([], names[-1:]), "what failed is the last that was reached"
     return {step.name: step for step in steps}
 
@@ -51,7 +51,7 @@ def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
     runs_before = index.entries()
     first = steps_of(spec_of(server, slots=3))
     assert list(first) == [*WAY, "agent", "slots", "logout", "environment", "disk", "clock"]
-    assert {step.outcome for step in first.values()} == {Outcome.OK}
+    assert {step.outcome for step in first.values()} == {StepOutcome.OK}
     assert "sent now" in first["agent"].detail
     assert first["slots"].detail.startswith("3,")
     assert "omegaconf" in first["environment"].detail
@@ -108,7 +108,7 @@ def test_a_user_that_may_not_log_in(server: DemoServer, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
     steps = steps_of(spec_of(server, identity=str(other)))
     assert list(steps) == WAY
-    assert steps["login"].outcome is Outcome.FAILED
+    assert steps["login"].outcome is StepOutcome.FAILED
     assert steps["login"].next_step
 
 
@@ -125,6 +125,15 @@ def test_a_folder_that_cannot_be_written(server: DemoServer) -> None:
     steps = steps_of(spec_of(server, workdir="~/file"))
     assert list(steps) == [*WAY, "agent"]
     assert "workdir" in steps["agent"].next_step
+
+
+def test_what_a_logout_does_is_told_by_the_topic_of_a_note() -> None:
+    """Not by its words: another note may name logind."""
+    ready = events.HostReady(1.0, "h", 2, "3.11.2")
+    seen = [ready, events.Note(1.0, "jobs end with you", "h", "logout"), events.Note(1.0, "logind is old", "h")]
+    steps = {step.name: step for step in doctor._agent_steps(seen, "was there", is_local=False, told=None)}
+    assert (steps["logout"].outcome, steps["logout"].detail) == (StepOutcome.WARNING, "jobs end with you")
+    assert (steps["note"].outcome, steps["note"].detail) == (StepOutcome.WARNING, "logind is old")
 
 
 @pytest.mark.slow
@@ -154,7 +163,7 @@ def test_a_clock_that_is_off_and_a_disk_that_is_full_are_warnings(
     monkeypatch.setattr(doctor.time, "time", lambda: now() - 86400)
     monkeypatch.setattr(doctor, "_LOW_DISK", 1 << 60)
     steps = steps_of(spec_of(server))
-    assert (steps["clock"].outcome, steps["disk"].outcome) == (Outcome.WARNING, Outcome.WARNING)
+    assert (steps["clock"].outcome, steps["disk"].outcome) == (StepOutcome.WARNING, StepOutcome.WARNING)
     assert "workdir" in steps["disk"].next_step
 
 

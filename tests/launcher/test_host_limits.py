@@ -32,6 +32,7 @@ from remote_agent.job import JobError
 from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import NO_PARTS
 from tests.launcher.agents.test_connection import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -169,7 +170,7 @@ def test_noise() -> None:
 def test_facts_wait_by_their_size_whatever_they_hold() -> None:
     """A reader waits as soon as so many bytes of texts, lists or payloads are undecided."""
     error = {"kind": "exception", "message": "m" * 1000, "causes": [{"type": "t" * 1000}] * 100}
-    outcome = facts.Ended("h", "0.1", Envelope.of_failure(JobError(**error)), {}, b"", None)
+    outcome = facts.Ended("h", "0.1", Envelope.of_failure(JobError(**error)), NO_PARTS, b"", None)
     assert sum(map(_weight, vars(outcome).values())) > 101_000
     assert Inbox()._max_bytes == CAPS["waiting"].limit
 
@@ -359,7 +360,7 @@ def test_hooks_and_aborts_are_believed_of_the_callbacks_that_were_sent(tmp_path:
             {"hook": hook, "callback": name, "ok": False, "error": error} for hook in ("on_job_end", "on_multirun_end")
         ]
         envelope = {**DONE, "hooks": hooks, "abort": name}
-        controller.decide(facts.Ended("h", "0.1", Envelope.from_json(envelope), {}, b"", None))
+        controller.decide(facts.Ended("h", "0.1", Envelope.from_json(envelope), NO_PARTS, b"", None))
         assert (controller.scheduler.interrupted is not None) is is_stopped
         fired = controller.of(events.HookFired)
         assert [(one.callback, one.hook) for one in fired] == [(name, "on_job_end")] * (name in asked)

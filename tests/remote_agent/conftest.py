@@ -33,6 +33,7 @@ from remote_agent.job import JobError
 from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
+from remote_agent.shared.result_parts import NO_PARTS, ResultParts
 from tests.specs import job_spec, zygote_spec
 
 _PATIENCE = 30.0
@@ -283,7 +284,7 @@ class Host:
             entered=[[f.header["hook"], f.header["index"]] for f in dead.frames if f.header["t"] == "hook"],
             envelope=came,
             has_outcome=outcome is not None,
-            parts=outcome.header["parts"] if outcome is not None else {},
+            parts=ResultParts.from_json(outcome.header["parts"]) if outcome is not None else NO_PARTS,
             outcome_file=str(path) if outcome is not None and "file" not in outcome.header["parts"] else "",
             state_file=(state.header.get("file") or "") if state else "",
         )._replace(**more)

@@ -249,7 +249,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_record, "write_setup", lambda setup, journal, config_name: None)
     monkeypatch.setattr(run_record, "write_prepared", lambda prepared, journal: None)
     monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
-    monkeypatch.setattr("launcher.session.detach._ON_THEIR_WAY", 0.0)
+    monkeypatch.setattr("launcher.session.ending._ON_THEIR_WAY", 0.0)
 
 
 def history(seed: int, signals: tuple[int, ...]) -> World:

@@ -23,6 +23,7 @@ from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import NO_PARTS
 from tests.simulation.history import History, Step
 from tests.simulation.journal import Disk, Killed, SimJournal, through_json
 from tests.simulation.model_host import ModelHost, Record, Violation
@@ -150,7 +151,7 @@ class SimSession:
             tell(facts.Started(host, content["attempt"], 0, 1.0))
         elif name == "final":
             data = f"{content['attempt']} on {host}".encode()
-            tell(facts.Ended(host, content["attempt"], Envelope.from_json(content["envelope"]), {}, data, None))
+            tell(facts.Ended(host, content["attempt"], Envelope.from_json(content["envelope"]), NO_PARTS, data, None))
         elif name == "files_end":
             tell(facts.Collected(host, content["attempt"], (), {}))
         elif name == "dropped":

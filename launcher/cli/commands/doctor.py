@@ -36,7 +36,7 @@ def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) 
     Nothing of an application is sent. The exit code is 0 if every host can run jobs, and 3 if one cannot.
     """
     from launcher.cli.runner import output
-    from launcher.doctor import Outcome, examine
+    from launcher.doctor import StepOutcome, examine
     from launcher.inventory import host_specs
 
     options = opt.conf({"hosts": hosts, **given})
@@ -48,7 +48,7 @@ def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) 
             for step in examine(spec, options):
                 print(_line(step), file=out.people, flush=True)
                 steps.append(step)
-            is_usable = all(step.outcome is not Outcome.FAILED for step in steps)
+            is_usable = all(step.outcome is not StepOutcome.FAILED for step in steps)
             report.append({"host": spec.name, "is_usable": is_usable, "steps": [step.to_json() for step in steps]})
         code = 0 if all(one["is_usable"] for one in report) else HostError.exit_code
         out.report({"version": arguments.VERSION, "exit_code": code, "hosts": report})

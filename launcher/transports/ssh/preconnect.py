@@ -25,7 +25,7 @@ _FRESH = 2.0
 
 
 class Preconnection:
-    """One host's connection, made in a thread; `take` gives it, once."""
+    """One host's connection, made in a thread; `result` gives it, once."""
 
     def __init__(self, host: str, options: SshOptions, stop: threading.Event) -> None:
         self._host = host
@@ -55,7 +55,7 @@ class Preconnection:
             raise ConnectionLost(self._host, "connect", "nobody asked for the connection")
         return has_waited
 
-    def take(self) -> list[Link]:
+    def result(self) -> list[Link]:
         """The connection and those on the way; none where it came to nothing that would hold for another attempt.
 
         Raises:
@@ -68,7 +68,7 @@ class Preconnection:
             raise self._error
         return self._chain
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Nobody will ask, and `stop` is set. Waits for nothing: what is still under way ends by itself."""
         self._wanted.set()
         self._close()

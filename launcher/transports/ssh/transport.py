@@ -143,7 +143,7 @@ class SshTransport:
         self._stop.set()
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            ahead.abandon()
+            ahead.cancel()
         # Without the lock: an open that waits for the host must not make us wait, and ends with its connection.
         self._drop()
 
@@ -154,7 +154,7 @@ class SshTransport:
     def _begun(self) -> list[Link]:
         """What was begun ahead, if it still stands."""
         ahead, self._ahead = self._ahead, None
-        chain = ahead.take() if ahead is not None else []
+        chain = ahead.result() if ahead is not None else []
         if all(link.is_connected for link in chain):
             return chain
         for link in reversed(chain):

@@ -64,6 +64,7 @@ class Controller:
         self._alone_since: Optional[float] = time.monotonic()
         self._was_greeted = False
         self._notes: Deque[str] = deque(maxlen=_MAX_NOTES)
+        self._logout: List[str] = []
 
     @property
     def is_live(self) -> bool:
@@ -91,6 +92,11 @@ class Controller:
         text = text[:_MAX_NOTE_LENGTH]
         self._notes.append(text)
         self.say({"t": "fatal", "code": "note", "message": text})
+
+    def note_logout(self, text: str) -> None:
+        """Send a note on what the end of the login session does to the agent. The welcome says which notes these are."""
+        self.note(text)
+        self._logout.append(self._notes[-1])
 
     def refuse(self, code: str, message: str) -> None:
         """Send an error that answers a request."""
@@ -209,6 +215,7 @@ class Controller:
                 "gpus": more["gpus"],
                 "spool": self._paths.spool,
                 "notes": list(self._notes),
+                "logout": self._logout,
                 "more": bool(items),
             }
             link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))

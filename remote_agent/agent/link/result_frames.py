@@ -1,7 +1,6 @@
 """Frames for what jobs leave: long results, output files, what was printed. They are sources of an `outbox`.
 
-Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent. A file is sent as it was
-at one moment: if it changes while it is read, it is read again, and if it changes every time, that is reported.
+Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent.
 
     files      [path, mode, size, mtime] of small files, whole
     chunk      a piece of a long file; from byte 0 again where it changed meanwhile
@@ -11,37 +10,30 @@ at one moment: if it changes while it is read, it is read again, and if it chang
 
 import json
 import os
-import stat
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+from remote_agent.agent.link.file_frames import FileFrames
 from remote_agent.agent.link.outbox import OpenFile, Piece, Slice
+from remote_agent.agent.link.output_tree import MAX_NAMES, OutputTree, Refusals, Selection
 from remote_agent.shared import wire
-from remote_agent.shared.globs import shell_glob
 from remote_agent.shared.messages import Chunk, FilesEnd, Output, Tree
+from remote_agent.shared.result_parts import ResultParts
 
-__all__ = ["as_written", "output_frames", "result_frames", "stream_frames", "wanted"]
+__all__ = ["as_written", "output_frames", "result_frames", "stream_frames"]
 
-#: Files up to this size travel many in a frame.
-_SMALL = 1 << 16
-#: How often a file is read that changes each time.
-_TRIES = 3
-#: Our own folder: a run that a job started has one, with its journal in it.
-_OUR_FOLDER = ".launcher"
 #: Patterns of which it is told that they matched nothing.
 _MAX_UNMATCHED = 1000
-#: Bytes of a frame's header that names may take.
-_MAX_NAMES = wire.MAX_HEADER // 2
 #: Links or folders of a frame.
 _MAX_ENTRIES = 5000
 
 
-def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[str, Any]] = None) -> Iterator[Piece]:
-    """A large result, in chunks; the first one says where its parts lie, so that they can be checked as they come.
+def result_frames(attempt_id: str, parts: ResultParts) -> Iterator[Piece]:
+    """A long result, in chunks; the first one says where its parts lie, so that they can be checked as they come.
 
     Raises:
-        OSError: it cannot be read, or not to its end.
+        OSError: its file cannot be read, or not to its end.
     """
-    file = OpenFile(path)
+    file, size = OpenFile(parts.file), parts.size
     for offset in range(0, size, wire.CHUNK):
         length = min(wire.CHUNK, size - offset)
         if file.size < offset + length:
@@ -55,67 +47,9 @@ def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[st
             "mtime": None,
             "size": size,
             "offset": offset,
-            "parts": parts if offset == 0 else None,
+            "parts": parts.without_file().to_json() if offset == 0 else None,
         }
         yield wire.encode_head(header, length), Slice(file, offset, length)
-
-
-def wanted(path: str, patterns: Union[bool, List[str]]) -> bool:
-    """A file of the output directory is to come back."""
-    if isinstance(patterns, bool):
-        return patterns
-    return any(_matches(path, pattern) for pattern in patterns)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    return shell_glob(pattern).matches(path) or shell_glob(pattern.rstrip("/") + "/*").matches(path)
-
-
-class _Selection:
-    """What the patterns choose; `unmatched`: places of those that have chosen nothing yet."""
-
-    def __init__(self, patterns: Union[bool, List[str]]) -> None:
-        self._patterns = patterns
-        #: Everything comes back.
-        self.has_all = patterns is True
-        self.unmatched = set() if isinstance(patterns, bool) else set(range(len(patterns)))
-
-    def includes(self, path: str) -> bool:
-        """It would come back."""
-        return wanted(path, self._patterns)
-
-    def select(self, path: str) -> bool:
-        """A file, link or folder is to come back."""
-        if not wanted(path, self._patterns):
-            return False
-        if not isinstance(self._patterns, bool):
-            self.unmatched -= {index for index in self.unmatched if _matches(path, self._patterns[index])}
-        return True
-
-
-class _Refusals:
-    """Files that are not sent, by name and why; their number is told where the names would not fit a frame."""
-
-    def __init__(self, room: int = _MAX_NAMES) -> None:
-        self.named: List[List[str]] = []
-        self._room = room
-        self._size = 0
-        self._more = 0
-
-    def add(self, path: str, why: Union[str, OSError]) -> None:
-        if isinstance(why, OSError):
-            why = why.strerror or str(why)
-        entry = [path, why]
-        self._size += len(json.dumps(entry))
-        if self._size < self._room:
-            self.named.append(entry)
-        else:
-            self._more += 1
-
-    def all(self, more: str = "refused, too") -> List[List[str]]:
-        if not self._more:
-            return self.named
-        return [*self.named, ["({} more)".format(self._more), more]]
 
 
 def output_frames(
@@ -138,15 +72,15 @@ def output_frames(
     `cut`.
     """
     sizes: Dict[str, Any] = {}
-    refused = _Refusals()
+    refused = Refusals()
     yield from _rest_of_streams(attempt_id, streams, sent, dropped, cap, refused, sizes)
-    selection = _Selection(patterns)
-    files = _Files(attempt_id, refused)
+    selection = Selection(patterns)
+    files = FileFrames(attempt_id, refused)
     if folder is not None and patterns is not False:
         if is_made and not os.path.isdir(folder):
             files.noted.add("the output directory", "is not there any more: the job moved or removed it")
-        tree = _Tree(folder, refused)
-        for relative, path in _walk(tree, refused):
+        tree = OutputTree(folder, refused)
+        for relative, path in tree.files():
             if selection.select(relative):
                 tree.add_file(relative)
                 yield from files.frames(relative, path)
@@ -181,7 +115,7 @@ def _rest_of_streams(
     sent: Dict[str, int],
     dropped: Dict[str, int],
     cap: Optional[int],
-    refused: _Refusals,
+    refused: Refusals,
     sizes: Dict[str, Any],
 ) -> Iterator[Piece]:
     for stream, path in as_written(streams):
@@ -244,287 +178,16 @@ def _cut_mark(attempt_id: str, stream: str, offset: int, dropped: int) -> bytes:
     return wire.encode(header, text.encode("utf-8"))
 
 
-class _Small:
-    """Small files that travel in one frame."""
-
-    def __init__(self, attempt_id: str) -> None:
-        self._attempt_id = attempt_id
-        self._clear()
-
-    def _clear(self) -> None:
-        self.items: List[List[Any]] = []
-        self._data: List[bytes] = []
-        self._size = self._names = 0
-
-    def fits(self, relative: str, data: bytes) -> bool:
-        """There is room for one more."""
-        names = self._names + len(json.dumps(relative)) + 60
-        return not self.items or (self._size + len(data) <= wire.CHUNK and names < _MAX_NAMES and len(self.items) < 500)
-
-    def add(self, relative: str, watched: "_WatchedFile", data: bytes) -> None:
-        """One more."""
-        self.items.append([relative, watched.mode, len(data), watched.mtime])
-        self._data.append(data)
-        self._size += len(data)
-        self._names += len(json.dumps(relative)) + 60
-
-    def frame(self) -> bytes:
-        """All so far, as a frame."""
-        frame = wire.encode({"t": "files", "attempt": self._attempt_id, "items": self.items}, b"".join(self._data))
-        self._clear()
-        return frame
-
-
-class _WatchedFile:
-    """An open file, and whether it has been left alone since.
-
-    Its time of modification is set back by a nanosecond meanwhile: a file system that counts in ticks of some milliseconds would give
-    a file that is written twice within one the same time twice, and most files are younger than that when their job ends.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._first = os.fstat(fd)
-        self._is_marked = self._set(self._first.st_mtime_ns - 1)
-        now = os.fstat(fd)
-        self.mode = stat.S_IMODE(now.st_mode)
-        self.size = now.st_size
-        self.mtime = self._first.st_mtime_ns
-        self._mark = (now.st_size, now.st_mtime_ns)
-
-    def _set(self, mtime: int) -> bool:
-        try:
-            os.utime(self._fd, ns=(self._first.st_atime_ns, mtime))
-        except OSError:
-            return False  # somebody else's file, or a disk that is read only: what it has must do
-        return True
-
-    @property
-    def is_same(self) -> bool:
-        """Nobody has written to it."""
-        now = os.fstat(self._fd)
-        return (now.st_size, now.st_mtime_ns) == self._mark
-
-    def restore_time(self) -> None:
-        """Give it its time back."""
-        if self._is_marked and self.is_same:
-            self._set(self.mtime)
-
-
-class _Files:
-    """Frames of files; what of them was sent, and what cannot be relied on."""
-
-    def __init__(self, attempt_id: str, refused: _Refusals) -> None:
-        self._attempt_id = attempt_id
-        self._small = _Small(attempt_id)
-        self._refused = refused
-        self.noted = _Refusals(_MAX_NAMES // 2)
-        self.count = 0
-        self.total = 0
-
-    def frames(self, relative: str, path: str) -> Iterator[Piece]:
-        """Those of one file that are to be sent by now; a small one may wait for others."""
-        self.count += 1
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            self._refused.add(relative, error)
-            return
-        with os.fdopen(fd, "rb", buffering=0):
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    self._refused.add(relative, "not a regular file")
-                    return
-                for left in range(_TRIES - 1, -1, -1):
-                    watched = _WatchedFile(fd)
-                    frames = self._small_file if watched.size <= _SMALL else self._large_file
-                    yield from frames(relative, fd, watched, is_last=not left)
-                    if watched.is_same:
-                        break
-                else:
-                    self.noted.add(relative, "was written to each time it was read, so the copy may be a mixture")
-                self.total += watched.size
-                watched.restore_time()
-            except OSError as error:
-                self._refused.add(relative, error)
-
-    def _small_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
-        data = _read(fd, watched.size, 0)
-        if not is_last and not watched.is_same:
-            return
-        if not self._small.fits(relative, data):
-            yield self._small.frame()
-        self._small.add(relative, watched, data)
-
-    def _large_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
-        """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away.
-
-        Where it has changed by then, its last piece is not sent, and so it does not appear there.
-        """
-        header: Chunk = {
-            "t": "chunk",
-            "attempt": self._attempt_id,
-            "kind": "file",
-            "path": relative,
-            "mode": watched.mode,
-            "size": watched.size,
-            "mtime": watched.mtime,
-            "offset": 0,
-            "parts": None,
-        }
-        offset = 0
-        while offset < watched.size:
-            data = _read(fd, min(wire.CHUNK, watched.size - offset), offset)
-            if not is_last and not watched.is_same:
-                return
-            if not data:
-                raise OSError(0, "it became shorter each time it was sent")
-            header["offset"] = offset
-            yield wire.encode_head(header, len(data)), data
-            offset += len(data)
-
-    def rest(self) -> Iterator[Piece]:
-        """What waits for others."""
-        if self._small.items:
-            yield self._small.frame()
-
-
-def _read(fd: int, size: int, offset: int) -> bytes:
-    """So many bytes, or as many as there are."""
-    data = os.pread(fd, size, offset)
-    while data and len(data) < size:
-        more = os.pread(fd, size - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
-
-
-class _Tree:
-    """The folders and links of an output directory, told when all its files have been sent."""
-
-    def __init__(self, folder: str, refused: _Refusals) -> None:
-        self.folder = folder
-        self.root = os.path.realpath(folder)
-        #: (path, mtime), each before those below it.
-        self.folders: List[Tuple[str, int]] = []
-        #: Links as they were found.
-        self.found: List[str] = []
-        self._refused = refused
-        self._sent: Set[str] = set()
-        self._folders_with_files: Set[str] = set()
-
-    def add_file(self, relative: str) -> None:
-        """This file comes back."""
-        self._sent.add(relative)
-        while os.sep in relative:
-            relative = os.path.dirname(relative)
-            self._folders_with_files.add(relative)
-
-    def links(self, selection: _Selection) -> Tuple[List[List[str]], List[Tuple[str, str]]]:
-        """Links as (path, text), and those that are sent as the file that they name, because that does not come itself."""
-        links, copied = [], []
-        for relative in self.found:
-            if not selection.select(relative):
-                continue
-            try:
-                text, goal = self._text(relative)
-            except OSError as error:
-                self._refused.add(relative, error)
-                continue
-            if text is None:
-                self._refused.add(relative, "a link out of the output directory")
-            elif _as_utf8(text) != text:
-                self._refused.add(relative, "a link to a name that is not UTF-8")
-            elif (
-                goal in self._sent or goal in self._folders_with_files or selection.has_all or selection.includes(goal)
-            ):
-                links.append([relative, text])
-            elif os.path.isfile(os.path.join(self.root, goal)):
-                copied.append((relative, os.path.join(self.root, goal)))
-            else:
-                self._refused.add(relative, "a link to {}, which does not come back".format(_as_utf8(goal)))
-        return links, copied
-
-    def _text(self, relative: str) -> Tuple[Optional[str], str]:
-        """What a link says, so that it leads to the same thing elsewhere, and where that is below the folder; None: out of it.
-
-        An absolute one that leads to what lies within, or one that goes through others on its way, is told by the shortest way.
-        """
-        path = os.path.join(self.folder, relative)
-        text = os.readlink(path)
-        goal = os.path.realpath(path)
-        if goal != self.root and not goal.startswith(self.root.rstrip(os.sep) + os.sep):
-            return None, ""
-        below = os.path.relpath(goal, self.root)
-        if _OUR_FOLDER in below.lower().split(os.sep):
-            return None, ""
-        if not _goes_straight(text, relative.count(os.sep)):
-            text = os.path.relpath(goal, os.path.realpath(os.path.dirname(path)))
-        return os.path.normpath(text), below
-
-
-def _goes_straight(text: str, depth: int) -> bool:
-    """A link's text goes up first, not out of the folder, and then down: no other link on its way can turn it aside."""
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    up = 0
-    while up < len(parts) and parts[up] == "..":
-        up += 1
-    return not text.startswith("/") and up <= depth and ".." not in parts[up:]
-
-
-def _walk(tree: _Tree, refused: _Refusals) -> Iterator[Tuple[str, str]]:
-    """Regular files below the tree's folder as (relative path, path); it takes links and folders, what is none of these is refused."""
-    stack = [""]
-    while stack:
-        below = stack.pop()
-        try:
-            with os.scandir(os.path.join(tree.folder, below)) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            refused.add(_as_utf8(below), error)
-            continue
-        for entry in entries:
-            relative = os.path.join(below, entry.name)
-            if _as_utf8(relative) != relative:
-                refused.add(_as_utf8(relative), "its name is not UTF-8")
-                continue
-            if entry.name.lower() == _OUR_FOLDER:
-                refused.add(relative, "a name that is ours: a run that a job started keeps its journal there")
-                continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError as error:
-                refused.add(relative, error)
-                continue
-            if stat.S_ISLNK(status.st_mode):
-                tree.found.append(relative)
-            elif stat.S_ISDIR(status.st_mode):
-                stack.append(relative)
-                tree.folders.append((relative, status.st_mtime_ns))
-            elif stat.S_ISREG(status.st_mode):
-                yield relative, entry.path
-            else:
-                refused.add(relative, "not a regular file")
-
-
 def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
     """All entries, as many as fit into a header in each part."""
     part: List[List[Any]] = []
     size = 0
     for entry in entries:
         length = len(json.dumps(entry)) + 2
-        if part and (size + length > _MAX_NAMES or len(part) >= _MAX_ENTRIES):
+        if part and (size + length > MAX_NAMES or len(part) >= _MAX_ENTRIES):
             yield part
             part, size = [], 0
         part.append(entry)
         size += length
     if part:
         yield part
-
-
-def _as_utf8(path: str) -> str:
-    """The path as text that can be sent."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")

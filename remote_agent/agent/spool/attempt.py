@@ -7,15 +7,24 @@ started. `is_claimed` says that the claim is on the disk: from then on the attem
 
 import os
 import signal
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.spool.log import Reference
 from remote_agent.job import JobError
 from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import ResultParts
 
-__all__ = ["Attempt", "error_of_status", "failed_envelope"]
+__all__ = ["Attempt", "Recorded", "error_of_status", "failed_envelope"]
+
+
+class Recorded(NamedTuple):
+    """How a job ended, as the log has it. `reference`: the record that carries the bytes of the result."""
+
+    envelope: Envelope
+    parts: ResultParts
+    reference: Optional[Reference]
 
 
 class Attempt:
@@ -39,8 +48,8 @@ class Attempt:
         self.hooks: List[Dict[str, Any]] = []
         self.state_at: Optional[Reference] = None
         self.state_file: Optional[str] = None
-        self.outcome: Optional[Tuple[Envelope, Dict[str, Any], Reference]] = None
-        self.final: Optional[Tuple[Envelope, Dict[str, Any], Optional[Reference]]] = None
+        self.outcome: Optional[Recorded] = None
+        self.final: Optional[Recorded] = None
         #: The record of its end is on the disk. The file of a long result may not be there yet.
         self.is_logged = False
         self.awaits_file = False
@@ -113,9 +122,9 @@ class Attempt:
         self.payload = new(self.payload)
         self.state_at = new(self.state_at)
         if self.outcome is not None:
-            self.outcome = (self.outcome[0], self.outcome[1], moved[self.outcome[2].offset])
+            self.outcome = self.outcome._replace(reference=new(self.outcome.reference))
         if self.final is not None:
-            self.final = (self.final[0], self.final[1], new(self.final[2]))
+            self.final = self.final._replace(reference=new(self.final.reference))
 
     def short_state(self) -> str:
         """What the controller is told at a reconnect."""

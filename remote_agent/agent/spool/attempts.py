@@ -13,12 +13,13 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from remote_agent.agent.spool.acknowledged import Acknowledged
-from remote_agent.agent.spool.attempt import Attempt
+from remote_agent.agent.spool.attempt import Attempt, Recorded
 from remote_agent.agent.spool.log import Reference, SpoolLog
 from remote_agent.agent.spool.syncer import Syncer
 from remote_agent.shared.disk import digest_of, sync_file
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import ResultParts
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 
@@ -146,7 +147,7 @@ class Attempts:
         self,
         attempt: Attempt,
         envelope: Envelope,
-        parts: Dict[str, Any],
+        parts: ResultParts,
         payload: bytes = b"",
         same_as: Optional[Reference] = None,
     ) -> None:
@@ -154,17 +155,16 @@ class Attempts:
 
         `same_as`: the record of its outcome, whose payload is the result's, too.
         """
-        header = {"envelope": envelope.to_json(), "parts": parts, "same": same_as is not None}
+        header = {"envelope": envelope.to_json(), "parts": parts.to_json(), "same": same_as is not None}
         reference = self.record(attempt, "final", header, payload)
-        attempt.final = (envelope, parts, same_as or reference)
+        attempt.final = Recorded(envelope, parts, same_as or reference)
         if attempt.state == "queued":
             attempt.state = "final"
         self._unsynced.append((self.log.generation, reference.end, True, attempt))
-        path = parts.get("file")
-        if path:
+        if parts.file:
             attempt.awaits_file = True
             self._files_under_way += 1
-            self._files.submit(functools.partial(sync_file, path), functools.partial(self._file_synced, attempt))
+            self._files.submit(functools.partial(sync_file, parts.file), functools.partial(self._file_synced, attempt))
             self._on_long_result(attempt)
 
     @property
@@ -341,11 +341,11 @@ class Attempts:
     def _verify_files(self, attempt: Attempt) -> None:
         """The host went down: what lies in a file that may not have got to the disk in time is read."""
         known = [attempt.final, attempt.outcome] if attempt.payload is not None else [attempt.final]
-        files = [one[1] for one in known if one is not None and one[1].get("file")]
+        files = [one.parts for one in known if one is not None and one.parts.file]
         if not files:
             return
         attempt.is_doubted = True
-        whole: List[Dict[str, Any]] = []
+        whole: List[ResultParts] = []
 
         def read() -> None:
             for parts in files:
@@ -358,7 +358,7 @@ class Attempts:
         self._reader.submit(read, functools.partial(self._on_verified, attempt, attempt.state, whole))
 
     def _on_verified(
-        self, attempt: Attempt, state: str, whole: List[Dict[str, Any]], error: Optional[BaseException]
+        self, attempt: Attempt, state: str, whole: List[ResultParts], error: Optional[BaseException]
     ) -> None:
         """What a doubted attempt left was read: what is not whole is not known, what is counts."""
         self._reads_under_way -= 1
@@ -367,8 +367,8 @@ class Attempts:
             return  # the controller had it, and has acknowledged it meanwhile
         was_final = attempt.final is not None
         for name in ("final", "outcome"):
-            known = getattr(attempt, name)
-            if known is not None and known[1].get("file") and known[1] not in whole:
+            known: Optional[Recorded] = getattr(attempt, name)
+            if known is not None and known.parts.file and known.parts not in whole:
                 setattr(attempt, name, None)
                 why = " ({!r})".format(error) if error is not None else ""
                 self._note(
@@ -425,14 +425,12 @@ class Attempts:
             return
 
 
-def _is_whole(parts: Dict[str, Any], goes_on: Callable[[], bool]) -> bool:
+def _is_whole(parts: ResultParts, goes_on: Callable[[], bool]) -> bool:
     """The file of a long result holds what was written to it; False where that was not read to the end."""
     try:
-        with open(parts["file"], "rb") as file:
-            for part in parts.values():
-                if not isinstance(part, dict):
-                    continue
-                if digest_of(file, part["offset"], part["size"], goes_on).hexdigest() != part.get("sha256"):
+        with open(parts.file, "rb") as file:
+            for part in parts.by_name.values():
+                if digest_of(file, part.offset, part.size, goes_on).hexdigest() != part.sha256:
                     return False
     except OSError:
         return False
@@ -480,8 +478,13 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
     elif name == "state":
         attempt.state_at, attempt.state_file = reference, header.get("file")
     elif name == "outcome":
-        attempt.outcome = (Envelope.from_json(header["envelope"]), header.get("parts") or {}, reference)
+        attempt.outcome = _recorded(header, reference)
     elif name == "final":
         if header.get("same") and attempt.outcome is not None:
-            reference = attempt.outcome[2]
-        attempt.final = (Envelope.from_json(header["envelope"]), header.get("parts") or {}, reference)
+            attempt.final = _recorded(header, attempt.outcome.reference)
+        else:
+            attempt.final = _recorded(header, reference)
+
+
+def _recorded(header: Dict[str, Any], reference: Optional[Reference]) -> Recorded:
+    return Recorded(Envelope.from_json(header["envelope"]), ResultParts.from_json(header.get("parts") or {}), reference)

@@ -4,7 +4,7 @@ Rule: every path of an attempt is made here and nowhere else.
 """
 
 import os
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.system.host import Folders
@@ -54,12 +54,6 @@ class SpoolPaths:
     def own_output(self, attempt: Attempt) -> Optional[str]:
         """The output directory if the agent sends and removes it; None if it is the user's own folder."""
         return None if os.path.isabs(attempt.spec.output_dir) else self.output_dir(attempt)
-
-    def result_file(self, attempt: Attempt) -> Optional[str]:
-        """The file of a large result."""
-        parts: Any = attempt.final[1] if attempt.final is not None else {}
-        path: Optional[str] = parts.get("file")
-        return path
 
 
 def outputs_root(spool: str, attempt: int) -> str:

@@ -29,6 +29,7 @@ from launcher.errors import AgentError, ConnectionLost, HostError, HostUnreachab
 from launcher.results.output_folder import OutputFolder
 from remote_agent.shared import disk, wire
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import NO_PARTS
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, envelope, job_spec, zygote_spec
 
@@ -242,6 +243,9 @@ class TestWhatIsNot:
             ({"value": {"offset": 0, "size": 5}}, b"value"),
             ({"value": {"offset": 3, "size": 5, "sha256": ""}}, b"value"),
             ({"value": 5}, b"value"),
+            ({"value": {**part(b"value"), "offset": "0"}}, b"value"),
+            ({"value": {**part(b"value"), "offset": -1}}, b"value"),
+            ({"value": part(b"value"), "codec": 5}, b"value"),
             ({"value": part(b"value"), "cfg": part(b"x", 5)}, b"value"),
             ({"value": part(b"value" * connection.MAX_REPLIES)}, b""),
         ],
@@ -253,7 +257,7 @@ class TestWhatIsNot:
         assert outcome.envelope.status == "FAILED"
         assert outcome.envelope.error.kind == "host"
         assert "truncated or altered" in outcome.envelope.error.message
-        assert (outcome.parts, outcome.payload, outcome.file) == ({}, b"", None)
+        assert (outcome.parts, outcome.payload, outcome.file) == (NO_PARTS, b"", None)
         assert link.hear({"t": "opened"}) == [facts.Opened("h")]
 
     def test_a_large_result_whose_chunks_stop_short_is_no_success(self, link):
@@ -273,7 +277,7 @@ class TestWhatIsNot:
         )
         assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.error.kind == "exception"
-        assert outcome.parts == {}
+        assert outcome.parts == NO_PARTS
 
     @pytest.mark.parametrize(
         "header",

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from launcher.code.application import load_application
 from launcher.config.compose import compose
-from launcher.config.hydra import HydraComposition, remembering_loader
+from launcher.config.hydra import HydraComposition, as_caching_loader
 from launcher.config.interpolations import unresolved
 from launcher.config.job_config import without_value
 from launcher.errors import CallbackError, ConfigError
@@ -536,10 +536,10 @@ def test_a_loader_with_a_memory_for_hydras_own(app):
     """What a launcher plugin is handed can be given a memory."""
     with compose(app, ["lr=1,2"], multirun=True) as composition:
         own = ConfigLoaderImpl(composition.config_loader.get_search_path())
-        loader = remembering_loader(own)
+        loader = as_caching_loader(own)
         assert loader is not own
         assert loader.load_sweep_config(composition.config, ["lr=2"]).lr == 2
-        assert remembering_loader(loader) is loader
+        assert as_caching_loader(loader) is loader
 
 
 # -- plain functions -----------------------------------------------------------------------------------------------------

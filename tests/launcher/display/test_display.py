@@ -175,7 +175,7 @@ def test_another_attempt_is_announced_with_the_outcome_of_the_last_one() -> None
     assert told([started(), ready(), *failed, events.JobRequeued(103, 0, 1, "gpu1", "retried after: exception")])[
         -1
     ] == ("job 0: attempt 1 on gpu1 FAILED: ZeroDivisionError: division by zero; another attempt follows")
-    given_up = events.JobRequeued(105, 0, 2, "gpu1", "gpu1: cannot start /bin/py")
+    given_up = events.JobRequeued(105, 0, 2, "gpu1", "cannot start /bin/py")
     assert told([started(), ready(), given_up])[-1] == (
         "job 0: attempt 2 on gpu1 given up: cannot start /bin/py; another attempt follows"
     )

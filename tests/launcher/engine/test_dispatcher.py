@@ -24,6 +24,7 @@ from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
 from remote_agent.shared import wire
 from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec, zygote_spec
 
 DONE = envelope()
@@ -149,7 +150,7 @@ class Run:
 
     def end(self, attempt: str, host: str = "a", payload: bytes = b"v") -> None:
         """An attempt ends, and everything of it arrives."""
-        self.dispatcher.put_fact(facts.Ended(host, attempt, DONE, {}, payload, None))
+        self.dispatcher.put_fact(facts.Ended(host, attempt, DONE, NO_PARTS, payload, None))
         self.dispatcher.put_fact(facts.Collected(host, attempt, (), {}))
 
 
@@ -207,7 +208,7 @@ class TestDriving:
             run.dispatcher.ask(Submit(job))
         for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
-            run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", came, {}, b"v", None))
+            run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", came, NO_PARTS, b"v", None))
             run.dispatcher.put_fact(facts.Collected("a", f"{num}.1", (), {}, (0, 7)))
         run.wait(lambda: len(run.returned) == 3)
         said = [event for event in run.seen if isinstance(event, events.OutputsUnmatched)]
@@ -238,7 +239,7 @@ class TestDriving:
         run.connect()
         run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
-        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, NO_PARTS, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", tuple(refused), {}, ()))
         run.wait(lambda: run.returned)
         assert [event.message for event in run.seen if isinstance(event, events.Warned)] == told
@@ -249,7 +250,7 @@ class TestDriving:
         run.connect()
         run.dispatcher.ask(Submit(run.job(0)))
         run.sessions["a"].expect("job", "0.1")
-        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, {}, b"v", None))
+        run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, NO_PARTS, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
         run.wait(lambda: run.returned)
         (said,) = [event for event in run.seen if isinstance(event, events.Warned)]
@@ -558,11 +559,11 @@ class TestResume:
 
     def test_an_outcome_that_was_journalled_is_not_asked_for_again(self, half_done):
         """Only its files were missing: the result is the one that is here."""
-        half_done.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, {}, b"first", None))
+        half_done.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, NO_PARTS, b"first", None))
         half_done.wait(lambda: [e for e in half_done.seen if isinstance(e, events.AttemptEnded) and e.num == 1])
         second, _ = self.take_over(half_done)
         second.connect(**{"1.1": "final"})
-        second.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, {}, b"again", None))
+        second.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, NO_PARTS, b"again", None))
         second.dispatcher.put_fact(facts.Collected("a", "1.1", (), {}))
         (returned,) = second.wait(lambda: second.returned)
         assert returned.stored is not None

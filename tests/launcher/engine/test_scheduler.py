@@ -400,7 +400,7 @@ class TestHosts:
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "a"), (1, 1, "b")]
         made = scheduler.observe_unfit(0.0, "a", "set up", "line 1\nit printed", "correct it")
         assert [type(event) for event in made] == [events.HostUnusable, events.JobRequeued]
-        assert made[1].why == "a: line 1"
+        assert made[1].why == "line 1"
         assert scheduler.observe_unfit(0.0, "a", "set up", "line 1", "") == []
         assert ready(scheduler).hosts["a"].is_usable is False
         assert {host for _, _, host in assigned(scheduler.plan(0.0, 0.0))} <= {"b"}

@@ -31,6 +31,7 @@ from launcher.runs.journal import INLINE, Journal, JournalReader, StoredResult
 from launcher.runs.result_file import ResultFile
 from launcher.session.session import ResumedSession
 from launcher.setup.from_journal import load_setup
+from remote_agent.shared.result_parts import NO_PARTS, Part
 from tests.specs import envelope, job_spec
 
 
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def result(num: int, payload: bytes = b"", file: str | None = None) -> StoredResult:
     """What an attempt brought."""
-    return StoredResult(num, 1, "h", envelope(started_at=1.5), {"value": {"offset": 0, "size": 1}}, payload, file)
+    return StoredResult(num, 1, "h", envelope(started_at=1.5), NO_PARTS._replace(value=Part(0, 1, "")), payload, file)
 
 
 def every_event() -> list[events.Event]:
@@ -324,7 +325,7 @@ class TestFailing:
         with pytest.raises(JournalMoved):
             writing.close()
         with pytest.raises(FileNotFoundError):
-            ResultFile(folder / "results", "1.1", 1, {})
+            ResultFile(folder / "results", "1.1", 1, NO_PARTS)
         assert os.listdir(folder.parent) == ["aside"]
 
     def test_another_version_is_refused_by_name(self, folder):
@@ -378,6 +379,7 @@ import os, sys
 from pathlib import Path
 from launcher import events
 from launcher.runs.journal import INLINE, Journal, StoredResult
+from remote_agent.shared.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec
 
 journal = Journal(Path(sys.argv[1]))
@@ -385,7 +387,7 @@ num = 0
 while True:
     journal.append([events.JobQueued(0.0, num), events.JobReturned(0.0, num, 1, "h", "COMPLETED", 1.0, None)])
     journal.put_job(num, (), "o", b"p", job_spec(num))
-    journal.put_result(StoredResult(num, 1, "h", envelope(), {}, bytes(INLINE + 1) if num % 3 == 0 else b"v", None))
+    journal.put_result(StoredResult(num, 1, "h", envelope(), NO_PARTS, bytes(INLINE + 1) if num % 3 == 0 else b"v", None))
     journal.commit()
     os.write(1, b"%d\\n" % num)
     num += 1

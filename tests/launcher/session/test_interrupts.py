@@ -46,7 +46,7 @@ def test_another_process_may_ask_to_kill_at_once() -> None:
     interrupts, asked = made()
     interrupts.add("asked to", kill=True)
     assert asked == [("asked to", True)]
-    assert not interrupts.must_leave
+    assert not interrupts.must_detach
 
 
 def test_signals_are_taken_and_given_back() -> None:
@@ -233,7 +233,7 @@ def test_after_the_second_signal_the_process_ends_whatever_it_waits_for(
         interrupts.add_signal("interrupted (SIGTERM)", is_terminated=True)
         assert ended.wait(30)
         assert codes == [143]
-        assert interrupts.must_leave
+        assert interrupts.must_detach
     told = capfd.readouterr().err
     assert "launcher: jobs are left on gpu1\n" in told
     assert "launcher: interrupted (SIGTERM)\n" in told

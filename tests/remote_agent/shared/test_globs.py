@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.code.gitignore import IgnoreRules
 from launcher.transports.ssh.known_hosts import KnownHosts
-from remote_agent.agent.link.result_frames import wanted
+from remote_agent.agent.link.output_tree import wanted
 from remote_agent.shared import globs
 from remote_agent.shared.globs import FOLDERS, Atom, Glob, any_of, host_glob, one, shell_glob
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from launcher.serialization.plain_values import read_plain
-from remote_agent.job_process.result import PICKLED, PLAIN, make_result
+from remote_agent.job_process.result import make_result
 from remote_agent.shared.plain_value import MAX_SMALL, encode
+from remote_agent.shared.result_parts import NO_PARTS, PICKLED, PLAIN
 from tests.requirements import need_python
 
 ROOT = Path(__file__).parents[3]
@@ -74,11 +75,9 @@ def _parts(value, **more):
     result, failure = make_result(str, value, is_completed=True, may_send_code=False, **more)
     assert failure is None
     pieces = {
-        name: result.payload[part["offset"] : part["offset"] + part["size"]]
-        for name, part in result.parts.items()
-        if name != "codec"
+        name: result.payload[part.offset : part.offset + part.size] for name, part in result.parts.by_name.items()
     }
-    return result.parts["codec"], pieces
+    return result.parts.codec, pieces
 
 
 @pytest.mark.parametrize("value", [None, 3, {"loss": 0.5}, "x" * 1000])
@@ -98,7 +97,7 @@ def test_where_plain_data_was_asked_for_nothing_is_pickled(value, monkeypatch) -
     assert codec == PLAIN
     assert {name: read_plain(data) for name, data in pieces.items()} == {"value": value, "cfg": {"a": 1}}
     result, failure = make_result(str, ValueError("x"), is_completed=False, may_send_code=False, codec=PLAIN)
-    assert (failure, result.parts, result.payload) == (None, {"codec": PLAIN}, b"")
+    assert (failure, result.parts, result.payload) == (None, NO_PARTS._replace(codec=PLAIN), b"")
 
 
 def test_a_long_value_has_a_short_word_beside_it() -> None:

@@ -168,6 +168,7 @@ def test_the_agent_starts_in_a_scope_and_says_what_was_changed(fakes: Fakes, tmp
     (fakes.folder / "may-linger").touch()
     header = welcome(tmp_path)
     assert any("lingering was enabled" in note for note in header["notes"])
+    assert header["logout"] == header["notes"]
     (line,) = [line for line in fakes.asked.splitlines() if line.startswith("systemd-run")]
     assert " serve --run r1 --host h " in line
     assert json.dumps(header["notes"])

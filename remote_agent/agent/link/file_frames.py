@@ -1,0 +1,178 @@
+"""Frames of files: many small ones in a frame, a long one in pieces.
+
+Rule: a file is sent as it was at one moment: if it changes while it is read, it is read again, and if it changes every time, that is
+reported.
+"""
+
+import json
+import os
+import stat
+from typing import Any, Iterator, List
+
+from remote_agent.agent.link.outbox import Piece
+from remote_agent.agent.link.output_tree import MAX_NAMES, Refusals
+from remote_agent.shared import wire
+from remote_agent.shared.messages import Chunk
+
+__all__ = ["FileFrames"]
+
+#: Files up to this size travel many in a frame.
+_SMALL = 1 << 16
+#: How often a file is read that changes each time.
+_TRIES = 3
+
+
+class _Small:
+    """Small files that travel in one frame."""
+
+    def __init__(self, attempt_id: str) -> None:
+        self._attempt_id = attempt_id
+        self._clear()
+
+    def _clear(self) -> None:
+        self.items: List[List[Any]] = []
+        self._data: List[bytes] = []
+        self._size = self._names = 0
+
+    def fits(self, relative: str, data: bytes) -> bool:
+        """There is room for one more."""
+        names = self._names + len(json.dumps(relative)) + 60
+        return not self.items or (self._size + len(data) <= wire.CHUNK and names < MAX_NAMES and len(self.items) < 500)
+
+    def add(self, relative: str, watched: "_WatchedFile", data: bytes) -> None:
+        """One more."""
+        self.items.append([relative, watched.mode, len(data), watched.mtime])
+        self._data.append(data)
+        self._size += len(data)
+        self._names += len(json.dumps(relative)) + 60
+
+    def frame(self) -> bytes:
+        """All so far, as a frame."""
+        frame = wire.encode({"t": "files", "attempt": self._attempt_id, "items": self.items}, b"".join(self._data))
+        self._clear()
+        return frame
+
+
+class _WatchedFile:
+    """An open file, and whether it has been left alone since.
+
+    Its time of modification is set back by a nanosecond meanwhile: a file system that counts in ticks of some milliseconds would give
+    a file that is written twice within one the same time twice, and most files are younger than that when their job ends.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._first = os.fstat(fd)
+        self._is_marked = self._set(self._first.st_mtime_ns - 1)
+        now = os.fstat(fd)
+        self.mode = stat.S_IMODE(now.st_mode)
+        self.size = now.st_size
+        self.mtime = self._first.st_mtime_ns
+        self._mark = (now.st_size, now.st_mtime_ns)
+
+    def _set(self, mtime: int) -> bool:
+        try:
+            os.utime(self._fd, ns=(self._first.st_atime_ns, mtime))
+        except OSError:
+            return False  # somebody else's file, or a disk that is read only: what it has must do
+        return True
+
+    @property
+    def is_same(self) -> bool:
+        """Nobody has written to it."""
+        now = os.fstat(self._fd)
+        return (now.st_size, now.st_mtime_ns) == self._mark
+
+    def restore_time(self) -> None:
+        """Give it its time back."""
+        if self._is_marked and self.is_same:
+            self._set(self.mtime)
+
+
+class FileFrames:
+    """Frames of files; what of them was sent, and what cannot be relied on."""
+
+    def __init__(self, attempt_id: str, refused: Refusals) -> None:
+        self._attempt_id = attempt_id
+        self._small = _Small(attempt_id)
+        self._refused = refused
+        self.noted = Refusals(MAX_NAMES // 2)
+        self.count = 0
+        self.total = 0
+
+    def frames(self, relative: str, path: str) -> Iterator[Piece]:
+        """Those of one file that are to be sent by now; a small one may wait for others."""
+        self.count += 1
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            self._refused.add(relative, error)
+            return
+        with os.fdopen(fd, "rb", buffering=0):
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    self._refused.add(relative, "not a regular file")
+                    return
+                for left in range(_TRIES - 1, -1, -1):
+                    watched = _WatchedFile(fd)
+                    frames = self._small_file if watched.size <= _SMALL else self._large_file
+                    yield from frames(relative, fd, watched, is_last=not left)
+                    if watched.is_same:
+                        break
+                else:
+                    self.noted.add(relative, "was written to each time it was read, so the copy may be a mixture")
+                self.total += watched.size
+                watched.restore_time()
+            except OSError as error:
+                self._refused.add(relative, error)
+
+    def _small_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
+        data = _read(fd, watched.size, 0)
+        if not is_last and not watched.is_same:
+            return
+        if not self._small.fits(relative, data):
+            yield self._small.frame()
+        self._small.add(relative, watched, data)
+
+    def _large_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
+        """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away.
+
+        Where it has changed by then, its last piece is not sent, and so it does not appear there.
+        """
+        header: Chunk = {
+            "t": "chunk",
+            "attempt": self._attempt_id,
+            "kind": "file",
+            "path": relative,
+            "mode": watched.mode,
+            "size": watched.size,
+            "mtime": watched.mtime,
+            "offset": 0,
+            "parts": None,
+        }
+        offset = 0
+        while offset < watched.size:
+            data = _read(fd, min(wire.CHUNK, watched.size - offset), offset)
+            if not is_last and not watched.is_same:
+                return
+            if not data:
+                raise OSError(0, "it became shorter each time it was sent")
+            header["offset"] = offset
+            yield wire.encode_head(header, len(data)), data
+            offset += len(data)
+
+    def rest(self) -> Iterator[Piece]:
+        """What waits for others."""
+        if self._small.items:
+            yield self._small.frame()
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    """So many bytes, or as many as there are."""
+    data = os.pread(fd, size, offset)
+    while data and len(data) < size:
+        more = os.pread(fd, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data

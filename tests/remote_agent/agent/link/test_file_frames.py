@@ -1,0 +1,122 @@
+"""Frames of files: as they were at one moment, whatever is done to them meanwhile."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from remote_agent.agent.link.result_frames import output_frames
+from tests.remote_agent.agent.link.frames import collected, frames
+
+
+class TestFiles:
+    """The output directory."""
+
+    def test_small_and_large_files(self, tmp_path):
+        """With their modes; in folders; empty ones too."""
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "small").write_bytes(b"1")
+        (tmp_path / "empty").touch()
+        (tmp_path / "large").write_bytes(os.urandom(700_000))
+        (tmp_path / "run.sh").write_text("#!")
+        (tmp_path / "run.sh").chmod(0o755)
+        files, end = collected(tmp_path)
+        assert files == {
+            "a/small": b"1",
+            "empty": b"",
+            "large": (tmp_path / "large").read_bytes(),
+            "run.sh": b"#!",
+        }
+        assert end["sizes"] == {"files": 4, "bytes": 700_003}
+        assert end["refused"] == []
+
+    @pytest.mark.parametrize("size", [1000, 600_000])
+    def test_a_file_that_is_written_to_while_it_is_read(self, tmp_path, monkeypatch, size):
+        """Is read again: what arrives is what it was at one moment. The clock of a file system may stand still meanwhile."""
+        path = tmp_path / "changes"
+        path.write_bytes(b"x" * size)
+        at = path.stat().st_mtime_ns
+        whole, left = os.pread, [2]
+
+        def read(fd: int, count: int, offset: int) -> bytes:
+            data = whole(fd, count, offset)
+            if left[0] and offset == 0:
+                left[0] -= 1
+                path.write_bytes(bytes([48 + left[0]]) * size)
+                # As if within the same tick as when the job wrote it.
+                os.utime(path, ns=(at, at))
+            return data
+
+        monkeypatch.setattr("remote_agent.agent.link.result_frames.os.pread", read)
+        files, end = collected(tmp_path)
+        assert files == {"changes": b"0" * size}
+        assert end["refused"] == []
+        assert end["noted"] == []
+
+    @pytest.mark.parametrize("size", [1000, 600_000])
+    def test_a_file_that_never_keeps_still(self, tmp_path, monkeypatch, size):
+        """Arrives, and is named."""
+        path = tmp_path / "changes"
+        path.write_bytes(b"x" * size)
+        whole = os.pread
+
+        def read(fd: int, count: int, offset: int) -> bytes:
+            with path.open("r+b") as file:
+                file.write(b"y")
+            return whole(fd, count, offset)
+
+        monkeypatch.setattr("remote_agent.agent.link.result_frames.os.pread", read)
+        files, end = collected(tmp_path)
+        assert len(files["changes"]) == size
+        ((name, why),) = end["noted"]
+        assert name == "changes"
+        assert "may be a mixture" in why
+
+    def test_a_file_that_changes_its_size_while_it_is_sent(self, tmp_path):
+        """Shorter or longer: it is sent as it is then, and the piece that would complete the old one is not."""
+        for change in (b"short", b"y" * 700_000, b""):
+            (tmp_path / "changes").write_bytes(b"x" * 600_000)
+            source = output_frames("0.1", {}, {}, str(tmp_path), True, {})
+            made = [next(source)]
+            (tmp_path / "changes").write_bytes(change)
+            made += list(source)
+            told = frames(iter(made))
+            small = [item for frame in told if frame.header["t"] == "files" for item in frame.header["items"]]
+            last = [frame.header for frame in told if frame.header["t"] == "chunk"][-1]
+            if len(change) <= 1 << 16:
+                assert [item[:3:2] for item in small] == [["changes", len(change)]]
+                assert last["offset"] == 0
+            else:
+                assert last["size"] == len(change)
+            assert told[-1].header["refused"] == []
+
+    def test_what_is_not_ours_to_touch_is_read_all_the_same(self, tmp_path, monkeypatch):
+        """A file of somebody else, whose time cannot be set."""
+        (tmp_path / "theirs").write_text("x")
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr("remote_agent.agent.link.result_frames.os.utime", refuse)
+        assert collected(tmp_path)[0] == {"theirs": b"x"}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20),
+        st.binary(max_size=100),
+        max_size=8,
+    )
+)
+def test_every_regular_file_comes_back_as_it_is(tmp_path_factory, content):
+    """Whatever its name."""
+    folder = tmp_path_factory.mktemp("files")
+    content = {name: data for name, data in content.items() if name not in (".", "..")}
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    assert collected(folder)[0] == content
