@@ -28,9 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios against the peers.")
     parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(suites.SUITES)}")
     parser.add_argument("--runs", type=int, default=5, help="runs of each side; the median counts (default 5)")
-    parser.add_argument("--quick", action="store_true", help="small and once, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="small sizes, once each, to see that it works")
     parser.add_argument("--long", action="store_true", help="also 100,000 jobs over the local transport")
-    parser.add_argument("--many", type=int, default=100_000, help="jobs of the long one (default 100000)")
+    parser.add_argument("--many", type=int, default=100_000, help="jobs of `long` (default 100000)")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name] or [*suites.SUITES]
     if not arguments.only and not arguments.long:

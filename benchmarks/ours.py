@@ -124,7 +124,7 @@ class Meter:
             RuntimeError: the run's zygote was not found among the processes.
         """
         if not self._zygotes:
-            raise RuntimeError("no zygote of the run was found; is it still started by zygote/entry.py?")
+            raise RuntimeError("no zygote of the run was found; does zygote/entry.py still start it?")
         before, after = self._read
         return {name: after[name] - before.get(name, 0.0) for name in after}
 

@@ -162,7 +162,7 @@ def first(bench: Bench) -> None:
 
 def _first(sample: Sample) -> float:
     if sample.first_seconds is None:
-        raise SystemExit("no first result was said")
+        raise SystemExit("the first result was not reported")
     return sample.first_seconds
 
 
@@ -180,9 +180,9 @@ def delay(bench: Bench) -> None:
     rates = [side.median(_steady) for side in sides]
     for side, rate in zip(sides, rates, strict=True):
         bench.note(
-            f"{side.name}: jobs/s once the first is back", f"{rate:.0f} (whole run {side.median(_seconds):.2f} s)"
+            f"{side.name}: jobs/s after the first result", f"{rate:.0f} (whole run {side.median(_seconds):.2f} s)"
         )
-    bench.add("rate at 50 ms over the rate without", median_ratio(sides[1], sides[0], _steady), 0.9)
+    bench.add("rate at 50 ms over the rate without delay", median_ratio(sides[1], sides[0], _steady), 0.9)
     bench.add("the same for the whole run, connecting included", median_ratio(sides[0], sides[1], _seconds), None)
 
 

@@ -37,7 +37,7 @@ def _why(name: str) -> str:
     importing = os.environ.get(IMPORTING)
     if importing:
         return (
-            "{} starts a run when it is imported, which every host does; put the call of launcher.{} below "
+            "{} starts a run when it is imported, and every host imports it; put the call of launcher.{} below "
             "`if __name__ == '__main__':`"
         ).format(importing, name)
     return "launcher.{} belongs to the controller and does not exist on a host".format(name)

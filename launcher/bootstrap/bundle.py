@@ -163,7 +163,7 @@ def _package_folder(package: str) -> str:
         spec = importlib.util.find_spec(package)
         origin = spec.origin if spec is not None else None
     if origin is None:
-        raise LauncherError(f"{package!r} is not installed here, and hosts need it; install the launcher again")
+        raise LauncherError(f"{package!r} is not installed here, but hosts need it; install the launcher again")
     return os.path.dirname(os.path.abspath(origin))
 
 

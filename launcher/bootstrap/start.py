@@ -258,9 +258,9 @@ class _Start:
             how = "without a status" if status is None else f"by signal {status - 128}"
             tail = f"; it wrote to stderr: {_shown(said[-2000:].encode())}" if said else ""
             return ConnectionLost(
-                self._host, _PHASE, f"the command was ended there ({how}) before the agent spoke{tail}"
+                self._host, _PHASE, f"the command ended there ({how}) before the agent answered{tail}"
             )
-        what = "the command ended before the agent spoke"
+        what = "the command ended before the agent answered"
         if self._is_silent:
             what = f"nothing was heard from the agent within {self._timeout:.0f} s"
         if status is not None:
@@ -274,7 +274,7 @@ class _Start:
             self._host,
             _PHASE,
             what,
-            next_step(self._host, "the login shell there must run a command, without asking anything"),
+            next_step(self._host, "the login shell there must run a command without asking for anything"),
         )
 
 

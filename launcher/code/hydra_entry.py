@@ -107,14 +107,15 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
         entry = _entry_below_guard(module, source, file)
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{name}: what stands below `if __name__ == '__main__':` ended before it started Hydra: "
+            f"{name}: the code below `if __name__ == '__main__':` ended before it started Hydra: "
             f"{type(error).__name__}: {error}{last_place(error)}"
         ) from error
     if entry is None:
         if not calls_it:
             return None
         raise UsageError(
-            f"{name} starts Hydra where it cannot be seen with which config. Decorate a function of the module itself with "
+            f"{name} starts Hydra in a way that does not show which config it uses. Decorate a function of the module "
+            "itself with "
             f"@hydra.main, start Hydra below `if __name__ == '__main__':`, or let Hydra start it: "
             f"python {name} -m hydra/launcher=remote"
         )

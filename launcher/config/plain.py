@@ -41,8 +41,8 @@ class PlainComposition(Composition):
                 raise ConfigError(f"{override.input_line}: there is no key before the =")
             if key == "hydra" or (key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.callbacks")):
                 raise ConfigError(
-                    f"{override.input_line}: {key} means nothing to a plain function; of Hydra's config it has "
-                    "hydra.callbacks (decorate it with @hydra.main, or name a config, for the rest)"
+                    f"{override.input_line}: {key} has no meaning for a plain function, which has only hydra.callbacks "
+                    "of Hydra's config (for the rest, decorate it with @hydra.main, or name a config)"
                 )
         self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
 
@@ -62,7 +62,7 @@ class PlainComposition(Composition):
                 for override in overrides:
                     if override.is_add() and OmegaConf.select(config, override.key_or_group) is not None:
                         raise ConfigError(
-                            f"{override.input_line}: {override.key_or_group} is set already; say ++ to change it"
+                            f"{override.input_line}: {override.key_or_group} is set already; use ++ to change it"
                         )
                     ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - what Hydra does
         return config

@@ -120,12 +120,13 @@ def _compare_values(before: Outcome, after: Outcome) -> Comparison:
     if before.value is None or after.value is None:
         if before.value is None and after.value is None:
             return Comparison(True, ("COMPLETED",))
-        return Comparison(None, ("COMPLETED both times; one of the values is not there to be compared",))
+        return Comparison(None, ("COMPLETED both times; one of the values is missing, so they cannot be compared",))
     try:
         one, other = before.value(), after.value()
     except LauncherError as error:
         return Comparison(
-            None, ("COMPLETED both times; the values' bytes differ, and comparing them takes decoding:", str(error))
+            None,
+            ("COMPLETED both times; the values' bytes differ, and they must be decoded to be compared:", str(error)),
         )
     except Exception as error:  # noqa: BLE001 - a pickle may raise anything
         return Comparison(None, (f"COMPLETED both times; a value cannot be decoded: {type(error).__name__}: {error}",))

@@ -43,9 +43,9 @@ def read(path: Path) -> Any:
         config = OmegaConf.create(text)
     except Exception as error:  # a parser may raise anything for what somebody made up  # noqa: BLE001
         why = clean(error)[:500] or type(error).__name__
-        raise UsageError(f"{clean_line(path)} is no config that was written for a job: {why}") from None
+        raise UsageError(f"{clean_line(path)} is not a config that was written for a job: {why}") from None
     if not OmegaConf.is_dict(config):
-        raise UsageError(f"{clean_line(path)} is no config that was written for a job: it is no mapping")
+        raise UsageError(f"{clean_line(path)} is not a config that was written for a job: it is not a mapping")
     return config
 
 

@@ -25,8 +25,8 @@ from launcher.reproduce.target import Target, decoder_of, find_target
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.folders import folder_for
+from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
 from remote_agent.shared.envelope import Envelope
@@ -113,8 +113,8 @@ def _set_up(
     )
     if is_exact and setup.snapshot is None:
         raise UsageError(
-            f"{target.name}: the code that it ran in was not recorded (it was used in place, or there is no record of "
-            "the run); without --exact it runs in the code as it is now"
+            f"{target.name}: the code that it ran was not recorded (it was used in place, or there is no record of the "
+            "run); without --exact it runs the code as it is now"
         )
     if with_hooks:
         return dataclasses.replace(setup, callbacks=target.built_callbacks()).with_code()
@@ -180,7 +180,7 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
     told = scratch / "outcome.json"
     if not told.exists():
         return Outcome(
-            "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
+            "FAILED", JobError("exited", message=f"it ended with exit code {exit_code}", exit_code=exit_code)
         )
     said = json.loads(told.read_text())
     envelope, parts = Envelope.from_json(said["envelope"]), said["parts"]

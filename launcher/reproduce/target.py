@@ -26,10 +26,10 @@ from launcher.runs import index, ownership
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.serialization import pickler as pickling
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.callbacks import build_callbacks
 from launcher.setup.folders import default_folder
 from launcher.setup.hydra import HydraSetup, task_reference
+from launcher.setup.run_setup import RunSetup
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
@@ -104,8 +104,8 @@ def find_target(
     if path.is_file():
         if path.suffix not in _PICKLES:
             raise UsageError(
-                f"{clean_line(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, and is opened only where its name says "
-                "that it is one"
+                f"{clean_line(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, so a file is "
+                "opened as one only if its name says so"
             )
         return _from_pickle(path.resolve(), app, env, results)
     reference = index.parse(text)
@@ -136,7 +136,7 @@ def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, resul
             raise UsageError(f"run {record.run} has no job {num}")
         overrides, _, payload, _ = job
         if not payload:
-            raise UsageError(f"job {num} of run {record.run} was never sent: its config could not be made")
+            raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
         shared = reader.blob("shared") or b""
     finally:
@@ -284,13 +284,14 @@ def _from_yaml(folder: Path, app: str | None) -> Target:
     files = folder / ".hydra" if (folder / ".hydra").is_dir() else folder
     if not _has_yaml(files):
         raise UsageError(
-            f"{clean_line(folder)} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
+            f"{clean_line(folder)} is not the output directory of a job: it has no .hydra/config.yaml and "
+            ".hydra/hydra.yaml"
         )
     if app is None:
         raise UsageError(
-            f"{clean_line(folder)}: no run of yours has a record of this job. What is written here is data, which a host may have "
-            "written, and is not believed in what code it names: say which application it was, with --app. It runs with the "
-            f"config that is written here{_adoptable(folder)}"
+            f"{clean_line(folder)}: no run of yours has a record of this job. A host may have written the files here, "
+            "so the code that they name is not trusted: name the application with --app. It runs with the config that "
+            f"is stored here{_adoptable(folder)}"
         )
     config = received_config.read(files / "config.yaml")
     told = received_config.read(files / "hydra.yaml")
@@ -299,7 +300,7 @@ def _from_yaml(folder: Path, app: str | None) -> Target:
     config.pop("hydra", None)
     config.hydra = received_config.hydra_node(told, name=found.name, cwd=os.getcwd())
     target = _bare(str(folder), config, found, None, nodes)
-    target.notes.append(f"the config is what {clean(files)} says: what it names is used as the application uses it")
+    target.notes.append(f"the config comes from {clean(files)}; the application uses what it names")
     return target
 
 
@@ -308,8 +309,8 @@ def _adoptable(folder: Path) -> str:
     for parent in (folder, *folder.parents):
         if _holds_journal(parent) and not ownership.is_ours(parent):
             return (
-                f". A run in {clean(parent)} may know it, and is not known to be yours; only if you trust whoever made that folder: "
-                f"launcher runs --adopt {clean(parent)}"
+                f". The run in {clean(parent)} may have a record of it, but that run is not known to be yours. "
+                f"Only if you trust whoever made that folder: launcher runs --adopt {clean(parent)}"
             )
     return ""
 
@@ -345,7 +346,7 @@ def _bare(name: str, config: Any, found: Application, before: Outcome | None, ca
     )
     content = {**_content(config), "overrides": list(setup.overrides), "task_name": task_name}
     setup = setup.with_job(content)
-    notes = [] if before else ["nothing is recorded of how it ended (a job_return.pickle, or RUN#NUM, would tell)"]
+    notes = [] if before else ["there is no record of how it ended (give a job_return.pickle or RUN#NUM to compare)"]
     return Target(name, setup, before, notes=notes, callbacks=callbacks)
 
 

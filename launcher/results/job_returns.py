@@ -96,7 +96,7 @@ def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> byte
     if not is_plain and (name != "value" or "plain" not in stored.parts):
         if name == "value" and stored.parts["value"]["size"] < 100 and read_part(stored, "value") in _NONE:
             return _PLAIN_NONE
-        raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens none; {_TRUSTED}")
+        raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens no pickles; {_TRUSTED}")
     name, cap = (name, MAX_SIZE) if is_plain else ("plain", MAX_SMALL)
     size = stored.parts[name]["size"]
     if size > cap:
@@ -111,7 +111,7 @@ def shown_value(stored: StoredResult) -> str:
     if name not in stored.parts:
         return ""
     if name == "value" and not is_plain:
-        return "(a pickle; nothing is known of it without decoding it)"
+        return "(a pickle; nothing is known about it until it is decoded)"
     size = stored.parts[name]["size"]
     if size > MAX_SMALL:
         return f"(its plain form has {size:,} bytes)"

@@ -30,11 +30,11 @@ def check_path(path: str) -> None:
     if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise RefusedFile("its path leads out of the output directory")
     if any(is_own(part) for part in parts):
-        raise RefusedFile(f"{OWN} is ours")
+        raise RefusedFile(f"{OWN} is reserved for the launcher")
     try:
         names = [part.encode("utf-8") for part in parts]
     except UnicodeEncodeError:
-        raise RefusedFile("its name is no text") from None
+        raise RefusedFile("its name is not text") from None
     if any(len(name) > _MAX_NAME for name in names) or len(path) > MAX_PATH:
         raise RefusedFile("its name is too long")
     if len(parts) > _MAX_DEPTH:
@@ -72,7 +72,7 @@ def goal_of(path: str, text: str) -> list[str]:
     try:
         is_long = len(text.encode("utf-8")) > MAX_PATH
     except UnicodeEncodeError:
-        raise RefusedFile("a link to a name that is no text") from None
+        raise RefusedFile("a link to a name that is not text") from None
     if is_long or len(parts) > _MAX_DEPTH:
         raise RefusedFile("a link to a name that is too long")
     return place[: len(place) - up] + parts[up:]

@@ -165,7 +165,7 @@ class OutputFolder:
                 own = beside(path, self.num)
                 self._check(own, 0)
                 if self._is_anothers(own):
-                    raise RefusedFile(f"another job has written it here, and {own} as well")
+                    raise RefusedFile(f"another job has written it here, as well as {own}")
                 if len(self.apart) < MAX_REFUSED:
                     self.apart.append((path, own))
                 path = own
@@ -206,7 +206,7 @@ class OutputFolder:
                     return  # refused when it began
                 fd, done, part = self._partial[path]
                 if offset != done or done + len(data) > size:
-                    raise RefusedFile(f"byte {offset} came where {done} was expected")
+                    raise RefusedFile(f"byte {offset} came, but byte {done} was expected")
                 write_all(fd, data)
             except RefusedFile as refusal:
                 self._discard(path)
@@ -224,7 +224,7 @@ class OutputFolder:
             # Each holds a descriptor, and none of them has become a file.
             for begun in list(self._partial):
                 self._discard(begun)
-                self._refuse(begun, "others were begun before it was whole")
+                self._refuse(begun, "other files were begun before it was complete")
         self._parts += 1
         fd = self._create(OWN, self._part(self._parts), mode)
         self._partial[path] = (fd, 0, self._parts)
@@ -329,7 +329,7 @@ class OutputFolder:
                 self._new += 1
             return
         if stat.S_ISDIR(status.st_mode):
-            raise RefusedFile("a folder of that name is there")
+            raise RefusedFile("a folder of that name exists")
         os.unlink(name, dir_fd=above)
 
     # -- streams -------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class FolderTree:
             path, text = todo.pop()
             place = goal_of(path, text)
             if any(is_own(part) for part in place):
-                raise RefusedFile(f"a link into {OWN}, which is ours")
+                raise RefusedFile(f"a link into {OWN}, which is reserved for the launcher")
             # What is a link there already, of the host's or of somebody else's, must keep to the same.
             for length in range(1, len(place) + 1):
                 found = self._link_at("/".join(place[: length - 1]), place[length - 1])
@@ -225,7 +225,7 @@ class FolderTree:
                 return None
             if error.errno in OURS:
                 raise
-            raise RefusedFile(f"a link whose goal cannot be looked at: {error.strerror}") from None
+            raise RefusedFile(f"a link whose target cannot be read: {error.strerror}") from None
         finally:
             for one in opened:
                 os.close(one)

@@ -164,7 +164,7 @@ def find(reference: str | os.PathLike[str]) -> Entry:
             return _there(matching[0])
         if matching and not _is_run_folder(Path(text)):
             names = ", ".join(entry.run for entry in matching[:5])
-            raise RunError(f"{text!r} fits {len(matching)} runs: {names}{', ...' if len(matching) > 5 else ''}")
+            raise RunError(f"{text!r} matches {len(matching)} runs: {names}{', ...' if len(matching) > 5 else ''}")
     folder = Path(text).expanduser()
     for candidate in (folder, folder.parent):
         # The folder of one of its jobs, or .launcher itself, is meant well enough.
@@ -246,6 +246,6 @@ def _of_folder(folder: Path) -> Entry:
     finally:
         reader.close()
     if "run" not in meta:
-        raise RunError(f"{folder}: its journal names no run; it died before it began")
+        raise RunError(f"{folder}: its journal names no run, so the run died before it began")
     meta = clean_all(meta)
     return Entry(meta["run"], folder, started, meta.get("mode", ""), meta.get("task_name", ""))

@@ -60,7 +60,7 @@ class ResultFile:
         """
         done, end = self._done, self._done + len(payload)
         if offset != done or size != self._size or end > size:
-            raise wire.ProtocolError("order", f"byte {offset} of a result where {done} was expected")
+            raise wire.ProtocolError("order", f"byte {offset} of a result came, but byte {done} was expected")
         self._file.write(payload)
         for name, (at, length) in self._ranges.items():
             first, last = max(at, done), min(at + length, end)
@@ -126,7 +126,7 @@ def wrong_parts(parts: dict[str, Any], size: int, digest: Callable[[int, int], A
         if part is None:
             continue
         if not isinstance(part, dict):
-            return f"{name} is not described"
+            return f"{name} has no description"
         at, length = _range_of(part)
         if at + length > size:
             return f"{name} ends at byte {at + length} of {size}"

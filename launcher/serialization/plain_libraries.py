@@ -115,7 +115,7 @@ def _want(condition: object, why: str) -> None:
 
 def _check_shape(shape: Any, itemsize: int, data: Any) -> None:
     _want(type(shape) is tuple and len(shape) <= _MAX_DIMENSIONS, "an array without a shape")
-    _want(all(type(one) is int and 0 <= one < 1 << 62 for one in shape), "a shape that is none")
+    _want(all(type(one) is int and 0 <= one < 1 << 62 for one in shape), "an invalid shape")
     _want(type(data) is bytes, "an array without bytes")
     # One dimension after the other: their product could be a number without end.
     total = 0 if 0 in shape else itemsize
@@ -127,7 +127,7 @@ def _check_shape(shape: Any, itemsize: int, data: Any) -> None:
 
 def _numpy_buffer(dtype: Any, shape: Any, order: Any, data: Any) -> PlainBuffer:
     _want(type(dtype) is str and len(dtype) < 40 and _DTYPE.fullmatch(dtype), "an array of a dtype that is not plain")
-    _want(order in ("C", "F"), "an array in no order")
+    _want(order in ("C", "F"), "an array without an order")
     letter, rest = dtype.lstrip("<>|=")[0], dtype.lstrip("<>|=")[1:]
     itemsize = 8 if letter in "mM" else int(rest) * _SIZES.get(letter, 1)
     _check_shape(shape, itemsize, data)
@@ -139,7 +139,7 @@ def _numpy_buffer(dtype: Any, shape: Any, order: Any, data: Any) -> PlainBuffer:
 
 
 def _check_booleans(data: bytes) -> None:
-    _want(not data.translate(None, b"\x00\x01"), "a bool that is neither")
+    _want(not data.translate(None, b"\x00\x01"), "a bool that is neither 0 nor 1")
 
 
 def _check_texts(data: bytes, order: str) -> None:
@@ -147,7 +147,7 @@ def _check_texts(data: bytes, order: str) -> None:
     try:
         data.decode("utf-32-be" if order == ">" else "utf-32-le", "surrogatepass")
     except UnicodeDecodeError:
-        raise _damaged("a text with what is no character") from None
+        raise _damaged("a text with an invalid character") from None
 
 
 def _tensor_buffer(dtype: Any, shape: Any, data: Any) -> PlainBuffer:
@@ -202,7 +202,7 @@ def _pandas(name: str, made_of: tuple[Any, ...]) -> PlainTable:
     parts = dict(zip(_PARTS[name], made_of, strict=True))
     for key, value in parts.items():
         if key in ("start", "stop", "step"):
-            _want(type(value) is int, "an index that is none")
+            _want(type(value) is int, "an invalid index")
         elif key == "values":
             _check_column(value)
         elif key in ("index", "columns"):
@@ -222,7 +222,7 @@ def _check_column(column: Any) -> None:
         _want(len(values.shape) == 1, "a column of several dimensions")
     else:
         _want(kind in ("object", "str", "string") and type(values) is list, "a column that is none")
-        _want(kind == "object" or all(type(one) in (str, type(None)) for one in values), "a text that is none")
+        _want(kind == "object" or all(type(one) in (str, type(None)) for one in values), "an invalid text")
 
 
 def _is_index(value: Any) -> bool:
@@ -244,7 +244,7 @@ def _frame_of(table: PlainTable) -> Any:
     if table.kind == "Series":
         return _series_of(pd, parts["values"], parts["index"], parts["name"])
     index, columns = parts["index"], parts["columns"]
-    _want(len(parts["data"]) == len(columns), "a table with another number of columns than it says")
+    _want(len(parts["data"]) == len(columns), "a table whose number of columns differs from what it says")
     made = pd.DataFrame(
         {place: _series_of(pd, column, index, None) for place, column in enumerate(parts["data"])}, index=index
     )
@@ -254,7 +254,7 @@ def _frame_of(table: PlainTable) -> Any:
 
 def _series_of(pd: Any, column: tuple[str, Any], index: Any, name: Any) -> Any:
     values = _values_of(pd, column)
-    _want(len(values) == len(index), "a column of another length than its index")
+    _want(len(values) == len(index), "a column whose length differs from its index's")
     return pd.Series(values, index=index, name=name, **_own_dtype(column))
 
 
@@ -346,7 +346,7 @@ def config_of(content: Any) -> Any:
 def _escaped(value: Any) -> Any:
     if type(value) is dict:
         for key in value:
-            _want(type(key) in _KEYS, "a config with a key that it cannot have")
+            _want(type(key) in _KEYS, "a config with a key that no config can have")
         return {key: _escaped(item) for key, item in value.items()}
     if type(value) is list:
         return [_escaped(item) for item in value]

@@ -49,7 +49,7 @@ def finder(allowed: Iterable[str], *, main_module: str | None, is_main: bool, is
                 f"{module}.{name} cannot be imported here: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(found, type):
-            raise ResultNotDecoded(f"{module}.{name} is no class here")
+            raise ResultNotDecoded(f"{module}.{name} is not a class here")
         return found
 
     return find
@@ -72,7 +72,7 @@ def rebuilt(kind: type, how: str, said: Any) -> Any:
     if how == "namedtuple":
         names = _own(kind, "_fields")
         if not issubclass(kind, tuple) or not isinstance(names, tuple):
-            raise _refused(kind, "it is no named tuple here")
+            raise _refused(kind, "it is not a named tuple here")
         _check_names(kind, names, said, is_exact=True)
         _check_quiet(kind)
         return tuple.__new__(kind, [said[name] for name in names])
@@ -118,7 +118,7 @@ def _check_names(kind: type, names: Iterable[str], said: dict[Any, Any], *, is_e
         raise _refused(kind, f"it has no field {str(other[0])[:100]!r} here")
     missing = sorted(known - set(said))
     if missing and is_exact:
-        raise _refused(kind, f"the host said nothing of its field {missing[0]!r}")
+        raise _refused(kind, f"the host sent no value for its field {missing[0]!r}")
 
 
 def _check_quiet(kind: type) -> None:
@@ -153,4 +153,4 @@ def _own(kind: type, name: str) -> Any:
 
 
 def _refused(kind: type, why: str) -> ResultNotDecoded:
-    return ResultNotDecoded(f"{kind.__module__}.{kind.__qualname__} cannot be made of what the host said: {why}")
+    return ResultNotDecoded(f"{kind.__module__}.{kind.__qualname__} cannot be made from what the host sent: {why}")

@@ -121,12 +121,12 @@ class _Reader:
             raise ResultNotDecoded(f"the plain form of a value has {self._size:,} bytes; the cap is {MAX_SIZE:,}")
         head = self._bytes(_HEAD)
         if head[:3] != MARK:
-            raise self._damaged("it does not begin as one does")
+            raise self._damaged("it does not begin with the format's mark")
         if head[3] != VERSION:
             raise ResultNotDecoded(f"the plain form of a value is of version {head[3]}; this launcher reads {VERSION}")
         value = self._node(0)
         if self.at != self._size:
-            raise self._damaged("something follows it")
+            raise self._damaged("there are bytes after its end")
         return value
 
     def _damaged(self, why: str) -> ResultNotDecoded:
@@ -147,7 +147,7 @@ class _Reader:
         number = first if first < 255 else int.from_bytes(self._bytes(8), "little")
         # No length and no count can be beyond what is still to come: whatever it counts takes a byte at least.
         if number > self._size - self.at:
-            raise self._damaged(f"{number:,} of something are announced, {self._size - self.at:,} bytes are left")
+            raise self._damaged(f"it announces {number:,} items, but {self._size - self.at:,} bytes are left")
         return number
 
     def _items_ahead(self, each: int = 1) -> int:
@@ -167,7 +167,7 @@ class _Reader:
         tag = self._bytes(1)
         read = _NODES.get(tag)
         if read is None:
-            raise self._damaged(f"there is no node {tag!r}")
+            raise self._damaged(f"the format has no node {tag!r}")
         return read(self, depth)
 
     def _int(self, depth: int) -> int:
@@ -206,7 +206,7 @@ class _Reader:
         self._check_keys(keys)
         made = dict(zip(keys, values, strict=True))
         if len(made) != len(keys):
-            raise self._damaged("a key stands twice in a dict")
+            raise self._damaged("a dict has the same key twice")
         return made
 
     def _check_keys(self, keys: list[Any]) -> None:
@@ -226,12 +226,12 @@ class _Reader:
             for one in key:
                 self._check_key(one)
         elif not is_hashed_by_python(kind):
-            raise self._damaged(f"{_text(kind.__qualname__, 100)} cannot be a key, or in a set")
+            raise self._damaged(f"{_text(kind.__qualname__, 100)} cannot be a key, or an item of a set")
 
     def _unsaid(self, depth: int) -> Any:
         said = [self._node(depth + 1) for _ in range(3)]
         if not all(type(one) is str for one in said):
-            raise self._damaged("what was not said is not described by texts")
+            raise self._damaged("the description of a part without a plain form is not text")
         return self._not_said(_text(said[0], 300), _text(said[1], 500), _text(said[2], 2000))
 
     def _not_said(self, name: str, why: str, text: str) -> Any:
@@ -249,7 +249,7 @@ class _Reader:
             self._want(made_of, dict)
             return _DICTS[name](made_of)
         if type(made_of) is not tuple:
-            raise self._damaged(f"{name[:40]!r} is not made of a tuple")
+            raise self._damaged(f"{name[:40]!r} is not made from a tuple")
         if name in ("enum", "record"):
             return self._made_record(name, made_of)
         if name == "config":
@@ -258,12 +258,12 @@ class _Reader:
             return self._library_value(name, made_of)
         make = _KINDS.get(name)
         if make is None:
-            raise self._damaged(f"there is no kind {name[:40]!r}")
+            raise self._damaged(f"the format has no kind {name[:40]!r}")
         return make(self, *made_of)
 
     def _want(self, value: Any, *kinds: type) -> None:
         if type(value) not in kinds:
-            raise self._damaged(f"{type(value).__name__} where {kinds[0].__name__} belongs")
+            raise self._damaged(f"{type(value).__name__} where {kinds[0].__name__} was expected")
 
     def _made_record(self, name: str, made_of: tuple[Any, ...]) -> Any:
         how, module, kind, said = ("enum", *made_of) if name == "enum" else made_of
@@ -335,7 +335,7 @@ class _Reader:
     def _numbers(self, numbers: Iterable[Any], count: int) -> None:
         numbers = tuple(numbers)
         if len(numbers) != count:
-            raise self._damaged(f"{len(numbers)} numbers where {count} belong")
+            raise self._damaged(f"{len(numbers)} numbers where {count} were expected")
         for number in numbers:
             self._want(number, int)
 
@@ -351,7 +351,7 @@ class _Reader:
 
         self._want(key, str)
         if not _ZONE.fullmatch(key):
-            raise self._damaged("that is no name of a time zone")
+            raise self._damaged("that is not the name of a time zone")
         return zoneinfo.ZoneInfo(key)
 
     def _decimal(self, text: Any) -> decimal.Decimal:

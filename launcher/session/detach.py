@@ -58,7 +58,7 @@ def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
         blob = record.callbacks_blob(setup)
         engine.journal.put_blob("callbacks", blob)
     except Exception as error:  # noqa: BLE001 - it is a user's callback that cannot be pickled
-        hooks.warn("callbacks", f"their state is that of the start when the run is taken up: {error}")
+        hooks.warn("callbacks", f"they have their state from the start again when the run is resumed: {error}")
     detached = events.RunDetached(time.time(), setup.run_id, why, tuple(whole))
     engine.observe(detached)
     engine.close_journal(detached)

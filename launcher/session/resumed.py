@@ -19,10 +19,10 @@ from launcher.results.job_returns import load_returned
 from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
-from launcher.session.run_session import Observer, RunSession
 from launcher.session.live_output import Live
-from launcher.setup.run_setup import RunSetup
+from launcher.session.run_session import Observer, RunSession
 from launcher.setup.prepared import PreparedRun
+from launcher.setup.run_setup import RunSetup
 
 __all__ = ["ResumedRun"]
 
@@ -158,8 +158,8 @@ class ResumedRun(RunSession):
         ended = self.ended_event()
         self.engine.journal.append([ended])
         raise RunError(
-            f"run {self.run_id} died before anything was sent to a host, so there is nothing to take up; "
-            "its end hook has fired; start it again"
+            f"run {self.run_id} died before anything was sent to a host, so there is nothing to resume; its end hook "
+            "has fired; start it again"
         )
 
     def _sources(self) -> Iterator[tuple[Any, Sequence[str]]]:
@@ -170,8 +170,8 @@ class ResumedRun(RunSession):
         if reader.meta().get("open"):
             self.hooks.warn(
                 "configs",
-                f"the configs of this run came from an iterator that was not used up; those from job {self.next_num} on "
-                "are not known, and not run (give all configs once more: Session.resume(run, configs=...))",
+                f"the configs of this run came from an iterator that was not used up; those from job {self.next_num} "
+                "on are unknown, so they do not run (give all configs again: Session.resume(run, configs=...))",
             )
         return run_record.read_planned(reader, self.next_num, self.setup.pickler.loads)
 

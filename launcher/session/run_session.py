@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from launcher.inventory import HostSpec
     from launcher.runs.folder import Claim
     from launcher.session.live_output import Live
-    from launcher.setup.run_setup import RunSetup
     from launcher.setup.prepared import PreparedRun
+    from launcher.setup.run_setup import RunSetup
     from launcher.transports.base import Transport
     from launcher.transports.early_connections import EarlyConnections
     from remote_agent.callbacks.composite import Callbacks
@@ -300,7 +300,7 @@ class RunSession:
         except OSError as error:
             self.hooks.warn(
                 "index",
-                "the run can be named by its folder only, and is taken up again after 'launcher runs --adopt' only: "
+                "the run can be named only by its folder, and resumed only after 'launcher runs --adopt': "
                 f"{error.filename}: {error.strerror}",
             )
 
@@ -355,11 +355,11 @@ class RunSession:
             return
         if threading.get_ident() == self._driver:
             raise SessionError(
-                f"job {num} is waited for in the thread of the session, by a hook: its JobReturn comes after the hook; keep the "
-                "Job, or give it a callback (add_done_callback)"
+                f"a hook waits for job {num} in the thread of the session, but its JobReturn comes after the hook; "
+                "keep the Job, or give it a callback (add_done_callback)"
             )
         if self.engine.is_own_thread:
-            raise SessionError(f"job {num} is waited for by an observer: nothing is decided meanwhile")
+            raise SessionError(f"an observer waits for job {num}, but nothing is decided while an observer runs")
 
     def cancel_job_of(self, num: int) -> None:
         """Have a job cancelled. From any thread."""
@@ -397,7 +397,7 @@ class RunSession:
                 lease = self.setup.options.lease
                 self.hooks.warn(
                     "hosts",
-                    f"not reached to end the run there: {', '.join(self.unreached)}; "
+                    f"hosts that could not be reached to end the run: {', '.join(self.unreached)}; "
                     + (f"their lease ends their jobs after {lease} s" if lease else "their agents keep their jobs"),
                 )
         finally:

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.hydra import HydraSetup
 from launcher.setup.prepared import PreparedRun
+from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.shared.zygote_spec import Command
 

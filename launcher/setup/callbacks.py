@@ -33,7 +33,7 @@ def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: Launch
     for callback in given:
         if isinstance(callback, type) or not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
             raise CallbackError(
-                f"{callback!r} is no callback: it has none of {', '.join(HOOKS)}"
+                f"{callback!r} is not a callback: it has none of {', '.join(HOOKS)}"
                 + (" (a class was given; give an instance)" if isinstance(callback, type) else "")
             )
         name = base = type(callback).__name__

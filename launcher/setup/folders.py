@@ -41,5 +41,5 @@ def local_folder(folder: Any, name: str) -> Path | None:
         return None
     text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError.of_option(name, f": {shown(folder)} is not a path of a folder")
+        raise ConfigError.of_option(name, f": {shown(folder)} is not the path of a folder")
     return Path(text).absolute()

@@ -22,8 +22,8 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.runs.record import RunRecord
 from launcher.serialization import pickler as pickling
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.run_pickler import RunPickler
+from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import instantiate
 
@@ -62,8 +62,8 @@ def load_setup(
         missing = [name for name in run_record.variables(record) if name not in values]
         if missing and needs_env:
             raise UsageError(
-                f"run {record.run}: its jobs had variables whose values are kept nowhere; "
-                f"set them again in the environment: {', '.join(missing)}"
+                f"run {record.run}: its jobs had variables whose values are not stored; set them again in the "
+                f"environment: {', '.join(missing)}"
             )
         return _setup(entry.folder.absolute(), record, reader, values), record
     finally:
@@ -113,8 +113,8 @@ def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dic
     cls = _kinds().get(_FORMER_KINDS.get(record.kind, record.kind))
     if cls is None:
         raise RunError(
-            f"run {record.run}: it is a run of the kind {record.kind!r}, which this version of the launcher does not know; "
-            "take it up with the version that began it, or a later one"
+            f"run {record.run} is of the kind {record.kind!r}, which this version of the launcher does not know; "
+            "resume it with the version that began it, or a later one"
         )
     if cls is PlainAppSetup:
         from launcher.config.plain import PlainComposition
@@ -190,7 +190,8 @@ def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes]
     stored = loads(data)
     if not isinstance(stored, list):
         raise CallbackError(
-            "the callbacks in the run's journal are no list of callbacks: it is damaged, or not one of ours"
+            "the callbacks in the run's journal are not a list of callbacks: the journal is damaged, or another "
+            "program wrote it"
         )
     entries = []
     for item in stored:
@@ -202,7 +203,8 @@ def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes]
                 if item["spec"] is None:
                     raise CallbackError(
                         f"run {record.run}: callback {item['name']!r} cannot be loaded here: "
-                        f"{type(error).__name__}: {error}; make its module importable (PYTHONPATH) and take the run up again"
+                        f"{type(error).__name__}: {error}; make its module importable (PYTHONPATH) and resume the run "
+                        "again"
                     ) from error
                 note = f"callback {item['name']!r} is built anew from its spec: {type(error).__name__}: {error}"
         if instance is None:

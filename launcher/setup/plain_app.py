@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from launcher.code.task import Script
 from launcher.inventory import host_specs
 from launcher.runs.index import new_run_id
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.callbacks import callback_nodes
 from launcher.setup.folders import folder_for
+from launcher.setup.run_setup import RunSetup
 
 if TYPE_CHECKING:
     from launcher.code.application import Application

@@ -199,7 +199,7 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
 
 def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     if snapshot is None:
-        return "no code of a project travels, and it is of no installed package"
+        return "the run sends no project code, and the module belongs to no installed package"
     return why_it_stayed(file, snapshot)
 
 

@@ -118,7 +118,7 @@ class RunSetup:
         importing = os.environ.get(IMPORTING)
         if importing:
             raise UsageError(
-                f"{importing} starts a run when it is imported, which every host does; put the call below "
+                f"{importing} starts a run when it is imported, and every host imports it; put the call below "
                 "`if __name__ == '__main__':`"
             )
         options = options_of(options, kw)

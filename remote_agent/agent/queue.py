@@ -217,4 +217,4 @@ class JobQueue:
 
 
 def _no_start(attempt: Attempt, zygote: ZygoteClient) -> None:
-    raise RuntimeError("nothing starts before the agent is wired")
+    raise RuntimeError("the queue is not connected to what starts jobs")

@@ -306,7 +306,7 @@ class Reaper(ZygoteListener):
         has_rebooted = attempt.boot != self._paths.boot
         error = error_of_status(
             attempt.status,
-            "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died too",
+            "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died, too",
         )
         if has_rebooted:
             error.kind = "lost"

@@ -146,7 +146,7 @@ def config_yaml(config: Any) -> str:
     What YAML cannot hold (an object of the user's own) is written as a comment that says so, never raised.
     """
     if not is_config(config):
-        return "# a {}, which YAML cannot hold\n".format(type(config).__name__)
+        return "# a {}, which YAML cannot represent\n".format(type(config).__name__)
     try:
         text = plain_yaml(plain_of(config))
         if text is not None:
@@ -155,4 +155,6 @@ def config_yaml(config: Any) -> str:
 
         return OmegaConf.to_yaml(config)
     except Exception as error:  # noqa: BLE001 - an object of the user's may raise anything
-        return "# YAML cannot hold this config: {}: {}\n".format(type(error).__name__, str(error).replace("\n", "\n# "))
+        return "# YAML cannot represent this config: {}: {}\n".format(
+            type(error).__name__, str(error).replace("\n", "\n# ")
+        )

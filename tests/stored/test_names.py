@@ -19,8 +19,8 @@ import launcher
 from launcher.config.lazy import LazyConfig
 from launcher.runs import record
 from launcher.serialization import pickler
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.from_journal import _FORMER_KINDS, _kinds
+from launcher.setup.run_setup import RunSetup
 from remote_agent import CurrentJob, JobError, JobReturn, JobStatus, RemoteJobError
 from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import LateValue

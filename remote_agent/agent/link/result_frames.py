@@ -45,7 +45,7 @@ def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[st
     for offset in range(0, size, wire.CHUNK):
         length = min(wire.CHUNK, size - offset)
         if file.size < offset + length:
-            raise OSError(0, "it is shorter than it was")
+            raise OSError(0, "it has become shorter")
         header: Chunk = {
             "t": "chunk",
             "attempt": attempt_id,
@@ -169,7 +169,7 @@ def output_frames(
         "refused": refused.all(),
         "sizes": sizes,
         "cut": cut,
-        "noted": files.noted.all("are like that, too"),
+        "noted": files.noted.all("more are like that"),
         "unmatched": sorted(selection.unmatched)[:_MAX_UNMATCHED] if folder is not None else [],
     }
     yield wire.encode(end)
@@ -342,7 +342,7 @@ class _Files:
                     if watched.is_same:
                         break
                 else:
-                    self.noted.add(relative, "was written to each time it was read, so the copy may be a mixture")
+                    self.noted.add(relative, "was being written each time it was read, so the copy may be a mixture")
                 self.total += watched.size
                 watched.restore_time()
             except OSError as error:

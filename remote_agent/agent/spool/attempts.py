@@ -303,7 +303,7 @@ class Attempts:
         if replay.torn:
             self._note("spool log: {}; the rest of the log was moved aside".format(replay.torn))
         for start, end in replay.gaps:
-            self._note("spool log: bytes {} to {} are damaged; what they said is lost".format(start, end))
+            self._note("spool log: bytes {} to {} are damaged; what they recorded is lost".format(start, end))
         last_gap = replay.gaps[-1][0] if replay.gaps else -1
         waiting, doubtful = [], []
         for attempt in self._by_id.values():

@@ -249,4 +249,4 @@ def _copy(source: str, fd: int, sha256: str, path: str) -> None:
         raise SpoolError("the content of {} is missing".format(path)) from None
     if digest.hexdigest() != sha256:
         os.unlink(source)
-        raise SpoolError("the cached content of {} was altered; it was removed, run again".format(path))
+        raise SpoolError("the cached content of {} was altered, so it was removed; run again".format(path))

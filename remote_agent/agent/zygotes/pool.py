@@ -125,7 +125,7 @@ class Zygotes:
         """Say which contents of a snapshot are missing here."""
         sha256 = header["sha256"]
         if not is_sha256(sha256):
-            raise wire.ProtocolError("field", "manifest: {!r} is no sha256".format(sha256[:80]))
+            raise wire.ProtocolError("field", "manifest: {!r} is not a SHA-256".format(sha256[:80]))
         if not self.cache.has(sha256):
             self._manifest_wanted = sha256
             self._controller.say({"t": "missing", "sha256": [], "manifest": sha256, "more": False})

@@ -611,7 +611,8 @@ def test_classes_of_the_script_are_found_under_either_name() -> None:
         finder(["os.system"], main_module=None, is_main=False)("os", "system")
 
 
-# -- what cannot be said ---------------------------------------------------------------------------------------------
+# -- what has no plain form
+# ---------------------------------------------------------------------------------------------
 
 
 class Hostile:
@@ -812,7 +813,7 @@ HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
     "an array with bytes left": HEAD + array("<f8", (1,), b"A" * 16),
     "an array of a negative length": HEAD + array("<f8", (-1,), b""),
     "texts without length": HEAD + array("<U0", (1 << 40,), b""),
-    "a text that is none": HEAD + array("<U1", (1,), b"\xff\xff\xff\x7f"),
+    "an invalid text": HEAD + array("<U1", (1,), b"\xff\xff\xff\x7f"),
     "a bool that is neither": HEAD + array("|b1", (1,), b"\x02"),
     "a dtype of records": HEAD + known("dtype", b"U\x01" + text("i4,O")),
     "a tensor of objects": HEAD + known("tensor", b"U\x03" + text("object") + b"U\x00" + b"B\x08" + b"A" * 8),
@@ -863,7 +864,7 @@ def test_nothing_that_a_host_says_lends_memory_of_ours() -> None:
             with pytest.raises(ResultNotDecoded):
                 read_plain(record("dataclass", kind, {"__array_interface__": interface}), finder_of(*allowed))
     # What cannot be had in a function's class by name is not asked for by a host either.
-    with pytest.raises(ValueNotPlain, match="made in a function"):
+    with pytest.raises(ValueNotPlain, match="defined in a function"):
         back(Trap(interface))
 
 

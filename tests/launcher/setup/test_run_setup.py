@@ -16,10 +16,10 @@ from launcher.options import LaunchConf
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.setup import code
 from launcher.setup.again import HydraAgain, PlainAgain
-from launcher.setup.run_setup import RunSetup
 from launcher.setup.hydra import HydraSetup
 from launcher.setup.plain_app import PlainAppSetup
 from launcher.setup.prepared import PreparedRun
+from launcher.setup.run_setup import RunSetup
 
 
 def double(config: Any) -> int:
