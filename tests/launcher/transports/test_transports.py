@@ -542,7 +542,7 @@ class TestIdentity:
         key = tmp_path / "key"
         key.write_bytes(content)
         key.chmod(0o600)
-        assert f"{key}: not a key that can be used" in self.failed(options(demo_server, identity=str(key))).message
+        assert f"{key}: cannot be used as a key" in self.failed(options(demo_server, identity=str(key))).message
 
     @pytest.fixture
     def agent(self, tmp_path: Path) -> Iterator[Path]:
