@@ -1,6 +1,6 @@
-"""The configs of a plain function's run: its overrides build them.
+"""The configs of a plain function's run, built from its overrides.
 
-Rule: a plain function needs no Hydra on the host. Of Hydra the override grammar is used, here.
+Rule: a plain function needs no Hydra on the host. Only Hydra's override grammar is used, on the controller.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["PlainComposition"]
 
 
 class PlainComposition(Composition):
-    """The configs of a plain function's run, built by its overrides alone.
+    """The configs of a plain function's run, built only from its overrides.
 
-    `a=1`, `+a=1` and `++a=1` all set; `~a` takes away what an earlier override set. Of `hydra.*` only
+    `a=1`, `+a=1` and `++a=1` all set a key; `~a` removes what an earlier override set. Of `hydra.*`, only
     `hydra.callbacks.NAME._target_=...` has a meaning here.
     """
 
@@ -47,7 +47,7 @@ class PlainComposition(Composition):
         self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
 
     def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
-        """The config of one job."""
+        """Compose the config of one job."""
         return self._build(_parse(overrides, is_multirun=False))
 
     @staticmethod
@@ -68,16 +68,16 @@ class PlainComposition(Composition):
         return config
 
     def swept(self) -> list[Override]:
-        """All that were given."""
-        # Parsed anew: a range is used up when it is read.
+        """Return all overrides that were given."""
+        # They are parsed again, because a range is used up when it is read.
         return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
 
     def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
-        """As the basic sweeper has them; without overrides none, and no Hydra."""
+        """Return the sweeps as the basic sweeper does. Without overrides there are none, and Hydra is not imported."""
         return super().sweeps(only_discrete=only_discrete) if self._parsed else []
 
     def is_group(self, override: Override) -> bool:
-        """There are no config groups."""
+        """Return False: there are no config groups."""
         return False
 
 
