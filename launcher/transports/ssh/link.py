@@ -76,7 +76,7 @@ class Link:
 
     @property
     def connection(self) -> fabric.Connection:
-        """Return fabric's Connection."""
+        """Fabric's Connection."""
         if self._connection is None:
             import_fabric()
             import fabric
