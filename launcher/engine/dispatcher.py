@@ -313,7 +313,7 @@ class Dispatcher:
                 continue
             if self.stalled:
                 self.stalled = ""
-                self._tell(events.Note(time.time(), "the journal can be written to again"))
+                self._tell(events.Note(time.time(), "the journal can be written again"))
             return True
 
     def _deliver(self, returned: Returned) -> None:

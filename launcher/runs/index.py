@@ -164,7 +164,7 @@ def find(reference: str | os.PathLike[str]) -> Entry:
             return _there(matching[0])
         if matching and not _is_run_folder(Path(text)):
             names = ", ".join(entry.run for entry in matching[:5])
-            raise RunError(f"{text!r} matches {len(matching)} runs: {names}{', ...' if len(matching) > 5 else ''}")
+            raise RunError(f"{text!r} fits {len(matching)} runs: {names}{', ...' if len(matching) > 5 else ''}")
     folder = Path(text).expanduser()
     for candidate in (folder, folder.parent):
         # The folder of one of its jobs, or .launcher itself, is meant well enough.

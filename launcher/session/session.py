@@ -179,8 +179,7 @@ class Session(RunSession, concurrent.futures.Executor):
         # Before the gate, which a thread may have held when this process was forked.
         if self._is_forked:
             raise SessionError(
-                f"this session belongs to process {self._process}, and this process ({os.getpid()}) is a fork of it; "
-                "open another session here"
+                f"this session belongs to process {self._process}, and this process ({os.getpid()}) was forked from it; open another session here"
             )
         with self._gate:
             if self._has_begun:

@@ -87,7 +87,7 @@ def _prepare_and_serve(
     except UnfitSpare as misfit:
         # The agent starts one that does without.
         print(
-            "the process started in advance does not fit, so the zygote starts without it: {}".format(misfit),
+            "the spare process does not fit, so the zygote starts without it: {}".format(misfit),
             file=sys.stderr,
         )
         return 1

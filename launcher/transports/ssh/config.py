@@ -115,7 +115,7 @@ def resolve(
 
 def _check_name(what: str, name: str) -> None:
     if not name or name.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}]", name):
-        raise InventoryError(f"{what} {shown(name)}: ssh does not accept such a name")
+        raise InventoryError(f"{what} {shown(name)}: this is not a name that ssh accepts")
 
 
 def _ask_ssh(ssh: str, alias: str, user: str | None, port: int | None, config_file: str | None) -> dict[str, list[str]]:

@@ -202,7 +202,7 @@ def test_scalars_of_numpy_are_keys_too() -> None:
         (np.array([object()]), "dtype object"),
         (np.zeros(2, "i4,f8"), "dtype"),
         (np.zeros(2, np.longdouble), "float128"),
-        (np.ma.array([1, 2], mask=[0, 1]), "no plain data"),
+        (np.ma.array([1, 2], mask=[0, 1]), "not plain data"),
     ],
 )
 def test_arrays_that_are_more_than_a_buffer_are_named(array: Any, why: str) -> None:
@@ -570,7 +570,7 @@ class Abstract(abc.ABC):
         ("nonsense", Frozen, {"x": 1}, "no nonsense"),
         ("dataclass", Color, {"x": 1}, "no dataclass"),
         ("namedtuple", Pair, {"left": 1}, "right"),
-        ("namedtuple", Frozen, {"x": 1}, "no named tuple"),
+        ("namedtuple", Frozen, {"x": 1}, "not a named tuple"),
         ("dataclass", Closes, {"x": 1}, "__del__"),
         ("dataclass", Property, {"x": 1}, "descriptor"),
         ("dataclass", Listed, {"x": 1}, "not safe"),
@@ -607,7 +607,7 @@ def test_classes_of_the_script_are_found_under_either_name() -> None:
     with pytest.raises(ResultNotDecoded, match="cannot be imported here"):
         finder(["no_such_module.C"], main_module=None, is_main=False)("no_such_module", "C")
     assert finder(["os.path"], main_module=None, is_main=False)("os", "system") is None
-    with pytest.raises(ResultNotDecoded, match="no class"):
+    with pytest.raises(ResultNotDecoded, match="not a class"):
         finder(["os.system"], main_module=None, is_main=False)("os", "system")
 
 
@@ -635,14 +635,14 @@ def cyclic() -> Any:
 @pytest.mark.parametrize(
     ("value", "place", "why"),
     [
-        (object(), "", "no plain data"),
-        ({"a": [1, lambda: 1]}, r"value\['a'\]\[1\]", "no plain data"),
+        (object(), "", "not plain data"),
+        ({"a": [1, lambda: 1]}, r"value\['a'\]\[1\]", "not plain data"),
         (cyclic(), r"value\[1\]\['again'\]\[0\]", "holds itself"),
         (Hostile(), "", "its repr raises SystemExit"),
-        ([Flags.A | Flags.B], r"value\[0\]", "no single member"),
-        (Frozen({"q": open}), r"", "not allowed|no plain data"),
-        (ValueError("x"), "", "no plain data"),
-        (int, "", "no plain data"),
+        ([Flags.A | Flags.B], r"value\[0\]", "not a single member"),
+        (Frozen({"q": open}), r"", "not allowed|not plain data"),
+        (ValueError("x"), "", "not plain data"),
+        (int, "", "not plain data"),
         (enum.Enum("Local", "A").A, "", "not allowed|function"),
     ],
     ids=["object", "lambda", "cycle", "repr", "flags", "in fields", "exception", "class", "made enum"],
@@ -723,7 +723,7 @@ def test_what_is_too_deep_is_named() -> None:
     """At the depth where a reader would refuse it."""
     assert back(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
     for depth in (MAX_DEPTH + 1, 5000):
-        with pytest.raises(ValueNotPlain, match="nested more than 100 deep"):
+        with pytest.raises(ValueNotPlain, match="nested more than 100 levels deep"):
             back(nested(depth))
 
 
