@@ -27,7 +27,7 @@ class _ControllerOnly(type):
 
 
 def stand_in(name: str) -> Any:
-    """What `launcher.NAME` is on a host; an exception where it is one, so that `except` may name it."""
+    """Return what `launcher.NAME` is on a host. For an exception it is an exception, so that `except` may name it."""
     if name in _EXCEPTIONS:
         return type(name, (Exception,), {"__doc__": _why(name), "__module__": "launcher"})
     return _ControllerOnly(name, (), {"__doc__": _why(name), "__module__": "launcher"})

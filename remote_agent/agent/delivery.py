@@ -45,7 +45,7 @@ class Delivery:
         self._controller = controller
 
     def resend(self) -> None:
-        """A new link: everything that was not acknowledged is sent again."""
+        """Send everything that was not acknowledged again, over a new link."""
         for attempt in self._attempts:
             attempt.stream_sent = {"stdout": 0, "stderr": 0}
             attempt.is_streaming = False
@@ -55,7 +55,7 @@ class Delivery:
                 self.send(attempt)
 
     def send(self, attempt: Attempt) -> None:
-        """Send a result; what the job left follows when its process is gone."""
+        """Send a result. The job's output follows when its process is gone."""
         if self._controller.link is not None and not (
             attempt.early_send is not None and attempt.early_send.is_under_way
         ):
@@ -104,7 +104,7 @@ class Delivery:
             attempt.is_final_sent = True
 
     def send_outputs(self, attempt: Attempt) -> None:
-        """The process has ended: send its output, if its result was sent already."""
+        """Send the output of an attempt whose process has ended, if its result was sent already."""
         if attempt.is_final_sent and self._controller.link is not None:
             attempt.is_final_sent = False
             self._controller.link.outbox.add_source(self._output_frames(attempt))
@@ -126,7 +126,7 @@ class Delivery:
         )
 
     def _unreadable_result(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
-        """An envelope that says that the file of a result can no longer be read."""
+        """Make an envelope that says that the file of a result can no longer be read."""
         message = "its result {} can no longer be read: {}".format(path, error.strerror or error)
         self._controller.note("job {}: {}".format(attempt.id, message))
         return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
@@ -142,7 +142,7 @@ class Delivery:
             link.outbox.add_source(self._live_frames(attempt, cap))
 
     def _cap(self, attempt: Attempt) -> Optional[int]:
-        """How many bytes of a stream are kept; None for all. Cuts off the rest."""
+        """Return how many bytes of a stream are kept; None for all. Cuts off the rest."""
         cap = attempt.spec.max_output_bytes
         if cap is None:
             return None
@@ -161,7 +161,7 @@ class Delivery:
     # -- forgetting ----------------------------------------------------------------------------------------------
 
     def on_ack(self, header: Ack, payload: bytes) -> None:
-        """The controller has these on its own disk."""
+        """Forget results that the controller has on its own disk."""
         for attempt_id in header["attempts"]:
             attempt = self._attempts.get(attempt_id)
             if attempt is None or attempt.final is None:
@@ -199,17 +199,17 @@ class _EarlySend:
 
 
 def _result_frames(attempt_id: str, parts: Dict[str, Any]) -> Iterator[Piece]:
-    """The chunks of a long result.
+    """Return the chunks of a long result.
 
     Raises:
-        OSError: its file cannot be read, or not to its end.
+        OSError: its file cannot be read to its end.
     """
     size = max((part["offset"] + part["size"] for part in parts.values() if isinstance(part, dict)), default=0)
     return result_frames(attempt_id, parts["file"], size, _public_parts(parts))
 
 
 def _public_parts(parts: Dict[str, Any]) -> Dict[str, Any]:
-    """The parts of a result, without what only this host needs."""
+    """Return the parts of a result, without what only this host needs."""
     return {key: value for key, value in parts.items() if key != "file"}
 
 
@@ -225,7 +225,7 @@ def _cap_stream(attempt: Attempt, stream: str, path: str, cap: int) -> None:
 
 
 def _remove_empty(folder: str, root: str) -> None:
-    """Remove the folders that lead to one which is gone, below root."""
+    """Remove the empty parent folders, below root, of a folder that is gone."""
     try:
         while folder.startswith(root + os.sep):
             os.rmdir(folder)

@@ -3,10 +3,10 @@
 Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent. A file is sent as it was
 at one moment: if it changes while it is read, it is read again, and if it changes every time, that is reported.
 
-    files      [path, mode, size, mtime] of small files, whole
-    chunk      a piece of a long file; from byte 0 again where it changed meanwhile
-    tree       links within the folder as [path, text], folders as [path, mtime]; behind all files
-    files_end  what is not there (`refused`), what may be mixed (`noted`), sizes
+    files      [path, mode, size, mtime] of complete small files
+    chunk      a part of a long file; from byte 0 again if the file has changed
+    tree       links within the folder as [path, text], folders as [path, mtime]; after all files
+    files_end  files that were not sent (`refused`), inconsistent copies (`noted`), sizes
 """
 
 import json
@@ -36,10 +36,10 @@ _MAX_ENTRIES = 5000
 
 
 def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[str, Any]] = None) -> Iterator[Piece]:
-    """A large result, in chunks; the first one says where its parts lie, so that they can be checked as they come.
+    """Yield a large result in chunks. The first one says where its parts are, so that they can be checked as they come.
 
     Raises:
-        OSError: it cannot be read, or not to its end.
+        OSError: it cannot be read to its end.
     """
     file = OpenFile(path)
     for offset in range(0, size, wire.CHUNK):
@@ -61,7 +61,7 @@ def result_frames(attempt_id: str, path: str, size: int, parts: Optional[Dict[st
 
 
 def wanted(path: str, patterns: Union[bool, List[str]]) -> bool:
-    """A file of the output directory is to come back."""
+    """Whether a file of the output directory is to be sent back."""
     if isinstance(patterns, bool):
         return patterns
     return any(_matches(path, pattern) for pattern in patterns)
@@ -72,7 +72,7 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 class _Selection:
-    """What the patterns choose; `unmatched`: places of those that have chosen nothing yet."""
+    """The files that patterns select. `unmatched`: the positions of patterns that have matched nothing yet."""
 
     def __init__(self, patterns: Union[bool, List[str]]) -> None:
         self._patterns = patterns
@@ -81,11 +81,11 @@ class _Selection:
         self.unmatched = set() if isinstance(patterns, bool) else set(range(len(patterns)))
 
     def includes(self, path: str) -> bool:
-        """It would come back."""
+        """Whether the file would be sent back."""
         return wanted(path, self._patterns)
 
     def select(self, path: str) -> bool:
-        """A file, link or folder is to come back."""
+        """Whether a file, link or folder is to be sent back. Records which pattern matched."""
         if not wanted(path, self._patterns):
             return False
         if not isinstance(self._patterns, bool):
@@ -94,7 +94,10 @@ class _Selection:
 
 
 class _Refusals:
-    """Files that are not sent, by name and why; their number is told where the names would not fit a frame."""
+    """Names of files that are not sent, with the reasons.
+
+    If the names do not fit into a frame, their number is sent.
+    """
 
     def __init__(self, room: int = _MAX_NAMES) -> None:
         self.named: List[List[str]] = []
@@ -129,13 +132,14 @@ def output_frames(
     cut: Optional[Dict[str, Any]] = None,
     is_made: bool = False,
 ) -> Iterator[Piece]:
-    """The rest of stdout and stderr, then the files of the output directory, then the end mark.
+    """Yield the rest of stdout and stderr, then the files of the output directory, then the end mark.
 
-    is_made: the job had its output directory; where it has moved or removed it since, the end mark's `noted` says so.
+    is_made: whether the job had its output directory. If the job has moved or removed it since, `noted` in the end mark
+    says so.
 
-    What cannot be sent (a link that leads out, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which
-    of the patterns matched nothing, by their place in the list, in its `unmatched`; what was killed while it may still have written, in its
-    `cut`.
+    The end mark has `refused`: what cannot be sent (a link that leads out, a device, an unreadable file, a name that is
+    not text); `unmatched`: the positions of the patterns that matched nothing; and `cut`: what was killed while it may
+    still have been writing.
     """
     sizes: Dict[str, Any] = {}
     refused = _Refusals()
@@ -236,7 +240,7 @@ def stream_frames(
 
 
 def _cut_mark(attempt_id: str, stream: str, offset: int, dropped: int) -> bytes:
-    """Says in the stream itself that it does not end there."""
+    """Return a line for the stream itself that says that it was cut there."""
     text = "\n[hydra-remote-launcher: {} was cut here; about {} bytes beyond its cap were dropped]\n".format(
         stream, dropped
     )
@@ -245,7 +249,7 @@ def _cut_mark(attempt_id: str, stream: str, offset: int, dropped: int) -> bytes:
 
 
 class _Small:
-    """Small files that travel in one frame."""
+    """Small files that are sent in one frame."""
 
     def __init__(self, attempt_id: str) -> None:
         self._attempt_id = attempt_id
@@ -257,29 +261,30 @@ class _Small:
         self._size = self._names = 0
 
     def fits(self, relative: str, data: bytes) -> bool:
-        """There is room for one more."""
+        """Whether there is room for one more file."""
         names = self._names + len(json.dumps(relative)) + 60
         return not self.items or (self._size + len(data) <= wire.CHUNK and names < _MAX_NAMES and len(self.items) < 500)
 
     def add(self, relative: str, watched: "_WatchedFile", data: bytes) -> None:
-        """One more."""
+        """Add one file."""
         self.items.append([relative, watched.mode, len(data), watched.mtime])
         self._data.append(data)
         self._size += len(data)
         self._names += len(json.dumps(relative)) + 60
 
     def frame(self) -> bytes:
-        """All so far, as a frame."""
+        """Return a frame with all files so far."""
         frame = wire.encode({"t": "files", "attempt": self._attempt_id, "items": self.items}, b"".join(self._data))
         self._clear()
         return frame
 
 
 class _WatchedFile:
-    """An open file, and whether it has been left alone since.
+    """An open file that notices whether somebody has written to it since.
 
-    Its time of modification is set back by a nanosecond meanwhile: a file system that counts in ticks of some milliseconds would give
-    a file that is written twice within one the same time twice, and most files are younger than that when their job ends.
+    Its time of modification is set back by a nanosecond in the meantime. Some file systems count in ticks of a few
+    milliseconds, so a file that is written twice within a tick would keep its time. Most files are that young when
+    their job ends.
     """
 
     def __init__(self, fd: int) -> None:
@@ -301,18 +306,18 @@ class _WatchedFile:
 
     @property
     def is_same(self) -> bool:
-        """Nobody has written to it."""
+        """Whether nobody has written to it."""
         now = os.fstat(self._fd)
         return (now.st_size, now.st_mtime_ns) == self._mark
 
     def restore_time(self) -> None:
-        """Give it its time back."""
+        """Restore its time of modification."""
         if self._is_marked and self.is_same:
             self._set(self.mtime)
 
 
 class _Files:
-    """Frames of files; what of them was sent, and what cannot be relied on."""
+    """Makes frames of files. It knows what was sent, and what cannot be relied on."""
 
     def __init__(self, attempt_id: str, refused: _Refusals) -> None:
         self._attempt_id = attempt_id
@@ -323,7 +328,7 @@ class _Files:
         self.total = 0
 
     def frames(self, relative: str, path: str) -> Iterator[Piece]:
-        """Those of one file that are to be sent by now; a small one may wait for others."""
+        """Yield the frames that are due after one more file. A small file may wait for others."""
         self.count += 1
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -357,9 +362,10 @@ class _Files:
         self._small.add(relative, watched, data)
 
     def _large_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
-        """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away.
+        """Yield the frames of a large file.
 
-        Where it has changed by then, its last piece is not sent, and so it does not appear there.
+        It is read here, and not sent by the kernel, because others may write to it and no digest would show that. If it
+        has changed, its last part is not sent, so the file does not appear on the controller.
         """
         header: Chunk = {
             "t": "chunk",
@@ -384,13 +390,13 @@ class _Files:
             offset += len(data)
 
     def rest(self) -> Iterator[Piece]:
-        """What waits for others."""
+        """Yield the frame of the small files that still wait for others."""
         if self._small.items:
             yield self._small.frame()
 
 
 def _read(fd: int, size: int, offset: int) -> bytes:
-    """So many bytes, or as many as there are."""
+    """Read this many bytes, or as many as there are."""
     data = os.pread(fd, size, offset)
     while data and len(data) < size:
         more = os.pread(fd, size - len(data), offset + len(data))
@@ -401,7 +407,7 @@ def _read(fd: int, size: int, offset: int) -> bytes:
 
 
 class _Tree:
-    """The folders and links of an output directory, told when all its files have been sent."""
+    """The folders and links of an output directory. They are sent after all its files."""
 
     def __init__(self, folder: str, refused: _Refusals) -> None:
         self.folder = folder
@@ -415,14 +421,16 @@ class _Tree:
         self._folders_with_files: Set[str] = set()
 
     def add_file(self, relative: str) -> None:
-        """This file comes back."""
+        """Record that this file is sent."""
         self._sent.add(relative)
         while os.sep in relative:
             relative = os.path.dirname(relative)
             self._folders_with_files.add(relative)
 
     def links(self, selection: _Selection) -> Tuple[List[List[str]], List[Tuple[str, str]]]:
-        """Links as (path, text), and those that are sent as the file that they name, because that does not come itself."""
+        """Return links as (path, text), and the links that are sent as the file that they name, because that file
+        itself is not sent.
+        """
         links, copied = [], []
         for relative in self.found:
             if not selection.select(relative):
@@ -447,9 +455,11 @@ class _Tree:
         return links, copied
 
     def _text(self, relative: str) -> Tuple[Optional[str], str]:
-        """What a link says, so that it leads to the same thing elsewhere, and where that is below the folder; None: out of it.
+        """Return a link's text, made to lead to the same target on another machine, and that target's path below the
+        folder; None if it leads out.
 
-        An absolute one that leads to what lies within, or one that goes through others on its way, is told by the shortest way.
+        An absolute link to a target within the folder, or a link through other links, gets the shortest path as its
+        text.
         """
         path = os.path.join(self.folder, relative)
         text = os.readlink(path)
@@ -465,7 +475,7 @@ class _Tree:
 
 
 def _goes_straight(text: str, depth: int) -> bool:
-    """A link's text goes up first, not out of the folder, and then down: no other link on its way can turn it aside."""
+    """Whether a link's text goes up within the folder and then down, so that no other link can change its way."""
     parts = [part for part in text.split("/") if part not in ("", ".")]
     up = 0
     while up < len(parts) and parts[up] == "..":
@@ -474,7 +484,10 @@ def _goes_straight(text: str, depth: int) -> bool:
 
 
 def _walk(tree: _Tree, refused: _Refusals) -> Iterator[Tuple[str, str]]:
-    """Regular files below the tree's folder as (relative path, path); it takes links and folders, what is none of these is refused."""
+    """Yield the regular files below the tree's folder as (relative path, path).
+
+    Links and folders go into the tree. Everything else is refused.
+    """
     stack = [""]
     while stack:
         below = stack.pop()
@@ -511,7 +524,7 @@ def _walk(tree: _Tree, refused: _Refusals) -> Iterator[Tuple[str, str]]:
 
 
 def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
-    """All entries, as many as fit into a header in each part."""
+    """Yield all entries in parts, each with as many as fit into a header."""
     part: List[List[Any]] = []
     size = 0
     for entry in entries:
@@ -526,5 +539,5 @@ def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
 
 
 def _as_utf8(path: str) -> str:
-    """The path as text that can be sent."""
+    """Return the path as text that can be sent."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
