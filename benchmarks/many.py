@@ -5,8 +5,8 @@ of open files is the usual 1,024. Half of the dead hosts refuse connections, and
 line is JSON.
 
     first       seconds from the call to the first JobReturn
-    seconds to the last one; in between, every living host is ready and every dead one is reported ready, unusable,
-    completed, threads, descriptors, peak_rss
+    seconds     to the last one; in between, every living host is ready and every dead one is reported
+    ready, unusable, completed, threads, descriptors, peak_rss
 """
 
 import argparse

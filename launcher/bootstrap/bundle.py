@@ -169,7 +169,7 @@ def _package_folder(package: str) -> str:
 
 
 def _zip(sources: Sequence[_Source]) -> bytes:
-    """Make the zip. The same files give the same bytes: they are sorted, without this machine's times, modes or owners."""
+    """Make the zip. The same files give the same bytes, because it has no times, modes or owners of this machine."""
     import zipfile
 
     content = {source.name: Path(source.path).read_bytes() for source in sources}

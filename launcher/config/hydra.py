@@ -99,7 +99,7 @@ class HydraComposition(Composition):
                 self.config.hydra.mode = RunMode.RUN
 
     def _expanded(self, overrides: list[str]) -> dict[str, Any]:
-        """Return what Hydra 1.4 needs besides the overrides: the same overrides, parsed, with their aliases replaced."""
+        """Return what else Hydra 1.4 needs: the same overrides, parsed, with their aliases replaced."""
         if _IS_HYDRA_1_3:
             return {}
         return {"parsed_overrides": self.config_loader.parse_overrides(self.config_name, overrides)}

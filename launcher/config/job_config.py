@@ -141,7 +141,7 @@ def raw_text(node: DictConfig, key: str) -> str:
 
 
 def move_to(config: DictConfig, mode: str, folder: Path) -> None:
-    """Replace the run's folder, `hydra.run.dir` or `hydra.sweep.dir`, by another one, as text without interpolations."""
+    """Replace the run's folder, `hydra.run.dir` or `hydra.sweep.dir`, with text without interpolations."""
     from omegaconf import flag_override
 
     with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
