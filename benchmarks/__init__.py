@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks` prints ratios against the peers; docs/benchmarks.md holds a run of them."""
+"""Benchmarks: `python -m benchmarks` prints ratios against the peers. docs/benchmarks.md has the results of a run."""

@@ -5,7 +5,7 @@
     python -m benchmarks --long          adds 100,000 jobs over the local transport
     python -m benchmarks --quick         few runs of few jobs, to see that it works; the figures mean nothing
 
-Rule: ratios are the result, seconds are for the curious; a figure that falls short says so in its own line.
+Rule: ratios are the result, and seconds are extra. If a figure misses its target, its line says so.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from benchmarks.suites import Bench
 
 
 def main() -> None:
-    """Parse the arguments, start the host, run what was asked for."""
+    """Parse the arguments, start the host, and run the chosen benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios against the peers.")
     parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(suites.SUITES)}")
     parser.add_argument("--runs", type=int, default=5, help="runs of each side; the median counts (default 5)")
-    parser.add_argument("--quick", action="store_true", help="small and once, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="small sizes, once each, to see that it works")
     parser.add_argument("--long", action="store_true", help="also 100,000 jobs over the local transport")
-    parser.add_argument("--many", type=int, default=100_000, help="jobs of the long one (default 100000)")
+    parser.add_argument("--many", type=int, default=100_000, help="jobs of `long` (default 100000)")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name] or [*suites.SUITES]
     if not arguments.only and not arguments.long:
@@ -39,7 +39,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(suites.SUITES)}")
 
-    # Ended from outside, it still ends its sshd and removes its folders.
+    # If it is ended from outside, it still ends its sshd and removes its folders.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     folder = Path(tempfile.mkdtemp(prefix="launcher-benchmarks-app-"))

@@ -1,6 +1,6 @@
-"""A way to a host that breaks on demand: a TCP relay that cuts its links, or alters a byte that it carries.
+"""A TCP relay that breaks on demand: it cuts its links, or alters a byte that it carries.
 
-Rule: it breaks when it is told to, never after a time. What comes after that passes again.
+Rule: it breaks only when it is told to, never after a time. After that, data passes again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _CHUNK = 1 << 16
 
 
 class CuttingRelay:
-    """Listens on `port` of 127.0.0.1 and passes everything on to another port there; a context manager.
+    """Listens on `port` of 127.0.0.1, and passes everything on to another port there. A context manager.
 
     Attributes:
-        connections: how many were taken in.
-        refused: how many of the next ones end at once, as those of an sshd that sheds load.
+        connections: how many were accepted.
+        refused: how many of the next ones end at once, as with an sshd that sheds load.
     """
 
     def __init__(self, target: int) -> None:
@@ -56,22 +56,22 @@ class CuttingRelay:
     # -- breaking ------------------------------------------------------------------------------------------------
 
     def cut(self, *, with_reset: bool = False) -> None:
-        """End every link that stands, as a host that ends it or, with a reset, as a middlebox that forgot it."""
+        """End every open link, like a host that ends it or, with a reset, like a middlebox that forgot it."""
         with self._guard:
             links, self._links = self._links, []
         for pair in links:
             _end(pair, with_reset=with_reset)
 
     def cut_new_after(self, *sizes: int) -> None:
-        """End each of the next links when so many bytes of the host have gone through it."""
+        """End each of the next links after this many bytes from the host."""
         self._cuts += sizes
 
     def cut_after_sending(self, size: int) -> None:
-        """End the link that stands when so many more bytes have gone to the host."""
+        """End the open link after this many more bytes to the host."""
         self._budget = size
 
     def alter(self) -> None:
-        """Alter one bit of what comes from the host next."""
+        """Alter one bit of the next data from the host."""
         self._alters = True
 
     # -- carrying ------------------------------------------------------------------------------------------------
@@ -144,6 +144,6 @@ def _end(pair: tuple[socket.socket, socket.socket], *, with_reset: bool = False)
         with contextlib.suppress(OSError):
             if with_reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Wakes whoever waits in a recv, which a close does not.
+            # This wakes a thread that waits in a recv. A close does not.
             sock.shutdown(socket.SHUT_RD if with_reset else socket.SHUT_RDWR)
         sock.close()

@@ -1,6 +1,6 @@
-"""An OpenSSH host on loopback for the benchmarks: this machine, this user, keys and folders of its own.
+"""An OpenSSH host on loopback for the benchmarks: this machine and this user, with its own keys and folders.
 
-Rule: whatever it starts and writes is gone when the context ends. It isolates nothing; the tests have hosts that do.
+Rule: whatever it starts and writes is gone when the context ends. It isolates nothing. The tests have isolated hosts.
 """
 
 import getpass
@@ -20,9 +20,9 @@ _STARTS_WITHIN_SECONDS = 20
 
 @dataclass(frozen=True)
 class Loopback:
-    """A running sshd: where it listens, who may log in with which key, and the `ssh_config` that says all that.
+    """A running sshd: where it listens, who may log in with which key, and an `ssh_config` with all that.
 
-    `folder` is removed when the host stops; `workdir` inside it is what a benchmark gives as the host's workdir.
+    `folder` is removed when the host stops. Benchmarks use `workdir` inside it as the host's workdir.
     """
 
     folder: Path
@@ -35,12 +35,12 @@ class Loopback:
 
     @property
     def workdir(self) -> Path:
-        """Cache and state of the host live here, not in the user's own."""
+        """The host's cache and state are here, and not in the user's own folders."""
         return self.folder / "workdir"
 
     @property
     def environ(self) -> dict[str, str]:
-        """Environment in which `ssh` means the one that reads `ssh_config`, for every side alike."""
+        """An environment whose `ssh` reads `ssh_config`, for every side."""
         return {
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "XDG_STATE_HOME": str(self.folder / "state"),
@@ -48,14 +48,14 @@ class Loopback:
         }
 
     def alias(self, name: str, port: int) -> str:
-        """Let `name` mean this host through a proxy at `port`."""
+        """Make `name` mean this host through a proxy at `port`."""
         text = self.ssh_config.read_text()
         self.ssh_config.write_text(f"Host {name}\n  Port {port}\n{text}")
         return name
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free just now."""
+    """Return a TCP port on 127.0.0.1 that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_sshd() -> Iterator[Loopback]:
-    """Starts sshd on 127.0.0.1 and stops it, with every session that is left, at the end."""
+    """Start sshd on 127.0.0.1. At the end, stop it and every remaining session."""
     sshd = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if sshd is None:
         raise SystemExit("benchmarks: no sshd found: install OpenSSH's server")
@@ -104,14 +104,14 @@ def _write_config(folder: Path) -> Loopback:
         "PermitRootLogin": "prohibit-password",
         "MaxStartups": "100",
         "Subsystem": "sftp internal-sftp",
-        # An empty home: what this account's profile does belongs to no side.
+        # An empty home, so that this account's profile affects no side.
         "SetEnv": f"HOME={folder}/home",
     }
     (folder / "home").mkdir()
     (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in server.items()))
     kind, key = Path(f"{host_key}.pub").read_text().split()[:2]
     known_hosts = folder / "known_hosts"
-    # Every port, so that the proxies in front of the host are the same host.
+    # Every port, so that a proxy in front of the host counts as the same host.
     known_hosts.write_text(f"launcher-benchmark {kind} {key}\n")
     client = {
         "HostName": "127.0.0.1",

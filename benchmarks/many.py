@@ -1,10 +1,11 @@
-"""Many hosts from one controller, some of them dead, some with links that drop: `python -m benchmarks.many --hosts 300`.
+"""Many hosts with one controller, some dead, some with links that drop: `python -m benchmarks.many --hosts 300`.
 
-Rule: it runs in a network namespace of its own, where every address of 127.0.0.0/8 is a host of one sshd; the soft limit of open files is
-the usual 1,024. Hosts are dead in two ways, half each: nobody listens, and nobody answers. The last line is JSON.
+Rule: it runs in its own network namespace, where one sshd serves every address of 127.0.0.0/8 as a host. The soft limit
+of open files is the usual 1,024. Half of the dead hosts refuse connections, and the other half do not answer. The last
+line is JSON.
 
     first       seconds from the call to the first JobReturn
-    seconds     to the last, with every host that lives ready and every dead one told as such in between
+    seconds     to the last one; in between, every living host is ready and every dead one is reported
     ready, unusable, completed, threads, descriptors, peak_rss
 """
 
@@ -24,12 +25,12 @@ from benchmarks.cutting import CuttingRelay
 
 _PORT = 2222
 _DEAD_PORT = 2223
-#: Bytes of the host after which a link that drops does so: in the handshake, in the login, and soon after it.
+#: After how many bytes from the host a link drops: in the handshake, in the login, and soon after it.
 _DROPS = (60, 2500, 4500)
 
 
 def main() -> None:
-    """Go into a namespace, start the host there, run, print."""
+    """Enter a namespace, start the host there, run, and print the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many")
     parser.add_argument("--hosts", type=int, default=300)
     parser.add_argument("--dead", type=int, default=40)
@@ -57,7 +58,7 @@ def _start_sshd(folder: Path) -> subprocess.Popen[bytes]:
     for name in ("host_key", "identity"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     shutil.copy(folder / "identity.pub", folder / "authorized_keys")
-    # An empty home: 300 logins at once must not wait for a lock that this account's profile takes.
+    # An empty home, so that 300 logins at once do not wait for a lock in this account's profile.
     (folder / "home").mkdir()
     (folder / "sshd_config").write_text(
         f"Port {_PORT}\nHostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized_keys\nPidFile {folder}/sshd.pid\n"
@@ -66,7 +67,7 @@ def _start_sshd(folder: Path) -> subprocess.Popen[bytes]:
     )
     key = " ".join((folder / "host_key.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"many {key}\n")
-    # Nobody answers there.
+    # Nothing answers there.
     subprocess.run(["iptables", "-w", "-A", "INPUT", "-d", "127.9.0.0/16", "-j", "DROP"], check=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -136,7 +137,7 @@ def _run(folder: Path, count: int, dead: int, flapping: int) -> dict[str, object
         "unusable": len(seen["unusable"]),
         "completed": len(returns) - len(failed),
         "failed": failed[:3],
-        # Of dead hosts there is no more to say than that they did not answer.
+        # A dead host only needs to be reported as one that did not answer.
         "reasons": [f"{host}: {why}"[:300] for host, why in reasons.items() if host not in condemned],
         "cut": sum(relay.connections > 1 for relay in relays),
         **most,
@@ -151,7 +152,7 @@ def _hosts(folder: Path, count: int, dead: int, relays: list[int], condemned: se
     stride = count // max(1, dead)
     for number in range(count):
         port, second = _PORT, 1
-        # Dead and flapping ones lie among the others, the first not before the third.
+        # Dead and flapping hosts are spread among the others. The first two hosts are neither.
         if number % stride == min(2, stride - 1) and dead > 0:
             dead -= 1
             condemned.add(f"h{number}")

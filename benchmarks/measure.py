@@ -1,7 +1,7 @@
-"""Runs sides in fresh processes, takes turns among them, and keeps medians.
+"""Runs sides in fresh processes and in turns, and keeps medians.
 
-Rule: within a benchmark the sides alternate run by run, so that a machine that slows down slows all of them alike. Every side
-has its bytecode: peers are installed and have it, so a checkout is compiled beforehand, and nothing keeps Python from using it.
+Rule: within a benchmark the sides take turns, run by run, so that a machine that slows down slows all of them equally.
+Every side has bytecode: installed peers have it, so a checkout is compiled beforehand, and nothing prevents its use.
 """
 
 import compileall
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What of a checkout the sides import.
+#: The parts of a checkout that the sides import.
 _PACKAGES = ("launcher", "remote_agent", "hydra_plugins", "benchmarks")
 _SIDE = "from benchmarks.side import main; main()"
 
 
 @dataclass
 class Sample:
-    """What one run of a side gave: its own figures, and the parent's clock from process start."""
+    """The result of one run of a side: its own figures, and the parent's clock since process start."""
 
     figures: dict[str, Any]
     command_seconds: float
@@ -35,24 +35,26 @@ class Sample:
 
 @dataclass
 class Side:
-    """A side: its name, how it is run once, and its samples so far."""
+    """A side: its name, how to run it once, and its samples so far."""
 
     name: str
     run: Callable[[], Sample]
     samples: list[Sample] = field(default_factory=list)
 
     def median(self, of: Callable[[Sample], float]) -> float:
-        """The median of a figure over the samples."""
+        """Return the median of a figure over the samples."""
         return statistics.median(of(sample) for sample in self.samples)
 
     def spread(self, of: Callable[[Sample], float]) -> str:
-        """Smallest and largest of a figure, as text."""
+        """Return the smallest and the largest value of a figure, as text."""
         values = [of(sample) for sample in self.samples]
         return f"{min(values):.3g} to {max(values):.3g}"
 
 
 def median_ratio(over: Side, under: Side, of: Callable[[Sample], float]) -> float:
-    """The median of the ratios within each round: what slows the machine for a while slows both sides of a round."""
+    """Return the median of the ratios within each round, because a slow phase of the machine slows both sides of a
+    round.
+    """
     return statistics.median(of(a) / of(b) for a, b in zip(over.samples, under.samples, strict=True))
 
 
@@ -73,7 +75,10 @@ def compile_all(*folders: Path) -> None:
 
 
 def file_microseconds(folder: Path, count: int = 300) -> float:
-    """CPU microseconds to make an empty file in a new folder there: a run of jobs makes a dozen a job, some file systems 5, some 400."""
+    """Return the CPU microseconds to make an empty file in a new folder there.
+
+    A job makes a dozen files. Some file systems take 5 µs for each, others 400 µs.
+    """
     place = folder / "files"
     place.mkdir()
     try:
@@ -88,13 +93,13 @@ def file_microseconds(folder: Path, count: int = 300) -> float:
 def in_process(
     module: str, function: str, project: Path, arguments: dict[str, Any], env: dict[str, str], timeout: float = 3600
 ) -> Sample:
-    """Run a side's function in a fresh process whose folder and import path are the project's."""
+    """Run a side's function in a fresh process, with the project's folder and import path."""
     command = [sys.executable, "-c", _SIDE, module, function, json.dumps(arguments)]
     return run_command(command, project, env, timeout)
 
 
 def run_command(command: list[str], project: Path, env: dict[str, str], timeout: float = 3600) -> Sample:
-    """Run a command in the project's folder; its FIRST line is timed, its RESULT line parsed if there is one."""
+    """Run a command in the project's folder. Its FIRST line is timed. Its RESULT line, if any, is parsed."""
     environ = {**os.environ, **env, "PYTHONPATH": f"{ROOT}{os.pathsep}{project}"}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     begun = time.perf_counter()

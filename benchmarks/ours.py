@@ -1,6 +1,6 @@
-"""This project's sides, through its public Python API, both hooks on.
+"""This project's sides, through its public Python API, with hooks on both sides.
 
-Rule: as in peers.py: the clock starts before the first call into the product and stops with the last result in hand.
+Rule: as in peers.py, the clock starts before the first call into the product and stops when the last result is there.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2) -> dict[str, Any]:
-    """A run of no-op jobs, end to end; `steady` is the rate from the first JobReturn to the last, free of connecting."""
+    """Run no-op jobs, end to end. `steady` is the rate from the first JobReturn to the last, without connecting."""
     from bench_app import Hooks, noop
 
     import launcher
@@ -34,7 +34,7 @@ def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2) -> dict[str, An
 
 
 def first(host: dict[str, Any]) -> dict[str, Any]:
-    """One job, from command start to its JobReturn; the parent process holds the clock."""
+    """Run one job, from command start to its JobReturn. The parent process has the clock."""
     from bench_app import Hooks, noop
 
     import launcher
@@ -54,9 +54,9 @@ def first(host: dict[str, Any]) -> dict[str, Any]:
 
 
 def large_value(size: int, host: dict[str, Any]) -> dict[str, Any]:
-    """A small value and then a large one, one after the other on one slot; neither is read.
+    """Return a small value and then a large one, one after the other on one slot. Neither is read.
 
-    `seconds` is from the first JobReturn to the second: the connection, the agent and the application are warm.
+    `seconds` is from the first JobReturn to the second, so that connection, agent and application are warm.
     """
     from bench_app import Hooks, large
 
@@ -71,7 +71,10 @@ def large_value(size: int, host: dict[str, Any]) -> dict[str, Any]:
 
 
 def many(jobs: int, every: int) -> dict[str, Any]:
-    """Very many jobs over the local transport: memory of controller and agent, and the time, at each `every` jobs."""
+    """Run very many jobs over the local transport.
+
+    After each `every` jobs, measure the time and the memory of controller and agent.
+    """
     from bench_app import Hooks, noop
 
     import launcher
@@ -85,7 +88,7 @@ def many(jobs: int, every: int) -> dict[str, Any]:
 
 
 def spent(jobs: int, warm: int, host: dict[str, Any], sshd: int) -> dict[str, Any]:
-    """CPU seconds that each process of a run spends between the `warm`th JobReturn and the last."""
+    """Measure the CPU seconds of each process of a run between the `warm`th JobReturn and the last."""
     from bench_app import Hooks, noop
 
     import launcher
@@ -98,7 +101,7 @@ def spent(jobs: int, warm: int, host: dict[str, Any], sshd: int) -> dict[str, An
 
 
 class Meter:
-    """An observer: reads the CPU clocks of the run's processes at two JobReturns."""
+    """An observer that reads the CPU clocks of the run's processes at two JobReturns."""
 
     def __init__(self, warm: int, jobs: int, sshd: int) -> None:
         self._at = (warm, jobs)
@@ -109,7 +112,7 @@ class Meter:
         self._zygotes = 0
 
     def __call__(self, event: Any) -> None:
-        """Read at the two moments."""
+        """Read the clocks at the two JobReturns."""
         if event.kind == "run_started":
             self._run = event.run
         if event.kind == "job_returned":
@@ -118,13 +121,13 @@ class Meter:
                 self._read.append(self._clocks())
 
     def spent(self) -> dict[str, float]:
-        """Seconds between the two moments, by process.
+        """Return the seconds between the two moments, by process.
 
         Raises:
             RuntimeError: the run's zygote was not found among the processes.
         """
         if not self._zygotes:
-            raise RuntimeError("no zygote of the run was found; is it still started by zygote/entry.py?")
+            raise RuntimeError("no zygote of the run was found; does zygote/entry.py still start it?")
         before, after = self._read
         return {name: after[name] - before.get(name, 0.0) for name in after}
 
@@ -143,7 +146,7 @@ class Meter:
             if _is_zygote(pid) and not _is_zygote(parent) and _holds(parent, spool):
                 self._zygotes += 1
                 clocks["zygote"] += own
-                # A job's clock is added to the zygote's children's when the zygote has reaped it.
+                # A job's CPU time is added to that of the zygote's children when the zygote has reaped it.
                 clocks["jobs"] += reaped
                 clocks["agent"] += processes[parent][1] if parent in processes else 0.0
             elif self._sshd in _ancestors(pid, processes):
@@ -159,7 +162,7 @@ def _pids() -> list[int]:
 
 
 def _stat(pid: int) -> tuple[int, float, float] | None:
-    """Parent, own CPU seconds, CPU seconds of reaped children."""
+    """Return the parent, the process's own CPU seconds, and those of its reaped children."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -194,7 +197,9 @@ def _holds(pid: int, spool: str) -> bool:
 
 
 class Marks:
-    """An observer: at every so many JobReturns, the clock, the controller's memory and the agent's."""
+    """An observer that records the clock and the memory of controller and agent, each time after a number of
+    JobReturns.
+    """
 
     def __init__(self, every: int) -> None:
         self.rows: list[dict[str, float]] = []
@@ -206,7 +211,7 @@ class Marks:
         self._run = ""
 
     def __call__(self, event: Any) -> None:
-        """Count a JobReturn; measure at the marks."""
+        """Count a JobReturn, and measure at the marks."""
         if event.kind == "run_started":
             self._run = event.run
         if event.kind != "job_returned":
@@ -223,7 +228,10 @@ class Marks:
             print(f"MARK {row}", flush=True)
 
     def _agent(self) -> int:
-        """Resident bytes of the run's agent: the process, no zygote, that holds the run's spool open."""
+        """Return the resident bytes of the run's agent.
+
+        It is the process with the run's spool open that is not a zygote.
+        """
         for pid in _pids():
             if pid != os.getpid() and not _is_zygote(pid) and _holds(pid, f"/runs/{self._run}/"):
                 return _resident(str(pid))
@@ -243,7 +251,7 @@ def _resident(pid: str) -> int:
 
 
 class Arrivals:
-    """An observer: when the first and the last JobReturn came."""
+    """An observer that records when the first and the last JobReturn came."""
 
     def __init__(self, *, say_first: bool = False) -> None:
         self.first = 0.0
@@ -252,7 +260,7 @@ class Arrivals:
         self._say_first = say_first
 
     def __call__(self, event: Any) -> None:
-        """Note the time of a JobReturn."""
+        """Record the time of a JobReturn."""
         if event.kind != "job_returned":
             return
         self.last = time.perf_counter()

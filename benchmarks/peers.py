@@ -1,7 +1,7 @@
-"""The peers' sides: each function does the work once in a fresh process and returns what it measured, as plain data.
+"""The peers' sides. Each function does the work once in a fresh process, and returns what it measured as plain data.
 
-Rule: the clock starts before the first call into the peer and stops with the last result in hand; imports of the peer
-are outside it, except where the time from command start is what is measured (`first_*`).
+Rule: the clock starts before the first call into the peer and stops when the last result is there. Imports of the peer
+do not count, except where the time from command start is measured (`first_*`).
 """
 
 import os
@@ -43,7 +43,7 @@ def execnet_jobs(jobs: int, ssh: str) -> dict[str, Any]:
 
 
 def execnet_first(ssh: str) -> dict[str, Any]:
-    """execnet: import, one ssh gateway, one result; the parent process holds the clock."""
+    """execnet: import, one ssh gateway, one result. The parent process has the clock."""
     import execnet
 
     gateway = execnet.makegateway(ssh)

@@ -1,6 +1,6 @@
-"""A TCP proxy in front of a host: counts bytes, and delays each of them by half a round trip without narrowing the way.
+"""A TCP proxy in front of a host. It counts bytes, and delays each by half a round trip without limiting the bandwidth.
 
-Rule: a byte leaves `delay` seconds after it came, however many are under way; nothing sleeps between chunks.
+Rule: a byte leaves `delay` seconds after it came, however many are under way. Nothing sleeps between chunks.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ class Proxy:
         self.received += size
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection: two directions, until both have ended."""
+        """Serve one connection in both directions, until both have ended."""
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port, limit=_CHUNK)
         for each in (writer, far_writer):
             each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Cancelled where a connection is still open when the proxy stops.
+        # It is cancelled if a connection is still open when the proxy stops.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(
                 self._carry(reader, far_writer, self.count_sent),
@@ -98,7 +98,7 @@ class Proxy:
 
 @contextmanager
 def running_proxy(target_port: int, delay: float = 0.0) -> Iterator[Proxy]:
-    """A proxy in a thread of its own; `delay` is seconds each way, half the round trip it adds."""
+    """Run a proxy in its own thread. `delay` is in seconds each way, half of the round trip that it adds."""
     proxy = Proxy(target_port, delay)
     loop = asyncio.new_event_loop()
     ready = threading.Event()

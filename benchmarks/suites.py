@@ -1,7 +1,7 @@
-"""The benchmarks: which sides, which ratio, which target.
+"""The benchmarks: their sides, ratios and targets.
 
-Rule: a ratio is the median of the ratios within each round of turns, the product over the peer, so that more than the
-target is better wherever it is a rate, and the line says where less is better.
+Rule: a ratio is the median of the ratios within each round, the product over the peer. For a rate, more than the target
+is better. If less is better, the line says so.
 """
 
 import json
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass
 class Bench:
-    """What every benchmark gets: the host, the application, how often; and the table they fill."""
+    """What every benchmark gets: the host, the application and the number of runs. They fill its table."""
 
     host: Loopback
     app: Path
@@ -45,7 +45,7 @@ class Bench:
     lines: list[Line] = field(default_factory=list)
 
     def spec(self, alias: str = "host", workdir: str = "") -> dict[str, Any]:
-        """The host as HostSpec's fields."""
+        """Return the host as fields of HostSpec."""
         return {
             "name": "host",
             "address": alias,
@@ -55,31 +55,31 @@ class Bench:
         }
 
     def side(self, name: str, module: str, function: str, app: Path | None = None, **arguments: Any) -> Side:
-        """A side that runs a function of peers.py or ours.py."""
+        """Make a side that runs a function of peers.py or ours.py."""
         return Side(name, lambda: in_process(module, function, app or self.app, arguments, self.host.environ))
 
     def turns(self, *sides: Side) -> None:
-        """Run them in turns."""
+        """Run the sides in turns."""
         take_turns(list(sides), self.runs, lambda text: print(text, flush=True))
 
     def add(self, what: str, ratio: float, target: float | None, *, less_is_better: bool = False) -> None:
-        """A line of the table: a ratio and what it should be."""
+        """Add a line to the table: a ratio and its target."""
         is_met = None if target is None else (ratio <= target if less_is_better else ratio >= target)
         word = "" if target is None else f"{'at most' if less_is_better else 'at least'} {target:g}"
         self.lines.append(Line(what, f"{ratio:.3g}", word, is_met))
         print(f"  {what}: {ratio:.3g}{f' ({word})' if word else ''}", flush=True)
 
     def note(self, what: str, figure: str) -> None:
-        """A line of the table without a target."""
+        """Add a line without a target to the table."""
         self.lines.append(Line(what, figure, "", None))
         print(f"  {what}: {figure}", flush=True)
 
     def note_files(self) -> None:
-        """A line that says what a new file costs here; no peer makes any."""
+        """Add a line that says what a new file costs here. The peers make no files."""
         self.note("CPU µs to make a file here", f"{file_microseconds(self.host.folder):.0f}")
 
     def table(self) -> str:
-        """Markdown."""
+        """Return the table in Markdown."""
         mark = {None: "", True: "met", False: "**falls short**"}
         rows = [f"| {line.what} | {line.figure} | {line.target} | {mark[line.is_met]} |" for line in self.lines]
         return "\n".join(["| what | figure | target | |", "|---|---|---|---|", *rows])
@@ -109,7 +109,7 @@ def jobs(bench: Bench) -> None:
     ours = bench.side("launcher", "ours", "jobs", jobs=count, host=bench.spec())
     pool = bench.side("multiprocessing.Pool(2, maxtasksperchild=1), local", "peers", "pool", jobs=count)
     mitogen = bench.side("mitogen, fork per job", "peers", "mitogen_jobs", jobs=count, ssh=ssh)
-    # A fifth of the jobs: an interpreter per job is so slow that the rate is known by then.
+    # A fifth of the jobs is enough: an interpreter per job is so slow that the rate is known by then.
     execnet = bench.side("execnet, popen via ssh", "peers", "execnet_jobs", jobs=count // 5, ssh=_execnet_spec(bench))
     sides = (ours, pool, mitogen, execnet)
     bench.turns(*sides)
@@ -122,7 +122,10 @@ def jobs(bench: Bench) -> None:
 
 
 def profile(bench: Bench) -> None:
-    """(a) continued: CPU milliseconds per job, by process: where the time goes, whatever else the machine does."""
+    """(a) continued: CPU milliseconds per job, by process.
+
+    This shows where the time goes, whatever else the machine does.
+    """
     count, warm = (60, 20) if bench.is_quick else (1000, 100)
     ours = bench.side("launcher", "ours", "spent", jobs=count, warm=warm, host=bench.spec(), sshd=bench.host.pid)
     pool = bench.side("the local pool", "peers", "pool", jobs=count)
@@ -151,7 +154,7 @@ def first(bench: Bench) -> None:
             )
             for alias, where in (("host", ""), (far, ", 50 ms round trip"))
         ]
-        pairs[0][0].run()  # the bundle gets there
+        pairs[0][0].run()  # this sends the bundle
         bench.turns(*(side for pair in pairs for side in pair))
     for side in (side for pair in pairs for side in pair):
         bench.note(f"{side.name}: to first result", f"{side.median(_first):.3f} s ({side.spread(_first)})")
@@ -162,12 +165,15 @@ def first(bench: Bench) -> None:
 
 def _first(sample: Sample) -> float:
     if sample.first_seconds is None:
-        raise SystemExit("no first result was said")
+        raise SystemExit("the first result was not reported")
     return sample.first_seconds
 
 
 def delay(bench: Bench) -> None:
-    """(c) Jobs per second at 50 ms round trip over those without; a proxy on both ways, so only the delay differs."""
+    """(c) Jobs per second at 50 ms round trip over those without delay.
+
+    Both use a proxy, so that only the delay differs.
+    """
     count = 100 if bench.is_quick else 1000
     with running_proxy(bench.host.port) as direct, running_proxy(bench.host.port, 0.025) as delayed:
         near = bench.spec(bench.host.alias("near", direct.port))
@@ -180,9 +186,9 @@ def delay(bench: Bench) -> None:
     rates = [side.median(_steady) for side in sides]
     for side, rate in zip(sides, rates, strict=True):
         bench.note(
-            f"{side.name}: jobs/s once the first is back", f"{rate:.0f} (whole run {side.median(_seconds):.2f} s)"
+            f"{side.name}: jobs/s after the first result", f"{rate:.0f} (whole run {side.median(_seconds):.2f} s)"
         )
-    bench.add("rate at 50 ms over the rate without", median_ratio(sides[1], sides[0], _steady), 0.9)
+    bench.add("rate at 50 ms over the rate without delay", median_ratio(sides[1], sides[0], _steady), 0.9)
     bench.add("the same for the whole run, connecting included", median_ratio(sides[0], sides[1], _seconds), None)
 
 
@@ -221,7 +227,7 @@ def second(bench: Bench) -> None:
             host = bench.spec(
                 bench.host.alias(f"counted{number}", counted.port), str(bench.host.folder / "workdirs" / str(number))
             )
-            # The bundle gets there with another application, so that the first run below sends the project alone.
+            # Another application sends the bundle, so that the first run below sends only the project.
             run = bench.side("", "ours", "jobs", jobs=2, host=host).run
             run()
             sent = []
@@ -253,7 +259,9 @@ def _make_project(app: Path, project: Path, files: int) -> None:
 
 
 def hydra(bench: Bench) -> None:
-    """(f) A Hydra multirun of no-op jobs from command start, over SSH with two slots, against Hydra's own launchers."""
+    """(f) A Hydra multirun of no-op jobs from command start, over SSH with two slots, compared with Hydra's own
+    launchers.
+    """
     count = 6 if bench.is_quick else 200
     sweep = f"number=range({count})"
     hosts = bench.host.folder / "hosts.yaml"
@@ -323,7 +331,9 @@ def long(bench: Bench) -> None:
 
 
 def hosts(bench: Bench) -> None:
-    """Hosts from one controller, some dead, some whose links drop, over three that are well: time to the first JobReturn."""
+    """Time to the first JobReturn with many hosts, some dead and some with links that drop, over that with three good
+    hosts.
+    """
     many, dead, flapping = (20, 4, 2) if bench.is_quick else (300, 40, 10)
 
     def side(count: int, *more: int) -> Side:

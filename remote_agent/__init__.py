@@ -1,7 +1,7 @@
-"""The agent: runs next to the application. A table of contents, loaded lazily.
+"""The agent, which runs on the host beside the application. A table of contents, loaded lazily.
 
-What a callback or an application may import from here works on a bare host: nothing below needs more than the standard
-library until it is used. `launcher` offers the same names on the controller.
+A callback or an application may import these names on a bare host: they need only the standard library until they are
+used. `launcher` offers the same names on the controller.
 """
 
 from typing import TYPE_CHECKING, Any

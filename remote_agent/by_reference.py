@@ -1,9 +1,9 @@
-"""What pickles call when they are loaded: references into the application, what `functools` made, JobReturns.
+"""Functions that pickles call when they are loaded: references into the application, objects of `functools`,
+JobReturns.
 
-Rule: this module and these names stay for good, for pickles that were written years ago ask for them (docs/stored.md lists all such
-names); so does an agent that an earlier version started, and that still runs. A function here may be given further arguments with
-defaults, and never another meaning. `same` and `job_return` are
-defined where they belong, and have the name of this module.
+Rule: this module and these names stay for ever, because old pickles need them (docs/stored.md lists all such names),
+and so does an agent that an earlier version started. A function here may get more arguments with defaults, but never
+another meaning. `same` and `job_return` are defined where they belong, but have the name of this module.
 """
 
 import functools
@@ -17,7 +17,7 @@ __all__ = ["cached_property", "caching", "dispatching", "job_return", "own_job_r
 
 
 def resolve(module: str, qualname: str) -> Any:
-    """The function or class of that name; `module` is the name under which the script can be imported."""
+    """Return the function or class of that name. `module` is the name under which the script can be imported."""
     value: Any = importlib.import_module(module)
     for part in qualname.split("."):
         value = getattr(value, part)
@@ -25,12 +25,12 @@ def resolve(module: str, qualname: str) -> Any:
 
 
 def caching(function: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:
-    """The function behind an empty `functools.lru_cache`."""
+    """Return the function with an empty `functools.lru_cache` around it."""
     return functools.lru_cache(maxsize, typed)(function)
 
 
 def dispatching(function: Callable[..., Any], implementations: List[Tuple[type, Callable[..., Any]]]) -> Any:
-    """The `functools.singledispatch` of these implementations."""
+    """Return a `functools.singledispatch` of these implementations."""
     made = functools.singledispatch(function)
     for cls, one in implementations:
         made.register(cls, one)
@@ -38,12 +38,12 @@ def dispatching(function: Callable[..., Any], implementations: List[Tuple[type, 
 
 
 def cached_property(function: Callable[[Any], Any], name: Optional[str]) -> Any:
-    """A `functools.cached_property` of this name."""
+    """Return a `functools.cached_property` of this name."""
     made: Any = functools.cached_property(function)
     made.attrname = name
     return made
 
 
 def own_job_return(fields: Dict[str, Any]) -> Any:
-    """A JobReturn from its fields; those that this version does not have any more are left out."""
+    """Make a JobReturn from its fields. Fields that this version does not have any more are left out."""
     return JobReturn(**{name: value for name, value in fields.items() if name in JobReturn.__dataclass_fields__})

@@ -27,7 +27,7 @@ class _ControllerOnly(type):
 
 
 def stand_in(name: str) -> Any:
-    """What `launcher.NAME` is on a host; an exception where it is one, so that `except` may name it."""
+    """Return what `launcher.NAME` is on a host. For an exception it is an exception, so that `except` may name it."""
     if name in _EXCEPTIONS:
         return type(name, (Exception,), {"__doc__": _why(name), "__module__": "launcher"})
     return _ControllerOnly(name, (), {"__doc__": _why(name), "__module__": "launcher"})
@@ -37,7 +37,7 @@ def _why(name: str) -> str:
     importing = os.environ.get(IMPORTING)
     if importing:
         return (
-            "{} starts a run when it is imported, which every host does; put the call of launcher.{} below "
+            "{} starts a run when it is imported, and every host imports it; put the call of launcher.{} below "
             "`if __name__ == '__main__':`"
         ).format(importing, name)
     return "launcher.{} belongs to the controller and does not exist on a host".format(name)

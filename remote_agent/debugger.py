@@ -1,9 +1,9 @@
-"""One job in the foreground, in a debugger where it fails: `python -m remote_agent.debugger FOLDER`.
+"""Runs one job in the foreground, with a debugger if it fails: `python -m remote_agent.debugger FOLDER`.
 
 Rule: this is the same job that hosts run, prepared in the same way. It has the terminal, and reports to nobody.
 
-FOLDER holds `spec.json` (`{"zygote", "job"}`), `shared` and `payload`, as an agent would have them; what came of the job is
-left there as `outcome.json` (`{"envelope", "parts"}`) and `result`, the payload.
+FOLDER has `spec.json` (`{"zygote", "job"}`), `shared` and `payload`, as an agent would have them. The outcome is
+written there as `outcome.json` (`{"envelope", "parts"}`) and `result`, the payload.
 """
 
 import json
@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 
 class _ResultKeeper:
-    """Where a job's frames go: nowhere; the last result is kept."""
+    """Takes the job's frames. It keeps only the last result."""
 
     def __init__(self) -> None:
         self.envelope: Dict[str, Any] = {}
@@ -35,7 +35,7 @@ class _ResultKeeper:
         self.payload = b""
 
     def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
-        """Keep what a result says."""
+        """Keep a result."""
         if header["t"] == "outcome" or header["t"] == "done":
             self.envelope = header["envelope"]
             parts = ResultParts.from_json(header["parts"])
@@ -43,22 +43,22 @@ class _ResultKeeper:
                 self.parts, self.payload = parts, payload
 
     def hold(self, frame: bytes, *, file: str = "") -> None:
-        """As `send`, for an encoded frame."""
+        """Like `send`, for an encoded frame."""
         self.send_all([frame])
 
     def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
-        """As `send`, for encoded frames."""
+        """Like `send`, for encoded frames."""
         decoder = wire.Decoder()
         for data in frames:
             for frame in decoder.feed(data):
                 self.send(cast("FromJob", frame.header), frame.payload)
 
     def end_reason(self) -> str:
-        """Nobody is there to end it."""
+        """Return nothing: no agent ends this job."""
         return ""
 
     def result(self) -> bytes:
-        """The payload that the parts are in."""
+        """Return the payload with the parts."""
         if self.parts.file:
             with open(self.parts.file, "rb") as file:
                 return file.read()
@@ -66,10 +66,10 @@ class _ResultKeeper:
 
 
 class _Debugged(JobRun):
-    """A job that stops where it fails."""
+    """A job that starts the debugger where it fails."""
 
     def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
-        """Look at where it raised, as long as that is there."""
+        """Open the debugger where it raised, while the frames still exist."""
         super().fail(error, exception)
         if exception is not None and exception.__traceback__ is not None:
             sys.stderr.write(traceback_text(exception))
@@ -77,7 +77,7 @@ class _Debugged(JobRun):
 
 
 def main(folder: str) -> int:
-    """Run the job; 0 also where it fails."""
+    """Run the job. Returns 0 even if it fails."""
     with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
         spec = json.load(file)
     contents = {}

@@ -209,7 +209,7 @@ class JobReturn:
             value = self._return_value = value.load()
         name = getattr(self.status, "name", str(self.status))
         if name == "UNKNOWN":
-            raise RuntimeError("return_value read before the job ended")
+            raise RuntimeError("return_value was read before the job ended")
         if name == "COMPLETED":
             return value
         where = self.host

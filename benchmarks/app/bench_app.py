@@ -1,21 +1,21 @@
-"""The application of the benchmarks: jobs that do nothing, hooks on both sides that do nothing, one large value."""
+"""The application of the benchmarks: jobs that do nothing, hooks on both sides that do nothing, and one large value."""
 
 import os
 import time
 
 
 def noop(config):
-    """Nothing, as fast as it goes."""
+    """Do nothing, as fast as possible."""
     return
 
 
 def plain_noop(number):
-    """The same for peers that know no config."""
+    """Do the same, for peers without configs."""
     return
 
 
 def large(config):
-    """A value of `config["size"]` bytes."""
+    """Return a value of `config["size"]` bytes."""
     return bytes(config["size"])
 
 
@@ -39,7 +39,7 @@ class Hooks:
 
 
 def gated(config):
-    """The first job ends at once; the others when a file is there."""
+    """End at once in the first job, and in the others when a file exists."""
     if config["number"]:
         for _ in range(36_000):
             if os.path.exists(config["gate"]):

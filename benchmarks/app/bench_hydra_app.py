@@ -1,4 +1,4 @@
-"""The Hydra application of the benchmarks: a job that does nothing but say when the first one started."""
+"""The Hydra application of the benchmarks: a job that only records when the first job started."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ class Hooks(Callback):
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
-    """The file's time of change is when the first job started; all sides run on this machine, by its clock."""
+    """Touch a file: its time of change is when the first job started. All sides use this machine's clock."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(config.first, os.O_CREAT | os.O_EXCL))
 

@@ -94,7 +94,7 @@ class AttemptReceiver:
         """Small files of an attempt, whole."""
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
         if sum(size for _, _, size, _ in items) != len(payload):
-            raise wire.ProtocolError("field", "files: their sizes are not that of what came")
+            raise wire.ProtocolError("field", "files: their sizes do not add up to what came")
 
         def write(folder: OutputFolder) -> None:
             offset = 0
@@ -246,8 +246,9 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
     seconds = cut["seconds"]
     if seconds is None:
         return (
-            f"it started what it did not wait for, and that was ended two seconds after the job was: {running}. It may have had more "
-            "to write; a task waits for what it needs, as with Popen.wait()"
+            "it started processes that it did not wait for, and they were ended two seconds after the job was: "
+            f"{running}. "
+            "They may have had more to write; a task must wait for what it needs, for example with Popen.wait()"
         )
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
         raise wire.ProtocolError("field", "files_end: cut")
@@ -279,7 +280,7 @@ def _time(given: list[Any]) -> int | None:
     if not given:
         return None
     if isinstance(given[0], bool) or not isinstance(given[0], int):
-        raise wire.ProtocolError("field", f"{given[0]!r} is no time"[:200])
+        raise wire.ProtocolError("field", f"{given[0]!r} is not a time"[:200])
     return given[0]
 
 

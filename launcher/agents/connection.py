@@ -215,7 +215,11 @@ class AgentConnection:
         if isinstance(error, HostError):
             return error
         where = f"{error.filename}: " if error.filename else ""
-        what = "this machine cannot connect to it" if self._receiver is None else "what it sent cannot be written here"
+        what = (
+            "this machine cannot connect to the host"
+            if self._receiver is None
+            else "what the host sent cannot be written here"
+        )
         return ConnectionLost(self.host, "session", f"{what}: {where}{error.strerror or error}")
 
     def _final(self, error: HostError) -> HostError | None:
@@ -313,7 +317,9 @@ class AgentConnection:
                 if receiver.is_over:
                     if not self._is_finishing:
                         # It had nothing to do and heard of nobody for long. The next connection starts another.
-                        raise ConnectionLost(self.host, "session", "its agent ended: it had heard of nobody for long")
+                        raise ConnectionLost(
+                            self.host, "session", "its agent ended, because nobody had contacted it for a long time"
+                        )
                     self._stopping.set()
                     return
             data = channel.recv(1 << 24)
@@ -351,9 +357,7 @@ class AgentConnection:
         """
         replies = self._replies
         if not replies.acquire(blocking=False):
-            raise AgentError(
-                self.host, "session", f"it keeps asking, and does not take its answers ({MAX_REPLIES} wait)"
-            )
+            raise AgentError(self.host, "session", f"it keeps asking without reading the answers ({MAX_REPLIES} wait)")
         self._outgoing.put(_counted(iter([item]) if isinstance(item, bytes) else item, replies))
 
     # -- the writer ----------------------------------------------------------------------------------------------

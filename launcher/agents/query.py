@@ -178,7 +178,7 @@ class AgentQuery:
                     else:
                         yield frame
             except wire.ProtocolError as error:
-                raise AgentError(self.host, "session", f"it does not keep to the protocol: {error}") from None
+                raise AgentError(self.host, "session", f"it breaks the protocol: {error}") from None
             if self._channel is None:
                 return
             data = self._receive(self._channel)

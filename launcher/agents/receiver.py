@@ -98,9 +98,7 @@ class FrameReceiver:
         except TooMuch as error:
             raise HostBroken(self.host, "session", f"it says more than it may: {error}") from None
         except wire.ProtocolError as error:
-            raise AgentError(
-                self.host, "session", f"the agent does not keep to the protocol ({error.code}): {error}"
-            ) from None
+            raise AgentError(self.host, "session", f"the agent breaks the protocol ({error.code}): {error}") from None
 
     def _take(self, frames: list[wire.Frame]) -> None:
         for frame in frames:

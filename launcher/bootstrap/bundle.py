@@ -1,13 +1,14 @@
-"""The agent, and what it brings along to a host, as one deterministic zip. `launcher.bootstrap.start` puts it there.
+"""The bundle: the agent and what it needs on a host, as one deterministic zip. `launcher.bootstrap.start` sends it.
 
-Rule: nothing is installed on a host. What it needs is named by its sha256, is sent once, and runs on any Python >= 3.8.
+Rule: nothing is installed on a host. The bundle has its SHA-256 as its name, is sent once, and runs on any Python >=
+3.8.
 
     remote_agent/**.py  launcher/__init__.py  _vendor/cloudpickle/  _vendor/family/{antlr4,hydra,omegaconf,yaml}/
     _vendor/also/colorlog/  stage0_unpack.py
 
-The vendored packages are the pure Python of the controller's own installed ones, as they are, but for what
-`launcher.bootstrap.hydra_fallbacks` says. colorlog comes along where it is installed: no application imports it, the configs of
-hydra-colorlog name it.
+The vendored packages are the pure Python files of those installed on the controller, unchanged except for what
+`launcher.bootstrap.hydra_fallbacks` replaces. colorlog is included if it is installed: no application imports it, but
+the configs of hydra-colorlog name it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from remote_agent.shared.versions import family_of
 __all__ = ["Bundle", "build_bundle", "unpack"]
 
 _KEEP_CACHED = 4
-#: What a config that is composed here may name without the application's importing it; where it is installed here.
+#: Packages that a composed config may name though the application does not import them. Included if installed here.
 _ALSO = ("colorlog",)
 _LEFT_OUT = frozenset({"__pycache__", "test_utils", "tests", "extra"})
 
@@ -48,7 +49,7 @@ class _Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Bundle:
-    """The agent and what it brings along, as one zip.
+    """The agent and what it needs, as one zip.
 
     Attributes:
         sha256: of the zip, in hex; its name on every host.
@@ -62,7 +63,7 @@ class Bundle:
 
     @property
     def data(self) -> bytes:
-        """The zip. Read from the cache only when a host lacks it."""
+        """The zip's bytes. They are read from the cache only when a host lacks them."""
         if self._bytes is not None:
             return self._bytes
         try:
@@ -70,7 +71,7 @@ class Bundle:
         except FileNotFoundError:
             data = b""
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            # Somebody cleaned or damaged the cache since; the sources are still there.
+            # Somebody has cleaned or damaged the cache since then. The sources are still there.
             data = _zip(_sources())
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise LauncherError("the launcher's own files changed while it ran; start it again")
@@ -78,10 +79,10 @@ class Bundle:
 
 
 def build_bundle() -> Bundle:
-    """The bundle of this installation, from the user's cache where nothing has changed since.
+    """Return the bundle of this installation, from the user's cache if nothing has changed.
 
     Raises:
-        LauncherError: a package that must come along is not installed here.
+        LauncherError: a package that the bundle needs is not installed here.
     """
     sources = _sources()
     makers = [_source(path, "") for path in (__file__, hydra_fallbacks.__file__)]
@@ -94,7 +95,7 @@ def build_bundle() -> Bundle:
         if path.stat().st_size == known["size"]:
             return Bundle(known["sha256"], known["size"], str(path))
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not cached, or not readable: it is built below
+        pass  # it is not cached or not readable, so it is built below
     data = _zip(sources)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
@@ -103,7 +104,7 @@ def build_bundle() -> Bundle:
         _write(index, json.dumps({"sha256": sha256, "size": len(data)}).encode())
         _prune(folder)
     except OSError:
-        pass  # a cache that cannot be written costs time and nothing else
+        pass  # without a cache it only takes longer
     return Bundle(sha256, len(data), "", data)
 
 
@@ -125,7 +126,7 @@ def _prune(folder: Path) -> None:
 
 
 def _sources() -> list[_Source]:
-    """The files that go into the bundle, sorted by their names there."""
+    """Return the files that go into the bundle, sorted by their names there."""
     here = os.path.dirname(os.path.abspath(__file__))
     found = list(_walk(os.path.dirname(os.path.abspath(remote_agent.__file__)), "remote_agent"))
     found.append(_source(os.path.join(os.path.dirname(here), "__init__.py"), "launcher/__init__.py"))
@@ -163,12 +164,12 @@ def _package_folder(package: str) -> str:
         spec = importlib.util.find_spec(package)
         origin = spec.origin if spec is not None else None
     if origin is None:
-        raise LauncherError(f"{package!r} is not installed here, and hosts need it; install the launcher again")
+        raise LauncherError(f"{package!r} is not installed here, but hosts need it; install the launcher again")
     return os.path.dirname(os.path.abspath(origin))
 
 
 def _zip(sources: Sequence[_Source]) -> bytes:
-    """The same bytes for the same files: sorted, without times, modes or owners of this machine."""
+    """Make the zip. The same files give the same bytes, because it has no times, modes or owners of this machine."""
     import zipfile
 
     content = {source.name: Path(source.path).read_bytes() for source in sources}
@@ -187,7 +188,10 @@ def _zip(sources: Sequence[_Source]) -> bytes:
 
 
 def unpack(bundle: Bundle, folder: str | os.PathLike[str]) -> Path:
-    """Unpack the bundle to `<folder>/<sha256>`, as stage-0 does on a host, and return that; there already is fine."""
+    """Unpack the bundle to `<folder>/<sha256>`, as stage-0 does on a host, and return that folder.
+
+    It may exist already.
+    """
     import zipfile
 
     target = Path(folder) / bundle.sha256

@@ -1,9 +1,9 @@
-"""What the bundle's copy of Hydra needs beyond itself, in the few lines that it uses.
+"""Small replacements for packages that the bundle's copy of Hydra imports.
 
-Rule: where the job's environment has the real thing, that is taken; a stand-in never shadows a package.
+Rule: if the job's environment has the real package, that is used. A replacement never hides a package.
 
-Hydra imports `packaging` always, and `importlib_resources` on Python 3.8. A bare host has neither, and current releases of
-`packaging` do not run on 3.8. So the bundle's Hydra falls back, in two places, to modules of its own.
+Hydra always imports `packaging`, and on Python 3.8 also `importlib_resources`. A bare host has neither, and current
+releases of `packaging` do not run on 3.8. So the bundle's Hydra falls back to its own modules in two places.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def files(package):
         raise TypeError("{!r} is not a package".format(package))
     return pathlib.Path(list(locations)[0])
 '''
-#: Path in the bundle -> (what it holds, what it holds instead). A release that words it differently is left as it is.
+#: Path in the bundle -> (original text, its replacement). A release with another text is left unchanged.
 ADJUSTMENTS = {
     "_vendor/family/hydra/version.py": (
         b"\nfrom packaging.version import Version\n",

@@ -1,9 +1,10 @@
-"""Stage-0: the command line that starts the agent on a host, and the wait for the agent's first word.
+"""Stage-0: the command line that starts the agent on a host, and the wait for the agent's answer.
 
-Rule: the command line reads the same in sh, csh and fish, and whatever was given travels in it encoded. What the user's
-shell prints before the agent speaks is noise: tolerated, kept, and shown with the file at fault where no agent follows.
+Rule: the command line means the same in sh, csh and fish, and all arguments in it are encoded. What the user's shell
+prints before the agent answers is noise. It is tolerated and kept. If no agent answers, it is shown with the file that
+may have printed it.
 
-    <host's cache>/agents/<sha256>/   the bundle, unpacked once, ours alone
+    <host's cache>/agents/<sha256>/   the bundle, unpacked once, private to this user
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PREFIX", "PYTHONS", "NoAgent", "next_step", "open_agent", "stage0_command", "start_agent"]
 
-#: Where a python3 of 3.8 or later is looked for, in this order, after the one that was named.
+#: Where to look for a python3 of 3.8 or later, in this order, after the one that the user named.
 PYTHONS = (
     "python3",
     *(f"python3.{minor}" for minor in range(14, 7, -1)),
@@ -40,12 +41,13 @@ PYTHONS = (
 _PYTHON_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.,/+@%=:~-")
 #: Characters of one shell word; old C shells refuse words of 1,024.
 _WORD = 900
-#: With what our own lines on stderr begin.
+#: How our own lines on stderr begin.
 PREFIX = "hydra-remote-launcher: "
 _EXIT_NO_PYTHON = 127
-#: As a shell tells of a signal that killed what it ran: somebody ended it (HUP, INT, KILL, PIPE, TERM); it may go well next time.
+#: Exit codes of a shell if a signal killed what it ran. Somebody ended it (HUP, INT, KILL, PIPE, TERM), so another try
+#: may succeed.
 _KILLED = frozenset(128 + number for number in (1, 2, 9, 13, 15))
-#: Bytes per second below which sending the bundle counts as stuck.
+#: Sending the bundle counts as stuck below this many bytes per second.
 _SLOWEST = 16 << 10
 _PHASE = "start agent"
 _START_UP_FILES = (
@@ -55,12 +57,12 @@ _START_UP_FILES = (
 
 
 class NoAgent(AgentError):
-    """No agent of the run is running on the host, and none was to be started."""
+    """No agent of the run is running on the host, and the role does not start one."""
 
 
 @lru_cache(maxsize=1)
 def _program() -> str:
-    """What runs on the host, without the comments that explain it here."""
+    """Return the program that runs on the host, without its comments."""
     text = Path(__file__).with_name("stage0.py").read_text(encoding="utf-8")
     return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
 
@@ -68,18 +70,18 @@ def _program() -> str:
 def stage0_command(
     bundle_sha: str, size: int, role_args: Sequence[str], python: str | None = None, workdir: str | None = None
 ) -> str:
-    """The command line that starts the agent's role on a host, asking for the bundle where it is absent.
+    """Return the command line that starts a role of the agent on a host. It asks for the bundle if the host lacks it.
 
-    No secret belongs into role_args: a command line is visible to every user of the host.
+    role_args must not hold a secret, because every user of the host can see a command line.
 
     Args:
         bundle_sha, size: of the bundle.
-        role_args: what `remote_agent.__main__.main` is given.
-        python: looked at before `PYTHONS`; `~/` is the home folder there.
-        workdir: instead of the user's cache folder there.
+        role_args: the arguments of `remote_agent.__main__.main`.
+        python: tried before `PYTHONS`; `~/` is the home folder there.
+        workdir: used instead of the user's cache folder there.
 
     Raises:
-        ValueError: python holds a character that is no path's business on a command line.
+        ValueError: python has a character that is not safe on a command line.
     """
     pythons = [f'"{name}"' for name in PYTHONS]
     if python:
@@ -110,10 +112,10 @@ def open_agent(
     on_need: Callable[[], None] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[Channel, bytes]:
-    """Open a channel to a host's agent in a role; returns it with the bytes that came behind the preamble.
+    """Open a channel to a host's agent in a role. Returns it with the bytes that came after the preamble.
 
     Args:
-        meanwhile: called between the command and the agent's first word.
+        meanwhile: called between the command and the agent's answer.
 
     Raises:
         HostError: see `start_agent`.
@@ -133,22 +135,22 @@ def start_agent(
     *,
     on_need: Callable[[], None] | None = None,
 ) -> bytes:
-    """Wait for the agent on a channel that runs `stage0_command`, sending the bundle where it is asked for.
+    """Wait for the agent on a channel that runs `stage0_command`. Sends the bundle if the host asks for it.
 
     Args:
-        channel: just opened; closed by this where it raises.
-        bundle: the one whose sha256 the command names.
+        channel: just opened. It is closed if this raises.
+        bundle: the one whose SHA-256 is in the command.
         host: as the user named it, for messages.
-        on_need: called where the host asks for the bundle.
-        timeout: seconds for the host to answer; sending the bundle has time of its own, by its size.
+        on_need: called if the host asks for the bundle.
+        timeout: seconds for the host to answer. Sending the bundle has its own time, which depends on its size.
 
     Returns:
-        What was read behind the preamble: the first bytes of the first frames, often none.
+        What was read after the preamble: the first bytes of the first frames, often none.
 
     Raises:
-        NoAgent: the role only looks, and there is none.
-        AgentError: no python, no folder, noise, silence, or something that is not our agent.
-        ConnectionLost: the link ended, or somebody killed what runs there: it may go well another time.
+        NoAgent: the role only looks for an agent, and there is none.
+        AgentError: no Python, no folder, noise, silence, or something that is not our agent.
+        ConnectionLost: the link ended, or somebody killed what runs there. Another try may succeed.
     """
     start = _Start(channel, bundle, host, timeout, on_need)
     try:
@@ -161,7 +163,9 @@ def start_agent(
 
 
 class _Start:
-    """One start of an agent: what was seen so far, and a timer that closes the channel: nothing else ends a recv."""
+    """One start of an agent: what was received so far, and a timer that closes the channel, because nothing else ends a
+    recv.
+    """
 
     def __init__(
         self, channel: Channel, bundle: Bundle, host: str, timeout: float, on_need: Callable[[], None] | None
@@ -214,7 +218,7 @@ class _Start:
         try:
             self._channel.send(self._bundle.data)
         except ConnectionLost:
-            # What stage-0 said before it ended (for instance that the disk is full) tells more than that it ended.
+            # What stage-0 said before it ended (for example that the disk is full) says more than that it ended.
             if not self._is_silent and self._channel.exit_status(1.0) is None:
                 raise
 
@@ -233,7 +237,7 @@ class _Start:
             self._timer.cancel()
 
     def _explain(self) -> AgentError | ConnectionLost:
-        """Why the channel ended before the agent spoke."""
+        """Explain why the channel ended before the agent answered."""
         status = None if self._is_silent else self._channel.exit_status(5.0)
         said = self._channel.stderr().strip()
         ours = "\n".join(line.removeprefix(PREFIX) for line in said.splitlines() if line.startswith(PREFIX))
@@ -258,9 +262,9 @@ class _Start:
             how = "without a status" if status is None else f"by signal {status - 128}"
             tail = f"; it wrote to stderr: {_shown(said[-2000:].encode())}" if said else ""
             return ConnectionLost(
-                self._host, _PHASE, f"the command was ended there ({how}) before the agent spoke{tail}"
+                self._host, _PHASE, f"the command ended there ({how}) before the agent answered{tail}"
             )
-        what = "the command ended before the agent spoke"
+        what = "the command ended before the agent answered"
         if self._is_silent:
             what = f"nothing was heard from the agent within {self._timeout:.0f} s"
         if status is not None:
@@ -274,12 +278,12 @@ class _Start:
             self._host,
             _PHASE,
             what,
-            next_step(self._host, "the login shell there must run a command, without asking anything"),
+            next_step(self._host, "the login shell there must run a command without asking for anything"),
         )
 
 
 def next_step(host: str, what: str) -> str:
-    """How the user sees for themselves what becomes of a command on a host, of which `what` is expected."""
+    """Say how users can try a command on the host themselves, and what to expect of it."""
     if host == LOCAL:
         path = shown_path(os.environ.get("PATH", ""))
         return f"see what `sh -c true` does here: `sh` must be on the PATH, which is {path or 'empty'}"

@@ -172,7 +172,7 @@ def _import_file(name: str) -> tuple[ModuleType, Path]:
     if path.suffix != ".py":
         raise UsageError(f"{name}: an application is a Python file, NAME.py, or a module's name")
     if "." in stem:
-        raise UsageError(f"{name}: {stem!r} cannot be imported as a module, having a dot; rename the file")
+        raise UsageError(f"{name}: {stem!r} cannot be imported as a module, because it has a dot; rename the file")
     loaded = sys.modules.get(stem)
     if loaded is not None:
         _refuse_another(loaded, path, name)

@@ -173,7 +173,7 @@ class FileHashes:
             if begun - max(before[1], before[2]) > _REST_NS:
                 self._used[name] = [*before, digest]
             return before[0], digest
-        raise CodeError(f"{path} does not stop changing while it is read; leave it out of the code")
+        raise CodeError(f"{path} keeps changing while it is read; leave it out of the code")
 
     def save(self) -> None:
         """Write the hashes of the files that were asked for. If that fails, the next run takes longer."""

@@ -1,8 +1,8 @@
-"""Where an application enters Hydra: what it gives to `@hydra.main`, also where a decorator or a guard hides that.
+"""Finds what an application gives to `@hydra.main`, even if a decorator or the `__main__` guard hides it.
 
-Rule: a task of Hydra is never called without its config. What is decorated is read; what is decorated only below
-`if __name__ == "__main__":`, as `zen(task).hydra_main(...)` is, is started as far as to the call of Hydra, which is noted
-instead of being made.
+Rule: a Hydra task is never called without its config. The arguments of a decorated function are read. If the function
+is decorated only below `if __name__ == "__main__":`, as with `zen(task).hydra_main(...)`, that code is run up to the
+call of Hydra. The call is recorded instead of made.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from launcher.errors import UsageError
 
 __all__ = ["HydraEntry", "entry_at_start", "entry_of", "hydra_apps", "import_noting", "innermost", "last_place"]
 
-#: With what a module started Hydra when it was imported, or starts it below its guard; by its name, with the module.
+#: By the name of a module: the module, and what it started Hydra with when it was imported, or starts it with below its
+#: guard.
 _entries: dict[str, tuple[types.ModuleType, HydraEntry]] = {}
 
-#: How many objects are looked through for what a decorator holds.
+#: How many objects to search for what a decorator holds.
 _MAX_LOOKED_AT = 200
 _PARTS = frozenset({"task_function", "config_path", "config_name"})
 _RUNS = "_run_hydra"
@@ -34,10 +35,10 @@ _RUNS = "_run_hydra"
 
 @dataclass(frozen=True)
 class HydraEntry:
-    """What `@hydra.main` was given.
+    """The arguments of `@hydra.main`.
 
     Attributes:
-        task: the function that it decorates, with whatever lies between.
+        task: the function that it decorates, with other decorators between them.
     """
 
     task: Callable[[Any], Any]
@@ -46,7 +47,7 @@ class HydraEntry:
 
     @classmethod
     def of_parts(cls, parts: Mapping[str, Any]) -> HydraEntry:
-        """From Hydra's own names of them."""
+        """Make it from Hydra's own names of the parts."""
         return cls(parts["task_function"], parts["config_path"], parts["config_name"])
 
 
@@ -54,7 +55,7 @@ class HydraEntry:
 
 
 def import_noting(name: str) -> types.ModuleType:
-    """Import a module that may start Hydra when it is imported: that is noted for `entry_at_start`, and not done."""
+    """Import a module. If the import starts Hydra, that is recorded for `entry_at_start` and not done."""
     with _noting_entries() as noted:
         module = importlib.import_module(name)
     if noted:
@@ -63,7 +64,7 @@ def import_noting(name: str) -> types.ModuleType:
 
 
 def hydra_apps(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
-    """What a module decorates with `@hydra.main`: not what it imports of that kind, and nothing twice."""
+    """Yield the functions that a module itself decorates with `@hydra.main`, each once. Imported ones do not count."""
     if "hydra" not in sys.modules:
         return
     seen = set()
@@ -77,7 +78,7 @@ def hydra_apps(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def _is_imported(value: Any, task: Any, module: types.ModuleType) -> bool:
-    """Another module has it, that which it or its task comes from."""
+    """Whether it comes from another module, which has it too."""
     others = {getattr(value, "__module__", None), getattr(innermost(task), "__module__", None)} - {
         module.__name__,
         None,
@@ -87,10 +88,10 @@ def _is_imported(value: Any, task: Any, module: types.ModuleType) -> bool:
 
 
 def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
-    """What the module starts Hydra with when Python runs it; None where it does not.
+    """Return what the module starts Hydra with when Python runs it; None if it does not start Hydra.
 
     Raises:
-        UsageError: it seems to, and cannot be seen to.
+        UsageError: it seems to start Hydra, but not in a way that can be read.
     """
     known = _entries.get(module.__name__)
     if known is not None and known[0] is module:
@@ -107,14 +108,15 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
         entry = _entry_below_guard(module, source, file)
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{name}: what stands below `if __name__ == '__main__':` ended before it started Hydra: "
+            f"{name}: the code below `if __name__ == '__main__':` ended before it started Hydra: "
             f"{type(error).__name__}: {error}{last_place(error)}"
         ) from error
     if entry is None:
         if not calls_it:
             return None
         raise UsageError(
-            f"{name} starts Hydra where it cannot be seen with which config. Decorate a function of the module itself with "
+            f"{name} starts Hydra in a way that does not show which config it uses. Decorate a function of the module "
+            "itself with "
             f"@hydra.main, start Hydra below `if __name__ == '__main__':`, or let Hydra start it: "
             f"python {name} -m hydra/launcher=remote"
         )
@@ -123,7 +125,7 @@ def entry_at_start(module: types.ModuleType) -> HydraEntry | None:
 
 
 def innermost(task: Any) -> Any:
-    """The user's function in what wraps it: a decorator, functools.partial, hydra-zen's `zen`."""
+    """Return the user's function inside its wrappers: a decorator, functools.partial, hydra-zen's `zen`."""
     for _ in range(100):
         inner = getattr(task, "__wrapped__", None) or getattr(task, "func", None)
         if inner is None:
@@ -133,7 +135,7 @@ def innermost(task: Any) -> Any:
 
 
 def last_place(error: BaseException) -> str:
-    """Where in the user's code an import failed."""
+    """Return the place in the user's code where an import failed."""
     last = None
     trace = error.__traceback__
     while trace is not None:
@@ -148,9 +150,9 @@ def last_place(error: BaseException) -> str:
 
 
 def entry_of(value: Any) -> HydraEntry | None:
-    """What `@hydra.main`, or a decorator that does the same (it calls Hydra's `_run_hydra`), was given.
+    """Return the arguments of `@hydra.main`, or of a decorator that does the same (it calls Hydra's `_run_hydra`).
 
-    It may lie below other decorators, whether they say so (`functools.wraps`) or not.
+    It may be below other decorators, with or without `functools.wraps`.
     """
     for one in _held_by(value):
         if isinstance(one, types.FunctionType) and _is_entry(one):
@@ -161,18 +163,18 @@ def entry_of(value: Any) -> HydraEntry | None:
 
 
 def _is_entry(function: types.FunctionType) -> bool:
-    # functools.wraps rewrites __module__ and __qualname__; the globals stay those of hydra/main.py.
+    # functools.wraps changes __module__ and __qualname__. The globals are still those of hydra/main.py.
     by_hydra = function.__globals__.get("__name__") == "hydra.main"
     return (by_hydra or _RUNS in function.__code__.co_names) and _PARTS.issubset(function.__code__.co_freevars)
 
 
 def _held_by(value: Any) -> Iterator[Any]:
-    """A callable, and what it holds that it may call: the outermost first."""
+    """Yield a callable, and the callables that it holds and may call. The outermost comes first."""
     waiting, seen = [value], {id(value)}
     for one in waiting:
         yield one
         if isinstance(one, types.FunctionType) and _is_entry(one):
-            continue  # what it decorates is the task
+            continue  # the function that it decorates is the task
         for held in _parts_of(one):
             if _may_be_function(held) and id(held) not in seen:
                 seen.add(id(held))
@@ -199,15 +201,15 @@ def _parts_of(value: Any) -> Iterator[Any]:
 
 
 class _Entered(BaseException):
-    """Hydra was about to run: nothing behind that is to happen."""
+    """Raised when Hydra is about to run, so that nothing after that happens."""
 
 
 @contextlib.contextmanager
 def _noting_entries(*, stopping: bool = False) -> Iterator[list[HydraEntry]]:
-    """While entered, Hydra is not run; with what it would have been is in the list.
+    """Within this context, Hydra is not run. The list gets the arguments of each call.
 
     Args:
-        stopping: whoever runs Hydra is left at once, by a BaseException.
+        stopping: stop the code that runs Hydra at once, with a BaseException.
     """
     noted: list[HydraEntry] = []
     utils: Any = importlib.import_module("hydra._internal.utils")
@@ -220,12 +222,12 @@ def _noting_entries(*, stopping: bool = False) -> Iterator[list[HydraEntry]]:
         if stopping:
             raise _Entered
 
-    # Whoever has a decorator of its own, as hydra/main.py has, imported the function under its name.
+    # A module with its own decorator, such as hydra/main.py, has imported the function by name.
     holders = [one for one in list(sys.modules.values()) if getattr(one, "__dict__", {}).get(_RUNS) is original]
     argv = list(sys.argv)
     for one in holders:
         setattr(one, _RUNS, note)
-    # The decorator parses the command line first, which is not the application's.
+    # The decorator first parses the command line, which is not the application's.
     sys.argv[1:] = []
     try:
         yield noted
@@ -239,7 +241,7 @@ def _noting_entries(*, stopping: bool = False) -> Iterator[list[HydraEntry]]:
 
 
 def _calls_hydra(source: str) -> bool:
-    """A module calls `hydra.main` or a `hydra_main` somewhere."""
+    """Whether a module calls `hydra.main` or a `hydra_main` somewhere."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -269,10 +271,10 @@ def _may_be_function(value: Any) -> bool:
 
 
 def _entry_below_guard(module: types.ModuleType, source: str, file: str) -> HydraEntry | None:
-    """What Hydra would be started with by what stands below `if __name__ == "__main__":`; that is run up to there.
+    """Return what the code below `if __name__ == "__main__":` starts Hydra with. That code is run up to the call.
 
     Raises:
-        BaseException: what it raises before.
+        BaseException: whatever that code raises before.
     """
     tree = ast.parse(source, file)
     body: list[ast.stmt] = [one for one in tree.body if isinstance(one, ast.ImportFrom) and one.module == "__future__"]

@@ -82,7 +82,7 @@ def why_it_stayed(file: str, snapshot: Snapshot) -> str:
     name = os.path.relpath(os.path.realpath(file), root)
     if name.startswith(".."):
         return (
-            f"it lies outside of the project ({root}) and does not travel: move it into the project, or make a package of it "
+            f"it lies outside the project ({root}), so it is not sent: move it into the project, or make it a package "
             "and install that where the jobs run"
         )
     line = "!" + re.sub(r"([*?\[\\])", r"\\\1", name)

@@ -227,8 +227,8 @@ def _by_walking(root: Path) -> Project:
     shared = {Path("/"), Path(os.path.realpath(os.path.expanduser("~"))), Path(os.path.realpath(tempfile.gettempdir()))}
     if root in shared:
         raise CodeError(
-            f"the application lies in {root} itself, where all kinds of files are; its folder would travel to the hosts. "
-            "Put it into a folder of its own, or into a git repository"
+            f"the application lies in {root} itself, and that whole folder would be sent to the hosts. Put it into a "
+            "folder of its own, or into a git repository"
         )
     names = list(_walked(root, ""))
     rules = IgnoreRules()
@@ -236,7 +236,7 @@ def _by_walking(root: Path) -> Project:
         try:
             text = (root / name).read_bytes()
         except OSError as error:
-            raise CodeError(f"{root / name}: {error.strerror}; what it keeps out cannot be told") from None
+            raise CodeError(f"{root / name}: {error.strerror}; so which files it excludes is unknown") from None
         rules.add(name.rpartition("/")[0], os.fsdecode(text))
     ignored = {name for name in names if rules.verdict(name)}
     return Project(root, tuple(name for name in names if name not in ignored), ignored=tuple(ignored))

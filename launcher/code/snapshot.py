@@ -310,8 +310,8 @@ def _look_at_link(root: Path, name: str, files: _Found, links: list[tuple[str, s
         files.append((name, os.stat(real)))
     elif os.path.isdir(real):
         raise CodeError(
-            f"{path} is a link to a folder outside of the project ({target}), which is not there on a host; name it in "
-            f"{IGNORE_FILE}, and give the jobs its path on the host by their config"
+            f"{path} is a link to a folder outside the project ({target}), which a host does not have; name it in "
+            f"{IGNORE_FILE}, and give the jobs its path on the host in their config"
         )
     else:
         notes.append(f"{name} is a broken link ({target}), so it does not travel")
@@ -322,7 +322,7 @@ def _too_large(root: Path, found: _Found, total: int, cap: int) -> CodeError:
     lines = "\n".join(f"  {status.st_size / (1 << 20):8.1f} MiB  {name}" for name, status in largest)
     if total <= cap:
         return CodeError(
-            f"the code below {root} is {len(found)} files, over the cap of {MAX_FILES}. "
+            f"the code below {root} has {len(found)} files; the limit is {MAX_FILES}. "
             f"Leave out what is not code with {IGNORE_FILE} (gitignore's syntax)."
         )
     return CodeError(

@@ -79,13 +79,13 @@ def script_of(module: str) -> Script | None:
 
 
 def check_task(task: Any, *, with_config: bool = True) -> None:
-    """Refuse what cannot be called with one config.
+    """Refuse a task that cannot be called with one config.
 
     Args:
-        with_config: False for a task that gets arguments of its own: then it only has to be callable.
+        with_config: False for a task that gets its own arguments. Then it only has to be callable.
 
     Raises:
-        UsageError: it cannot; the message gives its signature, or for an unknown name the nearest one.
+        UsageError: it cannot be called so. The message gives its signature or, for an unknown name, the nearest one.
     """
     name = task if isinstance(task, str) else f"the task {getattr(task, '__qualname__', type(task).__name__)}"
     if isinstance(task, str):

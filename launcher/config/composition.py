@@ -1,9 +1,9 @@
 """Composition: the config of a run, the overrides of its jobs, and each job's config.
 
-Rule: composing, the override grammar and sweeps are Hydra's. They are called in the order in which `@hydra.main`
-does, lazily, and what they raise becomes a ConfigError with Hydra's own message. A job is composed when it is asked
-for; what can be known before is checked by `check`: every override is parsed, and each distinct choice of config groups
-is composed once. How a config is composed, the derived classes say: `launcher.config.hydra`, `launcher.config.plain`.
+Rule: composing, the override grammar and sweeps are Hydra's. They are called lazily, in the same order as `@hydra.main`
+calls them. What they raise becomes a ConfigError with Hydra's own message. A job is composed when it is asked for.
+`check` checks what can be known earlier: it parses every override, and composes each distinct choice of config groups
+once. The derived classes in `launcher.config.hydra` and `launcher.config.plain` say how a config is composed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Composition", "hydra_errors"]
 
-#: Distinct choices of config groups that `check` composes; where there are more, each group's options one by one.
+#: How many distinct choices of config groups `check` composes. If there are more, it takes each group's options one by
+#: one.
 _MAX_CHECKED = 100
 
 
 class Composition:
-    """The configs of a run. A context manager: Hydra's global state is given back at its end.
+    """The configs of a run. A context manager: at its end it restores Hydra's global state.
 
     Attributes:
         app: the application.
         mode: `RUN` or `MULTIRUN`.
         task_name: Hydra's job name.
-        config_name: of the primary config, if there is one.
-        config: the run's own config, as the run hooks get it.
-        is_hydra: its jobs need Hydra, and their configs have a full `hydra` node.
+        config_name: the name of the primary config, if there is one.
+        config: the run's own config, which the run hooks get.
+        is_hydra: whether its jobs need Hydra and their configs have a full `hydra` node.
     """
 
     app: Application
@@ -50,10 +51,10 @@ class Composition:
     is_hydra: bool
 
     def job_overrides(self) -> Iterator[tuple[str, ...]]:
-        """The overrides of each job, in order; one job without any sweep.
+        """Return the overrides of each job, in order. Without a sweep there is one job.
 
         Raises:
-            ConfigError: as sweeps over an interval, which the basic sweeper cannot make.
+            ConfigError: the basic sweeper cannot make the jobs, as for an interval.
         """
         sweeps = [texts for _, texts in self.sweeps()]
         return iter(itertools.product(*sweeps))
@@ -67,12 +68,12 @@ class Composition:
         return number
 
     def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
-        """The config of one job.
+        """Compose the config of one job.
 
         Args:
             num: its number, `hydra.job.num`.
-            overrides: its own, one of `job_overrides`, or what a sweeper made.
-            job_id: `hydra.job.id`; the number by default, as Hydra's basic launcher has it.
+            overrides: its own: an item of `job_overrides`, or what a sweeper made.
+            job_id: `hydra.job.id`; by default the number, as in Hydra's basic launcher.
 
         Raises:
             ConfigError: it cannot be composed.
@@ -82,10 +83,11 @@ class Composition:
     def check(self) -> None:
         """Compose each distinct choice of config groups once, and look for interpolations that cannot resolve.
 
-        The config of a sweep as a whole may lack a group that only its jobs choose, and what refers to that.
+        The config of a whole sweep may lack a group that only its jobs choose, and then what refers to that group
+        cannot resolve.
 
         Raises:
-            ConfigError: one cannot be composed; says which.
+            ConfigError: one of them cannot be composed; the message says which.
         """
         if self.mode == "RUN":
             for problem in unresolved(self.config):
@@ -101,7 +103,7 @@ class Composition:
                 raise ConfigError(f"{with_}the config does not resolve: {problem}")
 
     def close(self) -> None:
-        """Give Hydra's global state back; may be called twice."""
+        """Restore Hydra's global state. May be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -114,17 +116,16 @@ class Composition:
     # -- sweeps ------------------------------------------------------------------------------------------------------
 
     def swept(self) -> list[Override]:
-        """The overrides that jobs differ by, or that all of them share, parsed."""
+        """Return the parsed overrides of the run, those of the sweep among them."""
         raise NotImplementedError
 
     def is_group(self, override: Override) -> bool:
-        """It chooses an option of a config group."""
+        """Whether it chooses an option of a config group."""
         raise NotImplementedError
 
     def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
-        """For each key the texts that its jobs get, as BasicSweeper has them: the last override of a key counts.
-
-        A list of texts per key is all that is kept; jobs are their product, made one by one.
+        """Return for each key the texts that its jobs get, as in BasicSweeper: the last override of a key counts. Only
+        these lists are kept. Jobs are their product, made one by one.
         """
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
@@ -138,8 +139,8 @@ class Composition:
         return list(found.values())
 
     def _distinct_choices(self) -> Iterator[tuple[str, ...]]:
-        """Overrides of jobs that together make each choice of config groups once."""
-        # Another sweeper than the basic one may make more of an override; its choices are looked at all the same.
+        """Yield overrides of jobs that together make each choice of config groups once."""
+        # A sweeper other than the basic one may make more of an override. Its choices are checked all the same.
         sweeps = self.sweeps(only_discrete=True)
         if any(not texts for _, texts in sweeps):
             return
@@ -162,7 +163,7 @@ class Composition:
 
 @contextlib.contextmanager
 def hydra_errors(*more: type[Exception]) -> Iterator[None]:
-    """What Hydra, OmegaConf and YAML raise becomes a ConfigError with the lines that Hydra would print."""
+    """Turn what Hydra, OmegaConf and YAML raise into a ConfigError with the lines that Hydra would print."""
     import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -181,7 +182,7 @@ def hydra_errors(*more: type[Exception]) -> Iterator[None]:
     except ConfigError:
         raise
     except kinds as error:
-        # Hydra speaks of its own command line; `launcher run` has no such option.
+        # Hydra means its own command line. `launcher run` has no such option.
         text = str(error).replace("add --multirun to your command line", "use `launcher multirun` instead of `run`")
         lines = [text or type(error).__name__]
         override = getattr(error, "override", None)
@@ -193,7 +194,7 @@ def hydra_errors(*more: type[Exception]) -> Iterator[None]:
 
 
 def _near(error: Any) -> str:
-    """The key that may have been meant, where there is none of the name that was given."""
+    """Return the key that may have been meant, if the given key does not exist."""
     keys = getattr(getattr(error, "parent_node", None), "_content", None)
     if not isinstance(keys, dict) or error.key in keys:
         return ""

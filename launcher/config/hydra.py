@@ -1,7 +1,7 @@
 """The configs of a Hydra app: composed as `@hydra.main` composes them, job by job.
 
 Rule: this follows hydra/_internal/utils.py (`_run_hydra`, `_run_app`), hydra/_internal/hydra.py (`Hydra.run`,
-`Hydra.multirun`) and Hydra's basic sweeper step by step; what they leave undone until a job starts is left undone here.
+`Hydra.multirun`) and Hydra's basic sweeper step by step. What they do only when a job starts is not done here either.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class HydraComposition(Composition):
     """The configs of a Hydra app's run, composed as `@hydra.main` composes them.
 
     Attributes:
-        config_loader: Hydra's ConfigLoader, with a memory where there is one (see `make_loader`).
+        config_loader: Hydra's ConfigLoader, with a cache if possible (see `make_loader`).
     """
 
     is_hydra = True
@@ -80,7 +80,7 @@ class HydraComposition(Composition):
             raise
 
     def _compose(self, overrides: list[str], *, multirun: bool) -> None:
-        """As hydra/_internal/utils.py `_run_app`, then `Hydra.run` or `Hydra.multirun`, do."""
+        """Compose as hydra/_internal/utils.py `_run_app` does, and then `Hydra.run` or `Hydra.multirun`."""
         with hydra_errors():
             configured = self._hydra.get_mode(self.config_name, overrides, **self._expanded(overrides))
         if configured is None or (multirun and configured == RunMode.RUN):
@@ -99,7 +99,7 @@ class HydraComposition(Composition):
                 self.config.hydra.mode = RunMode.RUN
 
     def _expanded(self, overrides: list[str]) -> dict[str, Any]:
-        """What Hydra 1.4 wants beside the overrides: the same, parsed, with its aliases replaced."""
+        """Return what else Hydra 1.4 needs: the same overrides, parsed, with their aliases replaced."""
         if _IS_HYDRA_1_3:
             return {}
         return {"parsed_overrides": self.config_loader.parse_overrides(self.config_name, overrides)}
@@ -112,7 +112,7 @@ class HydraComposition(Composition):
 
     @property
     def folder(self) -> Path:
-        """The local folder of the run: `hydra.run.dir` or `hydra.sweep.dir`, resolved once and the same from then on.
+        """The local folder of the run: `hydra.run.dir` or `hydra.sweep.dir`. It is resolved only once.
 
         Raises:
             ConfigError: it does not resolve.
@@ -122,7 +122,7 @@ class HydraComposition(Composition):
             return Path(os.path.abspath(str(node.dir)))
 
     def output_dir(self, config: DictConfig) -> Path:
-        """A job's local output directory, by its config.
+        """Return a job's local output directory, from its config.
 
         Raises:
             ConfigError: it does not resolve.
@@ -135,14 +135,14 @@ class HydraComposition(Composition):
 
     @property
     def is_basic_sweeper(self) -> bool:
-        """The app's sweeper is Hydra's own, whose jobs are `job_overrides`; else `sweep_with` runs the one it is."""
+        """Whether the app's sweeper is Hydra's own, whose jobs are `job_overrides`. If not, `sweep_with` runs it."""
         return bool(OmegaConf.select(self.config, "hydra.sweeper._target_") == _BASIC_SWEEPER)
 
     def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
-        """The config of one job, by Hydra's `load_sweep_config`; in RUN mode the run's own."""
+        """Compose the config of one job with Hydra's `load_sweep_config`. In RUN mode it is the run's own."""
         if self.mode == "RUN":
             return self.config
-        # Resolved before it is copied, so that all jobs agree on the time that ${now:} gives it.
+        # It is resolved before it is copied, so that all jobs get the same time from ${now:}.
         _ = self.folder
         with hydra_errors():
             config: DictConfig = self.config_loader.load_sweep_config(self.config, list(overrides))
@@ -157,10 +157,10 @@ class HydraComposition(Composition):
         OmegaConf.save(self.config, folder / "multirun.yaml")
 
     def sweep_with(self, launcher: Any, callbacks: Any) -> Any:
-        """Run the app's own sweeper, as published, with this launcher; returns what its `sweep` returns.
+        """Run the app's own, unchanged sweeper with this launcher. Returns what its `sweep` returns.
 
         Args:
-            launcher: a Hydra Launcher; `setup` is called on it by the sweeper's `setup`.
+            launcher: a Hydra Launcher. The sweeper's `setup` calls its `setup`.
             callbacks: what the HydraContext holds as callbacks.
 
         Raises:
@@ -173,7 +173,8 @@ class HydraComposition(Composition):
             launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
             return launcher
 
-        # A sweeper asks the plugins for "the" launcher, by its config; an attribute of the instance goes before the method.
+        # A sweeper asks the plugins for the launcher of its config. An attribute of the instance takes precedence over
+        # the method.
         plugins.__dict__["instantiate_launcher"] = given
         try:
             with hydra_errors(ImportError, RuntimeError):
@@ -187,7 +188,7 @@ class HydraComposition(Composition):
         return sweeper.sweep(arguments=raw_texts(self.config.hydra.overrides.task))
 
     def swept(self) -> list[Override]:
-        """Those of the command line, and what the app's config says of the basic sweeper."""
+        """Return the overrides of the command line, and those that the app's config gives to the basic sweeper."""
         lines = raw_texts(self.config.hydra.overrides.task)
         params = OmegaConf.select(self.config, "hydra.sweeper.params")
         if params is not None and self.is_basic_sweeper:
@@ -195,7 +196,7 @@ class HydraComposition(Composition):
         return OverridesParser.create(config_loader=self.config_loader).parse_overrides(lines)
 
     def is_group(self, override: Override) -> bool:
-        """Hydra finds a group by that name."""
+        """Whether Hydra finds a group with that name."""
         lines = raw_texts(self.config.hydra.overrides.hydra)
         with hydra_errors():
             parsed = OverridesParser.create().parse_overrides(lines)
@@ -212,7 +213,9 @@ def _of_plain(
     config_dir: str | os.PathLike[str] | None,
     config_name: str | None,
 ) -> tuple[str | None, str | os.PathLike[str] | None, str | None]:
-    """Where the config of a plain function is: in config_dir, else beside its file; `config.yaml` where that is there."""
+    """Return where a plain function's config is: in config_dir, or else beside its file, as `config.yaml` if that
+    exists.
+    """
     folder = Path(config_path or config_dir or (app.file.parent if app.file is not None else Path.cwd()))
     if not folder.is_absolute() and config_path is not None and app.file is not None:
         folder = app.file.parent / folder
@@ -227,9 +230,9 @@ def _of_plain(
 def _search_path(
     app: Application, config_path: str | None, config_dir: str | os.PathLike[str] | None
 ) -> tuple[ConfigSearchPath, str]:
-    """Hydra's search path and job name, as hydra/_internal/utils.py `_run_hydra` makes them for a script.
+    """Return Hydra's search path and job name, as hydra/_internal/utils.py `_run_hydra` makes them for a script.
 
-    A module is taken for the file that it is, as it would be if Python had been started with it.
+    A module counts as its file, as if Python had been started with it.
     """
     function: Any = innermost(app.task)
     calling_module = _get_module_name_override()
@@ -250,7 +253,10 @@ def _search_path(
 
 
 def make_loader(search_path: ConfigSearchPath) -> Any:
-    """Hydra's config loader; of Hydra 1.3, with a memory (`launcher.config.caching_loader`, which leans on that version's inside)."""
+    """Make Hydra's config loader.
+
+    For Hydra 1.3 it has a cache (`launcher.config.caching_loader` depends on that version's internals).
+    """
     if not _IS_HYDRA_1_3:
         return ConfigLoaderImpl(search_path)
     from launcher.config.caching_loader import CachingConfigLoader
@@ -259,9 +265,10 @@ def make_loader(search_path: ConfigSearchPath) -> Any:
 
 
 def as_caching_loader(config_loader: Any) -> Any:
-    """A loader that composes what this one does, with a memory; for launchers that Hydra gives its own loader.
+    """Return a loader that composes the same as this one, with a cache. It is for launchers that Hydra gives its own
+    loader.
 
-    A loader that is not Hydra's own is left as it is.
+    A loader that is not Hydra's own is returned unchanged.
     """
     if type(config_loader) is not ConfigLoaderImpl:
         return config_loader

@@ -1,7 +1,7 @@
-"""Interpolations of a config that cannot resolve anywhere: an unregistered resolver, a key that is not there.
+"""Finds interpolations in a config that cannot resolve on any machine: an unregistered resolver, a missing key.
 
-Rule: nothing is resolved to find out. A resolver may read the host's environment or the clock, and what it returned here
-would travel with the config; so only names are looked up. A value that is still missing (`???`) may be set on the host.
+Rule: nothing is resolved. A resolver may read the host's environment or the clock, and its result would be sent with
+the config. So only names are looked up. A value that is still missing (`???`) may be set on the host.
 """
 
 # ruff: noqa: SLF001 - OmegaConf has no public way to look at a node without resolving it.
@@ -18,18 +18,18 @@ __all__ = ["unresolved"]
 #: `${name:` calls a resolver; `${key}` and `${.key}` refer to a node. A backslash before it makes it plain text.
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*([A-Za-z_][\w]*(?:\.[A-Za-z_][\w]*)*)\s*:")
 _REFERENCE = re.compile(r"(?<!\\)\$\{\s*(\.*)([A-Za-z_][\w-]*(?:\.[\w-]+)*)\s*\}")
-#: The overrides as they were typed, beside what came of them.
+#: Where the config has the overrides as the user typed them.
 _TYPED = ("hydra.overrides.", "hydra.job.override_dirname")
-#: Resolvers that Hydra brings along, wherever it runs.
+#: Resolvers that Hydra itself registers.
 _OF_HYDRA = ("hydra", "now", "python_version")
 _UNKNOWN = object()
 
 
 def unresolved(config: Any, *, without: str | None = None) -> Iterator[str]:
-    """A line for each interpolation of a DictConfig or ListConfig that cannot resolve.
+    """Yield a line for each interpolation of a DictConfig or ListConfig that cannot resolve.
 
     Args:
-        without: a key at the top below which nothing is looked at.
+        without: a top-level key whose node is skipped.
     """
     from omegaconf import OmegaConf
     from omegaconf.basecontainer import BaseContainer
@@ -70,7 +70,7 @@ def _near(name: str, names: Iterable[str]) -> str:
 
 
 def _near_path(config: Any, node: Any, dots: int, path: list[str]) -> str:
-    """What may have been meant: with another key for the first one that is not there."""
+    """Return the path that may have been meant. It has another key in place of the first missing one."""
     for length in range(len(path)):
         content = getattr(_place_of(config, node, dots, path[:length]), "_content", None)
         if not isinstance(content, dict):
@@ -83,7 +83,7 @@ def _near_path(config: Any, node: Any, dots: int, path: list[str]) -> str:
 
 
 def _place_of(config: Any, node: Any, dots: int, path: list[str]) -> Any:
-    """The node at that path; None where there is none, and _UNKNOWN where only resolving would tell."""
+    """Return the node at that path; None if there is none, and _UNKNOWN if it cannot be known without resolving."""
     from omegaconf import Container, OmegaConf
 
     place = config
@@ -111,7 +111,7 @@ def _child(node: Any, name: str) -> Any:
     content = node._content
     if name in content:
         return content[name]
-    # Keys may be numbers, booleans or members of an Enum, which a path has as text.
+    # Keys may be numbers, booleans or enum members. In a path they are text.
     for key, child in content.items():
         if str(key) == name or getattr(key, "name", None) == name:
             return child

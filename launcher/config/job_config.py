@@ -1,6 +1,7 @@
-"""A Hydra job's config on its way to a host: numbered, with what must not be decided anew put in and what is secret taken out.
+"""Prepares a Hydra job's config for a host: it sets the job's number, fixes values that must not change there, and
+removes secrets.
 
-Rule: nothing is resolved that is not asked for here by name; a copy is made of nothing, for omegaconf takes milliseconds.
+Rule: only what is named here is resolved. Nothing is copied, because that takes omegaconf milliseconds.
 """
 
 # ruff: noqa: SLF001 - OmegaConf has no public way to look at a node without resolving it, or to move one.
@@ -35,15 +36,15 @@ __all__ = [
 
 #: An interpolation of the time.
 NOW = re.compile(r"\$\{now:[^${}]*\}")
-#: An interpolation of another key, absolute, by itself or through `hydra:`.
+#: An absolute interpolation of another key, directly or through `hydra:`.
 _REFERENCE = re.compile(r"\$\{(?:hydra:)?([A-Za-z_][\w.]*)\}")
-#: Where the values that no file may hold are.
+#: Where the values are that must not be in any file.
 _ENV = "hydra.launcher.env"
 _HOSTS = "hydra.launcher.hosts"
 
 
 def numbered(config: DictConfig, num: int, job_id: str) -> DictConfig:
-    """The config with `hydra.job.num` and `hydra.job.id` set."""
+    """Set `hydra.job.num` and `hydra.job.id` in the config, and return it."""
     from omegaconf import open_dict, read_write
 
     with read_write(config.hydra.job), open_dict(config.hydra.job):
@@ -54,7 +55,7 @@ def numbered(config: DictConfig, num: int, job_id: str) -> DictConfig:
 
 @contextlib.contextmanager
 def current(config: DictConfig) -> Iterator[None]:
-    """While entered, `${hydra:...}` means this config."""
+    """Within this context, `${hydra:...}` means this config."""
     from hydra.core.hydra_config import HydraConfig
 
     holder = HydraConfig.instance()
@@ -66,9 +67,9 @@ def current(config: DictConfig) -> Iterator[None]:
 
 
 def without_secrets(config: DictConfig) -> None:
-    """Take the values of `hydra.launcher.env`, and of the `env` of its hosts, out of a config; their names stay.
+    """Remove the values of `hydra.launcher.env`, and of its hosts' `env`, from a config. Their names stay.
 
-    Configs are saved beside the results and pickled; the values travel to the agents on a way of their own.
+    Configs are pickled, and saved beside the results. The values are sent to the agents separately.
     """
     from omegaconf import OmegaConf, flag_override
 
@@ -88,7 +89,7 @@ def without_secrets(config: DictConfig) -> None:
 
 
 def without_value(override: str) -> str:
-    """An override without its value, if it sets variables for the jobs; it can still be parsed."""
+    """Return an override without its value if it sets variables for the jobs. The result can still be parsed."""
     key, _, value = override.partition("=")
     name = key.lstrip("+~")
     may_hold_env = f"{_HOSTS}.".startswith(f"{name}.") or name.startswith(f"{_HOSTS}.")
@@ -98,12 +99,12 @@ def without_value(override: str) -> str:
 
 
 def settle(config: DictConfig, output_dir: Path) -> None:
-    """Put into the config what the host must not decide anew: the value of each `${now:}`, and the local folder."""
+    """Set in the config what the host must not decide again: the value of each `${now:}`, and the local folder."""
     from omegaconf import open_dict, read_write
 
     _settle_now(config)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-        # The host puts its own folder here; this is what the JobReturn's hydra_cfg says on the controller.
+        # The host sets its own folder here. This is the one in the JobReturn's hydra_cfg on the controller.
         config.hydra.runtime.output_dir = literal(str(output_dir))
 
 
@@ -114,12 +115,12 @@ def _settle_now(config: DictConfig) -> None:
     for text in {found for value in _texts(config) for found in NOW.findall(value)}:
         if (text[len("${now:") : -1],) in known:
             continue
-        # Resolving it once leaves the value in the config's cache, which travels with it.
+        # After it is resolved once, the value is in the config's cache, which is sent with the config.
         AnyNode(text, key="_", parent=config)._dereference_node()
 
 
 def _texts(node: Any) -> Iterator[str]:
-    """Every text in a config that holds a `${now:`, unresolved."""
+    """Yield every text in a config with a `${now:` in it, unresolved."""
     content = node.__dict__.get("_content")
     if isinstance(content, dict):
         for value in content.values():
@@ -134,13 +135,13 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 def raw_text(node: DictConfig, key: str) -> str:
-    """A node's text, unresolved."""
+    """Return a node's text, unresolved."""
     value = node._get_node(key)
     return str(value._value()) if value is not None else ""
 
 
 def move_to(config: DictConfig, mode: str, folder: Path) -> None:
-    """Put another folder in the place of the run's: `hydra.run.dir` or `hydra.sweep.dir`, as a text that refers to nothing."""
+    """Replace the run's folder, `hydra.run.dir` or `hydra.sweep.dir`, with text without interpolations."""
     from omegaconf import flag_override
 
     with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
@@ -149,7 +150,7 @@ def move_to(config: DictConfig, mode: str, folder: Path) -> None:
 
 
 def times_in(config: DictConfig, text: str, depth: int = 10) -> list[str]:
-    """Every `${now:...}` that a text refers to, directly or through other keys."""
+    """Return every `${now:...}` that a text refers to, directly or through other keys."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -161,12 +162,14 @@ def times_in(config: DictConfig, text: str, depth: int = 10) -> list[str]:
             if OmegaConf.is_dict(node):
                 found += times_in(config, raw_text(node, name), depth - 1)
         except (OmegaConfBaseException, AttributeError):
-            continue  # what does not resolve is told when it is resolved
+            continue  # an error is shown when it is resolved
     return found
 
 
 def raw_texts(node: ListConfig) -> list[str]:
-    """A list of texts, unresolved: an override such as `key='${oc.env:NAME}'` is not for this machine to look up."""
+    """Return a list of texts, unresolved, because an override such as `key='${oc.env:NAME}'` must not be looked up
+    here.
+    """
     from omegaconf import OmegaConf
 
     texts: Any = OmegaConf.to_container(node, resolve=False)
@@ -174,14 +177,14 @@ def raw_texts(node: ListConfig) -> list[str]:
 
 
 def subdir_of(config: DictConfig, num: int) -> str:
-    """`hydra.sweep.subdir`; Hydra's own default is known without a parser."""
+    """Return `hydra.sweep.subdir`. Hydra's own default needs no parser."""
     if raw_text(config.hydra.sweep, "subdir") == "${hydra.job.num}":
         return str(num)
     return str(config.hydra.sweep.subdir)
 
 
 def split(config: DictConfig) -> DictConfig:
-    """Take the `hydra` node out of a config and give it a config of its own, as Hydra's JobReturn has them."""
+    """Move the `hydra` node out of a config into its own config, as in Hydra's JobReturn."""
     from omegaconf import DictConfig, OmegaConf
 
     node = config.__dict__["_content"].pop("hydra")

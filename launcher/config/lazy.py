@@ -1,8 +1,8 @@
-"""The config that the run's hooks get: a DictConfig, made when somebody looks at it.
+"""The config that the run's hooks get: a DictConfig that is made when somebody reads it.
 
-Rule: nothing that could be refused is put off. What is plain data through and through, and refers to nothing, OmegaConf takes
-as it is; no check needs omegaconf for it. So its import waits until the host has its command, where this process waits
-anyway. Everything else is made, and refused, at once.
+Rule: no refusal is delayed. OmegaConf accepts purely plain data without interpolations as it is, so checking it does
+not need omegaconf. Its import is delayed until the host has its command, when this process waits anyway. Every other
+config is made, or refused, at once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["LazyConfig", "check_config_kind", "checked_config", "config_with_node", "import_omegaconf", "made_now"]
 
 _LEAVES = (str, int, float, bool, type(None))
-#: How deep data may lie to be looked through here; OmegaConf may have something to say of what is deeper.
+#: How deep data may be nested to be checked here. OmegaConf may refuse deeper data.
 _MAX_DEPTH = 50
-#: Characters of what OmegaConf says.
+#: Characters of OmegaConf's message.
 _MAX_SAID = 300
 
 
 def checked_config(config: Any, node: dict[str, Any]) -> DictConfig | LazyConfig:
-    """A run's config with its `hydra` node, for `made_now`.
+    """Check a run's config, and return it with its `hydra` node, for `made_now`.
 
     Raises:
-        ConfigError: it is no config, or does not resolve.
+        ConfigError: it is not a config, or does not resolve.
     """
     if (config is None or type(config) is dict) and _is_plain([config, node]):
         return LazyConfig(config, node)
@@ -42,7 +42,7 @@ def checked_config(config: Any, node: dict[str, Any]) -> DictConfig | LazyConfig
 
 
 def check_config_kind(config: Any) -> None:
-    """Refuse what OmegaConf would take and nobody means: it reads text as YAML, of which any word is a mapping.
+    """Refuse text. OmegaConf would accept it as YAML, in which any word is a mapping, but nobody means that.
 
     Raises:
         ConfigError: it is text.
@@ -54,10 +54,10 @@ def check_config_kind(config: Any) -> None:
 
 
 def config_with_node(config: Any, node: dict[str, Any]) -> DictConfig:
-    """The config that a hook gets: a DictConfig with its `hydra` node.
+    """Return the config for a hook: a DictConfig with its `hydra` node.
 
     Raises:
-        ConfigError: it is no config.
+        ConfigError: it is not a config.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -68,7 +68,7 @@ def config_with_node(config: Any, node: dict[str, Any]) -> DictConfig:
         what = (
             "cannot be taken" if isinstance(config, Mapping) else "is neither a mapping, a dataclass nor a DictConfig"
         )
-        # OmegaConf names the whole path in further lines, which is as long as the config is deep.
+        # In further lines OmegaConf names the whole path, which can be very long.
         raise ConfigError(f"the config {what}: {str(error).partition(chr(10))[0][:_MAX_SAID]}") from error
     if not isinstance(full, DictConfig):
         raise ConfigError(
@@ -80,21 +80,21 @@ def config_with_node(config: Any, node: dict[str, Any]) -> DictConfig:
     return full
 
 
-#: Journals ask for it there (docs/stored.md).
+#: Journals look it up under this name (docs/stored.md).
 config_with_node.__module__ = "launcher.pickled"
 
 
 class LazyConfig:
-    """One that is not made yet. It pickles as what would be made."""
+    """A config that is not made yet. Its pickle is that of the made config."""
 
     def __init__(self, config: dict[str, Any] | None, node: dict[str, Any]) -> None:
-        # As it is now: what becomes of the caller's own is not the run's.
+        # The data as it is now. Later changes of the caller's object do not change the run.
         self._parts = (_copied(config), node)
         self._made: DictConfig | None = None
 
     @property
     def made(self) -> DictConfig:
-        """The config: one for all hooks, with what they made of it."""
+        """The config. All hooks share it, with the changes that they make."""
         if self._made is None:
             self._made = config_with_node(*self._parts)
         return self._made
@@ -104,17 +104,17 @@ class LazyConfig:
 
 
 def made_now(config: Any) -> Any:
-    """A config for somebody who looks at it; what is none stays as it is."""
+    """Return the made config for a LazyConfig, and anything else unchanged."""
     return config.made if isinstance(config, LazyConfig) else config
 
 
 def import_omegaconf() -> None:
-    """Import what the first JobReturn's config will be made with."""
+    """Import omegaconf, which makes the first JobReturn's config."""
     make_config({})
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """OmegaConf takes it without looking at it closely. What holds itself is too deep."""
+    """Whether OmegaConf accepts it without further checks. Data that contains itself counts as too deep."""
     kind = type(value)
     if kind is str:
         return "${" not in value

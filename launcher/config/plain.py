@@ -1,6 +1,6 @@
-"""The configs of a plain function's run: its overrides build them.
+"""The configs of a plain function's run, built from its overrides.
 
-Rule: a plain function needs no Hydra on the host. Of Hydra the override grammar is used, here.
+Rule: a plain function needs no Hydra on the host. Only Hydra's override grammar is used, on the controller.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["PlainComposition"]
 
 
 class PlainComposition(Composition):
-    """The configs of a plain function's run, built by its overrides alone.
+    """The configs of a plain function's run, built only from its overrides.
 
-    `a=1`, `+a=1` and `++a=1` all set; `~a` takes away what an earlier override set. Of `hydra.*` only
+    `a=1`, `+a=1` and `++a=1` all set a key; `~a` removes what an earlier override set. Of `hydra.*`, only
     `hydra.callbacks.NAME._target_=...` has a meaning here.
     """
 
@@ -41,13 +41,13 @@ class PlainComposition(Composition):
                 raise ConfigError(f"{override.input_line}: there is no key before the =")
             if key == "hydra" or (key.startswith(("hydra.", "hydra/")) and not key.startswith("hydra.callbacks")):
                 raise ConfigError(
-                    f"{override.input_line}: {key} means nothing to a plain function; of Hydra's config it has "
-                    "hydra.callbacks (decorate it with @hydra.main, or name a config, for the rest)"
+                    f"{override.input_line}: {key} has no meaning for a plain function, which has only hydra.callbacks "
+                    "of Hydra's config (for the rest, decorate it with @hydra.main, or name a config)"
                 )
         self.config = self._build([one for one in self._parsed if not one.is_sweep_override()])
 
     def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
-        """The config of one job."""
+        """Compose the config of one job."""
         return self._build(_parse(overrides, is_multirun=False))
 
     @staticmethod
@@ -62,22 +62,22 @@ class PlainComposition(Composition):
                 for override in overrides:
                     if override.is_add() and OmegaConf.select(config, override.key_or_group) is not None:
                         raise ConfigError(
-                            f"{override.input_line}: {override.key_or_group} is set already; say ++ to change it"
+                            f"{override.input_line}: {override.key_or_group} is set already; use ++ to change it"
                         )
                     ConfigLoaderImpl._apply_overrides_to_config([override], config)  # noqa: SLF001 - what Hydra does
         return config
 
     def swept(self) -> list[Override]:
-        """All that were given."""
-        # Parsed anew: a range is used up when it is read.
+        """Return all overrides that were given."""
+        # They are parsed again, because a range is used up when it is read.
         return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
 
     def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
-        """As the basic sweeper has them; without overrides none, and no Hydra."""
+        """Return the sweeps as the basic sweeper does. Without overrides there are none, and Hydra is not imported."""
         return super().sweeps(only_discrete=only_discrete) if self._parsed else []
 
     def is_group(self, override: Override) -> bool:
-        """There are no config groups."""
+        """Return False: there are no config groups."""
         return False
 
 

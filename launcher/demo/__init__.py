@@ -1,1 +1,1 @@
-"""`launcher demo`: the main promises, shown against a throwaway SSH server."""
+"""`launcher demo`: shows the main promises with a temporary SSH server."""

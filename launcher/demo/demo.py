@@ -1,7 +1,7 @@
-"""`launcher demo`: the whole of it on one machine, with each promise checked rather than shown.
+"""`launcher demo`: a whole run on one machine, in which each promise is checked and not only shown.
 
-Rule: what is printed as kept was looked up in JobReturns, events, files and processes afterwards; one that was not kept
-makes the exit code 1. Nothing is left behind: server, keys, home, results and processes go away.
+Rule: a promise is printed as kept only after a check of JobReturns, events, files and processes. If one was not kept,
+the exit code is 1. Nothing is left behind: server, keys, home, results and processes are removed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HOST = "demo"
 
 @dataclass(frozen=True)
 class Promise:
-    """Something that must hold, and whether it did; `why` says what was found instead."""
+    """Something that must be true, and whether it was. `why` says what was found instead."""
 
     text: str
     is_kept: bool
@@ -47,8 +47,8 @@ class Demo:
     """One demonstration.
 
     Args:
-        say: takes each line.
-        folder: where results stay; None lets them go away with the rest.
+        say: called with each line.
+        folder: where to keep the results; None removes them with everything else.
     """
 
     say: Callable[[str], None]
@@ -58,7 +58,7 @@ class Demo:
     _returns: list[JobReturn] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Run it; returns whether every promise was kept."""
+        """Run the demo. Returns whether every promise was kept."""
         with tempfile.TemporaryDirectory(prefix="launcher-demo-") as scratch:
             project = Path(scratch) / "project"
             _copy_app(project)
@@ -102,7 +102,7 @@ class Demo:
         self.say("")
 
     def _check_host_key(self, server: DemoServer, scratch: Path) -> None:
-        """A host whose key is not known must be refused, with the fingerprint that was offered."""
+        """Check that a host with an unknown key is refused, with the fingerprint that it showed."""
         from launcher.transports.factory import make_transport
 
         nobody = scratch / "empty_known_hosts"
@@ -134,7 +134,7 @@ class Demo:
             folder=str(sweep),
         )
         setup = app_run.setup
-        # The display tells what a hook raises.
+        # The display shows what a hook raises.
         setup.callbacks.report = lambda record: None
         session = Session(
             setup,
@@ -227,7 +227,7 @@ class Demo:
             self._promise(f"host: on_job_end fired for the job {what}", ends == _CALLBACKS[::-1], one.hooks)
 
     def _check_diaries(self, server: DemoServer, sweep: Path) -> None:
-        """What the hooks wrote on the host, in files that came back."""
+        """Check what the hooks wrote on the host, in the files that came back."""
         wanted, home, found, codes = [], str(server.home.resolve()), [], set()
         for num, case in enumerate(CASES):
             status = self._returns[num].status.name
@@ -259,7 +259,7 @@ class Demo:
 
 
 def _spec(server: DemoServer, known_hosts: str | None = None) -> HostSpec:
-    # The server's sessions find this Python; the agent would do with any python3 from 3.8 on.
+    # The server's sessions find this Python. Any python3 from 3.8 on would do for the agent.
     return HostSpec(
         name=_HOST,
         address=server.alias,
@@ -271,7 +271,7 @@ def _spec(server: DemoServer, known_hosts: str | None = None) -> HostSpec:
 
 
 def _copy_app(project: Path) -> None:
-    """The example app as a project of its own, as a user would have it."""
+    """Copy the example app into its own project, as a user would have it."""
     source = importlib.resources.files("launcher.demo") / "app"
     with importlib.resources.as_file(source) as path:
         shutil.copytree(
@@ -281,7 +281,7 @@ def _copy_app(project: Path) -> None:
 
 @contextlib.contextmanager
 def _inside(project: Path, scratch: Path) -> Iterator[None]:
-    """In the project's folder, with the controller's own state (its index of runs) where it goes away."""
+    """Work in the project's folder, with the controller's state (its index of runs) in a temporary folder."""
     before, environment = Path.cwd(), dict(os.environ)
     os.environ.update({"XDG_STATE_HOME": str(scratch / "state"), "XDG_CACHE_HOME": str(scratch / "cache")})
     os.chdir(project)

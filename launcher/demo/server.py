@@ -1,7 +1,7 @@
-"""A throwaway SSH server on loopback, for `launcher demo` and the quick tests. It is asyncssh in a thread.
+"""A temporary SSH server on loopback, for `launcher demo` and the quick tests. It is asyncssh in a thread.
 
-Rule: it needs no root and touches nothing of the user's: keys, home, cache and state of its "host" lie in a temporary
-folder that goes away with it, and so does every process that a session started.
+Rule: it needs no root and changes nothing of the user's. Keys, home, cache and state of its "host" are in a temporary
+folder. The folder is removed with the server, and every process that a session started is ended.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _BUFFER = 1 << 18
 
 
 class DemoServer:
-    """A context manager; its attributes are valid inside.
+    """The server as a context manager. Its attributes are valid inside.
 
     Args:
         alias: the host's name in `ssh_config`.
-        environment: further variables of its sessions.
-        shell: what a session's command is given to with `-c`, as a user's login shell.
-        key_types: of its host keys.
+        environment: more variables for its sessions.
+        shell: runs a session's command with `-c`, like a user's login shell.
+        key_types: the types of its host keys.
 
     Attributes:
         host, port, user: where it listens and for whom.
         identity: path of the private key that it accepts.
-        known_hosts: path of a file that knows its host key.
+        known_hosts: path of a file with its host key.
         ssh_config: path of a configuration with all of these, as for `ssh -F`.
         home: HOME of its sessions.
         host_keys: its public host keys, `type base64` each.
-        logins: how many times a client has begun to say who it is.
+        logins: how many times a client has begun to authenticate.
     """
 
     host = "127.0.0.1"
@@ -158,13 +158,13 @@ class DemoServer:
         )
 
     def _session(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Serve a session in a task of ours: one of the connection's would be cancelled with it, halfway."""
+        """Serve a session in our own task. A task of the connection would be cancelled with it, halfway."""
         task = self._loop.create_task(self._serve(session))
         self._sessions.add(task)
         task.add_done_callback(self._sessions.discard)
 
     async def _serve(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Run the session's command as sshd would: in a session of its own, which a lost link leaves alone."""
+        """Run the session's command as sshd would: in its own session, which goes on after the link is lost."""
         if session.command is None:
             session.stderr.write(b"the demo server runs commands only\n")
             session.exit(1)
@@ -191,7 +191,8 @@ class DemoServer:
         ended: asyncio.Future[int] = self._loop.create_future()
         threading.Thread(target=self._wait, args=(process, ended), name=f"demo {process.pid}", daemon=True).start()
         try:
-            # The channel's one end of file is for both streams: it is its close, when both have been read.
+            # A channel has only one end of file for both streams, which is its close. It comes after both have been
+            # read.
             await session.redirect(process.stdin, process.stdout, process.stderr, bufsize=_BUFFER, send_eof=False)
             status = await ended
             if not session.is_closing():
@@ -214,7 +215,7 @@ class DemoServer:
             self._loop.call_soon_threadsafe(tell)
 
     def drop_connections(self) -> None:
-        """Cut every link at once, as a broken network does; what sessions have started goes on."""
+        """Cut every link at once, like a broken network. Processes of sessions go on."""
 
         def drop() -> None:
             for connection in list(self._connections):
@@ -239,7 +240,7 @@ class DemoServer:
             self._server.close()
         for connection in list(self._connections):
             connection.abort()
-        # Agents and jobs have left every group of ours; the mark in their environment is what they keep.
+        # Agents and jobs have left all our process groups, but they still have the mark in their environment.
         while pids := processes_with(f"{_MARK}={folder}"):
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -254,7 +255,7 @@ class DemoServer:
 
 
 def processes_with(text: str) -> list[int]:
-    """Processes of this user whose environment holds a text."""
+    """Return the processes of this user with a text in their environment."""
     if not Path("/proc/self/environ").exists():
         return _processes_by_ps(text)
     wanted = text.encode()
@@ -272,7 +273,7 @@ def processes_with(text: str) -> list[int]:
 
 
 def _processes_by_ps(text: str) -> list[int]:
-    """The same on macOS, whose `ps` has -E for it."""
+    """Do the same on macOS, where `ps` has -E for it."""
     said = subprocess.run(
         ["ps", "-A", "-E", "-ww", "-o", "pid=", "-o", "command="],
         stdin=subprocess.DEVNULL,

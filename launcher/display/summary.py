@@ -165,7 +165,7 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
         console.print(Text(said, "bold yellow"), soft_wrap=True)
     if unreached:
         names = ", ".join(unreached)
-        console.print(Text(f"not reached to end the run there: {names}", "bold yellow"), soft_wrap=True)
+        console.print(Text(f"hosts that could not be reached to end the run: {names}", "bold yellow"), soft_wrap=True)
 
 
 def summary_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (), error: Any = None) -> dict[str, Any]:

@@ -304,8 +304,8 @@ class Dispatcher:
                     self.stalled = str(error)
                     step = "put it back as it was" if isinstance(error, JournalMoved) else "free some space"
                     message = (
-                        f"{error}; nothing more is dispatched until it can be written ({step}); "
-                        "running jobs go on and their results are kept on the hosts"
+                        f"{error}; no more jobs are sent until it can be written ({step}); running jobs go on, and the "
+                        "hosts keep their results"
                     )
                     self._tell(events.Warned(time.time(), "journal", message))
                 if self._stopping.wait(_JOURNAL_RETRY):

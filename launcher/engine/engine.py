@@ -144,7 +144,9 @@ class Engine(Dispatcher):
                 self._observers.remove(observer)
                 self.observe(
                     events.Warned(
-                        time.time(), "observer", f"{observer!r} raised {type(error).__name__}: {error}; it is left out"
+                        time.time(),
+                        "observer",
+                        f"{observer!r} raised {type(error).__name__}: {error}; it is not called any more",
                     )
                 )
 
@@ -201,7 +203,7 @@ class Engine(Dispatcher):
             item = None
         if item is None and self.crash is not None and self.arrivals.empty():
             raise ControllerFailed(
-                f"a thread of the controller died of {type(self.crash).__name__}: {self.crash}; this is a defect of the "
+                f"a thread of the controller died of {type(self.crash).__name__}: {self.crash}; this is a bug in the "
                 f"launcher; hosts keep what they have, and 'launcher attach {self.run_id}' collects it"
             ) from self.crash
         if isinstance(item, Returned):

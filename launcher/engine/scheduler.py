@@ -222,7 +222,7 @@ class Scheduler(RunState):
             job = self.jobs[num]
             if f"{num}.{job.attempt}" not in known:
                 # The outcome is here; the files that are missing will never come.
-                lost = "its output files and streams may not be whole: the host does not have them any more"
+                lost = "its output files and streams may be incomplete: the host does not have them any more"
                 out += [events.Warned(at, "output files", lost, "", num, host), *self._settle(at, job)]
         return out
 
@@ -372,7 +372,7 @@ class Scheduler(RunState):
                 continue
             # Without a link the job may have ended long ago: the time begins anew with the next one.
             if self.hosts[job.host].phase is HostPhase.READY:
-                why = f"job {num} is long past its time there, and the host, which answers, does not end it"
+                why = f"job {num} is long past its time limit there, and the host answers but does not end it"
                 out += self.give_up(at, job.host, why, for_good=True)
         return out
 

@@ -297,5 +297,5 @@ class RunState:
             known = host.phase in (HostPhase.READY, HostPhase.UNKNOWN) or bool(host.jobs or host.collecting)
             host.phase = HostPhase.UNKNOWN if known else HostPhase.CONNECTING
             host.unknown_since, host.ready_since = None, None
-            host.why = "the run was taken up by another controller" if known else ""
+            host.why = "another controller has taken over the run" if known else ""
             host.closed, host.may_open, host.closed_since = None, False, None

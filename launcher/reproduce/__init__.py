@@ -1,1 +1,1 @@
-"""Running a job again, and comparing how it ends."""
+"""Runs a job again, and compares how it ends."""

@@ -1,7 +1,7 @@
-"""What came of a job, and whether it came of it again: status, value, or the exception and the line that raised it.
+"""Compares how a job ended with how it ended before: status, value, or the exception and the line that raised it.
 
-Rule: equal digests are equal values; otherwise values are decoded under the `results` policy of whoever asks, and what may
-not be decoded is not judged.
+Rule: equal digests mean equal values. Otherwise values are decoded under the caller's `results` policy. Values that may
+not be decoded are not compared.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Outcome:
 
     Attributes:
         status: COMPLETED or FAILED.
-        error: of a failed job.
-        digest: sha256 of the pickled or plain value of a completed one, where that holds all of it.
-        value: gives that value; may raise anything.
+        error: the error of a failed job.
+        digest: SHA-256 of a completed job's pickled or plain value, if that is the whole value.
+        value: returns that value. It may raise anything.
     """
 
     status: str
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def place(self) -> str:
-        """`file:line in function` that raised, the file without its folders: these differ from host to host."""
+        """The `file:line in function` that raised. The file has no folders, because they differ from host to host."""
         frames = list(_FRAME.finditer(self.error.traceback)) if self.error is not None else []
         if not frames:
             return ""
@@ -53,18 +53,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`is_same` is None where that cannot be told; `lines` say why, for people."""
+    """The result of a comparison. `is_same` is None if it is not known. `lines` say why, for people."""
 
     is_same: bool | None
     lines: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        # Values and their `repr` are what a host, or a pickle, made of them.
+        # A host or a pickle decides what values and their `repr` are.
         object.__setattr__(self, "lines", tuple(map(clean, self.lines)))
 
 
 def recorded_outcome(reader: JournalReader, num: int, decoder: Decoder) -> Outcome | None:
-    """The outcome of a job as a journal has it; None where it has not returned."""
+    """Return the outcome of a job from a journal; None if it has not returned."""
     event = reader.returned(num)
     if event is None:
         return None
@@ -76,12 +76,12 @@ def recorded_outcome(reader: JournalReader, num: int, decoder: Decoder) -> Outco
 
 
 def stored_outcome(stored: StoredResult, decoder: Decoder) -> Outcome:
-    """The outcome of a job that completed with a value."""
+    """Return the outcome of a job that completed with a value."""
     return Outcome("COMPLETED", None, decoder.digest(stored), lambda: decoder.part(stored, "value"))
 
 
 def outcome_of_job_return(job_return: JobReturn) -> Outcome:
-    """The outcome that a JobReturn, ours or Hydra's, tells."""
+    """Return the outcome in a JobReturn, ours or Hydra's."""
     status = job_return.status.name
     value = job_return._return_value  # noqa: SLF001 - reading `return_value` of a failed job raises
     if status == "COMPLETED":
@@ -93,7 +93,7 @@ def outcome_of_job_return(job_return: JobReturn) -> Outcome:
 
 
 def compare(before: Outcome, after: Outcome) -> Comparison:
-    """Whether two outcomes are the same."""
+    """Compare two outcomes."""
     if before.status != after.status:
         return Comparison(False, (f"was {_told(before)}", f"is {_told(after)}"))
     if before.status == "COMPLETED":
@@ -120,12 +120,13 @@ def _compare_values(before: Outcome, after: Outcome) -> Comparison:
     if before.value is None or after.value is None:
         if before.value is None and after.value is None:
             return Comparison(True, ("COMPLETED",))
-        return Comparison(None, ("COMPLETED both times; one of the values is not there to be compared",))
+        return Comparison(None, ("COMPLETED both times; one of the values is missing, so they cannot be compared",))
     try:
         one, other = before.value(), after.value()
     except LauncherError as error:
         return Comparison(
-            None, ("COMPLETED both times; the values' bytes differ, and comparing them takes decoding:", str(error))
+            None,
+            ("COMPLETED both times; the values' bytes differ, and they must be decoded to be compared:", str(error)),
         )
     except Exception as error:  # noqa: BLE001 - a pickle may raise anything
         return Comparison(None, (f"COMPLETED both times; a value cannot be decoded: {type(error).__name__}: {error}",))
@@ -155,7 +156,7 @@ def _shown(value: Any, limit: int = 300) -> str:
 
 
 def _short(name: str) -> str:
-    """A type's name without `builtins.` and `__main__.`, which depend on who names it."""
+    """Return a type's name without `builtins.` and `__main__.`, which vary from place to place."""
     return name.removeprefix("builtins.").removeprefix("__main__.")
 
 

@@ -1,7 +1,8 @@
-"""The YAML of an output directory, read as data: a host wrote it, or somebody who sent the folder.
+"""Reads the YAML of an output directory as data, because a host or the sender of the folder wrote it.
 
-Rule: nothing is imported, made, resolved or looked up for it, and of its `hydra` node only plain words are kept. What there would
-choose a place to write to, a variable, a logging class or a callback is taken from Hydra's own defaults instead.
+Rule: nothing is imported, built, resolved or looked up for it. Only plain words of its `hydra` node are kept.
+Everything that would choose a place to write to, a variable, a logging class or a callback comes from Hydra's own
+defaults instead.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ __all__ = ["callbacks_of", "hydra_node", "read"]
 #: Bytes of one file.
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 100
-#: What the `hydra` node says of the job, in words that choose nothing.
+#: Keys of the `hydra` node that describe the job and choose nothing.
 _WORDS = {"job": ("id", "config_name", "override_dirname"), "runtime": ("version", "version_base")}
 
 
 def read(path: Path) -> Any:
-    """A config from YAML, its interpolations unresolved.
+    """Read a config from YAML, without resolving its interpolations.
 
     Raises:
         UsageError: it cannot be read, or is not what Hydra or we would have written.
@@ -43,14 +44,17 @@ def read(path: Path) -> Any:
         config = OmegaConf.create(text)
     except Exception as error:  # a parser may raise anything for what somebody made up  # noqa: BLE001
         why = clean(error)[:500] or type(error).__name__
-        raise UsageError(f"{clean_line(path)} is no config that was written for a job: {why}") from None
+        raise UsageError(f"{clean_line(path)} is not a config that was written for a job: {why}") from None
     if not OmegaConf.is_dict(config):
-        raise UsageError(f"{clean_line(path)} is no config that was written for a job: it is no mapping")
+        raise UsageError(f"{clean_line(path)} is not a config that was written for a job: it is not a mapping")
     return config
 
 
 def _check_shape(text: str) -> None:
-    """Neither deep nor folded: a few aliases can stand for more than fits into memory, and no saved config has one."""
+    """Refuse deep nesting and aliases.
+
+    A few aliases can stand for more than fits into memory, and no saved config has one.
+    """
     import yaml
 
     depth = 0
@@ -66,7 +70,7 @@ def _check_shape(text: str) -> None:
 
 
 def callbacks_of(told: Any) -> dict[str, Any]:
-    """The `_target_` nodes of the callbacks, as plain data."""
+    """Return the `_target_` nodes of the callbacks, as plain data."""
     found = _plain(told, "hydra").get("callbacks")
     if not isinstance(found, dict):
         return {}
@@ -74,11 +78,11 @@ def callbacks_of(told: Any) -> dict[str, Any]:
 
 
 def hydra_node(told: Any, *, name: str, cwd: str) -> Any:
-    """The `hydra` node of a job that runs again, with what may be kept of the one that was written.
+    """Return the `hydra` node of a job that runs again, with what may be kept of the stored one.
 
     Args:
         told: the content of `hydra.yaml`.
-        name: the application's; it is part of the name of the log.
+        name: the application's name, which is part of the log's name.
         cwd: the folder in which it is started now.
     """
     from omegaconf import OmegaConf
@@ -100,14 +104,14 @@ def hydra_node(told: Any, *, name: str, cwd: str) -> Any:
     choices = _part(runtime, "choices")
     kept["runtime"]["choices"] = {str(key): value for key, value in choices.items() if _is_word(value)}
     if "job_logging" not in said:
-        # That of a plain function.
+        # The node of a plain function.
         kept["job"]["chdir"] = bool(kept["job"]["chdir"])
         return kept
     return _whole(kept, OmegaConf)
 
 
 def _whole(kept: dict[str, Any], omegaconf: Any) -> Any:
-    """With Hydra's own schema and logging around it."""
+    """Add Hydra's own schema and logging."""
     import importlib.resources
 
     from hydra.conf import HydraConf
@@ -121,7 +125,7 @@ def _whole(kept: dict[str, Any], omegaconf: Any) -> Any:
         del kept[empty]
     if kept["job"]["num"] is None:
         del kept["job"]["num"]
-    # Hydra's config groups add keys to it.
+    # Hydra's config groups add keys to this.
     schema = omegaconf.structured(HydraConf, flags={"struct": False})
     return omegaconf.merge(schema, kept)
 
@@ -139,5 +143,5 @@ def _part(node: Any, key: str) -> dict[str, Any]:
 
 
 def _is_word(value: Any) -> bool:
-    """Plain text or a number, in which nothing is looked up."""
+    """Whether it is plain text or a number, without interpolations."""
     return isinstance(value, (str, int, float)) and "${" not in str(value) and str(value) != "???"

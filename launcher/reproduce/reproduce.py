@@ -1,7 +1,7 @@
-"""Running a job again: here, in a debugger, or on a host, and whether it ends the same way.
+"""Runs a job again here, in a debugger, or on a host, and says whether it ends the same way.
 
-Rule: hooks fire only where that was asked for, and of these the job's own: the run's hooks belong to the run. Which job it
-is, and what it needs, `launcher.reproduce.target` says.
+Rule: hooks fire only if that was asked for, and only the job's own, because the run's hooks belong to the run.
+`launcher.reproduce.target` says which job it is and what it needs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["Reproduction", "Target", "find_target", "reproduce", "reproduce_in_d
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """What came of it. `comparison` is None where there was nothing to compare with."""
+    """The result. `comparison` is None if there was nothing to compare with."""
 
     target: str
     folder: Path
@@ -65,14 +65,14 @@ def reproduce(
     """Run the job again, on a host or over the local transport.
 
     Args:
-        hosts: where; None runs it here.
+        hosts: where to run it; None means here.
         folder: the new output directory.
-        is_exact: in the code that the run recorded, not in the code as it is now.
-        with_hooks: fire the job's hooks, with the callbacks as the run sent them.
-        early: connections that were begun before; else they are begun here.
+        is_exact: run the code that the run recorded, and not the code as it is now.
+        with_hooks: fire the job's hooks, of the callbacks that the run sent.
+        early: connections that were begun earlier. Without them, connections are begun here.
 
     Raises:
-        UsageError: it cannot be run again so; nothing was sent.
+        UsageError: it cannot be run again in this way. Nothing was sent.
     """
     hosts = list(hosts) if hosts is not None else None
     begun = early if early is not None else EarlyConnections.begin(hosts, options or LaunchConf())
@@ -114,8 +114,8 @@ def _set_up(
     )
     if is_exact and setup.snapshot is None:
         raise UsageError(
-            f"{target.name}: the code that it ran in was not recorded (it was used in place, or there is no record of "
-            "the run); without --exact it runs in the code as it is now"
+            f"{target.name}: the code that it ran was not recorded (it was used in place, or there is no record of the "
+            "run); without --exact it runs the code as it is now"
         )
     if with_hooks:
         return dataclasses.replace(setup, callbacks=target.built_callbacks()).with_code()
@@ -131,14 +131,14 @@ def reproduce_in_debugger(
     with_hooks: bool = False,
     results: str = "safe",
 ) -> Reproduction:
-    """Run the job again here, in the foreground, in pdb where it fails.
+    """Run the job again here, in the foreground. If it fails, pdb starts.
 
     Raises:
-        UsageError: it cannot be run again so.
+        UsageError: it cannot be run again in this way.
     """
     setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
     prepared = setup.prepare()
-    # No journal is begun there; its lock is held as long as the job writes.
+    # No journal is begun there. Its lock is held while the job writes.
     setup, claim = setup.take_folder()
     with tempfile.TemporaryDirectory(prefix="launcher-reproduce-") as name:
         scratch = Path(name)
@@ -156,7 +156,7 @@ def reproduce_in_debugger(
         environment = {**os.environ, **zygote.environ}
         ours = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
-        # Not stopped by Ctrl-C, which is the debugger's.
+        # Ctrl-C is for the debugger, and does not stop this process.
         done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
         after = _debugged(scratch, setup, results, done.returncode)
     claim.release()
@@ -181,7 +181,7 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
     told = scratch / "outcome.json"
     if not told.exists():
         return Outcome(
-            "FAILED", JobError("exited", message=f"it was left with exit code {exit_code}", exit_code=exit_code)
+            "FAILED", JobError("exited", message=f"it ended with exit code {exit_code}", exit_code=exit_code)
         )
     said = json.loads(told.read_text())
     envelope, parts = Envelope.from_json(said["envelope"]), ResultParts.from_json(said["parts"]).without_file()
@@ -189,6 +189,6 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
         return Outcome(envelope.status, envelope.error)
     if parts.value is None:
         return Outcome("COMPLETED")
-    # The folder is gone when it is read.
+    # The folder no longer exists when this is read.
     stored = StoredResult(0, 1, setup.hosts[0].name, envelope, parts, (scratch / "result").read_bytes(), None)
     return stored_outcome(stored, decoder_of(setup, results))

@@ -1,8 +1,8 @@
-"""Which job is to be run again, and everything that it needs: by its run and number, its folder, or a pickle of it.
+"""Finds the job to run again, and everything that it needs, by its run and number, its folder, or a pickle of it.
 
-Rule: a job of a run is taken from the controller's own journal (`launcher.runs.ownership`), with the very bytes that its host got. What a
-host wrote is data: its YAML names no module that is imported, no object that is made and no place that is written to, and is run
-only in the code that `--app` names; a pickle is opened only where its own path was given.
+Rule: a run's job comes from the controller's own journal (`launcher.runs.ownership`), with the same bytes that its host
+got. What a host wrote is only data: no module that its YAML names is imported, no object is built, no place is written
+to, and it runs only with the code that `--app` names. A pickle is opened only if its own path was given.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Target:
     Attributes:
         name: what it is called.
         setup: its run's setup.
-        before: how it ended; None where nobody knows.
-        env: the variables that the job had, as far as their values are known here.
+        before: how it ended; None if unknown.
+        env: the job's variables whose values are known here.
         notes: what the user should know.
-        callbacks: of a job without a record: `_target_` nodes, of which callbacks are made only where hooks are asked for.
+        callbacks: of a job without a record: `_target_` nodes. Callbacks are built from them only if hooks are asked
+        for.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Target:
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def built_callbacks(self) -> Callbacks:
-        """The callbacks, made now that their hooks are asked for."""
+        """Build the callbacks, because their hooks are asked for."""
         if not self.callbacks:
             return self.setup.callbacks
         with as_main(self.setup.main_module or ""):
@@ -79,12 +80,12 @@ class Target:
 def find_target(
     text: str, *, app: str | None = None, env: Mapping[str, str] | None = None, results: str = "safe"
 ) -> Target:
-    """The job that `RUN#NUM`, a job's output directory, its `config.pickle` or its `job_return.pickle` names.
+    """Find the job that `RUN#NUM`, a job's output directory, its `config.pickle` or its `job_return.pickle` names.
 
     Args:
-        app: the application, where nothing recorded says which it is; as for `launcher run`.
-        env: values of the variables that the job had; what is not here is taken from the environment.
-        results: what of a recorded value may be decoded to be compared.
+        app: the application, if no record says which it is; as for `launcher run`.
+        env: values of the job's variables. Others are taken from the environment.
+        results: the policy for decoding a recorded value to compare it.
 
     Raises:
         UsageError: there is no such job, or the application cannot be found.
@@ -94,18 +95,18 @@ def find_target(
     if path.name in _YAML and path.is_file():
         path = path.parent
     if path.is_dir():
-        # However it is spelled: by a link, with `..`.
+        # The path may be written in any way, such as by a link or with `..`.
         folder = path.resolve()
         recorded = _recorded_at(folder, env, results)
         if recorded is None and _has_yaml(folder):
-            # The folder that Hydra's files lie in is meant well enough.
+            # The user may also name the folder with Hydra's files.
             recorded = _recorded_at(folder.parent, env, results)
         return recorded if recorded is not None else _from_yaml(folder, app)
     if path.is_file():
         if path.suffix not in _PICKLES:
             raise UsageError(
-                f"{clean_line(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, and is opened only where its name says "
-                "that it is one"
+                f"{clean_line(path)} is not called {' or '.join(_PICKLES)}: a pickle can run any code, so a file is "
+                "opened as one only if its name says so"
             )
         return _from_pickle(path.resolve(), app, env, results)
     reference = index.parse(text)
@@ -116,7 +117,7 @@ def find_target(
 
 
 def _only_job(entry: index.Entry) -> int | None:
-    """The job of a run that has no other."""
+    """Return the job of a run that has only one."""
     reader = JournalReader(entry.folder / FOLDER)
     try:
         return reader.last_num() if reader.count_jobs() == 1 else None
@@ -136,7 +137,7 @@ def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, resul
             raise UsageError(f"run {record.run} has no job {num}")
         overrides, _, payload, _ = job
         if not payload:
-            raise UsageError(f"job {num} of run {record.run} was never sent: its config could not be made")
+            raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
         shared = reader.blob("shared") or b""
     finally:
@@ -177,14 +178,17 @@ def _started_as(record: RunRecord) -> Command | None:
 
 
 def _asked_as(record: RunRecord) -> str:
-    """How its hosts were asked for values; before they could be asked for plain data, they sent pickles."""
+    """Return how its hosts were asked for values. Older versions always asked for pickles."""
     for told in record.zygotes.values():
         return told.values or "cloudpickle"
     return ""
 
 
 def _recorded_at(folder: Path, env: Mapping[str, str] | None, results: str) -> Target | None:
-    """The recorded job whose output directory this is; `folder` is resolved. Only what we wrote counts as a record."""
+    """Return the recorded job whose output directory this is.
+
+    `folder` is resolved. Only what we wrote counts as a record.
+    """
     for parent in (folder, *folder.parents):
         if not _holds_journal(parent) or not ownership.is_ours(parent):
             continue
@@ -199,7 +203,7 @@ def _holds_journal(folder: Path) -> bool:
 
 
 def _num_of(run_folder: Path, folder: Path) -> int | None:
-    """The job of a run whose output directory this is, also where the run has been moved since."""
+    """Return the number of the job whose output directory this is, even if the run has been moved since."""
     reader = JournalReader(run_folder / FOLDER)
     try:
         began = reader.last_event("run_started")
@@ -219,7 +223,7 @@ def _num_of(run_folder: Path, folder: Path) -> int | None:
 
 
 def decoder_of(setup: RunSetup, results: str) -> Any:
-    """How this run's values are decoded, under a policy of its own."""
+    """Return the decoder of this run's values, with its own policy."""
     return dataclasses.replace(setup.decoder, policy=results)
 
 
@@ -227,7 +231,7 @@ def decoder_of(setup: RunSetup, results: str) -> Any:
 
 
 def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, results: str) -> Target:
-    """A pickle whose path was given: that is what allows to open it."""
+    """Load a pickle. That is allowed because the user gave its path."""
     from omegaconf import OmegaConf
 
     recorded = _recorded_at(path.parent, env, results) or _recorded_at(path.parent.parent, env, results)
@@ -254,7 +258,7 @@ def _from_pickle(path: Path, app: str | None, env: Mapping[str, str] | None, res
 
 
 def _config_of(content: Any, path: Path) -> tuple[Any, Outcome | None]:
-    """The config with its `hydra` node, and the outcome where the pickle tells one."""
+    """Return the config with its `hydra` node, and the outcome if the pickle has one."""
     import copy
 
     from omegaconf import OmegaConf
@@ -274,23 +278,25 @@ def _config_of(content: Any, path: Path) -> tuple[Any, Outcome | None]:
 
 
 def _from_yaml(folder: Path, app: str | None) -> Target:
-    """The config that is written as YAML into every output directory, in the application that the user names.
+    """Make a target from the YAML config in an output directory and the application that the user names.
 
-    A host wrote it, or may have: nothing of it is imported or made here, and of its `hydra` node only plain words are kept.
+    A host may have written it, so nothing that it names is imported or built here. Only plain words of its `hydra` node
+    are kept.
 
     Raises:
-        UsageError: no application is named; there is no such config, or it cannot be read.
+        UsageError: no application is named, there is no such config, or it cannot be read.
     """
     files = folder / ".hydra" if (folder / ".hydra").is_dir() else folder
     if not _has_yaml(files):
         raise UsageError(
-            f"{clean_line(folder)} is no output directory of a job: it has no .hydra/config.yaml and .hydra/hydra.yaml"
+            f"{clean_line(folder)} is not the output directory of a job: it has no .hydra/config.yaml and "
+            ".hydra/hydra.yaml"
         )
     if app is None:
         raise UsageError(
-            f"{clean_line(folder)}: no run of yours has a record of this job. What is written here is data, which a host may have "
-            "written, and is not believed in what code it names: say which application it was, with --app. It runs with the "
-            f"config that is written here{_adoptable(folder)}"
+            f"{clean_line(folder)}: no run of yours has a record of this job. A host may have written the files here, "
+            "so the code that they name is not trusted: name the application with --app. It runs with the config that "
+            f"is stored here{_adoptable(folder)}"
         )
     config = received_config.read(files / "config.yaml")
     told = received_config.read(files / "hydra.yaml")
@@ -299,17 +305,17 @@ def _from_yaml(folder: Path, app: str | None) -> Target:
     config.pop("hydra", None)
     config.hydra = received_config.hydra_node(told, name=found.name, cwd=os.getcwd())
     target = _bare(str(folder), config, found, None, nodes)
-    target.notes.append(f"the config is what {clean(files)} says: what it names is used as the application uses it")
+    target.notes.append(f"the config comes from {clean(files)}; the application uses what it names")
     return target
 
 
 def _adoptable(folder: Path) -> str:
-    """A run that lies around this folder, and is not known to be ours."""
+    """Return a hint about a run in a folder above this one that is not known to be ours."""
     for parent in (folder, *folder.parents):
         if _holds_journal(parent) and not ownership.is_ours(parent):
             return (
-                f". A run in {clean(parent)} may know it, and is not known to be yours; only if you trust whoever made that folder: "
-                f"launcher runs --adopt {clean(parent)}"
+                f". The run in {clean(parent)} may have a record of it, but that run is not known to be yours. "
+                f"Only if you trust whoever made that folder: launcher runs --adopt {clean(parent)}"
             )
     return ""
 
@@ -319,7 +325,7 @@ def _has_yaml(folder: Path) -> bool:
 
 
 def _bare(name: str, config: Any, found: Application, before: Outcome | None, callbacks: dict[str, Any]) -> Target:
-    """A job of which there is a config, and no record."""
+    """Make a target for a job that has a config but no record."""
     from hydra.core.utils import JobRuntime
 
     is_hydra = _is_whole(config)
@@ -345,7 +351,7 @@ def _bare(name: str, config: Any, found: Application, before: Outcome | None, ca
     )
     content = {**_content(config), "overrides": list(setup.overrides), "task_name": task_name}
     setup = setup.with_job(content)
-    notes = [] if before else ["nothing is recorded of how it ended (a job_return.pickle, or RUN#NUM, would tell)"]
+    notes = [] if before else ["there is no record of how it ended (give a job_return.pickle or RUN#NUM to compare)"]
     return Target(name, setup, before, notes=notes, callbacks=callbacks)
 
 
@@ -356,7 +362,7 @@ def _is_whole(config: Any) -> bool:
 
 
 def _content(config: Any) -> dict[str, Any]:
-    """A job's payload from its config: a plain function's has the `hydra` node apart."""
+    """Make a job's payload from its config. For a plain function the `hydra` node is separate."""
     from omegaconf import OmegaConf
 
     if _is_whole(config):
@@ -373,16 +379,16 @@ def _make_importable(app: str | None) -> None:
 
 
 def _is_output(folder: Path) -> bool:
-    """A job's files lie here or around it: what hosts wrote is no place to import from."""
+    """Whether this folder, or one above it, has a job's files. Nothing may be imported from what hosts wrote."""
     marks = (".hydra/hydra.yaml", f"{FOLDER}/stdout", f"{FOLDER}/stderr")
     return any((one / mark).is_file() for one in (folder, *folder.parents) for mark in marks)
 
 
 def _named_application(app: str) -> Application:
-    """The application that the user names, but not what stands under its name among the files of a job.
+    """Load the application that the user names, but never a file of that name among the files of a job.
 
     Raises:
-        UsageError: it would be imported from an output directory; or as `load_application`.
+        UsageError: it would be imported from an output directory, or for a reason of `load_application`.
     """
     from launcher.code.application import load_application
 
@@ -397,7 +403,7 @@ def _named_application(app: str) -> Application:
 
 
 def _application(app: str | None, config: Any) -> Application:
-    """The application of a config that came out of a pickle which the user had opened."""
+    """Return the application of a config that came from a pickle that the user named."""
     if app is not None:
         return _named_application(app)
     name = str(config.hydra.job.name)

@@ -1,1 +1,1 @@
-"""What hosts send back: output folders, and what may be written there."""
+"""JobReturns, and output files that hosts send back."""

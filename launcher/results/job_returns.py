@@ -1,8 +1,8 @@
-"""JobReturns on the controller: made from what the journal holds, decoded only when somebody reads a value.
+"""JobReturns on the controller. They are made from the journal, and decoded only when somebody reads a value.
 
-Rule: this is the only place where bytes that a host made are decoded, and only under the run's `results` policy:
-`trusted` (any pickle), `safe` (plain data alone, see `launcher.serialization.plain_values`) or `never`. Of what a host says of its codec, only
-that is believed which the policy allows.
+Rule: only this module decodes bytes that a host made, and only under the run's `results` policy: `trusted` (any
+pickle), `safe` (only plain data, see `launcher.serialization.plain_values`) or `never`. A codec that a host names is
+used only if the policy allows it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _RETURN_PLAIN = (
     "have the task return plain data (docs/values.md), or write a file into its output directory; or run it with "
     "results=trusted, which unpickles what the host sends"
 )
-#: The pickles of None, which are told by their bytes.
+#: The pickles of None, which are recognised by their bytes.
 _NONE = frozenset(pickle.dumps(None, protocol) for protocol in range(2, 6))
 _PLAIN_NONE = encode(None)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How the bytes of a run's results become values.
+    """Makes values from the bytes of a run's results.
 
     Attributes:
         policy: `trusted`, `safe` or `never`.
         loads: decodes any pickle.
-        find_type: policy -> how the classes that plain data names are found.
+        find_type: policy -> function that finds the classes that plain data names.
     """
 
     policy: str
@@ -53,12 +53,12 @@ class Decoder:
     find_type: Callable[[str], FindType]
 
     def part(self, stored: StoredResult, name: str) -> Any:
-        """One part of a result as a value.
+        """Decode one part of a result.
 
         Raises:
             ResultNotDecoded: the digest does not match, it is damaged, or the policy forbids it.
-            ValueNotPlain: it is, or holds, what plain data cannot say.
-            Exception: whatever the pickle raises, under `trusted` alone.
+            ValueNotPlain: it, or a part of it, has no plain form.
+            Exception: whatever the pickle raises, but only under `trusted`.
         """
         what = f"{name} of job {stored.num} on {stored.host}"
         if self.policy == "never":
@@ -82,26 +82,29 @@ class Decoder:
             raise (error if str(error).startswith(what) else ResultNotDecoded(f"{what}: {error}")) from error.__cause__
 
     def digest(self, stored: StoredResult) -> str:
-        """Where two results have the same, their values are equal; empty where that cannot be told without decoding them."""
+        """Return a digest.
+
+        Two results with the same digest have equal values. It is empty if they must be decoded to compare them.
+        """
         from launcher.serialization.plain_values import is_whole
 
         part = stored.parts.by_name["value"]
         if stored.parts.codec == PLAIN and not (part.size <= MAX_SIZE and is_whole(read_part(stored, "value"))):
-            # What was not said is not compared.
+            # Parts without a plain form are not compared.
             return ""
         return part.sha256
 
 
 def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> bytes:
-    """The plain form of a part: what the host sent, or what it sent beside a pickle.
+    """Return the plain form of a part, which the host sent alone or beside a pickle.
 
     Raises:
-        ResultNotDecoded: there is none, or it is over the cap.
+        ResultNotDecoded: it has no plain form, or one over the cap.
     """
     if not is_plain and (name != "value" or stored.parts.plain is None):
         if name == "value" and stored.parts.by_name[name].size < 100 and read_part(stored, "value") in _NONE:
             return _PLAIN_NONE
-        raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens none; {_TRUSTED}")
+        raise ResultNotDecoded(f"{what} is a pickle, and results=safe opens no pickles; {_TRUSTED}")
     name, cap = (name, MAX_SIZE) if is_plain else ("plain", MAX_SMALL)
     size = stored.parts.by_name[name].size
     if size > cap:
@@ -110,7 +113,7 @@ def _said(stored: StoredResult, name: str, *, is_plain: bool, what: str) -> byte
 
 
 def shown_value(stored: StoredResult) -> str:
-    """The value of a completed job as a short text, from its plain form: nothing is unpickled for it, nor imported."""
+    """Return a completed job's value as a short text, from its plain form. Nothing is unpickled or imported for it."""
     from launcher.serialization.plain_values import read_shown
 
     is_plain = stored.parts.codec == PLAIN
@@ -118,7 +121,7 @@ def shown_value(stored: StoredResult) -> str:
     if name not in stored.parts.by_name:
         return ""
     if name == "value" and not is_plain:
-        return "(a pickle; nothing is known of it without decoding it)"
+        return "(a pickle; nothing is known about it until it is decoded)"
     size = stored.parts.by_name[name].size
     if size > MAX_SMALL:
         return f"(its plain form has {size:,} bytes)"
@@ -129,7 +132,7 @@ def shown_value(stored: StoredResult) -> str:
 
 
 def read_part(stored: StoredResult, name: str) -> bytes:
-    """The bytes of one part of a result, checked against the digest that its host gave.
+    """Read the bytes of one part of a result, and check them against the digest from its host.
 
     Raises:
         ResultNotDecoded: it is truncated or altered, or its file is gone.
@@ -162,7 +165,7 @@ class _ControllerJobReturn(JobReturn):
         return value
 
     def __repr__(self) -> str:
-        # In a line, and without reading what a host pickled: that of a dataclass would decode it for a log or a debugger.
+        # One line, without unpickling. The repr of a dataclass would decode a host's pickle for a log or a debugger.
         took = f" after {self.duration:.2f} s" if self.duration is not None else ""
         why = f": {' '.join(clean(self.error).split())}" if self.error is not None else ""
         return f"<JobReturn {self.num} on {self.host}: {self.status.name}{took}{why}>"
@@ -179,7 +182,7 @@ def make_job_return(
     decoder: Decoder,
     own_config: Callable[[int], tuple[Any, Any]],
 ) -> JobReturn:
-    """The JobReturn of a job that has returned.
+    """Make the JobReturn of a job that has returned.
 
     Args:
         own_config: num -> (cfg, hydra_cfg) as the controller sent them, for configs that came back unchanged.
@@ -230,15 +233,15 @@ def make_job_return(
 
 
 def _value(stored: StoredResult, error: JobError | None, decoder: Decoder) -> Any:
-    """The return value; of a failed job its exception, or a RemoteJobError where that cannot be had here."""
+    """Return the return value; for a failed job its exception, or a RemoteJobError if that is not available here."""
     if error is None:
         return decoder.part(stored, "value")
     if decoder.policy == "safe":
-        # An exception is of a class, with what that does.
+        # Making an exception runs code of its class.
         return RemoteJobError(error, stored.host)
     try:
         exception = decoder.part(stored, "value")
-    except Exception:  # its class may be missing here, or forbidden: the text of the error is all there is then  # noqa: BLE001
+    except Exception:  # its class may be missing here, or forbidden; then only the text is known # noqa: BLE001
         return RemoteJobError(error, stored.host)
     return exception if isinstance(exception, BaseException) else RemoteJobError(error, stored.host)
 
@@ -277,7 +280,7 @@ class JobReturns(Sequence[JobReturn]):
 
 
 def load_returned(reader: JournalReader, num: int) -> Returned:
-    """A job's end, as the journal has it.
+    """Load how a job ended, from the journal.
 
     Raises:
         LauncherError: the job has not returned.

@@ -1,6 +1,6 @@
-"""The names that a host gives to files, folders and links in an output directory, looked at without the disk.
+"""Checks the names that a host gives to files, folders and links in an output directory, without reading the disk.
 
-Rule: a name that leads out, may lead out, or is one of our own is refused.
+Rule: a name is refused if it leads out of the directory, may lead out, or is reserved for us.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["MAX_PATH", "beside", "check_path", "goal_of", "is_own"]
 
 _MAX_NAME = limit("file_name")
 _MAX_DEPTH = limit("file_depth")
-#: Bytes of a path, or of what a link says.
+#: Bytes of a path, or of a link's target.
 MAX_PATH = limit("file_path")
 
 
 def check_path(path: str) -> None:
-    """It names something below the output directory, and nothing of ours.
+    """Check that a path names something below the output directory, and nothing of ours.
 
     Raises:
         RefusedFile: it names something else.
@@ -34,7 +34,7 @@ def check_path(path: str) -> None:
     try:
         names = [part.encode("utf-8") for part in parts]
     except UnicodeEncodeError:
-        raise RefusedFile("its name is no text") from None
+        raise RefusedFile("its name is not text") from None
     if any(len(name) > _MAX_NAME for name in names) or len(path) > MAX_PATH:
         raise RefusedFile("its name is too long")
     if len(parts) > _MAX_DEPTH:
@@ -42,14 +42,14 @@ def check_path(path: str) -> None:
 
 
 def beside(path: str, num: int) -> str:
-    """The name of a job's file where another job has that name: its extension stays."""
+    """Return another name for a job's file, because another job has a file with its name. The extension stays."""
     folder, slash, name = path.rpartition("/")
     stem, extension = os.path.splitext(name)
     return f"{folder}{slash}{stem}.{job_name(num)}{extension}"
 
 
 def is_own(name: str) -> bool:
-    """It is the name of our folder, or what a disk takes for the same: one that ignores case, or characters without a width."""
+    """Whether it is the name of our folder, also to a disk that ignores case or characters without a width."""
     if name.isascii():
         return name.casefold() == OWN
     visible = "".join(one for one in name if unicodedata.category(one) not in ("Cf", "Mn", "Cc"))
@@ -57,10 +57,10 @@ def is_own(name: str) -> bool:
 
 
 def goal_of(path: str, text: str) -> list[str]:
-    """The components of what a link names, seen from the output directory.
+    """Return the components of a link's target, relative to the output directory.
 
     Raises:
-        RefusedFile: it leads out, or may.
+        RefusedFile: it leads out, or may lead out.
     """
     parts = [part for part in text.split("/") if part not in ("", ".")]
     place = path.split("/")[:-1]
@@ -72,7 +72,7 @@ def goal_of(path: str, text: str) -> list[str]:
     try:
         is_long = len(text.encode("utf-8")) > MAX_PATH
     except UnicodeEncodeError:
-        raise RefusedFile("a link to a name that is no text") from None
+        raise RefusedFile("a link to a name that is not text") from None
     if is_long or len(parts) > _MAX_DEPTH:
         raise RefusedFile("a link to a name that is too long")
     return place[: len(place) - up] + parts[up:]

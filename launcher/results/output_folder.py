@@ -1,8 +1,9 @@
-"""What a host sends for an output directory, written here without trusting a word of it.
+"""Writes the files that a host sends for an output directory, without trusting the host.
 
-Rule: everything is opened relative to a folder descriptor, component by component, following no link, those that hosts send among
-them; a name that would lead out, collide, touch a folder of ours or exceed a cap is refused by name and costs the job nothing
-else. A link is made where it cannot lead out, whatever else is there or comes later.
+Rule: everything is opened relative to a folder's descriptor, component by component, without following links, not even
+those that hosts send. A name is refused if it would lead out, collide, touch a folder of ours or exceed a cap. The
+refusal is reported, and costs the job nothing else. A link is made only if it can never lead out, whatever else is
+there or comes later.
 """
 
 from __future__ import annotations
@@ -26,46 +27,46 @@ __all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
 
 MAX_FILES = limit("files")
 MAX_BYTES = limit("bytes")
-#: Refusals that are kept by name.
+#: How many refusals are kept by name.
 MAX_REFUSED = limit("refused")
-#: Files that are begun and not whole; an agent sends one after the other.
+#: How many files may be incomplete at the same time. An agent sends one after the other.
 MAX_UNFINISHED = limit("unfinished")
-#: Bytes beyond a stream's cap that say that it was cut there.
+#: Bytes beyond a stream's cap for the line that says that it was cut.
 _CUT_MARK = 1024
 _FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass
 class OutputFolder:
-    """The local output directory of one job, made when the first thing is written to it."""
+    """The local output directory of one job. It is made when something is first written to it."""
 
     path: Path
     num: int = 0
-    #: Where jobs may share the folder; None: nobody else writes there.
+    #: Set if jobs may share the folder. None: nobody else writes there.
     owners: Owners | None = None
     max_files: int = MAX_FILES
     max_bytes: int = MAX_BYTES
-    #: Of stdout, and of stderr; the host cuts them there itself.
+    #: The cap of stdout and of stderr. The host itself cuts them there.
     max_stream_bytes: int = MAX_BYTES
-    #: Waits until the directory may be made, or raises OSError; None: it may be at any time.
+    #: Waits until the directory may be made, or raises OSError. None: it may be made at any time.
     hold: Callable[[], None] | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
-    #: (path, where it is instead): what another job has there is kept.
+    #: (path, where it is instead): another job's file has that path, and is kept.
     apart: list[tuple[str, str]] = field(default_factory=list)
     _tree: FolderTree = field(init=False)
     #: path -> (descriptor, bytes so far, number of its part)
     _partial: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    #: Folded name -> name, for disks on which names that differ in case are one file.
+    #: Folded name -> name, for disks that ignore case.
     _names: dict[str, str] = field(default_factory=dict)
     _parts: int = 0
     #: Bytes of each stream that came on this connection.
     _ends: dict[str, int] = field(default_factory=dict)
-    #: Files that were not there before, over all connections: what comes again takes the place of what came.
+    #: New files, over all connections. A file that comes again replaces the earlier one.
     _new: int = 0
     _files: int = 0
     _bytes: int = 0
     _is_closed: bool = False
-    #: Of streams; known when the first byte of one comes.
+    #: The folder of the streams, which is known when the first byte of one comes.
     _streams: str = ""
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -75,7 +76,7 @@ class OutputFolder:
     # -- folders -------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """See whether the directory could be made, and make nothing.
+        """Check whether the directory could be made, without making anything.
 
         Raises:
             UnusableFolder: it could not.
@@ -86,10 +87,11 @@ class OutputFolder:
                 self._tree.check()
 
     def wait_until_it_may_be_made(self) -> None:
-        """Return at once where the directory is open: wherever it was moved to, what comes goes into it.
+        """Wait until the directory may be made. Returns at once if it is open, because it stays in use wherever it is
+        moved.
 
         Raises:
-            OSError: it never may be.
+            OSError: it may never be made.
         """
         if self.hold is not None and not self._tree.is_open:
             self.hold()
@@ -109,10 +111,10 @@ class OutputFolder:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def write(self, path: str, mode: int, data: bytes, mtime: int | None = None) -> None:
-        """Write a whole file; a refusal is noted in `refused`.
+        """Write a whole file. A refusal is recorded in `refused`.
 
         Args:
-            mtime: when it was modified there, in nanoseconds since the epoch.
+            mtime: its time of modification on the host, in nanoseconds since the epoch.
 
         Raises:
             OSError: the disk is full or gone.
@@ -148,14 +150,14 @@ class OutputFolder:
     # -- what others have written --------------------------------------------------------------------------------
 
     def _alone(self) -> contextlib.AbstractContextManager[Any]:
-        """While entered, no other job looks at or writes to the folder."""
+        """Within this context, no other job reads or writes the folder."""
         return self.owners.guard if self.owners is not None else contextlib.nullcontext()
 
     def _destination(self, path: str, is_same: Callable[[str], bool]) -> tuple[str, str]:
-        """(folder, name) where a file goes; no name where it is there already.
+        """Return the (folder, name) for a file; no name if it is there already.
 
         Raises:
-            RefusedFile: it can go nowhere.
+            RefusedFile: there is no place for it.
         """
         owners = self.owners
         if owners is not None:
@@ -190,7 +192,7 @@ class OutputFolder:
     def write_chunk(
         self, path: str, mode: int, size: int, offset: int, data: bytes | memoryview, mtime: int | None = None
     ) -> None:
-        """Write the next piece of a long file, which appears under its name when it is whole.
+        """Write the next part of a long file. The file gets its name when it is complete.
 
         Raises:
             OSError: the disk is full or gone.
@@ -203,10 +205,10 @@ class OutputFolder:
                 if offset == 0:
                     self._begin(path, mode, size)
                 if path not in self._partial:
-                    return  # refused when it began
+                    return  # it was refused when it began
                 fd, done, part = self._partial[path]
                 if offset != done or done + len(data) > size:
-                    raise RefusedFile(f"byte {offset} came where {done} was expected")
+                    raise RefusedFile(f"byte {offset} came, but byte {done} was expected")
                 write_all(fd, data)
             except RefusedFile as refusal:
                 self._discard(path)
@@ -221,16 +223,16 @@ class OutputFolder:
         self._discard(path)
         self._check(path, size)
         if len(self._partial) >= MAX_UNFINISHED:
-            # Each holds a descriptor, and none of them has become a file.
+            # Each of them holds a descriptor, and none has become a file yet.
             for begun in list(self._partial):
                 self._discard(begun)
-                self._refuse(begun, "others were begun before it was whole")
+                self._refuse(begun, "other files were begun before it was complete")
         self._parts += 1
         fd = self._create(OWN, self._part(self._parts), mode)
         self._partial[path] = (fd, 0, self._parts)
 
     def _put_in_place(self, path: str, size: int, mtime: int | None) -> None:
-        """The file is whole: give it its name."""
+        """Give a complete file its name."""
         fd, _, number = self._partial.pop(path)
         own, part = self._tree.folder(OWN), self._part(number)
         try:
@@ -257,11 +259,11 @@ class OutputFolder:
         self._bytes += size
 
     def _part(self, number: int) -> str:
-        """The name of a file that is not whole; jobs may share the folder."""
+        """Return the name of an incomplete file. Jobs may share the folder."""
         return f"part.{self.num}.{number}"
 
     def add_folder(self, path: str, mtime: int | None = None) -> None:
-        """Make a folder, and set its time; what is in it must have come before. A refusal is noted in `refused`.
+        """Make a folder, and set its time, so its files must have come before. A refusal is recorded in `refused`.
 
         Raises:
             OSError: the disk is full or gone.
@@ -276,7 +278,7 @@ class OutputFolder:
                 self._refuse(path, str(refusal))
 
     def add_link(self, path: str, text: str) -> None:
-        """Make a link that stays within the output directory; any other is noted in `refused`.
+        """Make a link that stays within the output directory. Any other link is recorded in `refused`.
 
         Raises:
             OSError: the disk is full or gone.
@@ -329,15 +331,15 @@ class OutputFolder:
                 self._new += 1
             return
         if stat.S_ISDIR(status.st_mode):
-            raise RefusedFile("a folder of that name is there")
+            raise RefusedFile("a folder of that name exists")
         os.unlink(name, dir_fd=above)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
     def write_stream(self, stream: str, offset: int, data: bytes) -> bytes:
-        """Put bytes of stdout or stderr at their place in `.launcher/<stream>`; doing it again changes nothing.
+        """Write bytes of stdout or stderr at their place in `.launcher/<stream>`. Writing them again changes nothing.
 
-        Returns those that go on behind what came before, on this connection. What is beyond the cap is refused by the stream's name.
+        Returns the bytes that are new on this connection. Bytes over the cap are refused, under the stream's name.
 
         Raises:
             OSError: the disk is full or gone.
@@ -375,18 +377,18 @@ class OutputFolder:
             return data[max(0, end - offset) :]
 
     def end_of(self, stream: str) -> int:
-        """How many bytes of a stream have come on this connection."""
+        """Return how many bytes of a stream have come on this connection."""
         return self._ends.get(stream, 0)
 
     def _stream_folder(self) -> str:
-        """What jobs that share a folder print is kept apart."""
+        """Return the folder for streams. Jobs that share a folder have separate ones."""
         if not self._streams:
             is_apart = self.owners is not None and self.owners.is_shared
             self._streams = f"{OWN}/{job_name(self.num)}" if is_apart else OWN
         return self._streams
 
     def set_aside(self, attempt: int) -> None:
-        """Keep what this attempt printed, in `.launcher/attempt-<N>/`, before another one prints in its place."""
+        """Move what this attempt printed to `.launcher/attempt-<N>/`, before another attempt prints."""
         if not (self.path / OWN).is_dir():
             return
         with self._guard:
@@ -402,13 +404,13 @@ class OutputFolder:
     # -- ending --------------------------------------------------------------------------------------------------
 
     def _discard(self, path: str) -> None:
-        """Remove a file that is not whole."""
+        """Remove an incomplete file."""
         partial = self._partial.pop(path, None)
         if partial is None:
             return
         os.close(partial[0])
         with contextlib.suppress(OSError, RefusedFile):
-            # Where it cannot be removed it lies among our own.
+            # If it cannot be removed, it stays among our own files.
             os.unlink(self._part(partial[2]), dir_fd=self._tree.folder(OWN))
 
     def _discard_all(self) -> None:
@@ -416,7 +418,7 @@ class OutputFolder:
             self._discard(path)
 
     def restart(self) -> None:
-        """Everything is sent again from the start, on another connection."""
+        """Begin again, because everything is sent again on another connection."""
         with self._guard:
             self._discard_all()
             self._files = self._bytes = self._tree.made = 0
@@ -426,12 +428,12 @@ class OutputFolder:
             self.apart.clear()
 
     def release(self) -> None:
-        """Close the descriptors of folders; they are opened again when something comes."""
+        """Close the descriptors of folders. They are opened again when something comes."""
         with self._guard:
             self._tree.close(keep_root=False)
 
     def close(self) -> None:
-        """Close all descriptors; what comes from now on is not written."""
+        """Close all descriptors. What comes later is not written."""
         with self._guard:
             self._is_closed = True
             self._discard_all()

@@ -1,6 +1,7 @@
-"""Which job a file in an output directory belongs to, if jobs of a run share the directory.
+"""Knows which job a file in an output directory belongs to, if jobs of a run share the directory.
 
-Rule: what another job of the run has written is kept. What was there before the run gives way, as it does where a program opens it to write.
+Rule: a file that another job of the run has written is kept. A file from before the run is overwritten, as by a program
+that opens it for writing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ OWN = ".launcher"
 
 
 class Owners:
-    """Which job wrote what in one folder, as far as it is known; alive as long as one of them is under way."""
+    """Which job wrote what in one folder, as far as is known. It lives as long as one of the jobs is under way."""
 
     def __init__(self, started: float, *, is_shared: bool, is_fresh: bool) -> None:
         self.guard = threading.Lock()
@@ -33,14 +34,14 @@ class Owners:
         self.is_shared = self.is_shared or len(self._nums) > 1
 
     def claim(self, path: str, num: int) -> None:
-        """Note that this job writes the file."""
+        """Record that this job writes the file."""
         self._jobs[path] = num
 
     def is_anothers(self, path: str, num: int, changed: float) -> bool:
-        """What is there, and was changed then, is of this run's time and not that job's.
+        """Whether an existing file with this time of change was written during the run, and not by that job.
 
-        What was there before the run gives way, as it does where a program opens it to write. Where another controller may
-        have written the job's own files, only those of a folder that jobs share are kept.
+        A file from before the run is overwritten, as by a program that opens it for writing. If another controller may
+        have written the job's own files, only files in a shared folder are kept.
         """
         owner = self._jobs.get(path)
         if owner is not None:
@@ -53,7 +54,7 @@ class Ownership:
 
     Args:
         started: when the run began, seconds since the epoch.
-        has_others: (job, folder) -> other jobs of the run write there, too.
+        has_others: (job, folder) -> whether other jobs of the run write there, too.
     """
 
     def __init__(self, started: float, has_others: Callable[[int, Path], bool]) -> None:
@@ -64,12 +65,15 @@ class Ownership:
         self._guard = threading.Lock()
 
     def resume(self, started: float) -> None:
-        """Another controller began the run then, and may have written what nobody here knows of."""
+        """Record that another controller began the run at that time.
+
+        It may have written files that are not known here.
+        """
         self._is_fresh = False
         self._started = min(started, self._started)
 
     def of(self, num: int, folder: Path) -> Owners:
-        """Of the folder of a job."""
+        """Return the owners of a job's folder."""
         is_shared = self._has_others(num, folder)
         with self._guard:
             owners = self._live.get(folder)
@@ -80,11 +84,13 @@ class Ownership:
 
 
 def own_folder(output_dir: Path, num: int) -> Path:
-    """Where what a job printed lies: in `.launcher`, or in a folder of its own there where jobs share their output directory."""
+    """Return where a job's printed output is: in `.launcher`, or in its own folder there if jobs share the output
+    directory.
+    """
     shared = output_dir / OWN / job_name(num)
     return shared if shared.is_dir() else output_dir / OWN
 
 
 def job_name(num: int) -> str:
-    """What of a job is called by its number."""
+    """Return the name that a job's files get from its number."""
     return f"job-{num}"

@@ -1,6 +1,6 @@
-"""The folders of an output directory, reached by descriptors, and what lies in them.
+"""The folders of an output directory and what is in them, reached by descriptors.
 
-Rule: everything is opened relative to a folder's descriptor, component by component, following no link.
+Rule: everything is opened relative to a folder's descriptor, component by component, without following links.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["FolderTree"]
 
 #: Characters of a path in a message.
 _MAX_SHOWN = 1000
-#: Bytes of files that are compared at once.
+#: How many bytes of files are compared at a time.
 _PIECE = 1 << 18
-#: Links that one may lead through.
+#: How many links a link may lead through.
 _MAX_HOPS = 40
-#: Folders that are open at once.
+#: How many folders are open at the same time.
 _MAX_OPEN = 64
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FolderTree:
-    """The folders below one; made when something is to be put there. For one thread at a time.
+    """The folders below one folder. They are made when something is put there. For one thread at a time.
 
     Attributes:
-        made: how many there are that were not there before.
+        made: how many of them are new.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +43,11 @@ class FolderTree:
 
     @property
     def is_open(self) -> bool:
-        """It was made, and its descriptor is kept."""
+        """Whether the directory was made and its descriptor is open."""
         return "" in self._open
 
     def check(self) -> None:
-        """See whether the directory could be made, and make nothing.
+        """Check whether the directory could be made, without making anything.
 
         Raises:
             UnusableFolder: it could not.
@@ -83,7 +83,7 @@ class FolderTree:
             raise UnusableFolder(f"its output directory cannot be written here: {why}: {where[:_MAX_SHOWN]}") from None
 
     def root(self) -> int:
-        """The directory's descriptor.
+        """Return the directory's descriptor.
 
         Raises:
             UnusableFolder: it cannot be made, now or later.
@@ -97,11 +97,11 @@ class FolderTree:
         return fd
 
     def folder(self, path: str) -> int:
-        """The descriptor of a folder below it.
+        """Return the descriptor of a folder below it.
 
         Raises:
             RefusedFile: something else is in its place.
-            UnusableFolder, OSError: as `root`.
+            UnusableFolder, OSError: see `root`.
         """
         if not path:
             return self.root()
@@ -125,17 +125,17 @@ class FolderTree:
         return fd
 
     def is_folder(self, path: str, fd: int) -> bool:
-        """This descriptor is that of the folder."""
+        """Whether this descriptor belongs to the folder."""
         return self._open.get(path) == fd
 
     def close(self, *, keep_root: bool) -> None:
-        """Close the descriptors, which are opened again when something comes."""
+        """Close the descriptors. They are opened again when something comes."""
         for known in list(self._open):
             if known or not keep_root:
                 os.close(self._open.pop(known))
 
     def is_there(self, folder: str, name: str) -> bool:
-        """Something has this name, whatever it is."""
+        """Whether anything has this name."""
         try:
             os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False)
         except FileNotFoundError:
@@ -145,7 +145,7 @@ class FolderTree:
         return True
 
     def holds(self, path: str, data: bytes) -> bool:
-        """It is a file with just this in it."""
+        """Whether it is a file with exactly this content."""
         fd = self._open_there(path)
         if fd is None:
             return False
@@ -153,7 +153,7 @@ class FolderTree:
             return file.read(len(data) + 1) == data
 
     def equals(self, path: str, other: int) -> bool:
-        """It is a file with the same in it as an open one."""
+        """Whether it is a file with the same content as an open file."""
         fd = self._open_there(path)
         if fd is None:
             return False
@@ -181,7 +181,7 @@ class FolderTree:
         return None
 
     def says(self, path: str, text: str) -> bool:
-        """It is a link with this text."""
+        """Whether it is a link with this text."""
         folder, _, name = path.rpartition("/")
         try:
             return os.readlink(name, dir_fd=self.folder(folder)) == text
@@ -189,7 +189,7 @@ class FolderTree:
             return False
 
     def check_link(self, path: str, text: str) -> None:
-        """It leads up through the folders that it lies in, not out of the output directory, and then down, by no link that leads out.
+        """Check that a link leads up only within the output directory, and then down, through no link that leads out.
 
         Raises:
             RefusedFile: it may lead out.
@@ -202,7 +202,7 @@ class FolderTree:
             place = goal_of(path, text)
             if any(is_own(part) for part in place):
                 raise RefusedFile(f"a link into {OWN}, which is ours")
-            # What is a link there already, of the host's or of somebody else's, must keep to the same.
+            # Every existing link on the way must obey the same rule, whoever made it.
             for length in range(1, len(place) + 1):
                 found = self._link_at("/".join(place[: length - 1]), place[length - 1])
                 if found is not None:
@@ -212,7 +212,7 @@ class FolderTree:
             raise RefusedFile("a link through too many others")
 
     def _link_at(self, folder: str, name: str) -> str | None:
-        """What a link that is there says; None where no link is."""
+        """Return the text of an existing link; None if there is no link."""
         fd = self.root()
         opened: list[int] = []
         try:
@@ -225,7 +225,7 @@ class FolderTree:
                 return None
             if error.errno in OURS:
                 raise
-            raise RefusedFile(f"a link whose goal cannot be looked at: {error.strerror}") from None
+            raise RefusedFile(f"a link whose target cannot be read: {error.strerror}") from None
         finally:
             for one in opened:
                 os.close(one)

@@ -1,6 +1,7 @@
-"""Writing what a host sent: what keeps one file from being written, and what keeps all of them.
+"""Writes what a host sent, and tells errors of one file from errors of the whole disk.
 
-Rule: a file that cannot be written is refused, and costs nothing else; what the disk or this process lacks may pass, and is raised.
+Rule: a file that cannot be written is refused, and costs nothing else. A lack of disk space or descriptors may pass, so
+it is raised.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 
 __all__ = ["OURS", "RefusedFile", "UnusableFolder", "refusal_of", "set_time", "write_all"]
 
-#: Errors of the disk or of this process, which are not the file's fault and may pass.
+#: Errors of the disk or of this process. They are not the file's fault, and may pass.
 OURS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -25,32 +26,34 @@ OURS = (
 
 
 class RefusedFile(Exception):
-    """A file was not written; the text says why."""
+    """A file was not written. The text says why."""
 
 
 class UnusableFolder(Exception):
-    """The output directory itself cannot be made, now or later: its name is too long, a file is in its place."""
+    """The output directory itself can never be made, for example because its name is too long or a file is in its
+    place.
+    """
 
 
 def set_time(fd: int, mtime: int | None) -> None:
-    """When it was modified on its host, as far as a disk can keep that; of no consequence where it cannot."""
+    """Set a file's time of modification to that on its host. It does not matter if the disk cannot store it."""
     if mtime is not None:
         with contextlib.suppress(OSError, OverflowError):
             os.utime(fd, ns=(mtime, mtime))
 
 
 def refusal_of(error: OSError) -> RefusedFile:
-    """What keeps one file from being written, as its refusal; what may pass is raised as it is."""
+    """Return an error of one file as its refusal. Raise an error that may pass."""
     if error.errno in OURS:
         raise error
     return RefusedFile(error.strerror or "cannot be written")
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:
-    """Write it all, at its place or where the file stands.
+    """Write all bytes, at the given place or at the current position.
 
     Raises:
-        RefusedFile: never to be written: the file would be larger than files may be here.
+        RefusedFile: the file would be larger than files may be here.
         OSError: the disk is full or gone.
     """
     view = memoryview(data)

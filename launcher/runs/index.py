@@ -246,6 +246,6 @@ def _of_folder(folder: Path) -> Entry:
     finally:
         reader.close()
     if "run" not in meta:
-        raise RunError(f"{folder}: its journal names no run; it died before it began")
+        raise RunError(f"{folder}: its journal names no run, so the run died before it began")
     meta = clean_all(meta)
     return Entry(meta["run"], folder, started, meta.get("mode", ""), meta.get("task_name", ""))

@@ -184,7 +184,7 @@ class Journal:
     def _check_place(self) -> None:
         if not self.is_in_place:
             raise JournalMoved(
-                f"{self.path}: it was removed, moved or replaced while the run goes on, and what is written now would be lost"
+                f"{self.path}: it was removed, moved or replaced during the run, and what is written now would be lost"
             )
         for path in (str(self.path), f"{self.path}-wal"):
             if path not in self._files_there and (found := _identity(path)) is not None:

@@ -109,7 +109,7 @@ def named(folder: Path) -> Iterator[None]:
         yield
     except _MALFORMED as error:
         raise JournalError(
-            f"{folder.parent}: its journal ({folder.name}/journal.sqlite) is damaged, or not one of ours: "
-            f"{type(error).__name__}: {str(error)[:300]}; what it holds cannot be relied on (a copy of the folder may be whole; "
-            "what else lies in the folder is not touched)"
+            f"{folder.parent}: its journal ({folder.name}/journal.sqlite) is damaged, or another program wrote it: "
+            f"{type(error).__name__}: {str(error)[:300]}; it cannot be relied on (a copy of the folder may be intact; "
+            "the other files in the folder are not touched)"
         ) from None

@@ -54,8 +54,8 @@ def _lock(fd: int, folder: Path, patience: int) -> None:
     owner = os.pread(fd, 100, 0).decode("utf-8", "replace").strip()
     if owner == f"pid {os.getpid()}":
         raise RunError(
-            f"{folder.parent}: another run of this process has this folder, and goes on; name another folder for this one, "
-            "or end that one first"
+            f"{folder.parent}: another run of this process is using this folder; name another folder for this one, or "
+            "end that one first"
         )
     raise RunError(
         f"{folder.parent}: the run is driven by another process ({owner or 'unknown'}); "

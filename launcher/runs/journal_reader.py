@@ -67,7 +67,7 @@ def _is_object(text: Any) -> dict[str, Any]:
 def _texts_of(text: Any) -> tuple[str, ...]:
     value = json.loads(_is_text(text))
     if type(value) is not list or not all(type(one) is str for one in value):
-        raise TypeError("no list of texts")
+        raise TypeError("not a list of texts")
     return tuple(value)
 
 
@@ -95,10 +95,10 @@ class JournalReader:
         self._connection.execute("pragma trusted_schema=off")
         there = self._connection.execute("select type, name, sql from sqlite_master").fetchall()
         if not there:
-            raise ValueError("nothing is in it: its run died before it began, or begins just now")
+            raise ValueError("it is empty: its run died before it began, or is just beginning")
         for kind, name, sql in there:
             if kind not in ("table", "index") or (sql is not None and "virtual" in _is_text(sql)[:40].lower()):
-                raise ValueError(f"{str(name)[:100]!r} is no table of ours")
+                raise ValueError(f"{str(name)[:100]!r} is not a table of the journal")
         missing = _TABLES.difference(name for kind, name, _ in there if kind == "table")
         if missing:
             raise ValueError(f"table {', '.join(sorted(missing))} is missing")

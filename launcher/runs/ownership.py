@@ -47,8 +47,9 @@ def check_ours(folder: Path) -> None:
     doubt = _doubt(folder)
     if doubt:
         raise RunError(
-            f"{clean_line(folder)}: {doubt}. Taking up such a run loads what is in its journal, which can run any code with your "
-            "rights, and logs in where it says. It can be looked at ('launcher show', 'launcher logs'). Only if you trust whoever "
+            f"{clean_line(folder)}: {doubt}. Resuming such a run loads what is in its journal, which can run any code "
+            "with your rights, and logs in to the hosts that it names. You can look at it ('launcher show', 'launcher "
+            "logs'). Only if you trust whoever "
             f"made the folder, and everybody who could write to it: launcher runs --adopt {clean_line(folder)}"
         )
 
@@ -70,7 +71,8 @@ def adopt(folder: Path) -> Entry:
         raise RunError(problem)
     if known is not None and known.is_there and known.folder.resolve() != place:
         raise RunError(
-            f"{place}: you have a run {entry.run} already, in {known.folder}; a copy of it, or what calls itself so, is not adopted"
+            f"{place}: you have a run {entry.run} already, in {known.folder}; a copy of it, or another run with its "
+            "id, cannot be adopted"
         )
     secret = make_secret()
     # Locked: nobody else writes there.
@@ -95,14 +97,16 @@ def _doubt(folder: Path) -> str:
     meta = _meta(folder)
     entry = index.look_up(meta.get("run", ""))
     if entry is None:
-        return "this run is not known to be yours: your index has no run of its name"
+        return "this run is not known to be yours: your index has no run with its id"
     is_at_its_place = os.path.realpath(entry.folder) == os.path.realpath(folder)
     if not entry.secret:
         return (
-            "" if is_at_its_place else "this run is not known to be yours: your index has the run of its name elsewhere"
+            ""
+            if is_at_its_place
+            else "this run is not known to be yours: your index has the run with its id in another folder"
         )
     if not _is_same(entry.secret, meta.get(KEY, "")):
-        return "this run is not known to be yours: it does not hold what your index has of the run of its name"
+        return "this run is not known to be yours: it does not match what your index has of the run with its id"
     if not is_at_its_place and entry.is_there and _is_same(entry.secret, _meta(entry.folder).get(KEY, "")):
         return f"this is a copy of your run in {clean_line(entry.folder)}, which is still there"
     return ""
@@ -127,7 +131,7 @@ def _writable_by_others(folder: Path) -> str:
         except OSError as error:
             return f"{clean_line(path)}: {error.strerror}"
         if not is_kind(status.st_mode):
-            return f"{clean_line(path)} is a link, or of another kind than it should be"
+            return f"{clean_line(path)} is a link, or not the kind of file that it should be"
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             return f"{clean_line(path)} belongs to another user, or others can write to it"
     return ""

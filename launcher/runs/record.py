@@ -227,7 +227,7 @@ def read(reader: JournalReader) -> RunRecord:
 def _zygotes(stored: Any) -> dict[str, ZygoteSpec]:
     """What each host's zygote was told."""
     if not isinstance(stored, dict):
-        raise TypeError("zygotes are no object")
+        raise TypeError("zygotes is not an object")
     return {host: ZygoteSpec.from_journal(told) for host, told in stored.items()}
 
 
@@ -266,11 +266,11 @@ def _checked(record: RunRecord) -> RunRecord:
         raise ValueError(f"mode {record.mode[:50]!r}")
     code = record.code
     if code is not None and not (isinstance(code.get("root"), str) and {"commit", "dirty"} <= code.keys()):
-        raise TypeError("code is not described")
+        raise TypeError("code has no description")
     lists = [host.get("env") for host in record.hosts] + [host.get("setup") for host in record.hosts]
     for names in [*lists, record.options.get("forward_env")]:
         if not _KINDS["list[str]"](names):
-            raise TypeError("names of variables, or lines of setup, are no list of texts")
+            raise TypeError("names of variables, or lines of setup, are not a list of texts")
     return record
 
 

@@ -56,7 +56,7 @@ class ResultFile:
         """
         done, end = self._done, self._done + len(payload)
         if offset != done or size != self._size or end > size:
-            raise wire.ProtocolError("order", f"byte {offset} of a result where {done} was expected")
+            raise wire.ProtocolError("order", f"byte {offset} of a result came, but byte {done} was expected")
         self._file.write(payload)
         for (at, length), digest in self._digests.items():
             first, last = max(at, done), min(at + length, end)

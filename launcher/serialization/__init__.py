@@ -1,1 +1,1 @@
-"""Values on their way: pickles to a host, and plain data back."""
+"""Values in transit: pickles to a host, and plain data back."""

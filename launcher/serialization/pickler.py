@@ -125,7 +125,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return caching, (obj.__wrapped__, how["maxsize"], how["typed"]), more
         if isinstance(obj.__reduce_ex__(PROTOCOL), str):
             raise pickle.PicklingError(
-                f"{_name_of(obj)} travels by its name alone, and no host has this notebook; put it into a module"
+                f"{_name_of(obj)} can only be pickled by its name, and no host has this notebook; put it into a module"
             )
         return super().reducer_override(obj)
 

@@ -1,7 +1,9 @@
-"""Arrays, tables, tensors and configs, made of what a host said of them: numpy's, pandas', torch's and omegaconf's.
+"""Makes values of numpy, pandas, torch and omegaconf (arrays, tables, tensors, configs) from plain data that a host
+sent.
 
-Rule: buffers of numbers, texts and times become arrays, never objects by address; shape and dtype are held against the bytes that are
-there before a library hears of them. Where a library is not installed here, `PlainBuffer` or `PlainTable` comes.
+Rule: only buffers of numbers, texts and times become arrays, never objects by address. Shape and dtype are compared
+with the bytes before a library gets them. If a library is not installed here, the result is a `PlainBuffer` or a
+`PlainTable`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _DTYPE = re.compile(
     r"(?:[<>|=]?(?:b1|[iu][1248]|f[248]|c8|c16|[SU](?P<length>[1-9][0-9]{0,8})|[mM]8(?:\[[0-9]{0,9}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?))"
 )
 _SIZES = {"S": 1, "U": 4}
-#: Of torch: dtype -> (bytes, letter of `struct` where it has one).
+#: For torch: dtype -> (bytes, the letter of `struct` if there is one).
 _TORCH = {
     "bool": (1, "?"), "uint8": (1, "B"), "int8": (1, "b"), "uint16": (2, "H"), "int16": (2, "h"), "uint32": (4, "I"),
     "int32": (4, "i"), "uint64": (8, "Q"), "int64": (8, "q"), "float16": (2, "e"), "bfloat16": (2, ""),
@@ -33,7 +35,7 @@ _NUMPY = {
 }  # fmt: skip
 _MAX_DIMENSIONS = 64
 _LARGEST_TEXT = 0x10FFFF
-#: Characters of a config's text with `${` in it: whoever reads it has omegaconf parse it.
+#: Most characters of a config's text with `${` in it, because omegaconf parses it when it is read.
 _MAX_PARSED = 1 << 16
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 _LEAVES = (type(None), bool, int, float, str, bytes, pathlib.PosixPath, pathlib.PurePosixPath)
@@ -46,9 +48,9 @@ class PlainBuffer:
 
     Attributes:
         library: `numpy` or `torch`.
-        dtype: as that library writes it: `<f8`, `bfloat16`.
-        shape: of the array; of a scalar `()`.
-        order: `C` or `F`, how the items lie in `data`.
+        dtype: in that library's notation: `<f8`, `bfloat16`.
+        shape: of the array; `()` for a scalar.
+        order: `C` or `F`: the order of the items in `data`.
         data: the items.
     """
 
@@ -59,7 +61,7 @@ class PlainBuffer:
     data: bytes
 
     def numbers(self) -> list[Any] | None:
-        """The items as they lie in `data`; None of a dtype that Python has no number for."""
+        """Return the items in the order of `data`; None if Python has no number type for the dtype."""
         if self.library == "torch":
             order, letter = "<", _TORCH[self.dtype][1]
         else:
@@ -84,14 +86,14 @@ class PlainTable:
 
     Attributes:
         kind: `DataFrame`, `Series`, `Index` or `RangeIndex`.
-        parts: what it is made of, by name; columns are arrays (PlainBuffer) or lists.
+        parts: its parts by name. Columns are arrays (PlainBuffer) or lists.
     """
 
     kind: str
     parts: dict[str, Any]
 
     def __repr__(self) -> str:
-        # `show` bounds what is in it.
+        # `show` limits the length of this text.
         return f"<pandas {self.kind}: {', '.join(f'{name} {_size(part)}' for name, part in self.parts.items())}>"
 
 
@@ -115,9 +117,9 @@ def _want(condition: object, why: str) -> None:
 
 def _check_shape(shape: Any, itemsize: int, data: Any) -> None:
     _want(type(shape) is tuple and len(shape) <= _MAX_DIMENSIONS, "an array without a shape")
-    _want(all(type(one) is int and 0 <= one < 1 << 62 for one in shape), "a shape that is none")
+    _want(all(type(one) is int and 0 <= one < 1 << 62 for one in shape), "an invalid shape")
     _want(type(data) is bytes, "an array without bytes")
-    # One dimension after the other: their product could be a number without end.
+    # One dimension after the other, because their product could be a huge number.
     total = 0 if 0 in shape else itemsize
     for one in shape:
         total *= one
@@ -127,7 +129,7 @@ def _check_shape(shape: Any, itemsize: int, data: Any) -> None:
 
 def _numpy_buffer(dtype: Any, shape: Any, order: Any, data: Any) -> PlainBuffer:
     _want(type(dtype) is str and len(dtype) < 40 and _DTYPE.fullmatch(dtype), "an array of a dtype that is not plain")
-    _want(order in ("C", "F"), "an array in no order")
+    _want(order in ("C", "F"), "an array without an order")
     letter, rest = dtype.lstrip("<>|=")[0], dtype.lstrip("<>|=")[1:]
     itemsize = 8 if letter in "mM" else int(rest) * _SIZES.get(letter, 1)
     _check_shape(shape, itemsize, data)
@@ -139,15 +141,15 @@ def _numpy_buffer(dtype: Any, shape: Any, order: Any, data: Any) -> PlainBuffer:
 
 
 def _check_booleans(data: bytes) -> None:
-    _want(not data.translate(None, b"\x00\x01"), "a bool that is neither")
+    _want(not data.translate(None, b"\x00\x01"), "a bool that is neither 0 nor 1")
 
 
 def _check_texts(data: bytes, order: str) -> None:
-    """Every character is one."""
+    """Check that every character is valid."""
     try:
         data.decode("utf-32-be" if order == ">" else "utf-32-le", "surrogatepass")
     except UnicodeDecodeError:
-        raise _damaged("a text with what is no character") from None
+        raise _damaged("a text with an invalid character") from None
 
 
 def _tensor_buffer(dtype: Any, shape: Any, data: Any) -> PlainBuffer:
@@ -163,7 +165,7 @@ def _array_of(buffer: PlainBuffer) -> Any:
         import numpy as np
     except ImportError:
         return buffer
-    # Of a bytearray it can be written to, as the array was.
+    # An array over a bytearray is writable, as the original was.
     made = np.frombuffer(bytearray(buffer.data), np.dtype(buffer.dtype)) if buffer.data else np.empty(0, buffer.dtype)
     return made.reshape(buffer.shape, order=buffer.order)  # type: ignore[call-overload]
 
@@ -202,7 +204,7 @@ def _pandas(name: str, made_of: tuple[Any, ...]) -> PlainTable:
     parts = dict(zip(_PARTS[name], made_of, strict=True))
     for key, value in parts.items():
         if key in ("start", "stop", "step"):
-            _want(type(value) is int, "an index that is none")
+            _want(type(value) is int, "an invalid index")
         elif key == "values":
             _check_column(value)
         elif key in ("index", "columns"):
@@ -222,7 +224,7 @@ def _check_column(column: Any) -> None:
         _want(len(values.shape) == 1, "a column of several dimensions")
     else:
         _want(kind in ("object", "str", "string") and type(values) is list, "a column that is none")
-        _want(kind == "object" or all(type(one) in (str, type(None)) for one in values), "a text that is none")
+        _want(kind == "object" or all(type(one) in (str, type(None)) for one in values), "an invalid text")
 
 
 def _is_index(value: Any) -> bool:
@@ -244,7 +246,7 @@ def _frame_of(table: PlainTable) -> Any:
     if table.kind == "Series":
         return _series_of(pd, parts["values"], parts["index"], parts["name"])
     index, columns = parts["index"], parts["columns"]
-    _want(len(parts["data"]) == len(columns), "a table with another number of columns than it says")
+    _want(len(parts["data"]) == len(columns), "a table whose number of columns differs from what it says")
     made = pd.DataFrame(
         {place: _series_of(pd, column, index, None) for place, column in enumerate(parts["data"])}, index=index
     )
@@ -254,12 +256,12 @@ def _frame_of(table: PlainTable) -> Any:
 
 def _series_of(pd: Any, column: tuple[str, Any], index: Any, name: Any) -> Any:
     values = _values_of(pd, column)
-    _want(len(values) == len(index), "a column of another length than its index")
+    _want(len(values) == len(index), "a column whose length differs from its index's")
     return pd.Series(values, index=index, name=name, **_own_dtype(column))
 
 
 def _own_dtype(column: tuple[str, Any]) -> dict[str, Any]:
-    # Else pandas would look at the items, and make something better of them.
+    # Otherwise pandas would inspect the items and choose another dtype.
     return {"dtype": object} if column[0] == "object" else {}
 
 
@@ -287,15 +289,15 @@ _PARTS = {
     "pandas.DataFrame": ("columns", "index", "data"),
 }
 
-#: What `make_library_value` makes.
+#: The kinds that `make_library_value` makes.
 LIBRARY_KINDS = frozenset(("ndarray", "npscalar", "dtype", "tensor", *_PARTS))
 
 
 def make_library_value(name: str, made_of: tuple[Any, ...]) -> Any:
-    """The library's value; a PlainBuffer or PlainTable where the library is not installed here.
+    """Make the library's value; a PlainBuffer or PlainTable if the library is not installed here.
 
     Raises:
-        ResultNotDecoded: it is not made of what such a value is made of.
+        ResultNotDecoded: its parts are not those of such a value.
     """
     if name == "dtype":
         return _dtype_of(*made_of)
@@ -308,7 +310,7 @@ def make_library_value(name: str, made_of: tuple[Any, ...]) -> Any:
 
 
 def shown_library_value(name: str, made_of: tuple[Any, ...]) -> Any:
-    """What describes it; no library is imported."""
+    """Return a description of it. No library is imported."""
     if name in _PARTS:
         return _pandas(name, made_of)
     if name == "tensor":
@@ -327,10 +329,10 @@ def shown_library_value(name: str, made_of: tuple[Any, ...]) -> Any:
 
 
 def config_of(content: Any) -> Any:
-    """An untyped config, of which no text is an interpolation: reading one gives it back as it stands, and runs no resolver.
+    """Make an untyped config without interpolations. Reading a text returns it unchanged, and runs no resolver.
 
     Raises:
-        ResultNotDecoded: a config cannot hold it.
+        ResultNotDecoded: a config cannot contain it.
     """
     from omegaconf import DictConfig, ListConfig
 
@@ -339,14 +341,14 @@ def config_of(content: Any) -> Any:
         return ListConfig(plain)
     if type(plain) is dict or plain is None:
         return DictConfig(plain)
-    # An interpolation in the place of the whole config.
+    # The whole config was an interpolation.
     return content
 
 
 def _escaped(value: Any) -> Any:
     if type(value) is dict:
         for key in value:
-            _want(type(key) in _KEYS, "a config with a key that it cannot have")
+            _want(type(key) in _KEYS, "a config with a key that no config can have")
         return {key: _escaped(item) for key, item in value.items()}
     if type(value) is list:
         return [_escaped(item) for item in value]
@@ -358,5 +360,5 @@ def _escaped(value: Any) -> Any:
 
 
 def escaped_text(text: str) -> str:
-    """Text that omegaconf reads as it stands, though there is `${` in it."""
+    """Escape text with `${` in it, so that omegaconf reads it unchanged."""
     return _INTERPOLATION.sub(lambda found: found[1] * 2 + "\\${", text)

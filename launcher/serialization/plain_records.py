@@ -1,8 +1,8 @@
-"""Members of enums, and instances of dataclasses, attrs classes and named tuples, made of what a host said of them.
+"""Makes enum members, and instances of dataclasses, attrs classes and named tuples, from plain data that a host sent.
 
-Rule: only of a class whose name the user allowed, and without calling its code: no `__new__`, `__init__`, `__post_init__`,
-`__setattr__`, property or `__hash__` of it runs. A class that leaves no other way is refused by name. Importing the module that
-holds the class does run that module, which is why it takes a name of the user's.
+Rule: the user must have allowed the class by name, and none of its code is called: no `__new__`, `__init__`,
+`__post_init__`, `__setattr__`, property or `__hash__` runs. A class that cannot be made without them is refused by
+name. Importing the class's module does run that module, so the user has to name the class.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from launcher.errors import ResultNotDecoded
 
 __all__ = ["FindType", "finder", "is_hashed_by_python", "rebuilt"]
 
-#: (module, qualified name) -> the class; None where it was not allowed.
+#: (module, qualified name) -> the class; None if it was not allowed.
 FindType = Callable[[str, str], Any]
 
 
 def finder(allowed: Iterable[str], *, main_module: str | None, is_main: bool, is_any: bool = False) -> FindType:
-    """Finds the classes that were allowed.
+    """Return a function that finds the classes that were allowed.
 
     Args:
         allowed: their names, `module.Class` or `module:Class`.
-        main_module: the name that `__main__` was sent under.
-        is_main: it is what runs as `__main__` here.
-        is_any: any class that is named is allowed.
+        main_module: the name under which `__main__` was sent.
+        is_main: whether that module runs as `__main__` here.
+        is_any: whether any class is allowed.
     """
     names = {name.replace(":", ".", 1) for name in allowed}
 
@@ -49,20 +49,20 @@ def finder(allowed: Iterable[str], *, main_module: str | None, is_main: bool, is
                 f"{module}.{name} cannot be imported here: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(found, type):
-            raise ResultNotDecoded(f"{module}.{name} is no class here")
+            raise ResultNotDecoded(f"{module}.{name} is not a class here")
         return found
 
     return find
 
 
 def rebuilt(kind: type, how: str, said: Any) -> Any:
-    """An enum's member by its name, or an instance with these fields.
+    """Return an enum's member by its name, or make an instance with these fields.
 
     Args:
-        how: `enum`, `dataclass`, `attrs` or `namedtuple`, as the host's class was.
+        how: `enum`, `dataclass`, `attrs` or `namedtuple`: the kind of the host's class.
 
     Raises:
-        ResultNotDecoded: the class here is another one, or cannot be made without its code.
+        ResultNotDecoded: the class here differs, or cannot be made without running its code.
     """
     if how == "enum":
         members = _own(kind, "_member_map_") if issubclass(kind, enum.Enum) else None
@@ -72,7 +72,7 @@ def rebuilt(kind: type, how: str, said: Any) -> Any:
     if how == "namedtuple":
         names = _own(kind, "_fields")
         if not issubclass(kind, tuple) or not isinstance(names, tuple):
-            raise _refused(kind, "it is no named tuple here")
+            raise _refused(kind, "it is not a named tuple here")
         _check_names(kind, names, said, is_exact=True)
         _check_quiet(kind)
         return tuple.__new__(kind, [said[name] for name in names])
@@ -81,7 +81,7 @@ def rebuilt(kind: type, how: str, said: Any) -> Any:
     _check_quiet(kind)
     try:
         made: Any = object.__new__(kind)
-    except TypeError as error:  # an abstract class, or one that is built on a type with a layout of its own
+    except TypeError as error:  # an abstract class, or a subclass of a type with its own memory layout
         raise _refused(kind, str(error)) from None
     for name, value in said.items():
         _put(made, kind, name, value)
@@ -89,7 +89,7 @@ def rebuilt(kind: type, how: str, said: Any) -> Any:
 
 
 def is_hashed_by_python(kind: type) -> bool:
-    """Hashing and comparing its instances calls nobody's code but Python's and numpy's."""
+    """Whether hashing and comparing its instances runs only code of Python and numpy."""
     if kind.__module__ == "numpy":
         return True
     if not issubclass(kind, enum.Enum):
@@ -101,7 +101,7 @@ def _names_of_fields(kind: type, how: str) -> tuple[str, ...]:
     if how == "dataclass":
         fields = _own(kind, "__dataclass_fields__")
         if isinstance(fields, dict):
-            # As `dataclasses.fields` has it, which asks the class: neither ClassVar nor InitVar.
+            # The same as `dataclasses.fields`, without asking the class: neither ClassVar nor InitVar.
             is_field = dataclasses._FIELD  # type: ignore[attr-defined]  # noqa: SLF001
             return tuple(name for name, field in fields.items() if field._field_type is is_field)  # noqa: SLF001
     elif how == "attrs":
@@ -118,17 +118,17 @@ def _check_names(kind: type, names: Iterable[str], said: dict[Any, Any], *, is_e
         raise _refused(kind, f"it has no field {str(other[0])[:100]!r} here")
     missing = sorted(known - set(said))
     if missing and is_exact:
-        raise _refused(kind, f"the host said nothing of its field {missing[0]!r}")
+        raise _refused(kind, f"the host sent no value for its field {missing[0]!r}")
 
 
 def _check_quiet(kind: type) -> None:
-    """It has nothing that Python would call by itself later on."""
+    """Check that it has nothing that Python would call by itself later."""
     if _owner(kind, "__del__") is not None:
         raise _refused(kind, "it has a __del__, which would be called")
 
 
 def _put(made: Any, kind: type, name: str, value: Any) -> None:
-    """Set a field past every `__setattr__`: into its slot, or into the instance's `__dict__`."""
+    """Set a field without calling `__setattr__`: in its slot, or in the instance's `__dict__`."""
     attribute = _own(kind, name)
     if isinstance(attribute, types.MemberDescriptorType):
         attribute.__set__(made, value)
@@ -141,7 +141,7 @@ def _put(made: Any, kind: type, name: str, value: Any) -> None:
 
 
 def _owner(kind: type, name: str) -> Any:
-    """The class of its MRO that has the attribute, without asking a metaclass."""
+    """Return the class in its MRO that has the attribute, without asking a metaclass."""
     return next(
         (one for one in type.__getattribute__(kind, "__mro__") if name in type.__getattribute__(one, "__dict__")), None
     )
@@ -153,4 +153,4 @@ def _own(kind: type, name: str) -> Any:
 
 
 def _refused(kind: type, why: str) -> ResultNotDecoded:
-    return ResultNotDecoded(f"{kind.__module__}.{kind.__qualname__} cannot be made of what the host said: {why}")
+    return ResultNotDecoded(f"{kind.__module__}.{kind.__qualname__} cannot be made from what the host sent: {why}")

@@ -1,4 +1,6 @@
-"""A value that a host said, as a short text for people: bounded, in one line, and without what a terminal would act on."""
+"""A value from a host as a short text for people: of limited length, in one line, without control characters for a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _MAX = 2000
 
 
 class _Short(reprlib.Repr):
-    """Says the beginning of everything, in the order in which it stands."""
+    """Shows the beginning of every container, in its own order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,11 +24,11 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = 500
 
     def repr_int(self, value: int, level: int) -> str:
-        """Python does not write a very long one."""
+        """Show only the size of a very long number, which Python would not convert to text."""
         return repr(value) if value.bit_length() < 1000 else f"<int of {value.bit_length():,} bits>"
 
     def repr_dict(self, value: dict[Any, Any], level: int) -> str:
-        """Not sorted, as reprlib has it."""
+        """Unlike reprlib, do not sort the keys."""
         if not value:
             return "{}"
         if level <= 0:
@@ -36,7 +38,7 @@ class _Short(reprlib.Repr):
     repr_OrderedDict = repr_Counter = repr_dict  # noqa: N815 - reprlib finds them by the type's name
 
     def repr_ShownRecord(self, value: Any, level: int) -> str:  # noqa: N802 - as above
-        """As a dataclass has it."""
+        """Show it like a dataclass."""
         if level <= 0:
             return f"{value.name}(...)"
         return f"{value.name}({', '.join(self._pairs(value.fields, level, '{}={}', str))})"
@@ -50,7 +52,7 @@ class _Short(reprlib.Repr):
 
 
 def plain_text(value: Any) -> str:
-    """The text of what `read_shown` gave."""
+    """Return the text of a value from `read_shown`."""
     text = " ".join(_Short().repr(value)[: 4 * _MAX].split())
     text = clean(text).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _MAX else f"{text[:_MAX]}..."

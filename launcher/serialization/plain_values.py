@@ -1,8 +1,8 @@
-"""Values that hosts said as plain data, read: the format is `remote_agent.shared.plain_value`'s (docs/values.md).
+"""Reads values that hosts sent as plain data, in the format of `remote_agent.shared.plain_value` (docs/values.md).
 
-Rule: nothing is called but what stands in this file and in `plain_libraries`, each with arguments of checked types; a class
-of a user's is made by `plain_records`, where its name was allowed. Every length and count is compared with what has arrived
-and with a cap before memory is taken for it. Whatever the bytes are, what is raised is a `ResultNotDecoded`.
+Rule: only functions named in this file and in `plain_libraries` are called, with arguments of checked types.
+`plain_records` makes a user's class, if its name was allowed. Every length and count is compared with the received
+bytes and with a cap before memory is used for it. Whatever the bytes are, only `ResultNotDecoded` is raised.
 """
 # ruff: noqa: SLF001  (the tables at the end name the reader's own methods)
 
@@ -31,7 +31,7 @@ __all__ = ["NotSaid", "ShownRecord", "is_whole", "read_plain", "read_shown"]
 _HEAD = len(MARK) + 2
 _DOUBLE = struct.Struct("<d")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,3}")
-#: Keys of one dict or set that may have the same hash: many more make a dict take time by the square of their number.
+#: How many keys of one dict or set may have the same hash. With many more, a dict takes quadratic time.
 _MAX_ALIKE = 256
 _KEYS = (
     type(None), bool, int, float, complex, str, bytes, range, dt.date, dt.time, dt.datetime, dt.timedelta, dt.timezone,
@@ -40,7 +40,7 @@ _KEYS = (
 
 
 class NotSaid:
-    """In a value that is only shown: something that the host could not say, or that nothing is made of here."""
+    """A part of a shown value that has no plain form, or that is not made here."""
 
     def __init__(self, type_name: str, why: str, text: str) -> None:
         self.type_name, self.why, self.text = type_name, why, text
@@ -50,32 +50,32 @@ class NotSaid:
 
 
 class ShownRecord:
-    """In a value that is only shown: an instance of a class of the user's."""
+    """An instance of a user's class in a shown value."""
 
     def __init__(self, name: str, fields: dict[str, Any]) -> None:
         self.name, self.fields = name, fields
 
 
 def is_whole(data: bytes) -> bool:
-    """The host says that all of the value is said."""
+    """Whether the host says that the whole value has a plain form."""
     return data[: len(MARK)] == MARK and len(data) > _HEAD and bool(data[_HEAD - 1] & WHOLE)
 
 
 def read_plain(data: bytes, find_type: FindType | None = None) -> Any:
-    """The value.
+    """Read the value.
 
     Args:
-        find_type: (module, name) -> that class, if it was allowed, else None; without it no class is.
+        find_type: (module, name) -> the class if it was allowed, else None. Without this argument, no class is allowed.
 
     Raises:
-        ValueNotPlain: something in it was not said, or is of a class that is not allowed.
+        ValueNotPlain: a part of it has no plain form, or its class is not allowed.
         ResultNotDecoded: it is damaged, of another version, or over a cap.
     """
     return _read(_Reader(data, find_type or (lambda module, name: None)))
 
 
 def read_shown(data: bytes) -> Any:
-    """The value for `plain_text`: no library is imported for it, and what is missing in it is named in its place.
+    """Read the value for `plain_text`. No library is imported for it, and a placeholder names each missing part.
 
     Raises:
         ResultNotDecoded: it is damaged, of another version, or over a cap.
@@ -89,13 +89,13 @@ def _read(reader: _Reader) -> Any:
     except LauncherError:
         raise
     except Exception as error:
-        # Of a constructor that was given what it does not take, of a library, or of a stack that is full.
+        # From a constructor with arguments that it does not accept, from a library, or because the stack is full.
         told = _text(f"{type(error).__name__}: {error}", 300)
         raise ResultNotDecoded(f"the plain form of a value is damaged at byte {reader.at}: {told}") from error
 
 
 def _place_in(name: str, place: str) -> str:
-    """Where something lies in a value, from where it lies in what that is made of."""
+    """Return the place of a part in the value, from its place in the plain data."""
     if name == "record":
         return re.sub(r"^\[3\]\['(\w+)'\]", r".\1", place)
     return place.removeprefix("[0]") if name in ("deque", "config") else place if name in _DICTS else ""
@@ -106,7 +106,7 @@ def _text(text: Any, limit: int) -> str:
 
 
 class _Reader:
-    """Reads one document. `at` is the byte that comes next."""
+    """Reads one document. `at` is the position of the next byte."""
 
     def __init__(self, data: bytes, find_type: FindType) -> None:
         self.at = 0
@@ -116,17 +116,17 @@ class _Reader:
         self._find_type = find_type
 
     def whole(self) -> Any:
-        """The value of the document."""
+        """Read the value of the document."""
         if self._size > MAX_SIZE:
             raise ResultNotDecoded(f"the plain form of a value has {self._size:,} bytes; the cap is {MAX_SIZE:,}")
         head = self._bytes(_HEAD)
         if head[:3] != MARK:
-            raise self._damaged("it does not begin as one does")
+            raise self._damaged("it does not begin with the format's mark")
         if head[3] != VERSION:
             raise ResultNotDecoded(f"the plain form of a value is of version {head[3]}; this launcher reads {VERSION}")
         value = self._node(0)
         if self.at != self._size:
-            raise self._damaged("something follows it")
+            raise self._damaged("there are bytes after its end")
         return value
 
     def _damaged(self, why: str) -> ResultNotDecoded:
@@ -145,9 +145,9 @@ class _Reader:
     def _length(self) -> int:
         (first,) = self._bytes(1)
         number = first if first < 255 else int.from_bytes(self._bytes(8), "little")
-        # No length and no count can be beyond what is still to come: whatever it counts takes a byte at least.
+        # No length or count can exceed the bytes that are left, because every item takes at least one byte.
         if number > self._size - self.at:
-            raise self._damaged(f"{number:,} of something are announced, {self._size - self.at:,} bytes are left")
+            raise self._damaged(f"it announces {number:,} items, but {self._size - self.at:,} bytes are left")
         return number
 
     def _items_ahead(self, each: int = 1) -> int:
@@ -167,7 +167,7 @@ class _Reader:
         tag = self._bytes(1)
         read = _NODES.get(tag)
         if read is None:
-            raise self._damaged(f"there is no node {tag!r}")
+            raise self._damaged(f"the format has no node {tag!r}")
         return read(self, depth)
 
     def _int(self, depth: int) -> int:
@@ -206,11 +206,13 @@ class _Reader:
         self._check_keys(keys)
         made = dict(zip(keys, values, strict=True))
         if len(made) != len(keys):
-            raise self._damaged("a key stands twice in a dict")
+            raise self._damaged("a dict has the same key twice")
         return made
 
     def _check_keys(self, keys: list[Any]) -> None:
-        """Nothing that a user's class says is called to hash or compare them, and not too many are alike."""
+        """Check that no code of a user's class runs to hash or compare the keys, and that not too many have the same
+        hash.
+        """
         for key in keys:
             self._check_key(key)
         if len(keys) > _MAX_ALIKE:
@@ -226,12 +228,12 @@ class _Reader:
             for one in key:
                 self._check_key(one)
         elif not is_hashed_by_python(kind):
-            raise self._damaged(f"{_text(kind.__qualname__, 100)} cannot be a key, or in a set")
+            raise self._damaged(f"{_text(kind.__qualname__, 100)} cannot be a key, or an item of a set")
 
     def _unsaid(self, depth: int) -> Any:
         said = [self._node(depth + 1) for _ in range(3)]
         if not all(type(one) is str for one in said):
-            raise self._damaged("what was not said is not described by texts")
+            raise self._damaged("the description of a part without a plain form is not text")
         return self._not_said(_text(said[0], 300), _text(said[1], 500), _text(said[2], 2000))
 
     def _not_said(self, name: str, why: str, text: str) -> Any:
@@ -249,7 +251,7 @@ class _Reader:
             self._want(made_of, dict)
             return _DICTS[name](made_of)
         if type(made_of) is not tuple:
-            raise self._damaged(f"{name[:40]!r} is not made of a tuple")
+            raise self._damaged(f"{name[:40]!r} is not made from a tuple")
         if name in ("enum", "record"):
             return self._made_record(name, made_of)
         if name == "config":
@@ -258,12 +260,12 @@ class _Reader:
             return self._library_value(name, made_of)
         make = _KINDS.get(name)
         if make is None:
-            raise self._damaged(f"there is no kind {name[:40]!r}")
+            raise self._damaged(f"the format has no kind {name[:40]!r}")
         return make(self, *made_of)
 
     def _want(self, value: Any, *kinds: type) -> None:
         if type(value) not in kinds:
-            raise self._damaged(f"{type(value).__name__} where {kinds[0].__name__} belongs")
+            raise self._damaged(f"{type(value).__name__} where {kinds[0].__name__} was expected")
 
     def _made_record(self, name: str, made_of: tuple[Any, ...]) -> Any:
         how, module, kind, said = ("enum", *made_of) if name == "enum" else made_of
@@ -335,7 +337,7 @@ class _Reader:
     def _numbers(self, numbers: Iterable[Any], count: int) -> None:
         numbers = tuple(numbers)
         if len(numbers) != count:
-            raise self._damaged(f"{len(numbers)} numbers where {count} belong")
+            raise self._damaged(f"{len(numbers)} numbers where {count} were expected")
         for number in numbers:
             self._want(number, int)
 
@@ -351,7 +353,7 @@ class _Reader:
 
         self._want(key, str)
         if not _ZONE.fullmatch(key):
-            raise self._damaged("that is no name of a time zone")
+            raise self._damaged("that is not the name of a time zone")
         return zoneinfo.ZoneInfo(key)
 
     def _decimal(self, text: Any) -> decimal.Decimal:
@@ -383,10 +385,10 @@ class _Reader:
 
 
 class _ShownReader(_Reader):
-    """Names in its place what the other refuses, and imports nothing."""
+    """Puts placeholders where the other reader refuses, and imports nothing."""
 
     def _check_key(self, key: Any) -> None:
-        # By identity, where it is one of ours.
+        # One of our placeholders is compared by identity.
         if type(key) not in (NotSaid, ShownRecord):
             super()._check_key(key)
 
@@ -405,7 +407,7 @@ class _ShownReader(_Reader):
         return shown_library_value(name, made_of)
 
     def _zoneinfo(self, key: Any) -> Any:
-        # The table of zones is not opened.
+        # The time zone database is not read.
         return dt.timezone(dt.timedelta(0), _text(key, 100))
 
 

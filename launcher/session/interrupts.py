@@ -148,7 +148,7 @@ class Interrupts:
         if number == 1:
             waits = self._what_waits()
             self._tell(
-                f"{why}: jobs are cancelled, hooks finish, what there is comes back"
+                f"{why}: jobs are cancelled, hooks finish, results so far come back"
                 + (f"; waiting for {waits}" if waits else "")
                 + f"; once more leaves within {END + 0.5:.0f} s"
             )

@@ -159,8 +159,8 @@ class ResumedRun(RunSession):
         ended = self.ended_event()
         self.engine.journal.append([ended])
         raise RunError(
-            f"run {self.run_id} died before anything was sent to a host, so there is nothing to take up; "
-            "its end hook has fired; start it again"
+            f"run {self.run_id} died before anything was sent to a host, so there is nothing to resume; its end hook "
+            "has fired; start it again"
         )
 
     def _sources(self) -> Iterator[tuple[Any, Sequence[str]]]:
@@ -171,8 +171,8 @@ class ResumedRun(RunSession):
         if reader.meta().get("open"):
             self.hooks.warn(
                 "configs",
-                f"the configs of this run came from an iterator that was not used up; those from job {self.next_num} on "
-                "are not known, and not run (give all configs once more: Session.resume(run, configs=...))",
+                f"the configs of this run came from an iterator that was not used up; those from job {self.next_num} "
+                "on are unknown, so they do not run (give all configs again: Session.resume(run, configs=...))",
             )
         return run_record.read_planned(reader, self.next_num, self.setup.pickler.loads)
 

@@ -302,7 +302,7 @@ class RunSession:
         except OSError as error:
             self.hooks.warn(
                 "index",
-                "the run can be named by its folder only, and is taken up again after 'launcher runs --adopt' only: "
+                "the run can be named only by its folder, and resumed only after 'launcher runs --adopt': "
                 f"{error.filename}: {error.strerror}",
             )
 
@@ -357,11 +357,11 @@ class RunSession:
             return
         if threading.get_ident() == self._driver:
             raise SessionError(
-                f"job {num} is waited for in the thread of the session, by a hook: its JobReturn comes after the hook; keep the "
-                "Job, or give it a callback (add_done_callback)"
+                f"a hook waits for job {num} in the thread of the session, but its JobReturn comes after the hook; "
+                "keep the Job, or give it a callback (add_done_callback)"
             )
         if self.engine.is_own_thread:
-            raise SessionError(f"job {num} is waited for by an observer: nothing is decided meanwhile")
+            raise SessionError(f"an observer waits for job {num}, but nothing is decided while an observer runs")
 
     def cancel_job_of(self, num: int) -> None:
         """Have a job cancelled. From any thread."""
@@ -399,7 +399,7 @@ class RunSession:
                 lease = self.setup.options.lease
                 self.hooks.warn(
                     "hosts",
-                    f"not reached to end the run there: {', '.join(self.unreached)}; "
+                    f"hosts that could not be reached to end the run: {', '.join(self.unreached)}; "
                     + (f"their lease ends their jobs after {lease} s" if lease else "their agents keep their jobs"),
                 )
         finally:

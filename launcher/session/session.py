@@ -179,7 +179,7 @@ class Session(RunSession, concurrent.futures.Executor):
         # Before the gate, which a thread may have held when this process was forked.
         if self._is_forked:
             raise SessionError(
-                f"this session is that of process {self._process}, of which this one ({os.getpid()}) was forked; open another one here"
+                f"this session belongs to process {self._process}, and this process ({os.getpid()}) was forked from it; open another session here"
             )
         with self._gate:
             if self._has_begun:
@@ -251,7 +251,7 @@ class Session(RunSession, concurrent.futures.Executor):
         if self._is_forked:
             return
         if wait and self._own is not None and threading.get_ident() == self._own.ident:
-            raise SessionError("a hook of the session closes it and waits: use shutdown(wait=False)")
+            raise SessionError("a hook cannot close its own session and wait for it: use shutdown(wait=False)")
         with self._gate:
             self._is_closing = True
         if cancel_futures:
@@ -262,7 +262,7 @@ class Session(RunSession, concurrent.futures.Executor):
             self.close_live()
             return
         if self._own is None:
-            raise SessionError("this session is closed by whoever drives it")
+            raise SessionError("whoever drives this session closes it")
         self.wake()
         if wait:
             with self.interrupts.ours():

@@ -1,1 +1,1 @@
-"""What a run needs, checked before anything is sent, and what hosts are told of it."""
+"""What a run needs, checked before anything is sent, and what hosts are told about it."""

@@ -1,6 +1,6 @@
-"""A job that has been composed already, to be run again as it was.
+"""A job that is run again as it was, without composing it again.
 
-Rule: what its run's jobs shared, its payload and its overrides are given, byte for byte; only what is not known is made.
+Rule: its payload, its overrides and what its run's jobs shared are given, byte for byte. Only what is unknown is made.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["HydraAgain", "PlainAgain"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Again(RunSetup):
-    """A run of one job that has been composed already.
+    """A run of one job that was composed earlier.
 
     Attributes:
         payload, overrides: the job's.
-        shared: what its run's jobs shared; empty where there was no run.
-        by_value, values: what of that was pickled by value.
-        is_exact: run it in `snapshot`, also on this machine.
+        shared: what its run's jobs shared; empty if there was no run.
+        by_value, values: which parts of that were pickled by value.
+        is_exact: run the code of `snapshot`, also on this machine.
         started_in: the folder that the application was started in.
-        started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), where that is known.
-        asked_as: how its run asked for values, where that is known.
+        started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), if known.
+        asked_as: how its run asked for values, if known.
     """
 
     is_reproduction: ClassVar[bool] = True
@@ -52,32 +52,35 @@ class _Again(RunSetup):
 
     @property
     def codec(self) -> str:
-        """Values come as they came then, to be compared byte for byte; who reads them decodes what the policy allows."""
+        """The form of values that the first run used, so that they can be compared byte for byte.
+
+        A reader decodes what the policy allows.
+        """
         return self.asked_as or super().codec
 
     @property
     def waits_for_task(self) -> bool:
-        """A task that was given as an object is in what the run's jobs shared."""
+        """Never: a task that was given as an object is in what the run's jobs shared."""
         return self.task is None and not self.shared
 
     def command(self, travels: bool) -> Command:
-        """What the job had."""
+        """Return the command that the job had."""
         return self.started_as or super().command(travels)
 
     def travels(self, spec: HostSpec) -> bool:
-        """Code that is to be exact travels to this machine, too."""
+        """Whether code is sent to this host. Exact code is sent to this machine, too."""
         return self.is_exact or super().travels(spec)
 
     def with_code(self) -> Self:
-        """The same job with the code as it is now; where it is to be exact, that of the run is given."""
+        """Return the same job with the code as it is now. An exact job already has the run's code."""
         return self if self.is_exact else super().with_code()
 
     def with_job(self, content: dict[str, Any]) -> Self:
-        """The same with another payload, pickled from this."""
+        """Return the same setup with another payload, pickled from this."""
         return dataclasses.replace(self, payload=self.pickler.dumps(content), **self._by_value())
 
     def without_callbacks(self) -> Self:
-        """The same, so that no hook of the job fires."""
+        """Return the same setup without callbacks, so that no hook of the job fires."""
         shared = self.shared
         if shared:
             shared = self.pickler.dumps({**self.pickler.loads(shared), "callbacks": []})
@@ -88,7 +91,7 @@ class _Again(RunSetup):
         return {"by_value": self.by_value or self.pickler.by_value, "values": values}
 
     def prepare(self) -> PreparedRun:
-        """What the run's jobs shared is given; only for a job without a run it is made."""
+        """Use what the run's jobs shared. It is made only for a job without a run."""
         if self.shared:
             return PreparedRun(self, self.shared, by_value=self.by_value, values=self.values)
         return dataclasses.replace(super().prepare(), by_value=self.by_value, values=self.values)
@@ -96,11 +99,11 @@ class _Again(RunSetup):
     def job(
         self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
     ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """The job as it was."""
+        """Return the job as it was."""
         return self.queued(num, self.overrides, self.folder, "job", self.payload), None
 
     def cwd(self, travels: bool) -> str:
-        """The folder that it was started in."""
+        """Return the folder that it was started in."""
         started_in = self.started_in or os.getcwd()
         if travels and self.snapshot is not None:
             return self.snapshot.relative(Path(started_in))

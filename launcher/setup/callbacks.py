@@ -1,6 +1,7 @@
-"""The callbacks of a run: built once, here, from the nodes of the config and from what was given.
+"""Builds the callbacks of a run, once, from the nodes of the config and from what was given.
 
-Rule: an object that is no callback is refused by name. A class that only hosts can import stays a spec, and the run says so.
+Rule: an object that is not a callback is refused by name. A class that only hosts can import remains a spec, and the
+run warns of it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ __all__ = ["build_callbacks", "callback_nodes"]
 
 
 def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: LaunchConf) -> Callbacks:
-    """The composite: those of the config, in its order, then those that were given.
+    """Build the composite callback: those of the config, in its order, then those that were given.
 
     Raises:
-        CallbackError: one is no callback, or cannot be built.
+        CallbackError: one of them is not a callback, or cannot be built.
     """
     policies = dict(options.on_error)
     entries = [_entry(name, node, policies.get(name)) for name, node in nodes.items()]
@@ -33,7 +34,7 @@ def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: Launch
     for callback in given:
         if isinstance(callback, type) or not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
             raise CallbackError(
-                f"{callback!r} is no callback: it has none of {', '.join(HOOKS)}"
+                f"{callback!r} is not a callback: it has none of {', '.join(HOOKS)}"
                 + (" (a class was given; give an instance)" if isinstance(callback, type) else "")
             )
         name = base = type(callback).__name__
@@ -53,7 +54,7 @@ def build_callbacks(nodes: dict[str, Any], given: Iterable[Any], options: Launch
 
 
 def _entry(name: str, node: Any, policy: str | None) -> Entry:
-    """A callback of the config; one whose class cannot be imported here is left to the hosts."""
+    """Build a callback of the config. If its class cannot be imported here, only hosts build it."""
     if not isinstance(node, dict) or "_target_" not in node:
         raise CallbackError(f"hydra.callbacks.{name}: it has no _target_")
     try:
@@ -69,11 +70,11 @@ def _entry(name: str, node: Any, policy: str | None) -> Entry:
 
 
 def callback_nodes(config: Any) -> dict[str, Any]:
-    """The `hydra.callbacks` mapping of a config, as plain data.
+    """Return the `hydra.callbacks` mapping of a config as plain data.
 
     Raises:
-        CallbackError: it is none.
-        ConfigError: the `hydra` node is none.
+        CallbackError: it is not a mapping.
+        ConfigError: the `hydra` node is not a mapping.
     """
     if config is None:
         return {}

@@ -1,6 +1,6 @@
-"""The code of a run that travels: its snapshot, and what keeps it from being imported on a host.
+"""The code of a run that is sent to hosts: its snapshot, and what prevents its import there.
 
-Rule: what is wrong with it is refused before anything is sent.
+Rule: bad code is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ __all__ = ["take_code"]
 
 
 def take_code(root: Path, main_module: str | None, max_bytes: int) -> tuple[Snapshot, str | None]:
-    """The snapshot of the project of a file or folder, and the name under which hosts import `__main__`; None where they cannot.
+    """Return the snapshot of the project of a file or folder, and the name under which hosts import `__main__`; None if
+    they cannot.
 
     Raises:
-        CodeError: it cannot travel.
+        CodeError: the code cannot be sent.
     """
     snapshot = take(root, max_bytes=max_bytes)
     _refuse_agents_namesake(snapshot, root)
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
     is_main = main_file and main_module == main_module_name()
     if is_main and snapshot.relative(Path(str(main_file))) == ".":
-        # The script that was started lies elsewhere: hosts cannot import it.
+        # The script that was started lies elsewhere, so hosts cannot import it.
         return snapshot, None
     return snapshot, main_module
 
 
 def _refuse_agents_namesake(snapshot: Snapshot, root: Path) -> None:
-    """A `launcher` of the project's own is the application's there, and ours nobody's; the agent is `remote_agent`."""
+    """Refuse a `remote_agent` in the project. A `launcher` there is fine, because hosts do not use ours."""
     ours = os.path.realpath(str(remote_agent.__file__))
     for folder in snapshot.sys_path(root, sys.path):
         for name in ("remote_agent/__init__.py", "remote_agent.py"):

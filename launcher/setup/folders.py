@@ -1,6 +1,6 @@
-"""The folder of a run on this machine: as the user names it, else as Hydra has it.
+"""The folder of a run on this machine: the one that the user named, or Hydra's default.
 
-Rule: a name comes with who chose it (`Naming`), which decides what happens if another run has the folder.
+Rule: a folder's name comes with who chose it (`Naming`). That decides what happens if another run has the folder.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ __all__ = ["default_folder", "folder_for", "local_folder"]
 
 
 def default_folder(mode: str) -> Path:
-    """`outputs/<date>/<time>` or `multirun/<date>/<time>` below the working folder, as Hydra has it. Claimed as `Naming.NEW`."""
+    """Return `outputs/<date>/<time>` or `multirun/<date>/<time>` in the working folder, as Hydra does.
+
+    Claimed as `Naming.NEW`.
+    """
     base = Path("outputs" if mode == "RUN" else "multirun")
     return base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
 
 
 def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
-    """The folder that the user named, or the default one; and who chose the name."""
+    """Return the folder that the user named, or the default one, and who chose the name."""
     named = local_folder(folder, "folder")
     if named is not None:
         return named, Naming.USER
@@ -32,14 +35,14 @@ def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, 
 
 
 def local_folder(folder: Any, name: str) -> Path | None:
-    """A folder of this machine that was given for a run; None where none was.
+    """Return the folder on this machine that was given for a run; None if none was given.
 
     Raises:
-        ConfigError: it is no path.
+        ConfigError: it is not a path.
     """
     if folder is None:
         return None
     text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError.of_option(name, f": {shown(folder)} is not a path of a folder")
+        raise ConfigError.of_option(name, f": {shown(folder)} is not the path of a folder")
     return Path(text).absolute()

@@ -1,7 +1,7 @@
-"""What a run that another controller began was set up with, made again from its journal.
+"""Makes the setup of a run again from its journal, after another controller began the run.
 
-Rule: the journal says it, and nothing that is not in it is guessed. Kinds of run are found by the name that the journal has, in the
-table below; nothing is imported by a name that stands in a journal.
+Rule: all of it comes from the journal, and nothing is guessed. The kind of run is looked up in the table below by its
+name in the journal. Nothing is imported because its name is in a journal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from remote_agent.hydra.compat import instantiate
 
 __all__ = ["load_setup"]
 
-#: What the first version wrote in place of the names of kinds: where their classes were then.
+#: The first version wrote the places of classes instead of the names of kinds.
 _FORMER_KINDS = {
     "launcher.run_setup:RunSetup": "function",
     "launcher.commands.app_setup:PlainAppSetup": "plain_app",
@@ -43,14 +43,14 @@ _FORMER_KINDS = {
 def load_setup(
     run: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, needs_env: bool = True
 ) -> tuple[RunSetup, RunRecord]:
-    """What a run was set up with, from its journal.
+    """Make a run's setup again from its journal.
 
     Args:
-        env: values of its variables; what is not here is taken from the environment.
-        needs_env: a variable without a value is an error.
+        env: values of its variables. Others are taken from the environment.
+        needs_env: whether a variable without a value is an error.
 
     Raises:
-        RunError: there is no such run, or it cannot be taken up.
+        RunError: there is no such run, or it cannot be resumed.
         UsageError: a variable has no value.
     """
     entry = index.find(run)
@@ -62,8 +62,8 @@ def load_setup(
         missing = [name for name in run_record.variables(record) if name not in values]
         if missing and needs_env:
             raise UsageError(
-                f"run {record.run}: its jobs had variables whose values are kept nowhere; "
-                f"set them again in the environment: {', '.join(missing)}"
+                f"run {record.run}: its jobs had variables whose values are not stored; set them again in the "
+                f"environment: {', '.join(missing)}"
             )
         return _setup(entry.folder.absolute(), record, reader, values), record
     finally:
@@ -72,7 +72,7 @@ def load_setup(
 
 def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[str, str]) -> RunSetup:
     for path in record.sys_path:
-        # The application's modules are imported from where they were.
+        # The application's modules are imported from the same place as before.
         if path not in sys.path:
             sys.path.append(path)
     options = run_record.options_of(record, env)
@@ -106,15 +106,15 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
 
 
 def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:
-    """The class of the setup, and what its kind needs besides."""
+    """Return the class of the setup, and the other arguments that its kind needs."""
     from launcher.setup.hydra import HydraSetup
     from launcher.setup.plain_app import PlainAppSetup
 
     cls = _kinds().get(_FORMER_KINDS.get(record.kind, record.kind))
     if cls is None:
         raise RunError(
-            f"run {record.run}: it is a run of the kind {record.kind!r}, which this version of the launcher does not know; "
-            "take it up with the version that began it, or a later one"
+            f"run {record.run} is of the kind {record.kind!r}, which this version of the launcher does not know; "
+            "resume it with the version that began it, or a later one"
         )
     if cls is PlainAppSetup:
         from launcher.config.plain import PlainComposition
@@ -124,7 +124,7 @@ def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dic
 
 
 def _kinds() -> dict[str, type[RunSetup]]:
-    """Every kind of run that can be taken up, by the name that stands in journals. A name is never changed nor used again."""
+    """Return every kind of run that can be resumed, by its name in journals. A name is never changed or reused."""
     from launcher.setup.again import HydraAgain, PlainAgain
     from launcher.setup.hydra import HydraSetup
     from launcher.setup.plain_app import PlainAppSetup
@@ -136,13 +136,13 @@ def _kinds() -> dict[str, type[RunSetup]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """All that composing from overrides needs of an application."""
+    """The part of an application that composing from overrides needs."""
 
     name: str
 
 
 def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[str], int, str], Any]:
-    """Composes the jobs of a Hydra app that were not composed yet, from the files as they are now."""
+    """Compose the remaining jobs of a Hydra app, from the files as they are now."""
 
     @functools.lru_cache(maxsize=1)
     def made() -> tuple[Any, Any]:
@@ -156,7 +156,7 @@ def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[st
         if record.main_module:
             # The application registers its structured configs, and Hydra's version base, when it is imported.
             importlib.import_module(record.main_module)
-        # Config sources are plugins.
+        # Config sources may be plugins.
         Plugins.instance()
         root = pickling.loads(reader_blob, main_module=record.main_module)
         search_path = ConfigSearchPathImpl()
@@ -179,10 +179,10 @@ def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[st
 
 
 def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes], Any]) -> Callbacks:
-    """The callbacks with the state that they had when it was last put down.
+    """Return the callbacks with the state that was last stored.
 
     Raises:
-        CallbackError: one can be neither loaded nor built.
+        CallbackError: one of them can be neither loaded nor built.
     """
     data = reader.blob("callbacks")
     if not data:
@@ -190,7 +190,8 @@ def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes]
     stored = loads(data)
     if not isinstance(stored, list):
         raise CallbackError(
-            "the callbacks in the run's journal are no list of callbacks: it is damaged, or not one of ours"
+            "the callbacks in the run's journal are not a list of callbacks: the journal is damaged, or another "
+            "program wrote it"
         )
     entries = []
     for item in stored:
@@ -202,7 +203,8 @@ def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes]
                 if item["spec"] is None:
                     raise CallbackError(
                         f"run {record.run}: callback {item['name']!r} cannot be loaded here: "
-                        f"{type(error).__name__}: {error}; make its module importable (PYTHONPATH) and take the run up again"
+                        f"{type(error).__name__}: {error}; make its module importable (PYTHONPATH) and resume the run "
+                        "again"
                     ) from error
                 note = f"callback {item['name']!r} is built anew from its spec: {type(error).__name__}: {error}"
         if instance is None:

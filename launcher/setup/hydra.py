@@ -1,7 +1,7 @@
-"""A run of a Hydra app: configs composed here, job by job, and shipped whole; nothing is composed on a host.
+"""A run of a Hydra app. Its configs are composed here, job by job, and sent whole. Nothing is composed on a host.
 
-Rule: what Hydra decides (composition, numbering, folders, callbacks' order) is asked of Hydra; what a host must find as
-Hydra would have left it (version base, job name, resolvers, the values of `${now:}`) travels with the job.
+Rule: Hydra decides composition, numbering, folders and the order of callbacks. What Hydra would have set in the job's
+process (version base, job name, resolvers, the values of `${now:}`) is sent with the job.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HydraSetup", "callback_entries", "task_reference", "with_configured"]
 
-#: What a launcher's node says to Hydra and not to the launcher.
+#: Keys of a launcher's node that are for Hydra, and not for the launcher.
 _OF_INSTANTIATE = ("_target_", "_recursive_")
-#: A number, a word or a path as the value of an override: it makes no keys, takes none away and refers to nothing.
+#: A number, a word or a path as the value of an override. It adds and removes no keys, and refers to nothing.
 _PLAIN_VALUE = re.compile(r"(?!null$)[-+\w.,%/ ]+", re.IGNORECASE)
-#: What strftime makes of it differs from one second to the next.
+#: Formats whose result differs from one second to the next.
 _TO_THE_SECOND = re.compile(r"(?<!%)(?:%%)*%-?[STXcrsf]")
 _PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
 
@@ -64,13 +64,14 @@ _PLUGIN = "hydra_plugins.hydra_remote_launcher.remote_launcher.RemoteLauncher"
 class HydraSetup(RunSetup):
     """A run of a Hydra app, checked.
 
-    `compose(overrides, num, job_id)` gives the config of one job with its `hydra` node, `num` and `id` set in it; in RUN
-    mode the config of the run is that of its job, with whatever `on_run_start` made of it.
+    `compose(overrides, num, job_id)` returns the config of one job with its `hydra` node, with `num` and `id` set. In
+    RUN mode the run's config is its job's config, with the changes that `on_run_start` made.
 
     Attributes:
         earlier: JobReturns of earlier sessions of the same sweep.
-        instead: `hydra.sweep.dir` as it was written, and the folder that was taken instead of what it says; None where that was taken.
-        resolving: a memory: what the jobs' configs had in common where they were found to resolve.
+        instead: `hydra.sweep.dir` as it was written, and the folder that was taken instead; None if it was taken
+        itself.
+        resolving: a cache of the shapes of jobs' configs that are known to resolve.
     """
 
     kind: ClassVar[str] = "hydra_app"
@@ -102,11 +103,11 @@ class HydraSetup(RunSetup):
         Args:
             mode: RUN or MULTIRUN.
             task: the task function, undecorated.
-            config: the config of the run as a whole, with its `hydra` node; kept, for hooks may edit it.
-            script: what jobs look as if they had been started with, where this process was started otherwise.
-            root: the file or folder whose project travels; by default that of the task.
-            naming: who chose the folder's name; by default what the config says of it.
-            fired_elsewhere, earlier: as of the class.
+            config: the config of the whole run, with its `hydra` node. This object is kept, because hooks may edit it.
+            script: what jobs appear to have been started with, if this process was started in another way.
+            root: the file or folder whose project is sent; by default that of the task.
+            naming: who chose the folder's name; by default what the config says.
+            fired_elsewhere, earlier: see the class.
 
         Raises:
             UsageError: naming what is wrong.
@@ -139,12 +140,13 @@ class HydraSetup(RunSetup):
     # -- what travels --------------------------------------------------------------------------------------------
 
     def hydra_state(self) -> Any:
-        """Hydra's own state, as the jobs must find it."""
-        # Not told to hosts as something that travels by value: a resolver that the application registers again there may travel in vain.
+        """Return Hydra's own state, for the jobs."""
+        # Hosts are not told that these are pickled by value, because the application may register the same resolvers
+        # there again.
         return state.capture(self.pickler.dumps_here, self._below)
 
     def _below(self, path: str) -> str | None:
-        """Where a folder lies below the code that travels; None for one that does not travel."""
+        """Return a folder's path relative to the code that is sent; None if it is not in that code."""
         if self.snapshot is None:
             return None
         relative = self.snapshot.relative(Path(path))
@@ -152,19 +154,20 @@ class HydraSetup(RunSetup):
         return relative if there == os.path.realpath(path) else None
 
     def hydra_version(self) -> str | None:
-        """The version of Hydra on the controller."""
+        """Return the version of Hydra on the controller."""
         import hydra
 
         return hydra.__version__
 
     def script_started(self) -> Script | None:
-        """Where something else was started (an entry point, a test): the module of the task."""
+        """Return the script. If something else was started (an entry point, a test), it is the module of the task."""
         return super().script_started() or script_of(self._module_of_task())
 
     def arguments(self) -> list[str]:
-        """What this application was started with; elsewhere its overrides, as `python my_app.py OVERRIDES` has them.
+        """Return the arguments of this application; if it was not started itself, its overrides, as in `python
+        my_app.py OVERRIDES`.
 
-        Values of `hydra.launcher.env` are left out: applications write down their command line.
+        Values of `hydra.launcher.env` are left out, because applications store their command line.
         """
         if self.script is None and super().script_started() is not None:
             return [without_value(one) for one in sys.argv[1:]]
@@ -181,7 +184,7 @@ class HydraSetup(RunSetup):
     def job(
         self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
     ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """The job with these overrides, composed now; of kind `config` where that fails."""
+        """Compose the job with these overrides now. If that fails, it has an error of kind `config`."""
         try:
             composed = self._composed(num, overrides)
             self._check_resolves(composed, overrides)
@@ -201,7 +204,10 @@ class HydraSetup(RunSetup):
         return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
 
     def in_folder(self, folder: Path) -> Self:
-        """The same run in another folder. Hydra's config says it from now on, also to whoever composes from it."""
+        """Return the same run in another folder.
+
+        From now on Hydra's config has that folder, also for jobs composed from it.
+        """
         if folder == self.folder:
             return self
         instead = self.instead
@@ -225,7 +231,7 @@ class HydraSetup(RunSetup):
         return config  # type: ignore[no-any-return]
 
     def _check_resolves(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        """Look once for each shape that the jobs' configs have: plain values change nothing about what refers to what.
+        """Check once for each shape of the jobs' configs. Plain values do not change which key refers to which.
 
         Raises:
             ConfigError: an interpolation cannot resolve.
@@ -243,7 +249,7 @@ class HydraSetup(RunSetup):
         self.resolving.add(shape)
 
     def _output_dir_of(self, config: DictConfig, num: int) -> tuple[Path, str]:
-        """(local output directory, the same below the run's outputs on a host that shares no disk)."""
+        """Return (local output directory, its path relative to the run's outputs on a host without a shared disk)."""
         with current(config):
             if self.mode == "RUN":
                 return Path(os.path.abspath(str(config.hydra.run.dir))), "job"
@@ -253,11 +259,11 @@ class HydraSetup(RunSetup):
         leads_out = os.path.isabs(relative) or relative == "." or ".." in relative.split(os.sep)
         if leads_out or relative == str(num):
             return local, str(num)
-        # Jobs may share a folder here. There, each has its own: what one has sent is removed, and must be no other's.
+        # Jobs may share a folder here. On a host each has its own, because its files are removed after they were sent.
         return local, os.path.join(str(num), relative)
 
     def _sweep_dir_of(self, config: DictConfig) -> str:
-        """`hydra.sweep.dir` of a job: that of the sweep, unless it is another text or depends on the job."""
+        """Return a job's `hydra.sweep.dir`. It is the sweep's, unless its text differs or depends on the job."""
         text = raw_text(config.hydra.sweep, "dir")
         # Resolving takes a parser a millisecond.
         if text == raw_text(self.root_config.hydra.sweep, "dir") and "${" not in NOW.sub("", text):
@@ -271,14 +277,14 @@ class HydraSetup(RunSetup):
     # -- what comes back -----------------------------------------------------------------------------------------
 
     def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
-        """(cfg, hydra_cfg) of a job as they were sent."""
+        """Return (cfg, hydra_cfg) of a job as they were sent."""
         if not payload:
             return None, None
         config = self.pickler.loads(payload)["config"]
         return config, split(config)
 
     def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
-        """The config that `on_job_return` gets: the job's, with its `hydra` node. As in `RunSetup`."""
+        """Return the config for `on_job_return`: the job's, with its `hydra` node. See `RunSetup`."""
         from omegaconf import OmegaConf
 
         if cfg is None or hydra_cfg is None:
@@ -288,7 +294,7 @@ class HydraSetup(RunSetup):
         return cfg
 
     def hook_returns(self, returns: Any) -> Any:
-        """`job_returns` as `on_multirun_end` gets them: those of all batches, in order."""
+        """Return `job_returns` for `on_multirun_end`: those of all batches, in order."""
         return [*self.earlier, *returns] if self.earlier else returns
 
 
@@ -298,13 +304,13 @@ def _halves(override: str) -> tuple[str, str]:
 
 
 def folder_of_run(mode: str, config: DictConfig) -> Path:
-    """The run's local folder: `hydra.run.dir` or `hydra.sweep.dir`."""
+    """Return the run's local folder: `hydra.run.dir` or `hydra.sweep.dir`."""
     with current(config):
         return Path(os.path.abspath(str(config.hydra.run.dir if mode == "RUN" else config.hydra.sweep.dir)))
 
 
 def naming_of(mode: str, config: DictConfig) -> Naming:
-    """Who chose the run's folder: the user, unless the time is in its name."""
+    """Return who chose the run's folder: the user, unless its name has the time in it."""
     times = times_in(config, raw_text(config.hydra.run if mode == "RUN" else config.hydra.sweep, "dir"))
     if not times:
         return Naming.USER
@@ -312,12 +318,12 @@ def naming_of(mode: str, config: DictConfig) -> Naming:
 
 
 def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:
-    """The options with those of the app's own `hydra.launcher` below them, where that is this launcher.
+    """Return the options, with the app's own `hydra.launcher` as defaults if that is this launcher.
 
-    What differs from the default in `options` was asked for, and counts; so do its hosts, instead of the configured ones.
+    A value in `options` that is not the default was asked for, so it counts. Its hosts replace the configured ones.
 
     Raises:
-        ConfigError: a configured option is not known, or not allowed.
+        ConfigError: a configured option is unknown or not allowed.
     """
     from omegaconf import OmegaConf
 
@@ -341,7 +347,7 @@ def with_configured(options: LaunchConf, config: DictConfig) -> LaunchConf:
 
 
 def _plain_pickle(content: dict[str, Any]) -> bytes | None:
-    """A pickle by reference alone, at a third of cloudpickle's time; None where that is not all it takes."""
+    """Pickle by reference only, in a third of cloudpickle's time. Returns None if that is not enough."""
     import cloudpickle
 
     if cloudpickle.list_registry_pickle_by_value():
@@ -350,7 +356,7 @@ def _plain_pickle(content: dict[str, Any]) -> bytes | None:
         data = pickle.dumps(content, 4)
     except Exception:  # noqa: BLE001 - a lambda, a local class; cloudpickle says what is wrong where it cannot either
         return None
-    # What belongs to the script must say its other name.
+    # Objects of the script must be pickled under its other name.
     return None if b"__main__" in data else data
 
 
@@ -358,10 +364,10 @@ def _plain_pickle(content: dict[str, Any]) -> bytes | None:
 
 
 def task_reference(task: Callable[[Any], Any], main_module: str | None) -> Any:
-    """`module:qualname` where a host can import the task so (undecorated there), else the task itself.
+    """Return `module:qualname` if a host can import the task (undecorated) by that name, or else the task itself.
 
-    Hydra hands over the function below `@hydra.main`; its name leads to the decorated one, so that it would travel by
-    value: a copy of it, in a module that is not its own.
+    Hydra passes the function below `@hydra.main`, but its name leads to the decorated one. So it would be pickled by
+    value, as a copy that is not in its own module.
     """
     module = getattr(task, "__module__", None)
     qualname = getattr(task, "__qualname__", "")
@@ -378,10 +384,10 @@ def task_reference(task: Callable[[Any], Any], main_module: str | None) -> Any:
 
 
 def callback_entries(config: DictConfig, instances: Sequence[Any], options: LaunchConf) -> Callbacks:
-    """The callbacks that Hydra built, under their names in `hydra.callbacks` and with their specs.
+    """Return the callbacks that Hydra built, with their names in `hydra.callbacks` and their specs.
 
     Raises:
-        CallbackError: `on_error` names none of them, or a policy that there is not.
+        CallbackError: `on_error` names a callback or a policy that does not exist.
     """
     from omegaconf import OmegaConf
 
@@ -408,7 +414,7 @@ def callback_entries(config: DictConfig, instances: Sequence[Any], options: Laun
 
 
 def _plain(nodes: Any, name: str) -> dict[str, Any] | None:
-    """A callback's node as plain data; None where it does not resolve: its pickle is what travels then."""
+    """Return a callback's node as plain data; None if it does not resolve, and then its pickle is sent."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -1,6 +1,6 @@
 """The setup of a run of a plain function that the command line names.
 
-Rule: its config is what its overrides build, made when the job is due; it never imports Hydra's plugins.
+Rule: overrides build its config, when the job's turn comes. It never imports Hydra's plugins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["PlainAppSetup", "script_of_app"]
 
 
 def script_of_app(app: Application) -> Script | None:
-    """The application as the script that Python would have been started with."""
+    """Return the application as the script that Python would have been started with."""
     if app.file is None:
         return None
     return Script(app.file, app.is_module or os.path.isabs(os.path.expanduser(app.named)), app.is_module)
@@ -36,12 +36,12 @@ def script_of_app(app: Application) -> Script | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlainAppSetup(RunSetup):
-    """A run of a plain function whose config its overrides build."""
+    """A run of a plain function. Overrides build its config."""
 
     kind: ClassVar[str] = "plain_app"
 
     composition: Composition | None = None
-    #: As they were given.
+    #: The overrides as they were given.
     given: tuple[str, ...] = ()
 
     @classmethod
@@ -84,18 +84,21 @@ class PlainAppSetup(RunSetup):
     def job(
         self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
     ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """The job with these overrides, composed now; in RUN mode with what `on_run_start` made of its config."""
+        """Compose the job with these overrides now.
+
+        In RUN mode it has the changes that `on_run_start` made to its config.
+        """
         assert self.composition is not None
         composed = self.root_config if self.mode == "RUN" else self.composition.job_config(num, overrides)
         return super().job(num, task, _without_hydra(composed), overrides)
 
     def arguments(self) -> list[str]:
-        """The overrides, as `python my_app.py OVERRIDES` would have them."""
+        """Return the overrides, as in `python my_app.py OVERRIDES`."""
         return list(self.given)
 
 
 def _without_hydra(config: Any) -> Any:
-    """The application's part of a config."""
+    """Return the application's part of a config."""
     from omegaconf import OmegaConf
 
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])

@@ -1,6 +1,7 @@
-"""What hosts are told of a run: made from its setup after the start hook has fired, or read from the journal if the run is resumed.
+"""What hosts are told about a run. It is made from the setup after the start hook has fired, or read from the journal
+of a resumed run.
 
-Rule: a host is told the same of the run's code, callbacks and interpreter whenever it asks. Each part of it is made once.
+Rule: a host is always told the same about the run's code, callbacks and interpreter. Each part is made once.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ZYGOTE", "PreparedRun", "prepare"]
 
-#: The name of the one zygote that a run has on each host.
+#: The name of a run's only zygote on each host.
 ZYGOTE = "z1"
-#: Names of what travels by value that a host is told.
+#: How many names of things pickled by value a host is told.
 _MAX_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """A run whose hosts can be told.
+    """A run that is ready to be described to its hosts.
 
     Attributes:
         setup: what was asked for.
         shared: the pickle of what all jobs share: the task, and the callbacks with the state that they have now.
-        told: of a resumed run: what each host's zygote was told before, without its environment.
+        told: for a resumed run, what each host's zygote was told before, without its environment.
         by_value, values: what was pickled by value before this setup pickled anything.
-        warnings: (source, message) of what the user is warned of before anything runs.
-        notes: what is only worth knowing.
+        warnings: (source, message) of warnings for the user before anything runs.
+        notes: less important messages.
     """
 
     setup: RunSetup
@@ -56,7 +57,7 @@ class PreparedRun:
     notes: tuple[str, ...] = ()
 
     def plan_of(self, spec: HostSpec) -> HostPlan:
-        """What a host must be told."""
+        """Return what a host must be told."""
         setup, shared, sha256 = self.setup, self.shared, self._shared_sha256
         snapshot = setup.snapshot if setup.travels(spec) else None
         return HostPlan(
@@ -76,9 +77,10 @@ class PreparedRun:
         )
 
     def zygote_of(self, spec: HostSpec) -> ZygoteSpec:
-        """How a host prepares the application, as its zygote is told: made once, and from then on the same.
+        """Return what a host's zygote is told about how to prepare the application. It is made once, and then stays the
+        same.
 
-        Only what has travelled by value is as it is now: the config of a job may have brought some.
+        Only what was pickled by value is current, because a job's config may have added some.
         """
         told = self._zygotes.get(spec.name)
         if told is None:
@@ -90,7 +92,7 @@ class PreparedRun:
 
     @property
     def has_values(self) -> bool:
-        """Tell whether something has travelled by value."""
+        """Whether something was pickled by value."""
         return self.by_value or self.setup.pickler.by_value
 
     @property
@@ -163,7 +165,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
     """Pickle what all jobs share.
 
     Raises:
-        CallbackError: a callback cannot travel.
+        CallbackError: a callback cannot be pickled.
         CodeError: the task cannot be pickled.
     """
     dumps = setup.pickler.dumps
@@ -185,7 +187,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
 
 
 def _out_of_reach(setup: RunSetup) -> list[str]:
-    """A line for each module that jobs will import and that no host has: it is neither installed here nor travels."""
+    """Return a line for each module that jobs will import and no host has: it is neither installed here nor sent."""
     if not any(setup.travels(spec) for spec in setup.hosts):
         return []
     snapshot = setup.snapshot
@@ -199,7 +201,7 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
 
 def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     if snapshot is None:
-        return "no code of a project travels, and it is of no installed package"
+        return "the run sends no project code, and the module belongs to no installed package"
     return why_it_stayed(file, snapshot)
 
 
@@ -216,7 +218,10 @@ def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
 
 
 def _python_of_family() -> list[int]:
-    """The oldest Python, (major, minor), that the omegaconf installed here runs under; hosts without one get this one."""
+    """Return the oldest Python, (major, minor), for the omegaconf installed here.
+
+    Hosts without omegaconf get this one.
+    """
     version = installed_version("omegaconf") or ""
     if version.startswith(("2.0", "2.1", "2.2", "2.3")):
         return []

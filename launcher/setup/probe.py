@@ -10,7 +10,7 @@ __all__ = ["ProbeSetup"]
 
 
 class ProbeSetup(RunSetup):
-    """A run of one probe, which is not what `last` means."""
+    """A run of one probe. `last` never means such a run."""
 
     kind: ClassVar[str] = "probe"
     is_reproduction: ClassVar[bool] = True

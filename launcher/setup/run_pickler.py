@@ -1,6 +1,6 @@
-"""Pickling for one run: what was pickled by value, and which modules the bytes need, is kept for whoever tells hosts.
+"""Pickling for one run. It remembers what was pickled by value and which modules the bytes need, for `prepared`.
 
-Rule: any thread may pickle; what is noted only grows.
+Rule: any thread may pickle. The memory only grows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class RunPickler:
     """Pickles for the hosts and the other controllers of one run.
 
     Attributes:
-        by_value: something has travelled by value, so that hosts need this Python's minor version.
-        values: the names of it.
-        modules: what hosts import when they load the bytes.
+        by_value: something was pickled by value, so hosts need this Python's minor version.
+        values: the names of what was pickled by value.
+        modules: the modules that hosts import when they load the bytes.
     """
 
     def __init__(self, main_module: str | None) -> None:
@@ -37,9 +37,9 @@ class RunPickler:
         return dumped.data
 
     def dumps_here(self, value: Any) -> bytes:
-        """Pickle what only a controller of the run loads."""
+        """Pickle something that only controllers of the run load."""
         return pickler.dumps(value, main_module=self._main_module).data
 
     def loads(self, data: bytes) -> Any:
-        """Load what this made, or another one of the same run."""
+        """Load a pickle that this pickler made, or another one of the same run."""
         return pickler.loads(data, main_module=self._main_module)

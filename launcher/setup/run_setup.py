@@ -1,7 +1,8 @@
 """Everything that a run needs, checked before anything is sent: hosts, options, callbacks, code, task.
 
-Rule: what is wrong is refused here, by name. A setup does not change: whatever is known later (the folder that was taken, the task of the
-first job) makes another one of it. `RunSetup` is for plain tasks and configs; that of Hydra apps derives from it.
+Rule: anything wrong is refused here, by name. A setup does not change. What becomes known later (the folder that was
+taken, the task of the first job) makes a new setup. `RunSetup` is for plain tasks and configs. The setup of Hydra apps
+derives from it.
 """
 
 from __future__ import annotations
@@ -50,29 +51,31 @@ if TYPE_CHECKING:
 
 __all__ = ["RunSetup"]
 
-#: Seconds that an outcome may be under way beyond all timeouts before its host is given up: a dead link is known as one by then.
+#: Seconds to wait for an outcome after all timeouts, before its host is given up. By then a dead link is known to be
+#: dead.
 _SLACK = 30.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunSetup:
-    """A plain run as it was asked for, checked. It does not change.
+    """A plain run as it was asked for, checked. It is immutable.
 
-    `make` makes it; `in_folder`, `with_task` and `with_code` make another one of it, which knows more; `prepare` makes of it what hosts
-    are told. Only the config that hooks get (`root_config`) and the callbacks are objects of the user, which hooks may change.
+    `make` makes it. `in_folder`, `with_task` and `with_code` return a new one that knows more. `prepare` returns what
+    hosts are told. Only the config for hooks (`root_config`) and the callbacks are the user's objects, which hooks may
+    change.
 
     Attributes:
         naming: who chose the name of `folder`.
-        callback_specs: the callbacks' nodes as they stand in each job's `hydra` node.
-        script: what the jobs' Python looks as if it had been started with, where that is not what this one was started with.
-        first_num: the number of its first job.
-        snapshot: the code that travels; None where none does, or the first job brings it.
-        fired_elsewhere: run hooks that somebody else fires (through the plugin, Hydra itself fires on_multirun_start).
+        callback_specs: the callbacks' nodes in each job's `hydra` node.
+        script: what the jobs' Python appears to have been started with, if that differs from this Python.
+        first_num: the number of the first job.
+        snapshot: the code that is sent; None if none is, or if the first job brings it.
+        fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
-    #: What the journal calls this kind of run, for good (see `launcher.setup.from_journal`).
+    #: The name of this kind of run in journals, which never changes (see `launcher.setup.from_journal`).
     kind: ClassVar[str] = "function"
-    #: It runs again what another run ran.
+    #: Whether it repeats a job of another run.
     is_reproduction: ClassVar[bool] = False
 
     mode: str
@@ -118,7 +121,7 @@ class RunSetup:
         importing = os.environ.get(IMPORTING)
         if importing:
             raise UsageError(
-                f"{importing} starts a run when it is imported, which every host does; put the call below "
+                f"{importing} starts a run when it is imported, and every host imports it; put the call below "
                 "`if __name__ == '__main__':`"
             )
         options = options_of(options, kw)
@@ -149,7 +152,8 @@ class RunSetup:
         return setup if setup.waits_for_task else setup.with_code()
 
     def take_folder(self) -> tuple[Self, Claim]:
-        """Have the folder for this run alone, or one beside it where the name was not the user's choice.
+        """Claim the folder for this run alone. If the user did not choose its name, another folder beside it may be
+        taken.
 
         Returns:
             The setup of the run in the folder that was taken, and the claim on it.
@@ -162,7 +166,7 @@ class RunSetup:
         return self.in_folder(taken.folder), taken
 
     def in_folder(self, folder: Path) -> Self:
-        """The same run in another folder, which the config that its hooks get says from now on."""
+        """Return the same run in another folder. From now on the config for its hooks has that folder."""
         if folder == self.folder:
             return self
         if self.root_config is not None:
@@ -172,14 +176,14 @@ class RunSetup:
 
     @property
     def waits_for_task(self) -> bool:
-        """The first job brings the task, and with it the code that travels."""
+        """Whether the first job brings the task, and with it the code that is sent."""
         return self.task is None
 
     def with_task(self, task: Any, *, with_config: bool = True) -> Self:
-        """The same run with the task of its first job; with the one that it has, where it has one.
+        """Return the same run with the task of its first job, unless it already has a task.
 
         Raises:
-            UsageError: it cannot be called with one config, or its code cannot travel.
+            UsageError: it cannot be called with one config, or its code cannot be sent.
         """
         if task is None or not self.waits_for_task:
             return self
@@ -189,10 +193,10 @@ class RunSetup:
         return dataclasses.replace(named.with_code(), task=task)
 
     def with_code(self) -> Self:
-        """The same run with the code snapshot, where the code has to travel.
+        """Return the same run with the code snapshot, if the code has to be sent.
 
         Raises:
-            UsageError: some of it cannot travel, or a variable is not there.
+            UsageError: some of the code cannot be sent, or a variable is not set.
         """
         self.options.environment()
         snapshot, main_module = None, self.main_module
@@ -204,14 +208,14 @@ class RunSetup:
         return dataclasses.replace(self, snapshot=snapshot, main_module=main_module)
 
     def travels(self, spec: HostSpec) -> bool:
-        """The code travels to this host; else it is used in place."""
+        """Whether the code is sent to this host. If not, it is used in place."""
         return self.options.code != "shared" and not spec.is_local
 
     @property
     def policies(self) -> Policies:
         """What the scheduler does when something fails."""
         options = self.options
-        # Every hook may take its time twice: in the job, and in the epilogue where it had to be killed there.
+        # Every hook may take its full time twice: in the job, and in the epilogue if it had to be killed in the job.
         end = 2 * options.hook_timeout + options.shutdown_seconds + _SLACK
         return Policies(
             retries=options.retries_by_kind,
@@ -226,9 +230,10 @@ class RunSetup:
         )
 
     def _told_callbacks(self) -> dict[str, bool]:
-        """The callbacks that hosts are given, each with whether a hook of it may stop the run.
+        """Return the callbacks that hosts get, each with whether one of its hooks may stop the run.
 
-        Asked when a host says that one did: the start hook may have changed that. Of a class that is not here only the host knows.
+        This is asked when a host says that a hook stopped the run, because the start hook may have changed the policy.
+        Only the host knows the policy of a class that cannot be imported here.
         """
         return {
             entry.name: entry.policy == "abort" or (entry.instance is None and entry.on_error is None)
@@ -237,14 +242,14 @@ class RunSetup:
 
     @property
     def code(self) -> dict[str, Any]:
-        """What a JobReturn says of the code."""
+        """What a JobReturn says about the code."""
         if self.snapshot is None:
             return {}
         return {"hash": self.snapshot.hash, "commit": self.snapshot.commit, "dirty": self.snapshot.dirty}
 
     @property
     def decoder(self) -> Decoder:
-        """How results become values."""
+        """The decoder that makes values of results."""
         main_module, allowed = self.main_module, self.options.allow_types
         is_main = main_module is not None and main_module_name() == main_module
         return Decoder(
@@ -255,32 +260,35 @@ class RunSetup:
 
     @property
     def codec(self) -> str:
-        """How hosts are asked for values: under `safe` as plain data, so that there is no pickle to be opened."""
+        """The form in which hosts send values.
+
+        With `safe` it is plain data, so that there is no pickle to open.
+        """
         return "plain" if self.options.results == "safe" else "cloudpickle"
 
     @functools.cached_property
     def pickler(self) -> RunPickler:
-        """What pickles for this run. It keeps what went by value."""
+        """The pickler of this run. It remembers what was pickled by value."""
         return RunPickler(self.main_module)
 
     # -- what travels --------------------------------------------------------------------------------------------
 
     def prepare(self) -> PreparedRun:
-        """What hosts are told: the task, and the callbacks with the state that they have now, are pickled for all jobs.
+        """Prepare what hosts are told: pickle the task and the callbacks, with their state as it is now, for all jobs.
 
         Raises:
-            CallbackError, CodeError: one cannot travel.
+            CallbackError, CodeError: one of them cannot be pickled.
         """
         return prepare(self)
 
     def hydra_state(self) -> Any:
-        """What the jobs need of Hydra's own state; nothing for a plain task."""
+        """Return the part of Hydra's own state that the jobs need; empty for a plain task."""
         return None
 
     def spare_of(self, spec: HostSpec) -> str | None:
-        """The Python that jobs run under, where the agent may start it before it is told what for; empty: the agent's own.
+        """Return the Python for jobs, if the agent may start it in advance; empty for the agent's own.
 
-        None where shell lines or variables come before it, which may be secrets and have no place in a command line.
+        None if shell lines or variables come before it: they may be secrets, which must not be in a command line.
         """
         options = self.options
         if spec.setup or options.setup or spec.env or options.environment() or options.isolation == "spawn":
@@ -288,17 +296,18 @@ class RunSetup:
         return self.python_of(spec) or ""
 
     def python_of(self, spec: HostSpec) -> str | None:
-        """The Python that jobs run under there; None for the one that the agent finds."""
+        """Return the Python for jobs on this host; None for the one that the agent finds."""
         return spec.python or self.options.python or spec.python_at_hand
 
     def hydra_version(self) -> str | None:
-        """Hydra's version, where jobs need it."""
+        """Return Hydra's version, if jobs need it."""
         return None
 
     def command(self, travels: bool) -> Command:
-        """The jobs' `sys.argv`, its first as seen from their folder, and how `__main__` looks started.
+        """Return the jobs' `sys.argv`, whose first item is relative to their folder, and how `__main__` appears to have
+        been started.
 
-        Where no script was started, as in a notebook, the task's name stands for it.
+        If no script was started, as in a notebook, the task's name is used.
         """
         script = self.script_started()
         if script is None:
@@ -307,24 +316,24 @@ class RunSetup:
         path = str(script.file)
         if travels and self.snapshot is not None:
             path = self.snapshot.relative(script.file)
-            # One that lies elsewhere is not there.
+            # A script that lies elsewhere does not exist on the host.
             path = os.path.normpath(os.path.join(cwd, script.file.name)) if path == "." else path
         return Command([os.path.relpath(path, cwd), *self.arguments()], script.is_absolute, script.is_module)
 
     def script_started(self) -> Script | None:
-        """What the jobs' Python looks as if it had been started with; None for nothing."""
+        """Return what the jobs' Python appears to have been started with; None for nothing."""
         return self.script or started_script(self.main_module)
 
     def arguments(self) -> list[str]:
-        """What follows in the jobs' `sys.argv`: what this script was started with, without values of variables."""
+        """Return the rest of the jobs' `sys.argv`: the arguments of this script, without values of variables."""
         return self.command_line()[1:]
 
     def command_line(self) -> list[str]:
-        """The command line of this process, with the values of variables taken out of it."""
+        """Return the command line of this process without the values of variables."""
         values = [*self.options.env.values(), *(value for spec in self.hosts for value in spec.env.values())]
         hidden = []
         for argument in sys.argv:
-            # An override may spell a value in quotes, with backslashes: it goes as a whole.
+            # An override may write a value in quotes, with backslashes, so it is left out as a whole.
             shown_one = without_value(argument)
             for value in filter(None, values):
                 shown_one = shown_one.replace(value, "***")
@@ -332,7 +341,7 @@ class RunSetup:
         return hidden
 
     def sys_path(self, travels: bool) -> list[str]:
-        """What jobs find in front of their `sys.path`; of code that travels, relative to it."""
+        """Return the first entries of the jobs' `sys.path`. Those in code that is sent are relative to it."""
         if not travels:
             return [os.path.abspath(path) for path in own_sys_path()]
         if self.root is None or self.snapshot is None:
@@ -340,7 +349,7 @@ class RunSetup:
         return self.snapshot.sys_path(self.root, sys.path)
 
     def cwd(self, travels: bool) -> str:
-        """The folder that the application is started in; of code that travels, relative to it."""
+        """Return the folder that the application is started in. In code that is sent, it is relative to it."""
         if not travels:
             return os.getcwd()
         if self.snapshot is None:
@@ -352,7 +361,7 @@ class RunSetup:
     def job(
         self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
     ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """A job as it is queued, and (kind, message) where it is FAILED before it can be sent.
+        """Return a job as it is queued, and (kind, message) if it is FAILED before it can be sent.
 
         Raises:
             UsageError: the task cannot be called with one config.
@@ -362,7 +371,7 @@ class RunSetup:
     def call_job(
         self, num: int, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """A job that calls task(*args, **kwargs), and has an empty config.
+        """Return a job that calls task(*args, **kwargs) and has an empty config.
 
         Raises:
             UsageError: the task cannot be called.
@@ -393,7 +402,7 @@ class RunSetup:
         failure = None
         try:
             if call is not None:
-                # In bytes of their own: the config is read twice on the host, these are not.
+                # They have their own bytes, because the host reads the config twice and these once.
                 content["call"] = self.pickler.dumps(call)
             else:
                 check_config_kind(config)
@@ -408,7 +417,7 @@ class RunSetup:
                     f"{'the config' if call is None else 'what it is called with'} cannot be pickled: {type(error).__name__}: {error}",
                 ),
             )
-        # Looked for in the bytes first: most configs of most sweeps refer to nothing.
+        # The bytes are searched first, because most configs of most sweeps refer to nothing.
         if b"${" in payload:
             for problem in unresolved(self.with_node(config, num, overrides)):
                 failure = ("config", f"the config does not resolve: {problem}")
@@ -418,7 +427,7 @@ class RunSetup:
     def queued(
         self, num: int, overrides: tuple[str, ...], output_dir: Path, relative: str, payload: bytes
     ) -> QueuedJob:
-        """A job with its spec."""
+        """Return a job with its spec."""
         options = self.options
         in_place = not any(self.travels(spec) for spec in self.hosts)
         spec = JobSpec(
@@ -437,7 +446,7 @@ class RunSetup:
         return QueuedJob(num, overrides, output_dir, payload, spec)
 
     def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
-        """The `hydra` node of a job's config, or, without a number, of the run's."""
+        """Return the `hydra` node of a job's config or, without a number, of the run's config."""
         return minimal_hydra_node(
             name=self.task_name,
             num=num if self.mode == "MULTIRUN" else None,
@@ -452,11 +461,11 @@ class RunSetup:
         )
 
     def with_node(self, config: Any, num: int | None, overrides: Sequence[str] = ()) -> Any:
-        """The config that a hook gets: a DictConfig with its hydra node."""
+        """Return the config for a hook: a DictConfig with its hydra node."""
         return config_with_node(config, self.node(num, overrides))
 
     def own_config(self, num: int, payload: bytes) -> tuple[Any, Any]:
-        """(cfg, hydra_cfg) of a job as they were sent."""
+        """Return (cfg, hydra_cfg) of a job as they were sent."""
         from omegaconf import OmegaConf
 
         if not payload:
@@ -467,23 +476,23 @@ class RunSetup:
         return cfg, make_config({"hydra": content["hydra"]})
 
     def hook_config(self, job_return: JobReturn, cfg: Any, hydra_cfg: Any) -> Any:
-        """The config that `on_job_return` gets. `cfg` and `hydra_cfg`: from `own_config`, made for this and changed here."""
+        """Return the config for `on_job_return`. `cfg` and `hydra_cfg` come from `own_config`, and are changed here."""
         full = opened(cfg, hydra_cfg)
         if hydra_cfg is not None:
             full.hydra.runtime.output_dir = literal(str(job_return.output_dir))
         return full
 
     def hook_returns(self, returns: Any) -> Any:
-        """`job_returns` as `on_multirun_end` gets them."""
+        """Return `job_returns` for `on_multirun_end`."""
         return returns
 
     def finish_return(self, job_return: JobReturn) -> JobReturn:
-        """The JobReturn as callbacks and callers get it: Hydra's own type where Hydra is loaded."""
+        """Return the JobReturn for callbacks and callers. It has Hydra's own type if Hydra is loaded."""
         return as_hydra(job_return)
 
 
 def _peek(configs: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
-    """The first config, and all of them."""
+    """Return the first config, and all of them."""
     import itertools
 
     iterator = iter(configs)

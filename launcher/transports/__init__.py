@@ -1,1 +1,3 @@
-"""Ways to a host: `base` is the seam, `ssh` goes through fabric, `local` starts a subprocess, `factory` chooses."""
+"""Ways to a host: `base` has the interface, `ssh` uses fabric, `local` starts a subprocess, `factory` chooses between
+them.
+"""

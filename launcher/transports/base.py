@@ -1,7 +1,7 @@
-"""The seam under which every way to a host fits.
+"""The interface of every way to a host.
 
-Rule: a transport carries bytes and nothing else. Whatever its library raises becomes a `HostError` here; above this
-seam nobody knows fabric, paramiko or subprocess.
+Rule: a transport carries bytes and nothing else. Whatever its library raises becomes a `HostError` here. Code above
+this interface does not know fabric, paramiko or subprocess.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class Channel(Protocol):
         """
 
     def recv(self, size: int) -> bytes:
-        """Up to size bytes of the command's stdout; empty at its end. Blocks.
+        """Return up to size bytes of the command's stdout, or none at its end. Blocks.
 
         Raises:
             ConnectionLost: the link broke.
         """
 
     def stderr(self) -> str:
-        """The last 64 KiB of what the command wrote to stderr so far, decoded with replacement."""
+        """Return the last 64 KiB of what the command has written to stderr so far, decoded with replacement."""
 
     def exit_status(self, timeout: float) -> int | None:
-        """The command's exit status once stdout has ended, or None where it is not known in time (seconds)."""
+        """Return the command's exit status after stdout has ended, or None if it is not known within `timeout` seconds."""
 
     def close(self) -> None:
         """Close the channel; a blocked send or recv in another thread ends. Never raises; may be called twice."""
@@ -46,7 +46,7 @@ class Transport(Protocol):
     def open(self, command: str) -> Channel:
         """Run a command line (for the login shell of the user there) and return its channel.
 
-        Connects first where needed; may be called again after a lost link.
+        Connects first if needed. May be called again after the link was lost.
 
         Raises:
             HostError: HostUnreachable, HostKeyError, AuthenticationFailed or AgentError.
@@ -55,7 +55,7 @@ class Transport(Protocol):
     def reset(self) -> None:
         """Drop the connection; the next `open` makes a new one. Never raises.
 
-        For a link that looks alive and is not: a stopped sshd, packets that vanish.
+        This is for a link that looks alive but is not, for example because sshd is stopped or packets vanish.
         """
 
     def close(self) -> None:

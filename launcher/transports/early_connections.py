@@ -1,8 +1,9 @@
-"""Connections that begin before the run is set up: the handshake goes on while the controller imports, composes and checks.
+"""Connections that begin before the run is set up. The handshake goes on while the controller imports, composes and
+checks.
 
-Rule: what a run refuses must not have sent anything. Until everything was checked and the start hooks have fired, a host has
-seen a handshake and no more: not who we are, no command, nothing of the application. An error meanwhile is not shown: the
-run then connects anew, and shows its own errors.
+Rule: a run that is refused must not have sent anything. Until everything has been checked and the start hooks have
+fired, a host sees only a handshake: no user name, no command, nothing of the application. An error in this time is not
+shown. The run then connects again, and shows its own errors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EarlyConnections"]
 
-#: Hosts that are connected to ahead; the others have to wait for the run.
+#: How many hosts are connected to early. The others wait for the run.
 _AT_ONCE = 8
 
 
@@ -40,22 +41,25 @@ class EarlyConnections:
     def begin(cls, hosts: Sequence[Any] | None, options: LaunchConf) -> EarlyConnections:
         """Begin to connect to the run's hosts.
 
-        Not where a handshake alone would change something here: an unknown key that is to be accepted is written down.
+        A host whose unknown key is to be accepted is left out, because the handshake alone would write that key to a
+        file.
 
         Args:
             hosts, options: as the run gets them.
 
         Raises:
-            InventoryError: a host cannot be used, or is there twice.
+            InventoryError: a host cannot be used, or is named twice.
         """
-        # An application whose import starts a run is refused; whoever imports it is a host. What is no file is read once only.
+        # A run that begins while a host imports the application is refused. Hosts that do not come from a file can be
+        # read only once.
         if os.environ.get(IMPORTING) or (options.hosts_file and not os.path.isfile(options.hosts_file)):
             return cls()
         specs = [spec for spec in host_specs(hosts, options) if not spec.is_local and spec.host_keys == "strict"]
         early = cls((spec, begin_transport(spec)) for spec in specs[:_AT_ONCE])
         if early._begun:
-            # The handshakes cannot go on without it, and with it they need nothing more of this process for a while.
-            with contextlib.suppress(ImportError):  # shown when the run connects
+            # The handshakes cannot go on without this import. After it they need nothing else from this process for a
+            # while.
+            with contextlib.suppress(ImportError):  # the run shows it when it connects
                 import_paramiko()
         return early
 
@@ -74,7 +78,7 @@ class EarlyConnections:
         self.close()
 
     def close(self) -> None:
-        """Drop what has not been taken."""
+        """Drop the connections that the run has not taken."""
         while self._begun:
             _, (_, transport) = self._begun.popitem()
             transport.close()

@@ -1,6 +1,6 @@
-"""Which way leads to a host.
+"""Chooses the transport for a host.
 
-Rule: nothing is waited for here, and nothing heavy imported.
+Rule: nothing here waits, and nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["begin_transport", "make_transport"]
 
 
 def make_transport(spec: HostSpec) -> Transport:
-    """The way to a host: SSH, but for `local`."""
+    """Return the transport to a host: SSH, unless the host is `local`."""
     if spec.is_local:
         return LocalTransport(spec.name)
     return _ssh(spec)
 
 
 def begin_transport(spec: HostSpec) -> Transport:
-    """The way to a host that is reached over SSH, with a connection that is begun ahead; see `SshTransport.begin`."""
+    """Return the transport to a host over SSH, whose connection begins now; see `SshTransport.begin`."""
     transport = _ssh(spec)
     transport.begin()
     return transport

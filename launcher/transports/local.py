@@ -1,6 +1,6 @@
-"""The local transport: the same agent in a subprocess, the same path minus SSH.
+"""The local transport: the same agent, in a subprocess and without SSH.
 
-Rule: the subprocess has a session of its own, so that Ctrl-C in the terminal reaches it only through us.
+Rule: the subprocess has its own session, so that Ctrl-C in the terminal reaches it only through us.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["LocalChannel", "LocalTransport"]
 
 _STDERR_KEPT = limit("stderr")
 _PIPE_SIZE = 1 << 20
-#: Linux; other systems size a pipe as they like.
+#: The option of Linux. Other systems choose the size of a pipe themselves.
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
-#: Seconds that a command may take to end once its stdin has ended, before its process group is killed.
+#: Seconds for a command to end after its stdin has ended. Then its process group is killed.
 _GRACE = 5.0
 
 
@@ -48,7 +48,7 @@ class LocalChannel:
         for pipe in (self._stdin, self._stdout):
             os.set_blocking(pipe.fileno(), False)
             if _SET_PIPE_SIZE is not None:
-                with contextlib.suppress(OSError):  # over the user's limit of pipe memory: slower, no worse
+                with contextlib.suppress(OSError):  # the user's limit of pipe memory is reached: slower, but not wrong
                     fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, _PIPE_SIZE)
         self._has_ended = threading.Event()
         self._has_said_all = threading.Event()
@@ -86,10 +86,10 @@ class LocalChannel:
             return self._kept.decode("utf-8", "replace")
 
     def exit_status(self, timeout: float) -> int | None:
-        """See `Channel.exit_status`; a signal is 128 plus its number, as a shell has it."""
+        """See `Channel.exit_status`. A signal is 128 plus its number, as in a shell."""
         if not self._has_ended.wait(timeout):
             return None
-        # Nearly always at once. Not, where the command left a process behind that holds its stderr.
+        # This nearly always returns at once. It does not if the command left a process behind that holds its stderr.
         self._has_said_all.wait(min(timeout, 1.0))
         status = self._process.returncode
         return status if status >= 0 else 128 - status
@@ -109,7 +109,9 @@ class LocalChannel:
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[None]:
-        """Keep the descriptors while a thread is in send or recv: a number closed early may be somebody else's soon."""
+        """Keep the descriptors open while a thread is in send or recv: a number that is closed early may soon belong to
+        another file.
+        """
         with self._lock:
             if self._closed.is_set():
                 raise ConnectionLost(self._host, "session", "the channel was closed")
@@ -122,7 +124,7 @@ class LocalChannel:
                 self._release()
 
     def _release(self) -> None:
-        """Close the descriptors once the channel is closed and nobody is in them; the lock is held."""
+        """Close the descriptors if the channel is closed and no thread uses them. The caller holds the lock."""
         if self._closed.is_set() and self._users == 0 and self._wake_read >= 0:
             os.close(self._wake_read)
             self._wake_read = -1
@@ -131,7 +133,7 @@ class LocalChannel:
                     pipe.close()
 
     def _wait(self, fd: int, event: int) -> bool:
-        """Wait for room or bytes; False once the channel is closed."""
+        """Wait for room or for bytes. Returns False when the channel is closed."""
         with selectors.PollSelector() as selector:
             selector.register(fd, event)
             selector.register(self._wake_read, selectors.EVENT_READ)
@@ -143,7 +145,7 @@ class LocalChannel:
         self._has_ended.set()
 
     def _read_stderr(self) -> None:
-        """Keep the last of stderr."""
+        """Read stderr to its end, and keep the last part of it."""
         with self._stderr:
             while data := os.read(self._stderr.fileno(), 1 << 16):
                 with self._lock:
@@ -152,7 +154,7 @@ class LocalChannel:
         self._has_said_all.set()
 
     def _kill(self) -> None:
-        """End what did not end by itself; what has a session of its own (the agent) goes on."""
+        """Kill what did not end by itself. What has its own session (the agent) goes on."""
         if not self._has_ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

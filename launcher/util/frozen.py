@@ -50,7 +50,7 @@ class _Methods:
         values = dict(zip(names, args, strict=False))
         # The fields include class variables; the names do not.
         if len(args) > len(names) or not kwargs.keys() <= set(names[len(args) :]):
-            raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each once")
+            raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each of them once")
         for name in names[len(args) :]:
             if name in kwargs:
                 values[name] = kwargs[name]

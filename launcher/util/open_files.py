@@ -39,8 +39,8 @@ def make_room(hosts: int) -> str:
         return ""
     enough = max(0, (soft - _open_now() - _RESERVE) // _PER_HOST)
     return (
-        f"this process may have {soft} files open (ulimit -Hn), which is enough for about {enough} hosts; "
-        f"{hosts} may want {needed}"
+        f"this process may have {soft} files open (ulimit -Hn), which is enough for about {enough} hosts; {hosts} "
+        f"hosts may need {needed}"
     )
 
 

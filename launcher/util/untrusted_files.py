@@ -17,13 +17,13 @@ def read_regular(path: Path, limit: int, offset: int = 0) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it is no regular file (a pipe would block, a device might never end), or cannot be read.
+        OSError: it is not a regular file (a pipe would block, a device might never end), or cannot be read.
     """
     # Without O_NONBLOCK, opening a pipe would block until somebody writes into it.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(None, "it is no regular file", str(path))
+            raise OSError(None, "it is not a regular file", str(path))
         os.lseek(fd, offset, os.SEEK_SET)
         pieces = []
         while limit > 0:

@@ -32,10 +32,10 @@ class Cleaning:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def items(self) -> List[Dict[str, Any]]:
-        """Everything that there is.
+        """List everything.
 
-        Each has `id`, `kind` (spool, bundle, code), `bytes`, `files`, `changed` (seconds since the epoch); a spool also
-        `run`, `is_running`, and how many `uncollected` and `unfinished` attempts it has.
+        Each item has `id`, `kind` (spool, bundle, code), `bytes`, `files` and `changed` (seconds since the epoch). A
+        spool also has `run`, `is_running`, and its numbers of `uncollected` and `unfinished` attempts.
         """
         found = [self._spool(run, host) for run, host in self._spools()]
         bundles = os.path.join(self._cache, "agents")
@@ -77,7 +77,7 @@ class Cleaning:
     # -- removing ------------------------------------------------------------------------------------------------
 
     def remove(self, ids: List[str], force: bool) -> Dict[str, Any]:
-        """Remove these items; what must be kept is, with the reason."""
+        """Remove these items. Items that must be kept stay, with the reason."""
         removed, kept = [], []
         for item in ids:
             why = self._remove(str(item), force)
@@ -135,7 +135,7 @@ def _subfolders(path: str) -> List[str]:
 
 
 def _usage_of(path: str) -> Dict[str, Any]:
-    """Bytes on the disk, files, and the latest change."""
+    """Return the bytes on the disk, the number of files, and the latest change."""
     size = files = 0
     changed = 0.0
     for folder, _, names in os.walk(path):
@@ -151,7 +151,7 @@ def _usage_of(path: str) -> Dict[str, Any]:
 
 
 def _count_attempts(log: str) -> Tuple[int, int]:
-    """(results that no controller has acknowledged, attempts without a result) in a spool's log."""
+    """Count (results that no controller has acknowledged, attempts without a result) in a spool's log."""
     open_attempts: Dict[str, bool] = {}
     try:
         for header in scan(log):
@@ -169,7 +169,7 @@ def _count_attempts(log: str) -> Tuple[int, int]:
 
 
 def _is_running(spool: str) -> bool:
-    """An agent answers at the spool's socket."""
+    """Whether an agent answers at the spool's socket."""
     runtime = runtime_folder_of(spool)
     if runtime is None:
         return False
@@ -196,7 +196,7 @@ def _remove_folder(path: str) -> str:
 
 
 def serve_cleaning(workdir: Optional[str]) -> int:
-    """Answer on stdin and stdout until stdin ends; returns the exit code."""
+    """Answer on stdin and stdout until stdin ends. Returns the exit code."""
     cleaning = Cleaning(workdir)
     _write(wire.PREAMBLE)
     decoder = wire.Decoder()

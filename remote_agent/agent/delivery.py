@@ -46,7 +46,7 @@ class Delivery:
         self._controller = controller
 
     def resend(self) -> None:
-        """A new link: everything that was not acknowledged is sent again."""
+        """Send everything that was not acknowledged again, over a new link."""
         for attempt in self._attempts:
             attempt.stream_sent = {"stdout": 0, "stderr": 0}
             attempt.is_streaming = False
@@ -56,7 +56,7 @@ class Delivery:
                 self.send(attempt)
 
     def send(self, attempt: Attempt) -> None:
-        """Send a result; what the job left follows when its process is gone."""
+        """Send a result. The job's output follows when its process is gone."""
         if self._controller.link is not None and not (
             attempt.early_send is not None and attempt.early_send.is_under_way
         ):
@@ -105,7 +105,7 @@ class Delivery:
             attempt.is_final_sent = True
 
     def send_outputs(self, attempt: Attempt) -> None:
-        """The process has ended: send its output, if its result was sent already."""
+        """Send the output of an attempt whose process has ended, if its result was sent already."""
         if attempt.is_final_sent and self._controller.link is not None:
             attempt.is_final_sent = False
             self._controller.link.outbox.add_source(self._output_frames(attempt))
@@ -127,7 +127,7 @@ class Delivery:
         )
 
     def _unreadable_result(self, attempt: Attempt, path: str, error: OSError) -> Envelope:
-        """An envelope that says that the file of a result can no longer be read."""
+        """Make an envelope that says that the file of a result can no longer be read."""
         message = "its result {} can no longer be read: {}".format(path, error.strerror or error)
         self._controller.note("job {}: {}".format(attempt.id, message))
         return failed_envelope(attempt, JobError("host", type(error).__name__, message), None)
@@ -143,7 +143,7 @@ class Delivery:
             link.outbox.add_source(self._live_frames(attempt, cap))
 
     def _cap(self, attempt: Attempt) -> Optional[int]:
-        """How many bytes of a stream are kept; None for all. Cuts off the rest."""
+        """Return how many bytes of a stream are kept; None for all. Cuts off the rest."""
         cap = attempt.spec.max_output_bytes
         if cap is None:
             return None
@@ -162,7 +162,7 @@ class Delivery:
     # -- forgetting ----------------------------------------------------------------------------------------------
 
     def on_ack(self, header: Ack, payload: bytes) -> None:
-        """The controller has these on its own disk."""
+        """Forget results that the controller has on its own disk."""
         for attempt_id in header["attempts"]:
             attempt = self._attempts.get(attempt_id)
             if attempt is None or attempt.final is None:
@@ -211,7 +211,7 @@ def _cap_stream(attempt: Attempt, stream: str, path: str, cap: int) -> None:
 
 
 def _remove_empty(folder: str, root: str) -> None:
-    """Remove the folders that lead to one which is gone, below root."""
+    """Remove the empty parent folders, below root, of a folder that is gone."""
     try:
         while folder.startswith(root + os.sep):
             os.rmdir(folder)

@@ -59,7 +59,7 @@ class JobQueue:
 
     @property
     def slots(self) -> int:
-        """How many jobs run at once here."""
+        """How many jobs run here at the same time."""
         return len(self._slots)
 
     def count_slots(self, hello: Hello) -> None:
@@ -184,9 +184,9 @@ class JobQueue:
         return min(_MAX_AHEAD, len(self._slots) * (1 + int(_AHEAD / max(self._job_seconds, 0.001))))
 
     def _release_claims(self) -> None:
-        """Nothing has started for long: what was claimed for the next slot waits without a claim.
+        """Release the claims for the next slots, because nothing has started for a long time.
 
-        This needs no sync of its own: until it is on the disk the claims stand, and a new claim comes behind it.
+        This needs no sync of its own: the claims hold until it is on the disk, and a new claim comes after it.
         """
         self._job_seconds = max(self._job_seconds, _LONG)
         for attempt in self._queue:
@@ -218,4 +218,4 @@ class JobQueue:
 
 
 def _no_start(attempt: Attempt, zygote: ZygoteClient) -> None:
-    raise RuntimeError("nothing starts before the agent is wired")
+    raise RuntimeError("the queue is not connected to what starts jobs")

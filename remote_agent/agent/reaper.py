@@ -79,11 +79,11 @@ class Reaper(ZygoteListener):
     # -- what zygotes report -------------------------------------------------------------------------------------
 
     def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
-        """A process began."""
+        """Record that a process has begun."""
         self._running.forked(zygote, attempt_id, pid)
 
     def exited(self, attempt_id: str, status: int) -> None:
-        """A process ended."""
+        """Record that a process has ended."""
         self._running.exited(attempt_id, status)
 
     def orphaned(self, attempt_ids: List[str]) -> None:
@@ -94,13 +94,13 @@ class Reaper(ZygoteListener):
                 attempt.is_polled = True
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
-        """The application cannot be prepared."""
+        """Fail the attempts of a zygote that cannot prepare the application."""
         self._queue.unusable(zygote, error)
 
     # -- processes of before -------------------------------------------------------------------------------------
 
     def adopt(self) -> None:
-        """Take over attempts that an earlier agent started: their time limits go on, and a cancel is repeated."""
+        """Take over attempts that an earlier agent started. Their time limits go on, and a cancel is repeated."""
         for attempt in self._attempts.active():
             if attempt.has_exited:
                 continue
@@ -117,7 +117,7 @@ class Reaper(ZygoteListener):
                 self._running.cancel(attempt, attempt.cancel)
 
     def fail_doubtful(self, attempts: List[Attempt]) -> None:
-        """Fail attempts that may have started: nobody knows, so they must not start again."""
+        """Fail attempts that may have started. Because that is unknown, they must not start again."""
         for attempt in attempts:
             message = "the host went down, or its spool was damaged, when the job was about to start"
             self._attempts.record_final(
@@ -179,7 +179,7 @@ class Reaper(ZygoteListener):
     def _never_began(self, attempt: Attempt) -> bool:
         """Whether the zygote ended between the hand-over and the fork, so that the attempt may start again.
 
-        Then no process was reported or found, and none has sent or printed anything, or marked its stdout file.
+        If so, no process was reported or found, and none has sent or printed anything, or marked its stdout file.
         """
         return (
             attempt.pid is None
@@ -192,9 +192,11 @@ class Reaper(ZygoteListener):
         )
 
     def _waits_for_leftovers(self, attempt: Attempt, pid: int) -> bool:
-        """Whether to wait for processes that the job has left behind. They have a moment to end, then they are named and killed.
+        """Whether to wait for processes that the job has left behind.
 
-        Mostly there are none, which one system call shows.
+        They have a moment to end, and then they are named and killed.
+
+        Usually there are none, which one system call shows.
         """
         attempt.kill_at = None
         if not has_group(pid, attempt.pid_started):
@@ -294,6 +296,7 @@ class Reaper(ZygoteListener):
         self.ended(attempt)
 
     def _outcome_of_crash(self, attempt: Attempt) -> Recorded:
+        """Return how the job ended."""
         if attempt.outcome is not None:
             return attempt.outcome
         if attempt.crash is not None:
@@ -302,7 +305,7 @@ class Reaper(ZygoteListener):
         has_rebooted = attempt.boot != self._paths.boot
         error = error_of_status(
             attempt.status,
-            "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died too",
+            "the host was restarted while the job ran" if has_rebooted else "its zygote or agent died, too",
         )
         if has_rebooted:
             error.kind = "lost"

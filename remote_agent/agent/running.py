@@ -166,7 +166,7 @@ class RunningJobs:
     # -- what a job says -----------------------------------------------------------------------------------------
 
     def drain(self, attempt: Attempt) -> None:
-        """Read what the job's socket has."""
+        """Read what is on the job's socket."""
         while attempt.sock is not None:
             try:
                 data = attempt.sock.recv(1 << 18)
@@ -266,7 +266,7 @@ class RunningJobs:
 
     @staticmethod
     def begin_shutdown(attempt: Attempt) -> None:
-        """The result is there. The process shuts down as Python does, and keeps its slot for as long as it may take."""
+        """Let a process with a result shut down as Python does. It keeps its slot as long as that may take."""
         seconds = attempt.spec.shutdown_timeout
         if attempt.cancel is not None:
             seconds = min(seconds, attempt.spec.grace)
@@ -276,7 +276,7 @@ class RunningJobs:
         attempt.kill_at = attempt.ending_at + seconds
 
     def end_shutdown(self, attempt: Attempt) -> None:
-        """The shutdown has taken too long: ask the job what it waits for, and kill it when the answer is there."""
+        """End a shutdown that takes too long: ask the job what it waits for, and kill it after the answer."""
         if attempt.asked_at is None:
             attempt.asked_at = time.monotonic()
             attempt.kill_at = attempt.asked_at + ASK_PATIENCE
@@ -382,7 +382,7 @@ class RunningJobs:
 
 
 def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:
-    """The envelope, with the error kind of a recorded cancel or timeout."""
+    """Return the envelope, with the error kind of a recorded cancel or timeout."""
     if attempt.cancel is None or envelope.error is None:
         return envelope
     return envelope._replace(error=decided_error(envelope.error, attempt.cancel, attempt.spec.timeout))

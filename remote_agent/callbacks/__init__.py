@@ -1,6 +1,6 @@
-"""The contract of callbacks, several as one, and those that come along. A table of contents, loaded lazily.
+"""The interface of callbacks, their composite, and the built-in ones. A table of contents, loaded lazily.
 
-Configs name what is in it: `_target_: remote_agent.callbacks.LogJobReturnCallback`.
+Configs may name what is in it: `_target_: remote_agent.callbacks.LogJobReturnCallback`.
 """
 
 from typing import TYPE_CHECKING, Any

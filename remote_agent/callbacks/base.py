@@ -1,11 +1,11 @@
-"""The contract of a callback: what may happen around a run and around each of its jobs.
+"""The interface of a callback: hooks around a run and around each of its jobs.
 
-Rule: a callback is any object that has some of these methods. Deriving from `Callback` is a convenience that makes
-every hook a no-op; a subclass of `hydra.experimental.callback.Callback` works unchanged, and a callback written
-against this class works in plain Hydra.
+Rule: a callback is any object that has some of these methods. Deriving from `Callback` is only a convenience: it makes
+every hook a no-op. A subclass of `hydra.experimental.callback.Callback` works unchanged, and a callback that derives
+from this class works in plain Hydra.
 
-Every hook takes `**kwargs`, so that a later version may say more without breaking an existing callback. They are called with keywords
-alone; `*args` stands here so that type checkers let a subclass name the keywords that it wants.
+Every hook takes `**kwargs`, so that a later version may pass more without breaking existing callbacks. Hooks are called
+with keywords only. `*args` is here so that type checkers let a subclass name the keywords that it wants.
 """
 
 from typing import Any
@@ -27,17 +27,17 @@ HOOKS = CONTROLLER_HOOKS + HOST_HOOKS
 
 
 class Callback:
-    """Hooks around a run and around each of its jobs; all of them optional.
+    """Hooks around a run and around each of its jobs. All of them are optional.
 
     The first five hooks and their keyword arguments are those of `hydra.experimental.callback.Callback` (Hydra 1.3).
     Start hooks fire in the composed order of `hydra.callbacks`, end hooks in reverse.
 
-    A hook that raises is reported, with its traceback, in the log of its job and in the events of the run. What
-    happens next is decided by the class attribute `on_error`:
+    A hook that raises is reported with its traceback, in the log of its job and in the events of the run. The class
+    attribute `on_error` decides what happens next:
 
     * `"warn"` (the default): the run goes on;
     * `"fail"`: the job that the hook belongs to becomes FAILED;
-    * `"abort"`: the run stops: no further job starts, running jobs are cancelled, end hooks fire.
+    * `"abort"`: the run stops: no more jobs start, running jobs are cancelled, end hooks fire.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -45,29 +45,29 @@ class Callback:
     on_error = "warn"
 
     def on_run_start(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Controller, RUN mode, before the job. `config` is a DictConfig; edits reach the job."""
+        """On the controller in RUN mode, before the job. `config` is a DictConfig. Edits reach the job."""
 
     def on_run_end(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Controller, RUN mode, after the job, whatever happened to it. kwargs: `job_return`."""
+        """On the controller in RUN mode, after the job, whatever happened to it. kwargs: `job_return`."""
 
     def on_multirun_start(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Controller, MULTIRUN mode, before any job."""
+        """On the controller in MULTIRUN mode, before any job."""
 
     def on_multirun_end(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Controller, MULTIRUN mode, after all jobs, whatever happened to them. kwargs: `job_returns`."""
+        """On the controller in MULTIRUN mode, after all jobs, whatever happened to them. kwargs: `job_returns`."""
 
     def on_job_start(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Host, in the job's process, once per attempt, right before application code. kwargs: `task_function`."""
+        """On the host in the job's process, once per attempt, just before application code. kwargs: `task_function`."""
 
     def on_job_end(self, config: Any, job_return: Any, *args: Any, **kwargs: Any) -> None:
-        """Host, once per started attempt, after application code, however it ended.
+        """On the host, once per started attempt, after application code, however it ended.
 
-        Fires in the job's process; where that process was killed, in an epilogue that restores the callback as it was
-        after `on_job_start`. `job_return` may be read and edited.
+        Fires in the job's process. If that was killed, it fires in an epilogue, with the callback as it was after
+        `on_job_start`. `job_return` may be read and edited.
         """
 
     def on_job_return(self, config: Any, job_return: Any, *args: Any, **kwargs: Any) -> None:
-        """Controller, as each JobReturn arrives, in arrival order. Not known to plain Hydra."""
+        """On the controller, when a JobReturn arrives, in that order. Plain Hydra does not have this hook."""
 
     def on_host_lost(self, config: Any, host: str, jobs: Any, *args: Any, **kwargs: Any) -> None:
-        """Controller, when a host is given up; `jobs` are the numbers of the jobs it still had."""
+        """On the controller, when a host is given up. `jobs` are the numbers of the jobs that it still had."""

@@ -1,6 +1,6 @@
-"""The callbacks that come with this project, under the names that Hydra gives its own.
+"""The built-in callbacks, with the names of Hydra's own.
 
-Rule: a file is either whole or not there: it is written beside its name and then renamed.
+Rule: a file is either complete or missing. It is written under another name, and then renamed.
 """
 
 import logging
@@ -23,7 +23,7 @@ class LogJobReturnCallback(Callback):
         self.log = logging.getLogger("{}.{}".format("remote_agent.callbacks", type(self).__name__))
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
-        """Host: log the return value, or the exception with its traceback."""
+        """On the host: log the return value, or the exception with its traceback."""
         # By name: the status is Hydra's own where Hydra is loaded, ours where it is not.
         status = job_return.status.name
         if status == "COMPLETED":
@@ -37,8 +37,8 @@ class LogJobReturnCallback(Callback):
 class PickleJobInfoCallback(Callback):
     """Pickles a job's config and JobReturn to `config.pickle` and `job_return.pickle` below `${output_dir}/${output_subdir}`.
 
-    The files and log lines are those of Hydra's callback of that name (1.3); `config.pickle` is what Hydra's
-    `--experimental-rerun` reads. What plain pickle cannot take (a function or class made in a notebook) cloudpickle does.
+    The files and log lines are those of Hydra's callback of that name (1.3). Hydra's `--experimental-rerun` reads
+    `config.pickle`. cloudpickle is used for what plain pickle cannot handle (a function or class made in a notebook).
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -49,13 +49,13 @@ class PickleJobInfoCallback(Callback):
         self.log = logging.getLogger("{}.{}".format("remote_agent.callbacks", type(self).__name__))
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
-        """Host: write `config.pickle`."""
+        """On the host: write `config.pickle`."""
         self.output_dir = Path(config.hydra.runtime.output_dir) / (config.hydra.output_subdir or "")
         self._save("config.pickle", config)
         self.log.info("Saving job configs in %s", self.output_dir / "config.pickle")
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
-        """Host: write `job_return.pickle`."""
+        """On the host: write `job_return.pickle`."""
         self._save("job_return.pickle", job_return)
         self.log.info("Saving job_return in %s", self.output_dir / "job_return.pickle")
 

@@ -1,4 +1,4 @@
-"""The ordered composite of callbacks, how it is built, and how it travels.
+"""The ordered composite of callbacks, how it is built, and how it is sent to hosts.
 
 Rule: if a hook raises, the other hooks still fire. The exception is recorded, in full and every time, and the policy of the callback
 (`warn`, `fail`, `abort`) decides what it means for the job or the run.
@@ -29,9 +29,9 @@ _INTERRUPTS = (KeyboardInterrupt, JobTerminated)
 class Entry(NamedTuple):
     """One callback of a composite.
 
-    `instance` is None where only the `spec` (a plain `_target_` node) is known here, because the class cannot be imported
-    on this side. `on_error` overrides the policy that the instance asks for. `note` tells the user, once, of something
-    he should know about how this callback was built.
+    `instance` is None if only the `spec` (a plain `_target_` node) is known here, because the class cannot be imported
+    on this side. `on_error` overrides the instance's own policy. `note` tells the user, once, something about how this
+    callback was built.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Entry(NamedTuple):
 
     @property
     def policy(self) -> str:
-        """What happens when a hook of it raises: the override, else the class's `on_error`, else `warn`."""
+        """What happens if one of its hooks raises: the override, else the class's `on_error`, else `warn`."""
         policy = self.on_error if self.on_error is not None else getattr(self.instance, "on_error", None)
         return policy if policy in POLICIES else "warn"
 
     def hook(self, name: str) -> Optional[Callable[..., Any]]:
-        """The hook's bound method, or None where it has none or only the base class's, which does nothing."""
+        """Return the hook's bound method; None if it has none, or only the base class's, which does nothing."""
         method = getattr(self.instance, name, None)
         if not callable(method):
             return None
@@ -63,7 +63,7 @@ def _check_policy(name: str, policy: Any) -> None:
 
 
 class Callbacks:
-    """Callbacks in their composed order; itself a callback.
+    """Callbacks in their composed order. The composite is itself a callback.
 
     Start hooks fire in order, end hooks (`on_..._end`) in reverse. Every firing returns its records, plain data:
     `{"hook", "callback", "ok", "error": None | {"type", "message", "traceback"}, "on_error"}`.
@@ -96,7 +96,7 @@ class Callbacks:
         return [entry.note for entry in self.entries if entry.note]
 
     def has(self, hook: str) -> bool:
-        """Some callback has this hook."""
+        """Whether any callback has this hook."""
         return any(entry.hook(hook) is not None for entry in self.entries)
 
     def fire(
@@ -211,17 +211,17 @@ def log_record(record: Dict[str, Any]) -> None:
 
 
 def travel_entries(callbacks: Callbacks, dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
-    """The callbacks as they travel to a host, each with the state that it has now.
+    """Return the callbacks in the form that is sent to a host, each with its current state.
 
     Args:
         callbacks: the composite after `on_run_start` or `on_multirun_start`.
-        dumps: serializes an instance; may raise anything.
+        dumps: serializes an instance. It may raise anything.
 
     Returns:
-        For each `{"name", "spec", "pickle", "why", "on_error"}`; `why` says why there is no pickle.
+        For each callback `{"name", "spec", "pickle", "why", "on_error"}`. `why` says why there is no pickle.
 
     Raises:
-        ValueError: an instance can neither be pickled nor be built again, having no spec.
+        ValueError: an instance cannot be pickled, and has no spec from which it could be built again.
     """
     travelling = []
     for entry in callbacks:
@@ -247,10 +247,10 @@ def callbacks_from_travel(
     loads: Callable[[bytes], Any],
     instantiate: Callable[[Dict[str, Any]], Any],
 ) -> Tuple[Callbacks, List[str]]:
-    """The callbacks on the host, and notes for the user on those that had to be built anew from their spec.
+    """Return the callbacks on the host, and notes for the user about those that had to be built again from their spec.
 
     Raises:
-        ValueError: one could neither be unpickled nor built; the cause is chained.
+        ValueError: one could be neither unpickled nor built. The cause is chained.
     """
     entries = []
     notes = []

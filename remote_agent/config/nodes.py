@@ -1,11 +1,11 @@
-"""OmegaConf's trees, made, copied and flattened node by node, without what makes omegaconf slow.
+"""Makes, copies and flattens OmegaConf's trees node by node, without the slow parts of omegaconf.
 
-Rule: the result is what omegaconf itself makes, to the last attribute. `make_config` proves itself on a sample before it is used,
-and leaves to `OmegaConf.create` what is not plain data; `clone`, `plain_of` and `opened` have their plain way, too, and the tests
-compare both.
+Rule: the result is the same as omegaconf's, to the last attribute. `make_config` is checked on a sample before it is
+used, and leaves data that is not plain to `OmegaConf.create`. `clone`, `plain_of` and `opened` have a plain way, too,
+and the tests compare both.
 
-What each saves, in ms of CPU time a job, where a job takes 7.4 in all processes (docs/decisions.md): `make_config` 7.1; `clone` 9.7,
-of a Hydra app; `plain_of` 0.2, of a Hydra app 3.5; `opened` 1.4, on the controller.
+Each saves this much CPU time per job, in ms, of 7.4 in all processes (docs/decisions.md): `make_config` 7.1; `clone`
+9.7, of a Hydra app; `plain_of` 0.2, of a Hydra app 3.5; `opened` 1.4, on the controller.
 """
 # ruff: noqa: SLF001  (omegaconf's private attributes are what this file is about)
 
@@ -37,11 +37,11 @@ _UNCHANGING = (str, int, float, bool, type(None), bytes, complex)
 
 
 class _NotPlain(Exception):
-    """Not for this module: omegaconf has to look at it."""
+    """The value is not plain data, so omegaconf has to handle it."""
 
 
 class _Maker:
-    """Makes the nodes that `OmegaConf.create` makes of plain data."""
+    """Makes the same nodes of plain data as `OmegaConf.create`."""
 
     def __init__(self) -> None:
         from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -66,10 +66,10 @@ class _Maker:
         return metadata
 
     def node(self, value: Any, parent: Any, key: Any) -> Any:
-        """The node of a value, and those below it.
+        """Make the node of a value, and those below it.
 
         Raises:
-            _NotPlain: omegaconf would look at the value more closely.
+            _NotPlain: omegaconf has to handle the value.
         """
         kind = type(value)
         if kind in _LEAVES:
@@ -114,20 +114,20 @@ class _Maker:
         raise _NotPlain
 
     def is_right(self) -> bool:
-        """It makes of a sample what omegaconf does."""
+        """Whether it makes the same of a sample as omegaconf."""
         from omegaconf import OmegaConf
 
         return pickle.dumps(self.node(_SAMPLE, None, None), 4) == pickle.dumps(OmegaConf.create(_SAMPLE), 4)
 
 
 class _Proven:
-    """The maker of this process, once it has proved itself; False where it could not, None before it was asked."""
+    """The maker of this process after its check; False if the check failed, None before the first use."""
 
     maker: Union[bool, _Maker, None] = None
 
     @classmethod
     def get(cls) -> Union[bool, _Maker]:
-        """The maker, or False."""
+        """Return the maker, or False."""
         if cls.maker is None:
             try:
                 maker = _Maker()
@@ -154,31 +154,33 @@ def make_config(value: Any) -> Any:
 
 
 def is_config(value: Any) -> bool:
-    """`OmegaConf.is_config(value)`, without the import: of omegaconf that takes 40 ms before a login, and nobody may need it."""
+    """`OmegaConf.is_config(value)` without an import of omegaconf, which takes 40 ms before a login and may not be
+    needed.
+    """
     return type(value).__name__ in ("DictConfig", "ListConfig") and type(value).__module__.startswith("omegaconf.")
 
 
 def attach(config: Any, key: str, node: Any) -> None:
-    """Make `node` a child of a DictConfig without copying it, as assigning it would."""
+    """Make `node` a child of a DictConfig. Unlike an assignment, this does not copy it."""
     config.__dict__["_content"][key] = node
     node._set_parent(config)
     node._metadata.key = key
 
 
 def literal(text: str) -> str:
-    """A text as OmegaConf must have it to give back just this: what looks like an interpolation in it is none."""
+    """Escape a text, so that OmegaConf returns exactly this text and finds no interpolation in it."""
     return _INTERPOLATION.sub(lambda match: match.group(1) * 2 + "\\${", text) if "${" in text else text
 
 
 def put_text(config: Any, path: str, text: str) -> None:
-    """Set a text that is no interpolation, as `OmegaConf.update(config, path, text)` does."""
+    """Set a text without interpolations, as `OmegaConf.update(config, path, text)` does."""
     from omegaconf import OmegaConf
 
     OmegaConf.update(config, path, literal(text))
 
 
 def config_of(key: str, node: Any) -> Any:
-    """A DictConfig that holds nothing but a node."""
+    """Return a DictConfig with only this node in it."""
     shell = make_config({})
     del shell._metadata.flags["allow_objects"]
     attach(shell, key, node)
@@ -186,7 +188,7 @@ def config_of(key: str, node: Any) -> Any:
 
 
 def clone(config: Any, without: Optional[str] = None) -> Any:
-    """`copy.deepcopy(config)` of a DictConfig without a parent; with a key left out at the top, if one is named."""
+    """`copy.deepcopy(config)` of a DictConfig without a parent, optionally without one top-level key."""
     content = config.__dict__["_content"]
     left_out = content.pop(without, None) if without is not None else None
     try:
@@ -199,9 +201,9 @@ def clone(config: Any, without: Optional[str] = None) -> Any:
 
 
 def opened(config: Any, hydra: Any = None) -> Any:
-    """A config that takes any edit and any object; with `hydra`, that config's `hydra` node in it.
+    """Return a config that accepts any edit and any object, and has the `hydra` node of the config `hydra`, if given.
 
-    Both are of no further use: what is given is what is returned, or becomes part of it, where that can be.
+    Neither argument may be used afterwards: if possible, they are returned, or become part of what is returned.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -248,7 +250,7 @@ def _cloned(node: Any, parent: Any) -> Any:
 
 
 def snapshot(config: Any) -> Optional[bytes]:
-    """Bytes that differ after a config was edited; None if it cannot be pickled."""
+    """Return bytes that change if the config is edited; None if it cannot be pickled."""
     try:
         return pickle.dumps(config, 4)
     except Exception:  # noqa: BLE001 - a user's object may raise anything when it is pickled

@@ -1,8 +1,8 @@
-"""Configs as YAML text, the same to the letter as `OmegaConf.to_yaml` writes it, at a fraction of its cost.
+"""Writes configs as YAML, exactly as `OmegaConf.to_yaml` does, at a fraction of its cost.
 
-Rule: what is not certain to come out the same is left to `OmegaConf.to_yaml`; the tests compare both. Certain are nested dicts and
-lists of short plain scalars, which is nearly every config. `OmegaConf.to_yaml` alone would take 3.5 ms more of CPU time a job (7.9 of a
-Hydra app), where a job takes 7.4 in all processes (docs/decisions.md).
+Rule: if the result might differ, `OmegaConf.to_yaml` writes it. The tests compare both. Nested dicts and lists of short
+plain scalars are certain, which covers nearly every config. `OmegaConf.to_yaml` alone would take 3.5 ms more CPU time
+per job (7.9 for a Hydra app), of 7.4 in all processes (docs/decisions.md).
 """
 
 import re
@@ -25,12 +25,12 @@ _MOST_CACHED = 4096
 
 
 class _Uncertain(Exception):
-    """This emitter does not know how PyYAML would write it."""
+    """It is not certain how PyYAML would write this."""
 
 
 @lru_cache(maxsize=_MOST_CACHED)
 def _quoted(text: str) -> str:
-    """A short one-line text as OmegaConf's dumper writes it where it stands alone."""
+    """Return a short one-line text as OmegaConf's dumper writes it as a scalar."""
     import yaml
     from omegaconf._utils import get_omega_conf_dumper
 
@@ -75,7 +75,7 @@ def _key(key: Any, column: int) -> str:
 
 @lru_cache(maxsize=_MOST_CACHED)
 def _entry(key: str, value: str, indent: int) -> str:
-    """The line or lines of `key: value` below `indent // 2` mappings, as OmegaConf's dumper writes them."""
+    """Return the lines of `key: value` below `indent // 2` mappings, as OmegaConf's dumper writes them."""
     import yaml
     from omegaconf._utils import get_omega_conf_dumper
 
@@ -88,7 +88,7 @@ def _entry(key: str, value: str, indent: int) -> str:
 
 
 def _emit(value: Any, indent: int, lead: str, lines: List[str], *, is_in_list: bool = False) -> None:
-    """Append the lines of a non-empty dict or list; `lead` stands before the first of them."""
+    """Append the lines of a non-empty dict or list. `lead` goes before the first of them."""
     pad = " " * indent
     if type(value) is dict:
         for key, item in value.items():
@@ -126,7 +126,7 @@ def _leaf(value: Any, column: int) -> str:
 
 
 def plain_yaml(value: Any) -> Optional[str]:
-    """YAML of nested dicts and lists; None where it is not certain to be what PyYAML would write."""
+    """Return the YAML of nested dicts and lists; None if PyYAML might write it differently."""
     if type(value) is dict or type(value) is list:
         if not value:
             return "{}\n" if type(value) is dict else "[]\n"
@@ -141,12 +141,12 @@ def plain_yaml(value: Any) -> Optional[str]:
 
 
 def config_yaml(config: Any) -> str:
-    """The YAML of a config, as `OmegaConf.to_yaml` writes it.
+    """Return the YAML of a config, as `OmegaConf.to_yaml` writes it.
 
-    What YAML cannot hold (an object of the user's own) is written as a comment that says so, never raised.
+    If YAML cannot represent it (it has a user's object), the text is a comment that says so. Nothing is raised.
     """
     if not is_config(config):
-        return "# a {}, which YAML cannot hold\n".format(type(config).__name__)
+        return "# a {}, which YAML cannot represent\n".format(type(config).__name__)
     try:
         text = plain_yaml(plain_of(config))
         if text is not None:
@@ -155,4 +155,6 @@ def config_yaml(config: Any) -> str:
 
         return OmegaConf.to_yaml(config)
     except Exception as error:  # noqa: BLE001 - an object of the user's may raise anything
-        return "# YAML cannot hold this config: {}: {}\n".format(type(error).__name__, str(error).replace("\n", "\n# "))
+        return "# YAML cannot represent this config: {}: {}\n".format(
+            type(error).__name__, str(error).replace("\n", "\n# ")
+        )

@@ -232,7 +232,7 @@ def restore(
     if state["version"] != _VERSION:
         raise ValueError(
             "Hydra's state was recorded as version {}, by another version of the launcher; this one reads versions 1 to {}. "
-            "Start the run anew".format(state["version"], _VERSION)
+            "Start the run again".format(state["version"], _VERSION)
         )
     from hydra import version
     from hydra.core.utils import JobRuntime
@@ -313,15 +313,12 @@ def _restore_configs(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Li
             if path[:2] not in _CONTROLLERS_GROUPS:
                 (unknown if node is None else untyped).append(("/".join(path), why))
         if node is not None and not _store(repo, path, node):
-            unknown.append(("/".join(path), "the host has a config of the name of one of its groups"))
+            unknown.append(("/".join(path), "the host has a config with the name of one of its groups"))
     notes = []
     if unknown:
         notes.append("configs in the ConfigStore of the controller are not known on the host: " + _summary_of(unknown))
     if untyped:
-        notes.append(
-            "configs in the ConfigStore of the controller are there on the host without their types: "
-            + _summary_of(untyped)
-        )
+        notes.append("configs in the ConfigStore of the controller have no types on the host: " + _summary_of(untyped))
     return notes
 
 

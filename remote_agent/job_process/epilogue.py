@@ -122,7 +122,7 @@ class Epilogue(JobRun):
                 except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
                     why = traceback_text(error)
             logger.error(
-                "Callback %s could not be kept as it was after on_job_start; its on_job_end sees it as it was before: %s",
+                "Callback %s could not be saved after on_job_start; its on_job_end sees it as it was before: %s",
                 entry.name,
                 why,
             )
@@ -153,6 +153,6 @@ class Epilogue(JobRun):
 
 def _lost_value() -> Any:
     raise RuntimeError(
-        "the process of the job died in an end hook; what its task had returned is with the controller, as plain data "
-        "(results=safe), and cannot be had here again"
+        "the process of the job died in an end hook; the controller has what its task had returned, as plain data "
+        "(results=safe), so it is not available here"
     )

@@ -51,7 +51,7 @@ def safe_text(value: Any) -> str:
     try:
         text = str(value)
     except BaseException as error:  # noqa: BLE001 - a user's __str__ may raise anything, SystemExit too
-        text = "<{} whose text cannot be had: {}>".format(type_name(value), type_name(error))
+        text = "<{} whose text is not available: {}>".format(type_name(value), type_name(error))
     return _cut(text.encode("utf-8", "backslashreplace").decode("utf-8"), _MAX_MESSAGE)
 
 

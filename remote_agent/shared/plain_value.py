@@ -123,9 +123,9 @@ class _Encoder:
         """
         self._count += 1
         if self._count > MAX_NODES:
-            raise _TooMuch("it has more than {:,} values in it".format(MAX_NODES))
+            raise _TooMuch("it holds more than {:,} values".format(MAX_NODES))
         if depth > MAX_DEPTH:
-            raise _TooMuch("it is nested more than {} deep".format(MAX_DEPTH))
+            raise _TooMuch("it is nested more than {} levels deep".format(MAX_DEPTH))
         write = self._builtin.get(type(value))
         if write is not None:
             write(value, depth)
@@ -244,16 +244,16 @@ class _Encoder:
     def _record(self, value: Any, kind: type, depth: int) -> None:
         """An enum member, or an instance of a class that is made of fields: the reader decides whether it knows the class."""
         if "<locals>" in kind.__qualname__:
-            raise _Unsaid("its class is made in a function, and has no name elsewhere")
+            raise _Unsaid("its class was defined in a function, so it cannot be found by name")
         if issubclass(kind, enum.Enum):
             name = value.name
             if kind.__members__.get(name) is not value:
-                raise _Unsaid("it is no single member of its enum")
+                raise _Unsaid("it is not a single member of its enum")
             self._known("enum", (kind.__module__, kind.__qualname__, name), depth)
             return
         made = _fields_of(value, kind)
         if made is None:
-            raise _Unsaid("it is no plain data")
+            raise _Unsaid("it is not plain data")
         how, names = made
         fields = {}
         for name in names:
@@ -361,7 +361,7 @@ def _of_numpy(np: Any, value: Any, kind: type, need: Callable[[int], None]) -> O
 
 def _check_dtype(dtype: Any) -> None:
     if dtype.kind not in _NUMPY_KINDS or dtype.str[1:] in ("f16", "f12", "c32", "c24") or not dtype.itemsize:
-        raise _Unsaid("arrays of dtype {} cannot be said".format(dtype))
+        raise _Unsaid("arrays of dtype {} have no plain form".format(dtype))
 
 
 def _of_pandas(pd: Any, value: Any, kind: type, need: Callable[[int], None]) -> Optional[Tuple[str, Any]]:
@@ -389,7 +389,7 @@ def _column(pd: Any, column: Any) -> Tuple[Any, ...]:
         return name, list(column.to_numpy())
     if name in ("str", "string"):
         return name, [None if pd.isna(one) else str(one) for one in column]
-    raise _Unsaid("columns of dtype {} cannot be said".format(name))
+    raise _Unsaid("columns of dtype {} have no plain form".format(name))
 
 
 def _of_torch(torch: Any, value: Any, kind: type, need: Callable[[int], None]) -> Optional[Tuple[str, Any]]:
@@ -397,9 +397,9 @@ def _of_torch(torch: Any, value: Any, kind: type, need: Callable[[int], None]) -
         return None
     name = str(value.dtype).partition(".")[2]
     if value.device.type != "cpu":
-        raise _Unsaid("it lies on {}; its .cpu() can be said".format(value.device))
+        raise _Unsaid("it lies on {}; its .cpu() has a plain form".format(value.device))
     if value.layout is not torch.strided or name not in _TORCH_DTYPES or sys.byteorder != "little":
-        raise _Unsaid("tensors of {} and {} cannot be said".format(value.dtype, value.layout))
+        raise _Unsaid("tensors of {} and {} have no plain form".format(value.dtype, value.layout))
     need(value.numel() * value.element_size())
     data = b""
     if value.numel():

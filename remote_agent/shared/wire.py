@@ -189,7 +189,7 @@ class Decoder:
                 that came before.
         """
         if self._broken:
-            raise ProtocolError("broken", "the stream was refused before")
+            raise ProtocolError("broken", "this stream was already refused")
         self._fed += len(data)
         frames: List[Frame] = []
         rest = memoryview(data)
@@ -255,7 +255,7 @@ class Decoder:
             raise ProtocolError("version", "wire version {} (this side speaks {})".format(version, VERSION))
         if header_length > self._max_header or payload_length > self._max_payload:
             raise ProtocolError(
-                "size", "a frame announces {} + {} bytes, over the caps".format(header_length, payload_length)
+                "size", "a frame announces {} + {} bytes, which is over the caps".format(header_length, payload_length)
             )
         return header_length, payload_length, crc
 

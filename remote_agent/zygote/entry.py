@@ -10,8 +10,8 @@ import stat
 import sys
 
 _WRONG_HOST = (
-    "This Python does not have the descriptor that the agent gave it: it was started elsewhere. The jobs' Python must be a child of "
-    "the agent, on the agent's host: srun, ssh and docker start it where the agent is not.\n"
+    "This Python does not have the descriptor that the agent gave it: it was started elsewhere. The jobs' Python must "
+    "be a child of the agent, on the agent's host; srun, ssh and docker start it somewhere else.\n"
 )
 
 

@@ -57,8 +57,8 @@ def choose_packages(bundle: str, controller: ControllerFacts) -> List[str]:
         oldest = tuple(controller.family_python)
         if sys.version_info[:2] < oldest:
             raise TooOldPython(
-                "the controller's OmegaConf {} needs Python {}.{} or later, but jobs on this host run under {}.{} ({}): name a "
-                "newer Python with --python, or install omegaconf<2.4 where the launcher runs".format(
+                "the controller's OmegaConf {} needs Python {}.{} or later, but jobs on this host run under {}.{} "
+                "({}): choose a newer Python with --python, or install omegaconf<2.4 where the launcher runs".format(
                     controller.omegaconf, *oldest, *sys.version_info[:2], sys.executable
                 )
             )

@@ -79,8 +79,9 @@ def check_python(spec: ZygoteSpec) -> None:
                 type="PythonVersionMismatch",
                 message=(
                     "the task or a callback travels by value{} (it was defined in a notebook, in a function or as a "
-                    "lambda), for which host and controller need the same minor version of Python; the controller has "
-                    "{}.{}, {} has {}.{} ({}). Put it into a module, or give this host a Python {}.{} (--python)."
+                    "lambda), for which the host and the controller need the same minor version of Python; the "
+                    "controller has "
+                    "{}.{}, {} has {}.{} ({}). Put it into a module, or choose Python {}.{} for this host (--python)."
                 ).format(
                     ": {}".format(", ".join(values)) if values else "",
                     *theirs,

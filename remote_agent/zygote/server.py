@@ -66,7 +66,7 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
         return 1
     header = frame.header
     if header["t"] != "prepare":
-        raise wire.ProtocolError("order", "{!r} before prepare".format(header["t"]))
+        raise wire.ProtocolError("order", "{!r} came before prepare".format(header["t"]))
     return _prepare_and_serve(sock, ZygoteSpec.from_json(header["spec"]), frame.payload, bundle, preloaded)
 
 
@@ -87,7 +87,10 @@ def _prepare_and_serve(
         why = why_not_forkable()
     except UnfitSpare as misfit:
         # The agent starts one that does without.
-        print("the spare does not fit, so the zygote starts without it: {}".format(misfit), file=sys.stderr)
+        print(
+            "the spare process does not fit, so the zygote starts without it: {}".format(misfit),
+            file=sys.stderr,
+        )
         return 1
     except BaseException as error:  # noqa: BLE001 - the application's import may raise anything, SystemExit too
         sock.sendall(wire.encode({"t": "unusable", "error": as_unusable(error).error.to_json()}))
@@ -225,7 +228,7 @@ class Zygote:
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
                 self._fds.extend(fds)
         if flags & socket.MSG_CTRUNC:
-            raise RuntimeError("descriptors of a job were lost on the way: is the limit of open files reached?")
+            raise RuntimeError("descriptors of a job were lost on the way (has the limit of open files been reached?)")
         if not data:
             return False
         for frame in self._decoder.feed(data):

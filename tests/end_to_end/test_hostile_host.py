@@ -160,7 +160,7 @@ def test_a_host_that_never_becomes_one(trial: Callable[[str], Trial], name: str,
         ("cut_short", "the link ended|session is gone|connection is gone"),
         ("garble", r"protocol \(mark\)"),
         ("drip", "the channel was closed"),
-        ("deaf", "does not take its answers|the channel was closed"),
+        ("deaf", "without reading the answers|the channel was closed"),
     ],
 )
 def test_a_host_that_goes_bad_with_a_job(

@@ -278,7 +278,7 @@ def test_a_run_that_is_there_is_not_replaced_by_one_of_its_name(
     assert run("attach", received) == 2
     assert "copy of your run" in run.text
     assert run("runs", "--adopt", received) == 2
-    assert "is not adopted" in run.text
+    assert "cannot be adopted" in run.text
     assert run("reproduce", received / "1") == 2
     assert not run.mark.exists()
     assert ownership.is_ours(made / "sweep")
@@ -670,7 +670,7 @@ def test_the_user_may_ask_for_its_hooks(run: Run, delivered: Path, tmp_path: Pat
         ("a: &a [1]\nb: [*a, *a]\n", "alias"),
         ("a: " + "[" * 200 + "]" * 200, "deeper"),
         ("a: !!python/object/apply:os.system ['true']\n", "constructor"),
-        ("- 1\n", "no mapping"),
+        ("- 1\n", "not a mapping"),
         ("a: \x1b[31m\n", "no config"),
         ("a: " + "9" * 6000 + "\n", "no config"),
         ("a: " + "x" * (5 << 20) + "\n", "MiB"),

@@ -144,7 +144,7 @@ def test_code_that_was_not_recorded_is_not_made_up(app: Path) -> None:
     _sweep(app, "x=5")
     done = apps.launcher("reproduce", "sweep/0", "--exact", cwd=app, check=False)
     assert done.returncode == 2
-    assert "the code that it ran in was not recorded" in done.stderr
+    assert "the code that it ran was not recorded" in done.stderr
 
 
 _TRAP = "import os\nclass Trap:\n    def __reduce__(self):\n        return (os.mkdir, ('sprung',))\n"
@@ -278,10 +278,10 @@ def test_a_run_of_one_job_needs_no_number(tmp_path: Path) -> None:
     ("target", "message"),
     [
         ("nowhere#0", "no run 'nowhere'"),
-        ("sweep", "is no output directory of a job"),
+        ("sweep", "is not the output directory of a job"),
         ("last", "which of its jobs? Say last#0"),
         ("last#9", "has no job 9"),
-        ("conf/config.yaml", "is no output directory of a job"),
+        ("conf/config.yaml", "is not the output directory of a job"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused_by_name(app: Path, target: str, message: str) -> None:

@@ -239,7 +239,7 @@ def test_replies_that_nobody_takes(tmp_path: Path) -> None:
     )
     for _ in range(CAPS["replies"].limit):
         session._reply(b"")
-    with pytest.raises(AgentError, match="does not take its answers"):
+    with pytest.raises(AgentError, match="without reading the answers"):
         session._reply(b"")
 
 
@@ -440,7 +440,7 @@ def test_files_that_are_begun_without_end(tmp_path: Path) -> None:
     for offset in (0, 1):
         folder.write_chunk("whole", 0o644, 2, offset, b"x")
     assert (tmp_path / "out" / "whole").read_bytes() == b"xx"
-    assert ("f0", "others were begun before it was whole") in folder.refused
+    assert ("f0", "other files were begun before it was complete") in folder.refused
     folder.close()
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["whole"]
 

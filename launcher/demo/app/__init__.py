@@ -1,1 +1,1 @@
-"""The example app of `launcher demo`, as a package only so that it is installed with the rest: it runs as a copy."""
+"""The example app of `launcher demo`. It is a package only so that it gets installed. It runs as a copy."""

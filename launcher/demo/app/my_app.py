@@ -1,4 +1,4 @@
-"""The application of `launcher demo`: a Hydra app as any other, with its callbacks in the same file.
+"""The application of `launcher demo`: an ordinary Hydra app, with its callbacks in the same file.
 
 It runs without the launcher, too: `python my_app.py`, or `python my_app.py -m case=slow,fast`.
 """
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Diary(Callback):
-    """Writes down which hook fired, where, and in which process."""
+    """Records which hook fired, where, and in which process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -26,23 +26,23 @@ class Diary(Callback):
         self.seen: list[int] = []
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Controller: what is set here travels to the hosts."""
+        """On the controller: attributes that are set here are sent to the hosts."""
         self.started_by = os.getpid()
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
-        """Host, in the job's process."""
+        """On the host, in the job's process."""
         self._write(config, "on_job_start", f"controller {self.started_by}, code {Path(__file__).resolve()}")
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
-        """Host: after success, after an exception, and after SIGKILL too."""
+        """On the host: after success, after an exception, and also after SIGKILL."""
         self._write(config, f"on_job_end {job_return.status.name}", "")
 
     def on_job_return(self, config: Any, job_return: Any, **kwargs: Any) -> None:
-        """Controller: as each JobReturn arrives (a hook that plain Hydra does not have)."""
+        """On the controller: when a JobReturn arrives (plain Hydra does not have this hook)."""
         self.seen = [*self.seen, job_return.num]
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Controller: after all jobs, whatever happened to them."""
+        """On the controller: after all jobs, whatever happened to them."""
         log.info("%s saw the jobs return in the order %s", self.name, self.seen)
 
     def _write(self, config: Any, what: str, more: str) -> None:
@@ -53,7 +53,7 @@ class Diary(Callback):
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
 def train(cfg: Any) -> float:
-    """Find the minimum of x squared by gradient descent; two of the cases do not come to an end."""
+    """Find the minimum of x squared by gradient descent; two of the cases do not finish."""
     x = 1.0
     for step in range(cfg.steps):
         if cfg.case == "killed" and step == 3:

@@ -1,7 +1,7 @@
-"""Who we are to a host: keys of the agent and of files, in OpenSSH's order.
+"""Authentication with keys from the agent and from files, in OpenSSH's order.
 
-Rule: nothing is asked of the user. What could not be used is remembered with its reason, and is in the error if no
-other key was accepted.
+Rule: the user is never asked for anything. A key that could not be used is remembered with the reason. If no other key
+is accepted, the error names it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["KeyAuthentication"]
 
 _PHASE = "authenticate"
-#: Seconds for the agent to answer; a key that must be confirmed or touched takes a person's time.
+#: Seconds for the agent to answer. A person may have to confirm or touch a key.
 _AGENT_TIMEOUT = 60.0
-#: What the network says, not the host.
+#: Errors that come from the network, and not from the host.
 _NETWORK = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A key or a certificate that a file of this path holds; the blob is empty where that cannot be told."""
+    """A key or a certificate in a file. The blob is empty if the public key is not known."""
 
     path: str
     blob: bytes
@@ -54,7 +54,7 @@ class _Named:
         return plain_of(self.blob)
 
     def is_key_of(self, other: _Named) -> bool:
-        """This is the key that the other one certifies."""
+        """Whether this is the key that the other one certifies."""
         return not self.certificate and self.plain == other.plain
 
     def with_words(self) -> str:
@@ -62,11 +62,11 @@ class _Named:
 
 
 class KeyAuthentication:
-    """Paramiko's `AuthStrategy`, for public keys alone.
+    """Paramiko's `AuthStrategy`, for public keys only.
 
     Args:
-        wait_wanted: called before the host is told anything, or the agent is asked: whether it kept the connection
-            waiting; may raise HostError.
+        wait_wanted: called before anything is sent to the host or the agent is asked. Returns whether it kept the
+        connection waiting. May raise HostError.
 
     Attributes:
         tried: what was offered and not accepted.
@@ -89,9 +89,9 @@ class KeyAuthentication:
         """Offer one key after the other until one is accepted.
 
         Raises:
-            AuthenticationFailed: none was; or the host asks for more than a key, or ends the connection.
-            ConnectionLost: the network took the connection away, not the host.
-            EOFError: the host went while nobody wanted anything of it.
+            AuthenticationFailed: no key was accepted, or the host asks for more than a key, or it ends the connection.
+            ConnectionLost: the network ended the connection, and not the host.
+            EOFError: the host ended the connection before anybody wanted it.
         """
         import paramiko
 
@@ -115,7 +115,7 @@ class KeyAuthentication:
                     if self._is_stale(transport, has_waited):
                         raise EOFError from None
                     if "MAC" in str(error):
-                        raise  # altered on the way: no word of the host's
+                        raise  # altered on the way, so the host did not say it
                     if isinstance(error, OSError) and error.errno in _NETWORK:
                         why = f"the connection is gone ({error.strerror})"
                         raise ConnectionLost(self._host, _PHASE, why) from None
@@ -129,10 +129,7 @@ class KeyAuthentication:
                 self._agent.close()
 
     def _is_stale(self, transport: paramiko.Transport, has_waited: bool) -> bool:
-        """Whether the connection ended before the first key was judged, and may have done so while it was kept waiting.
-
-        Paramiko takes its thread's time to see that a host has gone, and shows it as a refusal then.
-        """
+        """Whether the connection ended before the host judged the first key, perhaps while it was kept waiting."""
         return has_waited and not self.tried and not transport.is_active()
 
     def _identities(self) -> Iterator[tuple[str, paramiko.PKey]]:
@@ -143,7 +140,8 @@ class KeyAuthentication:
         """
         if self._target.pkcs11_provider:
             self.skipped.append(
-                f"PKCS11Provider {self._target.pkcs11_provider}: not followed here; `ssh-add -s` gives its keys to an agent"
+                f"PKCS11Provider {self._target.pkcs11_provider}: not supported here; `ssh-add -s` gives its keys to an "
+                "agent"
             )
         in_agent = self._agent_keys()
         named = self._named()
@@ -257,7 +255,7 @@ class KeyAuthentication:
             self.skipped.append(f"{_short(path)}: needs a passphrase")
             return None
         except Exception as error:  # noqa: BLE001 (each key class and cryptography have exceptions of their own)
-            self.skipped.append(f"{_short(path)}: not a key that can be used ({error})")
+            self.skipped.append(f"{_short(path)}: cannot be used as a key ({error})")
             return None
 
     def _failed(self, what: str, next_step: str) -> AuthenticationFailed:
@@ -275,7 +273,9 @@ class KeyAuthentication:
             if "locked" in self._agent_state:
                 return self._failed("no key was accepted", f"unlock the agent (`ssh-add -X`) or `ssh-add {path}`")
             start = "" if target.identity_agent else "start an agent (`eval $(ssh-agent)`) and "
-            return self._failed("no key was accepted", f"{start}`ssh-add {path}`: a passphrase is never asked for here")
+            return self._failed(
+                "no key was accepted", f"{start}`ssh-add {path}`, because the launcher never asks for a passphrase"
+            )
         if self._agent_only and not self.tried:
             return self._failed(
                 "no key could be offered",
@@ -298,7 +298,8 @@ class KeyAuthentication:
 
     def _wants_other(self, types: list[str]) -> AuthenticationFailed:
         return self._failed(
-            f"the host asks for {' or '.join(types) or 'something else'} beyond a key, and nothing is prompted for here",
+            f"the host asks for {' or '.join(types) or 'something else'} beyond a key, and the launcher never asks for "
+            "anything",
             "enable public keys for this user there, or go through a host that needs no second factor (ProxyJump)",
         )
 

@@ -1,7 +1,7 @@
 """What `~/.ssh/config` says about a host, as OpenSSH reads it.
 
-Rule: where there is an `ssh`, `ssh -G` answers, so that Include, Match and canonicalisation mean what they mean to the
-user's own ssh. Elsewhere a small reader of Host blocks does, and refuses by name what it would have to guess.
+Rule: if there is an `ssh`, `ssh -G` answers, so that Include, Match and canonicalisation mean what they mean to the
+user's own ssh. If not, a small reader of Host blocks answers. It names and refuses what it would have to guess.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TIMEOUT = 15.0
 _DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ed25519")
 _DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _DEFAULT_GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
-#: What a Host block may say beyond what is read here, without changing where a connection goes or whom it trusts.
+#: Other settings that a Host block may have. They change neither where a connection goes nor whom it trusts.
 # fmt: off
 _HARMLESS = frozenset((
     "addkeystoagent", "batchmode", "checkhostip", "ciphers", "compression", "connectionattempts", "controlmaster",
@@ -57,12 +57,12 @@ class SshTarget:
 
     Attributes:
         alias: the name as it was given.
-        identity_agent: path of the agent's socket, or None for no agent.
-        proxy_jump: hops as `[user@]host[:port]`, the one nearest to us first.
-        connect_timeout: seconds, or None where nothing is said.
+        identity_agent: path of the agent's socket; None for no agent.
+        proxy_jump: jump hosts as `[user@]host[:port]`, the nearest first.
+        connect_timeout: seconds; None if it is not set.
         address_family: `any`, `inet` or `inet6`.
-        known_hosts_command: with `%H`, `%I`, `%t`, `%f`, `%K` and `%%` as they are.
-        not_followed: settings with which ssh might know a host that we do not.
+        known_hosts_command: the tokens `%H`, `%I`, `%t`, `%f`, `%K` and `%%` are not yet expanded.
+        not_followed: settings that we do not support, with which ssh might know a host that we do not know.
     """
 
     alias: str
@@ -95,12 +95,12 @@ def resolve(
     config_file: str | None = None,
     use_ssh: bool = True,
 ) -> SshTarget:
-    """What the configuration says about a host. Nothing is connected to; `Match exec` commands run, as in ssh.
+    """Return what the configuration says about a host. No connection is made. `Match exec` commands run, as in ssh.
 
     Args:
-        user, port: win over the configuration, as on ssh's command line.
+        user, port: override the configuration, as on ssh's command line.
         config_file: read instead of the user's and the system's, as `ssh -F`.
-        use_ssh: False for the own reader even where there is an `ssh`.
+        use_ssh: False to use the small reader even if there is an `ssh`.
 
     Raises:
         InventoryError: the name or the configuration cannot be used.
@@ -115,7 +115,7 @@ def resolve(
 
 def _check_name(what: str, name: str) -> None:
     if not name or name.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}]", name):
-        raise InventoryError(f"{what} {shown(name)}: not a name that can be given to ssh")
+        raise InventoryError(f"{what} {shown(name)}: this is not a name that ssh accepts")
 
 
 def _ask_ssh(ssh: str, alias: str, user: str | None, port: int | None, config_file: str | None) -> dict[str, list[str]]:
@@ -147,7 +147,9 @@ def _ask_ssh(ssh: str, alias: str, user: str | None, port: int | None, config_fi
 
 
 def _read(alias: str, config_file: str | None) -> dict[str, list[str]]:
-    """The first value for each keyword, from Host blocks that match, in the user's file and then the system's."""
+    """Return the first value of each keyword in the Host blocks that match, in the user's file and then in the
+    system's.
+    """
     files = [config_file] if config_file is not None else [os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config"]
     said: dict[str, list[str]] = {}
     for path in files:
@@ -175,7 +177,7 @@ def _settings(alias: str, path: str, text: str) -> Iterator[tuple[str, str]]:
             continue
         match = re.match(r"([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*)", line)
         if match is None:
-            raise InventoryError(f"{path}:{number}: not a setting: {shown(line)}")
+            raise InventoryError(f"{path}:{number}: this line is not a setting: {shown(line)}")
         keyword, value = match.group(1).lower(), _unquote(match.group(2))
         if keyword == "host":
             applies = _host_matches(value.split(), alias)
@@ -235,7 +237,7 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
 
     def paths(keyword: str, default: tuple[str, ...]) -> tuple[str, ...]:
         value = said.get(keyword)
-        # ssh -G does not quote: what does not begin as a path continues one with a space in it.
+        # ssh -G does not quote. A word that does not begin like a path is the rest of a path with a space in it.
         names = re.split(r"\s+(?=[/~%\"$])|\s+(?=none$)", value[0].strip()) if value else list(default)
         return tuple(path(name.strip('"')) for name in names if name.lower() != "none")
 
@@ -279,7 +281,7 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
 
 
 def _refuse_what_changes_the_login(alias: str, one: Callable[[str], str | None]) -> None:
-    """Name a setting with which ssh would log in another way than we do."""
+    """Refuse a setting with which ssh would log in in another way than we do."""
     preferred = one("preferredauthentications")
     refused = {
         "PubkeyAuthentication no": (one("pubkeyauthentication") or "yes").lower() in ("no", "false"),
@@ -290,10 +292,12 @@ def _refuse_what_changes_the_login(alias: str, one: Callable[[str], str | None])
             raise InventoryError(f"{alias}: ssh's configuration says {setting}, and only public keys are used here")
     if (one("proxyusefdpass") or "no").lower() in ("yes", "true"):
         raise InventoryError(
-            f"{alias}: ProxyUseFdpass of ssh's configuration is not followed; use a ProxyCommand without it"
+            f"{alias}: ssh's configuration sets ProxyUseFdpass, which is not supported; use a ProxyCommand without it"
         )
     if one("bindinterface"):
-        raise InventoryError(f"{alias}: BindInterface of ssh's configuration is not followed; BindAddress is")
+        raise InventoryError(
+            f"{alias}: ssh's configuration sets BindInterface, which is not supported; use BindAddress"
+        )
 
 
 def _number(alias: str, keyword: str, value: str | None) -> int | None:
@@ -305,7 +309,7 @@ def _number(alias: str, keyword: str, value: str | None) -> int | None:
 
 
 def _expand(alias: str, value: str, tokens: dict[str, str]) -> str:
-    """Percent tokens and `${NAME}`, as ssh_config(5) has them."""
+    """Expand percent tokens and `${NAME}`, as ssh_config(5) describes them."""
 
     def token(match: re.Match[str]) -> str:
         if match.group(1) not in tokens:

@@ -1,10 +1,10 @@
-"""One SSH connection: through which hosts, with which algorithms, and what went wrong in our words.
+"""One SSH connection: through which hosts it goes, which algorithms it uses, and what went wrong, in our words.
 
-Rule: fabric and paramiko decide nothing about trust, algorithms, timeouts or configuration; they are told. Every
-exception of theirs ends here as a `HostError` that names host, phase and next step.
+Rule: fabric and paramiko decide nothing about trust, algorithms, timeouts or configuration. Each of their exceptions
+becomes a `HostError` here, which names the host, the phase and the next step.
 
-What they would not do by themselves: TCP_NODELAY, a limit on every step, every address of a name, AES-GCM first and no
-weak algorithm, a window that fits fast links, another try where a host sheds load.
+This module adds what they do not do by themselves: TCP_NODELAY, a limit on every step, every address of a name, AES-GCM
+first and no weak algorithm, a window for fast links, and another try if a host sheds load.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _PACKET = 256 << 10
 #: Bytes after which we ask for new keys. RFC 4344, 3.2, allows 64 GiB with AES; paramiko would ask at 512 MiB, and
 #: what reaches it during the exchange and wants an answer (a closing channel, a keepalive) stops it for half a minute.
 _REKEY = 32 << 30
-#: Seconds between keepalives: with them there is always something unacknowledged for TCP_USER_TIMEOUT to look at.
+#: Seconds between keepalives. With them there is always unacknowledged data, which TCP_USER_TIMEOUT needs.
 _KEEPALIVE = 5
 #: Seconds for the host to judge one key. An agent may have to ask its user first.
 _AUTH_TIMEOUT = 90.0
 _LOG = "hydra_remote_launcher.paramiko"
-#: Preferred first; everything else that paramiko knows (CBC, 3DES, MD5, SHA-1) is off.
+#: The preferred ones come first. All others that paramiko knows (CBC, 3DES, MD5, SHA-1) are off.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 _MAX_HOPS = 8
@@ -55,17 +55,17 @@ _SHEDDING = (b"Exceeded MaxStartups", b"Not allowed at this time")
 
 @dataclass(frozen=True)
 class SshOptions:
-    """How to reach one host, as far as it is not left to ssh's configuration.
+    """How to reach one host, as far as ssh's configuration does not say it.
 
     Attributes:
         address: host name, address or alias of ~/.ssh/config.
-        user, port: win over the configuration.
-        identity: the only key to offer, a path.
-        known_hosts: all that is known of hosts, a known_hosts file's path; for hosts on the way, too.
+        user, port: override the configuration.
+        identity: the path of the only key to offer.
+        known_hosts: the path of the only known_hosts file to use, also for jump hosts.
         config_file: read instead of ~/.ssh/config and /etc/ssh/ssh_config.
-        fingerprint: the host's key, `SHA256:...`; wins over known_hosts.
+        fingerprint: of the host's key, `SHA256:...`; overrides known_hosts.
         is_accept_new: add an unknown (never a changed) key to known_hosts.
-        connect_timeout: seconds for each step where ssh's configuration says nothing.
+        connect_timeout: seconds for each step, if ssh's configuration does not set it.
     """
 
     address: str
@@ -80,22 +80,22 @@ class SshOptions:
 
 
 class _Dropped(Exception):
-    """The connection came to nothing before the handshake was over, which may go well another time; the text says how."""
+    """The connection failed before the handshake was over, and another try may succeed. The text says how it failed."""
 
 
 def connect(
     host: str, options: SshOptions, stop: threading.Event, wait_wanted: Callable[[], bool] = lambda: False
 ) -> list[Link]:
-    """Open connections to the host and those on the way, each through the one before it; the last is the host's.
+    """Open connections to the jump hosts and the host, each through the one before it. The last one is the host's.
 
     Args:
         host: as the user named it, for messages.
-        stop: set by whoever no longer wants it.
-        wait_wanted: called before a host is told who we are, and before a ProxyCommand is started: whether it kept
-            the connection waiting; may raise HostError.
+        stop: set if the connection is not wanted any more.
+        wait_wanted: called before authentication, and before a ProxyCommand is started. Returns whether it kept the
+        connection waiting. May raise HostError.
 
     Raises:
-        HostError: every way to fail. Nothing is left open.
+        HostError: for every failure. Nothing is left open.
     """
     target, hops = _resolve(host, options)
     chain: list[Link] = []
@@ -133,14 +133,11 @@ def _resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]
 
 
 def _hops(target: SshTarget, config_file: str | None, seen: tuple[str, ...] = ()) -> list[SshTarget]:
-    """The hosts to go through, the nearest first. The first one's own ProxyJump counts, as in ssh.
-
-    A ProxyJump under `Host *` names the jump host for itself, too: there it means nothing.
-    """
+    """Return the jump hosts, the nearest first. The first one's own ProxyJump counts, as in ssh."""
     if not target.proxy_jump:
         return []
     if len(seen) >= _MAX_HOPS or target.alias in seen:
-        raise UsageError(f"ProxyJump goes in a circle: {' -> '.join((*seen, target.alias))}")
+        raise UsageError(f"ProxyJump makes a loop: {' -> '.join((*seen, target.alias))}")
     hops: list[SshTarget] = []
     for number, text in enumerate(target.proxy_jump):
         user, address, port = _parse_hop(text)
@@ -158,7 +155,7 @@ def _hops(target: SshTarget, config_file: str | None, seen: tuple[str, ...] = ()
 def _parse_hop(text: str) -> tuple[str | None, str, int | None]:
     user, _, rest = text.removeprefix("ssh://").rpartition("@")
     if ":" in user:
-        raise UsageError(f"ProxyJump {text!r}: a password has no place there")
+        raise UsageError(f"ProxyJump {text!r}: it must not hold a password")
     if rest.startswith("["):
         address, _, port = rest[1:].partition("]")
         port = port.removeprefix(":")
@@ -173,7 +170,10 @@ def _parse_hop(text: str) -> tuple[str | None, str, int | None]:
 
 @dataclass(frozen=True)
 class _Attempts:
-    """One connection of the chain, tried again with growing pauses where the host drops it before the handshake."""
+    """One connection of the chain.
+
+    It is tried again, with growing pauses, if the host drops it before the handshake.
+    """
 
     host: str
     target: SshTarget
@@ -200,7 +200,7 @@ class _Attempts:
                         else "it may be overloaded or limit connections (MaxStartups, PerSourcePenalties in its sshd_config)",
                     ) from None
             left -= 1
-            # Many controllers that were dropped together must not come back together.
+            # Many controllers that were dropped at the same time must not all come back at the same time.
             self.stop.wait(delay * (0.5 + self.jitter()))
             delay *= 2
         raise ConnectionLost(self.host, _PHASE, "the transport was closed")
@@ -212,7 +212,7 @@ class _Attempts:
     def _open(self, gateway: Link | None) -> Link:
         sock: Any = None
         if gateway is None:
-            # Before the import of paramiko: sshd gets ready meanwhile.
+            # This comes before the import of paramiko, so that sshd gets ready in the meantime.
             if self.target.proxy_command:
                 self.wait_wanted()
                 sock = open_proxy(self.host, self.target.proxy_command)
@@ -228,14 +228,14 @@ class _Attempts:
             link.transport.set_keepalive(_KEEPALIVE)
         except BaseException as error:
             if client is not None:
-                with contextlib.suppress(Exception):  # nobody waits for what a broken one has to say
+                with contextlib.suppress(Exception):  # a broken connection's own error does not matter any more
                     client.close()
             if sock is not None:
                 sock.close()
             if not isinstance(error, Exception):
                 raise
             if gateway is not None and not isinstance(error, HostKeyError) and not gateway.stands():
-                # Whatever it looked like from here: nothing was heard from the host itself.
+                # Whatever the error looks like, the host itself sent nothing.
                 why = f"the connection to the host on the way to {self.target.hostname} is gone"
                 raise ConnectionLost(self.host, _PHASE, why) from None
             if isinstance(error, HostError):
@@ -289,7 +289,7 @@ class _Attempts:
         return transport
 
     def _translate(self, error: Exception, greeting: bytes) -> Exception:
-        """What fabric, paramiko or the socket raised before the connection stood, as ours."""
+        """Translate what fabric, paramiko or the socket raised while connecting."""
         import paramiko
         from paramiko.ssh_exception import IncompatiblePeer
 
@@ -304,7 +304,7 @@ class _Attempts:
             )
         if isinstance(error, IncompatiblePeer):
             return self._unreachable(
-                f"no algorithm in common with {where} ({word(error)})",
+                f"{where} and the launcher have no algorithm in common ({word(error)})",
                 "its sshd may be too old: AES-GCM or AES-CTR with SHA-2 are needed",
             )
         if isinstance(error, paramiko.AuthenticationException):
@@ -316,16 +316,16 @@ class _Attempts:
             said = greeting.partition(b"SSH-")[0].decode("utf-8", "backslashreplace").strip()
             how = f"{word(dropped)}; it said {said!r}" if said else word(dropped)
             return _Dropped(f"the host drops connections before the handshake ({how})")
-        # "No existing session" is how paramiko says that its time for the handshake is over.
+        # With "No existing session" paramiko says that its time for the handshake is over.
         is_late = any(isinstance(cause, TimeoutError) for cause in causes) or "timeout" in str(error).lower()
         if is_late or str(error) == "No existing session":
             return self._unreachable(
-                f"{where} accepted the connection, but no SSH handshake was over within {self._timeout:.0f} s",
+                f"{where} accepted the connection, but the SSH handshake was not over within {self._timeout:.0f} s",
                 "check that it is an SSH port and that the host is not overloaded",
             )
         if str(error) == "Negotiation failed.":
             return _Dropped(f"the host drops connections before the handshake ({word(error)})")
-        # Bytes that were altered on the way, perhaps: a signature or a checksum that is wrong.
+        # A signature or a checksum is wrong. Perhaps bytes were altered on the way.
         return _Dropped(f"the SSH handshake with {where} failed ({word(error)})")
 
     def _unreachable(self, message: str, next_step: str) -> HostUnreachable:
@@ -333,12 +333,12 @@ class _Attempts:
 
 
 def _may_be_ssh(greeting: bytes) -> bool:
-    """A banner, perhaps behind other lines (RFC 4253, 4.2), or how sshd sheds load before its banner."""
+    """Whether this is an SSH banner, perhaps after other lines (RFC 4253, 4.2), or what sshd says when it sheds load."""
     return b"SSH-" in greeting or b"SSH-".startswith(greeting) or any(text in greeting for text in _SHEDDING)
 
 
 def word(error: BaseException | None) -> str:
-    """An exception in a few words; some of paramiko's have none."""
+    """Describe an exception in a few words. Some of paramiko's have no text."""
     if error is None:
         return ""
     if isinstance(error, EOFError):

@@ -1,7 +1,7 @@
-"""Whether a host is who it should be: our verdict on its key, before anything of ours is sent.
+"""Checks a host's key before anything of ours is sent.
 
-Rule: an unknown key is refused with its fingerprint and the line that would make it known; a changed one with both
-fingerprints and no such line, for whoever gets used to pasting it has no verification left.
+Rule: the refusal of an unknown key has its fingerprint and the line that would make it known. The refusal of a changed
+key has both fingerprints and no such line: a user who gets used to pasting that line verifies nothing any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class HostKeyPolicy:
     """Paramiko's `MissingHostKeyPolicy` for one host.
 
     Args:
-        pin: the key's fingerprint, which wins over known_hosts (but not over a revocation).
+        pin: the key's fingerprint. It overrides known_hosts, but not a revocation.
         is_accept_new: add an unknown key to the first known_hosts file.
     """
 
@@ -40,25 +40,29 @@ class HostKeyPolicy:
         if target.host_key_alias:
             self._names = [target.host_key_alias]
         else:
-            # As OpenSSH: a key that is known for the host without the port will do, too.
+            # As in OpenSSH, a key that is known for the host without the port is accepted, too.
             self._names = list(dict.fromkeys((host_name(target.hostname, target.port), target.hostname.lower())))
 
     def preferred(self, key_types: tuple[str, ...]) -> list[str]:
-        """The key types to ask the host for, those it is known by first: its other keys would look like changes."""
+        """Return the key types to ask the host for.
+
+        Those of known keys come first, because another key would look like a change.
+        """
         known: list[str] = []
         for name in self._everything("ORDER", ("NONE",) * 3).types(self._names):
             known += _RSA if name == "ssh-rsa" else (name,)
         return [name for name in known if name in key_types] + [name for name in key_types if name not in known]
 
     def _everything(self, reason: str, key: tuple[str, str, str]) -> KnownHosts:
-        """What the files know, and what a KnownHostsCommand says."""
+        """Return the keys from the files and from a KnownHostsCommand."""
         command = self._target.known_hosts_command
         if command is None:
             return self._files_know
         return self._files_know.joined(ask_known_hosts_command(self._host, command, self._names[0], reason, key))
 
     def missing_host_key(self, client: Any, name: str, key: paramiko.PKey) -> None:
-        """Called by paramiko with every host's key, between key exchange and authentication: it knows none itself.
+        """Called by paramiko with every host's key, between key exchange and authentication. Paramiko itself knows no
+        keys.
 
         Raises:
             HostKeyError: the key is not to be trusted.
@@ -66,10 +70,10 @@ class HostKeyPolicy:
         self.check(key.get_name(), key.asbytes())
 
     def check(self, key_type: str, key: bytes) -> None:
-        """Nothing, if the key is the host's.
+        """Check that the key is the host's.
 
         Raises:
-            HostKeyError: unknown, changed, revoked, or known through an authority alone.
+            HostKeyError: it is unknown, changed or revoked, or only a certificate authority vouches for it.
         """
         shown = f"{key_type} key {fingerprint(key)}"
         known = self._everything("HOSTNAME", (key_type, fingerprint(key), line("", "", key).split()[-1]))
@@ -96,14 +100,16 @@ class HostKeyPolicy:
         if fingerprint(key) != self._pin:
             raise self._error(
                 f"the host shows an {shown}, but it is pinned to {self._pin}",
-                "somebody may be in between, or the pin is for another of the host's keys; ask its administrator",
+                "somebody may be intercepting the connection, or the pin is for another of the host's keys; ask its "
+                "administrator",
             )
 
     def _changed(self, shown: str, lines: list[KnownKey]) -> HostKeyError:
         known = "; ".join(f"{one.type} key {fingerprint(one.key)} ({one.where})" for one in lines)
         return self._error(
-            f"the host's key has CHANGED: it shows an {shown}, but is known by {known}",
-            "somebody may be in between. Ask the host's administrator; if the key was replaced on purpose, remove the "
+            f"the host's key has CHANGED: it shows an {shown}, but the known one is {known}",
+            "somebody may be intercepting the connection. Ask the host's administrator; if the key was replaced on "
+            "purpose, remove the "
             f"old one (`ssh-keygen -R '{self._names[0]}' -f {lines[0].where.rpartition(':')[0]}`) and connect again",
         )
 
@@ -120,7 +126,7 @@ class HostKeyPolicy:
             return
         note = f" (what could not be read: {', '.join(unread[:3])})" if unread else ""
         for setting in self._target.not_followed:
-            note += f" ({setting} of ssh's configuration is not followed)"
+            note += f" (ssh's configuration sets {setting}, which is not supported)"
         files = list(dict.fromkeys(self._files))
         files += ["its KnownHostsCommand"] if self._target.known_hosts_command else []
         lack = "do not have it" if len(files) > 1 else "does not have it"
@@ -139,7 +145,7 @@ class HostKeyPolicy:
             data = Path(path).read_bytes()
         except OSError as error:
             raise self._error(
-                f"RevokedHostKeys {path} cannot be read: {error.strerror}", "make it readable, as ssh wants it"
+                f"RevokedHostKeys {path} cannot be read: {error.strerror}", "make it readable; ssh requires that, too"
             ) from None
         if data.startswith(b"SSHKRL\n\x00"):
             raise self._error(

@@ -1,7 +1,7 @@
-"""Public keys and certificates as they lie in files, and keys that an agent signs with.
+"""Public keys and certificates in files, and keys that an agent signs with.
 
-Rule: which of them are offered, and in which order, is decided in `launcher.transports.ssh.authentication`. A file that is no key
-is ignored and no error, as ssh does.
+Rule: `launcher.transports.ssh.authentication` decides which of them are offered, and in which order. A file that is not
+a key is ignored, as by ssh.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["agent_key", "is_certificate", "is_public_file", "key_type", "plain_o
 
 _MAGIC = b"openssh-key-v1\x00"
 _CERTIFICATE = "-cert-v01@openssh.com"
-#: Fields of a public key behind its type, which a certificate repeats behind its nonce (PROTOCOL.certkeys).
+#: The number of fields after the type of a public key. A certificate repeats them after its nonce (PROTOCOL.certkeys).
 _FIELDS = {
     "ssh-rsa": 2,
     "ssh-ed25519": 1,
@@ -29,20 +29,21 @@ _FIELDS = {
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
-#: Bytes of a file that is looked at for a key.
+#: How many bytes of a file are searched for a key.
 _MAX_FILE = 1 << 20
 
 
 def public_part(path: str) -> bytes:
-    """The public key (or certificate) of an identity file, without a passphrase; nothing where there is none.
+    """Return the public key (or certificate) of an identity file, without a passphrase; empty if it has none.
 
-    As OpenSSH looks for it: the file may be the public key itself, have it beside it as `.pub`, or hold it in its open part.
+    It is found as OpenSSH finds it: the file is the public key, or has it beside it as `.pub`, or has it in its
+    unencrypted part.
     """
     return _from_line(path) or _from_line(path + ".pub") or _from_private(path)
 
 
 def is_public_file(path: str) -> bool:
-    """The file itself is a public key or a certificate: its private key is elsewhere, in an agent perhaps."""
+    """Whether the file itself is a public key or a certificate. Its private key is elsewhere, perhaps in an agent."""
     return bool(_from_line(path))
 
 
@@ -74,18 +75,18 @@ def _from_private(path: str) -> bytes:
 
 
 def key_type(blob: bytes) -> str:
-    """The first field of a public key or certificate: its type; empty where that is none."""
+    """Return the type of a public key or certificate, which is its first field; empty if that is not a type."""
     field, _ = _field(blob, 0)
     return field[4:].decode("ascii", "replace")
 
 
 def is_certificate(blob: bytes) -> bool:
-    """It is a certificate, not a plain key."""
+    """Whether it is a certificate, and not a plain key."""
     return key_type(blob).endswith(_CERTIFICATE)
 
 
 def plain_of(blob: bytes) -> bytes:
-    """The plain public key: of a certificate the one that it is for; nothing where that cannot be told."""
+    """Return the plain public key. For a certificate this is the key that it certifies; empty if that is not known."""
     name = key_type(blob)
     if not name.endswith(_CERTIFICATE):
         return blob
@@ -103,7 +104,7 @@ def plain_of(blob: bytes) -> bytes:
 
 
 def _field(blob: bytes, position: int) -> tuple[bytes, int]:
-    """A string of the wire with its length before it, and where the next begins; nothing beyond the end."""
+    """Read a string that follows its length. Returns it and where the next one begins; empty beyond the end."""
     if position + 4 > len(blob):
         return b"", len(blob)
     (length,) = struct.unpack_from(">I", blob, position)
@@ -112,7 +113,7 @@ def _field(blob: bytes, position: int) -> tuple[bytes, int]:
 
 
 def with_certificate(key: paramiko.PKey, certificate: bytes) -> paramiko.PKey:
-    """Have a key offered with a certificate, or, with none, as it is."""
+    """Have a key offered with a certificate, or as it is if there is no certificate."""
     from paramiko.pkey import PublicBlob
 
     anyhow: Any = key
@@ -124,7 +125,7 @@ def agent_key(agent: Any, entry: bytes, comment: str) -> paramiko.PKey:
     """A key whose private part an agent has.
 
     Args:
-        entry: as the agent lists it, a plain key or a certificate: it finds the one by no other name.
+        entry: the plain key or certificate as the agent lists it, because the agent finds a key only by this.
     """
     from paramiko import Message, SSHException
     from paramiko import agent as said

@@ -1,12 +1,12 @@
-"""known_hosts files as OpenSSH reads them: which keys a host is known by, and what is to be thought of the one it shows.
+"""Reads known_hosts files as OpenSSH does, and judges the key that a host shows.
 
-Rule: no decision is softer than OpenSSH's with `StrictHostKeyChecking yes`; where the two could differ, this one refuses.
-Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. A file is read once, line by line, in time linear in its length.
+Rule: no decision is weaker than OpenSSH's with `StrictHostKeyChecking yes`. If the two could differ, this one refuses.
+Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. A file is read once, line by line, in linear time.
 
     [@revoked|@cert-authority] patterns key-type base64-key [comment]
 
-Stricter than OpenSSH: a host that is known by one type of key and shows only another is *changed*, not new: whoever
-cannot show the known key must not be offered as a line to add.
+This is stricter than OpenSSH in one point: a host that is known by one type of key, and shows only another, is
+*changed* and not new. If it cannot show the known key, the user must not be offered a line to add.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MARKERS = ("@revoked", "@cert-authority")
 
 
 class Verdict(Enum):
-    """What a host's key is."""
+    """The verdict on a host's key."""
 
     KNOWN = "known"
     UNKNOWN = "unknown"
     CHANGED = "changed"
     REVOKED = "revoked"
     AUTHORITY = "authority"
-    """Unknown, and the host is known through a certificate authority, which is not supported."""
+    """This key is unknown; a certificate authority vouches for the host, which is not supported."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class KnownKey:
 
     Attributes:
         marker: `@revoked`, `@cert-authority` or nothing.
-        type: the key's type, as in `ssh-ed25519`.
+        type: the key's type, such as `ssh-ed25519`.
         key: the public key as it is on the wire.
         where: `file:line`.
     """
@@ -60,26 +60,26 @@ class KnownKey:
 
 
 def fingerprint(key: bytes) -> str:
-    """As `ssh-keygen -l` prints it: `SHA256:` and 43 characters."""
+    """Return a key's fingerprint as `ssh-keygen -l` prints it: `SHA256:` and 43 characters."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).rstrip(b"=").decode()
 
 
 def host_name(host: str, port: int) -> str:
-    """How a host at a port is called in known_hosts."""
+    """Return the name of a host and port in known_hosts."""
     host = host.lower()
     return host if port == _DEFAULT_PORT else f"[{host}]:{port}"
 
 
 def line(name: str, key_type: str, key: bytes) -> str:
-    """The line that makes a key known."""
+    """Return the line that makes a key known."""
     return f"{name} {key_type} {base64.b64encode(key).decode()}"
 
 
 class KnownHosts:
-    """The lines of several files. Files that do not exist are empty.
+    """The lines of several files. A file that does not exist counts as empty.
 
     Attributes:
-        unreadable: `file:line` of lines that are no entries, and files that cannot be read, for messages.
+        unreadable: `file:line` of lines that are not entries, and files that cannot be read, for messages.
     """
 
     def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
@@ -116,14 +116,14 @@ class KnownHosts:
         return known
 
     def joined(self, other: KnownHosts) -> KnownHosts:
-        """The lines of both."""
+        """Return the lines of both."""
         both = KnownHosts(())
         both._entries = self._entries + other._entries
         both.unreadable = self.unreadable + other.unreadable
         return both
 
     def find(self, name: str) -> list[KnownKey]:
-        """The keys that lines about this name (see `host_name`) hold, in order."""
+        """Return the keys in the lines about this name (see `host_name`), in order."""
         name = name.lower()
         found = []
         for marker, patterns, key_type, encoded, where in self._entries:
@@ -138,7 +138,10 @@ class KnownHosts:
         return found
 
     def types(self, names: Sequence[str]) -> list[str]:
-        """The types of the keys that the host is known by: what to ask it for, so that its other keys do not matter."""
+        """Return the types of the host's known keys.
+
+        They are what to ask it for, so that its other keys do not matter.
+        """
         found: list[str] = []
         for name in names:
             for known in self.find(name):
@@ -147,7 +150,7 @@ class KnownHosts:
         return found
 
     def judge(self, names: Sequence[str], key: bytes) -> tuple[Verdict, list[KnownKey]]:
-        """What the key is that a host shows.
+        """Judge the key that a host shows.
 
         Args:
             names: the host's names, the decisive one first. Under a further name (that without the port) a key can be
@@ -174,7 +177,7 @@ class KnownHosts:
 
 
 def _matches(patterns: str, name: str) -> bool:
-    """Whether a line's first field is about the name: a hash of it, or a list in which nothing negates it."""
+    """Whether a line's first field matches the name: by its hash, or as a list of patterns in which none negates it."""
     if patterns.startswith("|"):
         return _matches_hash(patterns, name)
     is_match = False
@@ -197,12 +200,12 @@ def _matches_hash(field: str, name: str) -> bool:
         salt, digest = base64.b64decode(parts[2], validate=True), base64.b64decode(parts[3], validate=True)
     except (binascii.Error, ValueError):
         return False
-    # SHA-1 is the file format's choice; it hides names here and decides nothing about keys.
+    # The file format uses SHA-1. It only hides names, and decides nothing about keys.
     return hmac.compare_digest(hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1"), digest)
 
 
 def add(path: str, text: str) -> None:
-    """Append a line to a known_hosts file, making it (and its folder) private where it does not exist.
+    """Append a line to a known_hosts file. If it does not exist, it is made with its folder, both private.
 
     Raises:
         OSError: it cannot be written.

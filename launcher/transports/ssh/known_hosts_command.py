@@ -1,7 +1,7 @@
-"""What KnownHostsCommand of ssh's configuration says about a host.
+"""Runs the KnownHostsCommand of ssh's configuration.
 
-Rule: it runs as under ssh (ssh_config(5)): without a shell, with an absolute path, and nothing on its standard input. One that
-fails might have revoked a key: then the host is not trusted.
+Rule: it runs as under ssh (ssh_config(5)): without a shell, by an absolute path, and with an empty standard input. A
+command that fails might have revoked a key, so the host is not trusted then.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from launcher.transports.ssh.known_hosts import KnownHosts
 
 __all__ = ["ask_known_hosts_command"]
 
-#: Seconds. It may ask a directory.
+#: Seconds. The command may ask a directory service.
 _TIMEOUT = 15.0
 _SETTING = "KnownHostsCommand"
 
 
 def ask_known_hosts_command(host: str, command: str, name: str, reason: str, shown: tuple[str, str, str]) -> KnownHosts:
-    """The lines that it prints.
+    """Run the command, and return the lines that it prints.
 
     Args:
         host: as the user named it, for messages.
-        command: with the tokens that are known beforehand expanded.
-        name: how the host is called in known_hosts, `%H`.
+        command: the tokens that are known beforehand are expanded.
+        name: the host's name in known_hosts, `%H`.
         reason: `ORDER`, before the host has shown a key, or `HOSTNAME`; `%I`.
         shown: type, fingerprint and base64 of the key; `%t`, `%f`, `%K`.
 
     Raises:
-        HostKeyError: it cannot be run, or does not end well.
+        HostKeyError: it cannot be run, or it fails.
     """
     tokens = dict(zip("HItfK%", (name, reason, *shown, "%"), strict=True))
     try:
@@ -40,7 +40,7 @@ def ask_known_hosts_command(host: str, command: str, name: str, reason: str, sho
     except ValueError as error:
         raise _failed(host, command, str(error)) from None
     if not argv or not os.path.isabs(argv[0]):
-        raise _failed(host, command, "ssh wants an absolute path there")
+        raise _failed(host, command, "ssh requires an absolute path there")
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
@@ -58,5 +58,5 @@ def _failed(host: str, command: str, why: str) -> HostKeyError:
         host,
         "host key",
         f"{_SETTING} {command[:200]!r} of ssh's configuration: {why}",
-        "correct that command; it might say that a key is revoked",
+        "correct that command; it may be what says that a key is revoked",
     )

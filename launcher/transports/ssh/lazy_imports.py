@@ -1,11 +1,12 @@
-"""The imports of paramiko and fabric, which take longest of all between a command and its login.
+"""The imports of paramiko and fabric, which are the slowest step between a command and its login.
 
-Rule: a login imports paramiko alone. Fabric takes the connection over while the host starts its first command (`link`), and its import
-takes no time from anybody there.
+Rule: a login imports only paramiko. Fabric takes over the connection while the host starts its first command (`link`),
+when this process only waits.
 
-paramiko imports all of invoke, for `Match exec` in a file that is never read here (`ssh -G` reads it). Until fabric needs invoke, a
-module stands in its place, which becomes the real one when anything is asked of it: another thread may import invoke at any time.
-Without it, both imports take a third more CPU time, all of it before the login (docs/decisions.md has the figures).
+paramiko imports all of invoke, for `Match exec` in a file that is never read here (`ssh -G` reads it). Until fabric
+needs invoke, a placeholder module stands in for it. It becomes the real module when an attribute of it is used, because
+another thread may import invoke at any time. Without it, both imports take a third more CPU time, all of it before the
+login (docs/decisions.md has the figures).
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def import_fabric() -> None:
 
 
 class _LateInvoke(ModuleType):
-    """Stands for invoke until something is asked of it."""
+    """A placeholder for invoke, until one of its attributes is used."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "__path__":
-            # Another thread imports a module of the package: it gets that module, and the package later.
+            # If another thread imports a module of the package, it gets that module, and the package later.
             spec = importlib.machinery.PathFinder.find_spec(_INVOKE)
             return list(spec.submodule_search_locations or ()) if spec is not None else []
         if name.startswith("__"):
@@ -65,7 +66,7 @@ class _LateInvoke(ModuleType):
 
 @contextlib.contextmanager
 def _invoke_later() -> Iterator[None]:
-    """Within this context, who imports invoke gets the stand-in, unless invoke is imported already."""
+    """Within this context, an import of invoke gets the placeholder, unless invoke is imported already."""
     late = sys.modules.setdefault(_INVOKE, _LateInvoke(_INVOKE))
     try:
         yield
@@ -74,7 +75,8 @@ def _invoke_later() -> Iterator[None]:
             del sys.modules[_INVOKE]
             inner = [name for name in sys.modules if name.startswith(f"{_INVOKE}.")]
             if inner:
-                # Another thread has imported modules of the package: it finds them in the package, as after any import.
+                # If another thread has imported modules of the package, it finds them in the package, as after any
+                # import.
                 package = importlib.import_module(_INVOKE)
                 for name in inner:
                     vars(package).setdefault(name[len(_INVOKE) + 1 :], sys.modules[name])

@@ -1,7 +1,7 @@
-"""A connection to a host that stands: paramiko's client, and fabric's Connection around it.
+"""An established connection to a host: paramiko's client, and fabric's Connection around it.
 
-Rule: fabric takes a connection over as soon as the host has a command to start. It is not imported before: a login does not
-need it, and while the host's login shell starts, this process has nothing else to do.
+Rule: fabric takes over a connection as soon as the host has a command to start. It is not imported earlier: a login
+does not need it, and this process has nothing else to do while the host's login shell starts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Link"]
 
-#: Seconds for a host to begin a command: nothing else ends the wait for one that is there and says nothing.
+#: Seconds for a host to begin a command. Nothing else ends the wait for a host that is connected but silent.
 _BEGIN_TIMEOUT = 30.0
-#: Seconds for paramiko's thread to end, where a link is gone and not yet known to be.
+#: Seconds for paramiko's thread to end, if a link is gone but not yet known to be gone.
 _GONE_TIMEOUT = 0.5
 
 
@@ -45,19 +45,21 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        """As far as is known."""
+        """Whether the connection is up, as far as is known."""
         return self.transport.is_active()
 
     def stands(self) -> bool:
-        """As `is_connected`, after something has failed: paramiko wakes who waits before it says that the link is gone."""
+        """Like `is_connected`, but after a failure: paramiko wakes the threads that wait before it marks the link as
+        gone.
+        """
         self.transport.join(_GONE_TIMEOUT)
         return self.transport.is_alive() and self.transport.is_active()
 
     def open_session(self, command: str) -> paramiko.Channel:
-        """Begin a command there; then the connection is fabric's.
+        """Begin a command there. After that, fabric has the connection.
 
         Raises:
-            Exception: the host begins none, or the link is gone, with whatever paramiko's thread has met.
+            Exception: the host does not begin it, or the link is gone; whatever paramiko's thread has raised.
         """
         is_first = self._connection is None
         watch = threading.Timer(_BEGIN_TIMEOUT, self.close)
@@ -74,7 +76,7 @@ class Link:
 
     @property
     def connection(self) -> fabric.Connection:
-        """The connection as fabric has it."""
+        """Fabric's Connection."""
         if self._connection is None:
             import_fabric()
             import fabric
@@ -85,7 +87,7 @@ class Link:
                 user=self._target.user,
                 port=self._target.port,
                 gateway=self._gateway.connection if self._gateway is not None else False,
-                # Lazy, and with an SSHConfig of its own: reads no file, neither fabric's nor ssh's.
+                # Lazy, and with its own SSHConfig, so that no file is read, neither fabric's nor ssh's.
                 config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
                 forward_agent=False,
             )
@@ -94,6 +96,8 @@ class Link:
         return self._connection
 
     def close(self) -> None:
-        """Close the client itself: fabric closes only what it believes to be connected, and would leak a thread."""
-        with contextlib.suppress(Exception):  # a broken connection has nothing more to say
+        """Close the client itself, because fabric closes only what it believes to be connected, and would leak a
+        thread.
+        """
+        with contextlib.suppress(Exception):  # the connection is broken, and an error changes nothing
             self._client.close()

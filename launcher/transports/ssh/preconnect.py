@@ -1,7 +1,7 @@
-"""An SSH connection that is begun before anybody asks for it.
+"""An SSH connection that begins before it is needed.
 
-Rule: until it is asked for, the host shows its key and that is judged; nothing else goes there. Who we are is said only then
-(an agent may ask its user for that), and a ProxyCommand is started only then.
+Rule: before it is asked for, only the host's key is received and judged. Authentication waits until then, because an
+agent may ask its user for permission. So does the start of a ProxyCommand.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Preconnection"]
 
-#: Seconds after which a handshake that nobody asked for is dropped: sshd gives a login two minutes, and lets few wait.
+#: Seconds after which an unused handshake is dropped: sshd gives a login two minutes, and lets only a few wait.
 _KEPT = 20.0
-#: Seconds by which an attempt may be ahead of its being asked for, and still say how things are now.
+#: Seconds after which the failure of an early attempt is too old to be reported.
 _FRESH = 2.0
 
 
 class Preconnection:
-    """One host's connection, made in a thread; `result` gives it, once."""
+    """One host's connection, made in a thread. `result` returns it, once."""
 
     def __init__(self, host: str, options: SshOptions, stop: threading.Event) -> None:
         self._host = host
@@ -48,18 +48,18 @@ class Preconnection:
             self._close()
 
     def _wait_wanted(self) -> bool:
-        """Wait until it is asked for; whether that was any time."""
+        """Wait until it is asked for. Returns whether that took any time."""
         has_waited = not self._wanted.is_set()
         is_wanted = self._wanted.wait(_KEPT)
         if not is_wanted or self._stop.is_set():
-            raise ConnectionLost(self._host, "connect", "nobody asked for the connection")
+            raise ConnectionLost(self._host, "connect", "the run did not need the connection")
         return has_waited
 
     def result(self) -> list[Link]:
-        """The connection and those on the way; none where it came to nothing that would hold for another attempt.
+        """Return the connections to the jump hosts and the host; empty if another attempt might succeed.
 
         Raises:
-            HostError: it has just failed, and would again.
+            HostError: it has just failed, and would fail again.
         """
         lead = time.monotonic() - self._began
         self._wanted.set()
@@ -69,7 +69,7 @@ class Preconnection:
         return self._chain
 
     def cancel(self) -> None:
-        """Nobody will ask, and `stop` is set. Waits for nothing: what is still under way ends by itself."""
+        """Give the connection up; the caller has set `stop`. Does not wait: what is still under way ends by itself."""
         self._wanted.set()
         self._close()
 

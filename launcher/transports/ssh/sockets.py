@@ -1,7 +1,7 @@
 """The TCP connection (or the proxy's pipe) under an SSH connection.
 
-Rule: every address of a name gets its chance, nothing waits without a limit, and a dead link is found in under half a
-minute: paramiko's own keepalive ignores whether anybody answers, so the kernel is asked to look.
+Rule: every address of a name is tried, nothing waits without a limit, and a dead link is noticed within half a minute.
+Paramiko's own keepalive ignores whether anybody answers, so the kernel has to watch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["EagerSocket", "open_proxy", "open_socket"]
 _GIVE_UP, _GIVE_UP_AFTER = (
     (0x80, 20) if sys.platform == "darwin" else (getattr(socket, "TCP_USER_TIMEOUT", None), 20_000)
 )
-#: Linux: acknowledge what was received now and not a moment later.
+#: Linux: acknowledge received data at once.
 _QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)
 #: Seconds between the starts of attempts at a name's addresses (RFC 8305, 5: Connection Attempt Delay).
 _ATTEMPT_DELAY = 0.25
@@ -38,14 +38,14 @@ _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF
 
 
 class EagerSocket(socket.socket):
-    """A TCP socket that acknowledges at once while `is_eager`.
+    """A TCP socket that acknowledges data at once while `is_eager` is set.
 
-    sshd runs Nagle's algorithm until its first exec; delayed acknowledgements on our side then cost 40 ms. The kernel
-    falls back to delaying on its own, hence the option is set again after every recv.
+    sshd uses Nagle's algorithm until its first exec, so delayed acknowledgements on our side would cost 40 ms. The
+    kernel goes back to delaying by itself, so the option is set again after every recv.
     """
 
     is_eager = False
-    #: What the host said first, for the message where it is no SSH banner.
+    #: The first bytes from the host, for the message if they are not an SSH banner.
     greeting = b""
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -61,7 +61,7 @@ class EagerSocket(socket.socket):
 
 @dataclass
 class _Attempts:
-    """What is under way and what has failed, while addresses are tried."""
+    """Attempts that are under way and that have failed, while addresses are tried."""
 
     pending: dict[EagerSocket, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -79,10 +79,10 @@ def open_socket(
     clock: Callable[[], float] = time.monotonic,
     stop: threading.Event | None = None,
 ) -> EagerSocket:
-    """A connected socket to the first of the name's addresses that answers.
+    """Connect to the first of the name's addresses that answers.
 
     Args:
-        stop: set by whoever no longer wants it.
+        stop: set if the connection is not wanted any more.
 
     Raises:
         HostUnreachable: phases `resolve` and `connect`.
@@ -138,7 +138,7 @@ def _start(
     attempts: _Attempts,
     selector: selectors.BaseSelector,
 ) -> EagerSocket | None:
-    """Begin to connect; the socket if it is there at once."""
+    """Begin to connect. Returns the socket if it is connected at once."""
     family, address = candidate
     sock = None
     try:
@@ -177,7 +177,7 @@ def _tune(sock: EagerSocket) -> None:
     sock.setblocking(True)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if _GIVE_UP is not None:
-        with contextlib.suppress(OSError):  # a system without it: keepalive and the heartbeat find out, later
+        with contextlib.suppress(OSError):  # a system without this option: keepalive and the heartbeat notice it, later
             sock.setsockopt(socket.IPPROTO_TCP, _GIVE_UP, _GIVE_UP_AFTER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.is_eager = True
@@ -207,7 +207,7 @@ def _unreachable(host: str, target: SshTarget, attempts: _Attempts, timeout: flo
 
 
 def open_proxy(host: str, command: str) -> socket.socket:
-    """A socket to the standard input and output of a ProxyCommand, which ends when the socket is closed.
+    """Start a ProxyCommand, and return a socket to its standard input and output. It ends when the socket is closed.
 
     Raises:
         HostUnreachable: it cannot be started.

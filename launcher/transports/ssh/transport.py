@@ -1,9 +1,9 @@
 """The SSH transport, over fabric.
 
-Rule: above this module nobody knows fabric or paramiko. A channel says whether it *ended* (the command did) or was *lost*
-(the link did): paramiko shows both as an empty read, and what follows from them differs.
+Rule: code above this module does not know fabric or paramiko. A channel says whether the command *ended* or the link
+was *lost*. Paramiko shows both as an empty read, but they have different consequences.
 
-Importing this module is cheap; paramiko is imported by the thread that connects, or ahead of it, and fabric by `link`.
+Importing this module is cheap. Paramiko is imported by the thread that connects, or before, and fabric by `link`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SshChannel", "SshOptions", "SshTransport"]
 
 _PHASE = "session"
-#: Bytes of one send: in one call of 160 MB paramiko burns minutes, in these it takes half a second.
+#: Bytes of one send. Paramiko takes minutes for one call with 160 MB, and half a second for parts of this size.
 _CHUNK = 256 << 10
 _STDERR_KEPT = limit("stderr")
 
@@ -70,7 +70,7 @@ class SshChannel:
         return data
 
     def _has_ended(self) -> bool:
-        """Whether the host said that the command's output is over, rather than the link being gone."""
+        """Whether the host said that the command's output has ended. If not, the link is gone."""
         if self._is_closed:
             return False
         return bool(self._channel.eof_received or (self._channel.closed and self._channel.get_transport().is_active()))
@@ -90,11 +90,11 @@ class SshChannel:
     def close(self) -> None:
         """See `Channel.close`."""
         self._is_closed = True
-        with contextlib.suppress(Exception):  # paramiko raises what it likes on a broken transport
+        with contextlib.suppress(Exception):  # paramiko may raise anything on a broken transport
             self._channel.close()
 
     def _drain(self) -> None:
-        """Take stderr off the channel, whose window it shares with stdout."""
+        """Read stderr off the channel, because it shares its window with stdout."""
         with self._lock:
             while self._channel.recv_stderr_ready():
                 self._kept += self._channel.recv_stderr(1 << 16)
@@ -111,7 +111,7 @@ class SshChannel:
 
 
 class SshTransport:
-    """A host over SSH; one connection, made at the first `open` and again after a loss."""
+    """A host over SSH. Its one connection is made at the first `open`, and again after it was lost."""
 
     def __init__(self, host: str, options: SshOptions) -> None:
         self.host = host
@@ -122,7 +122,7 @@ class SshTransport:
         self._ahead: Preconnection | None = None
 
     def begin(self) -> None:
-        """Begin to connect ahead of the first `open`; see `Preconnection` for what goes to the host until then."""
+        """Begin to connect before the first `open`. `Preconnection` says what the host is sent until then."""
         self._ahead = Preconnection(self.host, self._options, self._stop)
 
     def open(self, command: str) -> SshChannel:
@@ -144,7 +144,7 @@ class SshTransport:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()
-        # Without the lock: an open that waits for the host must not make us wait, and ends with its connection.
+        # Without the lock, so that we do not wait for an open that waits for the host. It ends with its connection.
         self._drop()
 
     def reset(self) -> None:
@@ -152,7 +152,7 @@ class SshTransport:
         self._drop()
 
     def _begun(self) -> list[Link]:
-        """What was begun ahead, if it still stands."""
+        """Return the early connection, if it is still up."""
         ahead, self._ahead = self._ahead, None
         chain = ahead.result() if ahead is not None else []
         if all(link.is_connected for link in chain):

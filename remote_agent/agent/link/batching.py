@@ -17,13 +17,13 @@ _OFTEN_SECONDS = 0.4
 
 
 class Batching:
-    """Counts how often messages are sent. Times are those of a monotonic clock, which the caller reads."""
+    """Counts how often messages are sent. The caller passes the times of a monotonic clock."""
 
     def __init__(self) -> None:
         self._sent_at: Deque[float] = deque([float("-inf")] * _OFTEN_COUNT, _OFTEN_COUNT)
 
     def delay(self, now: float) -> float:
-        """Seconds for which a message of now should still wait; 0: send it."""
+        """Return how many seconds a message should wait now. With 0, send it."""
         if now - self._sent_at[0] >= _OFTEN_SECONDS:
             return 0.0
         return max(0.0, self._sent_at[-1] + HOLD - now)

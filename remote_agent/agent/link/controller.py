@@ -34,8 +34,8 @@ class Controller:
     """The controller, whether it is connected or not.
 
     Args:
-        on_hello: takes a hello; returns what the welcome has to say.
-        on_greeted: called behind the welcome.
+        on_hello: takes a hello, and returns the contents of the welcome.
+        on_greeted: called after the welcome.
         on_gone: called when the link of the controller has ended.
     """
 
@@ -68,22 +68,22 @@ class Controller:
 
     @property
     def is_live(self) -> bool:
-        """The controller asks for live output."""
+        """Whether the controller asks for live output."""
         return self.link is not None and self.link.live
 
     @property
     def was_never_greeted(self) -> bool:
-        """No controller has ever sent a hello, and there is no link over which one may come."""
+        """Whether no controller has ever sent a hello, and no link is open over which one may come."""
         return not self._was_greeted and not self._links
 
     def seconds_alone(self, now: float) -> Optional[float]:
-        """How long there has been no controller; None while there is one."""
+        """Return for how long there has been no controller; None while there is one."""
         return None if self._alone_since is None or self.link is not None else now - self._alone_since
 
     # -- saying --------------------------------------------------------------------------------------------------
 
     def say(self, header: FromAgent, payload: bytes = b"") -> None:
-        """Send a short message; it is dropped if there is no link."""
+        """Send a short message. It is dropped if there is no link."""
         if self.link is not None:
             self.link.outbox.put(wire.encode(header, payload, passed_on=True))
 
@@ -105,7 +105,7 @@ class Controller:
     # -- links ---------------------------------------------------------------------------------------------------
 
     def accept(self, listener: socket.socket, mask: int) -> None:
-        """A `connect` process is at the socket."""
+        """Accept a `connect` process at the socket."""
         try:
             sock, _ = listener.accept()
         except OSError:
@@ -121,7 +121,7 @@ class Controller:
             self._on_gone()
 
     def tick(self, now: float) -> None:
-        """Ping silent peers, end dead links."""
+        """Ping silent peers, and end dead links."""
         for link in list(self._links):
             link.tick(now, HEARTBEAT)
 
@@ -131,7 +131,10 @@ class Controller:
             link.pump()
 
     def close(self) -> None:
-        """Tell the controller that the run is over, and close all links. Who has not said hello yet connects again."""
+        """Tell the controller that the run is over, and close all links.
+
+        A peer that has not sent hello yet connects again.
+        """
         for link in list(self._links):
             if link is self.link:
                 link.outbox.put(wire.encode({"t": "fatal", "code": "over", "message": "the run is over"}))
@@ -198,7 +201,7 @@ class Controller:
         self._on_greeted()
 
     def _welcome(self, link: Link, more: Dict[str, Any]) -> None:
-        """The welcome, with the states of the attempts in as many frames as they need."""
+        """Make the welcome, with the states of the attempts, in as many frames as they need."""
         items = list(more["states"].items())
         first = True
         while first or items:
@@ -225,4 +228,4 @@ class Controller:
         self.say({"t": "pong", "n": header["n"]})
 
     def _on_pong(self, header: Pong, payload: bytes) -> None:
-        """The link noted that it heard something; that is all a pong is for."""
+        """Do nothing: the link has already recorded a sign of life, which is the only purpose of a pong."""

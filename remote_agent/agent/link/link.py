@@ -22,10 +22,11 @@ _MAX_OUTBOX = 4 << 20
 
 
 class Link:
-    """Frames in, an outbox out; `tick` pings a silent peer and ends a dead one.
+    """Reads frames, and sends from an outbox. `tick` pings a silent peer and ends the link of a dead one.
 
     Args:
-        sock: the connect process, which sends one byte and the two descriptors, and ends when its session is killed.
+        sock: the socket of the connect process. It sends one byte with the two descriptors, and ends when its session
+        is killed.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Link:
             self._selector.register(self._read_fd, selectors.EVENT_READ, self._readable)
 
     def pump(self) -> None:
-        """Write what can be written now; the selector calls again when there is room."""
+        """Write what can be written now. The selector calls this again when there is room."""
         if self._is_closed or self._write_fd is None:
             return
         size = self.outbox.size
@@ -164,7 +165,7 @@ class Link:
         self.pump()
 
     def tick(self, now: float, heartbeat: float) -> None:
-        """Ping a peer that is silent, end a link whose peer was silent for too long."""
+        """Ping a silent peer, and end the link if it was silent for too long."""
         silent = now - self._last_heard
         if silent > heartbeat:
             self.close()

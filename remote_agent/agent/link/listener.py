@@ -68,7 +68,7 @@ class Listener:
         os.rename(self._identity_path + ".new", self._identity_path)
 
     def tick(self, now: float) -> None:
-        """Check that the socket is in its place; create it again if it is not."""
+        """Check that the socket is in its place. If it is not, create it again."""
         if now < self._check_at:
             return
         self._check_at = now + _CHECK_EVERY
@@ -130,7 +130,7 @@ def _read_identity(path: str) -> Optional[Dict[str, Any]]:
 
 
 def other_agent(spool: str) -> Optional[int]:
-    """The process of the spool's agent, where one is alive on this machine.
+    """Return the process of the spool's agent, if it is alive on this machine.
 
     Raises:
         SpoolError: it is alive on another machine that shares this folder.
@@ -153,7 +153,7 @@ def other_agent(spool: str) -> Optional[int]:
 
 
 def _seconds_since(path: str, folder: str) -> float:
-    """How long ago a file was touched, by the clock of whoever keeps the folder."""
+    """Return how long ago a file was touched, by the clock of the machine that has the folder."""
     probe = os.path.join(folder, ".now.{}".format(os.getpid()))
     os.close(open_private(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
     try:

@@ -16,7 +16,7 @@ _AT_ONCE = 4
 
 
 class OpenFile:
-    """A file that is open as long as anything of it waits to be sent.
+    """A file that stays open as long as a part of it waits to be sent.
 
     Raises:
         OSError: it cannot be opened.
@@ -28,7 +28,7 @@ class OpenFile:
 
     @property
     def size(self) -> int:
-        """Bytes that it has now."""
+        """The current size in bytes."""
         return os.fstat(self.fd).st_size
 
     def __del__(self) -> None:
@@ -37,7 +37,7 @@ class OpenFile:
 
 
 class Slice:
-    """Some bytes of a file, of which a digest is sent, too: what cannot be read any more is sent as zeros."""
+    """Some bytes of a file whose digest is sent, too. Bytes that cannot be read any more are sent as zeros."""
 
     def __init__(self, file: OpenFile, offset: int, size: int) -> None:
         self._file = file
@@ -48,7 +48,7 @@ class Slice:
         return self._size
 
     def send(self, fd: int) -> int:
-        """Write what the descriptor takes; returns how much that was.
+        """Write as much as the descriptor takes. Returns how much that was.
 
         Raises:
             OSError: the connection is gone, or takes nothing now.
@@ -70,7 +70,7 @@ class Slice:
             return bytes(size)
 
     def behind(self, count: int) -> "Slice":
-        """What is left of it."""
+        """Return the rest of it."""
         return Slice(self._file, self._offset + count, self._size - count)
 
 
@@ -79,7 +79,7 @@ Piece = Union[bytes, Tuple[bytes, Union[bytes, Slice]]]
 
 
 class Outbox:
-    """Bytes that wait to be written, and sources that make more when these run low."""
+    """Bytes that wait to be written, and sources that provide more when few are left."""
 
     def __init__(self) -> None:
         self._ready: Deque[Union[memoryview, Slice]] = deque()
@@ -88,24 +88,24 @@ class Outbox:
         self._waiting: Deque[Iterator[Piece]] = deque()
 
     def put(self, data: bytes) -> None:
-        """A small frame; goes before everything that the sources still have."""
+        """Add a small frame. It goes before everything that the sources still have."""
         self._ready.append(memoryview(data))
         self._size += len(data)
 
     def add_source(self, source: Iterator[Piece]) -> None:
-        """Something long, taken frame by frame, in turn with the sources before it."""
+        """Add a source of a long content. Its frames are taken in turn with those of earlier sources."""
         self._waiting.append(source)
 
     @property
     def size(self) -> int:
-        """Bytes that wait; the sources' own are not among them."""
+        """How many bytes wait, without those of the sources."""
         return self._size
 
     def __bool__(self) -> bool:
         return bool(self._ready or self._reading or self._waiting)
 
     def fill(self) -> None:
-        """Take from the sources until there is enough to write."""
+        """Take frames from the sources until there is enough to write."""
         while self._size < _LOW and (self._reading or self._waiting):
             while self._waiting and len(self._reading) < _AT_ONCE:
                 self._reading.append(self._waiting.popleft())
@@ -120,7 +120,7 @@ class Outbox:
             self._reading.append(source)
 
     def write_to(self, fd: int) -> None:
-        """Write what the descriptor takes.
+        """Write as much as the descriptor takes.
 
         Raises:
             OSError: the connection is gone (BlockingIOError is not an error here).

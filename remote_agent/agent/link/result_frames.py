@@ -2,10 +2,10 @@
 
 Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent.
 
-    files      [path, mode, size, mtime] of small files, whole
-    chunk      a piece of a long file; from byte 0 again where it changed meanwhile
-    tree       links within the folder as [path, text], folders as [path, mtime]; behind all files
-    files_end  what is not there (`refused`), what may be mixed (`noted`), sizes
+    files      [path, mode, size, mtime] of complete small files
+    chunk      a part of a long file; from byte 0 again if the file has changed
+    tree       links within the folder as [path, text], folders as [path, mtime]; after all files
+    files_end  files that were not sent (`refused`), inconsistent copies (`noted`), sizes
 """
 
 import json
@@ -28,16 +28,16 @@ _MAX_ENTRIES = 5000
 
 
 def result_frames(attempt_id: str, parts: ResultParts) -> Iterator[Piece]:
-    """A long result, in chunks; the first one says where its parts lie, so that they can be checked as they come.
+    """Yield a large result in chunks. The first one says where its parts are, so that they can be checked as they come.
 
     Raises:
-        OSError: its file cannot be read, or not to its end.
+        OSError: its file cannot be read to its end.
     """
     file, size = OpenFile(parts.file), parts.size
     for offset in range(0, size, wire.CHUNK):
         length = min(wire.CHUNK, size - offset)
         if file.size < offset + length:
-            raise OSError(0, "it is shorter than it was")
+            raise OSError(0, "it has become shorter")
         header: Chunk = {
             "t": "chunk",
             "attempt": attempt_id,
@@ -63,13 +63,14 @@ def output_frames(
     cut: Optional[Dict[str, Any]] = None,
     is_made: bool = False,
 ) -> Iterator[Piece]:
-    """The rest of stdout and stderr, then the files of the output directory, then the end mark.
+    """Yield the rest of stdout and stderr, then the files of the output directory, then the end mark.
 
-    is_made: the job had its output directory; where it has moved or removed it since, the end mark's `noted` says so.
+    is_made: whether the job had its output directory. If the job has moved or removed it since, `noted` in the end mark
+    says so.
 
-    What cannot be sent (a link that leads out, a device, unreadable, a name that is no text) is named in the end mark's `refused`; which
-    of the patterns matched nothing, by their place in the list, in its `unmatched`; what was killed while it may still have written, in its
-    `cut`.
+    The end mark has `refused`: what cannot be sent (a link that leads out, a device, an unreadable file, a name that is
+    not text); `unmatched`: the positions of the patterns that matched nothing; and `cut`: what was killed while it may
+    still have been writing.
     """
     sizes: Dict[str, Any] = {}
     refused = Refusals()
@@ -103,7 +104,7 @@ def output_frames(
         "refused": refused.all(),
         "sizes": sizes,
         "cut": cut,
-        "noted": files.noted.all("are like that, too"),
+        "noted": files.noted.all("more are like that"),
         "unmatched": sorted(selection.unmatched)[:_MAX_UNMATCHED] if folder is not None else [],
     }
     yield wire.encode(end)
@@ -170,7 +171,7 @@ def stream_frames(
 
 
 def _cut_mark(attempt_id: str, stream: str, offset: int, dropped: int) -> bytes:
-    """Says in the stream itself that it does not end there."""
+    """Return a line for the stream itself that says that it was cut there."""
     text = "\n[hydra-remote-launcher: {} was cut here; about {} bytes beyond its cap were dropped]\n".format(
         stream, dropped
     )
@@ -179,7 +180,7 @@ def _cut_mark(attempt_id: str, stream: str, offset: int, dropped: int) -> bytes:
 
 
 def _in_parts(entries: List[List[Any]]) -> Iterator[List[List[Any]]]:
-    """All entries, as many as fit into a header in each part."""
+    """Yield all entries in parts, each with as many as fit into a header."""
     part: List[List[Any]] = []
     size = 0
     for entry in entries:

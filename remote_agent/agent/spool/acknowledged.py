@@ -1,4 +1,4 @@
-"""Which attempts were acknowledged, in little memory: a hundred thousand that lie together are one entry.
+"""Which attempts were acknowledged, in little memory: a hundred thousand consecutive ones are one entry.
 
 Rule: an attempt that was acknowledged is never accepted again, so a controller that sends a job twice does not start it twice.
 """
@@ -10,7 +10,7 @@ __all__ = ["Acknowledged"]
 
 
 class Acknowledged:
-    """A set of attempts by name; ranges of job numbers, for each number of an attempt."""
+    """A set of attempts by name. It is stored as ranges of job numbers, for each number of an attempt."""
 
     def __init__(self) -> None:
         #: number of the attempt -> first job of each range, and the job behind its last one
@@ -18,7 +18,7 @@ class Acknowledged:
         self._behind: Dict[int, List[int]] = {}
 
     def add(self, attempt_id: str) -> None:
-        """One more."""
+        """Add an attempt."""
         num, number = _parts(attempt_id)
         first, behind = self._first.setdefault(number, []), self._behind.setdefault(number, [])
         at = bisect.bisect_right(first, num)
@@ -44,7 +44,7 @@ class Acknowledged:
 
     @property
     def entries(self) -> int:
-        """How many ranges there are: what it costs."""
+        """The number of ranges, which decides the memory."""
         return sum(len(ranges) for ranges in self._first.values())
 
 

@@ -104,16 +104,16 @@ class Attempt:
 
     @property
     def is_active(self) -> bool:
-        """It holds a slot, or a process of it may be alive."""
+        """Whether it holds a slot, or a process of it may be alive."""
         return self.state in ("claimed", "running", "ending")
 
     @property
     def is_over(self) -> bool:
-        """Its result is there and its process is gone: what it left is whole."""
+        """Whether its result is there and its process is gone, so that its output is complete."""
         return self.state == "final"
 
     def move(self, moved: Dict[int, Reference]) -> None:
-        """Update all references after the log was rewritten: old offset -> new reference."""
+        """Update all references after the log was rewritten. `moved`: old offset -> new reference."""
 
         def new(reference: Optional[Reference]) -> Optional[Reference]:
             return None if reference is None else moved[reference.offset]
@@ -127,14 +127,14 @@ class Attempt:
             self.final = self.final._replace(reference=new(self.final.reference))
 
     def short_state(self) -> str:
-        """What the controller is told at a reconnect."""
+        """Return the state that the controller gets at a reconnect."""
         if self.final is not None:
             return "final"
         return "queued" if self.state == "queued" else "running"
 
 
 def error_of_status(status: Optional[int], why_unknown: str = "") -> JobError:
-    """Why a process ended without a result. `status` is that of waitpid."""
+    """Say why a process ended without a result. `status` is that of waitpid."""
     if status is None:
         return JobError("killed", message=why_unknown or "the job's process is gone")
     if os.WIFSIGNALED(status):
@@ -153,5 +153,5 @@ def error_of_status(status: Optional[int], why_unknown: str = "") -> JobError:
 
 
 def failed_envelope(attempt: Attempt, error: JobError, ended_at: Optional[float]) -> Envelope:
-    """The envelope of an attempt whose process did not make one."""
+    """Make the envelope of an attempt whose process did not make one."""
     return Envelope.of_failure(error, attempt.started_at, ended_at, attempt.hooks)

@@ -33,11 +33,11 @@ class Attempts:
     """Attempts by id. `record` writes each change into the log.
 
     Args:
-        on_long_result: takes an attempt whose result is a file, on its way to the disk.
+        on_long_result: takes an attempt whose result is a file that is being written to the disk.
         on_durable: takes an attempt whose result is on the disk.
-        on_failed: takes the text of an error of the disk, again and again while it lasts.
-        on_recovered: called when it is over.
-        on_doubtful: takes an attempt of which nobody can say whether it started, as its result turned out not to be whole.
+        on_failed: takes the text of an error of the disk, repeatedly while it lasts.
+        on_recovered: called when the error is over.
+        on_doubtful: takes an attempt that may or may not have started, because its result is incomplete.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Attempts:
     # -- by name -------------------------------------------------------------------------------------------------
 
     def get(self, attempt_id: str) -> Optional[Attempt]:
-        """An attempt that the controller has not acknowledged."""
+        """Return an attempt that the controller has not acknowledged."""
         return self._by_id.get(attempt_id)
 
     def alive(self, attempt_id: str) -> Optional[Attempt]:
-        """The same, or one that was acknowledged and whose process has not ended."""
+        """Return such an attempt, or an acknowledged one whose process has not ended."""
         return self._by_id.get(attempt_id) or self._active.get(attempt_id)
 
     def __contains__(self, attempt_id: str) -> bool:
@@ -96,24 +96,28 @@ class Attempts:
         return iter(list(self._by_id.values()))
 
     def active(self) -> List[Attempt]:
-        """Those that hold a slot or may have a process."""
+        """Return the attempts that hold a slot or may have a process."""
         return list(self._active.values())
 
     @property
     def has_active(self) -> bool:
-        """There is one."""
+        """Whether there is one."""
         return bool(self._active)
 
     def was_acknowledged(self, attempt_id: str) -> bool:
-        """It was acknowledged before, as far back as the log tells: it does not start again, whoever sends it."""
+        """Whether it was acknowledged, as far as the log says. Such an attempt never starts again, whoever sends it."""
         return attempt_id in self._acknowledged
 
     def add(self, attempt: Attempt) -> None:
-        """A new one."""
+        """Add a new attempt."""
         self._by_id[attempt.id] = attempt
 
     def remove(self, attempt: Attempt, *, is_given_back: bool = False) -> None:
-        """The controller has it (its process may still be ending), or gets it back unstarted, and may send it again."""
+        """Remove an attempt.
+
+        The controller has its result (its process may still be ending), or gets it back unstarted and may send it
+        again.
+        """
         self._by_id.pop(attempt.id, None)
         if not is_given_back:
             self._acknowledged.add(attempt.id)
@@ -121,23 +125,26 @@ class Attempts:
         self.log.forget([*attempt.references, gone])
 
     def begun(self, attempt: Attempt) -> None:
-        """It has a process, or is about to."""
+        """Record that it has a process, or is about to have one."""
         self._active[attempt.id] = attempt
 
     def ended(self, attempt: Attempt) -> None:
-        """Its process is gone."""
+        """Record that its process is gone."""
         self._active.pop(attempt.id, None)
 
     # -- the log -------------------------------------------------------------------------------------------------
 
     def record(self, attempt: Attempt, name: str, header: Dict[str, Any], payload: bytes = b"") -> Reference:
-        """Put a record about an attempt behind the others; it is written by the next `flush`."""
+        """Append a record about an attempt. The next `flush` writes it."""
         reference = self.log.append(dict(header, r=name, a=attempt.id), payload)
         attempt.references.append(reference)
         return reference
 
     def record_claim(self, attempt: Attempt) -> None:
-        """This attempt is to start, and nobody may start it again; `is_claimed` is set once that is on the disk."""
+        """Record that this attempt is about to start, and may never be started again.
+
+        `is_claimed` is set when that is on the disk.
+        """
         attempt.is_claiming = True
         attempt.boot = self._boot
         reference = self.record(attempt, "claimed", {"boot": self._boot})
@@ -151,9 +158,9 @@ class Attempts:
         payload: bytes = b"",
         same_as: Optional[Reference] = None,
     ) -> None:
-        """The result of an attempt; `on_durable` is called with it once it is on the disk.
+        """Record the result of an attempt. `on_durable` is called with the attempt when it is on the disk.
 
-        `same_as`: the record of its outcome, whose payload is the result's, too.
+        `same_as`: the record of its outcome, if the result has the same payload.
         """
         header = {"envelope": envelope.to_json(), "parts": parts.to_json(), "same": same_as is not None}
         reference = self.record(attempt, "final", header, payload)
@@ -169,16 +176,16 @@ class Attempts:
 
     @property
     def has_unsynced(self) -> bool:
-        """Something is on its way to the disk, or is being read from there."""
+        """Whether something is being written to the disk, or read from it."""
         return bool(self._unsynced or self._files_under_way or self._reads_under_way)
 
     @property
     def is_written(self) -> bool:
-        """Everything recorded so far is on the file: it outlives this process."""
+        """Whether everything recorded so far is in the file, so that it outlives this process."""
         return self.log.written == self.log.end
 
     def write(self) -> bool:
-        """Write what was recorded to the file; False: it could not be, and that was said."""
+        """Write what was recorded to the file. Returns False if that failed, which was then reported."""
         try:
             self.log.flush()
         except OSError as error:
@@ -189,7 +196,10 @@ class Attempts:
         return True
 
     def _make_room(self) -> bool:
-        """The disk is full, and part of the log is not needed any more: do without it. False: that gives no room either."""
+        """Rewrite the log without what is not needed any more, because the disk is full.
+
+        Returns False if that does not help.
+        """
         live = self._live()
         if not self.log.dead or (live and self.log.dead <= self._dead_in_vain):
             return False
@@ -213,7 +223,7 @@ class Attempts:
             self.failed("{} was moved away or removed".format(self.log.path))
 
     def flush(self) -> None:
-        """Write what was recorded, and have it brought to the disk where somebody waits for that."""
+        """Write what was recorded. If somebody waits for it, have it synced to the disk."""
         if not self.write() or self._is_moved:
             return
         if self.error:
@@ -229,7 +239,7 @@ class Attempts:
             self.compact()
 
     def failed(self, error: str) -> None:
-        """The disk is full or gone: say so, start nothing, and deliver from memory what is final."""
+        """Report that the disk is full or gone. From now on nothing starts, and final results are sent from memory."""
         if not self.error:
             self._note(
                 "spool: {}; no more jobs start on this host until the spool can be written (make room there, or set 'workdir' to "
@@ -245,7 +255,7 @@ class Attempts:
         self._on_failed(error)
 
     def synced(self) -> None:
-        """Called when the loop was woken: tell of what is on the disk now."""
+        """Report what is on the disk now. Called when the loop was woken."""
         self._files.deliver()
         if self._reader is not None:
             self._reader.deliver()
@@ -280,7 +290,7 @@ class Attempts:
             self._on_durable(attempt)
 
     def compact(self, *, rename: bool = False) -> None:
-        """Drop from the log what is not needed any more. `rename`: give it another id."""
+        """Remove from the log what is not needed any more. `rename`: give it another id."""
         try:
             moved = self.log.compact(self._live(), rename=rename)
         except OSError as error:
@@ -294,16 +304,16 @@ class Attempts:
     # -- taking up -----------------------------------------------------------------------------------------------
 
     def replay(self) -> Tuple[List[Attempt], List[Attempt]]:
-        """Take up what an earlier agent of this run left.
+        """Read what an earlier agent of this run left.
 
         Returns:
-            Those that wait for a slot, and those of which nobody can say whether they have started.
+            The attempts that wait for a slot, and those that may or may not have started.
         """
         replay = self.log.replay(self._on_record)
         if replay.torn:
             self._note("spool log: {}; the rest of the log was moved aside".format(replay.torn))
         for start, end in replay.gaps:
-            self._note("spool log: bytes {} to {} are damaged; what they said is lost".format(start, end))
+            self._note("spool log: bytes {} to {} are damaged; what they recorded is lost".format(start, end))
         last_gap = replay.gaps[-1][0] if replay.gaps else -1
         waiting, doubtful = [], []
         for attempt in self._by_id.values():
@@ -339,7 +349,7 @@ class Attempts:
         return waiting, doubtful
 
     def _verify_files(self, attempt: Attempt) -> None:
-        """The host went down: what lies in a file that may not have got to the disk in time is read."""
+        """Read the files that may not have reached the disk before the host went down."""
         known = [attempt.final, attempt.outcome] if attempt.payload is not None else [attempt.final]
         files = [one.parts for one in known if one is not None and one.parts.file]
         if not files:
@@ -360,7 +370,10 @@ class Attempts:
     def _on_verified(
         self, attempt: Attempt, state: str, whole: List[ResultParts], error: Optional[BaseException]
     ) -> None:
-        """What a doubted attempt left was read: what is not whole is not known, what is counts."""
+        """Decide about a doubtful attempt after its file was read.
+
+        A complete result counts, an incomplete one does not exist.
+        """
         self._reads_under_way -= 1
         attempt.is_doubted = False
         if self._by_id.get(attempt.id) is not attempt:
@@ -417,7 +430,7 @@ class Attempts:
             self._reader.stop()
 
     def close(self) -> None:
-        """Write what is left, and let go of the log."""
+        """Write what is left, and close the log."""
         try:
             self.log.close()
         except OSError:
@@ -426,7 +439,7 @@ class Attempts:
 
 
 def _is_whole(parts: ResultParts, goes_on: Callable[[], bool]) -> bool:
-    """The file of a long result holds what was written to it; False where that was not read to the end."""
+    """Whether the file of a long result has what was written to it. False if it could not be read to the end."""
     try:
         with open(parts.file, "rb") as file:
             for part in parts.by_name.values():
@@ -438,7 +451,10 @@ def _is_whole(parts: ResultParts, goes_on: Callable[[], bool]) -> bool:
 
 
 def _unknown_spec(attempt_id: str) -> JobSpec:
-    """For an attempt whose acceptance was altered in the log: enough to deliver its result, without its files."""
+    """Make a spec for an attempt whose record of acceptance is damaged.
+
+    It is enough to deliver its result, without its files.
+    """
     num, _, attempt = attempt_id.partition(".")
     return JobSpec(
         num=int(num),

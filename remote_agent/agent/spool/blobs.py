@@ -31,7 +31,7 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """A manifest as the controller wrote it.
+    """Read a manifest from the controller.
 
     Raises:
         SpoolError: it is of another version, too large, or names a path outside the tree.
@@ -75,7 +75,7 @@ class BlobStore:
         self._partial: Dict[str, Tuple[int, Any, int]] = {}
 
     def path(self, sha256: str) -> str:
-        """Where a blob lies, if it is there.
+        """Return the path of a blob, if it exists.
 
         Raises:
             SpoolError: this is not the name of a blob.
@@ -85,7 +85,7 @@ class BlobStore:
         return os.path.join(self.folder, sha256[:2], sha256)
 
     def has(self, sha256: str) -> bool:
-        """The blob is there."""
+        """Whether the blob exists."""
         return is_sha256(sha256) and os.path.exists(self.path(sha256))
 
     def put(self, sha256: str, data: bytes) -> None:
@@ -98,7 +98,10 @@ class BlobStore:
         self.put_chunk(sha256, len(data), 0, data)
 
     def put_chunk(self, sha256: str, size: int, offset: int, data: bytes) -> bool:
-        """Store the next piece of a blob. Returns True when the blob is whole and checked. A piece at offset 0 starts it again."""
+        """Store the next part of a blob.
+
+        Returns True when the blob is complete and checked. A part at offset 0 starts it again.
+        """
         if not is_sha256(sha256):
             raise SpoolError("a blob is named {!r}".format(sha256))
         if self.has(sha256) and sha256 not in self._partial:
@@ -144,7 +147,7 @@ class BlobStore:
         return os.path.join(self.folder, "part.{}.{}".format(os.getpid(), sha256))
 
     def drop_partial(self) -> None:
-        """Drop blobs of which only a part has arrived: the connection is gone."""
+        """Drop blobs that have arrived only in part, because the connection is gone."""
         for sha256 in list(self._partial):
             self._drop(sha256)
             try:
@@ -153,7 +156,7 @@ class BlobStore:
                 continue  # somebody has cleaned up
 
     def read(self, sha256: str) -> bytes:
-        """A whole blob.
+        """Read a whole blob.
 
         Raises:
             SpoolError: it was changed since it arrived. It is removed, so that it is requested again.
@@ -213,7 +216,7 @@ def _lay_out(store: BlobStore, manifest: Manifest, temporary: str) -> None:
 
 
 def _folder(folders: Dict[str, int], path: str) -> int:
-    """The descriptor of a folder of the tree, made where it is missing."""
+    """Return the descriptor of a folder of the tree. It is made if it is missing."""
     fd: Optional[int] = folders.get(path)
     if fd is not None:
         return fd
@@ -249,4 +252,4 @@ def _copy(source: str, fd: int, sha256: str, path: str) -> None:
         raise SpoolError("the content of {} is missing".format(path)) from None
     if digest.hexdigest() != sha256:
         os.unlink(source)
-        raise SpoolError("the cached content of {} was altered; it was removed, run again".format(path))
+        raise SpoolError("the cached content of {} was altered, so it was removed; run again".format(path))

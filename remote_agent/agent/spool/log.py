@@ -44,7 +44,7 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Reference(NamedTuple):
-    """Where in the log a record lies."""
+    """The place of a record in the log."""
 
     offset: int
     header_length: int
@@ -52,7 +52,7 @@ class Reference(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The offset behind the record."""
+        """The offset after the record."""
         return self.offset + _HEAD.size + self.header_length + self.payload_length
 
 
@@ -64,7 +64,7 @@ class Replay(NamedTuple):
 
 
 class SpoolLog:
-    """The log of one spool. Not thread-safe, but for `sync`, which may run in a thread of its own.
+    """The log of one spool. It is not thread-safe, except `sync`, which may run in another thread.
 
     Raises:
         SpoolError: the file is of another version.
@@ -136,7 +136,7 @@ class SpoolLog:
         return Replay(gaps, torn)
 
     def _record_at(self, offset: int, size: int) -> Optional[Tuple[Dict[str, Any], Reference]]:
-        """The record that begins there, if there is one that is whole and undamaged."""
+        """Return the record that begins there, if it is complete and undamaged."""
         head = os.pread(self._fd, _HEAD.size, offset)
         if len(head) < _HEAD.size:
             return None
@@ -157,7 +157,7 @@ class SpoolLog:
         return content, reference
 
     def _next_record(self, offset: int, size: int) -> Optional[int]:
-        """Where the next whole record begins."""
+        """Return where the next complete record begins."""
         while offset < size:
             piece = os.pread(self._fd, _PIECE, offset)
             found = piece.find(_MARK)
@@ -194,12 +194,12 @@ class SpoolLog:
             yield piece
 
     def read(self, reference: Reference) -> bytes:
-        """The payload of a record, whether it is in the file already or not (with a full disk it is still in memory)."""
+        """Return the payload of a record, even if it is not in the file yet (because the disk is full)."""
         start = reference.offset + _HEAD.size + reference.header_length
         return b"".join(self._content(start, reference.end))
 
     def _content(self, start: int, end: int) -> Iterator[bytes]:
-        """Bytes of the log, including those that are not in the file yet."""
+        """Yield bytes of the log, including those that are not in the file yet."""
         yield from self._range(start, min(end, self.written))
         if end > self.written:
             pending = b"".join(self._pending)
@@ -209,7 +209,7 @@ class SpoolLog:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def append(self, header: Dict[str, Any], payload: bytes = b"") -> Reference:
-        """Append a record; `flush` writes it."""
+        """Append a record. `flush` writes it."""
         head = _to_json(header).encode("ascii")
         crc = zlib.crc32(payload, zlib.crc32(head, self._seed))
         reference = Reference(self._end, len(head), len(payload))
@@ -222,7 +222,7 @@ class SpoolLog:
 
     @property
     def is_in_place(self) -> bool:
-        """The file is still found under its name."""
+        """Whether the file still exists under its name."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
         except OSError:
@@ -230,14 +230,14 @@ class SpoolLog:
 
     @property
     def end(self) -> int:
-        """The offset behind the last record, written or not."""
+        """The offset after the last record, written or not."""
         return self._end
 
     def flush(self) -> None:
         """Write what was appended to the file.
 
         Raises:
-            OSError: the disk is full or gone; what was pending stays pending and is tried again by the next flush.
+            OSError: the disk is full or gone. What was pending stays pending, and the next flush tries again.
         """
         if not self._pending:
             return
@@ -255,7 +255,7 @@ class SpoolLog:
         self._pending = []
 
     def sync(self) -> None:
-        """Bring what is written to the disk."""
+        """Sync what is written to the disk."""
         sync_data(self._fd)
 
     # -- forgetting ----------------------------------------------------------------------------------------------
@@ -266,22 +266,22 @@ class SpoolLog:
 
     @property
     def dead(self) -> int:
-        """Bytes of it that are not needed any more."""
+        """The number of bytes that are not needed any more."""
         return self._dead
 
     @property
     def wants_compaction(self) -> bool:
-        """Over half of a long log is dead."""
+        """Whether the log is long and more than half of it is dead."""
         return self._end > _COMPACT_FROM and self._dead * 2 > self._end
 
     def compact(self, live: List[Reference], *, rename: bool = False) -> Dict[int, Reference]:
-        """Rewrite the log with these records only, in this order; returns old offset -> new reference.
+        """Rewrite the log with only these records, in this order. Returns old offset -> new reference.
 
-        Atomic: written, synced, renamed. With `rename` it gets another id. What is pending is rewritten as the rest is: a full
-        disk may have room for what is needed, and none for that behind what is not.
+        This is atomic: the new file is written, synced and renamed. With `rename` it gets another id. Pending records
+        are rewritten like the others, because a full disk may have room for them only without the dead records.
 
         Raises:
-            OSError: it could not be rewritten; the log is as it was.
+            OSError: it could not be rewritten. The log is unchanged.
         """
         if not live and not rename:
             # Nothing is needed, so nothing is written: a full disk may have no room for it.
@@ -338,7 +338,7 @@ class SpoolLog:
         """Write what is pending, and close the file.
 
         Raises:
-            OSError: it could not be written; the file is closed all the same.
+            OSError: it could not be written. The file is closed all the same.
         """
         try:
             self.flush()
@@ -353,7 +353,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def scan(path: str) -> Iterator[Dict[str, Any]]:
-    """The headers of a log's records, as far as they can be read; nothing is verified, nothing changed."""
+    """Yield the headers of a log's records, as far as they can be read. Nothing is verified or changed."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         offset = _FILE_HEAD.size

@@ -37,11 +37,11 @@ class SpoolPaths:
         return {stream: self.stream(attempt, stream) for stream in ("stdout", "stderr")}
 
     def payload(self, attempt: Attempt, suffix: str) -> str:
-        """A file of an attempt beside the log."""
+        """The file of an attempt's payload, beside the log."""
         return os.path.join(self.spool, "payload", attempt.id + suffix)
 
     def orphan(self, attempt: Attempt) -> str:
-        """The file that a job writes its frames to if there is no agent."""
+        """The file to which a job writes its frames if there is no agent."""
         return os.path.join(self.spool, "orphan-" + attempt.id)
 
     def output_dir(self, attempt: Attempt) -> str:
@@ -57,5 +57,5 @@ class SpoolPaths:
 
 
 def outputs_root(spool: str, attempt: int) -> str:
-    """The folder below which an attempt's relative output directory lies; each attempt number has its own."""
+    """The folder with an attempt's relative output directory in it. Each attempt number has its own."""
     return os.path.join(spool, "outputs" if attempt == 1 else "outputs.{}".format(attempt))

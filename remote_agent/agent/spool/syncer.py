@@ -1,4 +1,4 @@
-"""A thread that brings the spool's log to the disk, so that the loop of the agent never waits for the disk.
+"""A thread that syncs the spool's log to the disk, so that the loop of the agent never waits for the disk.
 
 Rule: one sync covers many records: those that are written during a sync wait for the next one.
 """
@@ -12,10 +12,11 @@ __all__ = ["Syncer"]
 
 
 class Syncer:
-    """A thread that brings the log to the disk, many records at a time.
+    """A thread that syncs the log to the disk, many records at a time.
 
-    `request(generation, upto)` asks, `completed()` tells **in the agent's thread** what is done; `wake` is called in the
-    syncer's thread to make it look. A sync that fails is reported as an error text and tried again with the next request.
+    `request(generation, upto)` asks for a sync. `completed()` returns what is done, **in the agent's thread**. `wake`
+    is called in the syncer's thread to wake the agent's. A failed sync is reported as an error text, and tried again
+    with the next request.
     """
 
     def __init__(self, log: SpoolLog, wake: Callable[[], None]) -> None:
@@ -35,7 +36,7 @@ class Syncer:
             self._condition.notify()
 
     def completed(self) -> List[Tuple[int, int, str]]:
-        """(generation, offset, error text) of each sync since the last call."""
+        """Return (generation, offset, error text) of each sync since the last call."""
         with self._condition:
             done, self._done = self._done, []
         return done

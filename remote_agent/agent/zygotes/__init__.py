@@ -1,1 +1,1 @@
-"""Starting zygotes, and talking to them."""
+"""Starts zygotes, and talks to them."""

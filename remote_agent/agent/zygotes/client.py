@@ -1,7 +1,7 @@
 """The agent's end of a zygote: starts it, sends it file descriptors, and reads its messages.
 
-Rule: the zygote runs under the job environment's Python, which may be another than the agent's and may lack everything;
-nothing is assumed of it but a socket.
+Rule: the zygote runs under the job environment's Python, which may differ from the agent's and have no packages. Only a
+socket is assumed.
 """
 
 import array
@@ -23,7 +23,7 @@ __all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
 
 
 class ZygoteGone(OSError):
-    """The zygote ended before it had the whole of what it was given."""
+    """The zygote ended before it had received everything."""
 
 
 def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
@@ -71,7 +71,7 @@ class ZygoteClient:
         self._send_prepare(code_root, shared_file, default_cwd)
 
     def adopt(self, spare: Spare, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
-        """Take a process that is there already, and tell it what to prepare; False: it has ended."""
+        """Use a process that exists already, and tell it what to prepare. Returns False if it has ended."""
         self._log_path, self.process, self.sock = spare.log_path, spare.process, spare.sock
         self.state = "starting"
         try:
@@ -108,10 +108,10 @@ class ZygoteClient:
         return [shell, "-lc", lines, "zygote", *zygote_command(os.path.expanduser(python or "python3"), fd, bundle)]
 
     def fork(self, header: Start, payload: bytes, fds: List[int]) -> None:
-        """Have it fork a job or an epilogue.
+        """Let it fork a job or an epilogue.
 
         Raises:
-            ZygoteGone: it is gone, or hangs and was ended; it forked nothing of this.
+            ZygoteGone: it is gone, or it hung and was ended. It did not fork this.
         """
         if self.sock is None:
             raise ZygoteGone(errno.EPIPE, "the zygote is gone")
@@ -128,7 +128,7 @@ class ZygoteClient:
             raise ZygoteGone(errno.EPIPE, "the zygote is gone: {}".format(error.strerror or error)) from None
 
     def receive(self) -> Tuple[List[wire.Frame], bool]:
-        """What it said, and whether it has gone. One that speaks nonsense is ended."""
+        """Return its messages, and whether it is gone. A zygote that sends nonsense is ended."""
         if self.sock is None:
             return [], False
         try:
@@ -145,7 +145,10 @@ class ZygoteClient:
             return error.frames, True
 
     def setup_failure(self) -> Optional[str]:
-        """What to tell of the setup line that failed; None where they went well. The process has ended, or will at once."""
+        """Return the error of the setup line that failed; None if all succeeded.
+
+        The process has ended, or is about to.
+        """
         if not self._setup:
             return None
         status = None
@@ -157,7 +160,7 @@ class ZygoteClient:
         return setup_lines.failure(self._log_end(1 << 16), self._token, self._setup, status, self.spec.environ)
 
     def log_tail(self) -> str:
-        """The last of what the zygote and its setup lines printed."""
+        """Return the last part of what the zygote and its setup lines printed."""
         return setup_lines.without_marks(self._log_end(8192)).strip()
 
     def _log_end(self, size: int) -> str:
@@ -169,7 +172,7 @@ class ZygoteClient:
             return "(its log cannot be read: {})".format(error)
 
     def close(self) -> None:
-        """Let go of it; it ends when its last child has."""
+        """Close the connection to it. It ends when its last child has ended."""
         if self.sock is not None:
             self.sock.close()
             self.sock = None

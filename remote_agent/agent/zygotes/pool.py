@@ -35,18 +35,18 @@ _CHECK_EVERY = 1.0
 
 
 class ZygoteListener:
-    """Who is told of what zygotes report."""
+    """The interface for what zygotes report."""
 
     def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
-        """A process began."""
+        """A process has begun."""
         raise NotImplementedError
 
     def exited(self, attempt_id: str, status: int) -> None:
-        """A process ended; `status` is that of waitpid."""
+        """A process has ended. `status` is that of waitpid."""
         raise NotImplementedError
 
     def orphaned(self, attempt_ids: List[str]) -> None:
-        """The zygote is gone, these were its children."""
+        """The zygote is gone. These were its children."""
         raise NotImplementedError
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
@@ -55,7 +55,7 @@ class ZygoteListener:
 
 
 class Zygotes:
-    """Zygotes by key, and the content that they are made of."""
+    """Zygotes by key, and the content that they need."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Zygotes:
         self.listener = ZygoteListener()
 
     def get(self, key: str) -> Optional[ZygoteClient]:
-        """The zygote of that key, if the controller has asked for it."""
+        """Return the zygote of that key, if the controller has asked for it."""
         return self._by_key.get(key)
 
     def __iter__(self) -> Iterator[ZygoteClient]:
@@ -92,7 +92,7 @@ class Zygotes:
     # -- content -------------------------------------------------------------------------------------------------
 
     def on_blob(self, header: Blob, payload: bytes) -> None:
-        """A piece of something large."""
+        """Take a part of a large content."""
         self._content_heard_at = time.monotonic()
         store = self.blobs if header["scope"] == "run" else self.cache
         try:
@@ -104,7 +104,7 @@ class Zygotes:
             self._arrived(header["sha256"])
 
     def on_blobs(self, header: Blobs, payload: bytes) -> None:
-        """Many small things."""
+        """Take many small contents."""
         self._content_heard_at = time.monotonic()
         offset = 0
         try:
@@ -122,10 +122,10 @@ class Zygotes:
         self._start_all()
 
     def on_manifest(self, header: Manifest, payload: bytes) -> None:
-        """Say which contents of a snapshot are missing here."""
+        """Tell the controller which contents of a snapshot are missing here."""
         sha256 = header["sha256"]
         if not is_sha256(sha256):
-            raise wire.ProtocolError("field", "manifest: {!r} is no sha256".format(sha256[:80]))
+            raise wire.ProtocolError("field", "manifest: {!r} is not a SHA-256".format(sha256[:80]))
         if not self.cache.has(sha256):
             self._manifest_wanted = sha256
             self._controller.say({"t": "missing", "sha256": [], "manifest": sha256, "more": False})
@@ -144,14 +144,14 @@ class Zygotes:
                 return
 
     def drop_partial(self) -> None:
-        """The link is gone: what came in part comes again."""
+        """Drop contents that came only in part, because the link is gone. They come again."""
         self.cache.drop_partial()
         self.blobs.drop_partial()
 
     # -- their lives ---------------------------------------------------------------------------------------------
 
     def on_prepare(self, header: Prepare, payload: bytes) -> None:
-        """The controller says how the application is to be prepared."""
+        """Take the controller's message about how to prepare the application."""
         self._content_heard_at = time.monotonic()
         key = header["zygote"]
         known = self._by_key.get(key)
@@ -164,7 +164,7 @@ class Zygotes:
         self._start_all()
 
     def on_withheld(self, header: Withheld, payload: bytes) -> None:
-        """What was asked for cannot be sent: what waits for it fails now. A later controller may have it again."""
+        """Fail what waits for content that the controller cannot send. A later controller may have it again."""
         for zygote in list(self._by_key.values()):
             if zygote.state == "waiting":
                 self._withheld.add(zygote.key)
@@ -176,7 +176,7 @@ class Zygotes:
                 self._prepare(zygote)
 
     def _prepare(self, zygote: ZygoteClient) -> None:
-        """Start it once everything that it needs has arrived; the code is laid out in the worker's thread."""
+        """Start a zygote when everything that it needs has arrived. The worker's thread writes the code to the disk."""
         spec = zygote.spec
         shared = spec.shared
         if shared and not self.blobs.has(shared):
@@ -235,12 +235,12 @@ class Zygotes:
         self._selector.register(zygote.sock, selectors.EVENT_READ, lambda sock, mask: self._readable(zygote))
 
     def _folder_without_code(self) -> str:
-        """Where jobs run that bring no code: the home; where the account has none, an empty folder of the run's."""
+        """Return where jobs without code run: the home folder or, without a home, an empty folder of the run."""
         home = os.path.expanduser("~")
         return home if os.path.isdir(home) else make_private_folder(os.path.join(self._paths.spool, "code"))
 
     def _adopt(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
-        """Take the process that was started ahead of time, where it is what this zygote would be started as."""
+        """Use the spare process, if it was started in the same way as this zygote would be."""
         spare, self._spare = self._spare, None
         if spare is None:
             return False
@@ -281,7 +281,10 @@ class Zygotes:
             self._gone(zygote)
 
     def _gone(self, zygote: ZygoteClient) -> None:
-        """Its jobs go on without it; they are watched by pid from now on. A new one starts where jobs wait."""
+        """Handle the end of a zygote.
+
+        Its jobs go on, and are watched by pid from now on. A new one starts if jobs wait.
+        """
         assert zygote.sock is not None
         self._selector.unregister(zygote.sock)
         zygote.close()
@@ -315,7 +318,7 @@ class Zygotes:
     # -- what does not come --------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Notice a zygote whose end its socket does not tell of; ask again for content that does not come."""
+        """Notice zygotes whose end their socket does not show, and ask again for content that does not come."""
         if now < self._check_at:
             return
         self._check_at = now + _CHECK_EVERY
@@ -332,7 +335,10 @@ class Zygotes:
                 self._request_content(zygote)
 
     def _request_content(self, zygote: ZygoteClient) -> None:
-        """Ask the controller for what a zygote waits for; what it does not send when asked again and again fails."""
+        """Ask the controller for what a zygote waits for.
+
+        After several requests without an answer, the zygote fails.
+        """
         if zygote.state != "waiting" or self._controller.link is None:
             return
         zygote.asks += 1
@@ -360,7 +366,7 @@ class Zygotes:
         self.listener.unusable(zygote, error)
 
     def announce(self, zygote: ZygoteClient) -> None:
-        """Tell the controller how a zygote stands, once that is decided."""
+        """Tell the controller the state of a zygote, when it is decided."""
         if zygote.state not in ("ready", "failed"):
             return
         self._controller.say(
@@ -377,7 +383,7 @@ class Zygotes:
         )
 
     def close(self) -> None:
-        """End all of them; they go when their last child has."""
+        """Close all zygotes. Each ends when its last child has ended."""
         if self._spare is not None:
             self._discard_spare(self._spare)
         for zygote in self._by_key.values():

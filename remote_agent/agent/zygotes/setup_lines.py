@@ -1,9 +1,11 @@
-"""Shell lines before the job environment's Python, such as `module load cuda`: run one by one, and named when they fail.
+"""Shell lines before the job environment's Python, such as `module load cuda`. They run one by one, and are named if
+they fail.
 
-Rule: the lines share one shell, as if they had been typed into it; the first that fails ends it. Which one that was is read from
-the zygote's log, where each line is announced before it runs: a line may end the shell itself.
+Rule: the lines share one shell, as if they had been typed into it. The first that fails ends it. The zygote's log shows
+which one that was, because each line is announced there before it runs. A line may also end the shell itself.
 
-A construct that spans lines is one line here: what the shell takes for unfinished is joined with what follows.
+A construct over several lines counts as one line here: a line that the shell considers unfinished is joined with the
+next.
 """
 
 import os
@@ -22,7 +24,7 @@ _SHORTEST_SECRET = 4
 
 
 class SetupLine(NamedTuple):
-    """What one `eval` runs: its text, and the numbers of its first and last line among all."""
+    """The text that one `eval` runs, and the numbers of its first and last line."""
 
     text: str
     first: int
@@ -30,7 +32,10 @@ class SetupLine(NamedTuple):
 
 
 def split(setup: Sequence[str], shell: str) -> List[SetupLine]:
-    """The lines as the shell completes them; a rest that it never takes for complete is one line."""
+    """Split the text into lines that the shell considers complete.
+
+    A rest that it never considers complete is one line.
+    """
     lines = [line for entry in setup for line in str(entry).rstrip("\n").split("\n")]
     found: List[SetupLine] = []
     start = 0
@@ -64,9 +69,9 @@ def _is_complete(text: str, shell: str) -> bool:
 
 
 def script(lines: Sequence[SetupLine], token: str, log: str, shell: str, fd: int) -> str:
-    """What the shell is given: the lines, then the command in its arguments.
+    """Return the script for the shell: the lines, then the command in its arguments.
 
-    `fd` is the zygote's socket, which nothing that a line leaves running may hold open.
+    `fd` is the zygote's socket. Processes that a line leaves running must not hold it open.
     """
     closed = " {}>&-".format(fd) if os.path.basename(shell) == "bash" else ""
     announce = "echo '[set-up {} {}]' >> {}"
@@ -88,7 +93,7 @@ def _quoted(text: str) -> str:
 def failure(
     log: str, token: str, lines: Sequence[SetupLine], status: Optional[int], environ: Dict[str, str]
 ) -> Optional[str]:
-    """What to tell of the line that failed or ended the shell, by the log; None where all of them went well.
+    """Return from the log the error of the line that failed or ended the shell; None if all of them succeeded.
 
     Args:
         status: the shell's exit status, if it is known.
@@ -121,5 +126,5 @@ def failure(
 
 
 def without_marks(log: str) -> str:
-    """The log as the lines wrote it."""
+    """Return the log without our marks."""
     return _MARK.sub("", log)

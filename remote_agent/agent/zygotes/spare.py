@@ -21,7 +21,7 @@ _PATIENCE = 10.0
 
 
 class Spare:
-    """A zygote's process that nobody has told what to prepare."""
+    """A zygote's process that does not know yet what to prepare."""
 
     def __init__(self, python: str, log_path: str, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
         self.python = python
@@ -30,32 +30,32 @@ class Spare:
         self.sock = sock
 
     def fits(self, spec: ZygoteSpec) -> bool:
-        """It is what a zygote of this spec would be started as."""
+        """Whether a zygote of this spec would be started in the same way."""
         is_plain = not spec.setup and not spec.environ and spec.isolation != "spawn"
         return is_plain and chosen_python(spec.python) == self.python and self.process.poll() is None
 
     def close(self) -> None:
-        """Nobody takes it: it ends when it finds its socket closed."""
+        """Close it, because nobody uses it. It ends when its socket is closed."""
         self.sock.close()
 
 
 def chosen_python(python: Optional[str]) -> str:
-    """The Python of a zygote without setup lines."""
+    """Return the Python of a zygote without setup lines."""
     return os.path.expanduser(str(python or sys.executable or "python3"))
 
 
 def zygote_command(python: str, fd: int, bundle: str, *more: str) -> List[str]:
-    """What starts a zygote."""
+    """Return the command that starts a zygote."""
     return [python, os.path.join(bundle, "remote_agent", "zygote", "entry.py"), str(fd), bundle, *more]
 
 
 def start_process(
     log_path: str, command: Callable[[int], List[str]], environment: Dict[str, str]
 ) -> "Tuple[subprocess.Popen[bytes], socket.socket]":
-    """A zygote's process, and our end of its socket.
+    """Start a zygote's process. Returns it with our end of its socket.
 
     Args:
-        command: makes the command, given the number of the process's end.
+        command: takes the descriptor of the process's end, and returns the command.
 
     Raises:
         OSError: it cannot be started.
@@ -85,7 +85,10 @@ def start_process(
 
 
 def start_spare(python: str, bundle: str, spool: str) -> Optional[Spare]:
-    """A spare under this Python (empty: the agent's own); None where it cannot be started: the zygote will tell why."""
+    """Start a spare under this Python (empty: the agent's own).
+
+    Returns None if it cannot be started; the zygote will then report why.
+    """
     chosen = chosen_python(python)
     logs = os.path.join(spool, "logs")
     try:

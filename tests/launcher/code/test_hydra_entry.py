@@ -200,7 +200,7 @@ def test_a_plain_function_beside_an_imported_app_is_plain(folder: Path) -> None:
     [
         (
             "import hydra\ndef task(cfg): ...\ndef go():\n    hydra.main(version_base=None, config_path=None)(task)()\n",
-            r"hidden.py starts Hydra where it cannot be seen with which config.*python hidden.py -m hydra/launcher=remote",
+            r"hidden.py starts Hydra in a way that does not show which.*python hidden.py -m hydra/launcher=remote",
         ),
         (
             (

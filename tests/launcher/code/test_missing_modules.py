@@ -60,7 +60,7 @@ def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, mess
 def test_a_module_outside_says_so(project: Snapshot) -> None:
     """It may be moved into the project, or installed as a package."""
     told = explained({"message": "No module named 'common'"}, project)
-    assert f"it lies outside of the project ({project.root})" in told
+    assert f"it lies outside the project ({project.root})" in told
     assert why_it_stayed("/nowhere/x.py", project).startswith("it lies outside")
 
 

@@ -473,7 +473,7 @@ def test_without_a_usable_host_jobs_do_not_repeat_the_reason() -> None:
     text = summary_of(tally_of(happened), unreached=("gpu9",))
     assert "refused" not in text
     assert "3 failed (3 host)" in text
-    assert "not reached to end the run there: gpu9" in text
+    assert "hosts that could not be reached to end the run: gpu9" in text
 
 
 def test_a_run_without_jobs_has_a_summary() -> None:

@@ -135,7 +135,7 @@ def test_the_object_itself_may_be_the_task(cell: Any) -> None:
     assert unpickling.loads(dumped.data)["task"](9) == 34
 
 
-@pytest.mark.parametrize(("name", "says"), [("named", "named travels by its name alone"), ("lock", "lock")])
+@pytest.mark.parametrize(("name", "says"), [("named", "named can only be pickled by its name"), ("lock", "lock")])
 def test_what_cannot_is_refused_here(cell: Any, name: str, says: str) -> None:
     """Before anything is sent, and by its name."""
     with pytest.raises(CodeError, match=says):

@@ -202,7 +202,7 @@ def test_scalars_of_numpy_are_keys_too() -> None:
         (np.array([object()]), "dtype object"),
         (np.zeros(2, "i4,f8"), "dtype"),
         (np.zeros(2, np.longdouble), "float128"),
-        (np.ma.array([1, 2], mask=[0, 1]), "no plain data"),
+        (np.ma.array([1, 2], mask=[0, 1]), "not plain data"),
     ],
 )
 def test_arrays_that_are_more_than_a_buffer_are_named(array: Any, why: str) -> None:
@@ -570,7 +570,7 @@ class Abstract(abc.ABC):
         ("nonsense", Frozen, {"x": 1}, "no nonsense"),
         ("dataclass", Color, {"x": 1}, "no dataclass"),
         ("namedtuple", Pair, {"left": 1}, "right"),
-        ("namedtuple", Frozen, {"x": 1}, "no named tuple"),
+        ("namedtuple", Frozen, {"x": 1}, "not a named tuple"),
         ("dataclass", Closes, {"x": 1}, "__del__"),
         ("dataclass", Property, {"x": 1}, "descriptor"),
         ("dataclass", Listed, {"x": 1}, "not safe"),
@@ -607,11 +607,12 @@ def test_classes_of_the_script_are_found_under_either_name() -> None:
     with pytest.raises(ResultNotDecoded, match="cannot be imported here"):
         finder(["no_such_module.C"], main_module=None, is_main=False)("no_such_module", "C")
     assert finder(["os.path"], main_module=None, is_main=False)("os", "system") is None
-    with pytest.raises(ResultNotDecoded, match="no class"):
+    with pytest.raises(ResultNotDecoded, match="not a class"):
         finder(["os.system"], main_module=None, is_main=False)("os", "system")
 
 
-# -- what cannot be said ---------------------------------------------------------------------------------------------
+# -- what has no plain form
+# ---------------------------------------------------------------------------------------------
 
 
 class Hostile:
@@ -634,14 +635,14 @@ def cyclic() -> Any:
 @pytest.mark.parametrize(
     ("value", "place", "why"),
     [
-        (object(), "", "no plain data"),
-        ({"a": [1, lambda: 1]}, r"value\['a'\]\[1\]", "no plain data"),
+        (object(), "", "not plain data"),
+        ({"a": [1, lambda: 1]}, r"value\['a'\]\[1\]", "not plain data"),
         (cyclic(), r"value\[1\]\['again'\]\[0\]", "holds itself"),
         (Hostile(), "", "its repr raises SystemExit"),
-        ([Flags.A | Flags.B], r"value\[0\]", "no single member"),
-        (Frozen({"q": open}), r"", "not allowed|no plain data"),
-        (ValueError("x"), "", "no plain data"),
-        (int, "", "no plain data"),
+        ([Flags.A | Flags.B], r"value\[0\]", "not a single member"),
+        (Frozen({"q": open}), r"", "not allowed|not plain data"),
+        (ValueError("x"), "", "not plain data"),
+        (int, "", "not plain data"),
         (enum.Enum("Local", "A").A, "", "not allowed|function"),
     ],
     ids=["object", "lambda", "cycle", "repr", "flags", "in fields", "exception", "class", "made enum"],
@@ -722,7 +723,7 @@ def test_what_is_too_deep_is_named() -> None:
     """At the depth where a reader would refuse it."""
     assert back(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
     for depth in (MAX_DEPTH + 1, 5000):
-        with pytest.raises(ValueNotPlain, match="nested more than 100 deep"):
+        with pytest.raises(ValueNotPlain, match="nested more than 100 levels deep"):
             back(nested(depth))
 
 
@@ -812,7 +813,7 @@ HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
     "an array with bytes left": HEAD + array("<f8", (1,), b"A" * 16),
     "an array of a negative length": HEAD + array("<f8", (-1,), b""),
     "texts without length": HEAD + array("<U0", (1 << 40,), b""),
-    "a text that is none": HEAD + array("<U1", (1,), b"\xff\xff\xff\x7f"),
+    "an invalid text": HEAD + array("<U1", (1,), b"\xff\xff\xff\x7f"),
     "a bool that is neither": HEAD + array("|b1", (1,), b"\x02"),
     "a dtype of records": HEAD + known("dtype", b"U\x01" + text("i4,O")),
     "a tensor of objects": HEAD + known("tensor", b"U\x03" + text("object") + b"U\x00" + b"B\x08" + b"A" * 8),
@@ -863,7 +864,7 @@ def test_nothing_that_a_host_says_lends_memory_of_ours() -> None:
             with pytest.raises(ResultNotDecoded):
                 read_plain(record("dataclass", kind, {"__array_interface__": interface}), finder_of(*allowed))
     # What cannot be had in a function's class by name is not asked for by a host either.
-    with pytest.raises(ValueNotPlain, match="made in a function"):
+    with pytest.raises(ValueNotPlain, match="defined in a function"):
         back(Trap(interface))
 
 

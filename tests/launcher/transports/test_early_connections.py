@@ -137,7 +137,7 @@ def test_a_session_connects_from_its_opening_on(server, spec, shown, tmp_path):
 
 def test_a_session_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
     """And the connection is dropped."""
-    with pytest.raises(UsageError, match="no callback"):
+    with pytest.raises(UsageError, match="not a callback"):
         launcher.Session.open(hosts=[spec], callbacks=_after(shown, server, 3), folder=tmp_path / "run")
     wait_until(lambda: not server._connections, "the connection to be dropped")
     assert server.logins == 0

@@ -542,7 +542,7 @@ class TestIdentity:
         key = tmp_path / "key"
         key.write_bytes(content)
         key.chmod(0o600)
-        assert f"{key}: not a key that can be used" in self.failed(options(demo_server, identity=str(key))).message
+        assert f"{key}: cannot be used as a key" in self.failed(options(demo_server, identity=str(key))).message
 
     @pytest.fixture
     def agent(self, tmp_path: Path) -> Iterator[Path]:
@@ -744,7 +744,7 @@ class TestIdentity:
         Path(f"{key}.pub").write_bytes(name + b" " + base64.b64encode(blob))
         how = self.agent_options(demo_server, tmp_path, agent, str(key), " PKCS11Provider /lib/card.so\n")
         message = self.failed(how).message
-        assert "PKCS11Provider /lib/card.so: not followed here" in message
+        assert "PKCS11Provider /lib/card.so: not supported here" in message
         assert f"{key}: needs its security key" in message
 
     def test_an_agent_that_speaks_nonsense_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
@@ -914,7 +914,7 @@ class TestReaching:
 
         with listening(listen_only) as port:
             error = self.unreachable(self.bare(tmp_path, port, connect_timeout=0.3))
-        assert "no SSH handshake" in error.message
+        assert "the SSH handshake was not over" in error.message
 
     def test_a_server_that_drips(self, tmp_path: Path) -> None:
         """One byte at a time, for ever: the limit is on the whole."""

@@ -111,8 +111,8 @@ def test_a_config_that_cannot_be_loaded_costs_itself_alone(
     monkeypatch.delitem(sys.modules, "only_here")
     (note,) = hydra_state.restore(state, pickle.loads)
     assert note == (
-        "configs in the ConfigStore of the controller are there on the host without their types: "
-        "late/typed.yaml (ModuleNotFoundError: No module named 'only_here')"
+        "configs in the ConfigStore of the controller have no types on the host: late/typed.yaml (ModuleNotFoundError: "
+        "No module named 'only_here')"
     )
     assert store.load("late/good.yaml").node == {"a": 1}
     typed = store.load("late/typed.yaml").node

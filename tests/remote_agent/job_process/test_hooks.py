@@ -371,7 +371,7 @@ def test_a_callback_that_cannot_be_kept_says_so(hooked):
     attempt = _restored(hooked, dead, payload)
     assert "trail []" in attempt.stdout
     assert "trail ['started', 'after']" in attempt.stdout
-    assert "Callback a could not be kept as it was after on_job_start" in attempt.log
+    assert "Callback a could not be saved after on_job_start" in attempt.log
 
 
 def test_end_hooks_of_a_job_that_sigterm_ended(hooked):

@@ -183,7 +183,7 @@ class TestOwnReader:
             ("Host other\n SecurityKeyProvider x\n", "config:2"),
             ("Host *\n Port x\n", "Port 'x'"),
             ("Host *\n ConnectTimeout 1.5\n", "ConnectTimeout '1.5'"),
-            ("???\n", "config:1: not a setting"),
+            ("???\n", "config:1: this line is not a setting"),
         ],
     )
     def test_refuses_what_it_would_have_to_guess(self, config: Path, text: str, says: str) -> None:
