@@ -25,6 +25,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """All tests are shared out among the cores. Tests that are named run in this process: that starts at once, and shows what they print."""
+    return None if config.args == config.getini("testpaths") else 0
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Cache and state of the tests are not the user's, and no key of the user's agent is offered to anybody.

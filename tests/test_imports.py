@@ -4,6 +4,7 @@ What .ci/run's import-linter does not see is held here: imports inside functions
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ OWN = {"remote_agent"}
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The file as Python 3.8 reads it."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 8))
 
 
 def module_level_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -50,15 +57,14 @@ def module_level_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize("path", BARE, ids=name_of)
 def test_parses_as_python_3_8(path: Path) -> None:
     """No syntax that is younger than 3.8."""
-    ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 8))
+    assert tree_of(path)
 
 
 @pytest.mark.parametrize("path", BARE, ids=name_of)
 def test_imports_only_the_standard_library_at_module_level(path: Path) -> None:
     """On a bare host every module of the agent can be imported."""
     allowed = OWN | set(sys.stdlib_module_names) | {"__future__"}
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [f"line {line}: {name}" for line, name in module_level_imports(tree) if name not in allowed]
+    found = [f"line {line}: {name}" for line, name in module_level_imports(tree_of(path)) if name not in allowed]
     assert not found, f"{name_of(path)} imports at module level {found}"
 
 
@@ -67,7 +73,7 @@ def test_imports_nothing_of_the_launcher(path: Path) -> None:
     """Not inside functions either: of `launcher` only the lazy table of contents is on a host."""
     names = {
         name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         for name in (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)

@@ -4,7 +4,8 @@ Ruff's SLF001 does not see a private name that is imported, nor what a class tak
 """
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,10 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__") and name != "_"
 
 
-def defined_in(tree: ast.AST) -> set[str]:
+def defined_in(nodes: Iterable[ast.AST]) -> set[str]:
     """Every private name that the file itself gives to something: a function, a class, a variable, or an attribute."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -88,22 +89,27 @@ def defined_in(tree: ast.AST) -> set[str]:
 
 def foreign_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, name) of every private name that the file uses of something that it does not define."""
-    own = defined_in(tree)
-    yield from _of_foreign_bases(tree)
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    own = defined_in(nodes)
+    yield from _of_foreign_bases([node for node in nodes if isinstance(node, ast.ClassDef)])
+    for node in nodes:
         if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
             yield node.lineno, node.attr
         elif isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, one.name) for one in node.names if _is_private(one.name))
 
 
-def _of_foreign_bases(tree: ast.AST) -> Iterator[tuple[int, str]]:
+@functools.cache
+def foreign_in_file(path: Path) -> list[tuple[int, str]]:
+    """The same of a file."""
+    return list(foreign_in(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))))
+
+
+def _of_foreign_bases(classes: list[ast.ClassDef]) -> Iterator[tuple[int, str]]:
     """What a class takes by `super()` where no base of it is of this file."""
-    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    for one in ast.walk(tree):
-        if not isinstance(one, ast.ClassDef) or any(
-            isinstance(base, ast.Name) and base.id in classes for base in one.bases
-        ):
+    names = {one.name for one in classes}
+    for one in classes:
+        if any(isinstance(base, ast.Name) and base.id in names for base in one.bases):
             continue
         for node in ast.walk(one):
             if isinstance(node, ast.Attribute) and _is_private(node.attr) and "super()" in ast.unparse(node.value):
@@ -113,13 +119,12 @@ def _of_foreign_bases(tree: ast.AST) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_private_members_stay_in_their_file(path: Path) -> None:
     """No module reaches into another one: what is shared is public, with a docstring."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    assert [(line, name) for line, name in foreign_in(tree) if name not in ALLOWED] == []
+    assert [(line, name) for line, name in foreign_in_file(path) if name not in ALLOWED] == []
 
 
 def test_what_is_allowed_is_used() -> None:
     """An exception that nothing needs any more is no exception."""
-    used = {name for path in FILES for _, name in foreign_in(ast.parse(path.read_text(encoding="utf-8")))}
+    used = {name for path in FILES for _, name in foreign_in_file(path)}
     assert sorted(set(ALLOWED) - used) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import glob
 import os
 import pickle
@@ -39,6 +40,7 @@ from tests.specs import job_spec, zygote_spec
 _PATIENCE = 30.0
 
 
+@functools.cache
 def interpreters() -> dict[str, str]:
     """Minor version -> path of a Python for hosts."""
     found = {"{}.{}".format(*sys.version_info[:2]): sys.executable}

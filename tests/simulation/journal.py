@@ -21,6 +21,7 @@ class Disk:
     """What is durable: a file that every life of the controller opens again."""
 
     def __init__(self) -> None:
+        #: As their JSON gives them back: each goes through it once, when it is written.
         self.happened: list[events.Event] = []
         self.jobs: dict[int, tuple[tuple[str, ...], str, bytes, str]] = {}
         self.results: dict[tuple[int, int], StoredResult] = {}
@@ -32,9 +33,8 @@ class Disk:
     # -- as JournalReader ----------------------------------------------------------------------------------------
 
     def events(self) -> Iterator[tuple[int, events.Event]]:
-        """All events, by way of their JSON."""
-        for seq, event in enumerate(self.happened):
-            yield seq, through_json(event)
+        """All events."""
+        yield from enumerate(self.happened)
 
     def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
         """(overrides, output_dir, spec) of a job."""
@@ -103,7 +103,7 @@ class SimJournal:
             raise JournalError("the disk is full")
         disk.writes += 1
         disk.hook(disk.writes, "before")
-        disk.happened += self._events
+        disk.happened += map(through_json, self._events)
         disk.jobs.update(self._jobs)
         disk.results.update({(result.num, result.attempt): result for result in self._results})
         self._events, self._jobs, self._results = [], [], []

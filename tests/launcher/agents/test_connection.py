@@ -415,17 +415,21 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+_BY_TYPE = {int: st.integers(-3, 2**62), str: _TEXTS, float: _NUMBERS, bool: st.booleans()}
+_NAMES = st.sampled_from(sorted(wire.SCHEMA))
+_PAYLOADS = st.binary(max_size=6)
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
     """A message with fields of the right kind, most of the time."""
-    name = draw(st.sampled_from(sorted(wire.SCHEMA)))
+    name = draw(_NAMES)
     header: dict[str, Any] = {"t": name}
     for field, (types, required) in wire.SCHEMA[name].items():
-        if not required and draw(st.booleans()):
+        if not required and draw(_BY_TYPE[bool]):
             continue
-        by_type = {int: st.integers(-3, 2**62), str: _TEXTS, float: _NUMBERS, bool: st.booleans()}
-        header[field] = draw(_FIELDS[field] if field in _FIELDS else by_type.get(types[0], _VALUES))
-    return header, draw(st.binary(max_size=6))
+        header[field] = draw(_FIELDS[field] if field in _FIELDS else _BY_TYPE.get(types[0], _VALUES))
+    return header, draw(_PAYLOADS)
 
 
 class Everything:
