@@ -239,7 +239,10 @@ class Engine(Dispatcher):
         self.ask(Detach(self.run_id, why, hurry))
 
     def close_journal(self, *happened: events.Event) -> None:
-        """Write the last events and close the journal."""
+        """Write the last events and close the journal. Its writer is the last to close it: a reader cannot remove the log."""
+        with self._reader_lock:
+            if self._reader is not None:
+                self._reader.close()
         self.journal.append(list(happened))
         self.journal.close()
 
