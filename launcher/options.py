@@ -447,6 +447,15 @@ class LaunchConf:
             usual="the hook timeout",
         ),
     )
+    children_timeout: float = _field(
+        2.0,
+        Option(
+            _duration_or_zero,
+            "The time that processes have to end which a job started and did not wait for.",
+            Group.FAILURES,
+            metavar="DURATION",
+        ),
+    )
     retries: int | Mapping[str, int] = _field(
         0,
         Option(

@@ -13,6 +13,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 __all__ = [
     "ERROR_KINDS",
     "IMPORTING",
+    "PYTHON_FAILED",
+    "PYTHON_TOO_OLD",
     "SETUP_FAILED",
     "JobError",
     "JobReturn",
@@ -26,6 +28,9 @@ IMPORTING = "HYDRA_REMOTE_LAUNCHER_IMPORTING"
 
 #: `JobError.type` (of kind `host`) where a setup line of a host failed: nothing can run there, and elsewhere it may.
 SETUP_FAILED = "SetupFailed"
+#: The same, where the jobs' Python cannot be started there, or is too old.
+PYTHON_FAILED = "PythonFailed"
+PYTHON_TOO_OLD = "PythonTooOld"
 
 #: Values of `JobError.kind`.
 #:

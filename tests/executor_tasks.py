@@ -21,3 +21,9 @@ def waits(path: str) -> str:
     while not Path(path).exists():
         threading.Event().wait(0.01)
     return path
+
+
+def opens(path: str) -> int:
+    """The number that somebody writes into a fifo."""
+    with open(path, encoding="ascii") as file:
+        return int(file.read())

@@ -37,6 +37,7 @@ def job_spec(num: int = 0, **more: Any) -> JobSpec:
         "shutdown_timeout": 300.0,
         "outputs": True,
         "max_output_bytes": None,
+        "children_timeout": 2.0,
     }
     return JobSpec(**{**values, **more})
 

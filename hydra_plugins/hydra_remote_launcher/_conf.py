@@ -52,6 +52,8 @@ class RemoteLauncherConf:
     hook_timeout: Any = 300.0
     #: The time that a job's process has to end after its end hooks (threads, atexit).
     shutdown_timeout: Any = None
+    #: The time that processes have to end which a job started and did not wait for.
+    children_timeout: Any = 2.0
     #: How often a failed job is tried again: a number, or a number for each kind of error.
     retries: Any = 0
     #: What is done with the jobs of a host that does not come back. wait: wait for it; retry: run them on another host;

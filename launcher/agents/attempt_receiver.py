@@ -245,18 +245,29 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
     running = ", ".join(names) or "something in native code"
     seconds = cut["seconds"]
     if seconds is None:
+        waited = cut.get("waited", 2.0)
+        if not _is_number(waited):
+            raise wire.ProtocolError("field", "files_end: cut")
+        changing = [str(path)[:200] for path in cut.get("changing", [])[:_MAX_RUNNING]]
+        lost = "It may have had more to write"
+        if changing:
+            lost = f"Files that it may not have written to their end: {', '.join(changing)}"
+        option = "grace" if cut.get("is_cancelled") else "children_timeout"
         return (
-            "it started processes that it did not wait for, and they were ended two seconds after the job was: "
-            f"{running}. "
-            "They may have had more to write; a task must wait for what it needs, for example with Popen.wait()"
+            f"it started processes that it did not wait for, and they were ended {waited:.0f} s after the job was: {running}. {lost}; "
+            f"a task must wait for what it needs, for example with Popen.wait(), or {option} gives it more time"
         )
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+    if not _is_number(seconds):
         raise wire.ProtocolError("field", "files_end: cut")
     option = "grace" if cut.get("is_cancelled") else "shutdown_timeout"
     return (
         f"its process had not ended {seconds:.0f} s after its result, and was killed; still running: {running}. Its files "
         f"are as they were then; {option} gives it more time"
     )
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:

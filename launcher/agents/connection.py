@@ -42,6 +42,8 @@ _PIECE = 128 << 10
 _MAX_BACKOFF = 30.0
 #: Seconds for which a host is tried again, at most, whose link was lost before its first welcome.
 WELCOME_PATIENCE = 120.0
+#: How often it is tried at least: on a slow machine one try may take as long as that.
+_MIN_TRIES = 3
 #: Seconds to wait for the exit status of a command that has ended.
 _STATUS_TIMEOUT = 2.0
 #: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
@@ -59,7 +61,7 @@ class AgentConnection:
         inbox: takes each fact; may wait.
         folder_of: (host, attempt) -> where its files go.
         results: the folder for large results.
-        patience: seconds since the first lost link after which a host without a welcome is unusable.
+        patience: seconds since the first lost link after which a host without a welcome is unusable; it is tried three times at least.
         connect_limit: how many of the run's hosts connect at once.
     """
 
@@ -236,7 +238,7 @@ class AgentConnection:
         self._losses += 1
         if self._lost_since is None:
             self._lost_since = now
-        if now - self._lost_since < self._patience:
+        if now - self._lost_since < self._patience or self._losses < _MIN_TRIES:
             return None
         tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
         step = error.next_step or next_step(self.host, "it must work again and again; see what sshd logs there")

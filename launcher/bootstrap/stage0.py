@@ -53,7 +53,9 @@ def main():
         os.environ.pop("HOME", None)  # an empty one would mean /
     base = WORKDIR and os.path.join(os.path.expanduser(WORKDIR), "cache")
     if not base:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        if not os.path.isabs(base):  # the specification has a relative one ignored
+            base = os.path.join(os.path.expanduser("~"), ".cache")
         base = os.path.join(base, "hydra-remote-launcher")
     if not os.path.isabs(base):
         fail("no home folder (name a folder that can be written with 'workdir')")

@@ -27,7 +27,7 @@ from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
-from remote_agent.job import SETUP_FAILED, JobError
+from remote_agent.job import PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.result_parts import NO_PARTS
 
@@ -37,7 +37,13 @@ __all__ = ["Decider"]
 _MAX_TOLD = 20
 #: Files below one folder, of which the same is to be told, that are told of one by one.
 _MAX_ALIKE = 3
-_SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
+_PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
+#: What a host lacks that jobs need, whatever the application is; by the type of the error, with the next step.
+_HOST_LACKS = {
+    SETUP_FAILED: "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal",
+    PYTHON_FAILED: _PYTHON_STEP,
+    PYTHON_TOO_OLD: _PYTHON_STEP,
+}
 
 
 @dataclass
@@ -273,8 +279,9 @@ class Decider:
         for note in fact.notes:
             self._note(at, fact.host, note, decided)
         self.effects.prepared.add(fact.host)
-        if fact.state == "failed" and fact.error is not None and fact.error["type"] == SETUP_FAILED:
-            decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], _SETUP_STEP))
+        step = None if fact.error is None else _HOST_LACKS.get(fact.error["type"])
+        if fact.state == "failed" and fact.error is not None and fact.error["kind"] == "host" and step is not None:
+            decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], step))
         elif fact.state == "failed" and fact.error is not None:
             message = f"cannot be prepared on {fact.host}: {fact.error['message']}"
             if self._is_new(fact.host, message):

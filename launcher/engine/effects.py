@@ -6,6 +6,7 @@ is on the disk.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -152,17 +153,25 @@ class Effects:
         """Move what an attempt printed to a folder of its own, before the next attempt prints."""
         job = self.jobs[num]
         folder, job.folder = job.folder or _folder_of(job, self._hold), None
+        folder.aside.append(attempt)
         try:
-            folder.set_aside(attempt)
+            folder.set_aside_what_waits()
         except (OSError, RefusedFile, UnusableFolder) as error:
             lost = f"what attempt {attempt} printed cannot be kept: {error}"
             self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
         finally:
+            # Where the folder is not in its place, this is done before anything of the next attempt is written there.
+            job.aside = tuple(folder.aside)
             folder.close()
 
     def _return(self, event: events.JobReturned) -> None:
         job = self.jobs.pop(event.num)
+        if job.folder is None and job.aside:
+            job.folder = _folder_of(job, self._hold)
         if job.folder is not None:
+            with contextlib.suppress(OSError, RefusedFile, UnusableFolder):
+                # The last attempt may have printed nothing: what the one before it printed is not its own.
+                job.folder.set_aside_what_waits()
             job.folder.close()
         attempt = f"{event.num}.{event.attempt}"
         self.assigned.pop(attempt, None)
@@ -183,4 +192,5 @@ def _folder_of(job: QueuedJob, hold: Callable[[], None] | None) -> OutputFolder:
         max_files=0 if job.spec.outputs is False else MAX_FILES,
         max_stream_bytes=MAX_BYTES if cap is None else cap,
         hold=hold,
+        aside=list(job.aside),
     )

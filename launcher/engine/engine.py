@@ -7,6 +7,7 @@ arrival; whoever drives it fires the hooks on their own thread.
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import queue
 import secrets
 import threading
@@ -83,6 +84,8 @@ class Engine(Dispatcher):
         self._observers = list(observers)
         self._reader: JournalReader | None = None
         self._reader_lock = threading.Lock()
+        self._reader_process = os.getpid()
+        self._inherited: JournalReader | None = None
         self._room = threading.Semaphore(BACKLOG)
         self._is_unlimited = False
         self.submitted = 0
@@ -128,6 +131,10 @@ class Engine(Dispatcher):
     @property
     def reader(self) -> JournalReader:
         """The journal, for reading."""
+        if os.getpid() != self._reader_process:
+            # Forked of ours: what is open there is not read from two processes, nor closed here; a thread may have held the lock.
+            self._inherited, self._reader = self._reader, None
+            self._reader_lock, self._reader_process = threading.Lock(), os.getpid()
         with self._reader_lock:
             if self._reader is None:
                 self._reader = JournalReader(self.journal.folder)
@@ -234,7 +241,10 @@ class Engine(Dispatcher):
         self.ask(Detach(self.run_id, why, hurry))
 
     def close_journal(self, *happened: events.Event) -> None:
-        """Write the last events and close the journal."""
+        """Write the last events and close the journal. Its writer is the last to close it: a reader cannot remove the log."""
+        with self._reader_lock:
+            if self._reader is not None:
+                self._reader.close()
         self.journal.append(list(happened))
         self.journal.close()
 

@@ -40,6 +40,8 @@ class QueuedJob:
     spec: JobSpec
     folder: OutputFolder | None = None
     owners: Owners | None = None
+    #: Attempts whose streams could not be set aside yet.
+    aside: tuple[int, ...] = ()
 
 
 @frozen

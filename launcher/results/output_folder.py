@@ -19,7 +19,7 @@ from typing import Any
 
 from launcher.host_limits import limit
 from launcher.results.names import MAX_PATH, beside, check_path
-from launcher.results.owners import OWN, Owners, job_name, own_folder
+from launcher.results.owners import OWN, Owners, job_name
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
 
@@ -68,6 +68,8 @@ class OutputFolder:
     _is_closed: bool = False
     #: The folder of the streams, which is known when the first byte of one comes.
     _streams: str = ""
+    #: Attempts whose streams are yet to be set aside: the folder was not where it should be.
+    aside: list[int] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -93,8 +95,13 @@ class OutputFolder:
         Raises:
             OSError: it may never be made.
         """
-        if self.hold is not None and not self._tree.is_open:
+        if self._tree.is_open:
+            return
+        if self.hold is not None:
             self.hold()
+        self.set_aside_what_waits()
+        # What is not there now was never printed. What comes from now on is that of another attempt.
+        self.aside.clear()
 
     def _check(self, path: str, size: int) -> tuple[str, str]:
         check_path(path)
@@ -387,19 +394,38 @@ class OutputFolder:
             self._streams = f"{OWN}/{job_name(self.num)}" if is_apart else OWN
         return self._streams
 
-    def set_aside(self, attempt: int) -> None:
-        """Move what this attempt printed to `.launcher/attempt-<N>/`, before another attempt prints."""
-        if not (self.path / OWN).is_dir():
-            return
+    def set_aside_what_waits(self) -> None:
+        """Set aside what could not be when it was due, if the folder is in its place by now.
+
+        Raises:
+            OSError, RefusedFile, UnusableFolder: it cannot be.
+        """
+        for attempt in list(self.aside):
+            if not self.set_aside(attempt):
+                return
+            self.aside.remove(attempt)
+
+    def set_aside(self, attempt: int) -> bool:
+        """Move what this attempt printed to `.launcher/attempt-<N>/`, before another attempt prints.
+
+        If the directory is open, this is done wherever it was moved to.
+
+        Returns:
+            False if it printed nothing, or if the directory is not in its place.
+        """
         with self._guard:
-            streams = self._streams or (
-                OWN if own_folder(self.path, self.num).name == OWN else f"{OWN}/{job_name(self.num)}"
-            )
+            if not self._tree.is_open and not (self.path / OWN).is_dir():
+                return False
+            if not self._tree.is_there("", OWN):
+                return False
+            is_apart = self._tree.is_there(OWN, job_name(self.num))
+            streams = self._streams or (f"{OWN}/{job_name(self.num)}" if is_apart else OWN)
             above = self._tree.folder(streams)
             kept = self._tree.folder(f"{streams}/attempt-{attempt}")
             for stream in ("stdout", "stderr"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(stream, stream, src_dir_fd=above, dst_dir_fd=kept)
+            return True
 
     # -- ending --------------------------------------------------------------------------------------------------
 

@@ -210,6 +210,9 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 # A reader may hold the log; it is folded in by the next opening then.
                 self._connection.execute("pragma wal_checkpoint(truncate)")
+                # Without a log from now on: whoever only reads would make one, and could not remove it. Nobody is waited for.
+                self._connection.execute("pragma busy_timeout=0")
+                self._connection.execute("pragma journal_mode=delete")
         finally:
             self._connection.close()
             os.close(self._lock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,21 +80,26 @@ class JournalReader:
         self.path = folder / "journal.sqlite"
         if not self.path.is_file():
             raise RunError(f"{folder.parent} holds no run (no {FOLDER}/journal.sqlite)")
-        self._connection = connect(self.path, read_only=True)
         self._guard = threading.Lock()
-        try:
-            with named(folder):
-                self._check_schema()
-                check_version(self._connection, self.path)
-        except JournalError:
-            self._connection.close()
-            raise
+        self._connection: sqlite3.Connection | None = self._opened()
 
-    def _check_schema(self) -> None:
+    def _opened(self) -> sqlite3.Connection:
+        connection = connect(self.path, read_only=True)
+        try:
+            with named(self.folder):
+                self._check_schema(connection)
+                check_version(connection, self.path)
+        except JournalError:
+            connection.close()
+            raise
+        return connection
+
+    @staticmethod
+    def _check_schema(connection: sqlite3.Connection) -> None:
         """It has our tables and nothing that sqlite would run when it reads them."""
         # A view by the name of a table could go on for ever.
-        self._connection.execute("pragma trusted_schema=off")
-        there = self._connection.execute("select type, name, sql from sqlite_master").fetchall()
+        connection.execute("pragma trusted_schema=off")
+        there = connection.execute("select type, name, sql from sqlite_master").fetchall()
         if not there:
             raise ValueError("it is empty: its run died before it began, or is just beginning")
         for kind, name, sql in there:
@@ -105,6 +111,8 @@ class JournalReader:
 
     def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._guard, named(self.folder):
+            if self._connection is None:
+                self._connection = self._opened()
             return self._connection.execute(statement, values).fetchall()
 
     def _decoded(self, decode: Callable[..., T], *values: Any) -> T:
@@ -325,9 +333,11 @@ class JournalReader:
         return event if isinstance(event, JobReturned) else None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; it is opened again when something is read."""
         with self._guard:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
 
 def _event(text: Any) -> Event:

@@ -1,21 +1,26 @@
 """A job of a session: a `concurrent.futures.Future` whose value is decoded when somebody reads it.
 
 Rule: the session's thread sets the result of a job; all other threads wait. A hook runs in that thread, so it is refused at once
-if it waits for a job: no other thread could bring the JobReturn.
+if it waits for a job: no other thread could bring the JobReturn. In a process that is forked of the session's, there is no such thread:
+what has not returned by then is refused there.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import enum
-from collections.abc import Generator
+import os
+import threading
+from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
+from launcher.errors import SessionError
 from remote_agent.job import JobError, JobReturn, RemoteJobError
 
 __all__ = ["Job", "JobCancelled", "JobOwner", "JobState"]
 
 _CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+_SETTLED = (*_CANCELLED, "FINISHED")
 
 T = TypeVar("T")
 
@@ -73,6 +78,8 @@ class Job(concurrent.futures.Future[T]):
     def __init__(self, owner: JobOwner, num: int) -> None:
         super().__init__()
         self._waiters = _Waiters(self)
+        #: A process that is forked of this one has the object, but nothing arrives there.
+        self._process = self._condition_process = os.getpid()
         self._owner = owner
         self.num = num
         self._job_return: JobReturn | None = None
@@ -80,6 +87,8 @@ class Job(concurrent.futures.Future[T]):
         self._left: BaseException | None = None
 
     def __repr__(self) -> str:
+        if os.getpid() != self._process and self._state not in _SETTLED:
+            return f"<Job {self.num} of process {self._process}>"
         return f"<Job {self.num} {self.state.value}>"
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -105,7 +114,9 @@ class Job(concurrent.futures.Future[T]):
             TimeoutError: it has not returned within timeout seconds.
             LauncherError: it will not: the controller has left the run, or failed.
         """
-        if self._job_return is None and self._left is None:
+        has_ended = self._job_return is not None or self._left is not None
+        self._check_process(is_settled=has_ended)
+        if not has_ended:
             self._owner.check_may_wait(self.num)
         with self._condition:
             self._condition.wait_for(lambda: self._job_return is not None or self._left is not None, timeout)
@@ -140,6 +151,7 @@ class Job(concurrent.futures.Future[T]):
         Raises:
             TimeoutError: it has not returned within timeout seconds.
             CancelledError: it was cancelled before it ran.
+            SessionError: this process was forked of the session's before the job returned.
         """
         self.check_may_wait()
         placeholder = super().exception(timeout)
@@ -179,6 +191,44 @@ class Job(concurrent.futures.Future[T]):
         if not was_cancelled:
             self._owner.cancel_job_of(self.num)
         return True
+
+    def cancelled(self) -> bool:
+        """It was cancelled before it ran."""
+        self._check_process(is_settled=self._state in _SETTLED)
+        return super().cancelled()
+
+    def running(self) -> bool:
+        """It runs."""
+        self._check_process(is_settled=self._state in _SETTLED)
+        return super().running()
+
+    def done(self) -> bool:
+        """It has returned, or was cancelled before it ran."""
+        self._check_process(is_settled=self._state in _SETTLED)
+        return super().done()
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Have fn called with the job when it is done; at once where it is."""
+        self._check_process(is_settled=self._state in _SETTLED)
+        super().add_done_callback(fn)
+
+    def _check_process(self, *, is_settled: bool) -> None:
+        """See that what is asked for may come here. Takes no lock, which a thread may have held when this process was forked.
+
+        Raises:
+            SessionError: this process was forked of the session's, where alone it comes.
+        """
+        process = os.getpid()
+        if process == self._process:
+            return
+        if not is_settled:
+            raise SessionError(
+                f"job {self.num} is of a session of process {self._process}, of which this one ({process}) was forked: nothing of the "
+                "job arrives here; wait for it there, or before the fork, or open another session here"
+            )
+        if self._condition_process != process:
+            self._condition = threading.Condition()
+            self._condition_process = process
 
     def _notify_cancelled(self) -> None:
         with self._condition:

@@ -175,12 +175,15 @@ class Session(RunSession, concurrent.futures.Executor):
     def _is_forked(self) -> bool:
         return os.getpid() != self._process
 
-    def _ensure_begun(self) -> None:
-        # Before the gate, which a thread may have held when this process was forked.
+    def _check_process(self) -> None:
         if self._is_forked:
             raise SessionError(
                 f"this session belongs to process {self._process}, and this process ({os.getpid()}) was forked from it; open another session here"
             )
+
+    def _ensure_begun(self) -> None:
+        # Before the gate, which a thread may have held when this process was forked.
+        self._check_process()
         with self._gate:
             if self._has_begun:
                 return
@@ -322,6 +325,7 @@ class Session(RunSession, concurrent.futures.Executor):
         Returns:
             How many jobs no host has.
         """
+        self._check_process()
         if self._own is not None and threading.get_ident() != self._own.ident:
             left: int = self._own.call(lambda: self.detach(why, timeout))
             return left

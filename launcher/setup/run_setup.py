@@ -216,7 +216,7 @@ class RunSetup:
         """What the scheduler does when something fails."""
         options = self.options
         # Every hook may take its full time twice: in the job, and in the epilogue if it had to be killed in the job.
-        end = 2 * options.hook_timeout + options.shutdown_seconds + _SLACK
+        end = 2 * options.hook_timeout + options.shutdown_seconds + options.children_timeout + _SLACK
         return Policies(
             retries=options.retries_by_kind,
             on_host_loss=options.on_host_loss,
@@ -442,6 +442,7 @@ class RunSetup:
             shutdown_timeout=options.shutdown_seconds,
             outputs=options.outputs if isinstance(options.outputs, bool) else list(options.outputs),
             max_output_bytes=options.max_output_bytes,
+            children_timeout=options.children_timeout,
         )
         return QueuedJob(num, overrides, output_dir, payload, spec)
 

@@ -9,6 +9,7 @@ import signal
 import time
 from typing import Callable, List, Optional, Set, Tuple
 
+from remote_agent.agent.left_behind import still_changing
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue
 from remote_agent.agent.running import RunningJobs
@@ -45,8 +46,6 @@ MAX_EPILOGUES = 20
 MAX_HAND_OVERS = 5
 #: Seconds after which processes that an ended job has left behind are killed.
 SWEEP_AFTER = 10.0
-#: Seconds for processes in a job's session that it did not wait for. Some end by themselves shortly after the job.
-LEFT_PATIENCE = 2.0
 
 
 class Reaper(ZygoteListener):
@@ -202,14 +201,19 @@ class Reaper(ZygoteListener):
         if not has_group(pid, attempt.pid_started):
             return False
         now = time.monotonic()
-        left = left_by(pid)
         if attempt.left_until is None:
-            attempt.left_until = now + LEFT_PATIENCE
+            seconds = attempt.spec.children_timeout
+            if attempt.cancel is not None or attempt.is_shutdown_shortened:
+                seconds = min(seconds, attempt.spec.grace)
+            attempt.left_since, attempt.left_until = time.time(), now + seconds
+        left = left_by(pid)
         if left and now < attempt.left_until:
             attempt.is_polled = True
             return True
         if left and attempt.cut is None:
-            self._running.record_cut(attempt, [described(one) for one in left], None)
+            folder = self._paths.output_dir(attempt)
+            changing = still_changing(folder, attempt.left_since, left) if attempt.spec.outputs else []
+            self._running.record_left(attempt, [described(one) for one in left], changing)
         kill_group(pid, attempt.pid_started)
         return False
 
@@ -227,7 +231,8 @@ class Reaper(ZygoteListener):
         for token, what in ended:
             num = token.rpartition("/")[2].partition(".")[0]
             self._controller.note(
-                "job {}: {} was killed; the job had left it running in a session of its own".format(num, what)
+                "job {}: {} was killed; the job had left it running in a session of its own, so what it wrote after the job is not "
+                "here".format(num, what)
             )
 
     def sweep_now(self) -> None:

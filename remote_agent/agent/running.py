@@ -291,15 +291,12 @@ class RunningJobs:
         if attempt.cut is None:
             others = [pid for pid in members(token, attempt.pid, attempt.pid_started) if pid != attempt.pid]
             running = attempt.running + [described(pid) for pid in others]
-            self.record_cut(attempt, running, now - (attempt.ending_at or now))
+            self._record_cut(attempt, running, now - (attempt.ending_at or now))
         attempt.kill_at = now + 5.0
         kill_whole(attempt.pid, attempt.pid_started, token)
 
-    def record_cut(self, attempt: Attempt, running: List[str], seconds: Optional[float]) -> None:
-        """Record that something of the job was killed after its result.
-
-        `seconds`: how long the job's own process had time to shut down; None if that had ended already.
-        """
+    def _record_cut(self, attempt: Attempt, running: List[str], seconds: float) -> None:
+        """Record that the job was killed after its result. `seconds`: how long it had time to shut down."""
         attempt.cut = {
             "seconds": seconds,
             "running": running[:_MAX_RUNNING],
@@ -307,9 +304,25 @@ class RunningJobs:
         }
         self._attempts.record(attempt, "cut", attempt.cut)
 
+    def record_left(self, attempt: Attempt, running: List[str], changing: List[str]) -> None:
+        """Record that what the job had left behind was killed. `changing`: files of its output directory that still changed then."""
+        attempt.cut = {
+            "seconds": None,
+            "running": running[:_MAX_RUNNING],
+            "waited": max(0.0, time.time() - attempt.left_since),
+            "changing": changing,
+            "is_cancelled": attempt.cancel is not None or attempt.is_shutdown_shortened,
+        }
+        self._attempts.record(attempt, "cut", attempt.cut)
+
     def _shorten_shutdown(self, attempt: Attempt, kill: bool) -> None:
-        """Let the shutdown of a cancelled job take no longer than its grace period."""
+        """Let the shutdown of a cancelled job take no longer than its grace period; so with what it left behind."""
         attempt.is_shutdown_shortened = True
+        if attempt.has_exited:
+            if attempt.left_until is not None:
+                until = time.monotonic() + (0.0 if kill else attempt.spec.grace)
+                attempt.left_until = min(attempt.left_until, until)
+            return
         if kill:
             self._kill_shutdown(attempt)
         elif attempt.asked_at is None and attempt.kill_at is not None:
@@ -328,7 +341,7 @@ class RunningJobs:
             attempt = self._attempts.get(attempt_id)
             if attempt is not None and attempt.final is None:
                 self.cancel(attempt, kind, header["kill"], header["why"])
-            elif attempt is not None and attempt.state == "ending" and not attempt.has_exited:
+            elif attempt is not None and not attempt.is_over:
                 self._shorten_shutdown(attempt, header["kill"])
 
     def cancel(self, attempt: Attempt, kind: str, kill: bool = False, why: str = "") -> None:

@@ -19,6 +19,7 @@ _EARLIER = {
     "shutdown_timeout": 300.0,
     "outputs": True,
     "max_output_bytes": None,
+    "children_timeout": 2.0,
 }
 
 
@@ -32,6 +33,7 @@ class JobSpec(NamedTuple):
         timeout, grace, hook_timeout, shutdown_timeout: seconds.
         outputs: what of the output directory comes back: all, nothing, or what matches one of these patterns.
         max_output_bytes: of stdout, and of stderr.
+        children_timeout: seconds that processes have which the job left behind in its session.
     """
 
     num: int
@@ -45,6 +47,7 @@ class JobSpec(NamedTuple):
     shutdown_timeout: float
     outputs: Union[bool, List[str]]
     max_output_bytes: Optional[int]
+    children_timeout: float
 
     @property
     def attempt_id(self) -> str:
@@ -68,7 +71,7 @@ class JobSpec(NamedTuple):
         for name, text in (("output_dir", spec.output_dir), ("zygote", spec.zygote)):
             if "\0" in text:
                 raise FieldError("job", name, text)
-        for name, number in zip(_LIMITS, (*spec[5:9], spec.max_output_bytes)):
+        for name, number in zip(_LIMITS, (*spec[5:9], spec.max_output_bytes, spec.children_timeout)):
             if number is not None and number < 0:
                 raise FieldError("job", name, number)
         return spec
@@ -83,7 +86,7 @@ class JobSpec(NamedTuple):
         return cls.from_json({"attempt": 0, "attempt_id": "{}.0".format(data.get("num")), **data})
 
 
-_LIMITS = ("timeout", "grace", "hook_timeout", "shutdown_timeout", "max_output_bytes")
+_LIMITS = ("timeout", "grace", "hook_timeout", "shutdown_timeout", "max_output_bytes", "children_timeout")
 
 
 class ForkSpec(NamedTuple):

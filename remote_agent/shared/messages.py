@@ -314,6 +314,12 @@ class Start(TypedDict):
 # -- a zygote to its agent -------------------------------------------------------------------------------------------
 
 
+class Preparing(TypedDict):
+    """It runs under the jobs' Python, and begins to prepare the application."""
+
+    t: Literal["preparing"]
+
+
 class Ready(TypedDict):
     """The application is prepared."""
 
@@ -415,7 +421,7 @@ FromAgent = Union[
     Pong,
 ]
 FromAgentToZygote = Union[Start, Prepare]
-FromZygote = Union[Ready, Unusable, Forked, Exited]
+FromZygote = Union[Preparing, Ready, Unusable, Forked, Exited]
 ToJob = Union[Kept, Cancel]
 FromJob = Union[Hook, State, Result, Ending]
 Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob, FromJob]

@@ -61,9 +61,16 @@ def roots(workdir: Optional[str]) -> Tuple[str, str]:
     home = os.path.expanduser("~")
     if not os.path.isabs(home):
         raise SpoolError("this account has no home folder (name a folder that can be written with 'workdir')")
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), _NAME)
-    state = os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), _NAME)
-    return cache, state
+    return (
+        os.path.join(_base("XDG_CACHE_HOME", os.path.join(home, ".cache")), _NAME),
+        os.path.join(_base("XDG_STATE_HOME", os.path.join(home, ".local", "state")), _NAME),
+    )
+
+
+def _base(variable: str, default: str) -> str:
+    given = os.environ.get(variable, "")
+    # The XDG Base Directory Specification has a relative path ignored.
+    return given if os.path.isabs(given) else default
 
 
 def spool_folder(run: str, host: str, workdir: Optional[str]) -> str:

@@ -49,7 +49,8 @@ def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
         )
     environment = {}
     runtime = "/run/user/{}".format(os.getuid())
-    if not os.environ.get("XDG_RUNTIME_DIR") and os.path.isdir(runtime):
+    # The specification has a relative path ignored.
+    if not os.path.isabs(os.environ.get("XDG_RUNTIME_DIR", "")) and os.path.isdir(runtime):
         environment["XDG_RUNTIME_DIR"] = runtime
     unit = "hydra-remote-launcher-{}".format(re.sub(r"[^A-Za-z0-9:_.-]", "_", name))
     prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--unit", unit, "--"]

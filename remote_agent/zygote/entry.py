@@ -22,7 +22,7 @@ def _too_old(fd):  # type: (int) -> None
     import zlib
 
     error = {
-        "kind": "config",
+        "kind": "host",
         "type": "PythonTooOld",
         "message": "the job environment's Python is %d.%d (%s); 3.8 or later is needed. Name another one for this host."
         % (sys.version_info[0], sys.version_info[1], sys.executable),

@@ -15,7 +15,7 @@ from typing import List, Optional
 from remote_agent.callbacks.composite import callbacks_from_travel
 from remote_agent.hydra import compat
 from remote_agent.hydra import state as hydra_state
-from remote_agent.job import IMPORTING, JobError, JobReturn
+from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
 from remote_agent.job_process.run import Prepared, state_of
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
@@ -112,7 +112,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
     try:
         choose_packages(bundle, spec.controller)
     except TooOldPython as error:
-        raise Unusable(JobError("config", type="PythonTooOld", message=str(error))) from None
+        raise Unusable(JobError("host", type=PYTHON_TOO_OLD, message=str(error))) from None
     if preloaded is not None:
         preloaded.check([path for path in spec.sys_path if path])
     if spec.shared_file:

@@ -80,6 +80,7 @@ def _prepare_and_serve(
     environment = dict(os.environ)
     try:
         check_python(spec)
+        sock.sendall(wire.encode({"t": "preparing"}))
         if wish == "spawn":
             notes = probe(spec, payload, bundle)
             return _serve_spawning(sock, spec, payload, bundle, "", notes)

@@ -240,6 +240,13 @@ def test_a_host_that_loses_every_link_is_given_up(way: Way, app: Any) -> None:
     assert one.error.kind == "host"
 
 
+def test_a_host_is_tried_three_times_at_least(way: Way, app: Any) -> None:
+    """Where the machine is slow one try may take as long as there is time for all: it is no reason to give a host up."""
+    way.at(start, "start_agent", way.relay.cut, times=2)
+    assert way.run(app.train, host_loss_timeout=0.001).error is None
+    assert way.reached == 3
+
+
 @pytest.mark.parametrize(("timeout", "expected"), [(30.0, 30.0), (600.0, connection.WELCOME_PATIENCE), (0.0, 0.0)])
 def test_the_patience_is_the_shorter_of_two(tmp_path: Path, timeout: float, expected: float) -> None:
     """`host_loss_timeout`, or two minutes."""

@@ -58,6 +58,17 @@ def leaves(cfg):
     return 1
 
 
+def leaves_a_writer(cfg):
+    import sys
+    code = (
+        "import sys, time; file = open('model.ckpt', 'w'); file.write('first'); file.flush(); print('begun', flush=True)\\n"
+        "sys.stdin.read(); time.sleep({}); file.write(' and last')"
+    ).format(cfg["seconds"])
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    return 1
+
+
 def detaches(cfg):
     return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
 
@@ -125,8 +136,30 @@ def test_a_child_that_nobody_waited_for_is_a_warning(app: Any, any_host: HostSpe
     (one,) = launcher.multirun(app.leaves, [_node()], hosts=[any_host], observers=[seen.append])
     assert one.return_value == 1
     (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
-    assert re.search(r"ended two seconds after the job was: process \S+ \(pid \d+\)\. ", warned.message)
+    assert re.search(r"ended 2 s after the job was: process \S+ \(pid \d+\)\. ", warned.message)
     assert "Popen.wait()" in warned.message
+
+
+@pytest.mark.slow
+def test_the_files_that_a_child_was_still_writing_are_named(app: Any, any_host: HostSpec) -> None:
+    """What came of them is not whole, and nothing else would tell."""
+    seen: list[events.Event] = []
+    (one,) = launcher.multirun(app.leaves_a_writer, [_node(seconds=600)], hosts=[any_host], observers=[seen.append])
+    assert (Path(one.output_dir) / "model.ckpt").read_text() == "first"
+    (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
+    assert (warned.num, warned.host) == (0, any_host.name)
+    assert re.search(r": process \S+ \(pid \d+\)\. Files .* not .* to their end: model\.ckpt; ", warned.message)
+    assert "children_timeout" in warned.message
+
+
+@pytest.mark.slow
+def test_a_child_has_the_time_that_it_is_given(app: Any, any_host: HostSpec) -> None:
+    """With children_timeout the job is over when its child is, and what the child wrote is whole."""
+    seen: list[events.Event] = []
+    options: dict[str, Any] = {"hosts": [any_host], "observers": [seen.append], "children_timeout": "10m"}
+    (one,) = launcher.multirun(app.leaves_a_writer, [_node(seconds=3)], **options)
+    assert (Path(one.output_dir) / "model.ckpt").read_text() == "first and last"
+    assert not [event for event in seen if isinstance(event, events.Warned)]
 
 
 def test_what_is_ended_with_the_run_is_named(app: Any, any_host: HostSpec) -> None:
@@ -137,6 +170,7 @@ def test_what_is_ended_with_the_run_is_named(app: Any, any_host: HostSpec) -> No
     (note,) = [event for event in seen if isinstance(event, events.Note) and "session of its own" in event.message]
     assert note.host == any_host.name
     assert note.message.startswith(f"job 0: process sleep (pid {one.return_value}) was killed")
+    assert "what it wrote after the job is not here" in note.message
     reader = JournalReader(Path(one.output_dir).parent / FOLDER)
     assert note in [event for _, event in reader.events()]
     reader.close()

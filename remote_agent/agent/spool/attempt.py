@@ -84,7 +84,8 @@ class Attempt:
         self.running: List[str] = []
         #: What was still running when it was killed, for the user: see the `cut` record.
         self.cut: Optional[Dict[str, Any]] = None
-        #: Until when processes that it left behind may end by themselves.
+        #: Since when, and until when, processes that it left behind may end by themselves; the former by the clock that files have.
+        self.left_since = 0.0
         self.left_until: Optional[float] = None
         #: Its result was sent over the present link; its outputs follow when its process is gone.
         self.is_final_sent = False

@@ -468,6 +468,7 @@ def _unknown_spec(attempt_id: str) -> JobSpec:
         shutdown_timeout=300.0,
         outputs=False,
         max_output_bytes=None,
+        children_timeout=2.0,
     )
 
 

@@ -46,6 +46,8 @@ class ZygoteClient:
         self.error: Optional[JobError] = None
         self.why = ""
         self.notes: List[str] = []
+        #: It runs, and prepares the application: what ends it from then on is not its Python.
+        self.has_spoken = False
         #: How often the controller was asked for what it waits for.
         self.asks = 0
         self.sock: Optional[socket.socket] = None
@@ -68,7 +70,10 @@ class ZygoteClient:
         self._log_path = log_path
         self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), environment)
         self.state = "starting"
-        self._send_prepare(code_root, shared_file, default_cwd)
+        try:
+            self._send_prepare(code_root, shared_file, default_cwd)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended already; that is read from its socket, and its log says why
 
     def adopt(self, spare: Spare, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Use a process that exists already, and tell it what to prepare. Returns False if it has ended."""

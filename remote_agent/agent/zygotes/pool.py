@@ -14,7 +14,7 @@ from remote_agent.agent.spool.blobs import BlobStore, materialise, read_manifest
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.spare import Spare
-from remote_agent.job import SETUP_FAILED, JobError
+from remote_agent.job import PYTHON_FAILED, SETUP_FAILED, JobError
 from remote_agent.shared import wire
 from remote_agent.shared.fields import is_sha256
 from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
@@ -229,7 +229,7 @@ class Zygotes:
                 self._failed(zygote, "host", type(error).__name__, unwritable(error, self._paths.spool))
                 return
             python = zygote.spec.python or "python3"
-            self._failed(zygote, "import", "OSError", "cannot start {}: {}".format(python, error.strerror or error))
+            self._failed(zygote, "host", PYTHON_FAILED, "cannot start {}: {}".format(python, error.strerror or error))
             return
         assert zygote.sock is not None
         self._selector.register(zygote.sock, selectors.EVENT_READ, lambda sock, mask: self._readable(zygote))
@@ -264,7 +264,9 @@ class Zygotes:
         gone = gone or is_gone
         for frame in frames:
             header = frame.header
-            if header["t"] == "ready":
+            if header["t"] == "preparing":
+                zygote.has_spoken = True
+            elif header["t"] == "ready":
                 zygote.state = "ready"
                 zygote.python, zygote.isolation = header["python"], header["isolation"]
                 zygote.why = header["why"]
@@ -303,8 +305,10 @@ class Zygotes:
             said = zygote.log_tail().strip() or "(nothing)"
             # A summary shows the first line alone, so that has what was said last.
             last = said.rpartition("\n")[2].strip()
-            message = "the job environment's Python did not start: {}; it printed:\n{}".format(last, said)
-            self._failed(zygote, "import", "", message)
+            kind, name, what = "host", PYTHON_FAILED, "the job environment's Python did not start"
+            if zygote.has_spoken:
+                kind, name, what = "import", "", "preparing the application ended the process"
+            self._failed(zygote, kind, name, "{}: {}; it printed:\n{}".format(what, last, said))
             return
         fresh = ZygoteClient(zygote.key, zygote.spec)
         self._by_key[zygote.key] = fresh

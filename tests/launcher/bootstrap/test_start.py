@@ -302,6 +302,12 @@ class TestEverywhere:
         assert Started(transport, unset + command()).folder == f"{folder}/.cache/hydra-remote-launcher/{tail}"
         assert Started(transport, unset + command("~/my dir")).folder == f"{folder}/my dir/cache/{tail}"
 
+    def test_a_relative_cache_folder_is_ignored(self, transport: Transport, host_folder: Callable[[], str]) -> None:
+        """As the XDG Base Directory Specification has it: it would mean another folder for each way to log in."""
+        folder = host_folder()
+        line = f"XDG_CACHE_HOME=relative; HOME={folder}; export XDG_CACHE_HOME HOME; {command()}"
+        assert Started(transport, line).folder == f"{folder}/.cache/hydra-remote-launcher/agents/{BUNDLE.sha256}"
+
     def test_everything_it_makes_is_private(self, transport: Transport, host_folder: Callable[[], str]) -> None:
         """Whatever the user's umask is; and the job gets that umask."""
         folder = host_folder()

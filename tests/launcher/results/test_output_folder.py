@@ -591,6 +591,42 @@ class TestSharing:
         assert (tmp_path / "o" / "one").read_bytes() == b"11"
         assert (tmp_path / "o" / "two").read_bytes() == b"22"
 
+    def test_what_an_attempt_printed_is_set_aside_while_the_folder_is_away(self, tmp_path):
+        """Into the folder that is open, wherever that is now; else as soon as it is back, before another attempt prints there."""
+        first = OutputFolder(tmp_path / "run" / "0", 0)
+        first.write_stream("stdout", 0, b"of the first attempt")
+        (tmp_path / "run").rename(tmp_path / "away")
+        first.aside.append(1)
+        first.set_aside_what_waits()
+        first.close()
+        assert first.aside == []
+        assert (tmp_path / "away" / "0" / ".launcher" / "attempt-1" / "stdout").read_bytes() == b"of the first attempt"
+
+        moved = OutputFolder(tmp_path / "away" / "0", 0)
+        moved.write_stream("stdout", 0, b"of the second")
+        moved.close()
+        second = OutputFolder(tmp_path / "run" / "0", 0, aside=[2])
+        second.set_aside_what_waits()
+        assert second.aside == [2]
+        assert not (tmp_path / "run").exists()
+        third = OutputFolder(
+            tmp_path / "run" / "0", 0, aside=second.aside, hold=lambda: (tmp_path / "away").rename(tmp_path / "run")
+        )
+        third.wait_until_it_may_be_made()
+        third.write_stream("stdout", 0, b"3")
+        own = tmp_path / "run" / "0" / ".launcher"
+        assert (own / "attempt-2" / "stdout").read_bytes() == b"of the second"
+        assert (own / "stdout").read_bytes() == b"3"
+
+    def test_what_was_never_printed_takes_nothing_of_the_next_attempt(self, tmp_path):
+        """Nor when the descriptors were closed meanwhile, and the folder is opened again."""
+        folder = OutputFolder(tmp_path / "0", 0, aside=[1])
+        for offset in (0, 1):
+            folder.wait_until_it_may_be_made()
+            folder.write_stream("stdout", offset, b"2")
+            folder.release()
+        assert (tmp_path / "0" / ".launcher" / "stdout").read_bytes() == b"22"
+
     def test_what_jobs_print_is_kept_apart(self, tmp_path):
         """Also of an earlier attempt; who had the folder to itself when it began to print has the usual place."""
         ownership = Ownership(0.0, lambda num, folder: False)

@@ -690,3 +690,57 @@ class TestDamaged:
             setup, record = load_setup(damaged)
             with ResumedSession(setup, record, retry=lambda event: True) as session:
                 session.collect()
+
+
+class TestFilesOfAJournal:
+    """What lies beside a journal when nobody has it open."""
+
+    def test_nothing_is_left_beside_it_after_a_clean_end(self, folder: Path) -> None:
+        """Nor by who reads it later: a reader would make a log, and could not remove it."""
+        written = Journal(folder)
+        written.put_meta(a="b")
+        written.close()
+        assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
+        reader = JournalReader(folder)
+        assert reader.meta()["a"] == "b"
+        reader.close()
+        assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
+
+    def test_it_is_written_again_afterwards(self, folder: Path) -> None:
+        """With a log, as at first: readers do not wait for who writes."""
+        Journal(folder).close()
+        again = Journal(folder)
+        again.put_meta(a="c")
+        again.commit()
+        reader = JournalReader(folder)
+        assert reader.meta()["a"] == "c"
+        again.put_meta(a="d")
+        again.commit()
+        assert reader.meta()["a"] == "d"
+        reader.close()
+        again.close()
+        assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
+
+    def test_a_reader_of_somebody_else_is_not_waited_for(self, folder: Path) -> None:
+        """Then it stays as it is, and the next one who writes folds it in."""
+        written = Journal(folder)
+        written.put_meta(a="b")
+        written.commit()
+        reader = JournalReader(folder)
+        assert reader.meta()["a"] == "b"
+        written.close()
+        assert reader.meta()["a"] == "b"
+        reader.close()
+        Journal(folder).close()
+        assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
+
+    @pytest.mark.parametrize("door", ["run", "multirun"])
+    def test_nothing_is_left_beside_it_after_a_run(self, door: str, tmp_path: Path) -> None:
+        """By any door, also where JobReturns are read when it has ended."""
+        if door == "run":
+            returns = [launcher.run("builtins:str", {}, folder=tmp_path / "out")]
+        else:
+            returns = list(launcher.multirun("builtins:str", [{}, {}], folder=tmp_path / "out"))
+        assert {one.return_value for one in returns} == {"{}"}
+        assert {path.name for path in (tmp_path / "out" / ".launcher").iterdir()} >= {"journal.sqlite", "lock"}
+        assert not list((tmp_path / "out" / ".launcher").glob("journal.sqlite?*"))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from launcher.errors import SessionError, UsageError
 from launcher.inventory import load_hosts
 from launcher.session.session import JobState
 from tests.controllers import until
-from tests.executor_tasks import double, of_config, waits
+from tests.executor_tasks import double, of_config, opens, waits
 from tests.requirements import missing
 
 #: CPython's tests that are left out.
@@ -225,6 +225,78 @@ def test_a_process_that_is_forked_in_a_session_has_no_part_in_it() -> None:
                 os._exit(code)
         assert os.waitpid(pid, 0)[1] == 0
         assert session.submit(double, 3).result(60) == 6
+
+
+def _in_a_fork(function: Callable[[], object]) -> str:
+    """What a function says, or raises, in a process that is forked of this one; `SIGALRM` where it says nothing for a minute."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
+        try:
+            said = repr(function())
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        said = file.read()
+    return said if os.waitpid(pid, 0)[1] == 0 else "SIGALRM"
+
+
+#: What a process that was forked of a session's may ask of a job, or of the session, in vain.
+ASKED: dict[str, Callable[[launcher.Session, launcher.Job[int]], object]] = {
+    "result": lambda session, job: job.result(),
+    "exception": lambda session, job: job.exception(),
+    "job_return": lambda session, job: job.job_return(),
+    "cancel": lambda session, job: job.cancel(),
+    "cancel_if_waiting": lambda session, job: job.cancel_if_waiting(),
+    "done": lambda session, job: job.done(),
+    "running": lambda session, job: job.running(),
+    "cancelled": lambda session, job: job.cancelled(),
+    "state": lambda session, job: job.state,
+    "add_done_callback": lambda session, job: job.add_done_callback(print),
+    "await": lambda session, job: asyncio.run(_awaited(job)),
+    "wait": lambda session, job: concurrent.futures.wait([job]),
+    "futures' as_completed": lambda session, job: list(concurrent.futures.as_completed([job])),
+    "submit": lambda session, job: session.submit(double, 2),
+    "map": lambda session, job: list(session.map(double, [1, 2])),
+    "as_completed": lambda session, job: list(session.as_completed([job])),
+    "as_completed of all": lambda session, job: list(session.as_completed()),
+    "detach": lambda session, job: session.detach(),
+    "enter": lambda session, job: session.__enter__(),
+}
+
+
+async def _awaited(job: launcher.Job[int]) -> int:
+    return await job
+
+
+def test_a_forked_process_is_refused_what_never_comes_there(tmp_path: Path) -> None:
+    """At once, by every method: the threads that bring it are not in that process. Here the session goes on."""
+    os.mkfifo(tmp_path / "gate")
+    with launcher.Session.open() as session:
+        job = session.submit(opens, str(tmp_path / "gate"))
+        said = {name: _in_a_fork(lambda ask=ask: ask(session, job)) for name, ask in ASKED.items()}
+        assert {name: text for name, text in said.items() if not text.startswith("SessionError: ")} == {}
+        assert all("forked" in text for text in said.values())
+        assert _in_a_fork(lambda: repr(job)) == repr(f"<Job 0 of process {os.getpid()}>")
+        (tmp_path / "gate").write_text("21")
+        assert job.result(60) == 21
+
+
+def test_a_forked_process_reads_what_had_returned() -> None:
+    """Of a Job, and from the journal; also where a thread held a lock of either in the moment of the fork."""
+    with launcher.Session.open() as session:
+        job = session.submit(double, 1)
+        assert job.result(60) == 2
+        assert session.returns[0].return_value == 2
+        with job._condition, session.engine._reader_lock:
+            said = [_in_a_fork(job.result), _in_a_fork(job.done), _in_a_fork(lambda: session.returns[0].return_value)]
+        assert said == ["2", "True", "2"]
+        assert session.returns[0].return_value == 2
 
 
 @pytest.mark.slow

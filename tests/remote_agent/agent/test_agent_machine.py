@@ -72,6 +72,7 @@ _SPECS = st.tuples(
                 "hook_timeout",
                 "shutdown_timeout",
                 "max_output_bytes",
+                "children_timeout",
                 "outputs",
                 "more",
             ]

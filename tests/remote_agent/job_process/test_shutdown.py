@@ -333,6 +333,20 @@ def test_a_process_that_was_left_behind_is_named(agent):
     wait_gone(int(cut["running"][0].rpartition(" ")[2].rstrip(")")), "the process that was left behind")
 
 
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_cancel_shortens_the_time_of_what_was_left_behind(agent, kill):
+    """It had ten minutes, and has the grace period now, or nothing."""
+    client = agent.connect()
+    spec = {"children_timeout": 600.0, "grace": 600.0 if kill else 0.2}
+    attempt = agent.job(client, 0, leaves=True, spec=spec)
+    client.expect("final", attempt=attempt)
+    client.send({"t": "cancel", "attempts": None, "kind": "cancelled", "kill": kill})
+    cut = client.expect("files_end", attempt=attempt).header["cut"]
+    assert "pid" in cut["running"][0]
+    assert cut["is_cancelled"] is True
+    assert client.value(attempt) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_cancel_shortens_the_shutdown(agent, kill):

@@ -22,7 +22,7 @@ from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 SOURCES = Path(remote_agent.__file__).parent.parent
 HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_error": "warn"}
 ERROR = JobError("killed", "SIGKILL", "killed by SIGKILL", "Traceback ...", signal=9, causes=[{"type": "E"}])
-JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20)
+JOB = JobSpec(3, 2, "r#3", "z1", "3", 1.5, 10, 20.0, 30.0, ["*.pt"], 1 << 20, 2.0)
 FAILED = Envelope("FAILED", ERROR, 1.5, 3, 1.5, "app", [HOOK], {"hash": "abc", "dirty": False}, "c")
 DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None)
 PARTS = NO_PARTS._replace(value=Part(0, 5, "ab"), codec="plain")

@@ -64,3 +64,16 @@ def test_the_boot_id_stays_while_the_machine_is_up():
     """It is what tells a process of before a reboot from one of after it."""
     assert host.boot_id() == host.boot_id()
     assert host.boot_id()
+
+
+@pytest.mark.parametrize("given", ["", "relative/folder"])
+def test_a_base_folder_that_is_not_absolute_is_ignored(given, tmp_path, monkeypatch):
+    """As the XDG Base Directory Specification has it: one agent must find what another one left, wherever it was started."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    monkeypatch.setenv("XDG_STATE_HOME", given)
+    name = "hydra-remote-launcher"
+    assert host.roots(None) == (str(tmp_path / ".cache" / name), str(tmp_path / ".local" / "state" / name))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    monkeypatch.setenv("XDG_STATE_HOME", "/s")
+    assert host.roots(None) == (f"/c/{name}", f"/s/{name}")

@@ -38,7 +38,7 @@ def accepted(num: int, **more: Any) -> dict[str, Any]:
 def test_a_spec_that_lacks_what_is_new_is_taken_up(tmp_path):
     """It has what that stood for."""
     first = accepted(0)
-    for name in ("shutdown_timeout", "max_output_bytes"):
+    for name in ("shutdown_timeout", "max_output_bytes", "children_timeout"):
         del first["spec"][name]
     attempts, waiting, doubtful, notes = taken_up(tmp_path / "log", [first])
     assert (waiting, doubtful, notes) == (["0.1"], [], [])
