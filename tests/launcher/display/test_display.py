@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from launcher import events
-from launcher.display import LineDisplay, ProgressDisplay, Tally, make_display, print_summary, summary_json
+from launcher.display import LineDisplay, Tally, make_display, print_summary, summary_json
 from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES
+from launcher.display.progress import ProgressDisplay
 from launcher.display.tally import MAX_FAILURES, MAX_GROUPS
 from launcher.display.text import clean, clean_lines, error_line, seconds, size, varying
 
