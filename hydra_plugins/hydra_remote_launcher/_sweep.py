@@ -94,7 +94,8 @@ class Sweep:
 
         def end_at_once(error: BaseException | None) -> None:
             callbacks = callback_entries(config, hydra_context.callbacks.callbacks, LaunchConf())
-            callbacks.on_multirun_end(config, config_name=config.hydra.job.config_name, job_returns=[])
+            name = config.hydra.job.config_name
+            callbacks.fire("on_multirun_end", {"config": config, "config_name": name, "job_returns": []})
 
         guard = EndGuard(hydra_context.callbacks, end_at_once)
         guard.install()
@@ -172,7 +173,7 @@ class Sweep:
             return session
         if session is not None:
             # The sweeper chose other numbers: this is another run, and its results come after the earlier ones.
-            session.leave_hook("on_multirun_end")
+            session.hooks.leave_to_others("on_multirun_end")
             session.__exit__(None, None, None)
             self._earlier += list(session.returns)
         if session is not None or num != self._setup.first_num:
@@ -204,10 +205,11 @@ class Sweep:
         if session is None:
             self._claim.release()
             name = self._config.hydra.job.config_name
-            self._callbacks.on_multirun_end(self._config, config_name=name, job_returns=list(self._earlier))
+            told = {"config": self._config, "config_name": name, "job_returns": list(self._earlier)}
+            self._callbacks.fire("on_multirun_end", told)
             return
-        is_stop = isinstance(error, (KeyboardInterrupt, RunDetached)) and not session.is_interrupted
-        if session.is_idle and not is_stop:
+        is_stop = isinstance(error, (KeyboardInterrupt, RunDetached)) and not session.interrupts
+        if session.engine.is_idle and not is_stop:
             error = None  # no job is running that the error could stop
         try:
             session.__exit__(None if error is None else type(error), error, None)

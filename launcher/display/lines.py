@@ -83,11 +83,14 @@ class EventLines:
             case events.JobAssigned():
                 return [Line(f"job {event.num}: to {event.host}", "dim")] if self._verbose else []
             case events.AttemptStarted():
-                return self._on_attempt_started(event)
+                attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
+                return [Line(f"job {event.num}: started on {event.host}{attempt}", "dim")] if self._verbose else []
             case events.OutputArrived():
                 return self._on_output(event)
             case events.AttemptEnded():
-                return self._on_attempt_ended(event)
+                if event.status == "FAILED":
+                    self._failed[event.num] = f"FAILED: {shorten(error_line(event.error), 300)}"
+                return []
             case events.JobReturned():
                 return self._on_job_returned(event)
             case events.HookFired():
@@ -101,13 +104,22 @@ class EventLines:
             case events.CodeSent():
                 return self._on_code_sent(event)
             case events.HostUnknown():
-                return self._on_host_unknown(event)
+                jobs = f"; {count(len(event.jobs), 'job')} unknown since {clock(event.at)}" if event.jobs else ""
+                return [
+                    Line(
+                        f"host {event.host}: link lost ({clean(event.why)}){jobs}; trying to reach it again", "warning"
+                    )
+                ]
             case events.HostLost():
-                return self._on_host_lost(event)
+                jobs = f"; it had {count(len(event.jobs), 'job')}: {some(event.jobs)}" if event.jobs else ""
+                return [Line(f"host {event.host}: given up ({clean(event.why)}){jobs}", "bad")]
             case events.HostUnusable():
                 return self._on_host_unusable(event)
             case events.RunInterrupt():
-                return self._on_run_interrupt(event)
+                how = (
+                    "running jobs are killed" if event.kill else "running jobs are cancelled, and their end hooks fire"
+                )
+                return [Line(f"stopping: {clean(event.why)}; {how}", "warning")]
             case events.JobRequeued():
                 return self._on_job_requeued(event)
             case events.HostClosed():
@@ -115,7 +127,8 @@ class EventLines:
             case events.JobRetried():
                 return [Line(f"job {event.num}: runs again; attempt {event.attempt} was {event.status}", "dim")]
             case events.RunResumed():
-                return self._on_run_resumed(event)
+                self._counted_at = event.at
+                return [Line(f"run {event.run} resumed on {_names(event.hosts)}", "dim")]
             case events.RunDetached():
                 return [
                     Line(f"detached ({clean(event.why)}): run {event.run} goes on, on {_names(event.hosts)}", "warning")
@@ -145,14 +158,6 @@ class EventLines:
             )
         ]
 
-    def _on_run_resumed(self, event: events.RunResumed) -> list[Line]:
-        self._counted_at = event.at
-        return [Line(f"run {event.run} resumed on {_names(event.hosts)}", "dim")]
-
-    def _on_run_interrupt(self, event: events.RunInterrupt) -> list[Line]:
-        how = "running jobs are killed" if event.kill else "running jobs are cancelled, and their end hooks fire"
-        return [Line(f"stopping: {clean(event.why)}; {how}", "warning")]
-
     # -- hosts ---------------------------------------------------------------------------------------------------
 
     def _on_host_ready(self, event: events.HostReady) -> list[Line]:
@@ -172,14 +177,6 @@ class EventLines:
         sent = f"{event.sent_files:,} of {count(event.files, 'file')}, {size(event.sent_bytes)}"
         return [Line(f"host {event.host}: code sent ({sent})", "dim")]
 
-    def _on_host_unknown(self, event: events.HostUnknown) -> list[Line]:
-        jobs = f"; {count(len(event.jobs), 'job')} unknown since {clock(event.at)}" if event.jobs else ""
-        return [Line(f"host {event.host}: link lost ({clean(event.why)}){jobs}; trying to reach it again", "warning")]
-
-    def _on_host_lost(self, event: events.HostLost) -> list[Line]:
-        jobs = f"; it had {count(len(event.jobs), 'job')}: {some(event.jobs)}" if event.jobs else ""
-        return [Line(f"host {event.host}: given up ({clean(event.why)}){jobs}", "bad")]
-
     def _on_host_unusable(self, event: events.HostUnusable) -> list[Line]:
         first, *rest = clean(event.why).splitlines() or [""]
         told = [Line(f"host {event.host}: cannot be used: {clean(event.phase)}: {first}", "bad")]
@@ -197,10 +194,6 @@ class EventLines:
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def _on_attempt_started(self, event: events.AttemptStarted) -> list[Line]:
-        attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
-        return [Line(f"job {event.num}: started on {event.host}{attempt}", "dim")] if self._verbose else []
-
     def _on_output(self, event: events.OutputArrived) -> list[Line]:
         if self._cutter is None:
             return []
@@ -211,11 +204,6 @@ class EventLines:
         if self._cutter is None or not isinstance(event, (events.JobReturned, events.JobRequeued)):
             return []
         return _prefixed(event.num, event.host, self._cutter.finish(event.num))
-
-    def _on_attempt_ended(self, event: events.AttemptEnded) -> list[Line]:
-        if event.status == "FAILED":
-            self._failed[event.num] = f"FAILED: {shorten(error_line(event.error), 300)}"
-        return []
 
     def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
         where = f" on {event.host}" if event.host else ""

@@ -9,21 +9,17 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from remote_agent.shared.disk import sync_fd
 
-__all__ = ["Acknowledger", "Acknowledging"]
+if TYPE_CHECKING:
+    from launcher.agents.connection import AgentConnection
+
+__all__ = ["Acknowledger"]
 
 #: Seconds between two rounds.
 _EVERY = 1.0
-
-
-class Acknowledging(Protocol):
-    """A connection to a host, as the acknowledger uses it."""
-
-    def acknowledge(self, attempts: list[str]) -> None:
-        """Tell the host that it may forget these attempts."""
 
 
 class Acknowledger:
@@ -37,7 +33,7 @@ class Acknowledger:
 
     def __init__(
         self,
-        sessions: Mapping[str, Acknowledging],
+        sessions: Mapping[str, AgentConnection],
         folder: Path,
         fail: Callable[[BaseException], None],
         is_safe: Callable[[], bool] = lambda: True,
@@ -132,23 +128,21 @@ class Acknowledger:
 
 def _sync_files(folders: set[Path]) -> None:
     """Sync the file systems of these folders; where the system cannot sync one alone, sync all."""
-    try:
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        for folder in folders:
-            fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if libc.syncfs(fd) != 0:
-                    raise OSError(ctypes.get_errno(), "syncfs")
-            finally:
-                os.close(fd)
-    except (OSError, AttributeError):
-        os.sync()
-        # On macOS that goes as far as the disk's own cache; this empties it.
-        for folder in folders:
-            fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
+    for folder in folders:
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not _is_synced_alone(fd):
+                os.sync()
+                # On macOS that goes as far as the disk's own cache; this empties it.
                 sync_fd(fd)
-            finally:
-                os.close(fd)
+        finally:
+            os.close(fd)
+
+
+def _is_synced_alone(fd: int) -> bool:
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(None).syncfs(fd) == 0)
+    except (OSError, AttributeError):
+        return False

@@ -9,9 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-__all__ = ["Leaving", "close_all", "wait_for_ends"]
+if TYPE_CHECKING:
+    from launcher.agents.connection import AgentConnection
+
+__all__ = ["close_all", "wait_for_ends"]
 
 #: Seconds for agents to say that the run is over for them, and for connections to come down.
 _END_PATIENCE = 10.0
@@ -21,19 +24,7 @@ _QUIET = 1.0
 _MAX_NAMES = 8
 
 
-class Leaving(Protocol):
-    """What this module uses of a connection."""
-
-    host: str
-
-    def wait_finished(self, timeout: float) -> bool:
-        """The agent closed the link after `finish`, within that many seconds."""
-
-    def close(self) -> None:
-        """End the threads and the connection."""
-
-
-def wait_for_ends(told: Iterable[Leaving], say: Callable[[str], None]) -> list[str]:
+def wait_for_ends(told: Iterable[AgentConnection], say: Callable[[str], None]) -> list[str]:
     """Wait for agents that were told to finish; returns the hosts of those that did not say so in time.
 
     Args:
@@ -49,12 +40,12 @@ def wait_for_ends(told: Iterable[Leaving], say: Callable[[str], None]) -> list[s
     return [session.host for session in _still_there(late, began + _END_PATIENCE)]
 
 
-def _still_there(sessions: Iterable[Leaving], deadline: float) -> list[Leaving]:
+def _still_there(sessions: Iterable[AgentConnection], deadline: float) -> list[AgentConnection]:
     # One after the other, but all until the same deadline.
     return [session for session in sessions if not session.wait_finished(max(0.0, deadline - time.monotonic()))]
 
 
-def close_all(sessions: Iterable[Leaving]) -> None:
+def close_all(sessions: Iterable[AgentConnection]) -> None:
     """Close all of these at once. One that still waits for its host at the deadline is left to end by itself."""
     threads = [
         threading.Thread(target=session.close, name=f"closing {session.host}", daemon=True) for session in sessions

@@ -46,13 +46,8 @@ _PAUSE = 0.02
 class _SystemClock:
     """The clocks of this machine."""
 
-    @staticmethod
-    def wall() -> float:
-        return time.time()
-
-    @staticmethod
-    def monotonic() -> float:
-        return time.monotonic()
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
 
 class _Stop:

@@ -33,21 +33,9 @@ _TABLES = {"meta", "blobs", "jobs", "events", "results"}
 T = TypeVar("T")
 
 
-def _is_text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError(f"{type(value).__name__} where text was expected")
-    return value
-
-
-def _is_bytes(value: Any) -> bytes:
-    if type(value) is not bytes:
-        raise TypeError(f"{type(value).__name__} where bytes were expected")
-    return value
-
-
-def _is_whole(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{type(value).__name__} where a whole number was expected")
+def _is(kind: type[T], value: Any) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"{type(value).__name__} where {kind.__name__} was expected")
     return value
 
 
@@ -59,14 +47,14 @@ def _is_path(value: Any) -> str:
 
 
 def _is_object(text: Any) -> dict[str, Any]:
-    value = json.loads(_is_text(text))
+    value = json.loads(_is(str, text))
     if type(value) is not dict:
         raise TypeError(f"{type(value).__name__} where an object was expected")
     return value
 
 
 def _texts_of(text: Any) -> tuple[str, ...]:
-    value = json.loads(_is_text(text))
+    value = json.loads(_is(str, text))
     if type(value) is not list or not all(type(one) is str for one in value):
         raise TypeError("not a list of texts")
     return tuple(value)
@@ -103,7 +91,7 @@ class JournalReader:
         if not there:
             raise ValueError("it is empty: its run died before it began, or is just beginning")
         for kind, name, sql in there:
-            if kind not in ("table", "index") or (sql is not None and "virtual" in _is_text(sql)[:40].lower()):
+            if kind not in ("table", "index") or (sql is not None and "virtual" in _is(str, sql)[:40].lower()):
                 raise ValueError(f"{str(name)[:100]!r} is not a table of the journal")
         missing = _TABLES.difference(name for kind, name, _ in there if kind == "table")
         if missing:
@@ -157,12 +145,12 @@ class JournalReader:
     def meta(self) -> dict[str, str]:
         """Facts about the run as a whole."""
         rows = self._rows("select key, value from meta")
-        return self._decoded(lambda: {_is_text(key): _is_text(value) for key, value in rows})
+        return self._decoded(lambda: {_is(str, key): _is(str, value) for key, value in rows})
 
     def blob(self, name: str) -> bytes | None:
         """Something large that the run was given."""
         rows = self._rows("select data from blobs where name=?", (name,))
-        return self._decoded(_is_bytes, rows[0][0]) if rows else None
+        return self._decoded(_is, bytes, rows[0][0]) if rows else None
 
     def blob_names(self, prefix: str) -> list[str]:
         """The names of all blobs that begin so."""
@@ -179,7 +167,7 @@ class JournalReader:
             "group by r.num having count(h.seq) < ? order by r.s",
             (callbacks,),
         )
-        known = self._decoded(lambda: [(_is_whole(row[0]), _is_whole(row[1])) for row in rows])
+        known = self._decoded(lambda: [(_is(int, row[0]), _is(int, row[1])) for row in rows])
         for num, seq in known:
             if self.returned(num) is not None:
                 fired = (event for _, event in self.events(after=seq, num=num) if isinstance(event, HookFired))
@@ -215,7 +203,7 @@ class JournalReader:
             lambda: (
                 _texts_of(overrides),
                 _is_path(output_dir),
-                _is_bytes(payload),
+                _is(bytes, payload),
                 JobSpec.from_journal(_is_object(spec)),
             ),
         )
@@ -235,7 +223,7 @@ class JournalReader:
         rows = self._rows("select payload from jobs where num=?", (num,))
         if not rows:
             raise JournalError(f"{self.path}: job {num} is not in it")
-        return self._decoded(_is_bytes, rows[0][0])
+        return self._decoded(lambda: _is(bytes, rows[0][0]))
 
     def shares_folder(self, num: int, folder: Path) -> bool:
         """Another job writes to this folder, to one above it or to one below it."""
@@ -252,13 +240,13 @@ class JournalReader:
     def last_num(self) -> int | None:
         """The highest number of a job; None while there is none."""
         last = self._rows("select max(num) from jobs")[0][0]
-        return None if last is None else self._decoded(_is_whole, last)
+        return None if last is None else self._decoded(_is, int, last)
 
     def all_returned(self) -> Iterator[JobReturned]:
         """How each job ended that did and is not being run once more."""
         rows = self._rows("select distinct num from events where kind='job_returned' order by num")
         for (num,) in rows:
-            event = self.returned(self._decoded(_is_whole, num))
+            event = self.returned(self._decoded(_is, int, num))
             if event is not None:
                 yield event
 
@@ -293,7 +281,7 @@ class JournalReader:
             (path,),
         )
         return self._decoded(
-            lambda: {clean(_is_text(value)): int(number) for value, number in rows if value is not None}
+            lambda: {clean(_is(str, value)): int(number) for value, number in rows if value is not None}
         )
 
     def last_event(self, *kinds: str) -> Event | None:
@@ -313,12 +301,12 @@ class JournalReader:
         num, attempt, host, envelope, parts, payload, file = rows[0]
         return self._decoded(
             lambda: StoredResult(
-                _is_whole(num),
-                _is_whole(attempt),
-                clean(_is_text(host)),
+                _is(int, num),
+                _is(int, attempt),
+                clean(_is(str, host)),
                 Envelope.from_json(clean_all(_is_object(envelope))),
                 ResultParts.from_json(_is_object(parts)).without_file(),
-                _is_bytes(payload),
+                _is(bytes, payload),
                 None if file is None else _is_path(file),
             )
         )

@@ -225,7 +225,7 @@ class ResumedRun(RunSession):
         """Take everything that is still to come, and what an earlier controller did not come to."""
         if self.is_over:
             return
-        if not self.is_interrupted:
+        if not self.interrupts:
             self.collect()
         self._fire_owed()
         super().drain()
@@ -241,7 +241,7 @@ class ResumedRun(RunSession):
         while (
             any(host.phase is HostPhase.UNKNOWN for host in hosts)
             and time.monotonic() < deadline
-            and not self.is_interrupted
+            and not self.interrupts
             and self.engine.crash is None
         ):
             self.engine.wait(0.1)

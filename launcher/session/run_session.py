@@ -161,16 +161,6 @@ class RunSession:
         return made_now(self._config)
 
     @property
-    def is_interrupted(self) -> bool:
-        """Ctrl-C or SIGTERM came."""
-        return bool(self.interrupts)
-
-    @property
-    def is_idle(self) -> bool:
-        """No job is under way."""
-        return self.engine.is_idle
-
-    @property
     def next_num(self) -> int:
         """The number that the next job gets."""
         return self._next_num
@@ -432,10 +422,6 @@ class RunSession:
 
         what = job_return if self.setup.mode == "RUN" else job_returns
         self.hooks.fire_end(lambda: {"config": self._config, "config_name": self._config_name, **what()})
-
-    def leave_hook(self, hook: str) -> None:
-        """Somebody else fires this hook of the run: it does not fire here any more."""
-        self.hooks.leave_to_others(hook)
 
     # -- detaching -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ Rule: if a hook raises, the other hooks still fire. The exception is recorded, i
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from remote_agent.callbacks.base import HOOKS, Callback
-from remote_agent.callbacks.builtin import LogJobReturnCallback, PickleJobInfoCallback
 from remote_agent.shared.failure import JobTerminated, safe_text, traceback_text, type_name
 from remote_agent.shared.job_log import hook_logger
 
@@ -15,8 +14,6 @@ __all__ = [
     "POLICIES",
     "Callbacks",
     "Entry",
-    "LogJobReturnCallback",
-    "PickleJobInfoCallback",
     "callbacks_from_travel",
     "travel_entries",
 ]
@@ -63,7 +60,7 @@ def _check_policy(name: str, policy: Any) -> None:
 
 
 class Callbacks:
-    """Callbacks in their composed order. The composite is itself a callback.
+    """Callbacks in their composed order.
 
     Start hooks fire in order, end hooks (`on_..._end`) in reverse. Every firing returns its records, plain data:
     `{"hook", "callback", "ok", "error": None | {"type", "message", "traceback"}, "on_error"}`.
@@ -164,38 +161,6 @@ class Callbacks:
         if interrupted is not None:
             raise interrupted
         return records
-
-    def on_run_start(self, config: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_run_start`, in order."""
-        return self.fire("on_run_start", dict(kwargs, config=config))
-
-    def on_run_end(self, config: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_run_end`, in reverse."""
-        return self.fire("on_run_end", dict(kwargs, config=config))
-
-    def on_multirun_start(self, config: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_multirun_start`, in order."""
-        return self.fire("on_multirun_start", dict(kwargs, config=config))
-
-    def on_multirun_end(self, config: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_multirun_end`, in reverse."""
-        return self.fire("on_multirun_end", dict(kwargs, config=config))
-
-    def on_job_start(self, config: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_job_start`, in order."""
-        return self.fire("on_job_start", dict(kwargs, config=config))
-
-    def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_job_end`, in reverse."""
-        return self.fire("on_job_end", dict(kwargs, config=config, job_return=job_return))
-
-    def on_job_return(self, config: Any, job_return: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_job_return`, in order."""
-        return self.fire("on_job_return", dict(kwargs, config=config, job_return=job_return))
-
-    def on_host_lost(self, config: Any, host: str, jobs: Any, **kwargs: Any) -> List[Dict[str, Any]]:
-        """Fire `on_host_lost`, in order."""
-        return self.fire("on_host_lost", dict(kwargs, config=config, host=host, jobs=jobs))
 
 
 def log_record(record: Dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from remote_agent.shared import wire
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.job_spec import JobSpec
 from remote_agent.shared.result_parts import NO_PARTS
-from tests.launcher.agents.test_connection import WELCOME, Link, part
+from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
 

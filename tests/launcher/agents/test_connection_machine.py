@@ -22,7 +22,7 @@ from launcher.engine.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
 from remote_agent.shared import wire
 from remote_agent.shared.job_spec import JobSpec
-from tests.launcher.agents.test_connection import WELCOME, messages, plan
+from tests.launcher.agents.links import WELCOME, messages, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
 

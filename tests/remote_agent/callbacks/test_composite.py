@@ -44,7 +44,7 @@ def test_order_and_kwargs(hook):
     """Start hooks in composed order, end hooks in reverse; kwargs as they were given, by name."""
     calls = []
     callbacks = Callbacks([(name, Recorder(name, calls)) for name in "abc"])
-    records = getattr(callbacks, hook)(**KWARGS[hook])
+    records = callbacks.fire(hook, KWARGS[hook])
     order = "cba" if hook.endswith("_end") else "abc"
     assert calls == [(name, hook, KWARGS[hook]) for name in order]
     assert [record["callback"] for record in records] == list(order)
@@ -60,8 +60,8 @@ def test_any_object_with_some_of_the_hooks_is_a_callback():
 
     duck = Duck()
     callbacks = Callbacks([("duck", duck)])
-    assert callbacks.on_job_start(config=1, task_function=None) == []
-    assert len(callbacks.on_job_end(config=1, job_return=2)) == 1
+    assert callbacks.fire("on_job_start", {"config": 1, "task_function": None}) == []
+    assert len(callbacks.fire("on_job_end", {"config": 1, "job_return": 2})) == 1
     assert duck.seen == (1, 2)
     assert callbacks.has("on_job_end")
     assert not callbacks.has("on_job_start")
@@ -80,7 +80,7 @@ def test_the_base_classes_no_ops_do_not_fire():
 
     callbacks = Callbacks([("mine", Mine()), ("theirs", Theirs())])
     assert not callbacks.has("on_job_start")
-    assert [record["callback"] for record in callbacks.on_job_end(config=1, job_return=2)] == ["theirs"]
+    assert [record["callback"] for record in callbacks.fire("on_job_end", {"config": 1, "job_return": 2})] == ["theirs"]
 
 
 class Raises(Callback):
@@ -107,7 +107,7 @@ def test_a_hook_that_raises_is_recorded_and_the_others_fire(error, caplog):
     calls = []
     callbacks = Callbacks([("a", Recorder("a", calls)), ("b", Raises(error)), ("c", Recorder("c", calls))])
     for _ in range(2):
-        records = callbacks.on_job_start(config=1, task_function=None)
+        records = callbacks.fire("on_job_start", {"config": 1, "task_function": None})
         assert [record["ok"] for record in records] == [True, False, True]
         failure = records[1]
         assert failure["hook"] == "on_job_start"
@@ -136,7 +136,7 @@ def test_an_interrupt_stops_start_hooks_at_once_and_end_hooks_afterwards(error):
 def test_reports_go_where_they_are_wanted():
     """`report` in the place of the log."""
     seen = []
-    Callbacks([("b", Raises(ValueError("no")))], report=seen.append).on_job_start(config=1)
+    Callbacks([("b", Raises(ValueError("no")))], report=seen.append).fire("on_job_start", {"config": 1})
     assert [record["callback"] for record in seen] == ["b"]
 
 
@@ -147,7 +147,7 @@ def test_policies():
         on_error = "fail"
 
     def policy(*entry):
-        return Callbacks([entry]).on_job_start(config=1)[0]["on_error"]
+        return Callbacks([entry]).fire("on_job_start", {"config": 1})[0]["on_error"]
 
     assert policy("a", Raises(ValueError())) == "warn"
     assert policy("a", Strict(ValueError())) == "fail"

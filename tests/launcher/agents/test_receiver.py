@@ -1,0 +1,509 @@
+"""What a host says is checked before anything is done with it; a hostile one costs itself alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from launcher.agents import connection, facts, receiver
+from launcher.agents.plan import Blob
+from launcher.agents.receiver import FrameReceiver
+from launcher.engine import requests
+from launcher.engine.decider import Decider
+from launcher.engine.requests import QueuedJob
+from launcher.engine.scheduler import Policies, Scheduler
+from launcher.errors import AgentError
+from remote_agent.shared import disk, wire
+from remote_agent.shared.job_spec import JobSpec
+from remote_agent.shared.result_parts import NO_PARTS
+from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
+from tests.simulation.journal import Disk, SimJournal
+from tests.specs import DONE, FAILED, envelope, job_spec
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Link:
+    """A link that has begun."""
+    return Link(tmp_path).welcome()
+
+
+class TestWhatIsBelieved:
+    """Frames that keep to the protocol become facts."""
+
+    def test_welcome_in_parts(self, tmp_path):
+        """Attempts may need several frames; the fact comes with the last."""
+        link = Link(tmp_path)
+        assert link.hear({**WELCOME, "more": True}, b'{"0.1": "running"}') == []
+        (fact,) = link.hear({**WELCOME, "gpus": ["a"], "notes": ["n"]}, b'{"1.1": "final"}')
+        assert fact == facts.Connected("h", 2, "3.11.2", ("a",), "b", {"0.1": "running", "1.1": "final"}, ("n",))
+
+    def test_an_attempt_from_start_to_end(self, link):
+        """Started, outcome with its bytes, collected with its sizes."""
+        assert link.hear({"t": "started", "attempt": "0.1", "slot": 0, "at": 5}) == [facts.Started("h", "0.1", 0, 5.0)]
+        (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"v")}}, b"v")
+        assert isinstance(outcome, facts.Ended)
+        assert (outcome.envelope, outcome.payload, outcome.file) == (envelope(), b"v", None)
+        link.hear({"t": "files", "attempt": "0.1", "items": [["a/b", 0o644, 2], ["c", 0o755, 1]]}, b"abc")
+        (collected,) = link.hear(
+            {"t": "files_end", "attempt": "0.1", "refused": [["x", "a link"]], "sizes": {"files": 2}}
+        )
+        assert collected == facts.Collected("h", "0.1", (("x", "a link"),), {"files": 2})
+        assert (link.folder.path / "a" / "b").read_bytes() == b"ab"
+        (more,) = link.hear({"t": "files_end", "attempt": "1.1", "refused": [], "unmatched": [0, 2]})
+        assert more.unmatched == (0, 2)
+
+    def test_what_was_killed_after_a_result_is_told_in_words(self, link):
+        """What a host says of it is no more than names and a number: it is cut, and nothing else passes."""
+        end = {"t": "files_end", "attempt": "0.1", "refused": []}
+        cut = {"running": ["thread 'a'", "x" * 999] + ["y"] * 999, "seconds": 2.4, "is_cancelled": True}
+        (late,) = link.hear({**end, "cut": cut})
+        assert "2 s after its result" in late.cut
+        assert "thread 'a', x" in late.cut
+        assert "grace gives it more time" in late.cut
+        assert len(late.cut) < 2000
+        (left,) = link.hear({**end, "cut": {"running": ["process sleep (pid 7)"], "seconds": None}})
+        assert ": process sleep (pid 7). " in left.cut
+        with pytest.raises(AgentError, match="files_end"):
+            link.hear({**end, "cut": {"running": [], "seconds": "long"}})
+
+    def test_a_large_result_comes_in_chunks(self, link):
+        """It gets its name when it is whole and its digest was checked."""
+        data = b"x" * 10
+        for offset in (0, 6):
+            link.hear(
+                {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": offset},
+                data[offset : offset + 6],
+            )
+        assert not (link.results / "0.1.result").exists()
+        (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(data)}})
+        assert isinstance(outcome, facts.Ended)
+        assert outcome.file is not None
+        assert Path(outcome.file).read_bytes() == data
+        assert Path(outcome.file).stat().st_mode & 0o077 == 0
+
+    @pytest.mark.parametrize("said", ["as it is", "otherwise", "not at all"])
+    def test_a_large_result_is_checked_as_it_comes(self, link, said, monkeypatch):
+        """What the first chunk says of the parts saves reading them again, and is believed no more than the rest."""
+        read_again: list[tuple[int, int]] = []
+
+        def digest_of(file: Any, at: int, size: int) -> Any:
+            read_again.append((at, size))
+            return disk.digest_of(file, at, size)
+
+        monkeypatch.setattr("launcher.runs.result_file.digest_of", digest_of)
+        value, cfg = b"v" * 7, b"cfg"
+        parts = {"value": part(value), "cfg": part(cfg, len(value))}
+        told = {
+            "as it is": parts,
+            "otherwise": {"value": part(b"x" * 4), "cfg": part(cfg, 2)},
+            "not at all": None,
+        }[said]
+        for offset in range(0, 10, 4):
+            header = {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": offset}
+            link.hear({**header, "parts": told} if offset == 0 else header, (value + cfg)[offset : offset + 4])
+        (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts})
+        assert outcome.envelope == envelope()
+        assert Path(outcome.file).read_bytes() == value + cfg
+        assert read_again == ([] if said == "as it is" else [(0, 7), (7, 3)])
+
+    @pytest.mark.parametrize("name", ["value", "cfg"])
+    def test_a_large_result_that_was_altered_is_no_success(self, link, name):
+        """Also where the digest was said beforehand."""
+        value, cfg = b"v" * 7, b"cfg"
+        parts = {"value": part(value), "cfg": part(cfg, len(value))}
+        sent = {"value": b"vvvvvvX" + cfg, "cfg": value + b"cfX"}[name]
+        link.hear({"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": 0, "parts": parts}, sent)
+        (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts})
+        assert outcome.envelope.status == "FAILED"
+        assert f"the digest of {name} does not match" in outcome.envelope.error.message
+        assert list(link.results.iterdir()) == []
+
+    def test_what_is_fenced_off_is_not_written(self, link):
+        """Neither files nor streams nor results of an attempt that is not the job's any more."""
+        link.wanted.clear()
+        link.hear({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x")
+        link.hear({"t": "files", "attempt": "0.1", "items": [["a", 0, 1]]}, b"x")
+        link.hear({"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 1, "offset": 0}, b"x")
+        link.hear({"t": "chunk", "attempt": "0.1", "kind": "result", "size": 1, "offset": 0}, b"x")
+        assert not link.folder.path.exists()
+        assert not link.results.exists()
+
+    def test_a_new_link_begins_every_file_anew(self, link, tmp_path):
+        """Part of a file that a broken link left does not stand in the way."""
+        link.hear({"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 4, "offset": 0}, b"ol")
+        link.receiver.attempts.close()
+        again = Link(tmp_path).welcome()
+        again.folder = link.folder
+        for offset, data in ((0, b"ne"), (2, b"w!")):
+            again.hear({"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 4, "offset": offset}, data)
+        assert (link.folder.path / "a").read_bytes() == b"new!"
+        assert link.folder.refused == []
+
+    def test_code_is_sent_as_it_is_asked_for(self, tmp_path):
+        """The manifest, then what is missing: small contents together, large ones in chunks."""
+        contents = {str(n): Blob(str(n), size, lambda size=size: bytes(size)) for n, size in enumerate((3, 5, 600_000))}
+        link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), contents=contents, files=3).welcome()
+        link.hear({"t": "missing", "sha256": [], "manifest": "m"})
+        (sent,) = link.hear({"t": "missing", "sha256": ["0", "1", "2"], "manifest": None})
+        assert sent == facts.Sent("h", 3, 3, 600_010)
+        assert [frame.header["t"] for frame in link.sent] == ["blob", "blob", "blob", "blob", "blobs"]
+
+    def test_a_host_that_asks_for_the_same_again_and_again_is_refused(self, tmp_path):
+        """A few times may be needed; without end it is a way to keep us busy."""
+        link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), contents={"0": Blob("0", 1, lambda: b"0")}, files=1)
+        link.welcome()
+        for _ in range(4):
+            link.hear({"t": "missing", "sha256": [], "manifest": "m"})
+            link.hear({"t": "missing", "sha256": ["0"], "manifest": None})
+        with pytest.raises(AgentError, match="again and again"):
+            for _ in range(1000):
+                link.hear({"t": "missing", "sha256": ["0"], "manifest": None})
+
+    def test_a_sync_goes_round_twice(self, link):
+        """What could not be spooled is given back behind the first answer."""
+        assert link.hear({"t": "pong", "n": receiver.SYNC + 10}) == []
+        assert link.sent[-1].header == {"t": "ping", "n": receiver.SYNC + 11}
+        assert link.hear({"t": "pong", "n": receiver.SYNC + 11}) == [facts.Synced("h", 5)]
+        assert link.hear({"t": "pong", "n": 3}) == []
+
+
+class TestWhatIsNot:
+    """A hostile or broken host is contained."""
+
+    @pytest.mark.parametrize(
+        ("parts", "payload"),
+        [
+            ({"value": part(b"other")}, b"value"),
+            ({"value": {"offset": 0, "size": 5}}, b"value"),
+            ({"value": {"offset": 3, "size": 5, "sha256": ""}}, b"value"),
+            ({"value": 5}, b"value"),
+            ({"value": {**part(b"value"), "offset": "0"}}, b"value"),
+            ({"value": {**part(b"value"), "offset": -1}}, b"value"),
+            ({"value": part(b"value"), "codec": 5}, b"value"),
+            ({"value": part(b"value"), "cfg": part(b"x", 5)}, b"value"),
+            ({"value": part(b"value" * connection.MAX_REPLIES)}, b""),
+        ],
+    )
+    def test_a_result_that_is_not_what_it_is_said_to_be_is_no_success(self, link, parts, payload):
+        """Truncated or altered: that job fails, by name; the link goes on."""
+        (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts}, payload)
+        assert isinstance(outcome, facts.Ended)
+        assert outcome.envelope.status == "FAILED"
+        assert outcome.envelope.error.kind == "host"
+        assert "truncated or altered" in outcome.envelope.error.message
+        assert (outcome.parts, outcome.payload, outcome.file) == (NO_PARTS, b"", None)
+        assert link.hear({"t": "opened"}) == [facts.Opened("h")]
+
+    def test_a_large_result_whose_chunks_stop_short_is_no_success(self, link):
+        """And leaves no file."""
+        link.hear({"t": "chunk", "attempt": "0.1", "kind": "result", "size": 9, "offset": 0}, b"half")
+        (outcome,) = link.hear(
+            {"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"half, and")}}
+        )
+        assert isinstance(outcome, facts.Ended)
+        assert outcome.envelope.status == "FAILED"
+        assert list(link.results.iterdir()) == []
+
+    def test_an_exception_that_did_not_survive_costs_nothing_more(self, link):
+        """The error stands as text."""
+        (outcome,) = link.hear(
+            {"t": "final", "attempt": "0.1", "envelope": FAILED, "parts": {"value": part(b"x")}}, b"y"
+        )
+        assert isinstance(outcome, facts.Ended)
+        assert outcome.envelope.error.kind == "exception"
+        assert outcome.parts == NO_PARTS
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            WELCOME,
+            {"t": "hello", "version": 1, "run": "r", "controller": "c", "host": "h"},
+            {"t": "started", "attempt": "x", "slot": 0, "at": 0},
+            {"t": "started", "attempt": "0.1", "slot": -1, "at": 0},
+            {"t": "started", "attempt": "../../../x.1", "slot": 0, "at": 0},
+            {"t": "started", "attempt": "²." + "1", "slot": 0, "at": 0},
+            {"t": "started", "attempt": "0." + "1" * 40, "slot": 0, "at": 0},
+            {"t": "dropped", "attempt": "0", "why": ""},
+            {"t": "output", "attempt": "0.1", "stream": "../x", "offset": 0},
+            {"t": "output", "attempt": "0.1", "stream": "stdout", "offset": -1},
+            {"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 1 << 62},
+            {"t": "files", "attempt": "0.1", "items": [["a", 0, 5]]},
+            {"t": "files", "attempt": "0.1", "items": [["a", 0, -1], ["b", 0, 1]]},
+            {"t": "files", "attempt": "0.1", "items": [["a", 0]]},
+            {"t": "files", "attempt": "0.1", "items": [5]},
+            {"t": "chunk", "attempt": "0.1", "kind": "no such", "size": 1, "offset": 0},
+            {"t": "chunk", "attempt": "0.1", "kind": "file", "size": 1, "offset": 0},
+            {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "mode": "x", "size": 1, "offset": 0},
+            {"t": "chunk", "attempt": "0.1", "kind": "result", "size": -1, "offset": 0},
+            {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 9, "offset": 0, "parts": []},
+            {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 1 << 60, "offset": 0},
+            {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 10, "offset": 5},
+            {"t": "final", "attempt": "0.1", "envelope": {}},
+            {"t": "final", "attempt": "0.1", "envelope": {**DONE, "status": "UNKNOWN"}},
+            {"t": "final", "attempt": "0.1", "envelope": {**DONE, "error": FAILED["error"]}},
+            {"t": "final", "attempt": "0.1", "envelope": {**FAILED, "error": None}},
+            {"t": "final", "attempt": "0.1", "envelope": {**FAILED, "error": {"kind": "no such"}}},
+            {"t": "final", "attempt": "0.1", "envelope": {**FAILED, "error": "text"}},
+            {"t": "final", "attempt": "0.1", "envelope": {**DONE, "duration": "1"}},
+            {"t": "final", "attempt": "0.1", "envelope": {**DONE, "duration": -1}},
+            {"t": "final", "attempt": "0.1", "envelope": {**DONE, "hooks": [1]}},
+            {"t": "final", "attempt": "0.1", "envelope": {**DONE, "abort": {}}},
+            {"t": "files_end", "attempt": "0.1", "refused": [["a"]]},
+            {"t": "files_end", "attempt": "0.1", "refused": [], "sizes": {"stdout": "x"}},
+            {"t": "zygote", "zygote": "z", "state": "no such"},
+            {"t": "zygote", "zygote": "z", "state": "failed"},
+            {"t": "zygote", "zygote": "z", "state": "failed", "error": {"kind": 5}},
+            {"t": "missing", "sha256": ["0" * 64]},
+            {"t": "fatal", "code": "version", "message": "another one"},
+        ],
+        ids=lambda header: json.dumps(header)[:70],
+    )
+    def test_what_does_not_keep_to_the_protocol_ends_the_link(self, link, header):
+        """With a typed error that names the host; no fact comes of it."""
+        with pytest.raises(AgentError, match=r"^h: ") as caught:
+            link.hear(header)
+        assert caught.value.host == "h"
+        assert link.facts == []
+
+    @pytest.mark.parametrize("slots", [0, -5, 10**9])
+    def test_slots_that_are_none(self, tmp_path, slots):
+        """A host does not get all jobs by saying so."""
+        with pytest.raises(AgentError, match="slots"):
+            Link(tmp_path).hear({**WELCOME, "slots": slots})
+
+    @pytest.mark.parametrize("payload", [b"[]", b'{"x": "queued"}', b'{"1.1.1": ""}', b"\xff", b"{"])
+    def test_attempts_that_are_none(self, tmp_path, payload):
+        """Their names become files and numbers."""
+        with pytest.raises(AgentError):
+            Link(tmp_path).hear(WELCOME, payload)
+
+    def test_another_run(self, tmp_path):
+        """An agent of somebody else's run is not spoken to."""
+        with pytest.raises(AgentError, match="belongs to run 'other'"):
+            Link(tmp_path).hear({**WELCOME, "run": "other"})
+
+    def test_a_ping_before_welcome(self, tmp_path):
+        """A sign of life of an agent that waits for our hello: this machine was slow."""
+        link = Link(tmp_path)
+        link.hear({"t": "ping", "n": 1})
+        assert link.facts == []
+        assert [frame.header for frame in link.sent] == [{"t": "pong", "n": 1}]
+
+    def test_anything_before_welcome(self, tmp_path):
+        """Order matters."""
+        with pytest.raises(AgentError, match="before welcome"):
+            Link(tmp_path).hear({"t": "opened"})
+
+    def test_what_came_before_the_nonsense_counts(self, link):
+        """In the same bytes."""
+        good = wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE})
+        with pytest.raises(AgentError, match="mark"):
+            link.receiver.feed(good + b"x" * 50)
+        assert len(link.facts) == 1
+
+
+class Everything:
+    """A link with a real decider behind it: the whole way of what a host says, but for threads."""
+
+    def __init__(
+        self, folder: Path, spec: dict[str, Any] | None = None, output_dir: Callable[[int], Path] | None = None
+    ) -> None:
+        where = output_dir or (lambda num: folder / str(num))
+        self.cancelled: list[Any] = []
+        self.scheduler = Scheduler(["h", "other"], Policies(retries={"*": 3}))
+        self.disk = Disk()
+        self.delivered: list[requests.Returned] = []
+        links: dict[str, Any] = {"h": self, "other": self}
+        self.decider = Decider(
+            self.scheduler,
+            SimJournal(self.disk),
+            links,
+            lambda host, attempt: None,
+            self.delivered.append,
+            lambda event: None,
+            self,
+        )
+        jobs = [QueuedJob(num, (), where(num), b"p", job_spec(num, **(spec or {}))) for num in range(3)]
+        self.receiver = FrameReceiver(
+            "h", plan(), self.tell, self.decider.effects.folder_of, folder / "results", lambda item: None
+        )
+        self.decider.decide([requests.Submit(job) for job in jobs])
+        self.decider.commit()
+
+    def wall(self) -> float:
+        return 1.0
+
+    def monotonic(self) -> float:
+        return 1.0
+
+    def tell(self, fact: facts.Fact) -> None:
+        self.decider.decide([fact])
+        self.decider.commit()
+
+    def send_job(self, spec: JobSpec, payload: bytes) -> None: ...
+
+    def cancel(self, attempts: list[str] | None, **more: Any) -> None:
+        self.cancelled.append((attempts, more.get("kind")))
+
+    def sync(self, number: int) -> None: ...
+
+    def go(self) -> None: ...
+
+
+def test_what_a_host_was_not_to_send_is_not_taken(tmp_path):
+    """The run's own caps hold here, too: no output files where none were asked for, and no endless stdout."""
+    everything = Everything(tmp_path, {"outputs": False, "max_output_bytes": 100})
+    everything.receiver.feed(wire.encode(WELCOME))
+    feed = everything.receiver.feed
+    feed(wire.encode({"t": "files", "attempt": "0.1", "items": [["loot", 0o644, 1]]}, b"x"))
+    chunk = {"t": "chunk", "attempt": "0.1", "kind": "file", "path": "large", "size": 2, "offset": 0}
+    feed(wire.encode(chunk, b"x"))
+    feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"y" * 5000))
+    folder = everything.decider.effects.folder_of("h", "0.1")
+    assert [path for path, _ in folder.refused] == ["loot", "large", ".launcher/stdout"]
+    assert [path.name for path in (tmp_path / "0").rglob("*") if path.is_file()] == ["stdout"]
+    assert (tmp_path / "0" / ".launcher" / "stdout").stat().st_size < 2000
+
+
+def _in_the_way(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file")
+    return path
+
+
+#: What makes a job's folder one that can never be written, and how the system calls it.
+NEVER: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "a name over 255 bytes": (lambda folder: folder / ("x=" + "a" * 300), "File name too long"),
+    "such a name below a folder that is not there yet": (
+        lambda folder: folder / "a" / ("ä" * 130),
+        "File name too long",
+    ),
+    "a path over 4096 bytes": (lambda folder: folder.joinpath(*["d" * 200] * 25), "File name too long"),
+    "a file in its place": (lambda folder: _in_the_way(folder / "0"), "Not a directory|File exists"),
+    "a file above it": (lambda folder: _in_the_way(folder / "lr") / "0" / "1", "Not a directory"),
+    "a link that leads to itself": (
+        lambda folder: _linked(folder / "loop"),
+        "Too many levels of symbolic links|File exists",
+    ),
+    "no name at all": (lambda folder: folder / "a\0b", "null"),
+}
+
+
+#: Frames of an attempt, any of which may be the first that this controller hears of it.
+FIRST: dict[str, tuple[dict[str, Any], bytes]] = {
+    "started": ({"t": "started", "slot": 0, "at": 0}, b""),
+    "output": ({"t": "output", "stream": "stdout", "offset": 0}, b"x"),
+    "files": ({"t": "files", "items": [["done.txt", 0o644, 1]]}, b"x"),
+    "chunk": ({"t": "chunk", "kind": "file", "path": "model", "size": 2, "offset": 0}, b"x"),
+    "final": ({"t": "final", "envelope": DONE}, b""),
+}
+
+
+def _linked(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(path)
+    return path
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("never", NEVER)
+def test_a_folder_that_can_never_be_written_is_the_jobs_error(tmp_path, never, first):
+    """At once, by the system's own words, and tried nowhere else; the link goes on, and so do the other jobs."""
+    place, words = NEVER[never]
+    folder = tmp_path / "run"
+    everything = Everything(tmp_path, output_dir=lambda num: folder / "ok" if num else place(folder))
+    everything.receiver.feed(wire.encode(WELCOME))
+    if everything.receiver.attempts._folder("0.1") is None:
+        pytest.fail("the job is not this host's")
+    header, payload = FIRST[first]
+    everything.receiver.feed(wire.encode({**header, "attempt": "0.1"}, payload))
+    (returned,) = everything.delivered
+    assert returned.event.num == 0
+    assert returned.event.status == "FAILED"
+    error = returned.event.error
+    assert error["kind"] == "host"
+    assert "its output directory cannot be written here: " in error["message"]
+    assert re.search(words, error["message"])
+    assert (["0.1"], "lost") in everything.cancelled
+    # All that comes of it later is fenced off, and another job of the same host is not concerned.
+    for header, payload in FIRST.values():
+        everything.receiver.feed(wire.encode({**header, "attempt": "0.1"}, payload))
+    assert len(everything.delivered) == 1
+    num = next(iter(everything.scheduler.hosts["h"].jobs))
+    everything.receiver.feed(wire.encode({"t": "final", "attempt": f"{num}.1", "envelope": DONE}))
+    everything.receiver.feed(wire.encode({"t": "files_end", "attempt": f"{num}.1", "refused": []}))
+    assert [one.event.status for one in everything.delivered] == ["FAILED", "COMPLETED"]
+
+
+def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path):
+    """Also in the journal: whoever takes the run up does not find a success."""
+    everything = Everything(tmp_path)
+    everything.receiver.feed(wire.encode(WELCOME))
+    everything.receiver.feed(wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE}))
+    (tmp_path / "0").write_text("a file")
+    everything.receiver.feed(wire.encode({"t": "files", "attempt": "0.1", "items": [["a", 0, 1]]}, b"x"))
+    (returned,) = everything.delivered
+    assert returned.event.status == "FAILED"
+    assert "File exists" in returned.event.error["message"]
+    assert everything.disk.results[0, 1].envelope.status == "FAILED"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO])
+def test_what_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeypatch, number):
+    """A full disk, say: the host keeps what it has, and sends it again."""
+    everything = Everything(tmp_path)
+    everything.receiver.feed(wire.encode(WELCOME))
+
+    def fail(*args: Any, **more: Any) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="no"):
+        everything.receiver.feed(wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x"))
+    assert everything.delivered == []
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(messages(), max_size=12), st.booleans())
+def test_whatever_a_host_says_the_controller_goes_on(tmp_path_factory, messages, is_welcome):
+    """Fuzz: out of order, repeated, malformed, absurd: a typed error for that link, or a decision that makes sense."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    everything = Everything(folder)
+    if is_welcome:
+        everything.receiver.feed(wire.encode(WELCOME))
+    for header, payload in messages:
+        try:
+            everything.receiver.feed(wire.encode(header, payload))
+        except (AgentError, OSError):
+            everything.receiver.attempts.close()
+            everything.tell(facts.Disconnected("h", "ended"))
+            everything.receiver = FrameReceiver(
+                "h",
+                plan(),
+                everything.tell,
+                everything.decider.effects.folder_of,
+                folder / "results",
+                lambda item: None,
+            )
+            if is_welcome:
+                everything.receiver.feed(wire.encode(WELCOME))
+    scheduler = everything.scheduler
+    assert len(everything.delivered) + len(scheduler.jobs) == 3
+    for host in scheduler.hosts.values():
+        assert host.room() >= 0
+        assert host.job_seconds is None or (math.isfinite(host.job_seconds) and host.job_seconds >= 0)
+    fresh = Scheduler(["h", "other"])
+    for _, event in everything.disk.events():
+        fresh.apply(event)
+    assert fresh.jobs == scheduler.jobs
+    assert {path.parts[len(folder.parts)] for path in folder.rglob("*")} <= {"0", "1", "2", "results"}

@@ -1,0 +1,278 @@
+"""A journal that is damaged anywhere is refused by name, or read as far as it says what it can."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import launcher
+from launcher.errors import JournalError, RunError
+from launcher.reproduce.compare import recorded_outcome
+from launcher.results.job_returns import Decoder, load_returned
+from launcher.runs import index, status
+from launcher.runs import record as run_record
+from launcher.runs.journal import Journal, JournalReader
+from launcher.session.session import ResumedSession
+from launcher.setup.from_journal import load_setup
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended: two jobs, one of which failed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+
+    def task(config: Any) -> Any:
+        if config.x == 2:
+            raise ValueError("two")
+        return config.x
+
+    launcher.multirun(task, [{"x": 1}, {"x": 2}], folder=folder)
+    return folder
+
+
+def read_all(folder: Path) -> None:
+    """Everything that is read of a journal by those who show it or take it up."""
+    entry = index.find(folder)
+    status.read_status(entry)
+    reader = JournalReader(entry.journal)
+    try:
+        for line in status.read_jobs(reader):
+            line.to_json()
+        record = run_record.read(reader)
+        run_record.options_of(record, {})
+        run_record.hosts_of(record, {})
+        run_record.variables(record)
+        reader.check()
+        for event in reader.all_returned():
+            returned = load_returned(reader, event.num)
+            assert returned.event == event
+            recorded_outcome(reader, event.num, Decoder("never", pickle.loads, lambda policy: lambda name: None))
+        for num in range(3):
+            reader.job(num)
+        list(reader.unhooked_returns(1))
+        reader.planned_jobs()
+        reader.outcomes()
+        reader.kinds()
+        reader.last_num()
+        reader.last_event("run_started")
+        list(reader.events_of("job_returned"))
+        list(run_record.read_planned(reader, 0, lambda data: []))
+        for name in ("shared", "manifest", "callbacks", "root_config"):
+            reader.blob(name)
+    finally:
+        reader.close()
+
+
+_JUNK = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.binary(max_size=8),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["{}", "[]", "[[]]", "{", "null", "1e999", '{"at": 1}', '"x"', "[" * 100_000, "9" * 5000, "-1", "NaN"]
+    ),
+)
+
+
+_CELLS = [
+    *(("meta", one) for one in ("key", "value")),
+    *(("blobs", one) for one in ("name", "data")),
+    *(("jobs", one) for one in ("overrides", "output_dir", "payload", "spec")),
+    *(("events", one) for one in ("kind", "num", "data")),
+    *(("results", one) for one in ("host", "envelope", "parts", "payload", "file", "attempt")),
+]
+
+
+def altered(value: Any, path: list[int], junk: Any) -> Any:
+    """The value with something else at some place in it."""
+    if path and isinstance(value, dict) and value:
+        key = sorted(value)[path[0] % len(value)]
+        return {**value, key: altered(value[key], path[1:], junk)}
+    if path and isinstance(value, list) and value:
+        at = path[0] % len(value)
+        return [*value[:at], altered(value[at], path[1:], junk), *value[at + 1 :]]
+    return junk
+
+
+_INNER = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.just({}),
+    st.just({"a": []}),
+)
+
+
+@pytest.fixture
+def damaged(whole_run: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(whole_run, tmp_path / "run"))
+
+
+class TestDamaged:
+    """Whatever is wrong with a journal is one typed error that names the folder; nothing else is raised, and nothing hangs."""
+
+    def holds(self, folder: Path) -> None:
+        """It can be read, or the error says which folder it is."""
+        told = ""
+        try:
+            read_all(folder)
+        except (JournalError, RunError) as error:
+            told = str(error)
+        assert not told or str(folder) in told or "run " in told
+
+    def test_the_run_of_a_wider_fixture_is_not_in_the_users_index(self, whole_run, tmp_path_factory):
+        """The folders of tests are theirs from the first fixture on, also in one that is made for a whole module."""
+        state = Path(os.environ["XDG_STATE_HOME"])
+        assert state.is_relative_to(tmp_path_factory.getbasetemp())
+        run = index.find(whole_run).run
+        assert [path for path in state.rglob(f"{run}*") if path.is_file()]
+
+    def test_one_that_is_whole(self, whole_run):
+        """Is read: what follows fails for its damage alone."""
+        read_all(whole_run)
+
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sampled_from(_CELLS), _JUNK, st.integers(0, 50))
+    def test_a_cell_of_any_kind(self, whole_run, tmp_path_factory, cell, junk, row):
+        """In any column of any table."""
+        folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("cell") / "run"))
+        table, column = cell
+        connection = sqlite3.connect(folder / ".launcher" / "journal.sqlite")
+        with contextlib.suppress(sqlite3.Error):
+            (count,) = connection.execute(f"select count(*) from {table}").fetchone()
+            names = [one[1] for one in connection.execute(f"pragma table_info({table})") if one[5]]
+            (keys,) = connection.execute(
+                f"select {','.join(names)} from {table} limit 1 offset {row % count}"
+            ).fetchall()
+            where = " and ".join(f"{name}=?" for name in names)
+            connection.execute(f"update {table} set {column}=? where {where}", (junk, *keys))
+            connection.commit()
+        connection.close()
+        self.holds(folder)
+
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.sampled_from(
+            [
+                ("meta", "value"),
+                ("jobs", "spec"),
+                ("jobs", "overrides"),
+                ("events", "data"),
+                ("results", "envelope"),
+                ("results", "parts"),
+            ]
+        ),
+        st.integers(0, 50),
+        st.lists(st.integers(0, 40), max_size=4),
+        _INNER,
+    )
+    def test_a_value_within_a_cell(self, whole_run, tmp_path_factory, cell, row, path, junk):
+        """At any depth of its JSON."""
+        folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("value") / "run"))
+        table, column = cell
+        connection = sqlite3.connect(folder / ".launcher" / "journal.sqlite")
+        rows = connection.execute(
+            f"select rowid, {column} from {table}"
+            if table in ("jobs", "events")
+            else f"select {column}, {column} from {table}"
+        ).fetchall()
+        rows = [one for one in rows if isinstance(one[1], str) and one[1][:1] in ("[", "{")]
+        key, text = rows[row % len(rows)]
+        name = "rowid" if table in ("jobs", "events") else column
+        connection.execute(
+            f"update {table} set {column}=? where {name}=?", (json.dumps(altered(json.loads(text), path, junk)), key)
+        )
+        connection.commit()
+        connection.close()
+        self.holds(folder)
+
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=20),
+        st.integers(0, 1 << 20) | st.none(),
+    )
+    def test_bytes_of_the_file(self, whole_run, tmp_path_factory, changes, length):
+        """Turned, or cut off."""
+        folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("bytes") / "run"))
+        path = folder / ".launcher" / "journal.sqlite"
+        data = bytearray(path.read_bytes())
+        for at, byte in changes:
+            data[at % len(data)] = byte
+        path.write_bytes(bytes(data) if length is None else bytes(data[: length % len(data)]))
+        self.holds(folder)
+
+    @pytest.mark.parametrize("table", ["meta", "blobs", "jobs", "events", "results"])
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "drop table {0}",
+            "alter table {0} rename to gone",
+            "alter table {0} rename to gone; create view {0} as with recursive n(x) as (select 1 union all select x from n) select x from n",
+            "create trigger t after insert on {0} begin select 1; end",
+        ],
+    )
+    def test_a_table_that_is_another_thing(self, damaged, table, how):
+        """Missing, or something that sqlite would run."""
+        connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
+        connection.executescript(how.format(table))
+        connection.close()
+        with pytest.raises(JournalError, match="is damaged"):
+            read_all(damaged)
+
+    @pytest.mark.parametrize("open_it", [Journal, JournalReader])
+    @pytest.mark.parametrize("content", [b"", b"x" * 100, b"SQLite format 3\0" + b"x" * 4096, b"\0" * 8192])
+    def test_a_file_that_is_something_else(self, damaged, open_it, content):
+        """For reading and for writing; a lock that was taken is given back."""
+        (damaged / ".launcher" / "journal.sqlite").write_bytes(content)
+        if open_it is Journal and not content:
+            return  # one whose controller died before it began, which is begun
+        for _ in range(2):
+            with pytest.raises(JournalError, match=str(damaged)):
+                open_it(damaged / ".launcher")
+
+    def test_what_is_no_file(self, damaged):
+        """A pipe would be waited for."""
+        path = damaged / ".launcher" / "journal.sqlite"
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(RunError, match="holds no run"):
+            JournalReader(damaged / ".launcher")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "update jobs set spec='[]' where num=1",
+            "update jobs set payload=null where num=1",
+            "update events set data=replace(data, 'FAILED', 'MAYBE') where kind='job_returned'",
+            "update meta set value='{}' where key='setup'",
+        ],
+    )
+    def test_running_a_job_of_one_once_more(self, damaged, change, monkeypatch):
+        """Is refused at once, and does not wait for what will not come."""
+        connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
+        connection.execute(change)
+        connection.commit()
+        connection.close()
+        monkeypatch.setattr("launcher.runs.ownership._doubt", lambda folder: "")
+        with pytest.raises(JournalError, match="is damaged"):
+            setup, record = load_setup(damaged)
+            with ResumedSession(setup, record, retry=lambda event: True) as session:
+                session.collect()
