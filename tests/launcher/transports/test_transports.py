@@ -531,7 +531,7 @@ class TestIdentity:
         assert "ssh-keygen" in error.next_step
 
     def test_a_key_that_others_can_read_is_not_offered(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """ssh does the same."""
+        """`ssh` does the same."""
         key = tmp_path / "key"
         key.write_bytes(demo_server.identity.read_bytes())
         key.chmod(0o644)
@@ -1115,7 +1115,7 @@ class TestOnTheWay:
     def test_an_invalid_jump_host_is_refused(
         self, two: tuple[DemoServer, DemoServer], tmp_path: Path, jump: str
     ) -> None:
-        """ssh refuses it, or we do."""
+        """`ssh` refuses it, or we do."""
         first, last = two
         error = refusal(self.config(tmp_path, first, last, f"Host last\n ProxyJump {jump}\n"))
         assert (error.phase, isinstance(error, HostUnreachable)) == ("resolve", True)

@@ -133,7 +133,7 @@ class TestBothWays:
 
     @pytest.mark.parametrize("alias", ["-oProxyCommand=x", "a b", "$(x)", "a;b", "", "a\nb", "a'b"])
     def test_refuses_an_invalid_host_name(self, config: Path, use_ssh: bool, alias: str) -> None:
-        """ssh is not asked."""
+        """`ssh` is not asked."""
         with pytest.raises(InventoryError, match="not a name"):
             ask(config, "", alias, use_ssh=use_ssh)
 
@@ -203,7 +203,7 @@ class TestOwnReader:
         assert ask(config, text, use_ssh=False).port == 3
 
     def test_refuses_a_port_out_of_range(self, config: Path) -> None:
-        """ssh would refuse it, too."""
+        """`ssh` would refuse it, too."""
         with pytest.raises(InventoryError, match="70000"):
             ask(config, "Host *\n Port 70000\n", use_ssh=False)
 
