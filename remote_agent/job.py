@@ -1,7 +1,7 @@
-"""What comes back from a job: JobReturn, JobStatus, JobError.
+"""The result of a job: JobReturn, JobStatus, JobError.
 
-Rule: everything that decides (status, error text, times, sizes, digests) is plain data that JSON can carry; what a user
-made (the return value, an exception, an edited config) is opaque bytes beside it, decoded only when it is read.
+Rule: everything that decides (status, error text, times, sizes, digests) is plain JSON data. A user's objects (the
+return value, an exception, an edited config) are separate opaque bytes, which are decoded only when they are read.
 """
 
 import enum
@@ -59,13 +59,13 @@ _LIKE_A_CONSONANT = re.compile(r"eu|one|u(?:ni|se|til|u)", re.IGNORECASE)
 
 
 def with_article(name: str) -> str:
-    """A name in a sentence: `a dict`, `an int`, `an io.TextIOWrapper`."""
+    """Return a name with its article: `a dict`, `an int`, `an io.TextIOWrapper`."""
     is_vowel = name[:1].lower() in tuple("aeiou") and not _LIKE_A_CONSONANT.match(name)
     return "{} {}".format("an" if is_vowel else "a", name)
 
 
 class JobStatus(enum.Enum):
-    """How a job ended; the members of Hydra's JobStatus."""
+    """How a job ended. It has the members of Hydra's JobStatus."""
 
     __module__ = "remote_agent"  # for good: pickles name it
 
@@ -76,10 +76,10 @@ class JobStatus(enum.Enum):
 
 @dataclass
 class JobError:
-    """Why a job is FAILED, as plain text and numbers that can be read anywhere.
+    """Why a job is FAILED, in plain text and numbers that any process can read.
 
-    `traceback` is the remote traceback as text. `causes` holds, outermost first, `{"type", "message", "relation"}` of
-    each exception in the chain, `relation` being `cause` or `context`. `exit_code` is set for `exited`, `signal` (its
+    `traceback` is the remote traceback as text. `causes` has `{"type", "message", "relation"}` of each exception in the
+    chain, the outermost first. `relation` is `cause` or `context`. `exit_code` is set for `exited`, `signal` (its
     number) for `killed`.
     """
 
@@ -98,7 +98,7 @@ class JobError:
         return "{}: {}".format(what, self.message) if self.message else what
 
     def to_json(self) -> Dict[str, Any]:
-        """The error as a JSON object; `from_json` reads it back."""
+        """Return the error as a JSON object, which `from_json` reads."""
         return {
             "kind": self.kind,
             "type": self.type,
@@ -111,10 +111,10 @@ class JobError:
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> "JobError":
-        """An error from the JSON object that a host sent; unknown keys are ignored, wrong types refused.
+        """Read an error from the JSON object that a host sent. Unknown keys are ignored, and wrong types are refused.
 
         Raises:
-            ValueError: a field has the wrong type or `kind` is unknown.
+            ValueError: a field has the wrong type, or `kind` is unknown.
         """
         if not isinstance(data, dict):
             raise ValueError("the error is not an object")  # noqa: TRY004 - of the data, not of a caller
@@ -145,9 +145,9 @@ class JobError:
 
 
 class RemoteJobError(RuntimeError):
-    """Stands for a job's failure where the original exception did not survive the trip, or where there was none.
+    """Raised for a failed job if its original exception could not be sent or decoded, or if there was none.
 
-    `error` is the JobError; its text, remote traceback included, is the exception's message.
+    `error` is the JobError. Its text, with the remote traceback, is the exception's message.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -172,9 +172,10 @@ _Thunk = Callable[[], Any]
 
 @dataclass
 class JobReturn:
-    """What came of a job. The first fields and their meaning are those of Hydra's JobReturn (hydra/core/utils.py, 1.3).
+    """The result of a job. The first fields and their meaning are those of Hydra's JobReturn (hydra/core/utils.py,
+    1.3).
 
-    On the host `working_dir` and `output_dir` are the host's; on the controller both are the local output directory.
+    On the host, `working_dir` and `output_dir` are the host's. On the controller, both are the local output directory.
     `started_at` and `ended_at` are seconds since the epoch by the host's clock, `duration` is seconds by its monotonic
     clock. `hooks` lists what fired, in order, as `{"hook", "callback", "ok"}`. `code` describes the snapshot that ran:
     `{"hash", "commit", "dirty"}` (empty where the code was shared in place).
@@ -206,8 +207,8 @@ class JobReturn:
         """The value that the task returned.
 
         Raises:
-            BaseException: the job failed: the original exception where it survived the trip, else `RemoteJobError`.
-                The remote traceback is written to stderr first (Hydra writes a line there too).
+            BaseException: the job failed. It is the original exception if that could be sent and decoded, else
+            `RemoteJobError`. The remote traceback is written to stderr first (Hydra writes a line there, too).
         """
         value = self._return_value
         if isinstance(value, LateValue):
@@ -235,7 +236,7 @@ class JobReturn:
 
 
 def same(value: Any) -> Any:
-    """The value itself, in place of what would have decoded it."""
+    """Return the value itself. Pickles have it in place of the function that would have decoded the value."""
     return value
 
 
@@ -244,7 +245,7 @@ same.__module__ = "remote_agent.by_reference"
 
 
 class LateValue:
-    """A return value that is decoded when it is read; `load` may raise."""
+    """A return value that is decoded when it is read. `load` may raise."""
 
     def __init__(self, load: Union[_Thunk, None]) -> None:
         self._load = load

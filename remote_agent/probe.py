@@ -1,6 +1,6 @@
-"""A job that says what jobs find on this host, for `launcher doctor`.
+"""A job that reports what jobs find on this host, for `launcher doctor`.
 
-Rule: it runs where and as a job of an application would, and looks without changing anything.
+Rule: it runs like a job of an application, and changes nothing.
 """
 
 import os
@@ -17,9 +17,11 @@ _PACKAGES = ("cloudpickle", "omegaconf", "hydra")
 
 
 def probe(config: Any) -> Dict[str, Any]:
-    """Plain data: `python`, `executable`, `time` (seconds since the epoch), `free` (bytes), `folder`, `packages`.
+    """Return plain data: `python`, `executable`, `time` (seconds since the epoch), `free` (bytes), `folder`,
+    `packages`.
 
-    `packages` has of each name `version`, and `is_ours` where it came along because the environment has none.
+    `packages` has the `version` of each name, and `is_ours` if it comes from the bundle because the environment has
+    none.
     """
     job = current_job()
     folder = job.output_dir if job is not None else os.getcwd()

@@ -1,7 +1,8 @@
-"""A job of a Hydra app as Hydra would have it: its config, its JobReturn, its callbacks; and the minimal `hydra` node that stands in for it where there is none.
+"""Gives a Hydra app's job what Hydra would give it: its config, its JobReturn, its callbacks. Other jobs get a minimal
+`hydra` node.
 
-Rule: a plain job never imports Hydra. Hydra's own JobReturn and JobStatus are made into ours, and ours into them, in one
-place: `as_hydra`. What of Hydra's process-wide state travels is `remote_agent.hydra.state`'s.
+Rule: a plain job never imports Hydra. Only `as_hydra` converts between Hydra's JobReturn and JobStatus and ours.
+`remote_agent.hydra.state` handles Hydra's process-wide state.
 """
 # ruff: noqa: SLF001  (Hydra and omegaconf keep their state in private attributes)
 
@@ -43,7 +44,8 @@ def minimal_hydra_node(
     verbose: Any = False,
     version: str = "",
 ) -> Dict[str, Any]:
-    """The `hydra` node of a plain config, as plain data, so that a callback written for Hydra finds what it looks for.
+    """Return the `hydra` node of a plain config as plain data, so that a callback written for Hydra finds what it
+    needs.
 
     The keys and their meaning are Hydra's (https://hydra.cc/docs/configure_hydra/intro/):
 
@@ -78,16 +80,17 @@ def minimal_hydra_node(
 
 
 def is_hydra_loaded() -> bool:
-    """Hydra is in this process, so that what compares with its JobStatus may be, too."""
+    """Whether Hydra is loaded in this process, so that something may compare with its JobStatus."""
     return "hydra.core.utils" in sys.modules
 
 
 def as_hydra(job_return: JobReturn) -> JobReturn:
-    """The JobReturn as an instance of Hydra's own JobReturn too, with Hydra's own JobStatus.
+    """Return the JobReturn as an instance of Hydra's own JobReturn, too, with Hydra's own JobStatus.
 
-    Hydra's callbacks compare the status with `==`, its test suites ask `isinstance`. The result keeps the class that it
-    was given (configs that are decoded when they are read stay so) and pickles as `remote_agent`'s; where it is loaded
-    without Hydra it becomes a plain JobReturn. Returned as it is where Hydra is not loaded.
+    Hydra's callbacks compare the status with `==`, and its test suites use `isinstance`. The result is also an instance
+    of its former class (so configs are still decoded when they are read). It pickles as `remote_agent`'s class, and
+    becomes a plain JobReturn when it is loaded without Hydra. If Hydra is not loaded, the JobReturn is returned
+    unchanged.
     """
     if not is_hydra_loaded():
         return job_return
@@ -107,7 +110,7 @@ _classes: Dict[type, Any] = {}
 
 
 def _hydra_class(base: type) -> Any:
-    """The subclass of `base` and of Hydra's JobReturn."""
+    """Return the subclass of `base` and of Hydra's JobReturn."""
     cls = _classes.get(base)
     if cls is None:
         from hydra.core.utils import JobReturn as HydrasOwn
@@ -124,7 +127,7 @@ def _reduce_job_return(self: Any) -> Tuple[Any, ...]:
 
 
 def job_return_from(fields: Dict[str, Any]) -> JobReturn:
-    """A JobReturn from its pickled fields, as Hydra's own too where Hydra can be imported."""
+    """Make a JobReturn from its pickled fields. If Hydra can be imported, it is an instance of Hydra's class, too."""
     from remote_agent.job import JobStatus
 
     job_return = JobReturn(**{key: value for key, value in fields.items() if key in JobReturn.__dataclass_fields__})
@@ -144,11 +147,12 @@ job_return_from.__module__, job_return_from.__qualname__ = "remote_agent.by_refe
 
 
 def instantiate(spec: Any) -> Any:
-    """An object from its `_target_` node, nested nodes too: by Hydra's `instantiate`, or where there is no Hydra by the
-    plain part of its rules (`_target_`, `_args_`, `_partial_`, nesting).
+    """Build an object from its `_target_` node, and from nested nodes, with Hydra's `instantiate`. Without Hydra, the
+    plain part of its rules is used (`_target_`, `_args_`, `_partial_`, nesting).
 
     Raises:
-        Exception: what importing or calling the target raises; with Hydra wrapped in its InstantiationException.
+        Exception: whatever importing or calling the target raises. With Hydra, it is wrapped in an
+        InstantiationException.
     """
     try:
         from hydra.utils import instantiate as by_hydra
@@ -181,10 +185,10 @@ def _instantiate_plainly(spec: Any) -> Any:
 
 
 def locate(path: str) -> Any:
-    """What a dotted path names.
+    """Return the object that a dotted path names.
 
     Raises:
-        ImportError: nothing that can be imported.
+        ImportError: it cannot be imported.
     """
     parts = path.split(".")
     target: Any = importlib.import_module(parts[0])
@@ -198,7 +202,7 @@ def locate(path: str) -> Any:
 
 
 def resolve_task(task: Any) -> Callable[..., Any]:
-    """The undecorated task function of what travelled: a callable, or `module:qualified name`."""
+    """Return the undecorated task function from a callable or `module:qualified name`."""
     if isinstance(task, str):
         module, _, qualname = task.partition(":")
         found: Any = importlib.import_module(module)
@@ -209,7 +213,7 @@ def resolve_task(task: Any) -> Callable[..., Any]:
 
 
 def undecorated(task: Callable[..., Any]) -> Callable[..., Any]:
-    """The function below `@hydra.main`, which keeps it under `__wrapped__`; any other decorator stays."""
+    """Return the function below `@hydra.main`, which has it as `__wrapped__`. Other decorators stay."""
     code = getattr(task, "__code__", None)
     inner = getattr(task, "__wrapped__", None)
     if inner is not None and code is not None and code.co_name == "decorated_main":
@@ -221,7 +225,7 @@ def undecorated(task: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_hydra_config(config: Any, node: Any) -> None:
-    """What `HydraConfig.set_config(config)` does, with `node` as the copy of `config.hydra` that it would make.
+    """Do the same as `HydraConfig.set_config(config)`, with `node` as the copy of `config.hydra` that it would make.
 
     Raises:
         TypeError: `config.hydra` is not a HydraConf.
@@ -242,14 +246,14 @@ def set_hydra_config(config: Any, node: Any) -> None:
 
 
 def set_job_name(name: str) -> None:
-    """Host: the name that `hydra.core.utils.JobRuntime` has for this job."""
+    """On the host: set this job's name in `hydra.core.utils.JobRuntime`."""
     from hydra.core.utils import JobRuntime
 
     JobRuntime.instance().set("name", name)
 
 
 def chdir_by_default() -> bool:
-    """Hydra's default for `hydra.job.chdir`: decided by the version base."""
+    """Return Hydra's default for `hydra.job.chdir`, which depends on the version base."""
     from hydra import version
 
     return not version.base_at_least("1.2")

@@ -1,9 +1,9 @@
-"""The process-wide state of Hydra: it is captured on the controller and restored in the processes of the jobs.
+"""Captures Hydra's process-wide state on the controller, and restores it in the processes of the jobs.
 
-Rule: what travels of it travels as text where it can (version base, job name, search path), so that controller and host
-may differ in their Python; the rest in a pickle of its own for each resolver and each config, so that one that cannot be
-loaded on the host costs itself alone. What the application registers by itself when it is imported on the host is left as
-it is; only what is missing then is taken from what travelled, and what cannot be taken is told.
+Rule: if possible, it is sent as text (version base, job name, search path), so that controller and host may have
+different Pythons. Each resolver and each config has its own pickle, so that one that the host cannot load affects no
+other. What the application registers itself when it is imported on the host stays. Only what is missing then is
+restored. What cannot be restored is reported.
 """
 # ruff: noqa: SLF001  (Hydra and omegaconf keep their state in private attributes)
 
@@ -40,14 +40,15 @@ _MAX_NAMED = 5
 def capture(
     dumps: Callable[[Any], bytes], below: Callable[[str], Optional[str]] = lambda path: None
 ) -> Optional[Dict[str, Any]]:
-    """Controller: what of Hydra's process-wide state a job needs, as plain data; None where Hydra is not loaded.
+    """On the controller: return the parts of Hydra's process-wide state that a job needs, as plain data; None if Hydra
+    is not loaded.
 
-    The version base, the job name (`JobRuntime`), the search path that `compose()` uses, the configs in the ConfigStore,
-    and every resolver that neither omegaconf nor Hydra registered.
+    These are the version base, the job name (`JobRuntime`), the search path that `compose()` uses, the configs in the
+    ConfigStore, and every resolver that neither omegaconf nor Hydra registered.
 
     Args:
         dumps: serializes a resolver's function, or configs.
-        below: where a folder lies below the code that travels; None for one that does not travel.
+        below: returns a folder's path relative to the code that is sent; None if it is not in that code.
     """
     if not is_hydra_loaded():
         return None
@@ -90,7 +91,7 @@ def _capture_resolvers(dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
 
 
 def _pickled(value: Any, dumps: Callable[[Any], bytes]) -> Dict[str, Any]:
-    """`pickle` (None where that cannot be made, `why` says why not) and whether code in it travels `by_value`."""
+    """Return `pickle` (None if it cannot be made; `why` says why) and whether code in it is pickled `by_value`."""
     try:
         data = dumps(value)
     except Exception as error:  # noqa: BLE001 - whatever it raises, the host is told why it has nothing
@@ -99,7 +100,9 @@ def _pickled(value: Any, dumps: Callable[[Any], bytes]) -> Dict[str, Any]:
 
 
 def _capture_search_path(below: Callable[[str], Optional[str]]) -> Optional[List[Tuple[str, str, Optional[str]]]]:
-    """(provider, path, the same below the code that travels) of each place; None where nothing could compose here."""
+    """Return (provider, path, path relative to the code that is sent) of each place; None if nothing could compose
+    here.
+    """
     from hydra.core.global_hydra import GlobalHydra
 
     holder = GlobalHydra.instance()
@@ -114,7 +117,9 @@ def _capture_search_path(below: Callable[[str], Optional[str]]) -> Optional[List
 
 
 def _capture_configs(dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
-    """Those of the ConfigStore that are not Hydra's own, each by itself: its path, its pickle, and its plain content."""
+    """Return the configs in the ConfigStore that are not Hydra's own, each with its path, its pickle, and its plain
+    content.
+    """
     from hydra.core.config_store import ConfigStore
 
     return [
@@ -131,7 +136,7 @@ def _capture_configs(dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
 
 
 def _plain(node: Any) -> Any:
-    """A config's content without its types; None where it holds what only its classes can say."""
+    """Return a config's content without its types; None if it has values that need its classes."""
     from omegaconf import OmegaConf, SCMode
     from omegaconf.errors import OmegaConfBaseException
 
@@ -162,10 +167,10 @@ def _configs(repo: Dict[str, Any], above: Tuple[str, ...] = ()) -> Iterator[Tupl
 
 
 def prepare_hydra() -> None:
-    """Host, before anything of a Hydra app is unpickled: Hydra's resolvers, and its plugins once and for all.
+    """On the host: register Hydra's resolvers and its plugins, once, before anything of a Hydra app is unpickled.
 
-    Plugin discovery executes plugin modules anew; were it to happen after a config was unpickled, the config's classes
-    would exist twice and nothing that holds one could be pickled (hydra#2864).
+    Plugin discovery executes plugin modules again. After a config was unpickled, that would make the config's classes a
+    second time, and objects with them could not be pickled (hydra#2864).
     """
     from hydra.core.plugins import Plugins
     from hydra.core.utils import setup_globals
@@ -176,10 +181,10 @@ def prepare_hydra() -> None:
 
 @contextlib.contextmanager
 def without_start() -> Iterator[None]:
-    """While entered, a function with `@hydra.main` that is called without a config does nothing.
+    """Within this context, a function with `@hydra.main` does nothing if it is called without a config.
 
-    For importing a script that calls it at its end without asking for its `__name__`: on a host, or for `launcher run`, it
-    is to be imported, not started.
+    This is for importing a script that calls the function without checking `__name__`. On a host, and for `launcher
+    run`, the script must be imported and not started.
     """
     importlib.import_module("hydra.main")
     module: Any = sys.modules["hydra.main"]
@@ -197,30 +202,30 @@ def without_start() -> Iterator[None]:
 
 
 class _NoArguments:
-    """What `hydra.main` takes for its parser of the command line."""
+    """A replacement for `hydra.main`'s parser of the command line."""
 
     experimental_rerun = None
 
     def parse_args(self) -> "_NoArguments":
-        """The arguments: none."""
+        """Return no arguments."""
         return self
 
 
 def _run_nothing(**kwargs: Any) -> None:
-    """What `hydra.main` takes for Hydra."""
+    """A replacement for the function with which `hydra.main` runs Hydra."""
 
 
 def restore(
     state: Optional[Dict[str, Any]], loads: Callable[[bytes], Any], code_root: Optional[str] = None
 ) -> List[str]:
-    """Host, in the zygote, when the application has been imported: take over what `capture` saw.
+    """On the host, in the zygote after the import of the application: restore what `capture` returned.
 
     Args:
-        code_root: the folder of the code that travelled; None where the code is used in place.
+        code_root: the folder of the code that was sent; None if the code is used in place.
 
     Returns:
-        Notes for the user: what could not be taken over. What the application registered itself when it was imported here
-        is left as it is.
+        Notes for the user about what could not be restored. What the application registered itself when it was imported
+        here stays unchanged.
 
     Raises:
         ValueError: a later version of the launcher captured it.
@@ -247,7 +252,10 @@ def restore(
 
 
 def _of_version_1(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Dict[str, Any]:
-    """What version 1 captured, as it would be captured now: all configs were in one pickle, without their plain content."""
+    """Convert what version 1 captured to the present form.
+
+    It had all configs in one pickle, without their plain content.
+    """
     captured = state["configs"]
     configs = []
     if captured is not None:
@@ -285,7 +293,7 @@ def _restore_resolvers(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> 
 
 
 def _loaded(entry: Dict[str, Any], state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Tuple[Any, str]:
-    """(what `_pickled` pickled, "") or (None, why not)."""
+    """Return (what `_pickled` pickled, "") or (None, why not)."""
     if entry["by_value"] and tuple(state["python"]) != sys.version_info[:2]:
         return None, "it travels by value, for which the host would need Python {}.{}".format(*state["python"])
     if entry["pickle"] is None:
@@ -323,7 +331,7 @@ def _restore_configs(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Li
 
 
 def _without_types(entry: Dict[str, Any]) -> Any:
-    """The config as plain content, where its classes are not there."""
+    """Return the config as plain content, because its classes are missing."""
     if entry["plain"] is None:
         return None
     from hydra.core.config_store import ConfigNode
@@ -339,7 +347,7 @@ def _without_types(entry: Dict[str, Any]) -> Any:
 
 
 def _store(repo: Any, path: Tuple[str, ...], node: Any) -> bool:
-    """Put a config where it was on the controller; False where a config stands in the place of a group."""
+    """Store a config where it was on the controller. Returns False if a config has the name of one of its groups."""
     for name in path[:-1]:
         repo = repo.setdefault(name, {})
         if not isinstance(repo, dict):
@@ -349,7 +357,7 @@ def _store(repo: Any, path: Tuple[str, ...], node: Any) -> bool:
 
 
 def _summary_of(lost: List[Tuple[str, str]]) -> str:
-    """The paths, each reason once."""
+    """Return the paths, with each reason once."""
     by_reason: Dict[str, List[str]] = {}
     for path, why in lost:
         by_reason.setdefault(why, []).append(path)
@@ -361,7 +369,7 @@ def _summary_of(lost: List[Tuple[str, str]]) -> str:
 
 
 def _restore_search_path(state: Dict[str, Any], code_root: Optional[str]) -> None:
-    """What `compose()` uses, which in a job of Hydra's own launchers is that of the application."""
+    """Restore the search path that `compose()` uses. In a job of Hydra's own launchers it is the application's."""
     if state.get("search_path") is None:
         return
     from hydra._internal.config_loader_impl import ConfigLoaderImpl

@@ -22,7 +22,9 @@ INLINE = 1 << 20
 
 
 def move_high(fd: int) -> int:
-    """The descriptor under a high number, closed on exec, where user code that closes or opens low ones cannot hit it."""
+    """Move a descriptor to a high number, closed on exec, so that user code that closes or opens low numbers does not
+    hit it.
+    """
     for lowest in (900, 200, 60, 20):
         try:
             high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
@@ -34,7 +36,7 @@ def move_high(fd: int) -> int:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """Open a file of ours, mode 0600 whatever the umask is by now, not following a link."""
+    """Open a file of ours with mode 0600, whatever the umask is now, without following a link."""
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.fchmod(fd, 0o600)
     return fd
@@ -60,8 +62,8 @@ class JobChannel:
     """Sends the frames of one job or epilogue.
 
     Args:
-        fd: the job's socket, blocking; the channel's own from now on.
-        spool: the run's spool folder; the orphan file is made there.
+        fd: the job's socket, blocking. The channel owns it from now on.
+        spool: the run's spool folder, where the orphan file is made.
         attempt: the attempt's id.
     """
 
@@ -78,7 +80,7 @@ class JobChannel:
         self._held: List[bytes] = []
 
     def close_in_child(self) -> None:
-        """In a process that the job forked: the socket is not for it, and one that lives on does not hold it open."""
+        """Close the socket in a process that the job forked, so that such a process does not use it or hold it open."""
         try:
             if os.fstat(self._fd).st_ino == self._inode:
                 os.close(self._fd)
@@ -86,7 +88,7 @@ class JobChannel:
             return  # the application closed it
 
     def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
-        """Say one thing; `sync` brings it to the disk where it goes to the orphan file.
+        """Send one frame. With `sync`, it is synced to the disk if it goes to the orphan file.
 
         Raises:
             OSError: the agent is gone and the orphan file cannot be written.
@@ -94,7 +96,7 @@ class JobChannel:
         self.send_all([wire.encode(header, payload)], sync=sync)
 
     def end_reason(self) -> str:
-        """Why the agent ended this job (`cancelled`, `timeout`, ...); empty where it did not."""
+        """Return why the agent ended this job (`cancelled`, `timeout`, ...); empty if it did not."""
         if self._is_orphan:
             return ""
         try:
@@ -105,10 +107,10 @@ class JobChannel:
         return self._end_reason
 
     def _receive_frames(self) -> bool:
-        """Take what the agent says, waiting for it; False: it is gone.
+        """Wait for messages of the agent and handle them. Returns False if the agent is gone.
 
         Raises:
-            OSError: the agent is gone (ECONNRESET), or the descriptor is not the job's any more.
+            OSError: the agent is gone (ECONNRESET), or the descriptor does not belong to the job any more.
         """
         data = _receive(self._fd)
         for frame in self._decoder.feed(data):
@@ -120,7 +122,7 @@ class JobChannel:
         return bool(data)
 
     def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
-        """Say several things at once. `file`: what they say lies there; it is brought to the disk where they are."""
+        """Send several frames at once. `file`: the file with their content, which is synced if they are."""
         sync = sync or bool(self._held)
         frames, self._held = self._held + frames, []
         self._sent += frames
@@ -140,13 +142,14 @@ class JobChannel:
             self._bring_to_disk()
 
     def hold(self, frame: bytes, *, file: str = "") -> None:
-        """Say one thing together with the next, which follows before any code of a user runs."""
+        """Send one frame together with the next one, which follows before any user code runs."""
         self._held.append(frame)
         if file:
             self._files.append(file)
 
     def wait_kept(self) -> None:
-        """Wait until the agent has the result in its log. Where it dies before that, everything is said again.
+        """Wait until the agent has the result in its log. If it dies before that, everything is written to the orphan
+        file.
 
         Raises:
             OSError: the agent is gone and the orphan file cannot be written.
@@ -175,7 +178,7 @@ class JobChannel:
 
 
 def _receive(fd: int) -> bytes:
-    """What there is on a socket that is known by its number."""
+    """Receive what is on a socket that is known by its number."""
     sock = socket.socket(fileno=fd)
     try:
         return sock.recv(1 << 16)

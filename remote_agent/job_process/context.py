@@ -1,7 +1,7 @@
 """The context of a job: its config with and without the `hydra` node, its names and folders, its logging.
 
-Rule: the application and the callbacks get configs of their own, so that an edit by `on_job_start` does not reach the
-application (as in Hydra's `run_job`, hydra/core/utils.py 1.3). No copy is made by `deepcopy`, which costs 27 us a node.
+Rule: the application and the callbacks get separate configs, so that an edit by `on_job_start` does not reach the
+application (as in Hydra's `run_job`, hydra/core/utils.py 1.3). `deepcopy` is not used, because it costs 27 µs per node.
 """
 # ruff: noqa: SLF001  (omegaconf keeps flags and content in private attributes)
 
@@ -22,7 +22,7 @@ _formatter = logging.Formatter(LOG_FORMAT)
 
 
 class JobContext:
-    """What every kind of job has."""
+    """The part of the context that every kind of job has."""
 
     output_dir: str
     output_subdir: Optional[str]
@@ -44,7 +44,7 @@ class JobContext:
     controller_folders: Optional[Tuple[Any, Any]] = None
 
     def yaml_files(self) -> Dict[str, str]:
-        """File name -> text of what goes below output_subdir."""
+        """Return the files below output_subdir: file name -> text."""
         raise NotImplementedError
 
     def configure_logging(self) -> None:
@@ -52,16 +52,16 @@ class JobContext:
         raise NotImplementedError
 
     def logging_conf(self) -> Any:
-        """The logging configuration as plain data, where the config has one."""
+        """Return the logging configuration as plain data, if the config has one."""
         return None
 
     def has_edited_cfg(self) -> bool:
-        """The application, or an end hook, edited `task_cfg`; also where that cannot be told."""
+        """Whether the application or an end hook may have edited `task_cfg`."""
         return self.before is None or snapshot(self.task_cfg) != self.before
 
 
 def make_context(payload: bytes, loads: Callable[[bytes], Any], output_dir: str, cwd: str) -> JobContext:
-    """The context of a job, made from its payload (see `remote_agent.job_process.run`)."""
+    """Make the context of a job from its payload (see `remote_agent.job_process.run`)."""
     content = loads(payload)
     context: JobContext
     if content.get("hydra") is None:
@@ -77,9 +77,10 @@ def make_context(payload: bytes, loads: Callable[[bytes], Any], output_dir: str,
 
 
 class PlainContext(JobContext):
-    """A job with a plain config: a dict, dataclass or DictConfig, which become a DictConfig, or anything else as it is.
+    """A job with a plain config: a dict, dataclass or DictConfig, which becomes a DictConfig, or any other object,
+    unchanged.
 
-    A `hydra` key in such a config is not the application's: what it says goes into the `hydra` node, but for
+    A `hydra` key in such a config is not for the application. Its content goes into the `hydra` node, except
     `hydra.runtime`.
     """
 
@@ -118,7 +119,7 @@ class PlainContext(JobContext):
         }
 
     def configure_logging(self) -> None:
-        """Hydra's default job logging: root at INFO, to stdout and to `<task_name>.log` in the output directory."""
+        """Set up Hydra's default job logging: root at INFO, to stdout and `<task_name>.log` in the output directory."""
         root = logging.root
         root.handlers[:] = default_handlers(os.path.join(self.output_dir, "{}.log".format(self.task_name)))
         verbose = self._node.get("verbose")
@@ -132,9 +133,9 @@ _made: List[Any] = []
 
 
 def default_handlers(path: str) -> List[Any]:
-    """The handlers of Hydra's default job logging: to stdout and to a file, which is there from now on.
+    """Make the handlers of Hydra's default job logging: to stdout and to a file, which exists from now on.
 
-    Made once, in the zygote: a job's process gives them its own stream and file.
+    They are made once, in the zygote. A job's process gives them its own stream and file.
     """
     if not _made:
         _made[:] = [logging.StreamHandler(sys.stdout), logging.FileHandler(os.devnull, encoding="utf-8", delay=True)]
@@ -149,12 +150,12 @@ def default_handlers(path: str) -> List[Any]:
 
 
 def _is_open(config: Any) -> bool:
-    """It is a mapping, not None, missing or an interpolation."""
+    """Whether it is a mapping, and not None, missing or an interpolation."""
     return isinstance(config.__dict__["_content"], dict)
 
 
 def _update(node: Dict[str, Any], more: Any) -> None:
-    """Put what a plain config says of Hydra into its node."""
+    """Copy a plain config's settings for Hydra into the `hydra` node."""
     if not isinstance(more, dict):
         return
     for key, value in more.items():
@@ -166,7 +167,7 @@ def _update(node: Dict[str, Any], more: Any) -> None:
 
 
 def _as_config(value: Any) -> Any:
-    """The config that the application gets: a DictConfig or ListConfig where omegaconf can make one."""
+    """Return the config for the application: a DictConfig or ListConfig, if omegaconf can make one."""
     if is_config(value):
         return value
     if value is None or isinstance(value, (str, bytes, int, float)):
@@ -184,7 +185,10 @@ def _list_yaml(items: List[str]) -> str:
 
 
 class HydraContext(JobContext):
-    """A job of a Hydra app: what `hydra.core.utils.run_job` (1.3.8) makes of its config, in the same order."""
+    """A job of a Hydra app.
+
+    It does the same with its config as `hydra.core.utils.run_job` (1.3.8), in the same order.
+    """
 
     def __init__(self, content: Dict[str, Any], output_dir: str, cwd: str) -> None:
         from omegaconf import OmegaConf, open_dict, read_write
@@ -220,14 +224,14 @@ class HydraContext(JobContext):
         }
 
     def logging_conf(self) -> Any:
-        """`hydra.job_logging`, resolved."""
+        """Return `hydra.job_logging`, resolved."""
         from omegaconf import OmegaConf
 
         node = self.config.hydra.job_logging
         return None if node is None else OmegaConf.to_container(node, resolve=True)
 
     def configure_logging(self) -> None:
-        """`hydra.job_logging` and `hydra.verbose`, by Hydra's own means."""
+        """Apply `hydra.job_logging` and `hydra.verbose`, with Hydra's own functions."""
         from hydra.core.utils import configure_log
 
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)

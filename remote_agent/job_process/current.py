@@ -1,6 +1,6 @@
-"""Which job this process is, for the application and its job hooks: above all, where its output files go.
+"""Tells the application and its job hooks which job this process is and, above all, where its output files go.
 
-Rule: it is set once per process, before any code of the application runs. Outside of a job there is none.
+Rule: it is set once per process, before any code of the application runs. Outside a job it is None.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class CurrentJob:
 
     Attributes:
         num: its number in the run.
-        job_id: `RUN#NUM`, as `launcher show` takes it.
-        attempt: 1 for the first.
-        host: the host's name in the run.
-        output_dir: absolute, on this machine; what is written below it comes back.
+        job_id: `RUN#NUM`, as for `launcher show`.
+        attempt: the number of the attempt; the first is 1.
+        host: the name of the host in the run.
+        output_dir: an absolute path on this machine. Files in it are sent back.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it
@@ -34,7 +34,7 @@ _current: Optional[CurrentJob] = None
 
 
 def current_job() -> Optional[CurrentJob]:
-    """The job that this process is; None outside of a job, where the same code may run, too."""
+    """Return the job of this process; None outside a job, where the same code may run, too."""
     return _current
 
 

@@ -1,7 +1,7 @@
-"""What is left to do for a job that died: fire the `on_job_end` of every callback that is owed one.
+"""Fires the `on_job_end` hooks that a job which died had not fired.
 
-Rule: exactly the ends that are owed, each announced before it is entered, none twice; an outcome that the job had before
-it died stays what it was.
+Rule: exactly the missing end hooks fire, each is announced before it is called, and none fires twice. An outcome that
+the job had before it died stays.
 """
 
 import pickle
@@ -23,7 +23,7 @@ __all__ = ["Epilogue"]
 
 
 class Epilogue(JobRun):
-    """The epilogue of one attempt, in a process of its own.
+    """The epilogue of one attempt, in its own process.
 
     Args:
         state: the payload of the job's `state` message.
@@ -46,7 +46,7 @@ class Epilogue(JobRun):
         self.owed = sorted(set(self._started) - set(spec.indexes("on_job_end")))
 
     def run(self) -> None:
-        """Fire what is owed, then `done`."""
+        """Fire the missing hooks, then send `done`."""
         self.gate.install()
         outcome = self._epilogue.outcome
         if outcome is not None and not self.owed:
@@ -67,14 +67,14 @@ class Epilogue(JobRun):
         self.done(result)
 
     def _take_up_death(self) -> Result:
-        """There is no outcome: the job is FAILED by what killed it."""
+        """Make the job FAILED by what killed it, because there is no outcome."""
         error = self._epilogue.envelope.error or JobError("killed")
         self.fail(error)
         logger.error("Job died: %s", error)
         return Result(NO_PARTS._replace(codec=self.prepared.codec), b"", self.value, "FAILED")
 
     def _take_up_outcome(self, outcome: Envelope) -> Result:
-        """The job had its outcome and died in an end hook: the outcome stands."""
+        """Use the outcome of a job that died in an end hook."""
         self.abort = outcome.abort
         if outcome.error is not None:
             self.job_return.error = outcome.error
@@ -100,8 +100,8 @@ class Epilogue(JobRun):
             return loads(file.read(part.size))
 
     def _restore(self) -> None:
-        """Put the callbacks into the state that they had after on_job_start, where that could be kept; and say again
-        which start hooks fired, where no outcome did.
+        """Restore the callbacks as they were after on_job_start, if that state could be saved. If there is no outcome,
+        record again which start hooks fired.
         """
         data = self._state
         path = self._epilogue.state_file
@@ -129,8 +129,8 @@ class Epilogue(JobRun):
         self.callbacks = Callbacks(entries)
 
     def _presumed_starts(self) -> List[Dict[str, Any]]:
-        """Records of the start hooks that were entered. The job said nothing of them: they went well, but for the one
-        that was the last to be entered while there were others to come.
+        """Make records of the start hooks that were called. The job reported none, so they succeeded, except the last
+        one called if others should have followed.
         """
         having = [index for index, entry in enumerate(self.callbacks) if entry.hook("on_job_start") is not None]
         entered = [index for index in self._started if index in having]

@@ -1,4 +1,5 @@
-"""The process of a job: descriptors, session, environment, streams, signals. How it ends: `remote_agent.job_process.shutdown`.
+"""The process of a job: descriptors, session, environment, streams, signals. `remote_agent.job_process.shutdown` has
+its end.
 
 Rule: until `done` is sent, SIGTERM and SIGINT become exceptions in the main thread. They are raised only while user code runs, so
 that our own code is never interrupted. This holds for the process of the job: processes that it forks are as in plain Python.
@@ -54,7 +55,7 @@ class _HarmlessHandler:
 class SignalGate:
     """Lets SIGTERM (as `JobTerminated`) and SIGINT (as KeyboardInterrupt) through while `call` runs user code.
 
-    What arrives outside is raised by the next `call`, unless `reclaim` came in between.
+    The next `call` raises a signal that arrives outside, unless `reclaim` comes in between.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class SignalGate:
         self._mask: Iterable[Any] = ()
 
     def install(self) -> None:
-        """Handle both signals from now on, whatever handled them before. Main thread only."""
+        """Handle both signals from now on, whatever handled them before. Only for the main thread."""
         if not self._pid:
             self._pid = os.getpid()
             os.register_at_fork(
@@ -77,14 +78,17 @@ class SignalGate:
         _set_handler(_SIGINT, self._handle)
 
     def _block_before_fork(self) -> None:
-        """Before the job forks: block both signals. One that arrived before the child has removed our handlers would be lost."""
+        """Block both signals before the job forks.
+
+        A signal that arrived before the child has removed our handlers would be lost.
+        """
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGTERM, _SIGINT))
 
     def _unblock_after_fork(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _reset_in_child(self) -> None:
-        """In a process that the job forked: remove our handlers. Handlers that the application has set stay."""
+        """Remove our handlers in a process that the job forked. Handlers that the application has set stay."""
         self._is_open = False
         for number, plain in ((_SIGTERM, _DEFAULT), (_SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) == self._handle:
@@ -92,7 +96,7 @@ class SignalGate:
         self._unblock_after_fork()
 
     def reclaim(self) -> None:
-        """The task has ended: stop its timers, and let no signal handler of the application raise an exception any more."""
+        """Stop the timers of a task that has ended. From now on its signal handlers cannot raise an exception."""
         self._is_open = False
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
@@ -106,10 +110,10 @@ class SignalGate:
         self._pending = None
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call user code, with whatever arguments.
+        """Call user code with any arguments.
 
         Raises:
-            JobTerminated, KeyboardInterrupt: a signal came, now or since the last call.
+            JobTerminated, KeyboardInterrupt: a signal came during the call or since the last one.
         """
         try:
             self._is_open = True
@@ -122,7 +126,7 @@ class SignalGate:
     def call_task(
         self, function: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]
     ) -> Tuple[Any, Optional[BaseException]]:
-        """Call the task, then `reclaim`; returns (value, None), or (None, what it raised).
+        """Call the task, then `reclaim`. Returns (value, None), or (None, what it raised).
 
         A signal handler that the application has set may raise at any time, also when the task has just returned, and also
         while `reclaim` works. From the moment in which the task returns, that changes nothing.
@@ -182,7 +186,7 @@ class SignalGate:
 
 
 def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int) -> int:
-    """Make this freshly forked process the process of a job; returns the number of its socket.
+    """Make this freshly forked process the process of a job. Returns the number of its socket.
 
     Args:
         fds: the job's socket, its stdout file, its stderr file.
@@ -191,7 +195,7 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
         umask: the user's.
 
     Raises:
-        OSError: `cwd` is not there.
+        OSError: `cwd` does not exist.
     """
     os.setsid()
     channel = move_high(fds[0])
@@ -212,9 +216,9 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
 
 
 def open_streams() -> None:
-    """sys.stdout and sys.stderr on descriptors 1 and 2, line by line, in UTF-8 that never fails.
+    """Open sys.stdout and sys.stderr on descriptors 1 and 2, line by line, in UTF-8 that never fails.
 
-    Done by the zygote before it imports the application; its jobs have other files under the same descriptors.
+    The zygote does this before it imports the application. Its jobs have other files under the same descriptors.
     """
     sys.stdout = sys.__stdout__ = _stream(1, "<stdout>", "surrogateescape")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2, "<stderr>", "backslashreplace")  # type: ignore[misc]
@@ -227,7 +231,7 @@ def _stream(fd: int, name: str, errors: str) -> io.TextIOWrapper:
 
 
 def hold_standard_fds() -> None:
-    """Put /dev/null under those of the descriptors 0 to 2 that the application closed, lest a file of ours gets them."""
+    """Open /dev/null under those descriptors 0 to 2 that the application closed, so that no file of ours gets them."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -236,6 +240,6 @@ def hold_standard_fds() -> None:
 
 
 def reset_signals() -> None:
-    """In a forked process: take the zygote's own handling away. What the application's import set stays."""
+    """Remove the zygote's own signal handling in a forked process. What the application's import set stays."""
     signal.set_wakeup_fd(-1)
     _set_handler(_SIGCHLD, _DEFAULT)

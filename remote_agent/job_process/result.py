@@ -44,7 +44,7 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
 class Result:
-    """The bytes of a result: `parts` describes them, `payload` holds them unless they lie in a file."""
+    """The bytes of a result. `parts` describes them. `payload` has them, unless they are in a file."""
 
     def __init__(self, parts: ResultParts, payload: bytes, value: Any = None, status: str = "") -> None:
         self.parts = parts
@@ -53,14 +53,14 @@ class Result:
         self._status = status
 
     def is_still(self, job_return: Any) -> bool:
-        """The JobReturn certainly has the same value and status as when this was made."""
+        """Whether the JobReturn certainly has the same value and status as when this was made."""
         value = job_return._return_value  # noqa: SLF001 - reading return_value would raise a failure
         is_same = value is self._value and job_return.status.name == self._status
         # A lazy one is what is left of a job that died: it cannot be read here, nor edited.
         return is_same and (isinstance(value, (BaseException, LateValue)) or type(value) in _ATOMS)
 
     def has_same_content(self, other: "Result") -> bool:
-        """Both hold the same bytes."""
+        """Whether both have the same bytes."""
         return _digests(self.parts) == _digests(other.parts)
 
 
@@ -79,14 +79,14 @@ def make_result(
     is_kept: bool = True,
     codec: str = PICKLED,
 ) -> Tuple[Result, Optional[JobError]]:
-    """The result of a job, and the error that makes it FAILED where its value cannot be sent.
+    """Return the result of a job, and the error that makes it FAILED if its value cannot be sent.
 
     Args:
-        path: where a file is made if one is needed.
+        path: where to make a file if one is needed.
         value: what the task returned, or the exception that it raised.
-        may_send_code: functions and classes may be pickled by value.
+        may_send_code: whether functions and classes may be pickled by value.
         cfg, hydra_cfg: edited configs, or None.
-        is_kept: False to have the digests only, to compare with.
+        is_kept: False to get only the digests, for a comparison.
         codec: PICKLED or PLAIN.
     """
     if is_completed and value is None and cfg is None and hydra_cfg is None:
@@ -118,7 +118,7 @@ def make_result(
 def _plain_result(
     writer: "_Writer", value: Any, configs: Dict[str, Any], *, is_completed: bool
 ) -> Tuple[Result, Optional[JobError]]:
-    """Nothing in it is pickled; what cannot be said is named in its place, and is no failure."""
+    """Make a result without pickles. A placeholder names each part without a plain form, which is not a failure."""
     given = dict({"value": value} if is_completed else {})
     given.update((name, config) for name, config in configs.items() if config is not None)
     for name, one in given.items():
@@ -132,7 +132,7 @@ def _plain_result(
 
 
 def _add_plain(writer: "_Writer", value: Any) -> None:
-    """What commands show of the value: all of it, or what it is where that is long. No `repr` of a user's runs for it."""
+    """Add the form that commands show: the whole value, or its type if it is long. No user's `repr` runs for it."""
     data = encode(value, MAX_SMALL, tells_repr=False)
     writer.add("plain", lambda: writer.write(data))
 
@@ -160,7 +160,7 @@ def _cannot_send(value: Any, error: BaseException, what: str = "the task returne
 
 
 def _dump(value: Any, writer: "_Writer", may_send_code: bool) -> None:
-    """By plain pickle where it will do; else by cloudpickle, which takes functions and classes by value."""
+    """Pickle with plain pickle if possible, else with cloudpickle, which pickles functions and classes by value."""
     start = writer.tell()
     try:
         pickle.Pickler(writer, _PROTOCOL).dump(value)
@@ -181,7 +181,7 @@ def _dump(value: Any, writer: "_Writer", may_send_code: bool) -> None:
 
 
 def _pickle_of_exception(error: Any, may_send_code: bool) -> Optional[bytes]:
-    """The pickled exception if it comes back as what it was, else None."""
+    """Return the pickled exception if unpickling gives the same exception, else None."""
     memory = _Writer(None)
     try:
         _dump(error, memory, may_send_code)
@@ -196,10 +196,10 @@ def _pickle_of_exception(error: Any, may_send_code: bool) -> Optional[bytes]:
 
 
 class _Writer:
-    """Collects pickles one behind the other; in memory while they are small, else in a file.
+    """Collects pickles one after the other, in memory while they are small, else in a file.
 
     Args:
-        path: where the file is made if one is needed; None keeps everything in memory.
+        path: where to make the file if one is needed; None keeps everything in memory.
         codec: how the parts are written.
         is_kept: False to drop the bytes and keep their digests.
     """
@@ -216,11 +216,11 @@ class _Writer:
         self._hash = hashlib.sha256()
 
     def tell(self) -> int:
-        """Bytes so far."""
+        """Return the number of bytes so far."""
         return self._size
 
     def write(self, data: Any) -> int:
-        """For a pickler: take some bytes."""
+        """Write some bytes; for a pickler."""
         size = memoryview(data).nbytes
         self._size += size
         if not self._is_kept:
@@ -249,7 +249,7 @@ class _Writer:
             _write_all(self._fd, piece)
 
     def add(self, name: str, dump: Callable[[], Any]) -> None:
-        """Add one part; what a `dump` that raised had written is dropped.
+        """Add one part. If `dump` raises, what it had written is dropped.
 
         Raises:
             BaseException: what `dump` raised.
@@ -265,7 +265,7 @@ class _Writer:
         self._parts = self._parts._replace(**{name: part})  # type: ignore[arg-type]  # a name of a part
 
     def rewind(self, size: int) -> None:
-        """Forget what was written of the current part, which began at `size`."""
+        """Drop what was written of the current part, which began at `size`."""
         self._hash = hashlib.sha256()
         self._size = size
         if self._fd is None:
@@ -275,7 +275,7 @@ class _Writer:
             os.lseek(self._fd, size, os.SEEK_SET)
 
     def finish(self) -> Tuple[ResultParts, bytes]:
-        """(parts, payload). A file is written then; it is the agent that brings it to the disk, while it is sent.
+        """Return (parts, payload). A file is complete then. The agent syncs it to the disk while it is sent.
 
         Raises:
             OSError: the disk.
@@ -289,7 +289,7 @@ class _Writer:
 
 
 def _in_thread(function: Callable[[Any], Any], argument: Any) -> Optional[threading.Thread]:
-    """A thread that calls it; None where there can be none."""
+    """Call it in a thread. Returns None if no thread can be started."""
     thread = threading.Thread(target=function, args=(argument,), daemon=True)
     try:
         thread.start()
@@ -305,7 +305,7 @@ def _write_all(fd: int, data: Any) -> None:
 
 
 def shortened(envelope: Envelope) -> Envelope:
-    """The envelope of an outcome or done that is over the wire's cap, cut down: tracebacks of hooks, causes."""
+    """Shorten the envelope of an `outcome` or `done` over the wire's cap, without hooks' tracebacks and causes."""
     hooks = []
     for record in envelope.hooks:
         if record["error"] is not None:

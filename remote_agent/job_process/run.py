@@ -4,8 +4,8 @@ Rule: the agent has the outcome of the application before an end hook runs, so t
 announced to the agent before it is called.
 
 The job payload is the cloudpickle of `{"config", "hydra", "overrides", "task_name"}`: for a Hydra app `config` has its
-`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `minimal_hydra_node`. A job with a
-`task` of its own has that, too, and one that is called with arguments of its own `call`: the cloudpickle of (args, kwargs).
+`hydra` node and `hydra` is None; for a plain config `hydra` is the node of `minimal_hydra_node`. A job with its own
+task also has `task`. A job that is called with its own arguments also has `call`: the cloudpickle of (args, kwargs).
 """
 
 import os
@@ -38,16 +38,16 @@ __all__ = ["JobRun", "Prepared"]
 
 
 class Prepared:
-    """What the zygote made ready for every job.
+    """What the zygote prepared for every job.
 
     Attributes:
         task: the task function, undecorated.
-        callbacks: the composite, with the state that it left the controller with.
-        spec: how it was told to.
-        notes: what the user is to be told.
-        seeds: sets the random generators of a job.
-        states: callback index -> its pickled state, where it can be pickled.
-        broken: why no job can run; each of them then fails with it.
+        callbacks: the composite, with the state from the controller.
+        spec: how the application was to be prepared.
+        notes: messages for the user.
+        seeds: sets a job's random generators.
+        states: callback index -> its pickled state, if it can be pickled.
+        broken: why no job can run. Every job then fails with it.
     """
 
     def __init__(self, task: Callable[[Any], Any], callbacks: Callbacks, spec: ZygoteSpec) -> None:
@@ -62,17 +62,17 @@ class Prepared:
 
     @property
     def may_send_code(self) -> bool:
-        """The controller can load functions and classes that are pickled by value here."""
+        """Whether the controller can load functions and classes that are pickled by value here."""
         return self.controller_python == sys.version_info[:2]
 
     @property
     def codec(self) -> str:
-        """How the controller wants values."""
+        """The form in which the controller wants values."""
         return PLAIN if self.spec.values == PLAIN else PICKLED
 
 
 class JobRun:
-    """One attempt, in its own process. `run` sends everything up to `done` over the channel."""
+    """One attempt, in its own process. `run` sends everything over the channel, up to `done`."""
 
     def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: FrameSink) -> None:
         self.prepared = prepared
@@ -106,7 +106,7 @@ class JobRun:
         set_current_job(CurrentJob(told.num, told.job_id, told.attempt, told.host, self.output_dir))
 
     def run(self) -> None:
-        """Everything from the first frame to `done`."""
+        """Run the attempt, from the first frame to `done`."""
         self.gate.install()
         self._announce_end_only()
         self._try_to_succeed()
@@ -124,7 +124,7 @@ class JobRun:
     # -- before the application ----------------------------------------------------------------------------------
 
     def _announce_end_only(self) -> None:
-        """A callback that has only `on_job_end` is owed it from the very start."""
+        """Announce callbacks that have only `on_job_end`, because that hook must fire in any case."""
         for index, entry in enumerate(self.callbacks):
             if entry.hook("on_job_end") is not None and entry.hook("on_job_start") is None:
                 self._entering_start(index, entry)
@@ -153,7 +153,10 @@ class JobRun:
         self._hooks_and_application(context)
 
     def set_up(self, *, again: bool = False) -> JobContext:
-        """Config, folders, logging, files. `again`: the job itself did it before, this is its epilogue."""
+        """Set up config, folders, logging and files.
+
+        `again`: this is the epilogue, and the job itself did it before.
+        """
         output_dir = self.output_dir
         prepared = self.prepared
         cwd = prepared.spec.cwd or os.getcwd()
@@ -207,7 +210,7 @@ class JobRun:
             del raised  # its traceback refers to this frame
 
     def _arguments(self, load: Callable[[], Any]) -> Any:
-        """(args, kwargs) of a task that has arguments of its own."""
+        """Return (args, kwargs) of a task with its own arguments."""
         return self.gate.call(load)
 
     def _fire_start_hooks(self, context: JobContext) -> None:
@@ -224,7 +227,7 @@ class JobRun:
         self._apply_policies(self.hooks)
 
     def _send_state(self) -> None:
-        """Keep the callbacks as they are now for an epilogue; nothing is sent where nothing has changed."""
+        """Send the current state of the callbacks, for an epilogue. Nothing is sent if nothing has changed."""
         states = []
         for index, entry in enumerate(self.callbacks):
             if entry.hook("on_job_end") is None or entry.hook("on_job_start") is None:
@@ -259,7 +262,10 @@ class JobRun:
         self.set_status("COMPLETED")
 
     def fail(self, error: JobError, exception: Optional[BaseException] = None) -> None:
-        """The job is FAILED: by this error, or by what the agent has told it to end for; `exception` is what its reader raises."""
+        """Make the job FAILED, with this error or the agent's reason for ending it.
+
+        Reading `return_value` raises `exception`.
+        """
         told = self.channel.end_reason()
         if told:
             error = decided_error(error, told, self.spec.job.timeout)
@@ -273,11 +279,11 @@ class JobRun:
 
     @property
     def value(self) -> Any:
-        """What the JobReturn holds; reading its `return_value` would raise a failure."""
+        """The value in the JobReturn. Reading its `return_value` would raise the exception of a failed job."""
         return self.job_return._return_value  # noqa: SLF001
 
     def set_status(self, name: str) -> None:
-        """Give the JobReturn a status of the type that its own one has: Hydra's, or ours."""
+        """Set the JobReturn's status, in the type that it already has: Hydra's, or ours."""
         self.job_return.status = type(self.job_return.status)[name]
 
     def _apply_policies(self, records: List[Dict[str, Any]]) -> None:
@@ -296,7 +302,7 @@ class JobRun:
         self.job_return.duration = time.monotonic() - self._clock
 
     def _result(self, suffix: str, *, is_kept: bool = True) -> Result:
-        """The job's result as bytes; a value that cannot be pickled makes the job FAILED."""
+        """Return the job's result as bytes. A value that cannot be pickled makes the job FAILED."""
         job_return = self.job_return
         edited = self._is_cfg_edited()
         hydra_edited = self.context is not None and job_return.hydra_cfg is not self.context.hydra_cfg
@@ -328,7 +334,10 @@ class JobRun:
         return result
 
     def fire_end_hooks(self) -> None:
-        """Fire the on_job_end that are owed. Signals wait: an end hook is given its time (the agent's `hook_timeout`)."""
+        """Fire the missing on_job_end hooks.
+
+        Signals wait, so an end hook gets its time (the agent's `hook_timeout`).
+        """
         records: List[Dict[str, Any]] = []
         kwargs = {"config": None if self.context is None else self.context.config, "job_return": self.job_return}
         try:
@@ -341,7 +350,7 @@ class JobRun:
         self._apply_policies(records)
 
     def normalize_job_return(self) -> None:
-        """Take what the end hooks made of the JobReturn; what makes no sense is put right and told."""
+        """Check the JobReturn after the end hooks. Invalid values are corrected, with a note."""
         job_return = self.job_return
         status = getattr(job_return.status, "name", None)
         if status == "COMPLETED":
@@ -354,7 +363,7 @@ class JobRun:
             job_return.error = JobError("hook", message="an end hook made the job FAILED")
 
     def done(self, outcome: Result) -> None:
-        """Say `done`, with a result of its own where the end hooks changed something."""
+        """Send `done`, with a new result if the end hooks changed something."""
         is_same = outcome.is_still(self.job_return) and not self._is_cfg_edited()
         if is_same or outcome.has_same_content(self._result("", is_kept=False)):
             self._send_done(SAME, b"")
@@ -390,7 +399,7 @@ def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: ResultPa
 
 
 def _make_folders(output_dir: str, folder: str) -> None:
-    """The output directory and the folder in it, parents too; there already is fine."""
+    """Make the output directory and the folder in it, with their parents. They may exist already."""
     try:
         os.mkdir(output_dir)
         if folder != output_dir:
@@ -401,7 +410,7 @@ def _make_folders(output_dir: str, folder: str) -> None:
 
 
 def state_of(instance: Any) -> Any:
-    """(pickle, "") that a process forked from the same zygote can load, or (None, why)."""
+    """Return (pickle, "") that a process forked from the same zygote can load, or (None, why not)."""
     try:
         return pickle.dumps(instance, 4), ""
     except Exception as first:  # noqa: BLE001 - a user's __reduce__ may raise anything

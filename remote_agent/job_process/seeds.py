@@ -16,7 +16,7 @@ _BY_SYSTEM = 0x80000000
 
 
 class SeedWatch:
-    """Looks on while the application is imported; `in_job` then sets the generators of a forked process."""
+    """Watches the import of the application. `in_job` then sets the generators of a forked process."""
 
     def __init__(self) -> None:
         self._python_state: Any = None
@@ -39,7 +39,7 @@ class SeedWatch:
             self._python_state = random.getstate()
 
     def in_job(self) -> None:
-        """In the forked process, before any of its code runs."""
+        """Set the generators in the forked process, before any user code runs."""
         if self._python_state is not None:
             random.setstate(self._python_state)
         numpy_random: Optional[Any] = sys.modules.get("numpy.random")

@@ -1,12 +1,12 @@
-"""The end of a job's process: what Python does before a process ends, except for taking the modules apart.
+"""The end of a job's process: what Python does before a process ends, except clearing the modules.
 
-Rule: the result is said and kept before any of this runs, so nothing that happens here can change it. In Python's order:
-threads that are no daemons and executors are waited for, `atexit` functions run (`weakref.finalize` and multiprocessing's
-own among them), objects that the job made are finished, files are flushed, those of C too. Modules are not taken apart:
+Rule: the result is sent and stored before any of this runs, so nothing here can change it. The order is Python's: wait
+for executors and for threads that are not daemons, run `atexit` functions (those of `weakref.finalize` and
+multiprocessing among them), finish the job's objects, flush files, also those of C. Modules are not cleared, because
 that would write to every page that the process shares with its zygote.
 
-A job that leaves nothing behind pays for some looks. One that takes too long is asked by its agent, with SIGTERM, what it
-still waits for, and says so in an `ending` frame.
+A job that leaves nothing behind pays only for some checks. If the shutdown takes too long, the agent sends SIGTERM to
+ask what the job still waits for. The job answers with an `ending` frame.
 """
 
 import atexit
@@ -46,7 +46,7 @@ _is_stdio_loaded = False
 
 
 def load_stdio() -> None:
-    """Find what flushes C's files: ctypes is imported once, by the zygote, and not by each job."""
+    """Find the function that flushes C's files. The zygote imports ctypes once, so that jobs need not."""
     global _is_stdio_loaded, _stdio  # noqa: PLW0603 - one process, one C library
     if _is_stdio_loaded:
         return
@@ -68,9 +68,9 @@ def load_stdio() -> None:
 
 
 def note_open_files() -> None:
-    """The application is imported: flush what it has open, and remember it, as no job will find it by looking.
+    """Flush and remember the application's open files after its import, because no job could find them.
 
-    Flushed here, what was written so far is on the disk once. Each job would write it again.
+    What was written so far is flushed here once. Otherwise each job would write it again.
     """
     found = gc.get_objects()
     kinds = {cls for cls in set(map(type, found)) if issubclass(cls, _BUFFERS)}
@@ -84,9 +84,9 @@ def note_open_files() -> None:
 
 
 def exit_job(channel: JobChannel) -> NoReturn:
-    """End the process of a job whose `done` was said. Its exit code is 0, whatever is raised here.
+    """End the process of a job whose `done` was sent. Its exit code is 0, whatever is raised here.
 
-    Nothing of a user runs before the result is in the spool's log, or in the job's own file where there is no agent.
+    No user code runs before the result is in the spool's log or, without an agent, in the job's own file.
     """
     _try(channel.wait_kept)
     stage = ["threads"]
@@ -106,7 +106,7 @@ def exit_job(channel: JobChannel) -> NoReturn:
 
 
 def exit_forked_child(error: Optional[BaseException]) -> NoReturn:
-    """End a process that the application forked from its job, and that came back to us: as plain Python would end it."""
+    """End a process that the application forked from its job and that returned to our code, as plain Python would."""
     code = 0
     if isinstance(error, SystemExit):
         if isinstance(error.code, int):
@@ -140,7 +140,7 @@ def _nothing(*ignored: Any) -> None:
 
 
 def _try(function: Optional[Callable[..., Any]], *args: Any) -> None:
-    """Call it; what it raises is told on stderr, as Python does at the end of a process."""
+    """Call it. What it raises is printed to stderr, as Python does at the end of a process."""
     try:
         if function is not None:
             function(*args)
@@ -155,7 +155,7 @@ def _try(function: Optional[Callable[..., Any]], *args: Any) -> None:
 
 
 def _kind_of(cls: type) -> str:
-    """How objects of this type are finished: `flush`, `close`, `del`, or not at all."""
+    """Return how objects of this type are finished: `flush`, `close`, `del`, or not at all."""
     if issubclass(cls, _BUFFERS):
         return "flush"
     if issubclass(cls, _IOBase):
@@ -168,7 +168,7 @@ def _kind_of(cls: type) -> str:
 
 
 def unfinished(found: Iterable[Any]) -> Dict[str, List[Any]]:
-    """Those of the objects that are to be finished, by how."""
+    """Return the objects that must be finished, grouped by how."""
     found = list(found)
     kinds = {}
     for cls in set(map(type, found)) - _plain:
@@ -187,10 +187,10 @@ def unfinished(found: Iterable[Any]) -> Dict[str, List[Any]]:
 
 
 def _finish() -> None:
-    """Finish what the job made and did not: Python would when it takes the modules apart.
+    """Finish the job's unfinished objects, as Python would when it clears the modules.
 
-    The outer first: text is encoded, compressed files get their end, then what all of them wrote is flushed. What was made
-    before the job is not looked at (`gc.freeze`), but for the files that were open then.
+    Outer objects come first: text is encoded, compressed files get their end, and then everything is flushed. Objects
+    from before the job are skipped (`gc.freeze`), except files that were open then.
     """
     todo = unfinished(gc.get_objects())
     for file in todo["flush"]:
@@ -206,7 +206,10 @@ def _finish() -> None:
 
 
 def _flush_all(files: List[Any]) -> None:
-    """Flush these files, those that were open before the job, the standard ones, and those of C. Text goes first."""
+    """Flush these files, those that were open before the job, the standard ones, and those of C.
+
+    Text files come first.
+    """
     files = files + [file for file in (known() for known in _opened_before) if file is not None]
     files.sort(key=lambda file: not isinstance(file, TextIOWrapper))
     for file in [*files, sys.stdout, sys.stderr]:
@@ -234,7 +237,7 @@ def _close_one(file: Any) -> None:
 
 
 def still_running(stage: str, frame: Any = None) -> List[str]:
-    """What the end of this process waits for, by name.
+    """Return the names of what the end of this process waits for.
 
     Args:
         stage: `threads`, `atexit` or `objects`.
@@ -261,7 +264,7 @@ _OWN_FUNCTIONS: FrozenSet[str] = frozenset(
 
 
 def _outermost(frame: Any) -> Optional[Tuple[str, str, int]]:
-    """(function, file, line) of what this file called: where the main thread is stuck."""
+    """Return (function, file, line) of what this file called, which is where the main thread is stuck."""
     below = None
     while frame is not None:
         code = frame.f_code

@@ -33,7 +33,7 @@ def loads(data: bytes) -> Any:
 
 
 class _StandIns:
-    """While it is entered, stand-in modules make the classes that are asked of them."""
+    """Within this context, stand-in modules make the classes that are requested."""
 
     depth = 0
 
@@ -45,7 +45,7 @@ class _StandIns:
 
 
 class _Module(types.ModuleType):
-    """Stands for a module of a plugin that is not installed here."""
+    """A stand-in for a module of a plugin that is not installed here."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or not _StandIns.depth:
@@ -56,7 +56,7 @@ class _Module(types.ModuleType):
 
 
 class _StandIn:
-    """Stands for an object of a plugin's class; keeps what it was made of."""
+    """A stand-in for an object of a plugin's class. It keeps what it was made from."""
 
     _args: Tuple[Any, ...] = ()
 
@@ -77,12 +77,12 @@ class _StandIn:
 
     @property
     def name(self) -> str:
-        """What an Enum member would be shown as."""
+        """The name that an Enum member would show."""
         return str(self._args[0]) if self._args else type(self).__name__
 
 
 def _install(name: str) -> None:
-    """Put a stand-in module in the place of one that is missing."""
+    """Install a stand-in for a missing module."""
     module = _Module(name)
     module.__path__ = []  # so that the import system takes it for a package
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)

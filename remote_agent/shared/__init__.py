@@ -1,1 +1,1 @@
-"""What both sides, and all processes of a host, use."""
+"""What both sides and all processes of a host share."""

@@ -18,7 +18,7 @@ _DATA_SYNC = getattr(os, "fdatasync", os.fsync)
 
 
 def sync_fd(fd: int) -> None:
-    """Bring what was written to a descriptor to the disk.
+    """Sync what was written to a descriptor to the disk.
 
     Raises:
         OSError: the disk.
@@ -33,7 +33,7 @@ def sync_fd(fd: int) -> None:
 
 
 def sync_data(fd: int) -> None:
-    """As `sync_fd`, but for times and the like that nobody needs to read the data again.
+    """Like `sync_fd`, but without metadata, such as times, that is not needed to read the data.
 
     Raises:
         OSError: the disk.
@@ -45,10 +45,10 @@ def sync_data(fd: int) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Bring a file to the disk, and its name.
+    """Sync a file and its name to the disk.
 
     Raises:
-        OSError: the disk; its text names the file.
+        OSError: the disk failed. The text names the file.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -62,7 +62,7 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Bring the name of a file to the disk."""
+    """Sync a folder, so that the name of a file in it is on the disk."""
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync_fd(fd)
@@ -71,7 +71,7 @@ def sync_folder(path: str) -> None:
 
 
 def digest_of(file: BinaryIO, offset: int, size: int, goes_on: Callable[[], bool] = lambda: True) -> Any:
-    """SHA-256 of a part of a file, which may be shorter than that; of less where it does not go on."""
+    """Return the SHA-256 of a part of a file. If the file is shorter, it covers the bytes that exist."""
     digest = hashlib.sha256()
     file.seek(offset)
     while size and goes_on():
@@ -84,10 +84,10 @@ def digest_of(file: BinaryIO, offset: int, size: int, goes_on: Callable[[], bool
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder of ours and all that is in it, whatever rights a job has taken from its folders.
+    """Remove a folder of ours with everything in it, even if a job has removed permissions from its folders.
 
     Raises:
-        OSError: something of it cannot be removed; all the rest is gone.
+        OSError: something in it cannot be removed. Everything else is gone.
     """
     try:
         shutil.rmtree(path)
@@ -106,7 +106,7 @@ def remove_tree(path: str) -> None:
 
 
 def _open(folder: str) -> None:
-    """Have its owner read and change it; a link is left alone."""
+    """Give its owner permission to read and change it. Links are skipped."""
     if not os.path.islink(folder):
         try:
             os.chmod(folder, 0o700)

@@ -1,7 +1,7 @@
-"""The envelope: how a job ended. It is the plain half of a result, and the half that decides.
+"""The envelope: how a job ended. It is the plain part of a result, and the part that decides.
 
-Rule: the job makes it; if the job cannot any more, whoever notices that does. The agent, the controller and the journal accept it as
-it is, or refuse it and name the field.
+Rule: the job makes it or, if it cannot, the process that notices that. The agent, the controller and the journal accept
+it unchanged, or refuse it and name the field.
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional
@@ -28,12 +28,12 @@ class Envelope(NamedTuple):
 
     Attributes:
         status: COMPLETED or FAILED.
-        error: why it is FAILED; of no other there is one.
+        error: why it is FAILED. Other jobs have none.
         started_at, ended_at: seconds since the epoch, by the host's clock.
         duration: seconds.
-        hooks: what fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
+        hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
         code: the snapshot that ran.
-        abort: the callback that asks to stop the run.
+        abort: the callback that asked to stop the run.
     """
 
     status: str
@@ -54,20 +54,20 @@ class Envelope(NamedTuple):
         ended_at: Optional[float] = None,
         hooks: Optional[List[Dict[str, Any]]] = None,
     ) -> "Envelope":
-        """In the place of a process that did not come to make one."""
+        """Make the envelope of a failed job whose process did not make one."""
         duration = None if started_at is None or ended_at is None else max(0.0, ended_at - started_at)
         return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None)
 
     def to_json(self) -> Dict[str, Any]:
-        """The envelope as a JSON object; `from_json` reads it back."""
+        """Return the envelope as a JSON object, which `from_json` reads."""
         return dict(to_json(self), error=None if self.error is None else self.error.to_json())
 
     @classmethod
     def from_json(cls, data: Any) -> "Envelope":
-        """An envelope that somebody else made.
+        """Read an envelope that another process made.
 
         Raises:
-            ValueError: it is none; where a field is at fault, it is named.
+            ValueError: it is not an envelope. The message names the wrong field, if any.
         """
         envelope = read(cls, "envelope", data, _ABSENT)
         if envelope.status not in ("COMPLETED", "FAILED"):

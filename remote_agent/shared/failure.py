@@ -33,9 +33,9 @@ _IMPORT_MACHINERY = (os.path.dirname(importlib.__file__) + os.sep, "<frozen impo
 
 
 class JobTerminated(BaseException):
-    """SIGTERM reached the job: raised in its main thread, so that `finally` blocks and end hooks run.
+    """Raised in a job's main thread when SIGTERM arrives, so that `finally` blocks and end hooks run.
 
-    Not an `Exception`: an application's `except Exception` does not eat it.
+    It is not an `Exception`, so an application's `except Exception` does not catch it.
     """
 
 
@@ -47,7 +47,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def safe_text(value: Any) -> str:
-    """`str(value)`, whatever `__str__` does; always encodable as UTF-8."""
+    """Return `str(value)`, whatever `__str__` does. The result can always be encoded as UTF-8."""
     try:
         text = str(value)
     except BaseException as error:  # noqa: BLE001 - a user's __str__ may raise anything, SystemExit too
@@ -56,7 +56,7 @@ def safe_text(value: Any) -> str:
 
 
 def type_name(value: Any) -> str:
-    """The full name of a value's type; builtins without their module."""
+    """Return the full name of a value's type. Builtins have no module in it."""
     cls = type(value)
     module = getattr(cls, "__module__", None)
     name = getattr(cls, "__qualname__", None)
@@ -66,9 +66,10 @@ def type_name(value: Any) -> str:
 
 
 def _trimmed(stack: traceback.StackSummary) -> traceback.StackSummary:
-    """The stack without the frames that it begins and ends with which are ours, or of the import that we asked for.
+    """Return the stack without frames at its beginning and end that are ours or belong to our import of the
+    application.
 
-    Where it has no others (a SyntaxError) the import's are kept, and all where it has only ours.
+    If there are no others (a SyntaxError), those of the import are kept. If all are ours, all are kept.
     """
     frames = list(stack)
     foreign = [index for index, frame in enumerate(frames) if not frame.filename.startswith(_OUR_FOLDER)]
@@ -79,7 +80,7 @@ def _trimmed(stack: traceback.StackSummary) -> traceback.StackSummary:
 
 
 def _links(error: BaseException) -> List[Tuple[BaseException, str]]:
-    """The exception and what led to it, outermost first, with the relation to the one before."""
+    """Return the exception and what led to it, outermost first, each with its relation to the one before."""
     chain: List[Tuple[BaseException, str]] = [(error, "")]
     seen = {id(error)}
     while len(chain) < _MAX_CHAIN:
@@ -105,7 +106,7 @@ _BETWEEN = {
 
 
 def _one_text(error: BaseException) -> str:
-    """One exception of a chain, without the others."""
+    """Return the text of one exception of a chain, without the others."""
     try:
         formatted = traceback.TracebackException(type(error), error, error.__traceback__)
         formatted.stack = _trimmed(formatted.stack)
@@ -121,7 +122,7 @@ def _one_text(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback of an exception and its chain as Python prints it, without our own frames."""
+    """Return the traceback of an exception and its chain as Python prints it, without our own frames."""
     text = ""
     for link, relation in reversed(_links(error)):
         text += _one_text(link) + _BETWEEN.get(relation, "")
@@ -136,7 +137,7 @@ def _causes(error: BaseException) -> List[Dict[str, str]]:
 
 
 def exit_code_of(error: SystemExit) -> int:
-    """The exit code that `sys.exit` asked for: 0 for None, 1 for anything that is not a whole number."""
+    """Return the exit code that `sys.exit` asked for: 0 for None, 1 for anything that is not a whole number."""
     code = error.code
     if code is None:
         return 0
@@ -144,7 +145,7 @@ def exit_code_of(error: SystemExit) -> int:
 
 
 def error_of_exception(error: BaseException, kind: str = "exception") -> JobError:
-    """The JobError that tells of an exception. SystemExit and JobTerminated decide the kind themselves."""
+    """Return the JobError for an exception. SystemExit and JobTerminated decide the kind themselves."""
     result = JobError(
         kind=kind,
         type=type_name(error),
@@ -167,7 +168,10 @@ def error_of_exception(error: BaseException, kind: str = "exception") -> JobErro
 
 
 def decided_error(error: JobError, kind: str, timeout: Optional[float]) -> JobError:
-    """The error of a job that was told to end: the decision names it, not the way in which it ended."""
+    """Return the error of a job that was told to end.
+
+    The reason for that counts, and not the way in which the job ended.
+    """
     if error.kind not in ("exception", "exited", "killed"):
         return error
     message = error.message

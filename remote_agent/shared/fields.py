@@ -1,8 +1,9 @@
-"""Objects with types, read from the JSON that another process, host or version wrote.
+"""Reads typed objects from the JSON that another process, host or version wrote.
 
 Rule: the annotations of a class define the types of its fields, for mypy and for `read`. An object with a missing field, or with a field
-of another type, is refused, and the error names the field. Unknown fields are ignored: a later version may send more. The classes have
-no defaults: whoever makes an object gives every field. `absent` has values for fields that an earlier version did not write.
+of another type, is refused, and the error names the field. Unknown fields are ignored: a later version may send more.
+The classes have no defaults, so every field must be given. `absent` has values for fields that an earlier version did
+not write.
 """
 
 import re
@@ -18,7 +19,7 @@ _Takes = Callable[[Any], bool]
 
 
 class FieldError(ValueError):
-    """A field is missing, or is not what it must be. What is in a list or an object may be secret, and is not told."""
+    """A field is missing, or is wrong. The content of a list or an object may be secret, so it is not shown."""
 
     def __init__(self, what: str, name: str, value: Any) -> None:
         is_shown = value is None or value is _MISSING or isinstance(value, (str, int, float))
@@ -35,12 +36,12 @@ _MISSING = _Missing()
 
 
 def read(cls: Type[T], what: str, data: Any, absent: Mapping[str, Any]) -> T:
-    """A named tuple of this class.
+    """Read a named tuple of this class.
 
     Args:
         what: what it is, for the error.
         data: the JSON object.
-        absent: field -> its value where it is missing; `list` and `dict` stand for an empty one.
+        absent: field -> its value if it is missing; `list` and `dict` mean an empty one.
 
     Raises:
         FieldError: a field is missing, or of another type.
@@ -79,7 +80,7 @@ def _reader_of(kind: Any) -> Optional[Callable[[Any], Any]]:
 
 
 def _check_of(kind: Any) -> _Takes:
-    """Whether something is of a type. Numbers are finite, and a truth value is none."""
+    """Return a check for a type. Numbers must be finite, and a bool is not a number."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return lambda value: value is not _MISSING
@@ -100,7 +101,7 @@ def _check_of(kind: Any) -> _Takes:
 
 
 def to_json(carrier: Any) -> Dict[str, Any]:
-    """The fields of a named tuple that holds plain data alone."""
+    """Return the fields of a named tuple that has only plain data."""
     return dict(zip(carrier._fields, carrier))
 
 
@@ -108,5 +109,5 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def is_sha256(text: Any) -> bool:
-    """It names content, and is no path to anywhere."""
+    """Whether it is a SHA-256, which names content and cannot be a path."""
     return isinstance(text, str) and _SHA256.fullmatch(text) is not None

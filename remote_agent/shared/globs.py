@@ -1,8 +1,9 @@
-"""Patterns with wildcards, matched in time that no pattern can make long.
+"""Matches patterns with wildcards, in a time that no pattern can make long.
 
-Rule: at most as many steps as the text is long times the pattern's length. A pattern with few wildcards is a regular expression,
-which is quick and cannot do more than that by much; one with many would try each way to share the text out among them, and
-is walked through with all that may have been matched so far at once.
+Rule: it takes at most as many steps as the text's length times the pattern's length. A pattern with few wildcards
+becomes a regular expression, which is fast and takes little more than that. With many wildcards, a regular expression
+would try every way to split the text among them. So such a pattern is run as a set of states, with all possible matches
+so far at once.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ _MAX_EXPRESSION = 2
 
 
 class Atom(NamedTuple):
-    """A part of a pattern. `one` and `many` characters of a class (as in `re`), or `folders`: none, or some with their `/`."""
+    """A part of a pattern: `one` or `many` characters of a class (as in `re`), or `folders`: none, or some with their
+    `/`.
+    """
 
     kind: Literal["one", "many", "folders"]
     characters: str = ""
 
     @property
     def expression(self) -> str:
-        """As a regular expression."""
+        """The atom as a regular expression."""
         return {"one": self.characters, "many": f"{self.characters}*", "folders": "(?:.*/)?"}[self.kind]
 
 
@@ -35,12 +38,12 @@ FOLDERS = Atom("folders")
 
 
 def one(character: str) -> Atom:
-    """This character."""
+    """Match exactly this character."""
     return Atom("one", re.escape(character))
 
 
 def any_of(characters: str = ".") -> Atom:
-    """Any number of these characters."""
+    """Match any number of these characters."""
     return Atom("many", characters)
 
 
@@ -61,16 +64,16 @@ class Glob:
             self._walk = _Walk(self._atoms)
 
     def matches(self, text: str) -> bool:
-        """The whole text is what the pattern says."""
+        """Whether the pattern matches the whole text."""
         if self._expression is not None:
             return self._expression.fullmatch(text) is not None
         return self._walk.matches(text)
 
 
 class _Walk:
-    """The pattern as states: bit `n` is set where all before the n-th may have been matched.
+    """The pattern as a set of states: bit `n` is set if everything before the n-th atom may have been matched.
 
-    `folders` takes two: before it, where it may be passed over, and inside, which only a `/` ends.
+    `folders` has two states: before it, where it may be skipped, and inside it, which only a `/` ends.
     """
 
     def __init__(self, atoms: Sequence[Atom]) -> None:
@@ -99,7 +102,7 @@ class _Walk:
         return bool(states & self._end)
 
     def _passed(self, states: int) -> int:
-        """With the wildcards passed over that may match nothing."""
+        """Add the states after wildcards that may match nothing."""
         while True:
             more = states | (states & self._pass_one) << 1 | (states & self._pass_two) << 2
             if more == states:
@@ -107,7 +110,7 @@ class _Walk:
             states = more
 
     def _step(self, character: str) -> tuple[int, int, int]:
-        """Which states stay where they are, and which go on by one and by two, when this character comes."""
+        """Return which states stay, and which advance by one or by two, at this character."""
         made = self._steps.get(character)
         if made is None:
             is_slash = character == "/"
@@ -129,14 +132,16 @@ class _Walk:
 
 @lru_cache(maxsize=1024)
 def host_glob(pattern: str) -> Glob:
-    """A pattern of OpenSSH's (ssh_config(5), PATTERNS): `*` and `?` alone are special; `[host]:2222` is a name."""
+    """Make a pattern of OpenSSH's (ssh_config(5), PATTERNS). Only `*` and `?` are special; `[host]:2222` is a name."""
     special = {"*": any_of(), "?": Atom("one", ".")}
     return Glob([special.get(character) or one(character) for character in pattern])
 
 
 @lru_cache(maxsize=1024)
 def shell_glob(pattern: str) -> Glob:
-    """A pattern of `fnmatch`'s: `*` crosses `/`, `?` is one character, `[a-z]` one of these, `[!a-z]` one that is none of these."""
+    """Make a pattern of `fnmatch`'s: `*` also matches `/`, `?` is one character, `[a-z]` one of these, `[!a-z]` any
+    other one.
+    """
     atoms: list[Atom] = []
     index = 0
     while index < len(pattern):
@@ -155,7 +160,7 @@ def shell_glob(pattern: str) -> Glob:
 
 
 def _class_of(text: str) -> str:
-    """What stands between brackets, as a regular expression for one character. A range that runs backwards is empty."""
+    """Return the content of brackets as a regular expression for one character. A backward range is empty."""
     is_negated = text.startswith("!")
     text = text[is_negated:]
     members = ""

@@ -1,6 +1,7 @@
-"""What we have to say in a job's log: how it failed, what became of a hook.
+"""Our own messages in a job's log: how it failed, what happened to a hook.
 
-Rule: it goes where the job's logging goes, but to stderr instead of stdout: what a job writes to stdout may be data for somebody.
+Rule: they go where the job's logging goes, but to stderr instead of stdout, because a job's stdout may be data for
+another program.
 """
 
 import contextlib

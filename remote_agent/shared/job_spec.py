@@ -1,6 +1,6 @@
-"""What is to be done for one job: as the journal keeps it, as a host gets it, and as the process of an attempt does.
+"""What to do for one job, as the journal stores it, as a host gets it, and as the process of an attempt gets it.
 
-Rule: a name in it becomes a file's name, a number a limit: both are checked where they are read, on every side.
+Rule: names in it become file names, and numbers become limits. So every side checks them when it reads them.
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -27,12 +27,12 @@ class JobSpec(NamedTuple):
     """One attempt at a job.
 
     Attributes:
-        attempt: which one; 0 of a job that waits here, and of which there has been none.
+        attempt: its number; 0 for a job that waits here and had no attempt yet.
         zygote: the key of the zygote that runs it.
-        output_dir: absolute where the host shares the controller's files, else relative to the run's outputs on the host.
+        output_dir: absolute if the host shares the controller's files, else relative to the run's outputs on the host.
         timeout, grace, hook_timeout, shutdown_timeout: seconds.
-        outputs: what of the output directory comes back: all, nothing, or what matches one of these patterns.
-        max_output_bytes: of stdout, and of stderr.
+        outputs: which files of the output directory are sent back: all, none, or those that match a pattern.
+        max_output_bytes: the cap of stdout and of stderr.
         children_timeout: seconds that processes have which the job left behind in its session.
     """
 
@@ -51,7 +51,7 @@ class JobSpec(NamedTuple):
 
     @property
     def attempt_id(self) -> str:
-        """What the attempt is called everywhere: `3.1` is the first one at job 3."""
+        """The attempt's name everywhere: `3.1` is the first attempt at job 3."""
         return "{}.{}".format(self.num, self.attempt)
 
     def to_json(self) -> Dict[str, Any]:
@@ -60,7 +60,7 @@ class JobSpec(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Any) -> "JobSpec":
-        """A spec that the other side sent.
+        """Read a spec that the other side sent.
 
         Raises:
             FieldError: it is none.
@@ -78,7 +78,7 @@ class JobSpec(NamedTuple):
 
     @classmethod
     def from_journal(cls, data: Dict[str, Any]) -> "JobSpec":
-        """A spec of a job that is queued, also as a version wrote it which left out the attempt.
+        """Read a queued job's spec from the journal, also from an earlier version that left out the attempt.
 
         Raises:
             FieldError: it is none.
@@ -94,9 +94,9 @@ class ForkSpec(NamedTuple):
 
     Attributes:
         job: the attempt, with its output directory as it is on this host, absolute.
-        slot_env: variables that the slot gives it; None takes one away.
+        slot_env: variables from the slot; None removes one.
         spool: the run's folder here.
-        payload_file: where the job's payload lies; empty where it came along.
+        payload_file: the file of the job's payload; empty if it came with the message.
     """
 
     job: JobSpec
@@ -122,12 +122,12 @@ class EpilogueSpec(NamedTuple):
     """What the epilogue of an attempt gets from its agent.
 
     Attributes:
-        entered: [hook, index of the callback] of each hook that was announced.
-        envelope: what came of the job: its outcome, or what killed it before it had one.
-        has_outcome: the former.
-        parts: where in the result's bytes its parts lie, where there is an outcome.
-        outcome_file: where these bytes lie; empty where `parts` tells, or there are none.
-        state_file: where the callbacks' state lies; empty where it came along.
+        entered: [hook, index of the callback] of each announced hook.
+        envelope: the job's outcome, or what killed it before it had one.
+        has_outcome: whether it is the job's outcome.
+        parts: the places of the parts in the result's bytes, if there is an outcome.
+        outcome_file: the file of these bytes; empty if `parts` says it, or there are none.
+        state_file: the file of the callbacks' state; empty if it came with the message.
     """
 
     fork: ForkSpec
@@ -140,11 +140,11 @@ class EpilogueSpec(NamedTuple):
 
     @property
     def outcome(self) -> Optional[Envelope]:
-        """What the job had reached before it died."""
+        """The outcome of the job before it died."""
         return self.envelope if self.has_outcome else None
 
     def indexes(self, hook: str) -> List[int]:
-        """The callbacks of which this hook was entered."""
+        """Return the callbacks whose hook of this name was called."""
         entered: List[Tuple[str, int]] = [(name, index) for name, index in self.entered]
         return [index for name, index in entered if name == hook]
 

@@ -1,8 +1,9 @@
 """The messages between controller, agent, zygote and job: the header of each, by its type.
 
-Rule: a header is a dict, which costs nothing on its way; its type says every field. Whoever makes one says all of them, or mypy
-complains, and whoever reads one names no other. `ABSENT` is what a field is taken for where an earlier version, or another hand, left
-it out; `remote_agent.shared.wire` puts it there, so that a reader finds every field. Specs and envelopes are read by their own classes.
+Rule: a header is a dict, which costs nothing to pass on, and its type has every field. mypy checks that a sender gives
+all fields, and that a reader uses no others. `ABSENT` has the values of fields that an earlier version or another
+program left out. `remote_agent.shared.wire` fills them in, so that a reader finds every field. Specs and envelopes are
+read by their own classes.
 """
 
 from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, Union, get_args, get_origin
@@ -13,7 +14,10 @@ __all__ = ["ABSENT", "SCHEMA", "FromAgent", "FromController", "FromJob", "FromZy
 
 
 class Hello(TypedDict):
-    """A link begins. `slots` and `gpus` as the user gave them; `lease`: seconds without a controller after which jobs end."""
+    """A link begins. `slots` and `gpus` are as the user gave them.
+
+    `lease`: seconds without a controller after which jobs end.
+    """
 
     t: Literal["hello"]
     version: int
@@ -27,7 +31,7 @@ class Hello(TypedDict):
 
 
 class Prepare(TypedDict):
-    """How the application is prepared; also from an agent to its zygote. `spec`: a ZygoteSpec."""
+    """How to prepare the application; also from an agent to its zygote. `spec`: a ZygoteSpec."""
 
     t: Literal["prepare"]
     zygote: str
@@ -35,14 +39,14 @@ class Prepare(TypedDict):
 
 
 class Manifest(TypedDict):
-    """The code that travels."""
+    """The code that is sent."""
 
     t: Literal["manifest"]
     sha256: str
 
 
 class Blob(TypedDict):
-    """A piece of a content; `scope`: `run`, or `cache` for later runs too."""
+    """A part of a content. `scope`: `run`, or `cache` to keep it for later runs, too."""
 
     t: Literal["blob"]
     sha256: str
@@ -59,14 +63,14 @@ class Blobs(TypedDict):
 
 
 class Withheld(TypedDict):
-    """What was asked for cannot be sent."""
+    """Requested contents cannot be sent."""
 
     t: Literal["withheld"]
     message: str
 
 
 class SendJob(TypedDict):
-    """A job; `spec`: a JobSpec. Its payload comes along, or has come as a blob."""
+    """A job. `spec`: a JobSpec. Its payload is in this message, or has come as a blob."""
 
     t: Literal["job"]
     spec: Dict[str, Any]
@@ -74,7 +78,7 @@ class SendJob(TypedDict):
 
 
 class Cancel(TypedDict):
-    """These attempts, or all, are to end; also from an agent to a job."""
+    """End these attempts, or all; also from an agent to a job."""
 
     t: Literal["cancel"]
     attempts: Optional[List[str]]
@@ -84,27 +88,27 @@ class Cancel(TypedDict):
 
 
 class Ack(TypedDict):
-    """These results are safe."""
+    """The controller has stored these results."""
 
     t: Literal["ack"]
     attempts: List[str]
 
 
 class Go(TypedDict):
-    """What an earlier agent took may start."""
+    """Attempts that an earlier agent accepted may start."""
 
     t: Literal["go"]
 
 
 class Finish(TypedDict):
-    """The run is over; `keep`: its spool stays."""
+    """The run is over. `keep`: its spool stays."""
 
     t: Literal["finish"]
     keep: bool
 
 
 class Look(TypedDict):
-    """How an attempt stands, or all of them, from somebody who only looks."""
+    """A query for the state of one attempt or all, which changes nothing."""
 
     t: Literal["look"]
     attempt: Optional[str]
@@ -113,7 +117,7 @@ class Look(TypedDict):
 
 
 class Survey(TypedDict):
-    """What runs have left."""
+    """A request for a list of what runs have left."""
 
     t: Literal["survey"]
 
@@ -127,14 +131,14 @@ class Remove(TypedDict):
 
 
 class Ping(TypedDict):
-    """Are you there; from either side."""
+    """A question whether the peer is there; from either side."""
 
     t: Literal["ping"]
     n: int
 
 
 class Pong(TypedDict):
-    """Here."""
+    """The answer to a ping."""
 
     t: Literal["pong"]
     n: int
@@ -144,8 +148,9 @@ class Pong(TypedDict):
 
 
 class Welcome(TypedDict):
-    """The answer to a hello, in as many parts as the states of attempts, its payload, need. (Who debugs reads pid, hostname and spool.)
+    """The answer to a hello.
 
+    The states of attempts are its payload, in as many parts as needed. (pid, hostname and spool are for debugging.)
     `logout`: those of the notes that say what the end of the login session does to the agent.
     """
 
@@ -165,7 +170,7 @@ class Welcome(TypedDict):
 
 
 class Missing(TypedDict):
-    """Contents that are not there; `manifest`: that of the code."""
+    """Contents that are missing. `manifest`: the manifest of the code is missing."""
 
     t: Literal["missing"]
     sha256: List[str]
@@ -174,7 +179,7 @@ class Missing(TypedDict):
 
 
 class Zygote(TypedDict):
-    """The application is prepared, or cannot be."""
+    """The application is prepared, or cannot be prepared."""
 
     t: Literal["zygote"]
     zygote: str
@@ -187,7 +192,7 @@ class Zygote(TypedDict):
 
 
 class Started(TypedDict):
-    """An attempt began."""
+    """An attempt has begun."""
 
     t: Literal["started"]
     attempt: str
@@ -196,7 +201,7 @@ class Started(TypedDict):
 
 
 class Final(TypedDict):
-    """The result of an attempt; `envelope`: an Envelope."""
+    """The result of an attempt. `envelope`: an Envelope."""
 
     t: Literal["final"]
     attempt: str
@@ -205,7 +210,7 @@ class Final(TypedDict):
 
 
 class Chunk(TypedDict):
-    """A piece of a long result (`kind`: result) or file (file). `parts`: with the first of a result."""
+    """A part of a long result (`kind`: result) or file (`kind`: file). `parts`: with the first chunk of a result."""
 
     t: Literal["chunk"]
     attempt: str
@@ -219,7 +224,7 @@ class Chunk(TypedDict):
 
 
 class Files(TypedDict):
-    """Small files, whole, as [path, mode, size, mtime]."""
+    """Complete small files, as [path, mode, size, mtime]."""
 
     t: Literal["files"]
     attempt: str
@@ -236,7 +241,7 @@ class Tree(TypedDict):
 
 
 class FilesEnd(TypedDict):
-    """All of an attempt was sent. `refused`, `noted`: [path, why]."""
+    """Everything of an attempt was sent. `refused`, `noted`: [path, why]."""
 
     t: Literal["files_end"]
     attempt: str
@@ -279,7 +284,7 @@ class Looked(TypedDict):
 
 
 class Dropped(TypedDict):
-    """An attempt is given back unstarted."""
+    """An attempt is given back without having started."""
 
     t: Literal["dropped"]
     attempt: str
@@ -287,13 +292,13 @@ class Dropped(TypedDict):
 
 
 class Opened(TypedDict):
-    """The host takes jobs again."""
+    """The host accepts jobs again."""
 
     t: Literal["opened"]
 
 
 class Fatal(TypedDict):
-    """What concerns the user (`code`: note), or why the link ends."""
+    """A note for the user (`code`: note), or why the link ends."""
 
     t: Literal["fatal"]
     code: str
@@ -331,14 +336,14 @@ class Ready(TypedDict):
 
 
 class Unusable(TypedDict):
-    """It cannot be. `error`: a JobError."""
+    """The application cannot be prepared. `error`: a JobError."""
 
     t: Literal["unusable"]
     error: Dict[str, Any]
 
 
 class Forked(TypedDict):
-    """A process began."""
+    """A process has begun."""
 
     t: Literal["forked"]
     attempt: str
@@ -346,7 +351,7 @@ class Forked(TypedDict):
 
 
 class Exited(TypedDict):
-    """A process ended; `status` is that of waitpid."""
+    """A process has ended. `status` is that of waitpid."""
 
     t: Literal["exited"]
     attempt: str
@@ -357,7 +362,7 @@ class Exited(TypedDict):
 
 
 class Kept(TypedDict):
-    """Its result is in the log."""
+    """The job's result is in the log."""
 
     t: Literal["kept"]
 
@@ -366,7 +371,7 @@ class Kept(TypedDict):
 
 
 class Hook(TypedDict):
-    """A hook is entered."""
+    """A hook is about to be called."""
 
     t: Literal["hook"]
     hook: str
@@ -375,7 +380,7 @@ class Hook(TypedDict):
 
 
 class State(TypedDict):
-    """The callbacks after on_job_start; in a file, or they could not be kept: why."""
+    """The state of the callbacks after on_job_start, perhaps in a file; or `why` it could not be saved."""
 
     t: Literal["state"]
     file: Optional[str]
@@ -383,7 +388,7 @@ class State(TypedDict):
 
 
 class Result(TypedDict):
-    """What came of the application; and then of all. `envelope`: an Envelope."""
+    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope."""
 
     t: Literal["outcome", "done"]
     envelope: Dict[str, Any]
@@ -391,7 +396,7 @@ class Result(TypedDict):
 
 
 class Ending(TypedDict):
-    """What its end waits for."""
+    """What the end of the process waits for."""
 
     t: Literal["ending"]
     running: List[Any]

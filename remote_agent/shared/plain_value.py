@@ -1,8 +1,8 @@
-"""Values as plain data: what a host sends where nothing may be unpickled, and what commands show.
+"""Writes values as plain data, which hosts send if nothing may be unpickled, and which commands show.
 
-Rule: no type is imported for it, and none is taken for another: a value is written as what it is by its exact type. What
-cannot be said so is named in its place, with its type and the reason, and costs nothing but itself. The rest of the format,
-what reads it, and why it is this one: docs/values.md.
+Rule: no type is imported for it, and a value is written by its exact type. A part without a plain form gets a
+placeholder with its type and the reason, and the other parts are not affected. docs/values.md has the rest of the
+format, its reader, and the reasons for it.
 
 A document is `MARK`, a byte of version, a byte of flags, and one node:
 
@@ -65,15 +65,15 @@ class _TooMuch(Exception):
 
 
 class _Unsaid(Exception):
-    """A value cannot be said; the text says why."""
+    """A value has no plain form. The text says why."""
 
 
 def encode(value: Any, limit: int = MAX_SIZE, *, tells_repr: bool = True) -> bytes:
-    """A document with the value in it. Never fails: what cannot be said is named instead.
+    """Return a document with the value. Never fails: a placeholder names a part without a plain form.
 
     Args:
-        limit: bytes; over it the whole value is named instead.
-        tells_repr: call `repr` of what cannot be said, which may be a user's code.
+        limit: bytes. If the document would be longer, a placeholder names the whole value.
+        tells_repr: call `repr` of parts without a plain form, which may run a user's code.
     """
     encoder = _Encoder(limit, tells_repr=tells_repr)
     try:
@@ -90,7 +90,7 @@ def _length(number: int) -> bytes:
 
 
 class _Encoder:
-    """Collects the pieces of one document."""
+    """Collects the parts of one document."""
 
     def __init__(self, limit: int, *, tells_repr: bool) -> None:
         self.pieces: List[bytes] = []
@@ -119,7 +119,7 @@ class _Encoder:
         """Write one node.
 
         Raises:
-            _TooMuch: a cap.
+            _TooMuch: a cap is exceeded.
         """
         self._count += 1
         if self._count > MAX_NODES:
@@ -142,7 +142,7 @@ class _Encoder:
             self.unsaid(value, str(error) if isinstance(error, _Unsaid) else type(error).__name__)
 
     def unsaid(self, value: Any, why: str, text: Optional[str] = None) -> None:
-        """Name what cannot be said."""
+        """Write a placeholder for a value without a plain form."""
         self.is_whole = False
         if text is None:
             text = _bounded_repr(value) if self._tells_repr else _extent(value)
@@ -156,7 +156,7 @@ class _Encoder:
         self.pieces.append(data)
 
     def _need(self, size: int) -> None:
-        """So many bytes are to come."""
+        """Check that this many more bytes fit."""
         if self._size + size > self._limit:
             raise _TooMuch("its plain form is over {:,} bytes".format(self._limit))
 
@@ -242,7 +242,10 @@ class _Encoder:
             self._open.discard(id(value))
 
     def _record(self, value: Any, kind: type, depth: int) -> None:
-        """An enum member, or an instance of a class that is made of fields: the reader decides whether it knows the class."""
+        """Write an enum member, or an instance of a class with fields.
+
+        The reader decides whether it knows the class.
+        """
         if "<locals>" in kind.__qualname__:
             raise _Unsaid("its class was defined in a function, so it cannot be found by name")
         if issubclass(kind, enum.Enum):
@@ -265,7 +268,7 @@ class _Encoder:
 
 
 def _fields_of(value: Any, kind: type) -> Optional[Tuple[str, List[str]]]:
-    """(kind of class, names of its fields); None where it is made of something else, or of more."""
+    """Return (kind of class, names of its fields); None if it has something else, or more."""
     fields = getattr(kind, "_fields", None)
     if issubclass(kind, tuple) and isinstance(fields, tuple) and len(fields) == len(value):
         return "namedtuple", [str(name) for name in fields]
@@ -332,7 +335,7 @@ _CONFIG_LEAVES = (type(None), bool, int, float, str, bytes)
 
 
 def _checked_config(content: Any) -> Any:
-    """What a config holds, if a config can be made of it again without anybody looking into it."""
+    """Return a config's content, if a config can be made from it again without further checks."""
     if type(content) in (dict, list):
         for one in content.values() if type(content) is dict else content:
             _checked_config(one)
@@ -380,7 +383,7 @@ def _of_pandas(pd: Any, value: Any, kind: type, need: Callable[[int], None]) -> 
 
 
 def _column(pd: Any, column: Any) -> Tuple[Any, ...]:
-    """(name of the dtype, values): of numbers and times an array, of texts and objects a list."""
+    """Return (name of the dtype, values). Numbers and times are an array, texts and objects a list."""
     dtype = column.dtype
     name = str(dtype)
     if getattr(dtype, "kind", "") in "biufcmM" and type(dtype).__module__.partition(".")[0] == "numpy":
@@ -431,7 +434,7 @@ def _bounded_repr(value: Any) -> str:
 
 
 def _extent(value: Any) -> str:
-    """How large it is, told without a line of a user's code."""
+    """Describe its size, without running a user's code."""
     if type(value) in (list, tuple, dict, set, frozenset, str, bytes):
         return "{:,} long".format(len(value))
     module = type(value).__module__.partition(".")[0]
@@ -444,6 +447,6 @@ def _extent(value: Any) -> str:
 
 
 def _cleaned(text: str) -> str:
-    """Bounded, in one line, without what a terminal would act on."""
+    """Return the text with limited length, in one line, and without control characters for a terminal."""
     text = " ".join(text[: 2 * _REPR].split())
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)[:_REPR]

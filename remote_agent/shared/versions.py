@@ -1,4 +1,4 @@
-"""Versions of packages, and which belong together, read from their files: nothing is imported to find out."""
+"""Reads versions of packages, and which of them belong together, from their files. Nothing is imported."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _VERSION = re.compile(r"^__version__(?:\s*:\s*\w+)?\s*=\s*['\"]([^'\"]+)['\"]", 
 
 
 def version_note(hydra: str) -> str:
-    """What a user should know of a release of Hydra; empty where there is nothing."""
+    """Return a note for the user about a release of Hydra; empty if there is none."""
     if numbers_of(hydra) >= _FIXED_HYDRA:
         return ""
     return (
@@ -25,19 +25,19 @@ def version_note(hydra: str) -> str:
 
 
 def family_of(omegaconf: str) -> List[str]:
-    """The packages that belong together, where omegaconf lies in that folder and Hydra is used."""
+    """Return the packages that belong together, if omegaconf is in that folder and Hydra is used."""
     has_antlr = os.path.isdir(os.path.join(omegaconf, "vendor", "antlr4"))
     return ["hydra", "omegaconf", "yaml"] if has_antlr else ["antlr4", "hydra", "omegaconf", "yaml"]
 
 
 def installed_version(package: str) -> Optional[str]:
-    """The version of an importable package, read from its files; None where there is none, "" where it cannot be told."""
+    """Return the version of an importable package, from its files; None if there is no package, "" if unknown."""
     origin = origin_of(package)
     return None if origin is None else version_of(os.path.dirname(origin))
 
 
 def origin_of(package: str) -> Optional[str]:
-    """The file from which a package would be imported now; of one that is loaded, too."""
+    """Return the file from which a package would be imported now, or has been imported."""
     for finder in sys.meta_path:
         try:
             spec: Any = finder.find_spec(package, None) if hasattr(finder, "find_spec") else None
@@ -50,7 +50,7 @@ def origin_of(package: str) -> Optional[str]:
 
 
 def version_of(folder: str) -> str:
-    """The version that a package's files name; "" where they name none."""
+    """Return the version in a package's files; "" if they have none."""
     for name in ("version.py", "_version.py", "__init__.py"):
         try:
             with open(os.path.join(folder, name), encoding="utf-8") as file:

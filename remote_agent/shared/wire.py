@@ -1,17 +1,18 @@
 """Frames and messages between controller, agent, zygote and job; sans-IO: bytes in, messages out.
 
-Rule: nothing here reads, writes, decodes a pickle or allocates what a peer merely announces. A size is checked against a
-cap before a byte of it is stored, and every message is checked against its schema before anybody acts on it. Numbers are
-finite and fit 64 bits; what is inside a field of type list or object is for its reader to check.
+Rule: nothing here reads, writes, decodes a pickle, or allocates memory that a peer only announces. A size is checked
+against a cap before any byte of it is stored, and every message is checked against its schema before it is used.
+Numbers are finite and fit into 64 bits. The reader of a list or an object checks its content.
 
-A stream begins with `PREAMBLE` (what precedes it is noise of a login shell, kept for the error message). Then frames:
+A stream begins with `PREAMBLE` (anything before it is noise of a login shell, which is kept for the error message).
+Then come frames:
 
     !2sBxIQI   mark b"RL", wire version, header length, payload length, crc32 of the header
     header     one JSON object, utf-8; its key "t" names the message
     payload    opaque bytes
 
-Weak spots, admitted: the crc guards against a desynchronised stream, not against an attacker (SSH does that), and a
-peer may hold MAX_PAYLOAD bytes of memory for as long as it likes to send a `STEP` in each heartbeat.
+Known weak spots: the crc protects against a desynchronised stream, but not against an attacker (SSH does that). A peer
+that sends a `STEP` in each heartbeat can occupy MAX_PAYLOAD bytes of memory as long as it likes.
 """
 
 import json
@@ -63,9 +64,9 @@ _HEAD = struct.Struct("!2sBxIQI")
 
 
 class ProtocolError(Exception):
-    """The peer sent what the protocol does not allow. `code` is a stable word for tests and messages.
+    """The peer broke the protocol. `code` is a stable word for tests and messages.
 
-    `frames` are those that came whole, in the same bytes, before it did.
+    `frames` are the complete ones that came before it in the same bytes.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -82,7 +83,8 @@ class Frame(NamedTuple):
 
 
 def check(header: Any) -> Message:
-    """The header, if it is a known message whose fields have the types of `SCHEMA`; with what it may leave out.
+    """Return the header if it is a known message whose fields have the types of `SCHEMA`. Missing optional fields are
+    filled in.
 
     Raises:
         ProtocolError: codes `header` (not an object with "t"), `unknown` (no such message), `field`.
@@ -107,16 +109,16 @@ def check(header: Any) -> Message:
 
 
 def encode(header: Message, payload: Union[bytes, bytearray, memoryview] = b"", *, passed_on: bool = False) -> bytes:
-    """One frame as bytes. `passed_on`: the header holds what came in another one, and may be longer by HEADER_ROOM.
+    """Return one frame as bytes. `passed_on`: the header has data from another one, and may be longer by HEADER_ROOM.
 
     Raises:
-        ProtocolError: code `size`: header or payload over its cap (the caller's mistake, not the peer's).
+        ProtocolError: code `size`: the header or payload is over its cap (the caller's mistake, not the peer's).
     """
     return b"".join((encode_head(header, len(payload), passed_on=passed_on), payload))
 
 
 def encode_head(header: Message, payload_length: int, *, passed_on: bool = False) -> bytes:
-    """What goes before a payload of so many bytes: for one that is not to be copied. As `encode`."""
+    """Return the bytes before a payload of this size, so that the payload is not copied. Otherwise like `encode`."""
     head = _to_json(header).encode("ascii")
     cap = MAX_HEADER + (HEADER_ROOM if passed_on else 0)
     if len(head) > cap:
@@ -149,11 +151,12 @@ _JSON = json.JSONDecoder(parse_constant=_refuse, parse_int=_int, parse_float=_fl
 
 
 class Decoder:
-    """Bytes in, checked frames out. After a ProtocolError the stream cannot be read further.
+    """Takes bytes and returns checked frames. After a ProtocolError, the stream cannot be read any further.
 
     Args:
-        cut: messages with an `offset` whose payload is not gathered: each piece of it is a frame as it comes, with the offset
-            at which it lies; its payload is a view of what was fed, and good until the next call.
+        cut: messages with an `offset` whose payload is not collected. Each part of it becomes a frame when it comes,
+        with its own offset. The payload of such a frame is a view of the bytes that were fed, and is valid until the
+        next call.
     """
 
     def __init__(
@@ -173,20 +176,23 @@ class Decoder:
 
     @property
     def is_idle(self) -> bool:
-        """No part of a frame is waiting for its rest: the stream may end here."""
+        """Whether no incomplete frame waits for its rest, so that the stream may end here."""
         return not self._buffer and self._need is None
 
     @property
     def steps(self) -> int:
-        """Grows with every whole frame, and with every STEP bytes: a peer that drips a byte now and then makes none."""
+        """A counter that grows with every complete frame and every STEP bytes.
+
+        A peer that sends single bytes makes no progress.
+        """
         return self._frames + self._fed // STEP
 
     def feed(self, data: Union[bytes, bytearray, memoryview]) -> List[Frame]:
-        """The frames that are complete with these bytes, in order.
+        """Return the frames that these bytes complete, in order.
 
         Raises:
-            ProtocolError: codes `mark`, `version`, `size`, `crc`, `json` and those of `check`; its `frames` are those
-                that came before.
+            ProtocolError: codes `mark`, `version`, `size`, `crc`, `json` and those of `check`; its `frames` are the
+            ones that came before.
         """
         if self._broken:
             raise ProtocolError("broken", "this stream was already refused")
@@ -223,13 +229,13 @@ class Decoder:
         return frames
 
     def _missing(self) -> int:
-        """Bytes of what is read next: what is before a header, a header, a payload."""
+        """Return how many bytes of the next item are missing: the start of a frame, a header, or a payload."""
         if self._need is None:
             return _HEAD.size
         return self._need[0 if self._begun is None else 1]
 
     def _piece(self, frames: List[Frame], rest: memoryview, size: int) -> memoryview:
-        """Hand on what there is of a payload that is not gathered; returns what is behind it."""
+        """Pass on the available part of a payload that is not collected. Returns the bytes after it."""
         header: Any = self._begun
         piece: Any = rest[: size - self._handed_on]
         if self._handed_on:
@@ -274,7 +280,7 @@ class Decoder:
 
 
 def _is_deep(value: Any) -> bool:
-    """Lists and objects lie in it deeper than MAX_DEPTH; seen level by level, with no stack."""
+    """Whether it is nested deeper than MAX_DEPTH. It is checked level by level, without recursion."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [

@@ -1,6 +1,7 @@
-"""How the application is prepared for the jobs of a host: as the journal keeps it, as the agent gets it, and as the zygote does.
+"""How to prepare the application for a host's jobs, as the journal stores it, as the agent gets it, and as the zygote
+gets it.
 
-Rule: values of variables are in no journal, and in no message of an error.
+Rule: the values of variables are in no journal and in no error message.
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional
@@ -22,12 +23,12 @@ _EARLIER = {
 
 
 class ControllerFacts(NamedTuple):
-    """What of the controller matters to who loads its pickles.
+    """Facts about the controller that matter for loading its pickles.
 
     Attributes:
         python: major and minor version.
-        by_value, values: something travels by value; names of it.
-        omegaconf, hydra, cloudpickle: versions; None where jobs need none.
+        by_value, values: whether something is pickled by value, and its names.
+        omegaconf, hydra, cloudpickle: versions; None if jobs do not need them.
         family_python: the oldest Python that the bundle's omegaconf runs under; empty for any.
     """
 
@@ -45,10 +46,10 @@ class ControllerFacts(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Any) -> "ControllerFacts":
-        """As the controller said them.
+        """Read the facts that the controller sent.
 
         Raises:
-            FieldError: they are none.
+            FieldError: they are not valid.
         """
         return read(cls, "controller", data, {"values": list, "family_python": list})
 
@@ -57,9 +58,9 @@ class Command(NamedTuple):
     """What the jobs' Python looks as if it had been started with.
 
     Attributes:
-        argv: its first as seen from the jobs' folder.
-        argv0_is_absolute: it was given so.
-        main_is_module: it was started with `-m`.
+        argv: the first item is relative to the jobs' folder.
+        argv0_is_absolute: whether it was given as an absolute path.
+        main_is_module: whether it was started with `-m`.
     """
 
     argv: List[str]
@@ -68,19 +69,19 @@ class Command(NamedTuple):
 
 
 class ZygoteSpec(NamedTuple):
-    """How the application is prepared.
+    """How to prepare the application.
 
     Attributes:
-        sys_path, cwd: below the code where it travels, else absolute; absolute for the zygote.
+        sys_path, cwd: relative to the code if it is sent, else absolute; always absolute for the zygote.
         isolation: `auto`, `fork` or `spawn`.
-        main_module: what is imported as `__main__`; None for nothing.
+        main_module: the module to import as `__main__`; None for nothing.
         argv, argv0_is_absolute, main_is_module: see `Command`.
         host: as the user named it.
-        code: what a JobReturn says of the code.
-        environ, setup, python: what is before the zygote is there: variables, lines of a shell, its Python.
-        shared, code_blob: names of contents: what all jobs share, and the manifest of the code.
-        values: how values are to be said: `cloudpickle` or `plain`.
-        code_root, shared_file, umask: the agent's own word to the zygote: where these lie, and the user's umask.
+        code: what a JobReturn says about the code.
+        environ, setup, python: what is needed to start the zygote: variables, shell lines, its Python.
+        shared, code_blob: the names of contents: what all jobs share, and the manifest of the code.
+        values: the form of values: `cloudpickle` or `plain`.
+        code_root, shared_file, umask: from the agent to the zygote: the paths of these, and the user's umask.
     """
 
     sys_path: List[str]
@@ -113,12 +114,12 @@ class ZygoteSpec(NamedTuple):
         return dict(to_json(self), controller=self.controller.to_json())
 
     def to_journal(self) -> Dict[str, Any]:
-        """The same with no value of a variable."""
+        """Return the same without the values of variables."""
         return dict(self.to_json(), environ=sorted(self.environ))
 
     @classmethod
     def from_json(cls, data: Any) -> "ZygoteSpec":
-        """A spec that the other side sent.
+        """Read a spec that the other side sent.
 
         Raises:
             FieldError: it is none.
@@ -131,7 +132,8 @@ class ZygoteSpec(NamedTuple):
 
     @classmethod
     def from_journal(cls, data: Dict[str, Any]) -> "ZygoteSpec":
-        """A spec that `to_journal` wrote, without variables. `values` is empty where a version before plain data wrote it.
+        """Read a spec that `to_journal` wrote, without variables. `values` is empty if a version before plain data
+        wrote it.
 
         Raises:
             FieldError: it is none.

@@ -15,7 +15,7 @@ _Done = Optional[Callable[[Optional[BaseException]], None]]
 
 
 class BackgroundThread:
-    """One thread; `submit` from the agent's thread, `deliver` there when `wake` was called."""
+    """One thread. The agent's thread calls `submit` and, after `wake` was called, `deliver`."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -26,11 +26,11 @@ class BackgroundThread:
         self._thread.start()
 
     def submit(self, work: Callable[[], Any], done: _Done) -> None:
-        """Run work in the thread; then done(error or None) in the agent's thread."""
+        """Run work in the thread, and then done(error or None) in the agent's thread."""
         self._queue.put((work, done))
 
     def deliver(self) -> None:
-        """Call back for all work that has ended."""
+        """Run the callbacks of all work that has ended."""
         with self._lock:
             results, self._results = self._results, []
         for done, error in results:
@@ -40,7 +40,7 @@ class BackgroundThread:
                 traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
 
     def stop(self) -> None:
-        """End the thread once its work is done."""
+        """End the thread when its work is done."""
         self._queue.put(None)
         self._thread.join()
 

@@ -1,10 +1,11 @@
-"""The `.pyc` files that Python writes for imported modules: also on a full disk they are complete or not there.
+"""Makes Python's `.pyc` files of imported modules complete or missing, even on a full disk.
 
-Rule: a process of ours calls `keep_bytecode_whole` before it imports anything that may be cached.
+Rule: each of our processes calls `keep_bytecode_whole` before it imports anything that may be cached.
 
-Python writes such a file beside its place and renames it. Up to 3.12.8 and 3.13.1 it does not look at how much of it was
-written: on a full disk the system takes the beginning and raises nothing. From then on each import of that module is an
-`EOFError: marshal data too short`, also when there is room again. A power cut can leave such a file under any version.
+Python writes such a file under another name and renames it. Up to 3.12.8 and 3.13.1 it does not check how much was
+written, and on a full disk the system writes only the beginning and raises nothing. From then on, each import of that
+module fails with `EOFError: marshal data too short`, even when there is room again. A power cut can leave such a file
+with any version.
 """
 
 import os
@@ -19,10 +20,11 @@ _get_code = SourceFileLoader.get_code
 
 
 def keep_bytecode_whole(is_off: bool = False) -> None:
-    """Have this process write `.pyc` files whole or not at all, and make those that it cannot read anew.
+    """Make this process write complete `.pyc` files or none, and rewrite those that it cannot read.
 
     Args:
-        is_off: whether this process was told to write none; it was kept from it until now, as this module had to be imported.
+        is_off: whether this process was told to write none. Writing was off until now, because this module had to be
+        imported.
     """
     loader: Any = SourceFileLoader
     loader.get_code = _get_readable_code
@@ -31,7 +33,7 @@ def keep_bytecode_whole(is_off: bool = False) -> None:
 
 
 def _get_readable_code(self: SourceFileLoader, fullname: str) -> Optional[CodeType]:
-    """The code of a module: from its source, where what is kept of it cannot be read."""
+    """Return the code of a module, from its source if the cached code cannot be read."""
     try:
         return _get_code(self, fullname)
     except (EOFError, TypeError, ValueError):
@@ -47,7 +49,7 @@ def _get_readable_code(self: SourceFileLoader, fullname: str) -> Optional[CodeTy
 
 
 def _set_whole_data(self: SourceFileLoader, path: str, data: bytes, *, _mode: int = 0o666) -> None:
-    """As importlib's own, which asks for no more than an attempt: what cannot be written is not kept."""
+    """Write a cache file like importlib does. If it cannot be written, there is none."""
     new = "{}.{}".format(path, os.getpid())
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)

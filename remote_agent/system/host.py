@@ -34,9 +34,8 @@ _SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs
 
 
 class Folders:
-    """Where a run keeps its things on a host.
-
-    `cache` holds content by hash, `spool` what the run has, `runtime` the socket and the lock.
+    """The folders of a run on a host. `cache` has content by hash, `spool` the run's state, `runtime` the socket and
+    the lock.
     """
 
     def __init__(self, cache: str, spool: str, runtime: str) -> None:
@@ -46,7 +45,7 @@ class Folders:
 
 
 def slug(name: str) -> str:
-    """A host's name as a file name; different names stay different."""
+    """Return a host's name as a file name. Different names stay different."""
     import hashlib
 
     safe = re.sub(r"[^A-Za-z0-9.-]", "_", name)[:40].lstrip(".") or "host"
@@ -54,7 +53,7 @@ def slug(name: str) -> str:
 
 
 def roots(workdir: Optional[str]) -> Tuple[str, str]:
-    """The folders for cache and state of all runs on this host; nothing is made."""
+    """Return the folders for cache and state of all runs on this host, without making them."""
     if workdir:
         workdir = os.path.expanduser(workdir)
         return os.path.join(workdir, "cache"), os.path.join(workdir, "state")
@@ -74,15 +73,15 @@ def _base(variable: str, default: str) -> str:
 
 
 def spool_folder(run: str, host: str, workdir: Optional[str]) -> str:
-    """Where the spool of a run lies, if it is there."""
+    """Return the folder of a run's spool, if it exists."""
     return os.path.join(roots(workdir)[1], "runs", run, slug(host))
 
 
 def folders(run: str, host: str, workdir: Optional[str]) -> Folders:
-    """The folders of a run, made where they are missing.
+    """Return the folders of a run. Missing ones are made.
 
     Raises:
-        SpoolError: with the way out, where there is no home, or it cannot be written.
+        SpoolError: there is no home, or it cannot be written. The message says what to do.
     """
     cache, state = roots(workdir)
     try:
@@ -98,7 +97,7 @@ def folders(run: str, host: str, workdir: Optional[str]) -> Folders:
 
 
 def unwritable(error: OSError, folder: str) -> str:
-    """What to tell of a file that could not be made in or below a folder, and the way out."""
+    """Say that a file could not be made in a folder, and what to do."""
     place = os.path.join(folder, str(error.filename)) if error.filename else folder
     return "cannot write to {}: {} (name a folder that can be written with 'workdir')".format(
         place, error.strerror or error
@@ -106,9 +105,9 @@ def unwritable(error: OSError, folder: str) -> str:
 
 
 def _runtime_folder(spool: str) -> str:
-    """A folder on a file system of this machine, for the socket and the lock: the spool itself wherever it can be.
+    """Return a folder on a local file system for the socket and the lock: the spool itself, if possible.
 
-    Not XDG_RUNTIME_DIR: one login has it, the next one has not, and it is removed at logout.
+    XDG_RUNTIME_DIR is not used: some logins have it and others do not, and it is removed at logout.
     """
     if _file_system(spool) not in _SHARED_FILE_SYSTEMS:
         return spool
@@ -131,7 +130,7 @@ def _runtime_folder(spool: str) -> str:
 
 
 def runtime_folder_of(spool: str) -> Optional[str]:
-    """Where the socket of a spool's agent is, if there is one; nothing is made."""
+    """Return the folder with the socket of a spool's agent, if there is one. Nothing is made."""
     candidates = [spool]
     try:
         with open(os.path.join(spool, "runtime.{}".format(slug(socket.gethostname()))), encoding="utf-8") as file:
@@ -145,7 +144,7 @@ def runtime_folder_of(spool: str) -> Optional[str]:
 
 
 def _file_system(path: str) -> str:
-    """The type of the file system that holds path, as /proc/mounts has it; empty where that is not known."""
+    """Return the type of path's file system, from /proc/mounts; empty if unknown."""
     best, kind = "", ""
     path = os.path.realpath(path)
     try:
@@ -161,9 +160,9 @@ def _file_system(path: str) -> str:
 
 
 def boot_id() -> str:
-    """Names this life of this machine (or container): the kernel's boot id and the start of process 1.
+    """Return an id of the present boot of this machine (or container): the kernel's boot id and the start of process 1.
 
-    After a reboot, or a restart of the container, no process of before is alive; the id is another one then.
+    After a reboot or a restart of the container, no earlier process is alive, and the id differs.
     """
     if not os.path.exists("/proc/1/stat"):
         return _boot_session()
@@ -184,7 +183,7 @@ def boot_id() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _boot_session() -> str:
-    """What macOS and the BSDs have instead of a boot id."""
+    """Return what macOS and the BSDs have instead of a boot id."""
     import subprocess
 
     for name in ("kern.bootsessionuuid", "kern.boottime"):
@@ -207,13 +206,16 @@ def _boot_session() -> str:
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may use; where the system does not tell that, those of the machine."""
+    """Return how many CPUs this process may use or, if the system does not say that, the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def find_gpus() -> List[str]:
-    """UUIDs of the GPUs, by `nvidia-smi`; MIG instances instead of the GPU that they divide. Empty without a driver."""
+    """Return the UUIDs of the GPUs from `nvidia-smi`; for a divided GPU, those of its MIG instances.
+
+    Empty without a driver.
+    """
     import subprocess
 
     try:
@@ -245,11 +247,12 @@ def find_gpus() -> List[str]:
 def count_slots(
     slots: Union[int, str, None], gpus: Union[List[Any], int, None]
 ) -> Tuple[List[Dict[str, str]], List[str]]:
-    """The environment of each slot, and the GPUs that are shared out.
+    """Return the environment of each slot, and the GPUs that the slots get.
 
-    `slots`: a number, "auto" (the CPUs this process may use) or None (one per GPU, else one). `gpus`: None (all that are
-    there), a number (the first so many), or a list of indexes or UUIDs; 0 or [] for none. With as many slots as GPUs or
-    fewer, each slot has GPUs of its own, by UUID; with more slots than GPUs, slots share them in turn.
+    `slots`: a number, "auto" (one per CPU that this process may use) or None (one per GPU, or one without GPUs).
+    `gpus`: None (all), a number (that many, from the first), or a list of indexes or UUIDs; 0 or [] for none. If there
+    are at least as many GPUs as slots, each slot has its own GPUs, by UUID. If there are more slots than GPUs, slots
+    share them in turn.
     """
     found = [] if gpus in (0, []) else find_gpus()
     if isinstance(gpus, int):

@@ -1,11 +1,11 @@
 """Whether systemd-logind would kill the agent when the SSH session ends, and how to avoid that.
 
-Rule: asked only where it can matter (this process is in a session's scope), never waited for long, and whatever is changed
-is said. What cannot be changed is said, too, for then jobs end when the connection does.
+Rule: logind is asked only if it can matter (this process is in a session's scope), and never waited for long. Every
+change is reported. If a change is impossible, that is reported, too, because then jobs end with the connection.
 
-With `KillUserProcesses=yes` (logind.conf(5)) everything in the session's scope is killed at logout, whatever it did to get
-away. A scope of the user's own service manager is not part of the session (systemd-run(1)), and that manager outlives
-the last session where lingering is enabled (loginctl(1)). So both are needed.
+With `KillUserProcesses=yes` (logind.conf(5)), everything in the session's scope is killed at logout, even daemons. A
+scope of the user's own service manager is not part of the session (systemd-run(1)), and that manager outlives the last
+session if lingering is enabled (loginctl(1)). So both are needed.
 """
 
 import os
@@ -22,7 +22,9 @@ _SESSION = re.compile(r"/session-[^/]+\.scope(/|$)")
 
 
 class Escape(NamedTuple):
-    """What is to be done: `prefix` goes in front of the agent's command line (empty: nothing), `notes` are for the user."""
+    """How to survive the end of the session: `prefix` goes in front of the agent's command line (it may be empty), and
+    `notes` are for the user.
+    """
 
     prefix: List[str]
     environment: Dict[str, str]
@@ -33,7 +35,10 @@ _NOTHING = Escape([], {}, [])
 
 
 def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
-    """How an agent that is started now survives the end of this session. `name` becomes part of the scope's name."""
+    """Find out how an agent that is started now survives the end of this session.
+
+    `name` becomes part of the scope's name.
+    """
     if not _is_in_session(cgroups):
         return _NOTHING
     user = _user()
@@ -77,7 +82,7 @@ def _is_in_session(path: str) -> bool:
 
 
 def _is_killed(user: str) -> bool:
-    """As logind decides: the users to kill only, the users to spare, then the general setting."""
+    """Decide as logind does: by the users to kill, then by the users to spare, then by the general setting."""
     if _property(["show-session"], "KillUserProcesses") != "yes":
         return False
     only = (_property(["show-session"], "KillOnlyUsers") or "").split()
@@ -95,7 +100,7 @@ def _property(question: List[str], name: str) -> Optional[str]:
 
 
 def _call(command: List[str]) -> Optional[str]:
-    """What a command printed; None where it is not there, fails or takes too long."""
+    """Return what a command printed; None if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(
             command,

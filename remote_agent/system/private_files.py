@@ -7,14 +7,14 @@ __all__ = ["SpoolError", "check_parent", "make_private_folder", "open_private"]
 
 
 class SpoolError(Exception):
-    """The spool cannot be used: not ours, wrong version, not writable."""
+    """The spool cannot be used: it is not ours, has a wrong version, or cannot be written."""
 
 
 def make_private_folder(path: str) -> str:
-    """Make a folder of mode 0700 (and its parents) that is ours, or take the one that is there.
+    """Make our own folder with mode 0700 (and its parents), or use an existing one.
 
     Raises:
-        SpoolError: it is a link, belongs to somebody else or can be written by others.
+        SpoolError: it is a link, belongs to another user, or can be written by others.
         OSError: it cannot be made.
     """
     if not os.path.lexists(path):
@@ -36,16 +36,17 @@ def make_private_folder(path: str) -> str:
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file of ours with mode 0600, not following a link, closed on exec."""
+    """Open our own file with mode 0600, without following a link, closed on exec."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def check_parent(path: str) -> None:
-    """Refuse a folder that everybody may write to, without the sticky bit, as the place of ours: anybody could replace it.
+    """Refuse to make our folder in one that everybody may write to, without the sticky bit, because anybody could
+    replace ours.
 
     Raises:
-        SpoolError: it is one.
-        OSError: it cannot be looked at.
+        SpoolError: it is such a folder.
+        OSError: it cannot be examined.
     """
     parent = os.path.dirname(path)
     mode = os.stat(parent).st_mode

@@ -1,4 +1,4 @@
-"""Killing all processes of a job: its process group, its session, its descendants, and others that carry its token.
+"""Kills all processes of a job: its process group, its session, its descendants, and others that carry its token.
 
 Rule: a process gets a signal only if it is certainly one of ours. A pid alone proves nothing: it counts together with the start time
 of the process, or as the session of processes if no other process has got the pid of its leader since.
@@ -34,7 +34,7 @@ _BEGUN = 86_400 * 10**9
 
 
 class _Stat(NamedTuple):
-    """What the system says of a process."""
+    """What the system says about a process."""
 
     state: str
     parent: int
@@ -62,7 +62,7 @@ def _stat(pid: int) -> Optional[_Stat]:
 
 
 def _all() -> Dict[int, _Stat]:
-    """Every process but this one."""
+    """Return every process except this one."""
     mine = os.getpid()
     if not _HAS_PROC:
         return {pid: stat for pid, stat in _by_ps("-A").items() if pid != mine}
@@ -76,7 +76,7 @@ def _all() -> Dict[int, _Stat]:
 
 
 def _ps(*arguments: str) -> str:
-    """What `ps` says; empty where it says nothing."""
+    """Return what `ps` says; empty if it says nothing."""
     import subprocess
 
     try:
@@ -95,7 +95,7 @@ def _ps(*arguments: str) -> str:
 
 
 def _by_ps(*which: str) -> Dict[int, _Stat]:
-    """As POSIX and the BSDs have it; `started` is to the second."""
+    """List processes with `ps`, as on POSIX and the BSDs. `started` is exact to the second."""
     found = {}
     for line in _ps(*which, "-o", "pid=", "-o", "ppid=", "-o", "state=", "-o", "lstart=").splitlines():
         fields = line.split(None, 3)
@@ -108,22 +108,25 @@ def _by_ps(*which: str) -> Dict[int, _Stat]:
 
 
 def birth(pid: int) -> str:
-    """When a process began, as the system has it (on Linux in clock ticks since boot); empty if it is gone.
+    """Return when a process began, in the system's form (on Linux in clock ticks since boot); empty if it is gone.
 
-    With its pid that names it for good.
+    Together with its pid, this identifies it uniquely.
     """
     found = _stat(pid)
     return "" if found is None else found.started
 
 
 def is_alive(pid: int, started: str) -> bool:
-    """This very process is still there (and is no zombie)."""
+    """Whether this same process is still alive (and not a zombie)."""
     now = _stat(pid)
     return now is not None and now.started == started and now.state not in "ZX"
 
 
 def age(pid: int) -> Optional[float]:
-    """Seconds since a process began, on Linux by the kernel's clock, which nobody sets; None if it is gone."""
+    """Return the seconds since a process began; None if it is gone.
+
+    On Linux they come from the kernel's clock, which nobody sets.
+    """
     found = _stat(pid)
     if found is None:
         return None
@@ -135,7 +138,7 @@ def age(pid: int) -> Optional[float]:
 
 
 def _token_of(pid: int) -> Optional[str]:
-    """The token in a process's environment as it was when it was executed; None where the system does not show that."""
+    """Return the token in a process's environment when it was executed; None if the system does not show that."""
     try:
         with open("/proc/{}/environ".format(pid), "rb") as file:
             for entry in file.read().split(b"\0"):
@@ -147,9 +150,9 @@ def _token_of(pid: int) -> Optional[str]:
 
 
 def members(token: str, leader: Optional[int] = None, started: str = "") -> List[int]:
-    """Our processes that carry the token, those of the leader's session, and the descendants of all these.
+    """Return our processes that carry the token, those of the leader's session, and the descendants of all these.
 
-    A forked process that executed nothing shows the environment of its parent: such ones are found by session and descent.
+    A forked process that executed nothing shows its parent's environment. It is found by its session and its parents.
     """
     session = leader if leader is not None and _is_still(leader, started) else None
     stats = _all()
@@ -166,16 +169,16 @@ def members(token: str, leader: Optional[int] = None, started: str = "") -> List
 
 
 def _is_still(pid: int, started: str) -> bool:
-    """The number is that process's, or nobody's (then its session may live on without it)."""
+    """Whether the pid still belongs to that process, or to none (then its session may live on without it)."""
     now = _stat(pid)
     return now is None or now.started == started
 
 
 def mark_begun(fd: int) -> None:
-    """Leave a sign, in the times of its stdout file, that there is a process.
+    """Mark in the times of its stdout file that a process has begun.
 
-    For the case that zygote and job die before either has said a word: what has not begun may start again, what has may not.
-    One system call, where a frame would wake the agent for every job.
+    This is for the case that zygote and job die before they have sent anything: an attempt that has not begun may start
+    again, but one that has begun may not. It takes one system call. A frame would wake the agent for every job.
     """
     try:
         os.utime(fd, ns=(_BEGUN, _BEGUN))
@@ -184,7 +187,7 @@ def mark_begun(fd: int) -> None:
 
 
 def has_begun(stdout: str) -> bool:
-    """A process has run with this stdout file; also where that cannot be seen."""
+    """Whether a process has run with this stdout file. True if that is unknown."""
     try:
         found = os.stat(stdout)
     except OSError:
@@ -193,7 +196,7 @@ def has_begun(stdout: str) -> bool:
 
 
 def has_group(pid: int, started: str) -> bool:
-    """There may be somebody in the group of a process that has ended; a cheap look."""
+    """Whether any process may be in the group of one that has ended. This check is cheap."""
     if not _is_still(pid, started):
         return False
     try:
@@ -204,12 +207,15 @@ def has_group(pid: int, started: str) -> bool:
 
 
 def left_by(pid: int) -> List[int]:
-    """Who is still in the session of a process that has ended."""
+    """Return the processes that are still in the session of one that has ended."""
     return sorted(one for one, stat in _all().items() if stat.session == pid and one != pid and stat.state not in "ZX")
 
 
 def described(pid: int) -> str:
-    """A process for the user: the name of its program and its number. Its arguments may hold a secret."""
+    """Describe a process for the user: the name of its program, and its pid.
+
+    Its arguments are left out, because they may have a secret.
+    """
     name = ""
     if _HAS_PROC:
         try:
@@ -223,7 +229,7 @@ def described(pid: int) -> str:
 
 
 def kill_group(pid: int, started: str) -> None:
-    """SIGKILL what is left of the group of a process that has ended."""
+    """Send SIGKILL to the rest of the group of a process that has ended."""
     if _is_still(pid, started):
         try:
             os.killpg(pid, signal.SIGKILL)
@@ -232,9 +238,9 @@ def kill_group(pid: int, started: str) -> None:
 
 
 def kill_whole(pid: Optional[int], started: str, token: str) -> int:
-    """SIGKILL a job's group, its session, its descendants and every escapee; returns how many were signalled.
+    """Send SIGKILL to a job's group, session and descendants, and to all others with its token. Returns their number.
 
-    Repeats until none is found, so that a process that forks while it is hunted is found by the next look.
+    Repeats until none is found, so that processes that are forked in the meantime are found, too.
     """
     count = 0
     for _ in range(20):
@@ -251,7 +257,7 @@ def kill_whole(pid: Optional[int], started: str, token: str) -> int:
 
 
 def kill_tokens(tokens: Set[str]) -> List[Tuple[str, str]]:
-    """SIGKILL every process that carries one of these tokens; returns (token, what it was) of each."""
+    """Send SIGKILL to every process that carries one of these tokens. Returns (token, description) of each."""
     killed = []
     for pid in _all():
         token = _token_of(pid)
@@ -266,7 +272,7 @@ def kill_tokens(tokens: Set[str]) -> List[Tuple[str, str]]:
 
 
 def holder_of(path: str) -> Optional[int]:
-    """The leader of a session of ours that has this file for its stdout or stderr: the job whose stream it is."""
+    """Return the leader of a session of ours whose stdout or stderr is this file. It is the job with that stream."""
     real = os.path.realpath(path)
     for pid, stat in _all().items():
         if stat.session == pid and stat.state not in "ZX" and _writes_to(pid, real):
@@ -275,7 +281,7 @@ def holder_of(path: str) -> Optional[int]:
 
 
 def _writes_to(pid: int, path: str) -> bool:
-    """A process's stdout or stderr is that file."""
+    """Whether a process's stdout or stderr is that file."""
     if not _HAS_PROC:
         return pid in _holders_by_lsof(path)
     for fd in (1, 2):

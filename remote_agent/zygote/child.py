@@ -1,6 +1,6 @@
-"""What a forked child of the zygote does: become the job's process, and run the job or the epilogue.
+"""What a forked child of the zygote does: it becomes the job's process, and runs the job or the epilogue.
 
-Rule: imported by the zygote before it forks, so that a child imports nothing.
+Rule: the zygote imports this before it forks, so that a child imports nothing.
 """
 
 import os
@@ -22,15 +22,15 @@ __all__ = ["run_child"]
 def run_child(
     header: Start, payload: bytes, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[ZygoteSpec]
 ) -> JobChannel:
-    """Run one `fork` or `epilogue` frame; returns the channel on which its result was said.
+    """Run one `fork` or `epilogue` frame. Returns the channel over which its result was sent.
 
     Args:
         fds: the job's socket, its stdout file, its stderr file.
-        get_prepared: what the zygote prepared; imports the application where it has not.
-        spec: that of the `prepare` message where nothing is prepared yet.
+        get_prepared: returns what the zygote prepared. Imports the application if the zygote has not.
+        spec: the spec of the `prepare` message, if nothing is prepared yet.
 
     Raises:
-        OSError: this process cannot be made a job's.
+        OSError: this process cannot become a job's process.
     """
     epilogue = EpilogueSpec.from_json(header["spec"]) if header["t"] == "epilogue" else None
     job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
@@ -52,7 +52,7 @@ def run_child(
 
 
 def _prepared_here(get_prepared: Callable[[], Prepared], spec: ZygoteSpec) -> Prepared:
-    """`spawn`: import the application in this process; where that fails, so does the job."""
+    """For `spawn`: import the application in this process. If that fails, the job fails."""
     try:
         return get_prepared()
     except BaseException as error:  # noqa: BLE001 - the application's import may raise anything

@@ -1,4 +1,4 @@
-"""Threads that Python does not know: how many there are, and which of them survive a fork.
+"""Finds threads that Python does not know, and whether they survive a fork.
 
 Rule: a forked process has one thread only. A thread pool has its locks and queues there but no threads, and the next user of the pool
 hangs. So any native thread is a reason not to fork. The exception is OpenBLAS, which comes with numpy and scipy: it ends its pool
@@ -27,10 +27,10 @@ _HARMLESS = frozenset({"yaml", "_yaml"})
 
 
 def unforkable_threads(python_threads: int) -> str:
-    """What keeps this process from being forked, as a reason; empty: nothing does.
+    """Return why this process must not be forked; empty if it may be.
 
     Args:
-        python_threads: how many threads Python has, the main one included.
+        python_threads: how many threads Python has, with the main one.
     """
     if not os.path.isdir(_TASKS):
         return _unknown(_loaded_extensions())
@@ -52,14 +52,14 @@ def unforkable_threads(python_threads: int) -> str:
 
 
 def _unknown(extensions: List[str]) -> str:
-    """The reason where the system does not tell of threads: none where only Python code was imported."""
+    """Return the reason if the system does not show threads; empty if only Python code was imported."""
     if not extensions:
         return ""
     return "loaded native code ({}), whose threads cannot be counted on this system".format(", ".join(extensions[:3]))
 
 
 def _names() -> List[str]:
-    """The names of all threads, that of the main one first."""
+    """Return the names of all threads, the main one's first."""
     main = str(os.getpid())
     names = []
     for task in sorted(os.listdir(_TASKS), key=lambda task: task != main):
@@ -72,7 +72,7 @@ def _names() -> List[str]:
 
 
 def _openblas_libraries() -> Set[str]:
-    """The files of OpenBLAS that are loaded."""
+    """Return the loaded libraries of OpenBLAS."""
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
             paths = {line.split(None, 5)[5].rstrip("\n") for line in file if line.count("/")}
@@ -82,7 +82,7 @@ def _openblas_libraries() -> Set[str]:
 
 
 def _openblas_threads(libraries: Iterable[str]) -> Tuple[int, int]:
-    """The threads of all their pools: as they say, and as they were made by default."""
+    """Return how many threads their pools have, as they report it and by default."""
     asked = configured = 0
     for path in libraries:
         pool = _configured() - 1
@@ -102,7 +102,7 @@ def _configured() -> int:
 
 
 def _asked(path: str) -> Optional[int]:
-    """What one says; None where it cannot be asked."""
+    """Ask one library; None if it cannot be asked."""
     try:
         import ctypes
 
@@ -117,7 +117,7 @@ def _asked(path: str) -> Optional[int]:
 
 
 def _loaded_extensions() -> List[str]:
-    """Modules of native code that are neither the standard library's nor what every job has."""
+    """Return native modules that are neither in the standard library nor loaded for every job."""
     found = set()
     for name, module in list(sys.modules.items()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)

@@ -1,8 +1,8 @@
-"""Which packages a zygote uses: those of the job environment, or those that came along in the bundle.
+"""Chooses the packages that a zygote uses: those of the job environment, or those in the bundle.
 
-Rule: omegaconf, its antlr runtime, PyYAML and Hydra are one family, all from the environment or all from the bundle and
-then first on the path: antlr of another version beside a bundled omegaconf breaks both. From 2.4 on omegaconf has its own
-copy of antlr's runtime, and no other is asked for. Nothing is imported to find out.
+Rule: omegaconf, its antlr runtime, PyYAML and Hydra are one family. All come from the environment, or all come from the
+bundle and are first on the path, because another version of antlr breaks a bundled omegaconf. From 2.4 on, omegaconf
+has its own copy of antlr's runtime and needs no other. Nothing is imported to decide this.
 """
 
 import importlib
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class TooOldPython(RuntimeError):
-    """What came along does not run under the Python of the jobs."""
+    """The bundle's packages do not run under the jobs' Python."""
 
 
 def _minor(version: Optional[str]) -> List[str]:
@@ -28,7 +28,7 @@ def _minor(version: Optional[str]) -> List[str]:
 
 
 def _has_family(controller: ControllerFacts) -> bool:
-    """The environment has the family, in the controller's major.minor."""
+    """Whether the environment has the family, in the controller's major.minor version."""
     for package, wanted in (("omegaconf", controller.omegaconf), ("hydra", controller.hydra)):
         if wanted and _minor(installed_version(package)) != _minor(wanted):
             return False
@@ -40,16 +40,16 @@ def _has_family(controller: ControllerFacts) -> bool:
 
 
 def choose_packages(bundle: str, controller: ControllerFacts) -> List[str]:
-    """Put what the environment lacks on sys.path.
+    """Put the packages that the environment lacks on sys.path.
 
     Args:
         bundle: the unpacked bundle.
 
     Returns:
-        Which came from the bundle: `family`, `cloudpickle`.
+        Which of `family` and `cloudpickle` come from the bundle.
 
     Raises:
-        TooOldPython: the family is needed from the bundle, and does not run under this Python.
+        TooOldPython: the family must come from the bundle, but does not run under this Python.
     """
     vendor = os.path.join(bundle, "_vendor")
     taken = []

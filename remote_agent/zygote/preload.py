@@ -1,7 +1,7 @@
-"""What a spare zygote imports before it knows what it is for, and whether that was right.
+"""What a spare zygote imports before it knows its job, and the check whether that was right.
 
-Rule: what is imported here must be what `prepare.prepare` would have imported. Where the application brings a module of one
-of these names, or the packages are to be taken from elsewhere, the spare is of no use, and one without takes its place.
+Rule: this must import exactly what `prepare.prepare` would have imported. If the application has a module with one of
+these names, or the packages must come from elsewhere, the spare cannot be used, and a new zygote replaces it.
 """
 
 import os
@@ -17,14 +17,14 @@ __all__ = ["Preloaded", "UnfitSpare", "preload"]
 
 
 class UnfitSpare(Exception):
-    """A zygote that imports by itself is to be started instead."""
+    """The spare cannot be used. A zygote must be started that imports everything itself."""
 
 
 class Preloaded:
     """What was imported.
 
     Attributes:
-        names: top-level modules that are there because of it.
+        names: the top-level modules that were loaded by it.
     """
 
     def __init__(self, names: FrozenSet[str]) -> None:
@@ -33,10 +33,10 @@ class Preloaded:
         self._packages = [*(name for name in family_of(omegaconf) if name in sys.modules), "cloudpickle"]
 
     def check(self, application: List[str]) -> None:
-        """Called when sys.path is as the jobs will have it.
+        """Check whether the imports were right. Called when sys.path is as the jobs will have it.
 
         Args:
-            application: the folders of the application on it.
+            application: the application's folders on sys.path.
 
         Raises:
             UnfitSpare: something would have been imported from elsewhere.
@@ -53,7 +53,7 @@ class Preloaded:
 
 
 def _names_in(folder: str) -> Set[str]:
-    """What could be imported from a folder; nothing, where Python could not look into it either."""
+    """Return what can be imported from a folder; nothing if Python cannot read it either."""
     try:
         return {name.partition(".")[0] for name in os.listdir(folder)}
     except OSError:
@@ -61,7 +61,7 @@ def _names_in(folder: str) -> Set[str]:
 
 
 def preload(bundle: str) -> Preloaded:
-    """Import what every job needs, from where a run without the application would have it."""
+    """Import what every job needs, from the same places as a run without the application."""
     before = set(sys.modules)
     path = list(sys.path)
     family = os.path.join(bundle, "_vendor", "family")

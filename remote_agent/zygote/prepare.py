@@ -1,6 +1,7 @@
-"""What a zygote does before its first job: packages, import of the application, state of Hydra, callbacks.
+"""What a zygote does before its first job: it chooses packages, imports the application, and restores Hydra's state and
+the callbacks.
 
-Rule: an error in the application shows here, once, with its traceback, before any job starts.
+Rule: an error in the application is reported here once, with its traceback, before any job starts.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ _OUR_LAUNCHER = os.path.join(
 
 
 class Unusable(Exception):
-    """No job can run here; `error` says why."""
+    """No job can run here. `error` says why."""
 
     def __init__(self, error: JobError) -> None:
         self.error = error
@@ -44,7 +45,7 @@ class Unusable(Exception):
 
 
 def as_unusable(error: BaseException) -> Unusable:
-    """What `prepare` raised, as an Unusable: anything that is none is the application's import error."""
+    """Return what `prepare` raised as an Unusable. Any other exception is an import error of the application."""
     if isinstance(error, Unusable):
         return error
     failure = error_of_exception(error, "import")
@@ -54,7 +55,7 @@ def as_unusable(error: BaseException) -> Unusable:
 
 
 def _next_step(missing: str) -> str:
-    """The next step for a module that is not there: by far the most frequent reason why nothing runs on a new host."""
+    """Return the next step for a missing module, which is by far the most frequent problem on a new host."""
     home = getattr(sys.modules.get("launcher"), "__file__", None) or ""
     if missing.partition(".")[0] == "launcher" and os.path.realpath(home) == os.path.realpath(_OUR_LAUNCHER):
         return ": it belongs to the controller; import it below `if __name__ == '__main__':`"
@@ -65,10 +66,10 @@ def _next_step(missing: str) -> str:
 
 
 def check_python(spec: ZygoteSpec) -> None:
-    """Code by value needs the controller's minor version of Python.
+    """Check that code by value comes from the same minor version of Python.
 
     Raises:
-        Unusable: it travels by value, and this is another one.
+        Unusable: code is pickled by value, and this is another version.
     """
     controller = spec.controller
     theirs, folders, values = tuple(controller.python), tuple(sys.version_info[:2]), controller.values
@@ -95,17 +96,17 @@ def check_python(spec: ZygoteSpec) -> None:
 
 
 def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded] = None) -> Prepared:
-    """Everything that jobs share.
+    """Prepare everything that jobs share.
 
     Args:
-        payload: the shared payload, empty where it lies in the spec's `shared_file`.
+        payload: the shared payload; empty if it is in the spec's `shared_file`.
         bundle: the unpacked bundle.
-        preloaded: what was imported ahead of time.
+        preloaded: what was imported in advance.
 
     Raises:
-        UnfitSpare: what was imported ahead of time should have been imported from elsewhere; nothing else has been by then.
+        UnfitSpare: what was imported in advance should have come from elsewhere. Nothing else has been imported then.
         Unusable: no job can run here.
-        BaseException: what importing the application raised.
+        BaseException: whatever importing the application raised.
     """
     os.umask(spec.umask)
     _set_paths(spec, bundle)
@@ -153,7 +154,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
 
 
 def _set_paths(spec: ZygoteSpec, bundle: str) -> None:
-    """sys.path (the application's folders, the bundle, the environment), and the working directory."""
+    """Set sys.path (the application's folders, the bundle, the environment) and the working directory."""
     folders = _application_folders(spec)
     rest = [path for path in sys.path if path not in folders and path != bundle]
     sys.path[:] = folders + [bundle] + rest
@@ -173,9 +174,9 @@ def _set_paths(spec: ZygoteSpec, bundle: str) -> None:
 
 
 def _put_application_first(spec: ZygoteSpec) -> None:
-    """The application's folders in front again, and `sys.argv`, as Python has them when it starts a script.
+    """Put the application's folders first again, and set `sys.argv`, as Python does when it starts a script.
 
-    What was to be taken from the bundle is imported by now, or follows them.
+    What must come from the bundle is imported by now, or comes after them.
     """
     folders = _application_folders(spec)
     sys.path[:] = folders + [path for path in sys.path if path not in folders]
@@ -195,11 +196,11 @@ def _application_folders(spec: ZygoteSpec) -> List[str]:
 
 
 def _import_main(spec: ZygoteSpec) -> None:
-    """Import the application under its own name; it is `__main__` too, for configs and pickles that say so.
+    """Import the application under its own name and as `__main__`, for configs and pickles with that name.
 
-    As `__main__` of a script has none, it has no `__spec__` then: who starts the script anew (Lightning, for its other
-    processes) does it by `sys.argv[0]`, and with `-m` only what was started so. Without a script `__main__` is empty, as in
-    a new notebook.
+    Like `__main__` of a script, it has no `__spec__` then. So a library that starts the script again (such as
+    Lightning, for its other processes) uses `sys.argv[0]`, and `-m` only for what was started with it. Without a
+    script, `__main__` is empty, as in a new notebook.
     """
     name = spec.main_module
     if not name:
@@ -217,7 +218,7 @@ def _import_main(spec: ZygoteSpec) -> None:
 
 
 def why_not_forkable() -> str:
-    """What importing the application has started that does not survive a fork; empty if there is nothing."""
+    """Return what the application's import has started that does not survive a fork; empty if nothing."""
     reasons: List[str] = []
     main = threading.main_thread()
     threads = [thread.name for thread in threading.enumerate() if thread is not main]

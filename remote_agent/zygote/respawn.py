@@ -1,4 +1,4 @@
-"""How a zygote that must not fork any more replaces itself by one that imports nothing, and tries the import in a child.
+"""Replaces a zygote that must not fork any more by one that imports nothing, and tries the import in a child.
 
 Rule: the new zygote gets everything that the old one was given, and the environment as it was before the application was imported.
 """
@@ -26,7 +26,7 @@ def respawn(
     notes: List[str],
     environment: Dict[str, str],
 ) -> NoReturn:
-    """Replace this process, in which the application was imported, by a zygote that forks before importing."""
+    """Replace this process, which has imported the application, by a zygote that forks before importing."""
     import subprocess
     import tempfile
 
@@ -43,16 +43,16 @@ def respawn(
 
 
 def read_handover(fd: int) -> Tuple[ZygoteSpec, bytes, str, List[str]]:
-    """What `respawn` left: the spec, the shared payload, why a fork would break, and the notes so far."""
+    """Read what `respawn` wrote: the spec, the shared payload, why a fork would break, and the notes so far."""
     with os.fdopen(fd, "rb") as file:
         return pickle.load(file)  # type: ignore[no-any-return]  # noqa: S301  (written by `respawn`)
 
 
 def probe(spec: ZygoteSpec, payload: bytes, bundle: str) -> List[str]:
-    """Prepare once in a child, to know before any job starts whether it can be done; returns its notes.
+    """Prepare once in a child, to know before any job starts whether that works. Returns its notes.
 
     Raises:
-        Unusable: it cannot.
+        Unusable: it does not work.
     """
     reader, writer = os.pipe()
     pid = os.fork()

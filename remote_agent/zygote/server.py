@@ -1,10 +1,10 @@
 """The zygote: imports the application once, then forks a process per job.
 
-Rule: what every job shares is done here, once; what one job does can reach neither the zygote nor another job. A zygote
-whose agent is gone keeps reaping until its last child has ended.
+Rule: what every job shares is done here, once. What one job does cannot affect the zygote or another job. A zygote
+whose agent is gone goes on until its last child has ended.
 
-Where the application's import starts threads or touches a GPU, a forked copy of this process would be broken: the zygote
-then starts itself anew as one that imports nothing, and each forked job imports the application by itself (`spawn`).
+If the application's import starts threads or touches a GPU, a forked copy of this process would be broken. Then the
+zygote replaces itself by one that imports nothing, and each forked job imports the application itself (`spawn`).
 """
 
 import array
@@ -46,8 +46,8 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
     """Serve the agent on a descriptor until it and the last child are gone.
 
     Args:
-        rest: empty; `spare` for one that is started ahead of time; or the number of the file that a zygote left for
-            itself when it started itself anew.
+        rest: empty; `spare` for a zygote that is started in advance; or the descriptor of the file that a zygote wrote
+        before it replaced itself.
     """
     os.set_inheritable(fd, False)
     process.open_streams()
@@ -134,7 +134,7 @@ def _send_ready(sock: socket.socket, isolation: str, why: str, notes: List[str])
 
 
 def _first_frame(sock: socket.socket) -> Optional[wire.Frame]:
-    """The `prepare` frame. Nothing follows it before the agent has heard `ready`; None if the agent is gone."""
+    """Read the `prepare` frame; None if the agent is gone. Nothing follows it before the agent has received `ready`."""
     decoder = wire.Decoder()
     while True:
         data = sock.recv(1 << 18)
@@ -154,10 +154,10 @@ class Zygote:
     """Serves `fork` and `epilogue` frames and reports the children.
 
     Args:
-        sock: to the agent.
-        prepared: called in each child for what was prepared: at hand for `fork`, made there for `spawn`.
-        spec: that of the `prepare` message where it is not prepared yet.
-        uses_hydra: the jobs are of a Hydra app.
+        sock: the socket to the agent.
+        prepared: called in each child to get what was prepared. With `spawn` it is made there.
+        spec: the spec of the `prepare` message, if nothing is prepared yet.
+        uses_hydra: whether the jobs belong to a Hydra app.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Zygote:
         os.set_blocking(self._wake_write, False)
 
     def serve(self) -> None:
-        """Until the agent's socket has closed and no child is left."""
+        """Serve until the agent's socket has closed and no child is left."""
         signal.signal(signal.SIGCHLD, _on_child_exit)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         poller = select.poll()
@@ -218,7 +218,7 @@ class Zygote:
             return  # the agent is gone; the next read says so, and the children go on
 
     def _receive(self) -> bool:
-        """Take what the agent sent; False when it is gone."""
+        """Handle what the agent sent. Returns False if it is gone."""
         try:
             data, ancillary, flags, _ = self._sock.recvmsg(1 << 18, _CONTROL_BUFFER, _CLOEXEC)
         except OSError:
@@ -265,7 +265,7 @@ class Zygote:
             self._warm_up_payload = payload
 
     def _become_child(self, header: Start, payload: bytes, fds: List[int]) -> NoReturn:
-        """In the forked process: let go of what is the zygote's, then be the job."""
+        """Close what belongs to the zygote, and become the job. Runs in the forked process."""
         code = 70
         try:
             process.reset_signals()
@@ -292,11 +292,11 @@ class Zygote:
 
 
 def _on_child_exit(signum: int, frame: Any) -> None:
-    """SIGCHLD: the wakeup descriptor tells the loop; a handler must be there for that."""
+    """Do nothing on SIGCHLD. The wakeup descriptor wakes the loop, which requires a handler."""
 
 
 def _send_not_started(fd: int, header: Start, error: OSError) -> None:
-    """In the place of a process that could not be made: its result, on its socket."""
+    """Send the result of a process that could not be made, on its socket."""
     parts = NO_PARTS
     if header["t"] == "epilogue":
         # What came of the job stands.

@@ -74,9 +74,9 @@ def warm_up() -> None:
 
 
 def warm_up_with(payload: bytes) -> None:
-    """Make the context of a Hydra app's job, and drop it: jobs that compose alike parse and write the same texts.
+    """Make the context of a Hydra app's job, and drop it, because similar jobs parse and write the same texts.
 
-    Not for plain configs, which may hold anything: what Hydra composes is plain data and config classes.
+    This is not for plain configs, which may contain anything. What Hydra composes is plain data and config classes.
     """
     try:
         for _ in range(_HYDRA_ROUNDS):
@@ -90,4 +90,4 @@ def warm_up_with(payload: bytes) -> None:
 
 
 def _ignore(index: int, entry: object) -> None:
-    """A hook is entered; nobody needs to know."""
+    """Ignore that a hook is called."""

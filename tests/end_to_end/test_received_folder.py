@@ -671,10 +671,10 @@ def test_the_user_may_ask_for_its_hooks(run: Run, delivered: Path, tmp_path: Pat
         ("a: " + "[" * 200 + "]" * 200, "deeper"),
         ("a: !!python/object/apply:os.system ['true']\n", "constructor"),
         ("- 1\n", "not a mapping"),
-        ("a: \x1b[31m\n", "no config"),
-        ("a: " + "9" * 6000 + "\n", "no config"),
+        ("a: \x1b[31m\n", "not a config"),
+        ("a: " + "9" * 6000 + "\n", "not a config"),
         ("a: " + "x" * (5 << 20) + "\n", "MiB"),
-        ("{a: 1", "no config"),
+        ("{a: 1", "not a config"),
     ],
 )
 def test_yaml_that_nobody_saved(run: Run, delivered: Path, tmp_path: Path, text: str, why: str) -> None:
@@ -682,7 +682,7 @@ def test_yaml_that_nobody_saved(run: Run, delivered: Path, tmp_path: Path, text:
     (delivered / ".hydra" / "config.yaml").write_text(text)
     (tmp_path / "yaml_app.py").write_text(textwrap.dedent(YAML_APP))
     assert run("reproduce", delivered, "--app", tmp_path / "yaml_app.py") == 2
-    assert "config.yaml is no config" in run.text
+    assert "config.yaml is not a config" in run.text
     assert why in run.text
     assert "\x1b" not in run.text
 

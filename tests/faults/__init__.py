@@ -1,1 +1,1 @@
-"""What holds when something breaks."""
+"""What still holds when something breaks."""

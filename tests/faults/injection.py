@@ -1,7 +1,7 @@
-"""Faults, and a run that meets them: written once, for all tests of the suite.
+"""Faults, and a run that they hit, for all tests of the suite.
 
-Rule: a fault is injected when the run is known to be where it hurts (an event, a file on the host), never after a time.
-Every run ends with the same question: does each job have one result, and did each run once and close its hooks?
+Rule: a fault is injected at a known point of the run (an event, a file on the host), never after a time. Every run ends
+with the same check: each job has one result, ran once, and fired its hooks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ FAULTS: list[Fault] = []
 
 
 def fault(name: str, invariant: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Put a test into the table: what happens, and what holds all the same."""
+    """Add a test to the table: what happens, and what still holds."""
 
     def register(test: Callable[..., None]) -> Callable[..., None]:
         FAULTS.append(Fault(name, invariant, test.__name__))
@@ -67,7 +67,7 @@ def fault(name: str, invariant: str) -> Callable[[Callable[..., None]], Callable
 
 
 def load_app() -> Any:
-    """The application, imported from a folder outside this repository: nothing else is to travel with it."""
+    """Import the application from a folder outside this repository, so that nothing else is sent with it."""
     if "faulty" not in sys.modules:
         shutil.copy(APP / "faulty.py", _PROJECT.name)
         sys.path.insert(0, _PROJECT.name)
@@ -78,7 +78,7 @@ def load_app() -> Any:
 
 @dataclass
 class FaultyRun:
-    """A run in a thread of its own, watched and disturbed from the test's."""
+    """A run in its own thread. The test's thread watches and disturbs it."""
 
     folder: Path
     seen: list[events.Event] = field(default_factory=list)
@@ -93,7 +93,7 @@ class FaultyRun:
             self._changed.notify_all()
 
     def start(self, task: Any, count: int, hosts: Sequence[HostSpec], **options: Any) -> FaultyRun:
-        """Begin a run of that many jobs."""
+        """Start a run with this many jobs."""
         more = options.pop("config", {})
         callbacks = options.pop("callbacks", [load_app().Witness()])
 
@@ -116,12 +116,12 @@ class FaultyRun:
         return self
 
     def of(self, kind: type[T]) -> list[T]:
-        """Events of a kind, so far."""
+        """Return the events of a kind so far."""
         with self._changed:
             return [event for event in self.seen if isinstance(event, kind)]
 
     def wait_for(self, what: str, is_true: Callable[[], Any], timeout: float = 60.0) -> None:
-        """Wait until it is true; looked at whenever something happens, and often besides."""
+        """Wait until it is true. It is checked after each event, and often in between."""
         deadline = time.monotonic() + timeout
         while not is_true():
             assert time.monotonic() < deadline, f"waited {timeout} s for {what}; seen: {self.seen[-8:]}"
@@ -130,11 +130,11 @@ class FaultyRun:
                 self._changed.wait(0.02)
 
     def wait_started(self, count: int) -> None:
-        """So many attempts have begun."""
+        """Wait until this many attempts have begun."""
         self.wait_for(f"{count} attempts", lambda: len(self.of(events.AttemptStarted)) >= count)
 
     def finish(self, timeout: float = 120.0) -> JobReturns:
-        """Wait for the run to end; its JobReturns."""
+        """Wait for the run to end. Returns its JobReturns."""
         assert self._thread is not None
         self._thread.join(timeout)
         assert not self._thread.is_alive(), f"no verdict within {timeout} s; seen: {self.seen[-12:]}"
@@ -144,7 +144,7 @@ class FaultyRun:
         return self.returns
 
     def check_nothing_lost(self, host: OpenSshHost, count: int) -> None:
-        """Every job returned once, completed, with its value; ran once; fired its two hooks once."""
+        """Check that every job returned once, completed with its value, ran once, and fired its two hooks once."""
         returns = self.finish()
         assert [one.return_value for one in returns] == [num * 10 for num in range(count)]
         returned = Counter(event.num for event in self.of(events.JobReturned))
@@ -157,18 +157,18 @@ class FaultyRun:
 
 
 def lines(host: OpenSshHost, name: str) -> list[str]:
-    """What the application noted on the host."""
+    """Return what the application wrote on the host."""
     path = host.home / name
     return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 def open_gate(host: OpenSshHost) -> None:
-    """Let the gated jobs go on."""
+    """Let the waiting jobs go on."""
     (host.home / "gate").write_text("")
 
 
 def pids_of(host: OpenSshHost, role: str) -> list[int]:
-    """The `agent`, the `zygote` or the `job`s of it, by their numbers on the host."""
+    """Return the pids on the host of its `agent`, `zygote` or `job`s."""
     proc = host.path("/proc")
     found = []
     for entry in proc.iterdir():
@@ -195,7 +195,7 @@ def pids_of(host: OpenSshHost, role: str) -> list[int]:
 
 
 def kill_matching(host: OpenSshHost, *, role: str) -> int:
-    """SIGKILL the `agent`, the `zygote` or the `job`s of it; returns how many there were."""
+    """Send SIGKILL to its `agent`, `zygote` or `job`s. Returns how many there were."""
     found = pids_of(host, role)
     if found:
         host.run(f"kill -9 {' '.join(map(str, found))}")
@@ -203,7 +203,7 @@ def kill_matching(host: OpenSshHost, *, role: str) -> int:
 
 
 def through(host: OpenSshHost, port: int, folder: Path) -> HostSpec:
-    """The same host behind another port of this machine: of another listener, or of a proxy."""
+    """Return the same host behind another port of this machine, of another listener or a proxy."""
     config, known_hosts = folder / "ssh_config", folder / "known_hosts"
     known_hosts.write_text(host.known_hosts.read_text().replace(f":{host.port} ", f":{port} "))
     text = host.ssh_config.read_text().replace(str(host.known_hosts), str(known_hosts))
@@ -213,7 +213,7 @@ def through(host: OpenSshHost, port: int, folder: Path) -> HostSpec:
 
 @contextmanager
 def control_group(controller: str, old: str, new: str, value: str) -> Iterator[Path]:
-    """A cgroup of this machine with one limit; processes are put into it by writing to `cgroup.procs`.
+    """Make a cgroup of this machine with one limit. Writing to `cgroup.procs` puts processes into it.
 
     Args:
         old, new: the limit's file under cgroup v1 and v2.
@@ -238,7 +238,7 @@ def control_group(controller: str, old: str, new: str, value: str) -> Iterator[P
 
 @contextmanager
 def firewall(host: OpenSshHost, *, towards: bool = True, back: bool = True, share: float = 1.0) -> Iterator[None]:
-    """Drop this share of the packets to the host, from it, or both."""
+    """Drop this share of the packets to the host, from it, or both ways."""
     some = [] if share >= 1 else ["-m", "statistic", "--mode", "random", "--probability", str(share)]
     rules = []
     if towards:

@@ -24,6 +24,6 @@ and twice, two resumes at once. [durability.md](durability.md) says what follows
 
 
 def table(faults: Sequence[Fault]) -> str:
-    """The page."""
+    """Return the page."""
     rows = "".join(f"| {one.name} | {one.invariant} | `{one.test}` |\n" for one in faults)
     return _HEAD + rows + _TAIL

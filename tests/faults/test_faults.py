@@ -1,4 +1,4 @@
-"""What holds when something breaks: each fault on a real OpenSSH host in namespaces of its own, with its invariant."""
+"""What still holds when something breaks. Each fault hits a real OpenSSH host in its own namespaces."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TABLE = Path(__file__).parent.parent.parent / "docs" / "faults.md"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[OpenSshHost]:
-    """A host of the test's own: it will be hurt."""
+    """A host for this test alone, because it will be broken."""
     with running_openssh_host(tmp_path / "host") as running:
         yield running
 
@@ -54,23 +54,23 @@ def app() -> Any:
 
 @pytest.fixture
 def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent link is found in two seconds instead of twenty."""
+    """Notice a silent link after two seconds instead of twenty."""
     monkeypatch.setattr(connection, "HEARTBEAT", 2.0)
 
 
 def is_unknown(run: FaultyRun) -> bool:
-    """The link was found to be gone."""
+    """Whether the link is known to be gone."""
     return bool(run.of(events.HostUnknown))
 
 
 def told_of(run: FaultyRun, text: str) -> bool:
-    """The user was told so."""
+    """Whether the user was told."""
     return any(text in one.message for one in run.of(events.Note))
 
 
 @fault("SSH session killed while jobs run", "jobs go on; reconnected; each result once, nothing run twice")
 def test_session_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """The link is unknown, never failed, and is made again."""
+    """The host counts as unknown, not as failed, and the link is made again."""
     run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
     run.wait_started(2)
     assert host.kill_sessions()
@@ -83,7 +83,7 @@ def test_session_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("link flapping 20 times", "as one drop: each result once, nothing run twice")
 def test_link_flapping(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Every new link asks the spool what happened."""
+    """Every new link learns from the spool what happened."""
     run = FaultyRun(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
     run.wait_started(1)
     for number in range(20):
@@ -107,7 +107,7 @@ def test_link_flapping(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "session stopped (SIGSTOP): the link stands, nobody answers", "found by the heartbeat; reconnected; nothing lost"
 )
 def test_session_frozen(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None) -> None:
-    """A stopped sshd needs an application heartbeat."""
+    """Only the application's heartbeat notices a stopped sshd."""
     run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
     run.wait_started(2)
     host.freeze_sessions()
@@ -121,7 +121,7 @@ def test_session_frozen(host: OpenSshHost, app: Any, tmp_path: Path, quick_heart
     "link blackholed, both ways and each way alone", "found by the heartbeat; reconnected when it is back; nothing lost"
 )
 def test_link_blackholed(host: OpenSshHost, app: Any, tmp_path: Path, quick_heartbeat: None, ways: str) -> None:
-    """Packets vanish; no reset tells anybody."""
+    """Packets vanish without a reset."""
     run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
     run.wait_started(2)
     with firewall(host, towards=ways != "back", back=ways != "towards"):
@@ -139,7 +139,7 @@ def test_packet_loss(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("200 ms round trip, and a drop in it", "slower, nothing else")
 def test_long_round_trip(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Each byte takes a tenth of a second each way."""
+    """Each byte takes a tenth of a second in each direction."""
     with running_proxy(host.port, 0.1) as proxy:
         run = FaultyRun(tmp_path).start(app.gated, 12, [through(host, proxy.port, tmp_path)])
         run.wait_started(2)
@@ -155,7 +155,7 @@ def test_long_round_trip(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "sessions live on, nobody notices; without one the host is unknown, tried again, and nothing is lost",
 )
 def test_listener_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """A second sshd of the host, since its first is its process 1."""
+    """This kills a second sshd of the host, because the first is its process 1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -187,7 +187,7 @@ def test_listener_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("link reset in mid-result", "the result is sent again, whole; the job is not run again")
 def test_reset_in_mid_result(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Half of a large result on this side is thrown away."""
+    """The half of a large result that has arrived here is dropped."""
     run = FaultyRun(tmp_path).start(app.bulky, 1, [host.spec()], config={"size": 150_000_000})
     results = tmp_path / "sweep" / ".launcher" / "results"
     run.wait_for("half a result", lambda: results.exists() and any(one.stat().st_size for one in results.iterdir()))
@@ -199,7 +199,7 @@ def test_reset_in_mid_result(host: OpenSshHost, app: Any, tmp_path: Path) -> Non
 
 @fault("agent killed while jobs run", "jobs go on and keep their results; a new agent adopts them; nothing run twice")
 def test_agent_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """A job that finds no agent writes its own record."""
+    """A job without an agent writes its own record."""
     run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
     run.wait_started(2)
     run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
@@ -221,7 +221,7 @@ def test_zygote_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("job killed (SIGKILL)", "FAILED of kind killed, its end hook fired; the others complete")
 def test_job_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """The epilogue closes what the job could not."""
+    """The epilogue fires the hooks that the job could not fire."""
     run = FaultyRun(tmp_path).start(app.gated, 2, [host.spec(slots=2)])
     run.wait_for("both to run", lambda: len(lines(host, "ran")) == 2)
     (pid,) = lines(host, "pid.0")
@@ -237,7 +237,7 @@ def test_job_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "FAILED of kind killed by SIGKILL, its end hook fired; the others complete",
 )
 def test_out_of_memory(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """The job is in a cgroup of 64 MB, and wants 2 GB."""
+    """The job is in a cgroup of 64 MB, and needs 2 GB."""
     run = FaultyRun(tmp_path).start(app.hungry, 3, [host.spec(slots=2)])
     run.wait_for("two jobs to run", lambda: lines(host, "pid.0") and lines(host, "pid.1"))
     with control_group("memory", "memory.limit_in_bytes", "memory.max", str(64 << 20)) as group:
@@ -255,7 +255,7 @@ def test_out_of_memory(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "no further process may be made (pid limit)", "jobs that cannot start fail of kind host; those that run complete"
 )
 def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """The zygote is in a cgroup whose only process it is."""
+    """The zygote is in a cgroup that allows no other process."""
     run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
     run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     with control_group("pids", "pids.max", "pids.max", "1") as group:
@@ -275,7 +275,7 @@ def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "host power cut, and back", "what ran or was about to is lost and told so; its hooks are closed; nothing runs twice"
 )
 def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """A new boot id: what may have run is not run again unless a retry was asked for."""
+    """The boot id is new. A job that may have run does not run again unless a retry was asked for."""
     run = FaultyRun(tmp_path).start(app.gated, 8, [host.spec(slots=2)])
     run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     running = set(lines(host, "ran"))
@@ -299,7 +299,7 @@ def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "the host is unknown, with the reason; jobs go on; nothing lost when it is back",
 )
 def test_key_revoked(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """A login that is refused now may be granted again: the jobs are there."""
+    """A login that is refused now may be accepted later, and the jobs are still there."""
     run = FaultyRun(tmp_path).start(app.gated, 4, [host.spec(slots=2)])
     run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
     with host.without_login():
@@ -314,7 +314,7 @@ def test_key_revoked(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     "name of the host not found any more in mid-run", "the host is unknown, with the reason; nothing lost when it is"
 )
 def test_name_not_found(host: OpenSshHost, app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The controller's resolver fails for this one name, as with a name server that is gone."""
+    """The controller cannot resolve this one name, as if the name server were gone."""
     is_known = threading.Event()
     is_known.set()
     whole = socket.getaddrinfo
@@ -341,7 +341,7 @@ def test_name_not_found(host: OpenSshHost, app: Any, tmp_path: Path, monkeypatch
 
 @fault("host given up, then back", "its jobs run elsewhere; the late result does not replace the successor's")
 def test_host_back_after_it_was_given_up(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Fenced by attempt and boot id."""
+    """Attempt and boot id fence it off."""
     with running_openssh_host(tmp_path / "other", "other-host") as other:
         open_gate(other)
         run = FaultyRun(tmp_path).start(
@@ -366,7 +366,7 @@ def test_host_back_after_it_was_given_up(host: OpenSshHost, app: Any, tmp_path: 
     "the host takes no job and says why; goes on when it can; nothing lost",
 )
 def test_spool_on_a_full_disk(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """The agent delivers what it has from memory, gives back what has not started, and starts nothing more."""
+    """The agent sends its results from memory, gives back jobs that have not started, and starts no more."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=8m")
     run = FaultyRun(tmp_path).start(app.gated, 6, [host.spec(slots=2)])
     run.wait_for("two jobs to run", lambda: len(lines(host, "ran")) == 2)
@@ -385,7 +385,7 @@ def test_spool_on_a_full_disk(host: OpenSshHost, app: Any, tmp_path: Path) -> No
 )
 @pytest.mark.parametrize(("size", "retries"), [("64k", {"host": 9}), ("256k", {}), ("1m", {}), ("8m", {})])
 def test_spool_on_a_small_disk(host: OpenSshHost, app: Any, tmp_path: Path, size: str, retries: dict[str, int]) -> None:
-    """Little room is enough for few jobs: what one leaves goes when its result is acknowledged."""
+    """A little space is enough for a few jobs, because a job's files are removed when its result is acknowledged."""
     small_disk(host, f"/home/{host.user}/.local/state", f"size={size}")
     run = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries=retries)
     run.check_nothing_lost(host, 6)
@@ -397,7 +397,7 @@ def test_spool_on_a_small_disk(host: OpenSshHost, app: Any, tmp_path: Path, size
     "up is FAILED of kind `host`, and nothing of it ran",
 )
 def test_spool_on_a_disk_too_small(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """It is as with a disk that was filled: room is waited for."""
+    """This is the same as with a full disk: the agent waits for space."""
     state = f"/home/{host.user}/.local/state"
     small_disk(host, state, "size=16k")
     run = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], retries={"host": 2})
@@ -413,7 +413,7 @@ def test_spool_on_a_disk_too_small(host: OpenSshHost, app: Any, tmp_path: Path) 
     "ended by the policy: every job is FAILED of kind `host`, with the disk's error",
 )
 def test_spool_on_a_disk_that_stays_too_small(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """After `host_loss_timeout` a host that cannot take jobs is not waited for."""
+    """After `host_loss_timeout`, nothing waits for a host that cannot take jobs."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=16k")
     returns = FaultyRun(tmp_path).start(app.quick, 6, [host.spec(slots=2)], host_loss_timeout=1).finish()
     assert lines(host, "ran") == []
@@ -428,7 +428,7 @@ def test_spool_on_a_disk_that_stays_too_small(host: OpenSshHost, app: Any, tmp_p
     "an error of kind `host` or `lost` that names the folder, or a result; nothing hangs, nothing is unclear",
 )
 def test_no_inodes(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Whichever file it is that cannot be made: with one inode more each time, until all jobs complete."""
+    """Any file may be the one that cannot be made. Each try has one more inode, until all jobs complete."""
     state = f"/home/{host.user}/.local/state"
     host.run(f"mkdir -p {state} && chown -R {host.uid}:{host.uid} /home/{host.user}")
     for inodes in itertools.count(2):
@@ -447,7 +447,7 @@ def test_no_inodes(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("state folder read-only", "refused before anything starts, naming the folder and `workdir`")
 def test_read_only_state(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Nothing can be spooled there."""
+    """The agent cannot write a spool there."""
     small_disk(host, f"/home/{host.user}/.local/state", "size=1m")
     host.run(f"mount -o remount,ro /home/{host.user}/.local/state")
     run = FaultyRun(tmp_path).start(app.quick, 1, [host.spec()])
@@ -460,7 +460,7 @@ def test_read_only_state(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("hook that hangs", "ended after hook_timeout; the job's result stands; the other ends fire")
 def test_hook_that_hangs(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """The slot is not held for ever."""
+    """The hook does not keep the slot for ever."""
     run = FaultyRun(tmp_path).start(app.quick, 2, [host.spec()], callbacks=[app.Witness(), app.Hangs()], hook_timeout=1)
     returns = run.finish()
     assert [one.return_value for one in returns] == [0, 10]
@@ -469,7 +469,7 @@ def test_hook_that_hangs(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("host clock off by a day", "nothing: times are the host's own, durations are monotonic")
 def test_host_clock_off(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """Faketime on the jobs' processes; the machine's clock stays."""
+    """`faketime` changes the clock of the jobs' processes. The machine's clock stays."""
     library = subprocess.run(
         ["find", "/usr/lib", "-name", "libfaketime.so.1"], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -482,7 +482,7 @@ def test_host_clock_off(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault("controller's disk full", "dispatch stops and says so; jobs are kept; goes on when there is room")
 def test_controller_disk_full(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
-    """A failed journal write stops dispatch; it does not crash anything."""
+    """A failed write of the journal stops dispatch, but crashes nothing."""
     sweep = tmp_path / "sweep"
     sweep.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(sweep)], check=True)
@@ -508,7 +508,7 @@ def test_controller_disk_full(host: OpenSshHost, app: Any, tmp_path: Path) -> No
 
 
 def test_the_table_is_generated_from_these_tests() -> None:
-    """docs/faults.md says what is tested here, in these words; `python -m tests.faults` writes it."""
+    """docs/faults.md has the texts of these tests. `python -m tests.faults` writes it."""
     from tests.faults.table import table
 
     assert TABLE.read_text(encoding="utf-8") == table(FAULTS)

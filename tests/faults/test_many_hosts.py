@@ -1,4 +1,6 @@
-"""Many hosts from one controller: some dead, some whose links drop, and fewer open files than they need."""
+"""Many hosts with one controller: some are dead, some have links that drop, and there are fewer open files than they
+need.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 def test_many_hosts_of_which_some_are_dead() -> None:
-    """Each that lives takes jobs, each dead one is told as such, every job completes, under a limit that is low for so many."""
+    """Each living host takes jobs, each dead one is reported, and every job completes, with a low limit of open files."""
     need_root()
     need_programs("sshd", "ssh-keygen", "unshare", "ip", "iptables")
     command = [sys.executable, "-m", "benchmarks.many", "--hosts", "24", "--dead", "4", "--flapping", "2"]

@@ -1,1 +1,1 @@
-"""Every way in which a job can end, what comes of it, and the page that says so."""
+"""Every way in which a job can end, its result, and the page about it."""

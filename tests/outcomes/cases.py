@@ -1,4 +1,4 @@
-"""What comes of each job of tests/apps/outcomes: one table for the test and for docs/outcomes.md."""
+"""The outcome of each job of tests/apps/outcomes, in one table for the test and for docs/outcomes.md."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Case:
     """A function of the application, and its outcome.
 
     Attributes:
-        kind: `error.kind`; None if it completes.
-        reads: what reading `return_value` gives under `results=trusted`: `the value`, `None`, or what it raises.
+        kind: `error.kind`; None for a completed job.
+        reads: the result of reading `return_value` under `results=trusted`: `the value`, `None`, or what it raises.
         message: a part of `error.message`.
-        safe: the same under `results=safe`, where that is something else. What nobody can pickle is no failure there: it is not
-            pickled, and the job has completed.
+        safe: the same under `results=safe`, if it differs. A value that cannot be pickled is not a failure there,
+        because nothing is pickled and the job has completed.
     """
 
     how: str
@@ -27,11 +27,11 @@ class Case:
 
     @property
     def reads_safe(self) -> str:
-        """What reading it gives under `results=safe`."""
+        """Return the result of reading it under `results=safe`."""
         return self.safe or self.reads
 
     def kind_under(self, results: str) -> str | None:
-        """`error.kind` under that policy."""
+        """Return `error.kind` under that policy."""
         return None if results == "safe" and self.kind == "unpicklable" else self.kind
 
 

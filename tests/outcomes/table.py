@@ -36,7 +36,7 @@ _TAIL = """
 
 
 def page() -> str:
-    """The page."""
+    """Return the page."""
     functions = {node.name: node for node in ast.parse(APP.read_text()).body if isinstance(node, ast.FunctionDef)}
     rows = []
     for case in CASES:

@@ -1,4 +1,4 @@
-"""Every way to end is one JobReturn with its hooks closed, and reading it gives what docs/outcomes.md says."""
+"""Every way to end gives one JobReturn with all hooks fired, and reading it gives what docs/outcomes.md says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.outcomes.table import APP, PAGE, page
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The application, in a project folder of its own, imported."""
+    """The imported application, in its own project folder."""
     project = tmp_path / "project"
     project.mkdir()
     (project / APP.name).write_bytes(APP.read_bytes())
@@ -32,7 +32,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(params=["local", "ssh"])
 def hosts(request: pytest.FixtureRequest, demo_server: DemoServer) -> list[Any]:
-    """This machine, or a host behind SSH with a home of its own."""
+    """This machine, or a host behind SSH with its own home."""
     if request.param == "local":
         return ["local/4"]
     return list(
@@ -41,7 +41,7 @@ def hosts(request: pytest.FixtureRequest, demo_server: DemoServer) -> list[Any]:
 
 
 def read(one: Any) -> str:
-    """What reading the value gives, in the page's words."""
+    """Return the result of reading the value, in the page's words."""
     try:
         value = one.return_value
     except BaseException as error:
@@ -51,8 +51,8 @@ def read(one: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("results", ["trusted", "safe"])
-def test_what_comes_of_a_job(app: Any, hosts: list[Any], results: str, tmp_path: Path) -> None:
-    """As docs/outcomes.md has it, each case by itself and none at another's cost."""
+def test_a_job_ends_as_the_page_says(app: Any, hosts: list[Any], results: str, tmp_path: Path) -> None:
+    """Each case ends as docs/outcomes.md says, and none affects another."""
     cases = [case for case in CASES if case.how != "group" or sys.version_info >= (3, 11)]
     returns = launcher.multirun(
         app.task,
@@ -87,8 +87,8 @@ def _check(case: Case, one: Any, reads: str, kind: str | None) -> None:
 
 
 @pytest.mark.slow
-def test_a_value_of_two_gibibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than what 31 bits can count: whole, and in no memory before it is read."""
+def test_a_value_of_two_gibibytes_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is longer than 31 bits can count. It comes back complete, and is not in memory before it is read."""
     (tmp_path / "huge_app.py").write_text("def task(cfg):\n    return bytes(cfg.size)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,4 +1,6 @@
-"""The bundle: the same bytes for the same files, cheap where nothing has changed, and good on any Python from 3.8 on."""
+"""The bundle: it has the same bytes for the same files, is cheap if nothing has changed, and runs on any Python from
+3.8 on.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +59,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(bundle: Bundle) -> list[str]:
-    """What is in it."""
+    """Return the names of its files."""
     return zipfile.ZipFile(io.BytesIO(bundle.data)).namelist()
 
 
-def test_holds_the_agent_and_what_hosts_lack(cache: Path) -> None:
-    """And nothing of the controller but its table of contents, no tests, no compiled code, no bytecode."""
+def test_has_the_agent_and_what_hosts_lack(cache: Path) -> None:
+    """Of the controller it has only the table of contents. It has no tests, no compiled code and no bytecode."""
     inside = names(build_bundle())
     tops = {name.split("/")[0] for name in inside}
     assert tops == {"_vendor", "launcher", "remote_agent", "stage0_unpack.py"}
@@ -82,7 +84,7 @@ def test_holds_the_agent_and_what_hosts_lack(cache: Path) -> None:
 
 
 def test_is_the_same_for_the_same_files(cache: Path) -> None:
-    """Built twice from nothing: a host recognises it by its hash."""
+    """It is built twice from scratch. A host recognises it by its hash."""
     first = build_bundle()
     shutil.rmtree(cache)
     second = build_bundle()
@@ -91,7 +93,7 @@ def test_is_the_same_for_the_same_files(cache: Path) -> None:
 
 
 def test_comes_from_the_cache_without_a_file_being_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time nothing is zipped."""
+    """The second time, nothing is zipped."""
     first = build_bundle()
     monkeypatch.setattr(agent_bundle, "_zip", lambda sources: pytest.fail("zipped again"))
     second = build_bundle()
@@ -99,7 +101,7 @@ def test_comes_from_the_cache_without_a_file_being_read(cache: Path, monkeypatch
 
 
 def test_is_built_again_when_a_file_has_changed(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By size and time of each file."""
+    """A change shows in a file's size and time."""
     first = build_bundle()
     copy = tmp_path / "remote_agent"
     shutil.copytree(Path(agent_bundle.remote_agent.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -111,8 +113,8 @@ def test_is_built_again_when_a_file_has_changed(cache: Path, tmp_path: Path, mon
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"PK"])
-def test_heals_a_damaged_cache(cache: Path, damage: bytes) -> None:
-    """A zip of another size is not taken; one that is found wrong later is made again."""
+def test_a_damaged_cache_is_repaired(cache: Path, damage: bytes) -> None:
+    """A zip with another size is not used. One that turns out to be wrong later is made again."""
     first = build_bundle()
     (cached,) = cache.glob("*.zip")
     cached.write_bytes(damage)
@@ -136,7 +138,7 @@ def test_survives_a_damaged_index(cache: Path, index: str) -> None:
 
 
 def test_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that cannot be written costs time and nothing else."""
+    """With a read-only cache it only takes longer."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     bundle = build_bundle()
@@ -144,7 +146,7 @@ def test_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_keeps_few_old_ones(cache: Path) -> None:
-    """Every change of a file would otherwise leave half a mebibyte."""
+    """Otherwise every change of a file would leave half a mebibyte."""
     build_bundle()
     for number in range(20):
         old = cache / f"{number}.zip"
@@ -155,15 +157,15 @@ def test_keeps_few_old_ones(cache: Path) -> None:
     assert len(list(cache.iterdir())) <= 8
 
 
-def test_says_what_is_not_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By name."""
+def test_a_missing_package_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the package."""
     monkeypatch.setattr(agent_bundle, "family_of", lambda omegaconf: ["no_such_package_here"])
     with pytest.raises(LauncherError, match="no_such_package_here"):
         build_bundle()
 
 
 def test_is_private_when_unpacked(cache: Path, tmp_path: Path) -> None:
-    """And unpacking twice, or at once, is fine."""
+    """Unpacking twice, or at the same time, also works."""
     bundle = build_bundle()
     umask = os.umask(0)
     try:
@@ -179,7 +181,7 @@ def test_is_private_when_unpacked(cache: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_agent_is_written_in_the_grammar_of_3_8(cache: Path) -> None:
-    """Its own files; those of others are run below."""
+    """This checks its own files. The next test runs those of others."""
     archive = zipfile.ZipFile(io.BytesIO(build_bundle().data))
     for name in archive.namelist():
         if not name.startswith("_vendor/") and name.endswith(".py"):
@@ -190,7 +192,7 @@ def test_the_agent_is_written_in_the_grammar_of_3_8(cache: Path) -> None:
 @pytest.mark.pythons
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
 def test_runs_on_a_python_without_packages(cache: Path, tmp_path: Path, version: str) -> None:
-    """cloudpickle, omegaconf, PyYAML and Hydra with its plugins: all from the bundle, none from elsewhere."""
+    """cloudpickle, omegaconf, PyYAML, and Hydra with its plugins all come from the bundle."""
     folder = unpack(build_bundle(), tmp_path)
     answer = subprocess.run(
         [need_python(version), "-I", "-S", "-c", _USE, str(folder)], capture_output=True, text=True, timeout=120
@@ -199,8 +201,8 @@ def test_runs_on_a_python_without_packages(cache: Path, tmp_path: Path, version:
 
 
 @pytest.mark.slow
-def test_takes_the_environments_packaging_where_there_is_one(cache: Path, tmp_path: Path) -> None:
-    """The stand-in never shadows a package."""
+def test_uses_the_environments_packaging_if_there_is_one(cache: Path, tmp_path: Path) -> None:
+    """The replacement never hides a package."""
     folder = unpack(build_bundle(), tmp_path)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1] + '/_vendor/family'); import packaging.version, hydra.version; "
@@ -211,7 +213,7 @@ def test_takes_the_environments_packaging_where_there_is_one(cache: Path, tmp_pa
 
 
 def test_importing_the_launcher_is_cheap() -> None:
-    """Neither fabric nor Hydra nor the bundle's makers."""
+    """It imports neither fabric nor Hydra nor the modules that make the bundle."""
     script = "import launcher, sys; print(*sorted({'fabric', 'paramiko', 'hydra', 'omegaconf', 'zipfile'} & set(sys.modules)))"
     folder = Path(launcher.__file__).parent.parent
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, timeout=60)

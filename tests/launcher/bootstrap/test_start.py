@@ -1,4 +1,4 @@
-"""Stage-0: whatever the login shell and the state of the host, the agent starts, or the user learns why not and what to do."""
+"""Stage-0: with any login shell and any state of the host, the agent starts, or the user learns why not and what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(arguments):
 
 
 def mini_bundle(agent: str = _AGENT, unpack: str | None = None) -> Bundle:
-    """A bundle with an agent of a few lines, and perhaps another way to unpack it."""
+    """Make a bundle with an agent of a few lines and, optionally, another unpacker."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("remote_agent/__init__.py", "")
@@ -65,7 +65,7 @@ BUNDLE = mini_bundle()
 def command(
     workdir: str | None = None, python: str | None = None, role: tuple[str, ...] = ("connect", "--run", "r")
 ) -> str:
-    """The command line for it."""
+    """Return the command line for it."""
     return stage0_command(BUNDLE.sha256, BUNDLE.size, role, python, workdir)
 
 
@@ -80,7 +80,7 @@ class Started:
         self.arguments, self.folder, self.umask, self.version, self.is_isolated = eval(self.said)
 
     def repeats(self, data: bytes) -> bool:
-        """Whether it hears all that is sent, from the first byte on."""
+        """Whether it receives everything that is sent, from the first byte on."""
         self.channel.send(data)
         heard = b""
         while len(heard) < len(data):
@@ -89,7 +89,7 @@ class Started:
 
 
 def failure(transport: Transport, line: str, bundle: Bundle = BUNDLE, timeout: float = 30.0) -> AgentError:
-    """The error of a start that fails."""
+    """Return the error of a start that fails."""
     with pytest.raises(AgentError) as caught:
         start_agent(transport.open(line), bundle, transport.host, timeout)
     assert caught.value.host == transport.host
@@ -107,10 +107,10 @@ def local() -> Iterator[LocalTransport]:
 
 @pytest.mark.slow
 class TestEverywhere:
-    """On every kind of host."""
+    """These tests run on every kind of host."""
 
     def test_sends_the_bundle_once(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """The second start finds it: nothing but the preamble arrives, and no byte is sent."""
+        """The second start finds it: only the preamble arrives, and no byte is sent."""
         line = command(host_folder())
         assert Started(transport, line).repeats(b"\x00first frame")
         channel = transport.open(line)
@@ -122,7 +122,7 @@ class TestEverywhere:
         channel.close()
 
     def test_runs_isolated_from_its_surroundings(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """Out of the cache under the given workdir, with the user's own umask and its arguments byte by byte."""
+        """It runs from the cache in the given workdir, with the user's umask and exactly its arguments."""
         folder = host_folder()
         role = ("connect", "--host", "a 'b' \"c\" $HOME `id` \\n \u00fc !x %s", "--empty", "")
         started = Started(transport, command(folder, role=role))
@@ -132,7 +132,7 @@ class TestEverywhere:
         assert started.is_isolated
 
     def test_many_start_at_once(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """Each either unpacks or finds it unpacked; all run, and one folder is left."""
+        """Each one unpacks it or finds it unpacked. All of them run, and one folder is left."""
         folder = host_folder()
         line = command(folder)
         channels = [transport.open(line) for _ in range(5)]
@@ -160,39 +160,42 @@ class TestEverywhere:
         assert said.decode().split() == [BUNDLE.sha256]
 
     def test_tolerates_noise_before_the_agent(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """A start-up file that prints is impolite, not fatal."""
+        """A start-up file may print something."""
         line = "echo 'Welcome to gpu1!'; printf '\\000\\377'; " + command(host_folder())
         assert Started(transport, line).repeats(b"frame")
 
-    def test_shows_noise_where_no_agent_follows(self, transport: Transport) -> None:
-        """And names the files that print such things."""
+    def test_shows_noise_if_no_agent_answers(self, transport: Transport) -> None:
+        """The message names the files that may print it."""
         error = failure(transport, "echo 'Please choose a project:'; echo oops >&2; exit 3")
         assert "Please choose a project:" in error.message
         assert "exit status 3" in error.message
         assert "oops" in error.message
         assert "~/.bashrc" in error.next_step
 
-    def test_an_agent_that_is_not_there_is_told_by_its_exit_code(self, transport: Transport) -> None:
-        """Whatever the words of it are, and not by words that somebody else says: only where the role looks."""
+    def test_a_missing_agent_is_known_by_the_exit_code(self, transport: Transport) -> None:
+        """The exit code counts, and not the text, which anybody could print.
+
+        It counts only if the role looks for an agent.
+        """
         for said, code, kind in (("none", EXIT_NO_AGENT, NoAgent), ("no agent of this run", 70, AgentError)):
             error = failure(transport, f"echo 'hydra-remote-launcher: {said}' >&2; exit {code}")
             assert type(error) is kind
             assert said in error.message
 
     def test_gives_up_on_endless_noise(self, transport: Transport) -> None:
-        """After 64 KiB, with its beginning."""
+        """It gives up after 64 KiB, and shows the beginning."""
         error = failure(transport, "while :; do echo 'la la la la la la la la la la la la la la'; done")
         assert "la la la" in error.message
         assert len(str(error)) < 2000
         assert "~/.zshenv" in error.next_step
 
     def test_gives_up_on_silence(self, transport: Transport) -> None:
-        """A shell that waits for a person is left after the timeout."""
+        """A shell that waits for input is left after the timeout."""
         error = failure(transport, "read answer", timeout=0.3)
         assert "nothing was heard" in error.message
 
     def test_gives_up_on_a_host_that_never_reads_the_bundle(self, transport: Transport) -> None:
-        """It asked for it, and then stopped reading: no thread of ours waits for ever."""
+        """The host asked for the bundle and then stopped reading. None of our threads waits for ever."""
         big = Bundle("0" * 64, 64 << 20, "", bytes(64 << 20))
         asks = "printf '\\000\\001hydra-remote-launcher need bundle\\n'; read -r answer < /dev/null; exec tail -f /dev/null"
         with pytest.MonkeyPatch.context() as patch:
@@ -200,25 +203,28 @@ class TestEverywhere:
             assert "nothing was heard" in failure(transport, asks, big, timeout=0.3).message
 
     def test_shows_what_a_forbidden_login_says(self, transport: Transport) -> None:
-        """As nologin does."""
+        """`nologin` prints such a message."""
         error = failure(transport, "echo 'This account is currently not available.' >&2; exit 1")
         assert "This account is currently not available." in error.message
         assert ("`sh -c true`" if transport.host == "local" else "`ssh ") in error.next_step
 
-    def test_a_host_without_python_says_what_was_looked_for(
+    def test_a_host_without_python_is_unusable(
         self, transport: Transport, host_folder: Callable[[], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And how to name one."""
+        """The message also says how to name one."""
         monkeypatch.setattr(stage0, "PYTHONS", ("python3.99", "/nowhere/python3"))
         error = failure(transport, command(host_folder()))
         assert "no python3 of version 3.8 or later" in error.message
         assert "python3.99, /nowhere/python3" in error.message
         assert "`python:`" in error.next_step
 
-    def test_passes_over_pythons_that_will_not_do(
+    def test_skips_unfit_pythons(
         self, transport: Transport, host_folder: Callable[[], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Too old, a shim for one that is not there, a program that is none: the next is tried, stdin untouched."""
+        """One is too old, one is a shim for a missing Python, one is not a program.
+
+        The next one is tried, and stdin is untouched.
+        """
         folder = host_folder()
         scripts = "; ".join(
             f"printf '#!/bin/sh\\nexit {status}\\n' > {folder}/python{status}; chmod +x {folder}/python{status}"
@@ -232,7 +238,7 @@ class TestEverywhere:
         assert Started(transport, command(folder)).repeats(b"frame")
 
     def test_a_named_python_comes_first(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """With a space in its path, too."""
+        """Its path may have a space."""
         folder = host_folder()
         link = f"{folder}/my python"
         channel = transport.open(
@@ -246,7 +252,7 @@ class TestEverywhere:
     def test_refuses_a_cache_that_others_can_write(
         self, transport: Transport, host_folder: Callable[[], str], where: str
     ) -> None:
-        """Whoever can write there would run as us."""
+        """Anybody who can write there could run code as this user."""
         folder = host_folder()
         made = transport.open(f"mkdir -p {folder}/cache{where} && chmod 0777 {folder}/cache{where}")
         assert made.recv(1) == b""
@@ -258,7 +264,7 @@ class TestEverywhere:
     def test_refuses_a_workdir_in_which_everybody_can_replace_the_cache(
         self, transport: Transport, host_folder: Callable[[], str], mode: str, is_refused: bool
     ) -> None:
-        """A folder of ours is worth what the folder around it is; with the sticky bit nobody else can rename it."""
+        """Our folder is only as safe as its parent. With the sticky bit, nobody else can rename it."""
         folder = host_folder() + "/open"
         assert transport.open(f"mkdir {folder} && chmod {mode} {folder}").recv(1) == b""
         if not is_refused:
@@ -269,31 +275,31 @@ class TestEverywhere:
         assert "workdir" in error.next_step
 
     def test_refuses_a_link_in_place_of_the_cache(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """It may lead to somebody else's folder."""
+        """The link may lead to another user's folder."""
         folder = host_folder()
         made = transport.open(f"mkdir {folder}/real && ln -s {folder}/real {folder}/cache")
         assert made.recv(1) == b""
         assert "is not a folder" in failure(transport, command(folder)).message
 
-    def test_names_the_way_out_where_nothing_can_be_written(self, transport: Transport) -> None:
-        """A home that is read-only: /proc is one for everybody, root included."""
+    def test_suggests_a_workdir_if_nothing_can_be_written(self, transport: Transport) -> None:
+        """The home is read-only. /proc is read-only even for root."""
         error = failure(transport, f"XDG_CACHE_HOME=/proc/none; export XDG_CACHE_HOME; {command()}")
         assert "cannot write to /proc/none" in error.message
         assert "workdir" in error.next_step
 
-    def test_names_the_way_out_where_there_is_no_home(self, transport: Transport) -> None:
-        """A relative one is none."""
+    def test_suggests_a_workdir_if_there_is_no_home(self, transport: Transport) -> None:
+        """A relative path is not a home."""
         error = failure(transport, f"unset XDG_CACHE_HOME; HOME=relative; export HOME; {command()}")
         assert "no home folder" in error.message
         assert "workdir" in error.next_step
 
     def test_an_empty_home_is_the_users_own(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """It would read as the root folder: with XDG_CACHE_HOME set it matters to the agent alone."""
+        """An empty home would mean the root folder. With XDG_CACHE_HOME set, it matters only to the agent."""
         line = f"HOME=; XDG_CACHE_HOME={host_folder()}; export HOME XDG_CACHE_HOME; {command()}"
         assert Started(transport, line).repeats(b"frame")
 
     def test_uses_the_users_cache_folder(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """XDG_CACHE_HOME, else ~/.cache; and in ~ of workdir, the home."""
+        """This is XDG_CACHE_HOME, or else ~/.cache. `~` in workdir means the home folder."""
         folder = host_folder()
         set_cache = f"XDG_CACHE_HOME={folder}/xdg; HOME={folder}; export XDG_CACHE_HOME HOME; "
         unset = f"unset XDG_CACHE_HOME; HOME={folder}; export HOME; "
@@ -309,14 +315,14 @@ class TestEverywhere:
         assert Started(transport, line).folder == f"{folder}/.cache/hydra-remote-launcher/agents/{BUNDLE.sha256}"
 
     def test_everything_it_makes_is_private(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """Whatever the user's umask is; and the job gets that umask."""
+        """This holds for any umask of the user. The job gets the user's umask."""
         folder = host_folder()
         assert Started(transport, f"umask 0; {command(folder)}").umask == 0
         listing = transport.open(f"find {folder}/cache -perm /077")
         assert listing.recv(4096) == b""
 
-    def test_an_agent_that_fails_shows_its_words(self, transport: Transport, host_folder: Callable[[], str]) -> None:
-        """With its exit status: what the agent's own start says is for the user."""
+    def test_the_message_of_a_failed_agent_is_shown(self, transport: Transport, host_folder: Callable[[], str]) -> None:
+        """The message also has the exit status. What the agent prints at its start is for the user."""
         bundle = mini_bundle(
             "import sys\ndef main(a):\n    sys.stderr.write('hydra-remote-launcher: no luck\\n')\n    return 2\n"
         )
@@ -327,11 +333,11 @@ class TestEverywhere:
 
 
 class TestShells:
-    """Under every login shell."""
+    """These tests run under every login shell."""
 
     @pytest.mark.parametrize("shell", ["sh", "dash", "bash", "zsh", "fish", "csh", "tcsh"])
-    def test_reads_the_same(self, shell: str) -> None:
-        """The command line is given to the shell as sshd gives it, in a fresh home, and a second time from the cache."""
+    def test_the_command_line_means_the_same_in_every_shell(self, shell: str) -> None:
+        """The shell gets the command line as from sshd, once in a fresh home, and once with the cache."""
         path = need_programs(shell)[shell]
         role = ("connect", "--host", "a 'b' \"c\" $HOME `id` !! \\ \u00fc")
         with DemoServer(shell=path, environment={"LANG": "C"}) as server:
@@ -344,33 +350,35 @@ class TestShells:
             transport.close()
 
     def test_is_one_line_of_short_words(self) -> None:
-        """Old C shells take neither newlines in quotes nor words of 1,024 characters, and read `!` even in quotes."""
+        """Old C shells accept neither newlines in quotes nor words of 1,024 characters, and interpret `!` even in
+        quotes.
+        """
         line = command("/x" * 500, role=("connect", "!" * 500))
         assert not set(line) & set("!\\\n\r`")
         assert line.count("'") == 2
         assert max(len(word) for word in line.split()) < 1024
 
     @pytest.mark.parametrize("python", ["a;b", "$(id)", "a'b", 'a"b', "a`b", "a\\b", "a\nb", "-x", "a!b"])
-    def test_refuses_a_python_that_a_shell_would_read_otherwise(self, python: str) -> None:
-        """The inventory does so earlier, with file and field."""
+    def test_refuses_a_python_that_a_shell_would_misread(self, python: str) -> None:
+        """The inventory refuses it earlier, with file and field."""
         with pytest.raises(ValueError, match="python"):
             command(python=python)
 
 
 class TestHere:
-    """What can be looked at where the host is this machine."""
+    """Tests that can only check a host that is this machine."""
 
     def test_a_path_without_a_shell_is_named(
         self, local: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The next step is one that can be taken here, where no ssh leads to."""
+        """The next step is for this machine, which is not reached by ssh."""
         monkeypatch.setenv("PATH", str(tmp_path))
         error = failure(local, command(str(tmp_path)))
         assert error.next_step == f"see what `sh -c true` does here: `sh` must be on the PATH, which is {tmp_path}"
         assert "sh: not found" in error.message
 
     def test_removes_what_killed_starters_left(self, local: LocalTransport, tmp_path: Path) -> None:
-        """A day later."""
+        """They are removed after a day."""
         agents = tmp_path / "cache" / "agents"
         agents.mkdir(parents=True, mode=0o700)
         (tmp_path / "cache").chmod(0o700)
@@ -382,17 +390,15 @@ class TestHere:
         Started(local, command(str(tmp_path)))
         assert sorted(path.name for path in agents.iterdir()) == [".new-new", BUNDLE.sha256]
 
-    def test_refuses_a_bundle_that_arrived_otherwise(self, local: LocalTransport, tmp_path: Path) -> None:
-        """Its hash is in the command line; nothing is unpacked."""
+    def test_refuses_an_altered_bundle(self, local: LocalTransport, tmp_path: Path) -> None:
+        """Its hash is in the command line. Nothing is unpacked."""
         forged = Bundle(BUNDLE.sha256, BUNDLE.size, "", BUNDLE.data[:-1] + b"x")
         error = failure(local, command(str(tmp_path)), forged)
         assert "arrived damaged" in error.message
         assert list((tmp_path / "cache" / "agents").iterdir()) == []
 
-    def test_leaves_nothing_half_when_the_link_ends_during_the_bundle(
-        self, local: LocalTransport, tmp_path: Path
-    ) -> None:
-        """No folder under the bundle's name."""
+    def test_leaves_no_incomplete_bundle_when_the_link_ends(self, local: LocalTransport, tmp_path: Path) -> None:
+        """There is no folder with the bundle's name."""
         channel = local.open(command(str(tmp_path)))
         said = b""
         while NEED not in said:
@@ -402,8 +408,8 @@ class TestHere:
         assert channel.exit_status(30) == 74
         assert list((tmp_path / "cache" / "agents").iterdir()) == []
 
-    def test_a_full_disk_says_so(self, local: LocalTransport, tmp_path: Path) -> None:
-        """In words of the host, with the way out; the half of a bundle is gone."""
+    def test_a_full_disk_is_reported(self, local: LocalTransport, tmp_path: Path) -> None:
+        """The message has the host's error and what to do. The incomplete bundle is removed."""
         if os.geteuid() != 0:
             pytest.skip("needs root, to mount a small file system")
         small = tmp_path / "small"
@@ -421,20 +427,20 @@ class TestHere:
     @pytest.mark.pythons
     @pytest.mark.parametrize("version", ["3.8", "3.13"])
     def test_runs_under_other_pythons(self, local: LocalTransport, tmp_path: Path, version: str) -> None:
-        """The oldest and a recent one."""
+        """These are the oldest and a recent one."""
         started = Started(local, command(str(tmp_path), python=need_python(version)))
         assert "{}.{}".format(*started.version) == version
         assert started.repeats(b"frame")
 
     @pytest.mark.pythons
     @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
-    def test_passes_over_pythons_that_are_too_old(self, local: LocalTransport, tmp_path: Path, version: str) -> None:
-        """They get as far as the version check, or refuse their options."""
+    def test_skips_pythons_that_are_too_old(self, local: LocalTransport, tmp_path: Path, version: str) -> None:
+        """They stop at the version check, or refuse their options."""
         started = Started(local, command(str(tmp_path), python=need_python(version)))
         assert started.version >= (3, 8)
 
-    def test_a_lost_link_is_no_fault_of_the_agent(self, tmp_path: Path) -> None:
-        """The host may be well; the caller reconnects."""
+    def test_a_lost_link_is_not_an_error_of_the_agent(self, tmp_path: Path) -> None:
+        """The host may be fine, and the caller reconnects."""
         with DemoServer() as server:
             transport = make_transport(HostSpec("demo", "demo", ssh_config=str(server.ssh_config)))
             channel = transport.open("read line")
@@ -446,7 +452,7 @@ class TestHere:
     def test_the_whole_bundle_starts_the_agent(
         self, local: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The real one, in place of the few lines above."""
+        """This is the real agent, instead of the few lines above."""
         from launcher.bootstrap.bundle import build_bundle
 
         bundle = build_bundle()
@@ -458,7 +464,10 @@ class TestHere:
 
 
 def test_a_bundle_that_vanishes_as_it_is_used_leaves_no_empty_folder(local: LocalTransport, tmp_path: Path) -> None:
-    """Somebody cleans up there, or mounts another disk: the folder's name vouches for its files, so none is made for it."""
+    """Somebody may clean up there, or mount another disk.
+
+    A folder with the bundle's name must be complete, so no empty one is made.
+    """
     bundle = mini_bundle(unpack="pass")
     line = stage0_command(bundle.sha256, bundle.size, ("connect", "--run", "r"), None, str(tmp_path))
     error = failure(local, line, bundle)

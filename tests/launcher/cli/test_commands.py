@@ -54,7 +54,7 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """The application on this machine, in a folder of its own, with runs of its own."""
+    """The application on this machine, in its own folder, with its own runs."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     made = Project(tmp_path / "project")
     monkeypatch.chdir(made.folder)
@@ -66,7 +66,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A run of three jobs, of which job 1 failed. Shared: it is only looked at."""
+    """A run of three jobs, of which job 1 failed. Tests share it, and only read it."""
     folder = tmp_path_factory.mktemp("past")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
@@ -78,7 +78,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 @pytest.fixture
 def finished(past: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The same, where its index is the user's."""
+    """The same run, in the user's index."""
     monkeypatch.setenv("XDG_STATE_HOME", str(past.folder.parent / "state"))
     return past
 
@@ -94,7 +94,7 @@ def moved(past: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture
 def left(project: Project) -> Project:
-    """A run of four jobs, whose controller has left it; two jobs run until the file `gate` is there."""
+    """A run of four jobs that its controller has left. Two jobs run until the file `gate` exists."""
     import durable_app
 
     recorder = durable_app.Recorder(str(project.marks))
@@ -117,8 +117,8 @@ def open_gate(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_runs_lists_what_there_is(finished: Project, cli: Cli) -> None:
-    """A line per run; as JSON the same and more."""
+def test_runs_lists_every_run(finished: Project, cli: Cli) -> None:
+    """There is a line per run. The JSON has the same and more."""
     run = finished.entry.run
     assert run in cli("runs")
     (told,) = cli.json("runs")["runs"]
@@ -133,8 +133,11 @@ def test_runs_lists_what_there_is(finished: Project, cli: Cli) -> None:
     }
 
 
-def test_a_folder_whose_name_has_a_newline_is_one_line(project: Project, cli: Cli) -> None:
-    """Or what follows it would look like a line of ours; control characters of it reach no terminal."""
+def test_a_folder_name_with_a_newline_is_shown_in_one_line(project: Project, cli: Cli) -> None:
+    """Otherwise the text after the newline would look like a line of ours.
+
+    Control characters in it reach no terminal.
+    """
     folder = project.folder / "a\nlauncher: all is well \x1b[2J\u202eb"
     shown = "a\\nlauncher: all is well \\x202eb"
     told = cli("multirun", "durable_app.py:work", "x=1", f"marks={project.marks}", "--folder", str(folder)) + cli.err
@@ -146,21 +149,21 @@ def test_a_folder_whose_name_has_a_newline_is_one_line(project: Project, cli: Cl
 
 
 def test_runs_without_any(project: Project, cli: Cli) -> None:
-    """It says so."""
+    """It says that there are none."""
     assert cli("runs") == "no runs\n"
     assert cli.json("runs")["runs"] == []
 
 
 def test_a_run_whose_folder_is_gone_is_listed_on_demand(moved: str, cli: Cli) -> None:
-    """Nothing more than its name is known."""
+    """Only its name is known."""
     assert "no runs" in cli("runs")
     (told,) = cli.json("runs", "--all")["runs"]
     assert (told["run"], told["state"]) == (moved, "gone")
     assert "is gone" in (cli("show", moved, code=2) or cli.err)
 
 
-def test_show_has_failures_first(finished: Project, cli: Cli) -> None:
-    """Of the run: state, hook, a row per job."""
+def test_show_lists_failures_first(finished: Project, cli: Cli) -> None:
+    """It shows the run's state, its hook, and a row per job."""
     lines = cli("show").splitlines()
     assert lines[0] == f"run {finished.entry.run}: failed"
     rows = [line.split()[0] for line in lines[lines.index("") + 2 :]]
@@ -174,8 +177,8 @@ def test_show_has_failures_first(finished: Project, cli: Cli) -> None:
     assert told["run"]["end_hooks"] == {"on_multirun_end": "done"}
 
 
-def test_show_of_a_job_has_its_traceback(finished: Project, cli: Cli) -> None:
-    """And where its output is."""
+def test_show_of_a_job_shows_its_traceback(finished: Project, cli: Cli) -> None:
+    """It also says where the job's output is."""
     said = cli("show", "last#1")
     assert "ValueError: job 1 does not like it" in said
     assert "remote traceback" in said
@@ -186,7 +189,7 @@ def test_show_of_a_job_has_its_traceback(finished: Project, cli: Cli) -> None:
 
 
 def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli) -> None:
-    """What runs, what waits, and what has ended and waits to be collected."""
+    """It shows which jobs run, which wait, and which have ended and wait to be collected."""
     attempts = [job["attempts"][0]["on_host"] for job in cli.json("show")["jobs"]]
     assert Counter(attempts) == Counter(running=2, queued=2)
     assert all(job["attempts"][0]["on_host"] == "" for job in cli.json("show", "--offline")["jobs"])
@@ -203,7 +206,7 @@ def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli
 
 
 def test_logs_shows_what_a_job_wrote(finished: Project, cli: Cli) -> None:
-    """Each stream where it came from; as JSON both."""
+    """Each stream goes to the same stream here. The JSON has both."""
     assert (cli("logs", "last#2"), cli.err) == ("job 2 works\n", "job 2 grumbles\n")
     assert (cli("logs", "last#2", "--stream", "stderr"), cli.err) == ("", "job 2 grumbles\n")
     # How it failed is what we say of it: its stdout is its own.
@@ -216,7 +219,7 @@ def test_logs_shows_what_a_job_wrote(finished: Project, cli: Cli) -> None:
 
 
 def test_logs_of_a_job_that_runs_come_from_its_host(left: Project, cli: Cli) -> None:
-    """Nothing of it is here yet; --follow goes on to its end."""
+    """Nothing of it is here yet. --follow goes on to its end."""
     assert cli("logs", "last#0") == "job 0 works\n"
     assert not list(left.run.glob("*/.launcher/stdout"))
     open_gate(left)
@@ -227,7 +230,7 @@ def test_logs_of_a_job_that_runs_come_from_its_host(left: Project, cli: Cli) -> 
 
 
 def test_attach_finishes_a_run_that_was_left(left: Project, cli: Cli) -> None:
-    """It shows it, fires its end hook, and ends as the run does."""
+    """It shows the run, fires its end hook, and has its exit code."""
     open_gate(left)
     said = cli("attach")
     assert "4 completed, 0 failed" in said
@@ -236,8 +239,8 @@ def test_attach_finishes_a_run_that_was_left(left: Project, cli: Cli) -> None:
     assert read_status(left.entry).state == "completed"
 
 
-def test_attach_as_json_has_the_whole_run(left: Project, cli: Cli) -> None:
-    """Also jobs that had returned before."""
+def test_attach_as_json_reports_the_whole_run(left: Project, cli: Cli) -> None:
+    """Jobs that had returned before are in it, too."""
     open_gate(left)
     told = cli.json("resume", "last")
     assert told["exit_code"] == 0
@@ -246,7 +249,7 @@ def test_attach_as_json_has_the_whole_run(left: Project, cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_attach_only_watches_a_run_that_another_process_drives(project: Project, cli: Cli) -> None:
-    """Until that one has finished it."""
+    """It watches until the other process has finished the run."""
     gate = project.folder / "gate"
     controller = project.start(2, {"gate": str(gate)})
     until("a job to run", lambda: project.marked("ran"))
@@ -260,7 +263,7 @@ def test_attach_only_watches_a_run_that_another_process_drives(project: Project,
 
 @pytest.mark.slow
 def test_detach_returns_when_the_hosts_have_all_jobs(project: Project, cli: Cli) -> None:
-    """However many there are; no controller is left, and nothing is lost."""
+    """This holds for any number of jobs. No controller is left, and nothing is lost."""
     gate = project.folder / "gate"
     overrides = ["x=range(0,30)", f"marks={project.marks}", f"gate={gate}"]
     told = cli.json("multirun", "durable_app.py:work", *overrides, "--detach", "--folder", str(project.run))
@@ -273,7 +276,7 @@ def test_detach_returns_when_the_hosts_have_all_jobs(project: Project, cli: Cli)
 
 
 def test_detach_without_a_usable_host_ends_the_run(project: Project, cli: Cli) -> None:
-    """No host can be used: every job has failed, and nothing waits anywhere."""
+    """Every job has failed, and nothing waits anywhere."""
     arguments = ["x=1,2", f"marks={project.marks}", "--host", "127.0.0.1:1", "--folder", str(project.run)]
     told = cli.json("multirun", "durable_app.py:work", *arguments, "--detach", code=3)
     assert told["failed"] == 2
@@ -281,7 +284,7 @@ def test_detach_without_a_usable_host_ends_the_run(project: Project, cli: Cli) -
 
 
 def test_a_retry_shows_its_own_time(project: Project, cli: Cli) -> None:
-    """It says that the run was resumed, and its summary counts from there, each time."""
+    """It says that the run was resumed, and each summary counts from then on."""
     project.start(1, {"how": {"0": "raise"}}).wait()
     for _ in range(2):
         reader = JournalReader(project.entry.journal)
@@ -295,7 +298,7 @@ def test_a_retry_shows_its_own_time(project: Project, cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_retry_runs_failed_jobs_again_in_the_same_run(project: Project, cli: Cli) -> None:
-    """Every attempt stays visible, what earlier ones printed, too, and the end hook fires again."""
+    """Every attempt and its output stay visible, and the end hook fires again."""
     project.start(3, {"how": {"1": "raise once"}}).wait()
     cli("retry", "last", "--lost", code=2)
     assert "nothing to run again" in cli.err
@@ -315,7 +318,7 @@ def test_retry_runs_failed_jobs_again_in_the_same_run(project: Project, cli: Cli
 
 
 def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
-    """Its jobs' end hooks fire on the host, its end hook here."""
+    """The jobs' end hooks fire on the host, and the run's end hook here."""
     cli("cancel", "last")
     assert {job["error"]["kind"] for job in cli.json("show")["jobs"]} == {"cancelled"}
     assert left.marked("job_start") == left.marked("job_end")
@@ -326,7 +329,7 @@ def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
 
 
 def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli) -> None:
-    """The run stays detached."""
+    """The other jobs go on, and the run stays detached."""
     cli("cancel", "last#3")
     status = read_status(left.entry)
     assert (status.state, status.failed, status.open) == ("detached", 1, 3)
@@ -337,7 +340,7 @@ def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli
 
 @pytest.mark.slow
 def test_cancel_asks_the_controller_that_drives_the_run(project: Project, cli: Cli) -> None:
-    """A job, then the rest."""
+    """First for one job, then for the rest."""
     controller = project.start(4, {"gate": str(project.folder / "gate")})
     until("two jobs to run", lambda: len(project.marked("ran")) == 2)
     assert "has the request" in cli("cancel", "last#0")
@@ -353,14 +356,14 @@ def test_cancel_asks_the_controller_that_drives_the_run(project: Project, cli: C
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that no other test uses, and that may be cleaned."""
+    """A cache that no other test uses, so that it may be cleaned."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "hydra-remote-launcher"
 
 
 @pytest.mark.slow
 def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: Project, cli: Cli) -> None:
-    """A running agent's things, then uncollected results, are kept; what is left in the end goes."""
+    """What a running agent needs is kept, and so are uncollected results. In the end, the rest is removed."""
     (local,) = cli.json("clean", "--older-than", "0.001")["hosts"]
     assert local["chosen"] == []
     assert {one["why"] for one in local["kept"]} == {"an agent is running on the host"}
@@ -371,8 +374,8 @@ def test_clean_keeps_what_is_needed_and_removes_the_rest(own_cache: Path, left: 
 
 
 @pytest.mark.slow
-def test_clean_never_removes_uncollected_results_unasked(own_cache: Path, left: Project, cli: Cli) -> None:
-    """Nor the spool of an agent that runs."""
+def test_clean_keeps_uncollected_results_unless_forced(own_cache: Path, left: Project, cli: Cli) -> None:
+    """It does not remove the spool of a running agent either."""
     open_gate(left)
     until("all jobs to end", lambda: len(left.marked("job_end")) == 4)
     (told,) = cli.json("clean", "--older-than", "0.001", "--yes")["hosts"]
@@ -381,14 +384,14 @@ def test_clean_never_removes_uncollected_results_unasked(own_cache: Path, left: 
 
 @pytest.mark.slow
 def test_clean_forgets_runs_whose_folder_is_gone(own_cache: Path, moved: str, cli: Cli) -> None:
-    """The index is all that is left of them."""
+    """Only the index still has them."""
     assert cli.json("clean", "--yes")["forgotten"] == [moved]
     assert run_index.entries() == []
 
 
 @pytest.mark.slow
 def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Project, cli: Cli) -> None:
-    """And does not ask if there is no terminal."""
+    """Without a terminal it does not ask."""
     cli("clean", "--host", "127.0.0.1:1", code=1)
     assert "no host could be reached" in cli.err
     (own_cache / "blobs").mkdir(parents=True, exist_ok=True)
@@ -397,7 +400,7 @@ def test_clean_names_hosts_that_it_cannot_reach(own_cache: Path, project: Projec
 
 
 def test_hosts_with_one_name_are_distinguished() -> None:
-    """Otherwise `clean` would seem to list a host twice: each label has what is different."""
+    """Otherwise `clean` would seem to list a host twice. Each label has what differs."""
     specs = [
         inventory.HostSpec("gpu1", "gpu1"),
         inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
@@ -411,14 +414,14 @@ def test_hosts_with_one_name_are_distinguished() -> None:
 
 
 @pytest.mark.parametrize("command", ["cancel", "logs"])
-def test_without_a_name_it_is_the_last_run(finished: Project, cli: Cli, command: str) -> None:
-    """As for `attach`; what is wrong is said of that run."""
+def test_a_command_without_a_run_means_the_last_one(finished: Project, cli: Cli, command: str) -> None:
+    """As with `attach`. An error names that run."""
     cli(command, code=2)
     assert f"run {run_index.find('last').run}" in cli.err
 
 
-def test_show_has_the_overrides_that_differ(capsys: pytest.CaptureFixture[str]) -> None:
-    """They are whole; common overrides are shown once above."""
+def test_show_shows_the_overrides_that_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are not shortened. Overrides that all jobs share are shown once, above."""
     long = "model.optimizer.parameters.schedule.warmup.steps.of.the.first.phase"
     jobs = [JobStatusLine(num, ("data=imagenet", f"{long}.b={num}"), "COMPLETED") for num in range(3)]
     _print_run(RunStatus("20260101-000000-abcdef", Path("/runs/1"), "completed", 0.0, jobs=3, completed=3), jobs, None)

@@ -1,4 +1,4 @@
-"""The TAB key: real shells, with what `launcher --show-completion` gives them."""
+"""Completion with the TAB key, in real shells with the script of `launcher --show-completion`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=sorted(SHELLS))
 def offer(request: pytest.FixtureRequest, home: Path) -> Offer:
-    """Asks one of the shells."""
+    """Ask one of the shells for completions."""
     shell = need_programs(request.param)[request.param]
     flags = {"bash": "--norc", "zsh": "-f", "fish": "--no-config"}[request.param]
     environment = {"PATH": f"{home}/bin:{os.environ['PATH']}", "HOME": str(home), "TERM": "dumb"}
@@ -84,7 +84,7 @@ def offer(request: pytest.FixtureRequest, home: Path) -> Offer:
 
 @pytest.mark.slow
 def test_a_shell_offers_commands_options_choices_and_hosts(offer: Offer) -> None:
-    """In each shell, from the script that the command itself prints."""
+    """This works in each shell, with the script that the command prints."""
     assert "multirun" in offer("launcher mul")
     assert "--config-name" in offer("launcher run --config")
     offered = offer("launcher run --results ")
@@ -94,14 +94,14 @@ def test_a_shell_offers_commands_options_choices_and_hosts(offer: Offer) -> None
     assert "example" not in offered
 
 
-def test_hosts_after_a_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_are_completed_after_a_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`me@g` is completed as `g` is."""
     monkeypatch.setenv("HOME", str(home))
     assert completion.hosts("me@g") == ["me@gpu1", "me@gpu2"]
 
 
 def test_no_configuration_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither hosts nor runs, and no error."""
+    """There are no hosts, no runs and no error."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert completion.hosts("") == []
@@ -110,7 +110,7 @@ def test_no_configuration_offers_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_configuration_that_includes_itself_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As deep as ssh goes, and no further."""
+    """It is read as deep as ssh reads it, and no deeper."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "config").write_text("Host one\nInclude config\n")
@@ -118,8 +118,11 @@ def test_a_configuration_that_includes_itself_ends(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_runs_and_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`last`, ids, and after `#` the jobs with their states; what fits no run offers nothing."""
+def test_runs_and_their_jobs_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It offers `last` and ids and, after `#`, the jobs with their states.
+
+    A text that matches no run offers nothing.
+    """
     import launcher
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

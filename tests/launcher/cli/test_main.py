@@ -123,8 +123,8 @@ def ended(*arguments: str) -> int:
 # -- the command itself ----------------------------------------------------------------------------------------------
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """`launcher --version` says which."""
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`launcher --version` prints the version."""
     assert ended("--version") == 0
     assert capsys.readouterr().out == f"hydra-remote-launcher {__version__}\n"
 
@@ -147,7 +147,7 @@ def test_help_lists_every_command_and_loads_none() -> None:
 
 
 def test_every_command_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its line in the table leads to a function that typer understands."""
+    """Its line in the table names a function that typer understands."""
     for name in COMMANDS:
         assert ended(name, "--help") == 0
         assert "Usage: launcher" in capsys.readouterr().out
@@ -166,7 +166,7 @@ def test_every_command_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_help_of_a_command_has_its_own_defaults(
     name: str, default: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where they are not those of a run."""
+    """This also holds if they differ from those of a run."""
     ended(name, "--help")
     assert default in " ".join(capsys.readouterr().out.split())
 
@@ -184,7 +184,7 @@ def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str])
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """And exit with the code of a usage error, for scripts."""
+    """The exit code is that of a usage error, for scripts."""
     assert ended() == 2
     captured = capsys.readouterr()
     assert "multirun" in captured.out + captured.err
@@ -302,7 +302,10 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(
 
 @pytest.mark.slow
 def test_a_run_of_a_plain_function(command: Callable[..., Done], project: Path) -> None:
-    """Options before and after APP, a callback; what hooks and job print in its order, and nothing else, on stdout; exit code 0."""
+    """Options may come before and after APP, and a callback is added.
+
+    stdout has only what hooks and job print, in order. The exit code is 0.
+    """
     done = command(
         "run", "--timeout", "90", "my_app.py:train", "x=3", "--callback", "my_app:Recorder", "--folder", "out"
     )
@@ -319,8 +322,11 @@ def test_a_run_of_a_plain_function(command: Callable[..., Done], project: Path) 
 
 
 @pytest.mark.slow
-def test_a_sweep_with_failures(command: Callable[..., Done], project: Path) -> None:
-    """One raises, one is killed, one completes: exit code 1, failures first, the traceback, the hooks after all."""
+def test_a_sweep_reports_its_failures(command: Callable[..., Done], project: Path) -> None:
+    """One job raises, one is killed, one completes.
+
+    The exit code is 1, failures come first, there is a traceback, and all hooks fire.
+    """
     done = command(
         "multirun", "my_app.py:train", "+fail=false,true", "+kill=false,true", "--callback", "my_app:Recorder",
         "--folder", "out", "--host", "local/2",
@@ -341,7 +347,7 @@ def test_a_sweep_with_failures(command: Callable[..., Done], project: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "code"), [("fail=true,false x=1,2", 1), ("x=1,2", 0)])
 def test_a_closed_pipe_changes_no_exit_code(project: Path, overrides: str, code: int) -> None:
-    """`launcher ... | head -1` is common; the outcome of the jobs stays the same."""
+    """`launcher ... | head -1` is common. The outcome of the jobs stays the same."""
     script = f"{sys.executable} -c '{MAIN}' multirun my_app.py:train {overrides} ; echo exit $? >&2"
     done = subprocess.run(
         ["sh", "-c", f"({script}) | head -1"],
@@ -377,15 +383,15 @@ def test_json_reports_usage_errors_too(command: Callable[..., Done]) -> None:
     assert "nothing.py" in done.stderr
 
 
-def test_no_host_usable(command: Callable[..., Done]) -> None:
-    """Exit code 3; the host is named, with the phase."""
+def test_a_run_without_a_usable_host_fails(command: Callable[..., Done]) -> None:
+    """The exit code is 3. The message names the host and the phase."""
     done = command("run", "my_app.py:train", "--host", "no-such-host.invalid", "--json")
     assert done.returncode == 3
     assert done.report["hosts"][0]["state"] == "unusable"
     assert "no-such-host.invalid" in done.stderr
 
 
-def test_a_callback_that_aborts(command: Callable[..., Done]) -> None:
+def test_a_callback_may_abort_the_run(command: Callable[..., Done]) -> None:
     """The run stops and names the callback, and no job has run."""
     done = command("run", "my_app.py:train", "--callback", "my_app:Broken")
     assert done.returncode == 1
@@ -395,7 +401,7 @@ def test_a_callback_that_aborts(command: Callable[..., Done]) -> None:
 
 
 @pytest.mark.slow
-def test_a_config_folder_for_a_plain_function(command: Callable[..., Done], project: Path) -> None:
+def test_a_plain_function_may_have_a_config_folder(command: Callable[..., Done], project: Path) -> None:
     """With --config-dir and --config-name a plain function is composed as a Hydra app is."""
     (project / "conf").mkdir()
     (project / "conf" / "base.yaml").write_text("x: 5\n")
@@ -423,10 +429,10 @@ class HalvingSweeper(BasicSweeper):
 
 
 @pytest.mark.slow
-def test_an_app_with_a_sweeper_of_its_own(project: Path) -> None:
-    """It decides on its jobs batch by batch, by what came back; hooks fire once around all of them.
+def test_an_app_may_have_its_own_sweeper(project: Path) -> None:
+    """It chooses its jobs batch by batch, from the results so far. Run hooks fire once around all of them.
 
-    In a process of its own, for Hydra looks for plugins once in a process.
+    This runs in its own process, because Hydra looks for plugins only once per process.
     """
     (project / "hydra_plugins").mkdir()
     (project / "hydra_plugins" / "halving.py").write_text(SWEEPER)
@@ -448,7 +454,7 @@ def test_an_app_with_a_sweeper_of_its_own(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_package_module_over_ssh(project: Path, command: Callable[..., Done], demo_server: DemoServer) -> None:
-    """`package.module:function` from the working folder; the package's other modules travel, too."""
+    """`package.module:function` is found from the working folder. The package's other modules are sent, too."""
     package = project / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -467,7 +473,7 @@ def test_a_package_module_over_ssh(project: Path, command: Callable[..., Done], 
 
 @pytest.mark.slow
 def test_ctrl_c_cancels_collects_and_fires_the_hooks(project: Path) -> None:
-    """Exit code 130, the job's end hook and the run's have fired, no process is left."""
+    """The exit code is 130, the end hooks of the job and the run have fired, and no process is left."""
     with subprocess.Popen(
         [sys.executable, "-c", MAIN, "multirun", "my_app.py:train", "wait=true", "--live", "--folder", "out"]
         + ["--callback", "my_app:Recorder"],
@@ -496,7 +502,10 @@ def test_ctrl_c_cancels_collects_and_fires_the_hooks(project: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_of_a_whole_pipeline_is_an_interrupt(project: Path) -> None:
-    """`launcher ... | cat`: Ctrl-C ends `cat` too, so that nobody reads the report; it is exit code 130, and stderr says so."""
+    """With `launcher ...
+
+    | cat`, Ctrl-C also ends `cat`, so nobody reads the report. The exit code is 130, and stderr says so.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", MAIN, "multirun", "my_app.py:train", "wait=true", "--live", "--folder", "out"],
         cwd=project,

@@ -1,4 +1,4 @@
-"""Applications as users name them: the right function, imported under the name that a host can import it by."""
+"""Applications as users name them. The right function is found, under a name by which a host can import it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HYDRA_APP = """
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder of its own; what is imported from it is forgotten afterwards."""
+    """A working folder for the test. What is imported from it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -48,7 +48,10 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_a_hydra_app_is_found_by_its_decorator_and_undecorated(folder):
-    """The task is the user's function; what `@hydra.main` was given is known; the guard is not executed."""
+    """The task is the user's function.
+
+    The arguments of `@hydra.main` are known. The code below the guard does not run.
+    """
     write(folder, "happ1.py", HYDRA_APP)
     app = load_application("happ1.py")
     assert app.is_hydra
@@ -61,7 +64,7 @@ def test_a_hydra_app_is_found_by_its_decorator_and_undecorated(folder):
 
 
 def test_a_working_folder_that_is_gone_is_named(folder, monkeypatch):
-    """On the command line and from Python, before anything is looked for in it."""
+    """This holds on the command line and in Python, before anything is searched there."""
     write(folder, "app_of_gone.py", "def main(cfg):\n    return 1\n")
     gone = folder / "gone"
     gone.mkdir()
@@ -74,7 +77,7 @@ def test_a_working_folder_that_is_gone_is_named(folder, monkeypatch):
 
 
 def test_an_app_elsewhere_puts_its_folder_first(folder):
-    """As `python sub/app.py` does, so that its sibling modules are found."""
+    """Its sibling modules are found, as with `python sub/app.py`."""
     write(folder, "sub/sibling_of_2.py", "value = 7\n")
     write(folder, "sub/app2.py", "import sibling_of_2\ndef main(cfg):\n    return sibling_of_2.value\n")
     app = load_application("sub/app2.py")
@@ -84,8 +87,8 @@ def test_an_app_elsewhere_puts_its_folder_first(folder):
     assert not app.is_hydra
 
 
-def test_a_named_function(folder):
-    """`file.py:function`, also one inside a class."""
+def test_a_function_may_be_named(folder):
+    """`file.py:function` also finds one inside a class."""
     write(
         folder,
         "app3.py",
@@ -97,7 +100,7 @@ def test_a_named_function(folder):
     assert inner.reference == "app3:A.three"
 
 
-def test_a_module_in_a_package(folder):
+def test_a_module_in_a_package_is_found(folder):
     """`package.module` is imported from the working folder, with relative imports."""
     write(folder, "pkg4/__init__.py", "")
     write(folder, "pkg4/other.py", "value = 4\n")
@@ -108,7 +111,7 @@ def test_a_module_in_a_package(folder):
     assert load_application("pkg4.app").qualname == "train"
 
 
-def test_a_package_with_main(folder):
+def test_a_package_means_its_main_module(folder):
     """`package` alone means its `__main__`, as with `python -m`."""
     write(folder, "pkg5/__init__.py", "")
     write(folder, "pkg5/__main__.py", "def main(cfg):\n    return 5\n")
@@ -117,8 +120,11 @@ def test_a_package_with_main(folder):
     assert app.module_name == "pkg5.__main__"
 
 
-def test_the_function_that_is_meant(folder):
-    """`main` where it takes a config; else the only public one that does, whatever is imported or private."""
+def test_the_right_function_is_chosen(folder):
+    """This is `main` if it takes a config, or else the only public function that does.
+
+    Imported and private ones do not count.
+    """
     write(folder, "app6.py", "def main(cfg): return 'main'\ndef other(cfg): return 'other'\n")
     assert load_application("app6.py").qualname == "main"
     write(
@@ -152,8 +158,8 @@ def test_the_function_that_is_meant(folder):
         ("bad20.py:", "", "not an application"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(folder, text, content, says):
-    """Each mistake is a UsageError that says what there is."""
+def test_an_invalid_name_is_refused_with_a_hint(folder, text, content, says):
+    """Each mistake is a UsageError that names what exists."""
     if content is not None:
         write(folder, text.partition(":")[0], content)
     with pytest.raises(UsageError) as caught:
@@ -162,14 +168,14 @@ def test_what_cannot_be_meant_is_refused_by_name(folder, text, content, says):
 
 
 def test_a_typo_in_the_file_name_offers_the_nearest(folder):
-    """The nearest file in that folder."""
+    """The message names the nearest file in that folder."""
     write(folder, "train21.py", "def main(cfg): ...\n")
     with pytest.raises(UsageError, match=r"train21\.py"):
         load_application("trian21.py")
 
 
 def test_several_hydra_mains_need_a_name(folder):
-    """Two decorated functions: neither is guessed; either can be named."""
+    """With two decorated functions, neither is guessed. Each can be named."""
     body = HYDRA_APP + "\n    @hydra.main(version_base=None)\n    def second(cfg):\n        return 2\n"
     write(folder, "happ22.py", body)
     with pytest.raises(UsageError, match="happ22:my_task, happ22:second"):
@@ -180,7 +186,7 @@ def test_several_hydra_mains_need_a_name(folder):
 
 
 def test_a_decorator_around_hydra_main(folder):
-    """What lies around `@hydra.main` does not hide it; what lies inside stays part of the task."""
+    """A decorator outside `@hydra.main` does not hide it. A decorator inside stays part of the task."""
     write(
         folder,
         "happ23.py",
@@ -207,15 +213,15 @@ def test_a_decorator_around_hydra_main(folder):
 
 
 def test_the_same_file_again_is_the_same_module(folder):
-    """Loading twice imports once."""
+    """Loading it twice imports it once."""
     write(folder, "app24.py", "things = []\ndef main(cfg):\n    things.append(cfg)\n    return len(things)\n")
     first = load_application("app24.py")
     second = load_application("./app24.py")
     assert first.task is second.task
 
 
-def test_the_application_of_a_function(folder):
-    """A function that the user has at hand is an application too."""
+def test_a_function_object_is_an_application(folder):
+    """A function object is an application, too."""
     write(folder, "happ25.py", HYDRA_APP)
     module = load_application("happ25.py").task.__globals__
     app = application_of(module["my_task"])

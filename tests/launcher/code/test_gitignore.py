@@ -1,4 +1,4 @@
-"""`.launcherignore` means what git would take it to mean."""
+"""`.launcherignore` means the same as to git."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from remote_agent.shared import globs
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """An empty repository to ask git in."""
+    """An empty repository in which to ask git."""
     folder = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q", folder], check=True)
     return folder
 
 
 def by_git(repository, text: str, inner: str, paths: list[str]) -> set[str]:
-    """The paths that git ignores, with ignore files in the root and in `a`."""
+    """Return the paths that git ignores, with ignore files in the root and in `a`."""
     (repository / ".gitignore").write_text(text)
     (repository / "a").mkdir(exist_ok=True)
     (repository / "a" / ".gitignore").write_text(inner)
@@ -105,7 +105,7 @@ PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join
 @example(["***", "!a/"], [])
 @example(["**b", "b**"], ["**"])
 def test_patterns_mean_what_git_says(repository, way, lines, inner):
-    """For any patterns in two folders: the same paths are left out."""
+    """For any patterns in two folders, the same paths are left out."""
     text, below = "\n".join(lines) + "\n", "\n".join(inner) + "\n"
     rules = IgnoreRules()
     with mock.patch.object(globs, "_MAX_EXPRESSION", globs._MAX_EXPRESSION if way == "as it comes" else -1):
@@ -117,7 +117,7 @@ def test_patterns_mean_what_git_says(repository, way, lines, inner):
 
 
 def test_what_was_taken_back_is_told_from_what_no_pattern_names():
-    """Only `!` includes what git itself ignores."""
+    """Only `!` includes files that git itself ignores."""
     rules = IgnoreRules()
     assert not rules
     rules.add("", "*.log\n!keep.log\n")

@@ -1,4 +1,7 @@
-"""Which Hydra app a script is, where a decorator or a guard hides what Hydra is given. No task is ever called without its config."""
+"""Finds the Hydra app of a script whose decorator or guard hides the arguments for Hydra.
+
+No task is ever called without its config.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from launcher.errors import UsageError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder of its own with a config; what is imported from it is forgotten afterwards."""
+    """A working folder with a config, for the test. What is imported from it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(ConfigStore.instance(), "repo", dict(ConfigStore.instance().repo))
@@ -38,7 +41,7 @@ def _load(text: str, name: str = "hidden.py") -> Application:
 
 
 def _call(app: Application, *overrides: str) -> Any:
-    """What the task returns for the config that a job would get."""
+    """Return what the task returns for a job's config."""
     with compose(app, overrides) as composition:
         config = composition.config.copy()
     return app.task(config)
@@ -157,8 +160,8 @@ _AS_HYDRA_RUNS_IT = {
 
 
 @pytest.mark.parametrize("script", _AS_HYDRA_RUNS_IT)
-def test_it_gets_the_config_that_hydra_gives_it(folder: Path, script: str) -> None:
-    """As `python hidden.py` would: its config by its path and name, with overrides."""
+def test_a_hidden_app_gets_the_config_from_hydra(folder: Path, script: str) -> None:
+    """It gets the same config as with `python hidden.py`, by path and name, with overrides."""
     app = _load(_AS_HYDRA_RUNS_IT[script])
     assert app.is_hydra
     assert app.config_name == "conf"
@@ -167,14 +170,14 @@ def test_it_gets_the_config_that_hydra_gives_it(folder: Path, script: str) -> No
 
 
 def test_the_function_may_be_named(folder: Path) -> None:
-    """`hidden.py:task` is the same application, though the module has a plain function of that name."""
+    """`hidden.py:task` is the same application, even though the module has a plain function of that name."""
     app = _load(_AS_HYDRA_RUNS_IT["zen below the guard"], "hidden.py:task")
     assert app.is_hydra
     assert _call(app) == 0.25
 
 
 def test_an_app_that_another_module_decorates(folder: Path) -> None:
-    """A script that only starts an imported app is that app, with the configs beside the other module."""
+    """A script that only starts an imported app counts as that app, with the configs beside the other module."""
     (folder / "sub").mkdir()
     (folder / "conf.yaml").rename(folder / "sub" / "conf.yaml")
     (folder / "sub" / "theirs.py").write_text(
@@ -186,7 +189,7 @@ def test_an_app_that_another_module_decorates(folder: Path) -> None:
 
 
 def test_a_plain_function_beside_an_imported_app_is_plain(folder: Path) -> None:
-    """A module that imports an app and does not start it may have a function of its own."""
+    """A module that imports an app but does not start it may have its own function."""
     (folder / "theirs.py").write_text(
         textwrap.dedent(_AS_HYDRA_RUNS_IT["a decorator around hydra.main that does not say so"])
     )
@@ -218,14 +221,14 @@ def test_a_plain_function_beside_an_imported_app_is_plain(folder: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_seen_is_refused(folder: Path, script: str, says: str) -> None:
-    """The next step is named; the task is not called."""
+def test_an_entry_that_cannot_be_read_is_refused(folder: Path, script: str, says: str) -> None:
+    """The message has the next step. The task is not called."""
     with pytest.raises(UsageError, match=says):
         _load(script)
 
 
 def test_a_guard_that_starts_no_hydra_is_not_executed(folder: Path) -> None:
-    """What a plain script does when it runs is its own affair, though it uses Hydra's configs."""
+    """The code of a plain script below its guard does not run, even if it uses Hydra's configs."""
     app = _load(
         "import hydra\nfrom hydra import compose\ndef train(cfg): return 7\n"
         "if __name__ == '__main__':\n    raise RuntimeError('executed')\n"
@@ -233,8 +236,8 @@ def test_a_guard_that_starts_no_hydra_is_not_executed(folder: Path) -> None:
     assert app.task({}) == 7
 
 
-def test_hydra_is_itself_again(folder: Path) -> None:
-    """Nothing stays replaced in Hydra, and the command line is the caller's."""
+def test_hydra_is_restored(folder: Path) -> None:
+    """Nothing in Hydra stays replaced, and the command line is the caller's again."""
     modules: list[Any] = [importlib.import_module(name) for name in ("hydra._internal.utils", "hydra.main")]
     modules[1] = sys.modules["hydra.main"]
     before = [one._run_hydra for one in modules], list(sys.argv)

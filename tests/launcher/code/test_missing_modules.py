@@ -1,4 +1,4 @@
-"""A module that jobs need and that is here says why it did not travel, and which line brings it."""
+"""If jobs need a module that exists here, the error says why it was not sent, and which line includes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.hydra.hosts import hosts_file
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
-    """A project of which a module is ignored, with a module beside it."""
+    """A project with an ignored module, and a module outside it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = apps.write(
         tmp_path / "project",
@@ -47,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
     ],
 )
 def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, message: str, name: str, line: str) -> None:
-    """The line is right: with it the file travels."""
+    """The line is right: with it, the file is sent."""
     told = explained({"message": message}, project)
     assert told.startswith(f"here {name} is {project.root}/src/")
     assert f"the line `{line}` at the end of {project.root}/.launcherignore brings it" in told
@@ -58,7 +58,7 @@ def test_an_ignored_module_names_the_line_that_brings_it(project: Snapshot, mess
 
 
 def test_a_module_outside_says_so(project: Snapshot) -> None:
-    """It may be moved into the project, or installed as a package."""
+    """The message suggests to move it into the project, or to install it as a package."""
     told = explained({"message": "No module named 'common'"}, project)
     assert f"it lies outside the project ({project.root})" in told
     assert why_it_stayed("/nowhere/x.py", project).startswith("it lies outside")
@@ -76,14 +76,19 @@ def test_a_module_outside_says_so(project: Snapshot) -> None:
         "",
     ],
 )
-def test_of_the_rest_nothing_is_known(project: Snapshot, message: str) -> None:
-    """What is not here, what is installed, what travels, and what is no module's name."""
+def test_other_modules_have_no_explanation(project: Snapshot, message: str) -> None:
+    """There is no explanation for a module that is missing here, installed or sent, or for a text that is not a
+    module's name.
+    """
     assert explained({"message": message}, project) == ""
 
 
 @pytest.mark.parametrize("is_cause", [False, True], ids=["itself", "cause"])
-def test_an_import_in_a_job_is_explained_alike(project: Snapshot, is_cause: bool) -> None:
-    """Also where it led to what the job failed with, as in Hydra's `instantiate`; of what merely reads so nothing is known."""
+def test_an_import_error_in_a_job_is_explained(project: Snapshot, is_cause: bool) -> None:
+    """This also holds if the import error caused another error, as in Hydra's `instantiate`.
+
+    Other errors with such a text have no explanation.
+    """
     message = "No module named 'pkg._version'"
     found = {"type": "ModuleNotFoundError", "message": message, "causes": []}
     outer = {"type": "hydra.errors.InstantiationException", "message": "Error locating target", "causes": [found]}
@@ -92,8 +97,8 @@ def test_an_import_in_a_job_is_explained_alike(project: Snapshot, is_cause: bool
     assert explained_in_job({"type": "ImportError", "message": "odd", "causes": []}, project) == ""
 
 
-def test_a_package_that_is_installed_here_is_told_of_where_a_job_misses_it(project: Snapshot) -> None:
-    """It does not travel; the host needs it, or another Python."""
+def test_a_package_that_only_this_machine_has_is_explained(project: Snapshot) -> None:
+    """It is not sent. The host needs the package, or another Python."""
     told = explained_in_job({"type": "ModuleNotFoundError", "message": "No module named 'pytest'"}, project)
     assert f"here pytest is {pytest.__file__}, and installed packages do not travel: install it there" in told
 
@@ -128,8 +133,8 @@ def test_a_job_that_imports_late_says_why_the_module_is_missing(
 
 
 @pytest.mark.slow
-def test_a_run_says_it_before_its_jobs_fail(tmp_path: Path) -> None:
-    """Instead of the advice to install it there; and with the line the job runs."""
+def test_a_run_warns_before_its_jobs_fail(tmp_path: Path) -> None:
+    """This replaces the advice to install it there. With the line, the job runs."""
     app = apps.write(
         tmp_path / "project",
         {

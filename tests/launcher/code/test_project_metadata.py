@@ -1,4 +1,4 @@
-"""The metadata of a project that is installed in place travels with its code; that of what is installed here does not."""
+"""The metadata of a project that is installed in place is sent with its code. That of other packages is not sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def _install(site: Path, source: str, name: str = "field_mypkg-1.2.3.dist-info", **told: object) -> Path:
-    """What pip writes for an editable install."""
+    """Write what pip writes for an editable install."""
     folder = site / name
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(_METADATA)
@@ -39,8 +39,8 @@ def _install(site: Path, source: str, name: str = "field_mypkg-1.2.3.dist-info",
     return folder
 
 
-def test_of_an_editable_install(project: Path, tmp_path: Path) -> None:
-    """Name, version and entry points travel; where it is installed from, and the list of its files, stay."""
+def test_the_metadata_of_an_editable_install_is_sent(project: Path, tmp_path: Path) -> None:
+    """Name, version and entry points are sent. The origin of the install and the list of its files are not."""
     _install(tmp_path / "site", project.as_uri())
     assert dict(metadata_of(project, (), [str(tmp_path / "site")])) == {
         f"{FOLDER}/field_mypkg-1.2.3.dist-info/METADATA": _METADATA.encode(),
@@ -48,8 +48,8 @@ def test_of_an_editable_install(project: Path, tmp_path: Path) -> None:
     }
 
 
-def test_of_an_install_by_egg_info(project: Path) -> None:
-    """`src/mypkg.egg-info`, which git ignores, is what is found here; where it travels as it is, it is not sent twice."""
+def test_the_metadata_of_an_egg_info_is_sent(project: Path) -> None:
+    """`src/mypkg.egg-info`, which git ignores, is found. If it is part of the code anyway, it is not sent twice."""
     egg = project / "src" / "mypkg.egg-info"
     egg.mkdir()
     (egg / "PKG-INFO").write_text(_METADATA)
@@ -59,15 +59,15 @@ def test_of_an_install_by_egg_info(project: Path) -> None:
     assert metadata_of(project, {"src/mypkg.egg-info/PKG-INFO"}, paths) == []
 
 
-def test_a_part_and_the_whole_of_a_project(project: Path, tmp_path: Path) -> None:
-    """One project of several in a repository; and without git, where the code's folder lies within the project."""
+def test_a_part_of_a_repository_has_its_own_metadata(project: Path, tmp_path: Path) -> None:
+    """This is one of several projects in a repository; and, without git, a project whose code is in a folder within it."""
     _install(tmp_path / "site", project.as_uri())
     assert len(metadata_of(tmp_path, (), [str(tmp_path / "site")])) == 2
     assert len(metadata_of(project / "src", (), [str(tmp_path / "site")])) == 2
 
 
 def test_the_first_on_the_path_counts(project: Path, tmp_path: Path) -> None:
-    """As `importlib.metadata` takes it."""
+    """`importlib.metadata` uses the same one."""
     _install(tmp_path / "first", project.as_uri())
     (_install(tmp_path / "second", project.as_uri()) / "METADATA").write_text("another")
     found = dict(metadata_of(project, (), [str(tmp_path / "first"), str(tmp_path / "second")]))
@@ -85,21 +85,21 @@ def test_the_first_on_the_path_counts(project: Path, tmp_path: Path) -> None:
         {"dir_info": []},
     ],
 )
-def test_what_is_no_part_of_the_project_stays(project: Path, tmp_path: Path, told: dict[str, object]) -> None:
-    """Other editable installs, ordinary ones, and such as cannot be read."""
+def test_metadata_of_other_packages_is_not_sent(project: Path, tmp_path: Path, told: dict[str, object]) -> None:
+    """These are other editable installs, ordinary ones, and unreadable ones."""
     _install(tmp_path / "site", project.as_uri(), **told)
     assert metadata_of(project, (), [str(tmp_path / "site"), "/nowhere"]) == []
 
 
-def test_damaged_installs_are_passed_over(project: Path, tmp_path: Path) -> None:
-    """A `direct_url.json` that is none, and none at all."""
+def test_damaged_installs_are_skipped(project: Path, tmp_path: Path) -> None:
+    """They have an invalid `direct_url.json`, or none."""
     (_install(tmp_path / "site", project.as_uri()) / "direct_url.json").write_text("{")
     (_install(tmp_path / "site", project.as_uri(), "b-1.dist-info") / "direct_url.json").unlink()
     assert metadata_of(project, (), [str(tmp_path / "site")]) == []
 
 
-def test_a_snapshot_has_it(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder that comes last on the path there; also when the run is taken up where the install is gone."""
+def test_a_snapshot_has_the_metadata(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in a folder that comes last on the path there. It is also in a resumed run after the install is gone."""
     site = _install(tmp_path / "site", project.as_uri()).parent
     monkeypatch.syspath_prepend(str(site))
     snapshot = take(project, root=project)

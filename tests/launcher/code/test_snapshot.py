@@ -1,4 +1,4 @@
-"""What travels as code: the right files, as they were hashed, and a second time without reading them."""
+"""The code that is sent: the right files, with the content that was hashed, the second time without reading them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """A cache folder, a git configuration and a home of the test's own."""
+    """A cache folder, a git configuration and a home for the test."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     cache = tmp_path_factory.mktemp("cache")
@@ -74,7 +74,7 @@ def project(tmp_path):
 
 
 def age(root: Path) -> None:
-    """Let files be older than the clock's grain, as they are a moment later."""
+    """Make files older than the clock's resolution, as they would be a moment later."""
     for folder, _, names in os.walk(root):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
@@ -88,8 +88,11 @@ def names(snapshot: Snapshot) -> set[str]:
 # -- which files -----------------------------------------------------------------------------------------------------
 
 
-def test_a_work_tree_as_it_is(project):
-    """Tracked and untracked files, edited ones as they are, deleted and ignored ones not; commit and dirtiness told."""
+def test_a_work_tree_is_sent_as_it_is(project):
+    """Tracked and untracked files are sent, edited ones as they are now.
+
+    Deleted and ignored files are not. The commit and whether the tree is dirty are recorded.
+    """
     clean = take(project / "app.py")
     assert names(clean) == {"app.py", "pkg/__init__.py", "pkg/mod.py", ".gitignore", "gone.py"}
     assert clean.commit == git(project, "rev-parse", "HEAD")
@@ -107,29 +110,29 @@ def test_a_work_tree_as_it_is(project):
 
 
 def test_an_app_in_a_subfolder_brings_the_whole_project(project):
-    """The work tree around it, whatever folder the app or the user is in."""
+    """This is the work tree around it, whatever folder the app or the user is in."""
     assert take(project / "pkg" / "mod.py").root == project
     assert take(project / "pkg").root == project
     assert names(take(project / "pkg")) == names(take(project / "app.py"))
 
 
 def test_variables_of_a_git_hook_do_not_mislead(project, monkeypatch, tmp_path):
-    """GIT_DIR and its like, as they are set within a hook, point elsewhere."""
+    """Within a hook, GIT_DIR and similar variables name another repository."""
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
     assert "app.py" in names(take(project))
 
 
 def test_a_repository_without_a_commit(tmp_path):
-    """It has no commit, and is dirty."""
+    """The snapshot has no commit, and is dirty."""
     write(tmp_path, {"r/a.py": "a"})
     git(tmp_path / "r", "init", "-q")
     snapshot = take(tmp_path / "r" / "a.py")
     assert (names(snapshot), snapshot.commit, snapshot.dirty) == ({"a.py"}, "", True)
 
 
-def test_submodules_and_repositories_within(project, tmp_path):
-    """Their files come along, as they are there."""
+def test_submodules_and_inner_repositories_are_sent(project, tmp_path):
+    """Their files are sent, as they are now."""
     other = tmp_path / "other"
     write(other, {"lib.py": "lib\n", ".gitignore": "no.txt\n"})
     git(other, "init", "-q")
@@ -144,16 +147,16 @@ def test_submodules_and_repositories_within(project, tmp_path):
     assert not any(".git/" in name for name in found)
 
 
-def test_an_outer_folder_that_is_no_repository(tmp_path):
-    """A `.git` that git does not know is none."""
+def test_an_invalid_git_folder_is_ignored(tmp_path):
+    """A `.git` that git does not accept does not make a repository."""
     (tmp_path / "p" / ".git").mkdir(parents=True)
     write(tmp_path, {"p/a.py": "a"})
     snapshot = take(tmp_path / "p" / "a.py")
     assert (names(snapshot), snapshot.commit) == ({"a.py"}, "")
 
 
-def test_git_that_refuses_is_named(project, monkeypatch, tmp_path):
-    """What git says, rather than a folder full of what it ignores."""
+def test_an_error_of_git_is_shown(project, monkeypatch, tmp_path):
+    """The message has git's error. The folder is not sent with all that git ignores."""
     fake = tmp_path / "bin" / "git"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership in repository' >&2\nexit 128\n")
@@ -164,7 +167,7 @@ def test_git_that_refuses_is_named(project, monkeypatch, tmp_path):
 
 
 def test_without_git_installed_its_ignore_files_still_count(project, monkeypatch):
-    """The work tree's folder, less what .gitignore names."""
+    """The work tree's folder is sent, without what .gitignore names."""
     write(project, {"x.log": "", "data/big.bin": "", "pkg/y.log": ""})
     monkeypatch.setenv("PATH", "/nonexistent")
     snapshot = take(project / "app.py")
@@ -172,8 +175,8 @@ def test_without_git_installed_its_ignore_files_still_count(project, monkeypatch
     assert snapshot.commit == ""
 
 
-def test_without_a_repository_it_is_the_folder(tmp_path):
-    """Less what is never code; outputs of Hydra, environments and caches among them."""
+def test_without_a_repository_the_folder_is_sent(tmp_path):
+    """The folder is sent without what is never code, such as Hydra's outputs, environments and caches."""
     root = tmp_path / "plain"
     write(
         root,
@@ -199,9 +202,10 @@ def test_without_a_repository_it_is_the_folder(tmp_path):
 
 
 def test_without_a_repository_ignore_files_count(tmp_path):
-    """As git would read them: nested ones for their own folder, `!` takes back, a folder that is named is out whole.
+    """They mean the same as to git: nested ones apply to their own folder, `!` includes again, and an ignored folder is
+    left out whole.
 
-    Git itself says the same of the same files.
+    Git itself gives the same result for the same files.
     """
     root = tmp_path / "plain"
     write(
@@ -235,8 +239,8 @@ def test_without_a_repository_ignore_files_count(tmp_path):
     assert names(take(root / "app.py")) == expected
 
 
-def test_without_a_repository_launcherignore_takes_in_what_is_ignored(tmp_path):
-    """Its `!` is stronger than a `.gitignore`, as in a repository."""
+def test_without_a_repository_launcherignore_includes_ignored_files(tmp_path):
+    """Its `!` overrides a `.gitignore`, as in a repository."""
     root = tmp_path / "plain"
     write(
         root,
@@ -251,8 +255,8 @@ def test_without_a_repository_launcherignore_takes_in_what_is_ignored(tmp_path):
     assert names(take(root / "app.py")) == {"app.py", "made.py", ".gitignore", ".launcherignore"}
 
 
-def test_an_ignore_file_that_cannot_be_read_is_told(tmp_path):
-    """What it would have kept here is not sent for want of it."""
+def test_an_unreadable_ignore_file_is_an_error(tmp_path):
+    """The files that it would have excluded are not sent just because it cannot be read."""
     root = tmp_path / "plain"
     write(root, {"app.py": "", ".env": ""})
     (root / ".gitignore").symlink_to("nowhere")
@@ -260,16 +264,16 @@ def test_an_ignore_file_that_cannot_be_read_is_told(tmp_path):
         take(root / "app.py")
 
 
-def test_folders_of_everything_are_refused(tmp_path, monkeypatch):
-    """Nobody's home travels because a script lies in it."""
+def test_a_home_folder_is_refused(tmp_path, monkeypatch):
+    """A home folder is not sent just because a script is in it."""
     write(tmp_path, {"home/app.py": "a", "home/.ssh/id_ed25519": "secret"})
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(CodeError, match="folder of its own"):
         take(tmp_path / "home" / "app.py")
 
 
-def test_outputs_that_nobody_ignored_stay(project):
-    """Untracked folders of earlier runs, by Hydra's dates and by this launcher's mark, and environments."""
+def test_outputs_that_are_not_ignored_are_left_out(project):
+    """These are untracked folders of earlier runs, known by Hydra's dates and this launcher's mark, and environments."""
     write(
         project,
         {
@@ -290,8 +294,8 @@ def test_outputs_that_nobody_ignored_stay(project):
     }
 
 
-def test_launcherignore_takes_out_and_in(project):
-    """The syntax of gitignore, in any folder; `!` takes in what git ignores."""
+def test_launcherignore_excludes_and_includes(project):
+    """It has gitignore's syntax, in any folder. `!` includes what git ignores."""
     write(
         project,
         {
@@ -313,7 +317,7 @@ def test_launcherignore_takes_out_and_in(project):
 
 
 def test_a_root_may_be_given(project, tmp_path):
-    """A part of the repository, or a folder around several."""
+    """It may be a part of the repository, or a folder around several."""
     assert names(take(project / "pkg" / "mod.py", root=project / "pkg")) == {"__init__.py", "mod.py"}
     write(tmp_path, {"beside.py": ""})
     assert "project/app.py" in names(take(project / "app.py", root=tmp_path))
@@ -323,7 +327,11 @@ def test_a_root_may_be_given(project, tmp_path):
 
 
 def test_links(project, tmp_path):
-    """Within: a link. To a file outside: that file. Nowhere: left out, with a note. To a folder outside: refused."""
+    """A link within the project is sent as a link.
+
+    A link to a file outside is sent as that file. A broken link is left out, with a note. A link to a folder outside is
+    refused.
+    """
     write(tmp_path, {"outside.txt": "outside", "folder/x": ""})
     (project / "rel").symlink_to("pkg/mod.py")
     (project / "dir").symlink_to("pkg")
@@ -351,7 +359,7 @@ def test_links(project, tmp_path):
 
 
 def test_odd_files_and_names(project):
-    """A pipe stays here; names with spaces, newlines, quotes and bytes that are no text travel."""
+    """A pipe is not sent. Files with spaces, newlines, quotes and invalid UTF-8 in their names are sent."""
     os.mkfifo(project / "pipe")
     odd = ["with space.py", 'quote".py', "new\nline.py", os.fsdecode(b"latin\xe9.py"), "é.py", "-dash", "*star"]
     for name in odd:
@@ -363,7 +371,7 @@ def test_odd_files_and_names(project):
 
 
 def test_modes(project):
-    """Executable or not is all that is kept."""
+    """Only whether a file is executable is kept."""
     (project / "app.py").chmod(0o775)
     (project / "pkg" / "mod.py").chmod(0o600)
     modes = {file.path: file.mode for file in take(project).files}
@@ -371,7 +379,7 @@ def test_modes(project):
 
 
 def test_a_file_that_vanishes_or_cannot_be_read_is_named(project, monkeypatch):
-    """The file, and what to do."""
+    """The message names the file and what to do."""
     original = Path.open
 
     def refusing(self, *args, **kwargs):
@@ -387,8 +395,8 @@ def test_a_file_that_vanishes_or_cannot_be_read_is_named(project, monkeypatch):
 # -- the cap -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_cap_names_the_largest(project):
-    """The cap, the total, the five largest, and both ways out."""
+def test_an_error_of_the_cap_names_the_largest_files(project):
+    """The message has the cap, the total, the five largest files, and both solutions."""
     for index in range(7):
         (project / f"w{index}.bin").write_bytes(b"x" * (index + 1) * 100_000)
     with pytest.raises(CodeError) as caught:
@@ -406,7 +414,7 @@ def test_the_cap_names_the_largest(project):
 
 
 def test_the_manifest_is_what_the_agent_reads(project):
-    """Same files, same bytes; the agent's own reader takes it, and lays the tree out."""
+    """The same files give the same bytes. The agent's own reader accepts it, and writes the tree."""
     from remote_agent.agent.spool.blobs import BlobStore, materialise, read_manifest
 
     (project / "link").symlink_to("app.py")
@@ -428,7 +436,7 @@ def test_the_manifest_is_what_the_agent_reads(project):
 
 
 def test_a_second_run_reads_nothing(project, tmp_path):
-    """Unchanged files are known by size, times and inode; what changed is read again."""
+    """Unchanged files are recognised by size, times and inode. Changed ones are read again."""
     age(project)
     # The inode's own time is now; a snapshot of files this young would be cautious.
     with pytest.MonkeyPatch.context() as patch:
@@ -445,14 +453,14 @@ def test_a_second_run_reads_nothing(project, tmp_path):
         assert take(project).hash == third.hash
 
 
-def test_what_was_written_just_now_is_not_taken_for_at_rest(project):
-    """A file may be written again in the same tick of the clock: its hash is not remembered."""
+def test_the_hash_of_a_file_written_just_now_is_not_cached(project):
+    """A file may be written again in the same tick of the clock, so its hash is not cached."""
     assert take(project).hashed == 5
     assert take(project).hashed == 5
 
 
-def test_a_damaged_memory_is_no_memory(project, own_cache):
-    """Whatever lies in the cache folder, the hashes are right."""
+def test_a_damaged_cache_is_ignored(project, own_cache):
+    """Whatever is in the cache folder, the hashes are right."""
     before = take(project).hash
     for path in (own_cache / "hydra-remote-launcher" / "hashes").glob("*.json"):
         for text in (
@@ -466,8 +474,8 @@ def test_a_damaged_memory_is_no_memory(project, own_cache):
             assert take(project).hash == before
 
 
-def test_the_cache_is_ours_alone_and_may_be_missing(project, own_cache, monkeypatch):
-    """0600 in 0700; a home that cannot be written costs time only."""
+def test_the_cache_is_private_and_may_be_missing(project, own_cache, monkeypatch):
+    """The modes are 0600 and 0700. With a read-only home it only takes longer."""
     snapshot = take(project)
     for path in own_cache.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
@@ -478,7 +486,7 @@ def test_the_cache_is_ours_alone_and_may_be_missing(project, own_cache, monkeypa
 
 
 def test_an_edit_after_the_run_began_changes_nothing(project):
-    """A host that is reached later gets what was hashed; where that is kept nowhere, the file is named."""
+    """A host that is reached later gets the content that was hashed. If that was not kept, the error names the file."""
     snapshot = take(project)
     digest = next(file.sha256 for file in snapshot.files if file.path == "app.py")
     write(project, {"app.py": "edited later\n"})
@@ -490,8 +498,8 @@ def test_an_edit_after_the_run_began_changes_nothing(project):
         snapshot.read(digest)
 
 
-def test_a_file_that_does_not_stop_changing_is_named(project, monkeypatch):
-    """Neither half of a file nor a mixture is ever hashed."""
+def test_a_file_that_keeps_changing_is_named(project, monkeypatch):
+    """Neither a part of a file nor a mixture is ever hashed."""
     real = os.fstat
     count = iter(range(10**6))
 
@@ -505,7 +513,7 @@ def test_a_file_that_does_not_stop_changing_is_named(project, monkeypatch):
 
 
 def test_kept_content_has_a_cap(tmp_path):
-    """The oldest goes first; what was altered is not given out."""
+    """The oldest is deleted first. Altered content is not used."""
     store = ContentStore(tmp_path / "kept", max_bytes=800)
     digests = []
     for index in range(4):
@@ -525,7 +533,7 @@ def test_kept_content_has_a_cap(tmp_path):
 
 
 def test_sys_path_on_the_host(project, tmp_path, monkeypatch):
-    """What lies in the snapshot, in the order it has here; nothing that stays here."""
+    """It has the entries in the snapshot, in the same order as here, and no others."""
     write(
         project,
         {
@@ -556,7 +564,7 @@ def test_sys_path_on_the_host(project, tmp_path, monkeypatch):
 
 
 def test_editable_installs_of_setuptools_are_found(project, monkeypatch):
-    """They import from folders that are not on the path."""
+    """Such installs import from folders that are not on the path."""
     write(project, {"src/lib/__init__.py": "", "single/one.py": ""})
     finder = types.ModuleType("__editable___lib_0_1_finder")
     finder.MAPPING = {
@@ -569,7 +577,7 @@ def test_editable_installs_of_setuptools_are_found(project, monkeypatch):
 
 
 def test_folders_on_the_host(project, tmp_path):
-    """The working folder as it is called there: itself, the nearest one that travels, or the root."""
+    """The working folder on the host is the same folder, the nearest one that is sent, or the root."""
     write(project, {"data/inner/x": ""})
     snapshot = take(project)
     assert snapshot.relative(project) == "."
@@ -580,8 +588,8 @@ def test_folders_on_the_host(project, tmp_path):
 
 
 @pytest.mark.slow
-def test_many_files_are_fast_enough_to_be_taken_for_granted(tmp_path):
-    """A thousand files: the second time nothing is read, and git is asked twice."""
+def test_a_second_snapshot_of_many_files_reads_none(tmp_path):
+    """With a thousand files, the second snapshot reads no file and asks git twice."""
     root = tmp_path / "many"
     write(root, {f"d{index % 40}/f{index}.py": f"value = {index}\n" for index in range(1000)})
     git(root, "init", "-q")

@@ -1,4 +1,4 @@
-"""The loader that remembers composes what Hydra composes, whatever the overrides: configs and errors alike."""
+"""The caching loader composes the same configs as Hydra, and gives the same errors, for any overrides."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ LINES = [
 
 @pytest.fixture(scope="module")
 def loaders(tmp_path_factory):
-    """(Hydra's loader, ours, the folder of a search path of its own) over one application's configs."""
+    """(Hydra's loader, ours, the folder of an extra search path) for one application's configs."""
     folder = tmp_path_factory.mktemp("conf")
     for name, text in FILES.items():
         path = folder / name
@@ -197,7 +197,7 @@ def loaders(tmp_path_factory):
 
 
 def shape(node: Any) -> Any:
-    """Everything that there is to a config: values, types of nodes, flags, metadata, cached resolvers, down to the leaves."""
+    """Return everything in a config: values, types of nodes, flags, metadata, cached resolvers, down to the leaves."""
     meta = dict(vars(node._metadata))
     content: Any
     if isinstance(node, Container) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
@@ -210,12 +210,12 @@ def shape(node: Any) -> Any:
 
 
 def master_of(name: str | None, *lines: str) -> Any:
-    """As much of a multirun's config as `load_sweep_config` asks for."""
+    """Return the parts of a multirun's config that `load_sweep_config` needs."""
     return OmegaConf.create({"hydra": {"overrides": {"hydra": list(lines)}, "job": {"config_name": name}}})
 
 
 def outcome(loader: ConfigLoaderImpl, name: str | None, lines: list[str]) -> Any:
-    """The config of a job, in full, or the error with its message."""
+    """Return a job's whole config, or the error with its message."""
     try:
         return shape(loader.load_sweep_config(master_of(name, "hydra.mode=MULTIRUN"), list(lines)))
     except Exception as error:
@@ -230,7 +230,10 @@ def outcome(loader: ConfigLoaderImpl, name: str | None, lines: list[str]) -> Any
 )
 @pytest.mark.filterwarnings("ignore")
 def test_any_overrides_compose_as_in_hydra(loaders, name, lines):
-    """One loader with a memory, over many examples: each config and each error is what Hydra's fresh loader gives."""
+    """One caching loader gets many examples.
+
+    Each config and each error is the same as that of a fresh loader of Hydra.
+    """
     by_hydra, ours, more = loaders
     lines = [line.replace("{extra}", str(more)) if "searchpath" in line else line for line in lines]
     expected = outcome(by_hydra, name, lines)
@@ -242,7 +245,7 @@ def test_any_overrides_compose_as_in_hydra(loaders, name, lines):
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.filterwarnings("ignore")
 def test_each_override_composes_as_in_hydra(loaders, line):
-    """Each kind of override by itself, behind a choice of groups."""
+    """This tests each kind of override by itself, after a choice of groups."""
     by_hydra, ours, more = loaders
     lines = ["net=big", line.replace("{extra}", str(more)) if "searchpath" in line else line]
     expected = outcome(by_hydra, "config", lines)
@@ -252,7 +255,7 @@ def test_each_override_composes_as_in_hydra(loaders, line):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_jobs_of_a_sweep_compose_as_in_hydra(loaders):
-    """`load_sweep_config` gives each job what Hydra's gives it, resolver caches of the master included."""
+    """`load_sweep_config` gives each job the same as Hydra's, with the master's resolver caches."""
     by_hydra, ours, _ = loaders
     lines = ["hydra.mode=MULTIRUN", "hydra.sweep.dir=/tmp/${now:%H%M%S%f}", "lr=1,2"]
     master = by_hydra.load_configuration("config", lines, RunMode.MULTIRUN)
@@ -267,7 +270,7 @@ def test_jobs_of_a_sweep_compose_as_in_hydra(loaders):
 
 @pytest.mark.filterwarnings("ignore")
 def test_configs_are_independent(loaders):
-    """What an application does to one job's config reaches no other."""
+    """What an application does to one job's config affects no other."""
     _, ours, _ = loaders
     master = master_of("config")
     first = ours.load_sweep_config(master, ["net=big"])
@@ -282,7 +285,7 @@ def test_configs_are_independent(loaders):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_may_change_is_read_again(loaders, monkeypatch, tmp_path):
-    """The environment in a defaults list and in env_copy, and the working folder: as they are now."""
+    """The environment in a defaults list and in env_copy, and the working folder, have their current values."""
     by_hydra, ours, _ = loaders
     for value in ("mysql", "pg"):
         monkeypatch.setenv("LAUNCHER_TEST_DB", value)
@@ -295,7 +298,7 @@ def test_what_may_change_is_read_again(loaders, monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_resolver_that_gives_a_config_is_called_again(loaders):
-    """What such a resolver returns may become part of the config, so that it is asked for every job."""
+    """What such a resolver returns may become part of the config, so it is called for every job."""
     by_hydra, ours, _ = loaders
     calls = []
 
@@ -315,7 +318,7 @@ def test_a_resolver_that_gives_a_config_is_called_again(loaders):
 
 @pytest.mark.filterwarnings("ignore")
 def test_resolvers_registered_while_composing_stay(loaders, monkeypatch):
-    """A config package may register resolvers when it is imported, which may be while the first job is composed."""
+    """A config package may register resolvers when it is imported, perhaps while the first job is composed."""
     _, ours, _ = loaders
     loader = CachingConfigLoader(ours.config_search_path)
     original = ConfigLoaderImpl._compose_config_from_defaults_list
@@ -333,8 +336,8 @@ def test_resolvers_registered_while_composing_stay(loaders, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_memory_is_used(loaders, monkeypatch):
-    """A second job with the same groups reads no file and merges no config; it would be in vain otherwise."""
+def test_the_cache_is_used(loaders, monkeypatch):
+    """A second job with the same groups reads no file and merges no config."""
     _, ours, _ = loaders
     ours.load_sweep_config(master_of("config"), ["net=big", "lr=1"])
 
@@ -347,7 +350,7 @@ def test_the_memory_is_used(loaders, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 def test_another_release_of_hydra_composes_itself(loaders, monkeypatch):
-    """What was shown for Hydra 1.3 is not assumed of a later one."""
+    """What holds for Hydra 1.3 is not assumed for a later release."""
     _, ours, _ = loaders
     monkeypatch.setattr(hydra_config, "_IS_HYDRA_1_3", False)
     loader = hydra_config.make_loader(ours.config_search_path)

@@ -1,4 +1,4 @@
-"""Composition: the run's config, its jobs' overrides and configs, as `@hydra.main` and Hydra's sweeper have them."""
+"""Composition: the run's config, and its jobs' overrides and configs, are those of `@hydra.main` and Hydra's sweeper."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def hydra_state(monkeypatch):
-    """Hydra's global state, and the import path, as they were."""
+    """Restore Hydra's global state and the import path."""
     from hydra.core.singleton import Singleton
 
     before = dict(Singleton._instances)
@@ -91,7 +91,7 @@ def hydra_state(monkeypatch):
 
 @pytest.fixture
 def app(tmp_path, monkeypatch):
-    """A Hydra app of its own name, loaded, with the working folder beside it."""
+    """A loaded Hydra app with its own name, with the working folder beside it."""
     name = f"happ_config_{next(_numbers)}"
     for path, text in {f"{name}.py": APP, **FILES}.items():
         file = tmp_path / path.format(name=name)
@@ -103,7 +103,7 @@ def app(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plain(tmp_path, monkeypatch):
-    """A plain function in a file of its own name."""
+    """A plain function in a file with its own name."""
     name = f"plain_config_{next(_numbers)}"
     (tmp_path / f"{name}.py").write_text("def train(cfg):\n    return cfg\n")
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def plain(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_is_composed_as_hydra_composes_it(app):
-    """The config, with its `hydra` node, is the one that the app itself would get; `--cfg all` says so."""
+    """The config, with its `hydra` node, is the one that the app itself would get, by its `--cfg all`."""
     overrides = ["db=pg", "lr=0.5", "+new=1", "hydra.job.name=named", "hydra.verbose=true"]
     with compose(app, overrides) as composition:
         assert (composition.mode, composition.task_name, composition.config_name) == ("RUN", app.name, "config")
@@ -140,7 +140,7 @@ def test_a_run_is_composed_as_hydra_composes_it(app):
 
 
 @pytest.mark.slow
-def test_other_configs_and_places(app):
+def test_configs_may_come_from_other_places(app):
     """`--config-name`, `--config-dir`, `--config-path`, `hydra.searchpath` with file:// and pkg://, the ConfigStore."""
     with compose(app, config_name="other") as composition:
         assert composition.config.extra == 1
@@ -157,8 +157,8 @@ def test_other_configs_and_places(app):
         assert composition.config.db.port == 4
 
 
-def test_an_app_started_from_elsewhere(app, monkeypatch, tmp_path_factory):
-    """config_path is relative to the file; `hydra.runtime.cwd` is where the user is."""
+def test_an_app_may_be_started_from_another_folder(app, monkeypatch, tmp_path_factory):
+    """config_path is relative to the file. `hydra.runtime.cwd` is the user's folder."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     with compose(app) as composition:
@@ -167,8 +167,10 @@ def test_an_app_started_from_elsewhere(app, monkeypatch, tmp_path_factory):
         assert composition.folder.parent.parent == elsewhere / "outputs"
 
 
-def test_a_module_in_a_package(tmp_path, monkeypatch):
-    """`python -m package.app`: config_path is relative to its file, the job's name is the module's last."""
+def test_a_module_in_a_package_is_composed(tmp_path, monkeypatch):
+    """As with `python -m package.app`, config_path is relative to its file, and the job's name is the last part of the
+    module's name.
+    """
     name = f"pkgapp{next(_numbers)}"
     for path, text in {
         f"{name}/__init__.py": "",
@@ -183,7 +185,7 @@ def test_a_module_in_a_package(tmp_path, monkeypatch):
 
 
 def test_the_mode_is_as_hydra_decides(app):
-    """The config may ask for a multirun; `--multirun` goes before a config that asks for a run."""
+    """The config may ask for a multirun. `--multirun` overrides a config that asks for a run."""
     with compose(app, config_name="multi") as composition:
         assert composition.mode == "MULTIRUN"
         assert list(composition.job_overrides()) == [("lr=1",), ("lr=2",)]
@@ -208,8 +210,8 @@ def test_the_mode_is_as_hydra_decides(app):
         (["hydra.verbose=true,false"], True, "Sweeping over Hydra's configuration is not supported"),
     ],
 )
-def test_what_does_not_compose(app, overrides, multirun, says):
-    """Hydra's own message, as a ConfigError; Hydra's state is given back."""
+def test_an_error_of_hydra_is_a_config_error(app, overrides, multirun, says):
+    """A ConfigError has Hydra's own message. Hydra's state is restored."""
     with pytest.raises(ConfigError) as caught:
         compose(app, overrides, multirun=multirun)
     assert says in str(caught.value)
@@ -217,7 +219,7 @@ def test_what_does_not_compose(app, overrides, multirun, says):
 
 
 def test_missing_configs_and_folders_are_named(app):
-    """A config that is not there, a folder that is not there."""
+    """The message names the config or the folder."""
     with pytest.raises(ConfigError, match="Cannot find primary config 'nope'"):
         compose(app, config_name="nope")
     with pytest.raises(ConfigError, match="nowhere' not found"):
@@ -231,7 +233,10 @@ def test_missing_configs_and_folders_are_named(app):
 
 @pytest.mark.slow
 def test_jobs_are_those_of_hydras_sweeper(app):
-    """Overrides, numbers, ids, folders; `${now:}` of the sweep's folder the same everywhere; each config its own."""
+    """They have the same overrides, numbers, ids and folders.
+
+    `${now:}` in the sweep's folder is the same in all jobs. Each job has its own config.
+    """
     with compose(app, ["lr=0.1,0.2", "db=mysql,pg", "+tag=x"], multirun=True) as composition:
         jobs = list(composition.job_overrides())
         assert composition.count == 4
@@ -263,7 +268,7 @@ def test_jobs_are_those_of_hydras_sweeper(app):
 
 
 def test_a_sweep_of_nothing_is_one_job(app):
-    """As with Hydra."""
+    """This is the same as with Hydra."""
     with compose(app, ["lr=3"], multirun=True) as composition:
         assert list(composition.job_overrides()) == [("lr=3",)]
 
@@ -300,7 +305,7 @@ SWEEPS = [
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(SWEEPS), max_size=5))
 def test_any_sweep_has_the_jobs_of_the_basic_sweeper(overrides):
-    """For any overrides: the jobs of hydra/_internal/core_plugins/basic_sweeper.py, in its order."""
+    """For any overrides, they are the jobs of hydra/_internal/core_plugins/basic_sweeper.py, in its order."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     (expected,) = BasicSweeper.split_arguments(parsed, None)
     from launcher.code.application import Application
@@ -325,13 +330,13 @@ def test_globs_sweep_over_a_group(app):
 
 
 def test_parameters_of_the_sweeper_come_first(app):
-    """`hydra.sweeper.params`, overridden by the command line in its place."""
+    """`hydra.sweeper.params` comes first. The command line overrides an item in its place."""
     with compose(app, ["+x=1", "lr=7"], config_name="multi", multirun=True) as composition:
         assert list(composition.job_overrides()) == [("lr=7", "+x=1")]
 
 
-def test_interval_sweeps_are_refused_by_hydras_word(app):
-    """The basic sweeper cannot make them."""
+def test_interval_sweeps_are_refused_with_hydras_message(app):
+    """The basic sweeper cannot make such sweeps."""
     with (
         compose(app, ["lr=interval(0,1)"], multirun=True) as composition,
         pytest.raises(ConfigError, match="INTERVAL_SWEEP"),
@@ -343,7 +348,7 @@ def test_interval_sweeps_are_refused_by_hydras_word(app):
 
 
 def test_every_choice_of_groups_is_composed_before_the_first_job(app, monkeypatch):
-    """Each distinct one once; values of plain keys do not multiply them."""
+    """Each distinct choice is composed once. Values of plain keys do not multiply the choices."""
     with compose(app, ["db=mysql,pg", "lr=range(0,50)"], multirun=True) as composition:
         asked = []
         original = composition.job_config
@@ -363,7 +368,7 @@ def test_every_choice_of_groups_is_composed_before_the_first_job(app, monkeypatc
     ],
 )
 def test_a_bad_choice_is_found_and_named(app, choice, says):
-    """Before anything starts, with the overrides that it was composed with."""
+    """It is found before anything starts, and named with its overrides."""
     with compose(app, [f"db=mysql,{choice}"], multirun=True) as composition:
         with pytest.raises(ConfigError) as caught:
             composition.check()
@@ -372,14 +377,14 @@ def test_a_bad_choice_is_found_and_named(app, choice, says):
 
 
 def test_an_unregistered_resolver_is_refused(app):
-    """By the key that calls it."""
+    """The message names the key that uses it."""
     says = r"lr: .*no resolver 'no_such_resolver'"
     with compose(app, config_name="unregistered") as composition, pytest.raises(ConfigError, match=says):
         composition.check()
 
 
 def test_many_choices_are_checked_one_by_one(app, monkeypatch):
-    """Where their product would take minutes, each option is still composed once."""
+    """If their product would take minutes, each option is still composed once."""
     with compose(app, ["db=mysql,pg"], multirun=True) as composition:
         monkeypatch.setattr("launcher.config.composition._MAX_CHECKED", 1)
         assert list(composition._distinct_choices()) == [("db=mysql",), ("db=pg",)]
@@ -412,7 +417,7 @@ def test_many_choices_are_checked_one_by_one(app, monkeypatch):
     ],
 )
 def test_interpolations_that_cannot_resolve(config, problems):
-    """Found without resolving anything; what the host may fill is left alone."""
+    """They are found without resolving anything. Values that the host may set are not checked."""
     import hydra.core.utils
 
     hydra.core.utils.setup_globals()
@@ -421,8 +426,8 @@ def test_interpolations_that_cannot_resolve(config, problems):
 
 
 @pytest.mark.slow
-def test_what_only_the_jobs_choose_is_not_missed(app):
-    """A required group has no choice in the config of the sweep as a whole, which refers to it."""
+def test_a_group_that_only_jobs_choose_may_be_missing(app):
+    """In the config of the whole sweep, a required group has no choice yet, though the config refers to it."""
     with compose(app, ["db=mysql,pg"], multirun=True, config_name="required") as composition:
         composition.check()
     found = r"with db=broken the config does not resolve: .*nothing\.there"
@@ -435,7 +440,7 @@ def test_what_only_the_jobs_choose_is_not_missed(app):
 
 @pytest.mark.slow
 def test_an_override_is_not_looked_up_here(app, monkeypatch):
-    """It may name a secret that only the host has, or one that is set here, too, and must not be put into it."""
+    """It may name a secret of the host, or one that is set here, too, and must not get into the override."""
     line = "+token='${oc.env:ONLY_THERE}'"
     for value in (None, "from here"):
         if value is not None:
@@ -458,12 +463,12 @@ def test_an_override_is_not_looked_up_here(app, monkeypatch):
     ],
 )
 def test_values_of_variables_are_taken_out_of_overrides(override, shown):
-    """However they are spelled; what sets none stays as it is."""
+    """This holds for any way to write them. Other overrides are unchanged."""
     assert without_value(override) == shown
 
 
 def test_nothing_is_resolved_by_looking():
-    """A resolver's result, cached here, would travel to hosts where it is wrong."""
+    """A resolver's result that is cached here would be sent to hosts where it is wrong."""
     called = []
     OmegaConf.register_new_resolver("launcher_test_looking", lambda: called.append(1), replace=True)
     assert list(unresolved(OmegaConf.create({"a": "${launcher_test_looking:}"}))) == []
@@ -474,8 +479,8 @@ def test_nothing_is_resolved_by_looking():
 # -- other sweepers ------------------------------------------------------------------------------------------------------
 
 
-def test_another_sweeper_runs_as_published(app, monkeypatch):
-    """It is built by Hydra, asks for the launcher, gets the given one, and decides on its own batches."""
+def test_another_sweeper_runs_unchanged(app, monkeypatch):
+    """Hydra builds it. It asks for the launcher, gets the given one, and chooses its own batches."""
 
     class Halving(Sweeper):
         def __init__(self, rounds):
@@ -532,8 +537,8 @@ def test_another_sweeper_runs_as_published(app, monkeypatch):
                 known.remove(Halving)
 
 
-def test_a_loader_with_a_memory_for_hydras_own(app):
-    """What a launcher plugin is handed can be given a memory."""
+def test_hydras_own_loader_can_get_a_cache(app):
+    """The loader that Hydra passes to a launcher plugin can get a cache."""
     with compose(app, ["lr=1,2"], multirun=True) as composition:
         own = ConfigLoaderImpl(composition.config_loader.get_search_path())
         loader = as_caching_loader(own)
@@ -546,7 +551,7 @@ def test_a_loader_with_a_memory_for_hydras_own(app):
 
 
 def test_overrides_build_the_config_of_a_plain_function(plain):
-    """`a=1`, `+a.b=2` and `++c=[1]` set, `~` takes back; what is nested is made."""
+    """`a=1`, `+a.b=2` and `++c=[1]` set keys, and `~` removes one. Parents of nested keys are made."""
     with compose(
         plain,
         ["a=1", "+m.lr=0.5", "++m.sizes=[1,2]", "s='x, y'", "t=${a}", "n=null", "x.y.z=true", "a=2", "gone=1", "~gone"],
@@ -568,7 +573,7 @@ def test_overrides_build_the_config_of_a_plain_function(plain):
 
 
 def test_a_sweep_of_a_plain_function(plain):
-    """Hydra's grammar; the run's own config has what does not sweep."""
+    """It has Hydra's grammar. The run's own config has the overrides that do not sweep."""
     with compose(plain, ["lr=0.1,0.2", "name=x", "seed=range(0,2)"], multirun=True) as composition:
         assert composition.config == {"name": "x"}
         jobs = list(composition.job_overrides())
@@ -590,16 +595,19 @@ def test_a_sweep_of_a_plain_function(plain):
         (["a=${nope:1}"], "no resolver 'nope'"),
     ],
 )
-def test_what_cannot_be_a_plain_functions_config(plain, overrides, says):
-    """Refused with Hydra's message, or with what there is instead."""
+def test_overrides_without_a_meaning_for_a_plain_function_are_refused(plain, overrides, says):
+    """It is refused with Hydra's message, or with one that says what to use instead."""
     with pytest.raises(ConfigError) as caught, compose(plain, overrides) as composition:
         composition.check()
     assert says in str(caught.value)
 
 
 @pytest.mark.slow
-def test_a_plain_function_with_a_config(plain):
-    """From a folder, or beside its file: composed as a Hydra app's, defaults list and groups included."""
+def test_a_plain_function_may_have_a_config(plain):
+    """The config may be in a folder or beside its file.
+
+    It is composed like a Hydra app's, with defaults list and groups.
+    """
     for path, text in {
         "conf/config.yaml": "defaults: [db: a]\nlr: 1\n",
         "conf/db/a.yaml": "n: 1\n",
@@ -622,7 +630,7 @@ def test_a_plain_function_with_a_config(plain):
 
 
 def test_callbacks_are_found_as_plain_data(app, plain):
-    """By name, in their order, resolved; those set to null are none."""
+    """They have their names and their order, and are resolved. One that is set to null is left out."""
     with compose(app, ["hydra/callbacks=cb"]) as composition:
         assert callback_nodes(composition.config) == {"one": {"_target_": "a.B", "x": 0.1}}
     with compose(plain, ["hydra.callbacks.log._target_=a.B"]) as composition:
@@ -630,7 +638,7 @@ def test_callbacks_are_found_as_plain_data(app, plain):
     assert callback_nodes(OmegaConf.create({})) == {}
 
 
-def test_callbacks_that_are_no_mapping_are_refused(plain):
-    """They are not left out in silence: the same is said as of a config that was given in Python."""
+def test_callbacks_that_are_not_a_mapping_are_refused(plain):
+    """They are not silently ignored. The message is the same as for a config given in Python."""
     with compose(plain, ["hydra.callbacks=3"]) as composition, pytest.raises(CallbackError, match="not a mapping"):
         callback_nodes(composition.config)

@@ -1,4 +1,4 @@
-"""The config that run hooks get: made when it is looked at, where nothing about it could be refused."""
+"""The config for run hooks: it is made when it is read, if nothing about it could be refused."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _holding_itself() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("config", [PLAIN, {}, None])
-def test_plain_data_is_put_off_and_comes_out_the_same(config):
-    """To the last attribute."""
+def test_plain_data_is_made_late_and_is_the_same(config):
+    """The result is the same, to the last attribute."""
     late = checked_config(config, NODE)
     assert isinstance(late, LazyConfig)
     assert pickle.dumps(made_now(late)) == pickle.dumps(config_with_node(config, NODE))
@@ -56,33 +56,33 @@ def test_plain_data_is_put_off_and_comes_out_the_same(config):
     ids=repr,
 )
 def test_anything_else_is_made_at_once(config):
-    """OmegaConf has the say on it."""
+    """Only OmegaConf can decide whether it is valid."""
     assert isinstance(checked_config(config, NODE), DictConfig)
 
 
 @pytest.mark.parametrize("config", [{"a": "${b}"}, {"a": "${nowhere:1}"}, [1], 3, {"a": {3.5j: 1}}, _holding_itself()])
-def test_what_is_wrong_is_refused_at_once(config):
-    """Not when a hook looks at it."""
+def test_an_invalid_config_is_refused_at_once(config):
+    """The refusal does not wait until a hook reads it."""
     with pytest.raises(ConfigError):
         checked_config(config, NODE)
 
 
-def test_what_the_node_refers_to_counts_too():
-    """A folder may be called anything."""
+def test_interpolations_in_the_hydra_node_count_too():
+    """A folder may have any name, even one that looks like an interpolation."""
     with pytest.raises(ConfigError, match="nothing"):
         checked_config({}, {"run": {"dir": "/x/${nothing}"}})
 
 
-def test_what_becomes_of_the_callers_own_is_not_the_runs():
-    """It is as it was given."""
+def test_later_changes_by_the_caller_do_not_reach_the_run():
+    """The run's config stays as it was given."""
     config: dict[str, Any] = {"a": [1]}
     late = checked_config(config, NODE)
     config["a"].append(2)
     assert made_now(late).a == [1]
 
 
-def test_it_pickles_as_what_would_be_made():
-    """Made or not, and with what hooks made of it: whoever takes the run up finds a config."""
+def test_it_pickles_as_the_made_config():
+    """This holds whether it was made or not, and includes hooks' changes, so that a resumed run finds a config."""
     late: Any = checked_config(PLAIN, NODE)
     unmade = pickle.loads(pickle.dumps(late))
     assert isinstance(unmade, DictConfig)
@@ -92,7 +92,7 @@ def test_it_pickles_as_what_would_be_made():
 
 
 class Edits(Callback):
-    """Edits the run's config at the start, and sees it at the end."""
+    """Edits the run's config at the start, and checks it at the end."""
 
     def on_run_start(self, config: Any, **kwargs: Any) -> None:
         """Edit it."""
@@ -108,14 +108,14 @@ SEEN: list[Any] = []
 
 @pytest.mark.slow
 def test_all_hooks_of_a_run_get_one_config(tmp_path):
-    """Made at the first that looks."""
+    """It is made when the first hook reads it."""
     SEEN.clear()
     launcher.run(lambda config: 1, {"x": 1}, callbacks=[Edits()], folder=tmp_path / "run")
     assert SEEN.pop() == (DictConfig, ["start"], "lambda")
 
 
-def test_omegaconf_is_there_when_the_answer_comes():
-    """What is imported meanwhile includes the proof that configs may be made quickly."""
+def test_omegaconf_is_imported_when_the_answer_comes():
+    """The import also includes the check that configs may be made the quick way."""
     lazy.import_omegaconf()
     from remote_agent.config.nodes import _Proven
 

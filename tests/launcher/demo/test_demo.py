@@ -1,4 +1,4 @@
-"""`launcher demo`: it works from an installed wheel in an empty folder, and says so when a promise is broken."""
+"""`launcher demo`: it works from an installed wheel in an empty folder, and reports a broken promise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAIN = "from launcher.cli.main import main; main()"
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command, with a home and temporary folders of its own."""
+    """Run the command, with its own home and temporary folders."""
     for name in ("home", "tmp", "empty"):
         (folder / name).mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
@@ -33,7 +33,9 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_demo_keeps_every_promise_and_leaves_nothing(tmp_path: Path) -> None:
-    """Exit code 0; hooks on both sides in order; failures and a kill with their end hooks; no file but those asked for."""
+    """The exit code is 0, hooks fire in order on both sides, failed and killed jobs have their end hooks, and only
+    requested files are left.
+    """
     kept = tmp_path / "kept"
     done = demo(tmp_path, "--folder", str(kept))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,7 +59,7 @@ def test_the_demo_keeps_every_promise_and_leaves_nothing(tmp_path: Path) -> None
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    """Before anything starts."""
+    """It is refused before anything starts."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").touch()
     done = demo(tmp_path, "--folder", str(tmp_path / "full"))
@@ -65,12 +67,12 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     assert "not empty" in done.stderr
 
 
-def test_a_broken_promise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo checks; it does not take its own word."""
+def test_a_broken_promise_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo checks its promises itself."""
     lines: list[str] = []
 
     def sweep(self: Demo, server: DemoServer, folder: Path) -> None:
-        """A sweep of which nothing came."""
+        """A sweep without any results."""
 
     monkeypatch.setattr(Demo, "_sweep", sweep)
     monkeypatch.setattr(
@@ -85,7 +87,7 @@ def test_a_broken_promise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_host_key_that_nobody_checked_would_be_noticed(tmp_path: Path) -> None:
-    """The check of the host key fails where a server with an unknown key is accepted."""
+    """The check of the host key fails if a server with an unknown key is accepted."""
     shown = Demo(lambda line: None)
     with DemoServer() as server:
         shown._check_host_key(server, tmp_path)
@@ -97,7 +99,7 @@ def test_a_host_key_that_nobody_checked_would_be_noticed(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C ends server, agent and jobs, and takes the files away."""
+    """Ctrl-C ends the server, the agent and the jobs, and removes the files."""
     (tmp_path / "tmp").mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", MAIN, "demo"],

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import launcher
 from launcher import events
 from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.runs import journal
@@ -365,6 +366,7 @@ class TestFailing:
 WRITER = """
 import os, sys
 from pathlib import Path
+import launcher
 from launcher import events
 from launcher.runs.journal import INLINE, Journal, StoredResult
 from remote_agent.shared.result_parts import NO_PARTS

@@ -1,4 +1,7 @@
-"""What a notebook makes with `functools` goes to a host by value, or is refused here by name; nothing fails there for its name."""
+"""What a notebook makes with `functools` is pickled by value, or refused here by name.
+
+It never fails on the host because of its name.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,7 @@ _LOAD = "import json, sys; from remote_agent.job_process.unpickling import loads
 
 @pytest.fixture
 def cell(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A `__main__` without a file, with what the cell defines."""
+    """A `__main__` without a file, with the definitions of the cell."""
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
     exec(_CELL, vars(main))  # as a notebook does it
@@ -121,7 +124,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("name", _VALUES)
 def test_it_works_in_another_process(cell: Any, name: str) -> None:
-    """By value, which is told; what it holds refers to one and the same function, as here."""
+    """It is pickled by value, which is recorded. Its references to one function are still to one function."""
     dumped = dumps(vars(cell)[f"task_{name}"], main_module=None)
     assert dumped.by_value
     done = subprocess.run([sys.executable, "-c", _LOAD], input=dumped.data, capture_output=True, check=True, cwd=_ROOT)
@@ -129,21 +132,21 @@ def test_it_works_in_another_process(cell: Any, name: str) -> None:
 
 
 def test_the_object_itself_may_be_the_task(cell: Any) -> None:
-    """`launcher.run(fib, ...)`: named among what travels by value."""
+    """`launcher.run(fib, ...)` works, and `fib` is named among what is pickled by value."""
     dumped = dumps({"task": cell.fib}, main_module=None)
     assert "__main__.fib" in dumped.values
     assert unpickling.loads(dumped.data)["task"](9) == 34
 
 
 @pytest.mark.parametrize(("name", "says"), [("named", "named can only be pickled by its name"), ("lock", "lock")])
-def test_what_cannot_is_refused_here(cell: Any, name: str, says: str) -> None:
-    """Before anything is sent, and by its name."""
+def test_objects_that_cannot_be_pickled_are_refused_here(cell: Any, name: str, says: str) -> None:
+    """It is refused by name, before anything is sent."""
     with pytest.raises(CodeError, match=says):
         dumps(vars(cell)[f"task_{name}"], main_module=None)
 
 
-def test_in_a_script_it_is_the_scripts(cell: Any) -> None:
-    """A host imports the script: its cached function is that of the script's module, with its cache."""
+def test_in_a_script_the_function_is_that_of_its_module(cell: Any) -> None:
+    """A host imports the script, so the cached function is the one in the script's module, with its cache."""
     dumped = dumps([cell.fib, cell.kind, cell.Model.double], main_module="my_app")
     assert not dumped.by_value
     module = types.ModuleType("my_app")
@@ -155,7 +158,7 @@ def test_in_a_script_it_is_the_scripts(cell: Any) -> None:
         del sys.modules["my_app"]
 
 
-def test_what_can_be_imported_goes_by_its_name() -> None:
+def test_importable_functions_are_pickled_by_name() -> None:
     """A cached function of a module is not copied."""
     import fnmatch
 
@@ -164,8 +167,8 @@ def test_what_can_be_imported_goes_by_its_name() -> None:
     assert pickle.loads(dumped.data) is fnmatch._compile_pattern
 
 
-def test_an_object_that_has_any_attribute_is_no_function() -> None:
-    """A config's part that is None raises something else than AttributeError where it is asked for one."""
+def test_an_object_with_any_attribute_is_not_a_function() -> None:
+    """A config's node that is None raises another error than AttributeError."""
     from omegaconf import DictConfig
 
     class Strange:

@@ -1,4 +1,4 @@
-"""Modules: what is installed, what has a name on a host, and what no host can have."""
+"""Modules: which are installed, which have a name on a host, and which no host can have."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ROOT = pathlib.Path(__file__).parents[3]
         (["-m", "pkg"], "pkg.__main__"),
     ],
 )
-def test_the_name_of_what_runs(tmp_path, command, expected):
-    """Only what a host can import has a name."""
+def test_only_an_importable_script_has_a_name(tmp_path, command, expected):
+    """Only a module that a host can import has a name."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launcher.serialization.modules import main_module_name as n; print(n())"
     (tmp_path / "pkg").mkdir()
     for file in ("dotted.name.py", "with-dash.py", "pkg/__main__.py", "pkg/__init__.py"):
@@ -41,13 +41,13 @@ def test_the_name_of_what_runs(tmp_path, command, expected):
 
 
 def test_an_installed_program_has_no_name():
-    """Under pytest `__main__` is pytest's, which no host needs."""
+    """Under pytest, `__main__` belongs to pytest, which no host needs."""
     assert main_module_name() is None
 
 
 @pytest.fixture
 def command(monkeypatch):
-    """The command of an installed package, which this process runs."""
+    """Run this process as the command of an installed package."""
     main = types.ModuleType("__main__")
     main.__file__ = str(pathlib.Path(sysconfig.get_paths()["scripts"], "command_of_test"))
     monkeypatch.setitem(sys.modules, "__main__", main)
@@ -55,7 +55,7 @@ def command(monkeypatch):
 
 
 def test_the_command_of_an_installed_package_is_installed(command):
-    """It has no name on a host, and the environment's `bin` is nobody's project."""
+    """It has no name on a host, and the environment's `bin` is not a project."""
     assert is_installed(command)
     assert main_module_name() is None
     assert where_from(json.dumps) == (None, None)
@@ -74,7 +74,7 @@ def test_modules_out_of_reach_are_named(tmp_path, monkeypatch):
 
 
 def test_what_is_installed_in_place_is_not_out_of_reach(tmp_path, monkeypatch):
-    """It may be installed on the host, as anything may; wherever its files lie here."""
+    """Like any package, it may be installed on the host, wherever its files are here."""
     monkeypatch.syspath_prepend(tmp_path / "project" / "src")
     monkeypatch.syspath_prepend(tmp_path / "site")
     (tmp_path / "project" / "src").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Pickles: by reference where a host can import it, by value where it cannot."""
+"""Pickles: by reference if a host can import the object, by value if it cannot."""
 
 from __future__ import annotations
 
@@ -109,8 +109,10 @@ HOST = """
 
 
 @pytest.mark.parametrize("name", ["my_script", "pkg.app"])
-def test_what_a_script_defines_is_its_modules_on_the_host(tmp_path, name):
-    """Classes, functions, methods, enums of `__main__`: the host gets those of the module, the controller its own back."""
+def test_objects_of_a_script_belong_to_its_module_on_the_host(tmp_path, name):
+    """For classes, functions, methods and enums of `__main__`, the host gets those of the module, and the controller
+    gets its own back.
+    """
     path = tmp_path / f"{name.replace('.', '/')}.py"
     path.parent.mkdir(exist_ok=True)
     path.write_text(textwrap.dedent(SCRIPT.format(root=str(ROOT))))
@@ -152,13 +154,16 @@ def wrapped_function(cfg):
 
 @pytest.fixture
 def importable(monkeypatch):
-    """This test module, under the name that its functions have."""
+    """Make this test module importable under the name that its functions have."""
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or importlib.import_module(__name__))
 
 
 @pytest.mark.usefixtures("importable")
 def test_module_functions_go_by_reference():
-    """As do those below a decorator that tells: the pickle is short, and what comes back is the same object."""
+    """So do functions below a decorator with `__wrapped__`.
+
+    The pickle is short, and unpickling gives the same object.
+    """
     for value in (module_level, cached, wrapped_function, wrapped_function.__wrapped__, json.dumps, os.path.join):
         dumped = dumps(value)
         assert not dumped.by_value, value
@@ -167,7 +172,7 @@ def test_module_functions_go_by_reference():
 
 
 def test_local_functions_and_classes_go_by_value():
-    """And are named, so that the error across Python versions can say what it is about."""
+    """They are named, so that an error across Python versions can name them."""
 
     class Local:
         pass
@@ -183,7 +188,7 @@ def test_local_functions_and_classes_go_by_value():
 
 
 class Holder:
-    """A user's object; at module level, so that it travels by reference."""
+    """A user's object. It is at module level, so that it is pickled by reference."""
 
     def __init__(self, **fields):
         self.__dict__.update(fields)
@@ -212,7 +217,7 @@ def nested(levels):
 @pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_the_part_at_fault_is_named(tmp_path):
-    """Through attributes, containers, closures and partials, down to the thing itself."""
+    """It is found through attributes, containers, closures and partials."""
     lock = threading.Lock()
     with socket.socket() as sock, (tmp_path / "log.txt").open("w") as writing, open(__file__) as reading:
         cases = [
@@ -236,7 +241,10 @@ def test_the_part_at_fault_is_named(tmp_path):
 
 @pytest.mark.usefixtures("importable")
 def test_a_callback_that_holds_a_lock_is_refused_by_name():
-    """By callback and attribute; not where it leaves the lock out itself, nor where it can be built anew."""
+    """The message names the callback and the attribute.
+
+    It is not refused if it leaves the lock out itself, or can be built again.
+    """
     callback = Holder(upload=Holder(lock=threading.RLock()))
     with pytest.raises(CallbackError, match=r"callback 'up' .* attribute 'upload.lock' is a lock"):
         check_state("up", callback, has_spec=False)
@@ -245,13 +253,13 @@ def test_a_callback_that_holds_a_lock_is_refused_by_name():
     check_state("up", Holder(log=io.BytesIO(b"x")), has_spec=False)
 
 
-def test_interrupts_are_not_taken_for_failures():
-    """Ctrl-C while something is pickled stays Ctrl-C."""
+def test_an_interrupt_is_not_a_pickling_error():
+    """Ctrl-C during pickling stays a KeyboardInterrupt."""
     with pytest.raises(KeyboardInterrupt):
         dumps(Raises(KeyboardInterrupt()))
 
 
-def test_pickles_need_no_newer_python_than_the_agents():
+def test_pickles_work_with_the_agents_oldest_python():
     """Protocol 5 is known to Python 3.8."""
     protocol = next(argument for opcode, argument, _ in pickletools.genops(dumps([1]).data) if opcode.name == "PROTO")
     assert protocol <= 5

@@ -1,4 +1,4 @@
-"""Plain data: what a host says of a value comes back as that value, and whatever else it says is one kind of error."""
+"""Plain data: a value from a host comes back as the same value, and anything else from a host is one kind of error."""
 
 from __future__ import annotations
 
@@ -43,17 +43,20 @@ HEAD = MARK + bytes((VERSION, 1))
 
 
 def back(value: Any, *allowed: type) -> Any:
-    """What comes of a value there, here."""
+    """Encode a value as a host does, and read it here."""
     return read_plain(encode(value), finder_of(*allowed))
 
 
 def finder_of(*allowed: type) -> Any:
-    """Allows these classes, of this file."""
+    """Allow these classes of this file."""
     return finder([f"{one.__module__}.{one.__qualname__}" for one in allowed], main_module=None, is_main=False)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, of the same type all the way down; a NaN is itself, and 0.0 is not -0.0."""
+    """Whether two values are equal, with the same types at every level.
+
+    NaN equals itself, and 0.0 differs from -0.0.
+    """
     if type(one) is not type(other):
         return False
     if isinstance(one, float):
@@ -121,7 +124,9 @@ _VALUES = st.recursive(
 @settings(max_examples=80, deadline=None)
 @given(st.deferred(lambda: _VALUES))
 def test_plain_values_come_back_as_they_were(value: Any) -> None:
-    """Every type of the table, in every other: the same value of the same type, to the sign of a zero and the order of keys."""
+    """Every type of the table comes back within every other, with the same type, the sign of a zero and the order of
+    keys.
+    """
     data = encode(value)
     assert is_whole(data)
     assert same(read_plain(data), value)
@@ -139,8 +144,8 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
     ],
     ids=lambda one: repr(one)[:30] if not isinstance(one, int) else f"int of {one.bit_length()} bits",
 )  # fmt: skip
-def test_the_corners_of_plain_values(value: Any) -> None:
-    """What an encoding that is made quickly gets wrong."""
+def test_corner_cases_of_plain_values_come_back(value: Any) -> None:
+    """These are values that a careless encoding gets wrong."""
     assert same(back(value), value)
 
 
@@ -175,7 +180,7 @@ ARRAYS = [
 
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda one: f"{type(one).__name__} {one.dtype}{one.shape}")
 def test_arrays_come_back_as_they_were(array: Any) -> None:
-    """Numbers, booleans, texts and times, in any layout and byte order; an array can be written to."""
+    """Numbers, booleans, texts and times come back, in any layout and byte order. The array is writable."""
     made = back(array)
     assert type(made) is type(array)
     assert (made.dtype, made.shape) == (array.dtype, array.shape)
@@ -190,7 +195,7 @@ def test_arrays_come_back_as_they_were(array: Any) -> None:
 
 
 def test_scalars_of_numpy_are_keys_too() -> None:
-    """A dict by `np.int64` is what `groupby` and `unique` leave behind."""
+    """`groupby` and `unique` make dicts with `np.int64` keys."""
     value = {np.int64(3): "a", np.str_("b"): 1}
     assert back(value) == value
     assert {type(key) for key in back(value)} == {np.int64, np.str_}
@@ -206,7 +211,7 @@ def test_scalars_of_numpy_are_keys_too() -> None:
     ],
 )
 def test_arrays_that_are_more_than_a_buffer_are_named(array: Any, why: str) -> None:
-    """Objects, records, and numbers that another machine has otherwise."""
+    """These are arrays of objects and records, and of numbers that differ between machines."""
     with pytest.raises(ValueNotPlain, match=why):
         back(array)
 
@@ -230,7 +235,7 @@ FRAMES = [
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda one: type(one).__name__)
 def test_tables_come_back_as_they_were(frame: Any) -> None:
-    """Frames, series and indexes of numbers, times, texts and plain objects, with their names."""
+    """These are frames, series and indexes of numbers, times, texts and plain objects, with their names."""
     made = back(frame)
     kind = type(frame).__name__
     if kind == "DataFrame":
@@ -254,13 +259,13 @@ def test_tables_come_back_as_they_were(frame: Any) -> None:
     ids=["category", "zone", "Int64", "MultiIndex", "object"],
 )
 def test_tables_that_are_more_than_columns_are_named(frame: Any) -> None:
-    """They are not taken for something simpler in silence."""
+    """They are not silently simplified."""
     with pytest.raises(ValueNotPlain):
         back(frame)
 
 
 class FakeTensor:
-    """What is asked of a tensor."""
+    """The attributes and methods of a tensor that are used."""
 
     def __init__(self, array: Any, dtype: str) -> None:
         self.array, self.dtype, self.shape = array, f"torch.{dtype}", array.shape
@@ -291,7 +296,7 @@ FakeTensor.__module__ = "torch"
 
 @pytest.fixture
 def torch(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A module in torch's place."""
+    """A module that replaces torch."""
     made: Any = types.ModuleType("torch")
     made.Tensor, made.strided, made.uint8, made.float32 = FakeTensor, "strided", "uint8", "float32"
     made.frombuffer = lambda data, dtype: FakeTensor(np.frombuffer(data, "u1"), dtype)
@@ -300,14 +305,14 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 def test_tensors_come_back_as_they_were(torch: Any) -> None:
-    """With dtype and shape."""
+    """They keep dtype and shape."""
     made = back(FakeTensor(np.array([[1.5, 2.5]], "f4"), "float32"))
     assert type(made) is FakeTensor
     assert made.array.tolist() == [[1.5, 2.5]]
 
 
-def test_a_tensor_elsewhere_is_named(torch: Any) -> None:
-    """The word says what to do about it."""
+def test_a_tensor_on_another_device_is_named(torch: Any) -> None:
+    """The message says what to do."""
     tensor = FakeTensor(np.ones(2, "f4"), "float32")
     tensor.device = types.SimpleNamespace(type="cuda")
     with pytest.raises(ValueNotPlain, match=r"\.cpu\(\)"):
@@ -315,7 +320,7 @@ def test_a_tensor_elsewhere_is_named(torch: Any) -> None:
 
 
 def test_buffers_come_where_a_library_is_missing_here(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With dtype, shape and bytes; numbers can be had of them."""
+    """They have dtype, shape and bytes, and can give their numbers."""
     data = encode({
         "a": np.array([[1, 2], [3, 4]], ">i2"), "s": np.float64(0.5), "f": pd.DataFrame({"x": [1, 2]}),
         "t": FakeTensor(np.array([1.5], "f4"), "float32"), "d": np.dtype("f4"),
@@ -343,7 +348,7 @@ PIECES = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(PIECES.map("".join))
 def test_text_of_a_config_is_text(text: str) -> None:
-    """However it is made up: reading gives it back as it was written, and no resolver runs."""
+    """Any text is read back as it was written, and no resolver runs."""
     called: list[Any] = []
     OmegaConf.register_new_resolver("plain_trap", called.append, replace=True)
     for told in (text, text.replace("oc.env", "plain_trap")):
@@ -360,8 +365,8 @@ def test_text_of_a_config_is_text(text: str) -> None:
     assert not called
 
 
-def test_configs_come_as_untyped_ones() -> None:
-    """With what was missing still missing, and members of enums as their names."""
+def test_configs_come_back_without_types() -> None:
+    """Missing values are still missing, and enum members are their names."""
     config = OmegaConf.structured(Structured)
     config.text = "${oc.env:HOME}"
     made = back({"config": config, "list": OmegaConf.create([1, "${x}"]), "none": DictConfig(None)})
@@ -375,7 +380,7 @@ def test_configs_come_as_untyped_ones() -> None:
 
 
 def test_a_config_that_holds_objects_is_named() -> None:
-    """OmegaConf would look into them."""
+    """OmegaConf would inspect such objects."""
     config = OmegaConf.create({"a": [{}]}, flags={"allow_objects": True})
     config.a[0].b = np.ones(2)
     with pytest.raises(ValueNotPlain, match=r"a config that holds a numpy\.ndarray"):
@@ -466,7 +471,7 @@ class Pair(NamedTuple):
 class Outer:
     @dataclass
     class Inner:
-        """Has a dot in its name."""
+        """A class with a dot in its qualified name."""
 
         x: Any
 
@@ -480,7 +485,10 @@ class Outer:
     ids=lambda one: repr(one)[:40],
 )  # fmt: skip
 def test_allowed_classes_are_made_of_their_fields(value: Any) -> None:
-    """Members of enums, dataclasses, attrs classes and named tuples, with slots or frozen; nothing of them without."""
+    """These are enum members, dataclasses, attrs classes and named tuples, with slots or frozen.
+
+    None is made if it is not allowed.
+    """
     allowed = (Color, Level, Frozen, Slotted, Defined, FrozenAttrs, Pair, Outer.Inner)
     made = back(value, *allowed)
     assert made == value
@@ -491,7 +499,10 @@ def test_allowed_classes_are_made_of_their_fields(value: Any) -> None:
 
 
 def test_no_code_of_an_allowed_class_runs() -> None:
-    """Neither `__new__`, `__init__`, `__post_init__` nor `__setattr__`; fields that the constructor does not take come, too."""
+    """`__new__`, `__init__`, `__post_init__` and `__setattr__` do not run.
+
+    Fields that are not arguments of the constructor are set, too.
+    """
     data = encode(Point(1, hidden=4))
     Point.kinds.clear()
     made = read_plain(data, finder_of(Point))
@@ -500,7 +511,7 @@ def test_no_code_of_an_allowed_class_runs() -> None:
 
 
 def test_a_field_that_was_never_set_stays_unset() -> None:
-    """As it was there."""
+    """It is also unset on the host."""
     value = Defined.__new__(Defined)
     value.x = 1
     made = back(value, Defined)
@@ -509,7 +520,7 @@ def test_a_field_that_was_never_set_stays_unset() -> None:
 
 
 def record(how: str, kind: type, fields: Any) -> bytes:
-    """What a host may say of a class."""
+    """Make a document with an instance of a class."""
     encoder = plain_value._Encoder(1 << 20, tells_repr=False)
     if how == "enum":
         encoder._known("enum", (kind.__module__, kind.__qualname__, fields), 0)
@@ -578,15 +589,15 @@ class Abstract(abc.ABC):
         ("dataclass", Frozen, {1: 1}, "no field"),
     ],
 )
-def test_what_no_host_can_make_of_an_allowed_class(how: str, kind: type, fields: Any, why: str) -> None:
-    """Members, fields and attributes that it does not have, and classes that only their own code can make."""
+def test_invalid_instances_of_an_allowed_class_are_refused(how: str, kind: type, fields: Any, why: str) -> None:
+    """These are unknown members, fields and attributes, and classes that only their own code can make."""
     with pytest.raises(ResultNotDecoded, match=why):
         read_plain(record(how, kind, fields), finder_of(kind))
 
 
 @pytest.mark.parametrize("key", [Loud.ONE, Frozen(1), Pair(1, 2), (1, Frozen(2))], ids=repr)
 def test_no_hash_of_an_allowed_class_is_called(key: Any) -> None:
-    """A key, or an element of a set, would be hashed by it."""
+    """A key or an item of a set would be hashed by it."""
     encoder = plain_value._Encoder(1 << 20, tells_repr=False)
     encoder.put(key, 1)
     element = b"".join(encoder.pieces)
@@ -596,7 +607,10 @@ def test_no_hash_of_an_allowed_class_is_called(key: Any) -> None:
 
 
 def test_classes_of_the_script_are_found_under_either_name() -> None:
-    """The one that it has on a host, and `__main__`; what cannot be imported here says so."""
+    """They are found by the name on the host and as `__main__`.
+
+    If a class cannot be imported here, the error says so.
+    """
     main: Any = sys.modules["__main__"]
     main.PlainThing = Color
     try:
@@ -626,7 +640,7 @@ class Escapes:
 
 
 def cyclic() -> Any:
-    """A list, a dict and a deque in one another."""
+    """A list, a dict and a deque that contain each other."""
     made: list[Any] = [1]
     made.append({"again": collections.deque([made])})
     return made
@@ -647,8 +661,8 @@ def cyclic() -> Any:
     ],
     ids=["object", "lambda", "cycle", "repr", "flags", "in fields", "exception", "class", "made enum"],
 )  # fmt: skip
-def test_what_cannot_be_said_is_a_typed_error(value: Any, place: str, why: str) -> None:
-    """It names the place, the type and the reason; the rest of the value is shown all the same."""
+def test_a_value_without_a_plain_form_is_a_typed_error(value: Any, place: str, why: str) -> None:
+    """It names the place, the type and the reason. The rest of the value is still shown."""
     data = encode(value)
     with pytest.raises(ValueNotPlain, match=why) as caught:
         read_plain(data)
@@ -661,8 +675,8 @@ def test_what_cannot_be_said_is_a_typed_error(value: Any, place: str, why: str) 
     assert plain_text(read_shown(data))
 
 
-def test_the_repr_of_what_cannot_be_said_is_bounded_and_clean() -> None:
-    """No escape reaches a terminal, and a long one is cut on the host."""
+def test_the_repr_of_a_placeholder_is_short_and_clean() -> None:
+    """No escape sequence reaches a terminal, and the host cuts a long one."""
     data = encode(Escapes())
     assert len(data) < 5000
     with pytest.raises(ValueNotPlain) as caught:
@@ -685,8 +699,8 @@ def test_the_repr_of_what_cannot_be_said_is_bounded_and_clean() -> None:
     ],
     ids=["list", "text", "array", "frame", "nested"],
 )
-def test_over_the_limit_the_whole_is_named(value: Any) -> None:
-    """With what it is and how long; no more than the limit is made of it."""
+def test_a_value_over_the_limit_is_named_as_a_whole(value: Any) -> None:
+    """The placeholder has its type and length. No more than the limit is encoded."""
     tracemalloc.start()
     try:
         data = encode(value, MAX_SMALL, tells_repr=False)
@@ -700,8 +714,8 @@ def test_over_the_limit_the_whole_is_named(value: Any) -> None:
     assert "long" in plain_text(read_shown(data)) or "shape" in plain_text(read_shown(data))
 
 
-def test_shared_ones_are_said_twice_and_capped() -> None:
-    """What would be large when it is written out is named instead."""
+def test_shared_values_are_written_twice_and_capped() -> None:
+    """A value that would be too large when written out is named instead."""
     shared = [1]
     assert back([shared, shared]) == [[1], [1]]
     doubled: Any = [0]
@@ -712,15 +726,15 @@ def test_shared_ones_are_said_twice_and_capped() -> None:
 
 
 def nested(depth: int) -> Any:
-    """A list in a list in a list."""
+    """Make nested lists."""
     value: Any = []
     for _ in range(depth):
         value = [value]
     return value
 
 
-def test_what_is_too_deep_is_named() -> None:
-    """At the depth where a reader would refuse it."""
+def test_a_value_that_is_too_deep_is_named() -> None:
+    """This happens at the depth at which the reader would refuse it."""
     assert back(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
     for depth in (MAX_DEPTH + 1, 5000):
         with pytest.raises(ValueNotPlain, match="nested more than 100 levels deep"):
@@ -731,33 +745,33 @@ def test_what_is_too_deep_is_named() -> None:
 
 
 def length(number: int) -> bytes:
-    """A length that is announced."""
+    """Encode a length."""
     return b"\xff" + number.to_bytes(8, "little")
 
 
 def known(name: str, made_of: bytes) -> bytes:
-    """A kind by its name."""
+    """Encode a kind by its name."""
     return b"X" + bytes((len(name),)) + name.encode() + made_of
 
 
 def text(said: str) -> bytes:
-    """A short text."""
+    """Encode a short text."""
     return b"S" + bytes((len(said),)) + said.encode()
 
 
 def number(said: int) -> bytes:
-    """A whole number."""
+    """Encode a whole number."""
     return b"I\x09" + said.to_bytes(9, "little", signed=True)
 
 
 def array(dtype: str, shape: tuple[int, ...], data: bytes) -> bytes:
-    """An array, as it is said."""
+    """Encode an array."""
     dimensions = b"U" + bytes((len(shape),)) + b"".join(map(number, shape))
     return known("ndarray", b"U\x04" + text(dtype) + dimensions + text("C") + b"B" + length(len(data)) + data)
 
 
 def same_hash() -> bytes:
-    """Numbers of one hash, as keys: a dict of them takes time by the square of their number."""
+    """Encode keys with the same hash. A dict of them takes quadratic time."""
     modulus = sys.hash_info.modulus
     keys = [place * modulus for place in range(2000)]
     return b"E" + length(len(keys)) + b"".join(encode(key)[5:] for key in keys)
@@ -831,7 +845,10 @@ HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_values_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of them runs anything, takes memory or time, or ends the process: one kind of error, also where it is shown."""
+    """None of them runs code, takes much memory or time, or ends the process.
+
+    Each is one kind of error, also when it is shown.
+    """
     called: list[Any] = []
     monkeypatch.setattr(os, "system", called.append)
     said = HOSTILE[name]
@@ -851,8 +868,8 @@ def test_hostile_values_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert peak < 4 << 20 or len(data) > 1 << 20
 
 
-def test_nothing_that_a_host_says_lends_memory_of_ours() -> None:
-    """No attribute of its choice gets onto an object, so none that numpy would follow to an address."""
+def test_no_host_can_read_our_memory() -> None:
+    """No attribute that it chooses is set on an object, so numpy cannot be led to an address."""
 
     @dataclass
     class Trap:
@@ -869,7 +886,7 @@ def test_nothing_that_a_host_says_lends_memory_of_ours() -> None:
 
 
 def test_an_enum_is_not_made_by_a_host() -> None:
-    """`Enum` itself, allowed by mistake, makes no class: a member is looked up, and nothing is called."""
+    """Even if `Enum` itself is allowed by mistake, no class is made: a member is looked up, and nothing is called."""
     with pytest.raises(ResultNotDecoded):
         read_plain(record("enum", enum.Enum, "__init__"), finder_of(enum.Enum))
 
@@ -883,7 +900,7 @@ GOOD = encode({
 
 
 def look(data: bytes) -> None:
-    """Read it in every way: a value or the one kind of error."""
+    """Read it in every way. The result is a value or the one kind of error."""
     for read in (lambda: read_plain(data, finder_of(Color, Frozen)), lambda: plain_text(read_shown(data)).encode()):
         try:
             read()
@@ -894,7 +911,7 @@ def look(data: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_arbitrary_bytes_are_one_kind_of_error(data: bytes, has_head: bool) -> None:
-    """With and without a beginning that is right."""
+    """This holds with and without a correct beginning."""
     look(HEAD + data if has_head else data)
 
 
@@ -902,7 +919,7 @@ def test_arbitrary_bytes_are_one_kind_of_error(data: bytes, has_head: bool) -> N
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_values_are_one_kind_of_error(data: st.DataObject) -> None:
-    """Whatever bytes are changed, cut out or put in."""
+    """Any bytes are changed, removed or inserted."""
     bad = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(5, len(bad) - 1))
@@ -912,7 +929,7 @@ def test_damaged_values_are_one_kind_of_error(data: st.DataObject) -> None:
 
 
 def mutations(seed: int, count: int) -> Iterator[bytes]:
-    """Documents made of pieces of good ones, and of nodes, lengths and names that mean something."""
+    """Make documents from parts of valid ones and from valid nodes, lengths and names."""
     chance = random.Random(seed)
     pieces = [GOOD[at : at + chance.randint(1, 40)] for at in range(5, len(GOOD), 7)]
     pieces += [bytes((one,)) for one in b"NTFIDSBLUEZMX?"] + [length(1 << power) for power in (3, 20, 40, 63)]
@@ -923,7 +940,7 @@ def mutations(seed: int, count: int) -> Iterator[bytes]:
 
 
 def plain_value_names() -> list[str]:
-    """Every kind that there is."""
+    """Return the names of all kinds."""
     from launcher.serialization.plain_libraries import LIBRARY_KINDS
     from launcher.serialization.plain_values import _DICTS, _KINDS
 
@@ -931,14 +948,14 @@ def plain_value_names() -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_values_of_pieces_are_one_kind_of_error(seed: int) -> None:
-    """Thousands of documents that get further than noise does."""
+def test_values_made_of_valid_parts_are_one_kind_of_error(seed: int) -> None:
+    """Thousands of documents get further into the reader than random bytes."""
     for data in mutations(seed, 3000):
         look(data)
 
 
 def test_the_page_has_every_kind_of_the_format() -> None:
-    """docs/values.md describes what is written and read."""
+    """docs/values.md describes everything that is written and read."""
     page = (pathlib.Path(__file__).parents[3] / "docs" / "values.md").read_text(encoding="utf-8")
     assert [name for name in plain_value_names() if f"`{name}`" not in page] == []
     for cap in (plain_value.MAX_SIZE, MAX_NODES, MAX_DEPTH, MAX_SMALL, plain_value.MAX_TEXT):

@@ -1,4 +1,4 @@
-"""What a run needs is checked once, does not change afterwards, and is told to each host as it was made."""
+"""A run's setup is checked once, does not change afterwards, and every host is told the same."""
 
 import dataclasses
 import sys
@@ -45,7 +45,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any
 
 @pytest.mark.parametrize("kind", [RunSetup, PlainAppSetup, HydraSetup, PlainAgain, HydraAgain, PreparedRun])
 def test_no_kind_of_setup_can_be_changed(kind: type[Any]) -> None:
-    """Whoever holds a setup may rely on it: no field of it is ever set again."""
+    """No field of a setup is ever set again."""
     setup = object.__new__(kind)
     for field in dataclasses.fields(kind):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -53,7 +53,7 @@ def test_no_kind_of_setup_can_be_changed(kind: type[Any]) -> None:
 
 
 def test_another_folder_makes_another_setup(tmp_path: Path) -> None:
-    """The folder that was taken stands in a new setup, and in the config that hooks get; the first one stays as it was."""
+    """The folder that was taken is in a new setup, and in the config for hooks. The first setup is unchanged."""
     setup = _made(tmp_path / "first")
     moved = setup.in_folder(tmp_path / "second")
     assert (setup.folder, moved.folder) == (tmp_path / "first", tmp_path / "second")
@@ -63,7 +63,7 @@ def test_another_folder_makes_another_setup(tmp_path: Path) -> None:
 
 
 def test_a_task_that_is_refused_leaves_the_setup_as_it_was(tmp_path: Path) -> None:
-    """A first job whose task cannot be called costs the session nothing: the next one brings the task."""
+    """If the first job's task cannot be called, the session is not affected, and the next job brings the task."""
     setup = _made(tmp_path, None)
     with pytest.raises(UsageError):
         setup.with_task(lambda: 1)
@@ -72,7 +72,10 @@ def test_a_task_that_is_refused_leaves_the_setup_as_it_was(tmp_path: Path) -> No
 
 
 def test_the_code_of_a_package_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The snapshot of an application in a package is that of the folder around it, and no other one is made before."""
+    """The snapshot of an application in a package is that of the folder around the package.
+
+    No other one is made before.
+    """
     package = tmp_path / "project" / "mypackage"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -94,15 +97,15 @@ def test_the_code_of_a_package_is_taken_once(tmp_path: Path, monkeypatch: pytest
             sys.modules.pop(name, None)
 
 
-def test_what_a_host_is_told_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal keeps what the host is told, and not another one that was made like it."""
+def test_the_description_for_hosts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal stores exactly what the host is told."""
     made = _counted(monkeypatch, RunSetup, "command")
     assert launcher.run(double, {"n": 2}, folder=tmp_path).return_value == 4
     assert len(made) == 1
 
 
-def test_what_a_job_brings_by_value_is_told_to_hosts_that_ask_later(tmp_path: Path) -> None:
-    """A config may hold code; a host of another Python is to hear of it where it has not asked yet."""
+def test_code_by_value_in_a_job_is_told_to_later_hosts(tmp_path: Path) -> None:
+    """A config may contain code. A host with another Python must be told that, if it has not asked yet."""
     setup = _made(tmp_path)
     prepared = setup.prepare()
     (host,) = setup.hosts
@@ -133,7 +136,7 @@ def heavy(config: Any) -> int:
 
 
 def test_each_config_of_a_list_is_pickled_and_journalled_once(tmp_path: Path) -> None:
-    """A config may be large: what the journal keeps of it is what is sent, and nothing is made of it for the journal alone."""
+    """A config may be large. The journal stores what is sent, and nothing is made only for the journal."""
     # The first one is also what the run hooks get, which is another thing.
     configs = [{"weight": None}, *({"weight": Weight(value)} for value in (1, 2, 3))]
     Weight.pickled = 0

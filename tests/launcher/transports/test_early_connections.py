@@ -1,4 +1,4 @@
-"""Connections that are begun before the run is made: until it asks for them, hosts see a handshake and nothing more."""
+"""Connections that begin before the run is set up. Until the run needs them, hosts see only a handshake."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _PATIENCE = 30.0
 
 @pytest.fixture
 def server() -> Iterator[DemoServer]:
-    """A server that nobody else has logged in to."""
+    """A server that nobody has logged in to."""
     with DemoServer() as made:
         yield made
 
 
 @pytest.fixture
 def spec(server: DemoServer) -> HostSpec:
-    """It, as a host."""
+    """The server as a host."""
     return HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
 
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set when a host has shown its key, and that was judged."""
+    """An event that is set when a host has shown its key and it was judged."""
     event = threading.Event()
     wait_wanted = preconnect.Preconnection._wait_wanted
 
@@ -70,7 +70,7 @@ def _say(transport: Any, command: str = "echo here") -> bytes:
 
 
 def test_a_host_is_told_nothing_until_it_is_asked_for(server, spec, shown):
-    """The key is judged; who we are is said with the first command, over the same connection."""
+    """Its key is judged. Authentication comes with the first command, over the same connection."""
     transport = begin_transport(spec)
     assert shown.wait(_PATIENCE)
     (connection,) = server._connections
@@ -81,7 +81,7 @@ def test_a_host_is_told_nothing_until_it_is_asked_for(server, spec, shown):
 
 
 def test_a_run_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
-    """Though its first config is bad, and is seen only when the host has shown its key."""
+    """Its first config is bad, which is noticed only after the host has shown its key."""
 
     def configs() -> Iterator[Any]:
         assert shown.wait(_PATIENCE)
@@ -95,8 +95,8 @@ def test_a_run_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
     assert not list(server.home.iterdir())
 
 
-def test_a_callback_that_cannot_travel_after_its_start_hook_has_sent_nothing(server, spec, shown, tmp_path):
-    """What only the start hook makes unfit is found after it, and before anybody is told anything."""
+def test_a_callback_that_its_start_hook_makes_unpicklable_has_sent_nothing(server, spec, shown, tmp_path):
+    """If the start hook makes a callback unpicklable, that is found before anything is sent."""
 
     def lock() -> Any:
         assert shown.wait(_PATIENCE)
@@ -110,8 +110,8 @@ def test_a_callback_that_cannot_travel_after_its_start_hook_has_sent_nothing(ser
 
 
 @pytest.mark.slow
-def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
-    """One connection and one login a host."""
+def test_a_run_uses_its_early_connections(server, spec, shown, tmp_path):
+    """There is one connection and one login per host."""
     job_return = launcher.run(twice, {"x": 4}, host=spec, folder=tmp_path / "run")
     assert job_return.return_value == 8
     assert shown.is_set()
@@ -119,7 +119,7 @@ def test_a_run_takes_up_what_was_begun(server, spec, shown, tmp_path):
 
 
 def _after(shown: threading.Event, server: DemoServer, *then: Any) -> Iterator[Any]:
-    """These, when the host has shown its key."""
+    """Yield these, after the host has shown its key."""
     assert shown.wait(_PATIENCE)
     assert server._connections
     yield from then
@@ -127,7 +127,7 @@ def _after(shown: threading.Event, server: DemoServer, *then: Any) -> Iterator[A
 
 @pytest.mark.slow
 def test_a_session_connects_from_its_opening_on(server, spec, shown, tmp_path):
-    """Before it is entered, over the connection that its first job takes up."""
+    """It connects before it is entered. Its first job uses that connection."""
     callbacks = _after(shown, server)
     with launcher.Session.open(hosts=[spec], callbacks=callbacks, folder=tmp_path / "run") as session:
         assert server.logins == 0
@@ -136,7 +136,7 @@ def test_a_session_connects_from_its_opening_on(server, spec, shown, tmp_path):
 
 
 def test_a_session_that_is_refused_has_sent_nothing(server, spec, shown, tmp_path):
-    """And the connection is dropped."""
+    """The connection is dropped."""
     with pytest.raises(UsageError, match="not a callback"):
         launcher.Session.open(hosts=[spec], callbacks=_after(shown, server, 3), folder=tmp_path / "run")
     wait_until(lambda: not server._connections, "the connection to be dropped")
@@ -146,7 +146,7 @@ def test_a_session_that_is_refused_has_sent_nothing(server, spec, shown, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("is_refused", [True, False])
 def test_reproducing_connects_early(server, spec, shown, tmp_path, monkeypatch, is_refused):
-    """While it is found out what the job needs; one that is refused has sent nothing."""
+    """It connects while it finds out what the job needs. A refused one has sent nothing."""
     launcher.run(twice, {"x": 4}, folder=tmp_path / "run")
     set_up = reproduce._set_up
 
@@ -190,8 +190,8 @@ def test_the_plugin_connects_while_it_checks_the_first_config(server, spec, show
 
 
 @pytest.mark.slow
-def test_what_only_the_answer_needs_is_not_imported_before_the_login(server, spec, tmp_path):
-    """It is imported while the host starts."""
+def test_modules_for_the_answer_are_not_imported_before_the_login(server, spec, tmp_path):
+    """Such modules are imported while the host starts."""
     late = ("fabric", "invoke", "omegaconf", "yaml", "rich", "typer", "asyncio", "hydra")
     script = (
         "import sys, launcher\n"
@@ -214,7 +214,7 @@ def test_what_only_the_answer_needs_is_not_imported_before_the_login(server, spe
 
 @pytest.mark.slow
 def test_a_start_hook_may_bring_the_host_up(server, spec, tmp_path):
-    """What failed before the hook does not count after it."""
+    """A failure before the hook does not count after it."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     config = tmp_path / "ssh_config"
@@ -239,8 +239,8 @@ def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead ")]
 
 
-def test_what_fails_when_it_is_asked_for_is_told_and_not_tried_again(server, spec, shown, tmp_path):
-    """An agent may have asked its user for the key that was not accepted."""
+def test_a_failed_login_is_reported_and_not_tried_again(server, spec, shown, tmp_path):
+    """An ssh agent may have asked its user for the key that was not accepted."""
     other = tmp_path / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
     transport = begin_transport(replace(spec, identity=str(other)))
@@ -252,8 +252,8 @@ def test_what_fails_when_it_is_asked_for_is_told_and_not_tried_again(server, spe
 
 
 @pytest.mark.parametrize("how", ["nobody asked in time", "the host dropped it"])
-def test_what_does_not_stand_any_more_is_made_anew(server, spec, shown, monkeypatch, how):
-    """However long the run takes to be made."""
+def test_a_lost_early_connection_is_made_again(server, spec, shown, monkeypatch, how):
+    """The set-up of a run may take any time."""
     if how == "nobody asked in time":
         monkeypatch.setattr(preconnect, "_KEPT", 0.0)
     transport = begin_transport(spec)
@@ -269,7 +269,7 @@ def test_what_does_not_stand_any_more_is_made_anew(server, spec, shown, monkeypa
 
 
 class _Gone:
-    """A transport whose host goes with the first key, or has been gone and shows it only then."""
+    """A transport whose host ends the connection at the first key, or was gone before and shows it only then."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -285,16 +285,19 @@ class _Gone:
 
 @pytest.mark.parametrize("error", [paramiko.AuthenticationException("saw EOF"), ConnectionResetError(104, "reset")])
 @pytest.mark.parametrize("has_waited", [True, False])
-def test_a_host_that_went_meanwhile_has_refused_nobody(server, error, has_waited):
-    """It may be seen only when the first key is offered; a connection that was not kept waiting was ended for that key."""
+def test_a_host_that_was_already_gone_has_not_refused_the_key(server, error, has_waited):
+    """That may be noticed only when the first key is offered.
+
+    If the connection was not kept waiting, it was ended because of that key.
+    """
     target = ssh_config.resolve(server.alias, config_file=str(server.ssh_config))
     identity = KeyAuthentication("demo", target, lambda: has_waited)
     with pytest.raises(EOFError if has_waited else AuthenticationFailed):
         identity.authenticate(cast("Any", _Gone(error)))
 
 
-def test_a_proxy_command_is_not_started_ahead(server, spec, shown, tmp_path):
-    """It may ask its user for something."""
+def test_a_proxy_command_is_not_started_early(server, spec, shown, tmp_path):
+    """The command may ask its user for something."""
     script = tmp_path / "proxy"
     script.write_text(
         f"#!{sys.executable}\nimport os, socket, sys, threading\nopen({str(tmp_path / 'started')!r}, 'w').close()\n"
@@ -315,7 +318,7 @@ def test_a_proxy_command_is_not_started_ahead(server, spec, shown, tmp_path):
 
 
 class TestWhichHosts:
-    """Who is connected to ahead."""
+    """The hosts that are connected to early."""
 
     class _Begun:
         def __init__(self, spec: HostSpec) -> None:
@@ -327,7 +330,7 @@ class TestWhichHosts:
 
     @pytest.fixture
     def begun(self, monkeypatch: pytest.MonkeyPatch) -> list[_Begun]:
-        """Those that were begun."""
+        """The connections that were begun."""
         made: list[TestWhichHosts._Begun] = []
 
         def begin(spec: HostSpec) -> TestWhichHosts._Begun:
@@ -337,25 +340,25 @@ class TestWhichHosts:
         monkeypatch.setattr(early_connect, "begin_transport", begin)
         return made
 
-    def test_only_some_at_once(self, begun):
-        """A hundred hosts are not a hundred handshakes that wait."""
+    def test_only_some_hosts_are_connected_to_early(self, begun):
+        """A hundred hosts must not be a hundred waiting handshakes."""
         with EarlyConnections.begin([f"h{number}" for number in range(100)], LaunchConf()):
             assert len(begun) == 8
 
     @pytest.mark.parametrize("hosts", [None, ["local"], [{"address": "h", "host_keys": "accept-new"}]])
-    def test_not_where_it_is_no_use_or_would_change_something(self, begun, hosts):
-        """This machine; a host whose unknown key would be written down."""
+    def test_hosts_without_a_use_for_it_are_left_out(self, begun, hosts):
+        """These are this machine, and a host whose unknown key would be written to a file."""
         with EarlyConnections.begin(hosts, LaunchConf()):
             assert not begun
 
-    def test_not_from_a_hosts_file_that_is_no_file(self, begun, tmp_path):
-        """What comes through a pipe can be read once, and the run needs it."""
+    def test_a_hosts_file_that_is_a_pipe_is_not_read_early(self, begun, tmp_path):
+        """A pipe can be read only once, and the run needs it."""
         os.mkfifo(tmp_path / "hosts")
         with EarlyConnections.begin(None, LaunchConf(hosts_file=str(tmp_path / "hosts"))):
             assert not begun
 
-    def test_what_is_not_taken_is_closed(self, begun):
-        """Also where the run says something else of the host."""
+    def test_unused_connections_are_closed(self, begun):
+        """This also holds if the run has other settings for the host."""
         with EarlyConnections.begin(["a", "b"], LaunchConf()) as early:
             a, b = begun
             assert early.pop(a.spec) is a
@@ -363,8 +366,8 @@ class TestWhichHosts:
             assert early.pop(replace(b.spec, port=1)) is None
         assert (a.is_closed, b.is_closed) == (False, True)
 
-    def test_not_for_a_run_that_is_left(self, begun, tmp_path, monkeypatch, capsys):
-        """`--detach` hands over and goes; without it, the host is connected to while the app is looked for."""
+    def test_a_detached_run_has_no_early_connections(self, begun, tmp_path, monkeypatch, capsys):
+        """`--detach` sends the jobs and leaves. Without it, the host is connected to while the app is loaded."""
         monkeypatch.chdir(tmp_path)
         for more, count in (["--detach"], 0), ([], 1):
             assert main._main(["run", "nowhere.py", "--host", "h", *more]) == 2

@@ -1,4 +1,4 @@
-"""Transports: one contract for all of them, and what only SSH can get wrong."""
+"""Transports: tests for all of them, and tests for what only SSH can get wrong."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PATIENCE = 30.0
 
 
 def read_all(channel: Channel) -> bytes:
-    """Stdout until its end."""
+    """Read stdout to its end."""
     said = b""
     while data := channel.recv(1 << 16):
         said += data
@@ -52,7 +52,7 @@ def read_all(channel: Channel) -> bytes:
 
 
 def in_thread(work: Callable[[], object]) -> queue.Queue[object]:
-    """Run in a thread; the queue gets the result or the exception."""
+    """Run a function in a thread. The queue gets its result or its exception."""
     results: queue.Queue[object] = queue.Queue()
 
     def run() -> None:
@@ -66,7 +66,7 @@ def in_thread(work: Callable[[], object]) -> queue.Queue[object]:
 
 
 def _pass_beside(transport: Transport, size: int) -> None:
-    """Send as much through a channel of its own: whoever else sends had the time and the link to do the same."""
+    """Send as much through another channel, so that any other sender had the same time and link."""
     channel = transport.open(f"head -c {size} | wc -c")
     channel.send(bytes(size))
     assert int(read_all(channel)) == size
@@ -77,14 +77,14 @@ class TestContract:
     """What holds for every transport."""
 
     def test_runs_a_command_line(self, transport: Transport) -> None:
-        """Through a shell; stdout arrives, then its end, then the status."""
+        """It runs in a shell. stdout arrives, then its end, then the status."""
         channel = transport.open("printf '%s|' one \"two  three\"; exit 7")
         assert read_all(channel) == b"one|two  three|"
         assert channel.recv(10) == b""
         assert channel.exit_status(_PATIENCE) == 7
 
     def test_carries_every_byte_both_ways(self, transport: Transport) -> None:
-        """Unaltered, in order, more than any buffer on the way holds."""
+        """They arrive unaltered and in order, even more bytes than any buffer on the way holds."""
         channel = transport.open("cat")
         data = bytes(range(256)) * (40 << 10)
         sent = in_thread(lambda: channel.send(data))
@@ -103,9 +103,10 @@ class TestContract:
     def test_a_command_that_does_not_read_stops_the_sender(
         self, transport: Transport, host_folder: Callable[[], str]
     ) -> None:
-        """What it has not read is not stored without limit, here or there; when it reads, all of it arrives.
+        """Unread data is not stored without limit on either side. When the command reads, all of it arrives.
 
-        It reads nothing at all meanwhile: a shell's `read` takes byte by byte, and every byte may make room for more.
+        Until then the command must read nothing at all: a shell's `read` takes byte by byte, and every byte may make
+        room for more.
         """
         size = 48 << 20
         fifo = f"{host_folder()}/fifo"
@@ -119,7 +120,7 @@ class TestContract:
         assert int(read_all(channel)) == size
 
     def test_close_ends_a_blocked_send(self, transport: Transport) -> None:
-        """In another thread, with an error: what was not sent is not taken for sent."""
+        """The other thread gets an error, so unsent data does not count as sent."""
         size = 48 << 20
         channel = transport.open("echo ready; exec sleep 300")
         assert channel.recv(6) == b"ready\n"
@@ -129,7 +130,7 @@ class TestContract:
         assert isinstance(sent.get(timeout=_PATIENCE), ConnectionLost)
 
     def test_keeps_the_last_of_stderr(self, transport: Transport) -> None:
-        """64 KiB of it, whatever bytes they are; stdout is not held up by it."""
+        """It keeps 64 KiB of any bytes. stdout does not wait for it."""
         channel = transport.open("head -c 3000000 /dev/zero | tr '\\000' e >&2; printf '\\377the end' >&2; printf out")
         assert read_all(channel) == b"out"
         assert channel.exit_status(_PATIENCE) == 0
@@ -137,7 +138,7 @@ class TestContract:
         assert len(channel.stderr()) <= 64 << 10
 
     def test_has_no_status_before_the_end(self, transport: Transport) -> None:
-        """None, rather than a wait without limit."""
+        """The status is None, and nothing waits without limit."""
         channel = transport.open("read line; exit 3")
         assert channel.exit_status(0.01) is None
         channel.send(b"\n")
@@ -153,7 +154,7 @@ class TestContract:
         assert isinstance(heard.get(timeout=_PATIENCE), ConnectionLost)
 
     def test_close_may_be_called_twice(self, transport: Transport) -> None:
-        """Of channels and transports; a closed channel is lost, not ended."""
+        """This holds for channels and transports. A closed channel counts as lost, and not as ended."""
         channel = transport.open("read line")
         channel.close()
         channel.close()
@@ -167,7 +168,7 @@ class TestContract:
     def test_the_command_sees_the_end_of_a_closed_channel(
         self, transport: Transport, host_folder: Callable[[], str]
     ) -> None:
-        """Its stdin ends, and it has time to say goodbye."""
+        """Its stdin ends, and it has time to finish."""
         fifo = f"{host_folder()}/fifo"
         channel = transport.open(f"mkfifo {fifo}; echo ready; cat; echo gone > {fifo}")
         assert channel.recv(6) == b"ready\n"
@@ -184,14 +185,14 @@ class TestContract:
             channel.close()
 
     def test_sending_to_a_command_that_has_ended_fails(self, transport: Transport) -> None:
-        """Sooner or later: pipes and windows take some."""
+        """It fails sooner or later, because pipes and windows take some bytes."""
         channel = transport.open("exit 0")
         assert read_all(channel) == b""
         with pytest.raises(ConnectionLost):
             channel.send(bytes(64 << 20))
 
     def test_errors_name_the_host(self, transport: Transport) -> None:
-        """As the user named it, with the phase."""
+        """They have the name that the user gave, and the phase."""
         channel = transport.open("read line")
         channel.close()
         with pytest.raises(ConnectionLost) as caught:
@@ -199,7 +200,7 @@ class TestContract:
         assert (caught.value.host, caught.value.phase) == (transport.host, "session")
 
     def test_a_command_killed_by_a_signal_has_no_status_of_success(self, transport: Transport) -> None:
-        """None, or 128 and more."""
+        """The status is None, or at least 128."""
         channel = transport.open("kill -9 $$")
         assert read_all(channel) == b""
         status = channel.exit_status(1.0)
@@ -207,17 +208,17 @@ class TestContract:
 
 
 class TestLocal:
-    """A subprocess."""
+    """The local transport, which is a subprocess."""
 
-    def test_is_out_of_the_terminals_reach(self) -> None:
-        """Ctrl-C goes to the terminal's foreground process group; this is another session."""
+    def test_ctrl_c_in_the_terminal_does_not_reach_it(self) -> None:
+        """Ctrl-C goes to the terminal's foreground process group. The subprocess is in another session."""
         transport = make_transport(HostSpec("local", "local"))
         said = read_all(transport.open("ps -o sid= -p $$"))
         assert int(said) != os.getsid(0)
         transport.close()
 
     def test_leaves_no_descriptors(self) -> None:
-        """Hundreds of jobs' worth of channels cost nothing once closed."""
+        """Hundreds of channels hold nothing open after they were closed."""
         transport = make_transport(HostSpec("local", "local"))
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
@@ -229,7 +230,7 @@ class TestLocal:
         transport.close()
 
     def test_kills_a_command_that_ignores_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After a grace period, with its whole group."""
+        """It is killed with its whole group, after a grace period."""
         monkeypatch.setattr("launcher.transports.local._GRACE", 0.0)
         transport = make_transport(HostSpec("local", "local"))
         channel = transport.open("trap '' TERM HUP PIPE; echo ready; tail -f /dev/null >/dev/null; echo never")
@@ -242,18 +243,18 @@ class TestLocal:
 
 
 def options(server: DemoServer | OpenSshHost, **fields: object) -> SshOptions:
-    """How to reach a server, with some of it changed."""
+    """How to reach a server, with some options changed."""
     alias = server.alias if isinstance(server, DemoServer) else server.name
     return replace(SshOptions(alias, config_file=str(server.ssh_config)), **fields)  # type: ignore[arg-type]
 
 
 def links() -> list[threading.Thread]:
-    """The threads of connections."""
+    """Return the threads of connections."""
     return [thread for thread in threading.enumerate() if type(thread).__module__ == "paramiko.transport"]
 
 
 def links_left(before: list[threading.Thread]) -> list[threading.Thread]:
-    """New ones that do not end."""
+    """Return new threads that do not end."""
     threads = [thread for thread in links() if thread not in before]
     for thread in threads:
         thread.join(_PATIENCE)
@@ -261,7 +262,7 @@ def links_left(before: list[threading.Thread]) -> list[threading.Thread]:
 
 
 def refusal(how: SshOptions, host: str = "gpu1") -> HostError:
-    """The error of an open that fails; nothing of it is left open."""
+    """Return the error of an open that fails. It leaves nothing open."""
     before = links()
     transport = SshTransport(host, how)
     with pytest.raises(HostError) as caught:
@@ -273,7 +274,7 @@ def refusal(how: SshOptions, host: str = "gpu1") -> HostError:
 
 
 def new_key(kind: str = "ed25519") -> tuple[str, bytes]:
-    """A public host key that nobody has: its type and its bytes."""
+    """Make a public host key that no host has: its type and its bytes."""
     import asyncssh
 
     name = {"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256"}[kind]
@@ -282,11 +283,11 @@ def new_key(kind: str = "ed25519") -> tuple[str, bytes]:
 
 
 class TestHostKeys:
-    """Verified before anything else is sent."""
+    """Host keys are verified before anything else is sent."""
 
     @pytest.fixture
     def server(self) -> Iterator[DemoServer]:
-        """One whose files and logins are the test's own."""
+        """A server whose files and logins only this test uses."""
         with DemoServer() as server:
             yield server
 
@@ -295,7 +296,7 @@ class TestHostKeys:
         return base64.b64decode(server.host_keys[0].split()[1])
 
     def refused(self, server: DemoServer, **fields: object) -> HostKeyError:
-        """The error; and no login was begun."""
+        """Return the error, after checking that no login was begun."""
         error = refusal(options(server, **fields))
         assert isinstance(error, HostKeyError)
         assert error.phase == "host key"
@@ -303,7 +304,7 @@ class TestHostKeys:
         return error
 
     def test_an_unknown_key_is_refused_with_fingerprint_and_line(self, server: DemoServer) -> None:
-        """The line, once added, is all that it takes."""
+        """When the line is added, the host is known."""
         server.known_hosts.write_text("# nobody\n")
         error = self.refused(server)
         assert fingerprint(self.key(server)) in error.message
@@ -316,7 +317,7 @@ class TestHostKeys:
         transport.close()
 
     def test_an_unknown_key_is_not_added_whatever_ssh_config_says(self, server: DemoServer) -> None:
-        """StrictHostKeyChecking no and accept-new are ssh's; ours is asked for by our own option."""
+        """StrictHostKeyChecking `no` and `accept-new` are only for ssh. We have our own option."""
         server.known_hosts.write_text("")
         text = server.ssh_config.read_text()
         for value in ("no", "accept-new", "off"):
@@ -325,7 +326,7 @@ class TestHostKeys:
         assert server.known_hosts.read_text() == ""
 
     def test_a_changed_key_is_refused_with_both_fingerprints_and_no_line(self, server: DemoServer) -> None:
-        """Nothing that could be pasted."""
+        """There is nothing to paste."""
         kind, other = new_key()
         server.known_hosts.write_text(
             f"# a comment\n[127.0.0.1]:{server.port}  {kind}  {base64.b64encode(other).decode()}\n"
@@ -338,13 +339,13 @@ class TestHostKeys:
         assert "ssh-keygen -R" in error.next_step
 
     def test_another_type_than_the_known_one_is_a_change(self, server: DemoServer) -> None:
-        """Whoever cannot show the known key is not offered as new."""
+        """A host that cannot show its known key is not offered as new."""
         kind, other = new_key("ecdsa")
         server.known_hosts.write_text(f"[127.0.0.1]:{server.port} {kind} {base64.b64encode(other).decode()}\n")
         assert "CHANGED" in self.refused(server).message
 
     def test_a_revoked_key_is_refused_even_if_known(self, server: DemoServer) -> None:
-        """By the line that revokes it."""
+        """The message names the line that revokes it."""
         with server.known_hosts.open("a") as file:
             file.write(f"@revoked * {server.host_keys[0]}\n")
         error = self.refused(server, fingerprint=fingerprint(self.key(server)))
@@ -352,7 +353,7 @@ class TestHostKeys:
         assert f"{server.known_hosts}:2" in error.message
 
     def test_revoked_host_keys_count(self, server: DemoServer, tmp_path: Path) -> None:
-        """As text; a binary list is refused by name, and so is one that is not there."""
+        """A text file counts. A binary list and a missing file are refused by name."""
         revoked = tmp_path / "revoked"
         text = server.ssh_config.read_text()
         server.ssh_config.write_text(f"{text}  RevokedHostKeys {revoked}\n")
@@ -367,14 +368,14 @@ class TestHostKeys:
         transport.close()
 
     def test_a_certificate_authority_is_refused_by_name(self, server: DemoServer) -> None:
-        """With a way out."""
+        """The message says what to do."""
         server.known_hosts.write_text(f"@cert-authority 127.0.0.1,[127.0.0.1]:* {server.host_keys[0]}\n")
         error = self.refused(server)
         assert "certificate authority" in error.message
         assert "fingerprint:" in error.next_step
 
     def test_a_pin_wins_over_known_hosts(self, server: DemoServer) -> None:
-        """Both when it matches and when it does not."""
+        """This holds whether it matches or not."""
         pin = fingerprint(self.key(server))
         kind, other = new_key()
         assert "pinned" in self.refused(server, fingerprint=fingerprint(other)).message
@@ -384,7 +385,7 @@ class TestHostKeys:
         transport.close()
 
     def test_accept_new_adds_an_unknown_key_and_never_a_changed_one(self, server: DemoServer) -> None:
-        """By our own option."""
+        """This needs our own option."""
         server.known_hosts.unlink()
         transport = SshTransport("gpu1", options(server, is_accept_new=True))
         assert read_all(transport.open("echo in")) == b"in\n"
@@ -405,7 +406,7 @@ class TestHostKeys:
         transport.close()
 
     def test_host_key_alias_is_the_name_to_look_for(self, server: DemoServer) -> None:
-        """And the only one."""
+        """It is the only name to look for."""
         server.ssh_config.write_text(server.ssh_config.read_text() + "  HostKeyAlias thegpu\n")
         error = self.refused(server)
         assert error.next_step.splitlines()[-1].startswith("thegpu ssh-ed25519 ")
@@ -416,7 +417,7 @@ class TestHostKeys:
 
     @pytest.mark.parametrize("known", [0, 1, 2])
     def test_a_host_with_several_keys_is_asked_for_the_known_one(self, known: int) -> None:
-        """Else its preferred key would look like a change."""
+        """Otherwise its preferred key would look like a change."""
         with DemoServer(key_types=("ssh-ed25519", "ecdsa-sha2-nistp384", "ssh-rsa")) as server:
             server.known_hosts.write_text(f"[127.0.0.1]:{server.port} {server.host_keys[known]}\n")
             transport = SshTransport("gpu1", options(server))
@@ -425,10 +426,10 @@ class TestHostKeys:
 
 
 class TestKnownHostsCommand:
-    """It runs as under ssh."""
+    """A KnownHostsCommand runs as under ssh."""
 
     def how(self, server: DemoServer, folder: Path, script: str, arguments: str = "%I %H %t %f %K") -> SshOptions:
-        """A host of which no file knows anything; the command's arguments are kept in `asked`."""
+        """A host that no file knows. `asked` has the command's arguments."""
         command = folder / "command"
         command.write_text(f'#!/bin/sh\necho "$@" >>{folder}/asked\n{script}\n')
         command.chmod(0o755)
@@ -440,8 +441,8 @@ class TestKnownHostsCommand:
         )
         return SshOptions("gpu1", config_file=str(config))
 
-    def test_what_it_prints_is_known(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """With the tokens of ssh, before the host shows a key and then for that key."""
+    def test_keys_that_it_prints_are_known(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """It gets ssh's tokens, once before the host shows a key and once for that key."""
         transport = SshTransport("gpu1", self.how(demo_server, tmp_path, f"cat {demo_server.known_hosts}"))
         assert read_all(transport.open("echo in")) == b"in\n"
         transport.close()
@@ -461,16 +462,16 @@ class TestKnownHostsCommand:
             ("echo '* ssh-ed25519 AAAA'", "CHANGED"),
         ],
     )
-    def test_what_it_does_not_know_is_refused(
+    def test_keys_that_it_does_not_print_are_refused(
         self, demo_server: DemoServer, tmp_path: Path, script: str, said: str
     ) -> None:
-        """And so is everything where it fails: it might have said that a key is revoked."""
+        """If the command fails, every key is refused, because it might have said that the key is revoked."""
         error = refusal(self.how(demo_server, tmp_path, script))
         assert isinstance(error, HostKeyError)
         assert said in error.message
 
-    def test_what_it_revokes_is_refused(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """Though a file knows it."""
+    def test_keys_that_it_revokes_are_refused(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """This also holds if a file knows the key."""
         how = self.how(demo_server, tmp_path, f"echo '@revoked * {demo_server.host_keys[0]}'")
         Path(how.config_file or "").write_text(
             Path(how.config_file or "").read_text().replace("/dev/null", str(demo_server.known_hosts))
@@ -478,7 +479,7 @@ class TestKnownHostsCommand:
         assert "revoked" in refusal(how).message
 
     def test_one_that_cannot_be_run_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """Before anything is sent."""
+        """Nothing has been sent."""
         how = self.how(demo_server, tmp_path, "true")
         (tmp_path / "command").chmod(0o644)
         error = refusal(how)
@@ -488,24 +489,24 @@ class TestKnownHostsCommand:
 
 
 class TestIdentity:
-    """Keys only, in OpenSSH's order, without a question."""
+    """Only keys are offered, in OpenSSH's order, and nothing is asked."""
 
     def failed(self, how: SshOptions) -> AuthenticationFailed:
-        """The error of a login that fails."""
+        """Return the error of a login that fails."""
         error = refusal(how)
         assert isinstance(error, AuthenticationFailed)
         assert error.phase == "authenticate"
         return error
 
     def keygen(self, path: Path, passphrase: str = "") -> Path:
-        """A key that no server knows."""
+        """Make a key that no server knows."""
         need_programs("ssh-keygen")
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "c", "-f", str(path)]
         subprocess.run(command, check=True)
         return path
 
     def test_a_key_that_is_not_accepted_is_named_with_the_user(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """The wrong user and the wrong key look the same to us: the message has both."""
+        """A wrong user and a wrong key look the same from here, so the message has both."""
         key = self.keygen(tmp_path / "key")
         error = self.failed(options(demo_server, identity=str(key), user="nobody-in-particular"))
         assert "'nobody-in-particular'" in error.message
@@ -515,7 +516,7 @@ class TestIdentity:
         assert f"ssh-copy-id -p {demo_server.port}" in error.next_step
 
     def test_a_key_with_a_passphrase_leads_to_ssh_add(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """It is never asked for."""
+        """The passphrase is never asked for."""
         key = self.keygen(tmp_path / "key", "secret")
         error = self.failed(options(demo_server, identity=str(key)))
         assert "needs a passphrase" in error.message
@@ -523,22 +524,22 @@ class TestIdentity:
         Path(f"{key}.pub").unlink()
         assert f"ssh-add {key}" in self.failed(options(demo_server, identity=str(key))).next_step
 
-    def test_no_key_at_all(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """Leads to ssh-keygen."""
+    def test_a_login_without_any_key_suggests_ssh_keygen(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """The message suggests ssh-keygen."""
         error = self.failed(options(demo_server, identity=str(tmp_path / "none")))
         assert "no key to offer" in error.message
         assert "ssh-keygen" in error.next_step
 
     def test_a_key_that_others_can_read_is_not_offered(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """As with ssh."""
+        """`ssh` does the same."""
         key = tmp_path / "key"
         key.write_bytes(demo_server.identity.read_bytes())
         key.chmod(0o644)
         assert "chmod 600" in self.failed(options(demo_server, identity=str(key))).message
 
     @pytest.mark.parametrize("content", [b"", b"not a key", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END"])
-    def test_a_file_that_is_no_key_is_named(self, demo_server: DemoServer, tmp_path: Path, content: bytes) -> None:
-        """With what the libraries say about it."""
+    def test_a_file_without_a_key_is_named(self, demo_server: DemoServer, tmp_path: Path, content: bytes) -> None:
+        """The message has the library's error."""
         key = tmp_path / "key"
         key.write_bytes(content)
         key.chmod(0o600)
@@ -546,7 +547,7 @@ class TestIdentity:
 
     @pytest.fixture
     def agent(self, tmp_path: Path) -> Iterator[Path]:
-        """A real ssh-agent; its socket."""
+        """The socket of a real ssh-agent."""
         need_programs("ssh-agent", "ssh-add")
         path = Path(f"/tmp/launcher-test-agent-{os.getpid()}-{id(tmp_path):x}")  # short: AF_UNIX
         process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE)
@@ -561,7 +562,7 @@ class TestIdentity:
             path.unlink(missing_ok=True)
 
     def agent_options(self, server: DemoServer, folder: Path, agent: Path, identity: str, more: str = "") -> SshOptions:
-        """A configuration that names an agent and an identity file."""
+        """Options with a configuration that names an agent and an identity file."""
         config = folder / "config"
         config.write_text(
             f"Host gpu1\n HostName 127.0.0.1\n Port {server.port}\n User demo\n IdentityAgent {agent}\n"
@@ -570,7 +571,7 @@ class TestIdentity:
         return SshOptions("gpu1", config_file=str(config))
 
     def ssh_add(self, agent: Path, *arguments: str, password: str = "") -> None:
-        """Talk to the agent; a password, where one is asked for, comes from a program."""
+        """Run ssh-add. If it asks for a password, a program gives it."""
         ask = Path(f"{agent}.ask")
         ask.write_text(f"#!/bin/sh\necho {shlex.quote(password)}\n")
         ask.chmod(0o700)
@@ -581,7 +582,7 @@ class TestIdentity:
             ask.unlink()
 
     def test_a_key_of_the_agent_is_used(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
-        """Also where its file needs a passphrase, and where the file is not there at all."""
+        """This also holds if its file needs a passphrase, or does not exist."""
         self.ssh_add(agent, str(demo_server.identity))
         transport = SshTransport("gpu1", self.agent_options(demo_server, tmp_path, agent, str(tmp_path / "none")))
         assert read_all(transport.open("echo in")) == b"in\n"
@@ -590,7 +591,7 @@ class TestIdentity:
     def test_identities_only_offers_no_other_key_of_the_agent(
         self, demo_server: DemoServer, tmp_path: Path, agent: Path
     ) -> None:
-        """Many keys in an agent would use up the host's patience."""
+        """With many keys in an agent, the host would refuse before the right one comes."""
         self.ssh_add(agent, str(demo_server.identity))
         key = self.keygen(tmp_path / "key")
         how = self.agent_options(demo_server, tmp_path, agent, str(key), " IdentitiesOnly yes\n")
@@ -600,7 +601,7 @@ class TestIdentity:
         assert "of the agent" in self.failed(how).message
 
     def test_a_locked_agent_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
-        """It answers as an empty one does."""
+        """It gives the same answer as an empty one."""
         key = self.keygen(tmp_path / "key", "secret")
         self.ssh_add(agent, str(demo_server.identity))
         self.ssh_add(agent, "-x", password="lock")
@@ -611,8 +612,8 @@ class TestIdentity:
         assert "no key could be offered" in error.message
         assert "ssh-add -X" in error.next_step
 
-    def test_an_agent_that_is_not_there_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """A stale SSH_AUTH_SOCK is common; other keys still count."""
+    def test_a_missing_agent_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """A stale SSH_AUTH_SOCK is common. Other keys still count."""
         how = self.agent_options(demo_server, tmp_path, tmp_path / "no-agent", str(tmp_path / "none"))
         assert f"the agent at {tmp_path}/no-agent does not answer" in self.failed(how).message
         how = self.agent_options(demo_server, tmp_path, tmp_path / "no-agent", str(demo_server.identity))
@@ -621,7 +622,7 @@ class TestIdentity:
         transport.close()
 
     def test_a_public_file_names_a_key_of_the_agent(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
-        """As with 1Password and the like: no private key is in any file, and of many keys only this one is offered."""
+        """1Password and others need this: no file has a private key, and only this one of many keys is offered."""
         self.ssh_add(agent, str(demo_server.identity))
         for number in range(3):
             self.ssh_add(agent, str(self.keygen(tmp_path / f"other{number}")))
@@ -635,7 +636,7 @@ class TestIdentity:
         transport.close()
 
     def test_a_public_file_without_its_key_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
-        """Not told as a private key that others can read."""
+        """It is not reported as a private key that others can read."""
         public = Path(f"{self.keygen(tmp_path / 'key')}.pub")
         error = self.failed(self.agent_options(demo_server, tmp_path, agent, str(public)))
         assert f"{public}: is a public key, and the agent does not have the private one" in error.message
@@ -664,7 +665,7 @@ class TestIdentity:
         "kind", ["ed25519", pytest.param("rsa", marks=pytest.mark.slow), pytest.param("ecdsa", marks=pytest.mark.slow)]
     )
     def test_a_certificate_is_used_as_by_ssh(self, tmp_path: Path, agent: Path, case: str, kind: str) -> None:
-        """The host trusts the authority alone."""
+        """The host trusts only the authority."""
         authority, key = self.keygen(tmp_path / "ca"), tmp_path / "key"
         old = ["-m", "PEM"] if case.startswith("old") and kind != "ed25519" else []
         subprocess.run(["ssh-keygen", "-q", "-t", kind, *old, "-N", "", "-f", str(key)], check=True)
@@ -703,7 +704,7 @@ class TestIdentity:
             transport.close()
 
     def test_a_key_with_a_certificate_is_offered_without_it_too(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """A host that trusts the key alone knows nothing of the authority."""
+        """A host that trusts only the key does not know the authority."""
         key = tmp_path / "key"
         key.write_bytes(demo_server.identity.read_bytes())
         key.chmod(0o600)
@@ -718,7 +719,7 @@ class TestIdentity:
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
     def test_a_certificate_tells_its_key(self, tmp_path: Path, kind: str) -> None:
-        """From its bytes alone; what is cut short tells nothing, and raises nothing."""
+        """Its bytes are enough. A truncated one gives no key, and raises nothing."""
         key = tmp_path / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
         certify(self.keygen(tmp_path / "ca"), key)
@@ -728,7 +729,7 @@ class TestIdentity:
             plain_of(certificate[:size])
 
     def test_a_certificate_without_its_key_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
-        """And a CertificateFile that is none."""
+        """So is a CertificateFile that has no certificate."""
         key = self.keygen(tmp_path / "other")
         certify(self.keygen(tmp_path / "ca"), key)
         more = f" IdentitiesOnly yes\n CertificateFile {key}-cert.pub\n CertificateFile {key}\n"
@@ -736,8 +737,8 @@ class TestIdentity:
         assert f"{key}-cert.pub: neither the agent nor an IdentityFile has its private key" in message
         assert f"{key}: not a certificate" in message
 
-    def test_what_only_a_provider_can_use_is_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
-        """A smart card's library, and the key file of a security key."""
+    def test_keys_for_a_provider_are_named(self, demo_server: DemoServer, tmp_path: Path, agent: Path) -> None:
+        """These are a smart card's library, and the key file of a security key."""
         key = self.keygen(tmp_path / "key")
         name = b"sk-ssh-ed25519@openssh.com"
         blob = len(name).to_bytes(4, "big") + name + (32).to_bytes(4, "big") + bytes(32) + bytes(4)
@@ -747,8 +748,8 @@ class TestIdentity:
         assert "PKCS11Provider /lib/card.so: not supported here" in message
         assert f"{key}: needs its security key" in message
 
-    def test_an_agent_that_speaks_nonsense_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """And costs nothing else."""
+    def test_an_agent_that_sends_nonsense_is_named(self, demo_server: DemoServer, tmp_path: Path) -> None:
+        """It affects nothing else."""
         path = Path(f"/tmp/launcher-test-nonsense-{os.getpid()}")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
@@ -775,7 +776,7 @@ def certify(authority: Path, key: Path) -> None:
 
 
 class Trusting(DemoServer):
-    """A server that trusts an authority, and no key of its own."""
+    """A server that trusts an authority, and no single key."""
 
     def __init__(self, authority: Path) -> None:
         super().__init__()
@@ -788,7 +789,7 @@ class Trusting(DemoServer):
 
 @contextlib.contextmanager
 def listening(serve: Callable[[socket.socket, int], None]) -> Iterator[int]:
-    """A TCP server that does what it is told with each connection; its port."""
+    """Run a TCP server that handles each connection with a function. Yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def run() -> None:
@@ -812,7 +813,7 @@ def listening(serve: Callable[[socket.socket, int], None]) -> Iterator[int]:
 
 
 def relay(peer: socket.socket, port: int) -> None:
-    """Pass everything on to a port, both ways, until one side ends."""
+    """Pass everything on to a port, in both directions, until one side ends."""
     with socket.create_connection(("127.0.0.1", port)) as other:
 
         def pump(source: socket.socket, target: socket.socket) -> None:
@@ -828,44 +829,44 @@ def relay(peer: socket.socket, port: int) -> None:
 
 
 class TestReaching:
-    """From a name to a connection."""
+    """How a name becomes a connection."""
 
     def unreachable(self, how: SshOptions) -> HostUnreachable:
-        """The error of a host that is not reached."""
+        """Return the error of a host that is not reached."""
         error = refusal(how)
         assert isinstance(error, HostUnreachable)
         return error
 
     def bare(self, tmp_path: Path, port: int, **fields: object) -> SshOptions:
-        """A host at a port of this machine, with no configuration."""
+        """Options for a port of this machine, without a configuration."""
         (tmp_path / "config").write_text("")
         how = SshOptions("127.0.0.1", port=port, config_file=str(tmp_path / "config"))
         return replace(how, **fields)  # type: ignore[arg-type]
 
     def test_a_name_without_address(self, tmp_path: Path) -> None:
-        """Phase resolve."""
+        """The phase is `resolve`."""
         error = self.unreachable(self.bare(tmp_path, 22, address="no-such-host.invalid"))
         assert error.phase == "resolve"
         assert "'no-such-host.invalid'" in error.message
         assert "spelling" in error.next_step
 
     def test_a_refused_connection(self, tmp_path: Path) -> None:
-        """Nobody listens there."""
+        """Nothing listens there."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         error = self.unreachable(self.bare(tmp_path, port))
         assert f"127.0.0.1 port {port} refused" in error.message
         assert "sshd" in error.next_step
 
-    def test_no_route(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What a machine without network says."""
+    def test_no_route_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This is the error of a machine without a network."""
         monkeypatch.setattr(sockets.EagerSocket, "connect_ex", lambda self, address: 101)
         error = self.unreachable(self.bare(tmp_path, 22))
         assert "no route" in error.message
         assert "VPN" in error.next_step
 
     def test_a_host_that_is_silent_at_tcp(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A firewall drops the packets."""
+        """This happens if a firewall drops the packets."""
         monkeypatch.setattr(sockets.EagerSocket, "connect_ex", lambda self, address: 115)
         monkeypatch.setattr(sockets, "_wait", lambda attempts, selector, timeout: None)
         error = self.unreachable(self.bare(tmp_path, 22, connect_timeout=0.2))
@@ -873,7 +874,7 @@ class TestReaching:
         assert "firewall" in error.next_step
 
     def test_close_ends_a_wait_at_tcp(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run that ends does not wait for a host that a firewall hides."""
+        """A run that ends does not wait for a host behind a firewall."""
         begun = threading.Event()
 
         def connect_ex(sock: socket.socket, address: object) -> int:
@@ -891,7 +892,7 @@ class TestReaching:
         assert isinstance(result.get(timeout=_PATIENCE), ConnectionLost)
 
     def test_every_address_of_a_name_is_tried(self, demo_server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A dead first address costs a moment, not the host."""
+        """If the first address is dead, the host is still reached."""
         port = demo_server.port
         with socket.create_server(("127.0.0.2", 0)) as dead:
             refused = dead.getsockname()[1]
@@ -905,8 +906,8 @@ class TestReaching:
         assert read_all(transport.open("echo in")) == b"in\n"
         transport.close()
 
-    def test_a_silent_server(self, tmp_path: Path) -> None:
-        """It accepts, and says nothing: every step has a limit."""
+    def test_a_silent_server_is_left(self, tmp_path: Path) -> None:
+        """It accepts connections but sends nothing. Every step has a limit."""
 
         def listen_only(peer: socket.socket, number: int) -> None:
             while peer.recv(1 << 16):
@@ -916,8 +917,8 @@ class TestReaching:
             error = self.unreachable(self.bare(tmp_path, port, connect_timeout=0.3))
         assert "the SSH handshake was not over" in error.message
 
-    def test_a_server_that_drips(self, tmp_path: Path) -> None:
-        """One byte at a time, for ever: the limit is on the whole."""
+    def test_a_server_that_sends_single_bytes_is_left(self, tmp_path: Path) -> None:
+        """It sends one byte at a time, for ever. The limit is on the whole step."""
 
         def drip(peer: socket.socket, number: int) -> None:
             peer.settimeout(0.02)
@@ -932,7 +933,7 @@ class TestReaching:
 
     @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail ESMTP\r\n", b"\x00\xff\x00\n"])
     def test_a_server_of_another_kind(self, tmp_path: Path, said: bytes) -> None:
-        """Shown, and not tried again."""
+        """What it sent is shown, and it is not tried again."""
         count = []
 
         def serve(peer: socket.socket, number: int) -> None:
@@ -948,7 +949,7 @@ class TestReaching:
     def test_a_host_that_drops_connections_is_tried_again(
         self, demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """MaxStartups: at random, before the banner, or with a word before it."""
+        """MaxStartups drops connections at random, before the banner, perhaps with a message."""
         monkeypatch.setattr(connect, "_FIRST_DELAY", 0.001)
 
         def serve(peer: socket.socket, number: int) -> None:
@@ -969,7 +970,7 @@ class TestReaching:
     def test_a_host_that_drops_all_connections_is_given_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With what may be the reason."""
+        """The message has a possible reason."""
         monkeypatch.setattr(connect, "_FIRST_DELAY", 0.001)
         count = []
         with listening(lambda peer, number: count.append(number)) as port:
@@ -979,7 +980,7 @@ class TestReaching:
         assert "MaxStartups" in error.next_step
 
     def test_pauses_grow_and_differ(self) -> None:
-        """Controllers that were dropped together do not come back together."""
+        """Controllers that were dropped at the same time do not come back at the same time."""
         target = SshTarget("a", "127.0.0.1", "u", 1)
         waits: list[float] = []
 
@@ -1017,7 +1018,7 @@ class TestReaching:
             assert isinstance(result.get(timeout=_PATIENCE), ConnectionLost)
 
     def test_a_configuration_that_cannot_be_read_is_the_hosts_error(self, tmp_path: Path) -> None:
-        """One host's, so that the others carry on."""
+        """It affects only that host, and the others go on."""
         config = tmp_path / "config"
         config.write_text("Host *\n  Nonsense 1\n")
         error = self.unreachable(SshOptions("gpu1", config_file=str(config)))
@@ -1026,10 +1027,10 @@ class TestReaching:
 
 
 class TestOnTheWay:
-    """ProxyJump and ProxyCommand."""
+    """Connections through ProxyJump and ProxyCommand."""
 
     def config(self, folder: Path, first: DemoServer, last: DemoServer, more: str = "") -> SshOptions:
-        """Two hosts, the second to be reached through the first."""
+        """A configuration with two hosts. The second is reached through the first."""
         path = folder / "config"
         path.write_text(f"{more}{first.ssh_config.read_text()}{last.ssh_config.read_text()}")
         return SshOptions(last.alias, config_file=str(path))
@@ -1049,7 +1050,7 @@ class TestOnTheWay:
         transport.close()
 
     def test_goes_through_a_chain(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
-        """Named at once, or because the jump host has one itself."""
+        """The chain may be given at once, or the jump host has its own ProxyJump."""
         first, last = two
         with DemoServer("middle") as middle:
             for more in (
@@ -1063,7 +1064,7 @@ class TestOnTheWay:
             assert (first.logins, middle.logins, last.logins) == (2, 2, 2)
 
     def test_the_jump_hosts_key_is_verified(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
-        """Before a login there; the error names both hosts."""
+        """It is verified before the login there. The error names both hosts."""
         first, last = two
         first.known_hosts.write_text("")
         error = refusal(self.config(tmp_path, first, last, "Host last\n ProxyJump first\n"))
@@ -1073,7 +1074,7 @@ class TestOnTheWay:
         assert (first.logins, last.logins) == (0, 0)
 
     def test_the_last_hosts_key_is_verified(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
-        """A jump host is no authority."""
+        """A jump host does not vouch for it."""
         first, last = two
         last.known_hosts.write_text("")
         error = refusal(self.config(tmp_path, first, last, "Host last\n ProxyJump first\n"))
@@ -1083,7 +1084,7 @@ class TestOnTheWay:
 
     @pytest.mark.slow
     def test_a_host_that_the_jump_host_cannot_reach(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
-        """Is told apart from a jump host that we cannot reach."""
+        """The error differs from that of a jump host that we cannot reach."""
         first, last = two
         last.stop()
         text = f"Host last\n ProxyJump first\n HostName 127.0.0.1\n Port {last.port}\n"
@@ -1093,34 +1094,34 @@ class TestOnTheWay:
         assert isinstance(error, HostUnreachable)
         assert "the jump host cannot reach 127.0.0.1" in error.message
 
-    def test_a_circle_is_refused(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
-        """With its members."""
+    def test_a_loop_of_jump_hosts_is_refused(self, two: tuple[DemoServer, DemoServer], tmp_path: Path) -> None:
+        """The message has its members."""
         first, last = two
         more = "Host last\n ProxyJump first\nHost first\n ProxyJump last\n"
         error = refusal(self.config(tmp_path, first, last, more))
         assert error.phase == "resolve"
         assert "last -> first -> last" in error.message
 
-    def test_a_jump_host_for_every_host_is_none_for_itself(
+    def test_a_jump_host_for_every_host_does_not_jump_through_itself(
         self, two: tuple[DemoServer, DemoServer], tmp_path: Path
     ) -> None:
-        """`Host *` with a ProxyJump is how people write it."""
+        """People write `Host *` with a ProxyJump."""
         first, last = two
         transport = SshTransport("gpu1", self.config(tmp_path, first, last, "Host *\n ProxyJump first\n"))
         assert read_all(transport.open("echo in")) == b"in\n"
         transport.close()
 
     @pytest.mark.parametrize("jump", ["user:secret@first", "first:port"])
-    def test_a_jump_that_cannot_be_meant_is_refused(
+    def test_an_invalid_jump_host_is_refused(
         self, two: tuple[DemoServer, DemoServer], tmp_path: Path, jump: str
     ) -> None:
-        """By ssh, or by us."""
+        """`ssh` refuses it, or we do."""
         first, last = two
         error = refusal(self.config(tmp_path, first, last, f"Host last\n ProxyJump {jump}\n"))
         assert (error.phase, isinstance(error, HostUnreachable)) == ("resolve", True)
 
     def test_goes_through_a_proxy_command(self, demo_server: DemoServer, tmp_path: Path) -> None:
-        """Which ends with the connection."""
+        """The command ends with the connection."""
         script = tmp_path / "relay.py"
         script.write_text(
             "import os, socket, sys, threading\n"
@@ -1141,7 +1142,7 @@ class TestOnTheWay:
     def test_a_proxy_command_that_fails(
         self, demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Looks like a host that drops the connection, and the command is named."""
+        """It looks like a host that drops the connection. The message names the command."""
         monkeypatch.setattr(connect, "_FIRST_DELAY", 0.001)
         config = tmp_path / "config"
         config.write_text(f"{demo_server.ssh_config.read_text()}  ProxyCommand exit 3\n")
@@ -1151,10 +1152,10 @@ class TestOnTheWay:
 
 
 class TestLinks:
-    """A link that ends is a loss, and not the end of the command."""
+    """The end of a link is a loss, and not the end of the command."""
 
     def test_a_dropped_link_is_told_from_an_end(self) -> None:
-        """Both are empty reads to paramiko."""
+        """For paramiko, both are empty reads."""
         with DemoServer() as server:
             transport = SshTransport("gpu1", options(server))
             channel = transport.open("echo ready; read line")
@@ -1169,7 +1170,7 @@ class TestLinks:
             transport.close()
 
     def test_what_arrived_before_the_loss_is_read(self) -> None:
-        """Bytes first, then the loss."""
+        """The bytes come first, then the loss."""
         with DemoServer() as server:
             transport = SshTransport("gpu1", options(server))
             channel = transport.open("printf 1234567890; read line")
@@ -1183,7 +1184,7 @@ class TestLinks:
             transport.close()
 
     def test_a_closed_transport_leaves_no_thread_and_opens_nothing(self) -> None:
-        """And a server that stops leaves no process."""
+        """A server that stops leaves no process either."""
         before = links()
         with DemoServer() as server:
             transport = SshTransport("gpu1", options(server))
@@ -1196,7 +1197,7 @@ class TestLinks:
         assert not Path(f"/proc/{pid}").exists()
 
     def test_algorithms(self, demo_server: DemoServer) -> None:
-        """AES-GCM where the host has it; nothing weak is offered at all."""
+        """AES-GCM is used if the host has it. Weak algorithms are never offered."""
         transport = SshTransport("gpu1", options(demo_server))
         transport.open("true")
         link = transport._chain[-1].transport
@@ -1207,7 +1208,7 @@ class TestLinks:
         transport.close()
 
     def test_the_socket_is_tuned(self, demo_server: DemoServer) -> None:
-        """TCP_NODELAY, TCP_USER_TIMEOUT, keepalives, and eager acknowledgements for the start alone."""
+        """It has TCP_NODELAY, TCP_USER_TIMEOUT and keepalives, and eager acknowledgements only at the start."""
         transport = SshTransport("gpu1", options(demo_server))
         channel = transport.open("echo x")
         sock = transport._chain[-1].transport.sock
@@ -1222,7 +1223,7 @@ class TestLinks:
     def test_fabric_reads_no_configuration(
         self, demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Neither its own files nor ssh's: both could change whom we trust."""
+        """It reads neither its own files nor ssh's, because both could change whom we trust."""
         opened: list[str] = []
         home = tmp_path / "home"
         (home / ".ssh").mkdir(parents=True)
@@ -1239,7 +1240,7 @@ class TestLinks:
         assert not [path for path in opened if path.startswith(str(home)) and "id_" not in path]
 
     def test_importing_the_transport_does_not_import_fabric(self) -> None:
-        """Nor does importing paramiko, which has the real invoke all the same as soon as it asks for something of it."""
+        """Importing paramiko does not either. Paramiko still gets the real invoke when it uses it."""
         script = (
             "import sys, launcher.transports.ssh.transport as ssh\n"
             "assert not {'fabric', 'paramiko', 'invoke'} & set(sys.modules)\n"
@@ -1260,7 +1261,7 @@ class TestLinks:
         "statement", ["import invoke.context", "from invoke import context", "import invoke; invoke.run", "pass"]
     )
     def test_another_thread_may_import_invoke_meanwhile(self, statement: str) -> None:
-        """It gets the package that a plain import gives, and so does everybody afterwards."""
+        """It gets the same package as with a plain import, and so do later imports."""
         script = (
             "import sys\n"
             "from launcher.transports.ssh.lazy_imports import _invoke_later\n"
@@ -1274,8 +1275,8 @@ class TestLinks:
         answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=60)
         assert answer.returncode == 0, answer.stderr
 
-    def test_what_is_imported_late_is_what_a_plain_import_gives(self) -> None:
-        """The same modules of the three packages, and the same public names in each."""
+    def test_a_late_import_gives_the_same_modules(self) -> None:
+        """The three packages have the same modules, with the same public names."""
         names = "fabric", "invoke", "paramiko"
         told = (
             f"print(sorted((name, sorted(one for one in vars(module) if one[0] != '_')) for name, module in sys.modules.items()\n"
@@ -1296,15 +1297,15 @@ class TestLinks:
 class TestOpenSsh:
     """What a real sshd does."""
 
-    def test_the_host_has_nothing_of_ours(self, openssh_host: OpenSshHost) -> None:
-        """The host that all this is proved on is honest."""
+    def test_the_test_host_has_none_of_our_files(self, openssh_host: OpenSshHost) -> None:
+        """This checks the test host itself."""
         said = openssh_host.run(f"ls -A /tmp /root {Path(__file__).resolve().parents[3]}; id -un", user="runner")
         assert said.stdout.split("\n")[-2] == "runner" or "runner" in said.stdout
         assert "conftest.py" not in said.stdout
         assert "pyproject.toml" not in said.stdout
 
     def test_a_killed_session_is_a_loss(self, openssh_host: OpenSshHost) -> None:
-        """And the next one is a new connection."""
+        """The next session uses a new connection."""
         transport = make_transport(openssh_host.spec())
         channel = transport.open("echo ready; read line")
         assert channel.recv(6) == b"ready\n"
@@ -1316,7 +1317,7 @@ class TestOpenSsh:
 
     @pytest.mark.slow
     def test_a_link_on_which_nobody_answers_is_found(self, openssh_host: OpenSshHost) -> None:
-        """A cable is pulled, so to say: no end of file arrives, and paramiko's keepalive would notice after 16 minutes."""
+        """This is like a pulled cable: no end of file arrives, and paramiko's keepalive would notice after 16 minutes."""
         iptables = need_programs("iptables")["iptables"]
         rule = ["INPUT", "-p", "tcp", "-i", "lo", "--dport", str(openssh_host.port), "-j", "DROP"]
         transport = make_transport(openssh_host.spec())
@@ -1331,7 +1332,7 @@ class TestOpenSsh:
         transport.close()
 
     def test_too_many_sessions_are_refused_by_name(self, openssh_host: OpenSshHost) -> None:
-        """MaxSessions, 10 by default."""
+        """MaxSessions is 10 by default."""
         transport = make_transport(openssh_host.spec())
         held = []
         with pytest.raises(AgentError, match="refuses a session") as caught:
@@ -1343,7 +1344,7 @@ class TestOpenSsh:
 
     @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
     def test_a_host_with_several_keys_is_asked_for_the_known_one(self, tmp_path: Path, kind: str) -> None:
-        """By its type, rsa with SHA-2 signatures."""
+        """It is asked by type, for rsa with SHA-2 signatures."""
         with running_openssh_host(tmp_path / "host", key_types=("ed25519", "ecdsa", "rsa")) as host:
             lines = host.known_hosts.read_text().splitlines()
             host.known_hosts.write_text("".join(f"{line}\n" for line in lines if kind in line))
@@ -1351,8 +1352,8 @@ class TestOpenSsh:
             assert read_all(transport.open("echo in")) == b"in\n"
             transport.close()
 
-    def test_max_startups_costs_no_host(self, tmp_path: Path) -> None:
-        """Thirty controllers at once at a host that takes two: all get in."""
+    def test_no_host_is_lost_to_max_startups(self, tmp_path: Path) -> None:
+        """Thirty controllers connect at once to a host that takes two. All of them get in."""
         with running_openssh_host(tmp_path / "host", settings=["MaxStartups 2:50:4"]) as host:
             transports = [make_transport(host.spec()) for _ in range(12)]
             results = [in_thread(lambda one=one: read_all(one.open("echo in"))) for one in transports]  # type: ignore[misc]
@@ -1361,7 +1362,7 @@ class TestOpenSsh:
                 transport.close()
 
     def test_what_is_negotiated(self, openssh_host: OpenSshHost) -> None:
-        """What docs/security.md says is negotiated with OpenSSH."""
+        """The algorithms with OpenSSH are those in docs/security.md."""
         transport = make_transport(openssh_host.spec())
         transport.open("true")
         link = transport._chain[-1].transport  # type: ignore[attr-defined]
@@ -1371,7 +1372,7 @@ class TestOpenSsh:
         transport.close()
 
     def test_a_second_factor_is_named(self, tmp_path: Path) -> None:
-        """Nothing is prompted for."""
+        """The launcher does not ask for it."""
         settings = ["AuthenticationMethods publickey,keyboard-interactive", "KbdInteractiveAuthentication yes"]
         with running_openssh_host(tmp_path / "host", settings=settings) as host:
             error = refusal(options(host))
@@ -1379,15 +1380,15 @@ class TestOpenSsh:
             assert "beyond a key" in error.message
 
     def test_a_host_that_takes_only_passwords(self, tmp_path: Path) -> None:
-        """Says so."""
+        """The message says so."""
         settings = ["PubkeyAuthentication no", "PasswordAuthentication yes"]
         with running_openssh_host(tmp_path / "host", settings=settings) as host:
             error = refusal(options(host))
             assert isinstance(error, AuthenticationFailed)
             assert "password" in error.message
 
-    def test_too_many_keys(self, tmp_path: Path) -> None:
-        """MaxAuthTries: the host ends the connection, and IdentitiesOnly is the way out."""
+    def test_too_many_keys_suggest_identities_only(self, tmp_path: Path) -> None:
+        """With MaxAuthTries the host ends the connection. The message suggests IdentitiesOnly."""
         with running_openssh_host(tmp_path / "host", settings=["MaxAuthTries 2"]) as host:
             files = [tmp_path / f"key{number}" for number in range(4)]
             for file in files:
@@ -1398,8 +1399,8 @@ class TestOpenSsh:
             assert isinstance(error, AuthenticationFailed)
             assert "IdentitiesOnly" in error.next_step
 
-    def test_outlives_what_paramiko_would_change_keys_at(self, openssh_host: OpenSshHost) -> None:
-        """Half a gibibyte, ending in the middle of an exchange of keys, is where paramiko would stop for half a minute."""
+    def test_long_transfers_are_not_stopped_by_a_key_exchange(self, openssh_host: OpenSshHost) -> None:
+        """After half a gibibyte paramiko would exchange keys, and could stop for half a minute."""
         transport = make_transport(openssh_host.spec())
         size = 540 << 20
         channel = transport.open(f"head -c {size} /dev/zero")
@@ -1411,7 +1412,7 @@ class TestOpenSsh:
         transport.close()
 
     def test_bulk_goes_at_speed_in_both_directions(self, openssh_host: OpenSshHost) -> None:
-        """Correctness of 64 MiB each way; the benchmarks have the rates."""
+        """This checks that 64 MiB are correct each way. The benchmarks have the rates."""
         transport = make_transport(openssh_host.spec())
         size = 64 << 20
         channel = transport.open(f"head -c {size} | sha256sum; head -c {size} /dev/zero")

@@ -1,4 +1,7 @@
-"""~/.ssh/config: through `ssh -G` it means what it means to ssh; without one, what cannot be honoured is refused."""
+"""~/.ssh/config. With `ssh -G` it means the same as to ssh.
+
+Without ssh, a setting that cannot be applied is refused.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ HOME = os.path.expanduser("~")
 
 @pytest.fixture(params=["ssh", "own reader"])
 def use_ssh(request: pytest.FixtureRequest) -> bool:
-    """Both ways of reading must agree wherever both can read."""
+    """Both readers must agree on what both can read."""
     if request.param == "ssh":
         need_programs("ssh")
     return bool(request.param == "ssh")
@@ -25,7 +28,7 @@ def use_ssh(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration file, to be written to."""
+    """A configuration file for the test to write."""
     return tmp_path / "config"
 
 
@@ -36,10 +39,10 @@ def ask(config: Path, text: str, alias: str = "gpu1", use_ssh: bool = True, **ho
 
 
 class TestBothWays:
-    """What ssh and the own reader understand alike."""
+    """What ssh and the small reader both understand."""
 
     def test_an_unknown_host_is_itself(self, config: Path, use_ssh: bool) -> None:
-        """Defaults as ssh has them."""
+        """The defaults are ssh's."""
         target = ask(config, "", use_ssh=use_ssh)
         assert (target.hostname, target.port, target.user) == ("gpu1", 22, getpass.getuser())
         assert (target.proxy_jump, target.proxy_command, target.host_key_alias) == ((), None, None)
@@ -48,8 +51,8 @@ class TestBothWays:
         assert target.known_hosts_files[0] == f"{HOME}/.ssh/known_hosts"
         assert target.global_known_hosts_files[0] == "/etc/ssh/ssh_known_hosts"
 
-    def test_a_block_says_where_and_who(self, config: Path, use_ssh: bool) -> None:
-        """The everyday case, with the keywords in any case, `=` and quotes."""
+    def test_a_block_sets_address_and_user(self, config: Path, use_ssh: bool) -> None:
+        """This is the common form, with keywords in upper or lower case, `=` and quotes."""
         text = (
             "Host gpu1\n  hostname=gpu1.example.org\n  PORT 2222\n  User me\n"
             '  IdentityFile "~/keys/%h key"\n  IdentityFile /keys/%r@%n\n  IdentitiesOnly yes\n  IdentityAgent none\n'
@@ -73,34 +76,34 @@ class TestBothWays:
             bind_address="127.0.0.1",
         )
 
-    def test_what_is_given_wins(self, config: Path, use_ssh: bool) -> None:
-        """As ssh's -l and -p."""
+    def test_arguments_override_the_configuration(self, config: Path, use_ssh: bool) -> None:
+        """It overrides the configuration, like ssh's -l and -p."""
         target = ask(config, "Host *\n User me\n Port 1\n", use_ssh=use_ssh, user="you", port=2)
         assert (target.user, target.port) == ("you", 2)
 
-    def test_the_first_of_two_blocks_counts(self, config: Path, use_ssh: bool) -> None:
-        """An alias that is there twice: each value comes from the first block that has it."""
+    def test_the_first_value_of_an_alias_counts(self, config: Path, use_ssh: bool) -> None:
+        """If an alias has two blocks, each value comes from the first block that has it."""
         target = ask(config, "Host gpu1\n User a\nHost gpu1\n User b\n Port 3\n", use_ssh=use_ssh)
         assert (target.user, target.port) == ("a", 3)
 
     @pytest.mark.parametrize(
         ("patterns", "applies"), [("gpu?", True), ("* !gpu1", False), ("a gpu1", True), ("gpu", False)]
     )
-    def test_patterns(self, config: Path, use_ssh: bool, patterns: str, applies: bool) -> None:
-        """Lists, wildcards and negation."""
+    def test_host_patterns(self, config: Path, use_ssh: bool, patterns: str, applies: bool) -> None:
+        """Patterns may be lists, and have wildcards and negations."""
         assert (ask(config, f"Host {patterns}\n Port 9\n", use_ssh=use_ssh).port == 9) is applies
 
-    def test_hostname_takes_the_alias(self, config: Path, use_ssh: bool) -> None:
-        """%h in HostName is the name as typed."""
+    def test_hostname_may_use_the_alias(self, config: Path, use_ssh: bool) -> None:
+        """%h in HostName is the name that the user typed."""
         assert ask(config, "Host *\n HostName %h.example.org\n", use_ssh=use_ssh).hostname == "gpu1.example.org"
 
-    def test_jumps_in_order(self, config: Path, use_ssh: bool) -> None:
-        """The one nearest to us first."""
+    def test_jump_hosts_keep_their_order(self, config: Path, use_ssh: bool) -> None:
+        """The nearest one comes first."""
         target = ask(config, "Host gpu1\n ProxyJump me@a:22,b\n", use_ssh=use_ssh)
         assert target.proxy_jump == ("me@a:22", "b")
 
     def test_a_proxy_command_has_its_tokens(self, config: Path, use_ssh: bool) -> None:
-        """%h, %p, %r and %%."""
+        """%h, %p, %r and %% are expanded."""
         target = ask(config, "Host gpu1\n HostName g\n ProxyCommand relay %r@%h %p 5%%\n", use_ssh=use_ssh)
         assert target.proxy_command == f"relay {getpass.getuser()}@g 22 5%"
 
@@ -108,13 +111,15 @@ class TestBothWays:
         "keyword", ["ProxyJump", "ProxyCommand", "ConnectTimeout", "IdentityAgent", "RevokedHostKeys"]
     )
     def test_none_means_none(self, config: Path, use_ssh: bool, keyword: str) -> None:
-        """Not a host, a command, a number or a file of that name."""
+        """It is not a host, a command, a number or a file with that name."""
         target = ask(config, f"Host gpu1\n {keyword} none\n", use_ssh=use_ssh)
         assert (target.proxy_jump, target.proxy_command, target.connect_timeout) == ((), None, None)
         assert (target.identity_agent, target.revoked_host_keys) == (None, None)
 
-    def test_the_agent_is_the_environments(self, config: Path, use_ssh: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Unless IdentityAgent names another: a path, or a variable."""
+    def test_the_agent_comes_from_the_environment(
+        self, config: Path, use_ssh: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """IdentityAgent may name another one, by a path or a variable."""
         monkeypatch.setenv("SSH_AUTH_SOCK", "/agent/one")
         monkeypatch.setenv("MY_AGENT", "/agent/two")
         assert ask(config, "", use_ssh=use_ssh).identity_agent == "/agent/one"
@@ -123,35 +128,35 @@ class TestBothWays:
         assert ask(config, "Host *\n IdentityAgent ~/agent\n", use_ssh=use_ssh).identity_agent == f"{HOME}/agent"
 
     def test_an_ipv6_literal_stays_whole(self, config: Path, use_ssh: bool) -> None:
-        """Its colons separate no port."""
+        """Its colons do not begin a port."""
         assert ask(config, "", "::1", use_ssh=use_ssh, port=2222).hostname == "::1"
 
     @pytest.mark.parametrize("alias", ["-oProxyCommand=x", "a b", "$(x)", "a;b", "", "a\nb", "a'b"])
-    def test_refuses_what_is_no_name(self, config: Path, use_ssh: bool, alias: str) -> None:
-        """Before ssh sees it."""
+    def test_refuses_an_invalid_host_name(self, config: Path, use_ssh: bool, alias: str) -> None:
+        """`ssh` is not asked."""
         with pytest.raises(InventoryError, match="not a name"):
             ask(config, "", alias, use_ssh=use_ssh)
 
     def test_refuses_a_user_that_is_an_option(self, config: Path, use_ssh: bool) -> None:
-        """A user is given to ssh, too."""
+        """The user name is passed to ssh, too."""
         with pytest.raises(InventoryError, match="user '-x'"):
             ask(config, "", use_ssh=use_ssh, user="-x")
 
     def test_refuses_a_token_that_it_does_not_know(self, config: Path, use_ssh: bool) -> None:
-        """Rather than going to a path with a percent in it."""
+        """Otherwise it would use a path with a percent sign in it."""
         with pytest.raises(InventoryError, match=r"%Z|unknown key"):
             ask(config, "Host *\n IdentityFile /keys/%Z\n", use_ssh=use_ssh)
 
 
 class TestThroughSsh:
-    """What only ssh itself can say."""
+    """What only ssh itself can answer."""
 
     @pytest.fixture(autouse=True)
     def _needs_ssh(self) -> None:
         need_programs("ssh")
 
     def test_include_and_match_count(self, config: Path, tmp_path: Path) -> None:
-        """Paramiko ignores the one and applies the other to every host."""
+        """Paramiko ignores Include, and applies Match to every host."""
         (tmp_path / "more").write_text("Host gpu1\n Port 7\n")
         text = (
             f"Include {tmp_path}/more\nMatch host gpu2\n User two\nMatch exec false\n User three\nHost *\n User one\n"
@@ -161,7 +166,7 @@ class TestThroughSsh:
         assert ask(config, text, "gpu2").user == "two"
 
     def test_a_configuration_that_ssh_refuses_is_refused(self, config: Path) -> None:
-        """In ssh's words, which name file and line."""
+        """The message is ssh's own, which names file and line."""
         with pytest.raises(InventoryError, match="line 2"):
             ask(config, "Host *\n Prot 22\n")
 
@@ -172,7 +177,7 @@ class TestThroughSsh:
 
 
 class TestOwnReader:
-    """Without an ssh."""
+    """The small reader, without an ssh."""
 
     @pytest.mark.parametrize(
         ("text", "says"),
@@ -186,30 +191,30 @@ class TestOwnReader:
             ("???\n", "config:1: this line is not a setting"),
         ],
     )
-    def test_refuses_what_it_would_have_to_guess(self, config: Path, text: str, says: str) -> None:
-        """By file, line and keyword."""
+    def test_refuses_settings_that_it_cannot_evaluate(self, config: Path, text: str, says: str) -> None:
+        """The message has file, line and keyword."""
         with pytest.raises(InventoryError) as caught:
             ask(config, text, use_ssh=False)
         assert says in str(caught.value)
 
-    def test_reads_over_what_changes_nothing(self, config: Path) -> None:
-        """Forwardings, keepalives and the like are ssh's own affair."""
+    def test_ignores_settings_that_change_nothing(self, config: Path) -> None:
+        """Forwardings, keepalives and the like matter only to ssh."""
         text = "# me\nHost *\n ServerAliveInterval 5\n ForwardAgent yes\n StrictHostKeyChecking no\n Port 3\n"
         assert ask(config, text, use_ssh=False).port == 3
 
     def test_refuses_a_port_out_of_range(self, config: Path) -> None:
-        """As ssh itself would."""
+        """`ssh` would refuse it, too."""
         with pytest.raises(InventoryError, match="70000"):
             ask(config, "Host *\n Port 70000\n", use_ssh=False)
 
-    def test_refuses_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        """When it was named."""
+    def test_refuses_a_missing_file(self, tmp_path: Path) -> None:
+        """This holds for a file that the user named."""
         with pytest.raises(InventoryError, match="does not exist"):
             resolve("gpu1", config_file=str(tmp_path / "none"), use_ssh=False)
 
 
 class TestWhatChangesTheLogin:
-    """A setting with which ssh would log in, or trust, in another way is followed or named, never dropped."""
+    """A setting that changes how ssh logs in, or whom it trusts, is applied or refused, but never ignored."""
 
     @pytest.mark.parametrize(
         ("setting", "named"),
@@ -220,10 +225,10 @@ class TestWhatChangesTheLogin:
             ("BindInterface eth9", "BindInterface"),
         ],
     )
-    def test_what_cannot_be_followed_is_refused_by_name(
+    def test_an_unsupported_setting_is_refused_by_name(
         self, config: Path, use_ssh: bool, setting: str, named: str
     ) -> None:
-        """Before anything is connected to."""
+        """No connection is made."""
         with pytest.raises(InventoryError, match=named):
             ask(config, f"Host gpu1\n  {setting}\n", use_ssh=use_ssh)
 
@@ -238,12 +243,12 @@ class TestWhatChangesTheLogin:
             "GSSAPIAuthentication yes",
         ],
     )
-    def test_what_changes_nothing_passes(self, config: Path, use_ssh: bool, setting: str) -> None:
-        """The login is the same, or trusts less."""
+    def test_settings_that_change_nothing_are_accepted(self, config: Path, use_ssh: bool, setting: str) -> None:
+        """With these settings the login is the same, or trusts less."""
         ask(config, f"Host gpu1\n  {setting}\n", use_ssh=use_ssh)
 
-    def test_what_is_told_later(self, config: Path, use_ssh: bool) -> None:
-        """Where a login fails for it: what knows hosts, and what holds keys."""
+    def test_some_settings_are_named_only_when_a_login_fails(self, config: Path, use_ssh: bool) -> None:
+        """Some settings are named only if a login fails because of them: those about known hosts and about keys."""
         text = "Host gpu1\n KnownHostsCommand /bin/known %H 100%% %n %t\n PKCS11Provider /lib/card.so\n VerifyHostKeyDNS yes\n"
         target = ask(config, text, use_ssh=use_ssh)
         assert target.known_hosts_command == "/bin/known %H 100%% gpu1 %t"

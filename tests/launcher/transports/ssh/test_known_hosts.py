@@ -1,4 +1,4 @@
-"""known_hosts files: what OpenSSH's own tools say about a line, `launcher.transports.ssh.known_hosts` says too."""
+"""known_hosts files: `launcher.transports.ssh.known_hosts` agrees with OpenSSH's own tools about each line."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ECDSA = b"\x00\x00\x00\x13ecdsa-sha2-nistp256" + b"\x03" * 36
 
 
 def known(*lines: str) -> KnownHosts:
-    """The lines as one file."""
+    """Put the lines into a file, and load it."""
     return KnownHosts((f"file:{number}", text) for number, text in enumerate(lines, 1))
 
 
 def entry(patterns: str, key: bytes = KEY, marker: str = "") -> str:
-    """One line."""
+    """Make one line."""
     kind = "ecdsa-sha2-nistp256" if key is ECDSA else "ssh-ed25519"
     return f"{marker}{' ' if marker else ''}{patterns} {kind} {base64.b64encode(key).decode()}"
 
@@ -62,11 +62,11 @@ class TestFind:
         ],
     )
     def test_matches_patterns_as_openssh_does(self, patterns: str, name: str, is_match: bool) -> None:
-        """Lists, wildcards, negation, brackets as letters, no regard for case."""
+        """This covers lists, wildcards, negation, brackets as letters, and upper and lower case."""
         assert bool(known(entry(patterns)).find(name)) is is_match
 
     def test_matches_hashed_names(self, tmp_path: Path) -> None:
-        """What ssh-keygen -H has hashed is found by its name, and by no other."""
+        """A line that ssh-keygen -H has hashed is found by its name, and by no other."""
         need_programs("ssh-keygen")
         file = tmp_path / "known_hosts"
         file.write_text(f"{entry('gpu1')}\n{entry('[gpu2]:2222', OTHER)}\n")
@@ -81,11 +81,11 @@ class TestFind:
         "text", ["gpu1  ssh-ed25519   {}", "gpu1\tssh-ed25519\t{} a comment", " gpu1 ssh-ed25519 {}\r"]
     )
     def test_takes_any_white_space(self, text: str) -> None:
-        """Double spaces, tabs, comments, carriage returns: paramiko's reader aborts on some."""
+        """Double spaces, tabs, comments and carriage returns are accepted. Paramiko's reader fails on some of them."""
         assert [one.key for one in known(text.format(base64.b64encode(KEY).decode())).find("gpu1")] == [KEY]
 
-    def test_goes_on_after_lines_that_are_no_entries(self) -> None:
-        """A broken line costs itself, and is named."""
+    def test_skips_invalid_lines(self) -> None:
+        """Only the broken line is skipped, and it is named."""
         loaded = known(
             "gpu1", "@unknown gpu1 ssh-ed25519 AAAA", "gpu1 ssh-ed25519 not*base64", "", "# note", entry("gpu1")
         )
@@ -93,7 +93,7 @@ class TestFind:
         assert loaded.unreadable == ["file:1", "file:2", "file:3"]
 
     def test_reads_several_files_in_order(self, tmp_path: Path) -> None:
-        """Files that are not there are empty; each line knows where it stands."""
+        """Missing files count as empty. Each line knows its file and number."""
         first, second = tmp_path / "a", tmp_path / "b"
         first.write_text(entry("gpu1") + "\n")
         second.write_text("# nothing\n" + entry("gpu1", OTHER))
@@ -101,72 +101,72 @@ class TestFind:
         assert [(one.key, one.where) for one in loaded.find("gpu1")] == [(KEY, f"{first}:1"), (OTHER, f"{second}:2")]
 
     def test_names_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
-        """A folder in place of a file is said, not raised."""
+        """A folder in place of a file is reported, and nothing is raised."""
         assert "Is a directory" in KnownHosts.load([str(tmp_path)]).unreadable[0]
 
     @given(st.lists(st.binary(max_size=60)))
     def test_survives_any_bytes(self, lines: list[bytes]) -> None:
-        """No file makes it raise."""
+        """No content makes it raise."""
         texts = [text.decode("utf-8", "surrogateescape") for text in lines]
         known(*texts).judge(["gpu1", "\udcff"], KEY)
 
 
 class TestJudge:
-    """What a key is that a host shows."""
+    """The verdict on the key that a host shows."""
 
-    def test_knows_the_same_key(self) -> None:
-        """The plain case."""
+    def test_the_known_key_is_accepted(self) -> None:
+        """This is the usual case."""
         assert known(entry("gpu1")).judge(["gpu1"], KEY)[0] is Verdict.KNOWN
 
-    def test_does_not_know_a_new_host(self) -> None:
-        """Lines about others say nothing."""
+    def test_a_new_host_is_unknown(self) -> None:
+        """Lines about other hosts do not matter."""
         assert known(entry("gpu2")).judge(["gpu1"], KEY) == (Verdict.UNKNOWN, [])
 
-    def test_sees_a_change_with_the_line_that_it_contradicts(self) -> None:
-        """The message needs the old fingerprint and its place."""
+    def test_a_changed_key_names_the_line_that_it_contradicts(self) -> None:
+        """The message needs the old fingerprint and the place of its line."""
         verdict, lines = known(entry("gpu2"), entry("gpu1", OTHER)).judge(["gpu1"], KEY)
         assert verdict is Verdict.CHANGED
         assert [(one.key, one.where) for one in lines] == [(OTHER, "file:2")]
 
-    def test_any_of_several_keys_will_do(self) -> None:
-        """Old and new key side by side, as during a replacement."""
+    def test_any_of_several_known_keys_is_accepted(self) -> None:
+        """The old and the new key may both be listed, as during a replacement."""
         assert known(entry("gpu1", OTHER), entry("gpu1")).judge(["gpu1"], KEY)[0] is Verdict.KNOWN
 
     def test_another_type_of_key_is_a_change(self) -> None:
-        """Stricter than OpenSSH, which would call it new and offer to add it."""
+        """This is stricter than OpenSSH, which would call it new and offer to add it."""
         assert known(entry("gpu1", ECDSA)).judge(["gpu1"], KEY)[0] is Verdict.CHANGED
 
     def test_a_revoked_key_is_refused_even_if_it_is_known(self) -> None:
-        """@revoked wins wherever it stands."""
+        """@revoked counts wherever its line is."""
         loaded = known(entry("gpu1"), entry("*", KEY, "@revoked"))
         assert loaded.judge(["gpu1"], KEY)[0] is Verdict.REVOKED
         assert loaded.judge(["gpu1"], OTHER)[0] is Verdict.CHANGED
 
     def test_a_certificate_authority_is_named(self) -> None:
-        """It vouches for certificates, not for this key."""
+        """An authority vouches for certificates, and not for this key."""
         loaded = known(entry("*.example.org", OTHER, "@cert-authority"))
         assert loaded.judge(["gpu1.example.org"], KEY)[0] is Verdict.AUTHORITY
         assert loaded.judge(["gpu1.example.org"], OTHER)[0] is Verdict.AUTHORITY
 
     def test_a_plain_line_beside_an_authority_counts(self) -> None:
-        """As OpenSSH does it with a host that shows no certificate."""
+        """OpenSSH does the same if a host shows no certificate."""
         loaded = known(entry("*", OTHER, "@cert-authority"), entry("gpu1"))
         assert loaded.judge(["gpu1"], KEY)[0] is Verdict.KNOWN
 
-    def test_a_key_known_without_the_port_will_do(self) -> None:
-        """As in OpenSSH; a different key without the port contradicts nothing."""
+    def test_a_key_known_without_the_port_is_accepted(self) -> None:
+        """As in OpenSSH. A different key without the port is no contradiction."""
         names = ["[gpu1]:2222", "gpu1"]
         assert known(entry("gpu1")).judge(names, KEY)[0] is Verdict.KNOWN
         assert known(entry("gpu1", OTHER)).judge(names, KEY)[0] is Verdict.UNKNOWN
 
-    def test_says_which_types_to_ask_for(self) -> None:
-        """In the file's order, without revoked keys and authorities."""
+    def test_the_types_to_ask_for_are_those_of_known_keys(self) -> None:
+        """They are in the file's order, without revoked keys and authorities."""
         loaded = known(entry("gpu1", ECDSA), entry("gpu1"), entry("gpu1", OTHER, "@revoked"), entry("other"))
         assert loaded.types(["gpu1"]) == ["ecdsa-sha2-nistp256", "ssh-ed25519"]
 
 
 def test_fingerprints_as_ssh_keygen_does(tmp_path: Path) -> None:
-    """SHA256 without padding."""
+    """They are SHA256 without padding."""
     need_programs("ssh-keygen")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
     public = (tmp_path / "key.pub").read_text().split()
@@ -184,7 +184,7 @@ def test_fingerprints_as_ssh_keygen_does(tmp_path: Path) -> None:
         (hashlib.sha256(KEY).hexdigest(), False),
     ],
 )
-def test_tells_a_fingerprint_from_what_is_none(text: str, is_one: bool) -> None:
+def test_recognises_a_fingerprint(text: str, is_one: bool) -> None:
     """MD5 and hex are not fingerprints any more."""
     assert is_fingerprint(text) is is_one
 
@@ -193,7 +193,7 @@ class TestAdd:
     """Making a key known."""
 
     def test_makes_file_and_folder_private(self, tmp_path: Path) -> None:
-        """0600 in 0700, and the line is found again."""
+        """The modes are 0600 and 0700, and the line is found again."""
         file = tmp_path / ".ssh" / "known_hosts"
         add(str(file), line(host_name("GPU1", 2222), "ssh-ed25519", KEY))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -201,7 +201,7 @@ class TestAdd:
         assert KnownHosts.load([str(file)]).judge(["[gpu1]:2222"], KEY)[0] is Verdict.KNOWN
 
     def test_keeps_a_last_line_without_newline_whole(self, tmp_path: Path) -> None:
-        """Appending must not glue two lines together."""
+        """Appending must not join two lines."""
         file = tmp_path / "known_hosts"
         file.write_text(entry("gpu2", OTHER))
         os.chmod(file, 0o600)
