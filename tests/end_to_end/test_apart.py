@@ -1,4 +1,4 @@
-"""Two users of one host do not meet, and two runs of one user do not either."""
+"""Two users of a host do not affect each other, and neither do two runs of one user."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ CONNECT = "import os, socket, sys; os.chdir(sys.argv[1]); socket.socket(socket.A
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[OpenSshHost]:
-    """A host of the test's own. Homes can be entered by everybody, as many systems make them."""
+    """A host for this test. Everybody can enter its homes, as on many systems."""
     with running_openssh_host(tmp_path / "host") as running:
         running.home.chmod(0o755)
         yield running
 
 
 def running(home: Path) -> int:
-    """How many jobs have begun there."""
+    """Return how many jobs have begun there."""
     return len((home / "ran").read_text().splitlines()) if (home / "ran").exists() else 0
 
 
-def test_two_users_of_one_host_do_not_meet(host: OpenSshHost, tmp_path: Path) -> None:
-    """The same project at the same time: both complete, and neither can look into, or speak to, what is the other's."""
+def test_two_users_of_one_host_do_not_affect_each_other(host: OpenSshHost, tmp_path: Path) -> None:
+    """They run the same project at the same time.
+
+    Both complete, and neither can read the other's files or reach the other's agent.
+    """
     homes = {host.user: host.home, OTHER: host.add_user(OTHER)}
     app = load_app()
     meetings = {
@@ -69,8 +72,8 @@ def test_two_users_of_one_host_do_not_meet(host: OpenSshHost, tmp_path: Path) ->
         assert running(homes[user]) == 2
 
 
-def test_a_workdir_that_is_another_users_is_told_with_the_way_out(host: OpenSshHost, tmp_path: Path) -> None:
-    """Two who name the same folder: who comes second is told so, and changes nothing for who came first."""
+def test_the_workdir_of_another_user_is_refused_with_advice(host: OpenSshHost, tmp_path: Path) -> None:
+    """If two users name the same folder, the second one gets an error, and the first one is not affected."""
     host.add_user(OTHER)
     host.run("mkdir -m 1777 /tmp/lab")
     app = load_app()
@@ -85,8 +88,11 @@ def test_a_workdir_that_is_another_users_is_told_with_the_way_out(host: OpenSshH
     first.check_nothing_lost(host, 1)
 
 
-def test_two_runs_of_one_user_do_not_meet(host: OpenSshHost, tmp_path: Path) -> None:
-    """The same application at the same time: each has its own jobs, and cancelling one run changes nothing for the other."""
+def test_two_runs_of_one_user_do_not_affect_each_other(host: OpenSshHost, tmp_path: Path) -> None:
+    """They run the same application at the same time.
+
+    Each has its own jobs, and cancelling one run does not affect the other.
+    """
     app = load_app()
     stays, goes = (
         FaultyRun(tmp_path / whose).start(app.whose, 2, [host.spec(slots=2)], config={"whose": whose})

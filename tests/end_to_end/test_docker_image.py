@@ -1,4 +1,4 @@
-"""The image of docker/Dockerfile, really built: what a host made of it is, and what it does not have."""
+"""The image of docker/Dockerfile, which is really built: what such a host has, and what it does not have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageHost]:
-    """A host that is up."""
+    """A running host."""
     with running_image_host(tmp_path_factory.mktemp("image") / "host") as running:
         yield running
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 
 def ssh(host: ImageHost, command: str) -> subprocess.CompletedProcess[str]:
-    """OpenSSH's own client, as the image's user."""
+    """Run OpenSSH's own client as the image's user."""
     return subprocess.run(
         ["ssh", "-F", str(host.ssh_config), host.name, command],
         stdin=subprocess.DEVNULL,
@@ -63,13 +63,13 @@ def ssh(host: ImageHost, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_lets_the_user_in_by_key_with_a_verified_host_key(host: ImageHost) -> None:
-    """The key in /authorized_keys opens runner's account, and the host key is the one on the host's disk."""
+    """The key in /authorized_keys can log in to runner's account, and the host key is the one on the host's disk."""
     answer = ssh(host, "id -un && pwd")
     assert answer.stdout.split() == ["runner", "/home/runner"], answer.stderr
 
 
 def test_runs_a_sweep_with_hooks_there(host: ImageHost, tmp_path: Path) -> None:
-    """Nothing is installed on the host, the code travels, the hook fires there, and every JobReturn comes back."""
+    """Nothing is installed on the host, the code is sent, the hook fires there, and every JobReturn comes back."""
     (tmp_path / "app.py").write_text(APP)
     ran = subprocess.run(
         [sys.executable, "app.py", host.name, str(host.ssh_config), str(ROOT)],
@@ -86,14 +86,14 @@ def test_runs_a_sweep_with_hooks_there(host: ImageHost, tmp_path: Path) -> None:
 
 
 def test_makes_its_own_host_key(host: ImageHost) -> None:
-    """No key was baked into the image: hosts of one image would all share it."""
+    """The image has no key, because all its hosts would share it."""
     baked = list(host.rootfs.glob("etc/ssh/ssh_host_*")) + list(host.rootfs.glob("etc/ssh/host_keys/*"))
     assert baked == []
     assert host.path("/etc/ssh/host_keys/ssh_host_ed25519_key").exists()
 
 
 def test_has_a_bare_python(host: ImageHost) -> None:
-    """A python3 with its standard library and no package at all: what launcher needs, it brings."""
+    """It has a python3 with only the standard library. The launcher brings what it needs."""
     answer = ssh(
         host, "python3 -c 'import sys, json, select, hashlib, zipimport; print(sys.version_info[:2] >= (3, 8))'"
     )
@@ -112,7 +112,7 @@ def test_shares_nothing_with_the_controller(host: ImageHost, tmp_path: Path) -> 
 
 
 def test_refuses_passwords_and_root(host: ImageHost) -> None:
-    """Only runner, only by key."""
+    """Only runner can log in, and only with a key."""
     offered = subprocess.run(
         ["ssh", "-F", str(host.ssh_config), "-o", "PreferredAuthentications=none", host.name, "true"],
         stdin=subprocess.DEVNULL,
@@ -134,7 +134,10 @@ def test_refuses_passwords_and_root(host: ImageHost) -> None:
 
 
 def test_power_cut_leaves_the_disk_and_nothing_else(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """After `stop` no process is left; after the next start the file is there, /tmp is empty, the boot is another."""
+    """After `stop` no process is left.
+
+    After the next start the file is there, /tmp is empty, and the boot id differs.
+    """
     with running_image_host(tmp_path_factory.mktemp("power") / "host") as host:
         boot = host.path("/proc/sys/kernel/random/boot_id").read_text()
         started = ssh(

@@ -1,4 +1,6 @@
-"""A home in which nothing can be kept: the user is told once what is wrong and what to set, and that is all it takes."""
+"""A home that cannot be written: the user is told once what is wrong and what to set, and with that setting the run
+works.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ SCRATCH = "/mnt/scratch"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[OpenSshHost]:
-    """A host of the test's own, with a disk for everybody beside the homes."""
+    """A host for this test, with a disk for everybody beside the homes."""
     with running_openssh_host(tmp_path / "host") as running:
         done = running.run(
             f"mount -t tmpfs -o mode=0755 mnt /mnt && mkdir {SCRATCH} && mount -t tmpfs -o mode=1777 scratch {SCRATCH}"
@@ -33,29 +35,29 @@ def host(tmp_path: Path) -> Iterator[OpenSshHost]:
 
 
 def read_only(host: OpenSshHost) -> None:
-    """As of an image that is shared, or of a disk with errors."""
+    """Make the home read-only, as with a shared image or a disk with errors."""
     done = host.run(f"mount -o remount,bind,ro /home/{host.user}")
     assert done.returncode == 0, done.stderr
 
 
 def full(host: OpenSshHost) -> None:
-    """Not a byte is left of the quota."""
+    """Fill the home, so that nothing is left of the quota."""
     small_disk(host, f"/home/{host.user}", "size=64k")
     host.run(f"cat /dev/zero > /home/{host.user}/filler")
 
 
 def missing(host: OpenSshHost) -> None:
-    """The account is from a directory service, and nobody made its home here."""
+    """Remove the home, as if a directory service had the account and nobody had made its home here."""
     host.move_home("/home/gone")
 
 
 def nonexistent(host: OpenSshHost) -> None:
-    """As Debian has it for the accounts of services."""
+    """Set the home to /nonexistent, as Debian does for accounts of services."""
     host.move_home("/nonexistent")
 
 
 def told(run: FaultyRun) -> str:
-    """What a terminal shows of the run."""
+    """Return what a terminal shows of the run."""
     tally = Tally()
     event_lines = EventLines(tally)
     lines = []
@@ -66,10 +68,13 @@ def told(run: FaultyRun) -> str:
 
 
 @pytest.mark.parametrize("broken", [read_only, full, missing, nonexistent], ids=lambda one: one.__name__)
-def test_a_home_that_cannot_be_used_is_told_with_the_way_out(
+def test_a_home_that_cannot_be_used_is_an_error_with_advice(
     host: OpenSshHost, tmp_path: Path, broken: Callable[[OpenSshHost], None]
 ) -> None:
-    """Once, naming host, phase, folder, and `workdir`; with that set the same run completes."""
+    """The error comes once, and names the host, the phase, the folder, and `workdir`.
+
+    With that option the same run completes.
+    """
     broken(host)
     run = FaultyRun(tmp_path).start(load_app().homeless, 2, [host.spec()], callbacks=[])
     returns = run.finish()
@@ -89,8 +94,8 @@ def test_a_home_that_cannot_be_used_is_told_with_the_way_out(
     assert not again.of(events.Warned)
 
 
-def test_a_home_that_fills_up_on_the_way_is_told_with_the_way_out(host: OpenSshHost, tmp_path: Path) -> None:
-    """Whatever does not find room, from the bundle to the last file of a job: each error names folder and `workdir`."""
+def test_a_home_that_fills_up_is_an_error_with_advice(host: OpenSshHost, tmp_path: Path) -> None:
+    """Whatever does not fit, from the bundle to the last file of a job, the error names the folder and `workdir`."""
     home = f"/home/{host.user}"
     small_disk(host, home, "size=64m")
     FaultyRun(tmp_path / "roomy").start(load_app().homeless, 2, [host.spec()], callbacks=[]).finish()
@@ -122,7 +127,7 @@ def test_a_home_that_fills_up_on_the_way_is_told_with_the_way_out(host: OpenSshH
 def test_without_a_home_and_without_code_a_job_runs_in_the_workdir(
     host: OpenSshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable[[OpenSshHost], None]
 ) -> None:
-    """What is installed is nobody's project, so nothing travels, and there is no home to run it in."""
+    """An installed package is not a project, so no code is sent, and there is no home in which to run."""
     broken(host)
     monkeypatch.chdir(tmp_path)
     spec = host.spec(workdir=f"{SCRATCH}/mine", setup=["export SET=up"])

@@ -1,4 +1,4 @@
-"""Whole runs with one host that is not what it should be: it is named, and costs the other host's jobs nothing."""
+"""Whole runs with a hostile host. It is named, and the other host's jobs are not affected."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Watch(launcher.Callback):
 
 @dataclass
 class Trial:
-    """A run over a hostile host and an honest one, which begins to work when the other has done its worst."""
+    """A run with a hostile host and an honest one. The honest one begins to work after the other has attacked."""
 
     folder: Path
     spec: HostSpec
@@ -81,11 +81,11 @@ class Trial:
 
     @property
     def sweep(self) -> Path:
-        """Where the run has its files."""
+        """The folder of the run."""
         return self.folder / "sweep"
 
     def run(self, **options: Any) -> JobReturns:
-        """All of it."""
+        """Run the whole trial."""
         configs = [{"num": num, "said": str(self.folder / "said")} for num in range(JOBS)]
         return launcher.multirun(
             self.task,
@@ -96,13 +96,13 @@ class Trial:
         )
 
     def of(self, kind: type) -> list[Any]:
-        """Events of a kind."""
+        """Return the events of a kind."""
         return [event for event in self.seen if isinstance(event, kind)]
 
 
 @pytest.fixture
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Trial]]:
-    """A maker of trials, by the name of what the host does."""
+    """Make a trial, by the name of the attack."""
     servers: list[DemoServer] = []
     project = tmp_path / "project"
     project.mkdir()
@@ -142,8 +142,8 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         ("early", r"protocol \(order\).*before welcome"),
     ],
 )
-def test_a_host_that_never_becomes_one(trial: Callable[[str], Trial], name: str, told: str) -> None:
-    """It is unusable, with the reason; the other host runs every job."""
+def test_a_host_that_never_speaks_the_protocol_is_unusable(trial: Callable[[str], Trial], name: str, told: str) -> None:
+    """It is unusable, with the reason. The other host runs every job."""
     made = trial(name)
     returns = made.run()
     assert [one.return_value for one in returns] == list(range(JOBS))
@@ -163,10 +163,13 @@ def test_a_host_that_never_becomes_one(trial: Callable[[str], Trial], name: str,
         ("deaf", "without reading the answers|the channel was closed"),
     ],
 )
-def test_a_host_that_goes_bad_with_a_job(
+def test_a_host_that_turns_hostile_with_a_job_is_left(
     trial: Callable[[str], Trial], monkeypatch: pytest.MonkeyPatch, name: str, told: str
 ) -> None:
-    """Its link is ended and told as unknown; given up by the policy, its jobs run elsewhere; each has one result."""
+    """Its link is ended, and the host is reported as unknown.
+
+    After the policy gives it up, its jobs run elsewhere. Each job has one result.
+    """
     # The two that say nothing more are noticed by their silence. For all other tests the product's patience stays: on a
     # slow machine, a host would be given up that only had no turn yet.
     monkeypatch.setattr(connection, "HEARTBEAT", 5.0 if name in ("drip", "deaf") else connection.HEARTBEAT)
@@ -181,9 +184,9 @@ def test_a_host_that_goes_bad_with_a_job(
 
 
 def lied(trial: Callable[[str], Trial], name: str, **options: Any) -> tuple[Trial, list[Any]]:
-    """A run with a host that lies about its jobs; its returns are given.
+    """Run jobs on a host that lies about them, and return the JobReturns.
 
-    Each job has one result, and those of the other host are its own.
+    Each job has one result, and the other host's results are its own.
     """
     made = trial(name)
     returns = made.run(results="safe", **options)
@@ -197,20 +200,20 @@ def lied(trial: Callable[[str], Trial], name: str, **options: Any) -> tuple[Tria
 
 
 def test_a_result_that_is_replayed_counts_once(trial: Callable[[str], Trial]) -> None:
-    """The first stands; what comes behind it changes nothing."""
+    """The first one counts. Later ones change nothing."""
     _, theirs = lied(trial, "replay")
     assert {one.return_value for one in theirs} == {"first"}
 
 
 def test_messages_out_of_order_make_no_other_result(trial: Callable[[str], Trial]) -> None:
-    """An end before the beginning is one end."""
+    """An end before the beginning counts once."""
     made, theirs = lied(trial, "disorder")
     assert {one.status.name for one in theirs} == {"COMPLETED"}
     assert len(made.of(events.JobReturned)) == JOBS
 
 
-def test_results_of_others_are_not_taken(trial: Callable[[str], Trial]) -> None:
-    """Nor their files."""
+def test_results_of_other_hosts_jobs_are_not_accepted(trial: Callable[[str], Trial]) -> None:
+    """Their files are not accepted either."""
     lied_about, theirs = lied(trial, "of_others")
     folders = {str(lied_about.sweep / str(num)) for num in range(JOBS)} - {one.output_dir for one in theirs}
     assert folders
@@ -218,7 +221,7 @@ def test_results_of_others_are_not_taken(trial: Callable[[str], Trial]) -> None:
 
 
 def test_output_files_stay_where_they_belong(trial: Callable[[str], Trial]) -> None:
-    """What is refused is named, and costs the job nothing; what is taken is a plain file."""
+    """Refused files are named, and the job is not affected. Accepted ones are plain files."""
     made, theirs = lied(trial, "files")
     warned = [one.message for one in made.of(events.Warned) if one.num == theirs[0].num]
     for part, why in [
@@ -253,7 +256,7 @@ def test_output_files_stay_where_they_belong(trial: Callable[[str], Trial]) -> N
 
 
 def test_files_beyond_the_cap_are_refused(trial: Callable[[str], Trial], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By number; the job stands."""
+    """The number of files is capped. The job's result stays."""
     make = output_folder.OutputFolder.__init__
 
     def small(self: Any, *arguments: Any, **more: Any) -> None:
@@ -267,8 +270,11 @@ def test_files_beyond_the_cap_are_refused(trial: Callable[[str], Trial], monkeyp
         assert len(list(Path(one.output_dir).glob("f*"))) == 150
 
 
-def test_plain_data_that_is_none_costs_that_result_alone(trial: Callable[[str], Trial]) -> None:
-    """A pickle by that name, counts without end, classes that nobody allowed: one typed error, which names job and host."""
+def test_invalid_plain_data_affects_only_that_result(trial: Callable[[str], Trial]) -> None:
+    """It may be a pickle, have huge counts, or name classes that are not allowed.
+
+    Each is one typed error that names the job and the host.
+    """
     made, theirs = lied(trial, "plain")
     for one in theirs:
         assert one.status.name == "COMPLETED"
@@ -287,7 +293,7 @@ def test_plain_data_that_is_none_costs_that_result_alone(trial: Callable[[str], 
 @pytest.mark.slow
 @pytest.mark.parametrize("results", ["trusted", "safe", "never"])
 def test_no_pickle_of_a_host_is_decoded_before_it_is_read(trial: Callable[[str], Trial], results: str) -> None:
-    """Not by hooks, events or commands about the run; then under the policy alone."""
+    """Hooks, events and commands about the run do not decode it. Reading it decodes it only as the policy allows."""
     import hostile_app
 
     made = trial("pickled")
@@ -361,13 +367,13 @@ def _descriptors() -> int:
         ("begins_results", "", _SHORT),
     ],
 )
-def test_a_hostile_host_owns_nothing(
+def test_a_hostile_host_gains_nothing(
     trial: Callable[[str], Trial], name: str, told: str, commands: list[list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it says and leaves, the other host's jobs complete, and so do the jobs of a host that is given up.
+    """Whatever it sends and leaves, the other host's jobs complete, and so do those of a host that is given up.
 
-    Nothing of it runs here in any command, no escape reaches what they write, nothing is written elsewhere, and journal and
-    descriptors stay small.
+    No command runs anything from it, no escape sequence reaches their output, nothing is written elsewhere, and journal
+    and descriptors stay small.
     """
     import hostile_app
 

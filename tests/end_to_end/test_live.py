@@ -1,4 +1,7 @@
-"""`launcher run` shows a job as `python my_app.py` would, here and over SSH, in a pipe and on a terminal; and what else shows jobs."""
+"""`launcher run` shows a job as `python my_app.py` would, here and over SSH, in a pipe and on a terminal.
+
+So do other commands.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +104,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["local", "embedded"])
 def where(request: pytest.FixtureRequest, project: Path) -> list[str]:
-    """The options that name a host: none for this machine, or one over SSH."""
+    """The options for a host: none for this machine, or one over SSH."""
     if request.param == "local":
         return []
     server: DemoServer = request.getfixturevalue("demo_server")
@@ -116,7 +119,7 @@ def launcher(*arguments: str) -> list[str]:
 
 @pytest.fixture
 def run(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Runs `launcher` with both streams in pipes."""
+    """Run `launcher` with both streams in pipes."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(project)
 
@@ -127,7 +130,7 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subproc
 
 
 def plain(task: str, project: Path) -> subprocess.CompletedProcess[bytes]:
-    """The same function, called by Python itself."""
+    """Call the same function with Python itself."""
     return subprocess.run(
         [sys.executable, "-c", f"import my_app; my_app.{task}(None)"], cwd=project, capture_output=True
     )
@@ -139,7 +142,7 @@ def plain(task: str, project: Path) -> subprocess.CompletedProcess[bytes]:
 def test_a_pipe_gets_what_python_would_give_it(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path, where: list[str]
 ) -> None:
-    """Byte for byte on stdout; on stderr the job's and ours, which is a summary."""
+    """`stdout` is the same, byte for byte. stderr has the job's output and our summary."""
     done = run("run", "my_app.py:mixed", *where)
     alone = plain("mixed", project)
     assert done.returncode == 0, done.stderr
@@ -149,8 +152,8 @@ def test_a_pipe_gets_what_python_would_give_it(
 
 
 @pytest.mark.slow
-def test_a_hundred_megabytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, though nobody asked for a larger cap, and the controller's memory does not grow with it."""
+def test_a_hundred_megabytes_are_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is shown without a larger cap, and the controller's memory does not grow with it."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     took = (
         "import resource, subprocess, sys, hashlib\n"
@@ -175,7 +178,7 @@ def test_a_hundred_megabytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_json_leaves_stdout_to_the_report(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path
 ) -> None:
-    """What the job prints goes to stderr then, both streams of it."""
+    """Both of the job's streams go to stderr then."""
     done = run("run", "my_app.py:mixed", "--json")
     assert json.loads(done.stdout)["completed"] == 1
     assert plain("mixed", project).stdout[-9:] in done.stderr
@@ -183,8 +186,8 @@ def test_json_leaves_stdout_to_the_report(
 
 
 @pytest.mark.slow
-def test_no_live_shows_nothing_of_the_job(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
-    """It is kept all the same."""
+def test_no_live_hides_the_jobs_output(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    """The output is still kept."""
     done = run("run", "my_app.py:mixed", "--no-live", "--folder", "out")
     assert done.stdout == b""
     assert b"an error" not in done.stderr
@@ -192,8 +195,8 @@ def test_no_live_shows_nothing_of_the_job(run: Callable[..., subprocess.Complete
 
 
 @pytest.mark.slow
-def test_a_job_that_fails(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
-    """Exit code 1; its traceback is on stderr, once, though our report would have it, too."""
+def test_a_failed_job_shows_its_traceback_once(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    """The exit code is 1. The traceback is on stderr once, although our report would have it, too."""
     done = run("run", "my_app.py:fails")
     assert (done.returncode, done.stdout) == (1, b"before\n")
     assert done.stderr.count(b'raise ValueError("as asked")') == 1
@@ -203,14 +206,14 @@ def test_a_job_that_fails(run: Callable[..., subprocess.CompletedProcess[bytes]]
 
 @pytest.mark.slow
 def test_standard_input_is_empty(run: Callable[..., subprocess.CompletedProcess[bytes]], where: list[str]) -> None:
-    """What is typed here does not reach a job, which finds the end at once."""
+    """Typed input does not reach a job. It gets the end of file at once."""
     done = run("run", "my_app.py:reads", *where)
     assert done.stdout == b"read: ''\n"
 
 
 @pytest.mark.slow
 def test_a_closed_pipe_ends_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`launcher run ... | head -1`: the job goes on, the hooks fire, and the exit code is that of the run."""
+    """With `launcher run ... | head -1`, the job goes on, the hooks fire, and the exit code is the run's."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     arguments = ["run", "my_app.py:asks", f"answer={project / 'answer'}", "--callback", "my_app:Marks"]
     with subprocess.Popen(launcher(*arguments), cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -228,7 +231,7 @@ def test_a_closed_pipe_ends_nothing(project: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_a_reader_that_does_not_read_holds_up_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run's hooks fire while eight megabytes wait for a pager; it gets them all."""
+    """The run's hooks fire while eight megabytes wait for a pager, which gets all of them."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with subprocess.Popen(
         launcher("run", "-q", "my_app.py:much", "mb=8", "--callback", "my_app:Ended"),
@@ -262,7 +265,7 @@ def terminal_env(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("terminal_env")
 def test_a_part_of_a_line_is_there_while_the_job_runs(project: Path, where: list[str]) -> None:
-    """A question without a newline is seen before it is answered."""
+    """A question without a newline is visible before it is answered."""
     command = launcher("run", "my_app.py:asks", f"answer={project / 'answer'}", *where)
     with on_terminal(command, project) as terminal:
         terminal.read_until(lambda seen: b"Go on? " in seen)
@@ -275,7 +278,7 @@ def test_a_part_of_a_line_is_there_while_the_job_runs(project: Path, where: list
 @pytest.mark.slow
 @pytest.mark.usefixtures("terminal_env")
 def test_a_terminal_gets_colours_and_no_other_code_of_a_job(project: Path, where: list[str]) -> None:
-    """Also where a sequence, or a character, came in two pieces. What is ours begins a line of its own."""
+    """This also holds if a sequence or a character comes in two parts. Our messages begin a new line."""
     command = launcher("run", "my_app.py:odd", f"answer={project / 'answer'}", *where)
     with on_terminal(command, project) as terminal:
         terminal.read_until(lambda seen: b"plain" in seen)
@@ -291,7 +294,10 @@ def test_a_terminal_gets_colours_and_no_other_code_of_a_job(project: Path, where
 @pytest.mark.slow
 @pytest.mark.usefixtures("terminal_env")
 def test_progress_is_on_the_terminal_while_the_job_goes_to_a_file(project: Path) -> None:
-    """`launcher run ... > file`: what is ours is seen, with the time it takes; the file has the job's bytes alone."""
+    """With `launcher run ...
+
+    > file`, our messages are visible, with the time, and the file has only the job's bytes.
+    """
     file = project / "file"
     with file.open("wb") as out:
         command = launcher("run", "my_app.py:asks", f"answer={project / 'answer'}", "--callback", "my_app:Marks")
@@ -351,10 +357,12 @@ if __name__ == "__main__":
         ("quiet", ["after"], []),
     ],
 )
-def test_live_from_python(
+def test_live_output_from_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, stdout: list[str], stderr: list[str]
 ) -> None:
-    """`run` as the job's own streams, the others line by line with whose it is, all before the call returns; by default nothing."""
+    """With live output, `run` shows the job's own streams, and others show lines with the job's number, all before the
+    call returns. By default nothing is shown.
+    """
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
@@ -372,7 +380,7 @@ def test_live_from_python(
 def test_attach_shows_what_the_jobs_print(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path
 ) -> None:
-    """From its beginning, as the run itself would have; or not, as the user says."""
+    """It shows them from the beginning, like the run itself, unless the user says otherwise."""
     left = run("run", "my_app.py:asks", f"answer={project / 'answer'}", "--detach")
     assert left.returncode == 0, left.stderr
     assert left.stdout == b""
@@ -386,7 +394,7 @@ def test_attach_shows_what_the_jobs_print(
 def test_attach_to_a_sweep_shows_lines_when_asked_to(
     run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path
 ) -> None:
-    """`--live` is asked for there, as it is for `multirun`."""
+    """This needs `--live`, as with `multirun`."""
     answer = f"answer={project / 'answer'}"
     left = run("multirun", "my_app.py:asks", answer, "x=1,2", "--host", "local/2", "--detach")
     assert left.returncode == 0, left.stderr
@@ -398,8 +406,8 @@ def test_attach_to_a_sweep_shows_lines_when_asked_to(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_driven_elsewhere_is_shown_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`attach` in another window: what has come so far, and what comes."""
+def test_attach_shows_a_run_that_another_process_drives(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`attach` in another window shows the output so far and what follows."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     command = launcher("run", "my_app.py:asks", f"answer={project / 'answer'}", "--folder", "out")
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as driver:
@@ -423,8 +431,8 @@ def test_a_run_that_is_driven_elsewhere_is_shown_too(project: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_what_an_app_configures_counts(run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path) -> None:
-    """The caps that `run` has by itself are below those of the app's own `hydra.launcher`, and below the user's."""
+def test_options_of_the_app_count(run: Callable[..., subprocess.CompletedProcess[bytes]], project: Path) -> None:
+    """`run`'s own caps are overridden by those of the app's `hydra.launcher`, and by the user's."""
     (project / "hydra_app.py").write_text(
         "import hydra\n\n\n"
         "@hydra.main(version_base=None, config_path='conf', config_name='config')\n"

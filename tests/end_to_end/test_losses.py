@@ -1,4 +1,4 @@
-"""A connection that is lost before the agent's welcome, at each stage: a lost connection, not an unusable host."""
+"""A connection that is lost before the agent's welcome, at each stage, is a lost connection and not an unusable host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ APP = Path(__file__).parents[1] / "apps" / "plain"
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The test application, in a project folder of its own, imported."""
+    """The imported test application, in its own project folder."""
     project = tmp_path / "project"
     project.mkdir()
     for file in APP.glob("*.py"):
@@ -46,7 +46,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @dataclass
 class Way:
-    """A host of its own behind a relay, and what was seen of a run on it."""
+    """A host behind a relay, and the events of a run on it."""
 
     relay: CuttingRelay
     server: DemoServer
@@ -57,7 +57,7 @@ class Way:
     reached: int = 0
 
     def at(self, owner: Any, name: str, act: Callable[[], None], times: int) -> None:
-        """Do this the first times that a function is entered."""
+        """Do something the first times that a function is called."""
         original = getattr(owner, name)
 
         @functools.wraps(original)
@@ -70,12 +70,12 @@ class Way:
         self.monkeypatch.setattr(owner, name, wrapped)
 
     def run(self, task: Any, **options: Any) -> Any:
-        """One job there."""
+        """Run one job there."""
         (one,) = launcher.multirun(task, [{"x": 4}], hosts=[self.spec], observers=[self.seen.append], **options)
         return one
 
     def of(self, kind: type) -> list[Any]:
-        """The events of a kind."""
+        """Return the events of a kind."""
         return [event for event in self.seen if isinstance(event, kind)]
 
 
@@ -120,7 +120,7 @@ QUICK = [("after auth", "altered"), ("in stage-0", "reset"), ("just before the w
     ],
 )
 def test_a_link_that_is_lost_before_the_welcome_is_made_again(way: Way, app: Any, stage: str, how: str) -> None:
-    """Twice in a row; the user is told, and the job runs once, at its first attempt."""
+    """It is lost twice in a row. The user is told, and the job runs once, in its first attempt."""
     way.at(*STAGES[stage], lambda: BREAKS[how](way, stage), times=2)
     one = way.run(app.train)
     assert one.error is None
@@ -135,7 +135,7 @@ def test_a_link_that_is_lost_before_the_welcome_is_made_again(way: Way, app: Any
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [21, 60, 600], ids=["after the banner", "in kex", "later in kex"])
 def test_a_link_that_is_lost_before_the_login_is_made_again(way: Way, app: Any, size: int) -> None:
-    """Without a word: sshd sheds load like that."""
+    """The user is not told, because sshd sheds load in this way."""
     way.relay.cut_new_after(size, size, size)
     assert way.run(app.train).error is None
     assert way.relay.connections == 4
@@ -143,7 +143,7 @@ def test_a_link_that_is_lost_before_the_login_is_made_again(way: Way, app: Any, 
 
 @pytest.mark.slow
 def test_a_handshake_that_was_altered_is_made_again(way: Way, app: Any) -> None:
-    """A signature that does not fit is no word of the host's."""
+    """A wrong signature does not come from the host."""
     way.at(paramiko.Transport, "_send_kex_init", way.relay.alter, times=2)
     assert way.run(app.train).error is None
     assert way.reached >= 3
@@ -151,7 +151,7 @@ def test_a_handshake_that_was_altered_is_made_again(way: Way, app: Any) -> None:
 
 @pytest.mark.slow
 def test_a_login_that_was_altered_is_made_again(way: Way, app: Any) -> None:
-    """A checksum that is wrong says nothing about our key."""
+    """A wrong checksum says nothing about our key."""
     way.at(paramiko.Transport, "auth_publickey", way.relay.alter, times=2)
     assert way.run(app.train).error is None
     assert way.reached == 3
@@ -159,9 +159,9 @@ def test_a_login_that_was_altered_is_made_again(way: Way, app: Any) -> None:
 
 @pytest.mark.parametrize("how", ["ended", pytest.param("reset", marks=pytest.mark.slow)])
 def test_a_host_that_ends_the_login_is_not_tried_again(way: Way, app: Any, how: str) -> None:
-    """Who tries again and again is locked out: an end during authentication is an answer.
+    """The end of a connection during authentication is an answer, and repeated tries could lock the user out.
 
-    But for one that had been kept waiting until somebody wanted it, which may have ended for that: it is made anew, once.
+    The exception is a connection that was kept waiting, which may have ended because of that. It is made again, once.
     """
     way.at(paramiko.Transport, "auth_publickey", lambda: BREAKS[how](way, ""), times=9)
     one = way.run(app.train)
@@ -173,7 +173,7 @@ def test_a_host_that_ends_the_login_is_not_tried_again(way: Way, app: Any, how: 
 
 @pytest.mark.slow
 def test_a_host_that_sheds_load_after_a_loss_is_tried_again(way: Way, app: Any) -> None:
-    """Seven refused connections are one more failed try."""
+    """Seven refused connections count as one failed try."""
 
     def lose() -> None:
         way.relay.refused = 20
@@ -186,7 +186,7 @@ def test_a_host_that_sheds_load_after_a_loss_is_tried_again(way: Way, app: Any) 
 
 @pytest.mark.slow
 def test_a_killed_connect_is_a_lost_link(way: Way, app: Any) -> None:
-    """The process that carries our link is no part of the set-up: a kill of it says nothing about the host."""
+    """The process that carries our link does not belong to the set-up, so killing it says nothing about the host."""
     original = start.stage0_command
     commands = []
 
@@ -201,7 +201,7 @@ def test_a_killed_connect_is_a_lost_link(way: Way, app: Any) -> None:
 
 @pytest.mark.slow
 def test_a_lost_jump_host_is_a_lost_link(way: Way, app: Any, tmp_path: Path) -> None:
-    """Also while the host behind it is told who we are: it was not the one that ended it."""
+    """This also holds during authentication at the host behind it, because that host did not end the connection."""
     config = tmp_path / "through"
     with DemoServer("far") as far:
         known = tmp_path / "known_far"
@@ -229,7 +229,10 @@ def test_a_lost_jump_host_is_a_lost_link(way: Way, app: Any, tmp_path: Path) -> 
 
 
 def test_a_host_that_loses_every_link_is_given_up(way: Way, app: Any) -> None:
-    """After `host_loss_timeout`, at most two minutes: by name, with what happened last and how often it was tried."""
+    """It is given up after `host_loss_timeout`, or at most two minutes.
+
+    The message names it, the last error and the number of tries.
+    """
     way.at(start, "start_agent", way.relay.cut, times=10_000)
     one = way.run(app.train, host_loss_timeout=0.3)
     (unusable,) = way.of(events.HostUnusable)
@@ -248,8 +251,8 @@ def test_a_host_is_tried_three_times_at_least(way: Way, app: Any) -> None:
 
 
 @pytest.mark.parametrize(("timeout", "expected"), [(30.0, 30.0), (600.0, connection.WELCOME_PATIENCE), (0.0, 0.0)])
-def test_the_patience_is_the_shorter_of_two(tmp_path: Path, timeout: float, expected: float) -> None:
-    """`host_loss_timeout`, or two minutes."""
+def test_the_limit_is_the_shorter_of_two(tmp_path: Path, timeout: float, expected: float) -> None:
+    """It is the shorter of `host_loss_timeout` and two minutes."""
     made = engine.Engine(
         "r",
         tmp_path,

@@ -1,6 +1,6 @@
-"""Every option and argument of every door with values that nobody means: refused by name, or taken for what they are.
+"""Every option and argument with absurd values, in every interface. They are refused by name, or taken literally.
 
-Nothing ends in an exception that is not ours, no message is longer than a screen, and nothing is begun.
+Every exception is one of ours, no message is longer than a screen, and nothing is begun.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _ODD: list[Any] = [
 
 
 def _id(value: Any) -> str:
-    """Python does not print a number of so many digits."""
+    """Make an id. Python does not print numbers with too many digits."""
     try:
         return ascii(value)[:30]
     except ValueError:
@@ -113,8 +113,8 @@ def _is_one_of(value: Any, taken: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(LaunchConf)])
-def test_an_option(name: str) -> None:
-    """A message begins with the option's name. Numbers, flags and choices take nothing that only looks like one."""
+def test_an_absurd_option_is_refused_or_taken_literally(name: str) -> None:
+    """A message begins with the option's name. Numbers, flags and choices do not accept similar values."""
     for value in _ODD:
         message = _refusal(lambda value=value: LaunchConf(**{name: value}))
         if message:
@@ -125,7 +125,7 @@ def test_an_option(name: str) -> None:
 
 
 def _refusal(make: Callable[[], Any]) -> str:
-    """Why it is refused; empty where it is not."""
+    """Return why it is refused; empty if it is accepted."""
     try:
         make()
     except UsageError as error:
@@ -153,7 +153,7 @@ def _refusal(make: Callable[[], Any]) -> str:
     ids=_id,
 )
 def test_an_option_is_refused_by_its_name(name: str, value: Any) -> None:
-    """Said in a line of bounded length."""
+    """The message is one line of limited length."""
     with pytest.raises(UsageError, match=rf"^{name}") as refused:
         LaunchConf(**{name: value})
     assert len(str(refused.value)) < 500
@@ -162,8 +162,8 @@ def test_an_option_is_refused_by_its_name(name: str, value: Any) -> None:
 # -- hosts ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_hosts_name() -> None:
-    """Any text is a host, or refused as one."""
+def test_an_absurd_host_name_is_accepted_or_refused() -> None:
+    """Any text is accepted as a host, or refused as one."""
     for value in _ODD:
         if isinstance(value, str):
             message = _refusal(lambda value=value: parse_host(value))
@@ -206,8 +206,8 @@ def test_a_hosts_name() -> None:
     ],
     ids=_id,
 )
-def test_a_hosts_file(tmp_path: Path, text: str, says: str) -> None:
-    """A number counts as it is written: what YAML makes another of is refused."""
+def test_an_absurd_value_in_a_hosts_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    """A number counts as it is written. A text that YAML would read as another number is refused."""
     path = tmp_path / "hosts.yaml"
     path.write_text(text)
     with pytest.raises(UsageError) as refused:
@@ -216,7 +216,7 @@ def test_a_hosts_file(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_numbers_as_they_are_written(tmp_path: Path) -> None:
-    """Those are what they say."""
+    """Ordinary numbers have their usual meaning."""
     path = tmp_path / "hosts.yaml"
     path.write_text("gpu1: {port: 22, slots: 3, env: {A: 1.5, B: '007', C: 0, D: -1}}")
     (spec,) = load_hosts_file(path)
@@ -265,8 +265,10 @@ def _task(cfg: Any) -> None:
     ],
     ids=_id,
 )
-def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, given: dict[str, Any]) -> None:
-    """Refused by name, and no folder is made."""
+def test_run_refuses_absurd_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, given: dict[str, Any]
+) -> None:
+    """It is refused by name, and no folder is made."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as refused:
         launcher.run(_task, given.pop("config", {}), **given)
@@ -297,10 +299,10 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, given: 
     ],
     ids=_id,
 )
-def test_multirun_and_session(
+def test_multirun_and_session_refuse_absurd_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, given: dict[str, Any]
 ) -> None:
-    """The same of both, for what both take."""
+    """Both refuse the same values for arguments that both have."""
     monkeypatch.chdir(tmp_path)
     again = {
         key: iter(()) if key == "hosts" and not isinstance(value, (int, bytes, list, tuple)) else value
@@ -349,14 +351,14 @@ def test_multirun_and_session(
     ],
     ids=_id,
 )
-def test_the_command_line(
+def test_the_command_line_refuses_absurd_arguments(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     says: str,
     arguments: list[str],
 ) -> None:
-    """Exit code 2, the option by its name, in less than a screen, without a traceback."""
+    """The exit code is 2. The message names the option, is shorter than a screen, and has no traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "odd_inputs_app", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -371,5 +373,5 @@ def test_the_command_line(
 
 
 def test_errors_are_ours() -> None:
-    """What is caught above is what a script catches."""
+    """A script catches the same exceptions as the tests above."""
     assert issubclass(UsageError, LauncherError)

@@ -1,4 +1,7 @@
-"""What becomes of a job that fails, takes too long or loses its host: by policy, with real jobs, every attempt visible."""
+"""A policy decides about a job that fails, takes too long or loses its host.
+
+These tests use real jobs, and every attempt is visible.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.controllers import Project, until
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """The application, imported."""
+    """The imported application."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     made = Project(tmp_path / "project")
     monkeypatch.chdir(made.folder)
@@ -32,7 +35,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 def run(project: Project, jobs: int, config: dict[str, Any] | None = None, **options: Any) -> Any:
-    """A sweep in this process."""
+    """Run a sweep in this process."""
     import durable_app
 
     configs = [{"x": x, "marks": str(project.marks), **(config or {})} for x in range(jobs)]
@@ -43,7 +46,7 @@ def run(project: Project, jobs: int, config: dict[str, Any] | None = None, **opt
 
 
 def shown(project: Project) -> list[JobStatusLine]:
-    """The jobs, as `launcher show` has them."""
+    """Return the jobs, as in `launcher show`."""
     reader = JournalReader(project.entry.journal)
     try:
         return read_jobs(reader)
@@ -52,13 +55,13 @@ def shown(project: Project) -> list[JobStatusLine]:
 
 
 def kinds(returns: Any) -> list[str]:
-    """Each job's error kind; empty where it completed."""
+    """Return each job's error kind; empty if it completed."""
     return [one.error.kind if one.error else "" for one in returns]
 
 
 @pytest.mark.slow
 def test_retries_count_by_kind_of_error(project: Project) -> None:
-    """One more for an exception, two for a death; hooks are balanced in every attempt."""
+    """There is one retry for an exception and two for a death. In every attempt, each start hook has its end hook."""
     returns = run(project, 3, {"how": {"0": "raise", "1": "kill"}}, retries={"exception": 1, "killed": 2})
     assert kinds(returns) == ["exception", "killed", ""]
     assert [one.attempt for one in returns] == [2, 3, 1]
@@ -73,7 +76,7 @@ def test_retries_count_by_kind_of_error(project: Project) -> None:
 
 
 def test_a_retry_that_succeeds_is_the_jobs_result(project: Project) -> None:
-    """The failed attempt stays in sight."""
+    """The failed attempt stays visible."""
     (returned,) = run(project, 1, {"how": {"0": "raise once"}}, retries=3)
     assert (returned.status.name, returned.attempt, returned.return_value["x"]) == ("COMPLETED", 2, 0)
     (job,) = shown(project)
@@ -82,7 +85,7 @@ def test_a_retry_that_succeeds_is_the_jobs_result(project: Project) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_takes_too_long_is_ended_with_its_hooks(project: Project) -> None:
-    """Kind timeout; nobody waits for its gate."""
+    """Its error has the kind `timeout`. Nothing waits for its gate."""
     (returned,) = run(project, 1, {"gate": str(project.folder / "never")}, timeout=0.3, grace=5)
     assert returned.error.kind == "timeout"
     assert project.texts("job_end") == ["FAILED"]
@@ -90,7 +93,7 @@ def test_a_job_that_takes_too_long_is_ended_with_its_hooks(project: Project) -> 
 
 @pytest.mark.slow
 def test_fail_fast_stops_after_the_first_failed_job(project: Project) -> None:
-    """What had not started is cancelled, and all of it has returned."""
+    """Jobs that have not started are cancelled, and every job returns."""
     returns = run(project, 6, {"how": {"0": "raise"}, "seconds": 0.2}, fail_fast=True)
     assert kinds(returns)[0] == "exception"
     assert kinds(returns)[-1] == "cancelled"
@@ -99,8 +102,8 @@ def test_fail_fast_stops_after_the_first_failed_job(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_max_failures_stops_after_so_many(project: Project) -> None:
-    """Two may fail, the third one ends it."""
+def test_max_failures_stops_the_run(project: Project) -> None:
+    """Two jobs may fail, and the third failure ends the run."""
     how = {str(num): "raise" for num in range(8)}
     returns = run(project, 8, {"how": how, "seconds": 0.1}, max_failures=3)
     assert kinds(returns)[:3] == ["exception"] * 3
@@ -110,7 +113,7 @@ def test_max_failures_stops_after_so_many(project: Project) -> None:
 
 @pytest.mark.slow
 def test_a_lease_ends_the_jobs_of_a_controller_that_is_gone(project: Project) -> None:
-    """With their hooks; whoever takes the run up finds them cancelled."""
+    """Their hooks fire. If the run is resumed, they are cancelled."""
     controller = project.start(2, {"gate": str(project.folder / "never")}, lease=0.5, hosts=["local/1"])
     until("a job to run", lambda: project.marked("ran"))
     controller.kill()
@@ -123,7 +126,10 @@ def test_a_lease_ends_the_jobs_of_a_controller_that_is_gone(project: Project) ->
 
 @pytest.mark.slow
 def test_a_controller_that_was_stopped_beyond_the_lease_goes_on(project: Project) -> None:
-    """As a laptop that slept: its host ended the job meanwhile; awake again, it is told so, and finishes the run."""
+    """This is like a laptop that slept.
+
+    In the meantime, the host ended the job. The controller learns this when it wakes up, and finishes the run.
+    """
     controller = project.start(2, {"gate": str(project.folder / "never")}, lease=0.5, hosts=["local/1"])
     until("a job to run", lambda: project.marked("ran"))
     controller.process.send_signal(signal.SIGSTOP)
@@ -140,13 +146,13 @@ def test_a_controller_that_was_stopped_beyond_the_lease_goes_on(project: Project
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "expected"), [("retry", ""), ("fail", "lost")])
-def test_a_host_that_is_given_up(project: Project, policy: str, expected: str) -> None:
-    """Its job runs elsewhere or is lost, as was asked for; the hook names host and jobs."""
+def test_jobs_of_a_host_that_is_given_up(project: Project, policy: str, expected: str) -> None:
+    """Its job runs elsewhere or is lost, depending on the options. The hook gets the host and the jobs."""
     gate = project.folder / "gate"
     lost: list[tuple[str, list[int]]] = []
 
     class Watcher(launcher.Callback):
-        """Notes the loss, and lets the job end on the other host."""
+        """Records the loss, and lets the job end on the other host."""
 
         def on_host_lost(self, config: Any, host: str, jobs: list[int], **kwargs: Any) -> None:
             lost.append((host, list(jobs)))

@@ -1,7 +1,8 @@
-"""A run's folder that somebody sent, or that a host left in an output directory: no command runs what is in it.
+"""A run's folder from somebody else, or from a host in an output directory. No command runs what is in it.
 
-Whatever could run code leaves a mark: every pickle, the modules that it names, the Python and the ssh_config of its hosts, the
-callbacks and the logging classes of its YAML. Where the user says that the folder is theirs, the same things do leave one.
+Everything that could run code would leave a mark: every pickle, the modules that it names, the Python and the
+ssh_config of its hosts, the callbacks and the logging classes of its YAML. If the user adopts the folder, the same
+things do leave marks.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main(cfg):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run, and the state folder of whoever made it. Shared: it is only copied."""
+    """A finished run, and the state folder of its owner. Tests share it, and only copy it."""
     base = tmp_path_factory.mktemp("made")
     (base / "app").mkdir()
     (base / "app" / "received_app.py").write_text(APP)
@@ -71,9 +72,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 class Run:
-    """The command `launcher`, in this process, and the mark that code of others would leave.
+    """The command `launcher` in this process, and the mark that foreign code would leave.
 
-    What is not an error on purpose is raised, and fails the test.
+    Unexpected errors are raised, and fail the test.
     """
 
     def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +83,7 @@ class Run:
         self.out = self.text = ""
 
     def __call__(self, *arguments: object) -> int:
-        """The exit code; what was written is in `text`, and to stdout in `out`."""
+        """Run a command, and return its exit code. `text` has its output, and `out` has what went to stdout."""
         self._capture.readouterr()
         code = _main([str(one) for one in arguments])
         sys.stdout.flush()
@@ -93,7 +94,7 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """The user has an index of their own, and works in an empty folder."""
+    """A user with their own index, in an empty folder."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -104,7 +105,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def _evil(folder: Path, mark: Path) -> Path:
-    """A folder of modules that leave the mark when they are imported."""
+    """Make a folder of modules that leave the mark when they are imported."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("evil_module", "evil_main"):
         (folder / f"{name}.py").write_text(
@@ -118,7 +119,7 @@ def _pickle(mark: Path) -> bytes:
 
 
 def _arm(folder: Path, mark: Path, **meta: str) -> None:
-    """Put into a run's folder everything that may run code: it looks like a run that has died with two open jobs."""
+    """Put everything that may run code into a run's folder. It looks like a run that died with two open jobs."""
     evil = _evil(folder / "evil", mark)
     program = evil / "python"
     program.write_text(f"#!/bin/sh\nmkdir -p {mark}\n")
@@ -162,7 +163,7 @@ def _arm(folder: Path, mark: Path, **meta: str) -> None:
 
 @pytest.fixture
 def received(made: Path, run: Run, tmp_path: Path) -> Path:
-    """The folder as it came."""
+    """The received folder."""
     folder = tmp_path / "received"
     shutil.copytree(made / "sweep", folder)
     _arm(folder, run.mark)
@@ -215,15 +216,15 @@ def _say(arguments: tuple[str, ...], folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", _LOOKING, ids=" ".join)
-def test_a_received_folder_is_looked_at_as_data(run: Run, received: Path, arguments: tuple[str, ...]) -> None:
-    """It is shown; nothing in it runs, and no host is asked that it names."""
+def test_a_received_folder_is_shown_as_data(run: Run, received: Path, arguments: tuple[str, ...]) -> None:
+    """It is shown. Nothing in it runs, and no host that it names is asked."""
     assert run(*_say(arguments, received)) == 0, run.text
     assert not run.mark.exists(), run.text
 
 
 @pytest.mark.parametrize("arguments", _TAKING, ids=" ".join)
-def test_a_received_folder_is_not_taken_up(run: Run, received: Path, arguments: tuple[str, ...]) -> None:
-    """It is refused, with what adopting it means and the line that does."""
+def test_a_received_folder_is_not_resumed(run: Run, received: Path, arguments: tuple[str, ...]) -> None:
+    """It is refused. The message says what adopting it means, and has the command for it."""
     before = sorted(path for path in received.rglob("*") if "journal.sqlite" not in path.name)
     assert run(*_say(arguments, received)) == 2, run.text
     assert f"launcher runs --adopt {received}" in run.text
@@ -234,15 +235,15 @@ def test_a_received_folder_is_not_taken_up(run: Run, received: Path, arguments: 
 
 @pytest.mark.parametrize("arguments", _REPRODUCING, ids=" ".join)
 def test_a_received_output_directory_is_not_run(run: Run, received: Path, arguments: tuple[str, ...]) -> None:
-    """However it is spelled: what it needs is an application that the user names."""
+    """This holds for any way to write its path. The user has to name an application."""
     assert run(*_say(arguments, received)) == 2, run.text
     assert "--app" in run.text
     assert f"launcher runs --adopt {received}" in run.text
     assert not run.mark.exists(), run.text
 
 
-def test_from_inside_of_it(run: Run, received: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the user stands makes no difference, and nothing of the folder is imported."""
+def test_the_same_holds_inside_the_folder(run: Run, received: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder makes no difference, and nothing in the folder is imported."""
     _evil(received / "1", run.mark)
     for inside in (received, received / "1", received / "1" / ".hydra"):
         monkeypatch.chdir(inside)
@@ -252,8 +253,8 @@ def test_from_inside_of_it(run: Run, received: Path, monkeypatch: pytest.MonkeyP
         assert str(inside) not in sys.path
 
 
-def test_what_is_adopted_is_believed(run: Run, received: Path) -> None:
-    """The user's word, and nothing less, makes the folder theirs: the same pickles are loaded then."""
+def test_an_adopted_folder_is_trusted(run: Run, received: Path) -> None:
+    """Only the user can adopt the folder. After that, the same pickles are loaded."""
     assert run("runs", "--adopt", received) == 0, run.text
     assert "any code with your rights" in run.text
     assert not run.mark.exists()
@@ -262,18 +263,20 @@ def test_what_is_adopted_is_believed(run: Run, received: Path) -> None:
     assert run.mark.exists(), run.text
 
 
-def test_adopting_by_json_and_twice(run: Run, received: Path) -> None:
-    """The answer is the run; what is adopted is so already."""
+def test_adopting_with_json_and_twice(run: Run, received: Path) -> None:
+    """The answer is the run. A second adoption says that it is already adopted."""
     assert run("runs", "--adopt", received, "--json") == 0
     assert json.loads(run.out)["adopted"]["folder"] == str(received)
     assert run("runs", "--adopt", received) == 2
     assert "yours already" in run.text
 
 
-def test_a_run_that_is_there_is_not_replaced_by_one_of_its_name(
+def test_a_run_is_not_replaced_by_one_with_its_id(
     made: Path, run: Run, received: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that says that it is a run of ours is none, though it came back with our own secret, nor can it be adopted."""
+    """A folder that claims to be a run of ours does not count as one, even if it has our own secret, and cannot be
+    adopted.
+    """
     monkeypatch.setenv("XDG_STATE_HOME", str(made / "state"))
     assert run("attach", received) == 2
     assert "copy of your run" in run.text
@@ -285,7 +288,7 @@ def test_a_run_that_is_there_is_not_replaced_by_one_of_its_name(
 
 
 def test_a_run_of_ours_that_was_changed_is_not_ours(made: Path, run: Run, tmp_path: Path) -> None:
-    """At the very place that the index names, with the name that it has: without the secret it is another one."""
+    """Even with the right place and id, it is another run if it lacks the secret."""
     entry = _copied(made, tmp_path / "ours")
     shutil.rmtree(tmp_path / "ours")
     shutil.copytree(made / "sweep", tmp_path / "ours")
@@ -304,7 +307,7 @@ def test_a_run_of_ours_that_was_changed_is_not_ours(made: Path, run: Run, tmp_pa
 
 
 def _copied(made: Path, folder: Path, **changes: Any) -> run_index.Entry:
-    """A run of the user's own: a copy of what was made, and an entry in the index that has its secret."""
+    """Make a run of the user: a copy of the finished run, and an entry with its secret in the index."""
     shutil.copytree(made / "sweep", folder)
     (there,) = [_entry(path) for path in (made / "state" / "hydra-remote-launcher" / "index").glob("*.json")]
     entry = run_index.Entry(
@@ -325,7 +328,7 @@ def _entry(path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_run_that_was_moved_stays_ours(made: Path, run: Run, tmp_path: Path) -> None:
-    """It is taken up and reproduced from its record, by its new name, a link or a way with `..`."""
+    """It is resumed and reproduced from its record, by its new path, a link or a path with `..`."""
     entry = _copied(made, tmp_path / "before")
     (tmp_path / "before").rename(tmp_path / "after")
     (tmp_path / "link").symlink_to(tmp_path / "after")
@@ -339,7 +342,7 @@ def test_a_run_that_was_moved_stays_ours(made: Path, run: Run, tmp_path: Path) -
 
 
 def test_a_run_of_an_earlier_version_is_ours_where_the_index_has_it(made: Path, run: Run, tmp_path: Path) -> None:
-    """It has no secret: its place and its name count, spelled in any way; elsewhere it is not ours."""
+    """It has no secret, so its place and its id count, however the path is written. In another place it is not ours."""
     _copied(made, tmp_path / "ours", secret="")
     (tmp_path / "link").symlink_to(tmp_path / "ours")
     assert run("attach", tmp_path / "link") == 1, run.text
@@ -350,10 +353,10 @@ def test_a_run_of_an_earlier_version_is_ours_where_the_index_has_it(made: Path, 
 
 
 @pytest.mark.slow
-def test_a_run_of_an_earlier_version_that_is_taken_up_may_be_moved_then(
+def test_a_resumed_run_of_an_earlier_version_may_be_moved(
     made: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets its secret."""
+    """It gets a secret when it is resumed."""
     monkeypatch.syspath_prepend(str(made / "app"))
     _copied(made, tmp_path / "ours", secret="")
     run("retry", f"{tmp_path / 'ours'}#1")
@@ -363,15 +366,15 @@ def test_a_run_of_an_earlier_version_that_is_taken_up_may_be_moved_then(
     assert "--adopt" not in run.text
 
 
-def test_the_session_of_python_refuses_it_too(received: Path, run: Run) -> None:
-    """By the same words."""
+def test_a_session_in_python_refuses_it_too(received: Path, run: Run) -> None:
+    """The message is the same."""
     with pytest.raises(RunError, match="runs --adopt"):
         Session.resume(received)
     assert not run.mark.exists()
 
 
-def test_what_others_can_write_is_not_ours(made: Path, run: Run, tmp_path: Path) -> None:
-    """Nor is it adopted; nor what is a link to another run."""
+def test_a_folder_that_others_can_write_is_not_ours(made: Path, run: Run, tmp_path: Path) -> None:
+    """It cannot be adopted either, and neither can a link to another run."""
     _copied(made, tmp_path / "ours")
     (tmp_path / "ours" / ".launcher").chmod(0o777)
     assert run("attach", tmp_path / "ours") == 2
@@ -385,7 +388,7 @@ def test_what_others_can_write_is_not_ours(made: Path, run: Run, tmp_path: Path)
 
 
 def test_the_secret_is_shown_nowhere(made: Path, run: Run, tmp_path: Path) -> None:
-    """Not by a command, and not in the `repr` of an entry."""
+    """It is not in the output of a command, nor in the `repr` of an entry."""
     entry = _copied(made, tmp_path / "ours")
     for arguments in (
         ("runs", "--json"),
@@ -403,7 +406,7 @@ def test_the_secret_is_shown_nowhere(made: Path, run: Run, tmp_path: Path) -> No
 def test_a_new_run_in_a_folder_that_came_from_elsewhere(
     made: Path, run: Run, received: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it calls itself is no way to a place, and makes the index forget no run of ours."""
+    """Its id cannot name another path, and does not make the index forget a run of ours."""
     monkeypatch.syspath_prepend(str(made / "app"))
     import received_app
 
@@ -443,7 +446,7 @@ _SHOWING: list[tuple[str, ...]] = [
 
 
 def _uglify(value: Any) -> Any:
-    """The same data with every text that a host may have said made ugly."""
+    """Return the same data with escape sequences in every text that a host may have written."""
     if isinstance(value, dict):
         kept = ("kind", "run", "host", "hosts", "status", "folder", "mode", "side")
         return {key: one if key in kept else _uglify(one) for key, one in value.items()}
@@ -458,7 +461,7 @@ def _uglify(value: Any) -> Any:
 def test_no_text_of_a_journal_reaches_a_terminal_as_it_is(
     made: Path, run: Run, tmp_path: Path, arguments: tuple[str, ...], is_ours: bool
 ) -> None:
-    """Of a run of ours that an earlier version wrote down, and of a folder that came from somebody."""
+    """This holds for a run of ours from an earlier version, and for a folder from somebody else."""
     folder = tmp_path / f"n{UGLY[:3]}\udcff" / "ours"
     folder.parent.mkdir()
     entry = _copied(made, folder)
@@ -501,7 +504,7 @@ def _uglify_hooks(envelope: str) -> Any:
 
 
 def test_a_received_journal_gives_clean_errors_in_python(made: Path, run: Run, tmp_path: Path) -> None:
-    """What a script gets holds no escape either: not the error, not what it raises, not the hooks."""
+    """A script gets no escape sequences either: not in the error, in what it raises, or in the hooks."""
     from launcher.results.job_returns import Decoder, load_returned, make_job_return
     from launcher.runs.journal import JournalReader, Returned
 
@@ -537,8 +540,8 @@ def test_a_received_journal_gives_clean_errors_in_python(made: Path, run: Run, t
         ".launcher",
     ],
 )
-def test_our_folder_is_not_delivered_at_any_depth(tmp_path: Path, name: str) -> None:
-    """Nor under a name that some disk takes for the same; whole, or in pieces."""
+def test_no_host_can_write_our_folder_at_any_depth(tmp_path: Path, name: str) -> None:
+    """This includes names that some disks consider the same, and both complete files and chunks."""
     folder = OutputFolder(tmp_path / "out")
     folder.write(name, 0o644, b"x")
     folder.write_chunk(name, 0o644, 2, 0, b"x")
@@ -575,7 +578,7 @@ hydra:
 
 @pytest.fixture(params=["evil_main", "../../../escaped"])
 def delivered(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Path:
-    """An output directory as a hostile host fills it: YAML, and the modules that it names."""
+    """An output directory from a hostile host: YAML, and the modules that it names."""
     folder = tmp_path / "sweep" / "0"
     _evil(folder, run.mark)
     (folder / ".hydra").mkdir()
@@ -586,7 +589,7 @@ def delivered(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Path:
 
 
 def test_yaml_of_a_host_names_no_code(run: Run, delivered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an application that the user names nothing runs, wherever the user stands."""
+    """Nothing runs without an application that the user names, whatever the working folder."""
     for inside in (Path.cwd(), delivered, delivered / ".hydra"):
         monkeypatch.chdir(inside)
         for path in (delivered, delivered / ".hydra", "."):
@@ -601,7 +604,10 @@ def test_yaml_of_a_host_names_no_code(run: Run, delivered: Path, monkeypatch: py
 def test_yaml_of_a_host_is_data_for_the_application_that_the_user_names(
     run: Run, delivered: Path, tmp_path: Path, is_hydra: bool
 ) -> None:
-    """It gets the config; callbacks, logging, variables, places and names of the `hydra` node are not used."""
+    """The application gets the config.
+
+    Callbacks, logging, variables, places and names of the `hydra` node are not used.
+    """
     app = tmp_path / "mine" / "yaml_app.py"
     app.parent.mkdir()
     app.write_text(textwrap.dedent(YAML_APP))
@@ -627,7 +633,7 @@ def test_yaml_of_a_host_is_data_for_the_application_that_the_user_names(
 def test_an_application_is_not_found_among_the_files_of_a_job(
     run: Run, delivered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a name that is looked up where the user stands; the whole path of a file is the user's word."""
+    """A name is not looked up there, even if it is the working folder. The full path of a file is accepted."""
     monkeypatch.chdir(delivered)
     for app in ("evil_main", "evil_main.py", "evil_main:main", "./evil_main.py", "../0/evil_main.py:main"):
         assert run("reproduce", ".", "--app", app) == 2
@@ -639,7 +645,7 @@ def test_an_application_is_not_found_among_the_files_of_a_job(
 
 @pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml", "overrides.yaml", "evil.yaml", "evil", "stdout.txt"])
 def test_a_pickle_under_another_name_is_not_opened(run: Run, delivered: Path, name: str) -> None:
-    """Only what is called one is, and only where its own path is given."""
+    """A pickle is opened only if its name says that it is one, and only if its own path is given."""
     path = delivered / ".hydra" / name
     path.write_bytes(_pickle(run.mark))
     assert run("reproduce", path) == 2
@@ -652,7 +658,7 @@ def test_a_pickle_under_another_name_is_not_opened(run: Run, delivered: Path, na
 
 @pytest.mark.slow
 def test_the_user_may_ask_for_its_hooks(run: Run, delivered: Path, tmp_path: Path) -> None:
-    """That is the user's word for the callbacks that it names; they are looked for where the application's modules are."""
+    """The user thereby accepts the callbacks that it names. They are imported from the application's modules."""
     app = tmp_path / "mine" / "yaml_app.py"
     app.parent.mkdir()
     app.write_text(textwrap.dedent(YAML_APP))
@@ -677,8 +683,10 @@ def test_the_user_may_ask_for_its_hooks(run: Run, delivered: Path, tmp_path: Pat
         ("{a: 1", "not a config"),
     ],
 )
-def test_yaml_that_nobody_saved(run: Run, delivered: Path, tmp_path: Path, text: str, why: str) -> None:
-    """It is refused by its name, whatever it would do to a parser."""
+def test_yaml_that_hydra_would_not_write_is_refused(
+    run: Run, delivered: Path, tmp_path: Path, text: str, why: str
+) -> None:
+    """The file is refused by name, whatever it would do to a parser."""
     (delivered / ".hydra" / "config.yaml").write_text(text)
     (tmp_path / "yaml_app.py").write_text(textwrap.dedent(YAML_APP))
     assert run("reproduce", delivered, "--app", tmp_path / "yaml_app.py") == 2
@@ -687,8 +695,8 @@ def test_yaml_that_nobody_saved(run: Run, delivered: Path, tmp_path: Path, text:
     assert "\x1b" not in run.text
 
 
-def test_what_is_no_file_is_not_waited_for(run: Run, delivered: Path, received: Path, tmp_path: Path) -> None:
-    """A pipe in the place of a config, of a log or of the lock."""
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(run: Run, delivered: Path, received: Path, tmp_path: Path) -> None:
+    """There is a pipe in the place of a config, a log or the lock."""
     (tmp_path / "yaml_app.py").write_text(textwrap.dedent(YAML_APP))
     (delivered / ".hydra" / "config.yaml").unlink()
     os.mkfifo(delivered / ".hydra" / "config.yaml")
@@ -700,7 +708,7 @@ def test_what_is_no_file_is_not_waited_for(run: Run, delivered: Path, received: 
 
 
 def test_a_long_log_is_read_in_pieces(run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it is shown."""
+    """The whole log is shown."""
     from launcher.cli.commands import logs
 
     entry = _copied(made, tmp_path / "ours")
@@ -715,7 +723,7 @@ def test_a_long_log_is_read_in_pieces(run: Run, made: Path, tmp_path: Path, monk
     assert json.loads(run.out)["stdout"] == "one line, and another\n" * 9
 
 
-def test_adopting_what_is_no_run(run: Run, tmp_path: Path) -> None:
+def test_adopting_something_else_is_refused(run: Run, tmp_path: Path) -> None:
     """It is refused."""
     with pytest.raises((RunError, UsageError)):
         ownership.adopt(tmp_path)

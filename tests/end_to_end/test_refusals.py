@@ -1,7 +1,7 @@
-"""Everything that is refused before anything is sent: one table, so that all of it can be seen at once.
+"""Everything that is refused before anything is sent, in one table.
 
-Rule: a row says what is given, through which door, and what the message must name: the field or host, what is allowed, and
-where a name is wrong the nearest that there is. Its only host counts who begins to log in: nobody may.
+Rule: a row says what is given, through which interface, and what the message must name: the field or host, what is
+allowed and, for a wrong name, the nearest one. Its only host counts logins, and there must be none.
 """
 
 from __future__ import annotations
@@ -95,22 +95,22 @@ class Row:
 
 
 def py(what: str, *said: str, callback: str = "", **given: Any) -> Row:
-    """Through Python."""
+    """A row for Python."""
     return Row(what, said, given, callback=callback)
 
 
 def cmd(what: str, line: str, *said: str) -> Row:
-    """Through the command line: `launcher LINE`."""
+    """A row for the command line: `launcher LINE`."""
     return Row(what, said, line.split(), "command")
 
 
 def plugin(what: str, line: str, *said: str) -> Row:
-    """Through Hydra: `python hydra_app.py -m LINE`."""
+    """A row for Hydra: `python hydra_app.py -m LINE`."""
     return Row(what, said, line.split(), "plugin")
 
 
 def by_hydra(version: str, row: Row) -> list[Row]:
-    """The row, where the Hydra that is installed is that one or a later one: it is Hydra that refuses."""
+    """Return the row if the installed Hydra has at least this version, because Hydra itself refuses."""
     return [row] if Version(hydra.__version__) >= Version(version) else []
 
 
@@ -216,28 +216,28 @@ ROWS = [
 
 @dataclass
 class Watched:
-    """A host that nobody may tell anything: not who they are, no command, nothing of the application."""
+    """A host to which nothing may be sent: no user name, no command, nothing of the application."""
 
     server: DemoServer
     folder: Path
     spec: dict[str, Any] = field(default_factory=dict)
 
     def logins(self) -> int:
-        """How many have begun to say who they are, all connections being over."""
+        """Return how many logins have begun, after all connections have ended."""
         wait_until(lambda: not self.server._connections, "the connections to end")
         return self.server.logins
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    """It speaks SSH, so that whoever wants to say more than a handshake can."""
+    """A server that speaks SSH, so that a client could send more than a handshake."""
     with DemoServer("watched") as made:
         yield made
 
 
 @pytest.fixture
 def watched(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    """The host, and the project around the working folder."""
+    """The watched host, and the project around the working folder."""
     folder = write(tmp_path / "project", FILES)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
@@ -255,7 +255,7 @@ def watched(server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_it_is_refused_by_name_and_nothing_is_sent(
     row: Row, watched: Watched, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names what is wrong and what is allowed; the host has seen a handshake, at most."""
+    """The message names what is wrong and what is allowed. The host has seen at most a handshake."""
     before = watched.logins()
     said = {"python": by_python, "command": by_command, "plugin": by_plugin}[row.door](row, watched, capsys)
     for part in row.said:
@@ -301,7 +301,7 @@ def by_plugin(row: Row, watched: Watched, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.slow
 @pytest.mark.pythons
 def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
-    """Only the host knows its Python: it is asked before the task is loaded or the application imported."""
+    """Only the host knows its Python, so this is checked before the task is loaded or the application imported."""
     other = "3.12" if sys.version_info[:2] != (3, 12) else "3.11"
     spec = {"name": "other", "address": "local", "python": str(need_python(other))}
     seen: list[events.Event] = []
@@ -314,8 +314,8 @@ def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
     assert not [event for event in seen if isinstance(event, events.AttemptStarted)]
 
 
-def test_what_is_right_reaches_the_host(watched: Watched) -> None:
-    """The table's own control: the same run without a fault logs in, and runs."""
+def test_a_correct_run_reaches_the_host(watched: Watched) -> None:
+    """This checks the table itself: the same run without a mistake logs in, and runs."""
     before = watched.logins()
     returned = launcher.run("app_of_refusals:train", {}, host=watched.spec, folder=watched.folder / "out")
     assert returned.return_value == 1
@@ -323,6 +323,6 @@ def test_what_is_right_reaches_the_host(watched: Watched) -> None:
 
 
 def test_every_kind_of_refusal_is_there() -> None:
-    """No row twice, and each of the doors has some."""
+    """No row comes twice, and each interface has some."""
     assert len({str(row) for row in ROWS}) == len(ROWS)
     assert {door for door, _ in itertools.groupby(sorted(row.door for row in ROWS))} == {"python", "command", "plugin"}

@@ -1,4 +1,4 @@
-"""`results=safe` over whole runs: what hosts made is read as plain data, and no unpickler ever sees a byte of it."""
+"""`results=safe` in whole runs: what hosts made is read as plain data, and no unpickler ever gets a byte of it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Python:
-    """Runs a program in the application's folder, and notes what it unpickles."""
+    """Run a program in the application's folder, and record what it unpickles."""
     project = tmp_path / "project"
     project.mkdir()
     (project / "safe_app.py").write_text(APP)
@@ -162,7 +162,10 @@ def hosts(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("results", ["safe", pytest.param("trusted", marks=pytest.mark.slow)])
 def test_no_unpickler_sees_what_a_host_made(python: Python, hosts: str, results: str, tmp_path: Path) -> None:
-    """Not while it runs, nor where values, configs and failures are read, nor in a command about it; under `trusted` one does."""
+    """This holds during the run, when values, configs and failures are read, and in commands about it.
+
+    Under `trusted`, an unpickler does get it.
+    """
     sweep = str(tmp_path / "sweep")
     done = python(RUN, sweep, hosts, results)
     assert done.returncode == 0, done.stderr
@@ -192,7 +195,7 @@ def test_no_unpickler_sees_what_a_host_made(python: Python, hosts: str, results:
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The application, imported."""
+    """The imported application."""
     (tmp_path / "safe_app.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -204,13 +207,13 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def ran(app: Any, folder: Path, *whats: str, **options: Any) -> Any:
-    """The JobReturns of a run."""
+    """Return the JobReturns of a run."""
     return launcher.multirun(app.task, [{"what": what} for what in whats], folder=folder / "sweep", **options)
 
 
 @pytest.mark.slow
 def test_an_edited_config_is_text(app: Any, tmp_path: Path) -> None:
-    """Its interpolations are not resolved here; one that the job left alone is the controller's own."""
+    """Its interpolations are not resolved here. A config that the job did not edit is the controller's own."""
     edited, untouched = ran(app, tmp_path, "plain", "none", results="safe")
     assert edited.cfg.edited == "${oc.env:HOME}made-on-the-host"
     assert OmegaConf.to_container(edited.cfg, resolve=True)["edited"] == "${oc.env:HOME}made-on-the-host"
@@ -220,7 +223,7 @@ def test_an_edited_config_is_text(app: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_classes_are_allowed_by_name(app: Any, tmp_path: Path) -> None:
-    """At the start of the run, or when its values are read; what they are made of is not made again."""
+    """They may be allowed at the start of the run, or when its values are read. A value is not decoded again."""
     (one,) = ran(app, tmp_path, "class", results="safe")
     with pytest.raises(ValueNotPlain, match=r"--allow-type safe_app\.Color") as caught:
         _ = one.return_value
@@ -237,8 +240,8 @@ def test_classes_are_allowed_by_name(app: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trusted_run_is_read_safely_as_far_as_it_was_said(app: Any, tmp_path: Path) -> None:
-    """From the plain form beside each pickle; what that lacks names the way."""
+def test_a_trusted_run_can_be_read_safely_where_it_has_a_plain_form(app: Any, tmp_path: Path) -> None:
+    """It is read from the plain form beside each pickle. For a part without a plain form, the error says what to do."""
     ran(app, tmp_path, "plain", "none", "long", "raises")
     with launcher.Session.resume(tmp_path / "sweep", results="safe") as session:
         pass
@@ -255,7 +258,7 @@ def test_a_trusted_run_is_read_safely_as_far_as_it_was_said(app: Any, tmp_path: 
 
 @pytest.mark.slow
 def test_pickles_of_an_older_version_are_not_opened(app: Any, tmp_path: Path) -> None:
-    """A run that it made under `safe` says how to read them; None is told by its bytes."""
+    """For a run that it made under `safe`, the error says how to read them. None is recognised by its bytes."""
     import hashlib
 
     ran(app, tmp_path, "plain", "none", results="safe")
@@ -282,7 +285,7 @@ def test_pickles_of_an_older_version_are_not_opened(app: Any, tmp_path: Path) ->
 
 
 def test_a_run_that_decodes_nothing_shows_nothing(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`never` is kept by commands, too."""
+    """Commands obey `never`, too."""
     from launcher.cli.commands.show import show
 
     (one,) = ran(app, tmp_path, "plain", results="never")
@@ -293,7 +296,7 @@ def test_a_run_that_decodes_nothing_shows_nothing(app: Any, tmp_path: Path, caps
 
 
 class Late(launcher.Callback):
-    """Its end is owed when the next one has killed the job."""
+    """A callback whose end hook has not fired when the next one kills the job."""
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         pass
@@ -309,7 +312,7 @@ class Late(launcher.Callback):
 
 
 class Kills(Late):
-    """Dies in its end, before that of the other."""
+    """A callback whose end hook kills the job, before the other's end hook."""
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
         os._exit(9)
@@ -320,7 +323,7 @@ class Kills(Late):
 def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
     is_replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was said as plain data, so the next end hook is told that it cannot be had there again; it may still put another one there."""
+    """The value was sent as plain data, so it is not available to the next end hook, which may still set another one."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     one = launcher.run(
         lambda cfg: {"loss": 0.5},
@@ -339,10 +342,13 @@ def test_an_outcome_outlives_a_job_that_dies_in_its_end_hook(
     ("what", "results", "is_same", "why"),
     [("long", "trusted", True, "byte for byte"), ("open", "safe", None, "cannot be represented as plain data")],
 )
-def test_a_job_run_again_is_compared_as_far_as_it_was_said(
+def test_a_job_run_again_is_compared_where_it_has_a_plain_form(
     app: Any, tmp_path: Path, what: str, results: str, is_same: bool | None, why: str
 ) -> None:
-    """By the bytes of what its run asked for, which takes no decoding; but a `repr` is no value."""
+    """The bytes in the form that its run asked for are compared, without decoding.
+
+    A `repr` does not count as a value.
+    """
     from launcher.options import LaunchConf
     from launcher.reproduce.reproduce import find_target, reproduce
 

@@ -1,7 +1,7 @@
-"""What was given as a secret is where the job runs, and in nothing that a run leaves, says or shows on either side.
+"""A secret is only where the job runs. It is in nothing that a run leaves, prints or shows on either side.
 
-Rule: the values are made up for each test, and looked for as bytes in every file, every output and the process table, while
-the jobs run and after. That the jobs had them is proved by digests.
+Rule: each test makes new values, and searches their bytes in every file, every output and the process table, while the
+jobs run and afterwards. Digests prove that the jobs had them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOORS = ["python", "command line", "hydra"]
 
 @dataclass
 class Place:
-    """Controller and host of a run: their folders, and the secrets that are between them."""
+    """Controller and host of a run: their folders, and the secrets."""
 
     folder: Path
     host: OpenSshHost | None
@@ -64,7 +64,7 @@ class Place:
         }
 
     def command(self, door: str) -> list[str]:
-        """A run of four jobs through a door."""
+        """Return the command of a run of four jobs, for one interface."""
         python = [sys.executable]
         if door == "python":
             options = {"hosts_file": str(self.hosts_file), "forward_env": ["HUSHED_FORWARDED"]}
@@ -94,7 +94,7 @@ class Place:
         return [*python, APP.name, "-m", *overrides]
 
     def launcher(self, *arguments: str) -> str:
-        """What a command says of the run afterwards, on both streams; without the secrets in its environment."""
+        """Return what a later command prints about the run on both streams, without the secrets in its environment."""
         environ = {name: value for name, value in self.environ.items() if name != "HUSHED_FORWARDED"}
         done = subprocess.run(
             [sys.executable, "-c", COMMAND, *arguments],
@@ -109,7 +109,7 @@ class Place:
         return (done.stdout + done.stderr).decode()
 
     def files_with_it(self) -> list[str]:
-        """Every file on either side that holds a part of a secret."""
+        """Return every file on either side with a part of a secret in it."""
         tops = [self.folder / name for name in ("project", "home", "tmp", "state", "cache")]
         if self.host:
             tops += [self.host.home, *(self.host.path(each) for each in ("/tmp", "/run", "/dev/shm", "/var/tmp"))]
@@ -125,7 +125,9 @@ class Place:
         return found
 
     def processes_with_it(self, what: str) -> dict[int, str]:
-        """Command lines, by id, of the processes of either side whose `cmdline` or `environ` holds a part of a secret."""
+        """Return the command lines, by pid, of processes on either side with a part of a secret in `cmdline` or
+        `environ`.
+        """
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -142,7 +144,7 @@ class Place:
 
 @pytest.fixture(params=["local", pytest.param("openssh", marks=pytest.mark.openssh)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """This machine without SSH, or a host of its own behind it."""
+    """This machine without SSH, or a separate host behind SSH."""
     host = request.getfixturevalue("openssh_host") if request.param == "openssh" else None
     made = Place(tmp_path, host)
     yield made
@@ -153,7 +155,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 @pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_no_trace_of_a_secret_is_left_anywhere(place: Place, door: str) -> None:
-    """Given per run, per host, and forwarded; jobs that complete, raise, exit and are killed; through every door."""
+    """Secrets are given per run and per host, and forwarded.
+
+    Jobs complete, raise, exit and are killed. Every interface is used.
+    """
     with (place.folder / "said").open("wb") as said:
         command = place.command(door)
         process = subprocess.Popen(
@@ -196,7 +201,7 @@ def test_no_trace_of_a_secret_is_left_anywhere(place: Place, door: str) -> None:
 
 
 def check_digests(place: Place) -> None:
-    """Byte for byte: the job had the secrets."""
+    """Check that the job had exactly the secrets."""
     values = [*place.values.values(), place.values["HUSHED_RUN"]]
     digests = [hashlib.sha256(value.encode()).hexdigest() for value in values]
     code = "import pickle, sys; print(*pickle.load(open(sys.argv[1], 'rb')).return_value)"

@@ -1,4 +1,4 @@
-"""A setup line that fails makes its host unusable, by name; the others carry on."""
+"""A setup line that fails makes its host unusable, with an error that names it. Other hosts go on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _in_no_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_setup_line_that_fails_makes_its_host_unusable(any_host: HostSpec, tmp_path: Path) -> None:
-    """The error names host, line and what the line printed; nothing ran."""
+    """The error has the host, the line and its output. Nothing ran."""
     seen: list[events.Event] = []
     spec = dataclasses.replace(any_host, setup=LINES)
     returned = launcher.run("builtins:str", {}, host=spec, folder=tmp_path / "out", observers=[seen.append])
@@ -37,8 +37,8 @@ def test_a_setup_line_that_fails_makes_its_host_unusable(any_host: HostSpec, tmp
 
 
 @pytest.mark.slow
-def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """What the host had been given runs elsewhere; no job is lost to a line that is wrong on one host."""
+def test_other_hosts_go_on(any_host: HostSpec, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The host's jobs run elsewhere. No job is lost because of a wrong line on one host."""
     server: Any = request.getfixturevalue("demo_server")
     other = HostSpec("local", "local")
     if any_host.is_local:
@@ -63,8 +63,11 @@ def test_other_hosts_carry_on(any_host: HostSpec, request: pytest.FixtureRequest
 
 
 @pytest.mark.slow
-def test_the_options_lines_come_first_and_count(any_host: HostSpec, tmp_path: Path) -> None:
-    """One numbering for all, as they run; a line that goes well is there for the next, and for the job."""
+def test_lines_of_the_options_come_first_and_count(any_host: HostSpec, tmp_path: Path) -> None:
+    """All lines are numbered together, in the order in which they run.
+
+    A line that succeeds affects the next ones and the job.
+    """
     spec = dataclasses.replace(any_host, setup=('test "$MODE" = fast || exit 9',))
     options: dict[str, Any] = {"host": spec, "folder": tmp_path / "out"}
     assert launcher.run("builtins:str", {}, setup=["export MODE=fast"], **options).error is None

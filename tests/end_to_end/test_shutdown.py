@@ -1,4 +1,4 @@
-"""What a job's process still writes when its task has returned: it comes back, wherever the job ran, or is named."""
+"""What a job's process writes after its task has returned comes back, wherever the job ran, or is named."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _LATE = {"thread.txt", "pool.txt", "atexit.txt", "buffered.txt"}
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A project whose tasks go on in threads when they have returned."""
+    """A project whose tasks go on in threads after they have returned."""
     project = tmp_path / "project"
     project.mkdir()
     (project / "late_app.py").write_text(_APP)
@@ -102,8 +102,8 @@ def _node(**more: Any) -> dict[str, Any]:
     return {"hydra": {"job": {"chdir": True}}, **more}
 
 
-def test_the_outputs_of_a_sweep_are_whole(app: Any, any_host: HostSpec) -> None:
-    """Of completed and of failed jobs; `on_job_return` sees them."""
+def test_the_outputs_of_a_sweep_are_complete(app: Any, any_host: HostSpec) -> None:
+    """This holds for completed and failed jobs. `on_job_return` sees the files."""
     sees = app.Sees()
     returns = launcher.multirun(app.task, [_node(fails=False), _node(fails=True)], hosts=[any_host], callbacks=[sees])
     assert [one.status.name for one in returns] == ["COMPLETED", "FAILED"]
@@ -116,9 +116,9 @@ def test_the_outputs_of_a_sweep_are_whole(app: Any, any_host: HostSpec) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["shutdown_timeout", "hook_timeout"])
 def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSpec, option: str) -> None:
-    """With host, job, what was still running, and the option that gives it more time; the result stands.
+    """The warning has the host, the job, what was still running, and the option for more time. The result stays.
 
-    The time of the hooks is that of the end, too, where only that was given.
+    If only the hooks' time was given, it also applies to the shutdown.
     """
     seen: list[events.Event] = []
     (one,) = launcher.multirun(app.hangs, [_node()], hosts=[any_host], observers=[seen.append], **{option: "200ms"})
@@ -131,7 +131,9 @@ def test_what_is_killed_after_its_result_is_a_warning(app: Any, any_host: HostSp
 
 @pytest.mark.slow
 def test_a_child_that_nobody_waited_for_is_a_warning(app: Any, any_host: HostSpec) -> None:
-    """It says which, when it was ended, that it may have had more to write, and what a task does about that."""
+    """The warning says which child it was, when it was ended, that it may have had more to write, and what a task must
+    do.
+    """
     seen: list[events.Event] = []
     (one,) = launcher.multirun(app.leaves, [_node()], hosts=[any_host], observers=[seen.append])
     assert one.return_value == 1
@@ -163,7 +165,10 @@ def test_a_child_has_the_time_that_it_is_given(app: Any, any_host: HostSpec) -> 
 
 
 def test_what_is_ended_with_the_run_is_named(app: Any, any_host: HostSpec) -> None:
-    """A process of the last job that is in a session of its own goes with the run, before anybody would look for it: a note says so."""
+    """A process of the last job in its own session is ended with the run, before anybody would look for it.
+
+    A note says so.
+    """
     seen: list[events.Event] = []
     (one,) = launcher.multirun(app.detaches, [_node()], hosts=[any_host], observers=[seen.append])
     assert one.error is None
@@ -199,7 +204,10 @@ if __name__ == "__main__":
 
 
 def _logged(folder: Path) -> list[str]:
-    """The losses in the one file of wandb's below a folder: a log of LevelDB's format, with protobuf records in it."""
+    """Return the losses in the only file of wandb in a folder.
+
+    It is a log in LevelDB's format, with protobuf records.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
@@ -224,7 +232,7 @@ def _logged(folder: Path) -> list[str]:
 
 @pytest.fixture
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Hydra app that logs to wandb, offline, and never says that it has finished."""
+    """A Hydra app that logs to wandb, offline, and never calls its `finish`."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -235,7 +243,7 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of wandb's, without what differs from run to run, and its link to a log in the cache of whoever ran it."""
+    """Return wandb's files, without what differs from run to run, and without its link to a log in the user's cache."""
     (run,) = folder.glob("wandb/offline-run-*")
     name = run.name.rpartition("-")[2]
     return sorted(
@@ -255,7 +263,9 @@ def _run(path: Path, *arguments: str) -> None:
 def test_wandb_leaves_what_it_leaves_under_plain_hydra(
     tracked: Path, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """In a sweep, over SSH and without a host: the same files with the same records, though it writes them at exit."""
+    """A sweep over SSH and one without a host have the same files with the same records, although wandb writes them at
+    exit.
+    """
     _run(tracked, "+x=1", f"hydra.run.dir={tmp_path / 'plain'}")
     wanted = _logged(tmp_path / "plain")
     assert len(wanted) == 50

@@ -1,4 +1,7 @@
-"""Signals at a real controller: whenever one comes, hooks finish or stay owed, everything is collected, and there is an end."""
+"""Signals at a real controller.
+
+Whenever one comes, hooks finish or fire later, everything is collected, and the process ends.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Run:
         self.log = folder / "log"
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        """A controller."""
+        """Start a controller."""
         env = {
             **os.environ,
             "MARKS": str(self.marks),
@@ -57,11 +60,11 @@ class Run:
         return process
 
     def script(self, jobs: int) -> subprocess.Popen[str]:
-        """A user's own script."""
+        """Return a user's own script."""
         return self.start("signals_app.py", str(jobs))
 
     def command(self, jobs: int) -> subprocess.Popen[str]:
-        """The command line."""
+        """Return the command line."""
         xs = ",".join(map(str, range(jobs)))
         return self.start(
             *("-c", CLI, "multirun", "signals_app.py:work", f"+x={xs}", "--host", "local/2", "--folder", "out"),
@@ -69,39 +72,39 @@ class Run:
         )
 
     def attach(self) -> None:
-        """Take the run up, to its end."""
+        """Resume the run, to its end."""
         process = self.start("-c", CLI, "attach", "out")
         process.wait(60)
 
     def hold(self, what: str) -> Path:
-        """Have hooks wait."""
+        """Make hooks wait."""
         path = self.marks / what
         path.touch()
         return path
 
     def entered(self, name: str) -> None:
-        """Until there is such a mark."""
+        """Wait until there is such a mark."""
         until(f"{name} ({self.said})", (self.marks / name).exists)
 
     def times(self, name: str) -> int:
-        """How often a hook came to its end."""
+        """Return how often a hook has finished."""
         path = self.marks / f"{name}.done"
         return len(path.read_text()) if path.exists() else 0
 
     @property
     def said(self) -> str:
-        """What the controllers wrote."""
+        """Return what the controllers printed."""
         return self.log.read_text(errors="replace")
 
     @property
     def state(self) -> str:
-        """How the run stands."""
+        """Return the state of the run."""
         return read_status(Entry("", self.folder / "out", 0.0, "MULTIRUN", "")).state
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """A run; at the end of the test nothing of it is left."""
+    """A run. At the end of the test, nothing of it is left."""
     made = Run(tmp_path)
     yield made
     for path in made.marks.glob("*"):
@@ -125,7 +128,10 @@ Start = Callable[[Run, int], "subprocess.Popen[str]"]
 
 @pytest.mark.parametrize("start", [Run.script, Run.command], ids=["script", "command"])
 def test_the_first_signal_lets_hooks_finish(run: Run, start: Start) -> None:
-    """In whichever of two callbacks `on_job_return` is: both fire for every job, then the end hook, once."""
+    """`on_job_return` of either of two callbacks may be running.
+
+    Both fire for every job, and then the end hook fires once.
+    """
     held = run.hold("hold.first.return")
     controller = start(run, 3)
     until("a hook", lambda: list(run.marks.glob("first.return.*.entered")))
@@ -141,8 +147,11 @@ def test_the_first_signal_lets_hooks_finish(run: Run, start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_the_second_signal_interrupts_a_hook_which_stays_owed(run: Run) -> None:
-    """It is not reported as one that failed; `attach` fires it again, and nothing that had fired; then the end hook."""
+def test_the_second_signal_interrupts_a_hook_which_fires_again_later(run: Run) -> None:
+    """The hook is not reported as failed.
+
+    `attach` fires it again, but no hook that had finished, and then the end hook.
+    """
     run.hold("gate.1")
     held = run.hold("hold.second.return")
     controller = run.command(2)
@@ -166,7 +175,7 @@ def test_the_second_signal_interrupts_a_hook_which_stays_owed(run: Run) -> None:
 
 @pytest.mark.slow
 def test_an_end_hook_that_was_interrupted_fires_again(run: Run) -> None:
-    """Every job has returned; the run is left all the same, for its end hook is owed."""
+    """Every job has returned, but the run counts as unfinished, because its end hook has not fired."""
     held = run.hold("hold.second.end")
     controller = run.script(1)
     run.entered("second.end.run.entered")
@@ -185,7 +194,7 @@ def test_an_end_hook_that_was_interrupted_fires_again(run: Run) -> None:
 
 @pytest.mark.slow
 def test_the_first_signal_while_the_run_ends_costs_nothing(run: Run) -> None:
-    """The end hook comes to its end, and so does the run."""
+    """The end hook finishes, and so does the run."""
     held = run.hold("hold.second.end")
     controller = run.command(1)
     run.entered("second.end.run.entered")
@@ -199,7 +208,7 @@ def test_the_first_signal_while_the_run_ends_costs_nothing(run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_signal_in_the_start_hook_sends_nothing(run: Run) -> None:
-    """The start hook comes to its end; no job runs; the end hook fires."""
+    """The start hook finishes, no job runs, and the end hook fires."""
     held = run.hold("hold.second.start")
     controller = run.command(2)
     run.entered("second.start.run.entered")
@@ -213,7 +222,7 @@ def test_a_signal_in_the_start_hook_sends_nothing(run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_waits_for_anything_is_ended_by_the_second_signal(run: Run, tmp_path: Path) -> None:
-    """A hook that swallows what interrupts it; the process ends all the same, and says how to go on."""
+    """Even if a hook swallows the interrupt, the process ends, and says how to go on."""
     (tmp_path / "stubborn.py").write_text(
         "import launcher, signals_app, threading\n"
         "class Stubborn(launcher.Callback):\n"
@@ -245,7 +254,7 @@ def test_a_process_that_waits_for_anything_is_ended_by_the_second_signal(run: Ru
 
 @pytest.mark.slow
 def test_signals_in_a_flood_of_returns_lose_none(run: Run) -> None:
-    """Whenever it comes: every job's hooks have fired, the end hook fired once, and the controller ends."""
+    """Whenever a signal comes, every job's hooks fire, the end hook fires once, and the controller ends."""
     controller = run.command(200)
     until("returns", lambda: len(list(run.marks.glob("first.return.*.done"))) > 20)
     controller.send_signal(signal.SIGINT)
@@ -282,7 +291,10 @@ main()
 
 @pytest.mark.slow
 def test_a_full_disk_is_left_by_the_second_signal(run: Run) -> None:
-    """The first says what is waited for, the second leaves; results stay on the hosts, and `attach` collects them."""
+    """The first signal says what the controller waits for, and the second one makes it leave.
+
+    Results stay on the hosts, and `attach` collects them.
+    """
     full, gate = run.marks / "full", run.hold("gate.1")
     controller = run.start(
         *("-c", FULL, "multirun", "signals_app.py:work", "+x=0,1", "--host", "local/2", "--folder", "out"),
@@ -309,7 +321,7 @@ def test_a_full_disk_is_left_by_the_second_signal(run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start_is_a_named_error(run: Run) -> None:
-    """Of ours, with the file and what to do."""
+    """The error is ours, with the file and what to do."""
     (run.marks / "full").touch()
     controller = run.start("-c", FULL, "run", "signals_app.py:work", "+x=0", "--folder", "out")
     assert controller.wait(60) == 1
@@ -320,8 +332,8 @@ def test_a_disk_that_is_full_from_the_start_is_a_named_error(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_defect_in_a_thread_of_ours_ends_the_run(run: Run) -> None:
-    """With its traceback; the end hook fires; the hosts keep what they have, for `attach`."""
+def test_a_bug_in_one_of_our_threads_ends_the_run(run: Run) -> None:
+    """The traceback is shown, and the end hook fires. The hosts keep their results for `attach`."""
     gate = run.hold("gate.1")
     broken = (
         "import signals_app, launcher.engine.decider as decider\n"

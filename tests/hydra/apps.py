@@ -1,4 +1,4 @@
-"""Applications for the tests: written into a folder, started as a user starts them."""
+"""Applications for the tests. They are written into a folder, and started as a user starts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["launcher", "python", "run", "write"]
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:
-    """Write files (name -> text, indented as it likes) into a folder and return it."""
+    """Write files (name -> text, with any indent) into a folder, and return the folder."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,14 +24,14 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
 def python(
     *args: object, cwd: Path, check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`python ARGS` in a folder; its output in any case, and a failed assertion unless it exits 0 (check)."""
+    """Run `python ARGS` in a folder. Returns its output. With `check`, it must exit with 0."""
     return _run([sys.executable, *map(str, args)], cwd, check, env)
 
 
 def launcher(
     *args: object, cwd: Path, check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`launcher ARGS` in a folder."""
+    """Run `launcher ARGS` in a folder."""
     command = [sys.executable, "-c", "from launcher.cli.main import main; main()"]
     return _run([*command, *map(str, args)], cwd, check, env)
 
@@ -55,5 +55,5 @@ def _run(
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Any other command; it must exit 0."""
+    """Run any other command, which must exit with 0."""
     return _run([*map(str, command)], cwd, check=True, env=None)

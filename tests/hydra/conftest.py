@@ -1,4 +1,4 @@
-"""A host per transport, started once, and what an application's process needs to find this project."""
+"""A host per transport, started once, and what an application's process needs to import this project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Applications that are started import this tree, and write no state of the user's."""
+    """Make applications import this tree, and keep their state out of the user's folders."""
     monkeypatch.setenv("PYTHONPATH", str(_REPOSITORY))
     state = tmp_path_factory.getbasetemp() / "state"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
@@ -37,7 +37,7 @@ def demo_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def openssh_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshHost]:
-    """A host with a real sshd that shares no disk and has no packages."""
+    """A host with a real sshd, without a shared disk or packages."""
     with running_openssh_host(tmp_path_factory.mktemp("openssh") / "host") as host:
         yield host
 
@@ -50,7 +50,7 @@ def openssh_hosts(openssh_host: OpenSshHost, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def equipped_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A hosts file with a host that shares no disk, in whose job environment Hydra and boto3 are installed."""
+    """A hosts file with a host without a shared disk, whose job environment has Hydra and boto3."""
     folder = tmp_path_factory.mktemp("equipped") / "host"
     for package in _PACKAGES:
         source = Path(str(importlib.import_module(package).__file__)).parent

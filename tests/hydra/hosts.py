@@ -1,4 +1,4 @@
-"""Hosts for the tests of Hydra apps, as the hosts files that an app is pointed at."""
+"""Hosts files for the tests of Hydra apps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["hosts_file"]
 
 
 def hosts_file(path: Path, name: str, ssh_config: Path, **fields: object) -> Path:
-    """Write a hosts file with one host, known by its name in an SSH configuration."""
+    """Write a hosts file with one host, by its name in an SSH configuration."""
     path.write_text(yaml.safe_dump({name: {"address": name, "ssh_config": str(ssh_config), **fields}}))
     return path

@@ -1,4 +1,4 @@
-"""The sources of an application that writes down everything that Hydra lets an application and a callback see."""
+"""The sources of an application that records everything that Hydra shows to an application and a callback."""
 
 from __future__ import annotations
 
@@ -231,6 +231,9 @@ FILES = {
 
 
 def facts(folder: Path) -> list[dict[str, Any]]:
-    """What was told in a folder, in order; what is rightly different each time is taken out, folders are named."""
+    """Return the recorded facts of a folder, in order.
+
+    Values that may differ each time are removed, and folders are replaced by names.
+    """
     lines = (folder / "facts.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

@@ -1,7 +1,7 @@
 """Writes the schema of `hydra/launcher=remote` from the fields of LaunchConf: `python -m tests.hydra.schema`.
 
-Rule: the schema is a file of its own, not made when it is imported. Every Hydra app on the machine imports it, also one
-whose own package is called `launcher`, and also under Pythons that are too old for ours.
+Rule: the schema is a separate file, and not made at import. Every Hydra app on the machine imports it, even an app with
+its own package `launcher`, and even under Pythons that are too old for ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WIDTH = 120
 
 
 def written() -> str:
-    """The whole file, with the fields as LaunchConf has them now."""
+    """Return the whole file, with the present fields of LaunchConf."""
     text = FILE.read_text()
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)

@@ -1,4 +1,4 @@
-"""The documentation's own example uploads to a real S3-speaking server, from wherever its job ran."""
+"""The documentation's example uploads to a real server with the S3 protocol, wherever its job runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", 
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an S3 server on loopback, with the example's bucket; the environment leads there."""
+    """A client of an S3 server on loopback, with the example's bucket. The environment points to it."""
     # A second and a half that most runs of pytest would spend for nothing, as they collect this file.
     import boto3
     from moto.server import ThreadedMotoServer
@@ -41,7 +41,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """A copy of the example, so that its outputs lie elsewhere."""
+    """A copy of the example, so that its outputs are elsewhere."""
     return Path(shutil.copytree(_EXAMPLE, tmp_path / "hydra_app", ignore=shutil.ignore_patterns("__pycache__")))
 
 
@@ -55,23 +55,23 @@ _FORWARD = f"hydra.launcher.forward_env=[{','.join(_VARIABLES)}]"
 
 
 @pytest.mark.slow
-def test_the_sweep_from_python_without_a_host(tmp_path: Path) -> None:
-    """It needs none: the README's commands run it with one."""
+def test_the_example_runs_from_python_without_a_host(tmp_path: Path) -> None:
+    """It needs no host. The README's commands run it with one."""
     shutil.copy(_EXAMPLE.parent / "sweep.py", tmp_path)
     done = apps.python("sweep.py", cwd=tmp_path)
     assert (done.stdout.count("COMPLETED"), done.stdout.count("OverflowError")) == (3, 1)
 
 
 @pytest.mark.slow
-def test_upload_without_a_host(s3: Any, example: Path) -> None:
-    """Over the local transport, through the plugin."""
+def test_the_example_uploads_without_a_host(s3: Any, example: Path) -> None:
+    """It uses the local transport, through the plugin."""
     apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)
     assert _objects(s3) == _UPLOADED
 
 
 @pytest.mark.slow
-def test_upload_from_a_host(s3: Any, example: Path, demo_hosts: Path) -> None:
-    """Over SSH, code sent, through the command line; the outputs come back too."""
+def test_the_example_uploads_from_a_host(s3: Any, example: Path, demo_hosts: Path) -> None:
+    """It uses SSH, through the command line. The code is sent, and the outputs come back."""
     forward = [word for name in _VARIABLES for word in ("--env", name)]
     where = ["--hosts", demo_hosts, "--python", sys.executable, "--folder", example / "sweep"]
     apps.launcher("multirun", "my_app.py", "foo=a,b", *where, *forward, cwd=example)
@@ -81,14 +81,14 @@ def test_upload_from_a_host(s3: Any, example: Path, demo_hosts: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demonstration_brings_its_own_servers(tmp_path: Path) -> None:
-    """One command, no account and no host: the files are in the bucket afterwards."""
+    """It takes one command, no account and no host. Afterwards the files are in the bucket."""
     done = apps.python(_EXAMPLE / "demo.py", cwd=tmp_path)
     assert done.stdout.split("in the bucket:")[1].split() == [f"my_app/{num}/test.pt" for num in range(3)]
 
 
 @pytest.mark.openssh
-def test_upload_from_a_host_that_shares_no_disk(s3: Any, example: Path, equipped_hosts: Path) -> None:
-    """On an OpenSSH host with boto3 in its jobs' environment: `launcher run`, then the plugin."""
+def test_the_example_uploads_from_a_host_without_a_shared_disk(s3: Any, example: Path, equipped_hosts: Path) -> None:
+    """The OpenSSH host has boto3 in its jobs' environment. First `launcher run` is used, then the plugin."""
     forward = [word for name in _VARIABLES for word in ("--env", name)]
     apps.launcher("run", "my_app.py", "foo=r", "--hosts", equipped_hosts, *forward, cwd=example)
     objects = _objects(s3)

@@ -148,7 +148,7 @@ def _project(folder: Path, config_path: str = '"conf"') -> Path:
 
 
 def _start(project: Path, *args: object, cwd: Path, env: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """Start the app and return what its jobs told."""
+    """Start the app, and return what its jobs recorded."""
     told = project.parent / "told.json"
     apps.python(*args, cwd=cwd, env={"TELL": str(told), **(env or {})})
     result = json.loads(told.read_text())
@@ -173,8 +173,10 @@ def there(request: pytest.FixtureRequest) -> list[str]:
     return [*plugin, f"hydra.launcher.hosts_file={request.getfixturevalue(f'{request.param}_hosts')}"]
 
 
-def test_a_package_started_with_dash_m(tmp_path: Path, there: list[str]) -> None:
-    """`python -m package.app`: job name, own modules, relative imports, structured configs, sweep folders."""
+def test_a_package_may_be_started_with_dash_m(tmp_path: Path, there: list[str]) -> None:
+    """With `python -m package.app`, this checks job name, own modules, relative imports, structured configs and sweep
+    folders.
+    """
     project = _project(tmp_path / "project")
     src = project / "src"
     told = _start(project, "-m", "package.app", *there, "db=mysql,stored", "lr=0.5", cwd=src)
@@ -190,8 +192,8 @@ def test_a_package_started_with_dash_m(tmp_path: Path, there: list[str]) -> None
     assert [one["output_dir"].rpartition("/")[2] for one in told] == ["0_db=mysql,lr=0.5", "1_db=stored,lr=0.5"]
 
 
-def test_a_script_started_from_another_folder(tmp_path: Path, there: list[str]) -> None:
-    """The working folder is, on a host, the one that stands for where the app was started, even an empty one."""
+def test_a_script_may_be_started_from_another_folder(tmp_path: Path, there: list[str]) -> None:
+    """On a host, the working folder corresponds to the folder where the app was started, even if that is empty."""
     project = _project(tmp_path / "project")
     apps.write(project, {"src/script.py": "from package.app import main\n\nif __name__ == '__main__':\n    main()\n"})
     (project / "src" / "package" / "hooks" / "tell.py").write_text(
@@ -208,8 +210,11 @@ def test_a_script_started_from_another_folder(tmp_path: Path, there: list[str]) 
 
 
 @pytest.mark.parametrize("config_path", ['"pkg://package.conf"', "None"])
-def test_search_paths(tmp_path: Path, there: list[str], config_path: str) -> None:
-    """pkg:// as config_path, file:// in hydra.searchpath, --config-dir: all are read here, none is needed there."""
+def test_search_paths_are_read_here(tmp_path: Path, there: list[str], config_path: str) -> None:
+    """pkg:// in config_path, file:// in hydra.searchpath and --config-dir are all read here.
+
+    The host needs none of them.
+    """
     project = _project(tmp_path / "project", config_path)
     elsewhere = tmp_path / "elsewhere"
     (project / "elsewhere").rename(elsewhere)
@@ -219,8 +224,11 @@ def test_search_paths(tmp_path: Path, there: list[str], config_path: str) -> Non
     assert told["db"] == {"driver": "found", "port": 9}
 
 
-def test_data_that_does_not_travel_is_named_per_host(tmp_path: Path, there: list[str]) -> None:
-    """`${oc.env:...}` is resolved where the job runs; env is what the hosts file, or the launcher, says."""
+def test_paths_of_data_may_differ_per_host(tmp_path: Path, there: list[str]) -> None:
+    """`${oc.env:...}` is resolved where the job runs.
+
+    The variables come from the hosts file or the launcher's options.
+    """
     project = _project(tmp_path / "project")
     where = "+hydra.launcher.env.DATA_DIR=/mnt/data"
     (told,) = _start(project, "-m", "package.app", *there, where, cwd=project / "src", env={"DATA_DIR": "/here"})

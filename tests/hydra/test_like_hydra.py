@@ -1,7 +1,7 @@
-"""What an application and its callbacks see through this launcher is what they see in plain Hydra, fact by fact.
+"""An application and its callbacks see the same through this launcher as in plain Hydra, fact by fact.
 
-The same application runs under Hydra's own basic launcher and under ours, and everything that it wrote down is compared.
-What differs by design is left out by `_named`, and said there.
+The same application runs under Hydra's basic launcher and under ours, and everything that it recorded is compared.
+`_named` leaves out what differs by design, and says why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _app(folder: Path, version_base: str = "None") -> Path:
 
 
 def _told(app: Path, sweep: str, nums: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-    """The facts of the controller's side, and of each job, with folders and times named instead of spelled."""
+    """Return the facts of the controller and of each job. Folders and times are replaced by names."""
     places = [".", *(f"{sweep}/{num}" for num in nums)]
     return {place: [_named(fact, app) for fact in probe_app.facts(app / place)] for place in places}
 
@@ -48,7 +48,7 @@ def _named(value: Any, app: Path) -> Any:
 
 
 def _written(app: Path, sweep: str, nums: Sequence[int], name: str = "my_app") -> dict[str, Any]:
-    """What Hydra writes beside a job's own files: its log and its YAML, less what differs by design."""
+    """Return what Hydra writes beside a job's own files: its log and its YAML, without what differs by design."""
     written: dict[str, Any] = {}
     for num in nums:
         folder = app / sweep / str(num)
@@ -81,8 +81,10 @@ _SWEEP = ["x=1,2", "db=mysql,sqlite", "hydra.sweep.dir=sweep"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version_base", ["None", pytest.param('"1.1"', marks=pytest.mark.hydra_suite)])
-def test_sweep_through_the_plugin(tmp_path: Path, version_base: str) -> None:
-    """Hooks, their order and arguments, configs, HydraConfig, resolvers, folders, environment: as in plain Hydra."""
+def test_a_sweep_through_the_plugin_is_like_hydras(tmp_path: Path, version_base: str) -> None:
+    """Hooks, their order and arguments, configs, HydraConfig, resolvers, folders and environment are the same as in
+    plain Hydra.
+    """
     theirs = _app(tmp_path / "theirs", version_base)
     ours = _app(tmp_path / "ours", version_base)
     apps.python("my_app.py", "-m", "hydra/launcher=basic", *_SWEEP, cwd=theirs)
@@ -94,8 +96,8 @@ def test_sweep_through_the_plugin(tmp_path: Path, version_base: str) -> None:
 @pytest.mark.pythons
 @pytest.mark.hydra_suite
 @pytest.mark.parametrize("version", ["3.8", "3.13"])
-def test_sweep_under_another_python(tmp_path: Path, version: str) -> None:
-    """In a job environment with another Python, and without Hydra: the same."""
+def test_a_sweep_under_another_python_is_like_hydras(tmp_path: Path, version: str) -> None:
+    """The same holds in a job environment with another Python and without Hydra."""
     theirs, ours = _app(tmp_path / "theirs"), _app(tmp_path / "ours")
     python = f"hydra.launcher.python={need_python(version)}"
     apps.python("my_app.py", "-m", "hydra/launcher=basic", *_SWEEP, cwd=theirs)
@@ -116,8 +118,8 @@ _VARIANTS = {
 
 @pytest.mark.hydra_suite
 @pytest.mark.parametrize("variant", _VARIANTS)
-def test_variants_of_hydras_own_settings(tmp_path: Path, variant: str) -> None:
-    """Logging, names, folders: what `hydra.*` says is done on the host as Hydra does it."""
+def test_hydras_own_settings_have_their_effect(tmp_path: Path, variant: str) -> None:
+    """Settings of `hydra.*` for logging, names and folders have the same effect on the host as in Hydra."""
     theirs, ours = _app(tmp_path / "theirs"), _app(tmp_path / "ours")
     overrides = ["x=1,2", "hydra.sweep.dir=sweep", *_VARIANTS[variant]]
     apps.python("my_app.py", "-m", "hydra/launcher=basic", *overrides, cwd=theirs)
@@ -128,8 +130,8 @@ def test_variants_of_hydras_own_settings(tmp_path: Path, variant: str) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_sweep_through_the_command_line(tmp_path: Path) -> None:
-    """The same, by `launcher multirun`."""
+def test_a_sweep_through_the_command_line_is_like_hydras(tmp_path: Path) -> None:
+    """The same holds with `launcher multirun`."""
     theirs, ours = _app(tmp_path / "theirs"), _app(tmp_path / "ours")
     apps.python("my_app.py", "-m", *_SWEEP, cwd=theirs)
     apps.launcher("multirun", "my_app.py", *_SWEEP, cwd=ours)
@@ -137,8 +139,10 @@ def test_sweep_through_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_through_the_command_line(tmp_path: Path) -> None:
-    """RUN mode, by `launcher run`: what on_run_start edits reaches the job, num and id are missing, as in plain Hydra."""
+def test_a_run_through_the_command_line_is_like_hydras(tmp_path: Path) -> None:
+    """In RUN mode with `launcher run`, edits by on_run_start reach the job, and num and id are missing, as in plain
+    Hydra.
+    """
     theirs, ours = _app(tmp_path / "theirs"), _app(tmp_path / "ours")
     overrides = ["x=3", "hydra.run.dir=out", "hydra.job.chdir=true"]
     apps.python("my_app.py", *overrides, cwd=theirs)
@@ -153,7 +157,7 @@ _THERE = tuple(re.compile(rf"/[^\s'\"]*/runs/[^\s'\"]+?/{name}\b") for name in (
 
 
 def _as_here(value: Any) -> Any:
-    """A host's folders as the local ones that they stand for: the code's is the app's, the outputs' is the sweep's."""
+    """Replace a host's folders by the local ones: the code's by the app's, the outputs' by the sweep's."""
     if isinstance(value, dict):
         return {key: _as_here(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -175,14 +179,14 @@ def _on_host(tmp_path: Path, hosts: Path, *more: str) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_sweep_on_a_host(tmp_path: Path, demo_hosts: Path) -> None:
-    """Over SSH with the code sent: the same, but that folders are the host's."""
+def test_a_sweep_on_a_host_is_like_hydras(tmp_path: Path, demo_hosts: Path) -> None:
+    """Over SSH, with the code sent, everything is the same except that folders are the host's."""
     _on_host(tmp_path, demo_hosts)
 
 
 @pytest.mark.openssh
-def test_sweep_on_a_host_that_shares_no_disk(tmp_path: Path, openssh_hosts: Path) -> None:
-    """On a host with nothing but sshd and a Python, where Hydra comes along."""
+def test_a_sweep_on_a_host_without_a_shared_disk_is_like_hydras(tmp_path: Path, openssh_hosts: Path) -> None:
+    """The host has only sshd and a Python. Hydra comes in the bundle."""
     _on_host(tmp_path, openssh_hosts)
 
 
@@ -216,11 +220,11 @@ def _pickles(tmp_path: Path, *more: str) -> None:
 
 @pytest.mark.hydra_suite
 def test_pickles_of_hydras_callbacks_and_of_ours_load_here(tmp_path: Path) -> None:
-    """Both callbacks side by side, their log lines, and files that can be loaded."""
+    """Both callbacks work side by side, with their log lines, and their files can be loaded."""
     _pickles(tmp_path)
 
 
 @pytest.mark.openssh
 def test_pickles_made_on_a_host_that_shares_no_disk_load_here(tmp_path: Path, openssh_hosts: Path) -> None:
-    """The same, where Hydra and its plugins' classes are not installed."""
+    """The same holds if Hydra and its plugins' classes are not installed on the host."""
     _pickles(tmp_path, f"hydra.launcher.hosts_file={openssh_hosts}")

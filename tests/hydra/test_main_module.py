@@ -1,4 +1,7 @@
-"""A job's `__main__` looks like the script's: each door is compared with what Python itself gives the same function."""
+"""A job's `__main__` looks like the script's.
+
+Every way to start a run is compared with what Python itself gives the same function.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +137,7 @@ def _told(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(params=["local", pytest.param("openssh", marks=pytest.mark.openssh)])
 def hosts(request: pytest.FixtureRequest) -> Path | None:
-    """This machine, and a host that shares no disk."""
+    """This machine, and a host without a shared disk."""
     return None if request.param == "local" else request.getfixturevalue("openssh_hosts")
 
 
@@ -152,8 +155,10 @@ _STARTS = {
 @pytest.mark.parametrize(
     ("start", "isolation"), [*((start, "fork") for start in _STARTS), ("from its project", "spawn")]
 )
-def test_of_a_hydra_app(project: Path, hosts: Path | None, start: str, isolation: str) -> None:
-    """Through the plugin, `launcher run` and `launcher multirun`, as under Hydra's own launcher."""
+def test_the_main_module_of_a_hydra_app_is_the_scripts(
+    project: Path, hosts: Path | None, start: str, isolation: str
+) -> None:
+    """With the plugin, `launcher run` and `launcher multirun` it is as under Hydra's own launcher."""
     arguments, folder, named = _STARTS[start]
     arguments, cwd = [one.format(project=project) for one in arguments], project / folder
     apps.python(*arguments, "-m", "hydra.sweep.dir=basic", "+x=1", cwd=cwd)
@@ -172,8 +177,10 @@ def test_of_a_hydra_app(project: Path, hosts: Path | None, start: str, isolation
 
 
 @pytest.mark.parametrize(("door", "isolation"), [("run", "spawn"), ("multirun", "fork"), ("session", "fork")])
-def test_of_a_script_of_plain_python(project: Path, hosts: Path | None, door: str, isolation: str) -> None:
-    """Through `run`, `multirun` and `Session`, as where the script calls the function itself."""
+def test_the_main_module_of_a_plain_script_is_the_scripts(
+    project: Path, hosts: Path | None, door: str, isolation: str
+) -> None:
+    """With `run`, `multirun` and `Session` it is as if the script called the function itself."""
     called = apps.python("src/script.py", "call", "", isolation, cwd=project)
     ran = apps.python("src/script.py", door, hosts or "", isolation, cwd=project)
     assert json.loads(ran.stdout) == json.loads(called.stdout)

@@ -1,4 +1,4 @@
-"""A project whose own modules are called `launcher` or `remote_agent`: refused by name where one process would need both."""
+"""A project with its own `launcher` or `remote_agent` is refused by name if one process would need both modules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CALLBACK = "+hydra.callbacks.tells._target_=__main__.Tells"
 
 @pytest.fixture(params=["launcher/__init__.py", "launcher.py", "remote_agent/__init__.py"])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
-    """An app that imports a module of its own of that name; and the module's file."""
+    """An app that imports its own module of that name, and the module's file."""
     name = request.param.partition("/")[0].removesuffix(".py")
     app = apps.write(tmp_path, {"my_app.py": _APP.format(f"from {name} import go"), request.param: "def go(): ...\n"})
     return app, app / request.param
@@ -49,8 +49,8 @@ def _is_told(text: str, file: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_the_plugin_says_which_module_stands_in_front(project: tuple[Path, Path]) -> None:
-    """Nothing runs, the end hook fires once with no JobReturns; without the plugin the app is as it was."""
+def test_the_plugin_says_which_module_hides_ours(project: tuple[Path, Path]) -> None:
+    """Nothing runs, and the end hook fires once without JobReturns. Without the plugin, the app works as before."""
     app, file = project
     plain = apps.python("my_app.py", "-m", cwd=app)
     assert "RAN" in plain.stdout
@@ -67,16 +67,16 @@ def test_the_plugin_says_which_module_stands_in_front(project: tuple[Path, Path]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["my_app.py", "my_app"])
-def test_the_command_says_so(project: tuple[Path, Path], name: str) -> None:
-    """`launcher run`, for a file and for a module of the working folder."""
+def test_the_command_says_which_module_hides_ours(project: tuple[Path, Path], name: str) -> None:
+    """`launcher run` says so for a file and for a module of the working folder."""
     app, file = project
     done = apps.python("-c", f"import sys; sys.path.pop(0); {_ENTRY}", "run", name, cwd=app, check=False)
     assert done.returncode == 2
     assert _is_told(done.stderr, file)
 
 
-def test_the_command_is_found_by_a_name_of_its_own(project: tuple[Path, Path]) -> None:
-    """Where PYTHONPATH puts the project in front, the command's own modules are not there: that is told, too."""
+def test_the_command_works_without_its_own_modules(project: tuple[Path, Path]) -> None:
+    """If PYTHONPATH puts the project first, the command cannot import its own modules. That is reported, too."""
     app, file = project
     done = apps.python(
         *("-c", _ENTRY, "--version"), cwd=app, check=False, env={"PYTHONPATH": f"{app}:{os.environ['PYTHONPATH']}"}
@@ -86,23 +86,26 @@ def test_the_command_is_found_by_a_name_of_its_own(project: tuple[Path, Path]) -
     assert "Traceback" not in done.stderr
 
 
-def test_python_says_so_of_the_agents_name(tmp_path: Path) -> None:
-    """`import launcher` in a script beside which there is a `remote_agent`."""
+def test_importing_launcher_beside_a_remote_agent_is_refused(tmp_path: Path) -> None:
+    """A script with a `remote_agent` beside it imports `launcher`."""
     app = apps.write(tmp_path, {"remote_agent.py": "", "script.py": "import launcher\nlauncher.run(print, {})\n"})
     done = apps.python("script.py", cwd=app, check=False)
     assert _is_told(done.stderr, app / "remote_agent.py")
 
 
 @pytest.mark.slow
-def test_a_folder_without_modules_is_no_obstacle(tmp_path: Path) -> None:
-    """Shell scripts in a folder `launcher/` stand behind every package."""
+def test_a_folder_without_modules_is_harmless(tmp_path: Path) -> None:
+    """A folder `launcher/` with only shell scripts comes after every package."""
     app = apps.write(tmp_path, {"launcher/start.sh": "", "my_app.py": "def main(cfg): return 1\n"})
     apps.launcher("run", "my_app.py", cwd=app)
 
 
 @pytest.mark.slow
-def test_on_a_host_the_projects_own_is_the_applications(tmp_path: Path, demo_hosts: Path) -> None:
-    """Here ours comes first on the path; there ours is the bundle's, of which an application needs nothing."""
+def test_on_a_host_the_application_gets_its_own_module(tmp_path: Path, demo_hosts: Path) -> None:
+    """Here our `launcher` comes first on the path.
+
+    On the host ours is in the bundle, and applications do not need it.
+    """
     script = (
         "import json\nimport launcher\n"
         "def task(cfg):\n    import launcher\n    return [launcher.go(), launcher.__file__]\n"

@@ -138,7 +138,7 @@ _FILES = {
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """A folder with the application and a plugin of its own."""
+    """A folder with the application and its own plugin."""
     return apps.write(tmp_path, _FILES)
 
 
@@ -149,9 +149,9 @@ def _sweep(
 
 
 class _Live:
-    """A sweep that runs, with its jobs' output shown; a context manager.
+    """A running sweep that shows its jobs' output. A context manager.
 
-    `said` is what it has said so far; `wait_for` reads on until a text comes, `rest` to the end.
+    `said` is its output so far. `wait_for` reads on until a text comes, and `rest` reads to the end.
     """
 
     def __init__(self, app: Path, *overrides: str) -> None:
@@ -175,7 +175,7 @@ class _Live:
         raise AssertionError(f"{text!r} never came:\n{self.said}")
 
     def rest(self) -> int:
-        """Read to the end; the exit code."""
+        """Read to the end. Returns the exit code."""
         assert self.process.stdout is not None
         self.said += self.process.stdout.read()
         return self.process.wait()
@@ -195,7 +195,7 @@ def _odd(batches: str, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_failed_job_ends_the_sweep_and_its_end_hook_fires(app: Path) -> None:
-    """The basic sweeper raises at the first failure; all jobs ran, and on_multirun_end had all their returns, once."""
+    """The basic sweeper raises at the first failure. All jobs ran, and on_multirun_end got all their returns, once."""
     done = _sweep(app, "x=1,13,2", check=False)
     assert done.returncode == 1
     (end,) = _told(app, "on_multirun_end")
@@ -209,7 +209,7 @@ def test_a_failed_job_ends_the_sweep_and_its_end_hook_fires(app: Path) -> None:
 
 @pytest.mark.hydra_suite
 def test_all_failures_are_reported_in_the_log_and_in_their_own(app: Path) -> None:
-    """Each failed job's remote traceback is in the sweep's log, and in the log of the job."""
+    """Each failed job's remote traceback is in the sweep's log and in the job's log."""
     done = _sweep(app, "x=13", "+again=1,2", check=False)
     assert done.stdout.count("remote traceback:") == 2
     for num in range(2):
@@ -218,8 +218,8 @@ def test_all_failures_are_reported_in_the_log_and_in_their_own(app: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("by", "exit_code"), [("RuntimeError", 1), ("SystemExit", 1)])
-def test_a_broken_sweeper(app: Path, by: str, exit_code: int) -> None:
-    """The end hook fires once, with what had been returned."""
+def test_a_broken_sweeper_still_has_its_end_hook(app: Path, by: str, exit_code: int) -> None:
+    """The end hook fires once, with the returns so far."""
     done = _sweep(app, *_odd("[[1, 2]]", f"ends_by={by}"), check=False)
     assert done.returncode == exit_code
     assert "the sweeper is broken" in done.stderr
@@ -229,8 +229,11 @@ def test_a_broken_sweeper(app: Path, by: str, exit_code: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
-def test_an_interrupt(app: Path, number: int, exit_code: int) -> None:
-    """Ctrl-C (or SIGTERM) cancels what runs: its end hooks fire, the returns are collected, on_multirun_end fires once."""
+def test_an_interrupt_cancels_the_sweep(app: Path, number: int, exit_code: int) -> None:
+    """Ctrl-C (or SIGTERM) cancels running jobs.
+
+    Their end hooks fire, the returns are collected, and on_multirun_end fires once.
+    """
     with _Live(app, "x=1,99,2") as sweep:
         sweep.wait_for("waiting")
         sweep.process.send_signal(number)
@@ -245,7 +248,10 @@ def test_an_interrupt(app: Path, number: int, exit_code: int) -> None:
 @pytest.mark.hydra_suite
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 def test_a_sweep_that_was_left_is_finished_by_attach(app: Path, number: int) -> None:
-    """After SIGHUP or kill -9 the jobs go on; attach collects the batch, starts no other, and fires the end hook."""
+    """After SIGHUP or kill -9 the jobs go on.
+
+    `attach` collects the batch, starts no other one, and fires the end hook.
+    """
     os.mkfifo(app / "go")
     with _Live(app, "x=1,98,2,3", "hydra.sweeper.max_batch_size=3") as sweep:
         sweep.wait_for("waiting")
@@ -260,8 +266,8 @@ def test_a_sweep_that_was_left_is_finished_by_attach(app: Path, number: int) -> 
 
 @pytest.mark.hydra_suite
 @pytest.mark.parametrize(("policy", "kind"), [("warn", None), ("fail", "hook"), ("abort", "cancelled")])
-def test_a_hook_that_raises_on_the_controller(app: Path, policy: str, kind: str | None) -> None:
-    """on_error of the launcher decides whether it warns, fails its job, or stops the sweep."""
+def test_on_error_decides_about_a_hook_that_raises_on_the_controller(app: Path, policy: str, kind: str | None) -> None:
+    """The launcher's on_error decides whether it warns, fails its job, or stops the sweep."""
     policies = f"+hydra.launcher.on_error.ends={policy}"
     done = _sweep(app, "x=1,99,2" if policy == "abort" else "x=1,3,2", policies, check=False, env={"RAISE_AT": "0"})
     assert done.returncode == (0 if policy == "warn" else 1)
@@ -276,8 +282,8 @@ def test_a_hook_that_raises_on_the_controller(app: Path, policy: str, kind: str 
 
 
 @pytest.mark.hydra_suite
-def test_a_lost_host_is_told(app: Path, tmp_path: Path) -> None:
-    """on_host_lost fires here, naming the jobs; they are FAILED of kind `lost`, and the end hook fires."""
+def test_a_lost_host_is_reported(app: Path, tmp_path: Path) -> None:
+    """on_host_lost fires here with the jobs' numbers. They are FAILED of kind `lost`, and the end hook fires."""
     server = DemoServer()
     with server:
         hosts = hosts_file(tmp_path / "hosts.yaml", server.alias, server.ssh_config, python=sys.executable)
@@ -293,8 +299,8 @@ def test_a_lost_host_is_told(app: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_fail_fast(app: Path) -> None:
-    """With fail_fast what has not run by the first failure does not run."""
+def test_fail_fast_stops_the_sweep(app: Path) -> None:
+    """With fail_fast, jobs that have not started before the first failure do not run."""
     _sweep(app, "x=13,1,1,1,1,1,1,1,1,1", "hydra.launcher.fail_fast=true", check=False)
     (end,) = _told(app, "on_multirun_end")
     kinds = [kind for _, _, kind in end["returns"]]
@@ -306,7 +312,7 @@ def test_fail_fast(app: Path) -> None:
 
 
 def test_failed_jobs_are_returned_not_raised(app: Path) -> None:
-    """The sweeper gets FAILED JobReturns, in the order of the overrides, numbered from initial_job_idx."""
+    """The sweeper gets FAILED JobReturns in the order of the overrides, numbered from initial_job_idx."""
     _sweep(app, *_odd("[[1, 13], [13, 2, 3]]"))
     told = json.loads((app / "told.json").read_text())
     assert [one[:3] for batch in told for one in batch[:-1]] == [
@@ -329,7 +335,7 @@ def test_failed_jobs_are_returned_not_raised(app: Path) -> None:
 
 @pytest.mark.hydra_suite
 def test_batches_share_a_session(app: Path) -> None:
-    """The application is imported once per host and sweep: the jobs of all batches have the same parent."""
+    """The application is imported once per host and sweep, so the jobs of all batches have the same parent process."""
     _sweep(app, *_odd("[[1], [2], [3]]"))
     told = json.loads((app / "told.json").read_text())
     parents = {parent for batch in told for parent in batch[-1]}
@@ -337,16 +343,19 @@ def test_batches_share_a_session(app: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_a_sweeper_that_numbers_anew(app: Path) -> None:
-    """Batches that start where none ended are runs of their own; on_multirun_end has the returns of all, in order."""
+def test_a_sweeper_may_number_its_batches_again(app: Path) -> None:
+    """A batch whose first number does not follow the last one is a run of its own.
+
+    on_multirun_end has the returns of all, in order.
+    """
     _sweep(app, *_odd("[[1, 2], [3], [4]]", "starts=[0,0,7]"))
     (end,) = _told(app, "on_multirun_end")
     assert [num for num, *_ in end["returns"]] == [0, 1, 0, 7]
 
 
 @pytest.mark.hydra_suite
-def test_the_same_sweep_dir_twice(app: Path) -> None:
-    """A second sweep into the same folder gives its own results."""
+def test_a_sweep_dir_may_be_used_twice(app: Path) -> None:
+    """A second sweep into the same folder has its own results."""
     _sweep(app, "x=1,13", check=False)
     _sweep(app, "x=2")
     first, second = _told(app, "on_multirun_end")
@@ -358,8 +367,8 @@ def test_the_same_sweep_dir_twice(app: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_optuna(app: Path) -> None:
-    """The Optuna sweeper as published: several batches, values that come back, its results file."""
+def test_the_optuna_sweeper_works(app: Path) -> None:
+    """The unchanged Optuna sweeper makes several batches, gets the values, and writes its results file."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     apps.python("opt_app.py", "-m", "hydra/launcher=remote", cwd=app)
     (end,) = _told(app, "on_multirun_end")
@@ -372,7 +381,10 @@ def test_optuna(app: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wrong_option_is_refused_in_a_line(app: Path) -> None:
-    """Before anything starts, without a traceback; on_multirun_start had fired, so its end fires."""
+    """It is refused before anything starts, without a traceback.
+
+    on_multirun_start had fired, so on_multirun_end fires.
+    """
     done = _sweep(app, "x=1,2", "hydra.launcher.hots=[gpu1]", check=False)
     assert done.returncode == 1
     assert "hydra.launcher: unknown option 'hots'; did you mean 'hosts'?" in done.stderr
@@ -401,7 +413,7 @@ def test_a_wrong_option_is_refused_in_a_line(app: Path) -> None:
 def test_a_wrong_option_is_refused_by_name(
     hydra_sweep_runner: Any, tmp_path: Path, override: str, message: str
 ) -> None:
-    """The field is named, and what is allowed."""
+    """The message has the field and the allowed values."""
     sweep = hydra_sweep_runner(
         calling_file=None,
         calling_module="hydra.test_utils.a_module",
@@ -418,7 +430,7 @@ def test_a_wrong_option_is_refused_by_name(
 
 
 def test_every_option_of_a_run_is_an_option_of_the_plugin() -> None:
-    """With the same default."""
+    """It has the same default."""
     from hydra_plugins.hydra_remote_launcher._conf import RemoteLauncherConf
     from launcher.options import LaunchConf
 
@@ -428,8 +440,11 @@ def test_every_option_of_a_run_is_an_option_of_the_plugin() -> None:
 
 
 @pytest.mark.hydra_suite
-def test_the_command_line_takes_the_options_of_the_app(app: Path, demo_hosts: Path) -> None:
-    """An app that configures this launcher has its options under `launcher run`, too; those of the command line win."""
+def test_the_command_line_uses_the_options_of_the_app(app: Path, demo_hosts: Path) -> None:
+    """If an app configures this launcher, `launcher run` uses its options, too.
+
+    Those of the command line override them.
+    """
     (app / "conf" / "own.yaml").write_text(
         "defaults: [config, override hydra/launcher: remote]\n"
         f"hydra: {{launcher: {{hosts_file: {demo_hosts}, env: {{TOKEN: verysecret}}}}}}\n"
@@ -446,7 +461,7 @@ def test_the_command_line_takes_the_options_of_the_app(app: Path, demo_hosts: Pa
 
 @pytest.mark.slow
 def test_discovery_imports_nothing_heavy() -> None:
-    """Every Hydra app on a machine executes the plugin's module: it costs no fabric, no launcher."""
+    """Every Hydra app on the machine executes the plugin's module, so it imports neither fabric nor launcher."""
     code = "from hydra.core.plugins import Plugins; Plugins.instance(); import sys; print(sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
@@ -458,7 +473,7 @@ def test_discovery_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_secrets_are_in_no_file(app: Path) -> None:
-    """Values of hydra.launcher.env reach the job, and no config, pickle, log or journal."""
+    """The values of hydra.launcher.env reach the job, but no config, pickle, log or journal."""
     (app / "conf" / "config.yaml").write_text(
         (app / "conf" / "config.yaml").read_text()
         + "  job_logging: {root: {level: DEBUG}}\n"
@@ -482,7 +497,7 @@ def test_secrets_are_in_no_file(app: Path) -> None:
 @pytest.mark.parametrize("door", ["plugin", "command line"])
 @pytest.mark.parametrize("whose", ["of the run", "of a host"])
 def test_values_of_variables_are_byte_exact(app: Path, door: str, whose: str) -> None:
-    """Resolved once, as everything in a config, and never again: what has the look of an interpolation by then is text."""
+    """They are resolved once, like everything in a config. If the result looks like an interpolation, it is text."""
     exact = {
         "SPACES": " two  words ",
         "QUOTES": 'it\'s "so"',
@@ -514,7 +529,7 @@ def test_values_of_variables_are_byte_exact(app: Path, door: str, whose: str) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("door", ["plugin", "command line"])
 def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, door: str) -> None:
-    """The sweep has begun by then; it costs that job and no other."""
+    """The sweep has begun by then, so only that job fails."""
     command = ["multirun", "my_app.py"] if door == "command line" else ["my_app.py", "-m", "hydra/launcher=remote"]
     start = apps.launcher if door == "command line" else apps.python
     done = start(*command, "x=1,'${oc.evn:X}',3", cwd=app, check=False)
@@ -525,8 +540,11 @@ def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, door: st
 
 
 @pytest.mark.slow
-def test_jobs_with_one_folder_on_two_hosts(tmp_path: Path, demo_hosts: Path) -> None:
-    """Nothing of one overwrites what another wrote: it lies beside it, is named, and what each printed can be had."""
+def test_jobs_on_two_hosts_may_share_a_folder(tmp_path: Path, demo_hosts: Path) -> None:
+    """No job overwrites another job's file: its file gets another name beside it, with a warning.
+
+    The output of each job is kept.
+    """
     apps.write(
         tmp_path,
         {

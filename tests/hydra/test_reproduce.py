@@ -1,4 +1,6 @@
-"""`launcher reproduce`: a job again, here or there, in today's code or the recorded one, and whether it ended the same."""
+"""`launcher reproduce` runs a job again, here or on a host, with the present or the recorded code, and says whether it
+ended in the same way.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ def _sweep(app: Path, *overrides: str) -> None:
 
 
 def _again(app: Path, *args: object) -> dict[str, Any]:
-    """What `launcher reproduce --json` reports."""
+    """Return the report of `launcher reproduce --json`."""
     done = apps.launcher("reproduce", "--json", "--folder", app / "again", *args, cwd=app, check=False)
     try:
         report: dict[str, Any] = json.loads(done.stdout)
@@ -84,7 +86,7 @@ def _again(app: Path, *args: object) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_job_of_a_run_ends_the_same_way(app: Path) -> None:
-    """RUN#NUM and its output directory name the same job; config, `${now:}` and number are those it had."""
+    """RUN#NUM and the output directory name the same job. It has the same config, `${now:}` and number as before."""
     _sweep(app, "x=5,13")
     first = _again(app, "last#0")
     assert (first["is_same"], first["status"], first["says"]) == (
@@ -99,8 +101,8 @@ def test_a_job_of_a_run_ends_the_same_way(app: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_a_changed_application_does_not(app: Path) -> None:
-    """Another value, another line and another type of exception are each told."""
+def test_a_job_of_a_changed_application_ends_differently(app: Path) -> None:
+    """A different value, line or type of exception is reported."""
     _sweep(app, "x=5,13")
     source = (app / "my_app.py").read_text()
     (app / "my_app.py").write_text(source.replace("VERSION = 1", "VERSION = 2"))
@@ -119,7 +121,7 @@ def test_a_changed_application_does_not(app: Path) -> None:
 
 @pytest.mark.hydra_suite
 def test_hooks_fire_only_when_asked_for(app: Path) -> None:
-    """The job's hooks, with the callbacks in the state that the run sent them in; never the run's hooks."""
+    """The job's hooks fire, with the state of the callbacks that the run sent. The run's hooks never fire."""
     _sweep(app, "x=5")
     assert _again(app, "sweep/0")["is_same"]
     assert not (app / "again" / "told").exists()
@@ -128,8 +130,11 @@ def test_hooks_fire_only_when_asked_for(app: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_on_a_host_in_the_recorded_code(app: Path, demo_hosts: Path) -> None:
-    """A job that ran on a host runs there again, or here, in the code that it had; without --exact in today's."""
+def test_a_job_runs_again_on_a_host_with_the_recorded_code(app: Path, demo_hosts: Path) -> None:
+    """A job from a host runs again there or here, with the code that it had.
+
+    Without --exact, it runs the present code.
+    """
     there = f"hydra.launcher.hosts_file={demo_hosts}"
     _sweep(app, there, "x=5")
     (app / "my_app.py").write_text((app / "my_app.py").read_text().replace("VERSION = 1", "VERSION = 2"))
@@ -139,8 +144,8 @@ def test_on_a_host_in_the_recorded_code(app: Path, demo_hosts: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_code_that_was_not_recorded_is_not_made_up(app: Path) -> None:
-    """A run in place has no snapshot: --exact says so."""
+def test_code_that_was_not_recorded_is_an_error(app: Path) -> None:
+    """A run in place has no snapshot, and --exact says so."""
     _sweep(app, "x=5")
     done = apps.launcher("reproduce", "sweep/0", "--exact", cwd=app, check=False)
     assert done.returncode == 2
@@ -152,7 +157,7 @@ _TRAP = "import os\nclass Trap:\n    def __reduce__(self):\n        return (os.m
 
 @pytest.mark.hydra_suite
 def test_no_pickle_of_a_host_is_opened_unless_its_path_is_given(app: Path) -> None:
-    """Neither RUN#NUM nor an output directory opens what lies there; the path of a pickle does."""
+    """RUN#NUM and an output directory do not open the pickles there. Only the path of a pickle does."""
     _sweep(app, "x=5")
     code = (
         _TRAP
@@ -168,9 +173,9 @@ def test_no_pickle_of_a_host_is_opened_unless_its_path_is_given(app: Path) -> No
 
 @pytest.mark.hydra_suite
 @pytest.mark.parametrize("door", ["hydra", "launcher"])
-def test_from_pickles_and_yaml(app: Path, door: str) -> None:
-    """config.pickle and job_return.pickle, of plain Hydra or of a run that is known no more; of the output directory the application
-    is to be named: what is written there names no code.
+def test_a_job_can_be_reproduced_from_pickles_and_yaml(app: Path, door: str) -> None:
+    """config.pickle and job_return.pickle work, from plain Hydra or from an unknown run. For an output directory the
+    application must be named, because the files there are not trusted to name code.
     """
     if door == "hydra":
         apps.python("my_app.py", "-m", "x=5", cwd=app)
@@ -210,7 +215,7 @@ def test_our_pickle_is_accepted_by_hydras_rerun(app: Path) -> None:
 def test_a_pickle_from_a_host_that_shares_no_disk_is_accepted_by_hydras_rerun(
     app: Path, openssh_hosts: Path, whose: str
 ) -> None:
-    """It names this machine's folders, where Hydra opens the log, while the host's callbacks saw the host's."""
+    """It has this machine's folders, in which Hydra opens the log. The callbacks on the host saw the host's folders."""
     config = (app / "conf" / "config.yaml").read_text()
     (app / "conf" / "config.yaml").write_text(
         config.replace("hydra.experimental.callbacks.Pickle", f"{whose}.callbacks.Pickle")
@@ -231,7 +236,7 @@ def test_a_pickle_from_a_host_that_shares_no_disk_is_accepted_by_hydras_rerun(
 
 @pytest.mark.hydra_suite
 def test_last_is_the_run_and_not_its_reproduction(app: Path) -> None:
-    """`last#1` can be reproduced twice; Hydra's folder in an output directory stands for the directory."""
+    """So `last#1` can be reproduced twice. Hydra's folder in an output directory means that directory."""
     _sweep(app, "x=1,13")
     for target in ("last#1", "last#1", "sweep/1/.hydra"):
         report = _again(app, target)
@@ -239,8 +244,8 @@ def test_last_is_the_run_and_not_its_reproduction(app: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_in_the_debugger(app: Path) -> None:
-    """--pdb stops where the job fails, with its variables at hand."""
+def test_a_job_can_be_reproduced_in_the_debugger(app: Path) -> None:
+    """--pdb stops where the job fails, and its variables can be read."""
     _sweep(app, "x=13")
     done = subprocess.run(
         [sys.executable, "-c", "from launcher.cli.main import main; main()", "reproduce", "sweep/0", "--pdb"],
@@ -257,8 +262,8 @@ def test_in_the_debugger(app: Path) -> None:
 
 
 @pytest.mark.hydra_suite
-def test_a_plain_function(tmp_path: Path) -> None:
-    """Jobs of `launcher multirun` of a plain function, too."""
+def test_a_job_of_a_plain_function_can_be_reproduced(tmp_path: Path) -> None:
+    """This also holds for jobs of a plain function's `launcher multirun`."""
     apps.write(tmp_path, {"plain.py": "def work(cfg):\n    return cfg.a / cfg.b\n"})
     apps.launcher("multirun", "plain.py:work", "a=6", "b=2,0", "--folder", "runs", cwd=tmp_path, check=False)
     assert _again(tmp_path, "runs/0")["says"] == ["COMPLETED with the same value, byte for byte"]
@@ -267,7 +272,7 @@ def test_a_plain_function(tmp_path: Path) -> None:
 
 @pytest.mark.hydra_suite
 def test_a_run_of_one_job_needs_no_number(tmp_path: Path) -> None:
-    """There is no other job that could be meant."""
+    """No other job could be meant."""
     apps.write(tmp_path, {"plain.py": "def work(cfg):\n    return cfg.a / cfg.b\n"})
     apps.launcher("run", "plain.py:work", "a=6", "b=2", "--folder", "one", cwd=tmp_path)
     assert _again(tmp_path, "last")["says"] == ["COMPLETED with the same value, byte for byte"]
@@ -285,7 +290,7 @@ def test_a_run_of_one_job_needs_no_number(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_reproduced_is_refused_by_name(app: Path, target: str, message: str) -> None:
-    """With exit code 2, before anything runs."""
+    """The exit code is 2, and nothing runs."""
     if not (app / "sweep").exists():
         _sweep(app, "x=5,6")
     done = apps.launcher("reproduce", target, cwd=app, check=False)

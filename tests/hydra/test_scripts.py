@@ -1,6 +1,7 @@
-"""Applications as scripts grow: no guard at the end, decorators, configs stored late, `compose()` inside a job.
+"""Applications as real scripts have them: no guard at the end, decorators, configs stored late, `compose()` inside a
+job.
 
-Each runs under Hydra's own basic launcher and under ours, and tells the same.
+Each runs under Hydra's basic launcher and under ours, and must report the same.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ _SCRIPTS = {
 
 @pytest.fixture(params=["local", pytest.param("openssh", marks=pytest.mark.openssh)])
 def there(request: pytest.FixtureRequest) -> Path | None:
-    """No host, or the hosts file with one that shares no disk."""
+    """No host, or a hosts file with a host without a shared disk."""
     return request.getfixturevalue(f"{request.param}_hosts") if request.param != "local" else None
 
 
@@ -115,8 +116,8 @@ def _told(app: Path) -> list[object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", _SCRIPTS)
-def test_tells_what_it_tells_under_hydras_own_launcher(tmp_path: Path, script: str, there: Path | None) -> None:
-    """It runs on a host without an edit, though it is not started there."""
+def test_a_script_reports_the_same_as_under_hydras_launcher(tmp_path: Path, script: str, there: Path | None) -> None:
+    """It runs on a host unchanged, although it is not started there as a script."""
     files = {**_CONF, "tell.py": _TELL, "my_app.py": _SCRIPTS[script]}
     theirs, ours = apps.write(tmp_path / "theirs", files), apps.write(tmp_path / "ours", files)
     apps.python("my_app.py", "-m", "hydra/launcher=basic", "x=2,3", cwd=theirs)
@@ -126,8 +127,8 @@ def test_tells_what_it_tells_under_hydras_own_launcher(tmp_path: Path, script: s
 
 
 @pytest.mark.openssh
-def test_a_formatter_that_only_the_config_names(tmp_path: Path, openssh_hosts: Path) -> None:
-    """hydra-colorlog's configs name colorlog, which no application imports: hosts need not have it."""
+def test_a_formatter_may_be_named_only_in_the_config(tmp_path: Path, openssh_hosts: Path) -> None:
+    """hydra-colorlog's configs name colorlog, which no application imports. Hosts need not have it."""
     logging = """
         version: 1
         formatters: {coloured: {(): colorlog.ColoredFormatter, format: "%(log_color)s%(message)s"}}
@@ -154,8 +155,8 @@ def test_a_formatter_that_only_the_config_names(tmp_path: Path, openssh_hosts: P
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_on_the_command_line(tmp_path: Path, there: Path | None) -> None:
-    """`launcher multirun` imports it, here and on the host, without starting it."""
+def test_a_script_may_have_no_guard(tmp_path: Path, there: Path | None) -> None:
+    """`launcher multirun` imports the script here and on the host, without starting it."""
     app = apps.write(tmp_path, {**_CONF, "tell.py": _TELL, "my_app.py": _SCRIPTS["no guard"]})
     hosts = ["--hosts", there] if there else []
     apps.launcher("multirun", "my_app.py", "x=2,3", *hosts, cwd=app)
@@ -163,9 +164,9 @@ def test_a_script_without_a_guard_on_the_command_line(tmp_path: Path, there: Pat
 
 
 @pytest.mark.openssh
-def test_a_config_whose_class_is_only_here_costs_no_other(tmp_path: Path, openssh_hosts: Path) -> None:
-    """A package that is installed here alone has put configs into the ConfigStore: the app's own are there on the host, and
-    so are its contents.
+def test_a_config_whose_class_is_only_here_affects_no_other(tmp_path: Path, openssh_hosts: Path) -> None:
+    """A package that only this machine has put configs into the ConfigStore. On the host, the app's own configs are
+    there, and so is the content of these.
     """
     apps.write(tmp_path / "site-packages", {"only_here.py": _ONLY_HERE})
     project = apps.write(tmp_path / "project", {"my_app.py": _STORES})

@@ -1,7 +1,7 @@
 """Hydra's own published suites for launchers, over every transport.
 
-Rule: nothing of them is left out or changed; where a host shares no disk, the suite of whole applications does not
-apply, for it has its applications write to a path of this machine.
+Rule: no test in them is left out or changed. For a host without a shared disk, the suite of whole applications does not
+apply, because its applications write to a path of this machine.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ class TestIntegrationShared(IntegrationTestSuite):
 
 @pytest.fixture
 def apart(equipped_hosts: Path) -> list[str]:
-    """Overrides that send jobs to a host that shares no disk, and has Hydra: the suites' own task is a part of Hydra."""
+    """Overrides that send jobs to a host without a shared disk.
+
+    It has Hydra, because the suites' own task is a part of Hydra.
+    """
     return [f"hydra.launcher.hosts_file={equipped_hosts}"]
 
 

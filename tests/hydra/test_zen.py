@@ -1,4 +1,6 @@
-"""hydra-zen's applications: `zen(task).hydra_main(...)` decorates the task only when the script starts Hydra."""
+"""Applications with hydra-zen, in which `zen(task).hydra_main(...)` decorates the task only when the script starts
+Hydra.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,8 @@ _OVERRIDES = ["+optimizer=sgd", "optimizer.momentum=0.5", "name=zen"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("door", ["hydra", "plugin", "run", "multirun"])
-def test_a_task_gets_its_config_through_every_door(tmp_path: Path, door: str) -> None:
-    """Also what it stores below its guard, and what `zen` makes of it."""
+def test_a_task_gets_its_config_however_it_is_started(tmp_path: Path, door: str) -> None:
+    """It also gets what the script stores below its guard, and what `zen` makes of it."""
     app = apps.write(tmp_path, _APP)
     if door in ("run", "multirun"):
         apps.launcher(door, "app.py", *_OVERRIDES, cwd=app)
