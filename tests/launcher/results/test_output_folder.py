@@ -364,9 +364,14 @@ class TestRefusing:
     def test_names_that_are_one_file_here(self, folder, monkeypatch):
         """On a disk that folds case the second one does not replace the first."""
         folder.write("Model", 0o644, b"first")
-        monkeypatch.setattr(folder._tree, "is_there", lambda directory, name: True)
+        monkeypatch.setattr(folder._tree, "is_same", lambda one, other: True)
         folder.write("model", 0o644, b"second")
         assert "same file as Model" in reason(folder, "model")
+        folder.write_chunk("mODEL", 0o644, 6, 0, b"second")
+        assert "same file as Model" in reason(folder, "mODEL")
+        folder.write("caf\u00e9", 0o644, b"first")
+        folder.write("cafe\u0301", 0o644, b"second")
+        assert "same file as caf\u00e9" in reason(folder, "cafe\u0301")
         folder.write("Model", 0o644, b"again")
         assert (folder.path / "Model").read_bytes() == b"again"
 
@@ -376,6 +381,12 @@ class TestRefusing:
         folder.write("model", 0o644, b"second")
         assert folder.refused == []
         assert (folder.path / "Model").read_bytes() == b"first"
+        folder.restart()
+        for name in ("Model", "model"):
+            folder.write(name, 0o644, b"sent again")
+            folder.write_chunk(name, 0o644, 5, 0, b"whole")
+        assert folder.refused == []
+        assert (folder.path / "model").read_bytes() == b"whole"
 
     def test_more_than_the_caps(self, tmp_path):
         """Files and bytes are counted over all that came, whole or in pieces; folders count as files do."""
@@ -590,6 +601,22 @@ class TestSharing:
             two.write_chunk("two", 0o644, 2, half, b"2")
         assert (tmp_path / "o" / "one").read_bytes() == b"11"
         assert (tmp_path / "o" / "two").read_bytes() == b"22"
+
+    def test_what_jobs_print_is_kept_apart_where_their_folders_are_one_to_the_disk(self, tmp_path):
+        """Two names that differ in case, as by a link here: their run does not know that they share a folder."""
+        ownership = Ownership(0.0, lambda num, folder: False)
+        (tmp_path / "X").mkdir()
+        (tmp_path / "x").symlink_to("X")
+        one = OutputFolder(tmp_path / "X", 1, ownership.of(1, tmp_path / "X"))
+        two = OutputFolder(tmp_path / "x", 2, ownership.of(2, tmp_path / "x"))
+        for folder, text in ((one, b"of one"), (two, b"of two")):
+            folder.write_stream("stdout", 0, text)
+            folder.write("model.txt", 0o644, text)
+        assert (own_folder(tmp_path / "X", 1) / "stdout").read_bytes() == b"of one"
+        assert (own_folder(tmp_path / "x", 2) / "stdout").read_bytes() == b"of two"
+        assert (tmp_path / "X" / "model.txt").read_bytes() == b"of one"
+        assert (tmp_path / "X" / "model.job-2.txt").read_bytes() == b"of two"
+        assert two.apart == [("model.txt", "model.job-2.txt")]
 
     def test_what_an_attempt_printed_is_set_aside_while_the_folder_is_away(self, tmp_path):
         """Into the folder that is open, wherever that is now; else as soon as it is back, before another attempt prints there."""
