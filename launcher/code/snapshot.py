@@ -25,6 +25,7 @@ from launcher.code.project_files import IGNORE_FILE, find_project
 from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.code.project_metadata import metadata_of
 from launcher.errors import CodeError
+from launcher.util.same_name import folded
 from remote_agent.shared.protocol import MANIFEST_VERSION
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
@@ -293,7 +294,18 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
             _look_at_link(root, name, files, links, notes)
         else:
             notes.append(f"{name} is neither a file nor a link, so it does not travel")
-    return files, links, notes
+    return files, links, notes + _one_file_each(files)
+
+
+def _one_file_each(files: _Found) -> list[str]:
+    """What to tell of names that are two in git, and one file on a disk that does not tell case, or forms of a letter, apart."""
+    known: dict[str, tuple[str, os.stat_result]] = {}
+    notes = []
+    for name, status in files:
+        first, found = known.setdefault(folded(name), (name, status))
+        if first != name and os.path.samestat(found, status):
+            notes.append(f"{first} and {name} are one file on this disk, so both travel with what that has")
+    return notes
 
 
 def _look_at_link(root: Path, name: str, files: _Found, links: list[tuple[str, str]], notes: list[str]) -> None:

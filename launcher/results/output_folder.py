@@ -22,6 +22,7 @@ from launcher.results.names import MAX_PATH, beside, check_path
 from launcher.results.owners import OWN, Owners, job_name
 from launcher.results.tree import FolderTree
 from launcher.results.writing import OURS, RefusedFile, refusal_of, set_time, write_all
+from launcher.util.same_name import folded
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "OutputFolder"]
 
@@ -109,9 +110,9 @@ class OutputFolder:
             raise RefusedFile(f"more than {self.max_files} files")
         if size < 0 or self._bytes + size > self.max_bytes:
             raise RefusedFile(f"more than {self.max_bytes} bytes")
-        known = self._names.setdefault(path.casefold(), path)
+        known = self._names.setdefault(folded(path), path)
         folder, _, name = path.rpartition("/")
-        if known != path and self._tree.is_there(folder, name):
+        if known != path and self._tree.is_same(known, path):
             raise RefusedFile(f"it is the same file as {known} here")
         return folder, name
 
@@ -390,9 +391,16 @@ class OutputFolder:
     def _stream_folder(self) -> str:
         """Return the folder for streams. Jobs that share a folder have separate ones."""
         if not self._streams:
-            is_apart = self.owners is not None and self.owners.is_shared
+            is_apart = self.owners is not None and (self.owners.is_shared or self._is_another_jobs(self.owners))
             self._streams = f"{OWN}/{job_name(self.num)}" if is_apart else OWN
         return self._streams
+
+    def _is_another_jobs(self, owners: Owners) -> bool:
+        """What was printed there in this run is not this job's: to this disk, the folder's name is that of another job's folder."""
+        if not self._tree.is_there("", OWN):
+            return False
+        changed = self._tree.changed_at(OWN, "stdout")
+        return changed is not None and owners.is_anothers(f"{OWN}/stdout", self.num, changed)
 
     def set_aside_what_waits(self) -> None:
         """Set aside what could not be when it was due, if the folder is in its place by now.

@@ -144,6 +144,28 @@ class FolderTree:
             raise refusal_of(error) from None
         return True
 
+    def is_same(self, one: str, other: str) -> bool:
+        """Both names are there, and are one file."""
+        found = []
+        for path in (one, other):
+            folder, _, name = path.rpartition("/")
+            try:
+                found.append(os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False))
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise refusal_of(error) from None
+        return os.path.samestat(*found)
+
+    def changed_at(self, folder: str, name: str) -> float | None:
+        """When it was last changed, seconds since the epoch; None where it is not there."""
+        try:
+            return os.stat(name, dir_fd=self.folder(folder), follow_symlinks=False).st_ctime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise refusal_of(error) from None
+
     def holds(self, path: str, data: bytes) -> bool:
         """Whether it is a file with exactly this content."""
         fd = self._open_there(path)

@@ -109,6 +109,17 @@ def test_a_work_tree_is_sent_as_it_is(project):
     assert dirty.read(hashlib.sha256(b"edited\n").hexdigest()) == b"edited\n"
 
 
+def test_two_names_that_are_one_file_here_are_told(project):
+    """As on a disk that does not tell case apart, by a link here: git tracks two files, and one of them is not there."""
+    git(project, "rm", "-q", "--cached", "gone.py")
+    write(project, {"Model.py": "one\n", "other.py": "one\n"})
+    (project / "model.py").hardlink_to(project / "Model.py")
+    snapshot = take(project / "app.py")
+    assert {"Model.py", "model.py"} <= names(snapshot)
+    (note,) = [note for note in snapshot.notes if "one file" in note]
+    assert "Model.py and model.py" in note
+
+
 def test_an_app_in_a_subfolder_brings_the_whole_project(project):
     """This is the work tree around it, whatever folder the app or the user is in."""
     assert take(project / "pkg" / "mod.py").root == project
