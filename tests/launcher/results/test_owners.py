@@ -165,6 +165,22 @@ class TestSharing:
             folder.release()
         assert (tmp_path / "0" / ".launcher" / "stdout").read_bytes() == b"22"
 
+    def test_what_jobs_print_is_kept_apart_where_their_folders_are_one_to_the_disk(self, tmp_path):
+        """Two names that differ in case, as by a link here: their run does not know that they share a folder."""
+        ownership = Ownership(0.0, lambda num, folder: False)
+        (tmp_path / "X").mkdir()
+        (tmp_path / "x").symlink_to("X")
+        one = OutputFolder(tmp_path / "X", 1, ownership.of(1, tmp_path / "X"))
+        two = OutputFolder(tmp_path / "x", 2, ownership.of(2, tmp_path / "x"))
+        for folder, text in ((one, b"of one"), (two, b"of two")):
+            folder.write_stream("stdout", 0, text)
+            folder.write("model.txt", 0o644, text)
+        assert (own_folder(tmp_path / "X", 1) / "stdout").read_bytes() == b"of one"
+        assert (own_folder(tmp_path / "x", 2) / "stdout").read_bytes() == b"of two"
+        assert (tmp_path / "X" / "model.txt").read_bytes() == b"of one"
+        assert (tmp_path / "X" / "model.job-2.txt").read_bytes() == b"of two"
+        assert two.apart == [("model.txt", "model.job-2.txt")]
+
     def test_what_jobs_print_is_kept_apart(self, tmp_path):
         """Also of an earlier attempt; who had the folder to itself when it began to print has the usual place."""
         ownership = Ownership(0.0, lambda num, folder: False)
