@@ -15,9 +15,7 @@ from launcher.agents import facts
 from launcher.agents.plan import HostPlan
 from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
-from launcher.engine.acknowledger import Acknowledger
 from launcher.engine.dispatcher import Dispatcher
-from launcher.engine.inbox import Inbox
 from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
@@ -463,42 +461,6 @@ class TestJournalFails:
         assert not run.dispatcher.is_running
         free()
 
-    def test_results_wait_in_bounded_memory(self):
-        """Readers are held back when there is too much; requests never are; closing lets everybody go."""
-        inbox = Inbox(max_bytes=100)
-        inbox.put_bulk("a", 60)
-        inbox.put_bulk("b", 60)
-        put = threading.Event()
-
-        def reader() -> None:
-            inbox.put_bulk("c", 60)
-            put.set()
-
-        thread = threading.Thread(target=reader)
-        thread.start()
-        inbox.put("request")
-        assert not put.wait(0.1)
-        assert inbox.get(1, 0) == ["a"]
-        assert put.wait(30)
-        assert inbox.get(10, 0) == ["b", "request", "c"]
-        thread.join()
-        inbox.put_bulk("d", 200)
-        thread = threading.Thread(target=lambda: inbox.put_bulk("dropped", 1))
-        thread.start()
-        inbox.close()
-        thread.join(30)
-        assert not thread.is_alive()
-        assert inbox.get(10, 0) == ["d"]
-
-    def test_an_inbox_waits_for_the_first_thing(self):
-        """For as long as it is told."""
-        inbox = Inbox()
-        assert inbox.get(1, 0.0) == []
-        timer = threading.Timer(0.05, inbox.put, ["x"])
-        timer.start()
-        assert inbox.get(5, None) == ["x"]
-        timer.join()
-
 
 class TestResume:
     """Another controller takes over from the journal alone."""
@@ -569,32 +531,6 @@ class TestResume:
         assert returned.stored is not None
         assert returned.stored.payload == b"first"
         second.end_all()
-
-
-def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
-    """They go out in rounds, each behind a sync of every file system that was written to; the last one at the end."""
-    order: list[Any] = []
-    monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
-    monkeypatch.setattr(
-        "launcher.engine.acknowledger._sync_files", lambda folders: order.append(("sync", len(folders)))
-    )
-
-    class Session:
-        def acknowledge(self, attempts: list[str]) -> None:
-            order.append(("ack", attempts))
-
-    acker = Acknowledger({"a": Session()}, tmp_path, order.append)
-    acker.flush()
-    assert order == []
-    acker.wrote_to(tmp_path)
-    acker.wrote_to(tmp_path / "gone")
-    for num in range(3):
-        acker.add("a", f"{num}.1")
-    acker.add("unknown host", "9.1")
-    acker.stop()
-    assert order[0][0] == "sync"
-    acks = [attempt for name, what in order if name == "ack" for attempt in what]
-    assert sorted(acks) == ["0.1", "1.1", "2.1"]
 
 
 @pytest.mark.slow
@@ -679,60 +615,3 @@ def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeyp
         say(1, 6, b"more\n")
     assert not run.folder.exists()
     run.end_all()
-
-
-def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
-    """Its absence ends no thread: when it is back, hosts hear what they could not be told. A folder of files that is gone holds up nothing."""
-    said: list[str] = []
-
-    class Session:
-        def acknowledge(self, attempts: list[str]) -> None:
-            said.extend(attempts)
-
-    folder, files = tmp_path / "run", tmp_path / "elsewhere"
-    for each in (folder, files):
-        each.mkdir()
-    failed: list[BaseException] = []
-    acker = Acknowledger({"a": Session()}, folder, failed.append)
-    folder.rename(tmp_path / "moved")
-    acker.add("a", "0.1")
-    acker.flush()
-    assert said == []
-    (tmp_path / "moved").rename(folder)
-    acker.wrote_to(files)
-    files.rmdir()
-    acker.flush()
-    acker.stop()
-    assert said == ["0.1"]
-    assert failed == []
-
-
-def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
-    """What was written in time and cannot be found any more is not acknowledged, not even at the end."""
-    said: list[str] = []
-    monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
-
-    class Session:
-        def acknowledge(self, attempts: list[str]) -> None:
-            said.extend(attempts)
-
-    looked = threading.Event()
-    safe = [False]
-
-    def is_safe() -> bool:
-        looked.set()
-        return safe[0]
-
-    acker = Acknowledger({"a": Session()}, tmp_path, lambda error: None, is_safe)
-    acker.add("a", "0.1")
-    assert looked.wait(30)
-    acker.flush()
-    assert said == []
-    safe[0] = True
-    acker.add("a", "1.1")
-    acker.flush()
-    assert sorted(said) == ["0.1", "1.1"]
-    safe[0] = False
-    acker.add("a", "2.1")
-    acker.stop()
-    assert sorted(said) == ["0.1", "1.1"]

@@ -7,41 +7,7 @@ import pytest
 from launcher import events
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.engine.state import OVER, HostPhase
-from tests.simulation.journal import through_json
-
-ERROR = {"kind": "exception", "type": "E", "message": "m", "traceback": "", "causes": []}
-
-
-def ready(scheduler: Scheduler, *hosts: str, slots: int = 1) -> Scheduler:
-    """Hosts that said welcome."""
-    for host in hosts or tuple(scheduler.hosts):
-        scheduler.observe_ready(0.0, host, slots, "3.11", (), "boot")
-    return scheduler
-
-
-def submit(scheduler: Scheduler, count: int) -> None:
-    """Jobs 0 to count - 1."""
-    for num in range(count):
-        scheduler.submit(0.0, num, (f"x={num}",))
-
-
-def assigned(made: list[events.Event]) -> list[tuple[int, int, str]]:
-    """(num, attempt, host) of what was given out."""
-    return [(e.num, e.attempt, e.host) for e in made if isinstance(e, events.JobAssigned)]
-
-
-def returned(made: list[events.Event]) -> list[tuple[int, str, str]]:
-    """(num, status, kind of error) of what came to its end."""
-    return [(e.num, e.status, (e.error or {}).get("kind", "")) for e in made if isinstance(e, events.JobReturned)]
-
-
-def end(
-    scheduler: Scheduler, host: str, num: int, attempt: int = 1, kind: str = "", duration: float = 1.0
-) -> list[events.Event]:
-    """An attempt ends and everything of it arrives."""
-    error = {**ERROR, "kind": kind} if kind else None
-    made = scheduler.observe_ended(1.0, host, num, attempt, "FAILED" if kind else "COMPLETED", duration, error)
-    return made + scheduler.observe_collected(1.0, host, num, attempt)
+from tests.launcher.engine.schedulers import assigned, end, ready, returned, submit
 
 
 class TestAssigning:
@@ -538,25 +504,6 @@ class TestAnotherController:
         scheduler.observe_ready(0.0, "b", 1, "3.11", ())
         hosts = [host for _, _, host in assigned(scheduler.plan(0.0, 0.0))]
         assert (hosts.count("a"), hosts.count("b"), hosts.count("c")) == (60, 20, 0)
-
-    def test_state_is_made_of_events_alone(self):
-        """Applied again, by way of their JSON, they make the same state."""
-        scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 1}, on_host_loss="retry")), slots=2)
-        submit(scheduler, 9)
-        made: list[events.Event] = []
-        for num in range(9):
-            made += scheduler.submit(0.0, 10 + num)
-        made += scheduler.plan(0.0, 0.0)
-        fresh = Scheduler(["a", "b"])
-        for event in [
-            *[events.HostReady(0.0, host, 2, "3.11", (), False, "boot") for host in ("a", "b")],
-            *[events.JobQueued(0.0, num, (f"x={num}",)) for num in range(9)],
-            *made,
-        ]:
-            fresh.apply(through_json(event))
-        assert fresh.jobs == scheduler.jobs
-        assert fresh.pending == scheduler.pending
-        assert fresh.hosts == scheduler.hosts
 
 
 class TestEveryJobHasABound:

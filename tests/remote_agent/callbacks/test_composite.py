@@ -220,7 +220,7 @@ def test_a_class_that_the_controller_does_not_have():
     """Spec only: no hook of it fires here, and the host builds it."""
     spec = {"_target_": "far.Away", "text": "far"}
     callbacks = Callbacks([Entry("a", None, None, spec, "its class cannot be imported here")])
-    assert callbacks.on_multirun_start(config=1) == []
+    assert callbacks.fire("on_multirun_start", {"config": 1}) == []
     assert callbacks.notes == ["its class cannot be imported here"]
     arrived, notes = callbacks_from_travel(travel_entries(callbacks, cloudpickle.dumps), pickle.loads, _instantiate)
     assert arrived.entries[0].instance.text == "far"

@@ -1,0 +1,48 @@
+"""The test application, and hosts for its jobs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.demo.server import DemoServer
+from launcher.inventory import load_hosts
+
+APP = Path(__file__).parents[2] / "apps" / "plain"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[DemoServer]:
+    """A throwaway SSH server."""
+    with DemoServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "ssh"])
+def hosts(request: pytest.FixtureRequest) -> list[Any]:
+    """Hosts to run on: this machine, or one behind SSH with a home of its own."""
+    if request.param == "local":
+        return ["local/2"]
+    server: DemoServer = request.getfixturevalue("demo")
+    return list(load_hosts({"demo": {"address": "demo", "ssh_config": str(server.ssh_config), "slots": 2}}, "test"))
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The test application, in a project folder of its own, imported."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for file in APP.glob("*.py"):
+        (project / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    import training
+
+    yield training
+    for name in ("training", "helper"):
+        sys.modules.pop(name, None)
