@@ -41,7 +41,7 @@ class HostFact:
 
 @frozen
 class Connected(HostFact):
-    """The agent sent its welcome. `attempts` are those that it knows, with their short states."""
+    """The agent said welcome. `attempts` are those it knows, with their short states."""
 
     slots: int
     python: str
