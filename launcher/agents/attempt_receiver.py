@@ -1,7 +1,8 @@
-"""Receives what an agent says of attempts over one link: writes results and output to files, and makes checked facts.
+"""Receives an agent's messages about attempts over one link. It writes results and output to files, and makes checked
+facts.
 
-Rule: an error in one result or file costs that one alone, and is shown. If something cannot be written now, the link ends; if it never
-can be, the job fails.
+Rule: an error in a result or file affects only that one, and is shown. If something cannot be written now, the link
+ends. If it can never be written, the job fails.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class AttemptReceiver:
     """Takes the messages about attempts. Arguments as those of `FrameReceiver`.
 
     Attributes:
-        has_result: a result came over this link: the agent can do its work.
+        has_result: whether a result came over this link, so that the agent works.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class AttemptReceiver:
         self._write(attempt, take)
 
     def on_files(self, header: messages.Files, payload: bytes) -> None:
-        """Small files of an attempt, whole."""
+        """Complete small files of an attempt."""
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
         if sum(size for _, _, size, _ in items) != len(payload):
             raise wire.ProtocolError("field", "files: their sizes do not add up to what came")
@@ -118,7 +119,7 @@ class AttemptReceiver:
         self._write(header["attempt"], make)
 
     def on_chunk(self, header: messages.Chunk, payload: bytes | memoryview) -> None:
-        """A piece of a long result or file."""
+        """A part of a long result or file."""
         attempt, kind, size, offset = header["attempt"], header["kind"], header["size"], header["offset"]
         if size < 0 or offset < 0:
             raise wire.ProtocolError("field", f"chunk at byte {offset} of {size}")
@@ -221,7 +222,7 @@ class AttemptReceiver:
         return folder
 
     def close(self) -> None:
-        """Drop results that came in part: the host sends them again over the next link."""
+        """Drop incomplete results. The host sends them again over the next link."""
         for attempt in list(self._arriving):
             self._discard(attempt)
 
@@ -296,7 +297,7 @@ def _time(given: list[Any]) -> int | None:
 
 
 def _checked_envelope(data: dict[str, Any]) -> Envelope:
-    """The envelope, checked as a whole, because it decides what became of the job."""
+    """The envelope, checked as a whole, because it decides how the job ended."""
     envelope = Envelope.from_json(data)
     check("hooks", len(envelope.hooks))
     return envelope if envelope.error is None else envelope._replace(error=shortened(envelope.error))

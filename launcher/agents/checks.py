@@ -1,6 +1,6 @@
 """Checks of single fields that hosts fill in.
 
-Rule: a field that must have a form is refused without it; a text that is only shown is cut to the length that it may have.
+Rule: a field without its required form is refused. A text that is only shown is shortened to its limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["check_attempt", "short_name", "short_texts", "shortened"]
 
 
 def check_attempt(attempt: str) -> str:
-    """The name of an attempt, as a host gave it: it becomes the name of a file and two numbers.
+    """Check the name of an attempt from a host, because it becomes the name of a file and two numbers.
 
     Raises:
         ProtocolError: it has another form.
@@ -28,17 +28,17 @@ def check_attempt(attempt: str) -> str:
 
 
 def short_texts(items: list[Any]) -> tuple[str, ...]:
-    """Notes of a host, cut to the number and length that they may have."""
+    """A host's notes, shortened to the limits on their number and length."""
     return tuple(str(item)[: limit("text")] for item in items[: limit("notes")])
 
 
 def short_name(text: Any) -> str:
-    """A name of a host's, cut to the length that it may have."""
+    """A name from a host, shortened to its limit."""
     return str(text)[: limit("name")]
 
 
 def shortened(error: JobError) -> JobError:
-    """An error of a host, cut to the length that it may have."""
+    """A host's error, shortened to its limit."""
     return dataclasses.replace(
         error,
         type=short_name(error.type),

@@ -1,4 +1,4 @@
-"""Limits how many hosts are connected to at once: with hundreds, each would wait for all others and time out.
+"""Limits how many hosts are connected to at the same time. With hundreds, each would wait for all others and time out.
 
 Rule: a turn is kept for some seconds at most; after that its holder goes on without it. So a host that does not answer, or a user who
 has to touch a key, delays the others only a moment. With many hosts few begin, so that the first results do not wait for hundreds of logins.
@@ -53,7 +53,7 @@ class Turn:
 
     Args:
         turns: what it takes one of.
-        stop: set by whoever no longer wants it: then it is entered at once.
+        stop: set if the turn is not wanted any more. Then it is entered at once.
     """
 
     def __init__(self, turns: threading.Semaphore, stop: threading.Event) -> None:
@@ -73,7 +73,7 @@ class Turn:
         return self
 
     def give_back(self) -> None:
-        """It is not needed any more, or not now. May be called twice, and from any thread."""
+        """Give the turn back. May be called twice, and from any thread."""
         with self._guard:
             had_it, self._has_it = self._has_it, False
         self._timer.cancel()

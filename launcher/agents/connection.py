@@ -1,11 +1,11 @@
-"""One host: connect, shake hands, send what it needs, pass on what it says, reconnect.
+"""The link to one host: it connects, shakes hands, sends what the host needs, passes on what it says, and reconnects.
 
-Rule: the threads here do I/O and nothing else. They never decide what becomes of a job: each fact goes to the
-dispatcher's inbox, in the order in which it happened on that host. A lost link is a fact, not a failure, also one that was lost
-before the agent's first welcome; who we are, who the host is, and what it cannot do are judged once, and for good.
+Rule: the threads here only do I/O. They never decide about a job: each fact goes to the dispatcher's inbox, in the
+order in which it happened on that host. A lost link is a fact and not a failure, even before the agent's first welcome.
+Errors of authentication, of the host key and of what the host cannot do are final.
 
-Three threads a host: the reader connects and reads, the writer sends what is queued, and one watches that the link is alive
-whatever the other two are waiting for.
+There are three threads per host: the reader connects and reads, the writer sends what is queued, and the third one
+checks that the link is alive, whatever the other two wait for.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class AgentConnection:
     """The controller's end of a host.
 
     Args:
-        start_agent: makes a channel to the host's agent; returns it with the bytes that came behind the preamble.
-        plan: what the host must be told; asked once per link.
-        inbox: takes each fact; may wait.
+        start_agent: makes a channel to the host's agent. Returns it with the bytes that came after the preamble.
+        plan: returns what the host must be told. Called once per link.
+        inbox: takes each fact. It may wait.
         folder_of: (host, attempt) -> where its files go.
         results: the folder for large results.
         patience: seconds since the first lost link after which a host without a welcome is unusable; it is tried three times at least.
@@ -114,13 +114,16 @@ class AgentConnection:
         self._reader.start()
 
     def expect(self) -> None:
-        """The host has jobs from an earlier controller: if it cannot be reached, it is tried again and not given up."""
+        """Record that the host has jobs from an earlier controller.
+
+        If it cannot be reached, it is tried again and not given up.
+        """
         self._was_connected = True
 
     # -- called by the dispatcher, from any thread ---------------------------------------------------------------
 
     def send_job(self, spec: JobSpec, payload: bytes) -> None:
-        """Queue a job for the host; a long payload goes ahead as a blob."""
+        """Queue a job for the host. A long payload is sent before it, as a blob."""
         if len(payload) <= MAX_INLINE:
             self._put(wire.encode({"t": "job", "spec": spec.to_json(), "payload_blob": None}, payload))
             return
@@ -133,11 +136,11 @@ class AgentConnection:
         self._put(wire.encode({"t": "cancel", "attempts": attempts, "kill": kill, "kind": kind, "why": why}))
 
     def sync(self, number: int) -> None:
-        """Have the agent confirm what was sent so far: `Synced(number)` follows, unless the link is lost before."""
+        """Make the agent confirm what was sent so far. `Synced(number)` follows, unless the link is lost before."""
         self._put(wire.encode({"t": "ping", "n": SYNC + 2 * number}))
 
     def go(self) -> None:
-        """What waits in the spool from an earlier life of the agent may start: the rest was cancelled before."""
+        """Let jobs start that wait in the spool from an earlier agent. The others were cancelled before."""
         self._put(wire.encode({"t": "go"}))
 
     def acknowledge(self, attempts: list[str]) -> None:
@@ -145,16 +148,16 @@ class AgentConnection:
         self._put(wire.encode({"t": "ack", "attempts": attempts}))
 
     def finish(self, *, keep: bool = False) -> None:
-        """The run is over on this host: its agent ends, and its spool goes unless it is kept."""
+        """End the run on this host. Its agent ends, and its spool is removed unless it is kept."""
         self._is_finishing = True
         self._put(wire.encode({"t": "finish", "keep": keep}))
 
     def wait_finished(self, timeout: float) -> bool:
-        """The agent closed the link after `finish`, within that many seconds."""
+        """Wait until the agent closes the link after `finish`. Returns whether it did within that many seconds."""
         return self._finished.wait(timeout)
 
     def close(self) -> None:
-        """End the threads and the connection; the agent stays."""
+        """End the threads and the connection. The agent stays."""
         self._stopping.set()
         self._outgoing.put(None)
         channel = self._channel
@@ -167,7 +170,7 @@ class AgentConnection:
 
     @property
     def is_connected(self) -> bool:
-        """There is a link now."""
+        """Whether there is a link now."""
         return self._channel is not None
 
     def _put(self, item: Iterator[bytes] | bytes) -> None:
@@ -200,7 +203,7 @@ class AgentConnection:
         self._finished.set()
 
     def _failed(self, error: HostError) -> bool:
-        """Tell that the link is gone, or could not be made; False: it is not tried again."""
+        """Report that the link is gone, or could not be made. Returns False if it is not tried again."""
         if not self._was_connected:
             final = self._final(error)
             if final is not None:
@@ -213,7 +216,10 @@ class AgentConnection:
         return True
 
     def _as_host_error(self, error: HostError | OSError) -> HostError:
-        """An error of this machine that may pass ends the link, too: what the host has is kept there until there is room here."""
+        """Turn an error of this machine that may pass into one that ends the link.
+
+        The host keeps its results until there is room here.
+        """
         if isinstance(error, HostError):
             return error
         where = f"{error.filename}: " if error.filename else ""
@@ -225,10 +231,10 @@ class AgentConnection:
         return ConnectionLost(self.host, "session", f"{what}: {where}{error.strerror or error}")
 
     def _final(self, error: HostError) -> HostError | None:
-        """Why a host without a welcome so far is not tried again; None: it is.
+        """Return why a host without a welcome so far is not tried again; None if it is.
 
-        A link that was lost is made again, and then a host that cannot be reached for a moment (it sheds load, its sshd
-        restarts) is tried again, too. That it cannot be reached at all is said at once.
+        A lost link is made again, and after that a host that cannot be reached for a moment (it sheds load, its sshd
+        restarts) is tried again, too. A host that was never reached is reported at once.
         """
         now = time.monotonic()
         if not isinstance(error, ConnectionLost) and not (
@@ -329,7 +335,10 @@ class AgentConnection:
                 raise self._ended(channel, receiver)
 
     def _ended(self, channel: Channel, receiver: FrameReceiver) -> HostError:
-        """The command on the host is over: the link is lost, unless it says that no agent came up."""
+        """Handle the end of the command on the host.
+
+        The link is lost, unless the command says that no agent started.
+        """
         status = None if receiver.is_welcome else channel.exit_status(_STATUS_TIMEOUT)
         said = channel.stderr().strip()
         if status == EXIT_FOLDERS and said:
@@ -337,7 +346,7 @@ class AgentConnection:
         return ConnectionLost(self.host, "session", "the link ended" + (f": {said[-500:]}" if said else ""))
 
     def _feed(self, receiver: FrameReceiver, data: bytes) -> None:
-        """Act on what came, however long that takes, and note whether it was a sign of life."""
+        """Act on what came, however long that takes, and record whether it was a sign of life."""
         steps, began = receiver.steps, time.monotonic()
         self._is_busy = True
         try:
@@ -355,7 +364,7 @@ class AgentConnection:
         """Queue what the host has asked for.
 
         Raises:
-            AgentError: it asks, and takes nothing.
+            AgentError: it asks without reading the answers.
         """
         replies = self._replies
         if not replies.acquire(blocking=False):
@@ -382,7 +391,7 @@ class AgentConnection:
             channel.close()
 
     def _send(self, channel: Channel, data: bytes) -> None:
-        """Send in pieces, so that the watch sees whether they are taken."""
+        """Send in parts, so that the watch sees whether they are accepted."""
         rest = memoryview(data)
         try:
             while rest:
@@ -415,7 +424,7 @@ class AgentConnection:
 
     @staticmethod
     def _batch(first: bytes, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> bytes:
-        """As many small frames as wait, in one send."""
+        """Return the small frames that wait, for one send."""
         batch = [first]
         size = len(first)
         while size < wire.CHUNK:
@@ -430,7 +439,7 @@ class AgentConnection:
     # -- the watch -----------------------------------------------------------------------------------------------
 
     def _watch(self, channel: Channel, is_over: threading.Event) -> None:
-        """Close a link from which nothing came for too long, or that takes nothing, though a send or a recv waits for ever."""
+        """Close a link on which nothing comes or goes for too long, because a send or a recv would wait for ever."""
         while not is_over.wait(HEARTBEAT / 4):
             long_ago = time.monotonic() - HEARTBEAT
             since = self._sending_since
@@ -440,6 +449,6 @@ class AgentConnection:
 
 
 def _counted(pieces: Iterator[bytes], replies: threading.Semaphore) -> Iterator[bytes]:
-    """The same pieces; when they are sent, one reply less waits."""
+    """Yield the same parts. When they are sent, one reply fewer waits."""
     yield from pieces
     replies.release()

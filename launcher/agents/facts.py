@@ -1,4 +1,4 @@
-"""What happened on a host, or on the way to it: what a connection tells the decider.
+"""Facts about a host or the way to it, which a connection passes to the decider.
 
 Rule: facts are plain values that were checked, and no decisions. The facts of one host come in the order in which they happened.
 """
@@ -55,14 +55,16 @@ class Connected(HostFact):
 
 @frozen
 class Disconnected(HostFact):
-    """The link is gone, perhaps before its first welcome; a new one is being tried."""
+    """The link is gone, perhaps before its first welcome. A new one is being tried."""
 
     why: str
 
 
 @frozen
 class Refused(HostFact):
-    """The agent can be reached, and says each time that it cannot go on: its disk is full, it speaks another version."""
+    """The agent can be reached, but says each time that it cannot go on, for example because its disk is full or its
+    version differs.
+    """
 
     why: str
 
@@ -96,7 +98,7 @@ class Sent(HostFact):
 
 @frozen
 class Started(HostFact):
-    """An attempt's process began."""
+    """An attempt's process has begun."""
 
     attempt: str
     slot: int
@@ -105,7 +107,7 @@ class Started(HostFact):
 
 @frozen
 class Output(HostFact):
-    """A job wrote something; it is in its file already. `offset`: where in its stream."""
+    """A job wrote something, which is in its file already. `offset`: its place in the stream."""
 
     attempt: str
     stream: str
@@ -126,7 +128,7 @@ class Ended(HostFact):
 
 @frozen
 class Unwritable(HostFact):
-    """An attempt's output directory cannot be written on this machine, now or later."""
+    """An attempt's output directory can never be written on this machine."""
 
     attempt: str
     why: str
@@ -136,8 +138,8 @@ class Unwritable(HostFact):
 class Collected(HostFact):
     """Everything that an attempt left has arrived.
 
-    `unmatched`: places of output patterns that matched no file; `noted`: what has arrived and may not be what was meant; `cut`: what was
-    killed while it may still have written, and why, in words.
+    `unmatched`: the positions of output patterns that matched no file. `noted`: files that have arrived and may be
+    inconsistent. `cut`: what was killed while it may still have been writing, and why, as text.
     """
 
     attempt: str
@@ -158,19 +160,19 @@ class Dropped(HostFact):
 
 @frozen
 class Opened(HostFact):
-    """The host, which had given attempts back, takes some again."""
+    """A host that had given attempts back accepts jobs again."""
 
 
 @frozen
 class Noted(HostFact):
-    """The agent has something to say that concerns the user."""
+    """The agent has a note for the user."""
 
     message: str
 
 
 @frozen
 class Synced(HostFact):
-    """The agent has taken in everything that was sent to it before `sync(number)` was called."""
+    """The agent has handled everything that was sent before `sync(number)` was called."""
 
     number: int
 

@@ -1,6 +1,6 @@
 """What a host must be told before it can run the run's jobs, and the content that it may ask for.
 
-Rule: bytes are read when they are needed, and travel under their hash.
+Rule: bytes are read when they are needed, and are sent under their hash.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes that the host may have to be sent; read when they are needed."""
+    """Bytes that the host may need. They are read when they are needed."""
 
     sha256: str
     size: int
@@ -48,7 +48,7 @@ class HostPlan:
 
 
 def blob_frames(blob: Blob, scope: str) -> Iterator[bytes]:
-    """One content, in chunks. `scope`: `run` (the run's own) or `cache` (kept on the host for later runs)."""
+    """Yield one content in chunks. `scope`: `run` (for this run) or `cache` (kept on the host for later runs)."""
     data = blob.read()
     offset = 0
     while True:
@@ -62,7 +62,7 @@ def blob_frames(blob: Blob, scope: str) -> Iterator[bytes]:
 
 
 def content_frames(blobs: list[Blob]) -> Iterator[bytes]:
-    """Many contents: small ones many to a frame, large ones in chunks."""
+    """Yield many contents. Small ones share frames, and large ones come in chunks."""
     items: list[list[Any]] = []
     pieces: list[bytes] = []
     size = 0

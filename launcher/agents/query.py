@@ -1,4 +1,4 @@
-"""Asks a host something outside of a run's session: what its agent has, and what can be cleaned up.
+"""Asks a host something outside a run's session: what its agent has, and what can be cleaned up.
 
 Rule: it starts no agent and replaces no controller. A host that cannot be reached is an error that names the host.
 """
@@ -31,7 +31,7 @@ __all__ = ["AgentQuery", "Looked"]
 
 @dataclass(frozen=True)
 class Looked:
-    """How an attempt stands on its host, and what it has printed beyond the offsets that were asked for.
+    """The state of an attempt on its host, and what it has printed after the requested offsets.
 
     `state` is `queued`, `running`, `final` or `unknown`.
     """
@@ -42,7 +42,7 @@ class Looked:
 
 
 class AgentQuery:
-    """A conversation with one host; a context manager.
+    """A conversation with one host, as a context manager.
 
     Args:
         role: `look` at the agent of a run, or `clean`.
@@ -90,7 +90,7 @@ class AgentQuery:
     # -- asking --------------------------------------------------------------------------------------------------
 
     def look(self, attempt: str, stdout: int, stderr: int) -> Looked:
-        """How an attempt stands, and what it has printed from these offsets on (not necessarily all of it)."""
+        """Return the state of an attempt, and what it has printed from these offsets on (perhaps not all of it)."""
         self._send({"t": "look", "attempt": attempt, "stdout": stdout, "stderr": stderr})
         said = {"stdout": b"", "stderr": b""}
         while True:
@@ -102,7 +102,10 @@ class AgentQuery:
                 return Looked(clean(header["state"]), said["stdout"], said["stderr"])
 
     def attempts(self) -> dict[str, dict[str, Any]]:
-        """Every attempt that the agent has: `state`, and of one with a result `status` and `kind` of its error."""
+        """Return every attempt of the agent, with its `state`.
+
+        One with a result also has `status` and the `kind` of its error.
+        """
         self._send({"t": "look", "attempt": None, "stdout": 0, "stderr": 0})
         found: dict[str, dict[str, Any]] = {}
         while True:
@@ -114,7 +117,7 @@ class AgentQuery:
                     return found
 
     def survey(self) -> list[dict[str, Any]]:
-        """What runs have left there; see `remote_agent.agent.cleaning`."""
+        """Return what runs have left there; see `remote_agent.agent.cleaning`."""
         self._send({"t": "survey"})
         found: list[dict[str, Any]] = []
         while True:
@@ -126,7 +129,7 @@ class AgentQuery:
                     return found
 
     def remove(self, items: list[str], *, force: bool = False) -> dict[str, Any]:
-        """Remove these items of a survey; `removed` are ids, `kept` are pairs of an id and the reason."""
+        """Remove these items of a survey. `removed` are ids, and `kept` are pairs of an id and the reason."""
         answer: dict[str, Any] = {"removed": [], "kept": []}
         for start in range(0, len(items), 500):
             self._send({"t": "remove", "items": items[start : start + 500], "force": force})
@@ -146,7 +149,7 @@ class AgentQuery:
     # -- frames --------------------------------------------------------------------------------------------------
 
     def _send(self, header: FromController) -> None:
-        """Ask something. The limits on frames and bytes begin anew for the answer."""
+        """Ask something. The limits on frames and bytes start again for the answer."""
         self._answer_bytes = self._answer_frames = 0
         self._put(header)
 
@@ -186,7 +189,7 @@ class AgentQuery:
                 return
 
     def _receive(self, channel: Channel) -> bytes:
-        """The next bytes; waits no longer than the limit on silence."""
+        """Return the next bytes. Waits no longer than the limit on silence."""
         is_over = threading.Event()
 
         def give_up() -> None:

@@ -1,7 +1,8 @@
-"""Receives what an agent says over one link: frames in, checked facts out.
+"""Receives an agent's messages over one link: it takes frames and returns checked facts.
 
-Rule: a host is not trusted. Every field is checked before anything is done with it. A breach of the protocol ends the link with a typed
-error; an error in one result costs that result alone. Each link has a receiver of its own: nothing is carried over from a broken link.
+Rule: a host is not trusted. Every field is checked before it is used. A breach of the protocol ends the link with a
+typed error. An error in one result affects only that result. Each link has its own receiver, so nothing is carried over
+from a broken link.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class FrameReceiver:
     """The frames of one link.
 
     Args:
-        tell: takes each fact; may wait.
-        folder_of: (host, attempt) -> where its files go; None where they are not wanted.
+        tell: takes each fact. It may wait.
+        folder_of: (host, attempt) -> where its files go; None if they are not wanted.
         results: the folder for large results.
         send: sends frames to the agent.
 
     Attributes:
-        attempts: takes what is said of attempts.
+        attempts: takes the messages about attempts.
     """
 
     def __init__(
@@ -77,16 +78,17 @@ class FrameReceiver:
 
     @property
     def steps(self) -> int:
-        """Grows with what is a sign of life. See `remote_agent.shared.wire.Decoder.steps`."""
+        """A counter that grows with each sign of life. See `remote_agent.shared.wire.Decoder.steps`."""
         return self._decoder.steps
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come.
 
         Raises:
-            HostBroken: they are more than an agent may say.
-            AgentError: they are not what an agent says.
-            OSError: what came cannot be written here now; what never can be is the job's error, and no reason to end the link.
+            HostBroken: they are more than an agent may send.
+            AgentError: an agent would not send them.
+            OSError: they cannot be written here now. What can never be written is an error of the job, and does not end
+            the link.
         """
         try:
             try:
@@ -246,5 +248,5 @@ class FrameReceiver:
 
 
 def _refuse(header: NoReturn) -> NoReturn:
-    """By their types no message gets here, but a broken host may send any."""
+    """Refuse a message that a type checker rules out, because a broken host may send any."""
     raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a controller")

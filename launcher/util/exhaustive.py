@@ -1,4 +1,4 @@
-"""`assert_never` for Python 3.10: the last case of a `match`, which a type checker refuses where a case is missing."""
+"""`assert_never` for Python 3.10: the last case of a `match`, which a type checker refuses if a case is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["assert_never"]
 
 
 def assert_never(value: NoReturn) -> NoReturn:
-    """Say that no value gets here.
+    """Declare that no value gets here.
 
     Raises:
         AssertionError: one did, past the type checker.

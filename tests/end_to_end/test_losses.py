@@ -135,7 +135,7 @@ def test_a_link_that_is_lost_before_the_welcome_is_made_again(way: Way, app: Any
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [21, 60, 600], ids=["after the banner", "in kex", "later in kex"])
 def test_a_link_that_is_lost_before_the_login_is_made_again(way: Way, app: Any, size: int) -> None:
-    """The user is not told, because sshd sheds load in this way."""
+    """The link ends without a message, as when sshd sheds load."""
     way.relay.cut_new_after(size, size, size)
     assert way.run(app.train).error is None
     assert way.relay.connections == 4

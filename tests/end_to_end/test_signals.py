@@ -93,12 +93,12 @@ class Run:
 
     @property
     def said(self) -> str:
-        """Return what the controllers printed."""
+        """What the controllers printed."""
         return self.log.read_text(errors="replace")
 
     @property
     def state(self) -> str:
-        """Return the state of the run."""
+        """The state of the run."""
         return read_status(Entry("", self.folder / "out", 0.0, "MULTIRUN", "")).state
 
 

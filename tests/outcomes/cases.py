@@ -27,7 +27,7 @@ class Case:
 
     @property
     def reads_safe(self) -> str:
-        """Return the result of reading it under `results=safe`."""
+        """The result of reading it under `results=safe`."""
         return self.safe or self.reads
 
     def kind_under(self, results: str) -> str | None:

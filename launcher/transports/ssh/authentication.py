@@ -129,7 +129,10 @@ class KeyAuthentication:
                 self._agent.close()
 
     def _is_stale(self, transport: paramiko.Transport, has_waited: bool) -> bool:
-        """Whether the connection ended before the host judged the first key, perhaps while it was kept waiting."""
+        """Whether the connection ended before the host judged the first key, perhaps while it was kept waiting.
+
+        Paramiko's thread may notice late that a host has gone, and then shows it as a refusal.
+        """
         return has_waited and not self.tried and not transport.is_active()
 
     def _identities(self) -> Iterator[tuple[str, paramiko.PKey]]:

@@ -133,7 +133,10 @@ def _resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]
 
 
 def _hops(target: SshTarget, config_file: str | None, seen: tuple[str, ...] = ()) -> list[SshTarget]:
-    """Return the jump hosts, the nearest first. The first one's own ProxyJump counts, as in ssh."""
+    """Return the jump hosts, the nearest first. The first one's own ProxyJump counts, as in ssh.
+
+    A ProxyJump under `Host *` also applies to the jump host itself, where it is ignored.
+    """
     if not target.proxy_jump:
         return []
     if len(seen) >= _MAX_HOPS or target.alias in seen:

@@ -54,7 +54,7 @@ def test_a_hard_limit_that_is_too_low_is_told() -> None:
     assert seen["now"] == [2000, 2000]
     for said in seen["said"]:
         assert "may have 2000 files open (ulimit -Hn), which is enough for about 10" in said
-        assert "300 may want" in said
+        assert "300 hosts may need" in said
 
 
 def test_nothing_is_put_before_a_command_without_need() -> None:
