@@ -72,8 +72,8 @@ class RunSession:
         early: connections that were begun before; what the run does not take of them is for the caller to drop.
         live: shows what jobs print; closed when the session is.
         claim: on the folder of the setup, where it has been taken for the run already.
-        install_signals: handle SIGTERM (cancel) and SIGHUP (detach) while the session is open; main thread only.
-        keeps_sigint: so SIGINT (cancel), too; else SIGINT is ours in calls that wait, and in between the caller's.
+        keeps_sigint: handle SIGINT (cancel) while the session is open, as SIGTERM (cancel) and SIGHUP (detach); else SIGINT is ours in calls
+            that wait, and in between the caller's.
         in_own_thread: another thread than the caller's drives it; who starts that one handles the signals.
         owns_process: this process is there for the run alone: after a second signal it is ended in any case.
 
@@ -99,7 +99,6 @@ class RunSession:
         config: Any = None,
         config_name: str | None = None,
         observers: Sequence[Observer] = (),
-        install_signals: bool = True,
         keeps_sigint: bool = True,
         owns_process: bool = False,
         in_own_thread: bool = False,
@@ -127,7 +126,6 @@ class RunSession:
         self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
         #: The thread that takes what arrives, and in which hooks fire.
         self._driver = 0
-        self._install_signals = install_signals
         self.in_own_thread = in_own_thread
         self._keeps_sigint = keeps_sigint and not in_own_thread
         self._owns_process = owns_process
@@ -305,8 +303,6 @@ class RunSession:
 
     def handle_signals(self) -> None:
         """Handle signals as requests from here on, if this is the main thread."""
-        if not self._install_signals:
-            return
         self.interrupts.handle_signals()
         if self._keeps_sigint:
             self._kept.enter_context(self.interrupts.ours())

@@ -226,7 +226,7 @@ class SimSession(Session):
         claim = SimpleNamespace(folder=_FOLDER, earlier=None, take_lock=lambda: -1)
         setup.take_folder = lambda: (setup, claim)
         setup.with_task = lambda task, with_config: setup
-        super().__init__(setup, install_signals=False)
+        super().__init__(setup)
         world.interrupts = self.interrupts
 
     def build(self, lock: int | None = None) -> None:
@@ -240,8 +240,11 @@ class SimSession(Session):
     def index_run(self, at: float, secret: str) -> None:
         """The user's index of runs is of no concern."""
 
-    def tell(self, text: str) -> None:
+    def show_signal(self, text: str) -> None:
         """Nor is the screen."""
+
+    def handle_signals(self) -> None:
+        """The history gives the signals."""
 
 
 @pytest.fixture(autouse=True)
