@@ -56,7 +56,6 @@ ALLOWED = {
     "_args_from_interpreter_flags": "the one way to start another Python as this one was started (multiprocessing does it so)",
     "_builtin_type": "cloudpickle leaves this name in its pickles",
     "_close": "paramiko's `Agent`, which is found at one place only, at another",
-    "_condition": "`concurrent.futures.Future`, which `Job` is: the standard library waits by it",
     "_connect": "as `_close`",
     "_return_value": "the field of Hydra's JobReturn that its `return_value` reads; ours has it under the same name",
     "_send_message": "paramiko's `AgentKey` says nothing else to an agent",
