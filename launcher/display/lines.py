@@ -105,11 +105,7 @@ class EventLines:
                 return self._on_code_sent(event)
             case events.HostUnknown():
                 jobs = f"; {count(len(event.jobs), 'job')} unknown since {clock(event.at)}" if event.jobs else ""
-                return [
-                    Line(
-                        f"host {event.host}: link lost ({clean(event.why)}){jobs}; trying to reach it again", "warning"
-                    )
-                ]
+                return [Line(f"host {event.host}: link lost ({clean(event.why)}){jobs}; reconnecting", "warning")]
             case events.HostLost():
                 jobs = f"; it had {count(len(event.jobs), 'job')}: {some(event.jobs)}" if event.jobs else ""
                 return [Line(f"host {event.host}: given up ({clean(event.why)}){jobs}", "bad")]

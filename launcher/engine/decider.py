@@ -432,15 +432,11 @@ def _told_of_files(files: Iterable[tuple[str, str]]) -> list[str]:
     for (top, what), paths in groups.items():
         if top and len(paths) > _MAX_ALIKE:
             common = shown_path(os.path.commonpath([os.path.dirname(path) for path in paths]))
-            told.append(
-                (len(paths), f"{shown_path(paths[0])} {what}; the same of {len(paths) - 1} more below {common}")
-            )
+            told.append((len(paths), f"{shown_path(paths[0])} {what}; and {len(paths) - 1} more below {common}"))
         else:
             told += [(1, f"{shown_path(path)} {what}") for path in paths]
     rest = sum(number for number, _ in told[_MAX_TOLD:])
-    return [line for _, line in told[:_MAX_TOLD]] + (
-        [f"something like that is to be told of {rest} more"] if rest else []
-    )
+    return [line for _, line in told[:_MAX_TOLD]] + ([f"and {rest} more"] if rest else [])
 
 
 def _split(attempt: str) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def check_path(path: str) -> None:
     if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise RefusedFile("its path leads out of the output directory")
     if any(is_own(part) for part in parts):
-        raise RefusedFile(f"{OWN} is ours")
+        raise RefusedFile(f"the name {OWN} is reserved for the launcher")
     try:
         names = [part.encode("utf-8") for part in parts]
     except UnicodeEncodeError:

@@ -223,7 +223,7 @@ class FolderTree:
             path, text = todo.pop()
             place = goal_of(path, text)
             if any(is_own(part) for part in place):
-                raise RefusedFile(f"a link into {OWN}, which is ours")
+                raise RefusedFile(f"a link into {OWN}, which is reserved for the launcher")
             # Every existing link on the way must obey the same rule, whoever made it.
             for length in range(1, len(place) + 1):
                 found = self._link_at("/".join(place[: length - 1]), place[length - 1])
@@ -231,7 +231,7 @@ class FolderTree:
                     todo.append(("/".join(place[:length]), "/".join([found, *place[length:]])))
                     break
         if todo:
-            raise RefusedFile("a link through too many others")
+            raise RefusedFile("a link that goes through too many other links")
 
     def _link_at(self, folder: str, name: str) -> str | None:
         """Return the text of an existing link; None if there is no link."""

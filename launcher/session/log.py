@@ -22,7 +22,7 @@ def log_problems(event: events.Event) -> None:
         step = f"\n    next: {clean(event.next_step)}" if event.next_step else ""
         _log.warning("host %s: cannot be used: %s: %s%s", event.host, clean(event.phase), clean(event.why), step)
     elif isinstance(event, events.HostUnknown):
-        _log.warning("host %s: link lost (%s); trying to reach it again", event.host, clean(event.why))
+        _log.warning("host %s: link lost (%s); reconnecting", event.host, clean(event.why))
     elif isinstance(event, events.HostLost):
         _log.warning(
             "host %s: given up (%s); jobs: %s", event.host, clean(event.why), ", ".join(map(str, event.jobs)) or "none"

@@ -27,7 +27,7 @@ def make_private_folder(path: str) -> str:
             pass  # somebody was faster; what is there now is looked at below
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise SpoolError("{} is not a folder of ours".format(path))
+        raise SpoolError("{} is not a private folder of this user".format(path))
     if status.st_uid != os.geteuid():
         raise SpoolError("{} belongs to another user".format(path))
     if status.st_mode & 0o022:

@@ -547,7 +547,7 @@ def test_no_host_can_write_our_folder_at_any_depth(tmp_path: Path, name: str) ->
     folder.write_chunk(name, 0o644, 2, 0, b"x")
     folder.write("a.launcher/.launcher.txt/well", 0o644, b"x")
     folder.close()
-    assert [why for _, why in folder.refused] == [".launcher is ours"] * 2
+    assert [why for _, why in folder.refused] == ["the name .launcher is reserved for the launcher"] * 2
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["well"]
 
 

@@ -120,7 +120,7 @@ class FileFrames:
                     if watched.is_same:
                         break
                 else:
-                    self.noted.add(relative, "was written to each time it was read, so the copy may be a mixture")
+                    self.noted.add(relative, "it changed each time it was read, so the copy may be inconsistent")
                 self.total += watched.size
                 watched.restore_time()
             except OSError as error:

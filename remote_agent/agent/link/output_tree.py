@@ -112,7 +112,7 @@ class OutputTree:
                     self._refused.add(_as_utf8(relative), "its name is not UTF-8")
                     continue
                 if entry.name.lower() == _OUR_FOLDER:
-                    self._refused.add(relative, "a name that is ours: a run that a job started keeps its journal there")
+                    self._refused.add(relative, "a reserved name: a run that a job started keeps its journal there")
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
@@ -158,7 +158,7 @@ class OutputTree:
             elif os.path.isfile(os.path.join(self.root, goal)):
                 copied.append((relative, os.path.join(self.root, goal)))
             else:
-                self._refused.add(relative, "a link to {}, which does not come back".format(_as_utf8(goal)))
+                self._refused.add(relative, "a link to {}, which is not sent back".format(_as_utf8(goal)))
         return links, copied
 
     def _text(self, relative: str) -> Tuple[Optional[str], str]:

@@ -218,7 +218,7 @@ class TestDriving:
             (
                 [(f"{'d/' * 65}{num}", "too deep") for num in range(400)] + [("a/pipe", "no file"), ("x", "a link")],
                 [
-                    f"{'d/' * 65}0 was refused: too deep; the same of 399 more below {'d/' * 64}d",
+                    f"{'d/' * 65}0 was refused: too deep; and 399 more below {'d/' * 64}d",
                     "a/pipe was refused: no file",
                     "x was refused: a link",
                 ],
@@ -226,7 +226,7 @@ class TestDriving:
             ([(f"a/{num}", "no") for num in range(3)], [f"a/{num} was refused: no" for num in range(3)]),
             (
                 [(f"{num}", "no") for num in range(25)],
-                [f"{num} was refused: no" for num in range(20)] + ["something like that is to be told of 5 more"],
+                [f"{num} was refused: no" for num in range(20)] + ["and 5 more"],
             ),
         ],
         ids=["one tree", "few", "many apart"],

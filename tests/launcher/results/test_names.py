@@ -50,7 +50,7 @@ class TestRefusing:
         folder.write(path, 0o644, b"x")
         folder.add_folder(path, 1)
         folder.add_link(path, "x")
-        assert [why for _, why in folder.refused] == [".launcher is ours"] * 3
+        assert [why for _, why in folder.refused] == ["the name .launcher is reserved for the launcher"] * 3
         assert os.listdir(folder.path / ".launcher") == ["stdout"]
         assert os.listdir(folder.path) == [".launcher"]
 

@@ -116,7 +116,7 @@ class TestSharing:
         one.write("n" * 253, 0o644, b"one")
         two.write("f", 0o644, b"two")
         two.write("n" * 253, 0o644, b"two")
-        assert "f.job-2 as well" in reason(two, "f")
+        assert "f.job-2 too" in reason(two, "f")
         assert "too long" in reason(two, "n" * 253)
         assert (tmp_path / "o" / "f.job-2").read_bytes() == b"one, too"
 

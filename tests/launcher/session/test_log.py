@@ -49,7 +49,7 @@ def test_an_observer_takes_its_place(tmp_path: Path, caplog: pytest.LogCaptureFi
             events.HostUnusable(0.0, "gpu1", "host key", "it is \x1b[31mnot known", "add this line"),
             "host gpu1: cannot be used: host key: it is not known\n    next: add this line",
         ),
-        (events.HostUnknown(0.0, "gpu1", "timed out"), "host gpu1: link lost (timed out); trying to reach it again"),
+        (events.HostUnknown(0.0, "gpu1", "timed out"), "host gpu1: link lost (timed out); reconnecting"),
         (events.HostLost(0.0, "gpu1", "too long", (1, 2)), "host gpu1: given up (too long); jobs: 1, 2"),
         (events.Warned(0.0, "files", "refused", num=3, host="gpu1"), "files (job 3) on gpu1: refused"),
     ],

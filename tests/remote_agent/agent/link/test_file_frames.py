@@ -74,7 +74,7 @@ class TestFiles:
         assert len(files["changes"]) == size
         ((name, why),) = end["noted"]
         assert name == "changes"
-        assert "may be a mixture" in why
+        assert "may be inconsistent" in why
 
     def test_a_file_that_changes_its_size_while_it_is_sent(self, tmp_path):
         """Shorter or longer: it is sent as it is then, and the piece that would complete the old one is not."""

@@ -32,7 +32,7 @@ class TestFiles:
         assert files == {"fine": b"fine"}
         assert tree(inside)[0] == {}
         refused = dict(end["refused"])
-        assert refused.pop("deep/.launcher").startswith("a name that is ours")
+        assert refused.pop("deep/.launcher").startswith("a reserved name")
         assert refused == {
             "out-link": "a link out of the output directory",
             "absolute": "a link out of the output directory",
@@ -81,7 +81,7 @@ class TestFiles:
         (tmp_path / "last").symlink_to("other")
         files, end = collected(tmp_path, patterns=["last*"])
         assert files == {"last.pt": b"three"}
-        assert end["refused"] == [["last", "a link to other, which does not come back"]]
+        assert end["refused"] == [["last", "a link to other, which is not sent back"]]
         assert tree(tmp_path, patterns=["*.pt"])[0] == {"last.pt": "ckpt/3.pt"}
         assert tree(tmp_path, patterns=["last*", "ckpt/*"])[0] == {"last.pt": "ckpt/3.pt"}
 

@@ -393,7 +393,7 @@ class TestFolders:
         (tmp_path / "link").symlink_to(tmp_path / "real")
         (tmp_path / "file").touch()
         for name in ("link", "file"):
-            with pytest.raises(SpoolError, match="not a folder of ours"):
+            with pytest.raises(SpoolError, match="not a private folder"):
                 make_private_folder(str(tmp_path / name))
 
     def test_that_others_can_write_are_refused(self, tmp_path):
