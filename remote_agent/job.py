@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 __all__ = [
+    "ENVIRONMENT_FAILED",
     "ERROR_KINDS",
     "IMPORTING",
     "SETUP_FAILED",
@@ -26,6 +27,8 @@ IMPORTING = "HYDRA_REMOTE_LAUNCHER_IMPORTING"
 
 #: `JobError.type` (of kind `host`) where a setup line of a host failed: nothing can run there, and elsewhere it may.
 SETUP_FAILED = "SetupFailed"
+#: The same where the environment of packages cannot be had there.
+ENVIRONMENT_FAILED = "EnvironmentFailed"
 
 #: Values of `JobError.kind`.
 #:

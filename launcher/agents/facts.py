@@ -17,6 +17,7 @@ __all__ = [
     "Disconnected",
     "Dropped",
     "Ended",
+    "EnvironmentTold",
     "Fact",
     "HostFact",
     "Noted",
@@ -81,6 +82,16 @@ class ZygoteTold(HostFact):
     isolation: str
     why: str
     notes: tuple[str, ...]
+
+
+@frozen
+class EnvironmentTold(HostFact):
+    """How the environment of packages stands: `resolving`, `sending`, `waiting` (another run builds it), `building` or `ready`."""
+
+    key: str
+    state: str
+    done: int
+    total: int
 
 
 @frozen
@@ -180,6 +191,7 @@ Fact = (
     | Disconnected
     | Dropped
     | Ended
+    | EnvironmentTold
     | Noted
     | Opened
     | Output

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher import events
-from launcher.display.text import shorten
+from launcher.display.text import environment_text, shorten
 
 __all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
 
@@ -42,6 +42,8 @@ class HostTally:
     failed: int = 0
     unknown_since: float | None = None
     was_ready: bool = False
+    #: What is being done for its environment, in words; empty for nothing.
+    environment: str = ""
 
     @property
     def running(self) -> int:
@@ -210,6 +212,12 @@ class Tally:
     def _on_host_unusable(self, event: events.HostUnusable) -> None:
         host = self._host(event.host)
         host.state, host.detail, host.was_ready = "unusable", f"{event.phase}: {event.why}", False
+
+    def _on_environment(self, event: events.EnvironmentChanged) -> None:
+        self._host(event.host).environment = environment_text(event.state, event.done, event.total)
+
+    def _on_environment_ready(self, event: events.EnvironmentReady) -> None:
+        self._host(event.host).environment = ""
 
     def _on_host_closed(self, event: events.HostClosed) -> None:
         host = self._host(event.host)

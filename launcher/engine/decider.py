@@ -27,7 +27,7 @@ from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
-from remote_agent.job import SETUP_FAILED, JobError
+from remote_agent.job import ENVIRONMENT_FAILED, SETUP_FAILED, JobError
 from remote_agent.shared.envelope import Envelope
 
 __all__ = ["Decider"]
@@ -37,6 +37,9 @@ _MAX_TOLD = 20
 #: Files below one folder, of which the same is to be told, that are told of one by one.
 _MAX_ALIKE = 3
 _SETUP_STEP = "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal"
+
+#: What stands before the next step in an error of an environment.
+_NEXT = "\n    next: "
 
 
 @dataclass
@@ -87,6 +90,9 @@ class Decider:
         self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
         self._notes: dict[str, set[str]] = {}
+        #: Hosts whose environment is on its way, and those that have it.
+        self._building: set[str] = set()
+        self._has_environment: set[str] = set()
         #: (host, job) -> how often that host gave the job back.
         self._given_back: Counter[tuple[str, int]] = Counter()
 
@@ -149,6 +155,8 @@ class Decider:
                 decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
             case facts.ZygoteTold():
                 self._take_zygote_told(at, item, decided)
+            case facts.EnvironmentTold():
+                self._take_environment(at, item, decided)
             case facts.Synced():
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
@@ -272,7 +280,10 @@ class Decider:
         for note in fact.notes:
             self._note(at, fact.host, note, decided)
         self.effects.prepared.add(fact.host)
-        if fact.state == "failed" and fact.error is not None and fact.error["type"] == SETUP_FAILED:
+        if fact.state == "failed" and fact.error is not None and fact.error["type"] == ENVIRONMENT_FAILED:
+            why, _, step = fact.error["message"].removeprefix("environment: ").partition(_NEXT)
+            decided.add(self._scheduler.observe_unfit(at, fact.host, "environment", why, step))
+        elif fact.state == "failed" and fact.error is not None and fact.error["type"] == SETUP_FAILED:
             decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], _SETUP_STEP))
         elif fact.state == "failed" and fact.error is not None:
             message = f"cannot be prepared on {fact.host}: {fact.error['message']}"
@@ -282,6 +293,17 @@ class Decider:
             decided.add(self._scheduler.observe_unprepared(at, fact.host, fact.error["message"].partition("\n")[0]))
         elif fact.isolation == "spawn" and fact.why:
             self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
+
+    def _take_environment(self, at: float, fact: facts.EnvironmentTold, decided: _Round) -> None:
+        if fact.state != "ready":
+            if fact.state != "resolving":
+                self._building.add(fact.host)
+            told = events.EnvironmentChanged(at, fact.host, fact.state, fact.done, fact.total)
+            decided.act(self._observe, told)
+        elif fact.host not in self._has_environment:
+            self._has_environment.add(fact.host)
+            is_new = fact.host in self._building
+            decided.add([events.EnvironmentReady(at, fact.host, fact.key, is_new, fact.total)])
 
     def _note(self, at: float, host: str, message: str, decided: _Round) -> None:
         if self._is_new(host, message):

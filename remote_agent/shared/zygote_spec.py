@@ -16,6 +16,7 @@ _EARLIER = {
     "values": "cloudpickle",
     "code_blob": None,
     "code_root": None,
+    "environment": False,
     "shared_file": "",
     "umask": 0o022,
 }
@@ -80,6 +81,7 @@ class ZygoteSpec(NamedTuple):
         environ, setup, python: what is before the zygote is there: variables, lines of a shell, its Python.
         shared, code_blob: names of contents: what all jobs share, and the manifest of the code.
         values: how values are to be said: `cloudpickle` or `plain`.
+        environment: it starts in the environment that the controller describes, once that is there, with the Python of that.
         code_root, shared_file, umask: the agent's own word to the zygote: where these lie, and the user's umask.
     """
 
@@ -99,6 +101,7 @@ class ZygoteSpec(NamedTuple):
     shared: str
     values: str
     code_blob: Optional[str]
+    environment: bool
     code_root: Optional[str]
     shared_file: str
     umask: int
