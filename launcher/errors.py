@@ -6,6 +6,7 @@
     |   +-- InventoryError           hosts: names, ports, slots, unknown keys
     |   +-- CodeError                the code cannot be sent: too large, or by value to another Python
     |   +-- CallbackError            a callback cannot be made, or cannot be sent
+    |   +-- PackagesError            packages cannot be resolved, fetched or built here, or fit no Python of a host
     +-- HostError                    one host, in one phase; has .host, .phase, .next_step        (exit code 3 if all)
     |   +-- HostUnreachable          name, route, refused, timed out
     |   +-- HostKeyError             unknown or changed host key
@@ -55,6 +56,7 @@ __all__ = [
     "JournalError",
     "JournalMoved",
     "LauncherError",
+    "PackagesError",
     "RemoteJobError",
     "ResultNotDecoded",
     "RunAborted",
@@ -110,6 +112,10 @@ class CodeError(UsageError):
 
 class CallbackError(UsageError):
     """A callback cannot be made, or cannot be sent."""
+
+
+class PackagesError(UsageError):
+    """The packages of an environment cannot be resolved, fetched or built on this machine, or fit no Python of a host."""
 
 
 class HostError(LauncherError):

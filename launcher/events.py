@@ -19,6 +19,8 @@ __all__ = [
     "AttemptEnded",
     "AttemptStarted",
     "CodeSent",
+    "EnvironmentChanged",
+    "EnvironmentReady",
     "Event",
     "EventBase",
     "HookFired",
@@ -290,6 +292,31 @@ class CodeSent(EventBase):
 
 
 @frozen
+class EnvironmentChanged(EventBase):
+    """An environment is on its way; only for display. `state`: resolving, sending, waiting (another run builds it) or building.
+
+    `done` of `total` bytes are on the host.
+    """
+
+    kind: ClassVar[str] = "environment"
+    host: str
+    state: str
+    done: int
+    total: int
+
+
+@frozen
+class EnvironmentReady(EventBase):
+    """A host has the environment of the run; `key` names it there. `is_new`: it was built for this run."""
+
+    kind: ClassVar[str] = "environment_ready"
+    host: str
+    key: str
+    is_new: bool
+    total: int
+
+
+@frozen
 class HostUnknown(EventBase):
     """The link to a host is gone; its jobs are unknown, not failed."""
 
@@ -426,6 +453,8 @@ Event = (
     AttemptEnded
     | AttemptStarted
     | CodeSent
+    | EnvironmentChanged
+    | EnvironmentReady
     | HookFired
     | HostClosed
     | HostLost

@@ -52,6 +52,7 @@ _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\$?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATH = re.compile(r"[^\x00-\x1f\x7f]+")
+_EXTRA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9 _.,/+@%=:~-]*")
 
 
@@ -66,6 +67,8 @@ class HostSpec:
         slots: jobs at once: a number, `auto` (the CPUs), or None (one per GPU, else one).
         gpus: indices or UUIDs of the GPUs to use; None for all that are there.
         python: the job environment's Python there; None for the first python3.
+        environment: the packages of its jobs, as the option of that name; None for what the options say.
+        extras: those that its environment has, besides those of the options.
         setup: shell lines run before that Python, such as `module load cuda`.
         env: variables for its jobs. They may be secrets, so they are not in `repr`.
         workdir: folder there for cache and state, instead of the user's.
@@ -91,6 +94,8 @@ class HostSpec:
     known_hosts: str | None = None
     ssh_config: str | None = None
     host_keys: Literal["strict", "accept-new"] = "strict"
+    environment: str | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -448,6 +453,19 @@ def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
     raise InventoryError(f"{where}: {shown(value)} is neither a count nor a list of indices or UUIDs")
 
 
+def _environment(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not _PATH.fullmatch(value):
+        raise InventoryError(f"{where}: {shown(value)} is no file of packages, and not `auto`, `script` or `none`")
+    return value
+
+
+def _extras(where: str, value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(one, str) and _EXTRA.fullmatch(one) for one in names):
+        raise InventoryError(f"{where}: {shown(value)} is no list of names of extras")
+    return tuple(names)
+
+
 def _fingerprint(where: str, value: Any) -> str:
     if not isinstance(value, str) or not is_fingerprint(value.rstrip("=")):
         raise InventoryError(
@@ -476,6 +494,8 @@ _FIELD_CHECKS = {
     "known_hosts": _local_path,
     "ssh_config": _local_path,
     "host_keys": _host_keys,
+    "environment": _environment,
+    "extras": _extras,
 }
 _SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys"})
 

@@ -149,7 +149,7 @@ def _workdir(value: Any, field: str) -> str | None:
     return text
 
 
-def _environment(value: Any, field: str) -> dict[str, str]:
+def _values(value: Any, field: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise _refused(field, "is not a mapping of names to values")
     for name, one in value.items():
@@ -344,6 +344,38 @@ class LaunchConf:
     python: str | None = _field(
         None, Option(_text, "The Python of the jobs, on hosts that set none.", Group.HOSTS, metavar="PATH")
     )
+    environment: str | None = _field(
+        None,
+        Option(
+            _text,
+            "The packages of the jobs: a uv.lock, pylock.toml, requirements.txt or script of yours, `script` for the app's own block, "
+            "or `auto` for what the project has. Hosts get an environment with exactly these.",
+            Group.HOSTS,
+            metavar="FILE|auto|script|none",
+        ),
+    )
+    extras: tuple[str, ...] = _field(
+        (),
+        Option(
+            _texts,
+            "Extras of the project that the environment has.",
+            Group.HOSTS,
+            Form.TEXTS,
+            flags=("--extra",),
+            metavar="NAME",
+        ),
+    )
+    groups: tuple[str, ...] = _field(
+        (),
+        Option(
+            _texts,
+            "Dependency groups of the project that the environment has.",
+            Group.HOSTS,
+            Form.TEXTS,
+            flags=("--group",),
+            metavar="NAME",
+        ),
+    )
     setup: tuple[str, ...] = _field(
         (),
         Option(
@@ -357,7 +389,7 @@ class LaunchConf:
     env: Mapping[str, str] = _field(
         {},
         Option(
-            _environment,
+            _values,
             "Variables for the jobs. Their values are not written to any file.",
             Group.HOSTS,
             Form.VARIABLES,
@@ -591,11 +623,16 @@ class LaunchConf:
         return self.hook_timeout if self.shutdown_timeout is None else self.shutdown_timeout
 
     @property
+    def wants_environment(self) -> bool:
+        """Something is said of environments."""
+        return bool(self.environment or self.extras or self.groups)
+
+    @property
     def max_code_bytes(self) -> int:
         """max_code_size in bytes."""
         return int(self.max_code_size)
 
-    def environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """The variables that jobs get: those forwarded from this process, and those of `env`, which win.
 
         Raises:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 __all__ = [
+    "ENVIRONMENT_FAILED",
     "ERROR_KINDS",
     "IMPORTING",
     "PYTHON_FAILED",
@@ -31,6 +32,8 @@ SETUP_FAILED = "SetupFailed"
 #: The same, where the jobs' Python cannot be started there, or is too old.
 PYTHON_FAILED = "PythonFailed"
 PYTHON_TOO_OLD = "PythonTooOld"
+#: The same, where the environment of packages cannot be had there.
+ENVIRONMENT_FAILED = "EnvironmentFailed"
 
 #: Values of `JobError.kind`.
 #:

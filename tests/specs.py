@@ -74,6 +74,7 @@ def zygote_spec(**more: Any) -> ZygoteSpec:
         "shared": "",
         "values": "cloudpickle",
         "code_blob": None,
+        "environment": False,
         "code_root": None,
         "shared_file": "",
         "umask": 0o022,

@@ -23,6 +23,8 @@ from launcher.demo.server import DemoServer
 from launcher.inventory import HostSpec
 from remote_agent.callbacks.base import HOOKS, HOST_HOOKS
 from remote_agent.job import ERROR_KINDS, JobReturn
+from tests import packages
+from tests.packages import lock_project, make_wheel
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -88,7 +90,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 def make_project(folder: Path) -> Path:
-    """A folder with the files that the README shows."""
+    """A folder with the files that the README shows, as a project that is locked: with a package that no host has."""
+    index = folder.parent / f"index-{folder.name}"
+    make_wheel(index, "nowhere")
+    lock_project(packages.make_project(folder, index, ("nowhere",)))
     for block in blocks():
         if block.file:
             path = folder / block.file

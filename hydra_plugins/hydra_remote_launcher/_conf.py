@@ -27,6 +27,13 @@ class RemoteLauncherConf:
     hosts_file: str | None = None
     #: The Python of the jobs, on hosts that set none.
     python: str | None = None
+    #: The packages of the jobs: a uv.lock, pylock.toml, requirements.txt or script of yours, `script` for the app's own
+    #: block, or `auto` for what the project has. Hosts get an environment with exactly these.
+    environment: str | None = None
+    #: Extras of the project that the environment has.
+    extras: list[str] = field(default_factory=list)
+    #: Dependency groups of the project that the environment has.
+    groups: list[str] = field(default_factory=list)
     #: Shell lines that every host runs before that Python starts, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
     #: Variables for the jobs. Their values are not written to any file.

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher.agents.connect_limit import ConnectLimit
+from launcher.agents.environment import EnvironmentSender
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
@@ -262,8 +263,12 @@ class AgentConnection:
             outgoing.put(frame)
         self._sending_since = None
         self._replies = threading.Semaphore(MAX_REPLIES)
+        sender = None
+        if plan.environment is not None:
+            # What it sends was asked for once, and nothing is asked again before it is there: it needs no limit of its own.
+            sender = EnvironmentSender(self.host, plan.environment, outgoing.put)
         receiver = self._receiver = FrameReceiver(
-            self.host, plan, self._inbox, self._folder_of, self._results, self._reply
+            self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender
         )
         self._channel = channel
         is_over = threading.Event()
@@ -280,6 +285,8 @@ class AgentConnection:
         finally:
             self._channel = None
             is_over.set()
+            if sender is not None:
+                sender.close()
             outgoing.put(None)
             channel.close()
             for helper in helpers:
@@ -305,6 +312,8 @@ class AgentConnection:
         for blob in plan.run_blobs:
             yield blob_frames(blob, "run")
         yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec.to_json()})
+        if plan.environment is not None:
+            yield wire.encode({"t": "ask_pythons", "python": plan.environment_python})
 
     def _read(self, channel: Channel, receiver: FrameReceiver, data: bytes) -> None:
         while not self._stopping.is_set():
@@ -420,7 +429,7 @@ class AgentConnection:
             raise
         except LauncherError as error:
             # A file that has changed since the run began: the application cannot be prepared there.
-            self._send(channel, wire.encode({"t": "withheld", "message": str(error)[:100_000]}))
+            self._send(channel, wire.encode({"t": "withheld", "message": str(error)[:100_000], "environment": False}))
 
     @staticmethod
     def _batch(first: bytes, outgoing: queue.Queue[Iterator[bytes] | bytes | None]) -> bytes:

@@ -18,6 +18,7 @@ __all__ = [
     "Disconnected",
     "Dropped",
     "Ended",
+    "EnvironmentTold",
     "Fact",
     "HostFact",
     "Noted",
@@ -85,6 +86,16 @@ class ZygoteTold(HostFact):
     isolation: str
     why: str
     notes: tuple[str, ...]
+
+
+@frozen
+class EnvironmentTold(HostFact):
+    """How the environment of packages stands: `resolving`, `sending`, `waiting` (another run builds it), `building` or `ready`."""
+
+    key: str
+    state: str
+    done: int
+    total: int
 
 
 @frozen
@@ -184,6 +195,7 @@ Fact = (
     | Disconnected
     | Dropped
     | Ended
+    | EnvironmentTold
     | Noted
     | Opened
     | Output

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher.agents.environment import Source
 from remote_agent.shared import wire
 from remote_agent.shared.zygote_spec import ZygoteSpec
 
@@ -41,6 +42,9 @@ class HostPlan:
     #: Content by hash of the code snapshot: sha256 -> Blob.
     contents: dict[str, Blob] = field(default_factory=dict)
     files: int = 0
+    #: The environment of packages; None for none. And the only Python that it may be made from.
+    environment: Source | None = None
+    environment_python: str | None = None
     #: What is known here of an error that kept the application from being prepared; empty for nothing.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
     #: And of one that a job failed with.

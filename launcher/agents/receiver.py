@@ -15,6 +15,7 @@ from typing import NoReturn, cast
 from launcher.agents import facts
 from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.checks import check_attempt, short_name, short_texts, shortened
+from launcher.agents.environment import EnvironmentSender
 from launcher.agents.plan import HostPlan, blob_frames, content_frames
 from launcher.errors import AgentError, HostBroken
 from launcher.host_limits import TooMuch, check, limit
@@ -22,6 +23,8 @@ from launcher.results.output_folder import OutputFolder
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
 from remote_agent.shared import messages, wire
+from remote_agent.shared.environment_spec import HostFacts
+from remote_agent.shared.fields import is_sha256
 
 __all__ = ["SYNC", "FrameReceiver"]
 
@@ -44,6 +47,7 @@ class FrameReceiver:
         folder_of: (host, attempt) -> where its files go; None if they are not wanted.
         results: the folder for large results.
         send: sends frames to the agent.
+        environment: takes what is asked for the environment, where the run has one.
 
     Attributes:
         attempts: takes the messages about attempts.
@@ -57,12 +61,15 @@ class FrameReceiver:
         folder_of: Callable[[str, str], OutputFolder | None],
         results: Path,
         send: Callable[[Iterator[bytes] | bytes], None],
+        environment: EnvironmentSender | None = None,
     ) -> None:
         self.host = host
         self._plan = plan
         self._tell = tell
         self.attempts = AttemptReceiver(host, plan, tell, folder_of, results)
         self._send = send
+        self._environment = environment
+        self._environment_words = 0
         # Long contents are written to their files as they come.
         self._decoder = wire.Decoder(cut=("chunk",))
         self.is_welcome = False
@@ -138,6 +145,10 @@ class FrameReceiver:
                 self._on_welcome(header, payload)
             case "missing":
                 self._on_missing(header, payload)
+            case "pythons":
+                self._on_pythons(header, payload)
+            case "environment_state":
+                self._on_environment_state(header, payload)
             case "zygote":
                 self._on_zygote(header, payload)
             case "opened":
@@ -206,6 +217,33 @@ class FrameReceiver:
         if not header["more"]:
             self._tell(facts.Sent(self.host, plan.files, self._sent_files, self._sent_bytes))
             self._sent_files = self._sent_bytes = 0
+
+    def _on_pythons(self, header: messages.Pythons, payload: bytes) -> None:
+        environment = self._environment_asked()
+        environment.describe(HostFacts.from_json(json.loads(payload.decode("utf-8"))))
+        self._tell(facts.EnvironmentTold(self.host, "", "resolving", 0, 0))
+
+    def _on_environment_state(self, header: messages.EnvironmentState, payload: bytes) -> None:
+        environment = self._environment_asked()
+        key, state = header["key"], header["state"]
+        if not is_sha256(key) or state not in ("missing", "sending", "waiting", "building", "ready"):
+            raise wire.ProtocolError("field", f"environment_state: {key[:80]!r} is {state[:40]!r}")
+        if state == "missing":
+            wanted = [(sha256, offset) for sha256, offset in json.loads(payload.decode("utf-8"))]
+            if not all(is_sha256(sha256) and type(offset) is int and offset >= 0 for sha256, offset in wanted):
+                raise wire.ProtocolError("field", "environment_state: it misses what is no content")
+            environment.send(wanted)
+            state = "sending"
+        done, total = max(header["done"], 0), max(header["total"], 0)
+        self._tell(facts.EnvironmentTold(self.host, key, state, min(done, total), total))
+
+    def _environment_asked(self) -> EnvironmentSender:
+        """What an agent says of an environment counts where it was asked for one; and it says little."""
+        if self._environment is None:
+            raise wire.ProtocolError("order", "the agent speaks of an environment that was not offered")
+        self._environment_words += 1
+        check("environment", self._environment_words)
+        return self._environment
 
     def _on_zygote(self, header: messages.Zygote, payload: bytes) -> None:
         self._zygotes += 1

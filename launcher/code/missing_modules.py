@@ -33,15 +33,19 @@ def explained(error: Mapping[str, Any], snapshot: Snapshot) -> str:
     return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
 
 
-def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot) -> str:
-    """The same for an import error that a job failed with, or that is a cause of its error. Here installed packages count, too."""
+def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot, way: str = "") -> str:
+    """The same for an import error that a job failed with, or that is a cause of its error. Here installed packages count, too.
+
+    Args:
+        way: how the packages that are installed here can come along.
+    """
     for one in (error, *error.get("causes", ())):
         if one.get("type") not in _OF_IMPORTS:
             continue
         name, file = _missing(str(one.get("message", "")), snapshot)
         if file and is_installed(file):
             return (
-                f"here {name} is {file}, and installed packages do not travel: install it there, or choose an environment that "
+                f"here {name} is {file}, and installed packages do not travel: {way}install it there, or choose an environment that "
                 "has it (--python PATH, or a setup line such as `conda activate NAME`)"
             )
         if file:

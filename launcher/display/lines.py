@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from launcher import events
 from launcher.display.base import BaseDisplay
 from launcher.display.tally import Tally
-from launcher.display.text import about, clean, clean_line, clock, count, error_line, seconds, shorten, size, some
+from launcher.display.text import (
+    about,
+    clean,
+    clean_line,
+    clock,
+    count,
+    environment_text,
+    error_line,
+    seconds,
+    shorten,
+    size,
+    some,
+)
 from launcher.session.live_output import LineCutter, LiveOutput
 from launcher.util.exhaustive import assert_never
 
@@ -69,6 +81,8 @@ class EventLines:
         self._closed: dict[str, str] = {}
         #: Job -> how its attempt failed, until it is known whether another attempt follows.
         self._failed: dict[int, str] = {}
+        #: Host -> how its environment stood when that was last shown, and when.
+        self._environments: dict[str, tuple[str, float]] = {}
 
     def lines(self, event: events.Event) -> list[Line]:
         """The lines to show for an event; often none."""
@@ -103,6 +117,11 @@ class EventLines:
                 return self._on_host_ready(event)
             case events.CodeSent():
                 return self._on_code_sent(event)
+            case events.EnvironmentChanged():
+                return self._on_environment(event)
+            case events.EnvironmentReady():
+                what = "is built" if event.is_new else "is there already"
+                return [Line(f"host {event.host}: environment {event.key[:12]} {what} ({size(event.total)})", "dim")]
             case events.HostUnknown():
                 jobs = f"; {count(len(event.jobs), 'job')} unknown since {clock(event.at)}" if event.jobs else ""
                 return [Line(f"host {event.host}: link lost ({clean(event.why)}){jobs}; reconnecting", "warning")]
@@ -172,6 +191,14 @@ class EventLines:
             return [Line(f"host {event.host}: has the code already ({count(event.files, 'file')})", "dim")]
         sent = f"{event.sent_files:,} of {count(event.files, 'file')}, {size(event.sent_bytes)}"
         return [Line(f"host {event.host}: code sent ({sent})", "dim")]
+
+    def _on_environment(self, event: events.EnvironmentChanged) -> list[Line]:
+        state, at = self._environments.get(event.host, ("", 0.0))
+        if event.state == state and event.at - at < PROGRESS_EVERY:
+            return []
+        self._environments[event.host] = (event.state, event.at)
+        text = environment_text(event.state, event.done, event.total)
+        return [Line(f"host {event.host}: environment: {text}", "dim")]
 
     def _on_host_unusable(self, event: events.HostUnusable) -> list[Line]:
         first, *rest = clean(event.why).splitlines() or [""]

@@ -147,7 +147,7 @@ def _host_row(host: HostTally, width: int) -> list[RenderableType]:
     elif running:
         detail = Text(f"{'job' if len(running) == 1 else 'jobs'} {some(running, max((width - 70) // 6, 1))}", "dim")
     else:
-        detail = Text("")
+        detail = Text(host.environment, "dim")
     return [
         Text(host.name, "bold"),
         state,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher import events
-from launcher.display.text import shorten
+from launcher.display.text import environment_text, shorten
 from launcher.util.exhaustive import assert_never
 
 __all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
@@ -43,6 +43,8 @@ class HostTally:
     failed: int = 0
     unknown_since: float | None = None
     was_ready: bool = False
+    #: What is being done for its environment, in words; empty for nothing.
+    environment: str = ""
 
     @property
     def running(self) -> int:
@@ -138,6 +140,10 @@ class Tally:
                 host = self._host(event.host)
                 host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
                 host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+            case events.EnvironmentChanged():
+                self._host(event.host).environment = environment_text(event.state, event.done, event.total)
+            case events.EnvironmentReady():
+                self._host(event.host).environment = ""
             case events.HostUnknown():
                 host = self._host(event.host)
                 host.state, host.detail, host.unknown_since = "unknown", event.why, event.at
@@ -159,9 +165,7 @@ class Tally:
                 host = self._host(event.host)
                 host.state, host.detail = "closed", event.why
             case events.HostOpened():
-                host = self._host(event.host)
-                if host.state == "closed":
-                    host.state, host.detail = "ready", ""
+                self._on_host_opened(event)
             case events.JobRetried():
                 self._on_job_retried(event)
             case events.RunResumed():
@@ -247,6 +251,11 @@ class Tally:
         return host
 
     # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def _on_host_opened(self, event: events.HostOpened) -> None:
+        host = self._host(event.host)
+        if host.state == "closed":
+            host.state, host.detail = "ready", ""
 
     def _on_attempt_started(self, event: events.AttemptStarted) -> None:
         self.started += 1

@@ -19,6 +19,7 @@ __all__ = [
     "clean_lines",
     "clock",
     "count",
+    "environment_text",
     "error_line",
     "seconds",
     "shorten",
@@ -111,6 +112,17 @@ def signal_name(number: int | None) -> str:
         return signal.Signals(number).name if number else "a signal"
     except ValueError:
         return f"signal {number}"
+
+
+def environment_text(state: str, done: int, total: int) -> str:
+    """How an environment stands, in words."""
+    words = {
+        "resolving": "resolving its packages",
+        "sending": f"sending packages, {size(done)} of {size(total)} there",
+        "waiting": "another run builds it",
+        "building": "building",
+    }
+    return words.get(state, state)
 
 
 def error_line(error: dict[str, Any] | None) -> str:

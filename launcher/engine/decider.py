@@ -27,7 +27,7 @@ from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
-from remote_agent.job import PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
+from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
 from remote_agent.shared.envelope import Envelope
 from remote_agent.shared.result_parts import NO_PARTS
 
@@ -44,6 +44,9 @@ _HOST_LACKS = {
     PYTHON_FAILED: _PYTHON_STEP,
     PYTHON_TOO_OLD: _PYTHON_STEP,
 }
+
+#: What stands before the next step in an error of an environment.
+_NEXT = "\n    next: "
 
 
 @dataclass
@@ -94,6 +97,9 @@ class Decider:
         self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
         self._notes: dict[str, set[str]] = {}
+        #: Hosts whose environment is on its way, and those that have it.
+        self._building: set[str] = set()
+        self._has_environment: set[str] = set()
         #: (host, job) -> how often that host gave the job back.
         self._given_back: Counter[tuple[str, int]] = Counter()
 
@@ -156,6 +162,8 @@ class Decider:
                 decided.add(self._scheduler.give_up(at, item.host, item.why, for_good=True))
             case facts.ZygoteTold():
                 self._take_zygote_told(at, item, decided)
+            case facts.EnvironmentTold():
+                self._take_environment(at, item, decided)
             case facts.Synced():
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
@@ -280,7 +288,10 @@ class Decider:
             self._note(at, fact.host, note, decided)
         self.effects.prepared.add(fact.host)
         step = None if fact.error is None else _HOST_LACKS.get(fact.error["type"])
-        if fact.state == "failed" and fact.error is not None and fact.error["kind"] == "host" and step is not None:
+        if fact.state == "failed" and fact.error is not None and fact.error["type"] == ENVIRONMENT_FAILED:
+            why, _, step = fact.error["message"].removeprefix("environment: ").partition(_NEXT)
+            decided.add(self._scheduler.observe_unfit(at, fact.host, "environment", why, step))
+        elif fact.state == "failed" and fact.error is not None and fact.error["kind"] == "host" and step is not None:
             decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], step))
         elif fact.state == "failed" and fact.error is not None:
             message = f"cannot be prepared on {fact.host}: {fact.error['message']}"
@@ -290,6 +301,17 @@ class Decider:
             decided.add(self._scheduler.observe_unprepared(at, fact.host, fact.error["message"].partition("\n")[0]))
         elif fact.isolation == "spawn" and fact.why:
             self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
+
+    def _take_environment(self, at: float, fact: facts.EnvironmentTold, decided: _Round) -> None:
+        if fact.state != "ready":
+            if fact.state != "resolving":
+                self._building.add(fact.host)
+            told = events.EnvironmentChanged(at, fact.host, fact.state, fact.done, fact.total)
+            decided.act(self._observe, told)
+        elif fact.host not in self._has_environment:
+            self._has_environment.add(fact.host)
+            is_new = fact.host in self._building
+            decided.add([events.EnvironmentReady(at, fact.host, fact.key, is_new, fact.total)])
 
     def _note(self, at: float, host: str, message: str, decided: _Round, topic: str = "") -> None:
         if self._is_new(host, message):

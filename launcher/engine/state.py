@@ -219,6 +219,8 @@ class RunState:
                     self.fresh += host.jobs
             case (
                 events.CodeSent()
+                | events.EnvironmentChanged()
+                | events.EnvironmentReady()
                 | events.HookFired()
                 | events.Note()
                 | events.OutputArrived()

@@ -116,6 +116,10 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
     )
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
+    if setup.locks:
+        from launcher.environments.lock import locks_to_bytes
+
+        journal.put_blob("environments", locks_to_bytes(setup.locks))
     # A config that cannot be pickled before the start hook may be picklable after it, which counts.
     _put_state(setup, journal, is_final=False)
 
@@ -295,6 +299,8 @@ def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
         values = dict(stored)
         names = values.pop("env")
         values["setup"] = tuple(values["setup"])
+        # A version before environments wrote none.
+        values["extras"] = tuple(values.get("extras", ()))
         values["gpus"] = tuple(values["gpus"]) if isinstance(values.get("gpus"), list) else None
         try:
             specs.append(HostSpec(**values, env={name: env[name] for name in names if name in env}))

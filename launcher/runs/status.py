@@ -231,6 +231,8 @@ def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
                 _apply_to(jobs[event.num], event)
         case (
             events.CodeSent()
+            | events.EnvironmentChanged()
+            | events.EnvironmentReady()
             | events.HookFired()
             | events.HostClosed()
             | events.HostLost()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.code.snapshot import Snapshot
-from launcher.errors import CallbackError, RunError, UsageError
+from launcher.errors import CallbackError, JournalError, RunError, UsageError
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
@@ -100,9 +100,25 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
         callback_specs=record.callback_specs,
         first_num=record.first_num,
         snapshot=snapshot,
+        locks=_locks(record, reader),
         fired_elsewhere=frozenset(record.fired_elsewhere) - {"on_multirun_end", "on_run_end"},
         **more,
     )
+
+
+def _locks(record: RunRecord, reader: JournalReader) -> dict[str, Any]:
+    """The packages of each host's environment."""
+    data = reader.blob("environments")
+    if not data:
+        return {}
+    from launcher.environments.lock import locks_from_bytes
+
+    try:
+        return locks_from_bytes(data)
+    except ValueError as error:
+        raise JournalError(
+            f"run {record.run}: the packages of its environments in the journal are damaged: {error}"
+        ) from None
 
 
 def _kind(record: RunRecord, reader: JournalReader) -> tuple[type[RunSetup], dict[str, Any]]:

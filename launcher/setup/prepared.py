@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.agents.plan import Blob, HostPlan
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError
+from launcher.runs.journal import FOLDER
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
 from remote_agent.shared.versions import installed_version, version_note
@@ -24,6 +25,7 @@ from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.code.snapshot import Snapshot
+    from launcher.environments.plan import EnvironmentSource
     from launcher.inventory import HostSpec
     from launcher.setup.run_setup import RunSetup
 
@@ -72,8 +74,10 @@ class PreparedRun:
             manifest=self._manifest if snapshot is not None else None,
             contents=self._contents if snapshot is not None else {},
             files=len(snapshot.files) if snapshot is not None else 0,
+            environment=self._environment_of(spec),
+            environment_python=spec.python or setup.options.python,
             explain=_explainer(explained, snapshot),
-            explain_job=_explainer(explained_in_job, snapshot),
+            explain_job=_explainer(self._explained_in_job(spec), snapshot),
         )
 
     def zygote_of(self, spec: HostSpec) -> ZygoteSpec:
@@ -89,6 +93,33 @@ class PreparedRun:
             return told
         facts = told.controller._replace(by_value=self.has_values, values=list(self._all_values[:_MAX_NAMED]))
         return told._replace(controller=facts)
+
+    def _explained_in_job(self, spec: HostSpec) -> Callable[[Mapping[str, Any], Snapshot], str]:
+        lock = self.setup.locks.get(spec.name)
+
+        def explain(error: Mapping[str, Any], snapshot: Snapshot) -> str:
+            # It is worked out for the error alone.
+            from launcher.setup.environments import way_to_have
+
+            return explained_in_job(error, snapshot, way_to_have(self.setup, lock))
+
+        return explain
+
+    def _environment_of(self, spec: HostSpec) -> EnvironmentSource | None:
+        """What says what a host installs; the same one whenever it is asked, because it remembers."""
+        lock = self.setup.locks.get(spec.name)
+        if lock is None:
+            return None
+        from launcher.setup.environments import source_of
+
+        known = self._environments.get(spec.name)
+        if known is None:
+            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER)
+        return known
+
+    @functools.cached_property
+    def _environments(self) -> dict[str, EnvironmentSource]:
+        return {}
 
     @property
     def has_values(self) -> bool:
@@ -121,7 +152,7 @@ class PreparedRun:
 
     def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup
-        environ = {**setup.options.environment(), **dict(spec.env)}
+        environ = {**setup.options.variables(), **dict(spec.env)}
         travels = setup.travels(spec)
         code_blob = self._manifest.sha256 if travels and setup.snapshot is not None else None
         if spec.name in self.told:
@@ -155,6 +186,7 @@ class PreparedRun:
             shared=self._shared_sha256,
             values=setup.codec,
             code_blob=code_blob,
+            environment=spec.name in setup.locks,
             code_root=None,
             shared_file="",
             umask=0o022,

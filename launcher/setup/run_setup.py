@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,6 +47,7 @@ from remote_agent.shared.zygote_spec import Command
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.environments.lock import Lock
     from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
@@ -70,6 +71,7 @@ class RunSetup:
         script: what the jobs' Python appears to have been started with, if that differs from this Python.
         first_num: the number of the first job.
         snapshot: the code that is sent; None if none is, or if the first job brings it.
+        locks: by host, the packages of its environment; a host that is not in it gets none.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -96,6 +98,7 @@ class RunSetup:
     snapshot: Snapshot | None = None
     fired_elsewhere: frozenset[str] = frozenset()
     naming: Naming = Naming.USER
+    locks: Mapping[str, Lock] = dataclasses.field(default_factory=dict)
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -198,14 +201,26 @@ class RunSetup:
         Raises:
             UsageError: some of the code cannot be sent, or a variable is not set.
         """
-        self.options.environment()
+        self.options.variables()
         snapshot, main_module = None, self.main_module
         if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
             snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes)
         for entry in self.callbacks:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
-        return dataclasses.replace(self, snapshot=snapshot, main_module=main_module)
+        locks = self.locks
+        if self.options.wants_environment or any(spec.environment for spec in self.hosts):
+            from launcher.setup.environments import locks_of
+
+            locks = locks_of(self.hosts, self.options, self.root, self.script_file())
+        return dataclasses.replace(self, snapshot=snapshot, main_module=main_module, locks=locks)
+
+    def script_file(self) -> Path | None:
+        """The file that may say which packages it needs."""
+        if self.root is not None and self.root.suffix == ".py":
+            return self.root
+        script = self.script_started()
+        return script.file if script is not None else None
 
     def travels(self, spec: HostSpec) -> bool:
         """Whether the code is sent to this host. If not, it is used in place."""
@@ -291,7 +306,9 @@ class RunSetup:
         None if shell lines or variables come before it: they may be secrets, which must not be in a command line.
         """
         options = self.options
-        if spec.setup or options.setup or spec.env or options.environment() or options.isolation == "spawn":
+        if spec.name in self.locks:
+            return None
+        if spec.setup or options.setup or spec.env or options.variables() or options.isolation == "spawn":
             return None
         return self.python_of(spec) or ""
 

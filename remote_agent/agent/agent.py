@@ -111,6 +111,8 @@ class Agent:
             manifest=zygotes.on_manifest,
             prepare=zygotes.on_prepare,
             withheld=zygotes.on_withheld,
+            ask_pythons=zygotes.environments.on_ask,
+            environment=zygotes.environments.on_environment,
             finish=self._on_finish,
         )
         self._batching = Batching()
@@ -194,6 +196,7 @@ class Agent:
 
     def _on_greeted(self) -> None:
         self._delivery.resend()
+        self._zygotes.environments.announce()
         for zygote in self._zygotes:
             self._zygotes.announce(zygote)
 

@@ -62,11 +62,26 @@ class Blobs(TypedDict):
     items: List[Any]
 
 
+class AskPythons(TypedDict):
+    """Which Pythons are there; the answer is `pythons`. `python`: the only one that counts, by its path or name."""
+
+    t: Literal["ask_pythons"]
+    python: Optional[str]
+
+
+class Environment(TypedDict):
+    """The environment of the application; the payload is an EnvironmentSpec."""
+
+    t: Literal["environment"]
+    key: str
+
+
 class Withheld(TypedDict):
-    """Requested contents cannot be sent."""
+    """Requested contents cannot be sent. `environment`: the environment cannot be made."""
 
     t: Literal["withheld"]
     message: str
+    environment: bool
 
 
 class SendJob(TypedDict):
@@ -176,6 +191,25 @@ class Missing(TypedDict):
     sha256: List[str]
     manifest: Optional[str]
     more: bool
+
+
+class Pythons(TypedDict):
+    """The answer to `ask_pythons`; the payload is a HostFacts."""
+
+    t: Literal["pythons"]
+
+
+class EnvironmentState(TypedDict):
+    """How an environment stands: `missing` (the payload lists [sha256, bytes that are there]), `sending`, `waiting`, `building` or `ready`.
+
+    `waiting`: another run builds it. `done`, `total`: bytes.
+    """
+
+    t: Literal["environment_state"]
+    key: str
+    state: str
+    done: int
+    total: int
 
 
 class Zygote(TypedDict):
@@ -403,11 +437,30 @@ class Ending(TypedDict):
 
 
 FromController = Union[
-    Hello, Prepare, Manifest, Blob, Blobs, Withheld, SendJob, Cancel, Ack, Go, Finish, Look, Survey, Remove, Ping, Pong
+    Hello,
+    Prepare,
+    AskPythons,
+    Environment,
+    Manifest,
+    Blob,
+    Blobs,
+    Withheld,
+    SendJob,
+    Cancel,
+    Ack,
+    Go,
+    Finish,
+    Look,
+    Survey,
+    Remove,
+    Ping,
+    Pong,
 ]
 FromAgent = Union[
     Welcome,
     Missing,
+    Pythons,
+    EnvironmentState,
     Zygote,
     Started,
     Final,
@@ -435,6 +488,9 @@ Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob,
 ABSENT: Dict[str, Dict[str, Any]] = {
     "hello": {"slots": None, "gpus": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
+    "ask_pythons": {"python": None},
+    "withheld": {"environment": False},
+    "environment_state": {"done": 0, "total": 0},
     "job": {"payload_blob": None},
     "cancel": {"kill": False, "kind": "cancelled", "why": ""},
     "finish": {"keep": False},

@@ -17,6 +17,7 @@ _EARLIER = {
     "values": "cloudpickle",
     "code_blob": None,
     "code_root": None,
+    "environment": False,
     "shared_file": "",
     "umask": 0o022,
 }
@@ -81,6 +82,7 @@ class ZygoteSpec(NamedTuple):
         environ, setup, python: what is needed to start the zygote: variables, shell lines, its Python.
         shared, code_blob: the names of contents: what all jobs share, and the manifest of the code.
         values: the form of values: `cloudpickle` or `plain`.
+        environment: whether it starts in the environment that the controller describes, with the Python of that.
         code_root, shared_file, umask: from the agent to the zygote: the paths of these, and the user's umask.
     """
 
@@ -100,6 +102,7 @@ class ZygoteSpec(NamedTuple):
     shared: str
     values: str
     code_blob: Optional[str]
+    environment: bool
     code_root: Optional[str]
     shared_file: str
     umask: int

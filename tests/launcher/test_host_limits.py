@@ -300,6 +300,50 @@ def test_zygotes_without_end(link: Link) -> None:
             link.hear(ready)
 
 
+class _Environment:
+    """Takes what is asked of an environment."""
+
+    def __init__(self) -> None:
+        self.wanted: list[Any] = []
+
+    def send(self, wanted: Any) -> None:
+        """Note it."""
+        self.wanted.append(wanted)
+
+
+@holds("environment")
+def test_words_of_an_environment_without_end(link: Link, small: Callable[[str, int], None]) -> None:
+    """An agent says how it stands twice a second."""
+    small("environment", 10)
+    link.receiver._environment = _Environment()  # type: ignore[assignment]
+    building = {"t": "environment_state", "key": "a" * 64, "state": "building"}
+    with pytest.raises(HostBroken, match="words about an environment"):
+        for _ in range(11):
+            link.hear(building)
+
+
+@pytest.mark.parametrize(
+    ("odd", "payload"),
+    [
+        ({"key": "../x"}, b""),
+        ({"state": "odd"}, b""),
+        ({"state": "missing"}, b'[["x", 0]]'),
+        ({"state": "missing"}, b"x"),
+        ({"state": "missing"}, b'[["' + b"a" * 64 + b'", -1]]'),
+    ],
+)
+def test_what_is_said_of_an_environment_is_checked(link: Link, odd: dict[str, Any], payload: bytes) -> None:
+    """Before anything is sent for it; and nothing may be said of one that was not offered."""
+    header = {"t": "environment_state", "key": "a" * 64, "state": "building", **odd}
+    with pytest.raises(AgentError, match="not offered"):
+        link.hear({"t": "environment_state", "key": "a" * 64, "state": "building"})
+    environment = _Environment()
+    link.receiver._environment = environment  # type: ignore[assignment]
+    with pytest.raises(AgentError, match="protocol"):
+        link.hear(header, payload)
+    assert environment.wanted == []
+
+
 @holds("asked")
 def test_code_that_is_asked_for_again_and_again(tmp_path: Path) -> None:
     """A few times may be needed."""

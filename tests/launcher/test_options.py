@@ -240,9 +240,9 @@ def test_the_environment_of_jobs(monkeypatch):
     monkeypatch.setenv("LAUNCHER_TEST_A", "a $x\n'q'")
     monkeypatch.setenv("LAUNCHER_TEST_B", "b")
     conf = LaunchConf(forward_env=["LAUNCHER_TEST_A", "LAUNCHER_TEST_B"], env={"LAUNCHER_TEST_B": "mine"})
-    assert conf.environment() == {"LAUNCHER_TEST_A": "a $x\n'q'", "LAUNCHER_TEST_B": "mine"}
+    assert conf.variables() == {"LAUNCHER_TEST_A": "a $x\n'q'", "LAUNCHER_TEST_B": "mine"}
     with pytest.raises(ConfigError, match="LAUNCHER_TEST_NONE is not set here"):
-        LaunchConf(forward_env="LAUNCHER_TEST_NONE").environment()
+        LaunchConf(forward_env="LAUNCHER_TEST_NONE").variables()
 
 
 def test_a_conf_does_not_change():

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import zlib
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.shared.disk import sync_data
 from remote_agent.shared.fields import is_sha256
@@ -114,6 +114,8 @@ class BlobStore:
             fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             self._partial[sha256] = (fd, hashlib.sha256(), 0)
         if sha256 not in self._partial:
+            self.resume(sha256)
+        if sha256 not in self._partial:
             raise SpoolError("blob {}: begins at byte {}".format(sha256[:12], offset))
         fd, digest, done = self._partial[sha256]
         if offset != done or done + len(data) > size:
@@ -146,9 +148,55 @@ class BlobStore:
     def _temporary(self, sha256: str) -> str:
         return os.path.join(self.folder, "part.{}.{}".format(os.getpid(), sha256))
 
-    def drop_partial(self) -> None:
-        """Drop blobs that have arrived only in part, because the connection is gone."""
+    def resume(self, sha256: str) -> int:
+        """Return how many bytes of a blob are here and need not be sent again. The part that a dead agent left counts.
+
+        Raises:
+            OSError: the disk.
+        """
+        if sha256 in self._partial:
+            return self._partial[sha256][2]
+        temporary = self._temporary(sha256)
+        if not os.path.exists(temporary):
+            left = self._left_by_the_dead(sha256)
+            if left is None:
+                return 0
+            try:
+                os.rename(left, temporary)
+            except FileNotFoundError:
+                return 0  # somebody was faster
+        fd = open_private(temporary, os.O_RDWR)
+        digest, done = hashlib.sha256(), 0
+        while True:
+            piece = os.read(fd, 1 << 20)
+            if not piece:
+                break
+            digest.update(piece)
+            done += len(piece)
+        self._partial[sha256] = (fd, digest, done)
+        return done
+
+    def _left_by_the_dead(self, sha256: str) -> Optional[str]:
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return None
+        for name in names:
+            parts = name.split(".")
+            if len(parts) == 3 and parts[0] == "part" and parts[2] == sha256 and parts[1].isdigit():
+                try:
+                    os.kill(int(parts[1]), 0)
+                except ProcessLookupError:
+                    return os.path.join(self.folder, name)
+                except OSError:
+                    continue  # somebody else's process has that number now
+        return None
+
+    def drop_partial(self, keep: Collection[str] = ()) -> None:
+        """Drop blobs that have arrived only in part, because the connection is gone. `keep`: those that the next one continues."""
         for sha256 in list(self._partial):
+            if sha256 in keep:
+                continue
             self._drop(sha256)
             try:
                 os.unlink(self._temporary(sha256))

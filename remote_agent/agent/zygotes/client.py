@@ -66,6 +66,12 @@ class ZygoteClient:
             OSError: it cannot be started.
         """
         environment = dict(os.environ)
+        if self.spec.environment and self.spec.python:
+            # As if it were activated: programs that packages bring are found. Its first import writes bytecode for all later runs.
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
+            folder = os.path.dirname(self.spec.python)
+            environment["VIRTUAL_ENV"] = os.path.dirname(folder)
+            environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
         environment.update(self.spec.environ)
         self._log_path = log_path
         self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), environment)
@@ -93,6 +99,7 @@ class ZygoteClient:
             environ={},
             setup=[],
             python=None,
+            environment=False,
             code_blob=None,
             code_root=code_root,
             sys_path=[_below(base, path) for path in self.spec.sys_path],

@@ -9,12 +9,13 @@ import selectors
 import time
 from typing import Dict, Iterator, List, Optional, Set
 
+from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import BlobStore, materialise, read_manifest
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.spare import Spare
-from remote_agent.job import PYTHON_FAILED, SETUP_FAILED, JobError
+from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, JobError
 from remote_agent.shared import wire
 from remote_agent.shared.fields import is_sha256
 from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
@@ -80,6 +81,9 @@ class Zygotes:
         self._check_at = 0.0
         self.cache = BlobStore(os.path.join(paths.where.cache, "blobs"))
         self.blobs = BlobStore(os.path.join(paths.spool, "blobs"), is_durable=True)
+        self.environments = Environments(paths, self.cache, background, controller)
+        self.environments.on_ready = self._start_all
+        self.environments.on_failed = self._environment_failed
         self.listener = ZygoteListener()
 
     def get(self, key: str) -> Optional[ZygoteClient]:
@@ -102,6 +106,8 @@ class Zygotes:
             return
         if whole:
             self._arrived(header["sha256"])
+        else:
+            self.environments.heard()
 
     def on_blobs(self, header: Blobs, payload: bytes) -> None:
         """Take many small contents."""
@@ -119,6 +125,7 @@ class Zygotes:
     def _arrived(self, sha256: str) -> None:
         if sha256 and sha256 == self._manifest_wanted:
             self.on_manifest({"t": "manifest", "sha256": sha256}, b"")
+        self.environments.arrived(sha256)
         self._start_all()
 
     def on_manifest(self, header: Manifest, payload: bytes) -> None:
@@ -144,9 +151,10 @@ class Zygotes:
                 return
 
     def drop_partial(self) -> None:
-        """Drop contents that came only in part, because the link is gone. They come again."""
-        self.cache.drop_partial()
+        """Drop contents that came only in part, because the link is gone. The files of an environment are continued."""
+        self.cache.drop_partial(keep=self.environments.expected)
         self.blobs.drop_partial()
+        self.environments.link_gone()
 
     # -- their lives ---------------------------------------------------------------------------------------------
 
@@ -168,7 +176,14 @@ class Zygotes:
         for zygote in list(self._by_key.values()):
             if zygote.state == "waiting":
                 self._withheld.add(zygote.key)
-                self._failed(zygote, "host", "", header["message"])
+                self._failed(zygote, "host", ENVIRONMENT_FAILED if header["environment"] else "", header["message"])
+
+    def _environment_failed(self, message: str) -> None:
+        for zygote in list(self._by_key.values()):
+            if zygote.state == "waiting" and zygote.spec.environment:
+                # A later controller may have another one, or find more room.
+                self._withheld.add(zygote.key)
+                self._failed(zygote, "host", ENVIRONMENT_FAILED, message)
 
     def _start_all(self) -> None:
         for zygote in self._by_key.values():
@@ -180,6 +195,8 @@ class Zygotes:
         spec = zygote.spec
         shared = spec.shared
         if shared and not self.blobs.has(shared):
+            return
+        if spec.environment and self.environments.python is None:
             return
         blob = spec.code_blob
         if not blob:
@@ -218,7 +235,7 @@ class Zygotes:
 
     def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
         shared = zygote.spec.shared
-        zygote.spec = zygote.spec._replace(umask=self._paths.umask)
+        zygote.spec = self._with_environment(zygote.spec._replace(umask=self._paths.umask))
         try:
             default_cwd = "" if code_root else self._folder_without_code()
             arguments = (code_root, self.blobs.path(shared) if shared else "", default_cwd)
@@ -233,6 +250,15 @@ class Zygotes:
             return
         assert zygote.sock is not None
         self._selector.register(zygote.sock, selectors.EVENT_READ, lambda sock, mask: self._readable(zygote))
+
+    def _with_environment(self, spec: ZygoteSpec) -> ZygoteSpec:
+        """With the Python of the environment, where there is one. Jobs tell which one they had."""
+        made = self.environments.spec
+        if not spec.environment or made is None:
+            return spec
+        return spec._replace(
+            python=self.environments.python, code=dict(spec.code, environment={"key": made.key, "lock": made.lock})
+        )
 
     def _folder_without_code(self) -> str:
         """Return where jobs without code run: the home folder or, without a home, an empty folder of the run."""
@@ -326,6 +352,7 @@ class Zygotes:
         if now < self._check_at:
             return
         self._check_at = now + _CHECK_EVERY
+        self.environments.tick(now)
         for zygote in list(self._by_key.values()):
             if zygote.sock is not None and zygote.process is not None and zygote.process.poll() is not None:
                 # Something that the application's import forked holds the other end open.
@@ -345,6 +372,8 @@ class Zygotes:
         """
         if zygote.state != "waiting" or self._controller.link is None:
             return
+        if zygote.spec.environment and self.environments.python is None:
+            return  # what is missing of that is asked for there
         zygote.asks += 1
         shared, blob = zygote.spec.shared, zygote.spec.code_blob
         lacks_shared = bool(shared) and not self.blobs.has(shared)
@@ -388,6 +417,7 @@ class Zygotes:
 
     def close(self) -> None:
         """Close all zygotes. Each ends when its last child has ended."""
+        self.environments.close()
         if self._spare is not None:
             self._discard_spare(self._spare)
         for zygote in self._by_key.values():

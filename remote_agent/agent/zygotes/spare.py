@@ -31,7 +31,7 @@ class Spare:
 
     def fits(self, spec: ZygoteSpec) -> bool:
         """Whether a zygote of this spec would be started in the same way."""
-        is_plain = not spec.setup and not spec.environ and spec.isolation != "spawn"
+        is_plain = not spec.setup and not spec.environ and not spec.environment and spec.isolation != "spawn"
         return is_plain and chosen_python(spec.python) == self.python and self.process.poll() is None
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from launcher import events
 from launcher.display import LineDisplay, Tally, summary_json
-from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES
+from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES, EventLines
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of, told
 
 
@@ -198,7 +198,7 @@ def test_every_kind_of_event_can_be_shown(kind: str) -> None:
     cls = events._KINDS[kind]
     values: dict[str, Any] = {
         "at": 1.0, "num": 1, "attempt": 2, "slots": 1, "slot": 0, "started_at": 1.0, "files": 3, "sent_files": 1,
-        "sent_bytes": 4096, "completed": 1, "failed": 0, "duration": None, "error": None, "ok": True, "kill": True,
+        "sent_bytes": 4096, "done": 1, "total": 2, "is_new": True, "completed": 1, "failed": 0, "duration": None, "error": None, "ok": True, "kill": True,
         "hosts": ("a",), "jobs": (1,), "overrides": (), "gpus": (), "counts": {}, "reconnected": False,
     }  # fmt: skip
     event = cls(**{name: values.get(name, "text") for name in (one.name for one in fields(cls))})
@@ -253,3 +253,19 @@ def test_a_stream_that_breaks_costs_the_display_and_nothing_else(
     assert (len(written), tally.completed, tally.failed) == (2, 1, 1)
     said = capsys.readouterr().err
     assert said.count("nothing more can be shown") == (0 if isinstance(error, BrokenPipeError) else 1)
+
+
+def test_an_environment_is_told_as_it_comes() -> None:
+    """A line for each state, and for long sending one every ten seconds; then what the host has."""
+    shown = EventLines(Tally())
+
+    def told(at: float, state: str, done: int) -> list[str]:
+        return [line.text for line in shown.lines(events.EnvironmentChanged(at, "h", state, done, 100 << 20))]
+
+    assert told(0, "resolving", 0) == ["host h: environment: resolving its packages"]
+    assert told(1, "sending", 0) == ["host h: environment: sending packages, 0 B of 100.0 MiB there"]
+    assert told(2, "sending", 10 << 20) == []
+    assert told(12, "sending", 50 << 20) == ["host h: environment: sending packages, 50.0 MiB of 100.0 MiB there"]
+    assert told(13, "building", 100 << 20) == ["host h: environment: building"]
+    ready = events.EnvironmentReady(14, "h", "a" * 64, is_new=True, total=100 << 20)
+    assert [line.text for line in shown.lines(ready)] == [f"host h: environment {'a' * 12} is built (100.0 MiB)"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher import events
-from launcher.display.tally import MAX_FAILURES, MAX_GROUPS
+from launcher.display.tally import MAX_FAILURES, MAX_GROUPS, Tally
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of
 
 
@@ -90,3 +90,13 @@ def test_a_job_that_runs_again_counts_once() -> None:
 def test_no_host_usable_means_that_no_host_was_ever_usable(happened: list[events.Event], expected: bool) -> None:
     """A host that got jobs and was lost later does not count."""
     assert tally_of([started(), *happened]).has_no_usable_host is expected
+
+
+def test_a_hosts_row_says_what_is_done_for_its_environment() -> None:
+    """Until it is there."""
+    tally = Tally()
+    tally(events.RunStarted(0, "r", "RUN", "/f", ("h",)))
+    tally(events.EnvironmentChanged(1, "h", "building", 1, 1))
+    assert tally.hosts["h"].environment == "building"
+    tally(events.EnvironmentReady(2, "h", "a" * 64, is_new=True, total=1))
+    assert tally.hosts["h"].environment == ""

@@ -241,3 +241,30 @@ def test_no_snapshot_writes_outside_its_tree(tmp_path_factory, files, links):
     assert {path.name for path in root.iterdir()} <= {"outside", "blobs", "code", f"code.part.{os.getpid()}"}
     for path in (root / "code").rglob("*"):
         assert path.is_symlink() or path.resolve().is_relative_to(root / "code")
+
+
+def test_a_blob_goes_on_where_a_link_was_lost(tmp_path):
+    """If it is to be kept; all else comes again."""
+    store = BlobStore(str(tmp_path / "blobs"))
+    kept, dropped = b"k" * 1000, b"d" * 1000
+    names = [hashlib.sha256(data).hexdigest() for data in (kept, dropped)]
+    for name, data in zip(names, (kept, dropped), strict=True):
+        store.put_chunk(name, 1000, 0, data[:600])
+    store.drop_partial(keep={names[0]})
+    assert [store.resume(name) for name in names] == [600, 0]
+    assert store.put_chunk(names[0], 1000, 600, kept[600:])
+    assert store.read(names[0]) == kept
+
+
+def test_a_blob_goes_on_where_an_agent_died(tmp_path):
+    """Its part is taken over; that of one that is alive is not."""
+    data = b"k" * 1000
+    name = hashlib.sha256(data).hexdigest()
+    store = BlobStore(str(tmp_path / "blobs"))
+    alive = tmp_path / "blobs" / f"part.1.{name}"
+    alive.write_bytes(data[:900])
+    assert store.resume(name) == 0
+    (tmp_path / "blobs" / f"part.{2**22 + 1}.{name}").write_bytes(data[:700])
+    assert store.resume(name) == 700
+    assert store.put_chunk(name, 1000, 700, data[700:])
+    assert store.read(name) == data

@@ -1,0 +1,223 @@
+"""The wheels that hosts get, as files on this machine: fetched, or built of an sdist, and kept by their content.
+
+Rule: a file counts when its content is what the lock says. An index is asked from this machine alone, with the credentials that it has here;
+no host is told an address or a credential. A wheel that is built here fits any platform, or it is refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import netrc
+import os
+import re
+import shutil
+import ssl
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from launcher.environments.lock import write_whole
+from launcher.environments.select import Chosen
+from launcher.environments.uv import run_uv, without_secrets
+from launcher.errors import PackagesError
+from launcher.util.user_folders import cache_folder, make_user_folder
+from remote_agent.shared.fields import is_sha256
+
+__all__ = ["WheelCache"]
+
+_PIECE = 1 << 20
+_TIMEOUT = 60
+_TRIES = 3
+#: Variables that name indexes, with credentials in their URLs.
+_INDEXES = (
+    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL",
+)  # fmt: skip
+_FITS_ALL = re.compile(r"-(?:py2\.)?py3-none-any\.whl$")
+
+
+class WheelCache:
+    """Files by their sha256, in the user's cache folder.
+
+    Args:
+        indexes: the project's indexes, by the names under which uv looks for their credentials.
+    """
+
+    def __init__(self, indexes: Mapping[str, str], folder: Path | None = None) -> None:
+        self._indexes = indexes
+        self._folder = folder if folder is not None else cache_folder() / "packages"
+
+    def path(self, sha256: str) -> Path:
+        """Where a file lies, if it is there."""
+        return self._folder / sha256[:2] / sha256
+
+    def fetch(self, chosen: Chosen) -> Path:
+        """The file, fetched where it is not here yet.
+
+        Raises:
+            PackagesError: it cannot be had, or is not what the lock says.
+        """
+        path = self.path(chosen.sha256)
+        if path.is_file():
+            return path
+        temporary = self._temporary(path)
+        try:
+            digest = _copy(chosen, temporary, self._indexes)
+            if digest != chosen.sha256:
+                raise PackagesError(
+                    f"environment: {chosen.file} has the sha256 {digest}, and the lock says {chosen.sha256}: it was "
+                    "replaced or altered; find out why before you lock it anew"
+                )
+            temporary.replace(path)
+        except OSError as error:
+            raise PackagesError(
+                f"environment: {chosen.file} cannot be kept in {self._folder}: {error.strerror or error}"
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def wheel_of(self, chosen: Chosen) -> Chosen:
+        """A wheel that is built of an sdist; a wheel is returned as it is. What was built of the same sdist before counts.
+
+        Raises:
+            PackagesError: it cannot be built, or fits this machine alone.
+        """
+        if chosen.is_wheel:
+            return chosen
+        note = self._folder / "built" / f"{chosen.sha256}.json"
+        built = self._read_note(note, chosen)
+        if built is not None:
+            return built
+        sdist = self.fetch(chosen)
+        make_user_folder(self._folder)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".build.") as folder:
+            named = Path(folder, chosen.file)
+            shutil.copyfile(sdist, named)
+            run_uv(
+                f"a wheel of {chosen.file}",
+                ["build", "--quiet", "--wheel", "--no-config", "--out-dir", str(Path(folder, "out")), str(named)],
+                cwd=Path(folder),
+                # The same content makes the same wheel, whenever it is built.
+                environment={"SOURCE_DATE_EPOCH": "1577836800"},
+            )
+            (wheel,) = Path(folder, "out").glob("*.whl")
+            if not _FITS_ALL.search(wheel.name):
+                raise PackagesError(
+                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its sdist "
+                    f"({wheel.name}) fits this machine alone; choose a version that has wheels, or build one and name it in the lock"
+                )
+            sha256 = _digest(wheel)
+            path = self.path(sha256)
+            make_user_folder(path.parent)
+            wheel.replace(path)
+            write_whole(note, json.dumps({"file": wheel.name, "sha256": sha256}).encode())
+        return replace(
+            chosen, file=wheel.name, sha256=sha256, size=path.stat().st_size, is_wheel=True, url=path.as_uri()
+        )
+
+    def _read_note(self, note: Path, chosen: Chosen) -> Chosen | None:
+        try:
+            said = json.loads(note.read_bytes())
+            file, sha256 = str(said["file"]), str(said["sha256"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        path = self.path(sha256)
+        if not is_sha256(sha256) or not path.is_file():
+            return None
+        return replace(chosen, file=file, sha256=sha256, size=path.stat().st_size, is_wheel=True, url=path.as_uri())
+
+    def _temporary(self, path: Path) -> Path:
+        try:
+            make_user_folder(path.parent)
+        except OSError as error:
+            raise PackagesError(f"environment: {path.parent} cannot be made: {error.strerror or error}") from None
+        return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str]) -> str:
+    """Bring the content here; returns its sha256. A link that breaks is tried again."""
+    parts = urlsplit(chosen.url)
+    if parts.scheme == "file":
+        try:
+            shutil.copyfile(unquote(parts.path), target)
+        except OSError as error:
+            raise PackagesError(f"environment: {unquote(parts.path)}: {error.strerror or error}") from None
+        return _digest(target)
+    if parts.scheme not in ("http", "https"):
+        raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is no address that can be fetched")
+    for left in reversed(range(_TRIES)):
+        try:
+            return _download(chosen.url, target, indexes)
+        except (urllib.error.URLError, ssl.SSLError, ConnectionError, TimeoutError) as error:
+            status = getattr(error, "code", None)
+            if left and (status is None or status >= 500):
+                continue
+            raise PackagesError(_why(chosen, error, status)) from None
+    raise AssertionError("the last try returns or raises")
+
+
+def _why(chosen: Chosen, error: Exception, status: int | None) -> str:
+    address = without_secrets(chosen.url)
+    reason = f"status {status}" if status is not None else str(getattr(error, "reason", error))
+    step = ""
+    if status in (401, 403):
+        step = "; its index wants credentials: put them into ~/.netrc, or into UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD, here"
+    return f"environment: {address} cannot be fetched: {reason}{step}"
+
+
+def _download(url: str, target: Path, indexes: Mapping[str, str]) -> str:
+    parts = urlsplit(url)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    request = urllib.request.Request(bare, headers={"User-Agent": "hydra-remote-launcher"})  # noqa: S310 - http or https, see _copy
+    credentials = _credentials(url, indexes)
+    if credentials is not None:
+        value = base64.b64encode(":".join(credentials).encode()).decode()
+        # Not for whoever it is passed on to.
+        request.add_unredirected_header("Authorization", f"Basic {value}")
+    digest = hashlib.sha256()
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, target.open("wb") as file:  # noqa: S310 - as above
+        while piece := answer.read(_PIECE):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def _credentials(url: str, indexes: Mapping[str, str]) -> tuple[str, str] | None:
+    """User and password for an address: its own, those of an index of the same host, or those of ~/.netrc."""
+    parts = urlsplit(url)
+    if parts.username:
+        return unquote(parts.username), unquote(parts.password or "")
+    for name, address in indexes.items():
+        # As uv names them.
+        variable = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', name.upper())}"
+        user, password = os.environ.get(f"{variable}_USERNAME"), os.environ.get(f"{variable}_PASSWORD")
+        if (user or password) and _is_same_host(urlsplit(address), parts):
+            return user or "", password or ""
+    for variable in _INDEXES:
+        for value in os.environ.get(variable, "").split():
+            index = urlsplit(value.partition("=")[2] if re.match(r"[\w.-]+=", value) else value)
+            if index.username and _is_same_host(index, parts):
+                return unquote(index.username), unquote(index.password or "")
+    try:
+        found = netrc.netrc(os.environ.get("NETRC") or None).authenticators(parts.hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return (found[0], found[2] or "") if found is not None else None
+
+
+def _is_same_host(one: SplitResult, other: SplitResult) -> bool:
+    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)

@@ -1,0 +1,84 @@
+"""The packages of a run: the lock of each host that gets an environment, and what makes a plan of it.
+
+Rule: locks are read when the setup is made, and kept with the run: whoever takes it up has the same, whatever became of the files.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.environments.lock import Lock, read_lock
+from launcher.environments.plan import EnvironmentSource
+from launcher.environments.source import find_auto, find_source
+from launcher.environments.uv import uv_program
+from launcher.errors import PackagesError
+
+if TYPE_CHECKING:
+    from launcher.inventory import HostSpec
+    from launcher.options import LaunchConf
+    from launcher.setup.run_setup import RunSetup
+
+__all__ = ["LOCKS", "locks_of", "source_of", "way_to_have"]
+
+#: Below the folder of a run's journal: what was resolved for its hosts.
+LOCKS = "locks"
+
+
+def locks_of(
+    hosts: Iterable[HostSpec], options: LaunchConf, start: Path | None, script: Path | None
+) -> dict[str, Lock]:
+    """The lock of each host that gets an environment, by the host's name.
+
+    Args:
+        start: the file or folder of the application.
+        script: the script that is started.
+
+    Raises:
+        PackagesError: a source cannot be used, or uv is not here.
+    """
+    made: dict[tuple[str, tuple[str, ...]], Lock | None] = {}
+    locks = {}
+    for spec in hosts:
+        word = spec.environment or options.environment
+        if word is None:
+            continue
+        extras = tuple(dict.fromkeys([*options.extras, *spec.extras]))
+        if (word, extras) not in made:
+            source = find_source(word, start, script)
+            made[word, extras] = None if source is None else read_lock(source, extras, options.groups)
+        lock = made[word, extras]
+        if lock is not None:
+            locks[spec.name] = lock
+    if locks:
+        uv_program()
+    elif (options.extras or options.groups) and not any(made):
+        raise PackagesError(
+            "extras and groups are those of an environment: name one with `environment`, such as `auto`"
+        )
+    return locks
+
+
+def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
+    """How a package that a job lacks can come along: what to say before other ways."""
+    if lock is not None:
+        return f"{lock.name} does not have it: add it to the project (`uv add NAME`, then `uv lock`), or "
+    found = find_auto(setup.root, setup.script_file()) if setup.root is not None else None
+    if found is None:
+        return "bring it along with `--environment FILE`, where FILE is a uv.lock, pylock.toml or requirements.txt that has it; or "
+    name = os.path.relpath(found.path)
+    command = setup.command_line()
+    if command and os.path.basename(command[0]) == "launcher" and command[1:2] in (["run"], ["multirun"]):
+        line = shlex.join(["launcher", command[1], "--environment", "auto", *command[2:]])
+    else:
+        line = "--environment auto, hydra.launcher.environment=auto, or environment='auto' in Python"
+    return f"bring the packages of {name} along ({line}); or "
+
+
+def source_of(lock: Lock, folder: Path) -> EnvironmentSource:
+    """What says what a host installs, of a run whose journal is in that folder."""
+    return EnvironmentSource(lock, sys.version_info[:2], folder / LOCKS)

@@ -1,0 +1,1 @@
+"""Environments of packages: finding Pythons, keeping environments, building them."""

@@ -1,0 +1,297 @@
+"""Builds an environment from files that are here: uv installs exactly these wheels, and asks no index.
+
+Rule: it is made in a folder of its own and gets its name when it is complete and was tried. Whatever goes wrong before leaves nothing
+behind that anybody would use.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from typing import List, Optional, Sequence
+
+from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
+from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.shared.environment_spec import EnvironmentSpec, Wheel
+from remote_agent.system.host import NO_ROOM
+from remote_agent.system.private_files import make_private_folder, open_private
+
+__all__ = ["BuildError", "Builder", "room_lacking"]
+
+#: How much larger wheels are when they are installed, and what is needed besides, in bytes.
+_UNPACKED = 4
+_ROOM = 64 << 20
+_MORE_ROOM = (
+    "\n    next: `launcher clean` removes what earlier runs left there; or name a folder with more room with 'workdir'"
+)
+#: The last lines of a program that are told.
+_LAST_LINES = 20
+_PROBE = "import importlib.metadata as m,json,sys;print(json.dumps(sorted({d.metadata['Name'] or '' for d in m.distributions()})))"
+_OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
+
+
+class BuildError(Exception):
+    """It cannot be built. `altered`: contents that are not what their names say, and were removed."""
+
+    def __init__(self, message: str, altered: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.altered = list(altered)
+
+
+def room_lacking(store: EnvironmentStore, spec: EnvironmentSpec, missing: int) -> str:
+    """What to say where there is too little room for an environment; empty where there is enough."""
+    needed = missing + _UNPACKED * sum(wheel.size for wheel in spec.files) + _ROOM
+    free = shutil.disk_usage(store.cache).free
+    if free >= needed:
+        return ""
+    return "{} free in {}, and the environment needs about {}{}".format(
+        _size(free), store.cache, _size(needed), _MORE_ROOM
+    )
+
+
+def _size(count: int) -> str:
+    return "{:.1f} GiB".format(count / (1 << 30)) if count >= 1 << 30 else "{:.0f} MiB".format(count / (1 << 20))
+
+
+class Builder:
+    """Builds one environment; `stop` ends it from another thread."""
+
+    def __init__(self, store: EnvironmentStore, blobs: BlobStore, spec: EnvironmentSpec) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._spec = spec
+        self._process: "Optional[subprocess.Popen[bytes]]" = None
+        self._is_stopped = False
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """End what runs; `build` raises."""
+        with self._lock:
+            self._is_stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def build(self) -> None:
+        """Build it and give it its name.
+
+        Raises:
+            BuildError: it cannot be built.
+            SpoolError, OSError: the disk.
+        """
+        store, spec = self._store, self._spec
+        if store.python(spec.key) is not None:
+            return
+        self._remove_old_parts()
+        if store.is_doubtful(spec.key):
+            # What uv keeps was written just before: it may be cut short, too.
+            shutil.rmtree(os.path.join(store.cache, "uv"), ignore_errors=True)
+            store.prepare()
+        lacking = room_lacking(store, spec, 0)
+        if lacking:
+            raise BuildError(lacking)
+        uv = self._uv()
+        part = os.path.join(store.folder, ".part.{}.{}".format(spec.key[:16], os.urandom(6).hex()))
+        os.mkdir(part, 0o700)
+        try:
+            self._install(uv, part)
+            self._try(part)
+            self._describe(part)
+            self._publish(part)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise BuildError(_no_room(error, store)) from None
+            raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _remove_old_parts(self) -> None:
+        """Parts of this environment that a builder which died has left: whoever builds holds the lock."""
+        for name in os.listdir(self._store.folder):
+            if name.startswith(".part.{}.".format(self._spec.key[:16])):
+                shutil.rmtree(os.path.join(self._store.folder, name), ignore_errors=True)
+
+    def _uv(self) -> str:
+        """The program, made from its content where it is not there yet."""
+        sha256 = self._spec.uv
+        path = os.path.join(self._store.cache, "uv-bin", sha256)
+        if os.access(path, os.X_OK) and os.path.getsize(path) == self._spec.uv_size:
+            return path
+        data = self._blobs.read(sha256)
+        temporary = "{}.{}".format(path, os.urandom(6).hex())
+        fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                os.fchmod(file.fileno(), 0o700)
+            os.rename(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        return path
+
+    def _wheel(self, wheel: Wheel) -> str:
+        """The folder in which a wheel has its name. Its path stays the same, for uv's cache knows a wheel by that."""
+        folder = os.path.join(self._store.cache, "wheels", wheel.sha256)
+        path = os.path.join(folder, wheel.file)
+        blob = self._blobs.path(wheel.sha256)
+        if os.path.exists(path) and os.path.samefile(path, blob):
+            return folder
+        make_private_folder(folder)
+        temporary = os.path.join(folder, ".{}".format(os.urandom(6).hex()))
+        try:
+            os.link(blob, temporary)
+        except OSError:
+            shutil.copy2(blob, temporary)  # a file system without hard links
+        os.rename(temporary, path)
+        return folder
+
+    def _install(self, uv: str, part: str) -> None:
+        wheels = self._spec.files
+        python = self._spec.python
+        self._run(
+            [uv, "venv", "--quiet", "--relocatable", "--no-project", "--allow-existing", "--python", python, part]
+        )
+        if not wheels:
+            return
+        lines = ["--no-index"]
+        for wheel in wheels:
+            lines.append("--find-links {}".format(_escaped(self._wheel(wheel))))
+            lines.append("{}=={} --hash=sha256:{}".format(wheel.name, wheel.version, wheel.sha256))
+        listed = os.path.join(part, "requirements.txt")
+        with open(listed, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        command = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--no-build", "--require-hashes"]
+        try:
+            self._run([*command, "--python", os.path.join(part, "bin", "python"), "--requirements", listed])
+        except BuildError as error:
+            altered = self._altered()
+            if altered:
+                raise BuildError(
+                    "content that was altered since it arrived was removed: {}".format(", ".join(altered)), altered
+                ) from None
+            raise error from None
+
+    def _altered(self) -> List[str]:
+        """Wheels whose content is not what their name says; they are removed."""
+        found = []
+        for wheel in self._spec.files:
+            path = self._blobs.path(wheel.sha256)
+            if _digest(path) != wheel.sha256:
+                found.append(wheel.file)
+                shutil.rmtree(os.path.join(self._store.cache, "wheels", wheel.sha256), ignore_errors=True)
+                try:
+                    os.unlink(path)
+                except FileNotFoundError:
+                    continue  # somebody has cleaned up
+        return found
+
+    def _try(self, part: str) -> None:
+        """The Python of the environment starts, and finds what was installed."""
+        said = self._run([os.path.join(part, "bin", "python"), "-I", "-c", _PROBE])
+        try:
+            there = {_canonical(name) for name in json.loads(said.splitlines()[-1])}
+        except (LookupError, TypeError, ValueError):
+            raise BuildError("its Python does not answer; it printed:\n{}".format(said[-2000:])) from None
+        lost = [wheel.name for wheel in self._spec.files if _canonical(wheel.name) not in there]
+        if lost:
+            raise BuildError("after the installation these are not there: {}".format(", ".join(lost[:20])))
+
+    def _describe(self, part: str) -> None:
+        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time(), "boot": self._store.boot}
+        fd = open_private(os.path.join(part, "environment.json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+
+    def _publish(self, part: str) -> None:
+        target = self._store.path(self._spec.key)
+        if os.path.isdir(target) and self._store.python(self._spec.key) is None:
+            # Its Python is gone, or the power failed while it was written: nobody can use it.
+            aside = os.path.join(self._store.folder, ".part.{}.old{}".format(self._spec.key[:16], os.urandom(4).hex()))
+            os.rename(target, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        try:
+            os.rename(part, target)
+        except OSError:
+            if self._store.python(self._spec.key) is None:
+                raise
+            return  # another one built the same meanwhile
+
+    def _run(self, command: List[str]) -> str:
+        """Run a program; returns what it printed.
+
+        Raises:
+            BuildError: with its last lines.
+        """
+        store = self._store
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        environment.update(
+            UV_NO_CONFIG="1",
+            UV_OFFLINE="1",
+            UV_NO_PROGRESS="1",
+            UV_PYTHON_DOWNLOADS="never",
+            UV_CACHE_DIR=os.path.join(store.cache, "uv"),
+            UV_LINK_MODE="hardlink",
+            NO_COLOR="1",
+        )
+        with self._lock:
+            if self._is_stopped:
+                raise BuildError("the run ended while it was built")
+            process = self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=store.folder,
+            )
+        try:
+            data, _ = process.communicate()
+        finally:
+            with self._lock:
+                self._process = None
+        said = data.decode("utf-8", "replace").strip()
+        if process.returncode and self._is_stopped:
+            raise BuildError("the run ended while it was built")
+        if process.returncode:
+            program = "python" if os.path.basename(command[0]) == "python" else "uv"
+            last = "\n".join(said.splitlines()[-_LAST_LINES:]) or "(nothing)"
+            full = shutil.disk_usage(store.cache).free < _ROOM
+            raise BuildError(
+                "`{} {}` ended with {}; it printed:\n{}{}".format(
+                    program, command[1], _how(process.returncode), last[-4000:], _MORE_ROOM if full else ""
+                )
+            )
+        return said
+
+
+def _how(status: int) -> str:
+    return "exit status {}".format(status) if status > 0 else "signal {}".format(-status)
+
+
+def _no_room(error: OSError, store: EnvironmentStore) -> str:
+    return "cannot write to {}: {}{}".format(error.filename or store.cache, error.strerror, _MORE_ROOM)
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while True:
+                piece = file.read(1 << 20)
+                if not piece:
+                    return digest.hexdigest()
+                digest.update(piece)
+    except OSError:
+        return ""
+
+
+def _escaped(path: str) -> str:
+    return re.sub(r"([\\ #])", r"\\\1", path)
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,187 @@
+"""Finds the Pythons of this host, and says what wheels for it depend on.
+
+Rule: a Python is asked itself, once: what it said is kept beside its size and time, so that later runs only look at the file. What
+cannot be started, or does not answer, is no Python.
+"""
+
+import glob
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any, Dict, Iterator, List, Optional
+
+from remote_agent.shared.environment_spec import HostFacts, PythonFacts
+from remote_agent.shared.fields import FieldError
+from remote_agent.system.private_files import open_private
+
+__all__ = ["MAX_PYTHONS", "find_pythons", "host_facts"]
+
+#: Pythons that are told, at most.
+MAX_PYTHONS = 50
+_PATIENCE = 20.0
+_MINORS = range(20, 7, -1)
+#: Where installers put them, below the home or not.
+_PLACES = (
+    "/usr/local/bin/python3.[0-9]*",
+    "/usr/bin/python3.[0-9]*",
+    "~/.local/share/uv/python/*/bin/python3.[0-9]*",
+    "~/.pyenv/versions/*/bin/python3",
+    "~/miniconda3/bin/python3",
+    "~/miniforge3/bin/python3",
+    "~/anaconda3/bin/python3",
+    "/opt/conda/bin/python3",
+    "/opt/homebrew/bin/python3.[0-9]*",
+)
+_NAME = re.compile(r"python3(\.\d+t?)?")
+_PROGRAM = r"""
+import json, struct, sys, sysconfig
+tag = "cp" if sys.implementation.name == "cpython" else sys.implementation.name
+flags = ""
+if sysconfig.get_config_var("Py_GIL_DISABLED"): flags += "t"
+if sysconfig.get_config_var("Py_DEBUG"): flags += "d"
+print(json.dumps({
+    "version": "%d.%d.%d" % sys.version_info[:3],
+    "implementation": sys.implementation.name,
+    "abi": "%s%d%d%s" % (tag, sys.version_info[0], sys.version_info[1], flags),
+    "bits": struct.calcsize("P") * 8,
+}))
+"""
+
+
+def host_facts(cache: str, python: Optional[str]) -> HostFacts:
+    """What wheels for this host depend on.
+
+    Args:
+        cache: the folder of the facts that were found before.
+        python: the only Python that counts.
+    """
+    return HostFacts(
+        system=platform.system(),
+        machine=platform.machine(),
+        release=platform.release(),
+        libc=_libc(),
+        driver=_driver(),
+        free=shutil.disk_usage(cache).free,
+        pythons=[one.to_json() for one in find_pythons(os.path.join(cache, "pythons.json"), python)],
+    )
+
+
+def find_pythons(known_file: str, python: Optional[str]) -> List[PythonFacts]:
+    """The Pythons of this host, that of the agent first."""
+    known = _read(known_file)
+    found: List[PythonFacts] = []
+    fresh: Dict[str, Any] = {}
+    seen = set()
+    for path in _candidates(python):
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            status = os.stat(real)
+        except OSError:
+            continue
+        mark = [status.st_size, status.st_mtime_ns]
+        entry = known.get(path)
+        said = entry["said"] if isinstance(entry, dict) and entry.get("mark") == mark else _ask(path)
+        # What is no Python is remembered, too: shims of versions that are not there take long to say so.
+        fresh[path] = {"mark": mark, "said": said}
+        try:
+            facts = PythonFacts.from_json(dict(said or {}, path=path))
+        except (FieldError, TypeError, ValueError):
+            continue
+        found.append(facts)
+        if len(found) == MAX_PYTHONS:
+            break
+    if any(known.get(path) != entry for path, entry in fresh.items()):
+        _write(known_file, {**{path: entry for path, entry in known.items() if os.path.exists(path)}, **fresh})
+    return found
+
+
+def _candidates(python: Optional[str]) -> Iterator[str]:
+    if python:
+        path = os.path.expanduser(python)
+        yield path if os.sep in path else shutil.which(path) or path
+        return
+    yield sys.executable
+    for name in ["python3", *("python3.{}".format(minor) for minor in _MINORS)]:
+        there = shutil.which(name)
+        if there is not None:
+            yield there
+    for place in _PLACES:
+        for path in sorted(glob.glob(os.path.expanduser(place)), reverse=True):
+            if _NAME.fullmatch(os.path.basename(path)):
+                yield path
+
+
+def _ask(path: str) -> Optional[Dict[str, Any]]:
+    try:
+        done = subprocess.run(
+            [path, "-I", "-S", "-c", _PROGRAM],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            timeout=_PATIENCE,
+            check=False,
+        )
+        said = json.loads(done.stdout.decode("utf-8"))
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _libc() -> str:
+    if sys.platform == "darwin":
+        return "macos {}".format(platform.mac_ver()[0])
+    try:
+        said = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):
+        said = None
+    if said:
+        return said
+    for loader in sorted(glob.glob("/lib/ld-musl-*.so.1")):
+        try:
+            done = subprocess.run([loader], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=5, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        version = re.search(rb"Version (\d+\.\d+)", done.stderr)
+        if version is not None:
+            return "musl {}".format(version.group(1).decode("ascii"))
+    return ""
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, as the kernel has it; `nvidia-smi` would take a second."""
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
+            found = re.search(r"Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", file.read(4096))
+    except OSError:
+        return ""
+    return found.group(1) if found is not None else ""
+
+
+def _read(path: str) -> Dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    known = content.get("pythons") if isinstance(content, dict) and content.get("version") == 1 else None
+    return known if isinstance(known, dict) else {}
+
+
+def _write(path: str, known: Dict[str, Any]) -> None:
+    """What is not written is asked again: a disk without room is no reason to fail here."""
+    temporary = "{}.{}".format(path, os.getpid())
+    try:
+        fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump({"version": 1, "pythons": known}, file)
+        os.rename(temporary, path)
+    except OSError:
+        return

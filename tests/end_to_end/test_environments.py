@@ -1,0 +1,185 @@
+"""A host that has none of a project's packages runs its jobs: the environment comes along."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher import events
+from launcher.environments.lock import read_lock
+from launcher.environments.source import Source
+from launcher.environments.uv import run_uv
+from launcher.errors import PackagesError
+from launcher.inventory import HostSpec
+from tests.packages import lock_project, make_project, make_sdist, make_wheel
+
+TASK = "tests.environment_tasks:versions"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """A folder of wheels: `greeter`, which needs `punct`."""
+    folder = tmp_path / "index"
+    make_wheel(folder, "greeter", requires=("punct",))
+    make_wheel(folder, "punct", "2.0")
+    return folder
+
+
+@pytest.fixture
+def project(index: Path, tmp_path: Path) -> Path:
+    """A locked project that needs `greeter`."""
+    folder = make_project(tmp_path / "project", index, ("greeter",))
+    lock_project(folder)
+    return folder
+
+
+@pytest.fixture
+def spec(any_host: HostSpec, tmp_path: Path) -> HostSpec:
+    """A host that has no environment yet."""
+    workdir = tmp_path / "workdir" if any_host.address != "openssh-host" else f"~/work-{tmp_path.name}"
+    return dataclasses.replace(any_host, workdir=str(workdir))
+
+
+def run(spec: HostSpec, folder: Path, *modules: str, **options: Any) -> tuple[launcher.JobReturn, list[events.Event]]:
+    """One job that imports these modules."""
+    seen: list[events.Event] = []
+    returned = launcher.run(
+        TASK, {"modules": list(modules)}, host=spec, folder=folder, observers=[seen.append], **options
+    )
+    return returned, seen
+
+
+def ready(seen: list[events.Event]) -> list[events.EnvironmentReady]:
+    """What was said of environments that are there."""
+    return [event for event in seen if isinstance(event, events.EnvironmentReady)]
+
+
+def test_the_packages_of_a_lock_are_there(spec: HostSpec, project: Path, tmp_path: Path) -> None:
+    """The job imports what the lock has, in an environment that is built once: the second run finds it."""
+    lock = str(project / "uv.lock")
+    returned, seen = run(spec, tmp_path / "first", "greeter", "punct", environment=lock)
+    assert returned.error is None, returned.error
+    (first,) = ready(seen)
+    assert returned.return_value["greeter"] == "1.0"
+    assert returned.return_value["punct"] == "2.0"
+    assert returned.return_value["prefix"].endswith(f"/envs/{first.key}")
+    assert returned.code["environment"]["key"] == first.key
+    assert first.is_new
+    states = {event.state for event in seen if isinstance(event, events.EnvironmentChanged)}
+    assert {"resolving", "sending", "building"} <= states
+    again, seen = run(spec, tmp_path / "second", "greeter", environment=lock)
+    assert again.error is None, again.error
+    (second,) = ready(seen)
+    assert (second.key, second.is_new) == (first.key, False)
+
+
+@pytest.mark.slow
+def test_without_the_option_nothing_changes(spec: HostSpec, project: Path, tmp_path: Path) -> None:
+    """No environment is made, and the module is missing, as it was."""
+    returned, seen = run(spec, tmp_path / "out", "greeter")
+    assert returned.error is not None
+    assert returned.error.type == "ModuleNotFoundError"
+    assert not ready(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["requirements", "pylock", "script", "sdist"])
+def test_other_sources(kind: str, spec: HostSpec, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requirements, a pylock.toml and a script's block are sources, too; an sdist becomes a wheel here."""
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    folder = tmp_path / "source"
+    folder.mkdir()
+    if kind == "sdist":
+        (index / "punct-2.0-py3-none-any.whl").unlink()
+        make_sdist(index, "punct", "2.0")
+    if kind in ("requirements", "sdist"):
+        source = folder / "requirements.txt"
+        source.write_text("greeter\n")
+    elif kind == "script":
+        source = folder / "app.py"
+        source.write_text('# /// script\n# requires-python = ">=3.8"\n# dependencies = ["greeter"]\n# ///\n')
+    else:
+        (folder / "requirements.in").write_text("greeter\n")
+        source = folder / "pylock.toml"
+        source.write_text(
+            run_uv(
+                "test",
+                ["pip", "compile", "-q", "--python-version", "3.8", "--format", "pylock.toml", "requirements.in"],
+                cwd=folder,
+            )
+        )
+    returned, _ = run(spec, tmp_path / "out", "greeter", "punct", environment=str(source))
+    assert returned.error is None, returned.error
+    assert returned.return_value["punct"] == "2.0"
+
+
+@pytest.mark.slow
+def test_extras_are_a_hosts_own(spec: HostSpec, index: Path, tmp_path: Path) -> None:
+    """A host has the extras that it names, besides those of the run."""
+    make_wheel(index, "fast", "3.0")
+    more = '[project.optional-dependencies]\nquick = ["fast"]\n'
+    folder = make_project(tmp_path / "project", index, ("greeter",), more=more)
+    lock = str(lock_project(folder))
+    fast = dataclasses.replace(spec, extras=("quick",))
+    returned, _ = run(fast, tmp_path / "out", "greeter", "fast", environment=lock)
+    assert returned.error is None, returned.error
+    without, _ = run(spec, tmp_path / "without", "fast", environment=lock)
+    assert without.error is not None
+    assert "No module named 'fast'" in without.error.message
+
+
+@pytest.mark.slow
+def test_a_lock_for_another_platform(spec: HostSpec, index: Path, tmp_path: Path) -> None:
+    """The host cannot be used, and it is said why: phase, package, and what to do."""
+    make_wheel(index, "winner", "1.0", tag="cp311-cp311-win_amd64")
+    folder = make_project(tmp_path / "project", index, ("winner",))
+    returned, seen = run(spec, tmp_path / "out", "winner", environment=str(lock_project(folder)))
+    (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
+    assert (unusable.host, unusable.phase) == (spec.name, "environment")
+    assert "winner" in unusable.why
+    assert "uv lock" in unusable.next_step
+    assert returned.error is not None
+    assert returned.error.kind == "host"
+
+
+@pytest.mark.slow
+def test_a_python_that_does_not_fit(spec: HostSpec, index: Path, tmp_path: Path) -> None:
+    """A lock for a Python that no host has names those that there are."""
+    folder = make_project(tmp_path / "project", index, ("greeter",), python=">=3.8")
+    lock = lock_project(folder)
+    lock.write_text(lock.read_text().replace(">=3.8", ">=3.99"))
+    (folder / "pyproject.toml").write_text((folder / "pyproject.toml").read_text().replace(">=3.8", ">=3.99"))
+    returned, seen = run(spec, tmp_path / "out", "greeter", environment=str(lock))
+    (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
+    assert ">=3.99" in unusable.why
+    assert "python" in unusable.next_step
+    assert returned.error is not None
+
+
+def test_what_is_wrong_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """A file that is not there, and one that is no source."""
+    for name in ("gone.lock", "pyproject.toml"):
+        (tmp_path / "pyproject.toml").write_text("")
+        with pytest.raises(PackagesError, match=name):
+            run(HostSpec("local", "local"), tmp_path / "out", environment=str(tmp_path / name))
+
+
+@pytest.mark.slow
+def test_a_wheel_that_is_not_what_the_lock_says(spec: HostSpec, project: Path, index: Path, tmp_path: Path) -> None:
+    """It is refused by name here, and nothing of it reaches a host."""
+    # Of a content that nobody has fetched before.
+    wheel = make_wheel(index, "punct", "2.0", {"punct.py": f"version = '2.0'  # {tmp_path}\n"})
+    lock = lock_project(project)
+    read_lock(Source("uv", lock), (), ())
+    data = bytearray(wheel.read_bytes())
+    data[40] ^= 1
+    wheel.write_bytes(data)
+    returned, seen = run(spec, tmp_path / "out", "greeter", environment=str(lock))
+    (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
+    assert "punct-2.0-py3-none-any.whl has the sha256" in unusable.why
+    assert returned.error is not None

@@ -1,0 +1,12 @@
+"""Tasks that import what an environment has. Hosts import this module, and have no package of the tests'."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def versions(cfg: Any) -> dict[str, str]:
+    """The versions of the modules that the config names, and the prefix of the Python that runs this."""
+    found = {name: str(__import__(name).version) for name in cfg.modules}
+    return {**found, "prefix": sys.prefix, "python": "{}.{}".format(*sys.version_info[:2])}

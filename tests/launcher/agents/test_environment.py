@@ -1,0 +1,102 @@
+"""What a host is sent for its environment: from where it stopped, and never over a link that is gone."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.agents.environment import EnvironmentSender, file_frames
+from launcher.errors import LauncherError
+from remote_agent.shared import wire
+from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
+
+HASH = "a" * 64
+FACTS = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])
+
+
+class Source:
+    """An environment of one file."""
+
+    def __init__(self, file: Path, error: Exception | None = None) -> None:
+        self.file = file
+        self.error = error
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH)
+
+    def plan(self, facts: HostFacts) -> Source:
+        """Itself, or the error."""
+        self.may_go_on.wait(60)
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def fetch(self, sha256: str) -> Path:
+        """The file."""
+        return self.file
+
+
+def frames(item: Iterator[bytes] | bytes) -> list[wire.Frame]:
+    """What an item of the queue says."""
+    decoder = wire.Decoder()
+    data = item if isinstance(item, bytes) else b"".join(item)
+    return decoder.feed(data)
+
+
+@pytest.mark.parametrize("offset", [0, 5, wire.CHUNK, wire.CHUNK * 2])
+def test_a_file_goes_on_where_it_stopped(offset: int, tmp_path: Path) -> None:
+    """In chunks."""
+    data = bytes(range(256)) * (wire.CHUNK // 128)
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    sent = frames(file_frames(HASH, file, offset))
+    assert b"".join(frame.payload for frame in sent) == data[offset:]
+    assert [frame.header["offset"] for frame in sent][:1] == [offset]
+    assert {frame.header["size"] for frame in sent} == {len(data)}
+
+
+def test_what_was_asked_is_described_and_sent(tmp_path: Path) -> None:
+    """In that order; what is more than half there comes first."""
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
+    sender = EnvironmentSender("h", Source(file), put.put)
+    sender.describe(FACTS)
+    (told,) = frames(put.get(timeout=60))
+    assert (told.header["t"], json.loads(told.payload)["key"]) == ("environment", HASH)
+    sender.send([("b" * 64, 0), ("c" * 64, 4)])
+    sent = [frames(put.get(timeout=60))[0] for _ in range(2)]
+    assert [(one.header["sha256"][0], one.payload) for one in sent] == [("c", b"ent"), ("b", b"content")]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(LauncherError("no wheel"), "no wheel"), (ZeroDivisionError("x"), "ZeroDivisionError: x")]
+)
+def test_what_cannot_be_had_is_told(error: Exception, told: str, tmp_path: Path) -> None:
+    """So that the host fails what waits for it."""
+    put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
+    EnvironmentSender("h", Source(tmp_path, error), put.put).describe(FACTS)
+    (frame,) = frames(put.get(timeout=60))
+    assert frame.header["t"] == "withheld"
+    assert frame.header["environment"] is True
+    assert told in frame.header["message"]
+
+
+def test_nothing_is_sent_over_a_link_that_is_gone(tmp_path: Path) -> None:
+    """Whatever is known by then."""
+    put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
+    source = Source(tmp_path)
+    source.may_go_on.clear()
+    sender = EnvironmentSender("h", source, put.put)
+    sender.describe(FACTS)
+    sender.close()
+    source.may_go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "environment-h":
+            thread.join(60)
+    assert put.empty()

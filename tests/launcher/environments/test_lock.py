@@ -1,0 +1,88 @@
+"""A source becomes a lock by uv, once; and is kept as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.environments import lock as module
+from launcher.environments.lock import Lock, compile_for, locks_from_bytes, locks_to_bytes, read_lock
+from launcher.environments.source import Source
+from launcher.errors import PackagesError
+from remote_agent.shared.environment_spec import HostFacts, PythonFacts
+from tests.packages import lock_project, make_project, make_wheel
+
+HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])
+PYTHON = PythonFacts("/usr/bin/python3", "3.11.2", "cpython", "cp311", 64)
+
+
+def test_a_uv_lock_has_extras_and_groups(tmp_path: Path) -> None:
+    """What is asked for is in it, and the project itself is not."""
+    index = tmp_path / "index"
+    for name in ("one", "two", "three", "dev"):
+        make_wheel(index, name)
+    more = '[project.optional-dependencies]\nmore = ["two"]\n[dependency-groups]\nextra = ["three"]\ndev = ["dev"]\n'
+    source = Source("uv", lock_project(make_project(tmp_path / "p", index, ("one",), more=more)))
+    plain, full = read_lock(source, (), ()), read_lock(source, ("more",), ("extra",))
+    assert [name for name in ("one", "two", "three", "dev", "project") if f'name = "{name}"' in plain.text] == ["one"]
+    assert [name for name in ("one", "two", "three") if f'name = "{name}"' in full.text] == ["one", "two", "three"]
+    assert dict(plain.indexes) == {"made": index.as_uri()}
+    with pytest.raises(PackagesError, match="gone"):
+        read_lock(source, ("gone",), ())
+
+
+def test_uv_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same files make the same lock, without uv."""
+    make_wheel(tmp_path / "index", "one")
+    path = lock_project(make_project(tmp_path / "p", tmp_path / "index", ("one",)))
+    first = read_lock(Source("uv", path), (), ())
+    monkeypatch.setattr(module, "run_uv", lambda *args, **more: pytest.fail("uv was asked again"))
+    assert read_lock(Source("uv", path), (), ()) == first
+
+
+def test_requirements_are_resolved_for_the_host_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what was kept, the file is not needed any more; without, one that has changed is refused."""
+    make_wheel(tmp_path / "index", "one")
+    file = tmp_path / "requirements.txt"
+    file.write_text(f"--no-index\n--find-links {tmp_path / 'index'}\none\n")
+    lock = read_lock(Source("requirements", file), (), ())
+    made = compile_for(lock, HOST, PYTHON, tmp_path / "kept")
+    assert 'name = "one"' in made.text
+    file.write_text("other\n")
+    assert compile_for(lock, HOST, PYTHON, tmp_path / "kept") == made
+    with pytest.raises(PackagesError, match="has changed since the run began"):
+        compile_for(lock, HOST, PYTHON, tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "named"),
+    [
+        ("Linux", "x86_64", "glibc 2.36", "x86_64-manylinux_2_36"),
+        ("Linux", "aarch64", "glibc 2.30", "aarch64-manylinux_2_28"),
+        ("Linux", "x86_64", "glibc 2.99", "x86_64-manylinux_2_40"),
+        ("Linux", "x86_64", "musl 1.2", "x86_64-unknown-linux-musl"),
+        ("Darwin", "arm64", "macos 14.1", "aarch64-apple-darwin"),
+    ],
+)
+def test_platforms_by_the_names_of_uv(
+    system: str, machine: str, libc: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest glibc that uv knows and the host has."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "run_uv", lambda what, command, **more: asked.extend(command) or "")
+    file = tmp_path / "requirements.txt"
+    file.write_text("one\n")
+    facts = HOST._replace(system=system, machine=machine, libc=libc)
+    compile_for(Lock(str(file), "one\n", is_resolved=False), facts, PYTHON, None)
+    assert asked[asked.index("--python-platform") + 1] == named
+
+
+def test_kept_locks_are_read_back() -> None:
+    """As they were; what is none is refused."""
+    locks = {"gpu1": Lock("uv.lock", "text", is_resolved=True, extras=("a",), indexes=(("n", "u"),))}
+    assert locks_from_bytes(locks_to_bytes(locks)) == locks
+    assert locks_from_bytes(None) == {}
+    for data in (b"[]", b"{}", b'{"version": 2, "locks": {}}', b'{"version": 1, "locks": {"h": {}}}', b"x"):
+        with pytest.raises(ValueError):
+            locks_from_bytes(data)

@@ -1,0 +1,87 @@
+"""What a host installs, its key, and which of its Pythons is taken."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from launcher.environments import plan as module
+from launcher.environments.lock import Lock
+from launcher.environments.plan import EnvironmentSource
+from launcher.errors import PackagesError
+from remote_agent.shared.environment_spec import HostFacts, PythonFacts
+from tests.packages import make_wheel
+
+PYTHONS = [
+    PythonFacts(f"/usr/bin/python3.{minor}", f"3.{minor}.1", "cpython", f"cp3{minor}", 64).to_json()
+    for minor in (8, 13, 11)
+]
+HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, PYTHONS)
+
+
+@pytest.fixture(autouse=True)
+def _some_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = tmp_path / "uv"
+    uv.write_bytes(b"uv")
+    monkeypatch.setattr(module, "uv_for", lambda facts: (uv, hashlib.sha256(b"uv").hexdigest()))
+
+
+def lock_of(folder: Path, *, python: str = ">=3.8", comment: str = "", content: str = "a") -> Lock:
+    """A lock of one package."""
+    wheel = make_wheel(folder / content, "one", files={"one.py": content})
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    text = (
+        f'lock-version = "1.0"\ncreated-by = "t"\nrequires-python = "{python}"\n{comment}[[packages]]\nname = "one"\nversion = "1.0"\n'
+        f'wheels = [{{url = "{wheel.as_uri()}", hashes = {{sha256 = "{sha256}"}}}}]\n'
+    )
+    return Lock("/p/pylock.toml", text, is_resolved=True)
+
+
+def test_the_same_minor_version_first(tmp_path: Path) -> None:
+    """What travels by value needs it; else the newest that fits."""
+    assert EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST).spec.python == "/usr/bin/python3.11"
+    assert EnvironmentSource(lock_of(tmp_path), (3, 99), None).plan(HOST).spec.python == "/usr/bin/python3.13"
+    old = lock_of(tmp_path, python="<3.9")
+    assert EnvironmentSource(old, (3, 11), None).plan(HOST).spec.python == "/usr/bin/python3.8"
+
+
+def test_no_python_that_fits(tmp_path: Path) -> None:
+    """Each that is there is named, with what is wrong and what to do."""
+    with pytest.raises(PackagesError, match=r"3\.8\.1 \(/usr/bin/python3\.8\)[\s\S]*next: install a Python"):
+        EnvironmentSource(lock_of(tmp_path, python=">=3.14"), (3, 11), None).plan(HOST)
+    with pytest.raises(PackagesError, match="no Python was found"):
+        EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST._replace(pythons=[]))
+
+
+def test_the_key_is_of_what_makes_a_difference(tmp_path: Path) -> None:
+    """Not of the text of a lock, nor of free space; of contents, Python and platform."""
+
+    def key(lock: Lock, facts: HostFacts = HOST) -> str:
+        return EnvironmentSource(lock, (3, 11), None).plan(facts).spec.key
+
+    first = key(lock_of(tmp_path))
+    assert key(lock_of(tmp_path, comment="# written anew\n")) == first
+    assert key(lock_of(tmp_path), HOST._replace(free=5)) == first
+    newer = [{**one, "version": one["version"].replace(".1", ".2")} for one in PYTHONS]
+    others = [
+        key(lock_of(tmp_path, content="b")),
+        key(lock_of(tmp_path), HOST._replace(pythons=[{**one, "path": "/opt" + one["path"]} for one in PYTHONS])),
+        key(lock_of(tmp_path), HOST._replace(pythons=newer)),
+        key(lock_of(tmp_path), HOST._replace(machine="aarch64")),
+    ]
+    assert len({first, *others}) == 5
+
+
+def test_what_was_chosen_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run chooses nothing; and a wheel that is needed then comes from where it came from."""
+    lock = lock_of(tmp_path, content=str(tmp_path.name))
+    first = EnvironmentSource(lock, (3, 11), None).plan(HOST)
+    monkeypatch.setattr(module, "choose", lambda *args: pytest.fail("it was chosen again"))
+    again = EnvironmentSource(lock, (3, 11), None).plan(HOST)
+    assert again.spec == first.spec
+    sha256 = first.spec.files[0].sha256
+    assert hashlib.sha256(again.fetch(sha256).read_bytes()).hexdigest() == sha256
+    with pytest.raises(PackagesError, match="none of its environment's"):
+        again.fetch("f" * 64)

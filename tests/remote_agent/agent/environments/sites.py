@@ -1,0 +1,55 @@
+"""A host's cache with what an environment needs, for tests of what is done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from launcher.environments.uv import uv_program
+from remote_agent.agent.environments.build import Builder
+from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.shared.environment_spec import EnvironmentSpec, Wheel
+from tests.packages import make_wheel
+
+__all__ = ["KEY", "Site"]
+
+KEY = "b" * 64
+
+
+class Site:
+    """A host's cache with what an environment needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = EnvironmentStore(str(folder / "cache"), "now")
+        (folder / "cache").mkdir(mode=0o700)
+        self.store.prepare()
+        self.blobs = BlobStore(str(folder / "cache" / "blobs"))
+        self.uv = self._put(Path(uv_program()))
+        self.wheels = [self._wheel(make_wheel(folder, name)) for name in ("one", "two")]
+
+    def _put(self, file: Path) -> str:
+        data = file.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.blobs.put(sha256, data)
+        return sha256
+
+    def _wheel(self, file: Path) -> Wheel:
+        return Wheel(file.name.split("-")[0], "1.0", file.name, self._put(file), file.stat().st_size)
+
+    def spec(self, key: str = KEY, python: str = sys.executable) -> EnvironmentSpec:
+        """What is built."""
+        size = Path(self.blobs.path(self.uv)).stat().st_size
+        return EnvironmentSpec(key, python, [one.to_json() for one in self.wheels], self.uv, size, "c" * 64)
+
+    def build(self, key: str = KEY) -> str:
+        """Build it; returns its Python."""
+        Builder(self.store, self.blobs, self.spec(key)).build()
+        python = self.store.python(key)
+        assert python is not None
+        return python
+
+    def parts(self) -> list[str]:
+        """What is left of builds."""
+        return [path.name for path in Path(self.store.folder).glob(".part.*")]

@@ -1,0 +1,92 @@
+"""An environment is built of wheels that are here, as a whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from remote_agent.agent.environments import build as module
+from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
+from tests.remote_agent.agent.environments.sites import KEY, Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A host's cache."""
+    return Site(tmp_path)
+
+
+def test_it_has_exactly_its_wheels(site: Site) -> None:
+    """And a second one of the same wheels shares their files."""
+    python = site.build()
+    said = subprocess.run(
+        [python, "-c", "import one, two; print(one.__file__)"], capture_output=True, text=True, check=True
+    )
+    other = site.build("d" * 64)
+    files = [Path(said.stdout.strip()), *Path(other).parents[1].rglob("one.py")]
+    assert len(files) == 2
+    assert files[0].samefile(files[1])
+    assert not site.parts()
+
+
+def test_a_wheel_that_was_altered_is_refused_and_removed(site: Site) -> None:
+    """By name, so that it is asked for again."""
+    path = Path(site.blobs.path(site.wheels[1].sha256))
+    data = bytearray(path.read_bytes())
+    data[50] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BuildError, match=r"two-1\.0-py3-none-any\.whl") as refused:
+        site.build()
+    assert refused.value.altered == ["two-1.0-py3-none-any.whl"]
+    assert not path.exists()
+    assert site.store.python(KEY) is None
+    assert not site.parts()
+
+
+def test_what_uv_says_is_told(site: Site) -> None:
+    """Where its Python is none."""
+    with pytest.raises(BuildError, match=r"`uv venv` ended with exit status \d+; it printed:\n.*gone"):
+        Builder(site.store, site.blobs, site.spec(python="/gone/python3")).build()
+    assert not site.parts()
+
+
+def test_room_is_looked_for_first(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do, before anything is written."""
+    assert room_lacking(site.store, site.spec(), 0) == ""
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: module.shutil._ntuple_diskusage(10, 10, 1 << 20))
+    assert "launcher clean" in room_lacking(site.store, site.spec(), 0)
+    with pytest.raises(BuildError, match="1 MiB free"):
+        site.build()
+
+
+def test_it_is_stopped(site: Site) -> None:
+    """A run that ends builds nothing more."""
+    builder = Builder(site.store, site.blobs, site.spec())
+    builder.stop()
+    with pytest.raises(BuildError, match="the run ended"):
+        builder.build()
+    assert site.store.python(KEY) is None
+    assert not site.parts()
+
+
+def test_parts_of_one_that_died_are_removed(site: Site) -> None:
+    """They were never used."""
+    part = Path(site.store.folder) / f".part.{KEY[:16]}.dead"
+    part.mkdir()
+    (part / "environment.json").write_text("{}")
+    site.build()
+    assert not site.parts()
+
+
+def test_one_that_power_cut_short_is_built_again(site: Site) -> None:
+    """With nothing of what was written in that life of the machine."""
+    python = Path(site.build())
+    (module_file,) = python.parents[1].rglob("one.py")
+    with module_file.open("r+b") as file:
+        file.truncate(0)  # and so is uv's own copy, which is the same file
+    site.store.boot = "after"
+    assert site.store.python(KEY) is None
+    again = site.build()
+    subprocess.run([again, "-c", "import one; assert one.version == '1.0'"], check=True)
