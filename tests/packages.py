@@ -8,13 +8,16 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from launcher.environments.uv import uv_program
 
-__all__ = ["lock_project", "make_project", "make_sdist", "make_wheel"]
+__all__ = ["guarded_index", "lock_project", "make_project", "make_sdist", "make_wheel"]
 
 
 def make_wheel(
@@ -103,3 +106,35 @@ def lock_project(folder: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr.decode()
     return folder / "uv.lock"
+
+
+@contextmanager
+def guarded_index(file: Path, needs: str) -> Iterator[tuple[str, list[str]]]:
+    """An index that gives this file to who has the credentials; gives the file's address, and the paths that were asked."""
+    asked: list[str] = []
+    wanted = f"Basic {base64.b64encode(needs.encode()).decode()}"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.headers["Authorization"] != wanted:
+                self.send_error(401)
+                return
+            data = file.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{file.name}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -116,10 +116,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
     )
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
-    if setup.locks:
-        from launcher.environments.lock import locks_to_bytes
-
-        journal.put_blob("environments", locks_to_bytes(setup.locks))
+    _put_locks(setup, journal)
     # A config that cannot be pickled before the start hook may be picklable after it, which counts.
     _put_state(setup, journal, is_final=False)
 
@@ -129,7 +126,16 @@ def write_prepared(prepared: PreparedRun, journal: Journal) -> None:
     zygotes = {spec.name: prepared.zygote_of(spec).to_journal() for spec in prepared.setup.hosts}
     journal.put_meta(prepared=json.dumps({"by_value": prepared.has_values, "zygotes": zygotes}))
     journal.put_blob("shared", prepared.shared)
+    # Of a session the first job brings them.
+    _put_locks(prepared.setup, journal)
     _put_state(prepared.setup, journal, is_final=True)
+
+
+def _put_locks(setup: RunSetup, journal: Journal) -> None:
+    if setup.locks:
+        from launcher.environments.lock import locks_to_bytes
+
+        journal.put_blob("environments", locks_to_bytes(setup.locks))
 
 
 def _put_state(setup: RunSetup, journal: Journal, *, is_final: bool) -> None:

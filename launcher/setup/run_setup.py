@@ -209,7 +209,8 @@ class RunSetup:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
         locks = self.locks
-        if self.options.wants_environment or any(spec.environment for spec in self.hosts):
+        # A run that is taken up has those that it had.
+        if not locks and (self.options.wants_environment or any(spec.environment for spec in self.hosts)):
             from launcher.setup.environments import locks_of
 
             locks = locks_of(self.hosts, self.options, self.root, self.script_file())

@@ -1,4 +1,4 @@
-"""Lists and removes what runs have left on this host: spools of runs, bundles of agents, cached code.
+"""Lists and removes what runs have left on this host: spools of runs, bundles of agents, cached code, environments.
 
 Rule: a list with sizes comes first, and only items of that list are removed. An item stays if a running agent may need it, or if it
 holds results that no controller has collected (unless `force` is given).
@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from remote_agent.agent.spool.log import scan
 from remote_agent.shared import wire
 from remote_agent.shared.disk import remove_tree
+from remote_agent.shared.fields import is_sha256
 from remote_agent.system.host import roots, runtime_folder_of
 
 __all__ = ["Cleaning", "serve_cleaning"]
@@ -34,8 +35,10 @@ class Cleaning:
     def items(self) -> List[Dict[str, Any]]:
         """List everything.
 
-        Each item has `id`, `kind` (spool, bundle, code), `bytes`, `files` and `changed` (seconds since the epoch). A
-        spool also has `run`, `is_running`, and its numbers of `uncollected` and `unfinished` attempts.
+        Each item has `id`, `kind` (spool, bundle, code, environment, packages), `bytes`, `files` and `changed` (seconds
+        since the epoch). A spool also has `run`, `is_running`, and its numbers of `uncollected` and `unfinished`
+        attempts. `bytes` of an environment are those that it has alone, `shared` those that others have too. Its
+        `changed` is its last use.
         """
         found = [self._spool(run, host) for run, host in self._spools()]
         bundles = os.path.join(self._cache, "agents")
@@ -50,6 +53,12 @@ class Cleaning:
         code = os.path.join(self._cache, "blobs")
         if os.path.isdir(code):
             found.append(dict(_usage_of(code), id="code", kind="code"))
+        found += [self._environment(key) for key in self._environments()]
+        shared = [_usage_of(path) for path in self._packages() if os.path.isdir(path)]
+        if any(one["files"] for one in shared):
+            changed = max(one["changed"] for one in shared)
+            total = {name: sum(one[name] for one in shared) for name in ("bytes", "files")}
+            found.append(dict(total, changed=changed, id="packages", kind="packages"))
         return found
 
     def _spools(self) -> Iterator[Tuple[str, str]]:
@@ -57,6 +66,38 @@ class Cleaning:
         for run in _subfolders(runs):
             for host in _subfolders(os.path.join(runs, run)):
                 yield run, host
+
+    def _environments(self) -> List[str]:
+        return [name for name in _subfolders(os.path.join(self._cache, "envs")) if is_sha256(name)]
+
+    def _packages(self) -> List[str]:
+        """What environments are made from; and what a controller here has fetched for hosts, and fetches again."""
+        names = ("wheels", "uv", "uv-bin", "packages", "locks", "environments")
+        return [os.path.join(self._cache, name) for name in names]
+
+    def _environment(self, key: str) -> Dict[str, Any]:
+        path = os.path.join(self._cache, "envs", key)
+        uses = os.path.join(self._cache, "envs", ".use", key)
+        own, used = _usage_of(path, is_alone=True), _usage_of(uses) if os.path.isdir(uses) else None
+        shared = _usage_of(path)["bytes"] - own["bytes"]
+        last = max([os.lstat(path).st_mtime] + ([used["changed"]] if used is not None else []))
+        return dict(
+            own, changed=last, shared=shared, id="environment/" + key, kind="environment", users=self._users(key)
+        )
+
+    def _users(self, key: str) -> List[str]:
+        """The runs of which something may still run in an environment."""
+        try:
+            names = os.listdir(os.path.join(self._cache, "envs", ".use", key))
+        except OSError:
+            return []
+        found = []
+        for name in names:
+            run, _, host = name.partition(".")
+            path = self._path(run, host)
+            if _is_running(path) or _count_attempts(os.path.join(path, "log"))[1]:
+                found.append(run)
+        return sorted(found)
 
     def _path(self, run: str, host: str) -> str:
         return os.path.join(self._state, "runs", run, host)
@@ -100,9 +141,31 @@ class Cleaning:
             return "an agent is running here, and may need it"
         if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
             return _remove_folder(os.path.join(self._cache, "agents", name))
+        if kind == "environment" and name in self._environments():
+            return self._remove_environment(name)
+        if item == "packages":
+            for path in self._packages():
+                why = _remove_folder(path) if os.path.isdir(path) else ""
+                if why:
+                    return why
+            return ""
         if item == "code":
             return _remove_folder(os.path.join(self._cache, "blobs"))
         return "no item of that name"
+
+    def _remove_environment(self, key: str) -> str:
+        users = self._users(key)
+        if users:
+            return "jobs of run {} may still run in it".format(users[0])
+        folder = os.path.join(self._cache, "envs")
+        # Whoever looks for it finds it whole, or not at all.
+        aside = os.path.join(folder, ".part.{}.{}".format(key[:16], os.urandom(6).hex()))
+        try:
+            os.rename(os.path.join(folder, key), aside)
+        except OSError as error:
+            return "{}: {}".format(key, error.strerror)
+        shutil.rmtree(os.path.join(folder, ".use", key), ignore_errors=True)
+        return _remove_folder(aside)
 
     def _remove_spool(self, run: str, host: str, force: bool) -> str:
         path = self._path(run, host)
@@ -134,8 +197,11 @@ def _subfolders(path: str) -> List[str]:
         return []
 
 
-def _usage_of(path: str) -> Dict[str, Any]:
-    """Return the bytes on the disk, the number of files, and the latest change."""
+def _usage_of(path: str, *, is_alone: bool = False) -> Dict[str, Any]:
+    """Return the bytes on the disk, the number of files, and the latest change.
+
+    `is_alone`: do not count files that have other names elsewhere.
+    """
     size = files = 0
     changed = 0.0
     for folder, _, names in os.walk(path):
@@ -144,6 +210,8 @@ def _usage_of(path: str) -> Dict[str, Any]:
                 status = os.lstat(os.path.join(folder, name))
             except OSError:
                 continue  # it went away just now
+            if is_alone and status.st_nlink > 1:
+                continue
             size += status.st_blocks * 512
             files += 1
             changed = max(changed, status.st_mtime)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +21,8 @@ from launcher.environments.source import Source
 from launcher.environments.uv import run_uv
 from launcher.errors import PackagesError
 from launcher.inventory import HostSpec
-from tests.packages import lock_project, make_project, make_sdist, make_wheel
+from launcher.setup.from_journal import load_setup
+from tests.packages import guarded_index, lock_project, make_project, make_sdist, make_wheel
 
 TASK = "tests.environment_tasks:versions"
 
@@ -183,3 +190,100 @@ def test_a_wheel_that_is_not_what_the_lock_says(spec: HostSpec, project: Path, i
     (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
     assert "punct-2.0-py3-none-any.whl has the sha256" in unusable.why
     assert returned.error is not None
+
+
+def test_a_run_that_is_taken_up_has_the_packages_that_it_had(project: Path, tmp_path: Path) -> None:
+    """The journal has them, also of a session, whose first job brings them: the project's files may have gone."""
+    lock = read_lock(Source("uv", project / "uv.lock"), (), ())
+    spec = HostSpec("local", "local", workdir=str(tmp_path / "workdir"))
+    with launcher.Session.open(hosts=[spec], environment=lock.name, folder=tmp_path / "out") as session:
+        session.submit(TASK, {"modules": ["greeter"]}).result()
+    for name in ("uv.lock", "pyproject.toml"):
+        (project / name).unlink()
+    setup, _ = load_setup(tmp_path / "out")
+    assert setup.locks == {"local": lock}
+    assert setup.with_code().locks == {"local": lock}
+
+
+@pytest.mark.slow
+def test_many_runs_at_once_build_it_once(project: Path, tmp_path: Path) -> None:
+    """One is sent the files and builds; the others wait, and use what it built."""
+    workdir = tmp_path / "workdir"
+    command = [sys.executable, "-c", MANY, str(project / "uv.lock"), str(workdir), str(tmp_path)]
+    runs = [subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True) for number in range(4)]
+    said = [json.loads(run.communicate()[0].splitlines()[-1]) for run in runs]
+    assert len({one["key"] for one in said}) == 1
+    assert [one["error"] for one in said] == [None] * 4
+    assert len([path for path in (workdir / "cache" / "envs").iterdir() if not path.name.startswith(".")]) == 1
+    assert sum("building" in one["states"] for one in said) == 1
+
+
+MANY = """
+import json, sys
+import launcher
+from launcher import events
+lock, workdir, folder, number = sys.argv[1:]
+seen = []
+host = {"name": "local", "address": "local", "workdir": workdir}
+returned = launcher.run(
+    "tests.environment_tasks:versions", {"modules": ["greeter"]}, host=host, environment=lock,
+    folder=f"{folder}/out{number}", observers=[seen.append],
+)
+ready = [one for one in seen if isinstance(one, events.EnvironmentReady)]
+states = [one.state for one in seen if isinstance(one, events.EnvironmentChanged)]
+error = returned.error and returned.error.message
+print(json.dumps({"key": ready[0].key if ready else None, "states": states, "error": error}))
+"""
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_killed_while_it_builds_leaves_nothing_half_done(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next link starts another agent, which takes the lock of the dead one and builds it."""
+    workdir = tmp_path / "workdir"
+    spec = HostSpec("local", "local", workdir=str(workdir))
+    killed: list[int] = []
+
+    def kill(event: events.Event) -> None:
+        if isinstance(event, events.EnvironmentChanged) and event.state == "building" and not killed:
+            (lock,) = (workdir / "cache" / "envs").glob(".lock.*")
+            killed.append(json.loads(lock.read_text())["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    returned = launcher.run(
+        TASK,
+        {"modules": ["greeter"]},
+        host=spec,
+        folder=tmp_path / "out",
+        environment=str(project / "uv.lock"),
+        observers=[kill],
+    )
+    assert killed
+    assert returned.error is None, returned.error
+    left = [path.name for path in (workdir / "cache" / "envs").iterdir()]
+    assert not [name for name in left if name.startswith((".lock.", ".part."))], left
+
+
+@pytest.mark.slow
+def test_no_credential_reaches_a_host(spec: HostSpec, index: Path, tmp_path: Path) -> None:
+    """An index that wants one is asked from here alone: nothing that the host has holds its address or the password."""
+    workdir = tmp_path / "seen"
+    local = HostSpec("local", "local", workdir=str(workdir))
+    secret = f"s3cret{tmp_path.name}".replace("_", "")
+    wheel = make_wheel(index, "hidden", files={"hidden.py": f"version = '1.0'  # {tmp_path.name}\n"})
+    with guarded_index(wheel, f"me:{secret}") as (address, asked):
+        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        lock = tmp_path / "pylock.toml"
+        lock.write_text(
+            'lock-version = "1.0"\ncreated-by = "t"\n[[packages]]\nname = "hidden"\nversion = "1.0"\n'
+            f'wheels = [{{url = "{address.replace("//", f"//me:{secret}@")}", hashes = {{sha256 = "{sha256}"}}}}]\n'
+        )
+        returned, _ = run(local, tmp_path / "out", "hidden", environment=str(lock))
+    assert returned.error is None, returned.error
+    assert asked
+    host = address.split("/")[2].encode()
+    files = [path for path in workdir.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 10
+    # The snapshot of this project, in the run's spool, is gone with the run.
+    assert [path for path in files if secret.encode() in (data := path.read_bytes()) or host in data] == []

@@ -45,7 +45,13 @@ _PLACES = {
     "ssh_config": ("ssh_config", "~/.ssh/config"),
     "workdir": ("workdir", "none: the user's cache and state folders"),
 }
-_KINDS = {"spool": "spools of runs", "bundle": "agents", "code": "cached code"}
+_KINDS = {
+    "spool": "spools of runs",
+    "bundle": "agents",
+    "code": "cached code and files",
+    "environment": "environments",
+    "packages": "packages that environments share",
+}
 
 
 @dataclass
@@ -89,7 +95,7 @@ def clean(
     is_json: arguments.Json = False,
     **given: Any,
 ) -> None:
-    """Show what runs left on hosts (spools, agents, cached code), and remove it when you agree.
+    """Show what runs left on hosts (spools, agents, cached code, environments), and remove it when you agree.
 
     Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.

@@ -83,3 +83,53 @@ def test_a_name_that_is_not_on_the_list_removes_nothing(cleaning, spool, item):
     """No path leads out of the folders."""
     assert cleaning.remove([item], force=True) == {"removed": [], "kept": [[item, "no item of that name"]]}
     assert spool.exists()
+
+
+KEY = "b" * 64
+
+
+@pytest.fixture
+def environment(tmp_path: Path, spool: Path) -> Path:
+    """An environment that the run of the spool uses; it shares a file with uv's cache."""
+    cache = tmp_path / "work" / "cache"
+    folder = cache / "envs" / KEY
+    folder.mkdir(parents=True)
+    (folder / "environment.json").write_text("x" * 5000)
+    (cache / "uv").mkdir()
+    (cache / "uv" / "module.py").write_text("y" * 50_000)
+    os.link(cache / "uv" / "module.py", folder / "module.py")
+    (cache / "envs" / ".use" / KEY).mkdir(parents=True)
+    (cache / "envs" / ".use" / KEY / f"r1.{spool.name}").touch()
+    return folder
+
+
+def test_an_environment_is_listed_with_its_own_and_shared_bytes(cleaning: Cleaning, environment: Path) -> None:
+    """And is as old as its last use."""
+    os.utime(environment, (5, 5))
+    (use,) = (environment.parent / ".use" / KEY).iterdir()
+    os.utime(use, (1_000_000, 1_000_000))
+    items = {item["kind"]: item for item in cleaning.items()}
+    assert items["environment"]["id"] == f"environment/{KEY}"
+    assert 5000 <= items["environment"]["bytes"] < 50_000 <= items["environment"]["shared"]
+    assert items["environment"]["changed"] == 1_000_000
+    assert items["environment"]["users"] == []
+    assert items["packages"]["bytes"] >= 50_000
+
+
+def test_an_environment_in_which_a_job_may_run_stays(cleaning: Cleaning, spool: Path, environment: Path) -> None:
+    """Also where its agent is gone; when its results are there, it goes."""
+    _log(spool, "accepted")
+    kept = cleaning.remove([f"environment/{KEY}"], force=True)
+    assert kept == {"removed": [], "kept": [[f"environment/{KEY}", "jobs of run r1 may still run in it"]]}
+    assert environment.exists()
+    _log(spool, "final")
+    assert cleaning.remove([f"environment/{KEY}", "packages"], force=False)["kept"] == []
+    assert not environment.exists()
+    assert [item["kind"] for item in cleaning.items()] == ["spool"]
+
+
+@pytest.mark.parametrize("item", ["environment/../x", "environment/.use", "environment/", f"environment/{'c' * 64}"])
+def test_what_is_no_environment_is_not_removed(cleaning: Cleaning, environment: Path, item: str) -> None:
+    """Whatever it is named."""
+    assert cleaning.remove([item], force=True)["kept"] == [[item, "no item of that name"]]
+    assert environment.exists()
