@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ class Journal:
         #: Which files these are, by their paths: others may come in their place.
         self._files_there: dict[str, tuple[int, int]] = {}
         self._is_confirmed = False
+        #: Held while its connection is used: sqlite does not survive that another thread closes one meanwhile.
+        self._guard = threading.Lock()
+        self._is_closed = False
         self._events: list[tuple[str, int | None, str]] = []
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
         #: Files of results that the next commit brings to the disk; content that it writes first, or None.
@@ -148,6 +152,12 @@ class Journal:
             JournalError: it could not be written; what was appended is kept and written by the next commit.
             JournalMoved: it is not where it was, so that nobody would find what was written; told again by the next commit.
         """
+        with self._guard:
+            if self._is_closed:
+                raise JournalError(f"{self.path}: it is closed already, and nothing more can be written to it")
+            self._commit()
+
+    def _commit(self) -> None:
         if self._events or self._statements:
             self._check_place()
             self._write()
@@ -205,8 +215,14 @@ class Journal:
 
     def close(self) -> None:
         """Write what is left, fold the log into the file, let go of the lock."""
+        with self._guard:
+            if not self._is_closed:
+                self._is_closed = True
+                self._close()
+
+    def _close(self) -> None:
         try:
-            self.commit()
+            self._commit()
             with contextlib.suppress(sqlite3.Error):
                 # A reader may hold the log; it is folded in by the next opening then.
                 self._connection.execute("pragma wal_checkpoint(truncate)")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.engine.scheduler import HostPhase
-from launcher.errors import RunError
+from launcher.errors import RunError, SessionError
 from launcher.results.job_returns import load_returned
 from launcher.runs import ownership
 from launcher.runs import record as run_record
@@ -24,6 +24,10 @@ from launcher.session.loop import drive_from
 from launcher.session.run_session import Observer, RunSession
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
+
+if TYPE_CHECKING:
+    from launcher.engine.requests import QueuedJob
+    from launcher.session.job import Job
 
 __all__ = ["ResumedRun"]
 
@@ -173,6 +177,22 @@ class ResumedRun(RunSession):
                 "on are unknown, so they do not run (give all configs again: Session.resume(run, configs=...))",
             )
         return run_record.read_planned(reader, self.next_num, self.setup.pickler.loads)
+
+    def submit_made(
+        self,
+        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Job[Any]:
+        """Hand the next job to the engine.
+
+        Raises:
+            SessionError: the run had ended before: its end hook has fired, and nothing decides about its jobs any more.
+        """
+        if self.is_over:
+            raise SessionError(
+                f"run {self.run_id} has ended, so it takes no new jobs; open a new run for them (launcher.Session.open)"
+            )
+        return super().submit_made(make, is_stopped)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

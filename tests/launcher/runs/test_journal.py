@@ -484,3 +484,40 @@ class TestFilesOfAJournal:
         assert {one.return_value for one in returns} == {"{}"}
         assert {path.name for path in (tmp_path / "out" / ".launcher").iterdir()} >= {"journal.sqlite", "lock"}
         assert not list((tmp_path / "out" / ".launcher").glob("journal.sqlite?*"))
+
+    def test_what_is_closed_is_written_no_more(self, folder: Path) -> None:
+        """By whoever comes late, from another thread. Closing it twice is nothing."""
+        made = Journal(folder)
+        made.put_meta(a="b")
+        made.close()
+        made.close()
+        made.put_meta(a="c")
+        with pytest.raises(JournalError, match="closed already"):
+            made.commit()
+
+    def test_it_is_not_closed_beneath_who_writes(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sqlite ends the whole process if another thread closes a connection that is in use."""
+        made = Journal(folder)
+        writes, may_go_on = threading.Event(), threading.Event()
+        write = made._write
+
+        def slow() -> None:
+            writes.set()
+            assert may_go_on.wait(30)
+            write()
+
+        monkeypatch.setattr(made, "_write", slow)
+        made.put_meta(a="b")
+        writer = threading.Thread(target=made.commit)
+        writer.start()
+        assert writes.wait(30)
+        closer = threading.Thread(target=made.close)
+        closer.start()
+        closer.join(0.05)
+        assert closer.is_alive()
+        may_go_on.set()
+        writer.join(30)
+        closer.join(30)
+        reader = JournalReader(folder)
+        assert reader.meta()["a"] == "b"
+        reader.close()

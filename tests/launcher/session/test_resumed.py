@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from launcher.demo.server import DemoServer
-from launcher.errors import RunError, UsageError
+from launcher.errors import RunError, SessionError, UsageError
 from launcher.runs.journal import Journal
 from launcher.runs.status import read_status
 from launcher.session.session import Session
@@ -401,3 +401,13 @@ def test_one_job_can_be_left_and_collected(project: Project) -> None:
     (returned,) = resume(project)
     assert returned.return_value["x"] == 7
     assert Path(returned.output_dir) == project.run
+
+
+def test_a_run_that_has_ended_takes_no_new_jobs(tmp_path: Path) -> None:
+    """Its end hook has fired. Nothing would drive the job, and the journal would be closed beneath it."""
+    with Session.open(folder=tmp_path / "run") as session:
+        assert session.submit("builtins:len", {"x": 1}).result() == 1
+    with Session.resume(tmp_path / "run") as session:
+        with pytest.raises(SessionError, match="has ended, so it takes no new jobs"):
+            session.submit("builtins:len", {"x": 2})
+        assert [one.return_value for one in session.returns] == [1]
