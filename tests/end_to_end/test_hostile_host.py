@@ -228,7 +228,7 @@ def test_output_files_stay_where_they_belong(trial: Callable[[str], Trial]) -> N
         ("../escaped", "leads out"),
         ("a/../../escaped", "leads out"),
         ("/tmp/hostile-escaped", "leads out"),
-        (".launcher/journal.sqlite", "ours"),
+        (".launcher/journal.sqlite", "reserved"),
         ("nul", "leads out"),
         ("n" * 256, "too long"),
         ("d/" * 100 + "deep", "folders deep"),
@@ -236,7 +236,7 @@ def test_output_files_stay_where_they_belong(trial: Callable[[str], Trial]) -> N
         ("kept", ""),
         ("huge", "bytes"),
         ("gap", ""),
-        ("kept/.launcher/journal.sqlite", "ours"),
+        ("kept/.launcher/journal.sqlite", "reserved"),
         *((f"link-{number}", "a link") for number in range(4)),
         ("by/through", ""),
     ]:

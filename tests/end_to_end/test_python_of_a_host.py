@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import launcher
 from launcher import events
 from launcher.inventory import HostSpec
+from launcher.transports.base import Transport
 from tests.start_hook_tasks import when_told
 
 #: Says that it is 3.6, and runs what it is given.
-OLD = """#!{python}
+OLD = """#!/usr/bin/env python3
 import sys
 sys.version_info = (3, 6, 15)
 del sys.argv[0]
@@ -35,7 +37,7 @@ PYTHONS = {
         0o755,
         "the job environment's Python did not start: no GLIBC",
     ),
-    "too old": (OLD.format(python=sys.executable).encode(), 0o755, "the job environment's Python is 3.6"),
+    "too old": (OLD.encode(), 0o755, "the job environment's Python is 3.6"),
 }
 
 
@@ -44,20 +46,26 @@ def _in_no_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def python_of(name: str, folder: Path) -> tuple[str, str]:
-    """The path of such a Python, and what is told of it."""
-    path = folder / "a-python"
+def python_of(name: str, folder: str, transport: Transport) -> tuple[str, str]:
+    """The path of such a Python on the host, and what is told of it."""
+    path = f"{folder}/a-python"
     content, mode, told = PYTHONS[name]
     if content is not None:
-        path.write_bytes(content)
-        path.chmod(mode)
-    return str(path), told.format(path=path)
+        channel = transport.open(
+            f"echo {base64.b64encode(content).decode()} | base64 -d > {path}; chmod {mode:o} {path}"
+        )
+        while channel.recv(4096):
+            pass
+        channel.close()
+    return path, told.format(path=path)
 
 
 @pytest.mark.parametrize("name", PYTHONS)
-def test_a_python_that_cannot_run_jobs_makes_its_host_unusable(name: str, any_host: HostSpec, tmp_path: Path) -> None:
+def test_a_python_that_cannot_run_jobs_makes_its_host_unusable(
+    name: str, any_host: HostSpec, transport: Transport, host_folder: Callable[[], str], tmp_path: Path
+) -> None:
     """The event names host, phase and the next step; the job that no host can run says so."""
-    path, told = python_of(name, tmp_path)
+    path, told = python_of(name, host_folder(), transport)
     seen: list[events.Event] = []
     returned = launcher.run(
         "builtins:str", {}, host=any_host, python=path, folder=tmp_path / "out", observers=[seen.append]

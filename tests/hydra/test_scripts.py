@@ -182,7 +182,7 @@ def test_a_config_whose_class_is_only_here_affects_no_other(tmp_path: Path, open
         env={"PYTHONPATH": f"{os.environ['PYTHONPATH']}:{tmp_path / 'site-packages'}"},
     )
     assert "composed 7 hidden" in done.stdout
-    assert "without their types: theirs/one.yaml (ModuleNotFoundError" in done.stdout
+    assert "have no types on the host: theirs/one.yaml (ModuleNotFoundError" in done.stdout
     assert "hydra/sweeper" not in done.stdout.partition("no types on the host")[2]
 
 

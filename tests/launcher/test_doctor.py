@@ -142,7 +142,7 @@ def test_a_python_that_is_not_there(server: DemoServer) -> None:
     steps = steps_of(spec_of(server), python="/no/such/python")
     assert list(steps)[-1] == "environment"
     assert "/no/such/python" in steps["environment"].detail
-    assert "python:" in steps["environment"].next_step
+    assert "`python` of that host" in steps["environment"].next_step
 
 
 @pytest.mark.slow

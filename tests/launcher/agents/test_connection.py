@@ -239,7 +239,7 @@ class TestThreads:
         channel = running.ready()
         channel.takes.clear()
         channel.incoming.put(wire.encode({"t": "ping", "n": 1}) * 20 * connection.MAX_REPLIES)
-        assert "does not take" in running.fact(facts.Disconnected).why
+        assert "without reading the answers" in running.fact(facts.Disconnected).why
         assert running.session._outgoing.qsize() <= connection.MAX_REPLIES + 10
         running.ready()
 
