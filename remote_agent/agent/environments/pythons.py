@@ -136,8 +136,10 @@ def _ask(path: str) -> Optional[Dict[str, Any]]:
 
 
 def _libc() -> str:
-    if sys.platform == "darwin":
-        return "macos {}".format(platform.mac_ver()[0])
+    return "macos {}".format(platform.mac_ver()[0]) if sys.platform == "darwin" else _libc_of_linux()
+
+
+def _libc_of_linux() -> str:
     try:
         said = os.confstr("CS_GNU_LIBC_VERSION")
     except (AttributeError, OSError, ValueError):
