@@ -29,7 +29,7 @@ def test_the_task_gets_a_dictconfig(jobs, kind, monkeypatch):
     assert attempt.file(".hydra/config.yaml") == "x: 1\ninner:\n  lr: 0.1\n"
 
 
-@pytest.mark.parametrize("config", [3, "text", None, {"a", "b"}, (1, 2)], ids=repr)
+@pytest.mark.parametrize("config", [3, "text", None, {"a"}, (1, 2)], ids=repr)
 def test_what_is_no_config_reaches_the_task_as_it_is(jobs, config):
     """A job without a mapping is still a job."""
     attempt = jobs.host.run(payload=jobs.host.payload(config, task="jobs:echo"))
