@@ -17,7 +17,9 @@ def test_a_folder_is_made_for_its_owner_alone(tmp_path: Path):
     assert make_private_folder(str(made)) == str(made)
 
 
-@pytest.mark.parametrize(("what", "why"), [("link", "not a folder"), ("file", "not a folder"), ("open", "by others")])
+@pytest.mark.parametrize(
+    ("what", "why"), [("link", "not a private folder"), ("file", "not a private folder"), ("open", "by others")]
+)
 def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path, what: str, why: str):
     """A link, a file, a folder that others may write to."""
     path = tmp_path / "taken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -176,6 +177,7 @@ class TestTree:
     def test_many_folders(self, store, tmp_path):
         """More than descriptors that are kept, in any order."""
         files = {f"d{number % 250}/e{number}/f": b"x" for number in range(600)}
+        gc.collect()  # what other tests left open
         before = len(os.listdir("/proc/self/fd"))
         materialise(store, self.tree(store, files), str(tmp_path / "code"))
         assert len(os.listdir("/proc/self/fd")) == before
