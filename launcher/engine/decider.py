@@ -28,8 +28,8 @@ from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import NO_PARTS
 
 __all__ = ["Decider"]
 

@@ -12,7 +12,7 @@ from launcher import events
 from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Owners
 from launcher.util.frozen import frozen
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = [
     "AddToJournal",

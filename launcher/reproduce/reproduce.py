@@ -29,9 +29,9 @@ from launcher.setup.folders import folder_for
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn

@@ -33,7 +33,7 @@ from launcher.setup.run_setup import RunSetup
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.shared.zygote_spec import Command
+from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from launcher.code.application import Application

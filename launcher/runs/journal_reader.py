@@ -19,9 +19,9 @@ from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_js
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["JournalReader"]
 

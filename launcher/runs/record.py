@@ -27,7 +27,7 @@ from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.pickled import Unpicklable
 from remote_agent.callbacks.composite import travel_entries
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.options import LaunchConf

@@ -14,7 +14,7 @@ from launcher.setup.hydra import HydraSetup
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.shared.zygote_spec import Command
+from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -41,8 +41,8 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.zygote_spec import Command
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self

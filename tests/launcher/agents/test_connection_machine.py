@@ -20,8 +20,8 @@ from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
 from tests.launcher.agents.links import WELCOME, messages, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec

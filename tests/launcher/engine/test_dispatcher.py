@@ -20,9 +20,9 @@ from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec, zygote_spec
 
 DONE = envelope()
