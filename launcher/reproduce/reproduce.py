@@ -23,7 +23,7 @@ from launcher.options import LaunchConf
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce.target import Target, decoder_of, find_target
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
-from launcher.session.session import Observer, Session
+from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
 from launcher.setup.run_setup import RunSetup
@@ -78,7 +78,7 @@ def reproduce(
     begun = early if early is not None else EarlyConnections.begin(hosts, options or LaunchConf())
     with begun:
         setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
-        with Session(setup, config=setup.root_config, observers=observers, early=begun) as session:
+        with Session(setup, SessionConf(observers, early=begun)) as session:
             session.drive([(None, setup.overrides)], None)
     job_return = session.load(0)
     reader = JournalReader(session.folder / FOLDER)

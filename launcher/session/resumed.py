@@ -19,9 +19,8 @@ from launcher.results.job_returns import load_returned
 from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
-from launcher.session.live_output import Live
 from launcher.session.loop import drive_from
-from launcher.session.run_session import Observer, RunSession
+from launcher.session.run_session import RunSession, SessionConf
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
 
@@ -41,24 +40,13 @@ class ResumedRun(RunSession):
     def __init__(
         self,
         setup: RunSetup,
+        conf: SessionConf,
         record: RunRecord,
         *,
         configs: Iterable[Any] | None = None,
-        observers: Sequence[Observer] = (),
-        owns_process: bool = False,
-        in_own_thread: bool = False,
         retry: Callable[[events.JobReturned], bool] | None = None,
-        live: Live | None = None,
     ) -> None:
-        super().__init__(
-            setup,
-            config=setup.root_config,
-            config_name=record.config_name,
-            observers=observers,
-            owns_process=owns_process,
-            live=live,
-            in_own_thread=in_own_thread,
-        )
+        super().__init__(setup, conf)
         self.record = record
         self._configs = configs
         self._retry = retry
@@ -107,7 +95,7 @@ class ResumedRun(RunSession):
         self._rest = self._sources()
         self._owed = self._owed_hooks()
         self.index_run(self.record.started, self._secret())
-        if not self.in_own_thread:
+        if not self.conf.in_own_thread:
             self.handle_signals()
         self.engine.start()
         for returned in again:

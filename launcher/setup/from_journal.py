@@ -95,6 +95,7 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
         task_name=record.task_name,
         configs=(),
         root_config=_root_config(reader, pickler.loads),
+        config_name=record.config_name,
         root=Path(record.root) if record.root else None,
         main_module=record.main_module,
         callback_specs=record.callback_specs,

@@ -127,6 +127,7 @@ class HydraSetup(RunSetup):
             task_name=str(JobRuntime.instance().get("name")),
             configs=(),
             root_config=config,
+            config_name=config.hydra.job.config_name,
             root=root if root is not None else found,
             main_module=main_module,
             first_num=first_num,

@@ -66,6 +66,7 @@ class RunSetup:
     change.
 
     Attributes:
+        root_config, config_name: what the run hooks get.
         naming: who chose the name of `folder`.
         callback_specs: the callbacks' nodes in each job's `hydra` node.
         script: what the jobs' Python appears to have been started with, if that differs from this Python.
@@ -90,6 +91,7 @@ class RunSetup:
     task_name: str
     configs: Iterable[Any]
     root_config: Any = None
+    config_name: str | None = None
     root: Path | None = None
     main_module: str | None = None
     script: Script | None = None

@@ -82,7 +82,7 @@ def resume_run(
         live: show what jobs print; None: as when the run was started.
     """
     from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession
+    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env)
@@ -91,7 +91,7 @@ def resume_run(
     change_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer], owns_process=True, retry=retry)
+        return ResumedSession(setup, SessionConf([observer], owns_process=True), record, retry=retry)
 
     reader = JournalReader(entry.journal)
     try:

@@ -108,7 +108,7 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
 
 def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
     from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession
+    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     entry, num = reference.entry, reference.num
@@ -121,7 +121,7 @@ def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bo
         reader.close()
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer], owns_process=True)
+        return ResumedSession(setup, SessionConf([observer], owns_process=True), record)
 
     def drive(session: ResumedSession) -> None:
         if num is None:

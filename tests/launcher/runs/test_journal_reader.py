@@ -22,7 +22,7 @@ from launcher.results.job_returns import Decoder, load_returned
 from launcher.runs import index, status
 from launcher.runs import record as run_record
 from launcher.runs.journal import Journal, JournalReader
-from launcher.session.session import ResumedSession
+from launcher.session.session import ResumedSession, SessionConf
 from launcher.setup.from_journal import load_setup
 
 
@@ -274,5 +274,5 @@ class TestDamaged:
         monkeypatch.setattr("launcher.runs.ownership._doubt", lambda folder: "")
         with pytest.raises(JournalError, match="is damaged"):
             setup, record = load_setup(damaged)
-            with ResumedSession(setup, record, retry=lambda event: True) as session:
+            with ResumedSession(setup, SessionConf(), record, retry=lambda event: True) as session:
                 session.collect()
