@@ -98,9 +98,11 @@ class RunSession:
         prepared: what hosts are told; None until that is known.
         engine, hooks, interrupts: the run without its hooks, its hooks, and the signals that came.
         made_returns: makes the JobReturns.
+        next_num: the number that the next job gets.
         unfinished: the jobs that have not returned, by number.
         wait_shown: called before a hook of the controller that may print: what the jobs have printed comes first.
         unreached: hosts that could not be told that the run has ended.
+        is_over: the run had come to its end before this session: there is nothing to do but to read it.
         is_detached: the controller has left; the hosts go on, and another controller may take the run up.
         left_behind: how many jobs no host had when the controller left.
     """
@@ -132,10 +134,11 @@ class RunSession:
             last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
             wake=self.wake,
         )
-        self._next_num = setup.first_num
+        self.next_num = setup.first_num
         self._engine: Engine | None = None
         self._next_hearing = 0.0
         self.unreached: list[str] = []
+        self.is_over = False
         self.is_detached = False
         self.left_behind = 0
 
@@ -148,18 +151,9 @@ class RunSession:
         return self._engine
 
     @property
-    def next_num(self) -> int:
-        """The number that the next job gets."""
-        return self._next_num
-
-    def continue_at(self, num: int) -> None:
-        """The jobs before this number were submitted earlier."""
-        self._next_num = num
-
-    @property
     def returns(self) -> JobReturns:
         """The JobReturns of all jobs that were submitted; each must have returned when it is read."""
-        return JobReturns(self._next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
+        return JobReturns(self.next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -400,7 +394,7 @@ class RunSession:
         """Fire the end hook."""
 
         def job_return() -> dict[str, Any]:
-            has_returned = self._next_num > self.setup.first_num and self.engine.is_idle
+            has_returned = self.next_num > self.setup.first_num and self.engine.is_idle
             return {"job_return": self.returns[0] if has_returned else None}
 
         def job_returns() -> dict[str, Any]:
@@ -467,24 +461,24 @@ class RunSession:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def submit_made(
-        self,
-        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> Job[Any]:
-        """Hand the next job to the engine; waits while very many are under way, or until it is stopped.
+    def submit_made(self, queued: Sequence[QueuedJob], is_cut: Callable[[], bool] = lambda: False) -> list[Job[Any]]:
+        """Hand the next jobs to the engine, all or none; waits while very many are under way, or until that is cut short.
 
         Raises:
             SessionError: the run takes no jobs any more.
         """
-        num = self._next_num
-        queued, failure = make(num)
-        job = self.unfinished[num] = self.new_job(num)
-        if not self.engine.submit(queued, failure, is_stopped):
-            del self.unfinished[num]
+        if self.is_over:
+            raise SessionError(
+                f"run {self.run_id} has ended, so it takes no new jobs; open a new run for them (launcher.Session.open)"
+            )
+        jobs = {one.num: self.new_job(one.num) for one in queued}
+        self.unfinished.update(jobs)
+        if not self.engine.submit(queued, lambda: is_cut() or self.engine.crash is not None or self.is_detached):
+            for num in jobs:
+                del self.unfinished[num]
             raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
-        self._next_num += 1
-        return job
+        self.next_num += len(jobs)
+        return list(jobs.values())
 
     def new_job(self, num: int) -> Job[Any]:
         """A Job for a number that has none."""

@@ -322,9 +322,7 @@ class Session(RunSession, concurrent.futures.Executor):
             return self._submit_from_anywhere(fn, lambda num: self.setup.job(num, fn, args[0], ()), with_config=True)
         return self._submit_from_anywhere(fn, lambda num: self.setup.call_job(num, fn, args, kwargs), with_config=False)
 
-    def _submit_from_anywhere(
-        self, task: Any, make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]], *, with_config: bool
-    ) -> Job[Any]:
+    def _submit_from_anywhere(self, task: Any, make: Callable[[int], QueuedJob], *, with_config: bool) -> Job[Any]:
         self._ensure_begun()
         with self.interrupts.held_back() as held, self._gate:
             self._check_open()
@@ -332,7 +330,7 @@ class Session(RunSession, concurrent.futures.Executor):
                 if task is None:
                     raise UsageError("the task is None; the first job of a session brings it")
                 self.prepare_and_start(task, with_config=with_config)
-            return self.submit_made(make, lambda: held.came or self.engine.crash is not None or self.is_detached)
+            return self.submit_made([make(self.next_num)], lambda: held.came)[0]
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -96,11 +97,9 @@ class _Again(RunSetup):
             return PreparedRun(self, self.shared, by_value=self.by_value, values=self.values)
         return dataclasses.replace(super().prepare(), by_value=self.by_value, values=self.values)
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Return the job as it was."""
-        return self.queued(num, self.overrides, self.folder, "job", self.payload), None
+        return self.queued(num, self.overrides, self.folder, "job", self.payload)
 
     def cwd(self, travels: bool) -> str:
         """Return the folder that it was started in."""

@@ -112,7 +112,7 @@ class Controller:
         self.decider = Decider(
             self.scheduler, SimJournal(Disk()), links, lambda *_: None, lambda _: None, self.events.append, self
         )
-        self.decide(*(Submit(QueuedJob(num, (), folder / str(num), b"p", job_spec(num))) for num in range(jobs)))
+        self.decide(Submit(tuple(QueuedJob(num, (), folder / str(num), b"p", job_spec(num)) for num in range(jobs))))
         self.decide(facts.Connected("h", 2, "3", (), "b", {}, ()))
 
     def decide(self, *items: Any) -> None:

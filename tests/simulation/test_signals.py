@@ -122,10 +122,10 @@ class Engine:
         self.is_running = True
         self.world.step("start")
 
-    def submit(self, num: int, failure: Any = None, is_stopped: Any = None) -> bool:
-        """Take a job."""
-        self.submitted += 1
-        self.running.append(num)
+    def submit(self, jobs: Any, is_stopped: Any) -> bool:
+        """Take jobs."""
+        self.submitted += len(jobs)
+        self.running += [job.num for job in jobs]
         self.world.step("submit")
         return True
 
@@ -223,7 +223,7 @@ class SimSession(Session):
             prepare=lambda: SimpleNamespace(warnings=(), notes=()),
             hook_returns=lambda returns: returns,
             pickler=SimpleNamespace(dumps_here=lambda value: b""),
-            job=lambda num, task, config, overrides: (num, None),
+            job=lambda num, task, config, overrides: SimpleNamespace(num=num),
         )
         claim = SimpleNamespace(folder=_FOLDER, earlier=None, take_lock=lambda: -1)
         setup.take_folder = lambda: (setup, claim)

@@ -444,7 +444,7 @@ class World:
             return
         spec = job_spec(num)
         self.controller.put(
-            requests.Submit(QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), spec))
+            requests.Submit((QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), spec),))
         )
 
     def _written(self, write: int, when: str) -> None:

@@ -101,7 +101,7 @@ class World:
             self,
         )
         jobs = [QueuedJob(num, (), self.folder / str(num), b"p", job_spec(num)) for num in range(JOBS)]
-        self.decide(*(requests.Submit(job) for job in jobs))
+        self.decide(requests.Submit(tuple(jobs)))
 
     def wall(self) -> float:
         return 1.0

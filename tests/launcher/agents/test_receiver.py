@@ -337,7 +337,7 @@ class Everything:
         self.receiver = FrameReceiver(
             "h", plan(), self.tell, self.decider.effects.folder_of, folder / "results", lambda item: None
         )
-        self.decider.decide([requests.Submit(job) for job in jobs])
+        self.decider.decide([requests.Submit(tuple(jobs))])
         self.decider.commit()
 
     def wall(self) -> float:
