@@ -81,14 +81,11 @@ def reproduce(
         with Session(setup, SessionConf(observers, early=begun)) as session:
             session.drive([(None, setup.overrides)], None)
     job_return = session.load(0)
-    reader = JournalReader(session.folder / FOLDER)
-    try:
+    with JournalReader(session.folder / FOLDER) as reader:
         after = recorded_outcome(reader, 0, decoder_of(setup, results))
         if after is None:
             raise LauncherError("the job did not return")
         comparison = compare(target.before, after) if target.before is not None else None
-    finally:
-        reader.close()
     return Reproduction(target.name, session.folder, after, comparison, job_return)
 
 

@@ -44,8 +44,7 @@ def read_all(folder: Path) -> None:
     """Everything that is read of a journal by those who show it or take it up."""
     entry = index.find(folder)
     status.read_status(entry)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         for line in status.read_jobs(reader):
             line.to_json()
         record = run_record.read(reader)
@@ -69,8 +68,6 @@ def read_all(folder: Path) -> None:
         list(run_record.read_planned(reader, 0, lambda data: []))
         for name in ("shared", "manifest", "callbacks", "root_config"):
             reader.blob(name)
-    finally:
-        reader.close()
 
 
 _JUNK = st.one_of(
