@@ -69,23 +69,23 @@ def reproduce(
     policy = given["results"] or "safe"
     if is_pdb and (given["hosts"] or given["hosts_file"]):
         raise UsageError("--pdb runs the job on this machine; leave --host and --hosts out")
-    variables = arguments.values(env)
-    options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=variables)
+    options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=arguments.values(env))
     with output(is_json) as out, EarlyConnections.begin(None, options) as early:
-        from launcher.reproduce.reproduce import find_target, reproduce_in_debugger
+        from launcher.display import Tally, make_display
         from launcher.reproduce.reproduce import reproduce as run_again
 
-        found = find_target(target, app=app, env=variables, results=policy)
-        for note in found.notes:
-            print(f"note: {clean(note)}", file=sys.stderr)
-        how: dict[str, Any] = {"folder": folder, "is_exact": is_exact, "with_hooks": hooks, "results": policy}
-        if is_pdb:
-            done = reproduce_in_debugger(found, options=options, **how)
-        else:
-            from launcher.display import Tally, make_display
-
-            with make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1) as display:
-                done = run_again(found, options=options, observers=[display], early=early, **how)
+        done = run_again(
+            target,
+            options,
+            app=app,
+            folder=folder,
+            is_exact=is_exact,
+            with_hooks=hooks,
+            in_debugger=is_pdb,
+            early=early,
+            tell=lambda note: print(f"note: {clean(note)}", file=sys.stderr),
+            show=lambda: make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1),
+        )
         code = _print(done, policy)
         out.report(_json(done, code))
     raise typer.Exit(code)

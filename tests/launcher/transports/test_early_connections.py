@@ -158,13 +158,18 @@ def test_reproducing_connects_early(server, spec, shown, tmp_path, monkeypatch, 
         return set_up(*args, **kwargs)
 
     monkeypatch.setattr(reproduce, "_set_up", slow)
-    target = reproduce.find_target(str(tmp_path / "run"))
+    options = LaunchConf(hosts=(spec,))
+
+    def again() -> reproduce.Reproduction:
+        with EarlyConnections.begin(None, options) as early:
+            return reproduce.reproduce(str(tmp_path / "run"), options, folder=tmp_path / "again", early=early)
+
     if is_refused:
         with pytest.raises(UsageError, match="not so"):
-            reproduce.reproduce(target, hosts=[spec], folder=tmp_path / "again")
+            again()
         wait_until(lambda: not server._connections, "the connection to be dropped")
     else:
-        assert reproduce.reproduce(target, hosts=[spec], folder=tmp_path / "again").comparison.is_same
+        assert again().comparison.is_same
     assert server.logins == (0 if is_refused else 1)
 
 
