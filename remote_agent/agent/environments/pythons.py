@@ -13,8 +13,8 @@ import subprocess
 import sys
 from typing import Any, Dict, Iterator, List, Optional
 
-from remote_agent.shared.environment_spec import HostFacts, PythonFacts
-from remote_agent.shared.fields import FieldError
+from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.fields import FieldError
 from remote_agent.system.private_files import open_private
 
 __all__ = ["MAX_PYTHONS", "find_pythons", "host_facts"]

@@ -18,8 +18,8 @@ import os
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from remote_agent.shared.environment_spec import EnvironmentSpec
-from remote_agent.shared.fields import is_sha256
+from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive
 
