@@ -138,7 +138,7 @@ class AttemptReceiver:
         if offset == 0:
             self._discard(attempt)
             check("open_results", len(self._arriving) + 1)
-            said, _ = _said_parts(parts)
+            said, _ = _read_parts(parts)
             self._arriving[attempt] = ResultFile(self._results, attempt, size, said)
         arriving = self._arriving.get(attempt)
         if arriving is None:
@@ -149,7 +149,7 @@ class AttemptReceiver:
         """The result of an attempt."""
         attempt = check_attempt(header["attempt"])
         envelope = _checked_envelope(header["envelope"])
-        parts, wrong = _said_parts(header["parts"])
+        parts, wrong = _read_parts(header["parts"])
         arriving = self._arriving.pop(attempt, None)
         self.has_result = True
         file = None
@@ -181,12 +181,12 @@ class AttemptReceiver:
         if folder is not None:
             # Names of files may be any.
             refused += [(clean_line(path), clean(why)) for path, why in folder.refused]
-            noted += [(clean_line(path), clean(what)) for path, what in _told_apart(folder)]
+            noted += [(clean_line(path), clean(what)) for path, what in _renamed_files(folder)]
         sizes = {str(name)[:40]: whole(size) for name, size in header["sizes"].items()}
         unmatched = tuple(whole(place) for place in header["unmatched"][: limit("unmatched")])
         self._folders.pop(attempt, None)
         self._open.pop(attempt, None)
-        cut = _cut_in_words(header["cut"]) if header["cut"] is not None else ""
+        cut = _cut_text(header["cut"]) if header["cut"] is not None else ""
         self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
@@ -232,7 +232,7 @@ class AttemptReceiver:
             arriving.discard()
 
 
-def _said_parts(data: Any) -> tuple[ResultParts, str]:
+def _read_parts(data: Any) -> tuple[ResultParts, str]:
     """What a host says of a result's parts, and what is wrong with it: that costs this result alone."""
     try:
         return ResultParts.from_json(data).without_file(), ""
@@ -240,7 +240,7 @@ def _said_parts(data: Any) -> tuple[ResultParts, str]:
         return NO_PARTS, str(error)
 
 
-def _cut_in_words(cut: dict[str, Any]) -> str:
+def _cut_text(cut: dict[str, Any]) -> str:
     """A sentence for the user: what was killed after a job's result."""
     names = [str(name)[:200] for name in cut["running"][:_MAX_RUNNING]]
     running = ", ".join(names) or "something in native code"
@@ -271,7 +271,7 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:
+def _renamed_files(folder: OutputFolder) -> list[tuple[str, str]]:
     """One line for all files that got another name because somebody else's file was there."""
     if not folder.apart:
         return []

@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 #: Seconds for the thread that decides to end when the controller detaches at once, and for frames on their way to hosts.
-_HASTE = 0.5
+_SHORT_PATIENCE = 0.5
 _ON_THEIR_WAY = 0.2
 #: Numbers of jobs that are named.
 _MAX_NAMED = 8
 #: Seconds between two looks at whether there was a second signal.
-_LOOK = 0.05
+_CHECK_EVERY = 0.05
 #: Seconds for a thread to end when nothing can be decided any more.
 _PATIENCE = 5.0
 
@@ -65,7 +65,7 @@ def end_on_hosts(engine: Engine, interrupts: Interrupts) -> list[str]:
     closing = threading.Thread(target=close, name="closing", daemon=True)
     closing.start()
     while closing.is_alive() and not interrupts.must_detach:
-        closing.join(_LOOK)
+        closing.join(_CHECK_EVERY)
     if failed:
         raise failed[0]
     return engine.not_ended if closing.is_alive() else unreached
@@ -120,7 +120,7 @@ def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
 def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> str:
     """Detach at once, and close the journal if it can be written; returns a text: what is left where, and how to collect it."""
     left = what_is_left(engine, setup.run_id, interrupts.why)
-    if engine.detach_at_once(_HASTE):
+    if engine.detach_at_once(_SHORT_PATIENCE):
         detached = events.RunDetached(time.time(), setup.run_id, f"{interrupts.why}, twice")
         engine.observe(detached)
         try:

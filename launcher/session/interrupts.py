@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from launcher.errors import RunInterrupted
-from launcher.session.signals import DOOR
+from launcher.session.signals import WATCHER
 
 __all__ = ["CTRL_C", "Held", "Interrupts"]
 
@@ -33,7 +33,7 @@ def _nothing() -> None:
     """The default: nobody is woken."""
 
 
-def _no_words() -> str:
+def _no_text() -> str:
     return ""
 
 
@@ -57,8 +57,8 @@ class Interrupts:
     Args:
         stop: called with why, and whether to kill, at each interrupt. As the others it is called in any thread but by no handler.
         tell: called with a line for the user when a signal came.
-        what_waits: says what the run waits for.
-        last_words: says what is left where, when the process is about to be ended.
+        waits_for: says what the run waits for.
+        what_is_left: says what is left where, when the process is about to be ended.
         wake: called when the driver of the run has to look up.
         end_process: ends the process with this exit code, whatever its threads do.
     """
@@ -68,15 +68,15 @@ class Interrupts:
         stop: Callable[[str, bool], None],
         *,
         tell: Callable[[str], None] = lambda text: None,
-        what_waits: Callable[[], str] = _no_words,
-        last_words: Callable[[], str] = _no_words,
+        waits_for: Callable[[], str] = _no_text,
+        what_is_left: Callable[[], str] = _no_text,
         wake: Callable[[], None] = _nothing,
         end_process: Callable[[int], Any] = os._exit,
     ) -> None:
         self._stop = stop
         self._tell = tell
-        self._what_waits = what_waits
-        self._last_words = last_words
+        self._waits_for = waits_for
+        self._what_is_left = what_is_left
         self._wake = wake
         self._end_process = end_process
         self._lock = threading.Lock()
@@ -134,7 +134,7 @@ class Interrupts:
             elif number > 2:
                 self._leave_at = time.monotonic()
         # Told from a thread of its own: a terminal that takes nothing holds up neither the signal nor its successor.
-        told = threading.Thread(target=self._tell_of, args=(number, why), name="tell", daemon=True)
+        told = threading.Thread(target=self._show_to_user, args=(number, why), name="tell", daemon=True)
         told.start()
         self.add(why)
         self._wake()
@@ -144,9 +144,9 @@ class Interrupts:
         self._by_handler += 1
         self.add_signal(CTRL_C)
 
-    def _tell_of(self, number: int, why: str) -> None:
+    def _show_to_user(self, number: int, why: str) -> None:
         if number == 1:
-            waits = self._what_waits()
+            waits = self._waits_for()
             self._tell(
                 f"{why}: jobs are cancelled, hooks finish, results so far come back"
                 + (f"; waiting for {waits}" if waits else "")
@@ -158,19 +158,19 @@ class Interrupts:
     def _end_in_time(self) -> None:
         if self._is_over.wait(END):
             return
-        words = [""]
+        text = [""]
 
-        def speak() -> None:
-            words[0] = self._last_words()
+        def collect() -> None:
+            text[0] = self._what_is_left()
 
-        speaker = threading.Thread(target=speak, name="last words", daemon=True)
-        speaker.start()
-        speaker.join(0.3)
+        collector = threading.Thread(target=collect, name="what is left", daemon=True)
+        collector.start()
+        collector.join(0.3)
         # A progress display may have hidden the cursor.
         show = b"\x1b[?25h" if sys.stderr is not None and os.isatty(2) else b""
         with contextlib.suppress(OSError):
             os.set_blocking(2, False)
-            os.write(2, show + f"launcher: {words[0] or self.why}\n".encode(errors="backslashreplace"))
+            os.write(2, show + f"launcher: {text[0] or self.why}\n".encode(errors="backslashreplace"))
         self._end_process(143 if self.is_terminated else 130)
 
     # -- as Listener ---------------------------------------------------------------------------------------------
@@ -202,16 +202,16 @@ class Interrupts:
 
     def handle_signals(self) -> None:
         """Take SIGTERM and SIGHUP from now on; only in the main thread, where Python has handlers."""
-        DOOR.listen(self, _SIGNALS)
+        WATCHER.listen(self, _SIGNALS)
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[None]:
         """Take SIGINT too, for as long as this thread is in a call of the library; where that is the main one."""
-        DOOR.listen(self, (signal.SIGINT,))
+        WATCHER.listen(self, (signal.SIGINT,))
         try:
             yield
         finally:
-            DOOR.unlisten(self, (signal.SIGINT,))
+            WATCHER.unlisten(self, (signal.SIGINT,))
 
     @staticmethod
     @contextlib.contextmanager
@@ -221,7 +221,7 @@ class Interrupts:
         For calls that take a moment, in code of the user: that the run is to end is his to say.
         """
         held = Held()
-        DOOR.listen(held, (signal.SIGINT,))
+        WATCHER.listen(held, (signal.SIGINT,))
         try:
             yield held
         except Exception:
@@ -229,7 +229,7 @@ class Interrupts:
                 raise KeyboardInterrupt from None
             raise
         finally:
-            DOOR.unlisten(held, (signal.SIGINT,))
+            WATCHER.unlisten(held, (signal.SIGINT,))
         if held.came:
             raise KeyboardInterrupt
 
@@ -247,6 +247,6 @@ class Interrupts:
 
     def restore_signals(self, *, is_over: bool = True) -> None:
         """Put back the handlers that were there before. `is_over`: the run has ended, and nothing need end the process."""
-        DOOR.unlisten(self, _SIGNALS)
+        WATCHER.unlisten(self, _SIGNALS)
         if is_over:
             self._is_over.set()

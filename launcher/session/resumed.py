@@ -101,7 +101,7 @@ class ResumedRun(RunSession):
             self.is_over = True
             return
         if not self.record.zygotes:
-            self._bury()
+            self._close_unsent()
         unfinished = self.engine.restore()
         self.unfinished.update({num: self.new_job(num) for num in unfinished})
         self._rest = self._sources()
@@ -151,7 +151,7 @@ class ResumedRun(RunSession):
         returned = (reader.returned(num) for num in range(self.setup.first_num, self.next_num))
         return [one for one in returned if one is not None and self._retry(one)]
 
-    def _bury(self) -> None:
+    def _close_unsent(self) -> None:
         """Close a run that died before anything was sent: its end hook is owed all the same.
 
         Raises:

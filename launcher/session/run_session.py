@@ -134,8 +134,8 @@ class RunSession:
         self.interrupts = Interrupts(
             self.stop,
             tell=self.show_signal,
-            what_waits=lambda: waits_for(self.engine),
-            last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
+            waits_for=lambda: waits_for(self.engine),
+            what_is_left=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
             wake=self.wake,
         )
         self._next_num = setup.first_num
@@ -525,7 +525,7 @@ class RunSession:
     def receive_next(self, timeout: float | None) -> JobReturn | None:
         """As `pump`, also where the terminal is gone."""
         self.detach_if_must()
-        self._hear_requests()
+        self._handle_requests()
         item = self.engine.wait(timeout)
         if item is None:
             return None
@@ -579,7 +579,7 @@ class RunSession:
         with self.interrupts.ours():
             drive(self, sources, task, detach=detach)
 
-    def _hear_requests(self) -> None:
+    def _handle_requests(self) -> None:
         """Do what another process asks; looks for requests twice a second at most."""
         now = time.monotonic()
         if now < self._next_hearing:

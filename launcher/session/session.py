@@ -39,7 +39,7 @@ __all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session"]
 T = TypeVar("T")
 
 #: Seconds between two looks at whether there was a second signal, where something else is waited for.
-_LOOK = 0.05
+_CHECK_EVERY = 0.05
 #: Seconds between two looks at whether another process asks something, while nothing arrives.
 _IDLE = 0.5
 
@@ -279,7 +279,7 @@ class Session(RunSession, concurrent.futures.Executor):
             self._is_closing = True
         self.wake()
         while not own.ended.done() and not self.interrupts.must_give_up:
-            concurrent.futures.wait([own.ended], timeout=_LOOK)
+            concurrent.futures.wait([own.ended], timeout=_CHECK_EVERY)
         if not own.ended.done():
             # A hook there cannot be interrupted: the process is about to be ended.
             raise self.interrupts.error(what_is_left(self.engine, self.run_id, self.interrupts.why))

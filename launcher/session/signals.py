@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["DOOR", "Listener", "SignalWatcher"]
+__all__ = ["WATCHER", "Listener", "SignalWatcher"]
 
 #: Bytes in the socket. As the interpreter writes them: the signal's number. As we do: the number and one of these.
 _HANDLED, _ON, _OFF = 64, 128, 192
@@ -168,4 +168,4 @@ class SignalWatcher:
 
 
 #: Of this process.
-DOOR = SignalWatcher()
+WATCHER = SignalWatcher()
