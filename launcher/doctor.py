@@ -56,7 +56,7 @@ class Step:
     next_step: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """As plain data."""
+        """Return it as plain data."""
         return {**dataclasses.asdict(self), "outcome": self.outcome.value}
 
 

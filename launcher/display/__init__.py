@@ -1,7 +1,7 @@
-"""How a run is shown to its user. A table of contents.
+"""Shows a run to its user. A table of contents.
 
-Rule: the display watches events and decides nothing. Its memory does not grow with finished jobs. Control characters in text from a
-host never reach a terminal.
+Rule: the display observes events and decides nothing. Its memory does not grow with finished jobs. Control characters from a host
+never reach a terminal.
 """
 
 from launcher.display.factory import Display, make_display

@@ -100,7 +100,7 @@ class OutputFolder:
             return
         if self.hold is not None:
             self.hold()
-        self.set_aside_what_waits()
+        self.set_aside_pending()
         # What is not there now was never printed. What comes from now on is that of another attempt.
         self.aside.clear()
 
@@ -402,7 +402,7 @@ class OutputFolder:
         changed = self._tree.changed_at(OWN, "stdout")
         return changed is not None and owners.is_anothers(f"{OWN}/stdout", self.num, changed)
 
-    def set_aside_what_waits(self) -> None:
+    def set_aside_pending(self) -> None:
         """Set aside what could not be when it was due, if the folder is in its place by now.
 
         Raises:

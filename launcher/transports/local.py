@@ -89,7 +89,7 @@ class LocalChannel:
         """See `Channel.exit_status`. A signal is 128 plus its number, as in a shell."""
         if not self._has_ended.wait(timeout):
             return None
-        # This nearly always returns at once. It does not if the command left a process behind that holds its stderr.
+        # This nearly always returns at once. It does not if a leftover process of the command holds its stderr.
         self._has_said_all.wait(min(timeout, 1.0))
         status = self._process.returncode
         return status if status >= 0 else 128 - status

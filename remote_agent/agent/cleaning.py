@@ -30,7 +30,7 @@ class Cleaning:
     def __init__(self, workdir: Optional[str]) -> None:
         self._cache, self._state = roots(workdir)
 
-    # -- telling -------------------------------------------------------------------------------------------------
+    # -- listing -------------------------------------------------------------------------------------------------
 
     def items(self) -> List[Dict[str, Any]]:
         """List everything.
@@ -48,7 +48,7 @@ class Cleaning:
         ]
         made = os.path.join(self._cache, "bundles")
         if os.path.isdir(made):
-            # A controller's: what it sends to hosts, made again where it is missing.
+            # A controller's copies of the bundles that it sends. It makes missing ones again.
             found.append(dict(_usage_of(made), id="bundles", kind="bundle"))
         code = os.path.join(self._cache, "blobs")
         if os.path.isdir(code):
@@ -158,7 +158,7 @@ class Cleaning:
         if users:
             return "jobs of run {} may still run in it".format(users[0])
         folder = os.path.join(self._cache, "envs")
-        # Whoever looks for it finds it whole, or not at all.
+        # Rename it first, so that others find either a complete environment or none.
         aside = os.path.join(folder, ".part.{}.{}".format(key[:16], os.urandom(6).hex()))
         try:
             os.rename(os.path.join(folder, key), aside)
@@ -186,7 +186,7 @@ class Cleaning:
             try:
                 os.rmdir(os.path.dirname(path))
             except OSError:
-                pass  # another host entry of the same run keeps its spool beside it
+                pass  # another host entry of the same run has its spool next to it
         return why
 
 
@@ -209,7 +209,7 @@ def _usage_of(path: str, *, is_alone: bool = False) -> Dict[str, Any]:
             try:
                 status = os.lstat(os.path.join(folder, name))
             except OSError:
-                continue  # it went away just now
+                continue  # it was just removed
             if is_alone and status.st_nlink > 1:
                 continue
             size += status.st_blocks * 512

@@ -226,7 +226,7 @@ def callbacks_from_travel(
         if item["pickle"] is not None:
             try:
                 instance = loads(item["pickle"])
-            except Exception as error:  # noqa: BLE001 - a pickle may raise anything; there is the spec
+            except Exception as error:  # noqa: BLE001 - a pickle may raise anything; the spec is tried next
                 problem = error
                 why = "its pickle cannot be loaded here: {}: {}".format(type_name(error), safe_text(error))
         if instance is None:

@@ -36,7 +36,7 @@ Live = Annotated[
     ),
 ]
 #: Seconds between two reads of a journal that another process writes.
-_LOOK = 0.3
+_CHECK_EVERY = 0.3
 
 
 def attach(
@@ -160,7 +160,7 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                     display(one)
                 if not is_driven:
                     return
-                threading.Event().wait(_LOOK)
+                threading.Event().wait(_CHECK_EVERY)
 
 
 def is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:

@@ -36,7 +36,7 @@ _Stream = Annotated[
     str | None, typer.Option("--stream", metavar="stdout|stderr", help="Show only this stream.", show_default=False)
 ]
 _STREAMS = ("stdout", "stderr")
-_LOOK = 0.3
+_CHECK_EVERY = 0.3
 #: Bytes of a file that are read at once.
 _PIECE = 1 << 22
 
@@ -224,7 +224,7 @@ def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
                 raise RunError(
                     "no process drives the run, and its host does not answer; this is all the output that is here"
                 )
-            threading.Event().wait(_LOOK)
+            threading.Event().wait(_CHECK_EVERY)
     finally:
         for write in writers.values():
             write(b"")

@@ -281,7 +281,7 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
 
 
 def _refuse_what_changes_the_login(alias: str, one: Callable[[str], str | None]) -> None:
-    """Refuse a setting with which ssh would log in in another way than we do."""
+    """Refuse a setting that would make ssh log in in a different way."""
     preferred = one("preferredauthentications")
     refused = {
         "PubkeyAuthentication no": (one("pubkeyauthentication") or "yes").lower() in ("no", "false"),

@@ -135,7 +135,7 @@ class TestSharing:
         first.write_stream("stdout", 0, b"of the first attempt")
         (tmp_path / "run").rename(tmp_path / "away")
         first.aside.append(1)
-        first.set_aside_what_waits()
+        first.set_aside_pending()
         first.close()
         assert first.aside == []
         assert (tmp_path / "away" / "0" / ".launcher" / "attempt-1" / "stdout").read_bytes() == b"of the first attempt"
@@ -144,7 +144,7 @@ class TestSharing:
         moved.write_stream("stdout", 0, b"of the second")
         moved.close()
         second = OutputFolder(tmp_path / "run" / "0", 0, aside=[2])
-        second.set_aside_what_waits()
+        second.set_aside_pending()
         assert second.aside == [2]
         assert not (tmp_path / "run").exists()
         third = OutputFolder(

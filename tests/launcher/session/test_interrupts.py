@@ -12,7 +12,7 @@ import pytest
 
 from launcher.session import interrupts as interrupts_module
 from launcher.session.interrupts import CTRL_C, Interrupts
-from launcher.session.signals import DOOR
+from launcher.session.signals import WATCHER
 from tests.controllers import until
 
 
@@ -207,7 +207,7 @@ def test_a_forked_child_has_the_handlers_of_before() -> None:
 def test_the_first_signal_is_told_with_what_is_waited_for_and_the_second_with_what_follows() -> None:
     """Whoever presses Ctrl-C sees that it was heard."""
     said: list[str] = []
-    interrupts = Interrupts(lambda why, kill: None, tell=said.append, what_waits=lambda: "jobs 1, 2 on gpu1")
+    interrupts = Interrupts(lambda why, kill: None, tell=said.append, waits_for=lambda: "jobs 1, 2 on gpu1")
     interrupts.add_signal(CTRL_C)
     until("a word", lambda: said)
     interrupts.add_signal(CTRL_C)
@@ -226,7 +226,7 @@ def test_after_the_second_signal_the_process_ends_whatever_it_waits_for(
         ended = threading.Event()
         interrupts = Interrupts(
             lambda why, kill: None,
-            last_words=words,
+            what_is_left=words,
             end_process=lambda code, codes=codes, ended=ended: (codes.append(code), ended.set()),
         )
         interrupts.add_signal(CTRL_C)
@@ -257,6 +257,6 @@ def test_the_door_is_closed_behind_the_last_listener() -> None:
     interrupts, _ = made()
     interrupts.handle_signals()
     interrupts.restore_signals()
-    assert DOOR._sockets is None
+    assert WATCHER._sockets is None
     until("its thread to end", lambda: not [one for one in threading.enumerate() if one.name == "signals"])
     assert signal.set_wakeup_fd(-1) == -1
