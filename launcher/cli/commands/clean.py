@@ -100,7 +100,7 @@ def clean(
     Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
     """
-    from launcher.options import parse_duration
+    from launcher.option_checks import parse_duration
     from launcher.runs import index
 
     age = parse_duration(older_than, "--older-than", or_zero=True)
