@@ -12,7 +12,7 @@ from launcher import events
 from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Owners
 from launcher.util.frozen import frozen
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = [
     "AddToJournal",
@@ -24,13 +24,15 @@ __all__ = [
     "Request",
     "Retry",
     "Submit",
-    "SubmitAll",
 ]
 
 
 @dataclass
 class QueuedJob:
-    """A job as the decider needs it, until it has returned."""
+    """A job as the decider needs it, until it has returned.
+
+    `failure`: (kind, message) of a job that is FAILED from the start.
+    """
 
     num: int
     overrides: tuple[str, ...]
@@ -38,6 +40,7 @@ class QueuedJob:
     #: None if it is in the journal, from where it is read when the job is sent.
     payload: bytes | None
     spec: JobSpec
+    failure: tuple[str, str] | None = None
     folder: OutputFolder | None = None
     owners: Owners | None = None
     #: Attempts whose output could not yet be moved to its own folder.
@@ -46,17 +49,9 @@ class QueuedJob:
 
 @frozen
 class Submit:
-    """Add a job. With `failure` (kind, message), it is FAILED from the start."""
-
-    job: QueuedJob
-    failure: tuple[str, str] | None = None
-
-
-@frozen
-class SubmitAll:
     """Add jobs. The journal has all of them before the first one is sent."""
 
-    submits: tuple[Submit, ...]
+    jobs: tuple[QueuedJob, ...]
 
 
 @frozen
@@ -107,4 +102,4 @@ class Detach:
     hurry: bool
 
 
-Request = Submit | SubmitAll | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach
+Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach

@@ -14,9 +14,9 @@ import socket
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from remote_agent.agent.spool.log import scan
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import remove_tree
-from remote_agent.shared.fields import is_sha256
 from remote_agent.system.host import roots, runtime_folder_of
 
 __all__ = ["Cleaning", "serve_cleaning"]

@@ -16,7 +16,7 @@ _WRONG_HOST = (
 
 
 def _too_old(fd):  # type: (int) -> None
-    # A frame of `remote_agent.shared.wire`, made by hand, because that module does not parse here.
+    # A frame of `remote_agent.protocol.wire`, made by hand, because that module does not parse here.
     import json
     import struct
     import zlib

@@ -5,7 +5,7 @@ Rule: it is made and read only here. A part is used only after its digest was co
 
 from typing import Any, Dict, NamedTuple, Optional
 
-from remote_agent.shared.fields import FieldError, read, to_json
+from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["NO_PARTS", "PICKLED", "PLAIN", "SAME", "Part", "ResultParts"]
 

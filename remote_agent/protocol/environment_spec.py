@@ -7,7 +7,7 @@ checked here, and a field that becomes part of a path may not name a folder.
 import re
 from typing import Any, Dict, List, NamedTuple
 
-from remote_agent.shared.fields import FieldError, is_sha256, read, to_json
+from remote_agent.protocol.fields import FieldError, is_sha256, read, to_json
 
 __all__ = ["EnvironmentSpec", "HostFacts", "PythonFacts", "Wheel"]
 
