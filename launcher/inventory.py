@@ -189,7 +189,7 @@ def _parse_address(where: str, text: str) -> HostSpec:
     if not at:
         user = None
     elif ":" in str(user):
-        raise InventoryError(f"{where}: a password has no place in a host's name; keys are used")
+        raise InventoryError(f"{where}: a host's name cannot have a password; the launcher uses keys")
     elif not _USER.fullmatch(str(user)):
         raise InventoryError(f"{where}: {shown(user)} is not a user name")
     address, port = _split_port(where, rest)
@@ -299,9 +299,9 @@ def _loader() -> Any:
         for key_node, _ in node.value:
             key = loader.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key that is no name")
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key is not a name")
             if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is there twice")
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is given twice")
             seen.add(key)
         return dict(loader.construct_pairs(node, deep=True))
 
@@ -312,7 +312,7 @@ def _loader() -> Any:
             value = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
             text = str(value)
         except (ValueError, OverflowError):
-            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is no number that can be used") from None
+            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is not a number that can be used") from None
         if text != node.value:
             raise yaml.YAMLError(
                 f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"
@@ -339,7 +339,7 @@ def _content(text: str) -> Any:
         if node is None:
             return None
         if _written_out(node, {}) > _MAX_ITEMS:
-            raise yaml.YAMLError(f"with its aliases written out it has more than {_MAX_ITEMS} items")
+            raise yaml.YAMLError(f"expanded with its aliases, it has more than {_MAX_ITEMS} items")
         return loader.construct_document(node)
     finally:
         loader.dispose()
@@ -382,10 +382,10 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
             values[key] = _FIELD_CHECKS[key](f"{where}: {key}", value)
     for key in ("user", "port"):
         if key in values and getattr(base, key) is not None:
-            raise InventoryError(f"{where}: {key} is given in address and as a field; say it once")
+            raise InventoryError(f"{where}: {key} is given in address and as a field; give it once")
     if base.is_local and set(values) & _SSH_ONLY:
         raise InventoryError(
-            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} means nothing"
+            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} has no meaning"
         )
     return replace(base, name=name, **values)
 
@@ -455,14 +455,14 @@ def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
 
 def _environment(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {shown(value)} is no file of packages, and not `auto`, `script` or `none`")
+        raise InventoryError(f"{where}: {shown(value)} is neither a file of packages nor `auto`, `script` or `none`")
     return value
 
 
 def _extras(where: str, value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(one, str) and _EXTRA.fullmatch(one) for one in names):
-        raise InventoryError(f"{where}: {shown(value)} is no list of names of extras")
+        raise InventoryError(f"{where}: {shown(value)} is not a list of names")
     return tuple(names)
 
 
@@ -514,7 +514,7 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
             raise InventoryError(
                 f"{where}: {shown(spec.name)} is named twice"
                 + (f" (also as {shown(other)})" if other != spec.name else "")
-                + "; say `/slots` for more jobs at once"
+                + "; write `/slots` for more jobs at once"
             )
         names.add(spec.name)
         places[place] = spec.name

@@ -203,7 +203,13 @@ class LaunchConf:
         help="auto: the project is copied to the hosts; shared: the hosts see the same files.",
     )
     max_code_size: int = _field(
-        "100MiB", Option(checks.parse_size, "The most that is copied to a host as code.", Group.CODE, metavar="SIZE")
+        "100MiB",
+        Option(
+            checks.parse_size,
+            "The largest total size of the code that is copied to a host.",
+            Group.CODE,
+            metavar="SIZE",
+        ),
     )
     isolation: str = _chosen(
         "auto",
@@ -270,7 +276,7 @@ class LaunchConf:
         2.0,
         Option(
             checks.duration_or_zero,
-            "The time that processes have to end which a job started and did not wait for.",
+            "The time that processes have to end if a job started them and did not wait for them.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -313,7 +319,7 @@ class LaunchConf:
         None,
         Option(
             checks.optional_duration,
-            "A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.",
+            "A host ends its jobs after this time without contact to the controller. Without this option, it never does.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -351,7 +357,7 @@ class LaunchConf:
         "64MiB",
         Option(
             checks.parse_size,
-            "The most that is kept of a job's stdout, and of its stderr.",
+            "How much of a job's stdout, and of its stderr, is kept.",
             Group.RESULTS,
             metavar="SIZE",
             usual="64MiB; 4GiB for `run`",

@@ -248,7 +248,7 @@ class AgentConnection:
         if now - self._lost_since < self._patience or self._losses < _MIN_TRIES:
             return None
         tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
-        step = error.next_step or next_step(self.host, "it must work again and again; see what sshd logs there")
+        step = error.next_step or next_step(self.host, "its link must stay up; see what sshd logs there")
         return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
 
     def _connect_and_read(self) -> None:

@@ -97,7 +97,7 @@ class EnvironmentSender:
     def _send(self, wanted: list[tuple[str, int]]) -> None:
         plan = self._plan
         if plan is None:
-            raise LauncherError("environment: the host asks for files before it was told of any")
+            raise LauncherError("environment: the host asks for files before it got the list of them")
         # Contents that the host has in part come first, because they are complete soon.
         for sha256, offset in sorted(wanted, key=lambda one: -one[1]):
             if self._is_over.is_set():

@@ -40,7 +40,7 @@ Env = Annotated[
     typer.Option(
         "--env",
         metavar="NAME=VALUE",
-        help="The value of a variable of the run, for values are not stored. Without it, your environment has the value. Repeatable.",
+        help="The value of a variable of the run, because values are not stored. Without this option, your environment must have it. Repeatable.",
         show_default=False,
     ),
 ]

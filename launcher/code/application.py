@@ -223,7 +223,7 @@ def _refuse_namesakes(name: str, root: Path) -> None:
         here = getattr(sys.modules.get(ours), "__file__", None)
         if file and os.path.realpath(file) != os.path.realpath(here or ""):
             raise UsageError(
-                f"{name}: {file} has the name {ours!r}, which is also that of hydra-remote-launcher's own package: the two "
+                f"{name}: {file} has the same name as hydra-remote-launcher's own package {ours!r}, and the two "
                 f"cannot be in one process. Rename it, or move it into a package (mypackage/{ours})"
             )
 

@@ -57,9 +57,7 @@ def locks_of(
     if locks:
         uv_program()
     elif (options.extras or options.groups) and not any(made):
-        raise PackagesError(
-            "extras and groups are those of an environment: name one with `environment`, such as `auto`"
-        )
+        raise PackagesError("extras and groups belong to an environment: choose one with `environment`, such as `auto`")
     return locks
 
 

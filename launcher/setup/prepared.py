@@ -225,7 +225,7 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
     snapshot = setup.snapshot
     files = snapshot.has_file if snapshot is not None else lambda path: False
     return [
-        f"module {name} ({file}), which the task or a callback needs, stays here: {_why_it_stayed(file, snapshot)}; jobs fail on "
+        f"module {name} ({file}), which the task or a callback needs, is not sent: {_why_it_stayed(file, snapshot)}; jobs fail on "
         "a host that does not have it"
         for name, file in out_of_reach(setup.pickler.modules, files)
     ]

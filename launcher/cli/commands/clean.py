@@ -241,7 +241,7 @@ def _confirm(total: int) -> bool:
 
     if not sys.stdin.isatty():
         raise UsageError("nothing was removed, because there is no terminal to ask on; use --yes")
-    return typer.confirm(f"Remove all that is listed as to be removed ({size(total)})?")
+    return typer.confirm(f"Remove everything that is listed as to be removed ({size(total)})?")
 
 
 def _print_found(found: list[_Host], gone: int) -> None:
