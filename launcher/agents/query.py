@@ -119,14 +119,12 @@ class AgentQuery:
     def survey(self) -> list[dict[str, Any]]:
         """Return what runs have left there; see `remote_agent.agent.cleaning`."""
         self._send({"t": "survey"})
-        found: list[dict[str, Any]] = []
-        while True:
-            frame = self._next()
-            header = frame.header
-            if header["t"] == "surveyed":
-                found += self._json(frame, list)
-                if not header["more"]:
-                    return found
+        return self._parts("surveyed")
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Return the environments there; see `remote_agent.agent.environments.inventory`."""
+        self._send({"t": "list_environments"})
+        return self._parts("environments_listed")
 
     def remove(self, items: list[str], *, force: bool = False) -> dict[str, Any]:
         """Remove these items of a survey. `removed` are ids, and `kept` are pairs of an id and the reason."""
@@ -210,6 +208,17 @@ class AgentQuery:
         if is_over.is_set():
             raise AgentError(self.host, "session", f"no answer came in {limit('answer_silence')} s")
         return data
+
+    def _parts(self, name: str) -> list[Any]:
+        """A list that comes in as many messages as it takes."""
+        found: list[Any] = []
+        while True:
+            frame = self._next()
+            header: Any = frame.header
+            if header["t"] == name:
+                found += self._json(frame, list)
+                if not header["more"]:
+                    return found
 
     def _json(self, frame: wire.Frame, kind: type) -> Any:
         try:

@@ -137,6 +137,12 @@ class Survey(TypedDict):
     t: Literal["survey"]
 
 
+class ListEnvironments(TypedDict):
+    """A request for a list of the environments of packages."""
+
+    t: Literal["list_environments"]
+
+
 class Remove(TypedDict):
     """Remove these items of a survey."""
 
@@ -302,6 +308,13 @@ class Surveyed(TypedDict):
     more: bool
 
 
+class EnvironmentsListed(TypedDict):
+    """The answer to `list_environments`; the payload is a JSON list."""
+
+    t: Literal["environments_listed"]
+    more: bool
+
+
 class Removed(TypedDict):
     """The answer to `remove`."""
 
@@ -452,6 +465,7 @@ FromController = Union[
     Finish,
     Look,
     Survey,
+    ListEnvironments,
     Remove,
     Ping,
     Pong,
@@ -470,6 +484,7 @@ FromAgent = Union[
     FilesEnd,
     Output,
     Surveyed,
+    EnvironmentsListed,
     Removed,
     Looked,
     Dropped,
@@ -504,6 +519,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "tree": {"folders": list, "links": list},
     "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},
     "surveyed": {"more": False},
+    "environments_listed": {"more": False},
     "looked": {"more": False},
     "ready": {"why": "", "notes": list},
     "state": {"file": None, "error": None},

@@ -1,0 +1,125 @@
+"""The commands about environments: `environments`, `prepare`, `doctor`, `clean`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher.cli.main import _main
+from launcher.inventory import HostSpec
+from tests.packages import lock_project, make_project, make_wheel
+
+TASK = "tests.environment_tasks:versions"
+
+
+class Cli:
+    """Runs commands in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capture
+        self.err = ""
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What a command wrote to stdout; its exit code must be this."""
+        self._capture.readouterr()
+        got = _main(list(arguments))
+        sys.stdout.flush()
+        out, err = self._capture.readouterr()
+        self.err = err.decode()
+        assert got == code, f"exit code {got}\n{out.decode()}\n{self.err}"
+        return out.decode()
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """The JSON object that a command wrote."""
+        content = json.loads(self(*arguments, "--json", code=code))
+        assert content["version"] == 1
+        return content
+
+
+@pytest.fixture
+def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    """The command `launcher`."""
+    return Cli(capfdbinary)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A locked project that needs `greeter`, which needs `punct`."""
+    index = tmp_path / "index"
+    make_wheel(index, "greeter", requires=("punct",))
+    make_wheel(index, "punct", "2.0")
+    folder = make_project(tmp_path / "project", index, ("greeter",))
+    lock_project(folder)
+    return folder
+
+
+@pytest.fixture
+def spec(any_host: HostSpec, tmp_path: Path) -> HostSpec:
+    """A host that has no environment yet."""
+    workdir = tmp_path / "workdir" if any_host.address != "openssh-host" else f"~/work-{tmp_path.name}"
+    return dataclasses.replace(any_host, workdir=str(workdir))
+
+
+@pytest.fixture
+def hosts_file(spec: HostSpec, tmp_path: Path) -> str:
+    """A hosts file with that host alone."""
+    said = {"address": spec.address, "workdir": spec.workdir, "ssh_config": spec.ssh_config}
+    path = tmp_path / "hosts.yaml"
+    path.write_text(json.dumps({spec.name: {name: value for name, value in said.items() if value}}))
+    return str(path)
+
+
+def test_environments_lists_what_a_host_has(
+    spec: HostSpec,
+    hosts_file: str,
+    project: Path,
+    tmp_path: Path,
+    cli: Cli,
+) -> None:
+    """Key, packages, sizes, age and last use of each; a key that no host has is an error that says so."""
+    assert "no environment" in cli("environments", "--hosts", hosts_file)
+    returned = launcher.run(
+        TASK, {"modules": ["greeter"]}, host=spec, folder=tmp_path / "out", environment=str(project / "uv.lock")
+    )
+    assert returned.error is None, returned.error
+    key = returned.code["environment"]["key"]
+    (host,) = cli.json("environments", "--hosts", hosts_file)["hosts"]
+    (item,) = host["environments"]
+    assert (item["key"], item["state"], item["users"]) == (key, "ready", [])
+    assert item["lock"] == returned.code["environment"]["lock"]
+    assert item["packages"] == [["greeter", "1.0"], ["punct", "2.0"]]
+    assert item["shared"] > 0
+    brief = cli("environments", "--hosts", hosts_file)
+    assert f"{key[:12]}  2 packages" in brief
+    assert "punct" not in brief
+    assert "punct 2.0" in cli("environments", "--hosts", hosts_file, "--verbose")
+    assert "punct 2.0" in cli("environments", "--hosts", hosts_file, "--key", key[:8])
+    cli("environments", "--hosts", hosts_file, "--key", "0" * 64, code=1)
+    assert "begins with 0000" in cli.err
+
+
+def test_environments_names_the_run_that_uses_one(project: Path, tmp_path: Path, cli: Cli) -> None:
+    """While it lasts, and not after it."""
+    workdir = str(tmp_path / "workdir")
+    host = HostSpec("local", "local", workdir=workdir)
+    with launcher.Session.open(hosts=[host], environment=str(project / "uv.lock"), folder=tmp_path / "out") as session:
+        session.submit(TASK, {"modules": ["greeter"]}).result()
+        (told,) = cli.json("environments", "local", "--workdir", workdir)["hosts"]
+        assert told["environments"][0]["users"] == [session.run_id]
+        assert session.run_id in cli("environments", "local", "--workdir", workdir)
+    (told,) = cli.json("environments", "local", "--workdir", workdir)["hosts"]
+    assert told["environments"][0]["users"] == []
+
+
+def test_environments_says_what_is_wrong(cli: Cli) -> None:
+    """A key that is none, and a host that cannot be reached."""
+    cli("environments", "local", "--key", "xyz", code=2)
+    assert "'xyz'" in cli.err
+    assert "127.0.0.1" in cli("environments", "127.0.0.1:1", code=1)
+    assert "no host could be reached" in cli.err
