@@ -120,7 +120,7 @@ def environment_text(state: str, done: int, total: int) -> str:
         "resolving": "resolving its packages",
         "sending": f"sending packages, {size(done)} of {size(total)} there",
         "waiting": "another run builds it",
-        "building": "building",
+        "building": f"building ({size(total)} of packages)",
     }
     return words.get(state, state)
 

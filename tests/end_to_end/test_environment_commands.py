@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,14 @@ from typing import Any
 import pytest
 
 import launcher
+from launcher import events
 from launcher.cli.main import _main
+from launcher.demo.server import DemoServer
+from launcher.errors import RunInterrupted
 from launcher.inventory import HostSpec
+from launcher.options import LaunchConf
+from launcher.preparation import build_environments, locks_for
+from launcher.runs import index
 from tests.packages import lock_project, make_project, make_wheel
 
 TASK = "tests.environment_tasks:versions"
@@ -123,3 +131,106 @@ def test_environments_says_what_is_wrong(cli: Cli) -> None:
     assert "'xyz'" in cli.err
     assert "127.0.0.1" in cli("environments", "127.0.0.1:1", code=1)
     assert "no host could be reached" in cli.err
+
+
+def test_prepare_builds_and_runs_nothing(
+    spec: HostSpec,
+    hosts_file: str,
+    project: Path,
+    tmp_path: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The environment is there before the first run, which finds it; a second call says that it is there."""
+    monkeypatch.chdir(project)
+    runs_before = index.entries()
+    said = cli("prepare", "--hosts", hosts_file)
+    assert f"{spec.name}: environment " in said
+    assert "is built" in said
+    assert "run " not in said
+    assert index.entries() == runs_before
+    told = cli.json("prepare", "--hosts", hosts_file)
+    assert told["exit_code"] == 0
+    (host,) = told["hosts"]
+    environment = host["environment"]
+    assert (environment["is_new"], host["error"]) == (False, None)
+    assert [step["state"] for step in environment["steps"]] == ["resolving", "ready"]
+    assert "is there already" in cli("prepare", "--hosts", hosts_file)
+    (listed,) = cli.json("environments", "--hosts", hosts_file)["hosts"]
+    assert [item["key"] for item in listed["environments"]] == [environment["key"]]
+    seen: list[events.Event] = []
+    returned = launcher.run(
+        TASK,
+        {"modules": ["greeter"]},
+        host=spec,
+        folder=tmp_path / "out",
+        environment=str(project / "uv.lock"),
+        observers=[seen.append],
+    )
+    assert returned.error is None, returned.error
+    (ready,) = [event for event in seen if isinstance(event, events.EnvironmentReady)]
+    assert (ready.key, ready.is_new) == (environment["key"], False)
+
+
+def test_prepare_tells_how_each_host_came_to_it(
+    project: Path, tmp_path: Path, cli: Cli, demo_server: DemoServer
+) -> None:
+    """With `--json`: each step with its bytes; a host where it cannot be had has phase, reason and next step, and the exit code is 3."""
+    lock = str(project / "uv.lock")
+    hosts = {
+        "good": {"address": "local", "workdir": str(tmp_path / "workdir")},
+        "bad": {
+            "address": demo_server.alias,
+            "ssh_config": str(demo_server.ssh_config),
+            "workdir": str(tmp_path / "other"),
+            "python": "/no/such/python",
+        },
+        "none": {"address": "127.0.0.1", "port": 1, "environment": "none"},
+    }
+    file = tmp_path / "hosts.json"
+    file.write_text(json.dumps(hosts))
+    told = cli.json("prepare", "--hosts", str(file), "--environment", lock, code=3)
+    good, bad, without = told["hosts"]
+    assert [one["host"] for one in told["hosts"]] == ["good", "bad", "none"]
+    steps = {step["state"]: step for step in good["environment"]["steps"]}
+    assert list(steps) == ["resolving", "sending", "building", "ready"]
+    assert good["environment"]["is_new"]
+    assert steps["sending"]["bytes_before"] == 0
+    assert steps["building"]["bytes"] == good["environment"]["bytes"] > 0
+    assert bad["error"]["phase"] == "environment"
+    assert bad["error"]["why"]
+    assert "python" in bad["error"]["next_step"]
+    assert (without["environment"], without["error"]) == (None, None)
+    said = cli("prepare", "--hosts", str(file), "--environment", lock, code=3)
+    assert "none: gets none" in said
+    assert "bad: FAILED: environment: " in said
+
+
+def test_prepare_refuses_what_describes_no_packages(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without a lock, a file that is none, and no host that gets an environment."""
+    monkeypatch.chdir(tmp_path)
+    cli("prepare", "local", code=2)
+    assert f"no uv.lock, pylock.toml or requirements.txt in {tmp_path}" in cli.err
+    cli("prepare", "local", "--environment", "gone.lock", code=2)
+    assert "gone.lock" in cli.err
+    cli("prepare", "local", "--environment", "none", code=2)
+    assert "--environment auto" in cli.err
+
+
+@pytest.mark.slow
+def test_prepare_that_is_interrupted_leaves_nothing_half_built(project: Path, tmp_path: Path) -> None:
+    """The next call builds it."""
+    spec = HostSpec("local", "local", workdir=str(tmp_path / "workdir"))
+    options = LaunchConf(environment=str(project / "uv.lock"))
+    locks = locks_for([spec], options, project)
+
+    def interrupt(event: events.Event) -> None:
+        if isinstance(event, events.EnvironmentChanged) and event.state == "building":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(RunInterrupted):
+        build_environments([spec], options, locks, [interrupt])
+    envs = tmp_path / "workdir" / "cache" / "envs"
+    assert [path.name for path in envs.iterdir() if path.name.startswith((".part.", ".lock."))] == []
+    (done,) = build_environments([spec], options, locks)
+    assert done.key

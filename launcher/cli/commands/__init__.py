@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
         "launcher.cli.commands.reproduce:reproduce", "Run a job again, and say whether it ends the same way."
     ),
     "doctor": Command("launcher.cli.commands.doctor:doctor", "Check whether hosts can run jobs, step by step."),
+    "prepare": Command(
+        "launcher.cli.commands.prepare:prepare", "Build the environment of packages on hosts, and run nothing."
+    ),
     "environments": Command(
         "launcher.cli.commands.environments:environments", "List the environments of packages on hosts."
     ),
