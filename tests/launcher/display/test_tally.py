@@ -98,7 +98,7 @@ def test_a_hosts_row_says_what_is_done_for_its_environment() -> None:
     tally = Tally()
     tally(events.RunStarted(0, "r", "RUN", "/f", ("h",)))
     tally(events.EnvironmentChanged(1, "h", "building", 1, 1))
-    assert tally.hosts["h"].environment == "building"
+    assert tally.hosts["h"].environment == "building (1 B of packages)"
     tally(events.EnvironmentReady(2, "h", "a" * 64, is_new=True, total=1))
     assert tally.hosts["h"].environment == ""
 
