@@ -123,6 +123,7 @@ TESTED_IN = {
     "launcher/transports/ssh/preconnect.py": "launcher/transports/test_early_connections.py",
     "launcher/transports/ssh/sockets.py": "launcher/transports/test_transports.py",
     "launcher/transports/ssh/transport.py": "launcher/transports/test_transports.py",
+    "launcher/util/quantities.py": "launcher/display/test_text.py",
     "launcher/util/terminal_text.py": "launcher/util/test_terminal_filter.py",
     "launcher/util/untrusted_files.py": "end_to_end/test_received_folder.py",
     "launcher/util/user_folders.py": "launcher/session/test_session.py",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from launcher.session.live_output import clean_lines
+from launcher.util.quantities import size
 from launcher.util.terminal_text import clean, clean_line
 
 __all__ = [
@@ -83,15 +84,6 @@ def some(nums: Sequence[int], limit: int = 10) -> str:
     """Some numbers: `3, 4, 7 and 12 more`."""
     told = ", ".join(str(num) for num in nums[:limit])
     return told if len(nums) <= limit else f"{told} and {len(nums) - limit:,} more"
-
-
-def size(value: float) -> str:
-    """A number of bytes."""
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
 
 
 def clock(at: float) -> str:

@@ -6,6 +6,8 @@ holds results that no controller has collected (unless `force` is given).
     survey -> surveyed                           payload: JSON list of items
     remove -> removed                            payload: JSON {"removed": [id], "kept": [[id, why]]}
     list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
+    ask_pythons -> pythons                       payload: HostFacts
+    compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
 """
 
 import json
@@ -14,11 +16,15 @@ import shutil
 import socket
 from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
 
+from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.inventory import EnvironmentInventory
+from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.spool.log import scan
 from remote_agent.shared import wire
 from remote_agent.shared.disk import remove_tree, usage_of
+from remote_agent.shared.environment_spec import EnvironmentSpec
 from remote_agent.system.host import boot_id, roots, runtime_folder_of
+from remote_agent.system.private_files import make_private_folder
 
 __all__ = ["Cleaning", "serve_cleaning"]
 
@@ -71,6 +77,16 @@ class Cleaning:
     def environments(self) -> List[Dict[str, Any]]:
         """List the environments, with all that is known of each."""
         return self._environments.items()
+
+    def facts(self, python: Optional[str]) -> Dict[str, Any]:
+        """Say what wheels for this host depend on. `python`: the only Python that counts."""
+        make_private_folder(self._cache)
+        return host_facts(self._cache, python).to_json()
+
+    def compare(self, spec: Any) -> Dict[str, Any]:
+        """Say what of an environment is here."""
+        make_private_folder(self._cache)
+        return compare(self._cache, boot_id(), EnvironmentSpec.from_json(spec))
 
     def _spools(self) -> Iterator[Tuple[str, str]]:
         runs = os.path.join(self._state, "runs")
@@ -251,6 +267,11 @@ def serve_cleaning(workdir: Optional[str]) -> int:
                 _write_parts("surveyed", cleaning.items(), _PART)
             elif header["t"] == "list_environments":
                 _write_parts("environments_listed", cleaning.environments(), _ENVIRONMENTS)
+            elif header["t"] == "ask_pythons":
+                _write(wire.encode({"t": "pythons"}, json.dumps(cleaning.facts(header["python"])).encode("utf-8")))
+            elif header["t"] == "compare_environment":
+                compared = cleaning.compare(json.loads(frame.payload.decode("utf-8")))
+                _write(wire.encode({"t": "environment_compared"}, json.dumps(compared).encode("utf-8")))
             elif header["t"] == "remove":
                 answer = cleaning.remove(header["items"], header["force"])
                 _write(wire.encode({"t": "removed"}, json.dumps(answer).encode("utf-8")))

@@ -143,6 +143,12 @@ class ListEnvironments(TypedDict):
     t: Literal["list_environments"]
 
 
+class CompareEnvironment(TypedDict):
+    """What of an environment is there; the payload is an EnvironmentSpec."""
+
+    t: Literal["compare_environment"]
+
+
 class Remove(TypedDict):
     """Remove these items of a survey."""
 
@@ -315,6 +321,12 @@ class EnvironmentsListed(TypedDict):
     more: bool
 
 
+class EnvironmentCompared(TypedDict):
+    """The answer to `compare_environment`; the payload is a JSON object."""
+
+    t: Literal["environment_compared"]
+
+
 class Removed(TypedDict):
     """The answer to `remove`."""
 
@@ -466,6 +478,7 @@ FromController = Union[
     Look,
     Survey,
     ListEnvironments,
+    CompareEnvironment,
     Remove,
     Ping,
     Pong,
@@ -485,6 +498,7 @@ FromAgent = Union[
     Output,
     Surveyed,
     EnvironmentsListed,
+    EnvironmentCompared,
     Removed,
     Looked,
     Dropped,

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher import events
+from launcher import doctor, events
 from launcher.cli.main import _main
 from launcher.demo.server import DemoServer
-from launcher.errors import RunInterrupted
+from launcher.errors import AgentError, RunInterrupted
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments, locks_for
@@ -234,3 +234,57 @@ def test_prepare_that_is_interrupted_leaves_nothing_half_built(project: Path, tm
     assert [path.name for path in envs.iterdir() if path.name.startswith((".part.", ".lock."))] == []
     (done,) = build_environments([spec], options, locks)
     assert done.key
+
+
+@pytest.mark.slow
+def test_doctor_says_what_would_be_built_and_builds_nothing(
+    spec: HostSpec, hosts_file: str, project: Path, cli: Cli
+) -> None:
+    """Lock, Python, and what would be sent; when it is there, the check of the jobs' Python runs in it."""
+    lock = str(project / "uv.lock")
+    arguments = ("doctor", "--hosts", hosts_file, "--environment", lock)
+    (told,) = cli.json(*arguments)["hosts"]
+    steps = {step["name"]: step for step in told["steps"]}
+    assert told["is_usable"]
+    assert steps["packages"]["outcome"] == "ok"
+    assert f"2 of {lock} for Python 3." in steps["packages"]["detail"]
+    assert "would send 3 of 3 files" in steps["packages"]["detail"]
+    assert "no environment" in cli("environments", "--hosts", hosts_file)
+    cli("prepare", "--hosts", hosts_file, "--environment", lock)
+    (told,) = cli.json(*arguments)["hosts"]
+    steps = {step["name"]: step for step in told["steps"]}
+    assert steps["packages"]["detail"].endswith("it is there")
+    assert "/envs/" in steps["environment"]["detail"]
+
+
+@pytest.mark.slow
+def test_doctor_of_a_hosts_file_with_environments(project: Path, tmp_path: Path, cli: Cli) -> None:
+    """A lock that does not fit is a step that failed, with what to do; the host of the file names it itself."""
+    lock = project / "uv.lock"
+    for file in (lock, project / "pyproject.toml"):
+        file.write_text(file.read_text().replace(">=3.8", ">=3.99"))
+    hosts = tmp_path / "hosts.json"
+    said = {"address": "local", "workdir": str(tmp_path / "workdir"), "environment": str(lock)}
+    hosts.write_text(json.dumps({"here": said}))
+    (told,) = cli.json("doctor", "--hosts", str(hosts), code=3)["hosts"]
+    last = told["steps"][-1]
+    assert (last["name"], last["outcome"]) == ("packages", "failed")
+    assert ">=3.99" in last["detail"]
+    assert "install a Python" in last["next_step"]
+
+
+def test_doctor_refuses_what_describes_no_packages(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any host is asked."""
+    monkeypatch.chdir(tmp_path)
+    cli("doctor", "127.0.0.1:1", "--environment", "auto", code=2)
+    assert "found no uv.lock" in cli.err
+    cli("doctor", "127.0.0.1:1", "--extra", "fast", code=2)
+    assert "name one with `environment`" in cli.err
+
+
+def test_an_answer_that_no_agent_of_ours_gives() -> None:
+    """What a host says of an environment is checked: a number that is none names the host."""
+    with pytest.raises(AgentError, match=r"^gpu1: .*cannot be read"):
+        doctor._number("gpu1", {"files": "many"}, "files")
+    with pytest.raises(AgentError, match=r"^gpu1: .*cannot be read"):
+        doctor._number("gpu1", {"files": True}, "files")
