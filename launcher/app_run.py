@@ -37,14 +37,12 @@ class AppRun:
 
     Attributes:
         setup: what the session needs.
-        config_name: the name of the primary config, for the run hooks.
         total: the number of jobs; None if a sweeper decides it during the run.
         drive: submits the jobs to an open session and waits for them; when detaching, it waits until the hosts have them.
         close: restores Hydra's global state.
     """
 
     setup: RunSetup
-    config_name: str | None
     total: int | None
     drive: Callable[[Session, bool], None]
     close: Callable[[], None]
@@ -111,7 +109,7 @@ def prepare(
         # A list, so that the journal has all of it before the first job is sent.
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
-    return AppRun(setup, None, composition.count, drive, opened.close)
+    return AppRun(setup, composition.count, drive, opened.close)
 
 
 def _hydra_run(
@@ -157,7 +155,7 @@ def _hydra_run(
         session.drive([(None, one) for one in jobs], detach=detach)
 
     total = 1 if mode == "RUN" else composition.count if is_basic else None
-    return AppRun(setup, composition.config_name, total, drive, close)
+    return AppRun(setup, total, drive, close)
 
 
 def _drive_sweeper(composition: HydraComposition, session: Session) -> None:

@@ -20,7 +20,7 @@ from launcher.errors import AgentError, HostError, InventoryError, PackagesError
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.runs import index as run_index
-from launcher.session.session import Session
+from launcher.session.session import Session, SessionConf
 from launcher.setup.environments import source_of
 from launcher.setup.probe import ProbeSetup
 from launcher.transports.ssh import config
@@ -166,7 +166,7 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | No
         locks = {spec.name: lock} if lock is not None else {}
         setup = dataclasses.replace(setup, task=_PROBE, task_name="doctor", root=None, main_module=None, locks=locks)
         try:
-            with Session(setup, observers=[seen.append]) as session:
+            with Session(setup, SessionConf([seen.append])) as session:
                 began = time.time()
                 session.drive([({}, ())])
                 ended = time.time()

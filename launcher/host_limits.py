@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 __all__ = ["CAPS", "Cap", "TooMuch", "check", "limit"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from launcher import events
 from launcher.errors import RunInterrupted, UsageError
 from launcher.runs import index as run_index
-from launcher.session.session import Observer, Session
+from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.environments import locks_of
 from launcher.setup.probe import ProbeSetup
 
@@ -94,7 +94,7 @@ def build_environments(
         setup = dataclasses.replace(setup, task=_TASK, task_name="prepare", root=None, main_module=None, locks=locks)
         waiting = _Waiting([spec.name for spec in specs])
         try:
-            with Session(setup, observers=[*observers, waiting], early=early) as session:
+            with Session(setup, SessionConf([*observers, waiting], early=early)) as session:
                 waiting.wake = session.wake
                 waiting.wait(session)
         finally:

@@ -19,8 +19,8 @@ import sys
 import time
 from typing import Dict, List, Optional, Tuple
 
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT
 from remote_agent.system.host import Folders, folders, spool_folder, unwritable
 from remote_agent.system.private_files import SpoolError, open_private
 

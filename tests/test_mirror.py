@@ -118,7 +118,6 @@ TESTED_IN = {
     "launcher/transports/ssh/host_key.py": "launcher/transports/test_transports.py",
     "launcher/transports/ssh/keys.py": "launcher/transports/test_transports.py",
     "launcher/transports/ssh/known_hosts_command.py": "launcher/transports/test_transports.py",
-    "launcher/transports/ssh/lazy_imports.py": "launcher/transports/test_early_connections.py",
     "launcher/transports/ssh/link.py": "launcher/transports/test_transports.py",
     "launcher/transports/ssh/preconnect.py": "launcher/transports/test_early_connections.py",
     "launcher/transports/ssh/sockets.py": "launcher/transports/test_transports.py",

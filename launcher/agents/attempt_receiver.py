@@ -23,10 +23,10 @@ from launcher.results.writing import UnusableFolder
 from launcher.runs.result_file import ResultFile, payload_digest, whole, wrong_parts
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.job import JobError
-from remote_agent.shared import messages, wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 
 __all__ = ["AttemptReceiver"]
 

@@ -28,9 +28,9 @@ from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, H
 from launcher.host_limits import limit
 from launcher.results.output_folder import OutputFolder
 from launcher.transports.base import Channel, Transport
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.protocol import EXIT_FOLDERS, HEARTBEAT
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = ["WELCOME_PATIENCE", "AgentConnection", "Blob", "HostPlan"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.errors import LauncherError
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 
 __all__ = ["EnvironmentSender", "Plan", "Source", "file_frames"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from launcher.errors import HostError
 from launcher.util.frozen import frozen
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = [
     "Collected",

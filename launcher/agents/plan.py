@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.agents.environment import Source
-from remote_agent.shared import wire
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
 

@@ -20,10 +20,10 @@ from launcher.inventory import HostSpec
 from launcher.transports.base import Channel
 from launcher.transports.factory import make_transport
 from launcher.util.terminal_text import clean, clean_all
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.messages import FromController
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.messages import FromController
 
 if TYPE_CHECKING:
     from typing_extensions import Self

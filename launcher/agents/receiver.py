@@ -22,9 +22,9 @@ from launcher.host_limits import TooMuch, check, limit
 from launcher.results.output_folder import OutputFolder
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
-from remote_agent.shared import messages, wire
-from remote_agent.shared.environment_spec import HostFacts
-from remote_agent.shared.fields import is_sha256
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.environment_spec import HostFacts
+from remote_agent.protocol.fields import is_sha256
 
 __all__ = ["SYNC", "FrameReceiver"]
 
@@ -85,7 +85,7 @@ class FrameReceiver:
 
     @property
     def steps(self) -> int:
-        """A counter that grows with each sign of life. See `remote_agent.shared.wire.Decoder.steps`."""
+        """A counter that grows with each sign of life. See `remote_agent.protocol.wire.Decoder.steps`."""
         return self._decoder.steps
 
     def feed(self, data: bytes) -> None:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from launcher.errors import AgentError, ConnectionLost
 from launcher.inventory import LOCAL
 from launcher.util.quoting import shown_path
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.bootstrap.bundle import Bundle

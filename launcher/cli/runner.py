@@ -98,18 +98,10 @@ def run_app(
     Raises:
         LauncherError: an error of the session; the summary has been written.
     """
-    from launcher.session.session import Session
+    from launcher.session.session import Session, SessionConf
 
     def make(observer: Observer) -> Session:
-        setup = app_run.setup
-        return Session(
-            setup,
-            config=setup.root_config,
-            config_name=app_run.config_name,
-            observers=[observer],
-            owns_process=True,
-            early=early,
-        )
+        return Session(app_run.setup, SessionConf([observer], owns_process=True, early=early))
 
     try:
         return run_session(

@@ -26,7 +26,7 @@ from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.code.project_metadata import metadata_of
 from launcher.errors import CodeError
 from launcher.util.same_name import folded
-from remote_agent.shared.protocol import MANIFEST_VERSION
+from remote_agent.protocol.constants import MANIFEST_VERSION
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
 

@@ -123,7 +123,7 @@ class Demo:
         from launcher.code.application import load_application
         from launcher.display import LineDisplay, Tally
         from launcher.options import LaunchConf
-        from launcher.session.session import Session
+        from launcher.session.session import Session, SessionConf
 
         display = LineDisplay(Tally(), self.say, hooks=True)
         app_run = prepare(
@@ -136,13 +136,7 @@ class Demo:
         setup = app_run.setup
         # The display shows what a hook raises.
         setup.callbacks.report = lambda record: None
-        session = Session(
-            setup,
-            config=setup.root_config,
-            config_name=app_run.config_name,
-            observers=[display, self._events.append],
-        )
-        with session:
+        with Session(setup, SessionConf([display, self._events.append])) as session:
             app_run.drive(session, False)
             self._returns = list(session.returns)
         app_run.close()

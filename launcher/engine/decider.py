@@ -28,8 +28,8 @@ from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import NO_PARTS
 
 __all__ = ["Decider"]
 
@@ -126,10 +126,8 @@ class Decider:
             case facts.Collected():
                 self._take_collected(at, item, decided)
             case requests.Submit():
-                self._take_submit(at, item, decided)
-            case requests.SubmitAll():
-                for one in item.submits:
-                    self._take_submit(at, one, decided)
+                for job in item.jobs:
+                    self._take_submit(at, job, decided)
             case requests.Cancel():
                 self._take_cancel(at, item, decided)
             case requests.Interrupt():
@@ -226,13 +224,12 @@ class Decider:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def _take_submit(self, at: float, item: requests.Submit, decided: _Round) -> None:
-        job = item.job
+    def _take_submit(self, at: float, job: requests.QueuedJob, decided: _Round) -> None:
         self.effects.jobs[job.num] = job
         self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
         decided.add(self._scheduler.submit(at, job.num, job.overrides))
-        if item.failure is not None:
-            decided.add(self._scheduler.fail_pending(at, job.num, *item.failure))
+        if job.failure is not None:
+            decided.add(self._scheduler.fail_pending(at, job.num, *job.failure))
         elif self._scheduler.interrupted is not None:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))

@@ -89,9 +89,10 @@ class Dispatcher:
         self._clock = _SystemClock()
         self._inbox: Inbox[facts.Fact | Request | _Stop] = Inbox()
         self._acknowledger = Acknowledger(connections, journal.folder, self._fail, lambda: journal.is_in_place)
-        #: Tells which jobs share a folder.
-        self._sharing: JournalReader | None = None
-        self._sharing_lock = threading.Lock()
+        self._reader: JournalReader | None = None
+        self._reader_lock = threading.Lock()
+        self._reader_process = os.getpid()
+        self._inherited: JournalReader | None = None
         # The earlier of our clock and that of the disk: the times of files are compared with it.
         began = min(time.time(), os.stat(journal.folder).st_ctime)
         self.decider = Decider(
@@ -161,13 +162,22 @@ class Dispatcher:
         """Journal something of the run as a whole, before anything that is submitted after this."""
         self.ask(AddToJournal(tuple(happened), meta or {}, blobs or {}))
 
+    @property
+    def reader(self) -> JournalReader:
+        """The journal, for reading."""
+        if os.getpid() != self._reader_process:
+            # Forked of ours: what is open there is not read from two processes, nor closed here; a thread may have held the lock.
+            self._inherited, self._reader = self._reader, None
+            self._reader_lock, self._reader_process = threading.Lock(), os.getpid()
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.journal.folder)
+            return self._reader
+
     def _shares_folder(self, num: int, folder: Path) -> bool:
         """Tell whether another job of the run writes to this folder, too; True if the journal cannot be read."""
         try:
-            with self._sharing_lock:
-                if self._sharing is None:
-                    self._sharing = JournalReader(self.journal.folder)
-                return self._sharing.shares_folder(num, folder)
+            return self.reader.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
 
@@ -246,11 +256,14 @@ class Dispatcher:
             self._thread.join()
         self._inbox.close()
         self._acknowledger.stop()
-        with self._sharing_lock:
-            if self._sharing is not None:
-                # The journal's writer must be the last to close it: a reader cannot remove the log.
-                self._sharing.close()
-                self._sharing = None
+
+    def close_journal(self, *happened: events.Event) -> None:
+        """Write the last events and close the journal. Its writer is the last to close it: a reader cannot remove the log."""
+        with self._reader_lock:
+            if self._reader is not None:
+                self._reader.close()
+        self.journal.append(list(happened))
+        self.journal.close()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ arrival; whoever drives it fires the hooks on their own thread.
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import queue
 import secrets
 import threading
@@ -24,11 +23,11 @@ from launcher.agents.plan import HostPlan
 from launcher.bootstrap.bundle import Bundle, build_bundle
 from launcher.bootstrap.start import open_agent
 from launcher.engine.dispatcher import Dispatcher
-from launcher.engine.requests import Detach, QueuedJob, Retry, Submit, SubmitAll
+from launcher.engine.requests import Detach, QueuedJob, Retry, Submit
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import ControllerFailed
 from launcher.inventory import HostSpec
-from launcher.runs.journal import FOLDER, Journal, JournalReader, Returned
+from launcher.runs.journal import FOLDER, Journal, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
 from launcher.util.open_files import make_room
@@ -82,10 +81,6 @@ class Engine(Dispatcher):
         self.folder = folder
         self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
         self._observers = list(observers)
-        self._reader: JournalReader | None = None
-        self._reader_lock = threading.Lock()
-        self._reader_process = os.getpid()
-        self._inherited: JournalReader | None = None
         self._room = threading.Semaphore(BACKLOG)
         self._is_unlimited = False
         self.submitted = 0
@@ -128,18 +123,6 @@ class Engine(Dispatcher):
             self.observe(event)
         return unfinished
 
-    @property
-    def reader(self) -> JournalReader:
-        """The journal, for reading."""
-        if os.getpid() != self._reader_process:
-            # Forked of ours: what is open there is not read from two processes, nor closed here; a thread may have held the lock.
-            self._inherited, self._reader = self._reader, None
-            self._reader_lock, self._reader_process = threading.Lock(), os.getpid()
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = JournalReader(self.journal.folder)
-            return self._reader
-
     def observe(self, event: events.Event) -> None:
         """Show an event to all observers."""
         if isinstance(event, events.HostLost):
@@ -168,28 +151,15 @@ class Engine(Dispatcher):
         """`submit` would not wait."""
         return self._is_unlimited or self.submitted - self.returned < BACKLOG
 
-    def submit(
-        self,
-        job: QueuedJob,
-        failure: tuple[str, str] | None = None,
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Submit a job. Waits while BACKLOG jobs are under way; False, and nothing submitted, if it is stopped meanwhile.
+    def submit(self, jobs: Sequence[QueuedJob], is_stopped: Callable[[], bool]) -> bool:
+        """Submit jobs, fewer than BACKLOG, all or none. The journal has them all before the first is sent.
 
-        With failure (kind, message) the job is FAILED at once.
+        Waits while BACKLOG jobs are under way; False, and nothing submitted, if it is stopped meanwhile.
         """
-        if not self._has_waited_for_room(is_stopped):
+        if not all(self._has_waited_for_room(is_stopped) for _ in jobs):
             return False
-        self.submitted += 1
-        self.ask(Submit(job, failure))
-        return True
-
-    def submit_all(self, submits: Sequence[Submit], is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Submit jobs, fewer than BACKLOG, all or none. The journal has them all before the first is sent."""
-        if not all(self._has_waited_for_room(is_stopped) for _ in submits):
-            return False
-        self.submitted += len(submits)
-        self.ask(SubmitAll(tuple(submits)))
+        self.submitted += len(jobs)
+        self.ask(Submit(tuple(jobs)))
         return True
 
     def _has_waited_for_room(self, is_stopped: Callable[[], bool]) -> bool:
@@ -239,14 +209,6 @@ class Engine(Dispatcher):
         """Give every job to a host; `delivered` says when they have them. With hurry, without waiting for any host."""
         self.lift_limit()
         self.ask(Detach(self.run_id, why, hurry))
-
-    def close_journal(self, *happened: events.Event) -> None:
-        """Write the last events and close the journal. Its writer is the last to close it: a reader cannot remove the log."""
-        with self._reader_lock:
-            if self._reader is not None:
-                self._reader.close()
-        self.journal.append(list(happened))
-        self.journal.close()
 
 
 def _opener(

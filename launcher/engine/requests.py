@@ -12,7 +12,7 @@ from launcher import events
 from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Owners
 from launcher.util.frozen import frozen
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = [
     "AddToJournal",
@@ -24,13 +24,15 @@ __all__ = [
     "Request",
     "Retry",
     "Submit",
-    "SubmitAll",
 ]
 
 
 @dataclass
 class QueuedJob:
-    """A job as the decider needs it until it has returned."""
+    """A job as the decider needs it until it has returned.
+
+    `failure`: (kind, message) of a job that is FAILED from the start.
+    """
 
     num: int
     overrides: tuple[str, ...]
@@ -38,6 +40,7 @@ class QueuedJob:
     #: None where the journal has it: read when it is sent.
     payload: bytes | None
     spec: JobSpec
+    failure: tuple[str, str] | None = None
     folder: OutputFolder | None = None
     owners: Owners | None = None
     #: Attempts whose streams could not be set aside yet.
@@ -46,17 +49,9 @@ class QueuedJob:
 
 @frozen
 class Submit:
-    """A new job; with failure (kind, message) it is FAILED from the start."""
-
-    job: QueuedJob
-    failure: tuple[str, str] | None = None
-
-
-@frozen
-class SubmitAll:
     """New jobs, all of which the journal has before the first of them is sent."""
 
-    submits: tuple[Submit, ...]
+    jobs: tuple[QueuedJob, ...]
 
 
 @frozen
@@ -107,4 +102,4 @@ class Detach:
     hurry: bool
 
 
-Request = Submit | SubmitAll | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach
+Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach

@@ -19,7 +19,7 @@ from launcher.environments.uv import run_uv, uv_program, uv_version
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
-from remote_agent.shared.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 
 __all__ = ["uv_for"]
 

@@ -23,15 +23,15 @@ from launcher.options import LaunchConf
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce.target import Target, decoder_of, find_target
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
-from launcher.session.session import Observer, Session
+from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
     from remote_agent.job import JobReturn
@@ -78,17 +78,14 @@ def reproduce(
     begun = early if early is not None else EarlyConnections.begin(hosts, options or LaunchConf())
     with begun:
         setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
-        with Session(setup, config=setup.root_config, observers=observers, early=begun) as session:
+        with Session(setup, SessionConf(observers, early=begun)) as session:
             session.drive([(None, setup.overrides)], None)
     job_return = session.load(0)
-    reader = JournalReader(session.folder / FOLDER)
-    try:
+    with JournalReader(session.folder / FOLDER) as reader:
         after = recorded_outcome(reader, 0, decoder_of(setup, results))
         if after is None:
             raise LauncherError("the job did not return")
         comparison = compare(target.before, after) if target.before is not None else None
-    finally:
-        reader.close()
     return Reproduction(target.name, session.folder, after, comparison, job_return)
 
 

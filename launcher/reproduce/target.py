@@ -33,7 +33,7 @@ from launcher.setup.run_setup import RunSetup
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.callbacks.base import CONTROLLER_HOOKS
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.shared.zygote_spec import Command
+from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from launcher.code.application import Application
@@ -118,11 +118,8 @@ def find_target(
 
 def _only_job(entry: index.Entry) -> int | None:
     """Return the job of a run that has only one."""
-    reader = JournalReader(entry.folder / FOLDER)
-    try:
+    with JournalReader(entry.folder / FOLDER) as reader:
         return reader.last_num() if reader.count_jobs() == 1 else None
-    finally:
-        reader.close()
 
 
 def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, results: str) -> Target:
@@ -130,8 +127,7 @@ def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, resul
     from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env, needs_env=False)
-    reader = JournalReader(entry.folder / FOLDER)
-    try:
+    with JournalReader(entry.folder / FOLDER) as reader:
         job = reader.job(num)
         if job is None:
             raise UsageError(f"run {record.run} has no job {num}")
@@ -140,8 +136,6 @@ def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, resul
             raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
         shared = reader.blob("shared") or b""
-    finally:
-        reader.close()
     again = _again_of(setup, record, payload, overrides, shared)
     values = {**os.environ, **(env or {})}
     names = run_record.variables(record)
@@ -204,8 +198,7 @@ def _holds_journal(folder: Path) -> bool:
 
 def _num_of(run_folder: Path, folder: Path) -> int | None:
     """Return the number of the job whose output directory this is, even if the run has been moved since."""
-    reader = JournalReader(run_folder / FOLDER)
-    try:
+    with JournalReader(run_folder / FOLDER) as reader:
         began = reader.last_event("run_started")
         began_in = Path(began.folder) if isinstance(began, events.RunStarted) else run_folder
         last = reader.last_num()
@@ -217,8 +210,6 @@ def _num_of(run_folder: Path, folder: Path) -> int | None:
             moved = run_folder / path.relative_to(began_in) if path.is_relative_to(began_in) else path
             if folder in (moved.resolve(), path.resolve()):
                 return num
-    finally:
-        reader.close()
     return None
 
 

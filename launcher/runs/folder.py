@@ -131,15 +131,10 @@ def _make(folder: Path, mode: int) -> bool:
 def _run_of(own: Path) -> str | None:
     """The run whose journal it is; None where it cannot be read: it is kept all the same."""
     try:
-        reader = JournalReader(own)
+        with JournalReader(own) as reader:
+            run = reader.meta().get("run", "unknown")
     except (RunError, JournalError):
         return None
-    try:
-        run = reader.meta().get("run", "unknown")
-    except JournalError:
-        return None
-    finally:
-        reader.close()
     return run if run and "/" not in run and "\0" not in run and len(run) < 200 else None
 
 

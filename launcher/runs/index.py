@@ -240,11 +240,8 @@ def _is_run_folder(folder: Path) -> bool:
 def _of_folder(folder: Path) -> Entry:
     from launcher.runs.journal import JournalReader
 
-    reader = JournalReader(folder / FOLDER)
-    try:
+    with JournalReader(folder / FOLDER) as reader:
         meta, started = reader.meta(), reader.number("started", 0)
-    finally:
-        reader.close()
     if "run" not in meta:
         raise RunError(f"{folder}: its journal names no run, so the run died before it began")
     meta = clean_all(meta)

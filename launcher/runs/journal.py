@@ -21,8 +21,8 @@ from launcher.runs.journal_format import FOLDER, SCHEMA, VERSION, StoredResult, 
 from launcher.runs.journal_lock import lock_folder
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.frozen import frozen
+from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.shared.disk import sync_fd
-from remote_agent.shared.job_spec import JobSpec
 
 #: Names that users of the journal import from here.
 __all__ = ["FOLDER", "Journal", "JournalReader", "Returned", "StoredResult", "lock_folder"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launcher.errors import JournalError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["FOLDER", "SCHEMA", "VERSION", "StoredResult", "cell_of", "check_version", "connect", "named"]
 

@@ -5,6 +5,7 @@ Rule: everything that is read is checked, because the journal may be damaged or 
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import os
@@ -12,16 +13,19 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.errors import JournalError, RunError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["JournalReader"]
 
@@ -319,6 +323,12 @@ class JournalReader:
         )
         event = self._decoded(_event, rows[0][0]) if rows else None
         return event if isinstance(event, JobReturned) else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: builtins.object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file; it is opened again when something is read."""

@@ -117,11 +117,8 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _meta(folder: Path) -> dict[str, str]:
-    reader = JournalReader(folder / FOLDER)
-    try:
+    with JournalReader(folder / FOLDER) as reader:
         return {str(key): str(value) for key, value in reader.meta().items()}
-    finally:
-        reader.close()
 
 
 def _writable_by_others(folder: Path) -> str:

@@ -27,7 +27,7 @@ from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.pickled import Unpicklable
 from remote_agent.callbacks.composite import travel_entries
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
@@ -79,7 +79,7 @@ class RunRecord:
     end_hooks: dict[str, str]
 
 
-def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> None:
+def write_setup(setup: RunSetup, journal: Journal) -> None:
     """Append what is known before the start hook; the caller commits."""
     options = setup.options
     snapshot = setup.snapshot
@@ -89,7 +89,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
         "main_module": setup.main_module,
         "task": setup.task if isinstance(setup.task, str) else None,
         "root": str(setup.root) if setup.root is not None else None,
-        "config_name": config_name,
+        "config_name": setup.config_name,
         "code": None
         if snapshot is None
         else {"root": str(snapshot.root), "commit": snapshot.commit, "dirty": snapshot.dirty},

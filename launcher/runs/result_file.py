@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.host_limits import check
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.result_parts import ResultParts
 from remote_agent.shared.disk import digest_of
-from remote_agent.shared.result_parts import ResultParts
 
 __all__ = ["ResultFile", "payload_digest", "whole", "wrong_parts"]
 

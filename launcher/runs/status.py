@@ -163,11 +163,8 @@ def read_status(entry: Entry) -> RunStatus:
     if not entry.is_there:
         return RunStatus(entry.run, entry.folder, "gone", entry.started, entry.mode, entry.task)
     is_driven = driver(entry.folder)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         return _status(entry, reader, is_driven)
-    finally:
-        reader.close()
 
 
 def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:

@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from launcher.engine.requests import Submit
-from launcher.errors import SessionError
 from launcher.runs import record as run_record
 
 if TYPE_CHECKING:
@@ -36,7 +34,9 @@ def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: 
     if isinstance(sources, Sequence):
         total = str(session.next_num - session.setup.first_num + len(sources))
         if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not session.interrupts:
-            _submit_all(session, sources, task)
+            # Each config is pickled once, and journalled as what is sent.
+            made = [session.setup.job(num, task, *one) for num, one in enumerate(sources, session.next_num)]
+            session.submit_made(made)
             sources = ()
         blobs = run_record.planned_blobs(session.next_num, sources, session.setup.pickler.dumps_here)
         session.engine.record(meta={"total": total}, blobs=blobs)
@@ -54,21 +54,6 @@ def drive_from(session: RunSession, source: Iterator[Source], task: Any, *, deta
     if not _Loop(session, source, task, is_planned=is_planned, is_asked_to_detach=detach).run() and session.interrupts:
         session.detach_if_must()
         raise session.interrupts.error()
-
-
-def _submit_all(session: RunSession, sources: Sequence[Source], task: Any) -> None:
-    """Make every job now, so that its config is pickled once, and journalled as what is sent."""
-    made = []
-    for num, (config, overrides) in enumerate(sources, session.next_num):
-        queued, failure = session.setup.job(num, task, config, tuple(overrides))
-        made.append(Submit(queued, failure))
-    jobs = {one.job.num: session.new_job(one.job.num) for one in made}
-    session.unfinished.update(jobs)
-    if not session.engine.submit_all(made, lambda: session.engine.crash is not None or session.is_detached):
-        for num in jobs:
-            del session.unfinished[num]
-        raise SessionError(f"run {session.run_id} takes no new jobs: it has ended or was left")
-    session.continue_at(session.next_num + len(made))
 
 
 @dataclasses.dataclass
@@ -130,5 +115,5 @@ class _Loop:
                 if not interrupts.has_raised:
                     interrupts.add_ctrl_c()
                 return False
-            session.submit_made(lambda num: session.setup.job(num, self.task, config, tuple(overrides)))  # noqa: B023
+            session.submit_made([session.setup.job(session.next_num, self.task, config, overrides)])
         return not interrupts

@@ -10,24 +10,19 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import events
 from launcher.engine.scheduler import HostPhase
-from launcher.errors import RunError, SessionError
+from launcher.errors import RunError
 from launcher.results.job_returns import load_returned
 from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
-from launcher.session.live_output import Live
 from launcher.session.loop import drive_from
-from launcher.session.run_session import Observer, RunSession
+from launcher.session.run_session import RunSession, SessionConf
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
-
-if TYPE_CHECKING:
-    from launcher.engine.requests import QueuedJob
-    from launcher.session.job import Job
 
 __all__ = ["ResumedRun"]
 
@@ -41,32 +36,19 @@ class ResumedRun(RunSession):
     def __init__(
         self,
         setup: RunSetup,
+        conf: SessionConf,
         record: RunRecord,
         *,
         configs: Iterable[Any] | None = None,
-        observers: Sequence[Observer] = (),
-        owns_process: bool = False,
-        in_own_thread: bool = False,
         retry: Callable[[events.JobReturned], bool] | None = None,
-        live: Live | None = None,
     ) -> None:
-        super().__init__(
-            setup,
-            config=setup.root_config,
-            config_name=record.config_name,
-            observers=observers,
-            owns_process=owns_process,
-            live=live,
-            in_own_thread=in_own_thread,
-        )
+        super().__init__(setup, conf)
         self.record = record
         self._configs = configs
         self._retry = retry
         self._rest: Iterator[tuple[Any, Sequence[str]]] = iter(())
         #: Jobs that had returned before, with the places of the callbacks whose `on_job_return` is owed.
         self._owed: list[tuple[int, list[int]]] = []
-        #: The run had come to its end before: there is nothing to do but to read it.
-        self.is_over = False
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -93,7 +75,7 @@ class ResumedRun(RunSession):
             self.setup, reader.blob("shared") or b"", told=record.zygotes, by_value=record.by_value
         )
         last = reader.last_num()
-        self.continue_at(self.setup.first_num if last is None else last + 1)
+        self.next_num = self.setup.first_num if last is None else last + 1
         self.made_returns.restore(reader.meta())
         ended = reader.last_event("run_ended", "job_retried", "run_resumed", "run_started")
         again = self._chosen()
@@ -107,7 +89,7 @@ class ResumedRun(RunSession):
         self._rest = self._sources()
         self._owed = self._owed_hooks()
         self.index_run(self.record.started, self._secret())
-        if not self.in_own_thread:
+        if not self.conf.in_own_thread:
             self.handle_signals()
         self.engine.start()
         for returned in again:
@@ -177,22 +159,6 @@ class ResumedRun(RunSession):
                 "on are unknown, so they do not run (give all configs again: Session.resume(run, configs=...))",
             )
         return run_record.read_planned(reader, self.next_num, self.setup.pickler.loads)
-
-    def submit_made(
-        self,
-        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> Job[Any]:
-        """Hand the next job to the engine.
-
-        Raises:
-            SessionError: the run had ended before: its end hook has fired, and nothing decides about its jobs any more.
-        """
-        if self.is_over:
-            raise SessionError(
-                f"run {self.run_id} has ended, so it takes no new jobs; open a new run for them (launcher.Session.open)"
-            )
-        return super().submit_made(make, is_stopped)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ and takes what arrives.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
-from launcher.config.lazy import import_omegaconf, made_now
+from launcher.config.lazy import import_omegaconf
 from launcher.engine.engine import Engine
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
@@ -53,9 +54,33 @@ if TYPE_CHECKING:
     from remote_agent.callbacks.composite import Callbacks
     from remote_agent.job import JobReturn
 
-__all__ = ["Observer", "RunSession"]
+__all__ = ["Observer", "RunSession", "SessionConf"]
 
 Observer = Callable[[events.Event], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionConf:
+    """What a session has of this process, besides the setup of its run.
+
+    Attributes:
+        observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
+        keeps_sigint: handle SIGINT (cancel) while the session is open, as SIGTERM (cancel) and SIGHUP (detach); else SIGINT is ours in calls
+            that wait, and in between the caller's.
+        owns_process: this process is there for the run alone: after a second signal it is ended in any case.
+        in_own_thread: another thread than the caller's drives it, and jobs are submitted from any; who starts that one handles the signals.
+        early: connections that were begun before; what the run does not take of them is for the caller to drop.
+        live: shows what jobs print; closed when the session is.
+        claim: on the folder of the setup, where it has been taken for the run already.
+    """
+
+    observers: Sequence[Observer] = ()
+    keeps_sigint: bool = True
+    owns_process: bool = False
+    in_own_thread: bool = False
+    early: EarlyConnections | None = None
+    live: Live | None = None
+    claim: Claim | None = None
 
 
 class RunSession:
@@ -67,24 +92,17 @@ class RunSession:
 
     Args:
         setup: everything that the run needs, checked.
-        config: the config that the run hooks get.
-        observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
-        early: connections that were begun before; what the run does not take of them is for the caller to drop.
-        live: shows what jobs print; closed when the session is.
-        claim: on the folder of the setup, where it has been taken for the run already.
-        keeps_sigint: handle SIGINT (cancel) while the session is open, as SIGTERM (cancel) and SIGHUP (detach); else SIGINT is ours in calls
-            that wait, and in between the caller's.
-        in_own_thread: another thread than the caller's drives it; who starts that one handles the signals.
-        owns_process: this process is there for the run alone: after a second signal it is ended in any case.
 
     Attributes:
         setup: as far as it is known by now: the folder that was taken, and the task of the first job, make another one of it.
         prepared: what hosts are told; None until that is known.
         engine, hooks, interrupts: the run without its hooks, its hooks, and the signals that came.
         made_returns: makes the JobReturns.
+        next_num: the number that the next job gets.
         unfinished: the jobs that have not returned, by number.
         wait_shown: called before a hook of the controller that may print: what the jobs have printed comes first.
         unreached: hosts that could not be told that the run has ended.
+        is_over: the run had come to its end before this session: there is nothing to do but to read it.
         is_detached: the controller has left; the hosts go on, and another controller may take the run up.
         left_behind: how many jobs no host had when the controller left.
     """
@@ -92,43 +110,21 @@ class RunSession:
     hooks: RunHooks
     made_returns: SessionReturns
 
-    def __init__(
-        self,
-        setup: RunSetup,
-        *,
-        config: Any = None,
-        config_name: str | None = None,
-        observers: Sequence[Observer] = (),
-        keeps_sigint: bool = True,
-        owns_process: bool = False,
-        in_own_thread: bool = False,
-        early: EarlyConnections | None = None,
-        live: Live | None = None,
-        claim: Claim | None = None,
-    ) -> None:
+    def __init__(self, setup: RunSetup, conf: SessionConf) -> None:
         self.setup = setup
+        self.conf = conf
         self.prepared: PreparedRun | None = None
-        self._claim = claim
-        self._early = early
         self.run_id = setup.run_id
         self.folder = setup.folder
         self.callbacks: Callbacks = setup.callbacks
-        self._config = config
-        self._config_name = config_name
-        self._observers = [self._track, *(observers or (log_problems,))]
-        self._live_output = live
         self.wait_shown: Callable[[], None] = lambda: None
-        if live is not None:
-            self._observers.append(live)
-            self.wait_shown = live.wait_shown
+        if conf.live is not None:
+            self.wait_shown = conf.live.wait_shown
         self.unfinished: dict[int, Job[Any]] = {}
         #: Those that somebody has.
         self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
         #: The thread that takes what arrives, and in which hooks fire.
         self._driver = 0
-        self.in_own_thread = in_own_thread
-        self._keeps_sigint = keeps_sigint and not in_own_thread
-        self._owns_process = owns_process
         #: While the session is open, where SIGINT is kept.
         self._kept = contextlib.ExitStack()
         self.interrupts = Interrupts(
@@ -138,10 +134,11 @@ class RunSession:
             last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
             wake=self.wake,
         )
-        self._next_num = setup.first_num
+        self.next_num = setup.first_num
         self._engine: Engine | None = None
         self._next_hearing = 0.0
         self.unreached: list[str] = []
+        self.is_over = False
         self.is_detached = False
         self.left_behind = 0
 
@@ -154,23 +151,9 @@ class RunSession:
         return self._engine
 
     @property
-    def config(self) -> Any:
-        """The config that the run hooks get."""
-        return made_now(self._config)
-
-    @property
-    def next_num(self) -> int:
-        """The number that the next job gets."""
-        return self._next_num
-
-    def continue_at(self, num: int) -> None:
-        """The jobs before this number were submitted earlier."""
-        self._next_num = num
-
-    @property
     def returns(self) -> JobReturns:
         """The JobReturns of all jobs that were submitted; each must have returned when it is read."""
-        return JobReturns(self._next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
+        return JobReturns(self.next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -193,7 +176,7 @@ class RunSession:
             setup.hosts,
             self._plan_of,
             setup.policies,
-            self._observers,
+            [self._track, *(self.conf.observers or (log_problems,)), *([self.conf.live] if self.conf.live else [])],
             setup.spare_of,
             self._transport_of,
             lock,
@@ -209,11 +192,12 @@ class RunSession:
         return self.prepared.plan_of(spec)
 
     def _transport_of(self, spec: HostSpec) -> Transport:
-        return (self._early.pop(spec) if self._early is not None else None) or make_transport(spec)
+        early = self.conf.early
+        return (early.pop(spec) if early is not None else None) or make_transport(spec)
 
     def open_run(self) -> None:
         """Take the folder, journal what the run is, fire the start hook, and connect to the hosts."""
-        claim = self._claim
+        claim = self.conf.claim
         if claim is None:
             self.setup, claim = self.setup.take_folder()
         self.folder = claim.folder
@@ -228,16 +212,16 @@ class RunSession:
             started = events.RunStarted(time.time(), self.run_id, self.setup.mode, str(self.folder), hosts)
             journal = self.engine.journal
             journal.append([started])
-            run_record.write_setup(self.setup, journal, self._config_name)
+            run_record.write_setup(self.setup, journal)
             secret = ownership.make_secret()
             journal.put_meta(**{ownership.KEY: secret})
             journal.commit()
             self.engine.observe(started)
             self.index_run(started.at, secret)
-            if not self.in_own_thread:
+            if not self.conf.in_own_thread:
                 self.handle_signals()
             self.wait_shown()
-            self.hooks.fire(self.hooks.start_hook, config=self._config, config_name=self._config_name)
+            self.hooks.fire(self.hooks.start_hook, **self._hook_arguments())
             if self.hooks.is_cut:
                 raise self.interrupts.error(f"{self.interrupts.why}, twice: nothing was sent to a host")
             if not self.hooks.aborted and not self.interrupts:
@@ -296,20 +280,20 @@ class RunSession:
 
     def drop_early(self) -> None:
         """Drop the connections that were begun early: no host is needed."""
-        if self._early is not None:
-            self._early.close()
+        if self.conf.early is not None:
+            self.conf.early.close()
 
     # -- signals, and whoever waits --------------------------------------------------------------------------------
 
     def handle_signals(self) -> None:
         """Handle signals as requests from here on, if this is the main thread."""
         self.interrupts.handle_signals()
-        if self._keeps_sigint:
+        if self.conf.keeps_sigint and not self.conf.in_own_thread:
             self._kept.enter_context(self.interrupts.ours())
 
     def restore_signals(self, *, is_over: bool = True) -> None:
         """Put back the handlers that were there before."""
-        self.interrupts.restore_signals(is_over=is_over and not self._owns_process)
+        self.interrupts.restore_signals(is_over=is_over and not self.conf.owns_process)
         self._kept.close()
 
     def stop(self, why: str, kill: bool) -> None:
@@ -330,8 +314,8 @@ class RunSession:
 
     def close_live(self) -> None:
         """Show nothing of the jobs any more."""
-        if self._live_output is not None:
-            self._live_output.close()
+        if self.conf.live is not None:
+            self.conf.live.close()
 
     def check_may_wait(self, num: int) -> None:
         """Refuse to wait for a job in a thread that has to bring its JobReturn.
@@ -410,14 +394,18 @@ class RunSession:
         """Fire the end hook."""
 
         def job_return() -> dict[str, Any]:
-            has_returned = self._next_num > self.setup.first_num and self.engine.is_idle
+            has_returned = self.next_num > self.setup.first_num and self.engine.is_idle
             return {"job_return": self.returns[0] if has_returned else None}
 
         def job_returns() -> dict[str, Any]:
             return {"job_returns": self.setup.hook_returns(self.returns)}
 
         what = job_return if self.setup.mode == "RUN" else job_returns
-        self.hooks.fire_end(lambda: {"config": self._config, "config_name": self._config_name, **what()})
+        self.hooks.fire_end(lambda: {**self._hook_arguments(), **what()})
+
+    def _hook_arguments(self) -> dict[str, Any]:
+        """What both run hooks get."""
+        return {"config": self.setup.root_config, "config_name": self.setup.config_name}
 
     # -- detaching -------------------------------------------------------------------------------------------------
 
@@ -473,24 +461,24 @@ class RunSession:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def submit_made(
-        self,
-        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> Job[Any]:
-        """Hand the next job to the engine; waits while very many are under way, or until it is stopped.
+    def submit_made(self, queued: Sequence[QueuedJob], is_cut: Callable[[], bool] = lambda: False) -> list[Job[Any]]:
+        """Hand the next jobs to the engine, all or none; waits while very many are under way, or until that is cut short.
 
         Raises:
             SessionError: the run takes no jobs any more.
         """
-        num = self._next_num
-        queued, failure = make(num)
-        job = self.unfinished[num] = self.new_job(num)
-        if not self.engine.submit(queued, failure, is_stopped):
-            del self.unfinished[num]
+        if self.is_over:
+            raise SessionError(
+                f"run {self.run_id} has ended, so it takes no new jobs; open a new run for them (launcher.Session.open)"
+            )
+        jobs = {one.num: self.new_job(one.num) for one in queued}
+        self.unfinished.update(jobs)
+        if not self.engine.submit(queued, lambda: is_cut() or self.engine.crash is not None or self.is_detached):
+            for num in jobs:
+                del self.unfinished[num]
             raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
-        self._next_num += 1
-        return job
+        self.next_num += len(jobs)
+        return list(jobs.values())
 
     def new_job(self, num: int) -> Job[Any]:
         """A Job for a number that has none."""
@@ -530,7 +518,7 @@ class RunSession:
         if item is None:
             return None
         if isinstance(item, events.HostLost):
-            self.hooks.fire("on_host_lost", config=self._config, host=item.host, jobs=list(item.jobs))
+            self.hooks.fire("on_host_lost", config=self.setup.root_config, host=item.host, jobs=list(item.jobs))
             return None
         return self.receive(item)
 

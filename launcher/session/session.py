@@ -20,9 +20,9 @@ from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
-from launcher.session.live_output import Live, live_here
+from launcher.session.live_output import live_here
 from launcher.session.resumed import ResumedRun
-from launcher.session.run_session import Observer, RunSession
+from launcher.session.run_session import Observer, RunSession, SessionConf
 from launcher.session.thread import SessionThread
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.engine.requests import QueuedJob
-    from launcher.runs.folder import Claim
 
-__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session"]
+__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session", "SessionConf"]
 
 T = TypeVar("T")
 
@@ -52,40 +51,13 @@ class Session(RunSession, concurrent.futures.Executor):
 
     Args:
         setup: everything that the run needs, checked.
-        in_own_thread: jobs are submitted from any thread; else the thread that enters it drives it.
-
-    The other arguments are those of `RunSession`.
     """
 
-    def __init__(
-        self,
-        setup: RunSetup,
-        *,
-        config: Any = None,
-        config_name: str | None = None,
-        observers: Sequence[Observer] = (),
-        keeps_sigint: bool = True,
-        owns_process: bool = False,
-        in_own_thread: bool = False,
-        early: EarlyConnections | None = None,
-        live: Live | None = None,
-        claim: Claim | None = None,
-    ) -> None:
-        super().__init__(
-            setup,
-            config=config,
-            config_name=config_name,
-            observers=observers,
-            keeps_sigint=keeps_sigint,
-            owns_process=owns_process,
-            in_own_thread=in_own_thread,
-            early=early,
-            live=live,
-            claim=claim,
-        )
+    def __init__(self, setup: RunSetup, conf: SessionConf) -> None:
+        super().__init__(setup, conf)
         #: A process that is forked of ours has the object, but neither its threads nor a part in the run.
         self._process = os.getpid()
-        self._own = SessionThread(self.begin, self._serve, self.wake) if in_own_thread else None
+        self._own = SessionThread(self.begin, self._serve, self.wake) if conf.in_own_thread else None
         self._has_begun = False
         self._is_closing = False
         #: How the run ended was raised where somebody waited for that.
@@ -121,7 +93,7 @@ class Session(RunSession, concurrent.futures.Executor):
                 "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options
             )
             live = live_here("MULTIRUN") if options.live else None
-            return cls(setup, config=setup.root_config, observers=observers, in_own_thread=True, early=early, live=live)
+            return cls(setup, SessionConf(observers, in_own_thread=True, early=early, live=live))
         except BaseException:
             early.close()
             raise
@@ -163,7 +135,8 @@ class Session(RunSession, concurrent.futures.Executor):
         )
         setup = dataclasses.replace(setup, options=options)
         shown = live_here(setup.mode) if live else None
-        return ResumedSession(setup, record, configs=configs, observers=observers, in_own_thread=True, live=shown)
+        conf = SessionConf(observers, in_own_thread=True, live=shown)
+        return ResumedSession(setup, conf, record, configs=configs)
 
     def __enter__(self) -> Self:
         self._ensure_begun()
@@ -349,9 +322,7 @@ class Session(RunSession, concurrent.futures.Executor):
             return self._submit_from_anywhere(fn, lambda num: self.setup.job(num, fn, args[0], ()), with_config=True)
         return self._submit_from_anywhere(fn, lambda num: self.setup.call_job(num, fn, args, kwargs), with_config=False)
 
-    def _submit_from_anywhere(
-        self, task: Any, make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]], *, with_config: bool
-    ) -> Job[Any]:
+    def _submit_from_anywhere(self, task: Any, make: Callable[[int], QueuedJob], *, with_config: bool) -> Job[Any]:
         self._ensure_begun()
         with self.interrupts.held_back() as held, self._gate:
             self._check_open()
@@ -359,7 +330,7 @@ class Session(RunSession, concurrent.futures.Executor):
                 if task is None:
                     raise UsageError("the task is None; the first job of a session brings it")
                 self.prepare_and_start(task, with_config=with_config)
-            return self.submit_made(make, lambda: held.came or self.engine.crash is not None or self.is_detached)
+            return self.submit_made([make(self.next_num)], lambda: held.came)[0]
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1

@@ -55,8 +55,7 @@ def load_setup(
     """
     entry = index.find(run)
     ownership.check_ours(entry.folder)
-    reader = JournalReader(entry.folder / FOLDER)
-    try:
+    with JournalReader(entry.folder / FOLDER) as reader:
         record = run_record.read(reader)
         values = {**os.environ, **(env or {})}
         missing = [name for name in run_record.variables(record) if name not in values]
@@ -66,8 +65,6 @@ def load_setup(
                 f"environment: {', '.join(missing)}"
             )
         return _setup(entry.folder.absolute(), record, reader, values), record
-    finally:
-        reader.close()
 
 
 def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[str, str]) -> RunSetup:
@@ -95,6 +92,7 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
         task_name=record.task_name,
         configs=(),
         root_config=_root_config(reader, pickler.loads),
+        config_name=record.config_name,
         root=Path(record.root) if record.root else None,
         main_module=record.main_module,
         callback_specs=record.callback_specs,

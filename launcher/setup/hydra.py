@@ -127,6 +127,7 @@ class HydraSetup(RunSetup):
             task_name=str(JobRuntime.instance().get("name")),
             configs=(),
             root_config=config,
+            config_name=config.hydra.job.config_name,
             root=root if root is not None else found,
             main_module=main_module,
             first_num=first_num,
@@ -181,9 +182,7 @@ class HydraSetup(RunSetup):
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Compose the job with these overrides now. If that fails, it has an error of kind `config`."""
         try:
             composed = self._composed(num, overrides)
@@ -200,8 +199,8 @@ class HydraSetup(RunSetup):
         except Exception as error:  # noqa: BLE001 - a resolver or an object in the config may raise anything
             place = self.folder if self.mode == "RUN" else self.folder / str(num)
             failure = ("config", f"the job's config cannot be made: {type(error).__name__}: {error}")
-            return self.queued(num, overrides, place, str(num), b""), failure
-        return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
+            return self.queued(num, overrides, place, str(num), b"", failure)
+        return self.queued(num, raw_texts(composed.hydra.overrides.task), output_dir, relative, payload)
 
     def in_folder(self, folder: Path) -> Self:
         """Return the same run in another folder.

@@ -81,9 +81,7 @@ class PlainAppSetup(RunSetup):
         )
         return dataclasses.replace(setup, root_config=setup.with_node(composition.config, None)).with_code()
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Compose the job with these overrides now.
 
         In RUN mode it has the changes that `on_run_start` made to its config.

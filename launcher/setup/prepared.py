@@ -20,8 +20,8 @@ from launcher.errors import CallbackError, CodeError
 from launcher.runs.journal import FOLDER
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
+from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
-from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.code.snapshot import Snapshot

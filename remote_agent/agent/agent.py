@@ -32,9 +32,9 @@ from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.agent.zygotes.spare import Spare
+from remote_agent.protocol.constants import HEARTBEAT
+from remote_agent.protocol.messages import Finish, Hello
 from remote_agent.shared.disk import remove_tree
-from remote_agent.shared.messages import Finish, Hello
-from remote_agent.shared.protocol import HEARTBEAT
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import Folders, boot_id
 from remote_agent.system.private_files import make_private_folder

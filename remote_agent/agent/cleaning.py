@@ -20,9 +20,9 @@ from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.spool.log import scan
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.shared.disk import remove_tree, usage_of
-from remote_agent.shared.environment_spec import EnvironmentSpec
 from remote_agent.system.host import boot_id, roots, runtime_folder_of
 from remote_agent.system.private_files import make_private_folder
 

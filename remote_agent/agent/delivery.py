@@ -18,11 +18,11 @@ from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.messages import Ack, Final
+from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.shared.disk import remove_tree
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.messages import Ack, Final
-from remote_agent.shared.result_parts import NO_PARTS
 from remote_agent.system.background import BackgroundThread
 
 __all__ = ["Delivery"]

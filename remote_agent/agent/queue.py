@@ -17,11 +17,11 @@ from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.fields import FieldError, is_sha256
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.messages import Go, Hello, SendJob
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.fields import FieldError, is_sha256
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.messages import Go, Hello, SendJob
+from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.system.host import count_slots
 
 __all__ = ["JobQueue"]

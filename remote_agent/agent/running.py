@@ -19,12 +19,12 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.messages import Cancel, Result, Start
+from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 from remote_agent.shared.failure import decided_error
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.messages import Cancel, Result, Start
-from remote_agent.shared.result_parts import NO_PARTS, ResultParts
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private
 from remote_agent.system.processes import TOKEN, birth, described, is_alive, kill_whole, members

@@ -11,9 +11,9 @@ import select
 import socket
 from typing import List, Protocol
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import FromJob
 from remote_agent.shared.disk import sync_fd, sync_file
-from remote_agent.shared.messages import FromJob
 
 __all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
 

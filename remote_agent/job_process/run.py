@@ -25,13 +25,13 @@ from remote_agent.job_process.process import SignalGate, hold_standard_fds
 from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared import messages, wire
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.result_parts import PICKLED, PLAIN, SAME, ResultParts
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.shared.job_log import logger
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.result_parts import PICKLED, PLAIN, SAME, ResultParts
-from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.system.host import NO_ROOM, unwritable
 
 __all__ = ["JobRun", "Prepared"]

@@ -16,7 +16,7 @@ _WRONG_HOST = (
 
 
 def _too_old(fd):  # type: (int) -> None
-    # The frame of `remote_agent.shared.wire`, made by hand: that module does not parse here.
+    # The frame of `remote_agent.protocol.wire`, made by hand: that module does not parse here.
     import json
     import struct
     import zlib

@@ -10,8 +10,8 @@ import os
 import sys
 from typing import List, Optional
 
+from remote_agent.protocol.zygote_spec import ControllerFacts
 from remote_agent.shared.versions import family_of, installed_version, numbers_of, origin_of
-from remote_agent.shared.zygote_spec import ControllerFacts
 
 __all__ = [
     "TooOldPython",

@@ -20,9 +20,9 @@ from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
 from remote_agent.job_process.run import Prepared, state_of
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception
 from remote_agent.shared.versions import installed_version, version_note
-from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.native_threads import unforkable_threads
 from remote_agent.zygote.packages import TooOldPython, choose_packages
 from remote_agent.zygote.preload import Preloaded

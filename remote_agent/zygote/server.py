@@ -21,14 +21,14 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional
 
 from remote_agent.job_process import process, shutdown
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import SPARE
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import EpilogueSpec
+from remote_agent.protocol.messages import FromZygote, Ready, Start
+from remote_agent.protocol.result_parts import NO_PARTS, SAME
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text
-from remote_agent.shared.job_spec import EpilogueSpec
-from remote_agent.shared.messages import FromZygote, Ready, Start
-from remote_agent.shared.protocol import SPARE
-from remote_agent.shared.result_parts import NO_PARTS, SAME
-from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.child import run_child
 from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
 from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable

@@ -17,10 +17,10 @@ from remote_agent.job_process.result import make_result
 from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared import messages, wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.fields import learn
-from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import learn
+from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
 
 __all__ = ["warm_up", "warm_up_with"]
 

@@ -18,7 +18,7 @@ import launcher
 from launcher.demo.server import DemoServer
 from launcher.errors import ResultNotDecoded, ValueNotPlain
 from launcher.runs.journal import FOLDER, Journal, JournalReader, StoredResult
-from remote_agent.shared.result_parts import NO_PARTS, PICKLED, Part
+from remote_agent.protocol.result_parts import NO_PARTS, PICKLED, Part
 
 APP = '''
 import enum

@@ -243,11 +243,8 @@ def test_a_process_that_waits_for_anything_is_ended_by_the_second_signal(run: Ru
     controller.send_signal(signal.SIGINT)
     assert controller.wait(60) == 130
     assert "launcher attach" in run.said
-    reader = JournalReader(tmp_path / "out" / FOLDER)
-    try:
+    with JournalReader(tmp_path / "out" / FOLDER) as reader:
         assert [num for num, _ in reader.unhooked_returns(1)] == [0]
-    finally:
-        reader.close()
     # Nobody is to wait for that hook at the end of this test.
     (tmp_path / "out" / FOLDER / "journal.sqlite").unlink()
 
@@ -259,11 +256,8 @@ def test_signals_in_a_flood_of_returns_lose_none(run: Run) -> None:
     until("returns", lambda: len(list(run.marks.glob("first.return.*.done"))) > 20)
     controller.send_signal(signal.SIGINT)
     assert controller.wait(60) == 130, run.said
-    reader = JournalReader(run.folder / "out" / FOLDER)
-    try:
+    with JournalReader(run.folder / "out" / FOLDER) as reader:
         returned = [event.num for event in reader.all_returned()]
-    finally:
-        reader.close()
     assert len(returned) > 20
     for num in returned:
         assert run.times(f"first.return.{num}") == run.times(f"second.return.{num}") == 1

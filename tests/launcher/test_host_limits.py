@@ -29,10 +29,10 @@ from launcher.host_limits import CAPS, Cap
 from launcher.inventory import HostSpec
 from launcher.results.output_folder import OutputFolder
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -112,7 +112,7 @@ class Controller:
         self.decider = Decider(
             self.scheduler, SimJournal(Disk()), links, lambda *_: None, lambda _: None, self.events.append, self
         )
-        self.decide(*(Submit(QueuedJob(num, (), folder / str(num), b"p", job_spec(num))) for num in range(jobs)))
+        self.decide(Submit(tuple(QueuedJob(num, (), folder / str(num), b"p", job_spec(num)) for num in range(jobs))))
         self.decide(facts.Connected("h", 2, "3", (), "b", {}, ()))
 
     def decide(self, *items: Any) -> None:

@@ -82,7 +82,7 @@ def resume_run(
         live: show what jobs print; None: as when the run was started.
     """
     from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession
+    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env)
@@ -91,14 +91,11 @@ def resume_run(
     change_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer], owns_process=True, retry=retry)
+        return ResumedSession(setup, SessionConf([observer], owns_process=True), record, retry=retry)
 
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         history = list(_until_now(reader))
         total = reader.planned_jobs()
-    finally:
-        reader.close()
     return run_session(
         make,
         lambda session: session.collect(detach=detach),
@@ -131,8 +128,7 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
     from launcher.runs.journal import JournalReader
 
     tally = Tally()
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         record = run_record.read(reader)
         is_live = bool(record.options.get("live")) if live is None else live
         prints = Printing(reader) if is_live else None
@@ -165,8 +161,6 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                 if not is_driven:
                     return
                 threading.Event().wait(_LOOK)
-    finally:
-        reader.close()
 
 
 def is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:

@@ -64,8 +64,7 @@ def logs(
     if is_json and follow:
         raise UsageError("--follow and --json cannot be combined; leave one out")
     reference = index.parse(job)
-    reader = JournalReader(reference.entry.journal)
-    try:
+    with JournalReader(reference.entry.journal) as reader:
         num = _only_job(reference.entry, reader) if reference.num is None else reference.num
         source = _Source(reference.entry, reader, num, attempt)
         chosen = _STREAMS if stream is None else (stream,)
@@ -80,8 +79,6 @@ def logs(
             arguments.print_json(run=reference.entry.run, num=num, attempt=source.attempt, **texts)
             return
         _copy(source, chosen, follow)
-    finally:
-        reader.close()
 
 
 def _only_job(entry: Entry, reader: JournalReader) -> int:

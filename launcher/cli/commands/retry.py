@@ -63,14 +63,11 @@ def retry(
     chosen = functools.partial(is_chosen, nums=nums, kinds=kinds)
     entry = reference.entry
     ownership.check_ours(entry.folder)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         if not any(chosen(one) for one in reader.all_returned()):
             raise UsageError(
                 f"run {entry.run}: there is nothing to run again, because none of the chosen jobs has failed"
             )
-    finally:
-        reader.close()
     with open_output(is_json) as out:
         code = resume_run(
             entry, out, env=arguments.values(env), retry=chosen, live=live, detach=detach, verbose=verbose, quiet=quiet

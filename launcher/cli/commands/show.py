@@ -43,8 +43,7 @@ def show(
 
     reference = index.parse(run)
     status = read_status(reference.entry)
-    reader = JournalReader(reference.entry.journal)
-    try:
+    with JournalReader(reference.entry.journal) as reader:
         jobs = read_jobs(reader, reference.num)
         warnings = [event for _, event in reader.events_of("warning")]
         if reference.num is not None:
@@ -59,8 +58,6 @@ def show(
                     "launcher: this run is not known to be yours, so no host is asked; --offline shows the same",
                     file=sys.stderr,
                 )
-    finally:
-        reader.close()
     if reference.num is not None and not jobs:
         raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
     if is_json:

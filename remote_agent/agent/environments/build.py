@@ -16,7 +16,7 @@ from typing import List, Optional, Sequence
 
 from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.shared.environment_spec import EnvironmentSpec, Wheel
+from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
 from remote_agent.system.host import NO_ROOM
 from remote_agent.system.private_files import make_private_folder, open_private
 

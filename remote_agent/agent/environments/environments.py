@@ -17,9 +17,9 @@ from remote_agent.agent.environments.store import EnvironmentStore
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
-from remote_agent.shared.messages import AskPythons, Environment
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol.messages import AskPythons, Environment
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import slug, unwritable
 from remote_agent.system.private_files import SpoolError

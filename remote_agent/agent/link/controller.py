@@ -16,9 +16,9 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 
 from remote_agent.agent.link.link import Link
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.shared import wire
-from remote_agent.shared.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
-from remote_agent.shared.protocol import HEARTBEAT
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import HEARTBEAT
+from remote_agent.protocol.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
 
 __all__ = ["Controller"]
 

@@ -11,8 +11,8 @@ from typing import Any, Iterator, List
 
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.output_tree import MAX_NAMES, Refusals
-from remote_agent.shared import wire
-from remote_agent.shared.messages import Chunk
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import Chunk
 
 __all__ = ["FileFrames"]
 

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional
 
 from remote_agent.agent.link.outbox import Outbox
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 __all__ = ["Link"]
 

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Iterator, List, Optional, Set, Tuple, Union
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.shared.globs import shell_glob
 
 __all__ = ["MAX_NAMES", "OutputTree", "Refusals", "Selection", "wanted"]

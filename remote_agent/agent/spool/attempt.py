@@ -11,10 +11,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.spool.log import Reference
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["Attempt", "Recorded", "error_of_status", "failed_envelope"]
 

@@ -16,10 +16,10 @@ from remote_agent.agent.spool.acknowledged import Acknowledged
 from remote_agent.agent.spool.attempt import Attempt, Recorded
 from remote_agent.agent.spool.log import Reference, SpoolLog
 from remote_agent.agent.spool.syncer import Syncer
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
 from remote_agent.shared.disk import digest_of, sync_file
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 

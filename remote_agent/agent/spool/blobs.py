@@ -12,9 +12,9 @@ import shutil
 import zlib
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
+from remote_agent.protocol.constants import MANIFEST_VERSION
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import sync_data
-from remote_agent.shared.fields import is_sha256
-from remote_agent.shared.protocol import MANIFEST_VERSION
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
 __all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]

@@ -15,9 +15,9 @@ from typing import Dict, List, Optional, Tuple
 from remote_agent.agent.zygotes import setup_lines
 from remote_agent.agent.zygotes.spare import Spare, chosen_python, start_process, zygote_command
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.messages import Start
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import Start
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
 

@@ -16,10 +16,10 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, JobError
-from remote_agent.shared import wire
-from remote_agent.shared.fields import is_sha256
-from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.fields import is_sha256
+from remote_agent.protocol.messages import Blob, Blobs, Manifest, Prepare, Withheld
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import SpoolError, make_private_folder

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Callable, Dict, List, Optional, Tuple
 
-from remote_agent.shared.protocol import SPARE
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol.constants import SPARE
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
 __all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]

@@ -13,7 +13,7 @@ from launcher.agents import facts
 from launcher.agents.plan import HostPlan
 from launcher.agents.receiver import FrameReceiver
 from launcher.results.output_folder import OutputFolder
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from tests.specs import zygote_spec
 
 WELCOME = {

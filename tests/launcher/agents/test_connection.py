@@ -16,7 +16,7 @@ from launcher.agents.connection import AgentConnection
 from launcher.agents.plan import Blob
 from launcher.errors import ConnectionLost, HostError, HostUnreachable, UsageError
 from launcher.results.output_folder import OutputFolder
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from tests.launcher.agents.links import WELCOME, plan
 from tests.specs import DONE, job_spec
 

@@ -20,8 +20,8 @@ from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
 from tests.launcher.agents.links import WELCOME, messages, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -101,7 +101,7 @@ class World:
             self,
         )
         jobs = [QueuedJob(num, (), self.folder / str(num), b"p", job_spec(num)) for num in range(JOBS)]
-        self.decide(*(requests.Submit(job) for job in jobs))
+        self.decide(requests.Submit(tuple(jobs)))
 
     def wall(self) -> float:
         return 1.0

@@ -12,8 +12,8 @@ import pytest
 
 from launcher.agents.environment import EnvironmentSender, file_frames
 from launcher.errors import LauncherError
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 
 HASH = "a" * 64
 FACTS = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])

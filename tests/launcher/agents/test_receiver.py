@@ -22,9 +22,10 @@ from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
-from remote_agent.shared import disk, wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.shared import disk
 from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, envelope, job_spec
@@ -336,7 +337,7 @@ class Everything:
         self.receiver = FrameReceiver(
             "h", plan(), self.tell, self.decider.effects.folder_of, folder / "results", lambda item: None
         )
-        self.decider.decide([requests.Submit(job) for job in jobs])
+        self.decider.decide([requests.Submit(tuple(jobs))])
         self.decider.commit()
 
     def wall(self) -> float:

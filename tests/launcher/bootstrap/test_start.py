@@ -25,8 +25,8 @@ from launcher.inventory import HostSpec
 from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import EXIT_NO_AGENT, NEED
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_NO_AGENT, NEED
 from remote_agent.system import bytecode
 from tests.requirements import need_programs, need_python
 

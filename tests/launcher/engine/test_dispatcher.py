@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,13 +17,13 @@ from launcher.agents.plan import HostPlan
 from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
 from launcher.engine.dispatcher import Dispatcher
-from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
+from launcher.engine.requests import Detach, QueuedJob, Submit
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec, zygote_spec
 
 DONE = envelope()
@@ -140,7 +141,7 @@ class Run:
             self.dispatcher.close()
         if not self.is_closed:
             self.is_closed = True
-            self.journal.close()
+            self.dispatcher.close_journal()
 
     def connect(self, host: str = "a", slots: int = 1, **attempts: str) -> None:
         """A host says welcome."""
@@ -188,7 +189,7 @@ class TestDriving:
         """Whoever looked into it, for jobs that share a folder, has closed it before its writer does."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         assert run.dispatcher.decider.effects.folder_of("a", "0.1") is not None
         run.end("0.1")
@@ -203,7 +204,7 @@ class TestDriving:
         for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
             job = run.job(num)
             job.spec = job.spec._replace(outputs=outputs)
-            run.dispatcher.ask(Submit(job))
+            run.dispatcher.ask(Submit((job,)))
         for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
             run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", came, NO_PARTS, b"v", None))
@@ -235,7 +236,7 @@ class TestDriving:
         """Each by its name, but for many of one folder with the same reason, which are one line with their number."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, NO_PARTS, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", tuple(refused), {}, ()))
@@ -246,7 +247,7 @@ class TestDriving:
         """It names host and job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, NO_PARTS, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
@@ -258,7 +259,7 @@ class TestDriving:
     def test_a_job_goes_out_and_comes_back(self, run):
         """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         reader = JournalReader(run.folder / ".launcher")
@@ -277,7 +278,7 @@ class TestDriving:
         run.dispatcher.start()
         run.connect(slots=3)
         for num in range(30):
-            run.dispatcher.ask(Submit(run.job(num)))
+            run.dispatcher.ask(Submit((run.job(num),)))
         for num in range(30):
             run.sessions["a"].expect("job", f"{num}.1")
             run.end(f"{num}.1")
@@ -290,7 +291,7 @@ class TestDriving:
         """On a new link a host sends everything from the start; nobody sees it twice, nor what a host says that has not the job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         said = [
             ("a", "0.1", b"one \xff", 0),
@@ -326,14 +327,14 @@ class TestDriving:
         run.sessions["a"].send_job = sending
         run.dispatcher.start()
         run.connect(slots=3)
-        run.dispatcher.ask(SubmitAll(tuple(Submit(run.job(num)) for num in range(3))))
+        run.dispatcher.ask(Submit(tuple(run.job(num) for num in range(3))))
         run.sessions["a"].expect("job", "2.1")
         assert there == [3, 3, 3]
 
     def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
         """With the kind and message that it was given."""
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0), ("config", "does not compose")))
+        run.dispatcher.ask(Submit((dataclasses.replace(run.job(0), failure=("config", "does not compose")),)))
         (returned,) = run.wait(lambda: run.returned)
         assert returned.event.error["kind"] == "config"
         assert returned.event.error["message"] == "does not compose"
@@ -351,7 +352,7 @@ class TestDriving:
     def test_a_defect_does_not_leave_the_caller_waiting(self, run, monkeypatch):
         """It is told with its traceback; no job is said to have failed, for the hosts have them; nobody is kept waiting."""
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.wait(lambda: run.seen)
         monkeypatch.setattr(run.scheduler, "plan", lambda at, now: 1 / 0)
         run.connect()
@@ -367,7 +368,7 @@ class TestDriving:
         monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
         monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: 1 / 0)
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
@@ -379,7 +380,7 @@ class TestDriving:
         """Without a word to any host, at once; what was not acknowledged is kept there."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
 
         def full() -> None:
@@ -397,7 +398,7 @@ class TestDriving:
         """Once they have confirmed everything that was sent to them."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.ZygoteTold("a", "ready", None, "fork", "", ()))
         run.dispatcher.ask(Detach("r", "--detach", hurry=False))
@@ -432,7 +433,7 @@ class TestJournalFails:
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned) and "disk is full" in e.message])
         # These come while nothing can be decided; their order must not change.
         run.dispatcher.put_fact(facts.Started("a", "0.1", 0, 1.0))
@@ -455,7 +456,7 @@ class TestJournalFails:
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned)])
         run.dispatcher.close()
         assert not run.dispatcher.is_running
@@ -481,7 +482,7 @@ class TestResume:
         run.dispatcher.start()
         run.connect()
         for num in range(5):
-            run.dispatcher.ask(Submit(run.job(num)))
+            run.dispatcher.ask(Submit((run.job(num),)))
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
         run.sessions["a"].expect("job", "2.1")
@@ -539,7 +540,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""
     run.dispatcher.start()
     run.connect()
-    run.dispatcher.ask(Submit(run.job(0)))
+    run.dispatcher.ask(Submit((run.job(0),)))
     run.sessions["a"].expect("job", "0.1")
     own = run.folder / ".launcher"
     path = {"the run's folder": run.folder, ".launcher": own}.get(what, own / "journal.sqlite")
@@ -548,7 +549,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     if what == "another in its place":
         path.write_bytes(aside.read_bytes())
     run.end("0.1")
-    run.dispatcher.ask(Submit(run.job(1)))
+    run.dispatcher.ask(Submit((run.job(1),)))
     (told,) = run.wait(lambda: [one for one in run.seen if isinstance(one, events.Warned)])
     assert told.source == "journal"
     assert f"{own}/journal.sqlite: it was removed, moved or replaced" in told.message
@@ -573,7 +574,7 @@ def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeyp
     run.dispatcher.start()
     run.connect(slots=2)
     for num in range(2):
-        run.dispatcher.ask(Submit(run.job(num)))
+        run.dispatcher.ask(Submit((run.job(num),)))
     for num in range(2):
         run.sessions["a"].expect("job", f"{num}.1")
     plan = HostPlan("r1", 1, None, "z", zygote_spec())

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 import launcher
 from launcher.app_run import _quoted
+from launcher.config.lazy import made_now
 from launcher.errors import RunError, UsageError
 from launcher.runs import index
 from launcher.runs.folder import Naming, claim
@@ -198,7 +199,7 @@ class TestFromPython:
             if number % 3 == 1:
                 return launcher.multirun(value, [{"x": number}])[0].return_value
             with launcher.Session.open() as session:
-                assert sweep_dir(session.config) == str(session.folder)
+                assert sweep_dir(made_now(session.setup.root_config)) == str(session.folder)
                 return session.submit(value, {"x": number}).result()
 
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -20,7 +20,7 @@ from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.runs import journal
 from launcher.runs.journal import INLINE, Journal, JournalReader, StoredResult
 from launcher.runs.result_file import ResultFile
-from remote_agent.shared.result_parts import NO_PARTS, Part
+from remote_agent.protocol.result_parts import NO_PARTS, Part
 from tests.specs import envelope, job_spec
 
 
@@ -369,7 +369,7 @@ from pathlib import Path
 import launcher
 from launcher import events
 from launcher.runs.journal import INLINE, Journal, StoredResult
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec
 
 journal = Journal(Path(sys.argv[1]))

@@ -22,7 +22,7 @@ from launcher.results.job_returns import Decoder, load_returned
 from launcher.runs import index, status
 from launcher.runs import record as run_record
 from launcher.runs.journal import Journal, JournalReader
-from launcher.session.session import ResumedSession
+from launcher.session.session import ResumedSession, SessionConf
 from launcher.setup.from_journal import load_setup
 
 
@@ -44,8 +44,7 @@ def read_all(folder: Path) -> None:
     """Everything that is read of a journal by those who show it or take it up."""
     entry = index.find(folder)
     status.read_status(entry)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         for line in status.read_jobs(reader):
             line.to_json()
         record = run_record.read(reader)
@@ -69,8 +68,6 @@ def read_all(folder: Path) -> None:
         list(run_record.read_planned(reader, 0, lambda data: []))
         for name in ("shared", "manifest", "callbacks", "root_config"):
             reader.blob(name)
-    finally:
-        reader.close()
 
 
 _JUNK = st.one_of(
@@ -274,5 +271,5 @@ class TestDamaged:
         monkeypatch.setattr("launcher.runs.ownership._doubt", lambda folder: "")
         with pytest.raises(JournalError, match="is damaged"):
             setup, record = load_setup(damaged)
-            with ResumedSession(setup, record, retry=lambda event: True) as session:
+            with ResumedSession(setup, SessionConf(), record, retry=lambda event: True) as session:
                 session.collect()

@@ -1239,59 +1239,6 @@ class TestLinks:
         transport.close()
         assert not [path for path in opened if path.startswith(str(home)) and "id_" not in path]
 
-    def test_importing_the_transport_does_not_import_fabric(self) -> None:
-        """Importing paramiko does not either. Paramiko still gets the real invoke when it uses it."""
-        script = (
-            "import sys, launcher.transports.ssh.transport as ssh\n"
-            "assert not {'fabric', 'paramiko', 'invoke'} & set(sys.modules)\n"
-            "from launcher.transports.ssh.lazy_imports import import_fabric, import_paramiko\n"
-            "import_paramiko()\n"
-            "import paramiko\n"
-            "assert not {'fabric', 'invoke'} & set(sys.modules)\n"
-            "import_fabric()\n"
-            "assert 'fabric' in sys.modules\n"
-            "import invoke\n"
-            "assert paramiko.config.invoke.run is invoke.run\n"
-        )
-        root = Path(__file__).resolve().parents[3]
-        answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=60)
-        assert answer.returncode == 0, answer.stderr
-
-    @pytest.mark.parametrize(
-        "statement", ["import invoke.context", "from invoke import context", "import invoke; invoke.run", "pass"]
-    )
-    def test_another_thread_may_import_invoke_meanwhile(self, statement: str) -> None:
-        """It gets the same package as with a plain import, and so do later imports."""
-        script = (
-            "import sys\n"
-            "from launcher.transports.ssh.lazy_imports import _invoke_later\n"
-            "with _invoke_later():\n"
-            f"    {statement}\n"
-            "import invoke, invoke.context\n"
-            "assert type(invoke) is type(sys) and invoke is sys.modules['invoke']\n"
-            "assert invoke.context is sys.modules['invoke.context'] and invoke.Context is invoke.context.Context\n"
-        )
-        root = Path(__file__).resolve().parents[3]
-        answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=60)
-        assert answer.returncode == 0, answer.stderr
-
-    def test_a_late_import_gives_the_same_modules(self) -> None:
-        """The three packages have the same modules, with the same public names."""
-        names = "fabric", "invoke", "paramiko"
-        told = (
-            f"print(sorted((name, sorted(one for one in vars(module) if one[0] != '_')) for name, module in sys.modules.items()\n"
-            f"             if name.partition('.')[0] in {names}))\n"
-        )
-        late = "from launcher.transports.ssh.lazy_imports import import_fabric, import_paramiko\nimport_paramiko()\nimport_fabric()\n"
-        root = Path(__file__).resolve().parents[3]
-        said = [
-            subprocess.run(
-                [sys.executable, "-c", f"import sys\n{way}{told}"], capture_output=True, text=True, cwd=root, check=True
-            )
-            for way in (late, "import paramiko, fabric\n")
-        ]
-        assert said[0].stdout == said[1].stdout
-
 
 @pytest.mark.openssh
 class TestOpenSsh:

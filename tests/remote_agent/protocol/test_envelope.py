@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from remote_agent.shared.envelope import Envelope
-from tests.remote_agent.shared.samples import (
+from remote_agent.protocol.envelope import Envelope
+from tests.remote_agent.protocol.samples import (
     FAILED,
     through_json,
 )

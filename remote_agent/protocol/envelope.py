@@ -7,7 +7,7 @@ it unchanged, or refuse it and name the field.
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from remote_agent.job import JobError
-from remote_agent.shared.fields import FieldError, read, to_json
+from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["Envelope"]
 

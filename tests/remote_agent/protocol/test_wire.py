@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 CODES = {"mark", "version", "size", "crc", "json", "header", "unknown", "field", "broken"}
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.zygote_spec import ZygoteSpec
-from tests.remote_agent.shared.samples import (
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.zygote_spec import ZygoteSpec
+from tests.remote_agent.protocol.samples import (
     ZYGOTE,
     through_json,
 )

@@ -20,7 +20,7 @@ import struct
 import zlib
 from typing import Any, List, NamedTuple, Optional, Tuple, Union, cast
 
-from remote_agent.shared.messages import ABSENT, SCHEMA, Message
+from remote_agent.protocol.messages import ABSENT, SCHEMA, Message
 
 __all__ = [
     "CHUNK",

@@ -5,9 +5,9 @@ Rule: names in it become file names, and numbers become limits. So every side ch
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.fields import FieldError, read, to_json
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import FieldError, read, to_json
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
 

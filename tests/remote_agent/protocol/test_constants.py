@@ -5,7 +5,7 @@ from pathlib import Path
 
 import remote_agent
 from launcher.bootstrap import start
-from remote_agent.shared import protocol
+from remote_agent.protocol import constants
 
 SOURCES = Path(remote_agent.__file__).parent.parent
 
@@ -14,11 +14,11 @@ def test_no_other_module_has_a_value_of_its_own():
     """A number that is changed here is changed on both sides, also in the text that stage-0 is."""
     for package in ("launcher", "remote_agent"):
         for path in sorted((SOURCES / package).rglob("*.py")):
-            if path == Path(protocol.__file__):
+            if path == Path(constants.__file__):
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    assert node.id.lstrip("_") not in protocol.__all__, (path.name, node.lineno)
+                    assert node.id.lstrip("_") not in constants.__all__, (path.name, node.lineno)
 
 
 def test_stage_0_is_told_them():
@@ -26,4 +26,4 @@ def test_stage_0_is_told_them():
     program = start._program()
     for name in ("NEED", "EXIT_FOLDERS"):
         assert name in program
-        assert repr(getattr(protocol, name)) not in program
+        assert repr(getattr(constants, name)) not in program

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
-from remote_agent.shared.result_parts import NO_PARTS, Part
-from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS, Part
+from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 
 HOOK = {"hook": "on_job_start", "callback": "c", "ok": True, "error": None, "on_error": "warn"}
 

@@ -6,7 +6,7 @@ Rule: the values of variables are in no journal and in no error message.
 
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from remote_agent.shared.fields import FieldError, is_sha256, read, to_json
+from remote_agent.protocol.fields import FieldError, is_sha256, read, to_json
 
 __all__ = ["Command", "ControllerFacts", "ZygoteSpec"]
 

@@ -5,7 +5,7 @@ Rule: it is made and read here alone. Nothing in it is believed before the diges
 
 from typing import Any, Dict, NamedTuple, Optional
 
-from remote_agent.shared.fields import FieldError, read, to_json
+from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["NO_PARTS", "PICKLED", "PLAIN", "SAME", "Part", "ResultParts"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import remote_agent
-from remote_agent.shared import envelope, job_spec, zygote_spec
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
-from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
-from tests.remote_agent.shared.samples import (
+from remote_agent.protocol import envelope, job_spec, zygote_spec
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from tests.remote_agent.protocol.samples import (
     DONE,
     EARLIER_ENVELOPE,
     EARLIER_JOB,

@@ -13,7 +13,7 @@ import pytest
 import remote_agent
 from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.receiver import FrameReceiver
-from remote_agent.shared import messages, wire
+from remote_agent.protocol import messages, wire
 from tests.remote_agent.stepped_agent import SteppedAgent
 
 SOURCES = Path(remote_agent.__file__).parent.parent
@@ -126,8 +126,8 @@ def test_a_field_that_one_side_forgets_is_an_error_of_types(tmp_path):
         'JobSpec(num=1, attempt=1, job_id="", zygote="z", output_dir="0")',
     ]
     file = tmp_path / "messages_of_a_test.py"
-    imports = "from remote_agent.shared import wire\nfrom remote_agent.shared import messages\n"
-    file.write_text(imports + "from remote_agent.shared.job_spec import JobSpec\n" + "\n".join([good, *bad]) + "\n")
+    imports = "from remote_agent.protocol import wire\nfrom remote_agent.protocol import messages\n"
+    file.write_text(imports + "from remote_agent.protocol.job_spec import JobSpec\n" + "\n".join([good, *bad]) + "\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
     done = subprocess.run([*command, str(file)], cwd=SOURCES, capture_output=True, text=True, timeout=600, check=False)
     lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line}

@@ -7,7 +7,7 @@ here, and what becomes part of a path has no folder in it.
 import re
 from typing import Any, Dict, List, NamedTuple
 
-from remote_agent.shared.fields import FieldError, is_sha256, read, to_json
+from remote_agent.protocol.fields import FieldError, is_sha256, read, to_json
 
 __all__ = ["EnvironmentSpec", "HostFacts", "PythonFacts", "Wheel"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.result_parts import NO_PARTS, PLAIN, SAME, Part, ResultParts
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.result_parts import NO_PARTS, PLAIN, SAME, Part, ResultParts
 
 
 def test_what_was_made_is_read_back():

@@ -2,7 +2,7 @@
 
 Rule: a header is a dict, which costs nothing to pass on, and its type has every field. mypy checks that a sender gives
 all fields, and that a reader uses no others. `ABSENT` has the values of fields that an earlier version or another
-program left out. `remote_agent.shared.wire` fills them in, so that a reader finds every field. Specs and envelopes are
+program left out. `remote_agent.protocol.wire` fills them in, so that a reader finds every field. Specs and envelopes are
 read by their own classes.
 """
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.job_spec import JobSpec
-from tests.remote_agent.shared.samples import (
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.job_spec import JobSpec
+from tests.remote_agent.protocol.samples import (
     JOB,
     through_json,
 )
