@@ -77,6 +77,6 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     return f"bring the packages of {name} along ({line}); or "
 
 
-def source_of(lock: Lock, folder: Path) -> EnvironmentSource:
-    """What says what a host installs, of a run whose journal is in that folder."""
-    return EnvironmentSource(lock, sys.version_info[:2], folder / LOCKS)
+def source_of(lock: Lock, folder: Path | None) -> EnvironmentSource:
+    """What says what a host installs, of a run whose journal is in that folder; None for one that keeps nothing."""
+    return EnvironmentSource(lock, sys.version_info[:2], folder / LOCKS if folder is not None else None)

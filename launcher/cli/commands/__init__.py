@@ -33,6 +33,12 @@ COMMANDS: dict[str, Command] = {
         "launcher.cli.commands.reproduce:reproduce", "Run a job again, and say whether it ends the same way."
     ),
     "doctor": Command("launcher.cli.commands.doctor:doctor", "Check whether hosts can run jobs, step by step."),
+    "prepare": Command(
+        "launcher.cli.commands.prepare:prepare", "Build the environment of packages on hosts, and run nothing."
+    ),
+    "environments": Command(
+        "launcher.cli.commands.environments:environments", "List the environments of packages on hosts."
+    ),
     "clean": Command("launcher.cli.commands.clean:clean", "Show what runs left on hosts and here, and remove it."),
     "demo": Command("launcher.cli.commands.demo:demo", "Show a whole run, on a temporary SSH server on this machine."),
 }

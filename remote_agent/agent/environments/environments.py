@@ -191,6 +191,11 @@ class Environments:
         assert self._spec is not None
         self._missing = set()
         self._store.use(self._spec.key, "{}.{}".format(self._paths.run, slug(self._paths.host)))
+        if self._store.python(self._spec.key) is None:
+            # It was removed just before its use was noted. What is noted is kept.
+            self._state = "asked"
+            self._advance()
+            return
         self._set("ready")
         # Nothing waits for it, not even the end of the agent: what it did not come to is done by the next that uses it.
         threading.Thread(target=self._sync, args=(self._spec.key,), name="environment", daemon=True).start()

@@ -125,6 +125,10 @@ class EnvironmentStore:
             return True
         return False
 
+    def is_being_built(self, key: str) -> bool:
+        """Somebody holds the lock, as far as it says; of another machine, nobody knows whether that one is still there."""
+        return self._is_held(self._lock_path(key))
+
     def touch(self) -> None:
         """Show other machines that the locks are held."""
         for key in self._held:
