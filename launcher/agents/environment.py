@@ -44,6 +44,9 @@ class Source(Protocol):
             LauncherError: nothing that it can.
         """
 
+    def stop(self) -> None:
+        """The run is over on this host: end what is being done for it. May be called from any thread, and more than once."""
+
 
 class EnvironmentSender:
     """The environment of one host over one link.

@@ -27,7 +27,7 @@ class Source:
         self.error = error
         self.may_go_on = threading.Event()
         self.may_go_on.set()
-        self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH)
+        self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH, 60.0)
 
     def plan(self, facts: HostFacts) -> Source:
         """Itself, or the error."""

@@ -14,7 +14,7 @@ from remote_agent.shared.environment_spec import EnvironmentSpec
 from remote_agent.system.processes import birth
 
 KEY = "b" * 64
-SPEC = EnvironmentSpec(KEY, "/usr/bin/python3", [], "a" * 64, 3, "c" * 64)
+SPEC = EnvironmentSpec(KEY, "/usr/bin/python3", [], "a" * 64, 3, "c" * 64, 60.0)
 
 
 def make(folder: Path, boot: str = "now") -> EnvironmentStore:
