@@ -18,7 +18,7 @@ from launcher.environments.host_uv import uv_for
 from launcher.environments.lock import Lock, compile_for, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
-from launcher.environments.wheels import WheelCache
+from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
 from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
@@ -49,18 +49,25 @@ class EnvironmentPlan:
     uv: Path | None = None
     steps: Steps | None = field(repr=False, compare=False, default=None)
 
-    def fetch(self, sha256: str) -> Path:
+    def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """A content that the host asks for, as a file here.
+
+        Args:
+            is_doubtful: what is here may have been altered.
 
         Raises:
             PackagesError: it is none of this environment's, or cannot be had.
         """
         if sha256 == self.spec.uv and self.uv is not None:
+            if is_doubtful and digest_of(self.uv) != sha256:
+                raise PackagesError(
+                    f"environment: {self.uv} has changed since the run began\n    next: start the run again"
+                )
             return self.uv
         chosen = self.sources.get(sha256)
         if chosen is None:
             raise PackagesError("environment: the host asks for a file that is none of its environment's")
-        return WheelCache(dict(self.lock.indexes), steps=self.steps).fetch(chosen)
+        return WheelCache(dict(self.lock.indexes), steps=self.steps).fetch(chosen, is_doubtful=is_doubtful)
 
 
 class EnvironmentSource:

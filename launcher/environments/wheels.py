@@ -30,7 +30,7 @@ from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.shared.fields import is_sha256
 
-__all__ = ["WheelCache"]
+__all__ = ["WheelCache", "digest_of"]
 
 _PIECE = 1 << 20
 #: Seconds for which an index may say nothing.
@@ -62,14 +62,14 @@ class WheelCache:
         """Where a file lies, if it is there."""
         return self._folder / sha256[:2] / sha256
 
-    def fetch(self, chosen: Chosen) -> Path:
-        """The file, fetched where it is not here yet.
+    def fetch(self, chosen: Chosen, *, is_doubtful: bool = False) -> Path:
+        """The file, fetched where it is not here yet, or is doubtful and was altered.
 
         Raises:
             PackagesError: it cannot be had, or is not what the lock says.
         """
         path = self.path(chosen.sha256)
-        if path.is_file():
+        if path.is_file() and not (is_doubtful and self._was_altered(path, chosen)):
             return path
         temporary = self._temporary(path)
         try:
@@ -87,6 +87,18 @@ class WheelCache:
         finally:
             temporary.unlink(missing_ok=True)
         return path
+
+    def _was_altered(self, path: Path, chosen: Chosen) -> bool:
+        """Whether its content is not what its name says; then it is removed."""
+        if digest_of(path) == chosen.sha256:
+            return False
+        path.unlink(missing_ok=True)
+        if chosen.url == path.as_uri():
+            raise PackagesError(
+                f"environment: {chosen.file}, which was built on this machine, was altered in {self._folder}, and was removed\n    "
+                "next: start the run again; it is built anew then"
+            )
+        return True
 
     def wheel_of(self, chosen: Chosen) -> Chosen:
         """A wheel that is built of an sdist; a wheel is returned as it is. What was built of the same sdist before counts.
@@ -119,7 +131,7 @@ class WheelCache:
                     f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its sdist "
                     f"({wheel.name}) fits this machine alone; choose a version that has wheels, or build one and name it in the lock"
                 )
-            sha256 = _digest(wheel)
+            sha256 = digest_of(wheel)
             path = self.path(sha256)
             make_user_folder(path.parent)
             wheel.replace(path)
@@ -147,7 +159,8 @@ class WheelCache:
         return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """The sha256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
@@ -163,7 +176,7 @@ def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps
             shutil.copyfile(unquote(parts.path), target)
         except OSError as error:
             raise PackagesError(f"environment: {unquote(parts.path)}: {error.strerror or error}") from None
-        return _digest(target)
+        return digest_of(target)
     if parts.scheme not in ("http", "https"):
         raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is no address that can be fetched")
     for left in reversed(range(_TRIES)):

@@ -19,6 +19,7 @@ from launcher import events
 from launcher.environments.lock import read_lock
 from launcher.environments.source import Source
 from launcher.environments.uv import run_uv
+from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.inventory import HostSpec
 from launcher.setup.from_journal import load_setup
@@ -191,6 +192,20 @@ def test_a_wheel_that_is_not_what_the_lock_says(spec: HostSpec, project: Path, i
     (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
     assert "punct-2.0-py3-none-any.whl has the sha256" in unusable.why
     assert returned.error is not None
+
+
+@pytest.mark.slow
+def test_a_wheel_that_was_altered_in_the_cache_here(spec: HostSpec, project: Path, index: Path, tmp_path: Path) -> None:
+    """The host does not take it; it is fetched again, and the run goes on."""
+    wheel = make_wheel(index, "punct", "2.0", {"punct.py": f"version = '2.0'  # {tmp_path} altered\n"})
+    data = wheel.read_bytes()
+    kept = WheelCache({}).path(hashlib.sha256(data).hexdigest())
+    lock = str(lock_project(project))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    returned, _ = run(spec, tmp_path / "out", "punct", environment=lock)
+    assert returned.error is None, returned.error
+    assert kept.read_bytes() == data
 
 
 def test_a_run_that_is_taken_up_has_the_packages_that_it_had(project: Path, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from remote_agent.agent.environments.programs import MORE_ROOM, ROOM, BuildError
 from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.shared.environment_spec import EnvironmentSpec, Wheel
-from remote_agent.system.host import NO_ROOM
 from remote_agent.system.private_files import make_private_folder, open_private
 
 __all__ = ["BuildError", "Builder", "room_lacking"]
@@ -48,7 +47,7 @@ class Builder:
         self._store = store
         self._blobs = blobs
         self._spec = spec
-        self._programs = Programs(store.folder, os.path.join(store.cache, "uv"), spec.limit)
+        self._programs = Programs(store.folder, spec.limit)
 
     def stop(self) -> None:
         """End what runs; `build` raises."""
@@ -65,13 +64,11 @@ class Builder:
         if store.python(spec.key) is not None:
             return
         self._remove_old_parts()
-        if store.is_doubtful(spec.key):
-            # What uv keeps was written just before: it may be cut short, too.
-            shutil.rmtree(os.path.join(store.cache, "uv"), ignore_errors=True)
-            store.prepare()
         lacking = room_lacking(store, spec, 0)
         if lacking:
             raise BuildError(lacking)
+        self._check_files()
+        self._programs.uv_cache = store.uv_cache.begin(spec.key)
         uv = self._uv()
         part = os.path.join(store.folder, ".part.{}.{}".format(spec.key[:16], os.urandom(6).hex()))
         os.mkdir(part, 0o700)
@@ -80,10 +77,6 @@ class Builder:
             self._try(part)
             self._describe(part)
             self._publish(part)
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise BuildError(_no_room(error, store)) from None
-            raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -93,13 +86,22 @@ class Builder:
             if name.startswith(".part.{}.".format(self._spec.key[:16])):
                 shutil.rmtree(os.path.join(self._store.folder, name), ignore_errors=True)
 
+    def _check_files(self) -> None:
+        """Somebody may have cleaned up since they arrived."""
+        wanted = {wheel.sha256: wheel.file for wheel in self._spec.files}
+        if self._store.uv(self._spec) is None:
+            wanted[self._spec.uv] = "uv"
+        gone = [name for sha256, name in wanted.items() if not self._blobs.has(sha256)]
+        if gone:
+            raise BuildError("these have gone since they arrived: {}".format(", ".join(gone[:20])), gone)
+
     def _uv(self) -> str:
         """The program, made from its content where it is not there yet."""
-        sha256 = self._spec.uv
-        path = os.path.join(self._store.cache, "uv-bin", sha256)
-        if os.access(path, os.X_OK) and os.path.getsize(path) == self._spec.uv_size:
-            return path
-        data = self._blobs.read(sha256)
+        there = self._store.uv(self._spec)
+        if there is not None:
+            return there
+        path = os.path.join(self._store.cache, "uv-bin", self._spec.uv)
+        data = self._blobs.read(self._spec.uv)
         temporary = "{}.{}".format(path, os.urandom(6).hex())
         fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -182,7 +184,8 @@ class Builder:
             raise BuildError("after the installation these are not there: {}".format(", ".join(lost[:20])))
 
     def _describe(self, part: str) -> None:
-        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time(), "boot": self._store.boot}
+        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time()}
+        content.update(boot=self._store.boot, machine=self._store.machine)
         fd = open_private(os.path.join(part, "environment.json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump(content, file)
@@ -200,10 +203,6 @@ class Builder:
             if self._store.python(self._spec.key) is None:
                 raise
             return  # another one built the same meanwhile
-
-
-def _no_room(error: OSError, store: EnvironmentStore) -> str:
-    return "cannot write to {}: {}{}".format(error.filename or store.cache, error.strerror, MORE_ROOM)
 
 
 def _digest(path: str) -> str:

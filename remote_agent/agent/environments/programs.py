@@ -4,12 +4,14 @@ Rule: each has its time, and ends with the build; nothing of it is left. What it
 """
 
 import os
+import re
 import shutil
 import subprocess
 import threading
 from typing import Dict, List, Optional, Sequence
 
 from remote_agent.shared.subprocesses import end_group, start_group
+from remote_agent.system.host import NO_ROOM
 
 __all__ = ["MORE_ROOM", "ROOM", "BuildError", "Programs"]
 
@@ -29,6 +31,8 @@ _PYTHON_HANGS = (
 #: The last lines of a program that are told, and their characters.
 _LAST_LINES = 20
 _LAST_CHARACTERS = 4000
+#: What uv, or a Python, says of a disk or a quota that is full.
+_NO_ROOM = re.compile(r"os error (?:{0})\b|\[Errno (?:{0})\]".format("|".join(map(str, NO_ROOM))))
 _OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
 
 
@@ -45,13 +49,15 @@ class Programs:
 
     Args:
         folder: where they are started.
-        uv_cache: what uv keeps.
         limit: seconds for each.
+
+    Attributes:
+        uv_cache: the folder of uv's cache.
     """
 
-    def __init__(self, folder: str, uv_cache: str, limit: float) -> None:
+    def __init__(self, folder: str, limit: float) -> None:
         self._folder = folder
-        self._uv_cache = uv_cache
+        self.uv_cache = folder
         self._limit = limit
         self._process: "Optional[subprocess.Popen[bytes]]" = None
         self._lock = threading.Lock()
@@ -101,10 +107,11 @@ class Programs:
         name = "{} -I".format(command[0]) if is_python else " ".join(["uv", *command[1:3]]).partition(" --")[0]
         last = "\n".join(said.splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:] or "(nothing)"
         if status is None:
-            next_step = _PYTHON_HANGS if is_python else _UV_HANGS.format(self._uv_cache)
+            next_step = _PYTHON_HANGS if is_python else _UV_HANGS.format(self.uv_cache)
             how = "did not end within {:.0f} s, and was ended".format(self._limit)
         else:
-            next_step = MORE_ROOM if shutil.disk_usage(self._uv_cache).free < ROOM else ""
+            is_full = shutil.disk_usage(self.uv_cache).free < ROOM or _NO_ROOM.search(said) is not None
+            next_step = MORE_ROOM if is_full else ""
             how = "ended with {}".format("exit status {}".format(status) if status > 0 else "signal {}".format(-status))
         return "`{}` {}; it printed:\n{}{}".format(name, how, last, next_step)
 
@@ -115,7 +122,7 @@ class Programs:
             UV_OFFLINE="1",
             UV_NO_PROGRESS="1",
             UV_PYTHON_DOWNLOADS="never",
-            UV_CACHE_DIR=self._uv_cache,
+            UV_CACHE_DIR=self.uv_cache,
             UV_LINK_MODE="hardlink",
             NO_COLOR="1",
         )

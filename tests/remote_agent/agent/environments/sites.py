@@ -24,7 +24,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.store = EnvironmentStore(str(folder / "cache"), "now")
-        (folder / "cache").mkdir(mode=0o700)
+        (folder / "cache").mkdir(mode=0o700, parents=True)
         self.store.prepare()
         self.blobs = BlobStore(str(folder / "cache" / "blobs"))
         self.uv = self._put(Path(uv_program()))

@@ -23,7 +23,7 @@ def test_what_does_not_end_is_ended_with_its_children(name: str, told: str, tmp_
     lives = Lives(tmp_path / "lives")
     program = script(tmp_path / name, lives.hanging("echo waiting"))
     with pytest.raises(BuildError, match=told):
-        Programs(str(tmp_path), str(tmp_path), limit=1.0).run([program, *(["pip", "install"] if name == "uv" else [])])
+        Programs(str(tmp_path), limit=1.0).run([program, *(["pip", "install"] if name == "uv" else [])])
     lives.wait_ended()
 
 
@@ -31,7 +31,7 @@ def test_a_stop_ends_it_at_once(tmp_path: Path) -> None:
     """With whatever it has started; and nothing more is started then."""
     lives = Lives(tmp_path / "lives")
     uv = script(tmp_path / "uv", lives.hanging())
-    programs = Programs(str(tmp_path), str(tmp_path), limit=600)
+    programs = Programs(str(tmp_path), limit=600)
     failed: list[str] = []
 
     def run() -> None:
@@ -55,4 +55,4 @@ def test_a_signal_is_told(tmp_path: Path) -> None:
     """Such as that of a system that is short of memory."""
     uv = script(tmp_path / "uv", "echo last words; kill -9 $$")
     with pytest.raises(BuildError, match=r"`uv venv` ended with signal 9; it printed:\nlast words"):
-        Programs(str(tmp_path), str(tmp_path), limit=600).run([uv, "venv"])
+        Programs(str(tmp_path), limit=600).run([uv, "venv"])
