@@ -118,7 +118,7 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     """What would be built there, and whether it is there already."""
     facts = talk.facts(spec.python or options.python)
     try:
-        plan = source_of(lock, None).plan(facts)
+        plan = source_of(lock, None, options).plan(facts)
     except PackagesError as error:
         why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
         return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False

@@ -163,6 +163,15 @@ class LaunchConf:
             metavar="NAME",
         ),
     )
+    environment_timeout: float = _field(
+        1800.0,
+        Option(
+            checks.parse_duration,
+            "The time for each step of making an environment: resolving, building a wheel, installing.",
+            Group.HOSTS,
+            metavar="DURATION",
+        ),
+    )
     setup: tuple[str, ...] = _field(
         (),
         Option(

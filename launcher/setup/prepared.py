@@ -114,7 +114,7 @@ class PreparedRun:
 
         known = self._environments.get(spec.name)
         if known is None:
-            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER)
+            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER, self.setup.options)
         return known
 
     @functools.cached_property
