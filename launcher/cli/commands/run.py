@@ -112,13 +112,14 @@ def run(
             from launcher.app_run import load_callback, prepare
             from launcher.code.application import load_application
 
+            application = load_application(app, may_read=True)
             app_run = prepare(
                 mode,
-                load_application(app),
+                application,
                 overrides or [],
                 options=options,
                 usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
-                callbacks=[load_callback(one) for one in callback or []],
+                callbacks=[load_callback(one, application.root) for one in callback or []],
                 folder=folder,
                 config_dir=config_dir,
                 config_name=config_name,
