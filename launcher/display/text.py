@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launcher.session.live_output import clean_lines
 from launcher.util.quantities import size
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.terminal_text import clean, clean_line, clean_lines
 
 __all__ = [
     "about",

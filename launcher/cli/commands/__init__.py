@@ -1,17 +1,17 @@
 """The commands of the command line: a table of contents. `launcher --help` prints it and loads no command.
 
-Rule: a command is one line here and a function elsewhere. The function has typer's annotations and raises LauncherError when
+Rule: a command is one line here and a function elsewhere. The function has the annotations of `launcher.cli.parameters` and raises LauncherError when
 something goes wrong. To add a command, write the function and its line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from launcher.util.frozen import frozen
 
 __all__ = ["COMMANDS", "Command"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """Where the function of a command is (`module:function`), and one line that says what it does."""
 
