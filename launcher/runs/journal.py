@@ -22,7 +22,7 @@ from launcher.runs.journal_lock import lock_folder
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.frozen import frozen
 from remote_agent.protocol.job_spec import JobSpec
-from remote_agent.shared.disk import sync_fd, sync_file, sync_folder
+from remote_agent.shared.disk import sync_fd
 
 #: Users of the journal import these names from here.
 __all__ = ["FOLDER", "Journal", "JournalReader", "Returned", "StoredResult", "lock_folder"]
@@ -207,7 +207,8 @@ class Journal:
                 if data is not None:
                     _write_private(Path(path), data)
                 else:
-                    sync_file(path)
+                    _sync(path)
+                    _sync(str(Path(path).parent))
             except OSError as error:
                 raise JournalError(f"{path}: {error.strerror or error}") from None
             del self._files[path]
@@ -250,7 +251,15 @@ def _write_private(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         sync_fd(file.fileno())
-    sync_folder(str(path))
+    _sync(str(path.parent))
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync_fd(fd)
+    finally:
+        os.close(fd)
 
 
 @frozen

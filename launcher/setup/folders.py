@@ -25,7 +25,7 @@ def default_folder(mode: str) -> Path:
     return base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
 
 
-def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
+def folder_for(mode: str, folder: Any) -> tuple[Path, Naming]:
     """Return the folder that the user named, or the default one, and who chose the name.
 
     Raises:
