@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from launcher.errors import ConfigError
 from launcher.runs.folder import Naming
