@@ -43,9 +43,8 @@ __all__ = [
 #: The name of this machine without SSH.
 LOCAL = "local"
 _MAX_SLOTS = 10_000
-#: Characters of a hosts file, and items in it with its aliases written out.
+#: Characters of a hosts file.
 _MAX_FILE = 16 << 20
-_MAX_ITEMS = 1_000_000
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6; nothing that ssh or a shell would read as anything else.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -241,7 +240,7 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     Raises:
         InventoryError: naming file, host, field and what is allowed (for an unknown field the nearest that there is).
     """
-    import yaml
+    from launcher.util import strict_yaml
 
     file = os.fspath(path)
     try:
@@ -255,10 +254,9 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     if len(text) > _MAX_FILE:
         raise InventoryError(f"hosts file {file}: it has more than {_MAX_FILE} characters")
     try:
-        content = _content(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:500]
-        raise InventoryError(f"hosts file {file}: not YAML: {why}") from None
+        content = strict_yaml.read(text)
+    except ValueError as error:
+        raise InventoryError(f"hosts file {file}: not YAML: {error}") from None
     return load_hosts(content, file)
 
 
@@ -286,77 +284,6 @@ def _in_file(file: str, text: str) -> HostSpec:
         return parse_host(text)
     except InventoryError as error:
         raise InventoryError(f"{file}: {error}") from None
-
-
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice; YAML would silently keep the last."""
-
-    def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key is not a name")
-            if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is given twice")
-            seen.add(key)
-        return dict(loader.construct_pairs(node, deep=True))
-
-    def number(loader: Any, node: Any) -> Any:
-        """A number as it is written; what YAML reads as another (022 is 18, 1:30 is 90, 1.10 is 1.1) is refused."""
-        line = node.start_mark.line + 1
-        try:
-            value = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
-            text = str(value)
-        except (ValueError, OverflowError):
-            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is not a number that can be used") from None
-        if text != node.value:
-            raise yaml.YAMLError(
-                f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"
-            )
-        return value
-
-    Loader.add_constructor("tag:yaml.org,2002:int", number)
-    Loader.add_constructor("tag:yaml.org,2002:float", number)
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return Loader
-
-
-def _content(text: str) -> Any:
-    """What YAML holds, as plain data.
-
-    Raises:
-        yaml.YAMLError: it is none, or its aliases stand for more than a hosts file can mean.
-    """
-    import yaml
-
-    loader = _loader()(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _written_out(node, {}) > _MAX_ITEMS:
-            raise yaml.YAMLError(f"expanded with its aliases, it has more than {_MAX_ITEMS} items")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _written_out(node: Any, sizes: dict[int, int]) -> int:
-    """How many nodes there are, each alias counted as what it stands for; one that holds itself has no end."""
-    known = sizes.get(id(node))
-    if known is not None:
-        return known
-    sizes[id(node)] = _MAX_ITEMS + 1
-    size = 1
-    if isinstance(node.value, list):
-        for item in node.value:
-            size += sum(_written_out(one, sizes) for one in (item if isinstance(item, tuple) else (item,)))
-    sizes[id(node)] = size
-    return size
 
 
 def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
