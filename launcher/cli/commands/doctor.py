@@ -29,7 +29,7 @@ _Given = Annotated[
 ]
 
 
-@opt.takes_options("hosts_file", "python", "setup", "workdir", "accept_new_host_keys")
+@opt.takes_options("hosts_file", "python", "setup", "workdir", "accept_new_host_keys", "ssh")
 def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
     """Check whether HOSTs can run jobs, step by step, and say what to do about those that cannot.
 
