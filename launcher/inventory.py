@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import InventoryError
 from launcher.util.quoting import shown
@@ -76,6 +76,7 @@ class HostSpec:
         known_hosts: path of the only known_hosts file to trust.
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
         host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
+        ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
     """
 
     name: str
@@ -95,6 +96,7 @@ class HostSpec:
     host_keys: Literal["strict", "accept-new"] = "strict"
     environment: str | None = None
     extras: tuple[str, ...] = ()
+    ssh: Literal["auto", "fabric", "openssh"] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -149,6 +151,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
             spec,
             workdir=spec.workdir or options.workdir,
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
+            ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
         for spec in _check_unique("hosts", specs)
     ]
@@ -407,6 +410,12 @@ def _host_keys(where: str, value: Any) -> str:
     return str(value)
 
 
+def _ssh(where: str, value: Any) -> str:
+    if value not in ("auto", "fabric", "openssh"):
+        raise InventoryError(f"{where}: {shown(value)} is neither 'auto' nor 'fabric' nor 'openssh'")
+    return str(value)
+
+
 _FIELD_CHECKS = {
     "user": _user,
     "port": _port,
@@ -423,8 +432,9 @@ _FIELD_CHECKS = {
     "host_keys": _host_keys,
     "environment": _environment,
     "extras": _extras,
+    "ssh": _ssh,
 }
-_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys"})
+_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 
 
 def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:
