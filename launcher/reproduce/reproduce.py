@@ -16,38 +16,54 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.bootstrap.bundle import build_bundle, unpack
 from launcher.code.snapshot import Snapshot
-from launcher.errors import LauncherError, UsageError
+from launcher.environments.source import NONE
+from launcher.errors import HostError, LauncherError, UsageError
 from launcher.inventory import host_specs
 from launcher.options import LaunchConf
+from launcher.preparation import build_environments
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce.target import Target, decoder_of, find_target
+from launcher.results.job_returns import environment_of
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
+from launcher.util.user_folders import cache_folder
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.result_parts import ResultParts
 
 if TYPE_CHECKING:
+    from launcher.environments.lock import Lock
+    from launcher.inventory import HostSpec
     from remote_agent.job import JobReturn
 
 __all__ = ["Reproduction", "Target", "find_target", "reproduce", "reproduce_in_debugger"]
 
+#: The debugger's program, under a Python that has no package of ours.
+_DEBUGGER = "import sys; sys.path.pop(0); from remote_agent.debugger import main; sys.exit(main(sys.argv[1]))"
+
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """The result. `comparison` is None if there was nothing to compare with."""
+    """The result. `comparison` is None if there was nothing to compare with.
+
+    `environment` is the key of the environment that it ran in, and `environment_before` that of the first time; empty
+    for none.
+    """
 
     target: str
     folder: Path
     after: Outcome
     comparison: Comparison | None
     job_return: JobReturn | None = None
+    environment: str = ""
+    environment_before: str = ""
 
 
 def reproduce(
@@ -67,7 +83,8 @@ def reproduce(
     Args:
         hosts: where to run it; None means here.
         folder: the new output directory.
-        is_exact: run the code that the run recorded, and not the code as it is now.
+        is_exact: run the code that the run recorded, in an environment of the packages that it had, and not the code as
+            it is now.
         with_hooks: fire the job's hooks, of the callbacks that the run sent.
         early: connections that were begun earlier. Without them, connections are begun here.
 
@@ -86,7 +103,8 @@ def reproduce(
         if after is None:
             raise LauncherError("the job did not return")
         comparison = compare(target.before, after) if target.before is not None else None
-    return Reproduction(target.name, session.folder, after, comparison, job_return)
+    key = environment_of(job_return.code)
+    return Reproduction(target.name, session.folder, after, comparison, job_return, key, target.environment)
 
 
 def _set_up(
@@ -101,10 +119,12 @@ def _set_up(
     asked = options or LaunchConf()
     asked = asked.replaced(env={**target.env, **asked.env})
     where, naming = folder_for("RUN", folder)
+    specs = tuple(host_specs(hosts, asked))
     setup = dataclasses.replace(
         target.setup,
         options=asked,
-        hosts=tuple(host_specs(hosts, asked)),
+        hosts=specs,
+        locks=_locks(target, specs, is_exact=is_exact),
         folder=where,
         naming=naming,
         is_exact=is_exact,
@@ -117,6 +137,14 @@ def _set_up(
     if with_hooks:
         return dataclasses.replace(setup, callbacks=target.built_callbacks()).with_code()
     return setup.without_callbacks().with_code()
+
+
+def _locks(target: Target, specs: Sequence[HostSpec], *, is_exact: bool) -> dict[str, Lock]:
+    """The packages of each host: those that the job had. Without `is_exact`, this machine's jobs run under this Python."""
+    known = target.setup.locks
+    locks = {spec.name: known.get(spec.name, target.lock) for spec in specs if spec.environment != NONE}
+    here = {spec.name for spec in specs if spec.is_local and spec.name not in known and not is_exact}
+    return {name: lock for name, lock in locks.items() if lock is not None and name not in here}
 
 
 def reproduce_in_debugger(
@@ -134,6 +162,7 @@ def reproduce_in_debugger(
         UsageError: it cannot be run again in this way.
     """
     setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
+    python, key = _python_here(setup)
     prepared = setup.prepare()
     # No journal is begun there. Its lock is held while the job writes.
     setup, claim = setup.take_folder()
@@ -153,12 +182,31 @@ def reproduce_in_debugger(
         environment = {**os.environ, **zygote.environ}
         ours = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "remote_agent.debugger", name]
+        if python != sys.executable:
+            # Of this Python's packages nothing is to be found, nor of the folder that this was started in.
+            environment["PYTHONPATH"] = str(unpack(build_bundle(), cache_folder() / "agents"))
+            command = [python, "-c", _DEBUGGER, name]
         # Ctrl-C is for the debugger, and does not stop this process.
-        done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
+        done = subprocess.run(command, env=environment, check=False)
         after = _debugged(scratch, setup, results, done.returncode)
     claim.release()
     comparison = compare(target.before, after) if target.before is not None else None
-    return Reproduction(target.name, setup.folder, after, comparison)
+    return Reproduction(target.name, setup.folder, after, comparison, None, key, target.environment)
+
+
+def _python_here(setup: RunSetup) -> tuple[str, str]:
+    """The Python for a job in the foreground, and the key of its environment, which is built where it is not there.
+
+    Raises:
+        HostError: it cannot be had here.
+    """
+    if not setup.locks:
+        return sys.executable, ""
+    (done,) = build_environments(setup.hosts, setup.options, setup.locks, source=setup.environment_source)
+    if not done.key:
+        raise HostError(done.host, done.phase, done.why, done.next_step)
+    return str(cache_folder() / "envs" / done.key / "bin" / "python"), done.key
 
 
 def _lay_out(snapshot: Snapshot, folder: Path) -> None:

@@ -22,6 +22,7 @@ from launcher.inventory import parse_host
 from launcher.options import LaunchConf
 from launcher.reproduce import received_config
 from launcher.reproduce.compare import Outcome, outcome_of_job_return, recorded_outcome
+from launcher.results.job_returns import environment_of
 from launcher.runs import index, ownership
 from launcher.runs.journal import FOLDER, JournalReader
 from launcher.serialization import pickler as pickling
@@ -37,6 +38,7 @@ from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from launcher.code.application import Application
+    from launcher.environments.lock import Lock
     from launcher.runs.record import RunRecord
 
 __all__ = ["Target", "decoder_of", "find_target"]
@@ -60,6 +62,8 @@ class Target:
         notes: what the user should know.
         callbacks: of a job without a record: `_target_` nodes. Callbacks are built from them only if hooks are asked
         for.
+        lock: the packages of the environment on its host; None for none.
+        environment: the key of that environment, if it is known.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Target:
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lock: Lock | None = None
+    environment: str = ""
 
     def built_callbacks(self) -> Callbacks:
         """Build the callbacks, because their hooks are asked for."""
@@ -135,6 +141,7 @@ def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, resul
         if not payload:
             raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
+        host, environment = _where(reader, num)
         shared = reader.blob("shared") or b""
     again = _again_of(setup, record, payload, overrides, shared)
     values = {**os.environ, **(env or {})}
@@ -142,7 +149,18 @@ def _recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, resul
     missing = [name for name in names if name not in values]
     notes = [f"variables that the job had are not set here: {', '.join(missing)}"] if missing else []
     known = {name: values[name] for name in names if name in values}
-    return Target(f"{record.run}#{num}", again, before, known, notes)
+    return Target(
+        f"{record.run}#{num}", again, before, known, notes, lock=setup.locks.get(host), environment=environment
+    )
+
+
+def _where(reader: JournalReader, num: int) -> tuple[str, str]:
+    """The host of a job that has returned, and the key of its environment there; empty for none."""
+    event = reader.returned(num)
+    if event is None:
+        return "", ""
+    stored = reader.result(num, event.attempt)
+    return event.host, environment_of(stored.envelope.code) if stored is not None else ""
 
 
 def _again_of(
@@ -161,6 +179,8 @@ def _again_of(
         started_in=record.cwd,
         started_as=_started_as(record),
         asked_as=_asked_as(record) or setup.codec,
+        earlier=setup.folder / FOLDER,
+        preferred=_preferred(record),
     )
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
 
@@ -169,6 +189,12 @@ def _started_as(record: RunRecord) -> Command | None:
     for told in record.zygotes.values():
         return told.command
     return None
+
+
+def _preferred(record: RunRecord) -> tuple[int, ...]:
+    for told in record.zygotes.values():
+        return tuple(told.controller.python)
+    return ()
 
 
 def _asked_as(record: RunRecord) -> str:

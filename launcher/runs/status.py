@@ -100,7 +100,7 @@ class AttemptStatus:
 @dataclass
 class JobStatusLine:
     """One job, with every attempt at it. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`; `value` is a short
-    text, where one job was asked for.
+    text, and `environment` has the key of its environment of packages, its lock's hash and its name, where one job was asked for.
     """
 
     num: int
@@ -111,6 +111,7 @@ class JobStatusLine:
     duration: float | None = None
     output_dir: str = ""
     value: str = ""
+    environment: dict[str, str] | None = None
 
     @property
     def host(self) -> str:
@@ -133,6 +134,7 @@ class JobStatusLine:
             "duration": self.duration,
             "error": self.error,
             "output_dir": self.output_dir,
+            "environment": self.environment,
             "value": self.value,
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,16 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     return f"bring the packages of {name} along ({line}); or "
 
 
-def source_of(lock: Lock, folder: Path | None) -> EnvironmentSource:
-    """What says what a host installs, of a run whose journal is in that folder; None for one that keeps nothing."""
-    return EnvironmentSource(lock, sys.version_info[:2], folder / LOCKS if folder is not None else None)
+def source_of(
+    lock: Lock, folder: Path | None, earlier: Path | None = None, *, prefers: Sequence[int] = (), is_exact: bool = False
+) -> EnvironmentSource:
+    """What says what a host installs.
+
+    Args:
+        folder: that of the run's journal; None for a run that keeps nothing.
+        earlier: that of an earlier run which is repeated: what was resolved then counts.
+        prefers: major and minor version of the Python that is taken first; default that of this Python.
+        is_exact: only what was resolved then counts.
+    """
+    kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
+    return EnvironmentSource(lock, prefers or sys.version_info[:2], kept, before, is_exact=is_exact)
