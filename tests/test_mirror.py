@@ -127,6 +127,7 @@ TESTED_IN = {
     "launcher/util/untrusted_files.py": "end_to_end/test_received_folder.py",
     "launcher/util/user_folders.py": "launcher/session/test_session.py",
     "remote_agent/__main__.py": "remote_agent/agent/link/test_controller.py",
+    "remote_agent/agent/spool/other_runs.py": "remote_agent/agent/test_cleaning.py",
     "remote_agent/agent/spool/attempt.py": "remote_agent/agent/spool/test_attempts.py",
     "remote_agent/agent/spool/syncer.py": "remote_agent/agent/test_agent_machine.py",
     "remote_agent/agent/zygotes/client.py": "remote_agent/agent/zygotes/test_pool.py",

@@ -34,6 +34,9 @@ class RemoteLauncherConf:
     extras: list[str] = field(default_factory=list)
     #: Dependency groups of the project that the environment has.
     groups: list[str] = field(default_factory=list)
+    #: What environments may take on a host. Before another one is built, those go that no job uses, the longest unused
+    #: first.
+    environments_budget: Any = "50GiB"
     #: Shell lines that every host runs before that Python starts, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
     #: Variables for the jobs. Their values are not written to any file.

@@ -266,7 +266,7 @@ class AgentConnection:
         sender = None
         if plan.environment is not None:
             # What it sends was asked for once, and nothing is asked again before it is there: it needs no limit of its own.
-            sender = EnvironmentSender(self.host, plan.environment, outgoing.put)
+            sender = EnvironmentSender(self.host, plan.environment, outgoing.put, plan.environments_budget)
         receiver = self._receiver = FrameReceiver(
             self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender
         )

@@ -45,6 +45,8 @@ class HostPlan:
     #: The environment of packages; None for none. And the only Python that it may be made from.
     environment: Source | None = None
     environment_python: str | None = None
+    #: Bytes that all environments there may have before it is built.
+    environments_budget: int | None = None
     #: What is known here of an error that kept the application from being prepared; empty for nothing.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
     #: And of one that a job failed with.

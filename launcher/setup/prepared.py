@@ -75,6 +75,7 @@ class PreparedRun:
             files=len(snapshot.files) if snapshot is not None else 0,
             environment=self._environment_of(spec),
             environment_python=spec.python or setup.options.python,
+            environments_budget=setup.options.environments_budget,
             explain=_explainer(explained, snapshot),
             explain_job=_explainer(self._explained_in_job(spec), snapshot),
         )

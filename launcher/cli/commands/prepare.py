@@ -35,7 +35,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems,
 
 
 @opt.takes_options(
-    "hosts_file", "python", "environment", "extras", "groups", "workdir", "accept_new_host_keys", "host_loss_timeout",
+    "hosts_file", "python", "environment", "extras", "groups", "environments_budget", "workdir", "accept_new_host_keys", "host_loss_timeout",
     environment="auto",
 )  # fmt: skip
 def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Quiet = False, **given: Any) -> None:
