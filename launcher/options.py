@@ -172,6 +172,15 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
+    environments_budget: int = _field(
+        "50GiB",
+        Option(
+            checks.parse_size,
+            "What environments may take on a host. Before another one is built, those go that no job uses, the longest unused first.",
+            Group.HOSTS,
+            metavar="SIZE",
+        ),
+    )
     setup: tuple[str, ...] = _field(
         (),
         Option(

@@ -45,6 +45,8 @@ class HostPlan:
     #: The environment of packages; None for none. Below: the only Python that it may be made with.
     environment: Source | None = None
     environment_python: str | None = None
+    #: The bytes that all environments there may have before this one is built.
+    environments_budget: int | None = None
     #: Advice about an error because of which the application cannot be prepared; empty for none.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
     #: The same for an error with which a job failed.

@@ -23,7 +23,17 @@ from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 
-__all__ = ["Lock", "compile_for", "locks_from_bytes", "locks_to_bytes", "read_lock", "read_toml", "write_whole"]
+__all__ = [
+    "Lock",
+    "compile_for",
+    "find_compiled",
+    "keep_compiled",
+    "locks_from_bytes",
+    "locks_to_bytes",
+    "read_lock",
+    "read_toml",
+    "write_whole",
+]
 
 #: The versions of glibc that uv knows as platforms.
 _GLIBC = (17, 28, *range(31, 41))
@@ -150,6 +160,38 @@ def _exported(path: Path, inputs: Sequence[str], options: Sequence[str], folder:
     return Lock(str(path), text, is_resolved=True)
 
 
+def find_compiled(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Lock | None:
+    """What requirements were resolved to for a Python of a host before, where a folder keeps it.
+
+    Raises:
+        PackagesError: it cannot be read.
+    """
+    file = _kept_file(lock, facts, python, kept)
+    return Lock(lock.name, _text(file), is_resolved=True) if file is not None and file.is_file() else None
+
+
+def keep_compiled(compiled: Lock, lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> None:
+    """Keep what requirements were resolved to, where there is a folder that keeps it.
+
+    Raises:
+        PackagesError: it cannot be written.
+    """
+    file = _kept_file(lock, facts, python, kept)
+    if file is not None:
+        write_whole(file, compiled.text.encode())
+
+
+def _kept_file(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Path | None:
+    if kept is None:
+        return None
+    what = f"{lock.sha256}\x00{_minor(python)}\x00{_platform(facts)}\x00{facts.driver}"
+    return kept / f"{hashlib.sha256(what.encode()).hexdigest()}.pylock.toml"
+
+
+def _minor(python: PythonFacts) -> str:
+    return ".".join(python.version.split(".")[:2])
+
+
 def compile_for(
     lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None, steps: Steps | None = None
 ) -> Lock:
@@ -158,14 +200,11 @@ def compile_for(
     Raises:
         PackagesError: uv cannot resolve them.
     """
-    major, minor = python.version.split(".")[:2]
-    version = f"{major}.{minor}"
-    platform = _platform(facts)
+    found = find_compiled(lock, facts, python, kept)
+    if found is not None:
+        return found
+    version, platform = _minor(python), _platform(facts)
     torch = ["--torch-backend", "auto"] if facts.driver else []
-    name = hashlib.sha256(f"{lock.sha256}\x00{version}\x00{platform}\x00{facts.driver}".encode()).hexdigest()
-    file = kept / f"{name}.pylock.toml" if kept is not None else None
-    if file is not None and file.is_file():
-        return Lock(lock.name, _text(file), is_resolved=True)
     path = Path(lock.name)
     if _text(path, or_empty=True) != lock.text:
         raise PackagesError(
@@ -180,9 +219,9 @@ def compile_for(
         environment={"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None,
         steps=steps,
     )
-    if file is not None:
-        write_whole(file, text.encode())
-    return Lock(lock.name, text, is_resolved=True)
+    compiled = Lock(lock.name, text, is_resolved=True)
+    keep_compiled(compiled, lock, facts, python, kept)
+    return compiled
 
 
 def _platform(facts: HostFacts) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.environments.host_uv import uv_for
-from launcher.environments.lock import Lock, compile_for, write_whole
+from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
 from launcher.environments.wheels import WheelCache, digest_of
@@ -77,14 +77,27 @@ class EnvironmentSource:
         lock: of the run.
         prefers: major and minor version of the Python to take first; others follow.
         kept: a folder of the run, where locks for hosts are kept.
+        earlier: the same of an earlier run, which this one repeats. What was resolved then counts.
         limit: seconds for each step, here and on the host.
+        is_exact: nothing else counts.
     """
 
-    def __init__(self, lock: Lock, prefers: Sequence[int], kept: Path | None, limit: float = USUAL_LIMIT) -> None:
+    def __init__(
+        self,
+        lock: Lock,
+        prefers: Sequence[int],
+        kept: Path | None,
+        earlier: Path | None = None,
+        limit: float = USUAL_LIMIT,
+        *,
+        is_exact: bool = False,
+    ) -> None:
         self.lock = lock
         self._steps = Steps(limit)
         self._prefers = list(prefers)
         self._kept = kept
+        self._earlier = earlier
+        self._is_exact = is_exact
         self._known: tuple[HostFacts, EnvironmentPlan] | None = None
         self._busy = threading.Lock()
 
@@ -109,12 +122,7 @@ class EnvironmentSource:
         refused: list[str] = []
         for python in pythons:
             try:
-                lock = (
-                    self.lock
-                    if self.lock.is_resolved
-                    else compile_for(self.lock, facts, python, self._kept, self._steps)
-                )
-                chosen = choose(lock, facts, python)
+                chosen = choose(self._resolved(facts, python), facts, python)
             except DoesNotFit as error:
                 refused.append(f"{python.version} ({python.path}): {error}")
                 continue
@@ -133,6 +141,17 @@ class EnvironmentSource:
             + "\n    next: "
             "install a Python that it fits, or name one with `python` for this host; or have `uv lock` make a lock that fits it"
         )
+
+    def _resolved(self, facts: HostFacts, python: PythonFacts) -> Lock:
+        if self.lock.is_resolved:
+            return self.lock
+        found = find_compiled(self.lock, facts, python, self._earlier)
+        if found is not None:
+            keep_compiled(found, self.lock, facts, python, self._kept)
+            return found
+        if self._is_exact:
+            raise DoesNotFit("the run that is repeated resolved its requirements for other Pythons or platforms")
+        return compile_for(self.lock, facts, python, self._kept, self._steps)
 
     def _rank(self, python: PythonFacts) -> tuple[bool, bool, list[int]]:
         numbers = [int(part) for part in python.version.split(".")[:2]]

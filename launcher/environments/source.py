@@ -14,12 +14,12 @@ from typing import Literal
 from launcher.errors import PackagesError
 from launcher.util.quoting import shown
 
-__all__ = ["AUTO", "SCRIPT", "Source", "find_auto", "find_source", "has_metadata"]
+__all__ = ["AUTO", "NONE", "SCRIPT", "Source", "find_auto", "find_source", "has_metadata"]
 
 AUTO = "auto"
 SCRIPT = "script"
 #: Words that say that there is none.
-_NONE = "none"
+NONE = "none"
 _ALLOWED = (
     "a uv.lock, a pylock.toml, a requirements.txt, a script with a `# /// script` block, `script`, `auto` or `none`"
 )
@@ -58,7 +58,7 @@ def find_source(word: str, start: Path | None, script: Path | None) -> Source | 
     Raises:
         PackagesError: there is no such file, or it describes no packages.
     """
-    if word == _NONE:
+    if word == NONE:
         return None
     if word == AUTO:
         found = find_auto(start, script)

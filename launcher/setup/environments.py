@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,23 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     return f"bring the packages of {name} along ({line}); or "
 
 
-def source_of(lock: Lock, folder: Path | None, options: LaunchConf) -> EnvironmentSource:
-    """What says what a host installs, of a run whose journal is in that folder; None for one that keeps nothing."""
-    keeps = folder / LOCKS if folder is not None else None
-    return EnvironmentSource(lock, sys.version_info[:2], keeps, options.environment_timeout)
+def source_of(
+    lock: Lock,
+    folder: Path | None,
+    options: LaunchConf,
+    earlier: Path | None = None,
+    *,
+    prefers: Sequence[int] = (),
+    is_exact: bool = False,
+) -> EnvironmentSource:
+    """Return what says what a host installs.
+
+    Args:
+        folder: the folder of the run's journal; None for a run that keeps nothing.
+        earlier: that of an earlier run which is repeated. What was resolved then counts.
+        prefers: major and minor version of the Python that is preferred; by default that of this Python.
+        is_exact: nothing but what was resolved then counts.
+    """
+    kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
+    limit = options.environment_timeout
+    return EnvironmentSource(lock, prefers or sys.version_info[:2], kept, before, limit, is_exact=is_exact)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from launcher.agents.plan import Blob, HostPlan
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError
-from launcher.runs.journal import FOLDER
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
@@ -76,6 +75,7 @@ class PreparedRun:
             files=len(snapshot.files) if snapshot is not None else 0,
             environment=self._environment_of(spec),
             environment_python=spec.python or setup.options.python,
+            environments_budget=setup.options.environments_budget,
             explain=_explainer(explained, snapshot),
             explain_job=_explainer(self._explained_in_job(spec), snapshot),
         )
@@ -110,11 +110,9 @@ class PreparedRun:
         lock = self.setup.locks.get(spec.name)
         if lock is None:
             return None
-        from launcher.setup.environments import source_of
-
         known = self._environments.get(spec.name)
         if known is None:
-            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER, self.setup.options)
+            known = self._environments[spec.name] = self.setup.environment_source(lock)
         return known
 
     @functools.cached_property

@@ -29,6 +29,7 @@ from launcher.options import LaunchConf, options_of
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
 from launcher.runs.index import new_run_id
+from launcher.runs.journal import FOLDER
 from launcher.serialization import pickler as pickling
 from launcher.serialization.modules import main_module_name
 from launcher.serialization.plain_records import finder
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.environments.lock import Lock
+    from launcher.environments.plan import EnvironmentSource
     from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
@@ -219,6 +221,12 @@ class RunSetup:
 
             locks = locks_of(self.hosts, self.options, self.root, self.script_file())
         return dataclasses.replace(self, snapshot=snapshot, main_module=main_module, locks=locks)
+
+    def environment_source(self, lock: Lock) -> EnvironmentSource:
+        """What says what a host installs of a lock."""
+        from launcher.setup.environments import source_of
+
+        return source_of(lock, self.folder / FOLDER, self.options)
 
     def script_file(self) -> Path | None:
         """The file that may say which packages it needs."""

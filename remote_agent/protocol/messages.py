@@ -70,10 +70,14 @@ class AskPythons(TypedDict):
 
 
 class Environment(TypedDict):
-    """The environment that the application needs. The payload is an EnvironmentSpec."""
+    """The environment that the application needs. The payload is an EnvironmentSpec.
+
+    `budget`: the bytes that all environments may have before it is built.
+    """
 
     t: Literal["environment"]
     key: str
+    budget: Optional[int]
 
 
 class Withheld(TypedDict):
@@ -518,6 +522,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "hello": {"slots": None, "gpus": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
+    "environment": {"budget": None},
     "withheld": {"environment": False},
     "environment_state": {"done": 0, "total": 0},
     "job": {"payload_blob": None},

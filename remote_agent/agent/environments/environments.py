@@ -5,17 +5,21 @@ arrived of a file stays when the link is lost. Slow work is done in the backgrou
 """
 
 import json
+import os
 import sys
 import threading
 import time
 from typing import Callable, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
+from remote_agent.agent.environments.eviction import Evicted, evict
+from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.programs import MORE_ROOM
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
@@ -62,6 +66,9 @@ class Environments:
         self._given_up: Set[str] = set()
         self._builder: Optional[Builder] = None
         self._builds = self._asks = 0
+        #: Bytes that environments may have; None for no limit. And how far making room for this one is.
+        self._budget: Optional[int] = None
+        self._eviction = "owed"
         self._heard_at = self._told_at = self._looked_at = 0.0
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failed: Callable[[str], None] = lambda message: None
@@ -110,6 +117,7 @@ class Environments:
         if self._spec is not None and self._spec.key != spec.key:
             self._give_back()
         self._spec = spec
+        self._budget = header["budget"]
         self._state = "asked"
         self._asks = 0
         self._given_up = set()
@@ -165,10 +173,19 @@ class Environments:
                 self._give_back()
                 self._ready()
                 return
+            if self._eviction == "under way":
+                return  # it comes back to this
             if self._state not in ("sending", "building"):
                 store.prepare()
                 if not store.lock(spec.key):
                     self._set("waiting")
+                    return
+                if store.is_being_built(PRUNING):
+                    store.unlock(spec.key)
+                    self._set("waiting")
+                    return
+                if self._budget is not None and self._eviction == "owed":
+                    self._evict(spec, self._budget)
                     return
             self._take_stock(spec)
             if self._missing:
@@ -182,6 +199,34 @@ class Environments:
                 self._build(spec)
         except (SpoolError, OSError) as error:
             self._fail(self._reason(error))
+
+    def _evict(self, spec: EnvironmentSpec, budget: int) -> None:
+        """Make room, in the background; then go on. What cannot be removed is no reason to fail."""
+        self._eviction = "under way"
+        found: List[Evicted] = []
+        paths = self._paths
+
+        def may_run_of(run: str, host: str) -> bool:
+            return may_run(os.path.join(os.path.dirname(os.path.dirname(paths.spool)), run, host))
+
+        def work() -> None:
+            cache = self._store.cache
+            inventory = EnvironmentInventory(cache, paths.boot, may_run_of)
+            # What it holds of its own is for this thread alone.
+            found.append(evict(EnvironmentStore(cache, paths.boot), inventory, self._blobs, spec, budget))
+
+        def done(error: Optional[BaseException]) -> None:
+            self._eviction = "done"
+            if error is not None:
+                sys.stderr.write("environments: no room was made: {!r}\n".format(error))
+            elif found[0].keys:
+                self._controller.note(_told(found[0]))
+            # The lock may have been given back meanwhile, because the link was lost.
+            self._store.unlock(spec.key)
+            self._state = "asked"
+            self._advance()
+
+        self._background.submit(work, done)
 
     def _take_stock(self, spec: EnvironmentSpec) -> None:
         wanted = [wheel.sha256 for wheel in spec.files] + ([] if self._store.uv(spec) is not None else [spec.uv])
@@ -306,3 +351,12 @@ class Environments:
         if self._builder is not None:
             self._builder.stop()
         self._give_back()
+
+
+def _told(gone: Evicted) -> str:
+    number = len(gone.keys)
+    return "{} removed ({}), which no job used; the others have {:.1f} GiB".format(
+        "an old environment was" if number == 1 else "{} old environments were".format(number),
+        "{:.1f} MiB".format(gone.bytes / (1 << 20)),
+        gone.total / (1 << 30),
+    )

@@ -7,6 +7,7 @@ The lock is a file that is made, not one that is locked, because file systems on
     <cache>/envs/<key>          an environment; its `environment.json` is what makes it one
     <cache>/envs/.part.*        one that is being made, or was given up
     <cache>/envs/.lock.<key>    who makes it
+    <cache>/envs/.lock.pruning  who removes files that environments share, when no environment has them any more
     <cache>/envs/.use/<key>/*   the agents that use it
     <cache>/wheels/<sha256>/    wheels under their names; the same files as in `blobs`
     <cache>/uv                  uv's own cache (`uv_cache.py`): files of environments are hard links into it
@@ -25,11 +26,13 @@ from remote_agent.system.host import machine_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive
 
-__all__ = ["LAYOUT", "EnvironmentStore", "read_description"]
+__all__ = ["LAYOUT", "PRUNING", "EnvironmentStore", "read_description"]
 
 #: Seconds without a touch after which a lock of another machine counts no more.
 _FOREIGN_PATIENCE = 60.0
 LAYOUT = 1
+#: In the place of a key: the lock of who removes files that environments share.
+PRUNING = "pruning"
 #: In an environment that is on the disk.
 _ON_DISK = "on-disk"
 
@@ -146,6 +149,11 @@ class EnvironmentStore:
     def is_being_built(self, key: str) -> bool:
         """Somebody holds the lock, as far as it says; of another machine, nobody knows whether that one is still there."""
         return self._is_held(self._lock_path(key))
+
+    def other_locks(self, key: str) -> bool:
+        """Whether anybody else makes an environment, or removes shared files, now; `key`: what this agent makes."""
+        names = [name[len(".lock.") :] for name in os.listdir(self.folder) if name.startswith(".lock.")]
+        return any(self.is_being_built(name) for name in names if name != key and name not in self._held)
 
     def touch(self) -> None:
         """Show other machines that the locks are held."""

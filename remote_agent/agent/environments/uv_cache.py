@@ -15,9 +15,16 @@ from typing import List
 
 from remote_agent.system.private_files import make_private_folder, open_private
 
-__all__ = ["UvCache"]
+__all__ = ["UvCache", "uv_caches"]
 
 _FIRST = "cache"
+_NOTES = "notes"
+
+
+def uv_caches(folder: str) -> List[str]:
+    """Return the caches in a folder of caches: the one that is used, and older ones."""
+    names = [name for name in os.listdir(folder) if name != _NOTES] if os.path.isdir(folder) else []
+    return [path for path in (os.path.join(folder, name) for name in names) if os.path.isdir(path)]
 
 
 class UvCache:
@@ -39,7 +46,7 @@ class UvCache:
         Raises:
             SpoolError, OSError: the disk.
         """
-        notes = make_private_folder(os.path.join(make_private_folder(self._folder), "notes"))
+        notes = make_private_folder(os.path.join(make_private_folder(self._folder), _NOTES))
         doubts = [name for name in os.listdir(notes) if self._is_doubt(name)]
         if doubts:
             self._begin_another(notes, doubts)
@@ -49,7 +56,7 @@ class UvCache:
     def synced(self, key: str) -> None:
         """What was written for an environment is on the disk."""
         try:
-            os.unlink(os.path.join(self._folder, "notes", self._life + key))
+            os.unlink(os.path.join(self._folder, _NOTES, self._life + key))
         except OSError:
             return  # another one did it, or the cache is begun anew once more than it had to be
 
