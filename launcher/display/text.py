@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launcher.session.live_output import clean_lines
+from launcher.live.lines import clean_lines
 from launcher.util.terminal_text import clean, clean_line
 
 __all__ = [
