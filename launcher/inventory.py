@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import InventoryError
 from launcher.util.quoting import shown
@@ -76,6 +76,7 @@ class HostSpec:
         known_hosts: path of the only known_hosts file to trust.
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
         host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
+        ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
     """
 
     name: str
@@ -95,6 +96,7 @@ class HostSpec:
     host_keys: Literal["strict", "accept-new"] = "strict"
     environment: str | None = None
     extras: tuple[str, ...] = ()
+    ssh: Literal["auto", "fabric", "openssh"] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -149,6 +151,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
             spec,
             workdir=spec.workdir or options.workdir,
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
+            ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
         for spec in _check_unique("hosts", specs)
     ]
@@ -188,7 +191,7 @@ def _parse_address(where: str, text: str) -> HostSpec:
     if not at:
         user = None
     elif ":" in str(user):
-        raise InventoryError(f"{where}: a password has no place in a host's name; keys are used")
+        raise InventoryError(f"{where}: a host's name cannot have a password; the launcher uses keys")
     elif not _USER.fullmatch(str(user)):
         raise InventoryError(f"{where}: {shown(user)} is not a user name")
     address, port = _split_port(where, rest)
@@ -309,10 +312,10 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
             values[key] = _FIELD_CHECKS[key](f"{where}: {key}", value)
     for key in ("user", "port"):
         if key in values and getattr(base, key) is not None:
-            raise InventoryError(f"{where}: {key} is given in address and as a field; say it once")
+            raise InventoryError(f"{where}: {key} is given in address and as a field; give it once")
     if base.is_local and set(values) & _SSH_ONLY:
         raise InventoryError(
-            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} means nothing"
+            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} has no meaning"
         )
     return replace(base, name=name, **values)
 
@@ -382,14 +385,14 @@ def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
 
 def _environment(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {shown(value)} is no file of packages, and not `auto`, `script` or `none`")
+        raise InventoryError(f"{where}: {shown(value)} is neither a file of packages nor `auto`, `script` or `none`")
     return value
 
 
 def _extras(where: str, value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(one, str) and _EXTRA.fullmatch(one) for one in names):
-        raise InventoryError(f"{where}: {shown(value)} is no list of names of extras")
+        raise InventoryError(f"{where}: {shown(value)} is not a list of names")
     return tuple(names)
 
 
@@ -404,6 +407,12 @@ def _fingerprint(where: str, value: Any) -> str:
 def _host_keys(where: str, value: Any) -> str:
     if value not in ("strict", "accept-new"):
         raise InventoryError(f"{where}: {shown(value)} is neither 'strict' nor 'accept-new'")
+    return str(value)
+
+
+def _ssh(where: str, value: Any) -> str:
+    if value not in ("auto", "fabric", "openssh"):
+        raise InventoryError(f"{where}: {shown(value)} is neither 'auto' nor 'fabric' nor 'openssh'")
     return str(value)
 
 
@@ -423,8 +432,9 @@ _FIELD_CHECKS = {
     "host_keys": _host_keys,
     "environment": _environment,
     "extras": _extras,
+    "ssh": _ssh,
 }
-_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys"})
+_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 
 
 def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:
@@ -441,7 +451,7 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
             raise InventoryError(
                 f"{where}: {shown(spec.name)} is named twice"
                 + (f" (also as {shown(other)})" if other != spec.name else "")
-                + "; say `/slots` for more jobs at once"
+                + "; write `/slots` for more jobs at once"
             )
         names.add(spec.name)
         places[place] = spec.name

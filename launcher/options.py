@@ -163,6 +163,15 @@ class LaunchConf:
             metavar="NAME",
         ),
     )
+    environment_timeout: float = _field(
+        1800.0,
+        Option(
+            checks.parse_duration,
+            "The time for each step of making an environment: resolving, building a wheel, installing.",
+            Group.HOSTS,
+            metavar="DURATION",
+        ),
+    )
     setup: tuple[str, ...] = _field(
         (),
         Option(
@@ -203,7 +212,13 @@ class LaunchConf:
         help="auto: the project is copied to the hosts; shared: the hosts see the same files.",
     )
     max_code_size: int = _field(
-        "100MiB", Option(checks.parse_size, "The most that is copied to a host as code.", Group.CODE, metavar="SIZE")
+        "100MiB",
+        Option(
+            checks.parse_size,
+            "The largest total size of the code that is copied to a host.",
+            Group.CODE,
+            metavar="SIZE",
+        ),
     )
     isolation: str = _chosen(
         "auto",
@@ -270,7 +285,7 @@ class LaunchConf:
         2.0,
         Option(
             checks.duration_or_zero,
-            "The time that processes have to end which a job started and did not wait for.",
+            "The time that processes have to end if a job started them and did not wait for them.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -313,7 +328,7 @@ class LaunchConf:
         None,
         Option(
             checks.optional_duration,
-            "A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.",
+            "A host ends its jobs after this time without contact to the controller. Without this option, it never does.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -351,7 +366,7 @@ class LaunchConf:
         "64MiB",
         Option(
             checks.parse_size,
-            "The most that is kept of a job's stdout, and of its stderr.",
+            "How much of a job's stdout, and of its stderr, is kept.",
             Group.RESULTS,
             metavar="SIZE",
             usual="64MiB; 4GiB for `run`",
@@ -365,6 +380,15 @@ class LaunchConf:
             Group.HOSTS,
             Form.FLAG,
         ),
+    )
+    ssh: str = _chosen(
+        "auto",
+        "auto",
+        "fabric",
+        "openssh",
+        group=Group.HOSTS,
+        help="What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh where "
+        "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
     )
     workdir: str | None = _field(
         None,

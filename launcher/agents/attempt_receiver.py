@@ -95,7 +95,7 @@ class AttemptReceiver:
         """Complete small files of an attempt."""
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
         if sum(size for _, _, size, _ in items) != len(payload):
-            raise wire.ProtocolError("field", "files: their sizes do not add up to what came")
+            raise wire.ProtocolError("field", "files: their sizes do not add up to the bytes that came")
 
         def write(folder: OutputFolder) -> None:
             offset = 0
@@ -163,7 +163,7 @@ class AttemptReceiver:
             parts, payload = NO_PARTS, b""
             if envelope.status == "COMPLETED":
                 # Success needs a valid result.
-                error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
+                error = JobError("host", message=f"its result from {self.host} arrived truncated or altered: {wrong}")
                 envelope = envelope._replace(status="FAILED", error=error)
         if envelope.error is not None:
             known = self._plan.explain_job(envelope.error.to_json())
@@ -250,12 +250,12 @@ def _cut_text(cut: dict[str, Any]) -> str:
         if not _is_number(waited):
             raise wire.ProtocolError("field", "files_end: cut")
         changing = [str(path)[:200] for path in cut.get("changing", [])[:_MAX_RUNNING]]
-        lost = "It may have had more to write"
+        lost = "They may have had more to write"
         if changing:
-            lost = f"Files that it may not have written to their end: {', '.join(changing)}"
+            lost = f"Files that may be incomplete: {', '.join(changing)}"
         option = "grace" if cut.get("is_cancelled") else "children_timeout"
         return (
-            f"it started processes that it did not wait for, and they were ended {waited:.0f} s after the job was: {running}. {lost}; "
+            f"it started processes and did not wait for them; they were killed {waited:.0f} s after the job ended: {running}. {lost}; "
             f"a task must wait for what it needs, for example with Popen.wait(), or {option} gives it more time"
         )
     if not _is_number(seconds):
@@ -276,10 +276,10 @@ def _renamed_files(folder: OutputFolder) -> list[tuple[str, str]]:
     if not folder.apart:
         return []
     path, beside = folder.apart[0]
-    text = f"was not overwritten: another job, or somebody else, has written it since the run began; that of this job is {beside}"
+    text = f"was not overwritten: another job, or somebody else, has written it since the run began; this job's file is {beside}"
     more = ", ".join(one for _, one in folder.apart[1:6])
     if more:
-        text += f", and so with {more}{', ...' if len(folder.apart) > 6 else ''}"
+        text += f"; the same for {more}{', ...' if len(folder.apart) > 6 else ''}"
     return [(path, f"{text} (jobs with the same output directory: see sweep.subdir)")]
 
 

@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher.agents.connect_limit import ConnectLimit
-from launcher.agents.environment import EnvironmentSender
-from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
+from launcher.agents.environment import EnvironmentSender, Source
+from launcher.agents.facts import Disconnected, Fact, Refused, Unusable, WayTaken
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
 from launcher.bootstrap.start import PREFIX, next_step
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.host_limits import limit
 from launcher.results.output_folder import OutputFolder
-from launcher.transports.base import Channel, Transport
+from launcher.transports.base import Channel, Transport, Way
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
 from remote_agent.protocol.job_spec import JobSpec
@@ -89,6 +89,8 @@ class AgentConnection:
         self._controller = controller
         self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._channel: Channel | None = None
+        self._environment: Source | None = None
+        self._way: Way | None = None
         self._receiver: FrameReceiver | None = None
         self._stopping = threading.Event()
         self._was_connected = False
@@ -161,6 +163,8 @@ class AgentConnection:
         """End the threads and the connection. The agent stays."""
         self._stopping.set()
         self._outgoing.put(None)
+        if self._environment is not None:
+            self._environment.stop()
         channel = self._channel
         # Close the transport first: closing a channel sends to the host, and would wait for a host that takes nothing.
         self._transport.close()
@@ -248,13 +252,14 @@ class AgentConnection:
         if now - self._lost_since < self._patience or self._losses < _MIN_TRIES:
             return None
         tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
-        step = error.next_step or next_step(self.host, "it must work again and again; see what sshd logs there")
+        step = error.next_step or next_step(self.host, "its link must stay up; see what sshd logs there")
         return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
 
     def _connect_and_read(self) -> None:
         self._receiver = None
         with self._connect_limit.turn(self._stopping):
             channel, rest = self._start_agent(self._transport)
+        self._tell_way()
         plan = self._plan_of()
         outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._outgoing = outgoing
@@ -265,6 +270,7 @@ class AgentConnection:
         self._replies = threading.Semaphore(MAX_REPLIES)
         sender = None
         if plan.environment is not None:
+            self._environment = plan.environment
             # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
             sender = EnvironmentSender(self.host, plan.environment, outgoing.put)
         receiver = self._receiver = FrameReceiver(
@@ -292,6 +298,12 @@ class AgentConnection:
             for helper in helpers:
                 helper.join(timeout=10)
             receiver.attempts.close()
+
+    def _tell_way(self) -> None:
+        way = self._transport.way
+        if way is not None and way != self._way:
+            self._way = way
+            self._inbox(WayTaken(self.host, way.name, way.why))
 
     def _greeting(self, plan: HostPlan) -> Iterator[Iterator[bytes] | bytes]:
         yield wire.encode(

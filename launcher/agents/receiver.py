@@ -105,7 +105,7 @@ class FrameReceiver:
                 raise
             self._take(frames)
         except TooMuch as error:
-            raise HostBroken(self.host, "session", f"it says more than it may: {error}") from None
+            raise HostBroken(self.host, "session", f"it sent more than the limit: {error}") from None
         except wire.ProtocolError as error:
             raise AgentError(self.host, "session", f"the agent breaks the protocol ({error.code}): {error}") from None
 
@@ -157,7 +157,7 @@ class FrameReceiver:
                 self.attempts.on_dropped(header, payload)
             case "fatal":
                 self._on_fatal(header, payload)
-            case "surveyed" | "removed" | "looked":
+            case "surveyed" | "environments_listed" | "environment_compared" | "removed" | "looked":
                 raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a run")
             case _:
                 _refuse(header)
@@ -231,7 +231,7 @@ class FrameReceiver:
         if state == "missing":
             wanted = [(sha256, offset) for sha256, offset in json.loads(payload.decode("utf-8"))]
             if not all(is_sha256(sha256) and type(offset) is int and offset >= 0 for sha256, offset in wanted):
-                raise wire.ProtocolError("field", "environment_state: it misses what is no content")
+                raise wire.ProtocolError("field", "environment_state: a missing content has no valid hash or size")
             environment.send(wanted)
             state = "sending"
         done, total = max(header["done"], 0), max(header["total"], 0)
@@ -240,7 +240,7 @@ class FrameReceiver:
     def _environment_asked(self) -> EnvironmentSender:
         """Return the sender for a message about the environment. It is refused if the run has none, or after too many messages."""
         if self._environment is None:
-            raise wire.ProtocolError("order", "the agent speaks of an environment that was not offered")
+            raise wire.ProtocolError("order", "the agent reports an environment, and none was offered")
         self._environment_words += 1
         check("environment", self._environment_words)
         return self._environment

@@ -41,7 +41,7 @@ _MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
 #: Type of the error -> what a host lacks for jobs of any application, with the next step.
 _HOST_LACKS = {
-    SETUP_FAILED: "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal",
+    SETUP_FAILED: "correct the line in `setup`, or add `|| true` if it may fail; it runs in `bash -l`, without a terminal",
     PYTHON_FAILED: _PYTHON_STEP,
     PYTHON_TOO_OLD: _PYTHON_STEP,
 }
@@ -167,6 +167,8 @@ class Decider:
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
                 decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes, "")])
+            case facts.WayTaken():
+                decided.add([events.WayChosen(at, item.host, item.way, item.why)])
             case facts.Noted():
                 self._note(at, item.host, item.message, decided)
             case facts.Opened():
@@ -298,7 +300,7 @@ class Decider:
                 decided.add([events.Warned(at, "application", message, trace, None, fact.host)])
             decided.add(self._scheduler.observe_unprepared(at, fact.host, fact.error["message"].partition("\n")[0]))
         elif fact.isolation == "spawn" and fact.why:
-            self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
+            self._note(at, fact.host, f"each job gets a fresh process: {fact.why}", decided)
 
     def _take_environment(self, at: float, fact: facts.EnvironmentTold, decided: _Round) -> None:
         if fact.state != "ready":
@@ -426,7 +428,7 @@ class Decider:
 
     def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
         """Give up a host that broke a limit over several messages."""
-        told = f"it says more than it may: {why}"
+        told = f"it sent more than the limit: {why}"
         decided.add(self._scheduler.give_up(at, host, told, for_good=True))
         decided.act(self._links[host].cancel, None, kind="lost", why=told)
 

@@ -36,7 +36,7 @@ def wait_for_ends(told: Iterable[AgentConnection], say: Callable[[str], None]) -
         return []
     names = ", ".join(session.host for session in late[:_MAX_NAMES])
     more = f" and {len(late) - _MAX_NAMES} more" if len(late) > _MAX_NAMES else ""
-    say(f"waiting up to {_END_PATIENCE:.0f} s for hosts to end the run there: {names}{more}")
+    say(f"waiting up to {_END_PATIENCE:.0f} s for hosts to end the run: {names}{more}")
     return [session.host for session in _still_there(late, began + _END_PATIENCE)]
 
 

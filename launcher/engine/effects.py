@@ -157,7 +157,7 @@ class Effects:
         try:
             folder.set_aside_pending()
         except (OSError, RefusedFile, UnusableFolder) as error:
-            lost = f"what attempt {attempt} printed cannot be kept: {error}"
+            lost = f"the output of attempt {attempt} cannot be kept: {error}"
             self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
         finally:
             # If the folder is not in its place, this is done before the next attempt writes there.

@@ -50,7 +50,7 @@ class Engine(Dispatcher):
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
         transport_of: makes the transport to a host. Called once per host.
         lock: the lock of the folder, if the caller has taken it for this run.
-        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first word.
+        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first message.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
     """

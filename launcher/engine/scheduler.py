@@ -371,7 +371,7 @@ class Scheduler(RunState):
                 continue
             # Without a link, the job may have ended long ago. Its time begins again with the next link.
             if self.hosts[job.host].phase is HostPhase.READY:
-                why = f"job {num} is long past its time limit there, and the host answers but does not end it"
+                why = f"job {num} is long past its time limit, and the host answers but has not ended it"
                 out += self.give_up(at, job.host, why, for_good=True)
         return out
 

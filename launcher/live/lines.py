@@ -6,9 +6,9 @@ Rule: a line is shown when it is complete, or when it is very long. If a job has
 from __future__ import annotations
 
 from launcher import events
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean_lines
 
-__all__ = ["LineCutter", "LinePrinter", "clean_lines"]
+__all__ = ["LineCutter", "LinePrinter"]
 
 #: A line without an end is shown when it has this many bytes.
 _MOST_OF_A_LINE = 1 << 16
@@ -39,11 +39,6 @@ class LineCutter:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def clean_lines(text: str) -> list[str]:
-    """Return the lines of a job's output. If it has overwritten a line (a progress bar), its last text counts."""
-    return [clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.removesuffix("\n").split("\n")]
 
 
 class LinePrinter:

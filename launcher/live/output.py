@@ -103,7 +103,7 @@ class _Sink:
             return
         if not isinstance(error, BrokenPipeError) and self._stream is not sys.stderr:
             print(
-                f"launcher: what the job prints cannot be written here any more ({error.strerror}); it goes on, and its output is "
+                f"launcher: the job's output cannot be written here any more ({error.strerror}); the job goes on, and its output is "
                 "kept in its folder",
                 file=sys.stderr,
             )

@@ -175,7 +175,7 @@ class OutputFolder:
                 own = beside(path, self.num)
                 self._check(own, 0)
                 if self._is_anothers(own):
-                    raise RefusedFile(f"another job has written it, and {own} too")
+                    raise RefusedFile(f"another job has written it, and also {own}")
                 if len(self.apart) < MAX_REFUSED:
                     self.apart.append((path, own))
                 path = own

@@ -76,7 +76,7 @@ def last_event(
 ) -> events.RunEnded | events.RunDetached:
     """Return the last event of the journal: that the run has ended, as in `ended`, or that it is detached, and why."""
     if hooks.is_cut:
-        return events.RunDetached(time.time(), ended.run, f"{interrupts.why}, twice; hooks are owed")
+        return events.RunDetached(time.time(), ended.run, f"{interrupts.why}, twice; some hooks have not fired")
     if engine.crash is not None:
         return events.RunDetached(time.time(), ended.run, "the controller failed")
     return ended
@@ -110,7 +110,7 @@ def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
         blob = record.callbacks_blob(setup)
         engine.journal.put_blob("callbacks", blob)
     except Exception as error:  # noqa: BLE001 - a user's callback cannot be pickled
-        hooks.warn("callbacks", f"their state is that of the start when the run is taken up: {error}")
+        hooks.warn("callbacks", f"if the run is resumed, they have their state from its start: {error}")
     detached = events.RunDetached(time.time(), setup.run_id, why, tuple(whole))
     engine.observe(detached)
     engine.close_journal(detached)
@@ -135,10 +135,10 @@ def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> s
 
 def what_is_left(engine: Engine, run: str, why: str) -> str:
     """Return a text that says what the hosts and the journal keep of a run that is detached at once."""
-    where = "; ".join(_by_place(engine))
+    where = "; ".join(_by_host(engine))
     return (
-        f"{why}, twice: run {run} is left"
-        + (f" with {where}; their results stay there" if where else ", its hooks are owed")
+        f"{why}, twice: the controller leaves run {run}"
+        + (f" with {where}; results stay there" if where else "; some hooks have not fired")
         + f"; 'launcher attach {run}' collects it"
     )
 
@@ -146,19 +146,19 @@ def what_is_left(engine: Engine, run: str, why: str) -> str:
 def waits_for(engine: Engine) -> str:
     """Return what an interrupted run waits for; empty if it is nothing in particular."""
     stalled = f"the disk: {engine.stalled} (free some space)" if engine.stalled else ""
-    return "; ".join(filter(None, [stalled, *_by_place(engine)]))
+    return "; ".join(filter(None, [stalled, *_by_host(engine)]))
 
 
-def _by_place(engine: Engine) -> list[str]:
-    places = []
+def _by_host(engine: Engine) -> list[str]:
+    named = []
     for host in list(engine.scheduler.hosts.values()):
         nums = sorted(host.jobs.copy() | host.collecting.copy())
         if nums:
-            places.append(f"{_named(nums)} on {host.name}" + (f" ({host.why})" if host.why else ""))
+            named.append(f"{_named(nums)} on {host.name}" + (f" ({host.why})" if host.why else ""))
     waiting = sorted(engine.scheduler.pending.copy())
     if waiting:
-        places.append(f"{_named(waiting)} on no host yet")
-    return places
+        named.append(f"{_named(waiting)} on no host yet")
+    return named
 
 
 def _named(nums: list[int]) -> str:

@@ -81,7 +81,7 @@ class RunHooks:
                 self._interrupts.add_ctrl_c()
         if self.is_cut and not was_cut and records:
             name = records.pop()["callback"]
-            owed = f"was interrupted: it is owed, and fires again when the run is taken up ('launcher attach {self._setup.run_id}')"
+            owed = f"was interrupted, and fires again when the run is resumed ('launcher attach {self._setup.run_id}')"
             self.publish([events.Warned(time.time(), f"callback {name}.{hook}", owed, "", num)])
         for record in records:
             self._tell_record(hook, record, num)

@@ -151,10 +151,10 @@ class Interrupts:
             self._tell(
                 f"{why}: jobs are cancelled, hooks finish, results so far come back"
                 + (f"; waiting for {waits}" if waits else "")
-                + f"; once more leaves within {END + 0.5:.0f} s"
+                + f"; a second signal leaves the run within {END + 0.5:.0f} s"
             )
         elif number == 2:
-            self._tell(f"{why}, again: what runs is killed, and the run is left")
+            self._tell(f"{why}, again: jobs are killed, and the controller leaves the run")
 
     def _end_in_time(self) -> None:
         if self._is_over.wait(END):

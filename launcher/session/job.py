@@ -223,8 +223,8 @@ class Job(concurrent.futures.Future[T]):
             return
         if not is_settled:
             raise SessionError(
-                f"job {self.num} is of a session of process {self._process}, of which this one ({process}) was forked: nothing of the "
-                "job arrives here; wait for it there, or before the fork, or open another session here"
+                f"job {self.num} belongs to a session of process {self._process}, and this process ({process}) was forked from it, so its "
+                "JobReturn does not arrive here; wait for it there, or before the fork, or open another session here"
             )
         if self._condition_process != process:
             self._condition = threading.Condition()

@@ -236,7 +236,7 @@ class Session(RunSession, concurrent.futures.Executor):
             self.close_live()
             return
         if self._own is None:
-            raise SessionError("whoever drives this session closes it")
+            raise SessionError("only the thread that drives this session can close it")
         self.wake()
         if wait:
             with self.interrupts.ours():

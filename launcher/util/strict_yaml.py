@@ -1,6 +1,6 @@
 """Reads YAML that a person writes, and refuses what it would silently read as something else.
 
-Rule: a key that is there twice, and a number that is not written as it is read (022 is 18, 1:30 is 90), are errors. Aliases that stand for
+Rule: a key that is given twice, and a number that is not written as it is read (022 is 18, 1:30 is 90), are errors. Aliases that stand for
 more than anybody can mean are refused before anything is built of them.
 """
 
@@ -31,7 +31,7 @@ def read(text: str) -> Any:
         if node is None:
             return None
         if _written_out(node, {}) > _MAX_ITEMS:
-            raise ValueError(f"with its aliases written out it has more than {_MAX_ITEMS} items")
+            raise ValueError(f"expanded with its aliases, it has more than {_MAX_ITEMS} items")
         return loader.construct_document(node)
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -46,16 +46,16 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice; YAML would silently keep the last."""
+        """Refuses a key that is given twice; YAML would silently keep the last."""
 
     def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = loader.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key that is no name")
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key is not a name")
             if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is there twice")
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is given twice")
             seen.add(key)
         return dict(loader.construct_pairs(node, deep=True))
 
@@ -66,7 +66,7 @@ def _loader() -> Any:
             value = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
             text = str(value)
         except (ValueError, OverflowError):
-            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is no number that can be used") from None
+            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is not a number that can be used") from None
         if text != node.value:
             raise yaml.YAMLError(
                 f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"

@@ -295,7 +295,7 @@ def _restore_resolvers(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> 
 def _loaded(entry: Dict[str, Any], state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Tuple[Any, str]:
     """Return (what `_pickled` pickled, "") or (None, why not)."""
     if entry["by_value"] and tuple(state["python"]) != sys.version_info[:2]:
-        return None, "it travels by value, for which the host would need Python {}.{}".format(*state["python"])
+        return None, "it is pickled by value, so the host would need Python {}.{}".format(*state["python"])
     if entry["pickle"] is None:
         return None, entry["why"]
     try:

@@ -51,4 +51,4 @@ def check_parent(path: str) -> None:
     parent = os.path.dirname(path)
     mode = os.stat(parent).st_mode
     if mode & 0o002 and not mode & stat.S_ISVTX:
-        raise SpoolError("{} can be written by everybody, who could replace what is in it".format(parent))
+        raise SpoolError("everybody can write to {}, and could replace its content".format(parent))

@@ -79,8 +79,8 @@ def check_python(spec: ZygoteSpec) -> None:
                 "config",
                 type="PythonVersionMismatch",
                 message=(
-                    "the task or a callback travels by value{} (it was defined in a notebook, in a function or as a "
-                    "lambda), for which the host and the controller need the same minor version of Python; the "
+                    "the task or a callback is pickled by value{} (it was defined in a notebook, in a function or as a "
+                    "lambda), so the host and the controller need the same minor version of Python; the "
                     "controller has "
                     "{}.{}, {} has {}.{} ({}). Put it into a module, or choose Python {}.{} for this host (--python)."
                 ).format(

@@ -7,24 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import events
-from launcher.live.lines import LineCutter, LinePrinter, clean_lines
-
-
-@pytest.mark.parametrize(
-    ("text", "lines"),
-    [
-        ("one\ntwo\n", ["one", "two"]),
-        ("one\n\n", ["one", ""]),
-        ("no end", ["no end"]),
-        ("10%\r50%\r100%\n", ["100%"]),
-        ("10%\r50%\r", ["50%"]),
-        ("dos\r\nline\r\n", ["dos", "line"]),
-        ("\x1b[31mred\x1b[0m\x07\n", ["red\\x07"]),
-    ],
-)
-def test_lines_as_a_person_would_have_seen_them(text: str, lines: list[str]) -> None:
-    """The last text of a line that was overwritten, and nothing that does something to a terminal."""
-    assert clean_lines(text) == lines
+from launcher.live.lines import LineCutter, LinePrinter
 
 
 def test_a_line_is_given_when_it_is_complete() -> None:

@@ -26,16 +26,16 @@ def engine(jobs: int, *, slots: int = 0, stalled: str = "", crash: BaseException
 @pytest.mark.parametrize(
     ("jobs", "slots", "where"),
     [
-        (0, 0, ", its hooks are owed"),
-        (1, 0, " with job 0 on no host yet; their results stay there"),
-        (3, 0, " with jobs 0, 1, 2 on no host yet; their results stay there"),
-        (10, 0, " with jobs 0, 1, 2, 3, 4, 5, 6, 7 and 2 more on no host yet; their results stay there"),
+        (0, 0, "; some hooks have not fired"),
+        (1, 0, " with job 0 on no host yet; results stay there"),
+        (3, 0, " with jobs 0, 1, 2 on no host yet; results stay there"),
+        (10, 0, " with jobs 0, 1, 2, 3, 4, 5, 6, 7 and 2 more on no host yet; results stay there"),
     ],
 )
 def test_what_is_left_names_jobs_and_places(jobs: int, slots: int, where: str) -> None:
     """No more than some of them by number, and how to collect them."""
     said = what_is_left(engine(jobs, slots=slots), "r1", "Ctrl-C")
-    assert said == f"Ctrl-C, twice: run r1 is left{where}; 'launcher attach r1' collects it"
+    assert said == f"Ctrl-C, twice: the controller leaves run r1{where}; 'launcher attach r1' collects it"
 
 
 def test_jobs_on_a_host_are_named_with_what_is_wrong_with_it() -> None:
@@ -63,8 +63,8 @@ def test_a_disk_that_is_full_comes_first() -> None:
 @pytest.mark.parametrize(
     ("is_cut", "crash", "why"),
     [
-        (True, None, "SIGTERM, twice; hooks are owed"),
-        (True, RuntimeError(), "SIGTERM, twice; hooks are owed"),
+        (True, None, "SIGTERM, twice; some hooks have not fired"),
+        (True, RuntimeError(), "SIGTERM, twice; some hooks have not fired"),
         (False, RuntimeError(), "the controller failed"),
         (False, None, None),
     ],
@@ -72,7 +72,7 @@ def test_a_disk_that_is_full_comes_first() -> None:
 def test_a_run_has_ended_only_if_its_hooks_have_fired(
     is_cut: bool, crash: BaseException | None, why: str | None
 ) -> None:
-    """Else it is detached, and owes them."""
+    """Else it is detached, and they fire when it is resumed."""
     ended = events.RunEnded(1.0, "r1", 1, 0, {})
     hooks: Any = SimpleNamespace(is_cut=is_cut)
     interrupts: Any = SimpleNamespace(why="SIGTERM")

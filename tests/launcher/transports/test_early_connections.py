@@ -197,7 +197,7 @@ def test_the_plugin_connects_while_it_checks_the_first_config(server, spec, show
 @pytest.mark.slow
 def test_modules_for_the_answer_are_not_imported_before_the_login(server, spec, tmp_path):
     """Such modules are imported while the host starts."""
-    late = ("fabric", "invoke", "omegaconf", "yaml", "rich", "typer", "asyncio", "hydra")
+    late = ("fabric", "invoke", "omegaconf", "yaml", "rich", "pydantic", "asyncio", "hydra")
     script = (
         "import sys, launcher\n"
         "from launcher.engine.engine import Engine\n"
@@ -329,6 +329,9 @@ class TestWhichHosts:
         def __init__(self, spec: HostSpec) -> None:
             self.spec = spec
             self.is_closed = False
+
+        def wait_chosen(self, seconds: float) -> str:
+            return "fabric"
 
         def close(self) -> None:
             self.is_closed = True
