@@ -37,7 +37,6 @@ DECIDE_NOTHING = {
 #: Modules that are tested under another name, mostly together with those that they work with: module -> test file below `tests`.
 TESTED_IN = {
     "launcher/agents/attempt_receiver.py": "launcher/agents/test_receiver.py",
-    "launcher/agents/checks.py": "launcher/agents/test_receiver.py",
     "launcher/agents/plan.py": "launcher/agents/test_connection.py",
     "launcher/agents/query.py": "launcher/cli/test_commands.py",
     "launcher/api.py": "launcher/session/test_session.py",
@@ -50,45 +49,43 @@ TESTED_IN = {
     "launcher/cli/commands/clean.py": "launcher/cli/test_commands.py",
     "launcher/cli/commands/demo.py": "launcher/demo/test_demo.py",
     "launcher/cli/commands/doctor.py": "launcher/test_doctor.py",
+    "launcher/cli/commands/environments.py": "end_to_end/test_environment_commands.py",
     "launcher/cli/commands/logs.py": "launcher/cli/test_commands.py",
+    "launcher/cli/commands/prepare.py": "end_to_end/test_environment_commands.py",
     "launcher/cli/commands/reproduce.py": "hydra/test_reproduce.py",
     "launcher/cli/commands/retry.py": "launcher/cli/test_commands.py",
     "launcher/cli/commands/run.py": "launcher/cli/test_main.py",
     "launcher/cli/commands/runs.py": "launcher/cli/test_commands.py",
     "launcher/cli/commands/show.py": "launcher/cli/test_commands.py",
+    "launcher/cli/command_loader.py": "launcher/cli/test_main.py",
     "launcher/cli/options.py": "launcher/cli/test_main.py",
+    "launcher/cli/past_hosts.py": "launcher/cli/test_commands.py",
+    "launcher/cli/parameters.py": "launcher/cli/test_parser.py",
+    "launcher/cli/shells.py": "launcher/cli/test_completion.py",
     "launcher/cli/printing.py": "launcher/cli/test_main.py",
     "launcher/cli/runner.py": "launcher/cli/test_main.py",
     "launcher/code/file_hashes.py": "launcher/code/test_snapshot.py",
     "launcher/code/project_files.py": "launcher/code/test_snapshot.py",
-    "launcher/code/task.py": "launcher/code/test_application.py",
-    "launcher/config/compose.py": "launcher/config/test_composition.py",
-    "launcher/config/hydra.py": "launcher/config/test_composition.py",
-    "launcher/config/interpolations.py": "launcher/config/test_composition.py",
-    "launcher/config/job_config.py": "launcher/config/test_composition.py",
-    "launcher/config/plain.py": "launcher/config/test_composition.py",
     "launcher/demo/server.py": "launcher/transports/test_transports.py",
     "launcher/engine/decider.py": "launcher/engine/test_dispatcher.py",
     "launcher/engine/effects.py": "launcher/engine/test_dispatcher.py",
     "launcher/engine/engine.py": "launcher/engine/test_dispatcher.py",
     "launcher/errors.py": "launcher/cli/test_main.py",
-    "launcher/events.py": "launcher/runs/test_journal.py",
     "launcher/pickled.py": "stored/test_names.py",
-    "launcher/reproduce/compare.py": "hydra/test_reproduce.py",
+    "launcher/preparation.py": "end_to_end/test_environment_commands.py",
     "launcher/reproduce/received_config.py": "end_to_end/test_received_folder.py",
     "launcher/reproduce/reproduce.py": "hydra/test_reproduce.py",
+    "launcher/reproduce/find.py": "hydra/test_reproduce.py",
+    "launcher/reproduce/from_files.py": "hydra/test_reproduce.py",
+    "launcher/reproduce/from_journal.py": "hydra/test_reproduce.py",
     "launcher/reproduce/target.py": "hydra/test_reproduce.py",
     "launcher/results/job_returns.py": "end_to_end/test_safe_results.py",
     "launcher/results/writing.py": "launcher/results/test_output_folder.py",
-    "launcher/runs/cancel_requests.py": "launcher/cli/test_commands.py",
     "launcher/runs/journal_format.py": "launcher/runs/test_journal.py",
-    "launcher/runs/journal_lock.py": "launcher/runs/test_journal.py",
     "launcher/runs/ownership.py": "end_to_end/test_received_folder.py",
     "launcher/runs/record.py": "launcher/session/test_resumed.py",
     "launcher/runs/result_file.py": "launcher/agents/test_receiver.py",
     "launcher/runs/status.py": "launcher/cli/test_commands.py",
-    "launcher/serialization/diagnosis.py": "launcher/serialization/test_pickler.py",
-    "launcher/serialization/plain_libraries.py": "launcher/serialization/test_plain_values.py",
     "launcher/serialization/plain_records.py": "launcher/serialization/test_plain_values.py",
     "launcher/serialization/plain_text.py": "launcher/serialization/test_plain_values.py",
     "launcher/session/run_session.py": "launcher/session/test_session.py",
@@ -118,11 +115,8 @@ TESTED_IN = {
     "launcher/transports/ssh/preconnect.py": "launcher/transports/test_early_connections.py",
     "launcher/transports/ssh/sockets.py": "launcher/transports/test_transports.py",
     "launcher/transports/ssh/transport.py": "launcher/transports/test_transports.py",
-    "launcher/util/terminal_text.py": "launcher/util/test_terminal_filter.py",
-    "launcher/util/untrusted_files.py": "end_to_end/test_received_folder.py",
-    "launcher/util/user_folders.py": "launcher/session/test_session.py",
+    "launcher/util/quantities.py": "launcher/display/test_text.py",
     "remote_agent/__main__.py": "remote_agent/agent/link/test_controller.py",
-    "remote_agent/agent/spool/attempt.py": "remote_agent/agent/spool/test_attempts.py",
     "remote_agent/agent/spool/syncer.py": "remote_agent/agent/test_agent_machine.py",
     "remote_agent/agent/zygotes/client.py": "remote_agent/agent/zygotes/test_pool.py",
     "remote_agent/by_reference.py": "stored/test_names.py",
@@ -158,6 +152,11 @@ def test_every_module_has_its_test_file() -> None:
 def test_the_test_files_that_the_table_names_are_there() -> None:
     """They were not renamed without it."""
     assert [test for test in TESTED_IN.values() if not (ROOT / "tests" / test).exists()] == []
+
+
+def test_no_module_of_the_table_has_a_test_file_of_its_name() -> None:
+    """Its line goes when it gets one."""
+    assert [module for module in TESTED_IN if mirror_of(Path(module)).exists()] == []
 
 
 def test_the_tables_name_modules_that_there_are() -> None:

@@ -34,6 +34,8 @@ class RemoteLauncherConf:
     extras: list[str] = field(default_factory=list)
     #: Dependency groups of the project that the environment has.
     groups: list[str] = field(default_factory=list)
+    #: The time for each step of making an environment: resolving, building a wheel, installing.
+    environment_timeout: Any = 1800.0
     #: Shell lines that every host runs before that Python starts, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
     #: Variables for the jobs. Their values are not written to any file.

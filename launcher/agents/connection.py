@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher.agents.connect_limit import ConnectLimit
-from launcher.agents.environment import EnvironmentSender
+from launcher.agents.environment import EnvironmentSender, Source
 from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
@@ -89,6 +89,7 @@ class AgentConnection:
         self._controller = controller
         self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._channel: Channel | None = None
+        self._environment: Source | None = None
         self._receiver: FrameReceiver | None = None
         self._stopping = threading.Event()
         self._was_connected = False
@@ -161,6 +162,8 @@ class AgentConnection:
         """End the threads and the connection. The agent stays."""
         self._stopping.set()
         self._outgoing.put(None)
+        if self._environment is not None:
+            self._environment.stop()
         channel = self._channel
         # Close the transport first: closing a channel sends to the host, and would wait for a host that takes nothing.
         self._transport.close()
@@ -265,6 +268,7 @@ class AgentConnection:
         self._replies = threading.Semaphore(MAX_REPLIES)
         sender = None
         if plan.environment is not None:
+            self._environment = plan.environment
             # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
             sender = EnvironmentSender(self.host, plan.environment, outgoing.put)
         receiver = self._receiver = FrameReceiver(

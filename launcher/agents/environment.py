@@ -26,8 +26,8 @@ class Plan(Protocol):
     def spec(self) -> EnvironmentSpec:
         """The description that the host gets."""
 
-    def fetch(self, sha256: str) -> Path:
-        """Return a content of the environment, as a file here.
+    def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
+        """Return a content of the environment, as a file here. A doubtful one is checked, and fetched again if it was altered.
 
         Raises:
             LauncherError: it cannot be fetched.
@@ -44,6 +44,9 @@ class Source(Protocol):
             LauncherError: it can install nothing that fits.
         """
 
+    def stop(self) -> None:
+        """The run is over on this host: end what is being done for it. May be called from any thread, and more than once."""
+
 
 class EnvironmentSender:
     """Sends the environment of one host over one link.
@@ -57,6 +60,7 @@ class EnvironmentSender:
         self._source = source
         self._put = put
         self._plan: Plan | None = None
+        self._sent: set[str] = set()
         self._is_over = threading.Event()
         self._busy = threading.Lock()
 
@@ -102,7 +106,10 @@ class EnvironmentSender:
         for sha256, offset in sorted(wanted, key=lambda one: -one[1]):
             if self._is_over.is_set():
                 return
-            self._put(file_frames(sha256, plan.fetch(sha256), offset))
+            # What a host asks for again, from the first byte, did not arrive as its name says.
+            path = plan.fetch(sha256, is_doubtful=sha256 in self._sent and not offset)
+            self._sent.add(sha256)
+            self._put(file_frames(sha256, path, offset))
 
 
 def file_frames(sha256: str, path: Path, offset: int) -> Iterator[bytes]:

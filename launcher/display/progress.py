@@ -103,6 +103,8 @@ class ProgressDisplay(BaseDisplay):
     def render(self) -> RenderableType:
         """Return the lines of the progress: as many hosts as fit, and the run."""
         tally = self.tally
+        # A run without any shows its hosts alone.
+        has_jobs = self._total != 0
         with tally.lock:
             room = max(self._console.height - 8, 3)
             hosts = sorted(tally.hosts.values(), key=lambda host: host.state == "ready")[:room]
@@ -111,11 +113,13 @@ class ProgressDisplay(BaseDisplay):
             for host in (
                 sorted(hosts, key=lambda host: list(tally.hosts).index(host.name)) if left_out else tally.hosts.values()
             ):
-                table.add_row(*_host_row(host, self._console.width))
+                row = _host_row(host, self._console.width)
+                table.add_row(*(row if has_jobs else [*row[:2], row[-1]]))
             parts: list[RenderableType] = [table]
             if left_out:
                 parts.append(Text(f"... and {left_out} more hosts", "dim"))
-            parts.append(self._run_row())
+            if has_jobs:
+                parts.append(self._run_row())
         return Group(*parts)
 
     def _run_row(self) -> RenderableType:

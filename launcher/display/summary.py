@@ -201,6 +201,7 @@ def summary_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (
                     "slots": host.slots,
                     "python": host.python,
                     "gpus": list(host.gpus),
+                    "environment": host.environment_steps.to_json() if host.environment_steps is not None else None,
                     "completed": host.completed,
                     "failed": host.failed,
                 }

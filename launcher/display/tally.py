@@ -15,15 +15,62 @@ from launcher import events
 from launcher.display.text import environment_text, shorten
 from launcher.util.exhaustive import assert_never
 
-__all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
+__all__ = ["EnvironmentTally", "FailureGroup", "HostTally", "Row", "Tally"]
 
 #: How many rows are kept for the summary. The rest is only counted.
 MAX_FAILURES = 1000
 MAX_COMPLETED = 1000
 MAX_GROUPS = 100
+#: Steps that are kept of each host's environment. A link that is lost again and again makes many.
+MAX_STEPS = 100
 #: How many job numbers are shown for each distinct failure.
 MAX_NUMS = 20
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
+
+
+@dataclass
+class EnvironmentTally:
+    """How a host came to its environment.
+
+    Attributes:
+        key: its name there; empty until it is ready.
+        is_new: it was built for this run.
+        total: the bytes of its files.
+        steps: each state that it was in, with its begin and the bytes that were there at the begin and at the end.
+    """
+
+    key: str = ""
+    is_new: bool = False
+    total: int = 0
+    steps: list[EnvironmentStep] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data. `ready` is the last step."""
+        return {
+            "key": self.key or None,
+            "is_new": self.is_new,
+            "bytes": self.total,
+            "steps": [vars(one) for one in self.steps],
+        }
+
+    def add(self, state: str, at: float, done: int, total: int) -> None:
+        """Count a change."""
+        if self.steps and self.steps[-1].state == state:
+            self.steps[-1].bytes, self.steps[-1].total = done, total
+        elif len(self.steps) < MAX_STEPS:
+            self.steps.append(EnvironmentStep(state, at, done, done, total))
+        self.total = total
+
+
+@dataclass
+class EnvironmentStep:
+    """One of them. `bytes_before`, `bytes`: of `total`, those that were on the host at its begin and at its end."""
+
+    state: str
+    at: float
+    bytes_before: int
+    bytes: int
+    total: int
 
 
 @dataclass
@@ -45,6 +92,8 @@ class HostTally:
     was_ready: bool = False
     #: What is being done for its environment, in words; empty if nothing is.
     environment: str = ""
+    #: How it came to its environment; None where it has none.
+    environment_steps: EnvironmentTally | None = None
 
     @property
     def running(self) -> int:
@@ -137,13 +186,12 @@ class Tally:
             case events.Warned():
                 self.warnings += 1
             case events.HostReady():
-                host = self._host(event.host)
-                host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
-                host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+                self._on_host_ready(event)
             case events.EnvironmentChanged():
                 self._host(event.host).environment = environment_text(event.state, event.done, event.total)
+                self._environment(event.host).add(event.state, event.at, event.done, event.total)
             case events.EnvironmentReady():
-                self._host(event.host).environment = ""
+                self._on_environment_ready(event)
             case events.HostUnknown():
                 host = self._host(event.host)
                 host.state, host.detail, host.unknown_since = "unknown", event.why, event.at
@@ -249,6 +297,23 @@ class Tally:
         if host is None:
             host = self.hosts[name] = HostTally(name)
         return host
+
+    def _on_host_ready(self, event: events.HostReady) -> None:
+        host = self._host(event.host)
+        host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
+        host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+
+    def _environment(self, name: str) -> EnvironmentTally:
+        host = self._host(name)
+        if host.environment_steps is None:
+            host.environment_steps = EnvironmentTally()
+        return host.environment_steps
+
+    def _on_environment_ready(self, event: events.EnvironmentReady) -> None:
+        self._host(event.host).environment = ""
+        told = self._environment(event.host)
+        told.key, told.is_new = event.key, event.is_new
+        told.add("ready", event.at, event.total, event.total)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 

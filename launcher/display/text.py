@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launcher.session.live_output import clean_lines
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.quantities import size
+from launcher.util.terminal_text import clean, clean_line, clean_lines
 
 __all__ = [
     "about",
@@ -85,15 +85,6 @@ def some(nums: Sequence[int], limit: int = 10) -> str:
     return told if len(nums) <= limit else f"{told} and {len(nums) - limit:,} more"
 
 
-def size(value: float) -> str:
-    """Format a number of bytes."""
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
 def clock(at: float) -> str:
     """Format a local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(at))
@@ -120,7 +111,7 @@ def environment_text(state: str, done: int, total: int) -> str:
         "resolving": "resolving its packages",
         "sending": f"sending packages, {size(done)} of {size(total)} there",
         "waiting": "another run builds it",
-        "building": "building",
+        "building": f"building ({size(total)} of packages)",
     }
     return words.get(state, state)
 

@@ -17,8 +17,8 @@ from typing import Any
 from launcher.environments.host_uv import uv_for
 from launcher.environments.lock import Lock, compile_for, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
-from launcher.environments.uv import uv_version
-from launcher.environments.wheels import WheelCache
+from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
+from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
@@ -40,25 +40,34 @@ class EnvironmentPlan:
         lock: what it was chosen from.
         sources: where its wheels come from, by their sha256.
         uv: the program that installs them.
+        steps: what fetching them is one of.
     """
 
     spec: EnvironmentSpec
     lock: Lock
     sources: dict[str, Chosen] = field(repr=False, default_factory=dict)
     uv: Path | None = None
+    steps: Steps | None = field(repr=False, compare=False, default=None)
 
-    def fetch(self, sha256: str) -> Path:
+    def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """A content that the host asks for, as a file here.
+
+        Args:
+            is_doubtful: what is here may have been altered.
 
         Raises:
             PackagesError: it is none of this environment's, or cannot be had.
         """
         if sha256 == self.spec.uv and self.uv is not None:
+            if is_doubtful and digest_of(self.uv) != sha256:
+                raise PackagesError(
+                    f"environment: {self.uv} has changed since the run began\n    next: start the run again"
+                )
             return self.uv
         chosen = self.sources.get(sha256)
         if chosen is None:
             raise PackagesError("environment: the host asks for a file that is none of its environment's")
-        return WheelCache(dict(self.lock.indexes)).fetch(chosen)
+        return WheelCache(dict(self.lock.indexes), steps=self.steps).fetch(chosen, is_doubtful=is_doubtful)
 
 
 class EnvironmentSource:
@@ -68,10 +77,12 @@ class EnvironmentSource:
         lock: of the run.
         prefers: major and minor version of the Python to take first; others follow.
         kept: a folder of the run, where locks for hosts are kept.
+        limit: seconds for each step, here and on the host.
     """
 
-    def __init__(self, lock: Lock, prefers: Sequence[int], kept: Path | None) -> None:
+    def __init__(self, lock: Lock, prefers: Sequence[int], kept: Path | None, limit: float = USUAL_LIMIT) -> None:
         self.lock = lock
+        self._steps = Steps(limit)
         self._prefers = list(prefers)
         self._kept = kept
         self._known: tuple[HostFacts, EnvironmentPlan] | None = None
@@ -89,12 +100,20 @@ class EnvironmentSource:
                 self._known = (facts, self._remembered(facts) or self._made(facts))
             return self._known[1]
 
+    def stop(self) -> None:
+        """The run is over on this host: end what is being done for it."""
+        self._steps.stop()
+
     def _made(self, facts: HostFacts) -> EnvironmentPlan:
         pythons = sorted((PythonFacts.from_json(one) for one in facts.pythons), key=self._rank)
         refused: list[str] = []
         for python in pythons:
             try:
-                lock = self.lock if self.lock.is_resolved else compile_for(self.lock, facts, python, self._kept)
+                lock = (
+                    self.lock
+                    if self.lock.is_resolved
+                    else compile_for(self.lock, facts, python, self._kept, self._steps)
+                )
                 chosen = choose(lock, facts, python)
             except DoesNotFit as error:
                 refused.append(f"{python.version} ({python.path}): {error}")
@@ -120,12 +139,12 @@ class EnvironmentSource:
         return numbers != self._prefers, python.implementation != "cpython", [-one for one in numbers]
 
     def _plan(self, facts: HostFacts, python: PythonFacts, chosen: list[Chosen]) -> EnvironmentPlan:
-        cache = WheelCache(dict(self.lock.indexes))
+        cache = WheelCache(dict(self.lock.indexes), steps=self._steps)
         files = [cache.wheel_of(one) for one in chosen]
         # Of a lock that says no sizes, they are known when the files are here.
         files = [one if one.size is not None else replace(one, size=cache.fetch(one).stat().st_size) for one in files]
         wheels = [Wheel(one.name, one.version, one.file, one.sha256, one.size or 0) for one in files]
-        uv, sha256 = uv_for(facts)
+        uv, sha256 = uv_for(facts, self._steps)
         key = [
             _LAYOUT,
             sorted(one.sha256 for one in wheels),
@@ -142,8 +161,9 @@ class EnvironmentSource:
             uv=sha256,
             uv_size=uv.stat().st_size,
             lock=self.lock.sha256,
+            limit=self._steps.limit,
         )
-        return EnvironmentPlan(spec, self.lock, {one.sha256: one for one in files}, uv)
+        return EnvironmentPlan(spec, self.lock, {one.sha256: one for one in files}, uv, self._steps)
 
     # -- what was chosen before ----------------------------------------------------------------------------------
 
@@ -157,18 +177,18 @@ class EnvironmentSource:
             return None
         try:
             said: Any = json.loads(self._note(facts).read_bytes())
-            spec = EnvironmentSpec.from_json(said["spec"])
+            spec = EnvironmentSpec.from_json(said["spec"])._replace(limit=self._steps.limit)
             sources = {one["sha256"]: Chosen(**one) for one in said["sources"]}
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        cache = WheelCache(dict(self.lock.indexes))
+        cache = WheelCache(dict(self.lock.indexes), steps=self._steps)
         has_built = all(
             one.url != cache.path(sha256).as_uri() or cache.path(sha256).is_file() for sha256, one in sources.items()
         )
         is_whole = set(sources) == {wheel.sha256 for wheel in spec.files} and has_built
-        uv, sha256 = uv_for(facts)
+        uv, sha256 = uv_for(facts, self._steps)
         is_whole = is_whole and spec.uv == sha256
-        return EnvironmentPlan(spec, self.lock, sources, uv) if is_whole else None
+        return EnvironmentPlan(spec, self.lock, sources, uv, self._steps) if is_whole else None
 
     def _remember(self, facts: HostFacts, plan: EnvironmentPlan) -> None:
         if self.lock.is_resolved:

@@ -17,15 +17,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import RunError
-from launcher.runs.journal import FOLDER
+from launcher.runs.journal_format import FOLDER
 from launcher.util.terminal_text import clean_all
 from launcher.util.user_folders import make_user_folder, state_folder
 
@@ -82,7 +80,7 @@ class RunReference:
 
 def new_run_id() -> str:
     """Return a new run's id: the time, and six hex digits."""
-    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
 
 
 def index_folder() -> Path:
@@ -96,6 +94,8 @@ def add(entry: Entry) -> None:
     Raises:
         OSError: the state folder cannot be written. The run can still be named by its folder.
     """
+    import tempfile
+
     folder = index_folder()
     make_user_folder(folder)
     content = {
@@ -131,13 +131,14 @@ def look_up(run: str) -> Entry | None:
 def entries() -> list[Entry]:
     """Return all runs of the index, the latest first. Other files are ignored."""
     found = []
+    folder = index_folder()
     try:
-        names = os.listdir(index_folder())
+        names = os.listdir(folder)
     except FileNotFoundError:
         return []
     for name in names:
         if name.endswith(".json") and not name.startswith("."):
-            entry = _read(index_folder() / name)
+            entry = _read(folder / name)
             if entry is not None:
                 found.append(entry)
     return sorted(found, key=lambda entry: (entry.started, entry.run), reverse=True)
@@ -238,7 +239,7 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def _of_folder(folder: Path) -> Entry:
-    from launcher.runs.journal import JournalReader
+    from launcher.runs.journal_reader import JournalReader
 
     with JournalReader(folder / FOLDER) as reader:
         meta, started = reader.meta(), reader.number("started", 0)

@@ -10,9 +10,7 @@ A run that an earlier version began has no secret. It is the user's own if the i
 
 from __future__ import annotations
 
-import hmac
 import os
-import secrets
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,8 @@ from pathlib import Path
 from launcher.errors import RunError, UsageError
 from launcher.runs import index
 from launcher.runs.index import Entry
-from launcher.runs.journal import FOLDER, Journal, JournalReader
+from launcher.runs.journal_format import FOLDER
+from launcher.runs.journal_reader import JournalReader
 from launcher.util.terminal_text import clean_line
 
 __all__ = ["KEY", "adopt", "check_ours", "is_ours", "make_secret"]
@@ -31,7 +30,7 @@ KEY = "secret"
 
 def make_secret() -> str:
     """Return a new secret for a run."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def is_ours(folder: Path) -> bool:
@@ -75,6 +74,8 @@ def adopt(folder: Path) -> Entry:
             f"{place}: you have a run {entry.run} already, in {known.folder}; a copy of it, or another run with its "
             "id, cannot be adopted"
         )
+    from launcher.runs.journal import Journal
+
     secret = make_secret()
     # The journal is locked, so nobody else writes there.
     journal = Journal(place / FOLDER)
@@ -114,6 +115,8 @@ def _doubt(folder: Path) -> str:
 
 
 def _is_same(one: str, other: str) -> bool:
+    import hmac
+
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 

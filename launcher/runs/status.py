@@ -15,8 +15,10 @@ from typing import Any
 from launcher import events
 from launcher.errors import RunError
 from launcher.runs.index import Entry
-from launcher.runs.journal import FOLDER, JournalReader
+from launcher.runs.journal_format import FOLDER
+from launcher.runs.journal_reader import JournalReader
 from launcher.util.exhaustive import assert_never
+from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean, clean_all
 
 __all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs", "read_status"]
@@ -25,7 +27,7 @@ __all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs",
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class RunStatus:
     """The status of a whole run.
 

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from launcher import events
 from launcher.util.terminal_filter import TerminalFilter
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean_lines
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["LineCutter", "LinePrinter", "Live", "LiveOutput", "clean_lines", "live_here"]
+__all__ = ["LineCutter", "LinePrinter", "Live", "LiveOutput", "live_here"]
 
 #: How many bytes are read and written at once.
 _PIECE = 1 << 18
@@ -370,11 +370,6 @@ class LineCutter:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def clean_lines(text: str) -> list[str]:
-    """Return the lines of a job's output. If it has overwritten a line (a progress bar), its last text counts."""
-    return [clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.removesuffix("\n").split("\n")]
 
 
 class LinePrinter:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from launcher.environments.lock import Lock, read_lock
 from launcher.environments.plan import EnvironmentSource
 from launcher.environments.source import find_auto, find_source
-from launcher.environments.uv import uv_program
+from launcher.environments.uv import Steps, uv_program
 from launcher.errors import PackagesError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def locks_of(
     """
     made: dict[tuple[str, tuple[str, ...]], Lock | None] = {}
     locks = {}
+    steps = Steps(options.environment_timeout)
     for spec in hosts:
         word = spec.environment or options.environment
         if word is None:
@@ -50,7 +51,7 @@ def locks_of(
         extras = tuple(dict.fromkeys([*options.extras, *spec.extras]))
         if (word, extras) not in made:
             source = find_source(word, start, script)
-            made[word, extras] = None if source is None else read_lock(source, extras, options.groups)
+            made[word, extras] = None if source is None else read_lock(source, extras, options.groups, steps)
         lock = made[word, extras]
         if lock is not None:
             locks[spec.name] = lock
@@ -77,6 +78,7 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     return f"bring the packages of {name} along ({line}); or "
 
 
-def source_of(lock: Lock, folder: Path) -> EnvironmentSource:
-    """Return the source of environments for a run whose journal is in that folder."""
-    return EnvironmentSource(lock, sys.version_info[:2], folder / LOCKS)
+def source_of(lock: Lock, folder: Path | None, options: LaunchConf) -> EnvironmentSource:
+    """Return the source of environments. `folder`: the folder of the run's journal; None if nothing is kept."""
+    keeps = folder / LOCKS if folder is not None else None
+    return EnvironmentSource(lock, sys.version_info[:2], keeps, options.environment_timeout)

@@ -114,7 +114,7 @@ class PreparedRun:
 
         known = self._environments.get(spec.name)
         if known is None:
-            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER)
+            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER, self.setup.options)
         return known
 
     @functools.cached_property
@@ -209,7 +209,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
         shared = dumps({"task": setup.task, "callbacks": entries, "hydra": setup.hydra_state()})
     except Exception as error:
         raise CodeError(f"the task {setup.task_name} cannot be pickled: {error}") from error
-    warnings = [("callbacks", note) for note in setup.callbacks.notes]
+    warnings = [*setup.warnings, *(("callbacks", note) for note in setup.callbacks.notes)]
     warnings += [("code", text) for text in _out_of_reach(setup)]
     notes = setup.snapshot.notes if setup.snapshot is not None else ()
     hydra = setup.hydra_version()

@@ -73,6 +73,7 @@ class RunSetup:
         first_num: the number of the first job.
         snapshot: the code that is sent; None if none is, or if the first job brings it.
         locks: by host, the packages of its environment; a host that is not in it gets none.
+        warnings: (source, message) of what the user should know before anything runs.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -101,6 +102,7 @@ class RunSetup:
     fired_elsewhere: frozenset[str] = frozenset()
     naming: Naming = Naming.USER
     locks: Mapping[str, Lock] = dataclasses.field(default_factory=dict)
+    warnings: tuple[tuple[str, str], ...] = ()
 
     # -- making --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ __all__ = ["EnvironmentSpec", "HostFacts", "PythonFacts", "Wheel"]
 
 _WHEEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,250}\.whl")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,100}[A-Za-z0-9])?")
+#: Seconds for each step; an earlier controller says none.
+_USUAL_LIMIT = 1800.0
 _VERSION = re.compile(r"[A-Za-z0-9_.+!-]{1,100}")
 
 
@@ -134,6 +136,7 @@ class EnvironmentSpec(NamedTuple):
         wheels: all wheels to install.
         uv, uv_size: the hash and size of the program that installs them.
         lock: the hash of the lock from which the wheels were chosen. It is only reported by jobs.
+        limit: seconds for each step of the installation.
     """
 
     key: str
@@ -142,6 +145,7 @@ class EnvironmentSpec(NamedTuple):
     uv: str
     uv_size: int
     lock: str
+    limit: float
 
     @property
     def files(self) -> List[Wheel]:
@@ -159,9 +163,11 @@ class EnvironmentSpec(NamedTuple):
         Raises:
             FieldError: it is not valid.
         """
-        spec = read(cls, "environment", data, {})
+        spec = read(cls, "environment", data, {"limit": _USUAL_LIMIT})
         for name, sha256 in (("key", spec.key), ("uv", spec.uv), ("lock", spec.lock)):
             if not is_sha256(sha256):
                 raise FieldError("environment", name, sha256)
-        # Unknown fields, from a later version, are left out.
+        if spec.limit <= 0:
+            raise FieldError("environment", "limit", spec.limit)
+        # Unknown fields of a later version are left out.
         return spec._replace(wheels=[Wheel.from_json(one).to_json() for one in spec.wheels])

@@ -137,6 +137,18 @@ class Survey(TypedDict):
     t: Literal["survey"]
 
 
+class ListEnvironments(TypedDict):
+    """A request for a list of the environments of packages."""
+
+    t: Literal["list_environments"]
+
+
+class CompareEnvironment(TypedDict):
+    """What of an environment is there; the payload is an EnvironmentSpec."""
+
+    t: Literal["compare_environment"]
+
+
 class Remove(TypedDict):
     """Remove these items of a survey."""
 
@@ -302,6 +314,19 @@ class Surveyed(TypedDict):
     more: bool
 
 
+class EnvironmentsListed(TypedDict):
+    """The answer to `list_environments`; the payload is a JSON list."""
+
+    t: Literal["environments_listed"]
+    more: bool
+
+
+class EnvironmentCompared(TypedDict):
+    """The answer to `compare_environment`; the payload is a JSON object."""
+
+    t: Literal["environment_compared"]
+
+
 class Removed(TypedDict):
     """The answer to `remove`."""
 
@@ -452,6 +477,8 @@ FromController = Union[
     Finish,
     Look,
     Survey,
+    ListEnvironments,
+    CompareEnvironment,
     Remove,
     Ping,
     Pong,
@@ -470,6 +497,8 @@ FromAgent = Union[
     FilesEnd,
     Output,
     Surveyed,
+    EnvironmentsListed,
+    EnvironmentCompared,
     Removed,
     Looked,
     Dropped,
@@ -504,6 +533,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "tree": {"folders": list, "links": list},
     "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},
     "surveyed": {"more": False},
+    "environments_listed": {"more": False},
     "looked": {"more": False},
     "ready": {"why": "", "notes": list},
     "state": {"file": None, "error": None},

@@ -19,6 +19,7 @@ __all__ = [
     "count_slots",
     "find_gpus",
     "folders",
+    "machine_id",
     "roots",
     "runtime_folder_of",
     "slug",
@@ -157,6 +158,19 @@ def _file_system(path: str) -> str:
     except OSError:
         return ""
     return kind
+
+
+def machine_id() -> str:
+    """Return what this machine has in common with its earlier lives, and with no other: its id and its name, for machines that were copied
+    have the same id.
+    """
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                return "{} {}".format(file.read(100).strip(), socket.gethostname())
+        except OSError:
+            continue
+    return socket.gethostname()
 
 
 def boot_id() -> str:

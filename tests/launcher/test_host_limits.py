@@ -577,7 +577,7 @@ class Flood:
 
 @holds("answer", "answer_frames")
 @pytest.mark.parametrize("name", ["answer", "answer_frames"])
-@pytest.mark.parametrize("ask", ["look", "attempts", "survey", "remove"])
+@pytest.mark.parametrize("ask", ["look", "attempts", "survey", "environments", "remove"])
 def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: str) -> None:
     """`show`, `logs` and `clean` name the host, and take no more of it."""
     small(name, 1000)
@@ -585,6 +585,7 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
         "look": wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x" * 100),
         "attempts": wire.encode({"t": "looked", "attempt": None, "state": "", "more": True}, b'{"0.1": {}}'),
         "survey": wire.encode({"t": "surveyed", "more": True}, b"[1]"),
+        "environments": wire.encode({"t": "environments_listed", "more": True}, b"[1]"),
         "remove": wire.encode({"t": "ping", "n": 1}, b"xxxxx"),
     }
     talk = AgentQuery(HostSpec("far", "far"), "look", "r")

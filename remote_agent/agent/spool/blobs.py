@@ -17,10 +17,14 @@ from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import sync_data
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
-__all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]
+__all__ = ["AlteredError", "BlobStore", "Manifest", "materialise", "read_manifest"]
 
 #: Bytes of an unpacked manifest; about 500,000 files.
 _MAX_MANIFEST = 128 << 20
+
+
+class AlteredError(SpoolError):
+    """What arrived is not what its name says."""
 
 
 class Manifest(NamedTuple):
@@ -101,6 +105,11 @@ class BlobStore:
         """Store the next part of a blob.
 
         Returns True when the blob is complete and checked. A part at offset 0 starts it again.
+
+        Raises:
+            AlteredError: it is complete, and does not match its name; nothing of it is kept.
+            SpoolError: it is not the next part.
+            OSError: the disk.
         """
         if not is_sha256(sha256):
             raise SpoolError("a blob is named {!r}".format(sha256))
@@ -123,8 +132,14 @@ class BlobStore:
             os.unlink(temporary)
             raise SpoolError("blob {}: byte {} where {} was expected".format(sha256[:12], offset, done))
         view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError:
+            # What was whole before stays, so that it goes on from there when there is room.
+            os.ftruncate(fd, done)
+            self._drop(sha256)
+            raise
         digest.update(data)
         done += len(data)
         self._partial[sha256] = (fd, digest, done)
@@ -135,7 +150,7 @@ class BlobStore:
         self._drop(sha256)
         if digest.hexdigest() != sha256:
             os.unlink(temporary)
-            raise SpoolError("blob {}: content does not match its name".format(sha256[:12]))
+            raise AlteredError("blob {}: content does not match its name".format(sha256[:12]))
         make_private_folder(os.path.join(self.folder, sha256[:2]))
         os.rename(temporary, self.path(sha256))
         return True

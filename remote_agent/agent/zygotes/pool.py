@@ -102,7 +102,8 @@ class Zygotes:
         try:
             whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
         except (SpoolError, OSError) as error:
-            self._controller.refuse("store", _reason_for(error, store))
+            if store is not self.cache or not self.environments.refused(header["sha256"], error):
+                self._controller.refuse("store", _reason_for(error, store))
             return
         if whole:
             self._arrived(header["sha256"])

@@ -25,9 +25,10 @@ class Source:
     def __init__(self, file: Path, error: Exception | None = None) -> None:
         self.file = file
         self.error = error
+        self.fetched: list[tuple[str, bool]] = []
         self.may_go_on = threading.Event()
         self.may_go_on.set()
-        self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH)
+        self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH, 60.0)
 
     def plan(self, facts: HostFacts) -> Source:
         """Return itself, or raise the error."""
@@ -36,8 +37,12 @@ class Source:
             raise self.error
         return self
 
-    def fetch(self, sha256: str) -> Path:
+    def stop(self) -> None:
+        """Do nothing."""
+
+    def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """Return the file."""
+        self.fetched.append((sha256, is_doubtful))
         return self.file
 
 
@@ -100,3 +105,18 @@ def test_nothing_is_sent_over_a_link_that_is_gone(tmp_path: Path) -> None:
         if thread.name == "environment-h":
             thread.join(60)
     assert put.empty()
+
+
+def test_what_is_asked_for_again_is_looked_at(tmp_path: Path) -> None:
+    """From its first byte: what arrived was not what its name says. What goes on where it stopped is not."""
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
+    source = Source(file)
+    sender = EnvironmentSender("h", source, put.put)
+    sender.describe(FACTS)
+    put.get(timeout=60)
+    for offset in (0, 3, 0):
+        sender.send([(HASH, offset)])
+        put.get(timeout=60)
+    assert source.fetched == [(HASH, False), (HASH, False), (HASH, True)]

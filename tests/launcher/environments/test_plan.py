@@ -25,7 +25,7 @@ HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, PYTHONS)
 def _some_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uv = tmp_path / "uv"
     uv.write_bytes(b"uv")
-    monkeypatch.setattr(module, "uv_for", lambda facts: (uv, hashlib.sha256(b"uv").hexdigest()))
+    monkeypatch.setattr(module, "uv_for", lambda facts, steps: (uv, hashlib.sha256(b"uv").hexdigest()))
 
 
 def lock_of(folder: Path, *, python: str = ">=3.8", comment: str = "", content: str = "a") -> Lock:

@@ -18,7 +18,9 @@ from tests.remote_agent.stepped_agent import SteppedAgent
 
 SOURCES = Path(remote_agent.__file__).parent.parent
 #: What is answered where no run's session is.
-ELSEWHERE = {"looked", "surveyed", "removed", "hello", "look", "survey", "remove"}
+ELSEWHERE = {
+    "looked", "surveyed", "environments_listed", "compare_environment", "environment_compared", "removed", "hello", "look", "survey", "list_environments", "remove",
+}  # fmt: skip
 #: Said because an agent, or a controller, of an earlier version with this version of the wire needs them; people read them.
 UNREAD = {
     ("hello", "controller"),
