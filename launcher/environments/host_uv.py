@@ -71,7 +71,7 @@ def _static(facts: HostFacts, steps: Steps | None) -> Path:
     with zipfile.ZipFile(WheelCache({}, steps=steps).fetch(chosen)) as archive:
         name = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
         if name is None:
-            raise PackagesError(f"environment: {chosen.file} holds no uv")
+            raise PackagesError(f"environment: {chosen.file} has no uv")
         write_whole(path, archive.read(name))
     return path
 

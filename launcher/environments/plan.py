@@ -66,7 +66,7 @@ class EnvironmentPlan:
             return self.uv
         chosen = self.sources.get(sha256)
         if chosen is None:
-            raise PackagesError("environment: the host asks for a file that is none of its environment's")
+            raise PackagesError("environment: the host asks for a file that does not belong to its environment")
         return WheelCache(dict(self.lock.indexes), steps=self.steps).fetch(chosen, is_doubtful=is_doubtful)
 
 

@@ -88,7 +88,7 @@ def _named(word: str, start: Path | None) -> Source:
             raise PackagesError(f"environment: {path} has none of uv.lock, pylock.toml and requirements.txt")
         return found
     if not path.is_file():
-        raise PackagesError(f"environment: {shown(word)} is no file here; name {_ALLOWED}")
+        raise PackagesError(f"environment: {shown(word)} is not a file here; name {_ALLOWED}")
     name = path.name
     if name == "uv.lock":
         return Source("uv", path)

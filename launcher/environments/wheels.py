@@ -77,7 +77,7 @@ class WheelCache:
             if digest != chosen.sha256:
                 raise PackagesError(
                     f"environment: {chosen.file} has the sha256 {digest}, and the lock says {chosen.sha256}: it was "
-                    "replaced or altered; find out why before you lock it anew"
+                    "replaced or altered; find out why before you lock again"
                 )
             temporary.replace(path)
         except OSError as error:
@@ -96,7 +96,7 @@ class WheelCache:
         if chosen.url == path.as_uri():
             raise PackagesError(
                 f"environment: {chosen.file}, which was built on this machine, was altered in {self._folder}, and was removed\n    "
-                "next: start the run again; it is built anew then"
+                "next: start the run again; it is then built again"
             )
         return True
 
@@ -128,8 +128,8 @@ class WheelCache:
             (wheel,) = Path(folder, "out").glob("*.whl")
             if not _FITS_ALL.search(wheel.name):
                 raise PackagesError(
-                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its sdist "
-                    f"({wheel.name}) fits this machine alone; choose a version that has wheels, or build one and name it in the lock"
+                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and the wheel built from its sdist "
+                    f"({wheel.name}) fits only this machine; choose a version that has wheels, or build one and name it in the lock"
                 )
             sha256 = digest_of(wheel)
             path = self.path(sha256)
@@ -178,7 +178,7 @@ def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps
             raise PackagesError(f"environment: {unquote(parts.path)}: {error.strerror or error}") from None
         return digest_of(target)
     if parts.scheme not in ("http", "https"):
-        raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is no address that can be fetched")
+        raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is not an address that can be fetched")
     for left in reversed(range(_TRIES)):
         try:
             return _download(chosen.url, target, indexes, steps)

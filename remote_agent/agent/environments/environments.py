@@ -133,7 +133,7 @@ class Environments:
         elif not isinstance(error, AlteredError):
             return False
         elif self._asks >= _MAX_ASKS:
-            self._fail("what arrives of {} is not what the lock says, each time{}".format(self._name(sha256), _ALTERED))
+            self._fail("{} does not match the lock, each time it arrives{}".format(self._name(sha256), _ALTERED))
         else:
             self._ask([sha256])
         return True

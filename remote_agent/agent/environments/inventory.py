@@ -170,7 +170,7 @@ class EnvironmentInventory:
     def _damage(self, key: str, path: str, spec: Optional[EnvironmentSpec]) -> str:
         """Return why an environment cannot be used; empty if it can be."""
         if spec is None:
-            return "it does not say what it is made of"
+            return "its description is missing or damaged"
         if not os.path.exists(os.path.join(path, "bin", "python")):
             return "its Python, {}, is gone".format(spec.python)
         if self._store.is_doubtful(key):

@@ -21,11 +21,11 @@ MORE_ROOM = (
     "\n    next: `launcher clean` removes what earlier runs left there; or name a folder with more room with 'workdir'"
 )
 _UV_HANGS = (
-    "\n    next: see on the host whether its disk hangs, or a file system that comes over a network ({}); allow more with "
+    "\n    next: check on the host whether its disk or a network file system hangs ({}); allow more with "
     "'environment_timeout'; or name another folder with 'workdir'"
 )
 _PYTHON_HANGS = (
-    "\n    next: start that Python there by hand: what a package has in a .pth file may keep it, or a file system that comes over a network; "
+    "\n    next: start that Python there by hand: a package's .pth file may block it, or a network file system; "
     "or allow more with 'environment_timeout'"
 )
 #: How many of a program's last lines an error shows, and how many characters.
