@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import InventoryError
 from launcher.util.quoting import shown
@@ -43,9 +43,8 @@ __all__ = [
 #: The name of this machine without SSH.
 LOCAL = "local"
 _MAX_SLOTS = 10_000
-#: Characters of a hosts file, and items in it after its aliases are expanded.
+#: Characters of a hosts file.
 _MAX_FILE = 16 << 20
-_MAX_ITEMS = 1_000_000
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6. Neither ssh nor a shell reads anything else in it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -77,6 +76,7 @@ class HostSpec:
         known_hosts: path of the only known_hosts file to trust.
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
         host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
+        ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
     """
 
     name: str
@@ -96,6 +96,7 @@ class HostSpec:
     host_keys: Literal["strict", "accept-new"] = "strict"
     environment: str | None = None
     extras: tuple[str, ...] = ()
+    ssh: Literal["auto", "fabric", "openssh"] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -150,6 +151,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
             spec,
             workdir=spec.workdir or options.workdir,
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
+            ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
         for spec in _check_unique("hosts", specs)
     ]
@@ -241,7 +243,7 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     Raises:
         InventoryError: the message names file, host, field and what is allowed (for an unknown field, the nearest known one).
     """
-    import yaml
+    from launcher.util import strict_yaml
 
     file = os.fspath(path)
     try:
@@ -255,10 +257,9 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     if len(text) > _MAX_FILE:
         raise InventoryError(f"hosts file {file}: it has more than {_MAX_FILE} characters")
     try:
-        content = _content(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:500]
-        raise InventoryError(f"hosts file {file}: not YAML: {why}") from None
+        content = strict_yaml.read(text)
+    except ValueError as error:
+        raise InventoryError(f"hosts file {file}: not YAML: {error}") from None
     return load_hosts(content, file)
 
 
@@ -286,77 +287,6 @@ def _in_file(file: str, text: str) -> HostSpec:
         return parse_host(text)
     except InventoryError as error:
         raise InventoryError(f"{file}: {error}") from None
-
-
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is given twice. YAML would silently keep the last one."""
-
-    def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key is not a name")
-            if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is given twice")
-            seen.add(key)
-        return dict(loader.construct_pairs(node, deep=True))
-
-    def number(loader: Any, node: Any) -> Any:
-        """Read a number as it is written. Refuses one that YAML reads as another (022 is 18, 1:30 is 90, 1.10 is 1.1)."""
-        line = node.start_mark.line + 1
-        try:
-            value = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
-            text = str(value)
-        except (ValueError, OverflowError):
-            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is not a number that can be used") from None
-        if text != node.value:
-            raise yaml.YAMLError(
-                f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"
-            )
-        return value
-
-    Loader.add_constructor("tag:yaml.org,2002:int", number)
-    Loader.add_constructor("tag:yaml.org,2002:float", number)
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return Loader
-
-
-def _content(text: str) -> Any:
-    """Return the content of YAML as plain data.
-
-    Raises:
-        yaml.YAMLError: it is not YAML, or its aliases expand to more than a hosts file can need.
-    """
-    import yaml
-
-    loader = _loader()(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _written_out(node, {}) > _MAX_ITEMS:
-            raise yaml.YAMLError(f"expanded with its aliases, it has more than {_MAX_ITEMS} items")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _written_out(node: Any, sizes: dict[int, int]) -> int:
-    """Return how many nodes there are after aliases are expanded. A node that contains itself has no end."""
-    known = sizes.get(id(node))
-    if known is not None:
-        return known
-    sizes[id(node)] = _MAX_ITEMS + 1
-    size = 1
-    if isinstance(node.value, list):
-        for item in node.value:
-            size += sum(_written_out(one, sizes) for one in (item if isinstance(item, tuple) else (item,)))
-    sizes[id(node)] = size
-    return size
 
 
 def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
@@ -480,6 +410,12 @@ def _host_keys(where: str, value: Any) -> str:
     return str(value)
 
 
+def _ssh(where: str, value: Any) -> str:
+    if value not in ("auto", "fabric", "openssh"):
+        raise InventoryError(f"{where}: {shown(value)} is neither 'auto' nor 'fabric' nor 'openssh'")
+    return str(value)
+
+
 _FIELD_CHECKS = {
     "user": _user,
     "port": _port,
@@ -496,8 +432,9 @@ _FIELD_CHECKS = {
     "host_keys": _host_keys,
     "environment": _environment,
     "extras": _extras,
+    "ssh": _ssh,
 }
-_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys"})
+_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 
 
 def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:

@@ -381,6 +381,15 @@ class LaunchConf:
             Form.FLAG,
         ),
     )
+    ssh: str = _chosen(
+        "auto",
+        "auto",
+        "fabric",
+        "openssh",
+        group=Group.HOSTS,
+        help="What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh where "
+        "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
+    )
     workdir: str | None = _field(
         None,
         Option(checks.workdir, "The folder for cache and state, on hosts that set none.", Group.HOSTS, metavar="DIR"),

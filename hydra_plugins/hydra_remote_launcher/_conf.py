@@ -86,6 +86,9 @@ class RemoteLauncherConf:
     max_output_bytes: Any = "64MiB"
     #: Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.
     accept_new_host_keys: bool = False
+    #: What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh
+    #: where `launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.
+    ssh: str = "auto"
     #: The folder for cache and state, on hosts that set none.
     workdir: str | None = None
     # The end of what is written.

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from launcher.agents.connect_limit import ConnectLimit
 from launcher.agents.environment import EnvironmentSender, Source
-from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
+from launcher.agents.facts import Disconnected, Fact, Refused, Unusable, WayTaken
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
 from launcher.bootstrap.start import PREFIX, next_step
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.host_limits import limit
 from launcher.results.output_folder import OutputFolder
-from launcher.transports.base import Channel, Transport
+from launcher.transports.base import Channel, Transport, Way
 from remote_agent.protocol import wire
 from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
 from remote_agent.protocol.job_spec import JobSpec
@@ -90,6 +90,7 @@ class AgentConnection:
         self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._channel: Channel | None = None
         self._environment: Source | None = None
+        self._way: Way | None = None
         self._receiver: FrameReceiver | None = None
         self._stopping = threading.Event()
         self._was_connected = False
@@ -258,6 +259,7 @@ class AgentConnection:
         self._receiver = None
         with self._connect_limit.turn(self._stopping):
             channel, rest = self._start_agent(self._transport)
+        self._tell_way()
         plan = self._plan_of()
         outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._outgoing = outgoing
@@ -296,6 +298,12 @@ class AgentConnection:
             for helper in helpers:
                 helper.join(timeout=10)
             receiver.attempts.close()
+
+    def _tell_way(self) -> None:
+        way = self._transport.way
+        if way is not None and way != self._way:
+            self._way = way
+            self._inbox(WayTaken(self.host, way.name, way.why))
 
     def _greeting(self, plan: HostPlan) -> Iterator[Iterator[bytes] | bytes]:
         yield wire.encode(

@@ -115,6 +115,12 @@ class EventLines:
                 return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]
             case events.HostReady():
                 return self._on_host_ready(event)
+            case events.WayChosen():
+                # fabric is the usual way, and needs no line.
+                is_told = event.way != "fabric" or self._verbose
+                return (
+                    [Line(f"host {event.host}: reached by {event.way}: {clean(event.why)}", "dim")] if is_told else []
+                )
             case events.CodeSent():
                 return self._on_code_sent(event)
             case events.EnvironmentChanged():

@@ -228,6 +228,7 @@ class Tally:
                 | events.Note()
                 | events.OutputArrived()
                 | events.RunDetaching()
+                | events.WayChosen()
             ):
                 pass
             case _:

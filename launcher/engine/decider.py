@@ -167,6 +167,8 @@ class Decider:
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
                 decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes, "")])
+            case facts.WayTaken():
+                decided.add([events.WayChosen(at, item.host, item.way, item.why)])
             case facts.Noted():
                 self._note(at, item.host, item.message, decided)
             case facts.Opened():

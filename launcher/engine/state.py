@@ -229,6 +229,7 @@ class RunState:
                 | events.RunEnded()
                 | events.RunStarted()
                 | events.Warned()
+                | events.WayChosen()
             ):
                 pass
             case _:

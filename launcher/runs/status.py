@@ -247,6 +247,7 @@ def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
             | events.RunDetaching()
             | events.RunEnded()
             | events.RunInterrupt()
+            | events.WayChosen()
             | events.RunResumed()
             | events.RunStarted()
             | events.Warned()

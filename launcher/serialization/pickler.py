@@ -276,7 +276,7 @@ def loads(data: bytes, main_module: str | None = None) -> Any:
 # -- callbacks -----------------------------------------------------------------------------------------------------
 
 
-def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | None = None) -> None:
+def check_state(name: str, callback: Any, *, has_spec: bool) -> None:
     """Refuse a callback that holds something that cannot travel: a lock, a socket, an open file, a generator, ...
 
     A callback with a spec is built on the host from that, so it may hold anything.
@@ -286,7 +286,7 @@ def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | 
     """
     if has_spec:
         return
-    dump: Callable[[Any], Dumped] = lambda one: _dump(one, main_module or main_module_name())  # noqa: E731
+    dump: Callable[[Any], Dumped] = lambda one: _dump(one, main_module_name())  # noqa: E731
     try:
         dump(callback)
     except (KeyboardInterrupt, MemoryError):

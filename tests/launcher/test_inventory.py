@@ -10,9 +10,9 @@ import pytest
 from launcher.errors import InventoryError
 from launcher.inventory import HostSpec, host_specs, load_hosts, load_hosts_file, parse_host
 from launcher.options import LaunchConf
+from launcher.transports.chosen import ChosenTransport
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport
-from launcher.transports.ssh.transport import SshTransport
 
 PIN = "SHA256:" + "a" * 43
 
@@ -92,7 +92,7 @@ class TestParseHost:
     def test_localhost_is_ssh(self) -> None:
         """Somebody may want to test with it."""
         assert not parse_host("localhost").is_local
-        assert isinstance(make_transport(parse_host("localhost")), SshTransport)
+        assert isinstance(make_transport(parse_host("localhost")), ChosenTransport)
 
     @pytest.mark.parametrize("texts", [["gpu1", "gpu1"], ["gpu1/2", "gpu1/3"], ["GPU1", "gpu1"]])
     def test_refuses_a_host_named_twice(self, texts: list[str]) -> None:

@@ -39,6 +39,11 @@ COMMANDS: dict[str, Command] = {
     "environments": Command(
         "launcher.cli.commands.environments:environments", "List the environments of packages on hosts."
     ),
+    "connect": Command(
+        "launcher.cli.commands.connect:connect", "Log in to hosts once, and keep the connections for your runs."
+    ),
+    "disconnect": Command("launcher.cli.commands.disconnect:disconnect", "End kept connections."),
+    "connections": Command("launcher.cli.commands.connections:connections", "List the kept connections."),
     "clean": Command("launcher.cli.commands.clean:clean", "Show what runs left on hosts and here, and remove it."),
     "demo": Command("launcher.cli.commands.demo:demo", "Show a whole run, on a temporary SSH server on this machine."),
 }

@@ -303,7 +303,8 @@ class KeyAuthentication:
         return self._failed(
             f"the host asks for {' or '.join(types) or 'something else'} beyond a key, and the launcher never asks for "
             "anything",
-            "enable public keys for this user there, or go through a host that needs no second factor (ProxyJump)",
+            f"`launcher connect {self._host.partition(' ')[0]}` asks for it in the terminal, once, and keeps the connection for "
+            "runs; or enable public keys for this user there",
         )
 
 

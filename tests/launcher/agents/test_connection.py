@@ -16,6 +16,7 @@ from launcher.agents.connection import AgentConnection
 from launcher.agents.plan import Blob
 from launcher.errors import ConnectionLost, HostError, HostUnreachable, UsageError
 from launcher.results.output_folder import OutputFolder
+from launcher.transports.base import Way
 from remote_agent.protocol import wire
 from tests.launcher.agents.links import WELCOME, plan
 from tests.specs import DONE, job_spec
@@ -83,6 +84,7 @@ class FakeTransport:
     """A transport that the test connects and breaks."""
 
     host = "h"
+    way: Way | None = None
 
     def __init__(self) -> None:
         self.errors: list[HostError] = []

@@ -330,6 +330,9 @@ class TestWhichHosts:
             self.spec = spec
             self.is_closed = False
 
+        def wait_chosen(self, seconds: float) -> str:
+            return "fabric"
+
         def close(self) -> None:
             self.is_closed = True
 
