@@ -1,7 +1,7 @@
 """uv for a host: one program, by its content.
 
-Rule: it is of the version that resolved, so that both agree on what a lock means. The program of this machine goes where it runs; elsewhere
-goes the static one of the host's platform, from the same index as all else.
+Rule: it has the version that resolved, so that both read a lock in the same way. If this machine's program runs on the host, that one is
+sent. Otherwise it is the static program for the host's platform, from the same index as everything else.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _MEMBERS = ("/scripts/uv", "/uv")
 
 
 def uv_for(facts: HostFacts, steps: Steps | None = None) -> tuple[Path, str]:
-    """The uv of a host, as a file here, and its sha256.
+    """Return the uv for a host, as a file here, and its sha256.
 
     Raises:
-        PackagesError: there is none for it, or it cannot be fetched.
+        PackagesError: there is none for this host, or it cannot be fetched.
     """
     is_alike = (platform.system(), platform.machine()) == (facts.system, facts.machine)
     if is_alike and (facts.system == "Darwin" or facts.libc.startswith("glibc ")):
@@ -71,13 +71,13 @@ def _static(facts: HostFacts, steps: Steps | None) -> Path:
     with zipfile.ZipFile(WheelCache({}, steps=steps).fetch(chosen)) as archive:
         name = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
         if name is None:
-            raise PackagesError(f"environment: {chosen.file} holds no uv")
+            raise PackagesError(f"environment: {chosen.file} has no uv")
         write_whole(path, archive.read(name))
     return path
 
 
 def _sha256(path: Path) -> str:
-    """Of a file, which is read once for as long as it does not change."""
+    """Return the sha256 of a file. It is read again only if it has changed."""
     status = path.stat()
     mark = [str(path), status.st_size, status.st_mtime_ns, status.st_ino]
     note = cache_folder() / "environments" / "uv" / f"{hashlib.sha256(json.dumps(mark).encode()).hexdigest()}.sha256"
@@ -86,7 +86,7 @@ def _sha256(path: Path) -> str:
         if len(known) == 64:
             return known
     except (OSError, ValueError):
-        pass  # it is read now
+        pass  # it must be read now
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while piece := file.read(1 << 20):

@@ -198,9 +198,7 @@ def test_content_that_arrives_altered_is_asked_for_again(site: Site, tmp_path: P
         if asked < 3:
             assert run.said[-1][1] == [[sha256, 0]]
     (failed,) = run.failed
-    assert failed.startswith(
-        "what arrives of one-1.0-py3-none-any.whl is not what the lock says, each time\n    next: "
-    )
+    assert failed.startswith("one-1.0-py3-none-any.whl does not match the lock, each time it arrives\n    next: ")
     assert run.environments.refused(other, altered.value), "what is still on its way is of no use"
 
 
