@@ -23,6 +23,8 @@ from launcher.runs import index as run_index
 from launcher.session.session import Session, SessionConf
 from launcher.setup.environments import source_of
 from launcher.setup.probe import ProbeSetup
+from launcher.transports.choice import choose
+from launcher.transports.factory import ssh_options
 from launcher.transports.ssh import config
 from launcher.util.quantities import size
 
@@ -61,7 +63,7 @@ class Step:
     next_step: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """As plain data."""
+        """Return it as plain data."""
         return {**dataclasses.asdict(self), "outcome": self.outcome.value}
 
 
@@ -77,6 +79,12 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
         except InventoryError as error:
             yield Step("ssh configuration", StepOutcome.FAILED, str(error), "check ~/.ssh/config")
             return
+        try:
+            choice = choose(spec.name, ssh_options(spec), spec.ssh or options.ssh)
+        except HostError as error:
+            yield Step("way", StepOutcome.FAILED, error.message_of(spec.name), error.next_step)
+            return
+        yield _ok("way", f"{choice.name}: {choice.why}")
     steps = ["connection", "host key", "login"] if not spec.is_local else []
     try:
         with AgentQuery(spec, "clean") as talk:
@@ -103,7 +111,7 @@ def _ok(name: str, detail: str) -> Step:
 
 
 def _target(spec: HostSpec) -> str:
-    target = config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config)
+    target = config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config, is_any_login=True)
     given = [spec.identity] if spec.identity else target.identity_files
     keys = [name for name in given if os.path.exists(name)]
     if target.identity_agent and not spec.identity:
@@ -118,7 +126,7 @@ def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: 
     """What would be built there, and whether it is there already."""
     facts = talk.facts(spec.python or options.python)
     try:
-        plan = source_of(lock, None).plan(facts)
+        plan = source_of(lock, None, options).plan(facts)
     except PackagesError as error:
         why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
         return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False

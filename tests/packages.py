@@ -55,8 +55,14 @@ def make_wheel(
     return path
 
 
-def make_sdist(folder: Path, name: str, version: str = "1.0", *, tag: str = "py3-none-any") -> Path:
-    """An sdist that builds a wheel of that tag by a backend of its own, which needs nothing."""
+def make_sdist(
+    folder: Path, name: str, version: str = "1.0", *, tag: str = "py3-none-any", before: str = "pass"
+) -> Path:
+    """An sdist that builds a wheel of that tag by a backend of its own, which needs nothing.
+
+    Args:
+        before: a line that runs before it builds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     wheel = make_wheel(folder / ".inner", name, version, tag=tag)
     base = f"{name}-{version}"
@@ -67,6 +73,7 @@ def make_sdist(folder: Path, name: str, version: str = "1.0", *, tag: str = "py3
         "backend.py": (
             "import os, shutil\n\n\n"
             "def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):\n"
+            f"    {before}\n"
             f"    shutil.copy(os.path.join(os.path.dirname(__file__), {wheel.name!r}), wheel_directory)\n"
             f"    return {wheel.name!r}\n"
         ),

@@ -30,6 +30,7 @@ __all__ = [
     "Synced",
     "Unusable",
     "Unwritable",
+    "WayTaken",
     "ZygoteTold",
 ]
 
@@ -52,6 +53,14 @@ class Connected(HostFact):
     attempts: dict[str, str]
     notes: tuple[str, ...]
     logout: tuple[str, ...] = ()
+
+
+@frozen
+class WayTaken(HostFact):
+    """How the host is reached from now on, and why."""
+
+    way: str
+    why: str
 
 
 @frozen
@@ -205,5 +214,6 @@ Fact = (
     | Synced
     | Unusable
     | Unwritable
+    | WayTaken
     | ZygoteTold
 )

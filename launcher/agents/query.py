@@ -65,7 +65,7 @@ class AgentQuery:
         self._channel: Channel | None = None
         self._decoder = wire.Decoder()
         self._frames: Iterator[wire.Frame] = iter(())
-        #: Of the answer that is under way.
+        #: The limits of the present answer.
         self._answer_bytes = self._answer_frames = 0
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class AgentQuery:
             self._channel.close()
         self._transport.close()
 
-    # -- asking --------------------------------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------------------------
 
     def look(self, attempt: str, stdout: int, stderr: int) -> Looked:
         """Return the state of an attempt, and what it has printed from these offsets on (perhaps not all of it)."""
@@ -255,7 +255,7 @@ class AgentQuery:
             content = None
         if not isinstance(content, kind):
             raise AgentError(self.host, "session", f"its answer to {frame.header['t']!r} cannot be read")
-        # Ids go back to the host as they came; what is no id of ours matches nothing there.
+        # Ids go back to the host unchanged. If one is not ours, it matches nothing there.
         return clean_all(content)
 
 

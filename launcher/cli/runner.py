@@ -17,7 +17,7 @@ from launcher.errors import LauncherError, RunDetached
 
 if TYPE_CHECKING:
     from launcher.app_run import AppRun
-    from launcher.display import Tally
+    from launcher.display.tally import Tally
     from launcher.events import Event
     from launcher.session.session import Observer, Session
     from launcher.transports.early_connections import EarlyConnections
@@ -142,7 +142,9 @@ def run_session(
     Raises:
         LauncherError: an error of the session; the summary has been written.
     """
-    from launcher.display import Tally, make_display, print_summary, summary_json
+    from launcher.display.factory import make_display
+    from launcher.display.summary import print_summary, summary_json
+    from launcher.display.tally import Tally
 
     live = None
     if is_one_job:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from launcher.environments.lock import Lock, write_whole
 from launcher.environments.select import choose
-from launcher.environments.uv import run_uv, uv_program, uv_version
+from launcher.environments.uv import Steps, run_uv, uv_program, uv_version
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
@@ -26,7 +26,7 @@ __all__ = ["uv_for"]
 _MEMBERS = ("/scripts/uv", "/uv")
 
 
-def uv_for(facts: HostFacts) -> tuple[Path, str]:
+def uv_for(facts: HostFacts, steps: Steps | None = None) -> tuple[Path, str]:
     """The uv of a host, as a file here, and its sha256.
 
     Raises:
@@ -36,11 +36,11 @@ def uv_for(facts: HostFacts) -> tuple[Path, str]:
     if is_alike and (facts.system == "Darwin" or facts.libc.startswith("glibc ")):
         path = Path(os.path.realpath(uv_program()))
     else:
-        path = _static(facts)
+        path = _static(facts, steps)
     return path, _sha256(path)
 
 
-def _static(facts: HostFacts) -> Path:
+def _static(facts: HostFacts, steps: Steps | None) -> Path:
     machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(facts.machine.lower(), facts.machine)
     folder = cache_folder() / "environments" / "uv"
     path = folder / f"{uv_version()}-{facts.system}-{machine}"
@@ -62,13 +62,13 @@ def _static(facts: HostFacts) -> Path:
         "--python-platform",
         where,
     ]
-    text = run_uv(what, ["pip", "compile", wanted.name, *options], cwd=folder)
+    text = run_uv(what, ["pip", "compile", wanted.name, *options], cwd=folder, steps=steps)
     libc = facts.libc if facts.system == "Darwin" else "musl 1.2"
     python = PythonFacts("python3", "3.12.0", "cpython", "cp312", 64)
     (chosen,) = choose(Lock(what, text, is_resolved=True), facts._replace(libc=libc, machine=machine), python)
     if not chosen.is_wheel:
         raise PackagesError(f"environment: there is no {what}")
-    with zipfile.ZipFile(WheelCache({}).fetch(chosen)) as archive:
+    with zipfile.ZipFile(WheelCache({}, steps=steps).fetch(chosen)) as archive:
         name = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
         if name is None:
             raise PackagesError(f"environment: {chosen.file} holds no uv")

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from launcher.environments.source import Source
-from launcher.environments.uv import run_uv, uv_version
+from launcher.environments.uv import Steps, run_uv, uv_version
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
@@ -85,17 +85,17 @@ class Lock:
         )
 
 
-def read_lock(source: Source, extras: Sequence[str], groups: Sequence[str]) -> Lock:
+def read_lock(source: Source, extras: Sequence[str], groups: Sequence[str], steps: Steps | None = None) -> Lock:
     """The lock of a source. Of a uv.lock it is what the extras and groups make of it.
 
     Raises:
         PackagesError: it cannot be read, or uv cannot make one of it.
     """
-    lock = _read(source, extras, groups)
+    lock = _read(source, extras, groups, steps)
     return replace(lock, indexes=_indexes(source.path.parent))
 
 
-def _read(source: Source, extras: Sequence[str], groups: Sequence[str]) -> Lock:
+def _read(source: Source, extras: Sequence[str], groups: Sequence[str], steps: Steps | None) -> Lock:
     path = source.path
     text = _text(path)
     match source.kind:
@@ -111,14 +111,14 @@ def _read(source: Source, extras: Sequence[str], groups: Sequence[str]) -> Lock:
             if extras or groups:
                 raise PackagesError(f"environment: the script {path} has no extras and no groups")
             inputs = [text, _text(path.with_name(path.name + ".lock"), or_empty=True)]
-            return _exported(path, inputs, ["--script", path.name], path.parent)
+            return _exported(path, inputs, ["--script", path.name], path.parent, steps)
         case "uv":
             project = path.parent
             chosen = [part for extra in extras for part in ("--extra", extra)]
             chosen += [part for group in groups for part in ("--group", group)]
             inputs = [text, _text(project / "pyproject.toml", or_empty=True)]
             options = ["--frozen", "--no-emit-local", "--no-default-groups", *chosen]
-            return _exported(path, inputs, options, project)
+            return _exported(path, inputs, options, project, steps)
 
 
 def _indexes(folder: Path) -> tuple[tuple[str, str], ...]:
@@ -152,11 +152,11 @@ def read_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _exported(path: Path, inputs: Sequence[str], options: Sequence[str], folder: Path) -> Lock:
+def _exported(path: Path, inputs: Sequence[str], options: Sequence[str], folder: Path, steps: Steps | None) -> Lock:
     command = ["export", "--quiet", "--format", "pylock.toml", "--no-header", *options]
     # The folder counts: a lock may name files relative to it.
     key = [uv_version(), str(folder), *command, *inputs]
-    text = _cached(key, lambda: run_uv(str(path), command, cwd=folder))
+    text = _cached(key, lambda: run_uv(str(path), command, cwd=folder, steps=steps))
     return Lock(str(path), text, is_resolved=True)
 
 
@@ -192,7 +192,9 @@ def _minor(python: PythonFacts) -> str:
     return ".".join(python.version.split(".")[:2])
 
 
-def compile_for(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Lock:
+def compile_for(
+    lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None, steps: Steps | None = None
+) -> Lock:
     """Requirements, resolved for a Python of a host; once, where there is a folder that keeps it.
 
     Raises:
@@ -211,7 +213,11 @@ def compile_for(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | 
     options = ["--quiet", "--format", "pylock.toml", "--no-header", "--python-version", version]
     command = ["pip", "compile", path.name, *options, "--python-platform", platform, *torch]
     text = run_uv(
-        str(path), command, cwd=path.parent, environment={"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None
+        str(path),
+        command,
+        cwd=path.parent,
+        environment={"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None,
+        steps=steps,
     )
     compiled = Lock(lock.name, text, is_resolved=True)
     keep_compiled(compiled, lock, facts, python, kept)

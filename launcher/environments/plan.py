@@ -17,8 +17,8 @@ from typing import Any
 from launcher.environments.host_uv import uv_for
 from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
-from launcher.environments.uv import uv_version
-from launcher.environments.wheels import WheelCache
+from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
+from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
@@ -40,25 +40,34 @@ class EnvironmentPlan:
         lock: what it was chosen from.
         sources: where its wheels come from, by their sha256.
         uv: the program that installs them.
+        steps: what fetching them is one of.
     """
 
     spec: EnvironmentSpec
     lock: Lock
     sources: dict[str, Chosen] = field(repr=False, default_factory=dict)
     uv: Path | None = None
+    steps: Steps | None = field(repr=False, compare=False, default=None)
 
-    def fetch(self, sha256: str) -> Path:
+    def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
         """A content that the host asks for, as a file here.
+
+        Args:
+            is_doubtful: what is here may have been altered.
 
         Raises:
             PackagesError: it is none of this environment's, or cannot be had.
         """
         if sha256 == self.spec.uv and self.uv is not None:
+            if is_doubtful and digest_of(self.uv) != sha256:
+                raise PackagesError(
+                    f"environment: {self.uv} has changed since the run began\n    next: start the run again"
+                )
             return self.uv
         chosen = self.sources.get(sha256)
         if chosen is None:
             raise PackagesError("environment: the host asks for a file that is none of its environment's")
-        return WheelCache(dict(self.lock.indexes)).fetch(chosen)
+        return WheelCache(dict(self.lock.indexes), steps=self.steps).fetch(chosen, is_doubtful=is_doubtful)
 
 
 class EnvironmentSource:
@@ -68,7 +77,8 @@ class EnvironmentSource:
         lock: of the run.
         prefers: major and minor version of the Python to take first; others follow.
         kept: a folder of the run, where locks for hosts are kept.
-        earlier: the same of an earlier run, which this one repeats: what was resolved then counts.
+        limit: seconds for each step, here and on the host.
+        earlier: as `kept`, of an earlier run, which this one repeats: what was resolved then counts.
         is_exact: only that counts.
     """
 
@@ -77,11 +87,13 @@ class EnvironmentSource:
         lock: Lock,
         prefers: Sequence[int],
         kept: Path | None,
-        earlier: Path | None = None,
+        limit: float = USUAL_LIMIT,
         *,
+        earlier: Path | None = None,
         is_exact: bool = False,
     ) -> None:
         self.lock = lock
+        self._steps = Steps(limit)
         self._prefers = list(prefers)
         self._kept = kept
         self._earlier = earlier
@@ -100,6 +112,10 @@ class EnvironmentSource:
             if self._known is None or self._known[0] != facts:
                 self._known = (facts, self._remembered(facts) or self._made(facts))
             return self._known[1]
+
+    def stop(self) -> None:
+        """The run is over on this host: end what is being done for it."""
+        self._steps.stop()
 
     def _made(self, facts: HostFacts) -> EnvironmentPlan:
         pythons = sorted((PythonFacts.from_json(one) for one in facts.pythons), key=self._rank)
@@ -135,19 +151,19 @@ class EnvironmentSource:
             return found
         if self._is_exact:
             raise DoesNotFit("the run that is repeated resolved its requirements for other Pythons or platforms")
-        return compile_for(self.lock, facts, python, self._kept)
+        return compile_for(self.lock, facts, python, self._kept, self._steps)
 
     def _rank(self, python: PythonFacts) -> tuple[bool, bool, list[int]]:
         numbers = [int(part) for part in python.version.split(".")[:2]]
         return numbers != self._prefers, python.implementation != "cpython", [-one for one in numbers]
 
     def _plan(self, facts: HostFacts, python: PythonFacts, chosen: list[Chosen]) -> EnvironmentPlan:
-        cache = WheelCache(dict(self.lock.indexes))
+        cache = WheelCache(dict(self.lock.indexes), steps=self._steps)
         files = [cache.wheel_of(one) for one in chosen]
         # Of a lock that says no sizes, they are known when the files are here.
         files = [one if one.size is not None else replace(one, size=cache.fetch(one).stat().st_size) for one in files]
         wheels = [Wheel(one.name, one.version, one.file, one.sha256, one.size or 0) for one in files]
-        uv, sha256 = uv_for(facts)
+        uv, sha256 = uv_for(facts, self._steps)
         key = [
             _LAYOUT,
             sorted(one.sha256 for one in wheels),
@@ -164,8 +180,9 @@ class EnvironmentSource:
             uv=sha256,
             uv_size=uv.stat().st_size,
             lock=self.lock.sha256,
+            limit=self._steps.limit,
         )
-        return EnvironmentPlan(spec, self.lock, {one.sha256: one for one in files}, uv)
+        return EnvironmentPlan(spec, self.lock, {one.sha256: one for one in files}, uv, self._steps)
 
     # -- what was chosen before ----------------------------------------------------------------------------------
 
@@ -179,18 +196,18 @@ class EnvironmentSource:
             return None
         try:
             said: Any = json.loads(self._note(facts).read_bytes())
-            spec = EnvironmentSpec.from_json(said["spec"])
+            spec = EnvironmentSpec.from_json(said["spec"])._replace(limit=self._steps.limit)
             sources = {one["sha256"]: Chosen(**one) for one in said["sources"]}
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        cache = WheelCache(dict(self.lock.indexes))
+        cache = WheelCache(dict(self.lock.indexes), steps=self._steps)
         has_built = all(
             one.url != cache.path(sha256).as_uri() or cache.path(sha256).is_file() for sha256, one in sources.items()
         )
         is_whole = set(sources) == {wheel.sha256 for wheel in spec.files} and has_built
-        uv, sha256 = uv_for(facts)
+        uv, sha256 = uv_for(facts, self._steps)
         is_whole = is_whole and spec.uv == sha256
-        return EnvironmentPlan(spec, self.lock, sources, uv) if is_whole else None
+        return EnvironmentPlan(spec, self.lock, sources, uv, self._steps) if is_whole else None
 
     def _remember(self, facts: HostFacts, plan: EnvironmentPlan) -> None:
         if self.lock.is_resolved:

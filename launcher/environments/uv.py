@@ -9,13 +9,17 @@ import functools
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launcher.errors import PackagesError
+from remote_agent.shared.subprocesses import end_group, start_group
 
-__all__ = ["run_uv", "uv_program", "uv_version", "without_secrets"]
+__all__ = ["USUAL_LIMIT", "Steps", "run_uv", "uv_program", "uv_version", "without_secrets"]
 
+#: Seconds for a step: a build of much code, or a slow network, may take long.
+USUAL_LIMIT = 1800.0
 _LAST_LINES = 20
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -45,38 +49,103 @@ def uv_version() -> str:
     return version("uv")
 
 
+class Steps:
+    """What is done here for an environment: how long a step may take, and whether anybody still wants it.
+
+    Args:
+        limit: seconds after which a step that has not ended is ended.
+    """
+
+    def __init__(self, limit: float = USUAL_LIMIT) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """The run is over: end what runs, and begin nothing more. May be called from any thread."""
+        with self._lock:
+            self._is_stopped = True
+            for process in self._running:
+                end_group(process)
+
+    def check(self) -> None:
+        """Go on only where the run does.
+
+        Raises:
+            PackagesError: it is over.
+        """
+        if self._is_stopped:
+            raise PackagesError("environment: the run is over")
+
+    def run(self, command: Sequence[str], *, cwd: Path | None, env: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+        """Run a program; returns its exit status and what it printed. It leaves no process behind, whatever happens.
+
+        Raises:
+            subprocess.TimeoutExpired: it took too long, and was ended.
+            PackagesError: the run is over.
+            OSError: it cannot be started.
+        """
+        with self._lock:
+            self.check()
+            process = start_group(command, env=env, cwd=str(cwd) if cwd is not None else None)
+            self._running.add(process)
+        with process:
+            try:
+                output, errors = process.communicate(timeout=self.limit)
+            finally:
+                with self._lock:
+                    end_group(process)
+                    self._running.discard(process)
+        self.check()
+        return process.returncode, output, errors
+
+
 def run_uv(
-    what: str, arguments: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    what: str,
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    steps: Steps | None = None,
 ) -> str:
     """Run uv; returns what it printed.
 
     Args:
         what: what for, for the message of an error.
+        steps: what it is one of.
 
     Raises:
-        PackagesError: it failed; with its last lines.
+        PackagesError: it failed; with its last lines. Or it did not end in time, or the run is over.
     """
+    steps = steps or Steps()
     values = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     values.update(environment or {})
     values["NO_COLOR"] = "1"
     try:
-        done = subprocess.run(
-            [uv_program(), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd=cwd,
-            env=values,
-            check=False,
-        )
+        status, output, errors = steps.run([uv_program(), *arguments], cwd=cwd, env=values)
     except OSError as error:
         raise PackagesError(f"environment: uv cannot be started: {error.strerror or error}") from None
-    if done.returncode:
-        said = without_secrets(done.stderr.decode("utf-8", "replace").strip())
-        last = "\n".join(said.splitlines()[-_LAST_LINES:])
+    except subprocess.TimeoutExpired as error:
         raise PackagesError(
-            f"environment: {what}: `uv {arguments[0]}` ended with exit status {done.returncode}:\n{last}"
+            f"environment: {what}: `uv {arguments[0]}` did not end within {steps.limit:.0f} s on this machine, and was "
+            f"ended{_last_lines(':', error.stderr or b'')}\n    next: see what it waits for (an index, or what an sdist runs when it "
+            "is built); or allow more with `environment_timeout`"
+        ) from None
+    if status:
+        raise PackagesError(
+            f"environment: {what}: `uv {arguments[0]}` ended with {_how(status)}{_last_lines(':', errors)}"
         )
-    return done.stdout.decode("utf-8", "replace")
+    return output.decode("utf-8", "replace")
+
+
+def _how(status: int) -> str:
+    return f"exit status {status}" if status > 0 else f"signal {-status}"
+
+
+def _last_lines(mark: str, said: bytes) -> str:
+    text = without_secrets(said.decode("utf-8", "replace").strip())
+    return "\n".join([mark, *text.splitlines()[-_LAST_LINES:]]) if text else ""
 
 
 def without_secrets(text: str) -> str:

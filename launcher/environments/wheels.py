@@ -15,6 +15,7 @@ import re
 import shutil
 import ssl
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -24,16 +25,19 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from launcher.environments.lock import write_whole
 from launcher.environments.select import Chosen
-from launcher.environments.uv import run_uv, without_secrets
+from launcher.environments.uv import Steps, run_uv, without_secrets
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.protocol.fields import is_sha256
 
-__all__ = ["WheelCache"]
+__all__ = ["WheelCache", "digest_of"]
 
 _PIECE = 1 << 20
+#: Seconds for which an index may say nothing.
 _TIMEOUT = 60
 _TRIES = 3
+#: Bytes that must come within that time.
+_SLOWEST = 64 << 10
 #: Variables that name indexes, with credentials in their URLs.
 _INDEXES = (
     "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL",
@@ -46,9 +50,11 @@ class WheelCache:
 
     Args:
         indexes: the project's indexes, by the names under which uv looks for their credentials.
+        steps: what is done here is one of these.
     """
 
-    def __init__(self, indexes: Mapping[str, str], folder: Path | None = None) -> None:
+    def __init__(self, indexes: Mapping[str, str], folder: Path | None = None, steps: Steps | None = None) -> None:
+        self._steps = steps or Steps()
         self._indexes = indexes
         self._folder = folder if folder is not None else cache_folder() / "packages"
 
@@ -56,18 +62,18 @@ class WheelCache:
         """Where a file lies, if it is there."""
         return self._folder / sha256[:2] / sha256
 
-    def fetch(self, chosen: Chosen) -> Path:
-        """The file, fetched where it is not here yet.
+    def fetch(self, chosen: Chosen, *, is_doubtful: bool = False) -> Path:
+        """The file, fetched where it is not here yet, or is doubtful and was altered.
 
         Raises:
             PackagesError: it cannot be had, or is not what the lock says.
         """
         path = self.path(chosen.sha256)
-        if path.is_file():
+        if path.is_file() and not (is_doubtful and self._was_altered(path, chosen)):
             return path
         temporary = self._temporary(path)
         try:
-            digest = _copy(chosen, temporary, self._indexes)
+            digest = _copy(chosen, temporary, self._indexes, self._steps)
             if digest != chosen.sha256:
                 raise PackagesError(
                     f"environment: {chosen.file} has the sha256 {digest}, and the lock says {chosen.sha256}: it was "
@@ -81,6 +87,18 @@ class WheelCache:
         finally:
             temporary.unlink(missing_ok=True)
         return path
+
+    def _was_altered(self, path: Path, chosen: Chosen) -> bool:
+        """Whether its content is not what its name says; then it is removed."""
+        if digest_of(path) == chosen.sha256:
+            return False
+        path.unlink(missing_ok=True)
+        if chosen.url == path.as_uri():
+            raise PackagesError(
+                f"environment: {chosen.file}, which was built on this machine, was altered in {self._folder}, and was removed\n    "
+                "next: start the run again; it is built anew then"
+            )
+        return True
 
     def wheel_of(self, chosen: Chosen) -> Chosen:
         """A wheel that is built of an sdist; a wheel is returned as it is. What was built of the same sdist before counts.
@@ -105,6 +123,7 @@ class WheelCache:
                 cwd=Path(folder),
                 # The same content makes the same wheel, whenever it is built.
                 environment={"SOURCE_DATE_EPOCH": "1577836800"},
+                steps=self._steps,
             )
             (wheel,) = Path(folder, "out").glob("*.whl")
             if not _FITS_ALL.search(wheel.name):
@@ -112,7 +131,7 @@ class WheelCache:
                     f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its sdist "
                     f"({wheel.name}) fits this machine alone; choose a version that has wheels, or build one and name it in the lock"
                 )
-            sha256 = _digest(wheel)
+            sha256 = digest_of(wheel)
             path = self.path(sha256)
             make_user_folder(path.parent)
             wheel.replace(path)
@@ -140,7 +159,8 @@ class WheelCache:
         return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """The sha256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
@@ -148,7 +168,7 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str]) -> str:
+def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps) -> str:
     """Bring the content here; returns its sha256. A link that breaks is tried again."""
     parts = urlsplit(chosen.url)
     if parts.scheme == "file":
@@ -156,12 +176,12 @@ def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str]) -> str:
             shutil.copyfile(unquote(parts.path), target)
         except OSError as error:
             raise PackagesError(f"environment: {unquote(parts.path)}: {error.strerror or error}") from None
-        return _digest(target)
+        return digest_of(target)
     if parts.scheme not in ("http", "https"):
         raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is no address that can be fetched")
     for left in reversed(range(_TRIES)):
         try:
-            return _download(chosen.url, target, indexes)
+            return _download(chosen.url, target, indexes, steps)
         except (urllib.error.URLError, ssl.SSLError, ConnectionError, TimeoutError) as error:
             status = getattr(error, "code", None)
             if left and (status is None or status >= 500):
@@ -179,7 +199,7 @@ def _why(chosen: Chosen, error: Exception, status: int | None) -> str:
     return f"environment: {address} cannot be fetched: {reason}{step}"
 
 
-def _download(url: str, target: Path, indexes: Mapping[str, str]) -> str:
+def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) -> str:
     parts = urlsplit(url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     request = urllib.request.Request(bare, headers={"User-Agent": "hydra-remote-launcher"})  # noqa: S310 - http or https, see _copy
@@ -189,10 +209,18 @@ def _download(url: str, target: Path, indexes: Mapping[str, str]) -> str:
         # Not for whoever it is passed on to.
         request.add_unredirected_header("Authorization", f"Basic {value}")
     digest = hashlib.sha256()
+    began, count = time.monotonic(), 0
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, target.open("wb") as file:  # noqa: S310 - as above
-        while piece := answer.read(_PIECE):
+        while piece := answer.read1(_PIECE):
+            steps.check()
             digest.update(piece)
             file.write(piece)
+            count += len(piece)
+            now = time.monotonic()
+            if now - began > _TIMEOUT:
+                if count < _SLOWEST:
+                    raise TimeoutError(f"only {count} bytes came within {_TIMEOUT} s")
+                began, count = now, 0
     return digest.hexdigest()
 
 

@@ -84,7 +84,14 @@ class _Again(RunSetup):
         from launcher.setup.environments import source_of
 
         prefers = self.preferred if self.is_exact else ()
-        return source_of(lock, self.folder / FOLDER, self.earlier, prefers=prefers, is_exact=self.is_exact)
+        return source_of(
+            lock,
+            self.folder / FOLDER,
+            self.options,
+            earlier=self.earlier,
+            prefers=prefers,
+            is_exact=self.is_exact,
+        )
 
     def with_code(self) -> Self:
         """Return the same job with the code as it is now. An exact job already has the run's code."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from launcher.environments.lock import Lock, read_lock
 from launcher.environments.plan import EnvironmentSource
 from launcher.environments.source import find_auto, find_source
-from launcher.environments.uv import uv_program
+from launcher.environments.uv import Steps, uv_program
 from launcher.errors import PackagesError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def locks_of(
     """
     made: dict[tuple[str, tuple[str, ...]], Lock | None] = {}
     locks = {}
+    steps = Steps(options.environment_timeout)
     for spec in hosts:
         word = spec.environment or options.environment
         if word is None:
@@ -50,16 +51,14 @@ def locks_of(
         extras = tuple(dict.fromkeys([*options.extras, *spec.extras]))
         if (word, extras) not in made:
             source = find_source(word, start, script)
-            made[word, extras] = None if source is None else read_lock(source, extras, options.groups)
+            made[word, extras] = None if source is None else read_lock(source, extras, options.groups, steps)
         lock = made[word, extras]
         if lock is not None:
             locks[spec.name] = lock
     if locks:
         uv_program()
     elif (options.extras or options.groups) and not any(made):
-        raise PackagesError(
-            "extras and groups are those of an environment: name one with `environment`, such as `auto`"
-        )
+        raise PackagesError("extras and groups belong to an environment: choose one with `environment`, such as `auto`")
     return locks
 
 
@@ -80,7 +79,13 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
 
 
 def source_of(
-    lock: Lock, folder: Path | None, earlier: Path | None = None, *, prefers: Sequence[int] = (), is_exact: bool = False
+    lock: Lock,
+    folder: Path | None,
+    options: LaunchConf,
+    *,
+    earlier: Path | None = None,
+    prefers: Sequence[int] = (),
+    is_exact: bool = False,
 ) -> EnvironmentSource:
     """What says what a host installs.
 
@@ -91,4 +96,6 @@ def source_of(
         is_exact: only what was resolved then counts.
     """
     kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
-    return EnvironmentSource(lock, prefers or sys.version_info[:2], kept, before, is_exact=is_exact)
+    return EnvironmentSource(
+        lock, prefers or sys.version_info[:2], kept, options.environment_timeout, earlier=before, is_exact=is_exact
+    )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.code.application import import_or_read
 from launcher.code.snapshot import Snapshot
 from launcher.errors import CallbackError, JournalError, RunError, UsageError
 from launcher.runs import index, ownership
@@ -169,7 +169,7 @@ def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[st
 
         if record.main_module:
             # The application registers its structured configs, and Hydra's version base, when it is imported.
-            importlib.import_module(record.main_module)
+            import_or_read(record.task if isinstance(record.task, str) else record.main_module, _below(record))
         # Config sources may be plugins.
         Plugins.instance()
         root = pickling.loads(reader_blob, main_module=record.main_module)
@@ -190,6 +190,12 @@ def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[st
         return numbered(loader.load_sweep_config(root, list(overrides)), num, job_id)
 
     return compose
+
+
+def _below(record: RunRecord) -> Path:
+    """The folder that has the application's modules."""
+    root = Path(record.root) if record.root else Path.cwd()
+    return root.parent if root.suffix == ".py" else root
 
 
 def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes], Any]) -> Callbacks:

@@ -207,7 +207,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
         shared = dumps({"task": setup.task, "callbacks": entries, "hydra": setup.hydra_state()})
     except Exception as error:
         raise CodeError(f"the task {setup.task_name} cannot be pickled: {error}") from error
-    warnings = [("callbacks", note) for note in setup.callbacks.notes]
+    warnings = [*setup.warnings, *(("callbacks", note) for note in setup.callbacks.notes)]
     warnings += [("code", text) for text in _out_of_reach(setup)]
     notes = setup.snapshot.notes if setup.snapshot is not None else ()
     hydra = setup.hydra_version()
@@ -223,7 +223,7 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
     snapshot = setup.snapshot
     files = snapshot.has_file if snapshot is not None else lambda path: False
     return [
-        f"module {name} ({file}), which the task or a callback needs, stays here: {_why_it_stayed(file, snapshot)}; jobs fail on "
+        f"module {name} ({file}), which the task or a callback needs, is not sent: {_why_it_stayed(file, snapshot)}; jobs fail on "
         "a host that does not have it"
         for name, file in out_of_reach(setup.pickler.modules, files)
     ]

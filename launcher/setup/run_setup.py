@@ -75,6 +75,7 @@ class RunSetup:
         first_num: the number of the first job.
         snapshot: the code that is sent; None if none is, or if the first job brings it.
         locks: by host, the packages of its environment; a host that is not in it gets none.
+        warnings: (source, message) of what the user should know before anything runs.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -103,6 +104,7 @@ class RunSetup:
     fired_elsewhere: frozenset[str] = frozenset()
     naming: Naming = Naming.USER
     locks: Mapping[str, Lock] = dataclasses.field(default_factory=dict)
+    warnings: tuple[tuple[str, str], ...] = ()
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -224,7 +226,7 @@ class RunSetup:
         """What says what a host installs of a lock."""
         from launcher.setup.environments import source_of
 
-        return source_of(lock, self.folder / FOLDER)
+        return source_of(lock, self.folder / FOLDER, self.options)
 
     def script_file(self) -> Path | None:
         """The file that may say which packages it needs."""

@@ -41,7 +41,7 @@ class Cleaning:
             self._cache, boot_id(), lambda run, host: may_run(self._path(run, host))
         )
 
-    # -- telling -------------------------------------------------------------------------------------------------
+    # -- listing -------------------------------------------------------------------------------------------------
 
     def items(self) -> List[Dict[str, Any]]:
         """List everything.
@@ -59,7 +59,7 @@ class Cleaning:
         ]
         made = os.path.join(self._cache, "bundles")
         if os.path.isdir(made):
-            # A controller's: what it sends to hosts, made again where it is missing.
+            # A controller's copies of the bundles that it sends. It makes missing ones again.
             found.append(dict(_usage_of(made), id="bundles", kind="bundle"))
         code = os.path.join(self._cache, "blobs")
         if os.path.isdir(code):
@@ -186,7 +186,7 @@ class Cleaning:
             try:
                 os.rmdir(os.path.dirname(path))
             except OSError:
-                pass  # another host entry of the same run keeps its spool beside it
+                pass  # another host entry of the same run has its spool next to it
         return why
 
 

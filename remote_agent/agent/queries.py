@@ -19,7 +19,7 @@ from remote_agent.protocol.messages import Look, Looked, Output
 
 __all__ = ["Queries"]
 
-#: Attempts in one answer.
+#: How many attempts one answer has.
 _PART = 4000
 
 

@@ -5,14 +5,14 @@ Rule: a value that one program writes and another one reads is defined here, onc
 
 __all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE"]
 
-#: Seconds. A peer that was silent for so long is taken for dead; a ping goes out at a quarter of it.
+#: Seconds. A peer that is silent for this long counts as dead. A ping is sent after a quarter of it.
 HEARTBEAT = 20.0
-#: Of the code manifest: which files a snapshot has.
+#: The version of the code manifest, which lists the files of a snapshot.
 MANIFEST_VERSION = 1
-#: What stage-0 says when the host does not have the bundle. Not part of the wire: it is said before there is one.
+#: Stage-0 writes this if the host does not have the bundle. It is not a frame, because no agent runs yet.
 NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
-#: Exit codes of what runs on a host, whose reason is on its stderr: its folders cannot be used; no agent of the run is there.
+#: Exit codes of `remote_agent` on a host: its folders cannot be used; it has no agent of the run. stderr has the reason.
 EXIT_FOLDERS = 73
 EXIT_NO_AGENT = 75
-#: Told to a zygote that is started ahead of time, in place of what it would otherwise inherit.
+#: The argument of a zygote that is started ahead of time. Other zygotes get a descriptor there.
 SPARE = "spare"

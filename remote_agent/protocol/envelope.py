@@ -11,7 +11,7 @@ from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["Envelope"]
 
-#: What is not said where no process of the job made it.
+#: Fields that are missing if no process of the job made the envelope.
 _ABSENT = {
     "started_at": None,
     "ended_at": None,

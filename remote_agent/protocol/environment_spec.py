@@ -1,7 +1,7 @@
-"""An environment of packages as the controller describes it, and the facts about a host that it is chosen by.
+"""An environment of packages as the controller describes it, and the facts about a host on which the choice depends.
 
-Rule: the controller resolves and chooses, the host installs exactly these files. Neither believes what it is sent: each field is checked
-here, and what becomes part of a path has no folder in it.
+Rule: the controller resolves and chooses; the host installs exactly these files. Neither trusts what it receives: each field is
+checked here, and a field that becomes part of a path may not name a folder.
 """
 
 import re
@@ -13,6 +13,8 @@ __all__ = ["EnvironmentSpec", "HostFacts", "PythonFacts", "Wheel"]
 
 _WHEEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,250}\.whl")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,100}[A-Za-z0-9])?")
+#: Seconds for each step; an earlier controller says none.
+_USUAL_LIMIT = 1800.0
 _VERSION = re.compile(r"[A-Za-z0-9_.+!-]{1,100}")
 
 
@@ -20,11 +22,11 @@ class PythonFacts(NamedTuple):
     """A Python of a host.
 
     Attributes:
-        path: how it is started.
-        version: in full, such as `3.11.2`.
+        path: the program that starts it.
+        version: the full version, such as `3.11.2`.
         implementation: such as `cpython`.
-        abi: what wheels for it are tagged with, such as `cp311`, or `cp313t` without a GIL.
-        bits: of its pointers.
+        abi: the tag of wheels for it, such as `cp311`, or `cp313t` without a GIL.
+        bits: the size of its pointers.
     """
 
     path: str
@@ -34,15 +36,15 @@ class PythonFacts(NamedTuple):
     bits: int
 
     def to_json(self) -> Dict[str, Any]:
-        """The facts as a JSON object; `from_json` reads it back."""
+        """Return the facts as a JSON object, which `from_json` reads."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, data: Any) -> "PythonFacts":
-        """As another process said them.
+        """Read the facts that another process sent.
 
         Raises:
-            FieldError: they are none.
+            FieldError: they are not valid.
         """
         return read(cls, "python", data, {})
 
@@ -53,9 +55,9 @@ class HostFacts(NamedTuple):
     Attributes:
         system, machine, release: as `platform` names them, such as `Linux`, `x86_64`, `6.1.0`.
         libc: `glibc 2.36`, `musl 1.2`, `macos 14.1`; empty where it is not known.
-        driver: version of NVIDIA's driver; empty for none.
-        free: bytes that are free where environments lie.
-        pythons: those that were found, the first choice first.
+        driver: the version of NVIDIA's driver; empty if there is none.
+        free: free bytes in the file system of the environments.
+        pythons: the Pythons that were found, in order of preference.
     """
 
     system: str
@@ -67,15 +69,15 @@ class HostFacts(NamedTuple):
     pythons: List[Dict[str, Any]]
 
     def to_json(self) -> Dict[str, Any]:
-        """The facts as a JSON object; `from_json` reads it back."""
+        """Return the facts as a JSON object, which `from_json` reads."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, data: Any) -> "HostFacts":
-        """As a host said them.
+        """Read the facts that a host sent.
 
         Raises:
-            FieldError: they are none.
+            FieldError: they are not valid.
         """
         facts = read(cls, "pythons", data, {})
         for one in facts.pythons:
@@ -84,13 +86,13 @@ class HostFacts(NamedTuple):
 
 
 class Wheel(NamedTuple):
-    """A file that is installed.
+    """A wheel to install.
 
     Attributes:
-        name, version: of the distribution.
-        file: the wheel's name, which says what it fits.
-        sha256: of its content.
-        size: in bytes.
+        name, version: those of the distribution.
+        file: the file name, whose tags say where the wheel can be installed.
+        sha256: the hash of its content.
+        size: its bytes.
     """
 
     name: str
@@ -100,15 +102,15 @@ class Wheel(NamedTuple):
     size: int
 
     def to_json(self) -> Dict[str, Any]:
-        """The wheel as a JSON object; `from_json` reads it back."""
+        """Return the wheel as a JSON object, which `from_json` reads."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, data: Any) -> "Wheel":
-        """As the controller described it.
+        """Read the description that the controller sent.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         wheel = read(cls, "wheel", data, {})
         for name, value, form in (
@@ -126,14 +128,15 @@ class Wheel(NamedTuple):
 
 
 class EnvironmentSpec(NamedTuple):
-    """What an environment is made of.
+    """The contents of an environment.
 
     Attributes:
-        key: the hash of all that makes a difference: contents of wheels, Python, platform, layout.
-        python: path of the Python that it is made from.
-        wheels: all that is installed.
-        uv, uv_size: the content of the program that installs it.
-        lock: the hash of the lock that it was chosen from; told to jobs, and nothing else.
+        key: the hash of everything that makes a difference: contents of wheels, Python, platform, layout.
+        python: the path of the Python that it is made with.
+        wheels: all wheels to install.
+        uv, uv_size: the hash and size of the program that installs them.
+        lock: the hash of the lock from which the wheels were chosen. It is only reported by jobs.
+        limit: seconds for each step of the installation.
     """
 
     key: str
@@ -142,26 +145,29 @@ class EnvironmentSpec(NamedTuple):
     uv: str
     uv_size: int
     lock: str
+    limit: float
 
     @property
     def files(self) -> List[Wheel]:
-        """All that is installed."""
+        """All wheels to install."""
         return [Wheel(**one) for one in self.wheels]
 
     def to_json(self) -> Dict[str, Any]:
-        """The description as a JSON object; `from_json` reads it back."""
+        """Return the description as a JSON object, which `from_json` reads."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, data: Any) -> "EnvironmentSpec":
-        """As the controller described it.
+        """Read the description that the controller sent.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
-        spec = read(cls, "environment", data, {})
+        spec = read(cls, "environment", data, {"limit": _USUAL_LIMIT})
         for name, sha256 in (("key", spec.key), ("uv", spec.uv), ("lock", spec.lock)):
             if not is_sha256(sha256):
                 raise FieldError("environment", name, sha256)
+        if spec.limit <= 0:
+            raise FieldError("environment", "limit", spec.limit)
         # Unknown fields of a later version are left out.
         return spec._replace(wheels=[Wheel.from_json(one).to_json() for one in spec.wheels])

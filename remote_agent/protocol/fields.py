@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar,
 
 __all__ = ["FieldError", "is_sha256", "learn", "read", "to_json"]
 
-#: Characters of what was refused that are told.
+#: How many characters of a refused value an error shows.
 _MAX_SHOWN = 200
 
 T = TypeVar("T")
@@ -62,13 +62,13 @@ def read(cls: Type[T], what: str, data: Any, absent: Mapping[str, Any]) -> T:
     return cls(*values)
 
 
-#: Of each field: its name, what it takes, and what makes it of JSON where it is such an object itself.
+#: For each field: its name, its check, and a reader if the field is such an object itself.
 _Fields = Tuple[Tuple[str, _Takes, Optional[Callable[[Any], Any]]], ...]
 _KNOWN: Dict[type, _Fields] = {}
 
 
 def learn(cls: type) -> _Fields:
-    """Look at the annotations of a class, once for all that is read of it. A zygote does so before it forks."""
+    """Read the annotations of a class, once for all its objects. A zygote does so before it forks."""
     known = _KNOWN[cls] = tuple((name, _check_of(kind), _reader_of(kind)) for name, kind in cls.__annotations__.items())
     return known
 

@@ -11,7 +11,7 @@ from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["EpilogueSpec", "ForkSpec", "JobSpec"]
 
-#: What a version that had none of it stands for.
+#: Values of fields that an earlier version did not have.
 _EARLIER = {
     "timeout": None,
     "grace": 10.0,
@@ -27,13 +27,13 @@ class JobSpec(NamedTuple):
     """One attempt at a job.
 
     Attributes:
-        attempt: its number; 0 for a job that waits here and had no attempt yet.
+        attempt: its number; 0 for a job that waits here and has had no attempt yet.
         zygote: the key of the zygote that runs it.
         output_dir: absolute if the host shares the controller's files, else relative to the run's outputs on the host.
         timeout, grace, hook_timeout, shutdown_timeout: seconds.
-        outputs: which files of the output directory are sent back: all, none, or those that match a pattern.
+        outputs: the files of the output directory that are sent back: all, none, or those that match a pattern.
         max_output_bytes: the cap of stdout and of stderr.
-        children_timeout: seconds that processes have which the job left behind in its session.
+        children_timeout: seconds that leftover processes in the job's session have to end.
     """
 
     num: int
@@ -55,7 +55,7 @@ class JobSpec(NamedTuple):
         return "{}.{}".format(self.num, self.attempt)
 
     def to_json(self) -> Dict[str, Any]:
-        """The spec as a JSON object; `from_json` reads it back."""
+        """Return the spec as a JSON object, which `from_json` reads."""
         return dict(to_json(self), attempt_id=self.attempt_id)
 
     @classmethod
@@ -63,7 +63,7 @@ class JobSpec(NamedTuple):
         """Read a spec that the other side sent.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         spec = read(cls, "job", data, _EARLIER)
         if spec.num < 0 or spec.attempt < 0 or data.get("attempt_id") != spec.attempt_id:
@@ -81,7 +81,7 @@ class JobSpec(NamedTuple):
         """Read a queued job's spec from the journal, also from an earlier version that left out the attempt.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         return cls.from_json({"attempt": 0, "attempt_id": "{}.0".format(data.get("num")), **data})
 
@@ -105,15 +105,15 @@ class ForkSpec(NamedTuple):
     payload_file: str
 
     def to_json(self) -> Dict[str, Any]:
-        """The spec as a JSON object; `from_json` reads it back."""
+        """Return the spec as a JSON object, which `from_json` reads."""
         return dict(to_json(self), job=self.job.to_json())
 
     @classmethod
     def from_json(cls, data: Any) -> "ForkSpec":
-        """As the agent sent it.
+        """Read the spec that the agent sent.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         return read(cls, "fork", data, {})
 
@@ -149,16 +149,16 @@ class EpilogueSpec(NamedTuple):
         return [index for name, index in entered if name == hook]
 
     def to_json(self) -> Dict[str, Any]:
-        """The spec as a JSON object; `from_json` reads it back."""
+        """Return the spec as a JSON object, which `from_json` reads."""
         return dict(
             to_json(self), fork=self.fork.to_json(), envelope=self.envelope.to_json(), parts=self.parts.to_json()
         )
 
     @classmethod
     def from_json(cls, data: Any) -> "EpilogueSpec":
-        """As the agent sent it.
+        """Read the spec that the agent sent.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         return read(cls, "epilogue", data, {})

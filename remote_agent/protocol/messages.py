@@ -56,21 +56,21 @@ class Blob(TypedDict):
 
 
 class Blobs(TypedDict):
-    """Many small contents, as [sha256, size]."""
+    """Many small contents, each as [sha256, size]."""
 
     t: Literal["blobs"]
     items: List[Any]
 
 
 class AskPythons(TypedDict):
-    """Which Pythons are there; the answer is `pythons`. `python`: the only one that counts, by its path or name."""
+    """Ask which Pythons the host has; the answer is `pythons`. `python`: the only one that counts, by path or name."""
 
     t: Literal["ask_pythons"]
     python: Optional[str]
 
 
 class Environment(TypedDict):
-    """The environment of the application; the payload is an EnvironmentSpec.
+    """The environment that the application needs. The payload is an EnvironmentSpec.
 
     `budget`: bytes that all environments may have before it is built.
     """
@@ -517,7 +517,7 @@ ToJob = Union[Kept, Cancel]
 FromJob = Union[Hook, State, Result, Ending]
 Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob, FromJob]
 
-#: message -> field -> what stands for it where it is missing; `list` and `dict` for an empty one.
+#: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.
 ABSENT: Dict[str, Dict[str, Any]] = {
     "hello": {"slots": None, "gpus": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
@@ -548,7 +548,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
 
 
 def _types(kind: Any) -> Tuple[type, ...]:
-    """What a value may be an instance of; what is inside of a list or an object is for its reader to check."""
+    """Return the types that a value may have. The content of a list or an object is checked by its reader."""
     origin = get_origin(kind)
     if origin is Union:
         return tuple(one for inner in get_args(kind) for one in _types(inner))
@@ -563,7 +563,7 @@ def _schema(cls: type) -> Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]]:
     }
 
 
-#: message -> field -> (types, required). Fields that are not named pass: a later version may say more.
+#: message -> field -> (types, required). Other fields are accepted, because a later version may send more.
 SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {}
 for _one in get_args(Message):
     SCHEMA.update(_schema(_one))

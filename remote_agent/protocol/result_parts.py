@@ -1,6 +1,6 @@
-"""Where the parts of a result lie in its bytes: as a job says it, a host and a controller keep it, and the wire carries it.
+"""Where the parts of a result are in its bytes. The job, the host, the controller and the wire share this type.
 
-Rule: it is made and read here alone. Nothing in it is believed before the digest of a part was compared with its bytes.
+Rule: it is made and read only here. A part is used only after its digest was compared with its bytes.
 """
 
 from typing import Any, Dict, NamedTuple, Optional
@@ -9,12 +9,12 @@ from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["NO_PARTS", "PICKLED", "PLAIN", "SAME", "Part", "ResultParts"]
 
-#: How parts may be written.
+#: The forms in which parts may be written.
 PICKLED, PLAIN = "cloudpickle", "plain"
 
 
 class Part(NamedTuple):
-    """Some bytes of a result. `sha256`: their digest; empty where it was not said."""
+    """Some bytes of a result. `sha256`: their digest; empty if it is not known."""
 
     offset: int
     size: int
@@ -22,10 +22,10 @@ class Part(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Any) -> "Part":
-        """A part that somebody else described.
+        """Read a part from another process's description.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         part = read(cls, "part", data, {"sha256": ""})
         if part.offset < 0 or part.size < 0:
@@ -40,8 +40,9 @@ class ResultParts(NamedTuple):
         value: what the task returned, or the exception that it raised.
         plain: what commands show of the value.
         cfg, hydra_cfg: configs that were edited.
-        codec: PICKLED or PLAIN; empty where nothing was written.
-        file: where the bytes lie on the host; empty where they came along. No other machine learns it, or believes it.
+        codec: PICKLED or PLAIN; empty if nothing was written.
+        file: the file with the bytes on the host; empty if they came in the message. It is never sent to another machine, and
+            ignored if it comes from one.
         same: the bytes are those of the outcome, and are not sent again.
     """
 
@@ -55,30 +56,30 @@ class ResultParts(NamedTuple):
 
     @property
     def by_name(self) -> Dict[str, Part]:
-        """The parts that there are."""
+        """Return the parts that exist, by name."""
         return {name: part for name, part in zip(self._fields, self[:4]) if part is not None}
 
     @property
     def size(self) -> int:
-        """Bytes of all parts."""
+        """The number of bytes of all parts."""
         return max((part.offset + part.size for part in self.by_name.values()), default=0)
 
     def without_file(self) -> "ResultParts":
-        """What another machine is told, and believes."""
+        """Return the parts without the file, as another machine gets and reads them."""
         return self._replace(file="", same=False)
 
     def to_json(self) -> Dict[str, Any]:
-        """A JSON object that says only what there is; `from_json` reads it back."""
+        """Return a JSON object with the parts that exist. `from_json` reads it."""
         said: Dict[str, Any] = {name: to_json(part) for name, part in self.by_name.items()}
         said.update((name, one) for name, one in zip(self._fields[4:], self[4:]) if one)
         return said
 
     @classmethod
     def from_json(cls, data: Any) -> "ResultParts":
-        """Parts that somebody else described. Names that we do not know are ignored.
+        """Read parts from another process's description. Unknown names are ignored.
 
         Raises:
-            FieldError: they are none.
+            FieldError: they are not valid.
         """
         return read(cls, "parts", data, _ABSENT)
 

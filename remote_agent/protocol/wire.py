@@ -42,23 +42,23 @@ __all__ = [
 
 VERSION = 1
 PREAMBLE = b"\x00\x01hydra-remote-launcher wire 1\n"
-#: Bytes. A header is small; what is long goes into the payload.
+#: Bytes. Headers are small; long content goes into the payload.
 MAX_HEADER = 1 << 20
-#: Bytes by which a header may grow when it is passed on with more said about it.
+#: Bytes by which a header may grow when it is passed on with more fields.
 HEADER_ROOM = 1 << 14
-#: Bytes. What is longer is sent in chunks.
+#: Bytes. Longer content is sent in chunks.
 MAX_PAYLOAD = (1 << 20) + (1 << 16)
-#: Bytes of one chunk of a long thing: large enough for throughput, small enough that other messages get between.
+#: Bytes of one chunk: large enough for throughput, and small enough that other messages do not wait long.
 CHUNK = 1 << 18
-#: Bytes of a long frame that count as a sign of life. Of them one in a heartbeat is asked for: the slowest link has more.
+#: This many bytes of a long frame count as a sign of life. The slowest link sends more than that in a heartbeat.
 STEP = 1 << 12
-#: How deep a header's fields may lie one inside the other: far from where a reader, or who passes it on, has no stack left.
+#: How deep a header's fields may be nested. Its readers can go much deeper before their stack is full.
 MAX_DEPTH = 100
 #: Bytes of noise tolerated before the preamble.
 MAX_NOISE = 1 << 16
 
 _MARK = b"RL"
-#: Made once: `json.dumps` with separators of its own makes an encoder for every frame.
+#: Made once, because `json.dumps` with `separators` makes a new encoder for every frame.
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _HEAD = struct.Struct("!2sBxIQI")
 
@@ -146,7 +146,7 @@ def _float(text: str) -> float:
     return value
 
 
-#: JSON as RFC 8259 has it, with numbers that fit: Python's own takes NaN, Infinity and integers of any length.
+#: JSON as in RFC 8259, with numbers that fit. Python's own decoder accepts NaN, Infinity and integers of any length.
 _JSON = json.JSONDecoder(parse_constant=_refuse, parse_int=_int, parse_float=_float)
 
 
@@ -163,13 +163,13 @@ class Decoder:
         self, max_header: int = MAX_HEADER + HEADER_ROOM, max_payload: int = MAX_PAYLOAD, cut: Tuple[str, ...] = ()
     ) -> None:
         self._buffer = bytearray()
-        #: What was announced: bytes of the header, of the payload, checksum; and the header once it is here.
+        #: What the frame's start announced: bytes of the header, bytes of the payload, checksum. Below: the header, when it is here.
         self._need: Optional[Tuple[int, int, int]] = None
         self._begun: Optional[Message] = None
         self._max_header = max_header
         self._max_payload = max_payload
         self._cut = cut
-        #: Bytes of the payload that is being cut which were handed on.
+        #: How many bytes of the payload of a `cut` message were passed on.
         self._handed_on = 0
         self._broken = False
         self._fed = self._frames = 0
@@ -209,7 +209,7 @@ class Decoder:
                 if len(rest) < missing:
                     self._buffer += rest
                     break
-                # Copied only where it came in more than one piece.
+                # It is copied only if it came in more than one piece.
                 element = rest[:missing]
                 if self._buffer:
                     element = memoryview(self._buffer + element)
@@ -273,7 +273,7 @@ class Decoder:
             header = _JSON.decode(head.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise ProtocolError("json", "a frame's header is not JSON: {}".format(error)) from None
-        # Few headers have as many brackets at all.
+        # Few headers have this many brackets, so most need no closer check.
         if head.count(b"[") + head.count(b"{") > MAX_DEPTH and _is_deep(header):
             raise ProtocolError("json", "a frame's header is nested deeper than {}".format(MAX_DEPTH))
         return check(header)

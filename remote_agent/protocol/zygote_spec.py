@@ -10,7 +10,7 @@ from remote_agent.protocol.fields import FieldError, is_sha256, read, to_json
 
 __all__ = ["Command", "ControllerFacts", "ZygoteSpec"]
 
-#: What a version that had none of it stands for; and what the agent alone says.
+#: Values of fields that an earlier version did not have, or that only the agent sets.
 _EARLIER = {
     "argv0_is_absolute": False,
     "main_is_module": False,
@@ -42,7 +42,7 @@ class ControllerFacts(NamedTuple):
     cloudpickle: Optional[str]
 
     def to_json(self) -> Dict[str, Any]:
-        """The facts as a JSON object; `from_json` reads it back."""
+        """Return the facts as a JSON object, which `from_json` reads."""
         return to_json(self)
 
     @classmethod
@@ -81,8 +81,8 @@ class ZygoteSpec(NamedTuple):
         code: what a JobReturn says about the code.
         environ, setup, python: what is needed to start the zygote: variables, shell lines, its Python.
         shared, code_blob: the names of contents: what all jobs share, and the manifest of the code.
-        values: the form of values: `cloudpickle` or `plain`.
-        environment: whether it starts in the environment that the controller describes, with the Python of that.
+        values: the form in which values are sent: `cloudpickle` or `plain`.
+        environment: whether it starts in the environment that the controller describes, under that environment's Python.
         code_root, shared_file, umask: from the agent to the zygote: the paths of these, and the user's umask.
     """
 
@@ -113,7 +113,7 @@ class ZygoteSpec(NamedTuple):
         return Command(self.argv, self.argv0_is_absolute, self.main_is_module)
 
     def to_json(self) -> Dict[str, Any]:
-        """The spec as a JSON object; `from_json` reads it back."""
+        """Return the spec as a JSON object, which `from_json` reads."""
         return dict(to_json(self), controller=self.controller.to_json())
 
     def to_journal(self) -> Dict[str, Any]:
@@ -125,7 +125,7 @@ class ZygoteSpec(NamedTuple):
         """Read a spec that the other side sent.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         spec = read(cls, "prepare", data, _EARLIER)
         for name, sha256 in (("shared", spec.shared), ("code_blob", spec.code_blob)):
@@ -139,6 +139,6 @@ class ZygoteSpec(NamedTuple):
         wrote it.
 
         Raises:
-            FieldError: it is none.
+            FieldError: it is not valid.
         """
         return cls.from_json({"values": "", **data, "environ": {}})

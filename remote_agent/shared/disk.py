@@ -28,7 +28,7 @@ def sync_fd(fd: int) -> None:
             fcntl.fcntl(fd, _FULL_SYNC)
             return
         except OSError:
-            pass  # a file system that cannot: `fsync` is what there is
+            pass  # this file system does not support it, so `fsync` must do
     os.fsync(fd)
 
 
@@ -96,7 +96,7 @@ def remove_tree(path: str) -> None:
         raise
     except OSError:
         _open(path)
-    # The walk looks into a folder after it was told of it.
+    # `os.walk` lists a folder only after this loop has seen its name.
     for folder, names, _ in os.walk(path):
         for name in names:
             _open(os.path.join(folder, name))
@@ -111,7 +111,7 @@ def _open(folder: str) -> None:
         try:
             os.chmod(folder, 0o700)
         except OSError:
-            pass  # it is somebody else's: whoever removes it hears of that
+            pass  # it belongs to another user, and removing it will raise an error
 
 
 class Usage(NamedTuple):

@@ -19,10 +19,12 @@ from launcher import events
 from launcher.environments.lock import read_lock
 from launcher.environments.source import Source
 from launcher.environments.uv import run_uv
+from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.inventory import HostSpec
 from launcher.setup.from_journal import load_setup
 from tests.packages import guarded_index, lock_project, make_project, make_sdist, make_wheel
+from tests.remote_agent.agent.environments.sites import Lives
 
 TASK = "tests.environment_tasks:versions"
 
@@ -192,6 +194,20 @@ def test_a_wheel_that_is_not_what_the_lock_says(spec: HostSpec, project: Path, i
     assert returned.error is not None
 
 
+@pytest.mark.slow
+def test_a_wheel_that_was_altered_in_the_cache_here(spec: HostSpec, project: Path, index: Path, tmp_path: Path) -> None:
+    """The host does not take it; it is fetched again, and the run goes on."""
+    wheel = make_wheel(index, "punct", "2.0", {"punct.py": f"version = '2.0'  # {tmp_path} altered\n"})
+    data = wheel.read_bytes()
+    kept = WheelCache({}).path(hashlib.sha256(data).hexdigest())
+    lock = str(lock_project(project))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    returned, _ = run(spec, tmp_path / "out", "punct", environment=lock)
+    assert returned.error is None, returned.error
+    assert kept.read_bytes() == data
+
+
 def test_a_run_that_is_taken_up_has_the_packages_that_it_had(project: Path, tmp_path: Path) -> None:
     """The journal has them, also of a session, whose first job brings them: the project's files may have gone."""
     lock = read_lock(Source("uv", project / "uv.lock"), (), ())
@@ -287,3 +303,60 @@ def test_no_credential_reaches_a_host(spec: HostSpec, index: Path, tmp_path: Pat
     assert len(files) > 10
     # The snapshot of this project, in the run's spool, is gone with the run.
     assert [path for path in files if secret.encode() in (data := path.read_bytes()) or host in data] == []
+
+
+def hanging_line(lives: Lives) -> str:
+    """A line of Python that never ends."""
+    return f"import os, time; os.write(os.open({str(lives.path)!r}, os.O_WRONLY), b'begun\\n'); time.sleep(600)"
+
+
+def hanging_wheel(index: Path, lives: Lives) -> None:
+    """A wheel of a package that keeps every Python that has it from starting."""
+    make_wheel(index, "stopper", files={"stopper.py": "version = '1.0'\n", "stopper.pth": hanging_line(lives) + "\n"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_step_that_hangs_ends_with_a_message(where: str, index: Path, tmp_path: Path) -> None:
+    """An sdist that is built here, and the Python that was made there: host, phase and next step; nothing of it is left."""
+    lives = Lives(tmp_path / "lives")
+    if where == "here":
+        make_sdist(index, "stopper", before=hanging_line(lives))
+    else:
+        hanging_wheel(index, lives)
+    lock = lock_project(make_project(tmp_path / "project", index, ("stopper",)))
+    spec = HostSpec("local", "local", workdir=str(tmp_path / "workdir"))
+    returned, seen = run(spec, tmp_path / "out", "stopper", environment=str(lock), environment_timeout=15)
+    lives.wait_ended()
+    (unusable,) = [event for event in seen if isinstance(event, events.HostUnusable)]
+    assert (unusable.host, unusable.phase) == ("local", "environment")
+    assert ("`uv build` did not end" if where == "here" else "python -I` did not end") in unusable.why
+    assert "environment_timeout" in unusable.next_step
+    assert returned.error is not None
+    assert returned.error.kind == "host"
+    left = [path.name for path in (tmp_path / "workdir" / "cache" / "envs").iterdir()]
+    assert not [name for name in left if name != ".use"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_ctrl_c_ends_what_hangs(where: str, index: Path, tmp_path: Path) -> None:
+    """The run ends, and no process of it is left, neither here nor on the host."""
+    lives = Lives(tmp_path / "lives")
+    if where == "here":
+        make_sdist(index, "stopper", before=hanging_line(lives))
+    else:
+        hanging_wheel(index, lives)
+    lock = lock_project(make_project(tmp_path / "project", index, ("stopper",)))
+    command = [sys.executable, "-c", MANY, str(lock), str(tmp_path / "workdir"), str(tmp_path), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as controller:
+        try:
+            lives.wait_begun()
+            controller.send_signal(signal.SIGINT)
+            _, errors = controller.communicate(timeout=120)
+        finally:
+            controller.kill()
+    lives.wait_ended()
+    assert b"RunInterrupted" in errors
+    envs = tmp_path / "workdir" / "cache" / "envs"
+    assert not [path.name for path in envs.iterdir() if path.name != ".use"]

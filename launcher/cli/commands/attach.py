@@ -13,9 +13,8 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
+from launcher.cli.parameters import Exit, Option
 from launcher.cli.printing import Printing
 from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "change_to", "is_chosen", "resume_run"]
 
-_Detach = Annotated[bool, typer.Option("--detach", help="Exit when the hosts have all remaining jobs.")]
+_Detach = Annotated[bool, Option("--detach", help="Exit when the hosts have all remaining jobs.")]
 Live = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         "--live/--no-live",
         help="Show what unfinished jobs print, from the beginning of their output (default: as the run was started).",
     ),
 ]
 #: Seconds between two reads of a journal that another process writes.
-_LOOK = 0.3
+_CHECK_EVERY = 0.3
 
 
 def attach(
@@ -61,7 +60,7 @@ def attach(
         if run_status.driver(entry.folder):
             _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
         code = resume_run(entry, out, env=arguments.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def resume_run(
@@ -122,7 +121,8 @@ def _until_now(reader: Any) -> Iterator[Event]:
 
 def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
     """Show a run that another process drives, until that process has left it."""
-    from launcher.display import Tally, make_display
+    from launcher.display.factory import make_display
+    from launcher.display.tally import Tally
     from launcher.runs import record as run_record
     from launcher.runs import status as run_status
     from launcher.runs.journal import JournalReader
@@ -160,7 +160,7 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                     display(one)
                 if not is_driven:
                     return
-                threading.Event().wait(_LOOK)
+                threading.Event().wait(_CHECK_EVERY)
 
 
 def is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:

@@ -10,10 +10,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
 from launcher.cli.commands.attach import change_to
+from launcher.cli.parameters import Option
 from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
@@ -25,7 +24,7 @@ __all__ = ["cancel"]
 
 _Kill = Annotated[
     bool,
-    typer.Option("--kill", help="Kill the jobs at once with SIGKILL; their end hooks then fire in another process."),
+    Option("--kill", help="Kill the jobs at once with SIGKILL; their end hooks then fire in another process."),
 ]
 _WHY = "cancelled by 'launcher cancel'"
 #: Seconds that a controller has to answer a request; also the time to reach a host, in addition to a job's grace.

@@ -13,10 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
 from launcher.cli import options as opt
+from launcher.cli.parameters import Option
 from launcher.cli.past_hosts import hosts_to_ask, labels
 from launcher.errors import HostError, LauncherError, UsageError
 
@@ -27,15 +26,13 @@ __all__ = ["clean"]
 
 _OlderThan = Annotated[
     str,
-    typer.Option(
-        "--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."
-    ),
+    Option("--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."),
 ]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")]
+_Yes = Annotated[bool, Option("--yes", "-y", help="Remove without asking.")]
+_DryRun = Annotated[bool, Option("--dry-run", help="Show what would be removed, and remove nothing.")]
 _Force = Annotated[
     bool,
-    typer.Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
+    Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
 ]
 _KINDS = {
     "spool": "spools of runs",
@@ -92,7 +89,7 @@ def clean(
     Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
     """
-    from launcher.options import parse_duration
+    from launcher.option_checks import parse_duration
     from launcher.runs import index
 
     age = parse_duration(older_than, "--older-than", or_zero=True)
@@ -193,7 +190,8 @@ def _confirm(total: int) -> bool:
 
     if not sys.stdin.isatty():
         raise UsageError("nothing was removed, because there is no terminal to ask on; use --yes")
-    return typer.confirm(f"Remove all that is listed as to be removed ({size(total)})?")
+    print(f"Remove everything that is listed as to be removed ({size(total)})? [y/N]: ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _print_found(found: list[_Host], gone: int) -> None:

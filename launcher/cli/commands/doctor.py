@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
+from launcher.cli.parameters import Argument, Exit
 from launcher.errors import HostError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ __all__ = ["doctor"]
 
 _Given = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="[[USER@]HOST[:PORT][/SLOTS]]...",
         help="The hosts to check (default: those of --hosts, else this machine).",
         show_default=False,
@@ -31,7 +30,7 @@ _Given = Annotated[
 
 
 @opt.takes_options(
-    "hosts_file", "python", "environment", "extras", "groups", "setup", "workdir", "accept_new_host_keys"
+    "hosts_file", "python", "environment", "extras", "groups", "setup", "workdir", "accept_new_host_keys", "ssh"
 )
 def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) -> None:
     """Check whether HOSTs can run jobs, step by step, and say what to do about those that cannot.
@@ -61,7 +60,7 @@ def doctor(hosts: _Given = None, is_json: arguments.Json = False, **given: Any) 
             report.append({"host": spec.name, "is_usable": is_usable, "steps": [step.to_json() for step in steps]})
         code = 0 if all(one["is_usable"] for one in report) else HostError.exit_code
         out.report({"version": arguments.VERSION, "exit_code": code, "hosts": report})
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def _line(step: Step) -> str:

@@ -11,10 +11,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
+from launcher.cli.parameters import Argument, Option
 from launcher.cli.past_hosts import hosts_to_ask, labels
 from launcher.errors import HostError, LauncherError, UsageError
 from launcher.util.quoting import shown
@@ -26,7 +25,7 @@ __all__ = ["environments"]
 
 _Given = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="[[USER@]HOST[:PORT]]...",
         help="The hosts to ask (default: those of --hosts, else all that your runs used, and this machine).",
         show_default=False,
@@ -35,14 +34,14 @@ _Given = Annotated[
 ]
 _Key = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--key",
         metavar="KEY",
         help="Only the environment with this key, or the beginning of it, with its packages.",
         show_default=False,
     ),
 ]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also list the packages of each.")]
+_Verbose = Annotated[bool, Option("--verbose", "-v", help="Also list the packages of each.")]
 _STATES = ("ready", "damaged", "building", "given up")
 
 

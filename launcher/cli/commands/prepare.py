@@ -9,29 +9,28 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
+from launcher.cli.parameters import Argument, Exit, Option
 from launcher.errors import HostError
 
 if TYPE_CHECKING:
     from launcher import events
-    from launcher.display import Tally
+    from launcher.display.tally import Tally
     from launcher.preparation import PreparedHost
 
 __all__ = ["prepare"]
 
 _Given = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="[[USER@]HOST[:PORT]]...",
         help="The hosts (default: those of --hosts, else this machine).",
         show_default=False,
         autocompletion=completion.hosts,
     ),
 ]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems, and the results at the end.")]
+_Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and the results at the end.")]
 
 
 @opt.takes_options(
@@ -45,7 +44,8 @@ def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Qu
     environment, and 3 if one has not.
     """
     from launcher.cli.runner import output
-    from launcher.display import Tally, make_display
+    from launcher.display.factory import make_display
+    from launcher.display.tally import Tally
     from launcher.inventory import host_specs
     from launcher.preparation import build_environments, locks_for
     from launcher.transports.early_connections import EarlyConnections
@@ -68,7 +68,7 @@ def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Qu
             print(line, file=out.people)
         code = 0 if all(one.key for one in done) else HostError.exit_code
         out.report(_json(done, without, tally, code))
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def _without_run(display: Any, tally: Tally) -> Any:

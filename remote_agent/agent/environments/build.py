@@ -9,47 +9,30 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import threading
 import time
-from typing import List, Optional, Sequence
+from typing import List
 
+from remote_agent.agent.environments.programs import MORE_ROOM, ROOM, BuildError, Programs
 from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
-from remote_agent.system.host import NO_ROOM
 from remote_agent.system.private_files import make_private_folder, open_private
 
 __all__ = ["BuildError", "Builder", "room_lacking"]
 
-#: How much larger wheels are when they are installed, and what is needed besides, in bytes.
+#: How much larger wheels are when they are installed.
 _UNPACKED = 4
-_ROOM = 64 << 20
-_MORE_ROOM = (
-    "\n    next: `launcher clean` removes what earlier runs left there; or name a folder with more room with 'workdir'"
-)
-#: The last lines of a program that are told.
-_LAST_LINES = 20
 _PROBE = "import importlib.metadata as m,json,sys;print(json.dumps(sorted({d.metadata['Name'] or '' for d in m.distributions()})))"
-_OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
-
-
-class BuildError(Exception):
-    """It cannot be built. `altered`: contents that are not what their names say, and were removed."""
-
-    def __init__(self, message: str, altered: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.altered = list(altered)
 
 
 def room_lacking(store: EnvironmentStore, spec: EnvironmentSpec, missing: int) -> str:
     """What to say where there is too little room for an environment; empty where there is enough."""
-    needed = missing + _UNPACKED * sum(wheel.size for wheel in spec.files) + _ROOM
+    needed = missing + _UNPACKED * sum(wheel.size for wheel in spec.files) + ROOM
     free = shutil.disk_usage(store.cache).free
     if free >= needed:
         return ""
     return "{} free in {}, and the environment needs about {}{}".format(
-        _size(free), store.cache, _size(needed), _MORE_ROOM
+        _size(free), store.cache, _size(needed), MORE_ROOM
     )
 
 
@@ -64,16 +47,11 @@ class Builder:
         self._store = store
         self._blobs = blobs
         self._spec = spec
-        self._process: "Optional[subprocess.Popen[bytes]]" = None
-        self._is_stopped = False
-        self._lock = threading.Lock()
+        self._programs = Programs(store.folder, spec.limit)
 
     def stop(self) -> None:
         """End what runs; `build` raises."""
-        with self._lock:
-            self._is_stopped = True
-            if self._process is not None:
-                self._process.kill()
+        self._programs.stop()
 
     def build(self) -> None:
         """Build it and give it its name.
@@ -86,13 +64,11 @@ class Builder:
         if store.python(spec.key) is not None:
             return
         self._remove_old_parts()
-        if store.is_doubtful(spec.key):
-            # What uv keeps was written just before: it may be cut short, too.
-            shutil.rmtree(os.path.join(store.cache, "uv"), ignore_errors=True)
-            store.prepare()
         lacking = room_lacking(store, spec, 0)
         if lacking:
             raise BuildError(lacking)
+        self._check_files()
+        self._programs.uv_cache = store.uv_cache.begin(spec.key)
         uv = self._uv()
         part = os.path.join(store.folder, ".part.{}.{}".format(spec.key[:16], os.urandom(6).hex()))
         os.mkdir(part, 0o700)
@@ -101,10 +77,6 @@ class Builder:
             self._try(part)
             self._describe(part)
             self._publish(part)
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise BuildError(_no_room(error, store)) from None
-            raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -114,13 +86,22 @@ class Builder:
             if name.startswith(".part.{}.".format(self._spec.key[:16])):
                 shutil.rmtree(os.path.join(self._store.folder, name), ignore_errors=True)
 
+    def _check_files(self) -> None:
+        """Somebody may have cleaned up since they arrived."""
+        wanted = {wheel.sha256: wheel.file for wheel in self._spec.files}
+        if self._store.uv(self._spec) is None:
+            wanted[self._spec.uv] = "uv"
+        gone = [name for sha256, name in wanted.items() if not self._blobs.has(sha256)]
+        if gone:
+            raise BuildError("these have gone since they arrived: {}".format(", ".join(gone[:20])), gone)
+
     def _uv(self) -> str:
         """The program, made from its content where it is not there yet."""
-        sha256 = self._spec.uv
-        path = os.path.join(self._store.cache, "uv-bin", sha256)
-        if os.access(path, os.X_OK) and os.path.getsize(path) == self._spec.uv_size:
-            return path
-        data = self._blobs.read(sha256)
+        there = self._store.uv(self._spec)
+        if there is not None:
+            return there
+        path = os.path.join(self._store.cache, "uv-bin", self._spec.uv)
+        data = self._blobs.read(self._spec.uv)
         temporary = "{}.{}".format(path, os.urandom(6).hex())
         fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -152,7 +133,7 @@ class Builder:
     def _install(self, uv: str, part: str) -> None:
         wheels = self._spec.files
         python = self._spec.python
-        self._run(
+        self._programs.run(
             [uv, "venv", "--quiet", "--relocatable", "--no-project", "--allow-existing", "--python", python, part]
         )
         if not wheels:
@@ -166,8 +147,10 @@ class Builder:
             file.write("\n".join(lines) + "\n")
         command = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--no-build", "--require-hashes"]
         try:
-            self._run([*command, "--python", os.path.join(part, "bin", "python"), "--requirements", listed])
+            self._programs.run([*command, "--python", os.path.join(part, "bin", "python"), "--requirements", listed])
         except BuildError as error:
+            if self._programs.is_stopped:
+                raise
             altered = self._altered()
             if altered:
                 raise BuildError(
@@ -191,7 +174,7 @@ class Builder:
 
     def _try(self, part: str) -> None:
         """The Python of the environment starts, and finds what was installed."""
-        said = self._run([os.path.join(part, "bin", "python"), "-I", "-c", _PROBE])
+        said = self._programs.run([os.path.join(part, "bin", "python"), "-I", "-c", _PROBE])
         try:
             there = {_canonical(name) for name in json.loads(said.splitlines()[-1])}
         except (LookupError, TypeError, ValueError):
@@ -201,7 +184,8 @@ class Builder:
             raise BuildError("after the installation these are not there: {}".format(", ".join(lost[:20])))
 
     def _describe(self, part: str) -> None:
-        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time(), "boot": self._store.boot}
+        content = {"layout": LAYOUT, "spec": self._spec.to_json(), "built": time.time()}
+        content.update(boot=self._store.boot, machine=self._store.machine)
         fd = open_private(os.path.join(part, "environment.json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump(content, file)
@@ -219,61 +203,6 @@ class Builder:
             if self._store.python(self._spec.key) is None:
                 raise
             return  # another one built the same meanwhile
-
-    def _run(self, command: List[str]) -> str:
-        """Run a program; returns what it printed.
-
-        Raises:
-            BuildError: with its last lines.
-        """
-        store = self._store
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-        environment.update(
-            UV_NO_CONFIG="1",
-            UV_OFFLINE="1",
-            UV_NO_PROGRESS="1",
-            UV_PYTHON_DOWNLOADS="never",
-            UV_CACHE_DIR=os.path.join(store.cache, "uv"),
-            UV_LINK_MODE="hardlink",
-            NO_COLOR="1",
-        )
-        with self._lock:
-            if self._is_stopped:
-                raise BuildError("the run ended while it was built")
-            process = self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=store.folder,
-            )
-        try:
-            data, _ = process.communicate()
-        finally:
-            with self._lock:
-                self._process = None
-        said = data.decode("utf-8", "replace").strip()
-        if process.returncode and self._is_stopped:
-            raise BuildError("the run ended while it was built")
-        if process.returncode:
-            program = "python" if os.path.basename(command[0]) == "python" else "uv"
-            last = "\n".join(said.splitlines()[-_LAST_LINES:]) or "(nothing)"
-            full = shutil.disk_usage(store.cache).free < _ROOM
-            raise BuildError(
-                "`{} {}` ended with {}; it printed:\n{}{}".format(
-                    program, command[1], _how(process.returncode), last[-4000:], _MORE_ROOM if full else ""
-                )
-            )
-        return said
-
-
-def _how(status: int) -> str:
-    return "exit status {}".format(status) if status > 0 else "signal {}".format(-status)
-
-
-def _no_room(error: OSError, store: EnvironmentStore) -> str:
-    return "cannot write to {}: {}{}".format(error.filename or store.cache, error.strerror, _MORE_ROOM)
 
 
 def _digest(path: str) -> str:

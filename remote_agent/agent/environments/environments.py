@@ -9,22 +9,23 @@ import os
 import sys
 import threading
 import time
-from typing import Callable, List, Optional, Set
+from typing import Callable, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
 from remote_agent.agent.environments.eviction import Evicted, evict
 from remote_agent.agent.environments.inventory import EnvironmentInventory
+from remote_agent.agent.environments.programs import MORE_ROOM
 from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 from remote_agent.protocol.messages import AskPythons, Environment
 from remote_agent.system.background import BackgroundThread
-from remote_agent.system.host import slug, unwritable
+from remote_agent.system.host import NO_ROOM, slug, unwritable
 from remote_agent.system.private_files import SpoolError
 
 __all__ = ["Environments"]
@@ -35,6 +36,9 @@ _TELL_EVERY = 0.5
 #: Seconds without content while a controller is there, after which it is asked for again; and how often.
 _CONTENT_PATIENCE = 60.0
 _MAX_ASKS = 3
+_OTHER_FOLDER = "\n    next: name a folder of yours with 'workdir'"
+_AGAIN = "\n    next: see why the link is so slow, and start the run again: it goes on where it stopped"
+_ALTERED = "\n    next: look for errors of the disk and of the memory there; or name another folder with 'workdir'"
 #: How often it is built again where content was altered.
 _MAX_BUILDS = 3
 
@@ -58,6 +62,8 @@ class Environments:
         #: asked (nothing is known), waiting (for a lock), sending, building, ready, failed.
         self._state = "asked"
         self._missing: Set[str] = set()
+        #: Contents that may still arrive, and are of no use any more.
+        self._given_up: Set[str] = set()
         self._builder: Optional[Builder] = None
         self._builds = self._asks = 0
         #: Bytes that environments may have; None for no limit. And how far making room for this one is.
@@ -114,6 +120,7 @@ class Environments:
         self._budget = header["budget"]
         self._state = "asked"
         self._asks = 0
+        self._given_up = set()
         self._advance()
 
     def arrived(self, sha256: str) -> None:
@@ -122,6 +129,26 @@ class Environments:
         self._missing.discard(sha256)
         if self._state == "sending" and not self._missing:
             self._advance()
+
+    def refused(self, sha256: str, error: Exception) -> bool:
+        """A content could not be kept. Returns whether that is dealt with here."""
+        if sha256 in self._given_up:
+            return True  # it was on its way already
+        if sha256 not in self._missing or self._state != "sending":
+            return False
+        if isinstance(error, OSError):
+            self._fail(self._reason(error))
+        elif not isinstance(error, AlteredError):
+            return False
+        elif self._asks >= _MAX_ASKS:
+            self._fail("what arrives of {} is not what the lock says, each time{}".format(self._name(sha256), _ALTERED))
+        else:
+            self._ask([sha256])
+        return True
+
+    def _name(self, sha256: str) -> str:
+        files = self._spec.files if self._spec is not None else []
+        return next((wheel.file for wheel in files if wheel.sha256 == sha256), "uv")
 
     def heard(self) -> None:
         """A piece of a content is here."""
@@ -167,7 +194,7 @@ class Environments:
                     self._fail(lacking)
                     return
                 self._state = "sending"
-                self._ask()
+                self._ask(self._missing)
             else:
                 self._build(spec)
         except (SpoolError, OSError) as error:
@@ -202,14 +229,13 @@ class Environments:
         self._background.submit(work, done)
 
     def _take_stock(self, spec: EnvironmentSpec) -> None:
-        has_uv = os.path.exists(os.path.join(self._store.cache, "uv-bin", spec.uv))
-        wanted = [wheel.sha256 for wheel in spec.files] + ([] if has_uv else [spec.uv])
+        wanted = [wheel.sha256 for wheel in spec.files] + ([] if self._store.uv(spec) is not None else [spec.uv])
         self._missing = {sha256 for sha256 in wanted if not self._blobs.has(sha256)}
 
-    def _ask(self) -> None:
+    def _ask(self, missing: Iterable[str]) -> None:
         self._asks += 1
         self._heard_at = time.monotonic()
-        wanted = [[sha256, self._blobs.resume(sha256)] for sha256 in sorted(self._missing)]
+        wanted = [[sha256, self._blobs.resume(sha256)] for sha256 in sorted(missing)]
         self._tell("missing", json.dumps(wanted).encode("utf-8"))
 
     def _build(self, spec: EnvironmentSpec) -> None:
@@ -254,7 +280,7 @@ class Environments:
 
     def _fail(self, message: str) -> None:
         self._give_back()
-        self._missing = set()
+        self._given_up, self._missing = self._missing, set()
         self._state = "failed"
         self.on_failed(message)
 
@@ -263,9 +289,13 @@ class Environments:
             self._store.unlock(self._spec.key)
 
     def _reason(self, error: BaseException) -> str:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return "cannot write to {}: {}{}".format(error.filename or self._store.cache, error.strerror, MORE_ROOM)
         if isinstance(error, OSError):
-            return unwritable(error, self._store.folder)
-        return str(error) if isinstance(error, (BuildError, SpoolError)) else repr(error)
+            return "{}{}".format(unwritable(error, self._store.folder), _OTHER_FOLDER)
+        if isinstance(error, SpoolError):
+            return "{}{}".format(error, _OTHER_FOLDER)
+        return str(error) if isinstance(error, BuildError) else repr(error)
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -312,9 +342,9 @@ class Environments:
             if self._controller.link is None:
                 self._heard_at = now
             elif self._asks >= _MAX_ASKS:
-                self._fail("the controller does not send {} of its files".format(len(self._missing)))
+                self._fail("the controller does not send {} of its files{}".format(len(self._missing), _AGAIN))
             else:
-                self._ask()
+                self._ask(self._missing)
 
     def close(self) -> None:
         """The agent ends: what is being built is not needed any more."""

@@ -108,7 +108,8 @@ def _prune(store: EnvironmentStore, inventory: EnvironmentInventory, blobs: Blob
             said = read_description(store.path(key))
             if said is not None:
                 wanted |= {wheel.sha256 for wheel in EnvironmentSpec.from_json(said["spec"]).files}
-        return _prune_wheels(store, blobs, wanted) + _prune_unpacked(os.path.join(store.cache, "uv"))
+        caches = [os.path.join(store.cache, "uv", name) for name in os.listdir(os.path.join(store.cache, "uv"))]
+        return _prune_wheels(store, blobs, wanted) + sum(map(_prune_unpacked, filter(os.path.isdir, caches)))
     finally:
         store.unlock(PRUNING)
 
@@ -129,7 +130,9 @@ def _prune_wheels(store: EnvironmentStore, blobs: BlobStore, wanted: Set[str]) -
 
 
 def _prune_unpacked(cache: str) -> int:
-    """What uv has unpacked of a wheel lies in a folder of its own, whose files environments link to. A small file of uv's names that folder.
+    """Remove from one of uv's caches what it has unpacked of wheels that no environment has; returns how many bytes went.
+
+    What was unpacked of a wheel lies in a folder of its own, whose files environments link to. A small file of uv's names that folder.
 
     uv believes that file. So it goes first, and where none is found, uv keeps its things in another way, and all of it stays.
     """

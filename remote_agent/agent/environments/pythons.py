@@ -136,11 +136,13 @@ def _ask(path: str) -> Optional[Dict[str, Any]]:
 
 
 def _libc() -> str:
-    if sys.platform == "darwin":
-        import platform  # takes a while, and every agent imports this module
+    return _version_of_macos() if sys.platform == "darwin" else _libc_of_linux()
 
-        return "macos {}".format(platform.mac_ver()[0])
-    return _libc_of_linux()
+
+def _version_of_macos() -> str:
+    import platform  # takes a while, and every agent imports this module
+
+    return "macos {}".format(platform.mac_ver()[0])
 
 
 def _libc_of_linux() -> str:

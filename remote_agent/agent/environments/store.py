@@ -10,7 +10,7 @@ The lock is a file that is made, not one that is locked, because file systems on
     <cache>/envs/.lock.pruning  who removes files that environments share, when no environment has them any more
     <cache>/envs/.use/<key>/*   the agents that use it
     <cache>/wheels/<sha256>/    wheels under their names; the same files as in `blobs`
-    <cache>/uv                  uv's own cache: files of environments are hard links into it
+    <cache>/uv                  uv's own cache (`uv_cache.py`): files of environments are hard links into it
     <cache>/uv-bin/<sha256>     uv
 """
 
@@ -19,8 +19,10 @@ import os
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from remote_agent.agent.environments.uv_cache import UvCache
 from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.protocol.fields import is_sha256
+from remote_agent.system.host import machine_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive
 
@@ -41,10 +43,13 @@ class EnvironmentStore:
     Args:
         cache: the cache folder of all runs.
         boot: names this life of the machine.
+        machine: names the machine; None for the one that we are on.
     """
 
-    def __init__(self, cache: str, boot: str) -> None:
+    def __init__(self, cache: str, boot: str, machine: Optional[str] = None) -> None:
         self.cache = cache
+        self.machine = machine if machine is not None else machine_id()
+        self.uv_cache = UvCache(os.path.join(cache, "uv"), self.machine, boot)
         self.folder = os.path.join(cache, "envs")
         self.boot = boot
         #: Of a lock that another machine has: what it said, and when that was first seen.
@@ -66,12 +71,15 @@ class EnvironmentStore:
         return python if is_there and not self.is_doubtful(key) else None
 
     def is_doubtful(self, key: str) -> bool:
-        """It was written in an earlier life of the machine, which may have ended before it was on the disk."""
+        """It was written in an earlier life of this machine, which may have ended before it was on the disk."""
         path = self.path(key)
         if os.path.exists(os.path.join(path, _ON_DISK)) or not os.path.isdir(path):
             return False
         said = read_description(path)
-        return said is None or said.get("boot") != self.boot
+        if said is None:
+            return True
+        # What another machine has written came over a network: it is there, whatever became of that machine.
+        return said.get("machine") == self.machine and said.get("boot") != self.boot
 
     def sync(self, key: str) -> None:
         """Bring an environment to the disk, and note that it is there. That takes as long as everything that waits for the disk.
@@ -85,6 +93,16 @@ class EnvironmentStore:
             return
         _sync_all(path)
         os.close(open_private(note, os.O_WRONLY | os.O_CREAT))
+        self.uv_cache.synced(key)
+
+    def uv(self, spec: EnvironmentSpec) -> Optional[str]:
+        """uv, if it is there as a whole."""
+        path = os.path.join(self.cache, "uv-bin", spec.uv)
+        try:
+            is_whole = os.path.getsize(path) == spec.uv_size
+        except OSError:
+            return None
+        return path if is_whole and os.access(path, os.X_OK) else None
 
     def prepare(self) -> None:
         """Make the folders.

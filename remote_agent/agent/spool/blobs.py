@@ -17,10 +17,14 @@ from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import sync_data
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
-__all__ = ["BlobStore", "Manifest", "materialise", "read_manifest"]
+__all__ = ["AlteredError", "BlobStore", "Manifest", "materialise", "read_manifest"]
 
-#: Bytes of a manifest when unpacked; some 500,000 files.
+#: Bytes of an unpacked manifest; about 500,000 files.
 _MAX_MANIFEST = 128 << 20
+
+
+class AlteredError(SpoolError):
+    """What arrived is not what its name says."""
 
 
 class Manifest(NamedTuple):
@@ -101,6 +105,11 @@ class BlobStore:
         """Store the next part of a blob.
 
         Returns True when the blob is complete and checked. A part at offset 0 starts it again.
+
+        Raises:
+            AlteredError: it is complete, and does not match its name; nothing of it is kept.
+            SpoolError: it is not the next part.
+            OSError: the disk.
         """
         if not is_sha256(sha256):
             raise SpoolError("a blob is named {!r}".format(sha256))
@@ -110,7 +119,7 @@ class BlobStore:
         if offset == 0:
             self._drop(sha256)
             if not os.path.isdir(self.folder):
-                make_private_folder(self.folder)  # somebody has cleaned up
+                make_private_folder(self.folder)  # a clean-up has removed it
             fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             self._partial[sha256] = (fd, hashlib.sha256(), 0)
         if sha256 not in self._partial:
@@ -123,8 +132,14 @@ class BlobStore:
             os.unlink(temporary)
             raise SpoolError("blob {}: byte {} where {} was expected".format(sha256[:12], offset, done))
         view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError:
+            # What was whole before stays, so that it goes on from there when there is room.
+            os.ftruncate(fd, done)
+            self._drop(sha256)
+            raise
         digest.update(data)
         done += len(data)
         self._partial[sha256] = (fd, digest, done)
@@ -135,7 +150,7 @@ class BlobStore:
         self._drop(sha256)
         if digest.hexdigest() != sha256:
             os.unlink(temporary)
-            raise SpoolError("blob {}: content does not match its name".format(sha256[:12]))
+            raise AlteredError("blob {}: content does not match its name".format(sha256[:12]))
         make_private_folder(os.path.join(self.folder, sha256[:2]))
         os.rename(temporary, self.path(sha256))
         return True
@@ -164,7 +179,7 @@ class BlobStore:
             try:
                 os.rename(left, temporary)
             except FileNotFoundError:
-                return 0  # somebody was faster
+                return 0  # another process was faster
         fd = open_private(temporary, os.O_RDWR)
         digest, done = hashlib.sha256(), 0
         while True:
@@ -189,7 +204,7 @@ class BlobStore:
                 except ProcessLookupError:
                     return os.path.join(self.folder, name)
                 except OSError:
-                    continue  # somebody else's process has that number now
+                    continue  # another user's process has that pid now
         return None
 
     def drop_partial(self, keep: Collection[str] = ()) -> None:
@@ -201,7 +216,7 @@ class BlobStore:
             try:
                 os.unlink(self._temporary(sha256))
             except FileNotFoundError:
-                continue  # somebody has cleaned up
+                continue  # a clean-up has removed it
 
     def read(self, sha256: str) -> bytes:
         """Read a whole blob.
@@ -273,13 +288,13 @@ def _folder(folders: Dict[str, int], path: str) -> int:
     try:
         os.mkdir(name, 0o700, dir_fd=above)
     except FileExistsError:
-        pass  # made for a file before; opened below without following a link
+        pass  # an earlier file needed it; it is opened below without following a link
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     if len(folders) > 200:
         for known in list(folders):
             if known:
                 os.close(folders.pop(known))
-        # `above` may have been closed with the others, `fd` is open and enough.
+        # `above` may have been closed with the others. `fd` is open, and no other is needed.
     folders[path] = fd
     return fd
 

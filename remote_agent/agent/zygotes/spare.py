@@ -16,7 +16,7 @@ from remote_agent.system.private_files import SpoolError, make_private_folder, o
 
 __all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
 
-#: Seconds in which a zygote must take what it is given; one that does not is ended, and another one started.
+#: A zygote must take what it is given within this many seconds. Otherwise it is killed, and another one is started.
 _PATIENCE = 10.0
 
 

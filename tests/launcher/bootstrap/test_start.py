@@ -271,7 +271,7 @@ class TestEverywhere:
             assert Started(transport, command(folder)).repeats(b"frame")
             return
         error = failure(transport, command(folder))
-        assert f"{folder} can be written by everybody, who could replace what is in it" in error.message
+        assert f"everybody can write to {folder}, and could replace its content" in error.message
         assert "workdir" in error.next_step
 
     def test_refuses_a_link_in_place_of_the_cache(self, transport: Transport, host_folder: Callable[[], str]) -> None:

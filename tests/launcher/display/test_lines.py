@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from launcher import events
-from launcher.display import LineDisplay, Tally, summary_json
-from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES, EventLines
+from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES, EventLines, LineDisplay
+from launcher.display.summary import summary_json
+from launcher.display.tally import Tally
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of, told
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import events
-from launcher.display import Tally
 from launcher.display.progress import ProgressDisplay
+from launcher.display.tally import Tally
 from tests.launcher.display.happened import (
     Terminal,
     one_job,

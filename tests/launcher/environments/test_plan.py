@@ -10,6 +10,7 @@ import pytest
 from launcher.environments import plan as module
 from launcher.environments.lock import Lock, keep_compiled
 from launcher.environments.plan import EnvironmentSource
+from launcher.environments.uv import Steps
 from launcher.errors import PackagesError
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 from tests.packages import make_wheel
@@ -25,7 +26,7 @@ HOST = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, PYTHONS)
 def _some_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uv = tmp_path / "uv"
     uv.write_bytes(b"uv")
-    monkeypatch.setattr(module, "uv_for", lambda facts: (uv, hashlib.sha256(b"uv").hexdigest()))
+    monkeypatch.setattr(module, "uv_for", lambda facts, steps: (uv, hashlib.sha256(b"uv").hexdigest()))
 
 
 def lock_of(folder: Path, *, python: str = ">=3.8", comment: str = "", content: str = "a") -> Lock:
@@ -91,7 +92,7 @@ def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest
     """It is kept with the run that repeats it, too; where there is none, an exact repetition resolves nothing anew."""
     asked: list[str] = []
 
-    def resolved(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Lock:
+    def resolved(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None, steps: Steps) -> Lock:
         asked.append(python.version)
         found = lock_of(tmp_path)
         keep_compiled(found, lock, facts, python, kept)
@@ -101,11 +102,11 @@ def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest
     requirements = Lock("/p/requirements.txt", "one\n", is_resolved=False)
     first, second = tmp_path / "first", tmp_path / "second"
     key = EnvironmentSource(requirements, (3, 11), first).plan(HOST).spec.key
-    again = EnvironmentSource(requirements, (3, 11), second, first, is_exact=True)
+    again = EnvironmentSource(requirements, (3, 11), second, earlier=first, is_exact=True)
     assert again.plan(HOST).spec.key == key
     assert asked == ["3.11.1"]
     assert [path.name for path in second.iterdir()] == [path.name for path in first.iterdir()]
     with pytest.raises(PackagesError, match="for other Pythons or platforms"):
         again.plan(HOST._replace(machine="aarch64"))
-    assert EnvironmentSource(requirements, (3, 8), second, first, is_exact=True).plan(HOST).spec.key == key
+    assert EnvironmentSource(requirements, (3, 8), second, earlier=first, is_exact=True).plan(HOST).spec.key == key
     assert asked == ["3.11.1"]

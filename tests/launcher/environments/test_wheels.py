@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.environments import wheels as module
 from launcher.environments.select import Chosen
+from launcher.environments.uv import Steps
 from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from tests.packages import make_sdist
@@ -137,3 +139,38 @@ def test_an_sdist_becomes_a_wheel_once(tmp_path: Path) -> None:
     named = chosen(native.as_uri(), hashlib.sha256(native.read_bytes()).hexdigest(), file=native.name)
     with pytest.raises(PackagesError, match="fits this machine alone"):
         cache.wheel_of(named)
+
+
+def test_a_file_that_was_altered_here_is_fetched_again(tmp_path: Path) -> None:
+    """Where there is a reason to look; one that was built here is removed, and it is said what to do."""
+    cache = WheelCache({}, tmp_path / "cache")
+    with index() as (url, asked):
+        path = cache.fetch(chosen(url))
+        assert cache.fetch(chosen(url), is_doubtful=True) == path
+        assert len(asked) == 1
+        path.write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
+        assert cache.fetch(chosen(url), is_doubtful=True).read_bytes() == DATA
+        assert len(asked) == 2
+    path.write_bytes(b"altered")
+    with pytest.raises(PackagesError, match=r"(?s)altered in .*next: start the run again"):
+        cache.fetch(chosen(path.as_uri()), is_doubtful=True)
+    assert not path.exists()
+
+
+def test_an_index_that_sends_hardly_anything_counts_as_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it goes on: it is given up after as many tries as one that is silent."""
+    now = iter(range(0, 10_000, 45))
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(module, "_PIECE", 1)
+    with index() as (url, asked), pytest.raises(PackagesError, match="only 2 bytes came within 60 s"):
+        WheelCache({}, tmp_path / "cache").fetch(chosen(url))
+    assert len(asked) == 3
+
+
+def test_a_run_that_is_over_fetches_nothing_more(tmp_path: Path) -> None:
+    """What had begun ends with the next piece."""
+    steps = Steps()
+    steps.stop()
+    with index() as (url, _), pytest.raises(PackagesError, match="the run is over"):
+        WheelCache({}, tmp_path / "cache", steps).fetch(chosen(url))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -24,7 +24,7 @@ def test_a_host_says_it_for_itself(tmp_path: Path) -> None:
     )
     locks = locks_of(hosts, LaunchConf(environment=str(tmp_path / "a.txt")), None, None)
     assert {host: Path(lock.name).name for host, lock in locks.items()} == {"one": "a.txt", "two": "b.txt"}
-    assert source_of(locks["one"], tmp_path).lock == locks["one"]
+    assert source_of(locks["one"], tmp_path, LaunchConf()).lock == locks["one"]
 
 
 def test_a_missing_package_has_a_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

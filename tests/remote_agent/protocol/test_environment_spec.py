@@ -11,7 +11,7 @@ from remote_agent.protocol.fields import FieldError
 
 HASH = "a" * 64
 WHEEL = Wheel("one", "1.0", "one-1.0-py3-none-any.whl", HASH, 5)
-SPEC = EnvironmentSpec(HASH, "/usr/bin/python3", [WHEEL.to_json()], HASH, 3, HASH)
+SPEC = EnvironmentSpec(HASH, "/usr/bin/python3", [WHEEL.to_json()], HASH, 3, HASH, 60.0)
 PYTHON = PythonFacts("/usr/bin/python3", "3.11.2", "cpython", "cp311", 64)
 FACTS = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 5, [PYTHON.to_json()])
 

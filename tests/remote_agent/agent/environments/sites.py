@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
 from tests.packages import make_wheel
 
-__all__ = ["KEY", "Site"]
+__all__ = ["KEY", "Lives", "Site", "script"]
 
 KEY = "b" * 64
 
@@ -23,7 +24,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.store = EnvironmentStore(str(folder / "cache"), "now")
-        (folder / "cache").mkdir(mode=0o700)
+        (folder / "cache").mkdir(mode=0o700, parents=True)
         self.store.prepare()
         self.blobs = BlobStore(str(folder / "cache" / "blobs"))
         self.uv = self._put(Path(uv_program()))
@@ -41,7 +42,7 @@ class Site:
     def spec(self, key: str = KEY, python: str = sys.executable) -> EnvironmentSpec:
         """What is built."""
         size = Path(self.blobs.path(self.uv)).stat().st_size
-        return EnvironmentSpec(key, python, [one.to_json() for one in self.wheels], self.uv, size, "c" * 64)
+        return EnvironmentSpec(key, python, [one.to_json() for one in self.wheels], self.uv, size, "c" * 64, 600.0)
 
     def build(self, key: str = KEY) -> str:
         """Build it; returns its Python."""
@@ -53,3 +54,38 @@ class Site:
     def parts(self) -> list[str]:
         """What is left of builds."""
         return [path.name for path in Path(self.store.folder).glob(".part.*")]
+
+
+def script(path: Path, text: str) -> str:
+    """A program that stands for uv, or for a Python."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+class Lives:
+    """A pipe that processes hold: it says when the last of them has ended. Each says a word when it begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        #: So that it does not look as if all had ended before the first began.
+        self._mine = os.open(path, os.O_WRONLY)
+        os.set_blocking(self._fd, True)
+
+    def hanging(self, more: str = "") -> str:
+        """Lines of a program that hangs with a child, and holds the pipe."""
+        return f"exec 3> {self.path}\necho begun >&3\n{more}\nsleep 600 &\nwait"
+
+    def wait_begun(self) -> None:
+        """Until one has begun."""
+        assert os.read(self._fd, len(b"begun\n"))
+
+    def wait_ended(self) -> None:
+        """Until all have ended."""
+        os.close(self._mine)
+        while os.read(self._fd, 4096):
+            pass
+        os.close(self._fd)

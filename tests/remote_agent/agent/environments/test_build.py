@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from remote_agent.agent.environments import build as module
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
-from tests.remote_agent.agent.environments.sites import KEY, Site
+from remote_agent.agent.environments.store import EnvironmentStore
+from tests.remote_agent.agent.environments.sites import KEY, Site, script
 
 
 @pytest.fixture
@@ -86,7 +88,49 @@ def test_one_that_power_cut_short_is_built_again(site: Site) -> None:
     (module_file,) = python.parents[1].rglob("one.py")
     with module_file.open("r+b") as file:
         file.truncate(0)  # and so is uv's own copy, which is the same file
-    site.store.boot = "after"
+    site.store = EnvironmentStore(site.store.cache, "after")
     assert site.store.python(KEY) is None
     again = site.build()
     subprocess.run([again, "-c", "import one; assert one.version == '1.0'"], check=True)
+
+
+def test_what_uv_kept_before_power_was_cut_is_not_used_for_others(site: Site) -> None:
+    """Also where the environment that it was written for was never published, or is not wanted again."""
+    python = Path(site.build())
+    (module_file,) = python.parents[1].rglob("one.py")
+    with module_file.open("r+b") as file:
+        file.truncate(0)
+    shutil.rmtree(python.parents[1])
+    site.store = EnvironmentStore(site.store.cache, "after")
+    other = site.build("d" * 64)
+    subprocess.run([other, "-c", "import one; assert one.version == '1.0'"], check=True)
+
+
+def test_what_is_on_the_disk_is_shared_after_power_was_cut(site: Site) -> None:
+    """A second environment is made of links again."""
+    first = Path(site.build())
+    site.store.sync(KEY)
+    site.store = EnvironmentStore(site.store.cache, "after")
+    other = Path(site.build("d" * 64))
+    files = [next(python.parents[1].rglob("one.py")) for python in (first, other)]
+    assert files[0].samefile(files[1])
+
+
+def test_what_was_cleaned_up_meanwhile_is_asked_for_again(site: Site) -> None:
+    """It arrived, and was removed before it was used."""
+    Path(site.blobs.path(site.wheels[0].sha256)).unlink()
+    with pytest.raises(BuildError, match=r"gone since they arrived: one-1\.0") as refused:
+        site.build()
+    assert refused.value.altered
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["error: failed to write: Disk quota exceeded (os error 122)", "OSError: [Errno 28] No space left on device"],
+)
+def test_a_quota_is_told_as_a_full_disk_is(said: str, site: Site) -> None:
+    """By its number, for the disk itself has room."""
+    program = script(Path(site.store.cache) / "uv-bin" / site.uv, f"echo '{said}'; exit 2")
+    spec = site.spec()._replace(uv_size=Path(program).stat().st_size)
+    with pytest.raises(BuildError, match=r"(?s)os error 122|Errno 28.*next: `launcher clean`"):
+        Builder(site.store, site.blobs, spec).build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from remote_agent.agent.environments import environments as module
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
+from remote_agent.agent.spool.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.system.host import Folders
@@ -175,10 +177,55 @@ def test_what_does_not_come_is_asked_for_again_and_then_fails(site: Site, tmp_pa
         run.environments._heard_at = now
         run.environments.tick(now + step * 100)
     assert run.states().count("missing") == 3
-    assert run.failed == ["the controller does not send 1 of its files"]
+    (failed,) = run.failed
+    assert failed.startswith("the controller does not send 1 of its files\n    next: ")
     other = Run(site, tmp_path, "r2")
     other.want()
     assert other.states() == ["missing"], "the lock was not given back"
+
+
+def test_content_that_arrives_altered_is_asked_for_again(site: Site, tmp_path: Path) -> None:
+    """That content alone, while others are on their way; after a few times the host says so."""
+    sha256, data = without(site, 0)
+    other, _ = without(site, 1)
+    run = Run(site, tmp_path)
+    run.want()
+    bad = bytes([data[0] ^ 1]) + data[1:]
+    for asked in range(1, 4):
+        with pytest.raises(AlteredError) as altered:
+            site.blobs.put(sha256, bad)
+        assert run.environments.refused(sha256, altered.value)
+        if asked < 3:
+            assert run.said[-1][1] == [[sha256, 0]]
+    (failed,) = run.failed
+    assert failed.startswith(
+        "what arrives of one-1.0-py3-none-any.whl is not what the lock says, each time\n    next: "
+    )
+    assert run.environments.refused(other, altered.value), "what is still on its way is of no use"
+
+
+def test_a_disk_that_is_full_while_content_arrives(site: Site, tmp_path: Path) -> None:
+    """The host is told with what to do, and the rest that was on its way disturbs nobody; other content is not ours to judge."""
+    sha256, _ = without(site, 0)
+    run = Run(site, tmp_path)
+    run.want()
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/blobs/x")
+    assert not run.environments.refused("e" * 64, full)
+    assert run.environments.refused(sha256, full)
+    (failed,) = run.failed
+    assert failed.startswith("cannot write to /cache/blobs/x: No space left on device\n    next: `launcher clean`")
+    assert run.environments.refused(sha256, full)
+    assert len(run.failed) == 1
+    assert site.store.lock(KEY), "the lock was not given back"
+
+
+def test_a_folder_of_somebody_else_is_told(site: Site, tmp_path: Path) -> None:
+    """With what to do: no environment of it is used."""
+    run = Run(site, tmp_path)
+    Path(site.store.cache, "wheels").chmod(0o777)
+    run.want()
+    (failed,) = run.failed
+    assert failed.endswith("wheels can be written by others\n    next: name a folder of yours with 'workdir'")
 
 
 def test_a_failure_has_uvs_words_and_gives_the_lock_back(site: Site, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_files_of_packages_go_with_the_last_environment_that_has_them(site: Site
 
 def test_what_uv_has_unpacked_goes_too(site: Site) -> None:
     """All that no environment links to."""
-    unpacked = [path for path in Path(site.store.cache, "uv").glob("archive-v*/*") if path.is_dir()]
+    unpacked = [path for path in Path(site.store.cache, "uv").glob("*/archive-v*/*") if path.is_dir()]
     assert unpacked
     evicted(site, 0)
     assert [path for path in unpacked if path.exists()] == []

@@ -11,10 +11,11 @@ import pytest
 from remote_agent.agent.environments import store as module
 from remote_agent.agent.environments.store import EnvironmentStore
 from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.system.host import machine_id
 from remote_agent.system.processes import birth
 
 KEY = "b" * 64
-SPEC = EnvironmentSpec(KEY, "/usr/bin/python3", [], "a" * 64, 3, "c" * 64)
+SPEC = EnvironmentSpec(KEY, "/usr/bin/python3", [], "a" * 64, 3, "c" * 64, 60.0)
 
 
 def make(folder: Path, boot: str = "now") -> EnvironmentStore:
@@ -31,12 +32,14 @@ def put_lock(folder: Path, **fields: object) -> Path:
     return path
 
 
-def publish(folder: Path, boot: str = "now") -> Path:
+def publish(folder: Path, boot: str = "now", machine: str | None = None) -> Path:
     """An environment."""
+    machine = machine if machine is not None else machine_id()
     path = folder / "envs" / KEY
     (path / "bin").mkdir(parents=True)
     (path / "bin" / "python").symlink_to("/bin/sh")
-    (path / "environment.json").write_text(json.dumps({"layout": 1, "spec": SPEC.to_json(), "built": 0, "boot": boot}))
+    said = {"layout": 1, "spec": SPEC.to_json(), "built": 0, "boot": boot, "machine": machine}
+    (path / "environment.json").write_text(json.dumps(said))
     return path
 
 
@@ -104,6 +107,14 @@ def test_after_a_loss_of_power_only_what_was_on_the_disk_counts(tmp_path: Path) 
     assert store.python(KEY) is None
     make(tmp_path, boot="before").sync(KEY)
     assert (path / "on-disk").exists()
+    assert store.python(KEY) is not None
+
+
+def test_what_another_machine_has_built_counts_at_once(tmp_path: Path) -> None:
+    """In a folder that both have: it is in use there, and nobody builds it again over it."""
+    publish(tmp_path, boot="elsewhere", machine="other")
+    store = make(tmp_path)
+    assert not store.is_doubtful(KEY)
     assert store.python(KEY) is not None
 
 

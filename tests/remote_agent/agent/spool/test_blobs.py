@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remote_agent.agent.spool import blobs
 from remote_agent.agent.spool.blobs import BlobStore, Manifest, materialise, read_manifest
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.system.private_files import SpoolError
@@ -270,3 +272,24 @@ def test_a_blob_goes_on_where_an_agent_died(tmp_path):
     assert store.resume(name) == 700
     assert store.put_chunk(name, 1000, 700, data[700:])
     assert store.read(name) == data
+
+
+def test_a_blob_goes_on_after_the_disk_was_full(tmp_path, monkeypatch):
+    """From what was whole: a part of a piece that was written does not count."""
+    store = BlobStore(str(tmp_path / "blobs"))
+    data = bytes(range(256)) * 40
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.put_chunk(sha256, len(data), 0, data[:1000])
+    write = os.write
+    monkeypatch.setattr(blobs.os, "write", lambda fd, view: write(fd, view[:100]) if len(view) > 8900 else full())
+    with pytest.raises(OSError, match="No space"):
+        store.put_chunk(sha256, len(data), 1000, data[1000:])
+    monkeypatch.undo()
+    assert store.resume(sha256) == 1000
+    assert store.put_chunk(sha256, len(data), 1000, data[1000:])
+    assert store.read(sha256) == data
+
+
+def full():
+    """What a disk says that takes nothing more."""
+    raise OSError(errno.ENOSPC, "No space left on device")

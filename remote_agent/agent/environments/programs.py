@@ -1,0 +1,129 @@
+"""Runs the programs that build an environment: uv, and the Python that was made.
+
+Rule: each has its time, and ends with the build; nothing of it is left. What it says when it fails is told, with what to do.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from typing import Dict, List, Optional, Sequence
+
+from remote_agent.shared.subprocesses import end_group, start_group
+from remote_agent.system.host import NO_ROOM
+
+__all__ = ["MORE_ROOM", "ROOM", "BuildError", "Programs"]
+
+#: Bytes that must be free besides those of what is installed.
+ROOM = 64 << 20
+MORE_ROOM = (
+    "\n    next: `launcher clean` removes what earlier runs left there; or name a folder with more room with 'workdir'"
+)
+_UV_HANGS = (
+    "\n    next: see on the host whether its disk hangs, or a file system that comes over a network ({}); allow more with "
+    "'environment_timeout'; or name another folder with 'workdir'"
+)
+_PYTHON_HANGS = (
+    "\n    next: start that Python there by hand: what a package has in a .pth file may keep it, or a file system that comes over a network; "
+    "or allow more with 'environment_timeout'"
+)
+#: The last lines of a program that are told, and their characters.
+_LAST_LINES = 20
+_LAST_CHARACTERS = 4000
+#: What uv, or a Python, says of a disk or a quota that is full.
+_NO_ROOM = re.compile(r"os error (?:{0})\b|\[Errno (?:{0})\]".format("|".join(map(str, NO_ROOM))))
+_OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
+
+
+class BuildError(Exception):
+    """It cannot be built. `altered`: contents that are not what their names say, and were removed."""
+
+    def __init__(self, message: str, altered: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.altered = list(altered)
+
+
+class Programs:
+    """Programs of one build, one after the other; `stop` ends them from another thread.
+
+    Args:
+        folder: where they are started.
+        limit: seconds for each.
+
+    Attributes:
+        uv_cache: the folder of uv's cache.
+    """
+
+    def __init__(self, folder: str, limit: float) -> None:
+        self._folder = folder
+        self.uv_cache = folder
+        self._limit = limit
+        self._process: "Optional[subprocess.Popen[bytes]]" = None
+        self._lock = threading.Lock()
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """End what runs, and start nothing more."""
+        with self._lock:
+            self.is_stopped = True
+            if self._process is not None:
+                end_group(self._process)
+
+    def run(self, command: List[str]) -> str:
+        """Run a program; returns what it printed.
+
+        Raises:
+            BuildError: it failed, with its last lines; it did not end in time; or the build was stopped.
+            OSError: it cannot be started.
+        """
+        with self._lock:
+            self._check()
+            process = self._process = start_group(
+                command, env=self._environment(), cwd=self._folder, stderr=subprocess.STDOUT
+            )
+        is_late = False
+        with process:
+            try:
+                data, _ = process.communicate(timeout=self._limit)
+            except subprocess.TimeoutExpired as error:
+                data, is_late = error.stdout or b"", True
+            finally:
+                with self._lock:
+                    end_group(process)
+                    self._process = None
+        self._check()
+        said = data.decode("utf-8", "replace").strip()
+        if is_late or process.returncode:
+            raise BuildError(self._why(command, said, None if is_late else process.returncode))
+        return said
+
+    def _check(self) -> None:
+        if self.is_stopped:
+            raise BuildError("the run ended while it was built")
+
+    def _why(self, command: List[str], said: str, status: Optional[int]) -> str:
+        is_python = os.path.basename(command[0]) == "python"
+        name = "{} -I".format(command[0]) if is_python else " ".join(["uv", *command[1:3]]).partition(" --")[0]
+        last = "\n".join(said.splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:] or "(nothing)"
+        if status is None:
+            next_step = _PYTHON_HANGS if is_python else _UV_HANGS.format(self.uv_cache)
+            how = "did not end within {:.0f} s, and was ended".format(self._limit)
+        else:
+            is_full = shutil.disk_usage(self.uv_cache).free < ROOM or _NO_ROOM.search(said) is not None
+            next_step = MORE_ROOM if is_full else ""
+            how = "ended with {}".format("exit status {}".format(status) if status > 0 else "signal {}".format(-status))
+        return "`{}` {}; it printed:\n{}{}".format(name, how, last, next_step)
+
+    def _environment(self) -> Dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        environment.update(
+            UV_NO_CONFIG="1",
+            UV_OFFLINE="1",
+            UV_NO_PROGRESS="1",
+            UV_PYTHON_DOWNLOADS="never",
+            UV_CACHE_DIR=self.uv_cache,
+            UV_LINK_MODE="hardlink",
+            NO_COLOR="1",
+        )
+        return environment
