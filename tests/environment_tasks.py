@@ -15,3 +15,11 @@ def versions(cfg: Any) -> dict[str, str]:
 def packages(cfg: Any) -> dict[str, str]:
     """The versions of the modules that the config names: the same in each environment of the same packages."""
     return {name: str(__import__(name).version) for name in cfg.modules}
+
+
+def touch(path: str) -> dict[str, str]:
+    """Make a file that a job on the same host waits for."""
+    import punct
+
+    with open(path, "w", encoding="ascii"):
+        return {"punct": punct.version}

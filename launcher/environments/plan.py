@@ -77,8 +77,8 @@ class EnvironmentSource:
         lock: the run's lock.
         prefers: major and minor version of the preferred Python.
         kept: a folder of the run for locks of its hosts.
-        earlier: the same folder of an earlier run, which this one repeats. What was resolved then counts.
         limit: seconds for each step, here and on the host.
+        earlier: the same folder of an earlier run, which this one repeats. What was resolved then counts.
         is_exact: nothing else counts.
     """
 
@@ -87,9 +87,9 @@ class EnvironmentSource:
         lock: Lock,
         prefers: Sequence[int],
         kept: Path | None,
-        earlier: Path | None = None,
         limit: float = USUAL_LIMIT,
         *,
+        earlier: Path | None = None,
         is_exact: bool = False,
     ) -> None:
         self.lock = lock

@@ -85,7 +85,12 @@ class _Again(RunSetup):
 
         prefers = self.preferred if self.is_exact else ()
         return source_of(
-            lock, self.folder / FOLDER, self.options, self.earlier, prefers=prefers, is_exact=self.is_exact
+            lock,
+            self.folder / FOLDER,
+            self.options,
+            earlier=self.earlier,
+            prefers=prefers,
+            is_exact=self.is_exact,
         )
 
     def with_code(self) -> Self:

@@ -82,8 +82,8 @@ def source_of(
     lock: Lock,
     folder: Path | None,
     options: LaunchConf,
-    earlier: Path | None = None,
     *,
+    earlier: Path | None = None,
     prefers: Sequence[int] = (),
     is_exact: bool = False,
 ) -> EnvironmentSource:
@@ -96,5 +96,6 @@ def source_of(
         is_exact: nothing but what was resolved then counts.
     """
     kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
-    limit = options.environment_timeout
-    return EnvironmentSource(lock, prefers or sys.version_info[:2], kept, before, limit, is_exact=is_exact)
+    return EnvironmentSource(
+        lock, prefers or sys.version_info[:2], kept, options.environment_timeout, earlier=before, is_exact=is_exact
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -127,3 +128,28 @@ def test_the_debugger_has_the_packages(
     again = command("reproduce", f"{out}#0", "--exact", "--pdb", "--json", "--folder", str(tmp_path / "again"))
     assert again["status"] == "COMPLETED"
     assert again["environment"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_taken_up_takes_further_jobs(spec: HostSpec, index: Path, tmp_path: Path) -> None:
+    """In the environment that it had, though the project has another lock and the index a newer version by now."""
+    project = make_project(tmp_path / "project", index, ("greeter",))
+    lock = lock_project(project)
+    gate = f"/tmp/gate-{tmp_path.name}-{os.getpid()}"
+    hosts = [dataclasses.replace(spec, slots=2)]
+    with launcher.Session.open(hosts=hosts, environment=str(lock), folder=tmp_path / "out") as session:
+        first = session.submit(TASK, {"modules": ["punct"]}).job_return()
+        session.submit("tests.executor_tasks:waits", gate)
+        assert session.detach() == 0
+    make_wheel(index, "punct", "3.0")
+    lock.unlink()
+    lock_project(project)
+    try:
+        with launcher.Session.resume(tmp_path / "out") as session:
+            further = session.submit("tests.environment_tasks:touch", gate).job_return()
+            assert further.return_value == {"punct": "2.0"}
+            assert further.code["environment"] == first.code["environment"]
+        assert [returned.status.name for returned in session.returns] == ["COMPLETED"] * 3
+    finally:
+        for file in (gate, f"{gate}.began"):
+            Path(file).unlink(missing_ok=True)

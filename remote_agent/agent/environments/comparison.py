@@ -26,7 +26,7 @@ def compare(cache: str, boot: str, spec: EnvironmentSpec) -> Dict[str, Any]:
     store, blobs = EnvironmentStore(cache, boot), BlobStore(os.path.join(cache, "blobs"))
     is_there = store.python(spec.key) is not None
     sizes = {wheel.sha256: wheel.size for wheel in spec.files}
-    if not os.path.exists(os.path.join(cache, "uv-bin", spec.uv)):
+    if store.uv(spec) is None:
         sizes[spec.uv] = spec.uv_size
     missing = [size for sha256, size in sizes.items() if not is_there and not blobs.has(sha256)]
     return {

@@ -131,7 +131,9 @@ def _prune_wheels(store: EnvironmentStore, blobs: BlobStore, wanted: Set[str]) -
 
 
 def _prune_unpacked(cache: str) -> int:
-    """What uv has unpacked of a wheel lies in a folder of its own, whose files environments link to. A small file of uv's names that folder.
+    """Remove from one of uv's caches what it has unpacked of wheels that no environment has; returns how many bytes went.
+
+    What was unpacked of a wheel lies in a folder of its own, whose files environments link to. A small file of uv's names that folder.
 
     uv believes that file. So it goes first, and where none is found, uv keeps its things in another way, and all of it stays.
     """

@@ -9,7 +9,7 @@ import threading
 from typing import Dict, Tuple
 
 from remote_agent.agent.spool.log import scan
-from remote_agent.system.host import runtime_folder_of
+from remote_agent.system.host import runtime_folder_of, slug
 
 __all__ = ["count_attempts", "is_running", "may_run"]
 
@@ -78,5 +78,12 @@ def _connects(path: str) -> bool:
 
 
 def may_run(spool: str) -> bool:
-    """Whether something of a run may still run, or be started again."""
-    return is_running(spool) or bool(count_attempts(os.path.join(spool, "log"))[1])
+    """Whether something of a run may still run, or be started again. Of a run whose agent is on another machine nobody here can tell."""
+    if is_running(spool) or count_attempts(os.path.join(spool, "log"))[1]:
+        return True
+    try:
+        names = os.listdir(spool)
+    except OSError:
+        return False
+    own = "runtime.{}".format(slug(socket.gethostname()))
+    return any(name.startswith("runtime.") and name != own for name in names)

@@ -101,11 +101,11 @@ def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest
     requirements = Lock("/p/requirements.txt", "one\n", is_resolved=False)
     first, second = tmp_path / "first", tmp_path / "second"
     key = EnvironmentSource(requirements, (3, 11), first).plan(HOST).spec.key
-    again = EnvironmentSource(requirements, (3, 11), second, first, is_exact=True)
+    again = EnvironmentSource(requirements, (3, 11), second, earlier=first, is_exact=True)
     assert again.plan(HOST).spec.key == key
     assert asked == ["3.11.1"]
     assert [path.name for path in second.iterdir()] == [path.name for path in first.iterdir()]
     with pytest.raises(PackagesError, match="for other Pythons or platforms"):
         again.plan(HOST._replace(machine="aarch64"))
-    assert EnvironmentSource(requirements, (3, 8), second, first, is_exact=True).plan(HOST).spec.key == key
+    assert EnvironmentSource(requirements, (3, 8), second, earlier=first, is_exact=True).plan(HOST).spec.key == key
     assert asked == ["3.11.1"]

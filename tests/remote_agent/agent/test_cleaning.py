@@ -10,6 +10,7 @@ import pytest
 
 from remote_agent.agent.cleaning import Cleaning
 from remote_agent.agent.spool.log import SpoolLog
+from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.system.host import folders
 
 
@@ -133,3 +134,12 @@ def test_a_folder_that_is_no_environment_is_not_removed(cleaning: Cleaning, envi
     """Whatever its name is."""
     assert cleaning.remove([item], force=True)["kept"] == [[item, "no item of that name"]]
     assert environment.exists()
+
+
+def test_a_run_of_another_machine_may_still_run(cleaning, spool):
+    """Machines that share a home share environments, and no agent of another one can be reached from here."""
+    _log(spool, "accepted", "final", "acked")
+    assert not may_run(str(spool))
+    (spool / "runtime.other-machine").write_text("/run/user/1/there")
+    assert may_run(str(spool))
+    assert not may_run(str(spool / "gone"))
