@@ -12,8 +12,6 @@ import os
 import platform
 import re
 import time
-import zipfile
-from importlib import metadata
 from pathlib import Path
 
 from launcher.environments.lock import Lock, write_whole
@@ -39,15 +37,15 @@ def uv_for(facts: HostFacts, steps: Steps | None = None) -> tuple[Path, str]:
     Raises:
         PackagesError: there is none for it, or it cannot be fetched.
     """
-    ours = Path(os.path.realpath(uv_program())) if _runs_ours(facts) else None
-    if ours is not None and facts.system == "Darwin":
-        return ours, _sha256(ours)
     folder = cache_folder() / "environments" / "uv"
     machine = _MACHINES.get(facts.machine.lower(), facts.machine)
     name = f"{uv_version()}-{facts.system}-{machine}"
     known = _known(folder, name)
     if known is not None:
         return known
+    ours = Path(os.path.realpath(uv_program())) if _runs_ours(facts) else None
+    if ours is not None and facts.system == "Darwin":
+        return ours, _sha256(ours)
     if ours is not None and _failed_lately(folder / f"{name}.failed"):
         return ours, _sha256(ours)
     try:
@@ -85,6 +83,8 @@ def _runs_ours(facts: HostFacts) -> bool:
         return False
     if facts.system == "Darwin":
         return True
+    from importlib import metadata
+
     tags = metadata.distribution("uv").read_text("WHEEL") or ""
     needs = re.findall(r"^Tag: .*-manylinux_2_(\d+)_", tags, re.MULTILINE)
     kind, _, version = facts.libc.partition(" ")
@@ -117,6 +117,8 @@ def _fetched(facts: HostFacts, folder: Path, name: str, steps: Steps | None, *, 
     (chosen,) = choose(Lock(what, text, is_resolved=True), facts._replace(libc=libc), python)
     if not chosen.is_wheel:
         raise PackagesError(f"environment: there is no {what}")
+    import zipfile
+
     with zipfile.ZipFile(WheelCache({}, steps=steps).fetch(chosen)) as archive:
         member = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
         if member is None:

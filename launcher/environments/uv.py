@@ -15,12 +15,14 @@ from pathlib import Path
 
 from launcher.errors import PackagesError
 from remote_agent.shared.subprocesses import end_group, start_group
+from remote_agent.shared.versions import origin_of
 
 __all__ = ["USUAL_LIMIT", "Steps", "run_uv", "uv_program", "uv_version", "without_secrets"]
 
 #: Seconds for a step: a build of much code, or a slow network, may take long.
 USUAL_LIMIT = 1800.0
 _LAST_LINES = 20
+_DIST_INFO = re.compile(r"uv-[^-]+\.dist-info")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -44,6 +46,12 @@ def uv_program() -> str:
 @functools.lru_cache(maxsize=1)
 def uv_version() -> str:
     """The version of uv."""
+    origin = origin_of("uv")
+    folder = Path(origin).parent.parent if origin else Path()
+    # What `importlib.metadata` says; importing that takes longer than all else that a run asks of uv whose environments are there.
+    names = [name for name in os.listdir(folder) if _DIST_INFO.fullmatch(name)]
+    if len(names) == 1:
+        return names[0].removeprefix("uv-").removesuffix(".dist-info")
     from importlib.metadata import version
 
     return version("uv")

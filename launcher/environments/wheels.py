@@ -9,15 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import netrc
 import os
 import re
 import shutil
-import ssl
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +175,10 @@ def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps
         return digest_of(target)
     if parts.scheme not in ("http", "https"):
         raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is no address that can be fetched")
+    # A run whose files are all on its hosts needs none of these.
+    import ssl
+    import urllib.error
+
     for left in reversed(range(_TRIES)):
         try:
             return _download(chosen.url, target, indexes, steps)
@@ -200,6 +200,8 @@ def _why(chosen: Chosen, error: Exception, status: int | None) -> str:
 
 
 def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) -> str:
+    import urllib.request
+
     parts = urlsplit(url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     request = urllib.request.Request(bare, headers={"User-Agent": "hydra-remote-launcher"})  # noqa: S310 - http or https, see _copy
@@ -240,6 +242,8 @@ def _credentials(url: str, indexes: Mapping[str, str]) -> tuple[str, str] | None
             index = urlsplit(value.partition("=")[2] if re.match(r"[\w.-]+=", value) else value)
             if index.username and _is_same_host(index, parts):
                 return unquote(index.username), unquote(index.password or "")
+    import netrc
+
     try:
         found = netrc.netrc(os.environ.get("NETRC") or None).authenticators(parts.hostname or "")
     except (OSError, netrc.NetrcParseError):

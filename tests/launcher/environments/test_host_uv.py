@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -94,9 +95,7 @@ def test_our_own_where_there_is_no_index(monkeypatch: pytest.MonkeyPatch) -> Non
         raise PackagesError("environment: no index answers")
 
     monkeypatch.setattr(module, "run_uv", fail)
-    monkeypatch.setattr(
-        module.metadata.Distribution, "read_text", lambda self, name: "Tag: py3-none-manylinux_2_17_x86_64\n"
-    )
+    monkeypatch.setattr(metadata.Distribution, "read_text", lambda self, name: "Tag: py3-none-manylinux_2_17_x86_64\n")
     path, sha256 = uv_for(HOST)
     assert path == Path(uv_program()).resolve()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
