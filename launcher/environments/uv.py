@@ -17,7 +17,7 @@ from launcher.errors import PackagesError
 from remote_agent.shared.subprocesses import end_group, start_group
 from remote_agent.shared.versions import origin_of
 
-__all__ = ["USUAL_LIMIT", "Steps", "run_uv", "uv_program", "uv_version", "without_secrets"]
+__all__ = ["USUAL_LIMIT", "Steps", "last_lines", "run_uv", "uv_program", "uv_version", "without_secrets"]
 
 #: Seconds for a step: a build of much code, or a slow network, may take long.
 USUAL_LIMIT = 1800.0
@@ -137,12 +137,12 @@ def run_uv(
     except subprocess.TimeoutExpired as error:
         raise PackagesError(
             f"environment: {what}: `uv {arguments[0]}` did not end within {steps.limit:.0f} s on this machine, and was "
-            f"ended{_last_lines(':', error.stderr or b'')}\n    next: see what it waits for (an index, or what an sdist runs when it "
+            f"ended{last_lines(':', error.stderr or b'')}\n    next: see what it waits for (an index, or what an sdist runs when it "
             "is built); or allow more with `environment_timeout`"
         ) from None
     if status:
         raise PackagesError(
-            f"environment: {what}: `uv {arguments[0]}` ended with {_how(status)}{_last_lines(':', errors)}"
+            f"environment: {what}: `uv {arguments[0]}` ended with {_how(status)}{last_lines(':', errors)}"
         )
     return output.decode("utf-8", "replace")
 
@@ -151,7 +151,8 @@ def _how(status: int) -> str:
     return f"exit status {status}" if status > 0 else f"signal {-status}"
 
 
-def _last_lines(mark: str, said: bytes) -> str:
+def last_lines(mark: str, said: bytes) -> str:
+    """What a program said last, without secrets, after a mark and on lines of its own; empty where it said nothing."""
     text = without_secrets(said.decode("utf-8", "replace").strip())
     return "\n".join([mark, *text.splitlines()[-_LAST_LINES:]]) if text else ""
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from launcher.environments.git import check_out, is_git_address
 from launcher.environments.lock import write_whole
 from launcher.environments.select import Chosen
 from launcher.environments.uv import Steps, run_uv, without_secrets
@@ -97,7 +98,7 @@ class WheelCache:
         return True
 
     def wheel_of(self, chosen: Chosen) -> Chosen:
-        """A wheel that is built of an sdist; a wheel is returned as it is. What was built of the same sdist before counts.
+        """A wheel that is built of an sdist or a commit; a wheel is returned as it is. What was built of the same before counts.
 
         Raises:
             PackagesError: it cannot be built, or fits this machine alone.
@@ -108,11 +109,15 @@ class WheelCache:
         built = self._read_note(note, chosen)
         if built is not None:
             return built
-        sdist = self.fetch(chosen)
+        is_commit = is_git_address(chosen.url)
+        sdist = None if is_commit else self.fetch(chosen)
         make_user_folder(self._folder)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".build.") as folder:
-            named = Path(folder, chosen.file)
-            shutil.copyfile(sdist, named)
+            if sdist is None:
+                named = check_out(chosen.url, chosen.file, Path(folder, "git"), self._steps)
+            else:
+                named = Path(folder, chosen.file)
+                shutil.copyfile(sdist, named)
             run_uv(
                 f"a wheel of {chosen.file}",
                 ["build", "--quiet", "--wheel", "--no-config", "--out-dir", str(Path(folder, "out")), str(named)],
@@ -124,7 +129,7 @@ class WheelCache:
             (wheel,) = Path(folder, "out").glob("*.whl")
             if not _FITS_ALL.search(wheel.name):
                 raise PackagesError(
-                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its sdist "
+                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its source "
                     f"({wheel.name}) fits this machine alone; choose a version that has wheels, or build one and name it in the lock"
                 )
             sha256 = digest_of(wheel)
@@ -132,9 +137,7 @@ class WheelCache:
             make_user_folder(path.parent)
             wheel.replace(path)
             write_whole(note, json.dumps({"file": wheel.name, "sha256": sha256}).encode())
-        return replace(
-            chosen, file=wheel.name, sha256=sha256, size=path.stat().st_size, is_wheel=True, url=path.as_uri()
-        )
+        return _as_built(chosen, wheel.name, sha256, path)
 
     def _read_note(self, note: Path, chosen: Chosen) -> Chosen | None:
         try:
@@ -145,7 +148,7 @@ class WheelCache:
         path = self.path(sha256)
         if not is_sha256(sha256) or not path.is_file():
             return None
-        return replace(chosen, file=file, sha256=sha256, size=path.stat().st_size, is_wheel=True, url=path.as_uri())
+        return _as_built(chosen, file, sha256, path)
 
     def _temporary(self, path: Path) -> Path:
         try:
@@ -153,6 +156,13 @@ class WheelCache:
         except OSError as error:
             raise PackagesError(f"environment: {path.parent} cannot be made: {error.strerror or error}") from None
         return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+
+
+def _as_built(chosen: Chosen, file: str, sha256: str, path: Path) -> Chosen:
+    # A lock need not say the version of a commit: the wheel does.
+    version = chosen.version or file.split("-")[1]
+    size = path.stat().st_size
+    return replace(chosen, version=version, file=file, sha256=sha256, size=size, is_wheel=True, url=path.as_uri())
 
 
 def digest_of(path: Path) -> str:
