@@ -98,6 +98,22 @@ def in_process(
     return run_command(command, project, env, timeout)
 
 
+def cpu_seconds(command: list[str], env: dict[str, str]) -> float:
+    """Return the CPU time that a command takes, in all its processes.
+
+    Raises:
+        SystemExit: it fails.
+    """
+    environ = {**os.environ, **env}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"benchmarks: {' '.join(command)} ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
 def run_command(command: list[str], project: Path, env: dict[str, str], timeout: float = 3600) -> Sample:
     """Run a command in the project's folder. Its FIRST line is timed. Its RESULT line, if any, is parsed."""
     environ = {**os.environ, **env, "PYTHONPATH": f"{ROOT}{os.pathsep}{project}"}

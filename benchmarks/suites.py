@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loopback import Loopback
-from benchmarks.measure import Sample, Side, file_microseconds, in_process, median_ratio, run_command, take_turns
+from benchmarks.measure import (
+    Sample,
+    Side,
+    cpu_seconds,
+    file_microseconds,
+    in_process,
+    median_ratio,
+    run_command,
+    take_turns,
+)
 from benchmarks.proxy import running_proxy
 
 MIB = 1024 * 1024
@@ -310,6 +319,39 @@ def _command(sample: Sample) -> float:
     return sample.command_seconds
 
 
+def commands(bench: Bench) -> None:
+    """CPU time of the commands that only read, over that of a Python that does nothing; 60 ms are free."""
+    state = {"XDG_STATE_HOME": str(bench.host.folder / "state")}
+    launched = str(Path(sys.executable).parent / "launcher")
+    cpu_seconds(
+        [
+            launched,
+            "multirun",
+            f"{bench.app / 'bench_app.py'}:noop",
+            "number=1,2",
+            "--folder",
+            str(bench.host.folder / "past"),
+        ],
+        {**bench.host.environ, **state},
+    )
+
+    def side(name: str, *command: str) -> Side:
+        return Side(name, lambda: Sample({}, cpu_seconds(list(command), state)))
+
+    bare = side("python -c pass", sys.executable, "-c", "pass")
+    sides = [
+        side(f"launcher {' '.join(words)}", launched, *words) for words in (["--help"], ["runs"], ["show", "last"])
+    ]
+    # They take no time, so more turns cost nothing and help.
+    take_turns([bare, *sides], 4 * bench.runs, lambda _: None)
+    bench.note("python -c pass: CPU", f"{1e3 * bare.median(_command):.0f} ms")
+    for one in sides:
+        bench.note(f"{one.name}: CPU", f"{1e3 * one.median(_command):.0f} ms")
+        pairs = zip(one.samples, bare.samples, strict=True)
+        ratio = statistics.median((_command(a) - 0.06) / _command(b) for a, b in pairs)
+        bench.add(f"{one.name}: CPU less 60 ms, over python -c pass", ratio, 1.5, less_is_better=True)
+
+
 def long(bench: Bench) -> None:
     """100,000 no-op jobs over the local transport: memory of controller and agent, and whether the rate holds."""
     count = bench.many
@@ -372,6 +414,7 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "bulk": bulk,
     "second": second,
     "hydra": hydra,
+    "commands": commands,
     "hosts": hosts,
     "long": long,
 }

@@ -91,7 +91,7 @@ def _check_agent(found: Any) -> None:
     file = getattr(found, "__file__", None) or ""
     if not os.path.isfile(os.path.join(os.path.dirname(file), "controller_names.py")):
         raise ImportError(
-            "{} has the name 'remote_agent', which is also that of hydra-remote-launcher's own package, and stands in front of "
+            "{} has the same name as hydra-remote-launcher's own package 'remote_agent', and comes before "
             "it on sys.path. Rename it, or move it into a package (mypackage/remote_agent)".format(file)
         )
 

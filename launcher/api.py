@@ -60,13 +60,13 @@ def run(
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.live_output import live_here
-        from launcher.session.session import Session
+        from launcher.session.session import Session, SessionConf
         from launcher.setup.run_setup import RunSetup
 
         overrides = _texts_of_overrides(overrides)
         setup = RunSetup.make("RUN", task, [config], hosts=hosts, callbacks=callbacks, folder=folder, options=options)
         live = live_here("RUN") if options.live else None
-        with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
+        with Session(setup, SessionConf(observers, early=early, live=live)) as session:
             session.drive([(config, overrides)], task)
     return session.returns[0]
 
@@ -103,14 +103,14 @@ def multirun(
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
         from launcher.session.live_output import live_here
-        from launcher.session.session import Session
+        from launcher.session.session import Session, SessionConf
         from launcher.setup.run_setup import RunSetup
 
         setup = RunSetup.make(
             "MULTIRUN", task, configs, hosts=hosts, callbacks=callbacks, folder=folder, options=options
         )
         live = live_here("MULTIRUN") if options.live else None
-        with Session(setup, config=setup.root_config, observers=observers, early=early, live=live) as session:
+        with Session(setup, SessionConf(observers, early=early, live=live)) as session:
             session.drive(_paired(setup.configs, overrides), task)
     return session.returns
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from launcher.code.application import is_class_in_text
+from launcher.code.foreign_imports import is_foreign_failure
 from launcher.code.task import as_main
-from launcher.errors import LauncherError, UsageError
+from launcher.errors import ConfigError, LauncherError, UsageError
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
-from launcher.setup.callbacks import build_callbacks, callback_nodes
+from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
 from launcher.setup.plain_app import PlainAppSetup, script_of_app
 from remote_agent.config.nodes import literal
 
@@ -37,14 +39,12 @@ class AppRun:
 
     Attributes:
         setup: what the session needs.
-        config_name: the name of the primary config, for the run hooks.
         total: the number of jobs; None if a sweeper decides it during the run.
         drive: submits the jobs to an open session and waits for them; when detaching, it waits until the hosts have them.
         close: restores Hydra's global state.
     """
 
     setup: RunSetup
-    config_name: str | None
     total: int | None
     drive: Callable[[Session, bool], None]
     close: Callable[[], None]
@@ -99,10 +99,25 @@ def prepare(
             name: value for name, value in (usual or {}).items() if getattr(options, name) == getattr(default, name)
         }
         options = options.replaced(**usual)
-        composite = build_callbacks(callback_nodes(composition.config), callbacks, options)
+        composite = build_callbacks(
+            callback_nodes(composition.config),
+            callbacks,
+            options,
+            is_missing=lambda error: is_foreign_failure(error, app.root),
+        )
         if composition.is_hydra:
-            return _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close)
+            app_run = _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close)
+            _refuse_this_machine(app, app_run.setup)
+            return app_run
         setup = PlainAppSetup.of(app, composition, composite, options, folder, overrides)
+        _refuse_this_machine(app, setup)
+    except ConfigError as error:
+        opened.close()
+        if app.failure is None:
+            raise
+        raise ConfigError(
+            f"{error}\nThe import of the application may register what is missing there, and it fails here: {app.failure}"
+        ) from error
     except BaseException:
         opened.close()
         raise
@@ -111,7 +126,21 @@ def prepare(
         # A list, so that the journal has all of it before the first job is sent.
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
-    return AppRun(setup, None, composition.count, drive, opened.close)
+    return AppRun(setup, composition.count, drive, opened.close)
+
+
+def _refuse_this_machine(app: Application, setup: RunSetup) -> None:
+    """Refuse an application that cannot be imported here, if all its jobs would run in this same environment.
+
+    Raises:
+        UsageError: the one of the import.
+    """
+    options = setup.options
+    anywhere = bool(options.python or options.setup or options.wants_environment or options.variables())
+    if app.failure is None or anywhere:
+        return
+    if not any(not spec.is_local or spec.python or spec.setup or spec.env or spec.environment for spec in setup.hosts):
+        raise app.failure
 
 
 def _hydra_run(
@@ -140,6 +169,7 @@ def _hydra_run(
         root=app.root if "." in app.module_name else None,
         # This run has not written there yet, so what is there belongs to another run.
         naming=Naming.NEW if naming is Naming.MOMENT else naming,
+        text_of=app if app.failure is not None else None,
     )
     is_basic = mode == "RUN" or composition.is_basic_sweeper
 
@@ -157,7 +187,7 @@ def _hydra_run(
         session.drive([(None, one) for one in jobs], detach=detach)
 
     total = 1 if mode == "RUN" else composition.count if is_basic else None
-    return AppRun(setup, composition.config_name, total, drive, close)
+    return AppRun(setup, total, drive, close)
 
 
 def _drive_sweeper(composition: HydraComposition, session: Session) -> None:
@@ -189,8 +219,12 @@ def _quoted(value: str) -> str:
     return f"'{value}'"
 
 
-def load_callback(text: str) -> Any:
+def load_callback(text: str, root: Path | None = None) -> Any:
     """Make the callback that `module:Class` or `module:object` names; a class is called without arguments.
+
+    Args:
+        root: the folder that is first on `sys.path` for the application. If the callback cannot be imported here for want of something
+            that is not the project's, and its text has the class, only hosts build it: an Entry without an instance.
 
     Raises:
         UsageError: it does not exist, or it cannot be made.
@@ -206,4 +240,6 @@ def load_callback(text: str) -> Any:
             value = getattr(value, part)
         return value() if isinstance(value, type) else value
     except Exception as error:
+        if root is not None and is_foreign_failure(error, root) and is_class_in_text(module, qualname):
+            return only_on_hosts(qualname, {"_target_": f"{module}.{qualname}"}, None, error)
         raise UsageError(f"--callback {text}: {type(error).__name__}: {error}") from error

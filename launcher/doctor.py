@@ -11,20 +11,25 @@ import enum
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.agents.query import AgentQuery
-from launcher.errors import HostError, InventoryError
+from launcher.errors import AgentError, HostError, InventoryError, PackagesError
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.runs import index as run_index
-from launcher.session.session import Session
+from launcher.session.session import Session, SessionConf
+from launcher.setup.environments import source_of
 from launcher.setup.probe import ProbeSetup
+from launcher.transports.choice import choose
+from launcher.transports.factory import ssh_options
 from launcher.transports.ssh import config
+from launcher.util.quantities import size
 
 if TYPE_CHECKING:
+    from launcher.environments.lock import Lock
     from remote_agent.job import JobReturn
 
 __all__ = ["Step", "StepOutcome", "examine"]
@@ -36,6 +41,8 @@ _LOW_DISK = 1 << 30
 #: A host's clock may differ by this many seconds before a warning.
 _CLOCK = 5.0
 _TIMEOUT = 60.0
+#: What stands before the next step in an error of an environment.
+_NEXT = "\n    next: "
 
 
 class StepOutcome(enum.Enum):
@@ -56,23 +63,34 @@ class Step:
     next_step: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """As plain data."""
+        """Return it as plain data."""
         return {**dataclasses.asdict(self), "outcome": self.outcome.value}
 
 
-def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
-    """The steps for one host, each as soon as it is known; a failed step is the last one."""
+def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> Iterator[Step]:
+    """The steps for one host, each as soon as it is known; a failed step is the last one.
+
+    Args:
+        lock: the packages of the environment that the host would get. It is not built.
+    """
     if not spec.is_local:
         try:
             yield _ok("ssh configuration", _target(spec))
         except InventoryError as error:
             yield Step("ssh configuration", StepOutcome.FAILED, str(error), "check ~/.ssh/config")
             return
+        try:
+            choice = choose(spec.name, ssh_options(spec), spec.ssh or options.ssh)
+        except HostError as error:
+            yield Step("way", StepOutcome.FAILED, error.message_of(spec.name), error.next_step)
+            return
+        yield _ok("way", f"{choice.name}: {choice.why}")
     steps = ["connection", "host key", "login"] if not spec.is_local else []
     try:
         with AgentQuery(spec, "clean") as talk:
             bundle = "was sent now" if talk.has_sent_bundle else "was there already"
             talk.survey()
+            packages, planned = _packages_step(talk, spec, options, lock) if lock is not None else (None, False)
     except HostError as error:
         failed = _WAY.get(error.phase, "agent")
         for name in steps[: steps.index(failed)] if failed in steps else steps:
@@ -81,7 +99,11 @@ def examine(spec: HostSpec, options: LaunchConf) -> Iterator[Step]:
         return
     for name in steps:
         yield _ok(name, "")
-    yield from _run_probe(spec, options, bundle)
+    if packages is not None:
+        yield packages
+        if packages.outcome is StepOutcome.FAILED:
+            return
+    yield from _run_probe(spec, options, bundle, lock if planned else None)
 
 
 def _ok(name: str, detail: str) -> Step:
@@ -89,7 +111,7 @@ def _ok(name: str, detail: str) -> Step:
 
 
 def _target(spec: HostSpec) -> str:
-    target = config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config)
+    target = config.resolve(spec.address, spec.user, spec.port, config_file=spec.ssh_config, is_any_login=True)
     given = [spec.identity] if spec.identity else target.identity_files
     keys = [name for name in given if os.path.exists(name)]
     if target.identity_agent and not spec.identity:
@@ -100,19 +122,59 @@ def _target(spec: HostSpec) -> str:
     return "; ".join(parts)
 
 
-def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str) -> Iterator[Step]:
-    """Run one job that reports what it finds on the host; yield the steps from the agent's welcome on."""
+def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: Lock) -> tuple[Step, bool]:
+    """What would be built there, and whether it is there already."""
+    facts = talk.facts(spec.python or options.python)
+    try:
+        plan = source_of(lock, None, options).plan(facts)
+    except PackagesError as error:
+        why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
+        return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False
+    found = talk.compare(plan.spec)
+    missing_files, files, missing, total, free = (
+        _number(spec.name, found, name) for name in ("missing_files", "files", "missing_bytes", "bytes", "free")
+    )
+    (version,) = {one["version"] for one in facts.pythons if one["path"] == plan.spec.python}
+    names = (
+        f"{len(plan.spec.wheels)} of {lock.name} for Python {version} ({plan.spec.python}), "
+        f"as environment {plan.spec.key[:12]}"
+    )
+    if found.get("is_there") is True:
+        return _ok("packages", f"{names}: it is there"), True
+    detail = f"{names}: a run would send {missing_files} of {files} files ({size(missing)} of {size(total)}), and build it; {size(free)} free"
+    lacking = found.get("lacking")
+    if isinstance(lacking, str) and lacking:
+        why, _, next_step = lacking.partition(_NEXT)
+        return Step("packages", StepOutcome.FAILED, f"{detail}: {why}", next_step), False
+    return _ok("packages", detail), False
+
+
+def _number(host: str, found: Mapping[str, Any], name: str) -> int:
+    number = found.get(name)
+    if type(number) is not int or not 0 <= number < 1 << 63:
+        raise AgentError(host, "session", "its answer to 'compare_environment' cannot be read")
+    return number
+
+
+def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | None) -> Iterator[Step]:
+    """Run one job that reports what it finds on the host; yield the steps from the agent's welcome on.
+
+    Args:
+        lock: of an environment that is there; the job runs in it.
+    """
     seen: list[events.Event] = []
     with tempfile.TemporaryDirectory(prefix="launcher-doctor-") as folder:
-        alone = dataclasses.replace(options, hosts=(), hosts_file=None)
+        alone = dataclasses.replace(options, hosts=(), hosts_file=None, environment=None, extras=(), groups=())
+        bare = dataclasses.replace(spec, environment=None, extras=())
         setup = ProbeSetup.make(
-            "RUN", None, [{}], hosts=[spec], callbacks=(), folder=folder, options=alone, results="safe",
+            "RUN", None, [{}], hosts=[bare], callbacks=(), folder=folder, options=alone, results="safe",
             outputs=False, timeout=_TIMEOUT, on_host_loss="fail", host_loss_timeout=_TIMEOUT,
         )  # fmt: skip
         # By name, because the agent has the probe itself: no project and no script is sent.
-        setup = dataclasses.replace(setup, task=_PROBE, task_name="doctor", root=None, main_module=None)
+        locks = {spec.name: lock} if lock is not None else {}
+        setup = dataclasses.replace(setup, task=_PROBE, task_name="doctor", root=None, main_module=None, locks=locks)
         try:
-            with Session(setup, observers=[seen.append]) as session:
+            with Session(setup, SessionConf([seen.append])) as session:
                 began = time.time()
                 session.drive([({}, ())])
                 ended = time.time()

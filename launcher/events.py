@@ -46,6 +46,7 @@ __all__ = [
     "RunResumed",
     "RunStarted",
     "Warned",
+    "WayChosen",
     "from_json",
 ]
 
@@ -280,6 +281,16 @@ class HostReady(EventBase):
 
 
 @frozen
+class WayChosen(EventBase):
+    """How a host is reached: `way` is fabric or openssh (the `ssh` program), and `why` says why so."""
+
+    kind: ClassVar[str] = "way"
+    host: str
+    way: str
+    why: str
+
+
+@frozen
 class CodeSent(EventBase):
     """The code snapshot is on the host. `sent_bytes` is what had to travel."""
 
@@ -478,4 +489,5 @@ Event = (
     | RunResumed
     | RunStarted
     | Warned
+    | WayChosen
 )

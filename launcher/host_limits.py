@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 __all__ = ["CAPS", "Cap", "TooMuch", "check", "limit"]
 
@@ -33,10 +33,10 @@ CAPS: dict[str, Cap] = {
     "header": Cap(wire.MAX_HEADER + wire.HEADER_ROOM, "bytes of a frame's header", "given up"),
     "payload": Cap(wire.MAX_PAYLOAD, "bytes of a frame's payload", "given up"),
     "depth": Cap(wire.MAX_DEPTH, "levels in a frame's header", "given up"),
-    "noise": Cap(wire.MAX_NOISE, "bytes before the agent's first word", "given up"),
-    "waiting": Cap(64 << 20, "bytes of facts that wait to be decided about", "waits"),
-    "hosts_share": Cap(8, "parts, of which one host's facts may fill one", "waits"),
-    "replies": Cap(1000, "answers that it does not take", "given up"),
+    "noise": Cap(wire.MAX_NOISE, "bytes before the agent's first message", "given up"),
+    "waiting": Cap(64 << 20, "bytes of facts that wait for a decision", "waits"),
+    "hosts_share": Cap(8, "shares of the queue, of which one host may fill one", "waits"),
+    "replies": Cap(1000, "answers that the host has not read", "given up"),
     "breaches": Cap(3, "links in a row that break the protocol, with no result between them", "given up"),
     "stderr": Cap(64 << 10, "bytes of stderr that are kept", "cut"),
     # The host.
@@ -49,30 +49,30 @@ CAPS: dict[str, Cap] = {
     "reason": Cap(1000, "characters of a reason", "cut"),
     "notes": Cap(200, "different notes and warnings of a host in a run", "cut"),
     "zygotes": Cap(1000, "reports of a prepared application on a link", "given up"),
-    "environment": Cap(1_000_000, "words about an environment on a link", "given up"),
-    "asked": Cap(16, "times that all of the code is asked for, again and again, on a link", "given up"),
+    "environment": Cap(1_000_000, "messages about an environment on a link", "given up"),
+    "asked": Cap(16, "times that all of the code is requested again on a link", "given up"),
     # Jobs.
     "given_back": Cap(100, "times that a job is given back unstarted", "given up"),
     "hooks": Cap(1000, "hooks of a job", "given up"),
     "causes": Cap(100, "causes of an error", "cut"),
     "error": Cap(1 << 18, "characters of an error's message, and of its traceback", "cut"),
     "result": Cap(1 << 38, "bytes of a result", "given up"),
-    "open_results": Cap(64, "long results that are begun and not whole", "given up"),
+    "open_results": Cap(64, "long results that have begun and are not complete", "given up"),
     # Files.
     "files": Cap(100_000, "output files of a job", "refused"),
     "bytes": Cap(1 << 40, "bytes of output files of a job", "refused"),
-    "unfinished": Cap(16, "output files of a job that are begun and not whole", "refused"),
+    "unfinished": Cap(16, "output files of a job that have begun and are not complete", "refused"),
     "open_folders": Cap(32, "output directories that are held open", "waits"),
     "file_name": Cap(255, "bytes of a name", "refused"),
     "file_path": Cap(4000, "characters of a path", "refused"),
-    "file_depth": Cap(64, "folders, one in another", "refused"),
+    "file_depth": Cap(64, "nested folders", "refused"),
     "stream_offset": Cap(1 << 40, "bytes from the start of stdout or stderr", "given up"),
     "refused": Cap(1000, "refused files of a job that are kept by name", "cut"),
     "unmatched": Cap(1000, "output patterns without a file", "cut"),
     # Answers to `show`, `logs` and `clean`.
     "answer": Cap(64 << 20, "bytes of an answer", "refused"),
     "answer_frames": Cap(100_000, "frames of an answer", "refused"),
-    "answer_silence": Cap(600, "seconds in which nothing of an answer comes", "refused"),
+    "answer_silence": Cap(600, "seconds without any part of an answer", "refused"),
 }
 
 
@@ -81,7 +81,7 @@ class TooMuch(wire.ProtocolError):
 
     def __init__(self, name: str, number: int) -> None:
         cap = CAPS[name]
-        super().__init__("cap", f"{number:,} {cap.of}, of which {cap.limit:,} are the cap (see docs/security.md)")
+        super().__init__("cap", f"{number:,} {cap.of}; the limit is {cap.limit:,} (see docs/security.md)")
 
 
 def limit(name: str) -> int:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from launcher.errors import InventoryError
 from launcher.util.quoting import shown
@@ -43,9 +43,8 @@ __all__ = [
 #: The name of this machine without SSH.
 LOCAL = "local"
 _MAX_SLOTS = 10_000
-#: Characters of a hosts file, and items in it with its aliases written out.
+#: Characters of a hosts file.
 _MAX_FILE = 16 << 20
-_MAX_ITEMS = 1_000_000
 #: Letters, digits and `._-`, with `:` and a `%zone` for IPv6; nothing that ssh or a shell would read as anything else.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -77,6 +76,7 @@ class HostSpec:
         known_hosts: path of the only known_hosts file to trust.
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
         host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
+        ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
     """
 
     name: str
@@ -96,6 +96,7 @@ class HostSpec:
     host_keys: Literal["strict", "accept-new"] = "strict"
     environment: str | None = None
     extras: tuple[str, ...] = ()
+    ssh: Literal["auto", "fabric", "openssh"] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -150,6 +151,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
             spec,
             workdir=spec.workdir or options.workdir,
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
+            ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
         for spec in _check_unique("hosts", specs)
     ]
@@ -189,7 +191,7 @@ def _parse_address(where: str, text: str) -> HostSpec:
     if not at:
         user = None
     elif ":" in str(user):
-        raise InventoryError(f"{where}: a password has no place in a host's name; keys are used")
+        raise InventoryError(f"{where}: a host's name cannot have a password; the launcher uses keys")
     elif not _USER.fullmatch(str(user)):
         raise InventoryError(f"{where}: {shown(user)} is not a user name")
     address, port = _split_port(where, rest)
@@ -241,7 +243,7 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     Raises:
         InventoryError: naming file, host, field and what is allowed (for an unknown field the nearest that there is).
     """
-    import yaml
+    from launcher.util import strict_yaml
 
     file = os.fspath(path)
     try:
@@ -255,10 +257,9 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
     if len(text) > _MAX_FILE:
         raise InventoryError(f"hosts file {file}: it has more than {_MAX_FILE} characters")
     try:
-        content = _content(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:500]
-        raise InventoryError(f"hosts file {file}: not YAML: {why}") from None
+        content = strict_yaml.read(text)
+    except ValueError as error:
+        raise InventoryError(f"hosts file {file}: not YAML: {error}") from None
     return load_hosts(content, file)
 
 
@@ -288,77 +289,6 @@ def _in_file(file: str, text: str) -> HostSpec:
         raise InventoryError(f"{file}: {error}") from None
 
 
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice; YAML would silently keep the last."""
-
-    def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: a key that is no name")
-            if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {shown(key)} is there twice")
-            seen.add(key)
-        return dict(loader.construct_pairs(node, deep=True))
-
-    def number(loader: Any, node: Any) -> Any:
-        """A number as it is written; what YAML reads as another (022 is 18, 1:30 is 90, 1.10 is 1.1) is refused."""
-        line = node.start_mark.line + 1
-        try:
-            value = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
-            text = str(value)
-        except (ValueError, OverflowError):
-            raise yaml.YAMLError(f"line {line}: {node.value[:60]}... is no number that can be used") from None
-        if text != node.value:
-            raise yaml.YAMLError(
-                f"line {line}: YAML reads {node.value[:60]} as the number {text[:60]}; write that, or put it in quotes"
-            )
-        return value
-
-    Loader.add_constructor("tag:yaml.org,2002:int", number)
-    Loader.add_constructor("tag:yaml.org,2002:float", number)
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return Loader
-
-
-def _content(text: str) -> Any:
-    """What YAML holds, as plain data.
-
-    Raises:
-        yaml.YAMLError: it is none, or its aliases stand for more than a hosts file can mean.
-    """
-    import yaml
-
-    loader = _loader()(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _written_out(node, {}) > _MAX_ITEMS:
-            raise yaml.YAMLError(f"with its aliases written out it has more than {_MAX_ITEMS} items")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _written_out(node: Any, sizes: dict[int, int]) -> int:
-    """How many nodes there are, each alias counted as what it stands for; one that holds itself has no end."""
-    known = sizes.get(id(node))
-    if known is not None:
-        return known
-    sizes[id(node)] = _MAX_ITEMS + 1
-    size = 1
-    if isinstance(node.value, list):
-        for item in node.value:
-            size += sum(_written_out(one, sizes) for one in (item if isinstance(item, tuple) else (item,)))
-    sizes[id(node)] = size
-    return size
-
-
 def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
     if not isinstance(name, str) or not (_NAME.fullmatch(name) or _IPV6.fullmatch(name)):
         raise InventoryError(f"{file}: {shown(name)} is not a host name (letters, digits, '.', '_' and '-')")
@@ -382,10 +312,10 @@ def _from_mapping(file: str, name: Any, content: Any) -> HostSpec:
             values[key] = _FIELD_CHECKS[key](f"{where}: {key}", value)
     for key in ("user", "port"):
         if key in values and getattr(base, key) is not None:
-            raise InventoryError(f"{where}: {key} is given in address and as a field; say it once")
+            raise InventoryError(f"{where}: {key} is given in address and as a field; give it once")
     if base.is_local and set(values) & _SSH_ONLY:
         raise InventoryError(
-            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} means nothing"
+            f"{where}: 'local' is this machine without SSH, where {min(set(values) & _SSH_ONLY)} has no meaning"
         )
     return replace(base, name=name, **values)
 
@@ -455,14 +385,14 @@ def _gpus(where: str, value: Any) -> tuple[int | str, ...]:
 
 def _environment(where: str, value: Any) -> str:
     if not isinstance(value, str) or not _PATH.fullmatch(value):
-        raise InventoryError(f"{where}: {shown(value)} is no file of packages, and not `auto`, `script` or `none`")
+        raise InventoryError(f"{where}: {shown(value)} is neither a file of packages nor `auto`, `script` or `none`")
     return value
 
 
 def _extras(where: str, value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(one, str) and _EXTRA.fullmatch(one) for one in names):
-        raise InventoryError(f"{where}: {shown(value)} is no list of names of extras")
+        raise InventoryError(f"{where}: {shown(value)} is not a list of names")
     return tuple(names)
 
 
@@ -477,6 +407,12 @@ def _fingerprint(where: str, value: Any) -> str:
 def _host_keys(where: str, value: Any) -> str:
     if value not in ("strict", "accept-new"):
         raise InventoryError(f"{where}: {shown(value)} is neither 'strict' nor 'accept-new'")
+    return str(value)
+
+
+def _ssh(where: str, value: Any) -> str:
+    if value not in ("auto", "fabric", "openssh"):
+        raise InventoryError(f"{where}: {shown(value)} is neither 'auto' nor 'fabric' nor 'openssh'")
     return str(value)
 
 
@@ -496,8 +432,9 @@ _FIELD_CHECKS = {
     "host_keys": _host_keys,
     "environment": _environment,
     "extras": _extras,
+    "ssh": _ssh,
 }
-_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys"})
+_SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 
 
 def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:
@@ -514,7 +451,7 @@ def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]
             raise InventoryError(
                 f"{where}: {shown(spec.name)} is named twice"
                 + (f" (also as {shown(other)})" if other != spec.name else "")
-                + "; say `/slots` for more jobs at once"
+                + "; write `/slots` for more jobs at once"
             )
         names.add(spec.name)
         places[place] = spec.name

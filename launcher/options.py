@@ -3,7 +3,7 @@
 A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
 `python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
 
-Rule: a wrong value is refused here. The error names the field and says what is allowed; for an unknown key it names the nearest
+Rule: a wrong value is refused here (`launcher.option_checks`). The error names the field and says what is allowed; for an unknown key it names the nearest
 one. The command line and the plugin replace the field's name with their own name for it (see `UsageError`). Nothing else in the
 project reads raw options.
 """
@@ -14,230 +14,17 @@ import dataclasses
 import difflib
 import enum
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from launcher import option_checks as checks
 from launcher.errors import ConfigError
 from launcher.util.quoting import shown
-from remote_agent.job import ERROR_KINDS
 
-__all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of", "parse_duration", "parse_size"]
+__all__ = ["Form", "Group", "LaunchConf", "Option", "option_fields", "options_of"]
 
-_Check = Callable[[Any, str], Any]
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
-_DURATION = re.compile(rf"({_NUMBER})(ms|[smhd])")
-_MAX_SECONDS = 10.0**9
-_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
-#: A larger size is a typing error, and no system accepts it.
-_MAX_SIZE = 1 << 62
-_MAX_COUNT = 10**9
-_MAX_SHOWN = 60
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*(?:\.[^\W\d]\w*)*")
 #: Kinds of error that another attempt would not change, or that the user asked for.
 _NOT_RETRIED = ("cancelled", "config", "import")
-
-
-def _refused(field: str, what: str) -> ConfigError:
-    return ConfigError.of_option(field, f": {what}")
-
-
-def parse_duration(value: Any, field: str, *, or_zero: bool = False) -> float:
-    """Seconds from a number, or from text such as `90`, `500ms`, `30m` or `1h30m`.
-
-    Raises:
-        ConfigError: the value is neither, or is not above zero (with or_zero: is below zero).
-    """
-    seconds: float | None = None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # Compare whole numbers first: a number of 400 digits does not fit into a float.
-        seconds = float(min(max(value, -1), _MAX_SECONDS)) if isinstance(value, int) else value
-    elif isinstance(value, str):
-        text = value.strip().lower().replace(" ", "")
-        if re.fullmatch(_NUMBER, text):
-            seconds = float(text)
-        elif text and not _DURATION.sub("", text):
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
-    is_above = seconds is not None and (seconds > 0 or (or_zero and seconds == 0))
-    if seconds is None or not is_above or seconds >= _MAX_SECONDS:
-        what = "not a duration" if seconds is None else "below zero" if or_zero else "not above zero"
-        what = "more than 30 years" if seconds is not None and seconds >= _MAX_SECONDS else what
-        raise _refused(field, f"{shown(value)} is {what}; write seconds, or text such as 90s, 30m, 1h30m, 7d")
-    return seconds
-
-
-def parse_size(value: Any, field: str) -> int:
-    """Bytes from a number, or from text such as `100MiB`, `100M` (the same) or `100MB` (a hundred million).
-
-    Raises:
-        ConfigError: the value is neither, or is not above zero.
-    """
-    size: int | None = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    elif isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match:
-            number, prefix, suffix = match.groups()
-            base = 1000 if (suffix or "").lower() == "b" else 1024
-            size = int(float(number) * base ** (_POWERS[prefix.lower()] if prefix else 0))
-    if size is None or not 0 < size <= _MAX_SIZE:
-        raise _refused(field, f"{shown(value)} is not a size above zero; write bytes, or text such as 100MiB, 2GiB")
-    return size
-
-
-def _choice(*allowed: str) -> _Check:
-    def check(value: Any, field: str) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            near = difflib.get_close_matches(value[:_MAX_SHOWN], allowed, 1) if isinstance(value, str) else []
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise _refused(field, f"{shown(value)} is not one of {', '.join(allowed)}{hint}")
-        return value
-
-    return check
-
-
-def _texts(value: Any, field: str) -> tuple[str, ...]:
-    given = (value,) if isinstance(value, str) else value
-    values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (None,)
-    for one in values:
-        if not isinstance(one, str) or not one.strip() or "\0" in one:
-            what = (
-                f"{shown(one)} in the list is empty, or has a NUL character"
-                if isinstance(one, str)
-                else f"{shown(value)} is not a list of texts"
-            )
-            raise _refused(field, f"{what}")
-    return values
-
-
-def _hosts(value: Any, field: str) -> tuple[Any, ...]:
-    given = (value,) if isinstance(value, (str, Mapping)) or value is None else value
-    if not isinstance(given, Iterable):
-        raise _refused(field, f"{shown(value)} is not a list of hosts")
-    hosts = tuple(given)
-    for one in hosts:
-        is_text = isinstance(one, str) and bool(one.strip())
-        # An object that has an address comes from launcher.inventory.
-        if not (is_text or isinstance(one, Mapping) or hasattr(one, "address")):
-            raise _refused(field, f"{shown(one)} is neither `[user@]host[:port][/slots]` nor a mapping with a name")
-    return hosts
-
-
-def _flag(value: Any, field: str) -> bool:
-    if not isinstance(value, bool):
-        raise _refused(field, f"{shown(value)} is not true or false")
-    return value
-
-
-def _text(value: Any, field: str) -> str | None:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if value is not None and not (isinstance(value, str) and value.strip() and not set(value) & set("\0\r\n")):
-        raise _refused(field, f"{shown(value)} is not a line of text")
-    return value
-
-
-def _workdir(value: Any, field: str) -> str | None:
-    text = _text(value, field)
-    if text is not None and not text.startswith(("/", "~/")):
-        raise _refused(field, f"{shown(text)} is not an absolute path, and does not begin with '~/'")
-    return text
-
-
-def _values(value: Any, field: str) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise _refused(field, "is not a mapping of names to values")
-    for name, one in value.items():
-        _variable(name, field)
-        # A value may be a secret, so no message shows it.
-        if not isinstance(one, (str, int, float)) or isinstance(one, bool) or "\0" in str(one):
-            raise _refused(f"{field}.{name}", "the value is not text; put it in quotes")
-    return {str(name): str(one) for name, one in value.items()}
-
-
-def _variable(name: Any, field: str) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _refused(
-            field, f"{shown(name)} is not the name of a variable (letters, digits and _, without a digit in front)"
-        )
-    return name
-
-
-def _variables(value: Any, field: str) -> tuple[str, ...]:
-    return tuple(_variable(name, field) for name in _texts(value, field))
-
-
-def _outputs(value: Any, field: str) -> bool | tuple[str, ...]:
-    if isinstance(value, bool):
-        return value
-    patterns = _texts(value, field)
-    for pattern in patterns:
-        if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
-            raise _refused(
-                field, f"{pattern!r} leads out of the output directory; write a relative pattern without `..`"
-            )
-    return patterns
-
-
-def _duration(value: Any, field: str) -> float:
-    return parse_duration(value, field)
-
-
-def _duration_or_zero(value: Any, field: str) -> float:
-    return parse_duration(value, field, or_zero=True)
-
-
-def _optional_duration(value: Any, field: str) -> float | None:
-    return None if value is None else parse_duration(value, field)
-
-
-def _retries(value: Any, field: str) -> int | dict[str, int]:
-    if not isinstance(value, Mapping):
-        return _count(value, field)
-    for kind, number in value.items():
-        if kind != "*" and kind not in ERROR_KINDS:
-            near = difflib.get_close_matches(str(kind), ERROR_KINDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the kinds are {', '.join(ERROR_KINDS)} and *"
-            raise _refused(field, f"unknown kind of error {kind!r}; {hint}")
-        if _count(number, f"{field}.{kind}") and kind == "cancelled":
-            raise _refused(field, "a job that was cancelled is not tried again")
-    return {str(kind): number for kind, number in value.items()}
-
-
-def _count(value: Any, field: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
-        raise _refused(field, f"{shown(value)} is not a whole number from 0 to {_MAX_COUNT}")
-    return value
-
-
-def _limit(value: Any, field: str) -> int | None:
-    if value is None:
-        return None
-    if _count(value, field) == 0:
-        raise _refused(field, "0 would stop the run before its first job; leave the option out for no limit")
-    return int(value)
-
-
-def _policies(value: Any, field: str) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise _refused(field, "is not a mapping of callback names to warn, fail or abort")
-    return {str(name): _choice("warn", "fail", "abort")(policy, f"{field}.{name}") for name, policy in value.items()}
-
-
-def _types(value: Any, field: str) -> tuple[str, ...]:
-    given = (value,) if isinstance(value, (str, type)) else value
-    if not isinstance(given, Iterable):
-        raise _refused(field, f"{shown(value)} is not a list of types")
-    names = tuple(f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else one for one in given)
-    for name in names:
-        if not isinstance(name, str) or not _TYPE.fullmatch(name):
-            raise _refused(field, f"{shown(name)} is not the name of a type, as module.Class or module:Class")
-    return names
 
 
 class Group(enum.IntEnum):
@@ -287,7 +74,7 @@ class Option:
         is_secret: no message and no file has its value.
     """
 
-    check: _Check
+    check: checks.Check
     help: str
     group: Group
     form: Form = Form.TEXT
@@ -308,7 +95,7 @@ def _field(default: Any, option: Option) -> Any:
 
 def _chosen(default: str, *choices: str, group: Group, help: str) -> Any:
     """A field that is one of a few words."""
-    option = Option(_choice(*choices), help, group, choices=choices, metavar="|".join(choices))
+    option = Option(checks.choice(*choices), help, group, choices=choices, metavar="|".join(choices))
     return _field(default, option)
 
 
@@ -322,7 +109,7 @@ class LaunchConf:
     hosts: tuple[Any, ...] = _field(
         (),
         Option(
-            _hosts,
+            checks.hosts,
             "Hosts to use.",
             Group.HOSTS,
             Form.TEXTS,
@@ -334,7 +121,7 @@ class LaunchConf:
     hosts_file: str | None = _field(
         None,
         Option(
-            _text,
+            checks.text,
             "A YAML file of hosts with their settings. They are added to the other hosts.",
             Group.HOSTS,
             flags=("--hosts",),
@@ -342,12 +129,12 @@ class LaunchConf:
         ),
     )
     python: str | None = _field(
-        None, Option(_text, "The Python of the jobs, on hosts that set none.", Group.HOSTS, metavar="PATH")
+        None, Option(checks.text, "The Python of the jobs, on hosts that set none.", Group.HOSTS, metavar="PATH")
     )
     environment: str | None = _field(
         None,
         Option(
-            _text,
+            checks.text,
             "The packages of the jobs: a uv.lock, pylock.toml, requirements.txt or script of yours, `script` for the app's own block, "
             "or `auto` for what the project has. Hosts get an environment with exactly these.",
             Group.HOSTS,
@@ -357,7 +144,7 @@ class LaunchConf:
     extras: tuple[str, ...] = _field(
         (),
         Option(
-            _texts,
+            checks.texts,
             "Extras of the project that the environment has.",
             Group.HOSTS,
             Form.TEXTS,
@@ -368,7 +155,7 @@ class LaunchConf:
     groups: tuple[str, ...] = _field(
         (),
         Option(
-            _texts,
+            checks.texts,
             "Dependency groups of the project that the environment has.",
             Group.HOSTS,
             Form.TEXTS,
@@ -379,7 +166,7 @@ class LaunchConf:
     environment_timeout: float = _field(
         1800.0,
         Option(
-            _duration,
+            checks.parse_duration,
             "The time for each step of making an environment: resolving, building a wheel, installing.",
             Group.HOSTS,
             metavar="DURATION",
@@ -388,7 +175,7 @@ class LaunchConf:
     setup: tuple[str, ...] = _field(
         (),
         Option(
-            _texts,
+            checks.texts,
             "Shell lines that every host runs before that Python starts, such as `module load cuda`.",
             Group.HOSTS,
             Form.TEXTS,
@@ -398,7 +185,7 @@ class LaunchConf:
     env: Mapping[str, str] = _field(
         {},
         Option(
-            _values,
+            checks.values,
             "Variables for the jobs. Their values are not written to any file.",
             Group.HOSTS,
             Form.VARIABLES,
@@ -410,7 +197,7 @@ class LaunchConf:
     forward_env: tuple[str, ...] = _field(
         (),
         Option(
-            _variables,
+            checks.variables,
             "Names of variables of this process that the jobs get, too.",
             Group.HOSTS,
             Form.NONE,
@@ -425,7 +212,13 @@ class LaunchConf:
         help="auto: the project is copied to the hosts; shared: the hosts see the same files.",
     )
     max_code_size: int = _field(
-        "100MiB", Option(parse_size, "The most that is copied to a host as code.", Group.CODE, metavar="SIZE")
+        "100MiB",
+        Option(
+            checks.parse_size,
+            "The largest total size of the code that is copied to a host.",
+            Group.CODE,
+            metavar="SIZE",
+        ),
     )
     isolation: str = _chosen(
         "auto",
@@ -439,7 +232,7 @@ class LaunchConf:
     outputs: bool | tuple[str, ...] = _field(
         True,
         Option(
-            _outputs,
+            checks.outputs,
             "Whether the output directories of jobs are copied back; or patterns of the files that are.",
             Group.RESULTS,
             Form.SWITCH,
@@ -449,7 +242,7 @@ class LaunchConf:
     live: bool = _field(
         False,
         Option(
-            _flag,
+            checks.flag,
             "Show what jobs print while they run.",
             Group.RESULTS,
             Form.SWITCH,
@@ -459,7 +252,7 @@ class LaunchConf:
     timeout: float | None = _field(
         None,
         Option(
-            _optional_duration,
+            checks.optional_duration,
             "End a job after this time: 90 (seconds), 30m, 1h30m.",
             Group.FAILURES,
             metavar="DURATION",
@@ -468,7 +261,7 @@ class LaunchConf:
     grace: float = _field(
         10.0,
         Option(
-            _duration_or_zero,
+            checks.duration_or_zero,
             "The time that a job has to end after SIGTERM; then it gets SIGKILL.",
             Group.FAILURES,
             metavar="DURATION",
@@ -476,12 +269,12 @@ class LaunchConf:
     )
     hook_timeout: float = _field(
         300.0,
-        Option(_duration, "The time for a job's end hooks.", Group.FAILURES, metavar="DURATION"),
+        Option(checks.parse_duration, "The time for a job's end hooks.", Group.FAILURES, metavar="DURATION"),
     )
     shutdown_timeout: float | None = _field(
         None,
         Option(
-            _optional_duration,
+            checks.optional_duration,
             "The time that a job's process has to end after its end hooks (threads, atexit).",
             Group.FAILURES,
             metavar="DURATION",
@@ -491,8 +284,8 @@ class LaunchConf:
     children_timeout: float = _field(
         2.0,
         Option(
-            _duration_or_zero,
-            "The time that processes have to end which a job started and did not wait for.",
+            checks.duration_or_zero,
+            "The time that processes have to end if a job started them and did not wait for them.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -500,7 +293,7 @@ class LaunchConf:
     retries: int | Mapping[str, int] = _field(
         0,
         Option(
-            _retries,
+            checks.retries,
             "How often a failed job is tried again: a number, or a number for each kind of error.",
             Group.FAILURES,
             Form.COUNTS,
@@ -519,23 +312,23 @@ class LaunchConf:
     host_loss_timeout: float = _field(
         600.0,
         Option(
-            _duration,
+            checks.parse_duration,
             "The time after which a host that does not come back is lost (for retry and fail).",
             Group.FAILURES,
             metavar="DURATION",
         ),
     )
     fail_fast: bool = _field(
-        False, Option(_flag, "Stop the run after the first failed job.", Group.FAILURES, Form.FLAG)
+        False, Option(checks.flag, "Stop the run after the first failed job.", Group.FAILURES, Form.FLAG)
     )
     max_failures: int | None = _field(
-        None, Option(_limit, "Stop the run after N failed jobs.", Group.FAILURES, Form.NUMBER, metavar="N")
+        None, Option(checks.limit, "Stop the run after N failed jobs.", Group.FAILURES, Form.NUMBER, metavar="N")
     )
     lease: float | None = _field(
         None,
         Option(
-            _optional_duration,
-            "A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.",
+            checks.optional_duration,
+            "A host ends its jobs after this time without contact to the controller. Without this option, it never does.",
             Group.FAILURES,
             metavar="DURATION",
         ),
@@ -543,7 +336,7 @@ class LaunchConf:
     on_error: Mapping[str, str] = _field(
         {},
         Option(
-            _policies,
+            checks.policies,
             "What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).",
             Group.FAILURES,
             Form.PAIRS,
@@ -561,7 +354,7 @@ class LaunchConf:
     allow_types: tuple[str, ...] = _field(
         (),
         Option(
-            _types,
+            checks.types,
             "Classes whose objects `safe` decodes besides plain data.",
             Group.RESULTS,
             Form.TEXTS,
@@ -572,8 +365,8 @@ class LaunchConf:
     max_output_bytes: int = _field(
         "64MiB",
         Option(
-            parse_size,
-            "The most that is kept of a job's stdout, and of its stderr.",
+            checks.parse_size,
+            "How much of a job's stdout, and of its stderr, is kept.",
             Group.RESULTS,
             metavar="SIZE",
             usual="64MiB; 4GiB for `run`",
@@ -582,14 +375,24 @@ class LaunchConf:
     accept_new_host_keys: bool = _field(
         False,
         Option(
-            _flag,
+            checks.flag,
             "Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.",
             Group.HOSTS,
             Form.FLAG,
         ),
     )
+    ssh: str = _chosen(
+        "auto",
+        "auto",
+        "fabric",
+        "openssh",
+        group=Group.HOSTS,
+        help="What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh where "
+        "`launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.",
+    )
     workdir: str | None = _field(
-        None, Option(_workdir, "The folder for cache and state, on hosts that set none.", Group.HOSTS, metavar="DIR")
+        None,
+        Option(checks.workdir, "The folder for cache and state, on hosts that set none.", Group.HOSTS, metavar="DIR"),
     )
 
     def __post_init__(self) -> None:
@@ -649,7 +452,9 @@ class LaunchConf:
         """
         missing = [name for name in self.forward_env if name not in os.environ and name not in self.env]
         if missing:
-            raise _refused("forward_env", f"{', '.join(missing)} is not set here; set it, or remove it from the list")
+            raise checks.refused(
+                "forward_env", f"{', '.join(missing)} is not set here; set it, or remove it from the list"
+            )
         return {**{name: os.environ[name] for name in self.forward_env if name in os.environ}, **self.env}
 
 

@@ -19,8 +19,8 @@ import sys
 import time
 from typing import Dict, List, Optional, Tuple
 
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT
 from remote_agent.system.host import Folders, folders, spool_folder, unwritable
 from remote_agent.system.private_files import SpoolError, open_private
 
@@ -83,7 +83,7 @@ def _reach_running(run: str, host: str, workdir: Optional[str]) -> Optional[sock
 def _connect_to_socket() -> Optional[socket.socket]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # A relative name: a long home exceeds what AF_UNIX takes.
+        # A relative name, because the path of a long home is too long for AF_UNIX.
         sock.connect(_SOCKET)
         return sock
     except (FileNotFoundError, ConnectionRefusedError):
@@ -137,7 +137,7 @@ def _reach_agent(
         try:
             sock.connect(_SOCKET)
         except ConnectionRefusedError:
-            # It has ended already, and has said why.
+            # It has ended already. Its message says why.
             raise SpoolError(_read_startup_error(error_pipe) or "the agent did not start") from None
         return sock, error_pipe
     finally:
@@ -145,7 +145,7 @@ def _reach_agent(
 
 
 def _read_startup_error(error_pipe: int) -> str:
-    """What an agent that could not start has said. Waits until it runs or has ended."""
+    """Return the error of an agent that could not start. Waits until the agent runs or has ended."""
     said = b""
     while error_pipe >= 0:
         data = os.read(error_pipe, 4096)
@@ -272,7 +272,7 @@ def _become_agent(
             if spare is not None:
                 from remote_agent.agent.zygotes.spare import start_spare
 
-                # Before the agent is imported, so that both come up at once.
+                # Start the spare before the agent is imported, so that both start at the same time.
                 ahead = start_spare(spare, bundle, where.spool)
             from remote_agent.agent.agent import Agent, log_crash
 
@@ -281,7 +281,7 @@ def _become_agent(
                 os.close(error_fd)
             agent.serve()
             code = 0
-        except BaseException as error:  # noqa: BLE001 - whatever it is, whoever started it and the next agent say it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `connect` and the next agent report it
             if agent is None and error_fd is not None:
                 os.write(error_fd, _startup_error(error, where.spool).encode("utf-8", "replace"))
             log_crash(crash_log)
@@ -309,7 +309,7 @@ def _hand_over(sock: socket.socket, error_pipe: int = -1) -> int:
     except BrokenPipeError:
         return _report_startup_error(error_pipe)
     null = os.open(os.devnull, os.O_RDWR)
-    # The channel ends when its last descriptor does: the agent's must be the only ones.
+    # The channel stays open until its last descriptor is closed, so only the agent may have any.
     os.dup2(null, 0)
     os.dup2(null, 1)
     try:

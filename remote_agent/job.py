@@ -24,22 +24,22 @@ __all__ = [
     "with_article",
 ]
 
-#: Set, to the module's name, while a zygote imports the application.
+#: The variable that has the application's module name while a zygote imports it.
 IMPORTING = "HYDRA_REMOTE_LAUNCHER_IMPORTING"
 
-#: `JobError.type` (of kind `host`) where a setup line of a host failed: nothing can run there, and elsewhere it may.
+#: `JobError.type` (of kind `host`) if a setup line of a host failed. Jobs cannot run there, but perhaps on another host.
 SETUP_FAILED = "SetupFailed"
-#: The same, where the jobs' Python cannot be started there, or is too old.
+#: The same if the jobs' Python cannot be started there, or is too old.
 PYTHON_FAILED = "PythonFailed"
 PYTHON_TOO_OLD = "PythonTooOld"
-#: The same, where the environment of packages cannot be had there.
+#: The same if the environment of packages cannot be made there.
 ENVIRONMENT_FAILED = "EnvironmentFailed"
 
 #: Values of `JobError.kind`.
 #:
 #: `exception`: the application (or a hook with `on_error = "fail"`) raised. `exited`: it left by `sys.exit` with a
-#: non-zero code or by `os._exit`. `killed`: a signal ended it. `timeout`, `cancelled`: so decided, and recorded before
-#: the job was signalled. `lost`: its host was given up or lost power. `unpicklable`: it returned what cannot be
+#: non-zero code or by `os._exit`. `killed`: a signal ended it. `timeout`, `cancelled`: we ended it for this reason, which
+#: was recorded before the signal. `lost`: its host was given up or lost power. `unpicklable`: its return value cannot be
 #: serialized. `config`: its config could not be composed. `import`: the application could not be imported on the host.
 #: `hook`: a hook with `on_error = "fail"` raised. `host`: the host could not set the job up (disk full, no fork).
 ERROR_KINDS = (
@@ -57,7 +57,7 @@ ERROR_KINDS = (
 )
 
 
-#: Spoken with a consonant first, though written with a vowel.
+#: Words that are written with a vowel and spoken with a consonant.
 _LIKE_A_CONSONANT = re.compile(r"eu|one|u(?:ni|se|til|u)", re.IGNORECASE)
 
 
@@ -169,7 +169,7 @@ class RemoteJobError(RuntimeError):
         return (RemoteJobError, (self.error, self.where))
 
 
-#: Bytes to be decoded when they are read, or the value itself.
+#: Decodes bytes when they are read, or returns the value itself.
 _Thunk = Callable[[], Any]
 
 
@@ -243,7 +243,7 @@ def same(value: Any) -> Any:
     return value
 
 
-#: Pickles ask for it there (docs/stored.md).
+#: Pickles look for it there (docs/stored.md).
 same.__module__ = "remote_agent.by_reference"
 
 
@@ -259,9 +259,9 @@ class LateValue:
         return self._load()
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        # A pickled JobReturn holds the value, not the way to it.
+        # A pickled JobReturn has the value itself.
         return (same, (self.load(),))
 
 
-#: The name under which the first version's pickles ask for it.
+#: The first version's pickles look for it under this name.
 _identity = same

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import tempfile
 import venv
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ from omegaconf.basecontainer import BaseContainer
 from launcher.demo.server import DemoServer
 from launcher.inventory import HostSpec
 from launcher.transports.base import Transport
-from launcher.transports.factory import make_transport
+from launcher.transports.factory import make_transport, ssh_options
+from launcher.transports.openssh import kept
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
+from tests.requirements import need_programs
 
 
 def pytest_configure() -> None:
@@ -89,19 +93,56 @@ def openssh_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshHo
         yield host
 
 
-_KINDS = ["local", "embedded", pytest.param("openssh", marks=pytest.mark.openssh)]
+_KINDS = [
+    "local",
+    "embedded",
+    "embedded-ssh",
+    pytest.param("openssh", marks=pytest.mark.openssh),
+    pytest.param("openssh-ssh", marks=pytest.mark.openssh),
+    pytest.param("openssh-kept", marks=pytest.mark.openssh),
+]
 
 
 @pytest.fixture(params=_KINDS)
 def any_host(request: pytest.FixtureRequest) -> HostSpec:
-    """A host of each kind: what holds for one must hold for all."""
+    """A host of each kind, and each way to it: what holds for one must hold for all."""
     if request.param == "local":
         return HostSpec("local", "local")
-    if request.param == "embedded":
+    kind, _, way = request.param.partition("-")
+    if way:
+        need_programs("ssh")
+    if kind == "embedded":
         server: DemoServer = request.getfixturevalue("demo_server")
-        return HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
-    host: OpenSshHost = request.getfixturevalue("openssh_host")
-    return host.spec()
+        spec = HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
+    else:
+        host: OpenSshHost = request.getfixturevalue("openssh_host")
+        spec = host.spec()
+    if way == "kept":
+        request.getfixturevalue("kept_connection")
+        return replace(spec, ssh="auto")
+    return replace(spec, ssh="openssh" if way else "fabric")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A private folder whose path is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="l-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def runtime_folder(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where kept connections are, empty and of this test alone."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
+    return short_folder
+
+
+@pytest.fixture
+def kept_connection(openssh_host: OpenSshHost, runtime_folder: Path) -> Iterator[kept.Kept]:
+    """A kept connection to the host with a real sshd, as `launcher connect` opens one."""
+    opened = kept.open_kept(openssh_host.name, ssh_options(openssh_host.spec()), 600.0)
+    yield opened
+    kept.close(opened.socket)
 
 
 @pytest.fixture

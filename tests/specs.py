@@ -7,9 +7,9 @@ from typing import Any
 
 import cloudpickle
 
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 
 __all__ = ["DONE", "FAILED", "controller_facts", "envelope", "job_spec", "zygote_spec"]
 

@@ -44,7 +44,7 @@ class RemoteLauncherConf:
     forward_env: list[str] = field(default_factory=list)
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"
-    #: The most that is copied to a host as code.
+    #: The largest total size of the code that is copied to a host.
     max_code_size: Any = "100MiB"
     #: How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; auto: fork, or
     #: spawn where a fork would not work.
@@ -61,7 +61,7 @@ class RemoteLauncherConf:
     hook_timeout: Any = 300.0
     #: The time that a job's process has to end after its end hooks (threads, atexit).
     shutdown_timeout: Any = None
-    #: The time that processes have to end which a job started and did not wait for.
+    #: The time that processes have to end if a job started them and did not wait for them.
     children_timeout: Any = 2.0
     #: How often a failed job is tried again: a number, or a number for each kind of error.
     retries: Any = 0
@@ -74,7 +74,7 @@ class RemoteLauncherConf:
     fail_fast: bool = False
     #: Stop the run after N failed jobs.
     max_failures: int | None = None
-    #: A host ends its jobs when it has not heard from the controller for this time. Without it, it never does.
+    #: A host ends its jobs after this time without contact to the controller. Without this option, it never does.
     lease: Any = None
     #: What an error in a callback does: warn (only a warning), fail (its job fails), abort (the run ends).
     on_error: dict[str, str] = field(default_factory=dict)
@@ -82,10 +82,13 @@ class RemoteLauncherConf:
     results: str = "trusted"
     #: Classes whose objects `safe` decodes besides plain data.
     allow_types: list[str] = field(default_factory=list)
-    #: The most that is kept of a job's stdout, and of its stderr.
+    #: How much of a job's stdout, and of its stderr, is kept.
     max_output_bytes: Any = "64MiB"
     #: Add the keys of unknown hosts to known_hosts. Without it, such hosts are refused.
     accept_new_host_keys: bool = False
+    #: What logs in. fabric: Python alone, with keys; openssh: the `ssh` program, for all that it can do; auto: openssh
+    #: where `launcher connect` keeps a connection, or where ssh's configuration asks for what fabric cannot do.
+    ssh: str = "auto"
     #: The folder for cache and state, on hosts that set none.
     workdir: str | None = None
     # The end of what is written.

@@ -29,7 +29,7 @@ def in_front() -> str:
 def _message(name: str, file: str) -> str:
     folder = os.path.dirname(os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file)
     return (
-        f"{file} has the name {name!r}, which is also that of hydra-remote-launcher's own package, and Python finds it first: "
+        f"{file} has the same name as hydra-remote-launcher's own package {name!r}, and Python finds it first: "
         f"{folder} comes first on sys.path. Rename it, or move it into a package (mypackage/{name})"
     )
 

@@ -24,7 +24,7 @@ from launcher.display.lines import EventLines
 from launcher.display.tally import Tally
 from launcher.errors import LauncherError, RunDetached, RunInterrupted, UsageError
 from launcher.options import LaunchConf
-from launcher.session.session import Session
+from launcher.session.session import Session, SessionConf
 from launcher.setup.hydra import HydraSetup, callback_entries
 from launcher.transports.early_connections import EarlyConnections
 
@@ -183,16 +183,8 @@ class Sweep:
             self._setup = dataclasses.replace(
                 self._setup, folder=self._setup.folder / f".launcher.{self._setup.run_id}"
             )
-        name = self._config.hydra.job.config_name
-        self._session = Session(
-            self._setup,
-            config=self._config,
-            config_name=name,
-            observers=[_Log()],
-            keeps_sigint=False,
-            early=early,
-            claim=self._claim if session is None else None,
-        )
+        conf = SessionConf([_Log()], keeps_sigint=False, early=early, claim=self._claim if session is None else None)
+        self._session = Session(self._setup, conf)
         return self._session.__enter__()
 
     def end(self, error: BaseException | None) -> None:
@@ -204,8 +196,7 @@ class Sweep:
         session, self._session = self._session, None
         if session is None:
             self._claim.release()
-            name = self._config.hydra.job.config_name
-            told = {"config": self._config, "config_name": name, "job_returns": list(self._earlier)}
+            told = {"config": self._config, "config_name": self._setup.config_name, "job_returns": list(self._earlier)}
             self._callbacks.fire("on_multirun_end", told)
             return
         is_stop = isinstance(error, (KeyboardInterrupt, RunDetached)) and not session.interrupts

@@ -23,10 +23,10 @@ from launcher.results.writing import UnusableFolder
 from launcher.runs.result_file import ResultFile, payload_digest, whole, wrong_parts
 from launcher.util.terminal_text import clean, clean_line
 from remote_agent.job import JobError
-from remote_agent.shared import messages, wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.fields import FieldError
-from remote_agent.shared.result_parts import NO_PARTS, ResultParts
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 
 __all__ = ["AttemptReceiver"]
 
@@ -57,9 +57,9 @@ class AttemptReceiver:
         self.has_result = False
         self._arriving: dict[str, ResultFile] = {}
         self._folders: dict[str, OutputFolder] = {}
-        #: Attempts whose folder cannot be written here, which was told to the decider.
+        #: Attempts whose folder cannot be written here, which the decider knows.
         self._unwritable: set[str] = set()
-        #: Of the folders those that hold descriptors; the one that was used last is at the end.
+        #: The folders with open descriptors. The one that was used last is at the end.
         self._open: OrderedDict[str, OutputFolder] = OrderedDict()
 
     def on_started(self, header: messages.Started, payload: bytes) -> None:
@@ -68,7 +68,7 @@ class AttemptReceiver:
         if header["slot"] < 0:
             raise wire.ProtocolError("field", f"started: slot {header['slot']}")
         self._tell(facts.Started(self.host, attempt, header["slot"], float(header["at"])))
-        # It would be noticed when the job ends, perhaps hours later.
+        # Otherwise this would be noticed only when the job ends, perhaps hours later.
         self._write(attempt, OutputFolder.check)
 
     def on_dropped(self, header: messages.Dropped, payload: bytes) -> None:
@@ -95,7 +95,7 @@ class AttemptReceiver:
         """Complete small files of an attempt."""
         items = [(str(path), whole(mode), whole(size), _time(rest)) for path, mode, size, *rest in header["items"]]
         if sum(size for _, _, size, _ in items) != len(payload):
-            raise wire.ProtocolError("field", "files: their sizes do not add up to what came")
+            raise wire.ProtocolError("field", "files: their sizes do not add up to the bytes that came")
 
         def write(folder: OutputFolder) -> None:
             offset = 0
@@ -138,7 +138,7 @@ class AttemptReceiver:
         if offset == 0:
             self._discard(attempt)
             check("open_results", len(self._arriving) + 1)
-            said, _ = _said_parts(parts)
+            said, _ = _read_parts(parts)
             self._arriving[attempt] = ResultFile(self._results, attempt, size, said)
         arriving = self._arriving.get(attempt)
         if arriving is None:
@@ -149,7 +149,7 @@ class AttemptReceiver:
         """The result of an attempt."""
         attempt = check_attempt(header["attempt"])
         envelope = _checked_envelope(header["envelope"])
-        parts, wrong = _said_parts(header["parts"])
+        parts, wrong = _read_parts(header["parts"])
         arriving = self._arriving.pop(attempt, None)
         self.has_result = True
         file = None
@@ -163,7 +163,7 @@ class AttemptReceiver:
             parts, payload = NO_PARTS, b""
             if envelope.status == "COMPLETED":
                 # Success needs a valid result.
-                error = JobError("host", message=f"its result came from {self.host} truncated or altered: {wrong}")
+                error = JobError("host", message=f"its result from {self.host} arrived truncated or altered: {wrong}")
                 envelope = envelope._replace(status="FAILED", error=error)
         if envelope.error is not None:
             known = self._plan.explain_job(envelope.error.to_json())
@@ -179,18 +179,18 @@ class AttemptReceiver:
         folder = self._folder(attempt)
         refused, noted = _named(header["refused"]), _named(header["noted"])
         if folder is not None:
-            # Names of files may be any.
+            # File names may have any characters.
             refused += [(clean_line(path), clean(why)) for path, why in folder.refused]
-            noted += [(clean_line(path), clean(what)) for path, what in _told_apart(folder)]
+            noted += [(clean_line(path), clean(what)) for path, what in _renamed_files(folder)]
         sizes = {str(name)[:40]: whole(size) for name, size in header["sizes"].items()}
         unmatched = tuple(whole(place) for place in header["unmatched"][: limit("unmatched")])
         self._folders.pop(attempt, None)
         self._open.pop(attempt, None)
-        cut = _cut_in_words(header["cut"]) if header["cut"] is not None else ""
+        cut = _cut_text(header["cut"]) if header["cut"] is not None else ""
         self._tell(facts.Collected(self.host, attempt, tuple(refused), sizes, unmatched, cut, tuple(noted)))
 
     def _write(self, attempt: str, write: Callable[[OutputFolder], None]) -> bool:
-        """Call `write` with an attempt's folder; False if the files are not wanted, or the folder can never be written, which is told."""
+        """Call `write` with an attempt's folder. Returns False if the files are not wanted, or reports that the folder can never be written."""
         folder = self._folder(attempt)
         if folder is None or attempt in self._unwritable:
             return False
@@ -204,19 +204,19 @@ class AttemptReceiver:
         return True
 
     def _folder(self, attempt: str) -> OutputFolder | None:
-        """The output folder of an attempt; None if it is not the current one, so that its files are not wanted."""
+        """Return the output folder of an attempt; None if it is not the current attempt, so that its files are not wanted."""
         folder = self._folders.get(check_attempt(attempt))
         if folder is None:
             folder = self._folder_of(self.host, attempt)
             if folder is None:
                 return None
-            # On a new link everything comes from the start.
+            # On a new link, everything comes again from the start.
             folder.restart()
             self._folders[attempt] = folder
         self._open[attempt] = folder
         self._open.move_to_end(attempt)
         if len(self._open) > limit("open_folders"):
-            # Its descriptors are opened again when more comes for it.
+            # Its descriptors are opened again when more files come.
             _, idle = self._open.popitem(last=False)
             idle.release()
         return folder
@@ -232,16 +232,16 @@ class AttemptReceiver:
             arriving.discard()
 
 
-def _said_parts(data: Any) -> tuple[ResultParts, str]:
-    """What a host says of a result's parts, and what is wrong with it: that costs this result alone."""
+def _read_parts(data: Any) -> tuple[ResultParts, str]:
+    """Return a result's parts as the host sent them, and what is wrong with them. An error affects only this result."""
     try:
         return ResultParts.from_json(data).without_file(), ""
     except FieldError as error:
         return NO_PARTS, str(error)
 
 
-def _cut_in_words(cut: dict[str, Any]) -> str:
-    """A sentence for the user: what was killed after a job's result."""
+def _cut_text(cut: dict[str, Any]) -> str:
+    """Return a sentence for the user that says what was killed after a job's result."""
     names = [str(name)[:200] for name in cut["running"][:_MAX_RUNNING]]
     running = ", ".join(names) or "something in native code"
     seconds = cut["seconds"]
@@ -250,12 +250,12 @@ def _cut_in_words(cut: dict[str, Any]) -> str:
         if not _is_number(waited):
             raise wire.ProtocolError("field", "files_end: cut")
         changing = [str(path)[:200] for path in cut.get("changing", [])[:_MAX_RUNNING]]
-        lost = "It may have had more to write"
+        lost = "They may have had more to write"
         if changing:
-            lost = f"Files that it may not have written to their end: {', '.join(changing)}"
+            lost = f"Files that may be incomplete: {', '.join(changing)}"
         option = "grace" if cut.get("is_cancelled") else "children_timeout"
         return (
-            f"it started processes that it did not wait for, and they were ended {waited:.0f} s after the job was: {running}. {lost}; "
+            f"it started processes and did not wait for them; they were killed {waited:.0f} s after the job ended: {running}. {lost}; "
             f"a task must wait for what it needs, for example with Popen.wait(), or {option} gives it more time"
         )
     if not _is_number(seconds):
@@ -271,15 +271,15 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _told_apart(folder: OutputFolder) -> list[tuple[str, str]]:
-    """One line for all files that got another name because somebody else's file was there."""
+def _renamed_files(folder: OutputFolder) -> list[tuple[str, str]]:
+    """Return one line for all files that got another name because another job's file was there."""
     if not folder.apart:
         return []
     path, beside = folder.apart[0]
-    text = f"was not overwritten: another job, or somebody else, has written it since the run began; that of this job is {beside}"
+    text = f"was not overwritten: another job, or somebody else, has written it since the run began; this job's file is {beside}"
     more = ", ".join(one for _, one in folder.apart[1:6])
     if more:
-        text += f", and so with {more}{', ...' if len(folder.apart) > 6 else ''}"
+        text += f"; the same for {more}{', ...' if len(folder.apart) > 6 else ''}"
     return [(path, f"{text} (jobs with the same output directory: see sweep.subdir)")]
 
 
@@ -288,7 +288,7 @@ def _named(items: list[Any]) -> list[tuple[str, str]]:
 
 
 def _time(given: list[Any]) -> int | None:
-    """Nanoseconds since the epoch; None if the host sent none."""
+    """Return nanoseconds since the epoch; None if the host sent no time."""
     if not given:
         return None
     if isinstance(given[0], bool) or not isinstance(given[0], int):
@@ -297,7 +297,7 @@ def _time(given: list[Any]) -> int | None:
 
 
 def _checked_envelope(data: dict[str, Any]) -> Envelope:
-    """The envelope, checked as a whole, because it decides how the job ended."""
+    """Return the envelope. All of it is checked, because it decides how the job ended."""
     envelope = Envelope.from_json(data)
     check("hooks", len(envelope.hooks))
     return envelope if envelope.error is None else envelope._replace(error=shortened(envelope.error))

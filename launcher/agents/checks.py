@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.host_limits import limit
 from remote_agent.job import JobError
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 __all__ = ["check_attempt", "short_name", "short_texts", "shortened"]
 

@@ -1,7 +1,8 @@
 """Limits how many hosts are connected to at the same time. With hundreds, each would wait for all others and time out.
 
-Rule: a turn is kept for some seconds at most; after that its holder goes on without it. So a host that does not answer, or a user who
-has to touch a key, delays the others only a moment. With many hosts few begin, so that the first results do not wait for hundreds of logins.
+Rule: a host keeps its turn for at most some seconds, and then goes on without it. So a host that does not answer, or a user who must
+touch a key, delays the others only for a moment. If there are many hosts, only a few begin, so that the first results do not wait for
+hundreds of logins.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectLimit", "Turn"]
 
-#: A login takes about 20 ms of one core here, and some round trips; the start of an agent is the host's.
+#: A login takes about 20 ms of one core here, and some round trips. Starting an agent costs only the host.
 _AT_ONCE = 16
-#: Seconds for which a turn is kept at most.
+#: The longest time that a turn is kept, in seconds.
 _KEPT = 3.0
-#: Where there are more hosts than that: how many begin, and for how many seconds.
+#: With more hosts than this, how many begin, and for how many seconds.
 _AT_FIRST = 4
 _FIRST_SECONDS = 5.0
 
 
 class ConnectLimit:
-    """How many of a run's hosts are connected to at once.
+    """Limits how many of a run's hosts are connected to at the same time.
 
     Args:
         hosts: how many the run has.
@@ -38,7 +39,7 @@ class ConnectLimit:
         self._guard = threading.Lock()
 
     def turn(self, stop: threading.Event) -> Turn:
-        """A turn, to be entered; see `Turn`."""
+        """Return a turn to enter; see `Turn`."""
         with self._guard:
             more, self._more = self._more, 0
         if more:
@@ -49,11 +50,11 @@ class ConnectLimit:
 
 
 class Turn:
-    """A context manager; entering it waits for a turn.
+    """A context manager. Entering it waits for a turn.
 
     Args:
-        turns: what it takes one of.
-        stop: set if the turn is not wanted any more. Then it is entered at once.
+        turns: the semaphore of turns.
+        stop: set if the turn is not wanted any more. Then entering does not wait.
     """
 
     def __init__(self, turns: threading.Semaphore, stop: threading.Event) -> None:
@@ -73,7 +74,7 @@ class Turn:
         return self
 
     def give_back(self) -> None:
-        """Give the turn back. May be called twice, and from any thread."""
+        """Give the turn back. May be called twice, and by any thread."""
         with self._guard:
             had_it, self._has_it = self._has_it, False
         self._timer.cancel()

@@ -20,49 +20,49 @@ from pathlib import Path
 
 from launcher.agents.connect_limit import ConnectLimit
 from launcher.agents.environment import EnvironmentSender, Source
-from launcher.agents.facts import Disconnected, Fact, Refused, Unusable
+from launcher.agents.facts import Disconnected, Fact, Refused, Unusable, WayTaken
 from launcher.agents.plan import Blob, HostPlan, blob_frames
 from launcher.agents.receiver import SYNC, FrameReceiver
 from launcher.bootstrap.start import PREFIX, next_step
 from launcher.errors import AgentError, ConnectionLost, HostBroken, HostError, HostUnreachable, LauncherError
 from launcher.host_limits import limit
 from launcher.results.output_folder import OutputFolder
-from launcher.transports.base import Channel, Transport
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.protocol import EXIT_FOLDERS, HEARTBEAT
+from launcher.transports.base import Channel, Transport, Way
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_FOLDERS, HEARTBEAT
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = ["WELCOME_PATIENCE", "AgentConnection", "Blob", "HostPlan"]
 
-#: Bytes of a job's payload that are sent with it; a longer one goes ahead as a blob.
+#: A job's payload of up to this many bytes is sent with the job. A longer one is sent before it, as a blob.
 MAX_INLINE = 1 << 20
-#: Answers that may wait for a host to take them. An agent asks little: a ping now and then, code in long lists.
+#: How many answers may wait until a host takes them. An agent asks little: a ping sometimes, code in long lists.
 MAX_REPLIES = limit("replies")
-#: Bytes that a host must take within a heartbeat.
+#: A host must take this many bytes within a heartbeat.
 _PIECE = 128 << 10
 _MAX_BACKOFF = 30.0
-#: Seconds for which a host is tried again, at most, whose link was lost before its first welcome.
+#: If a host's link is lost before its first welcome, it is tried again for at most this many seconds.
 WELCOME_PATIENCE = 120.0
-#: How often it is tried at least: on a slow machine one try may take as long as that.
+#: It is tried at least this often, because on a slow machine one try may take that long.
 _MIN_TRIES = 3
 #: Seconds to wait for the exit status of a command that has ended.
 _STATUS_TIMEOUT = 2.0
-#: After a link that worked, the pause before the next grows up to 0.25 * 2 ** (this + 1) seconds and no further.
+#: After a link that worked, the pause before the next one grows to at most 0.25 * 2 ** (this + 1) seconds.
 _MAX_QUICK = 2
-#: How often in a row an agent may say that it cannot go on, or break the protocol, before the host is given up.
+#: How often in a row an agent may say that it cannot go on, or may break the protocol, before the host is given up.
 _MAX_REFUSALS = limit("breaches")
 
 
 class AgentConnection:
-    """The controller's end of a host.
+    """The controller's link to one host.
 
     Args:
         start_agent: makes a channel to the host's agent. Returns it with the bytes that came after the preamble.
         plan: returns what the host must be told. Called once per link.
-        inbox: takes each fact. It may wait.
-        folder_of: (host, attempt) -> where its files go.
+        inbox: called with each fact. May wait.
+        folder_of: (host, attempt) -> the folder for its files.
         results: the folder for large results.
-        patience: seconds since the first lost link after which a host without a welcome is unusable; it is tried three times at least.
+        patience: a host without a welcome is unusable this many seconds after the first lost link. It is tried at least three times.
         connect_limit: how many of the run's hosts connect at once.
     """
 
@@ -90,18 +90,19 @@ class AgentConnection:
         self._outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._channel: Channel | None = None
         self._environment: Source | None = None
+        self._way: Way | None = None
         self._receiver: FrameReceiver | None = None
         self._stopping = threading.Event()
         self._was_connected = False
         self._patience = patience
         self._connect_limit = connect_limit or ConnectLimit(1)
-        #: Since when, and how often, links were lost of which none had a welcome.
+        #: Since when, and how often, links were lost without a welcome.
         self._lost_since: float | None = None
         self._losses = 0
-        #: When there was a sign of life of the host, and whether we keep it waiting ourselves.
+        #: When the host last gave a sign of life, and whether it waits for us.
         self._heard = time.monotonic()
         self._is_busy = False
-        #: Since when a piece waits for the host to take it.
+        #: Since when a piece waits until the host takes it.
         self._sending_since: float | None = None
         self._replies = threading.Semaphore(MAX_REPLIES)
         self._pings = 0
@@ -165,7 +166,7 @@ class AgentConnection:
         if self._environment is not None:
             self._environment.stop()
         channel = self._channel
-        # First: a channel says goodbye to its host, and would wait for one that takes nothing.
+        # Close the transport first: closing a channel sends to the host, and would wait for a host that takes nothing.
         self._transport.close()
         if channel is not None:
             channel.close()
@@ -178,7 +179,7 @@ class AgentConnection:
         return self._channel is not None
 
     def _put(self, item: Iterator[bytes] | bytes) -> None:
-        # Without a link nothing is kept: the next welcome tells what arrived, and the dispatcher sends the rest again.
+        # Without a link nothing is queued. The next welcome says what arrived, and the dispatcher sends the rest again.
         if self._channel is not None:
             self._outgoing.put(item)
 
@@ -194,15 +195,15 @@ class AgentConnection:
                 if self._stopping.is_set() or not self._failed(self._as_host_error(error)):
                     break
                 if self._receiver is not None and self._receiver.is_welcome and isinstance(error, HostError):
-                    # The host is there: looked for again soon, but not at once. An agent may die at every welcome.
+                    # The host is there, so try again soon, but not at once: its agent may die at every welcome.
                     failures = min(failures, _MAX_QUICK + 1)
-            except Exception as error:  # a defect of ours must not look like a silent host  # noqa: BLE001
+            except Exception as error:  # our own defect must not look like a silent host  # noqa: BLE001
                 self._failed(AgentError(self.host, "session", f"{type(error).__name__}: {error}"))
                 if not self._was_connected:
                     break
-            # A connection whose session was lost may look alive for hours: never taken up again.
+            # A connection whose session was lost may look alive for hours, so do not use it again.
             self._transport.reset()
-            # Full jitter: hosts that were lost together do not come back together.
+            # Full jitter, so that hosts that were lost together do not come back together.
             self._stopping.wait(random.uniform(0.05, min(_MAX_BACKOFF, 0.25 * 2 ** min(failures, 8))))  # noqa: S311
         self._finished.set()
 
@@ -251,13 +252,14 @@ class AgentConnection:
         if now - self._lost_since < self._patience or self._losses < _MIN_TRIES:
             return None
         tries = f"; it was tried {self._losses} times within {now - self._lost_since:.0f} s" if self._losses > 1 else ""
-        step = error.next_step or next_step(self.host, "it must work again and again; see what sshd logs there")
+        step = error.next_step or next_step(self.host, "its link must stay up; see what sshd logs there")
         return type(error)(error.host, error.phase, f"{error.message}{tries}", step)
 
     def _connect_and_read(self) -> None:
         self._receiver = None
         with self._connect_limit.turn(self._stopping):
             channel, rest = self._start_agent(self._transport)
+        self._tell_way()
         plan = self._plan_of()
         outgoing: queue.Queue[Iterator[bytes] | bytes | None] = queue.Queue()
         self._outgoing = outgoing
@@ -269,7 +271,7 @@ class AgentConnection:
         sender = None
         if plan.environment is not None:
             self._environment = plan.environment
-            # What it sends was asked for once, and nothing is asked again before it is there: it needs no limit of its own.
+            # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
             sender = EnvironmentSender(self.host, plan.environment, outgoing.put)
         receiver = self._receiver = FrameReceiver(
             self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender
@@ -296,6 +298,12 @@ class AgentConnection:
             for helper in helpers:
                 helper.join(timeout=10)
             receiver.attempts.close()
+
+    def _tell_way(self) -> None:
+        way = self._transport.way
+        if way is not None and way != self._way:
+            self._way = way
+            self._inbox(WayTaken(self.host, way.name, way.why))
 
     def _greeting(self, plan: HostPlan) -> Iterator[Iterator[bytes] | bytes]:
         yield wire.encode(
@@ -331,13 +339,13 @@ class AgentConnection:
                     self._refusals += 1
                     raise
                 finally:
-                    # Also where it refuses something in the same breath: from its welcome on it is a host that was lost.
+                    # This counts even if it refuses something in the same read. After its welcome, it is a host whose link was lost.
                     self._was_connected = self._was_connected or receiver.is_welcome
                 if receiver.attempts.has_result:
                     self._refusals = 0
                 if receiver.is_over:
                     if not self._is_finishing:
-                        # It had nothing to do and heard of nobody for long. The next connection starts another.
+                        # The agent had nothing to do and no controller for a long time. The next connection starts another one.
                         raise ConnectionLost(
                             self.host, "session", "its agent ended, because nobody had contacted it for a long time"
                         )
@@ -369,7 +377,7 @@ class AgentConnection:
             if receiver.steps != steps:
                 self._heard = now
             if now - began > HEARTBEAT / 4 and self._sending_since is not None:
-                # The host may have waited for us while we waited for it.
+                # The host may have waited for us while we waited for the inbox.
                 self._sending_since = now
             self._is_busy = False
 
@@ -400,7 +408,7 @@ class AgentConnection:
                 else:
                     self._send_all(channel, item)
         except HostError:
-            # The reader finds the same broken link and reports it.
+            # The reader will find the same broken link and report it.
             channel.close()
 
     def _send(self, channel: Channel, data: bytes) -> None:
@@ -424,7 +432,7 @@ class AgentConnection:
             for piece in pieces:
                 self._send(channel, piece)
                 now = time.monotonic()
-                # That a piece was sent is a sign of life, too: the link may be slow.
+                # A piece that was sent is a sign of life, too, because the link may be slow.
                 self._heard = max(self._heard, now)
                 if now - pinged > HEARTBEAT / 4:
                     pinged = now
@@ -432,7 +440,7 @@ class AgentConnection:
         except HostError:
             raise
         except LauncherError as error:
-            # A file that has changed since the run began: the application cannot be prepared there.
+            # A file has changed since the run began, so the application cannot be prepared there.
             self._send(channel, wire.encode({"t": "withheld", "message": str(error)[:100_000], "environment": False}))
 
     @staticmethod

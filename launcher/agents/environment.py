@@ -1,7 +1,7 @@
-"""What is sent to a host for its environment: the description, when the host has said what it is, and files that it lacks.
+"""Sends a host what it needs for its environment: the description, when the host has reported its facts, and the files that it lacks.
 
-Rule: resolving and fetching may take minutes, so each is done in a thread of its own, which puts frames into the queue of the link that
-asked. What was asked over a link that is gone by then is not sent. What cannot be had is told to the host, which fails what waits for it.
+Rule: resolving and fetching may take minutes, so each has its own thread, which puts frames into the queue of the link that asked. If
+that link is gone by then, nothing is sent. If something cannot be had, the host is told, and fails the jobs that wait for it.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.errors import LauncherError
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 
 __all__ = ["EnvironmentSender", "Plan", "Source", "file_frames"]
 
 
 class Plan(Protocol):
-    """What a host installs."""
+    """The environment that a host installs."""
 
     @property
     def spec(self) -> EnvironmentSpec:
-        """As it is told."""
+        """The description that the host gets."""
 
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
-        """A content of it, as a file here. What is doubtful is looked at before, and fetched again where it was altered.
+        """Return a content of the environment, as a file here. A doubtful one is checked, and fetched again if it was altered.
 
         Raises:
-            LauncherError: it cannot be had.
+            LauncherError: it cannot be fetched.
         """
 
 
 class Source(Protocol):
-    """Whoever knows what a host installs."""
+    """Decides what a host installs."""
 
     def plan(self, facts: HostFacts) -> Plan:
-        """What a host that is so installs.
+        """Return what a host with these facts installs.
 
         Raises:
-            LauncherError: nothing that it can.
+            LauncherError: it can install nothing that fits.
         """
 
     def stop(self) -> None:
@@ -49,10 +49,10 @@ class Source(Protocol):
 
 
 class EnvironmentSender:
-    """The environment of one host over one link.
+    """Sends the environment of one host over one link.
 
     Args:
-        put: queues what is sent.
+        put: queues a frame.
     """
 
     def __init__(self, host: str, source: Source, put: Callable[[Iterator[bytes] | bytes], None]) -> None:
@@ -65,15 +65,15 @@ class EnvironmentSender:
         self._busy = threading.Lock()
 
     def describe(self, facts: HostFacts) -> None:
-        """Say what is installed, as soon as that is known."""
+        """Send the description as soon as it is known."""
         self._begin(lambda: self._describe(facts))
 
     def send(self, wanted: list[tuple[str, int]]) -> None:
-        """Send these contents from these offsets on, as they come."""
+        """Send these contents, each from its offset on, as soon as they are fetched."""
         self._begin(lambda: self._send(wanted))
 
     def close(self) -> None:
-        """The link is gone."""
+        """Send nothing more, because the link is gone."""
         self._is_over.set()
 
     def _begin(self, work: Callable[[], None]) -> None:
@@ -83,7 +83,7 @@ class EnvironmentSender:
                     work()
             except LauncherError as error:
                 self._withhold(str(error))
-            except Exception as error:  # a defect of ours must not leave a host waiting  # noqa: BLE001
+            except Exception as error:  # after our own defect, the host must not wait for ever  # noqa: BLE001
                 self._withhold(f"environment: {type(error).__name__}: {error}")
 
         threading.Thread(target=run, name=f"environment-{self._host}", daemon=True).start()
@@ -101,8 +101,8 @@ class EnvironmentSender:
     def _send(self, wanted: list[tuple[str, int]]) -> None:
         plan = self._plan
         if plan is None:
-            raise LauncherError("environment: the host asks for files before it was told of any")
-        # Those of which a part is there come first: what was begun is soon whole.
+            raise LauncherError("environment: the host asks for files before it got the list of them")
+        # Contents that the host has in part come first, because they are complete soon.
         for sha256, offset in sorted(wanted, key=lambda one: -one[1]):
             if self._is_over.is_set():
                 return
@@ -113,7 +113,7 @@ class EnvironmentSender:
 
 
 def file_frames(sha256: str, path: Path, offset: int) -> Iterator[bytes]:
-    """A content of the host's cache, from a file, in chunks from an offset on. It is read as it is sent.
+    """Yield a content for the host's cache from a file, in chunks from an offset on. The file is read while it is sent.
 
     Raises:
         LauncherError: it cannot be read.

@@ -9,8 +9,8 @@ from typing import Any
 
 from launcher.errors import HostError
 from launcher.util.frozen import frozen
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = [
     "Collected",
@@ -30,6 +30,7 @@ __all__ = [
     "Synced",
     "Unusable",
     "Unwritable",
+    "WayTaken",
     "ZygoteTold",
 ]
 
@@ -52,6 +53,14 @@ class Connected(HostFact):
     attempts: dict[str, str]
     notes: tuple[str, ...]
     logout: tuple[str, ...] = ()
+
+
+@frozen
+class WayTaken(HostFact):
+    """How the host is reached from now on, and why."""
+
+    way: str
+    why: str
 
 
 @frozen
@@ -205,5 +214,6 @@ Fact = (
     | Synced
     | Unusable
     | Unwritable
+    | WayTaken
     | ZygoteTold
 )

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.agents.environment import Source
-from remote_agent.shared import wire
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
 
@@ -42,12 +42,12 @@ class HostPlan:
     #: Content by hash of the code snapshot: sha256 -> Blob.
     contents: dict[str, Blob] = field(default_factory=dict)
     files: int = 0
-    #: The environment of packages; None for none. And the only Python that it may be made from.
+    #: The environment of packages; None for none. Below: the only Python that it may be made with.
     environment: Source | None = None
     environment_python: str | None = None
-    #: What is known here of an error that kept the application from being prepared; empty for nothing.
+    #: Advice about an error because of which the application cannot be prepared; empty for none.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
-    #: And of one that a job failed with.
+    #: The same for an error with which a job failed.
     explain_job: Callable[[Mapping[str, Any]], str] = lambda error: ""
 
 

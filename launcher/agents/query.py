@@ -20,8 +20,10 @@ from launcher.inventory import HostSpec
 from launcher.transports.base import Channel
 from launcher.transports.factory import make_transport
 from launcher.util.terminal_text import clean, clean_all
-from remote_agent.shared import wire
-from remote_agent.shared.messages import FromController
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.messages import FromController
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -63,7 +65,7 @@ class AgentQuery:
         self._channel: Channel | None = None
         self._decoder = wire.Decoder()
         self._frames: Iterator[wire.Frame] = iter(())
-        #: Of the answer that is under way.
+        #: The limits of the present answer.
         self._answer_bytes = self._answer_frames = 0
 
     def __enter__(self) -> Self:
@@ -87,7 +89,7 @@ class AgentQuery:
             self._channel.close()
         self._transport.close()
 
-    # -- asking --------------------------------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------------------------
 
     def look(self, attempt: str, stdout: int, stderr: int) -> Looked:
         """Return the state of an attempt, and what it has printed from these offsets on (perhaps not all of it)."""
@@ -119,14 +121,31 @@ class AgentQuery:
     def survey(self) -> list[dict[str, Any]]:
         """Return what runs have left there; see `remote_agent.agent.cleaning`."""
         self._send({"t": "survey"})
-        found: list[dict[str, Any]] = []
-        while True:
-            frame = self._next()
-            header = frame.header
-            if header["t"] == "surveyed":
-                found += self._json(frame, list)
-                if not header["more"]:
-                    return found
+        return self._parts("surveyed")
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Return the environments there; see `remote_agent.agent.environments.inventory`."""
+        self._send({"t": "list_environments"})
+        return self._parts("environments_listed")
+
+    def facts(self, python: str | None) -> HostFacts:
+        """Return what wheels for the host depend on; `python`: the only Python that counts.
+
+        Raises:
+            AgentError: it says what is none.
+        """
+        self._send({"t": "ask_pythons", "python": python})
+        content = self._answer("pythons")
+        try:
+            return HostFacts.from_json(content)
+        except FieldError as error:
+            raise AgentError(self.host, "session", f"it breaks the protocol: {error}") from None
+
+    def compare(self, spec: EnvironmentSpec) -> dict[str, Any]:
+        """Return what of an environment is there; see `remote_agent.agent.environments.comparison`."""
+        self._send({"t": "compare_environment"}, json.dumps(spec.to_json()).encode())
+        answer: dict[str, Any] = self._answer("environment_compared")
+        return answer
 
     def remove(self, items: list[str], *, force: bool = False) -> dict[str, Any]:
         """Remove these items of a survey. `removed` are ids, and `kept` are pairs of an id and the reason."""
@@ -148,15 +167,15 @@ class AgentQuery:
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def _send(self, header: FromController) -> None:
+    def _send(self, header: FromController, payload: bytes = b"") -> None:
         """Ask something. The limits on frames and bytes start again for the answer."""
         self._answer_bytes = self._answer_frames = 0
-        self._put(header)
+        self._put(header, payload)
 
-    def _put(self, header: FromController) -> None:
+    def _put(self, header: FromController, payload: bytes = b"") -> None:
         if self._channel is None:
             raise ConnectionLost(self.host, "session", "the conversation is over")
-        self._channel.send(wire.encode(header))
+        self._channel.send(wire.encode(header, payload))
 
     def _next(self) -> wire.Frame:
         frame = next(self._frames, None)
@@ -211,6 +230,24 @@ class AgentQuery:
             raise AgentError(self.host, "session", f"no answer came in {limit('answer_silence')} s")
         return data
 
+    def _answer(self, name: str) -> Any:
+        """The JSON object that comes in a message of that name."""
+        frame = self._next()
+        while frame.header["t"] != name:
+            frame = self._next()
+        return self._json(frame, dict)
+
+    def _parts(self, name: str) -> list[Any]:
+        """A list that comes in as many messages as it takes."""
+        found: list[Any] = []
+        while True:
+            frame = self._next()
+            header: Any = frame.header
+            if header["t"] == name:
+                found += self._json(frame, list)
+                if not header["more"]:
+                    return found
+
     def _json(self, frame: wire.Frame, kind: type) -> Any:
         try:
             content = json.loads(frame.payload.decode("utf-8"), parse_constant=_refuse)
@@ -218,7 +255,7 @@ class AgentQuery:
             content = None
         if not isinstance(content, kind):
             raise AgentError(self.host, "session", f"its answer to {frame.header['t']!r} cannot be read")
-        # Ids go back to the host as they came; what is no id of ours matches nothing there.
+        # Ids go back to the host unchanged. If one is not ours, it matches nothing there.
         return clean_all(content)
 
 

@@ -22,20 +22,20 @@ from launcher.host_limits import TooMuch, check, limit
 from launcher.results.output_folder import OutputFolder
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
-from remote_agent.shared import messages, wire
-from remote_agent.shared.environment_spec import HostFacts
-from remote_agent.shared.fields import is_sha256
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.environment_spec import HostFacts
+from remote_agent.protocol.fields import is_sha256
 
 __all__ = ["SYNC", "FrameReceiver"]
 
-#: Pings with this number or a higher one are those of `sync`; heartbeats never get so far.
+#: Pings from this number on are those of `sync`. The numbers of heartbeats never get so high.
 SYNC = 1 << 40
 _WELCOME = ("welcome", "fatal", "ping")
-#: Characters of an attempt's short state.
+#: How many characters an attempt's short state may have.
 _STATE = 20
-#: How a host's advice begins about a module that it does not have.
+#: The beginning of a host's advice about a module that it lacks.
 _ADVICE = "\n    next: "
-#: Messages whose paths are names of files, which may be any; everything else that is text is cleaned as it comes.
+#: Messages with paths, which may have any characters. All other text is cleaned when it arrives.
 _WITH_PATHS = ("files", "chunk", "tree")
 
 
@@ -43,14 +43,14 @@ class FrameReceiver:
     """The frames of one link.
 
     Args:
-        tell: takes each fact. It may wait.
+        tell: called with each fact. May wait.
         folder_of: (host, attempt) -> where its files go; None if they are not wanted.
         results: the folder for large results.
         send: sends frames to the agent.
-        environment: takes what is asked for the environment, where the run has one.
+        environment: answers requests about the environment, if the run has one.
 
     Attributes:
-        attempts: takes the messages about attempts.
+        attempts: handles the messages about attempts.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class FrameReceiver:
         self._send = send
         self._environment = environment
         self._environment_words = 0
-        # Long contents are written to their files as they come.
+        # Long contents are written to their files while they arrive.
         self._decoder = wire.Decoder(cut=("chunk",))
         self.is_welcome = False
-        #: The agent has said that the run is over.
+        #: Whether the agent has said that the run is over.
         self.is_over = False
         self._states: dict[str, str] = {}
         self._words: dict[str, str] = {}
@@ -85,14 +85,14 @@ class FrameReceiver:
 
     @property
     def steps(self) -> int:
-        """A counter that grows with each sign of life. See `remote_agent.shared.wire.Decoder.steps`."""
+        """A counter that grows with each sign of life. See `remote_agent.protocol.wire.Decoder.steps`."""
         return self._decoder.steps
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come.
 
         Raises:
-            HostBroken: they are more than an agent may send.
+            HostBroken: an agent may not send this much.
             AgentError: an agent would not send them.
             OSError: they cannot be written here now. What can never be written is an error of the job, and does not end
             the link.
@@ -105,7 +105,7 @@ class FrameReceiver:
                 raise
             self._take(frames)
         except TooMuch as error:
-            raise HostBroken(self.host, "session", f"it says more than it may: {error}") from None
+            raise HostBroken(self.host, "session", f"it sent more than the limit: {error}") from None
         except wire.ProtocolError as error:
             raise AgentError(self.host, "session", f"the agent breaks the protocol ({error.code}): {error}") from None
 
@@ -157,7 +157,7 @@ class FrameReceiver:
                 self.attempts.on_dropped(header, payload)
             case "fatal":
                 self._on_fatal(header, payload)
-            case "surveyed" | "removed" | "looked":
+            case "surveyed" | "environments_listed" | "environment_compared" | "removed" | "looked":
                 raise wire.ProtocolError("unknown", f"message {header['t']!r} is not for a run")
             case _:
                 _refuse(header)
@@ -174,7 +174,7 @@ class FrameReceiver:
         check("welcome_frames", self._welcomes)
         for attempt, state in part.items():
             check_attempt(attempt)
-            # A handful of words for many attempts.
+            # A few words are shared by many attempts.
             word = clean(state)[:_STATE]
             self._states[attempt] = self._words.setdefault(word, word)
         check("attempts", len(self._states))
@@ -231,16 +231,16 @@ class FrameReceiver:
         if state == "missing":
             wanted = [(sha256, offset) for sha256, offset in json.loads(payload.decode("utf-8"))]
             if not all(is_sha256(sha256) and type(offset) is int and offset >= 0 for sha256, offset in wanted):
-                raise wire.ProtocolError("field", "environment_state: it misses what is no content")
+                raise wire.ProtocolError("field", "environment_state: a missing content has no valid hash or size")
             environment.send(wanted)
             state = "sending"
         done, total = max(header["done"], 0), max(header["total"], 0)
         self._tell(facts.EnvironmentTold(self.host, key, state, min(done, total), total))
 
     def _environment_asked(self) -> EnvironmentSender:
-        """What an agent says of an environment counts where it was asked for one; and it says little."""
+        """Return the sender for a message about the environment. It is refused if the run has none, or after too many messages."""
         if self._environment is None:
-            raise wire.ProtocolError("order", "the agent speaks of an environment that was not offered")
+            raise wire.ProtocolError("order", "the agent reports an environment, and none was offered")
         self._environment_words += 1
         check("environment", self._environment_words)
         return self._environment
@@ -255,7 +255,7 @@ class FrameReceiver:
             error = shortened(JobError.from_json(error)).to_json()
             known = self._plan.explain(error)
             if known:
-                # This replaces the host's own advice, which is to install the module there.
+                # This replaces the host's advice to install the module there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, short_texts(header["notes"])))
@@ -270,7 +270,7 @@ class FrameReceiver:
         """A heartbeat's answer needs nothing more; a `sync` takes a second ping."""
         number, is_second = divmod(header["n"] - SYNC, 2)
         if number >= 0 and not is_second:
-            # Ping once more: a job that could not be spooled is given back right after the first answer.
+            # Ping again, because a job that could not be spooled is given back right after the first answer.
             self._send(wire.encode({"t": "ping", "n": header["n"] + 1}))
         elif number >= 0:
             self._tell(facts.Synced(self.host, number))

@@ -63,7 +63,7 @@ def main():
         agents = ours(os.path.join(ours(base), "agents"))
         parent = os.path.dirname(base)
         if os.stat(parent).st_mode & 0o1002 == 2:
-            fail(parent + " can be written by everybody, who could replace what is in it")
+            fail("everybody can write to " + parent + ", and could replace its content")
         target = os.path.join(agents, SHA256)
         if not os.path.lexists(target):
             bundle = receive(SIZE)

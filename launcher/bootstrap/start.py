@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from launcher.errors import AgentError, ConnectionLost
 from launcher.inventory import LOCAL
 from launcher.util.quoting import shown_path
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_FOLDERS, EXIT_NO_AGENT, NEED
 
 if TYPE_CHECKING:
     from launcher.bootstrap.bundle import Bundle
@@ -266,14 +266,16 @@ class _Start:
             )
         what = "the command ended before the agent answered"
         if self._is_silent:
-            what = f"nothing was heard from the agent within {self._timeout:.0f} s"
+            what = f"the agent did not answer within {self._timeout:.0f} s"
         if status is not None:
             what += f" (exit status {status})"
         if said:
             what += f"; it wrote to stderr: {_shown(said[-2000:].encode())}"
         noise = self._seen.strip()
         if noise:
-            return AgentError(self._host, _PHASE, f"{what}; before that arrived {_shown(noise)}", _START_UP_FILES)
+            return AgentError(
+                self._host, _PHASE, f"{what}; before that, the host sent {_shown(noise)}", _START_UP_FILES
+            )
         return AgentError(
             self._host,
             _PHASE,

@@ -10,9 +10,8 @@ import os
 import sys
 from typing import Annotated, Any
 
-import typer
-
 from launcher.cli import completion
+from launcher.cli.parameters import Argument, Option
 from launcher.errors import UsageError
 
 __all__ = ["Env", "Json", "Quiet", "Run", "RunOrJob", "Verbose", "print_json", "values"]
@@ -21,7 +20,7 @@ VERSION = 1
 
 Run = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="[RUN]",
         help="The run: its id or the beginning of it, its folder, or `last`.",
         autocompletion=completion.runs,
@@ -29,7 +28,7 @@ Run = Annotated[
 ]
 RunOrJob = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="[RUN[#NUM]]",
         help="A run (its id or the beginning of it, its folder, or `last`), or one of its jobs.",
         autocompletion=completion.jobs,
@@ -37,16 +36,16 @@ RunOrJob = Annotated[
 ]
 Env = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--env",
         metavar="NAME=VALUE",
-        help="The value of a variable of the run, for values are not stored. Without it, your environment has the value. Repeatable.",
+        help="The value of a variable of the run, because values are not stored. Without this option, your environment must have it. Repeatable.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
 
 
 def values(given: list[str] | None) -> dict[str, str]:

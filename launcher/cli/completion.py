@@ -7,7 +7,6 @@ overrides, so the shell offers files.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +67,8 @@ def jobs(incomplete: str) -> list[tuple[str, str]]:
 
 def _aliases(file: Path, depth: int) -> Iterator[str]:
     """The names in Host lines that are not patterns, in a file and the files that it includes."""
+    import glob
+
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

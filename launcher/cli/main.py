@@ -12,84 +12,24 @@ LAUNCHER_DEBUG=1 always shows the traceback.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperGroup
 
 from launcher import __version__
+from launcher.cli.command_loader import OPTIONS, PROG, load_command
 from launcher.cli.commands import COMMANDS
+from launcher.cli.parameters import Exit
+from launcher.cli.parser import UsageProblem, help_text, print_problem
 from launcher.errors import LauncherError, RunInterrupted, UsageError
+from launcher.util.terminal_text import clean
 
 __all__ = ["main"]
 
-_INTERRUPTED = RunInterrupted.exit_code
-
-
-class _Interrupted(Exception):
-    """Carries a KeyboardInterrupt through typer, which would lose its message and exit with code 1."""
-
-    def __init__(self, error: KeyboardInterrupt) -> None:
-        self.error = error if isinstance(error, RunInterrupted) else RunInterrupted("interrupted")
-
-
-class _Commands(TyperGroup):
-    """A group of commands; a command is imported when it is used."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        module, _, name = entry.function.partition(":")
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name=cmd_name)(getattr(importlib.import_module(module), name))
-        return typer.main.get_command(app)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in COMMANDS:
-            import difflib
-
-            near = difflib.get_close_matches(name, COMMANDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
-            ctx.fail(f"no such command {name!r}; {hint}")
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise _Interrupted(error) from None
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
-
-
-def _version(is_asked: bool) -> None:
-    if is_asked:
-        print(f"hydra-remote-launcher {__version__}")
-        raise typer.Exit
-
-
-_app = typer.Typer(cls=_Commands, rich_markup_mode=None, no_args_is_help=True, invoke_without_command=False)
-
-
-@_app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Run Hydra apps and plain Python functions on SSH hosts, with callbacks on both sides."""
+_USAGE = f"Usage: {PROG} [OPTIONS] COMMAND [ARGS]..."
+_ABOUT = "Run Hydra apps and plain Python functions on SSH hosts, with callbacks on both sides."
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -101,26 +41,99 @@ def main(args: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The name of a folder may not be text, and a terminal may lack characters: both are shown with escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_main(list(sys.argv[1:] if args is None else args)))
+    code = _main(list(sys.argv[1:] if args is None else args))
+    with contextlib.suppress(BrokenPipeError):
+        _flush_stdout()
+    sys.exit(code)
 
 
 def _main(args: list[str]) -> int:
-    command = typer.main.get_command(_app)
     try:
-        command(args, prog_name="launcher")
-    except (LauncherError, _Interrupted) as raised:
-        if os.environ.get("LAUNCHER_DEBUG"):
+        code = _answer() if "_LAUNCHER_COMPLETE" in os.environ else _run(args)
+        _flush_stdout()
+    except BrokenPipeError:
+        return 1
+    except (LauncherError, KeyboardInterrupt) as error:
+        if os.environ.get("LAUNCHER_DEBUG") and isinstance(error, LauncherError):
             raise
-        error = raised.error if isinstance(raised, _Interrupted) else raised
-        print_error(_by_flag(error) if isinstance(error, UsageError) and error.option else error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("launcher: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        told = error if isinstance(error, LauncherError) else RunInterrupted("interrupted")
+        print_error(_by_flag(told) if isinstance(told, UsageError) and told.option else told)
+        return told.exit_code
     except SystemExit as leaving:
-        code = leaving.code
-        return code if isinstance(code, int) else 0 if code is None else 1
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return code
+
+
+def _flush_stdout() -> None:
+    """Flush what was printed. If the reader is gone, what is left is dropped, so that it does not fail at exit
+    (docs.python.org, `signal`, on SIGPIPE).
+
+    Raises:
+        BrokenPipeError: the reader is gone.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _run(args: list[str]) -> int:
+    """Run what was asked for; returns the exit code.
+
+    Raises:
+        LauncherError: it went wrong.
+    """
+    if not args:
+        print(_help(), file=sys.stderr)
+        return UsageError.exit_code
+    usage, prog = _USAGE, PROG
+    try:
+        if args[0] not in COMMANDS:
+            return _without_command(args[0])
+        parser, call = load_command(args[0])
+        usage, prog = parser.usage, parser.prog
+        call(parser.parse(args[1:]))
+    except Exit as leaving:
+        return leaving.code
+    except UsageProblem as problem:
+        print_problem(usage, prog, problem)
+        return UsageError.exit_code
     return 0
+
+
+def _without_command(word: str) -> int:
+    match word:
+        case "--help":
+            print(_help())
+        case "--version":
+            print(f"hydra-remote-launcher {__version__}")
+        case "--show-completion" | "--install-completion":
+            from launcher.cli import shells
+
+            print(shells.script() if word == "--show-completion" else shells.install())
+        case _:
+            import difflib
+
+            known = list(OPTIONS if word.startswith("-") else COMMANDS)
+            what = "option" if word.startswith("-") else "command"
+            near = difflib.get_close_matches(word, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the {what}s are {', '.join(known)}"
+            raise UsageProblem(f"no such {what} {word!r}; {hint}")
+    return 0
+
+
+def _answer() -> int:
+    """Answer a shell that completes a command line."""
+    from launcher.cli import shells
+
+    return shells.answer()
+
+
+def _help() -> str:
+    commands = [(name, entry.help) for name, entry in COMMANDS.items()]
+    return help_text(_USAGE, _ABOUT, {"Options": OPTIONS.items(), "Commands": commands})
 
 
 def _by_flag(error: UsageError) -> UsageError:
@@ -132,6 +145,4 @@ def _by_flag(error: UsageError) -> UsageError:
 
 def print_error(error: LauncherError) -> None:
     """Print one message on stderr."""
-    from launcher.display.text import clean
-
     print(f"launcher: {clean(error)}", file=sys.stderr)

@@ -13,9 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
-import typer
-
-from launcher.cli import completion
+from launcher.cli import completion, parameters
 from launcher.errors import UsageError
 from launcher.options import Form, LaunchConf, Option, option_fields
 from launcher.util.quoting import shown
@@ -35,7 +33,7 @@ _TYPES: dict[Form, Any] = {
     Form.COUNTS: list[str],
     Form.VARIABLES: list[str],
 }
-_OUTPUT = typer.Option(
+_OUTPUT = parameters.Option(
     "--output",
     metavar="PATTERN",
     show_default=False,
@@ -58,7 +56,7 @@ def takes_options(*fields: str, **usual: str) -> Callable[[F], F]:
             for one in inspect.signature(function, eval_str=True).parameters.values()
             if one.kind is not one.VAR_KEYWORD
         ]
-        # typer reads a command's options from its signature.
+        # The parser reads a command's options from its signature.
         function.__signature__ = inspect.Signature([*_parameters(fields or tuple(_OPTIONS), usual), *own])  # type: ignore[attr-defined]
         return function
 
@@ -86,7 +84,7 @@ def _declared(name: str, option: Option) -> Any:
     if option.form is Form.SWITCH:
         flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
     offers: Callable[[str], Any] | None = completion.words(*option.choices) if option.choices else None
-    return typer.Option(
+    return parameters.Option(
         *flags,
         help=_help(name, option),
         metavar=option.metavar,

@@ -17,7 +17,7 @@ from launcher.errors import LauncherError, RunDetached
 
 if TYPE_CHECKING:
     from launcher.app_run import AppRun
-    from launcher.display import Tally
+    from launcher.display.tally import Tally
     from launcher.events import Event
     from launcher.session.session import Observer, Session
     from launcher.transports.early_connections import EarlyConnections
@@ -98,18 +98,10 @@ def run_app(
     Raises:
         LauncherError: an error of the session; the summary has been written.
     """
-    from launcher.session.session import Session
+    from launcher.session.session import Session, SessionConf
 
     def make(observer: Observer) -> Session:
-        setup = app_run.setup
-        return Session(
-            setup,
-            config=setup.root_config,
-            config_name=app_run.config_name,
-            observers=[observer],
-            owns_process=True,
-            early=early,
-        )
+        return Session(app_run.setup, SessionConf([observer], owns_process=True, early=early))
 
     try:
         return run_session(
@@ -150,7 +142,9 @@ def run_session(
     Raises:
         LauncherError: an error of the session; the summary has been written.
     """
-    from launcher.display import Tally, make_display, print_summary, summary_json
+    from launcher.display.factory import make_display
+    from launcher.display.summary import print_summary, summary_json
+    from launcher.display.tally import Tally
 
     live = None
     if is_one_job:

@@ -19,6 +19,9 @@ If no function is named, these are tried in order:
 
 Only the second runs what is below `if __name__ == "__main__":`, and stops where Hydra would start. If a script starts Hydra
 without that line, Hydra is not run.
+
+If the import fails here for want of something that is not the project's, such as a package that only hosts have, the command line reads
+the function and the arguments of `@hydra.main` from the text of the module (`launcher.code.application_text`).
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from launcher.code.application_text import NotInTheText, defines_class, read_function
+from launcher.code.foreign_imports import is_foreign_failure
 from launcher.code.hydra_entry import (
     HydraEntry,
     entry_at_start,
@@ -54,6 +59,8 @@ __all__ = [
     "accepts_one_config",
     "application_of",
     "check_working_folder",
+    "import_or_read",
+    "is_class_in_text",
     "load_application",
     "named_function",
     "signature_of",
@@ -79,6 +86,7 @@ class Application:
         config_path, config_name: as given to `@hydra.main`; None for a plain function.
         version_base: Hydra's, as major.minor; None for a plain function.
         named: the file or module, as the user names it.
+        failure: why it could not be imported here, if it was read from its text. Then `task` is a stand-in.
     """
 
     task: Callable[[Any], Any]
@@ -91,6 +99,7 @@ class Application:
     config_name: str | None = None
     version_base: str | None = None
     named: str = ""
+    failure: UsageError | None = None
 
     @property
     def is_module(self) -> bool:
@@ -110,8 +119,20 @@ class Application:
         return f"{self.module_name}:{self.qualname}"
 
 
-def load_application(text: str) -> Application:
+@dataclass(frozen=True)
+class _Place:
+    """Where a module is imported from: its name, its file if that is known before, and the folder that is first on `sys.path`."""
+
+    name: str
+    file: Path | None
+    root: Path
+
+
+def load_application(text: str, *, may_read: bool = False) -> Application:
     """Import an application, named as in the table above.
+
+    Args:
+        may_read: read it from its text where the import fails for want of something that is not the project's.
 
     Raises:
         UsageError: there is no such file, module or function (the message names those that exist), or it cannot be imported.
@@ -120,8 +141,18 @@ def load_application(text: str) -> Application:
     name, colon, function = text.partition(":")
     if (colon and not function) or not name:
         raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
-    module, root = _import_file(name) if _is_file_name(name) else _import_module(name)
-    app = _named(module, root, function) if function else _chosen(module, root)
+    place = _place_of_file(name) if _is_file_name(name) else _place_of_module(name)
+    try:
+        module = _imported_from(place)
+    except Exception as error:
+        refusal = _import_error(name, error, place.root)
+        app = _read(place, function, refusal) if may_read and is_foreign_failure(error, place.root) else None
+        if app is None:
+            raise refusal from error
+    else:
+        if place.file is not None:
+            _refuse_another(module, place.file, name)
+        app = _named(module, place.root, function) if function else _chosen(module, place.root)
     return replace(app, named=name)
 
 
@@ -160,7 +191,7 @@ def application_of(task: Callable[[Any], Any]) -> Application:
 # -- importing -----------------------------------------------------------------------------------------------------
 
 
-def _import_file(name: str) -> tuple[ModuleType, Path]:
+def _place_of_file(name: str) -> _Place:
     path = Path(name).expanduser()
     if not path.is_file():
         near = [f"{path.parent / one}" for one in _python_files(path.parent)]
@@ -180,12 +211,7 @@ def _import_file(name: str) -> tuple[ModuleType, Path]:
     _put_first(root)
     importlib.invalidate_caches()
     _refuse_namesakes(name, root)
-    try:
-        module = loaded if loaded is not None else _imported(stem, path)
-    except Exception as error:
-        raise _import_error(name, error, root) from error
-    _refuse_another(module, path, name)
-    return module, root
+    return _Place(stem, path, root)
 
 
 def _refuse_another(module: ModuleType, path: Path, name: str) -> None:
@@ -195,21 +221,97 @@ def _refuse_another(module: ModuleType, path: Path, name: str) -> None:
         raise UsageError(f"{name}: the name {path.stem!r} belongs to a module of {where}; rename the file")
 
 
-def _import_module(name: str) -> tuple[ModuleType, Path]:
+def _place_of_module(name: str) -> _Place:
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
         raise UsageError(f"{name!r} is neither a Python file (NAME.py) nor a module's name")
     root = Path.cwd()
     _put_first(root)
     importlib.invalidate_caches()
     _refuse_namesakes(name, root)
+    return _Place(name, None, root)
+
+
+def _imported_from(place: _Place) -> ModuleType:
+    if place.file is not None:
+        return sys.modules.get(place.name) or _imported(place.name, place.file)
+    module = _imported(place.name)
+    if hasattr(module, "__path__") and importlib.util.find_spec(f"{place.name}.__main__") is not None:
+        # As `python -m package` does.
+        module = _imported(f"{place.name}.__main__")
+    return module
+
+
+# -- reading what cannot be imported ---------------------------------------------------------------------------------
+
+
+def _read(place: _Place, function: str, refusal: UsageError) -> Application | None:
+    """The application as its text has it; None if there is no text, or it does not say enough."""
+    found = (place.name, place.file) if place.file is not None else _module_file(place.name)
+    if found is None:
+        return None
+    module_name, file = found
     try:
-        module = _imported(name)
-        if hasattr(module, "__path__") and importlib.util.find_spec(f"{name}.__main__") is not None:
-            # As `python -m package` does.
-            module = _imported(f"{name}.__main__")
+        told = read_function(file, module_name, function or None)
+    except NotInTheText as lack:
+        refusal.args = (f"{refusal}\nIt was not read from its text either, which does not say {lack}",)
+        return None
+    value: Any = told.stand_in
+    if told.hydra is not None:
+        import hydra
+
+        value = hydra.main(**told.hydra)(value)
+    app = _application(None, place.root, told.name, value, module_name)
+    return replace(app, file=file, failure=refusal)
+
+
+def import_or_read(reference: str, root: Path) -> None:
+    """Import the module of `module:function`, as composing its configs needs. If that fails for want of something that is not the
+    project's, only Hydra's version base is set, from the text of the module.
+
+    Args:
+        root: the folder that is first on `sys.path` for it.
+
+    Raises:
+        Exception: whatever the import raises, for another reason.
+    """
+    name, _, function = reference.partition(":")
+    try:
+        importlib.import_module(name)
     except Exception as error:
-        raise _import_error(name, error, root) from error
-    return module, root
+        found = _module_file(name) if is_foreign_failure(error, root) else None
+        if found is None:
+            raise
+        try:
+            told = read_function(found[1], name, function or None)
+        except NotInTheText:
+            raise error from None
+        if told.hydra is not None:
+            import hydra
+
+            hydra.main(**told.hydra)
+
+
+def is_class_in_text(module: str, name: str) -> bool:
+    """Whether the text of a module that was not imported defines a class of this name."""
+    found = _module_file(module)
+    return found is not None and defines_class(found[1], name)
+
+
+def _module_file(name: str) -> tuple[str, Path] | None:
+    """The module that Python would run by this name, and its file, found without importing the packages above it."""
+    places: list[str] | None = None
+    parts = name.split(".")
+    for depth in range(len(parts)):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[: depth + 1]), places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or [])
+    if places:
+        main = importlib.machinery.PathFinder.find_spec(f"{name}.__main__", places)
+        name, spec = (f"{name}.__main__", main) if main is not None else (name, spec)
+    if spec is None or not spec.has_location or not str(spec.origin).endswith(".py"):
+        return None
+    return name, Path(os.path.abspath(str(spec.origin)))
 
 
 def _refuse_namesakes(name: str, root: Path) -> None:
@@ -223,7 +325,7 @@ def _refuse_namesakes(name: str, root: Path) -> None:
         here = getattr(sys.modules.get(ours), "__file__", None)
         if file and os.path.realpath(file) != os.path.realpath(here or ""):
             raise UsageError(
-                f"{name}: {file} has the name {ours!r}, which is also that of hydra-remote-launcher's own package: the two "
+                f"{name}: {file} has the same name as hydra-remote-launcher's own package {ours!r}, and the two "
                 f"cannot be in one process. Rename it, or move it into a package (mypackage/{ours})"
             )
 

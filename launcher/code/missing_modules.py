@@ -45,7 +45,7 @@ def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot, way: str = ""
         name, file = _missing(str(one.get("message", "")), snapshot)
         if file and is_installed(file):
             return (
-                f"here {name} is {file}, and installed packages do not travel: {way}install it there, or choose an environment that "
+                f"here {name} is {file}, and installed packages are not sent: {way}install it there, or choose an environment that "
                 "has it (--python PATH, or a setup line such as `conda activate NAME`)"
             )
         if file:
@@ -91,6 +91,6 @@ def why_it_stayed(file: str, snapshot: Snapshot) -> str:
         )
     line = "!" + re.sub(r"([*?\[\\])", r"\\\1", name)
     return (
-        f"git, a .gitignore or {IGNORE_FILE} ignores it, so it does not travel: the line `{line}` at the end of "
+        f"git, a .gitignore or {IGNORE_FILE} ignores it, so it is not sent: the line `{line}` at the end of "
         f"{Path(root, IGNORE_FILE)} brings it"
     )

@@ -26,7 +26,7 @@ from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.code.project_metadata import metadata_of
 from launcher.errors import CodeError
 from launcher.util.same_name import folded
-from remote_agent.shared.protocol import MANIFEST_VERSION
+from remote_agent.protocol.constants import MANIFEST_VERSION
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
 
@@ -293,7 +293,7 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
         elif stat.S_ISLNK(status.st_mode):
             _look_at_link(root, name, files, links, notes)
         else:
-            notes.append(f"{name} is neither a file nor a link, so it does not travel")
+            notes.append(f"{name} is neither a file nor a link, so it is not sent")
     return files, links, notes + _one_file_each(files)
 
 
@@ -304,7 +304,7 @@ def _one_file_each(files: _Found) -> list[str]:
     for name, status in files:
         first, found = known.setdefault(folded(name), (name, status))
         if first != name and os.path.samestat(found, status):
-            notes.append(f"{first} and {name} are one file on this disk, so both travel with what that has")
+            notes.append(f"{first} and {name} are the same file on this disk, so both are sent with its content")
     return notes
 
 
@@ -326,7 +326,7 @@ def _look_at_link(root: Path, name: str, files: _Found, links: list[tuple[str, s
             f"{IGNORE_FILE}, and give the jobs its path on the host in their config"
         )
     else:
-        notes.append(f"{name} is a broken link ({target}), so it does not travel")
+        notes.append(f"{name} is a broken link ({target}), so it is not sent")
 
 
 def _too_large(root: Path, found: _Found, total: int, cap: int) -> CodeError:

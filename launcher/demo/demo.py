@@ -121,9 +121,10 @@ class Demo:
     def _sweep(self, server: DemoServer, sweep: Path) -> None:
         from launcher.app_run import prepare
         from launcher.code.application import load_application
-        from launcher.display import LineDisplay, Tally
+        from launcher.display.lines import LineDisplay
+        from launcher.display.tally import Tally
         from launcher.options import LaunchConf
-        from launcher.session.session import Session
+        from launcher.session.session import Session, SessionConf
 
         display = LineDisplay(Tally(), self.say, hooks=True)
         app_run = prepare(
@@ -136,13 +137,7 @@ class Demo:
         setup = app_run.setup
         # The display shows what a hook raises.
         setup.callbacks.report = lambda record: None
-        session = Session(
-            setup,
-            config=setup.root_config,
-            config_name=app_run.config_name,
-            observers=[display, self._events.append],
-        )
-        with session:
+        with Session(setup, SessionConf([display, self._events.append])) as session:
             app_run.drive(session, False)
             self._returns = list(session.returns)
         app_run.close()
@@ -190,13 +185,13 @@ class Demo:
         self._promise("return values came back", [isinstance(one, float) for one in values] == [True] * 3, values)
         failed = by_case["diverges"].error
         self._promise(
-            "the job that failed tells its remote traceback",
+            "the failed job has its remote traceback",
             failed is not None and failed.kind == "exception" and "my_app.py" in failed.traceback,
             failed,
         )
         killed = by_case["killed"].error
         self._promise(
-            "the job that was killed tells the signal",
+            "the killed job names its signal",
             killed is not None and killed.kind == "killed" and killed.signal == 9,
             killed,
         )
@@ -236,12 +231,16 @@ class Demo:
                 + [f"{name}: on_job_end {status}" for name in _CALLBACKS[::-1]]
             )
             path = sweep / str(num) / "diary.txt"
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else [f"{case}: no diary"]
+            lines = (
+                path.read_text(encoding="utf-8").splitlines()
+                if path.exists()
+                else [f"{case}: its callbacks wrote no file"]
+            )
             found.append([line.partition(",")[0] for line in lines])
             codes |= {line.partition(", code ")[2] for line in lines if ", code " in line}
             started_by = {line.partition("controller ")[2].partition(",")[0] for line in lines if "controller " in line}
             if started_by != {str(os.getpid())}:
-                found[-1].append(f"state set on the controller did not travel: {started_by}")
+                found[-1].append(f"state set on the controller did not arrive: {started_by}")
         self._promise(
             "host: starts in order, ends in reverse, each once, and their files came back", found == wanted, found
         )

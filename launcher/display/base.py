@@ -1,7 +1,7 @@
-"""What the displays share: an event is counted first, also when nothing can be shown any more.
+"""The base of the displays. It counts each event first, even if nothing can be shown any more.
 
-Rule: a display that cannot write (a closed pipe, a full disk behind stdout) says so once and stops; the run and its
-exit code do not depend on it.
+Rule: a display that cannot write (a closed pipe, a full disk behind stdout) says so once and stops. The run and its exit code do not
+depend on it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["BaseDisplay"]
 
 
 class BaseDisplay:
-    """A context manager; call it with each event, from any thread.
+    """A context manager. Any thread may call it with an event.
 
     Args:
-        live: shows what the one job of a run prints; the lines of the display then go through it, so that the order is right.
+        live: shows what the only job of a run prints. The display's lines then go through it, so that the order is right.
 
     Attributes:
         tally: the counts so far.
@@ -46,7 +46,7 @@ class BaseDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show what is left to show, and leave the terminal at the beginning of a line."""
+        """Show what is left, and leave the terminal's cursor at the beginning of a line."""
         if self._live_output is None:
             return
         self._live_output.enqueue(lambda: None)
@@ -70,7 +70,7 @@ class BaseDisplay:
             self._live_output.wait_shown()
 
     def write(self, act: Callable[[], None]) -> None:
-        """Write text of the launcher: now, or after what the job has printed so far."""
+        """Write our own text: now, or after what the job has printed so far."""
         if self._live_output is None:
             act()
         else:
@@ -81,7 +81,7 @@ class BaseDisplay:
             return
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more than its display
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more than its display
             self._is_silent = True
             if not isinstance(error, BrokenPipeError):
                 print(

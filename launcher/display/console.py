@@ -1,7 +1,7 @@
-"""Rich's console, which does not end the process at a closed pipe.
+"""Rich's console, changed so that it does not end the process when a pipe is closed.
 
-Rule: rich ends the process with exit code 1 when the pipe is closed. Here the caller gets the error, because the exit code of a run
-and the work at its end do not depend on a reader.
+Rule: rich would end the process with exit code 1. Here the caller gets the error, because a run's exit code and the work at its end
+do not depend on a reader.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ class PatientConsole(Console):
     """A console that raises BrokenPipeError."""
 
     def on_broken_pipe(self) -> None:
-        """Rich calls it while it handles the error."""
-        raise  # noqa: PLE0704 - rich handles the error that is meant
+        """Raise the error again. Rich calls this while it handles the error."""
+        raise  # noqa: PLE0704 - rich calls this in its `except` block

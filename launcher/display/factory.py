@@ -18,7 +18,7 @@ __all__ = ["Display", "make_display"]
 
 
 class Display(Protocol):
-    """An observer of a run that is open while the run is."""
+    """An observer that is open as long as its run."""
 
     def __enter__(self) -> Self: ...
 
@@ -42,10 +42,10 @@ def make_display(
     total: int | None = None,
     live: LiveOutput | None = None,
 ) -> Display:
-    """A display of a run on a stream; it feeds the tally.
+    """Return a display of a run on a stream. It feeds the tally.
 
     Args:
-        live: writes what the one job of a run prints as the job wrote it, not as lines of the display; the display closes it.
+        live: shows what the only job of a run prints, exactly as the job wrote it. The display closes it.
     """
     if stream.isatty() and not quiet:
         from launcher.display.console import PatientConsole

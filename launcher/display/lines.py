@@ -29,11 +29,11 @@ from launcher.util.exhaustive import assert_never
 
 __all__ = ["EventLines", "Line", "LineDisplay"]
 
-#: So many completed jobs, and failed jobs, get a line of their own.
+#: How many completed jobs, and how many failed jobs, get their own line.
 SHOWN_ONE_BY_ONE = 50
 #: Seconds between two lines that only have counts.
 PROGRESS_EVERY = 10.0
-#: Lines of a traceback; a longer one is cut in the middle.
+#: How many lines of a traceback are shown. A longer one is cut in the middle.
 TRACEBACK_LINES = 60
 
 
@@ -77,16 +77,16 @@ class EventLines:
         self._total = total
         self._counted_at = 0.0
         self._cutter = LineCutter() if shows_output else None
-        #: Host -> why it gets no jobs, as it was shown last: a host with little room changes its state again and again.
+        #: Host -> the last shown reason why it gets no jobs, because a host with little room changes its state again and again.
         self._closed: dict[str, str] = {}
-        #: Job -> how its attempt failed, until it is known whether another attempt follows.
+        #: Job -> the error of its attempt, until it is known whether another attempt follows.
         self._failed: dict[int, str] = {}
-        #: Host -> how its environment stood when that was last shown, and when.
+        #: Host -> the last shown state of its environment, and when it was shown.
         self._environments: dict[str, tuple[str, float]] = {}
 
     def lines(self, event: events.Event) -> list[Line]:
-        """The lines to show for an event; often none."""
-        # Clean them again, whoever made the event: some have names of files and folders in them.
+        """Return the lines to show for an event; often there are none."""
+        # Clean them again, because some have names of files and folders, which nobody cleaned.
         told = [Line(clean(line.text), line.tone) for line in self._unended(event) + self._lines_of(event)]
         return [line for line in told if line.tone in ("bad", "warning", "output")] if self._quiet else told
 
@@ -115,6 +115,12 @@ class EventLines:
                 return [Line(f"note{f' ({event.host})' if event.host else ''}: {clean(event.message)}", "plain")]
             case events.HostReady():
                 return self._on_host_ready(event)
+            case events.WayChosen():
+                # fabric is the usual way, and needs no line.
+                is_told = event.way != "fabric" or self._verbose
+                return (
+                    [Line(f"host {event.host}: reached by {event.way}: {clean(event.why)}", "dim")] if is_told else []
+                )
             case events.CodeSent():
                 return self._on_code_sent(event)
             case events.EnvironmentChanged():
@@ -223,7 +229,7 @@ class EventLines:
         return _prefixed(event.num, event.host, self._cutter.feed(event.num, event.stream, event.data))
 
     def _unended(self, event: events.Event) -> list[Line]:
-        """The last line of a job's output, if it has no newline."""
+        """Return the last line of a job's output, if it has no newline."""
         if self._cutter is None or not isinstance(event, (events.JobReturned, events.JobRequeued)):
             return []
         return _prefixed(event.num, event.host, self._cutter.finish(event.num))
@@ -239,7 +245,7 @@ class EventLines:
         where = f" on {event.host}" if event.host else ""
         took = f" after {seconds(event.duration)}" if event.duration is not None else ""
         if not (event.host or self._verbose) and (event.error or {}).get("kind") == "cancelled":
-            # After Ctrl-C, all jobs that waited: the summary has them.
+            # After Ctrl-C these are all jobs that waited. The summary lists them.
             return []
         if event.status != "COMPLETED" and tally.failed <= SHOWN_ONE_BY_ONE:
             more = " (further failures are counted, not shown)" if tally.failed == SHOWN_ONE_BY_ONE else ""
@@ -251,7 +257,7 @@ class EventLines:
         return told + self._progress(event.at)
 
     def _progress(self, at: float) -> list[Line]:
-        """From time to time: the progress, the time so far, the running jobs, and an estimate of the time left."""
+        """Return from time to time a line with the progress, the time so far, the running jobs and the estimated time left."""
         tally = self._tally
         total = max(self._total or 0, tally.total)
         if not self._is_counting or at - self._counted_at < PROGRESS_EVERY or tally.returned >= total:
@@ -290,7 +296,7 @@ class EventLines:
 
 
 def cut(lines: list[str], limit: int = TRACEBACK_LINES) -> list[str]:
-    """The lines; if there are too many, without the middle."""
+    """Return the lines, without the middle if there are too many."""
     if len(lines) <= limit:
         return lines
     half = limit // 2
@@ -311,7 +317,7 @@ class LineDisplay(BaseDisplay):
     """Plain lines, for a log or a pipe.
 
     Args:
-        write: gets a whole line without its newline.
+        write: called with a complete line without its newline.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ _STATES = {
 
 
 class ProgressDisplay(BaseDisplay):
-    """Progress below, lines above, until the output of the one job of a run needs the terminal."""
+    """Shows the progress below and lines above, until the output of the run's only job needs the terminal."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ProgressDisplay(BaseDisplay):
             refresh_per_second=_REDRAWS,
             transient=True,
             auto_refresh=True,
-            # What hooks print goes above the progress, and to the console: only if it would have gone to this stream anyway.
+            # Hooks' output goes to the console, above the progress, but only if it would have gone to this stream anyway.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         if live is not None:
@@ -101,8 +101,10 @@ class ProgressDisplay(BaseDisplay):
             self.write(lambda: self._console.print(text, soft_wrap=True, highlight=False))
 
     def render(self) -> RenderableType:
-        """The lines of the progress: as many hosts as fit, and the run."""
+        """Return the lines of the progress: as many hosts as fit, and the run."""
         tally = self.tally
+        # A run without any shows its hosts alone.
+        has_jobs = self._total != 0
         with tally.lock:
             room = max(self._console.height - 8, 3)
             hosts = sorted(tally.hosts.values(), key=lambda host: host.state == "ready")[:room]
@@ -111,11 +113,13 @@ class ProgressDisplay(BaseDisplay):
             for host in (
                 sorted(hosts, key=lambda host: list(tally.hosts).index(host.name)) if left_out else tally.hosts.values()
             ):
-                table.add_row(*_host_row(host, self._console.width))
+                row = _host_row(host, self._console.width)
+                table.add_row(*(row if has_jobs else [*row[:2], row[-1]]))
             parts: list[RenderableType] = [table]
             if left_out:
                 parts.append(Text(f"... and {left_out} more hosts", "dim"))
-            parts.append(self._run_row())
+            if has_jobs:
+                parts.append(self._run_row())
         return Group(*parts)
 
     def _run_row(self) -> RenderableType:

@@ -1,6 +1,6 @@
 """The end of a run: a table with failures first, the remote traceback of each distinct failure, and the same as JSON.
 
-Rule: the number of what is left out is shown.
+Rule: if something is left out, the summary says how much.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["REPORT_VERSION", "print_summary", "summary_json"]
 
 REPORT_VERSION = 1
-#: Rows of the table, and tracebacks.
+#: How many rows the table has, and how many tracebacks follow.
 MAX_ROWS = 30
 MAX_TRACEBACKS = 10
 
@@ -44,7 +44,7 @@ def print_summary(
     console = PatientConsole(file=stream, highlight=False, width=None if stream.isatty() else 160)
     with tally.lock:
         if not tally.has_no_usable_host:
-            # Otherwise each job would repeat the errors of the hosts.
+            # Show the hosts' errors once, instead of with each job.
             _print_jobs(tally, console, max_rows, has_shown)
         _print_sum(tally, console, unreached)
 
@@ -169,9 +169,9 @@ def _print_sum(tally: Tally, console: Console, unreached: tuple[str, ...]) -> No
 
 
 def summary_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (), error: Any = None) -> dict[str, Any]:
-    """The summary as plain data for a machine; `version` is the version of its format.
+    """Return the summary as plain data for programs. `version` is the version of its format.
 
-    `failures` holds at most a thousand of the failed jobs, `failures_left_out` says how many more there are; each has a
+    `failures` has at most a thousand failed jobs, and `failures_left_out` says how many more there are. Each has a
     `failure` that is an index into `distinct_failures`, whose `error` has the traceback.
     """
     with tally.lock:
@@ -201,6 +201,7 @@ def summary_json(tally: Tally, *, exit_code: int, unreached: tuple[str, ...] = (
                     "slots": host.slots,
                     "python": host.python,
                     "gpus": list(host.gpus),
+                    "environment": host.environment_steps.to_json() if host.environment_steps is not None else None,
                     "completed": host.completed,
                     "failed": host.failed,
                 }

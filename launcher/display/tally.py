@@ -1,6 +1,6 @@
-"""What a run's events add up to: counts by host, and the failures to show. It does not grow with finished jobs.
+"""Counts a run's events: jobs by host, and the failures to show. It does not grow with finished jobs.
 
-Rule: it is pure: events in, numbers out. One thread at a time adds events, and the display that reads it holds its lock.
+Rule: it is pure: events go in, numbers come out. One thread at a time adds events, and the display holds its lock to read it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,67 @@ from launcher import events
 from launcher.display.text import environment_text, shorten
 from launcher.util.exhaustive import assert_never
 
-__all__ = ["FailureGroup", "HostTally", "Row", "Tally"]
+__all__ = ["EnvironmentTally", "FailureGroup", "HostTally", "Row", "Tally"]
 
-#: Rows that are kept for the summary. What does not fit is counted.
+#: How many rows are kept for the summary. The rest is only counted.
 MAX_FAILURES = 1000
 MAX_COMPLETED = 1000
 MAX_GROUPS = 100
-#: Job numbers that are shown for each distinct failure.
+#: Steps that are kept of each host's environment. A link that is lost again and again makes many.
+MAX_STEPS = 100
+#: How many job numbers are shown for each distinct failure.
 MAX_NUMS = 20
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+), in (.*)$', re.MULTILINE)
 
 
 @dataclass
+class EnvironmentTally:
+    """How a host came to its environment.
+
+    Attributes:
+        key: its name there; empty until it is ready.
+        is_new: it was built for this run.
+        total: the bytes of its files.
+        steps: each state that it was in, with its begin and the bytes that were there at the begin and at the end.
+    """
+
+    key: str = ""
+    is_new: bool = False
+    total: int = 0
+    steps: list[EnvironmentStep] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data. `ready` is the last step."""
+        return {
+            "key": self.key or None,
+            "is_new": self.is_new,
+            "bytes": self.total,
+            "steps": [vars(one) for one in self.steps],
+        }
+
+    def add(self, state: str, at: float, done: int, total: int) -> None:
+        """Count a change."""
+        if self.steps and self.steps[-1].state == state:
+            self.steps[-1].bytes, self.steps[-1].total = done, total
+        elif len(self.steps) < MAX_STEPS:
+            self.steps.append(EnvironmentStep(state, at, done, done, total))
+        self.total = total
+
+
+@dataclass
+class EnvironmentStep:
+    """One of them. `bytes_before`, `bytes`: of `total`, those that were on the host at its begin and at its end."""
+
+    state: str
+    at: float
+    bytes_before: int
+    bytes: int
+    total: int
+
+
+@dataclass
 class HostTally:
-    """The state of one host in words, and its jobs by their state."""
+    """The state of one host in words, and its jobs by state."""
 
     name: str
     state: str = "connecting"
@@ -43,8 +90,10 @@ class HostTally:
     failed: int = 0
     unknown_since: float | None = None
     was_ready: bool = False
-    #: What is being done for its environment, in words; empty for nothing.
+    #: What is being done for its environment, in words; empty if nothing is.
     environment: str = ""
+    #: How it came to its environment; None where it has none.
+    environment_steps: EnvironmentTally | None = None
 
     @property
     def running(self) -> int:
@@ -54,7 +103,7 @@ class HostTally:
 
 @dataclass(frozen=True)
 class Row:
-    """A job that has returned, as the table of the summary shows it. `group` is the index of its distinct failure."""
+    """A job that has returned, for the table of the summary. `group` is the index of its distinct failure."""
 
     num: int
     host: str
@@ -68,7 +117,7 @@ class Row:
 
 @dataclass
 class FailureGroup:
-    """Failures that are the same: kind, type and the last frames of the traceback."""
+    """Failures with the same kind, type and last frames of the traceback."""
 
     first: Row
     count: int = 0
@@ -103,10 +152,10 @@ class Tally:
         self.unmatched: Counter[str] = Counter()
         self.ended = False
         self.started_at: float | None = None
-        #: When a run that had ended was resumed; its time counts from there.
+        #: When a run that had ended was resumed. Its time counts from then.
         self.taken_up_at: float | None = None
         self.ended_at: float | None = None
-        #: When this process first saw a job start, and how many have returned since: the time left is estimated from these.
+        #: When this process first saw a job start, and how many have returned since. They give the estimate of the time left.
         self._first_start: float | None = None
         self._returned_since = 0
         self._where: dict[int, tuple[str, str]] = {}
@@ -137,13 +186,12 @@ class Tally:
             case events.Warned():
                 self.warnings += 1
             case events.HostReady():
-                host = self._host(event.host)
-                host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
-                host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+                self._on_host_ready(event)
             case events.EnvironmentChanged():
                 self._host(event.host).environment = environment_text(event.state, event.done, event.total)
+                self._environment(event.host).add(event.state, event.at, event.done, event.total)
             case events.EnvironmentReady():
-                self._host(event.host).environment = ""
+                self._on_environment_ready(event)
             case events.HostUnknown():
                 host = self._host(event.host)
                 host.state, host.detail, host.unknown_since = "unknown", event.why, event.at
@@ -180,12 +228,13 @@ class Tally:
                 | events.Note()
                 | events.OutputArrived()
                 | events.RunDetaching()
+                | events.WayChosen()
             ):
                 pass
             case _:
                 assert_never(event)
 
-    # -- what is asked of it -------------------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------------------------
 
     @property
     def returned(self) -> int:
@@ -208,7 +257,7 @@ class Tally:
         return None if begun is None else max(at - begun, 0.0)
 
     def seconds_left(self, at: float, total: int) -> float | None:
-        """An estimate for the jobs that have not returned, at the rate so far; None while there is no rate."""
+        """An estimate for the jobs that have not returned, at the rate so far; None if there is no rate yet."""
         if self._first_start is None or at <= self._first_start or not self._returned_since or self.returned >= total:
             return None
         return (total - self.returned) * (at - self._first_start) / self._returned_since
@@ -231,7 +280,7 @@ class Tally:
             self._host(name)
 
     def _on_run_resumed(self, event: events.RunResumed) -> None:
-        """Another process resumed the run: what this one sees of it begins here."""
+        """Begin again, because another process has resumed the run."""
         self.run = self.run or event.run
         self.started_at = event.at if self.started_at is None else self.started_at
         if self.ended:
@@ -250,6 +299,23 @@ class Tally:
             host = self.hosts[name] = HostTally(name)
         return host
 
+    def _on_host_ready(self, event: events.HostReady) -> None:
+        host = self._host(event.host)
+        host.state, host.detail, host.unknown_since, host.was_ready = "ready", "", None, True
+        host.slots, host.python, host.gpus = event.slots, event.python, tuple(event.gpus)
+
+    def _environment(self, name: str) -> EnvironmentTally:
+        host = self._host(name)
+        if host.environment_steps is None:
+            host.environment_steps = EnvironmentTally()
+        return host.environment_steps
+
+    def _on_environment_ready(self, event: events.EnvironmentReady) -> None:
+        self._host(event.host).environment = ""
+        told = self._environment(event.host)
+        told.key, told.is_new = event.key, event.is_new
+        told.add("ready", event.at, event.total, event.total)
+
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     def _on_host_opened(self, event: events.HostOpened) -> None:
@@ -264,7 +330,7 @@ class Tally:
         self._move(event.num, "running", event.host)
 
     def _on_job_retried(self, event: events.JobRetried) -> None:
-        """A job that had returned runs again: its JobReturn no longer counts."""
+        """Uncount the JobReturn of a job that runs again."""
         row = next((row for row in self.failures if row.num == event.num), None)
         if row is None:
             self.total += 1
@@ -309,7 +375,7 @@ class Tally:
             self.failures.append(replace(row, error=error, group=group))
 
     def _move(self, num: int, place: str, host: str) -> None:
-        """Move a job from its state to another one; an empty state removes it."""
+        """Move a job to another state. An empty state removes it."""
         before, on = self._where.pop(num, ("", ""))
         self._add(before, on, num, -1)
         self._add(place, host, num, 1)
@@ -327,7 +393,7 @@ class Tally:
             self._host(host).running_jobs.pop(num, None)
 
     def _group(self, row: Row) -> int | None:
-        """Count a failure in the group of the same failures; return the group's index, or None if there are too many groups."""
+        """Count a failure in the group of equal failures. Returns the group's index; None if there are too many groups."""
         key = signature(row.error or {})
         index = self._group_of.get(key)
         if index is None:
@@ -344,7 +410,7 @@ class Tally:
 
 
 def signature(error: dict[str, Any]) -> tuple[str, ...]:
-    """What two equal failures share: kind, type, signal or exit code, and the place where the error was raised.
+    """Return what equal failures share: kind, type, signal or exit code, and where the error was raised.
 
     The message counts only if there is no traceback, because messages often have numbers of the job in them.
     """

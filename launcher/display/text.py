@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launcher.session.live_output import clean_lines
-from launcher.util.terminal_text import clean, clean_line
+from launcher.util.quantities import size
+from launcher.util.terminal_text import clean, clean_line, clean_lines
 
 __all__ = [
     "about",
@@ -32,13 +32,13 @@ __all__ = [
 
 
 def shorten(text: str, width: int) -> str:
-    """One line of at most width characters."""
+    """Return one line of at most `width` characters."""
     line = " ".join(clean(text).split())
     return line if len(line) <= width else line[: max(width - 3, 0)] + "..."
 
 
 def seconds(value: float | None) -> str:
-    """A duration."""
+    """Format a duration."""
     if value is None:
         return "-"
     if value < 10:
@@ -51,12 +51,12 @@ def seconds(value: float | None) -> str:
 
 
 def whole_seconds(value: float | None) -> str:
-    """A duration that still grows, in whole seconds."""
+    """Format a duration that still grows, in whole seconds."""
     return "" if value is None else seconds(float(int(value))).replace(".00", "")
 
 
 def about(value: float) -> str:
-    """An estimated duration: in seconds below a minute and a half, then in minutes, then in hours."""
+    """Format an estimated duration: in seconds up to a minute and a half, then in minutes, then in hours."""
     if value < 90:
         return f"{max(round(value), 1)} s"
     if value < 90 * 60:
@@ -65,7 +65,7 @@ def about(value: float) -> str:
 
 
 def varying(jobs: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
-    """The overrides that all jobs have in common, and for each job the others, which distinguish it.
+    """Return the overrides that all jobs share, and for each job its other ones.
 
     Args:
         jobs: the overrides of each.
@@ -80,32 +80,23 @@ def _one_line(overrides: Iterable[str]) -> str:
 
 
 def some(nums: Sequence[int], limit: int = 10) -> str:
-    """Some numbers: `3, 4, 7 and 12 more`."""
+    """Format some numbers: `3, 4, 7 and 12 more`."""
     told = ", ".join(str(num) for num in nums[:limit])
     return told if len(nums) <= limit else f"{told} and {len(nums) - limit:,} more"
 
 
-def size(value: float) -> str:
-    """A number of bytes."""
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
 def clock(at: float) -> str:
-    """A time of day, local."""
+    """Format a local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def count(number: int, noun: str) -> str:
-    """`1 job`, `1,000 jobs`."""
+    """Format a count: `1 job`, `1,000 jobs`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def signal_name(number: int | None) -> str:
-    """`SIGSEGV` for 11."""
+    """Return a signal's name: `SIGSEGV` for 11."""
     import signal
 
     try:
@@ -115,23 +106,23 @@ def signal_name(number: int | None) -> str:
 
 
 def environment_text(state: str, done: int, total: int) -> str:
-    """How an environment stands, in words."""
+    """Describe the state of an environment in words."""
     words = {
         "resolving": "resolving its packages",
         "sending": f"sending packages, {size(done)} of {size(total)} there",
         "waiting": "another run builds it",
-        "building": "building",
+        "building": f"building ({size(total)} of packages)",
     }
     return words.get(state, state)
 
 
 def error_line(error: dict[str, Any] | None) -> str:
-    """An error as one line, with its kind if that says more than its type."""
+    """Format an error as one line, with its kind if that says more than its type."""
     if not error:
         return ""
     kind, type_, message = error.get("kind", ""), str(error.get("type") or ""), clean(error.get("message") or "")
     if kind == "import":
-        # The next step is left out here; the warning of the host has it, once.
+        # The next step is left out here, because the host's warning has it.
         message = message.partition("\n")[0]
     name = type_.rpartition(".")[2]
     if kind in ("exception", "hook", "import", "unpicklable"):

@@ -1,6 +1,6 @@
-"""Tells hosts in rounds what is durable here. Files are synced to the disk first; then the hosts may forget the results.
+"""Tells hosts, in rounds, what is durable here. It first syncs the files to the disk; then the hosts may forget the results.
 
-Rule: a result that is not on the disk, or that nobody would find there, is not acknowledged. Its host sends it again.
+Rule: a result is not acknowledged if it is not on the disk, or if nobody would find it there. Its host sends it again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _EVERY = 1.0
 
 
 class Acknowledger:
-    """A thread that gathers attempts for a second, syncs the disk once, and acknowledges them all.
+    """A thread that collects attempts for a second, syncs the disk once, and acknowledges them all.
 
     Args:
-        folder: the run's folder; its file system is what has to be on the disk.
-        fail: called with what the thread died of.
-        is_safe: tells whether the journal is still in its place; while it is not, nothing is acknowledged.
+        folder: the run's folder, whose file system is synced.
+        fail: called with the exception that ended the thread.
+        is_safe: whether the journal is still in its place. If it is not, nothing is acknowledged.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class Acknowledger:
         self._thread.start()
 
     def add(self, host: str, attempt: str) -> None:
-        """This attempt may be forgotten by its host, after the next round."""
+        """Let the host forget this attempt after the next round."""
         with self._condition:
             self._waiting.append((host, attempt))
             self._condition.notify()
 
     def wrote_to(self, folder: Path) -> None:
-        """Files were written there; it may be on another file system than the run's folder."""
+        """Record that files were written there, because it may be on another file system than the run's folder."""
         try:
             device = os.stat(folder).st_dev
         except OSError:
-            return  # nothing was written after all, or it is gone again
+            return  # nothing was written in the end, or the folder is gone again
         with self._condition:
             self._elsewhere.setdefault(device, folder)
 
     def flush(self) -> None:
-        """Do a round now."""
+        """Run a round now."""
         with self._condition:
             waiting, self._waiting = self._waiting, []
             elsewhere, self._elsewhere = list(self._elsewhere.values()), {}
@@ -85,13 +85,13 @@ class Acknowledger:
                     session.acknowledge(attempts[start : start + 1000])
 
     def _synced(self, folders: set[Path]) -> bool:
-        """Sync the disk; True if that worked and the journal was in its place before and after."""
+        """Sync the disk. Returns whether that worked and the journal was in its place before and after."""
         if not self._is_safe():
             return False
         try:
             _sync_files(folders)
         except FileNotFoundError:
-            return False  # the run's folder, or one of its output folders, was moved or removed meanwhile
+            return False  # the run's folder, or one of its output folders, was moved or removed in the meantime
         return self._is_safe()
 
     def stop(self) -> None:
@@ -103,7 +103,7 @@ class Acknowledger:
         self.flush()
 
     def stop_at_once(self) -> None:
-        """End the thread without a last round: hosts keep what was not acknowledged."""
+        """End the thread without a last round. Hosts keep what was not acknowledged."""
         with self._condition:
             self._waiting.clear()
             self._stop = True
@@ -112,14 +112,14 @@ class Acknowledger:
     def _run(self) -> None:
         try:
             self._loop()
-        except BaseException as error:  # noqa: BLE001 - hosts would keep everything, and nobody would know why
+        except BaseException as error:  # noqa: BLE001 - otherwise hosts would keep everything, and nobody would know why
             self._fail(error)
 
     def _loop(self) -> None:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting or self._stop)
-                # Wait for more, unless the thread is to end.
+                # Wait for more, unless the thread should end.
                 self._condition.wait_for(lambda: self._stop, _EVERY)
                 if self._stop:
                     return
@@ -127,13 +127,13 @@ class Acknowledger:
 
 
 def _sync_files(folders: set[Path]) -> None:
-    """Sync the file systems of these folders; where the system cannot sync one alone, sync all."""
+    """Sync the file systems of these folders. If the system cannot sync a single one, sync all."""
     for folder in folders:
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if not _is_synced_alone(fd):
                 os.sync()
-                # On macOS that goes as far as the disk's own cache; this empties it.
+                # On macOS, sync() stops at the disk's own cache. This flushes it.
                 sync_fd(fd)
         finally:
             os.close(fd)

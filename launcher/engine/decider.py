@@ -1,9 +1,10 @@
-"""Decides what follows from facts and requests: events for the journal, and actions. It has no thread and no clock, and never sleeps.
+"""Decides what follows from facts and requests: events for the journal, and actions. It has no thread and no clock.
 
-Rule: journal first, then act. `decide` works out a round and hands it to the journal. `commit` brings it to the disk and only
-then sends, acknowledges, delivers and shows. If a round cannot be written, nothing is done, and nothing else is decided.
+Rule: journal first, then act. `decide` makes the decisions of a round and gives them to the journal. `commit` brings them to the
+disk, and only then sends, acknowledges, delivers and shows. If a round cannot be written, nothing is done, and nothing else is
+decided.
 
-Everything it touches is a small protocol, so that a test can run it through ten thousand histories a minute.
+It uses everything through small protocols, so that a test can run ten thousand histories a minute.
 """
 
 from __future__ import annotations
@@ -28,30 +29,30 @@ from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import NO_PARTS
 
 __all__ = ["Decider"]
 
 #: How many refused output files of a job are named.
 _MAX_TOLD = 20
-#: Files below one folder, of which the same is to be told, that are told of one by one.
+#: How many files below one folder are reported one by one if the same is true of them.
 _MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
-#: What a host lacks that jobs need, whatever the application is; by the type of the error, with the next step.
+#: Type of the error -> what a host lacks for jobs of any application, with the next step.
 _HOST_LACKS = {
-    SETUP_FAILED: "correct the line in `setup`, or put `|| true` behind it where it may fail; it runs in `bash -l`, without a terminal",
+    SETUP_FAILED: "correct the line in `setup`, or add `|| true` if it may fail; it runs in `bash -l`, without a terminal",
     PYTHON_FAILED: _PYTHON_STEP,
     PYTHON_TOO_OLD: _PYTHON_STEP,
 }
 
-#: What stands before the next step in an error of an environment.
+#: The text before the next step in an error of an environment.
 _NEXT = "\n    next: "
 
 
 @dataclass
 class _Round:
-    """What one round decided: events to journal and actions to take, in one order."""
+    """The decisions of one round: events to journal and actions to take, in one order."""
 
     steps: list[events.Event | partial[None]] = field(default_factory=list)
 
@@ -63,18 +64,18 @@ class _Round:
 
 
 class Decider:
-    """Takes a run's facts and requests in order.
+    """Takes the facts and requests of a run, in order.
 
     Args:
         links: by host; may be filled later.
-        acknowledge: takes (host, attempt) of a result that its host may forget as soon as the files are on the disk, too.
-        deliver: takes each JobReturn, once.
-        observe: takes each event, after it was journalled.
-        ownership: knows which job wrote what in output directories; None if no two jobs share one.
-        hold: called before an output directory is made; returns when it may be, or raises OSError.
+        acknowledge: called with (host, attempt) of a result. Its host may forget it when the files are on the disk, too.
+        deliver: called with each JobReturn, once.
+        observe: called with each event after it was journalled.
+        ownership: knows which job wrote which file in an output directory; None if no two jobs share one.
+        hold: called before an output directory is made. Returns when that is allowed, or raises OSError.
 
     Attributes:
-        effects: what is done outside, and the jobs that have not returned.
+        effects: carries out actions, and holds the jobs that have not returned.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Decider:
         self.effects = Effects(scheduler, links, acknowledge, deliver, observe, clock, ownership, hold)
         self._round = _Round()
         self._notes: dict[str, set[str]] = {}
-        #: Hosts whose environment is on its way, and those that have it.
+        #: Hosts whose environment is being made. Below: hosts that have it.
         self._building: set[str] = set()
         self._has_environment: set[str] = set()
         #: (host, job) -> how often that host gave the job back.
@@ -106,7 +107,7 @@ class Decider:
     # -- rounds -------------------------------------------------------------------------------------------------
 
     def decide(self, items: Iterable[facts.Fact | requests.Request]) -> None:
-        """Work out what follows from these, and hand it to the journal. `commit` must follow."""
+        """Decide what follows from these items, and give it to the journal. `commit` must follow."""
         decided = self._round = _Round()
         for item in items:
             self._take(self._clock.wall(), item, decided)
@@ -126,10 +127,8 @@ class Decider:
             case facts.Collected():
                 self._take_collected(at, item, decided)
             case requests.Submit():
-                self._take_submit(at, item, decided)
-            case requests.SubmitAll():
-                for one in item.submits:
-                    self._take_submit(at, one, decided)
+                for job in item.jobs:
+                    self._take_submit(at, job, decided)
             case requests.Cancel():
                 self._take_cancel(at, item, decided)
             case requests.Interrupt():
@@ -168,6 +167,8 @@ class Decider:
                 self.effects.confirm(item.host, item.number)
             case facts.Sent():
                 decided.add([events.CodeSent(at, item.host, item.files, item.sent_files, item.sent_bytes, "")])
+            case facts.WayTaken():
+                decided.add([events.WayChosen(at, item.host, item.way, item.why)])
             case facts.Noted():
                 self._note(at, item.host, item.message, decided)
             case facts.Opened():
@@ -180,10 +181,10 @@ class Decider:
                 assert_never(item)
 
     def commit(self) -> None:
-        """Bring the round to the disk, then act on it.
+        """Bring the round to the disk, and then act on it.
 
         Raises:
-            JournalError: it is not on the disk and was not acted on; try again.
+            JournalError: it is not on the disk, and nothing was done. Call `commit` again.
         """
         self._journal.commit()
         decided, self._round = self._round, _Round()
@@ -196,14 +197,14 @@ class Decider:
         self.effects.check_delivered()
 
     def deadline(self) -> float | None:
-        """The monotonic time at which something must be decided even if no new fact comes."""
+        """Return the monotonic time at which something must be decided even without a new fact."""
         return self._scheduler.deadline()
 
     def restore(self, reader: ReadableJournal) -> list[int]:
-        """Restore the state of a run from its journal, before the first `decide`; returns the jobs that have not returned.
+        """Restore the state of a run from its journal, before the first `decide`. Returns the jobs that have not returned.
 
-        An attempt stays assigned to its host. When the host says welcome, its spool shows whether the attempt arrived: then it is
-        waited for; else it is sent again. The caller journals `Scheduler.resume`.
+        An attempt stays assigned to its host. The host's welcome shows whether the attempt is in its spool. If it is, the run
+        waits for it. If not, it is sent again. The caller journals `Scheduler.resume`.
         """
         effects = self.effects
         effects.reader = reader
@@ -226,13 +227,12 @@ class Decider:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def _take_submit(self, at: float, item: requests.Submit, decided: _Round) -> None:
-        job = item.job
+    def _take_submit(self, at: float, job: requests.QueuedJob, decided: _Round) -> None:
         self.effects.jobs[job.num] = job
         self._journal.put_job(job.num, job.overrides, str(job.output_dir), job.payload or b"", job.spec)
         decided.add(self._scheduler.submit(at, job.num, job.overrides))
-        if item.failure is not None:
-            decided.add(self._scheduler.fail_pending(at, job.num, *item.failure))
+        if job.failure is not None:
+            decided.add(self._scheduler.fail_pending(at, job.num, *job.failure))
         elif self._scheduler.interrupted is not None:
             why = f"cancelled before it started: {self._scheduler.interrupted.why}"
             decided.add(self._scheduler.fail_pending(at, job.num, "cancelled", why))
@@ -241,7 +241,7 @@ class Decider:
         decided.add(self._scheduler.cancel(at, item.num))
         state = self._scheduler.jobs.get(item.num)
         if state is not None and state.host:
-            # Also a job that has its result: its process may still be shutting down.
+            # This includes a job that has its result, because its process may still be shutting down.
             decided.act(self._links[state.host].cancel, [f"{item.num}.{state.attempt}"])
 
     # -- facts about hosts ---------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class Decider:
         for num in sorted(scheduler.hosts[host].jobs):
             job = scheduler.jobs[num]
             if f"{num}.{job.attempt}" not in fact.attempts:
-                # It was assigned to the host but never arrived: it is sent again as the same attempt.
+                # It was assigned to the host but never arrived. Send it again as the same attempt.
                 decided.act(self.effects.send, num, job.attempt, host)
             if job.is_cancelled:
                 cancelled.append(f"{num}.{job.attempt}")
@@ -267,7 +267,7 @@ class Decider:
             decided.act(link.cancel, cancelled)
         if scheduler.interrupted is not None:
             decided.act(link.cancel, None, kill=scheduler.interrupted.kill)
-        # Attempts that were replaced, or that returned long ago, are cancelled before anything that waits there may start.
+        # Cancel attempts that were replaced, or that returned long ago, before anything that waits there may start.
         fenced = [attempt for attempt in fact.attempts if scheduler.current(*_split(attempt), host) is None]
         for start in range(0, len(fenced), 1000):
             decided.act(link.cancel, fenced[start : start + 1000], kind="lost")
@@ -300,7 +300,7 @@ class Decider:
                 decided.add([events.Warned(at, "application", message, trace, None, fact.host)])
             decided.add(self._scheduler.observe_unprepared(at, fact.host, fact.error["message"].partition("\n")[0]))
         elif fact.isolation == "spawn" and fact.why:
-            self._note(at, fact.host, f"a fresh process per job: {fact.why}", decided)
+            self._note(at, fact.host, f"each job gets a fresh process: {fact.why}", decided)
 
     def _take_environment(self, at: float, fact: facts.EnvironmentTold, decided: _Round) -> None:
         if fact.state != "ready":
@@ -318,7 +318,7 @@ class Decider:
             decided.add([events.Note(at, message, host, topic)])
 
     def _is_new(self, host: str, message: str) -> bool:
-        """Tell whether this was not shown before. After so many different notes a host is no longer listened to."""
+        """Whether this note was not shown before. After a certain number of different notes, a host's notes are ignored."""
         known = self._notes.setdefault(host, set())
         if message in known or len(known) >= limit("notes"):
             return False
@@ -332,7 +332,7 @@ class Decider:
         job = self.effects.jobs.get(num)
         if job is None or self.effects.assigned.get(fact.attempt) != fact.host:
             return
-        # On a new link all output comes again from its start. What was shown is not shown again.
+        # On a new link, all output comes again from its start. Do not show it twice.
         shown = self.effects.shown.setdefault(fact.attempt, {})
         begin, end = max(fact.offset, shown.get(fact.stream, 0)), fact.offset + len(fact.data)
         if begin >= end:
@@ -373,7 +373,7 @@ class Decider:
         made = self._scheduler.observe_unwritable(at, fact.host, num, attempt, fact.why)
         if not made:
             return
-        # It may have had a result already, which must not be found when the run is resumed.
+        # It may already have had a result, which a resumed run must not find.
         self.effects.stored.pop(num, None)
         for event in made:
             if isinstance(event, events.JobReturned):
@@ -387,12 +387,12 @@ class Decider:
         unmatched = self._unmatched(at, fact, self._scheduler.current(num, attempt, fact.host))
         made = self._scheduler.observe_collected(at, fact.host, num, attempt)
         if not made:
-            # It came a second time, or is not the current attempt: the host may forget it in either case.
+            # It came a second time, or is not the current attempt. In either case the host may forget it.
             if self._scheduler.current(num, attempt, fact.host) is None:
                 decided.act(self.effects.acknowledge, fact.host, fact.attempt)
             return
-        told = _told_of_files((path, f"was refused: {why}") for path, why in fact.refused)
-        told += _told_of_files(fact.noted)
+        told = _file_lines((path, f"was refused: {why}") for path, why in fact.refused)
+        told += _file_lines(fact.noted)
         decided.add([events.Warned(at, "output file", one, "", num, fact.host) for one in told])
         if fact.cut:
             decided.add([events.Warned(at, "shutdown", fact.cut, "", num, fact.host)])
@@ -405,7 +405,7 @@ class Decider:
         decided.add(made)
 
     def _unmatched(self, at: float, fact: facts.Collected, state: UnfinishedJob | None) -> list[events.Event]:
-        """The output patterns that matched no file of a completed job. A job that failed may not have written its files yet."""
+        """Return the output patterns that matched no file of a completed job. A failed job may not have written its files yet."""
         if not fact.unmatched or state is None or (state.ended or {}).get("status") != "COMPLETED":
             return []
         asked = self.effects.jobs[state.num].spec.outputs
@@ -427,8 +427,8 @@ class Decider:
         decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why))
 
     def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
-        """Give up a host that broke a limit which only shows over several messages."""
-        told = f"it says more than it may: {why}"
+        """Give up a host that broke a limit over several messages."""
+        told = f"it sent more than the limit: {why}"
         decided.add(self._scheduler.give_up(at, host, told, for_good=True))
         decided.act(self._links[host].cancel, None, kind="lost", why=told)
 
@@ -445,8 +445,8 @@ def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[e
     return out
 
 
-def _told_of_files(files: Iterable[tuple[str, str]]) -> list[str]:
-    """A line for each file of which something is to be told; one for all below a folder of which the same is."""
+def _file_lines(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each file to report, and one line for all files below a folder with the same report."""
     groups: dict[tuple[str, str], list[str]] = {}
     for path, what in files:
         groups.setdefault((path.partition("/")[0] if "/" in path else "", what), []).append(path)

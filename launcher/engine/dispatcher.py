@@ -1,7 +1,7 @@
-"""The one thread that decides: it takes what came, has the decider work it out, journals it, acts, and tells who watches.
+"""The one thread that decides: it takes items from the inbox, lets the decider decide, writes the journal, acts, and tells observers.
 
-Rule: while the journal cannot be written, nothing more is decided; the jobs on the hosts go on, and their results wait there. Every
-method may be called from any thread: a request is put into the inbox, and the thread takes it from there.
+Rule: while the journal cannot be written, nothing more is decided. Jobs on the hosts go on, and their results wait there. Every
+method may be called from any thread: it puts a request into the inbox, and the dispatcher's thread takes it from there.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from remote_agent.job import JobError
 __all__ = ["Dispatcher"]
 
 _JOURNAL_RETRY = 1.0
-#: At most so many items are decided in one round, and so in one write of the journal.
+#: The largest number of items in one round, and so in one write of the journal.
 _ROUND = 2000
-#: A round costs the same for one item as for many. If this many jobs are under way and there were this many rounds within a second,
-#: the next round waits for _PAUSE seconds. The hosts have queued jobs for longer than that.
+#: A round costs the same for one item as for many. If this many jobs are under way and a second had this many rounds, the next round
+#: waits for _PAUSE seconds. The hosts' queues last longer than that.
 _BUSY_JOBS = 16
 _BUSY_ROUNDS = 20
 _PAUSE = 0.02
@@ -55,20 +55,20 @@ class _Stop:
 
 
 class Dispatcher:
-    """Drives a run: `start`, then requests from anybody and facts from the connections, then `close` or `detach`.
+    """Drives a run: `start`, then requests from any thread and facts from the connections, then `close` or `detach`.
 
     Args:
-        connections: by host; may be filled after this is made.
-        deliver: takes each JobReturn, once.
-        observe: takes each event, after it was journalled.
-        wake: called when a thread has died that the run cannot do without.
+        connections: by host; may be filled after this object is made.
+        deliver: called with each JobReturn, once.
+        observe: called with each event after it was journalled.
+        wake: called when a thread that the run needs has died.
 
     Attributes:
-        scheduler, journal, connections: as they were given.
-        decider: decides; to be restored before `start`.
-        delivered: set while every job that hosts can have is whole on its host; looked at when the controller detaches.
-        crash: what a thread died of that the run cannot do without.
-        stalled: why the journal cannot be written, so that nothing is decided; empty while it can.
+        scheduler, journal, connections: the arguments.
+        decider: makes the decisions. A resumed run restores it before `start`.
+        delivered: set while every job that a host can have is complete on its host. It counts when the controller detaches.
+        crash: the exception that killed a thread that the run needs.
+        stalled: why the journal cannot be written and so nothing is decided; empty while it can be written.
     """
 
     def __init__(
@@ -89,10 +89,11 @@ class Dispatcher:
         self._clock = _SystemClock()
         self._inbox: Inbox[facts.Fact | Request | _Stop] = Inbox()
         self._acknowledger = Acknowledger(connections, journal.folder, self._fail, lambda: journal.is_in_place)
-        #: Tells which jobs share a folder.
-        self._sharing: JournalReader | None = None
-        self._sharing_lock = threading.Lock()
-        # The earlier of our clock and that of the disk: the times of files are compared with it.
+        self._reader: JournalReader | None = None
+        self._reader_lock = threading.Lock()
+        self._reader_process = os.getpid()
+        self._inherited: JournalReader | None = None
+        # The earlier time of our clock and the disk's clock, because the times of files are compared with it.
         began = min(time.time(), os.stat(journal.folder).st_ctime)
         self.decider = Decider(
             scheduler,
@@ -109,15 +110,15 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._stopping = threading.Event()
         self._rounds: deque[float] = deque([0.0], _BUSY_ROUNDS)
-        #: What hosts said at the end, after the thread had ended.
-        self._last_words: deque[facts.Noted] = deque(maxlen=limit("notes"))
+        #: Notes from hosts that came after the thread had ended.
+        self._late_notes: deque[facts.Noted] = deque(maxlen=limit("notes"))
         self.crash: BaseException | None = None
         self.stalled = ""
 
     # -- from any thread -----------------------------------------------------------------------------------------
 
     def start(self, *, connect: bool = True) -> None:
-        """Start the thread and begin to connect, unless it is known that no host will be needed."""
+        """Start the thread, and begin to connect unless it is known that no host will be needed."""
         self._thread.start()
         if connect:
             for connection in self.connections.values():
@@ -125,23 +126,23 @@ class Dispatcher:
 
     @property
     def is_running(self) -> bool:
-        """The thread runs: what is put into the inbox is decided."""
+        """Whether the thread runs, so that items in the inbox are decided."""
         return self._thread.is_alive()
 
     @property
     def is_own_thread(self) -> bool:
-        """The caller runs in the thread that decides."""
+        """Whether the caller runs in the thread that decides."""
         return threading.get_ident() == self._thread.ident
 
     def put_fact(self, fact: facts.Fact) -> None:
-        """Put a fact into the inbox; waits while the inbox is full."""
+        """Put a fact into the inbox. Waits while the inbox is full."""
         if self._stopping.is_set() and isinstance(fact, facts.Noted):
-            self._last_words.append(fact)
+            self._late_notes.append(fact)
             return
         self._inbox.put_bulk(fact, sum(map(_weight, vars(fact).values())), fact.host)
 
     def ask(self, request: Request) -> None:
-        """Put a request into the inbox; never waits."""
+        """Put a request into the inbox. Never waits."""
         self._inbox.put(request)
 
     def cancel(self, num: int) -> None:
@@ -149,7 +150,7 @@ class Dispatcher:
         self.ask(Cancel(num))
 
     def interrupt(self, why: str, *, kill: bool = False) -> None:
-        """Cancel everything; with kill, at once."""
+        """Cancel everything. With `kill`, jobs get no grace period."""
         self.ask(Interrupt(why, kill))
 
     def record(
@@ -158,26 +159,36 @@ class Dispatcher:
         meta: dict[str, str] | None = None,
         blobs: dict[str, bytes] | None = None,
     ) -> None:
-        """Journal something of the run as a whole, before anything that is submitted after this."""
+        """Journal something about the whole run, before anything that is submitted after this."""
         self.ask(AddToJournal(tuple(happened), meta or {}, blobs or {}))
 
+    @property
+    def reader(self) -> JournalReader:
+        """The journal, for reading."""
+        if os.getpid() != self._reader_process:
+            # This is a fork of our process. Two processes must not read the same open file, so keep it open and open another.
+            # The lock is new, because a thread may have held it at the fork.
+            self._inherited, self._reader = self._reader, None
+            self._reader_lock, self._reader_process = threading.Lock(), os.getpid()
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.journal.folder)
+            return self._reader
+
     def _shares_folder(self, num: int, folder: Path) -> bool:
-        """Tell whether another job of the run writes to this folder, too; True if the journal cannot be read."""
+        """Whether another job of the run writes to this folder, too. True if the journal cannot be read."""
         try:
-            with self._sharing_lock:
-                if self._sharing is None:
-                    self._sharing = JournalReader(self.journal.folder)
-                return self._sharing.shares_folder(num, folder)
+            return self.reader.shares_folder(num, folder)
         except (JournalError, RunError):
             return True
 
     def _hold(self) -> None:
-        """Wait until the journal is in its place: what is made meanwhile would take the place of a folder that was moved away.
+        """Wait until the journal is in its place. If the run's folder was moved away, a new folder must not take its place.
 
-        Called by the sessions' readers, which read nothing then, so that a host has to wait with what it sends.
+        The connections' readers call this. They read nothing in the meantime, so the host must wait.
 
         Raises:
-            OSError: the run ends before that; what was to be written is kept on its host.
+            OSError: the run ends before that. The host keeps what could not be written.
         """
         while not self.journal.is_in_place:
             if self._stopping.wait(_JOURNAL_RETRY):
@@ -187,16 +198,16 @@ class Dispatcher:
     # -- ending --------------------------------------------------------------------------------------------------
 
     def detach(self) -> list[str]:
-        """End, and let the agents go on; returns the hosts that have all their jobs."""
+        """End, and let the agents go on. Returns the hosts that have all their jobs."""
         self._stop()
         close_all(self.connections.values())
         return [name for name in self.connections if name in self.decider.effects.confirmed]
 
     def detach_at_once(self, timeout: float) -> bool:
-        """End without waiting for hosts, which are told nothing. What is in the inbox is journalled if there is time.
+        """End without waiting for hosts or telling them. What is in the inbox is journalled if there is time.
 
         Returns:
-            True if the thread has ended, so that the caller may write the journal.
+            Whether the thread has ended, so that the caller may write the journal.
         """
         self._stopping.set()
         self._inbox.put(_Stop())
@@ -207,17 +218,17 @@ class Dispatcher:
         return not self._thread.is_alive()
 
     def drop_links(self) -> None:
-        """Close each connection in a thread of its own; to be called after `detach_at_once` if the process goes on."""
+        """Close each connection in its own thread. Call it after `detach_at_once` if the process goes on."""
         for connection in self.connections.values():
             threading.Thread(target=connection.close, name=f"close-{connection.host}", daemon=True).start()
 
     @property
     def not_ended(self) -> list[str]:
-        """The hosts whose agents have not ended the run yet."""
+        """Return the hosts whose agents have not ended the run yet."""
         return [name for name, connection in self.connections.items() if not connection.wait_finished(0.0)]
 
     def close(self, *, keep: bool = False) -> list[str]:
-        """End the run on all hosts; returns those whose agents could not be told."""
+        """End the run on all hosts. Returns those whose agents could not be told."""
         self._stop()
         unreached = []
         told = []
@@ -228,14 +239,14 @@ class Dispatcher:
             elif self.scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
                 unreached.append(name)
         unreached += wait_for_ends(told, lambda message: self._tell(events.Note(time.time(), message)))
-        self._hear_last_words()
+        self._show_late_notes()
         close_all(self.connections.values())
         return unreached
 
-    def _hear_last_words(self) -> None:
-        """Show what hosts said after the thread had ended. These are notes, from which nothing follows."""
-        if self._last_words and not self._thread.is_alive():
-            self.decider.decide(iter(self._last_words))
+    def _show_late_notes(self) -> None:
+        """Show the notes from hosts that came after the thread had ended. Nothing follows from them."""
+        if self._late_notes and not self._thread.is_alive():
+            self.decider.decide(iter(self._late_notes))
             self._commit()
 
     def _stop(self) -> None:
@@ -246,11 +257,14 @@ class Dispatcher:
             self._thread.join()
         self._inbox.close()
         self._acknowledger.stop()
-        with self._sharing_lock:
-            if self._sharing is not None:
-                # The journal's writer must be the last to close it: a reader cannot remove the log.
-                self._sharing.close()
-                self._sharing = None
+
+    def close_journal(self, *happened: events.Event) -> None:
+        """Write the last events and close the journal. The writer closes it last, because a reader cannot remove the log."""
+        with self._reader_lock:
+            if self._reader is not None:
+                self._reader.close()
+        self.journal.append(list(happened))
+        self.journal.close()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -258,20 +272,20 @@ class Dispatcher:
         try:
             while self._turn():
                 pass
-        except BaseException as error:  # noqa: BLE001 - a defect here must not leave the caller waiting for ever
+        except BaseException as error:  # noqa: BLE001 - after a defect here, the caller must not wait for ever
             self._fail(error)
         finally:
             self._inbox.close()
 
     def _fail(self, crash: BaseException) -> None:
-        """Tell whoever waits for the run that a thread has died, with the traceback."""
+        """Record that a thread has died, with the traceback, and wake whoever waits for the run."""
         told = "".join(traceback.format_exception(crash))
         self.crash = self.crash or crash
         self._tell(events.Warned(time.time(), "controller", f"{type(crash).__name__}: {crash}", told))
         self._wake()
 
     def _turn(self) -> bool:
-        self._let_more_come()
+        self._pause_under_load()
         deadline = self.decider.deadline()
         timeout = None if deadline is None else max(0.0, deadline - self._clock.monotonic()) + 0.01
         items = self._inbox.get(_ROUND, timeout)
@@ -281,7 +295,7 @@ class Dispatcher:
             self.delivered.set()
         return going
 
-    def _let_more_come(self) -> None:
+    def _pause_under_load(self) -> None:
         """Pause under load, so that a round decides several items at once."""
         now = time.monotonic()
         is_fast = now - self._rounds[0] < 1.0
@@ -290,7 +304,7 @@ class Dispatcher:
             self._stopping.wait(_PAUSE)
 
     def _commit(self) -> bool:
-        """Journal the round and act on it. While it cannot be written, wait; False if the thread was told to end meanwhile."""
+        """Journal the round and act on it. Waits while it cannot be written. Returns False if the thread should end by then."""
         while True:
             try:
                 self.decider.commit()
@@ -317,7 +331,7 @@ class Dispatcher:
 
 
 def _weight(value: Any) -> int:
-    """The approximate number of bytes that a fact takes in memory: a text or a list may be as long as a frame."""
+    """Return roughly how many bytes a fact takes in memory. A text or a list may be as long as a frame."""
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, dict):

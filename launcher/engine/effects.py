@@ -1,7 +1,7 @@
 """Acts on events: sends jobs, delivers results, opens and closes folders.
 
-Rule: nothing is done for an event that the journal does not have. The decider calls `act` with each event of a round, after the round
-is on the disk.
+Rule: nothing is done for an event that the journal does not have. The decider calls `act` with each event of a round after the
+round is on the disk.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["Effects"]
 
 
 class Effects:
-    """Acts on events, and holds what it needs of the jobs that have not returned. Arguments as those of `Decider`.
+    """Acts on events, and holds what it needs of the jobs that have not returned. The arguments are those of `Decider`.
 
     Attributes:
         reader: the journal, if the run was resumed.
-        ownership: as it was given.
-        jobs: by number.
-        stored: what the last attempt of a job brought, by number.
-        assigned: attempt -> the host that it was given to; what comes back of any other is ignored.
-        shown: attempt -> stream -> bytes of it that were shown.
+        ownership: the argument.
+        jobs: number of a job -> the job.
+        stored: number of a job -> the result of its last attempt.
+        assigned: attempt -> its host. Frames about it from any other host are ignored.
+        shown: attempt -> stream -> how many of its bytes were shown.
         prepared: hosts whose zygote has answered.
-        confirmed: hosts that have confirmed everything sent to them since they got a job.
-        has_delivered: every job that hosts can have is whole on its host; looked at when the controller detaches.
+        confirmed: hosts that have confirmed everything that was sent to them since they got a job.
+        has_delivered: whether every job that a host can have is complete on its host. It counts when the controller detaches.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Effects:
         self._last_asked = 0
 
     def folder_of(self, host: str, attempt: str) -> OutputFolder | None:
-        """The output folder of an attempt if it is the current one and the host's, else None. Called by the readers of connections."""
+        """Return the output folder of an attempt; None if it is not the job's current attempt on this host. Readers call this."""
         if self.assigned.get(attempt) != host:
             return None
         job = self.jobs.get(int(attempt.partition(".")[0]))
@@ -87,7 +87,7 @@ class Effects:
         return self.reader
 
     def from_journal(self, num: int) -> QueuedJob:
-        """A job as the journal has it; its payload is read when it is sent."""
+        """Return a job from the journal. Its payload is read when it is sent."""
         job = self._opened(num).job_without_payload(num)
         if job is None:
             raise JournalError(f"job {num} is in the journal's events, but not among its jobs")
@@ -95,7 +95,7 @@ class Effects:
         return QueuedJob(num, overrides, Path(output_dir), None, spec)
 
     def act(self, event: events.Event) -> None:
-        """Do what an event asks for."""
+        """Carry out an event."""
         if isinstance(event, events.JobAssigned):
             self.send(event.num, event.attempt, event.host)
         elif isinstance(event, events.JobReturned):
@@ -118,17 +118,17 @@ class Effects:
         self._links[host].send_job(spec, payload)
 
     def forget_confirmation(self, host: str) -> None:
-        """What was sent to the host may not have arrived."""
+        """Record that what was sent to the host may not have arrived."""
         self.confirmed.discard(host)
         self._asked.pop(host, None)
 
     def confirm(self, host: str, number: int) -> None:
-        """Note that a host has confirmed, if the number is that of the last question."""
+        """Record that a host has confirmed everything, if this is the answer to the last `sync`."""
         if self._asked.get(host) == number:
             self.confirmed.add(host)
 
     def check_delivered(self) -> None:
-        """While the controller is detaching, ask the hosts to confirm, and see whether all have."""
+        """While the controller detaches, ask the hosts to confirm, and check whether all have."""
         scheduler = self._scheduler
         if scheduler.detaching is None or scheduler.pending:
             return
@@ -150,17 +150,17 @@ class Effects:
         self.acknowledge(event.host, attempt)
 
     def _set_aside(self, num: int, attempt: int) -> None:
-        """Move what an attempt printed to a folder of its own, before the next attempt prints."""
+        """Move what an attempt printed to its own folder, before the next attempt prints."""
         job = self.jobs[num]
         folder, job.folder = job.folder or _folder_of(job, self._hold), None
         folder.aside.append(attempt)
         try:
-            folder.set_aside_what_waits()
+            folder.set_aside_pending()
         except (OSError, RefusedFile, UnusableFolder) as error:
-            lost = f"what attempt {attempt} printed cannot be kept: {error}"
+            lost = f"the output of attempt {attempt} cannot be kept: {error}"
             self._observe(events.Warned(self._clock.wall(), "output", lost, "", num))
         finally:
-            # Where the folder is not in its place, this is done before anything of the next attempt is written there.
+            # If the folder is not in its place, this is done before the next attempt writes there.
             job.aside = tuple(folder.aside)
             folder.close()
 
@@ -170,8 +170,8 @@ class Effects:
             job.folder = _folder_of(job, self._hold)
         if job.folder is not None:
             with contextlib.suppress(OSError, RefusedFile, UnusableFolder):
-                # The last attempt may have printed nothing: what the one before it printed is not its own.
-                job.folder.set_aside_what_waits()
+                # If the last attempt printed nothing, the files there are from the one before it.
+                job.folder.set_aside_pending()
             job.folder.close()
         attempt = f"{event.num}.{event.attempt}"
         self.assigned.pop(attempt, None)
@@ -183,7 +183,7 @@ class Effects:
 
 
 def _folder_of(job: QueuedJob, hold: Callable[[], None] | None) -> OutputFolder:
-    """The output directory of a job, with the limits that the run sets: what a host was told not to send is refused here, too."""
+    """Return the output directory of a job, with the run's limits. Files that a host should not send are refused here, too."""
     cap = job.spec.max_output_bytes
     return OutputFolder(
         job.output_dir,

@@ -1,13 +1,12 @@
-"""A run's machinery without its hooks: the dispatcher with real hosts, room for so many jobs, and what has arrived.
+"""A run's machinery without its hooks: the dispatcher with real hosts, a limit on jobs under way, and the arrivals.
 
-Rule: it knows nothing of callbacks or of Hydra. `submit` goes in, `Returned` and host losses come out, in order of
-arrival; whoever drives it fires the hooks on their own thread.
+Rule: it knows nothing of callbacks or Hydra. Jobs go in by `submit`; `Returned` and lost hosts come out, in order of arrival. Its
+driver fires the hooks in its own thread.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import queue
 import secrets
 import threading
@@ -24,34 +23,34 @@ from launcher.agents.plan import HostPlan
 from launcher.bootstrap.bundle import Bundle, build_bundle
 from launcher.bootstrap.start import open_agent
 from launcher.engine.dispatcher import Dispatcher
-from launcher.engine.requests import Detach, QueuedJob, Retry, Submit, SubmitAll
+from launcher.engine.requests import Detach, QueuedJob, Retry, Submit
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import ControllerFailed
 from launcher.inventory import HostSpec
-from launcher.runs.journal import FOLDER, Journal, JournalReader, Returned
+from launcher.runs.journal import FOLDER, Journal, Returned
 from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
 from launcher.util.open_files import make_room
 
 __all__ = ["Engine"]
 
-#: Jobs that wait here before `submit` waits: enough to keep any number of slots busy, little enough to keep in memory.
+#: How many jobs may be under way before `submit` waits: enough for any number of slots, and not too many for the memory.
 BACKLOG = 2000
-#: Seconds between two looks at whether a wait for room was stopped.
-_LOOK = 0.1
+#: Seconds between two checks whether a wait for room should stop.
+_CHECK_EVERY = 0.1
 
 T = TypeVar("T")
 
 
 class Engine(Dispatcher):
-    """Runs jobs on hosts, durably. It is no context manager: there are several ways to end it.
+    """Runs jobs on hosts, durably. It is not a context manager, because there are several ways to end it.
 
     Args:
-        plan_of: makes the plan of a host; called once per host, in a thread of that host; may raise LauncherError.
+        plan_of: makes the plan of a host. Called once per host, in a thread of that host. May raise LauncherError.
         spare_of: the Python that a host's agent starts ahead of time, empty for the agent's own; None for none.
-        transport_of: the way to a host; asked once each.
+        transport_of: makes the transport to a host. Called once per host.
         lock: the lock of the folder, if the caller has taken it for this run.
-        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first word.
+        meanwhile: called in the thread of each host, between the command that starts its agent and the agent's first message.
         observers: called with every event, in order, on the dispatcher's thread; one that raises is reported and the
             run goes on.
     """
@@ -82,10 +81,6 @@ class Engine(Dispatcher):
         self.folder = folder
         self.arrivals: queue.SimpleQueue[Returned | events.HostLost | None] = queue.SimpleQueue()
         self._observers = list(observers)
-        self._reader: JournalReader | None = None
-        self._reader_lock = threading.Lock()
-        self._reader_process = os.getpid()
-        self._inherited: JournalReader | None = None
         self._room = threading.Semaphore(BACKLOG)
         self._is_unlimited = False
         self.submitted = 0
@@ -108,14 +103,14 @@ class Engine(Dispatcher):
             )
 
     def start(self, *, connect: bool = True) -> None:
-        """Start deciding, and connect to the hosts unless it is known that none will be needed."""
+        """Start the dispatcher, and connect to the hosts unless it is known that none will be needed."""
         lack = make_room(len(self.connections)) if connect else ""
         super().start(connect=connect)
         if lack:
             self.observe(events.Warned(time.time(), "hosts", lack))
 
     def restore(self) -> list[int]:
-        """Restore the run from its journal, before `start`; returns the jobs that have not returned."""
+        """Restore the run from its journal, before `start`. Returns the jobs that have not returned."""
         unfinished = self.decider.restore(self.reader)
         for name, host in self.scheduler.hosts.items():
             if host.jobs or host.collecting or host.phase in (HostPhase.READY, HostPhase.UNKNOWN):
@@ -127,18 +122,6 @@ class Engine(Dispatcher):
         for event in resumed:
             self.observe(event)
         return unfinished
-
-    @property
-    def reader(self) -> JournalReader:
-        """The journal, for reading."""
-        if os.getpid() != self._reader_process:
-            # Forked of ours: what is open there is not read from two processes, nor closed here; a thread may have held the lock.
-            self._inherited, self._reader = self._reader, None
-            self._reader_lock, self._reader_process = threading.Lock(), os.getpid()
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = JournalReader(self.journal.folder)
-            return self._reader
 
     def observe(self, event: events.Event) -> None:
         """Show an event to all observers."""
@@ -165,41 +148,28 @@ class Engine(Dispatcher):
 
     @property
     def has_room(self) -> bool:
-        """`submit` would not wait."""
+        """Whether `submit` would not wait."""
         return self._is_unlimited or self.submitted - self.returned < BACKLOG
 
-    def submit(
-        self,
-        job: QueuedJob,
-        failure: tuple[str, str] | None = None,
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Submit a job. Waits while BACKLOG jobs are under way; False, and nothing submitted, if it is stopped meanwhile.
+    def submit(self, jobs: Sequence[QueuedJob], is_stopped: Callable[[], bool]) -> bool:
+        """Submit fewer than BACKLOG jobs: all or none. The journal has all of them before the first one is sent.
 
-        With failure (kind, message) the job is FAILED at once.
+        Waits while BACKLOG jobs are under way. Returns False, without submitting any, if the wait was stopped.
         """
-        if not self._has_waited_for_room(is_stopped):
+        if not all(self._has_waited_for_room(is_stopped) for _ in jobs):
             return False
-        self.submitted += 1
-        self.ask(Submit(job, failure))
-        return True
-
-    def submit_all(self, submits: Sequence[Submit], is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Submit jobs, fewer than BACKLOG, all or none. The journal has them all before the first is sent."""
-        if not all(self._has_waited_for_room(is_stopped) for _ in submits):
-            return False
-        self.submitted += len(submits)
-        self.ask(SubmitAll(tuple(submits)))
+        self.submitted += len(jobs)
+        self.ask(Submit(tuple(jobs)))
         return True
 
     def _has_waited_for_room(self, is_stopped: Callable[[], bool]) -> bool:
-        while not self._is_unlimited and not self._room.acquire(timeout=_LOOK):
+        while not self._is_unlimited and not self._room.acquire(timeout=_CHECK_EVERY):
             if is_stopped():
                 return False
         return True
 
     def wait(self, timeout: float | None = None) -> Returned | events.HostLost | None:
-        """The next result or lost host; None if nothing came within timeout seconds, or `wake` was called.
+        """Return the next result or lost host; None if nothing came within `timeout` seconds, or `wake` was called.
 
         Raises:
             ControllerFailed: nothing more will arrive.
@@ -218,47 +188,39 @@ class Engine(Dispatcher):
         return item
 
     def wake(self) -> None:
-        """Make `wait` return, because there is something else to look at."""
+        """Make `wait` return, because there is something else to do."""
         self.arrivals.put(None)
 
     @property
     def is_idle(self) -> bool:
-        """Everything that was submitted has been taken from `wait`."""
+        """Whether `wait` has returned everything that was submitted."""
         return self.returned >= self.submitted
 
     def retry(self, returned: events.JobReturned) -> None:
-        """Run a job that had returned once more."""
+        """Run a job that has returned once more."""
         self.submitted += 1
         self.ask(Retry(returned))
 
     def lift_limit(self) -> None:
-        """From now on `submit` never waits: all jobs must be on the hosts before the controller detaches."""
+        """Never let `submit` wait from now on, because all jobs must be on the hosts before the controller detaches."""
         self._is_unlimited = True
 
     def prepare_to_detach(self, why: str, *, hurry: bool = False) -> None:
-        """Give every job to a host; `delivered` says when they have them. With hurry, without waiting for any host."""
+        """Give every job to a host. `delivered` says when the hosts have them. With `hurry`, do not wait for hosts."""
         self.lift_limit()
         self.ask(Detach(self.run_id, why, hurry))
-
-    def close_journal(self, *happened: events.Event) -> None:
-        """Write the last events and close the journal. Its writer is the last to close it: a reader cannot remove the log."""
-        with self._reader_lock:
-            if self._reader is not None:
-                self._reader.close()
-        self.journal.append(list(happened))
-        self.journal.close()
 
 
 def _opener(
     spec: HostSpec, run: str, bundle: Callable[[], Bundle], spare: str | None, meanwhile: Callable[[], None]
 ) -> Callable[[Transport], tuple[Channel, bytes]]:
-    """A function that connects to the run's agent on a host, and starts one if there is none."""
+    """Return a function that connects to the run's agent on a host, and starts one if there is none."""
     role = ["connect", "--run", run, "--host", spec.name, *(["--spare", spare] if spare is not None else [])]
     return lambda transport: open_agent(spec, transport, bundle(), role, meanwhile=meanwhile)
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:
-    """A function that calls `make` once, when it is first called, and then returns or raises the same each time."""
+    """Return a function that calls `make` on its first call, and returns or raises the same on every call."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     lock = threading.Lock()
 

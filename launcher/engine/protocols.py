@@ -1,6 +1,6 @@
-"""What the decider needs of its surroundings: a clock, the hosts' links and the journal.
+"""The interfaces that the decider uses: a clock, the hosts' links and the journal.
 
-Rule: no more than it uses, so that a test can put something simple in the place of each.
+Rule: they have only what the decider uses, so that a test can replace each by something simple.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import Protocol
 
 from launcher import events
 from launcher.runs.journal import StoredResult
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = ["Clock", "Link", "ReadableJournal", "WritableJournal"]
 
 
 class Clock(Protocol):
-    """The time. Seconds since the epoch are for people, monotonic seconds decide."""
+    """The time. Seconds since the epoch are for people; monotonic seconds decide."""
 
     def wall(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
 
     def monotonic(self) -> float:
-        """Seconds of a clock that nobody sets."""
+        """Return the seconds of a clock that nobody sets."""
 
 
 class Link(Protocol):
-    """What is sent to a host. Without a connection everything is dropped; the next welcome says what is missing."""
+    """Sends to a host. Without a connection everything is dropped, and the next welcome shows what is missing."""
 
     def send_job(self, spec: JobSpec, payload: bytes) -> None:
         """Send a job."""
@@ -35,45 +35,45 @@ class Link(Protocol):
         """Cancel these attempts, or all."""
 
     def sync(self, number: int) -> None:
-        """Have the agent confirm what was sent so far."""
+        """Ask the agent to confirm what was sent so far."""
 
     def go(self) -> None:
-        """What waits in the spool may start: everything that must not was cancelled before."""
+        """Let jobs in the spool start. Those that must not start were cancelled before."""
 
 
 class WritableJournal(Protocol):
-    """What the decider writes of a journal."""
+    """The part of a journal that the decider writes."""
 
     def append(self, happened: list[events.Event]) -> None:
-        """Events, in order."""
+        """Append events, in order."""
 
     def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
-        """A job, as it must be known to be sent again."""
+        """Store a job with everything that is needed to send it again."""
 
     def put_result(self, result: StoredResult) -> StoredResult:
-        """What an attempt brought; returns it as it will be read."""
+        """Store an attempt's result. Returns it as it will be read."""
 
     def put_meta(self, **values: str) -> None:
-        """Facts about the run as a whole."""
+        """Store facts about the whole run."""
 
     def put_blob(self, name: str, data: bytes) -> None:
-        """Something large."""
+        """Store something large."""
 
     def commit(self) -> None:
-        """Bring it to the disk; raises JournalError."""
+        """Bring it to the disk. Raises JournalError."""
 
 
 class ReadableJournal(Protocol):
-    """What is read of a journal when a run is resumed."""
+    """The part of a journal that is read when a run is resumed."""
 
     def events(self) -> Iterator[tuple[int, events.Event]]:
-        """All events, in order, with their numbers."""
+        """Return all events, in order, with their numbers."""
 
     def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
-        """(overrides, output_dir, spec) of a job."""
+        """Return (overrides, output_dir, spec) of a job."""
 
     def payload(self, num: int) -> bytes:
-        """What is sent to a host as the job."""
+        """Return the payload that a host gets for the job."""
 
     def result(self, num: int, attempt: int) -> StoredResult | None:
-        """What an attempt brought."""
+        """Return an attempt's result."""

@@ -1,6 +1,6 @@
-"""What the decider is asked, beside the facts that hosts tell; and what it gives back.
+"""Requests to the decider. The facts that hosts report are in `launcher.agents.facts`.
 
-Rule: plain values, so that anybody may make them in any thread.
+Rule: they are plain values, so that any thread can make them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from launcher import events
 from launcher.results.output_folder import OutputFolder
 from launcher.results.owners import Owners
 from launcher.util.frozen import frozen
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol.job_spec import JobSpec
 
 __all__ = [
     "AddToJournal",
@@ -24,39 +24,34 @@ __all__ = [
     "Request",
     "Retry",
     "Submit",
-    "SubmitAll",
 ]
 
 
 @dataclass
 class QueuedJob:
-    """A job as the decider needs it until it has returned."""
+    """A job as the decider needs it, until it has returned.
+
+    `failure`: (kind, message) of a job that is FAILED from the start.
+    """
 
     num: int
     overrides: tuple[str, ...]
     output_dir: Path
-    #: None where the journal has it: read when it is sent.
+    #: None if it is in the journal, from where it is read when the job is sent.
     payload: bytes | None
     spec: JobSpec
+    failure: tuple[str, str] | None = None
     folder: OutputFolder | None = None
     owners: Owners | None = None
-    #: Attempts whose streams could not be set aside yet.
+    #: Attempts whose output could not yet be moved to its own folder.
     aside: tuple[int, ...] = ()
 
 
 @frozen
 class Submit:
-    """A new job; with failure (kind, message) it is FAILED from the start."""
+    """Add jobs. The journal has all of them before the first one is sent."""
 
-    job: QueuedJob
-    failure: tuple[str, str] | None = None
-
-
-@frozen
-class SubmitAll:
-    """New jobs, all of which the journal has before the first of them is sent."""
-
-    submits: tuple[Submit, ...]
+    jobs: tuple[QueuedJob, ...]
 
 
 @frozen
@@ -68,7 +63,7 @@ class Cancel:
 
 @frozen
 class Interrupt:
-    """Cancel everything; with kill, at once."""
+    """Cancel everything. With `kill`, jobs get no grace period."""
 
     why: str
     kill: bool
@@ -76,7 +71,7 @@ class Interrupt:
 
 @frozen
 class GiveUp:
-    """Give a host up now."""
+    """Give up a host now."""
 
     host: str
     why: str
@@ -84,7 +79,7 @@ class GiveUp:
 
 @frozen
 class AddToJournal:
-    """Journal this; what is asked later is decided later."""
+    """Write this to the journal, before any later request is decided."""
 
     happened: tuple[events.Event, ...] = ()
     meta: dict[str, str] = field(default_factory=dict)
@@ -93,18 +88,18 @@ class AddToJournal:
 
 @frozen
 class Retry:
-    """Run a job that had returned once more."""
+    """Run a job that has returned once more."""
 
     returned: events.JobReturned
 
 
 @frozen
 class Detach:
-    """Give all jobs to hosts: the controller is about to leave."""
+    """Give all jobs to hosts, because the controller is about to detach."""
 
     run: str
     why: str
     hurry: bool
 
 
-Request = Submit | SubmitAll | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach
+Request = Submit | Cancel | Interrupt | GiveUp | AddToJournal | Retry | Detach

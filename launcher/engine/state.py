@@ -1,10 +1,10 @@
-"""The state of a run's jobs and hosts, as its events make it.
+"""The state of a run's jobs and hosts, made from its events.
 
-Rule: only `apply` changes the state, and it takes events alone, never a clock. So the events of a journal, applied again, give the
-same state. The state does not grow with finished jobs.
+Rule: only `apply` changes the state. It takes events and no clock, so a journal's events, applied again, give the same state. The
+state does not grow with finished jobs.
 
-`unknown_since`, `ready_since` and `closed_since` are the exception: monotonic times, which mean nothing to another process. The
-scheduler notes them when it first plans with the fact, and a journal does not hold them.
+`unknown_since`, `ready_since` and `closed_since` are exceptions: they are monotonic times, which mean nothing to another process.
+The scheduler sets them when it first plans with the fact. A journal does not have them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from launcher.util.exhaustive import assert_never
 
 __all__ = ["OVER", "HostPhase", "HostState", "RunState", "UnfinishedJob"]
 
-#: Seconds of work that are kept queued on a host beyond its slots, so that a free slot never waits for a round trip.
+#: A host's queue holds this many seconds of work beyond its slots, so that a free slot never waits for a round trip.
 _HORIZON = 0.25
-#: Seconds of a job from which on none is queued ahead of its slot where another host may be free sooner.
+#: A job of this many seconds is not queued ahead on a host if another host may be free sooner.
 _LONG = 1.0
 _MAX_QUEUED = 256
-#: After so many results a host that had closed because it was full gets more jobs at once; doubled each time that it closes.
+#: After this many results, a host that had closed because it was full gets more jobs at once. Doubled each time that it closes.
 _CALM = 16
 _MAX_CALM = 1024
 
 
 class HostPhase(enum.Enum):
-    """Where a host stands."""
+    """The phase of a host."""
 
     CONNECTING = "connecting"
     READY = "ready"
@@ -46,7 +46,7 @@ OVER = (HostPhase.LOST, HostPhase.UNUSABLE)
 
 @dataclass
 class UnfinishedJob:
-    """An unfinished job. `attempt` is its last one, `host` where that is; empty while it waits."""
+    """An unfinished job. `attempt` is its last attempt, and `host` the host of that; empty while it waits."""
 
     num: int
     attempt: int = 0
@@ -56,20 +56,20 @@ class UnfinishedJob:
     failed_on: set[str] = field(default_factory=set)
     overrides: tuple[str, ...] = ()
     is_cancelled: bool = False
-    #: The monotonic time at which its host is given up if it has not ended by then; noted by the scheduler, as the times of a host.
+    #: The monotonic time at which its host is given up if the job has not ended. The scheduler sets it, like the times of a host.
     due: float | None = field(default=None, compare=False)
 
 
 @dataclass
 class HostState:
-    """A host. `jobs` are those without an outcome, `collecting` those whose files still come.
+    """A host. `jobs` have no outcome yet; of those in `collecting`, files are still coming.
 
-    `closed` says why it takes no further job, though it may be there; `may_open`: that may end by itself. `unknown_since`: when
-    its link was lost; while nothing comes through, a welcome does not end that (see the scheduler).
+    `closed` says why it takes no more jobs, though it may be connected; `may_open`: this may end by itself. `unknown_since`: when
+    its link was lost. A welcome does not reset it until something comes through (see the scheduler).
 
-    `most_ahead`: how many jobs may be queued on it beyond its slots, None for no limit. A host that closed by itself and opens
-    again has little room: it gets no more than its slots take, and more when `calm` results have come since, so that it
-    does not fill up, close and open over and over.
+    `most_ahead`: how many jobs may be queued on it beyond its slots; None for no limit. A host that closed by itself and opens
+    again has little room. So that it does not close and open again and again, it gets only as many jobs as it has slots, until
+    `calm` results have come.
     """
 
     name: str
@@ -91,21 +91,21 @@ class HostState:
 
     @property
     def is_usable(self) -> bool:
-        """It takes jobs, now or when it is reached (again)."""
+        """Whether it takes jobs, now or when it is reached (again)."""
         return self.phase not in OVER and self.closed is None
 
     @property
     def lost_since(self) -> float | None:
-        """Since when it is without a link that was of use; None where it has one now."""
+        """Since when it has had no working link; None if it has one now."""
         return self.unknown_since if self.phase is HostPhase.UNKNOWN else None
 
     def has_closed(self) -> None:
-        """The host was full: it gave jobs back."""
+        """Record that the host was full and gave jobs back."""
         self.most_ahead, self.results = 0, 0
         self.calm = min(2 * self.calm, _MAX_CALM)
 
     def has_result(self) -> None:
-        """A job ended there."""
+        """Record that a job ended there."""
         if self.most_ahead is None:
             return
         self.results += 1
@@ -116,11 +116,11 @@ class HostState:
                 self.most_ahead = None
 
     def room(self, *, is_alone: bool = True) -> int:
-        """How many more jobs may be given to it now; `is_alone`: no other host could take them."""
+        """Return how many more jobs it may get now. `is_alone`: no other host could take them."""
         if self.phase is not HostPhase.READY or self.closed is not None:
             return 0
         if not is_alone and (self.job_seconds is None or self.job_seconds > _LONG):
-            # Nothing is known yet, or a round trip is nothing beside a job: what waits goes to whoever is free first.
+            # Nothing is known yet, or a job takes much longer than a round trip. The first free host gets what waits.
             ahead = 0
         elif self.job_seconds is None:
             ahead = self.slots
@@ -133,7 +133,7 @@ class HostState:
 
 
 class RunState:
-    """Jobs that have not returned, hosts, and counts of what has."""
+    """The hosts, the jobs that have not returned, and counts of those that have."""
 
     def __init__(self, hosts: list[str]) -> None:
         self.hosts: dict[str, HostState] = {name: HostState(name) for name in hosts}
@@ -144,23 +144,23 @@ class RunState:
         self.interrupted: events.RunInterrupt | None = None
         self.detaching: events.RunDetaching | None = None
         self.forgiven = 0
-        #: Jobs on hosts of which the time until they must have ended begins anew: they started, or were told to end.
+        #: Jobs on hosts whose time limit begins again, because they have started or were asked to end.
         self.fresh: list[int] = []
 
     @property
     def is_idle(self) -> bool:
-        """No job is unfinished."""
+        """Whether no job is unfinished."""
         return not self.jobs
 
     def current(self, num: int, attempt: int, host: str) -> UnfinishedJob | None:
-        """The job, if this is its attempt on that host: an earlier one that comes back late is fenced off."""
+        """Return the job if this is its current attempt, on this host; None for an earlier one that comes back late."""
         job = self.jobs.get(num)
         if job is None or job.attempt != attempt or job.host != host or num in self.pending:
             return None
         return job
 
     def apply(self, event: Event) -> None:  # noqa: C901 - one case for each event
-        """Change the state by an event. The most frequent events come first; some change nothing."""
+        """Apply an event to the state. The most frequent events come first; some change nothing."""
         match event:
             case events.JobQueued():
                 self.jobs[event.num] = UnfinishedJob(event.num, overrides=tuple(event.overrides))
@@ -174,7 +174,7 @@ class RunState:
             case events.AttemptStarted():
                 self.jobs[event.num].has_started = True
                 self.fresh.append(event.num)
-                self._came_through(event.host, None)
+                self._note_working_link(event.host, None)
             case events.AttemptEnded():
                 self._apply_attempt_ended(event)
             case events.JobReturned():
@@ -190,7 +190,7 @@ class RunState:
                 host = self.hosts[event.host]
                 host.phase, host.slots, host.ready_since, host.why = HostPhase.READY, event.slots, None, ""
                 host.boot_id = event.boot_id
-                # A time that ran out while there was no link is not the jobs' fault.
+                # If a time limit passed without a link, that is not the jobs' fault.
                 self.fresh += host.jobs
             case events.HostUnknown():
                 host = self.hosts[event.host]
@@ -229,6 +229,7 @@ class RunState:
                 | events.RunEnded()
                 | events.RunStarted()
                 | events.Warned()
+                | events.WayChosen()
             ):
                 pass
             case _:
@@ -244,7 +245,7 @@ class RunState:
         host.collecting.add(event.num)
         if event.status == "FAILED":
             job.failed_on.add(event.host)
-        self._came_through(event.host, event.error)
+        self._note_working_link(event.host, event.error)
         host.has_result()
         if event.duration is not None:
             before = host.job_seconds
@@ -261,7 +262,7 @@ class RunState:
 
     def _apply_job_returned(self, event: events.JobReturned) -> None:
         self._remove_from_host(event.num, event.host)
-        self._came_through(event.host, event.error)
+        self._note_working_link(event.host, event.error)
         self.pending.pop(event.num, None)
         del self.jobs[event.num]
         self.counts[event.status] += 1
@@ -274,12 +275,12 @@ class RunState:
         self.counts[event.status] -= 1
         if event.error_kind:
             self.counts["kind:" + event.error_kind] -= 1
-        # The user asked for it: neither an earlier interrupt nor earlier failures prevent it.
+        # The user asked for it, so neither an earlier interrupt nor earlier failures prevent it.
         self.interrupted = None
         self.forgiven = self.counts["FAILED"]
 
-    def _came_through(self, host: str, error: dict[str, Any] | None) -> None:
-        """Note that something of a job came from a host, so that its link is of use. An error `lost` was not said by the host."""
+    def _note_working_link(self, host: str, error: dict[str, Any] | None) -> None:
+        """Record that something of a job came from a host, so its link works. An error `lost` did not come from the host."""
         state = self.hosts.get(host)
         if state is not None and (error is None or error["kind"] != "lost"):
             state.unknown_since = None
@@ -295,7 +296,7 @@ class RunState:
     def _apply_run_resumed(self, event: events.RunResumed) -> None:
         self.detaching = None
         for host in self.hosts.values():
-            # A host that was given up or refused gets another chance; its old attempts stay fenced off.
+            # A host that was given up, or that refused, gets another chance. Its old attempts stay given up.
             known = host.phase in (HostPhase.READY, HostPhase.UNKNOWN) or bool(host.jobs or host.collecting)
             host.phase = HostPhase.UNKNOWN if known else HostPhase.CONNECTING
             host.unknown_since, host.ready_since = None, None

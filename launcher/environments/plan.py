@@ -21,7 +21,7 @@ from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
 from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
 
 __all__ = ["EnvironmentPlan", "EnvironmentSource"]
 

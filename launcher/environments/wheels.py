@@ -25,7 +25,7 @@ from launcher.environments.select import Chosen
 from launcher.environments.uv import Steps, run_uv, without_secrets
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
-from remote_agent.shared.fields import is_sha256
+from remote_agent.protocol.fields import is_sha256
 
 __all__ = ["WheelCache", "digest_of"]
 

@@ -1,42 +1,41 @@
 """Runs a job again here, in a debugger, or on a host, and says whether it ends the same way.
 
 Rule: hooks fire only if that was asked for, and only the job's own, because the run's hooks belong to the run.
-`launcher.reproduce.target` says which job it is and what it needs.
+`launcher.reproduce.find` says which job it is and what it needs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from launcher.code.snapshot import Snapshot
 from launcher.errors import LauncherError, UsageError
 from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
-from launcher.reproduce.target import Target, decoder_of, find_target
+from launcher.reproduce.find import find_target
+from launcher.reproduce.target import Target, decoder_of
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
-from launcher.session.session import Observer, Session
+from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.result_parts import ResultParts
 
-if TYPE_CHECKING:
-    from remote_agent.job import JobReturn
-
-__all__ = ["Reproduction", "Target", "find_target", "reproduce", "reproduce_in_debugger"]
+__all__ = ["Reproduction", "reproduce"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,67 +46,66 @@ class Reproduction:
     folder: Path
     after: Outcome
     comparison: Comparison | None
-    job_return: JobReturn | None = None
 
 
 def reproduce(
-    target: Target,
+    job: str,
+    options: LaunchConf,
     *,
-    hosts: Sequence[Any] | None = None,
-    options: LaunchConf | None = None,
+    app: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     is_exact: bool = False,
     with_hooks: bool = False,
-    results: str = "safe",
-    observers: Sequence[Observer] = (),
+    in_debugger: bool = False,
     early: EarlyConnections | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+    show: Callable[[], AbstractContextManager[Observer | None]] = contextlib.nullcontext,
 ) -> Reproduction:
-    """Run the job again, on a host or over the local transport.
+    """Run a job again, on a host or here, and compare how it ends.
 
     Args:
-        hosts: where to run it; None means here.
+        job: see `find_target`.
+        options: its variables (`env`) replace those of the environment; its policy of results says what is decoded to compare it.
+        app: the application, if no record says which it is.
         folder: the new output directory.
         is_exact: run the code that the run recorded, and not the code as it is now.
         with_hooks: fire the job's hooks, of the callbacks that the run sent.
-        early: connections that were begun earlier. Without them, connections are begun here.
+        in_debugger: run it here in the foreground. If it fails, pdb starts.
+        early: connections that were begun earlier.
+        tell: is told what the user should know before it runs.
+        show: opened while it runs; gives an observer of its events.
 
     Raises:
-        UsageError: it cannot be run again in this way. Nothing was sent.
+        UsageError: there is no such job, or it cannot be run again in this way. Nothing was sent.
+        RunError: there is no such run, or its record cannot be read.
     """
-    hosts = list(hosts) if hosts is not None else None
-    begun = early if early is not None else EarlyConnections.begin(hosts, options or LaunchConf())
-    with begun:
-        setup = _set_up(target, options, hosts, folder, is_exact=is_exact, with_hooks=with_hooks)
-        with Session(setup, config=setup.root_config, observers=observers, early=begun) as session:
-            session.drive([(None, setup.overrides)], None)
-    job_return = session.load(0)
-    reader = JournalReader(session.folder / FOLDER)
-    try:
-        after = recorded_outcome(reader, 0, decoder_of(setup, results))
-        if after is None:
-            raise LauncherError("the job did not return")
-        comparison = compare(target.before, after) if target.before is not None else None
-    finally:
-        reader.close()
-    return Reproduction(target.name, session.folder, after, comparison, job_return)
+    target = find_target(job, app=app, env=options.env, results=options.results)
+    for note in target.notes:
+        tell(note)
+    setup = _set_up(target, options, folder, is_exact=is_exact, with_hooks=with_hooks)
+    if in_debugger:
+        where, after = _debug(setup)
+    else:
+        with show() as observer:
+            where, after = _run(setup, SessionConf([observer] if observer else (), early=early))
+    comparison = compare(target.before, after) if target.before is not None else None
+    return Reproduction(target.name, where, after, comparison)
 
 
 def _set_up(
     target: Target,
-    options: LaunchConf | None,
-    hosts: Sequence[Any] | None,
+    options: LaunchConf,
     folder: str | os.PathLike[str] | None,
     *,
     is_exact: bool,
     with_hooks: bool,
 ) -> PlainAgain | HydraAgain:
-    asked = options or LaunchConf()
-    asked = asked.replaced(env={**target.env, **asked.env})
+    asked = options.replaced(env={**target.env, **options.env})
     where, naming = folder_for("RUN", folder)
     setup = dataclasses.replace(
         target.setup,
         options=asked,
-        hosts=tuple(host_specs(hosts, asked)),
+        hosts=tuple(host_specs(None, asked)),
         folder=where,
         naming=naming,
         is_exact=is_exact,
@@ -122,21 +120,19 @@ def _set_up(
     return setup.without_callbacks().with_code()
 
 
-def reproduce_in_debugger(
-    target: Target,
-    *,
-    options: LaunchConf | None = None,
-    folder: str | os.PathLike[str] | None = None,
-    is_exact: bool = False,
-    with_hooks: bool = False,
-    results: str = "safe",
-) -> Reproduction:
-    """Run the job again here, in the foreground. If it fails, pdb starts.
+def _run(setup: PlainAgain | HydraAgain, conf: SessionConf) -> tuple[Path, Outcome]:
+    """Run it as any job; return its folder and its outcome."""
+    with Session(setup, conf) as session:
+        session.drive([(None, setup.overrides)], None)
+    with JournalReader(session.folder / FOLDER) as reader:
+        after = recorded_outcome(reader, 0, decoder_of(setup, setup.options.results))
+    if after is None:
+        raise LauncherError("the job did not return")
+    return session.folder, after
 
-    Raises:
-        UsageError: it cannot be run again in this way.
-    """
-    setup = _set_up(target, options, None, folder, is_exact=is_exact, with_hooks=with_hooks)
+
+def _debug(setup: PlainAgain | HydraAgain) -> tuple[Path, Outcome]:
+    """Run it here, in a debugger; return its folder and its outcome."""
     prepared = setup.prepare()
     # No journal is begun there. Its lock is held while the job writes.
     setup, claim = setup.take_folder()
@@ -158,10 +154,9 @@ def reproduce_in_debugger(
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
         # Ctrl-C is for the debugger, and does not stop this process.
         done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
-        after = _debugged(scratch, setup, results, done.returncode)
+        after = _debugged(scratch, setup, done.returncode)
     claim.release()
-    comparison = compare(target.before, after) if target.before is not None else None
-    return Reproduction(target.name, setup.folder, after, comparison)
+    return setup.folder, after
 
 
 def _lay_out(snapshot: Snapshot, folder: Path) -> None:
@@ -177,7 +172,7 @@ def _lay_out(snapshot: Snapshot, folder: Path) -> None:
         path.symlink_to(goal)
 
 
-def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> Outcome:
+def _debugged(scratch: Path, setup: RunSetup, exit_code: int) -> Outcome:
     told = scratch / "outcome.json"
     if not told.exists():
         return Outcome(
@@ -191,4 +186,4 @@ def _debugged(scratch: Path, setup: RunSetup, results: str, exit_code: int) -> O
         return Outcome("COMPLETED")
     # The folder no longer exists when this is read.
     stored = StoredResult(0, 1, setup.hosts[0].name, envelope, parts, (scratch / "result").read_bytes(), None)
-    return stored_outcome(stored, decoder_of(setup, results))
+    return stored_outcome(stored, decoder_of(setup, setup.options.results))

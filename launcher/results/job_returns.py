@@ -20,8 +20,8 @@ from launcher.serialization.plain_text import plain_text
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
+from remote_agent.protocol.result_parts import PLAIN
 from remote_agent.shared.plain_value import MAX_SIZE, MAX_SMALL, encode
-from remote_agent.shared.result_parts import PLAIN
 
 if TYPE_CHECKING:
     from launcher.serialization.plain_records import FindType

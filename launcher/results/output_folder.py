@@ -100,7 +100,7 @@ class OutputFolder:
             return
         if self.hold is not None:
             self.hold()
-        self.set_aside_what_waits()
+        self.set_aside_pending()
         # What is not there now was never printed. What comes from now on is that of another attempt.
         self.aside.clear()
 
@@ -175,7 +175,7 @@ class OutputFolder:
                 own = beside(path, self.num)
                 self._check(own, 0)
                 if self._is_anothers(own):
-                    raise RefusedFile(f"another job has written it, and {own} too")
+                    raise RefusedFile(f"another job has written it, and also {own}")
                 if len(self.apart) < MAX_REFUSED:
                     self.apart.append((path, own))
                 path = own
@@ -402,7 +402,7 @@ class OutputFolder:
         changed = self._tree.changed_at(OWN, "stdout")
         return changed is not None and owners.is_anothers(f"{OWN}/stdout", self.num, changed)
 
-    def set_aside_what_waits(self) -> None:
+    def set_aside_pending(self) -> None:
         """Set aside what could not be when it was due, if the folder is in its place by now.
 
         Raises:

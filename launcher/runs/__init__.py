@@ -1,1 +1,1 @@
-"""What is kept of runs: their journals."""
+"""What is stored here of runs: journal, record, index, whose a run is, and how it stands."""

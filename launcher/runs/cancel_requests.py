@@ -1,7 +1,7 @@
-"""What another process asks of the controller that drives a run: small files in the run's folder.
+"""Requests from another process to the controller that drives a run: small files in the run's folder.
 
-Rule: a request appears whole, because it is renamed into place, and is read once. Only the user may write to the folder (0700), who
-could signal the controller as well.
+Rule: a request appears complete, because it is renamed into place, and it is read once. Only the user may write to the folder
+(0700), and the user could also signal the controller.
 
     .launcher/requests/<name>.json    {"version": 1, "what": "cancel", "num": N or null, "kill": bool, "why": text}
 """
@@ -24,7 +24,7 @@ _FOLDER = "requests"
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Cancel the run, or one job of it; `kill`: at once."""
+    """Cancel the run, or one job of it. `kill`: at once."""
 
     num: int | None = None
     kill: bool = False

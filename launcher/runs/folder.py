@@ -1,8 +1,8 @@
 """Claims a folder for one run, before anything is written to it.
 
-Rule: the lock in `.launcher` decides, and nothing is touched before it is held. A folder whose run is driven is not taken, and a journal
-that is being written is never moved. In a folder that the user named, an earlier run that has ended makes room: its journal is renamed. A
-folder that the user did not name (its name is the time) is used once only: if it exists, the next free one is taken.
+Rule: the lock in `.launcher` decides, and nothing is changed before it is held. A folder whose run is being driven is not taken, and a
+journal that is being written is never moved. In a folder that the user named, the journal of an earlier run that has ended is renamed.
+A folder that the user did not name (its name is the time) is used only once. If it exists, the next free one is taken.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from launcher.runs.journal import FOLDER, JournalReader, lock_folder
 
 __all__ = ["Claim", "Naming", "claim"]
 
-#: Folders of one name that are tried.
+#: How many folders with the same name and a number are tried.
 _MOST = 10_000
 
 
 class Naming(enum.Enum):
-    """Who chose a folder's name, which says what follows where another run has it."""
+    """Who chose a folder's name. This decides what happens if another run has the folder."""
 
-    #: The user: a run that is driven is an error, one that has ended gives way.
+    #: The user. If a run there is being driven, that is an error. The journal of a run that has ended is renamed.
     USER = "user"
-    #: The user, with a time in it that may come twice: a run that is driven is left alone, and the next free folder taken.
+    #: The user, with a time that may repeat. If a run there is being driven, the next free folder is taken.
     TIME = "time"
-    #: Nobody, or a time to the second: any run is left alone, and the next free folder taken.
+    #: Nobody, or a time to the second. If the folder has any run, the next free folder is taken.
     MOMENT = "moment"
-    #: This package: whatever is there is left alone, and the folder itself is new.
+    #: This package. If the folder exists, the next free one is taken.
     NEW = "new"
 
 
 class Claim:
-    """A folder that is one run's: `.launcher` is there and locked.
+    """A folder that belongs to one run: its `.launcher` exists and is locked.
 
     Attributes:
         folder: the run's folder.
-        earlier: the run that had it before, whose journal was moved; None where there was none.
+        earlier: the run that had it before, whose journal was renamed; None if there was none.
     """
 
     def __init__(self, folder: Path, lock: int, made: list[Path], earlier: str | None) -> None:
         self.folder = folder
         self.earlier = earlier
         self._lock = lock
-        # What nobody released is let go when nobody has it any more.
-        self._release = weakref.finalize(self, _let_go, lock, made, os.getpid())
+        # If nobody releases the claim, the garbage collector does.
+        self._release = weakref.finalize(self, _remove_unused, lock, made, os.getpid())
 
     def take_lock(self) -> int:
-        """The lock, for the journal that is begun now; what was made stays from then on."""
+        """Return the lock, for the journal that begins now. The folder stays from now on."""
         self._release.detach()
         return self._lock
 
     def release(self) -> None:
-        """Nothing came of the run: remove what was made for it, and nothing else. After `take_lock` this does nothing."""
+        """Remove what was made for a run that did not begin, and nothing else. After `take_lock` this does nothing."""
         self._release()
 
 
 def claim(folder: Path, naming: Naming) -> Claim:
-    """Take this folder for a new run, or one beside it.
+    """Claim this folder for a new run, or a numbered one next to it.
 
     Raises:
         RunError: another run drives it.
@@ -96,7 +96,7 @@ def _take(folder: Path, naming: Naming) -> Claim:
         made.append(folder)
     elif naming is Naming.NEW:
         raise _Taken
-    # Only for a name that the user gave it is worth waiting for another process that only reads.
+    # A process that only reads may hold the lock for a moment. Waiting is worthwhile only if the user named the folder.
     patience = 20 if naming is Naming.USER else 1
     while True:
         if _make(own, 0o700):
@@ -104,7 +104,7 @@ def _take(folder: Path, naming: Naming) -> Claim:
         try:
             lock = lock_folder(own, patience=patience)
         except FileNotFoundError:
-            # Whoever had it has let go of it, and removed what it had made, or has renamed it.
+            # Its owner has just removed or renamed it.
             folder.mkdir(parents=True, exist_ok=True)
             continue
         if not (own / "journal.sqlite").exists():
@@ -129,17 +129,12 @@ def _make(folder: Path, mode: int) -> bool:
 
 
 def _run_of(own: Path) -> str | None:
-    """The run whose journal it is; None where it cannot be read: it is kept all the same."""
+    """Return the run of a journal; None if it cannot be read, and then it is kept all the same."""
     try:
-        reader = JournalReader(own)
+        with JournalReader(own) as reader:
+            run = reader.meta().get("run", "unknown")
     except (RunError, JournalError):
         return None
-    try:
-        run = reader.meta().get("run", "unknown")
-    except JournalError:
-        return None
-    finally:
-        reader.close()
     return run if run and "/" not in run and "\0" not in run and len(run) < 200 else None
 
 
@@ -151,15 +146,15 @@ def _free(path: Path) -> Path:
     raise UsageError(f"{path}: too many journals of earlier runs; remove some")
 
 
-def _let_go(lock: int, made: list[Path], pid: int) -> None:
+def _remove_unused(lock: int, made: list[Path], pid: int) -> None:
     if pid != os.getpid():
-        return  # a fork of whoever has it
+        return  # this is a fork of the owner
     try:
         for path in reversed(made):
             if path.name == FOLDER:
                 (path / "lock").unlink(missing_ok=True)
             path.rmdir()
     except OSError:
-        pass  # somebody has put something there meanwhile, which stays
+        pass  # the folder is not empty any more, so it stays
     finally:
         os.close(lock)

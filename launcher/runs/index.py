@@ -1,15 +1,15 @@
-"""Which runs there are: a small file per run in the user's state folder, naming the run's local folder.
+"""The list of runs: for each one, a small file in the user's state folder that names the run's local folder.
 
-Rule: the journal in a run's folder is the truth; the index only says where it is. An entry whose folder is gone says so,
-and a run that the index does not know is still found by its folder.
+Rule: the journal in a run's folder is the truth; the index only says where it is. An entry whose folder is gone says so. A run
+that is not in the index is still found by its folder.
 
     $XDG_STATE_HOME/hydra-remote-launcher/index/<run>.json
         {"version": 1, "run", "folder", "started", "mode", "task", "is_reproduction", "secret"}
 
-`secret` is in the run's journal, too, and says that the run is ours (`launcher.runs.ownership`); an earlier version had none.
+`secret` is in the run's journal, too, and shows that the run is ours (`launcher.runs.ownership`). An earlier version had none.
 
-A run is named by its id, a prefix of it that fits one run only, its folder, or `last`: the latest that is not a job
-reproduced, so that `last#7` stays the same job when it was reproduced.
+A run is named by its id, a prefix that fits only one run, its folder, or `last`: the latest run. `last` leaves out runs of
+`reproduce`, so that `last#7` is the same job after it was reproduced.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import RunError
-from launcher.runs.journal import FOLDER
+from launcher.runs.journal_format import FOLDER
 from launcher.util.terminal_text import clean_all
 from launcher.util.user_folders import make_user_folder, state_folder
 
@@ -44,14 +42,14 @@ __all__ = [
 
 VERSION = 1
 LAST = "last"
-#: Of the number of a job.
+#: How many digits the number of a job may have.
 _MAX_DIGITS = 18
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run as the index knows it. `started` is seconds since the epoch; a job run again by `reproduce` is a run, too."""
+    """A run in the index. `started` is seconds since the epoch. A job that `reproduce` runs again is a run, too."""
 
     run: str
     folder: Path
@@ -63,30 +61,30 @@ class Entry:
 
     @property
     def is_there(self) -> bool:
-        """Its folder still holds its journal."""
+        """Whether its folder still has its journal."""
         return (self.folder / FOLDER / "journal.sqlite").is_file()
 
     @property
     def journal(self) -> Path:
-        """The folder of its journal."""
+        """The folder with its journal."""
         return self.folder / FOLDER
 
 
 @dataclass(frozen=True)
 class RunReference:
-    """`RUN` or `RUN#NUM` as the user wrote it, found."""
+    """The run, or job, that the user named as `RUN` or `RUN#NUM`."""
 
     entry: Entry
     num: int | None = None
 
 
 def new_run_id() -> str:
-    """A run's id: when it began, and six hex digits."""
-    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+    """Return a new run's id: the time, and six hex digits."""
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
 
 
 def index_folder() -> Path:
-    """Where the entries lie; made by the first `add`."""
+    """Return the folder of the entries. The first `add` makes it."""
     return state_folder() / "index"
 
 
@@ -94,8 +92,10 @@ def add(entry: Entry) -> None:
     """Put a run into the index.
 
     Raises:
-        OSError: the state folder cannot be written; the run can still be named by its folder.
+        OSError: the state folder cannot be written. The run can still be named by its folder.
     """
+    import tempfile
+
     folder = index_folder()
     make_user_folder(folder)
     content = {
@@ -119,35 +119,36 @@ def add(entry: Entry) -> None:
 
 
 def remove(run: str) -> None:
-    """Take a run out of the index; nothing else is touched."""
+    """Remove a run from the index. Nothing else is changed."""
     _path(run).unlink(missing_ok=True)
 
 
 def look_up(run: str) -> Entry | None:
-    """The entry of the run that is called exactly so, wherever its folder is."""
+    """Return the entry of the run with exactly this id, wherever its folder is."""
     return _read(_path(run)) if _RUN.fullmatch(run) else None
 
 
 def entries() -> list[Entry]:
-    """All runs of the index, the latest first. Other files are ignored."""
+    """Return all runs of the index, the latest first. Other files are ignored."""
     found = []
+    folder = index_folder()
     try:
-        names = os.listdir(index_folder())
+        names = os.listdir(folder)
     except FileNotFoundError:
         return []
     for name in names:
         if name.endswith(".json") and not name.startswith("."):
-            entry = _read(index_folder() / name)
+            entry = _read(folder / name)
             if entry is not None:
                 found.append(entry)
     return sorted(found, key=lambda entry: (entry.started, entry.run), reverse=True)
 
 
 def find(reference: str | os.PathLike[str]) -> Entry:
-    """The run that is meant by an id, a prefix of one, a folder, or `last`.
+    """Return the run that an id, a prefix of one, a folder, or `last` names.
 
     Raises:
-        RunError: none is, or several are.
+        RunError: there is no such run, or there are several.
     """
     text = os.fspath(reference)
     if text == LAST:
@@ -167,7 +168,7 @@ def find(reference: str | os.PathLike[str]) -> Entry:
             raise RunError(f"{text!r} fits {len(matching)} runs: {names}{', ...' if len(matching) > 5 else ''}")
     folder = Path(text).expanduser()
     for candidate in (folder, folder.parent):
-        # The folder of one of its jobs, or .launcher itself, is meant well enough.
+        # The folder of one of its jobs, or .launcher itself, is clear enough.
         if _is_run_folder(candidate):
             return _of_folder(candidate.absolute())
     raise RunError(
@@ -176,10 +177,10 @@ def find(reference: str | os.PathLike[str]) -> Entry:
 
 
 def parse(text: str) -> RunReference:
-    """`RUN` or `RUN#NUM`; a folder that is there is meant as it stands, whatever is in its name.
+    """Find the run of `RUN` or `RUN#NUM`. A text that is the name of an existing folder names that folder, even with a `#`.
 
     Raises:
-        RunError: there is no such run, or NUM is no number.
+        RunError: there is no such run, or NUM is not a number.
     """
     run, hash_sign, num = text.rpartition("#")
     if not hash_sign or _is_in_run_folder(text):
@@ -228,7 +229,7 @@ def _there(entry: Entry) -> Entry:
 
 
 def _is_in_run_folder(text: str) -> bool:
-    """There is such a folder, and it is that of a run, or of a job of one."""
+    """Whether this folder exists and belongs to a run, or to a job of one."""
     folder = Path(text).expanduser()
     return os.path.isdir(folder) and any(map(_is_run_folder, (folder, folder.parent)))
 
@@ -238,13 +239,10 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def _of_folder(folder: Path) -> Entry:
-    from launcher.runs.journal import JournalReader
+    from launcher.runs.journal_reader import JournalReader
 
-    reader = JournalReader(folder / FOLDER)
-    try:
+    with JournalReader(folder / FOLDER) as reader:
         meta, started = reader.meta(), reader.number("started", 0)
-    finally:
-        reader.close()
     if "run" not in meta:
         raise RunError(f"{folder}: its journal names no run, so the run died before it began")
     meta = clean_all(meta)

@@ -1,7 +1,7 @@
-"""What happened to a run, durable: one sqlite file in the run's local folder.
+"""The durable history of a run: one sqlite file in the run's local folder.
 
-Rule: written before a decision takes effect. `commit` returns when everything appended before it is on the disk; until
-then nobody acts on it. One process writes (an exclusive lock on a file beside it says so); others may read.
+Rule: it is written before a decision takes effect. `commit` returns when everything that was appended is on the disk. Until then
+nobody acts on it. One process writes, and holds an exclusive lock on a file next to it. Others may read.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from launcher.runs.journal_format import FOLDER, SCHEMA, VERSION, StoredResult, 
 from launcher.runs.journal_lock import lock_folder
 from launcher.runs.journal_reader import JournalReader
 from launcher.util.frozen import frozen
+from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.shared.disk import sync_fd
-from remote_agent.shared.job_spec import JobSpec
 
-#: Names that users of the journal import from here.
+#: Users of the journal import these names from here.
 __all__ = ["FOLDER", "Journal", "JournalReader", "Returned", "StoredResult", "lock_folder"]
 
-#: Bytes; a larger result lies in a file of its own beside the journal.
+#: Bytes. A larger result is in its own file next to the journal.
 INLINE = 1 << 18
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Journal:
-    """The journal as its run's controller writes it, from one thread.
+    """The journal as the run's controller writes it, from one thread.
 
     Args:
         folder: the run's `.launcher`.
-        lock: of a folder that was taken for a new run (`launcher.runs.folder`); else it is locked here.
+        lock: the lock of a folder that was claimed for a new run (`launcher.runs.folder`). Without it, the folder is locked here.
 
     Raises:
         UsageError: the folder cannot be made or written.
-        RunError: another process has it.
+        RunError: another process holds the lock.
     """
 
     def __init__(self, folder: Path, lock: int | None = None) -> None:
@@ -66,22 +66,22 @@ class Journal:
         except BaseException:
             os.close(lock)
             raise
-        #: Which files these are, by their paths: others may come in their place.
+        #: Path -> the file's identity, because another file may take its place.
         self._files_there: dict[str, tuple[int, int]] = {}
         self._is_confirmed = False
-        #: Held while its connection is used: sqlite does not survive that another thread closes one meanwhile.
+        #: Held while the connection is used, because sqlite crashes if another thread closes it in the meantime.
         self._guard = threading.Lock()
         self._is_closed = False
         self._events: list[tuple[str, int | None, str]] = []
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
-        #: Files of results that the next commit brings to the disk; content that it writes first, or None.
+        #: Files of results that the next commit brings to the disk -> content that it writes first, or None.
         self._files: dict[str, bytes | None] = {}
 
     def _opened(self, *, exists: bool) -> sqlite3.Connection:
         connection = connect(self.path)
         try:
             if not exists or not connection.execute("select 1 from sqlite_master").fetchone():
-                # Only constants of this module.
+                # The text has only constants.
                 connection.executescript(
                     "begin;" + SCHEMA + f"insert into meta values ('version','{VERSION}');commit;"  # noqa: S608
                 )
@@ -97,14 +97,14 @@ class Journal:
         return connection
 
     def append(self, happened: list[Event]) -> None:
-        """Append events; `commit` writes them."""
+        """Append events. `commit` writes them."""
         for event in happened:
             data = event.to_json()
             num = data.get("num")
             self._events.append((event.kind, num, _to_json(data)))
 
     def put_job(self, num: int, overrides: tuple[str, ...], output_dir: str, payload: bytes, spec: JobSpec) -> None:
-        """A job, as it must be known to be sent again."""
+        """Store a job with everything that is needed to send it again."""
         self._statements.append(
             (
                 "insert or replace into jobs values (?,?,?,?,?)",
@@ -113,7 +113,7 @@ class Journal:
         )
 
     def put_result(self, result: StoredResult) -> StoredResult:
-        """What an attempt brought; returns it as it will be read: a long payload lies in a file, written by `commit`."""
+        """Store an attempt's result. Returns it as it will be read: `commit` writes a long payload to a file."""
         if result.file is not None:
             self._files[result.file] = None
         elif len(result.payload) > INLINE:
@@ -137,20 +137,20 @@ class Journal:
         return result
 
     def put_meta(self, **values: str) -> None:
-        """Facts about the run as a whole."""
+        """Store facts about the whole run."""
         for key, value in values.items():
             self._statements.append(("insert or replace into meta values (?,?)", (key, value)))
 
     def put_blob(self, name: str, data: bytes) -> None:
-        """Something large that the run needs to be resumed."""
+        """Store something large that a resumed run needs."""
         self._statements.append(("insert or replace into blobs values (?,?)", (name, data)))
 
     def commit(self) -> None:
         """Bring everything appended so far to the disk.
 
         Raises:
-            JournalError: it could not be written; what was appended is kept and written by the next commit.
-            JournalMoved: it is not where it was, so that nobody would find what was written; told again by the next commit.
+            JournalError: it could not be written. What was appended is kept, and the next commit writes it.
+            JournalMoved: the journal is not in its place, so nobody would find what was written. The next commit raises it again.
         """
         with self._guard:
             if self._is_closed:
@@ -163,7 +163,7 @@ class Journal:
             self._write()
             self._is_confirmed = False
         if not self._is_confirmed:
-            # It may have been removed while it was written: what nobody can find is not safe.
+            # It may have been removed while it was written, and then nobody can find it.
             self._check_place()
             self._is_confirmed = True
 
@@ -188,7 +188,7 @@ class Journal:
 
     @property
     def is_in_place(self) -> bool:
-        """Whoever looks for it finds it, and all that was written. For any thread."""
+        """Whether the journal is in its place, with everything that was written. Any thread may ask."""
         return all(_identity(path) == known for path, known in list(self._files_there.items()))
 
     def _check_place(self) -> None:
@@ -201,7 +201,7 @@ class Journal:
                 self._files_there[path] = found
 
     def _write_files(self) -> None:
-        """A result's file is on the disk before the journal says that it is there."""
+        """Bring the files of results to the disk, before the journal says that they exist."""
         for path, data in list(self._files.items()):
             try:
                 if data is not None:
@@ -214,7 +214,7 @@ class Journal:
             del self._files[path]
 
     def close(self) -> None:
-        """Write what is left, fold the log into the file, let go of the lock."""
+        """Write what is left, merge the log into the file, and release the lock."""
         with self._guard:
             if not self._is_closed:
                 self._is_closed = True
@@ -224,9 +224,9 @@ class Journal:
         try:
             self._commit()
             with contextlib.suppress(sqlite3.Error):
-                # A reader may hold the log; it is folded in by the next opening then.
+                # A reader may hold the log. Then the next opening merges it.
                 self._connection.execute("pragma wal_checkpoint(truncate)")
-                # Without a log from now on: whoever only reads would make one, and could not remove it. Nobody is waited for.
+                # Use no log from now on, because a reader would make one and could not remove it. Do not wait for readers.
                 self._connection.execute("pragma busy_timeout=0")
                 self._connection.execute("pragma journal_mode=delete")
         finally:
@@ -235,7 +235,7 @@ class Journal:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Which file lies there; None where none does."""
+    """Return the identity of the file at a path; None if there is none."""
     try:
         status = os.stat(path, follow_symlinks=False)
     except OSError:
@@ -264,7 +264,7 @@ def _sync(path: str) -> None:
 
 @frozen
 class Returned:
-    """A job has its JobReturn. `stored` is None where no host ever sent one; `payload` where only the journal has it still."""
+    """A job that has its JobReturn. `stored` is None if no host ever sent a result; `payload` is None if only the journal has it."""
 
     event: events.JobReturned
     stored: StoredResult | None

@@ -1,6 +1,6 @@
-"""How a run's journal lies on the disk: one sqlite file in the run's `.launcher`, and how its parts are written and found damaged.
+"""The format of a run's journal, one sqlite file in the run's `.launcher`: how it is opened, written and checked for damage.
 
-Rule: it carries a version, and one that is not known is refused.
+Rule: it has a version, and an unknown version is refused.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launcher.errors import JournalError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["FOLDER", "SCHEMA", "VERSION", "StoredResult", "cell_of", "check_version", "connect", "named"]
 
@@ -35,7 +35,7 @@ create table results (
 ) without rowid;
 """
 
-#: What decoding damaged data may raise.
+#: Exceptions that decoding damaged data may raise.
 _MALFORMED = (
     ArithmeticError,
     AttributeError,
@@ -49,7 +49,7 @@ _MALFORMED = (
 
 
 class StoredResult(NamedTuple):
-    """A result as the host sent it: a checked envelope, and opaque bytes inline or in a file."""
+    """A result as the host sent it: a checked envelope, and opaque bytes, inline or in a file."""
 
     num: int
     attempt: int
@@ -66,24 +66,24 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     Raises:
         JournalError: it cannot be opened.
     """
-    path = path.absolute()  # `file:x` or `:memory:` would mean something else
+    path = path.absolute()  # a relative `file:x` or `:memory:` would mean something else
     try:
         if read_only:
-            # In a URI `?` begins the parameters, `#` the end, `%41` is a letter.
+            # Quote the path, because `?`, `#` and `%41` have a meaning in a URI.
             quoted = urllib.parse.quote_from_bytes(os.fsencode(path))
             connection = sqlite3.connect(f"file://{quoted}?mode=ro", uri=True, timeout=30, check_same_thread=False)
         else:
             connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
-            connection.execute("pragma fullfsync=on")  # on macOS; nothing elsewhere
+            connection.execute("pragma fullfsync=on")  # for macOS; it does nothing elsewhere
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}") from None
     return connection
 
 
 def cell_of(path: str) -> str | bytes:
-    """A path as the journal keeps it: as text, or as bytes where it is none."""
+    """Return a path as the journal stores it: as text, or as bytes if it is not valid text."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -92,10 +92,10 @@ def cell_of(path: str) -> str | bytes:
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """See that the journal is of the version that is read here.
+    """Check that this version can read the journal.
 
     Raises:
-        JournalError: it is of another one.
+        JournalError: it has another version.
     """
     row = connection.execute("select value from meta where key='version'").fetchone()
     if row is None or row[0] != str(VERSION):
@@ -104,7 +104,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextlib.contextmanager
 def named(folder: Path) -> Iterator[None]:
-    """What is wrong with a journal is told with its folder."""
+    """Within this context, errors of a journal name its folder."""
     try:
         yield
     except _MALFORMED as error:

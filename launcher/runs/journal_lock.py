@@ -1,6 +1,6 @@
-"""The lock of a run's `.launcher`: only the process that holds it writes the journal.
+"""The lock of a run's `.launcher`. Only the process that holds it writes the journal.
 
-Rule: it is a lock of the operating system on a file beside the journal, so that it ends with its process.
+Rule: it is a lock of the operating system on a file next to the journal, so it ends with its process.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["lock_folder"]
 
 
 def lock_folder(folder: Path, *, patience: int = 20) -> int:
-    """The lock of a run's `.launcher`, for its one writer; the descriptor holds it until it is closed.
+    """Lock a run's `.launcher` for its one writer. Returns a descriptor, which holds the lock until it is closed.
 
     Args:
-        patience: how often to try again, some hundredths of a second apart: whoever only looks has it for a moment.
+        patience: how often to try again, with pauses of 20 ms, because a process that only looks holds it for a moment.
 
     Raises:
-        RunError: somebody drives the run.
-        OSError: the folder is not there, or cannot be written.
+        RunError: another process drives the run.
+        OSError: the folder does not exist, or cannot be written.
     """
     while True:
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -37,7 +37,7 @@ def lock_folder(folder: Path, *, patience: int = 20) -> int:
         except BaseException:
             os.close(fd)
             raise
-        # It was renamed or removed between the two: what is locked is nobody's any more.
+        # The file was renamed or removed in between, so this lock protects nothing.
         os.close(fd)
 
 
@@ -64,7 +64,7 @@ def _lock(fd: int, folder: Path, patience: int) -> None:
 
 
 def _is_still(fd: int, path: Path) -> bool:
-    """The path names the open file."""
+    """Whether the path names the open file."""
     try:
         there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:

@@ -1,10 +1,11 @@
-"""Reads the journal of a run: in any process and thread, also while its controller writes it.
+"""Reads the journal of a run, in any process and thread, even while its controller writes it.
 
-Rule: everything that is read is checked, because the journal may be damaged or come from anywhere.
+Rule: everything is checked when it is read, because the journal may be damaged or come from anywhere.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import os
@@ -12,22 +13,25 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.errors import JournalError, RunError
 from launcher.events import AttemptEnded, Event, HookFired, JobReturned, from_json
 from launcher.runs.journal_format import FOLDER, StoredResult, cell_of, check_version, connect, named
 from launcher.util.terminal_text import clean, clean_all
 from remote_agent.job import JobError
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["JournalReader"]
 
-#: Fields of events that are paths of this machine.
+#: Fields of events that are paths on this machine.
 _PLACES = ("folder", "output_dir", "file")
-#: Seconds since the epoch; beyond it there is no calendar.
+#: Seconds since the epoch. Python's calendar cannot show later times.
 _LATEST = 1e11
 _TABLES = {"meta", "blobs", "jobs", "events", "results"}
 T = TypeVar("T")
@@ -61,7 +65,7 @@ def _texts_of(text: Any) -> tuple[str, ...]:
 
 
 class JournalReader:
-    """The journal as anybody may read it, from any thread."""
+    """A reader of the journal. Any process may have one, and any thread may use it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,8 +88,8 @@ class JournalReader:
 
     @staticmethod
     def _check_schema(connection: sqlite3.Connection) -> None:
-        """It has our tables and nothing that sqlite would run when it reads them."""
-        # A view by the name of a table could go on for ever.
+        """Check that it has our tables, and nothing that sqlite would run when it reads them."""
+        # A view with the name of a table could run for ever.
         connection.execute("pragma trusted_schema=off")
         there = connection.execute("select type, name, sql from sqlite_master").fetchall()
         if not there:
@@ -108,7 +112,7 @@ class JournalReader:
             return decode(*values)
 
     def check(self) -> None:
-        """Look through all of it, before somebody acts on it: pages, and what every job needs to be sent again.
+        """Check the whole journal before somebody acts on it: its pages, and what every job needs to be sent again.
 
         Raises:
             JournalError: it is damaged.
@@ -123,7 +127,7 @@ class JournalReader:
             self.job_without_payload(num)
 
     def number(self, key: str, default: float) -> float:
-        """A number among the facts about the run."""
+        """Return a number from the facts about the run."""
 
         def decode(text: str) -> float:
             value = float(text)
@@ -135,31 +139,31 @@ class JournalReader:
         return default if text is None else self._decoded(decode, text)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts among the facts about the run; empty where there is none."""
+        """Return a list of texts from the facts about the run; empty if there is none."""
         return self._decoded(_texts_of, self.meta().get(key, "[]"))
 
     def object(self, key: str) -> dict[str, Any]:
-        """An object among the facts about the run; empty where there is none."""
+        """Return an object from the facts about the run; empty if there is none."""
         return self._decoded(_is_object, self.meta().get(key, "{}"))
 
     def meta(self) -> dict[str, str]:
-        """Facts about the run as a whole."""
+        """Return the facts about the whole run."""
         rows = self._rows("select key, value from meta")
         return self._decoded(lambda: {_is(str, key): _is(str, value) for key, value in rows})
 
     def blob(self, name: str) -> bytes | None:
-        """Something large that the run was given."""
+        """Return something large that was stored with the run."""
         rows = self._rows("select data from blobs where name=?", (name,))
         return self._decoded(_is, bytes, rows[0][0]) if rows else None
 
     def blob_names(self, prefix: str) -> list[str]:
-        """The names of all blobs that begin so."""
+        """Return the names of all blobs with this prefix."""
         rows = self._rows("select name from blobs where name >= ? and name < ?", (prefix, prefix + chr(0x10FFFF)))
         return [str(row[0]) for row in rows]
 
     def unhooked_returns(self, callbacks: int) -> Iterator[tuple[int, set[str]]]:
-        """Jobs that have returned, and whose `on_job_return` did not come to its end in so many callbacks, in order of arrival;
-        each with the names of those in which it did.
+        """Yield the jobs that have returned and whose `on_job_return` has not ended in all of this many callbacks, in order
+        of arrival. Each comes with the names of the callbacks in which it has ended.
         """
         rows = self._rows(
             "select r.num, r.s from (select num, max(seq) s from events where kind='job_returned' group by num) r left join "
@@ -174,7 +178,7 @@ class JournalReader:
                 yield num, {event.callback for event in fired if event.hook == "on_job_return"}
 
     def events(self, after: int = 0, num: int | None = None, batch: int = 5000) -> Iterator[tuple[int, Event]]:
-        """(sequence number, event) of all events after that number, in order; of one job where num is given."""
+        """Yield (sequence number, event) of all events after that number, in order. With `num`, only those of this job."""
         while True:
             if num is None:
                 rows = self._rows("select seq, data from events where seq>? order by seq limit ?", (after, batch))
@@ -189,12 +193,12 @@ class JournalReader:
                 return
 
     def events_of(self, kind: str) -> Iterator[tuple[int, Event]]:
-        """(sequence number, event) of all events of one kind, in order."""
+        """Yield (sequence number, event) of all events of one kind, in order."""
         for seq, data in self._rows("select seq, data from events where kind=? order by seq", (kind,)):
             yield seq, self._decoded(_event, data)
 
     def job(self, num: int) -> tuple[tuple[str, ...], str, bytes, JobSpec] | None:
-        """(overrides, output_dir, payload, spec) of a job."""
+        """Return (overrides, output_dir, payload, spec) of a job."""
         rows = self._rows("select overrides, output_dir, payload, spec from jobs where num=?", (num,))
         if not rows:
             return None
@@ -209,7 +213,7 @@ class JournalReader:
         )
 
     def job_without_payload(self, num: int) -> tuple[tuple[str, ...], str, JobSpec] | None:
-        """(overrides, output_dir, spec) of a job."""
+        """Return (overrides, output_dir, spec) of a job."""
         rows = self._rows("select overrides, output_dir, spec from jobs where num=?", (num,))
         if not rows:
             return None
@@ -219,14 +223,14 @@ class JournalReader:
         )
 
     def payload(self, num: int) -> bytes:
-        """What is sent to a host as the job."""
+        """Return the payload that a host gets for the job."""
         rows = self._rows("select payload from jobs where num=?", (num,))
         if not rows:
             raise JournalError(f"{self.path}: job {num} is not in it")
         return self._decoded(lambda: _is(bytes, rows[0][0]))
 
     def shares_folder(self, num: int, folder: Path) -> bool:
-        """Another job writes to this folder, to one above it or to one below it."""
+        """Whether another job writes to this folder, to one above it or to one below it."""
         above = [cell_of(str(one)) for one in (folder, *folder.parents)]
         below = (cell_of(f"{folder}/"), cell_of(f"{folder}0"))
         marks = ",".join("?" * len(above))
@@ -238,12 +242,12 @@ class JournalReader:
         )
 
     def last_num(self) -> int | None:
-        """The highest number of a job; None while there is none."""
+        """Return the highest number of a job; None if there is no job."""
         last = self._rows("select max(num) from jobs")[0][0]
         return None if last is None else self._decoded(_is, int, last)
 
     def all_returned(self) -> Iterator[JobReturned]:
-        """How each job ended that did and is not being run once more."""
+        """Yield how each job ended that has returned and is not being run once more."""
         rows = self._rows("select distinct num from events where kind='job_returned' order by num")
         for (num,) in rows:
             event = self.returned(self._decoded(_is, int, num))
@@ -251,26 +255,26 @@ class JournalReader:
                 yield event
 
     def planned_jobs(self) -> int | None:
-        """How many jobs there will be, as far as was known at the start; None where nobody knew."""
+        """Return how many jobs there will be; None if that was not known at the start."""
         meta = self.meta()
         if meta.get("open"):
             return None
         return max(int(self.number("total", 0)), self.count_jobs())
 
     def last_seq(self) -> int:
-        """The number of the latest event; 0 while there is none."""
+        """Return the number of the latest event; 0 if there is none."""
         return int(self._rows("select coalesce(max(seq), 0) from events")[0][0])
 
     def count_jobs(self) -> int:
-        """How many jobs there are."""
+        """Return how many jobs there are."""
         return int(self._rows("select count(*) from jobs")[0][0])
 
     def outcomes(self) -> dict[str, int]:
-        """How many jobs have returned, by status; those that are run once more are not among them."""
+        """Return how many jobs have returned, by status, without those that are being run once more."""
         return self._outcomes("$.status")
 
     def kinds(self) -> dict[str, int]:
-        """How many jobs have failed, by kind of error."""
+        """Return how many jobs have failed, by kind of error."""
         return self._outcomes("$.error.kind")
 
     def _outcomes(self, path: str) -> dict[str, int]:
@@ -285,13 +289,13 @@ class JournalReader:
         )
 
     def last_event(self, *kinds: str) -> Event | None:
-        """The latest event of these kinds."""
+        """Return the latest event of these kinds."""
         marks = ",".join("?" * len(kinds))
         rows = self._rows(f"select data from events where kind in ({marks}) order by seq desc limit 1", kinds)  # noqa: S608 - only marks
         return self._decoded(_event, rows[0][0]) if rows else None
 
     def result(self, num: int, attempt: int) -> StoredResult | None:
-        """What an attempt brought."""
+        """Return an attempt's result."""
         rows = self._rows(
             "select num, attempt, host, envelope, parts, payload, file from results where num=? and attempt=?",
             (num, attempt),
@@ -312,7 +316,7 @@ class JournalReader:
         )
 
     def returned(self, num: int) -> JobReturned | None:
-        """How a job ended, if it did and is not being run once more."""
+        """Return how a job ended; None if it has not returned or is being run once more."""
         rows = self._rows(
             "select data from events where num=? and kind in ('job_returned', 'job_retried') order by seq desc limit 1",
             (num,),
@@ -320,8 +324,14 @@ class JournalReader:
         event = self._decoded(_event, rows[0][0]) if rows else None
         return event if isinstance(event, JobReturned) else None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: builtins.object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close the file; it is opened again when something is read."""
+        """Close the file. It is opened again when something is read."""
         with self._guard:
             if self._connection is not None:
                 self._connection.close()
@@ -329,8 +339,8 @@ class JournalReader:
 
 
 def _event(text: Any) -> Event:
-    # The journal may have come from anywhere, or from a version that took texts of hosts as they were.
-    # Places on this disk may have any name, and are cleaned where they are printed.
+    # The journal may come from anywhere, or from a version that stored texts from hosts unchanged, so clean them. Paths on
+    # this disk may have any name. They are cleaned when they are printed.
     data = _is_object(text)
     event = from_json({**clean_all(data), **{name: data[name] for name in _PLACES if isinstance(data.get(name), str)}})
     if abs(event.at) > _LATEST:

@@ -1,17 +1,16 @@
-"""Which runs are the user's own: only of these is anything unpickled, imported or asked of a host.
+"""Decides which runs are the user's own. Only for these is anything unpickled or imported, or any host asked.
 
-Rule: what a folder says about itself does not count. A run is the user's own if the user's index, which lies outside of every run's
-folder, has the secret that is in the run's journal. So a run that was moved stays ours; a copy of one that is still there, a folder that came from
-somebody, and what a host left in an output directory are not. `adopt` makes such a folder ours, and that is the user's word alone.
+Rule: what a folder says about itself does not count. A run is the user's own if the user's index, which is outside every run's
+folder, has the secret that is in the run's journal. So a run that was moved stays ours. A copy of a run that is still there, a folder
+from somebody else, and what a host left in an output directory are not ours. `adopt` makes such a folder ours, and only the user may
+say so.
 
-A run that an earlier version began has no secret: it is the user's own if the index lists it in this very folder.
+A run that an earlier version began has no secret. It is the user's own if the index lists it in this same folder.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
-import secrets
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -19,22 +18,23 @@ from pathlib import Path
 from launcher.errors import RunError, UsageError
 from launcher.runs import index
 from launcher.runs.index import Entry
-from launcher.runs.journal import FOLDER, Journal, JournalReader
+from launcher.runs.journal_format import FOLDER
+from launcher.runs.journal_reader import JournalReader
 from launcher.util.terminal_text import clean_line
 
 __all__ = ["KEY", "adopt", "check_ours", "is_ours", "make_secret"]
 
-#: What the journal calls the secret.
+#: The secret's key in the journal.
 KEY = "secret"
 
 
 def make_secret() -> str:
-    """A secret for a run."""
-    return secrets.token_hex(32)
+    """Return a new secret for a run."""
+    return os.urandom(32).hex()
 
 
 def is_ours(folder: Path) -> bool:
-    """The run of this folder is the user's own."""
+    """Whether the run of this folder is the user's own."""
     return not _doubt(folder)
 
 
@@ -42,7 +42,7 @@ def check_ours(folder: Path) -> None:
     """Refuse a run that is not known to be the user's own.
 
     Raises:
-        RunError: it is somebody else's, or may be; says how it is made the user's.
+        RunError: it is or may be somebody else's. The message says how to adopt it.
     """
     doubt = _doubt(folder)
     if doubt:
@@ -55,11 +55,11 @@ def check_ours(folder: Path) -> None:
 
 
 def adopt(folder: Path) -> Entry:
-    """Take the run of a folder for the user's own from now on.
+    """Make the run of a folder the user's own.
 
     Raises:
-        RunError: there is no run, others can write to it, or the index has another one of that name.
-        UsageError: it is the user's own already, or the index cannot be written.
+        RunError: there is no run, others can write to it, or the index has another run with that id.
+        UsageError: it is already the user's own, or the index cannot be written.
     """
     entry = index.find(folder)
     place = entry.folder.resolve()
@@ -74,8 +74,10 @@ def adopt(folder: Path) -> Entry:
             f"{place}: you have a run {entry.run} already, in {known.folder}; a copy of it, or another run with its "
             "id, cannot be adopted"
         )
+    from launcher.runs.journal import Journal
+
     secret = make_secret()
-    # Locked: nobody else writes there.
+    # The journal is locked, so nobody else writes there.
     journal = Journal(place / FOLDER)
     try:
         journal.put_meta(**{KEY: secret})
@@ -90,7 +92,7 @@ def adopt(folder: Path) -> Entry:
 
 
 def _doubt(folder: Path) -> str:
-    """Why the run of this folder may not be the user's own; empty where it is."""
+    """Return why the run of this folder may not be the user's own; empty if it is."""
     problem = _writable_by_others(folder / FOLDER)
     if problem:
         return problem
@@ -113,15 +115,14 @@ def _doubt(folder: Path) -> str:
 
 
 def _is_same(one: str, other: str) -> bool:
+    import hmac
+
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
 def _meta(folder: Path) -> dict[str, str]:
-    reader = JournalReader(folder / FOLDER)
-    try:
+    with JournalReader(folder / FOLDER) as reader:
         return {str(key): str(value) for key, value in reader.meta().items()}
-    finally:
-        reader.close()
 
 
 def _writable_by_others(folder: Path) -> str:

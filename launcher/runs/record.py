@@ -1,14 +1,14 @@
-"""What a run was asked to do, as its journal keeps it: enough for another controller, in another process, to resume it.
+"""What a run was asked to do, as its journal stores it. It is enough for a controller in another process to resume the run.
 
-Rule: the values of variables are never written, only their names; whoever resumes the run must provide the values again. Everything
-else that hosts were told is kept as it was told (the shared payload, the code's manifest, how the application is prepared),
-so that an attempt that starts after a resume starts from the same bytes as one that started before.
+Rule: only the names of variables are written, never their values. Whoever resumes the run must provide the values again. Everything
+else is stored as hosts got it (the shared payload, the code's manifest, how the application is prepared). So an attempt that starts
+after a resume starts from the same bytes as one that started before.
 
     meta  record    version of this layout
           setup     JSON, see `RunRecord`
           prepared  JSON: what each host's zygote is told, without its environment
-          ended     JSON: which end hook was entered, which one came to its end
-    blobs root_config, callbacks   pickled on the controller, loaded again nowhere else
+          ended     JSON: which end hook was entered, and which one has ended
+    blobs root_config, callbacks   pickled on the controller, and loaded only there
           shared, manifest         as hosts get them
           planned/<num>/<part>     jobs from <num> on that were known before they were submitted
 """
@@ -27,7 +27,7 @@ from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.pickled import Unpicklable
 from remote_agent.callbacks.composite import travel_entries
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.options import LaunchConf
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["RunRecord", "callbacks_blob", "planned_blobs", "read", "write_prepared", "write_setup"]
 
 VERSION = 1
-#: Jobs to a blob.
+#: How many jobs a blob has.
 PART = 500
 _PATHS = ("identity", "known_hosts", "ssh_config")
 
@@ -48,10 +48,10 @@ class RunRecord:
     """A run as its journal describes it.
 
     Attributes:
-        kind: of its RunSetup, by the name that `launcher.setup.from_journal` knows; the first version wrote `module:Class`.
-        options, hosts: as they were, without values of variables; `env` and `forward_env` are names.
-        argv, cwd, sys_path, python: of the first controller.
-        zygotes: by host, what its zygote is told, without the environment; empty until the start hook had come to its end.
+        kind: the kind of its RunSetup, by the name that `launcher.setup.from_journal` has. The first version wrote `module:Class`.
+        options, hosts: those of the run, without values of variables; `env` and `forward_env` are names.
+        argv, cwd, sys_path, python: those of the first controller.
+        zygotes: host -> the spec for its zygote, without variables; empty until the start hook has ended.
     """
 
     run: str
@@ -79,8 +79,8 @@ class RunRecord:
     end_hooks: dict[str, str]
 
 
-def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> None:
-    """Append what is known before the start hook; the caller commits."""
+def write_setup(setup: RunSetup, journal: Journal) -> None:
+    """Append what is known before the start hook. The caller commits."""
     options = setup.options
     snapshot = setup.snapshot
     described = {
@@ -89,7 +89,7 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
         "main_module": setup.main_module,
         "task": setup.task if isinstance(setup.task, str) else None,
         "root": str(setup.root) if setup.root is not None else None,
-        "config_name": config_name,
+        "config_name": setup.config_name,
         "code": None
         if snapshot is None
         else {"root": str(snapshot.root), "commit": snapshot.commit, "dirty": snapshot.dirty},
@@ -117,16 +117,16 @@ def write_setup(setup: RunSetup, journal: Journal, config_name: str | None) -> N
     if snapshot is not None:
         journal.put_blob("manifest", snapshot.manifest_bytes())
     _put_locks(setup, journal)
-    # A config that cannot be pickled before the start hook may be picklable after it, which counts.
+    # A config that cannot be pickled yet may be picklable after the start hook, and only that counts.
     _put_state(setup, journal, is_final=False)
 
 
 def write_prepared(prepared: PreparedRun, journal: Journal) -> None:
-    """Append the state that the start hook left, and what hosts will be told; the caller commits."""
+    """Append the state after the start hook, and what hosts will get. The caller commits."""
     zygotes = {spec.name: prepared.zygote_of(spec).to_journal() for spec in prepared.setup.hosts}
     journal.put_meta(prepared=json.dumps({"by_value": prepared.has_values, "zygotes": zygotes}))
     journal.put_blob("shared", prepared.shared)
-    # Of a session the first job brings them.
+    # In a session, the first job brings them.
     _put_locks(prepared.setup, journal)
     _put_state(prepared.setup, journal, is_final=True)
 
@@ -149,12 +149,12 @@ def _put_state(setup: RunSetup, journal: Journal, *, is_final: bool) -> None:
         except Exception:
             if is_final and name == "callbacks":
                 raise
-            # A root config that cannot be pickled cannot be given to a hook by another process: it gets None there.
+            # If the root config cannot be pickled, hooks in another process get None instead.
             journal.put_blob(name, b"")
 
 
 def callbacks_blob(setup: RunSetup) -> bytes:
-    """The callbacks with the state that they have now."""
+    """Return the callbacks in their present state."""
     dumps = setup.pickler.dumps_here
     return dumps(travel_entries(setup.callbacks, dumps))
 
@@ -162,21 +162,21 @@ def callbacks_blob(setup: RunSetup) -> bytes:
 def planned_blobs(
     first: int, sources: Sequence[tuple[Any, Sequence[str]]], dumps: Callable[[Any], bytes]
 ) -> dict[str, bytes]:
-    """Jobs from number `first` on, as they are known before any is submitted."""
+    """Return the blobs for the jobs from number `first` on that are known before any is submitted."""
     blobs = {}
     for start in range(0, len(sources), PART):
         part = [(config, tuple(overrides)) for config, overrides in sources[start : start + PART]]
         try:
             data = dumps(part)
         except Exception:  # noqa: BLE001
-            # A config that cannot be pickled fails its job when the job's turn comes; the others are kept.
+            # A config that cannot be pickled makes its job fail when its turn comes. The other configs are kept.
             data = dumps([(_picklable(config, dumps), overrides) for config, overrides in part])
         blobs[f"planned/{first}/{start // PART}"] = data
     return blobs
 
 
 def read_planned(reader: JournalReader, num: int, loads: Callable[[bytes], Any]) -> Iterator[tuple[Any, Sequence[str]]]:
-    """(config, overrides) of the jobs from number `num` on that were planned."""
+    """Yield (config, overrides) of the planned jobs from number `num` on."""
     try:
         firsts = sorted({int(name.split("/")[1]) for name in reader.blob_names("planned/")})
     except ValueError as error:
@@ -202,10 +202,10 @@ def _picklable(config: Any, dumps: Callable[[Any], bytes]) -> Any:
 
 
 def read(reader: JournalReader) -> RunRecord:
-    """The record of a run.
+    """Read the record of a run.
 
     Raises:
-        RunError: the journal has none, or one of another version.
+        RunError: the journal has no record, or one of another version.
     """
     meta = reader.meta()
     where = reader.folder.parent
@@ -235,7 +235,7 @@ def read(reader: JournalReader) -> RunRecord:
 
 
 def _zygotes(stored: Any) -> dict[str, ZygoteSpec]:
-    """What each host's zygote was told."""
+    """Return the spec that each host's zygote got."""
     if not isinstance(stored, dict):
         raise TypeError("zygotes is not an object")
     return {host: ZygoteSpec.from_journal(told) for host, told in stored.items()}
@@ -264,10 +264,10 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def _checked(record: RunRecord) -> RunRecord:
-    """The record, if each of its fields is of its type.
+    """Return the record, if each field has its type.
 
     Raises:
-        TypeError, ValueError: one is not.
+        TypeError, ValueError: a field has another type.
     """
     for one in dataclasses.fields(record):
         if not _KINDS[str(one.type)](getattr(record, one.name)):
@@ -285,11 +285,11 @@ def _checked(record: RunRecord) -> RunRecord:
 
 
 def options_of(record: RunRecord, env: Mapping[str, str]) -> LaunchConf:
-    """The options of the run, with the values of its variables taken from `env`."""
+    """Return the options of the run. The values of its variables come from `env`."""
     from launcher.options import LaunchConf
 
     values = dict(record.options)
-    # A variable that was forwarded may be given another way now: all that counts is that it is set.
+    # It does not matter how a forwarded variable is given now, as long as it is set.
     names = [*values.pop("forward_env"), *record.env]
     values["env"] = {name: env[name] for name in names if name in env}
     try:
@@ -299,13 +299,13 @@ def options_of(record: RunRecord, env: Mapping[str, str]) -> LaunchConf:
 
 
 def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
-    """The hosts of the run, with the values of their variables taken from `env`."""
+    """Return the hosts of the run. The values of their variables come from `env`."""
     specs = []
     for stored in record.hosts:
         values = dict(stored)
         names = values.pop("env")
         values["setup"] = tuple(values["setup"])
-        # A version before environments wrote none.
+        # A version without environments did not write this.
         values["extras"] = tuple(values.get("extras", ()))
         values["gpus"] = tuple(values["gpus"]) if isinstance(values.get("gpus"), list) else None
         try:
@@ -316,7 +316,7 @@ def hosts_of(record: RunRecord, env: Mapping[str, str]) -> list[HostSpec]:
 
 
 def variables(record: RunRecord) -> list[str]:
-    """The names of all variables whose values the journal does not have."""
+    """Return the names of all variables, whose values the journal does not have."""
     names = set(record.env) | set(record.options.get("forward_env", ()))
     for host in record.hosts:
         names |= set(host["env"])

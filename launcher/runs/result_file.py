@@ -1,7 +1,7 @@
-"""A large result as it comes from a host, chunk by chunk, into a file that only its owner reads.
+"""Writes a large result from a host, chunk by chunk, to a file that only its owner can read.
 
-Rule: a result is used only after its digest was checked. Digests are taken as the bytes come
-where the host said beforehand what they will be, so that a long result is not read again.
+Rule: a result is used only after its digest was checked. If the host has sent the places of the parts before, the digests are
+computed while the bytes arrive, so that a long result need not be read again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.host_limits import check
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.result_parts import ResultParts
 from remote_agent.shared.disk import digest_of
-from remote_agent.shared.result_parts import ResultParts
 
 __all__ = ["ResultFile", "payload_digest", "whole", "wrong_parts"]
 
@@ -25,13 +25,13 @@ class ResultFile:
     """One large result of one attempt, on one link.
 
     Args:
-        folder: where it goes; made if it is not there, in one that is.
-        attempt: the attempt's name, checked by the caller: it becomes a file's name.
-        size: bytes that the host announced.
-        parts: what the host says that the parts will be; their digests are taken as they come.
+        folder: the folder for the file. It is made if it is missing and its parent exists.
+        attempt: the attempt's name. The caller has checked it, because it becomes a file name.
+        size: how many bytes the host announced.
+        parts: the parts that the host announced. Their digests are computed while they arrive.
 
     Raises:
-        TooMuch: it is longer than a result may be.
+        TooMuch: the result is too long.
         OSError: the file cannot be made.
     """
 
@@ -40,7 +40,7 @@ class ResultFile:
         self._digests = {part[:2]: hashlib.sha256() for part in parts.by_name.values()}
         self._size = size
         self._done = 0
-        # Not those above it: where the run's folder was moved away, nothing takes its place.
+        # Do not make its parents: if the run's folder was moved away, nothing may take its place.
         folder.mkdir(mode=0o700, exist_ok=True)
         self._path = folder / f"{attempt}.part"
         self._path.unlink(missing_ok=True)
@@ -48,10 +48,10 @@ class ResultFile:
         self._file = os.fdopen(fd, "w+b")
 
     def write(self, size: int, offset: int, payload: bytes | memoryview) -> None:
-        """The next bytes.
+        """Write the next bytes.
 
         Raises:
-            wire.ProtocolError: code `order`: not the next, or beyond the size.
+            wire.ProtocolError: code `order`: they are not the next ones, or go beyond the size.
             OSError: they cannot be written.
         """
         done, end = self._done, self._done + len(payload)
@@ -65,7 +65,7 @@ class ResultFile:
         self._done = end
 
     def finish(self, parts: ResultParts) -> tuple[str | None, str]:
-        """All has come: where it lies now and "", or None and what is wrong with it; then it is removed."""
+        """Finish a complete result. Returns its path and "", or None and what is wrong with it. A wrong result is removed."""
         with self._file:
             wrong = wrong_parts(parts, self._done, self._digest)
         if wrong:
@@ -79,14 +79,14 @@ class ResultFile:
         return self._digests.get((at, size)) or digest_of(self._file, at, size)
 
     def discard(self) -> None:
-        """Remove a result that is not whole; if that fails, the next one takes its place."""
+        """Remove an incomplete result. If that fails, the next one overwrites it."""
         with contextlib.suppress(OSError):
             self._file.close()
             self._path.unlink(missing_ok=True)
 
 
 def whole(value: Any) -> int:
-    """The value, if it is a whole number.
+    """Return the value, if it is a whole number.
 
     Raises:
         wire.ProtocolError: code `field`.
@@ -97,12 +97,12 @@ def whole(value: Any) -> int:
 
 
 def payload_digest(payload: bytes, at: int, size: int) -> Any:
-    """SHA-256 of a part of a result that came in one piece."""
+    """Return the SHA-256 of a part of a result that came in one piece."""
     return hashlib.sha256(payload[at : at + size])
 
 
 def wrong_parts(parts: ResultParts, size: int, digest: Callable[[int, int], Any]) -> str:
-    """What is wrong with a result: parts that do not lie in it, or are not what they are said to be."""
+    """Return what is wrong with a result: a part that is outside it, or that has another digest. Empty if nothing is."""
     for name, part in parts.by_name.items():
         if part.offset + part.size > size:
             return f"{name} ends at byte {part.offset + part.size} of {size}"

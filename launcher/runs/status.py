@@ -1,7 +1,7 @@
-"""How a run stands, read from its journal alone: for people and, as plain data, for machines.
+"""The status of a run, read only from its journal: for people, and as plain data for programs.
 
-Rule: nothing is decoded, and no host is asked. It can be read while another process drives the run. What only the hosts know
-(whether a job that was left to them has ended) is not guessed.
+Rule: nothing is decoded, and no host is asked. The status can be read while another process drives the run. It does not guess what
+only the hosts know, such as whether a job of a detached run has ended.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from typing import Any
 from launcher import events
 from launcher.errors import RunError
 from launcher.runs.index import Entry
-from launcher.runs.journal import FOLDER, JournalReader
+from launcher.runs.journal_format import FOLDER
+from launcher.runs.journal_reader import JournalReader
 from launcher.util.exhaustive import assert_never
+from launcher.util.frozen import frozen
 from launcher.util.terminal_text import clean, clean_all
 
 __all__ = ["AttemptStatus", "JobStatusLine", "RunStatus", "driver", "read_jobs", "read_status"]
 
-#: Version of what `to_json` gives.
+#: The version of what `to_json` returns.
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class RunStatus:
-    """A run as a whole.
+    """The status of a whole run.
 
     Attributes:
-        state: `running` (a controller drives it), `detached` (it was left to its hosts), `died` (its controller is gone
-            without having said so), `completed`, `failed` (some job did), `interrupted`, `gone` (no journal is left).
-        driver: the process that drives it, as `pid N`; empty where none does.
+        state: `running` (a controller drives it), `detached` (it was left to its hosts), `died` (its controller ended
+            without a trace), `completed`, `failed` (at least one job failed), `interrupted`, `gone` (its journal is gone).
+        driver: the process that drives it, as `pid N`; empty if there is none.
     """
 
     run: str
@@ -52,11 +54,11 @@ class RunStatus:
 
     @property
     def open(self) -> int:
-        """Jobs that have not returned."""
+        """How many jobs have not returned."""
         return self.jobs - self.completed - self.failed
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return it as plain data."""
         return {
             "run": self.run,
             "folder": str(self.folder),
@@ -78,7 +80,7 @@ class RunStatus:
 
 @dataclass
 class AttemptStatus:
-    """One attempt. `state` is `assigned`, `running`, `COMPLETED`, `FAILED` or `given up`; times are the controller's."""
+    """One attempt. `state` is `assigned`, `running`, `COMPLETED`, `FAILED` or `given up`. Times are by the controller's clock."""
 
     attempt: int
     host: str
@@ -89,18 +91,18 @@ class AttemptStatus:
     duration: float | None = None
     error: dict[str, Any] | None = None
     why: str = ""
-    #: Of a run that nobody drives: what its host says, `queued`, `running`, or `COMPLETED` or `FAILED` and not collected.
+    #: If nobody drives the run, the state on the host: `queued`, `running`, or `COMPLETED` or `FAILED` but not collected.
     on_host: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return it as plain data."""
         return dict(self.__dict__)
 
 
 @dataclass
 class JobStatusLine:
-    """One job, with every attempt at it. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`; `value` is a short
-    text, where one job was asked for.
+    """One job, with all its attempts. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`. `value` is a short
+    text, if only one job was asked for.
     """
 
     num: int
@@ -123,7 +125,7 @@ class JobStatusLine:
         return self.attempts[-1].attempt if self.attempts else 0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return it as plain data."""
         return {
             "num": self.num,
             "overrides": list(self.overrides),
@@ -139,17 +141,17 @@ class JobStatusLine:
 
 
 def driver(folder: Path) -> str:
-    """The process that drives the run of this folder (`pid N`), or empty."""
+    """Return the process that drives the run of this folder (`pid N`); empty if there is none."""
     path = folder / FOLDER / "lock"
     try:
-        # It may be a pipe that somebody put there.
+        # O_NONBLOCK, because somebody may have put a pipe there.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return ""
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from None
     try:
-        # Shared, and let go at once: a controller that begins just now waits a moment for it.
+        # This lock is shared and released at once. A controller that begins at this moment waits for it.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return clean(os.pread(fd, 100, 0).decode("utf-8", "replace")).strip() or "unknown"
@@ -159,15 +161,12 @@ def driver(folder: Path) -> str:
 
 
 def read_status(entry: Entry) -> RunStatus:
-    """A run of the index, or named by its folder."""
+    """Return the status of a run that is in the index, or named by its folder."""
     if not entry.is_there:
         return RunStatus(entry.run, entry.folder, "gone", entry.started, entry.mode, entry.task)
     is_driven = driver(entry.folder)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         return _status(entry, reader, is_driven)
-    finally:
-        reader.close()
 
 
 def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
@@ -204,7 +203,7 @@ def _status(entry: Entry, reader: JournalReader, is_driven: str) -> RunStatus:
 
 
 def read_jobs(reader: JournalReader, num: int | None = None) -> list[JobStatusLine]:
-    """Every job of the run with every attempt at it; or only job `num`."""
+    """Return every job of the run with all its attempts, or only job `num`."""
     jobs: dict[int, JobStatusLine] = {}
     for _, event in reader.events(num=num):
         _apply(jobs, event)
@@ -248,6 +247,7 @@ def _apply(jobs: dict[int, JobStatusLine], event: events.Event) -> None:
             | events.RunDetaching()
             | events.RunEnded()
             | events.RunInterrupt()
+            | events.WayChosen()
             | events.RunResumed()
             | events.RunStarted()
             | events.Warned()

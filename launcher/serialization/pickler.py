@@ -82,7 +82,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.modules.add(obj.__name__)
         elif _is_open_file(obj):
             # cloudpickle would send what a file holds, as a file in memory.
-            raise pickle.PicklingError("an open file cannot travel")
+            raise pickle.PicklingError("an open file cannot be pickled")
         return super().reducer_override(obj)
 
     def _reduce_code(self, obj: Any) -> Any:
@@ -276,7 +276,7 @@ def loads(data: bytes, main_module: str | None = None) -> Any:
 # -- callbacks -----------------------------------------------------------------------------------------------------
 
 
-def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | None = None) -> None:
+def check_state(name: str, callback: Any, *, has_spec: bool) -> None:
     """Refuse a callback that holds something that cannot travel: a lock, a socket, an open file, a generator, ...
 
     A callback with a spec is built on the host from that, so it may hold anything.
@@ -286,7 +286,7 @@ def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | 
     """
     if has_spec:
         return
-    dump: Callable[[Any], Dumped] = lambda one: _dump(one, main_module or main_module_name())  # noqa: E731
+    dump: Callable[[Any], Dumped] = lambda one: _dump(one, main_module_name())  # noqa: E731
     try:
         dump(callback)
     except (KeyboardInterrupt, MemoryError):
@@ -294,8 +294,8 @@ def check_state(name: str, callback: Any, *, has_spec: bool, main_module: str | 
     except BaseException as error:
         path, what = find_unpicklable_part(callback, dump) or ("", "")
         if not path:
-            raise CallbackError(f"callback {name!r} cannot travel to a host: {error}") from error
+            raise CallbackError(f"callback {name!r} cannot be sent to a host: {error}") from error
         raise CallbackError(
-            f"callback {name!r} cannot travel to a host: its attribute {path!r} is {what}. Make it in on_job_start, "
+            f"callback {name!r} cannot be sent to a host: its attribute {path!r} is {what}. Make it in on_job_start, "
             "or leave it out of the pickle with __getstate__"
         ) from error

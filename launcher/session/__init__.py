@@ -1,1 +1,1 @@
-"""A run while it lasts: opened or resumed, its futures, its hooks, its signals, its end."""
+"""A run while it lasts: how it is opened or resumed, its jobs as futures, its hooks and signals, and its end."""

@@ -1,9 +1,9 @@
-"""The two ways out of a run. It ends, on its hosts and in its journal; or the controller detaches from it: its hosts go on, nothing is
-cancelled, no end hook fires, and another controller may resume it.
+"""The two ways to leave a run. It ends, on its hosts and in its journal. Or the controller detaches: the hosts go on, nothing is
+cancelled, no end hook fires, and another controller may resume the run.
 
-Rule: after detaching, the journal has the jobs that no host has, and the state of the callbacks. A run whose hooks were cut short by a second
-signal, or whose controller failed, is detached too: whoever resumes it fires what is owed. After a second signal nothing is waited for: what
-could not be written any more is on the hosts.
+Rule: after detaching, the journal has the jobs that no host has, and the state of the callbacks. A run is also detached if a second
+signal interrupted its hooks, or its controller failed. The hooks that have not fired, fire when it is resumed. After a second signal
+nothing is waited for. Results that could not be written any more are on the hosts.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ __all__ = [
     "what_is_left",
 ]
 
-#: Seconds for the thread that decides to end when the controller detaches at once, and for frames on their way to hosts.
-_HASTE = 0.5
+#: When the controller detaches at once: seconds for the dispatcher's thread to end, and for frames to reach the hosts.
+_SHORT_PATIENCE = 0.5
 _ON_THEIR_WAY = 0.2
-#: Numbers of jobs that are named.
+#: How many numbers of jobs are named.
 _MAX_NAMED = 8
-#: Seconds between two looks at whether there was a second signal.
-_LOOK = 0.05
-#: Seconds for a thread to end when nothing can be decided any more.
+#: Seconds between two checks for a second signal.
+_CHECK_EVERY = 0.05
+#: Seconds for a thread to end if nothing can be decided any more.
 _PATIENCE = 5.0
 
 
 def end_on_hosts(engine: Engine, interrupts: Interrupts) -> list[str]:
-    """End the run on all hosts; returns those that were not reached. A second signal cuts it short.
+    """End the run on all hosts. Returns those that were not reached. A second signal interrupts it.
 
     If nothing can be decided any more, the hosts keep what they have.
     """
@@ -59,13 +59,13 @@ def end_on_hosts(engine: Engine, interrupts: Interrupts) -> list[str]:
     def close() -> None:
         try:
             unreached.extend(engine.close())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             failed.append(error)
 
     closing = threading.Thread(target=close, name="closing", daemon=True)
     closing.start()
     while closing.is_alive() and not interrupts.must_detach:
-        closing.join(_LOOK)
+        closing.join(_CHECK_EVERY)
     if failed:
         raise failed[0]
     return engine.not_ended if closing.is_alive() else unreached
@@ -74,9 +74,9 @@ def end_on_hosts(engine: Engine, interrupts: Interrupts) -> list[str]:
 def last_event(
     engine: Engine, hooks: RunHooks, interrupts: Interrupts, ended: events.RunEnded
 ) -> events.RunEnded | events.RunDetached:
-    """What the journal says last: that the run has ended, as `ended` says, or that it is detached and why."""
+    """Return the last event of the journal: that the run has ended, as in `ended`, or that it is detached, and why."""
     if hooks.is_cut:
-        return events.RunDetached(time.time(), ended.run, f"{interrupts.why}, twice; hooks are owed")
+        return events.RunDetached(time.time(), ended.run, f"{interrupts.why}, twice; some hooks have not fired")
     if engine.crash is not None:
         return events.RunDetached(time.time(), ended.run, "the controller failed")
     return ended
@@ -85,10 +85,10 @@ def last_event(
 def prepare_to_detach(
     engine: Engine, pump: Callable[[float], Any], why: str, timeout: float, is_stopped: Callable[[], bool]
 ) -> None:
-    """Give every job to a host, and take what arrives meanwhile. Hosts that are not reached yet are waited for half of timeout seconds.
+    """Give every job to a host, and handle arrivals in the meantime. Waits half of `timeout` seconds for hosts that are not reached yet.
 
     Args:
-        is_stopped: tells whether the user wants the run to stop instead.
+        is_stopped: whether the user wants the run to stop instead.
     """
     engine.prepare_to_detach(why)
     deadline = time.monotonic() + timeout
@@ -103,14 +103,14 @@ def prepare_to_detach(
 
 
 def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
-    """Detach, and close the journal; returns how many jobs no host has."""
+    """Detach, and close the journal. Returns how many jobs no host has."""
     whole = engine.detach()
     left = len(engine.scheduler.pending)
     try:
         blob = record.callbacks_blob(setup)
         engine.journal.put_blob("callbacks", blob)
-    except Exception as error:  # noqa: BLE001 - it is a user's callback that cannot be pickled
-        hooks.warn("callbacks", f"their state is that of the start when the run is taken up: {error}")
+    except Exception as error:  # noqa: BLE001 - a user's callback cannot be pickled
+        hooks.warn("callbacks", f"if the run is resumed, they have their state from its start: {error}")
     detached = events.RunDetached(time.time(), setup.run_id, why, tuple(whole))
     engine.observe(detached)
     engine.close_journal(detached)
@@ -118,15 +118,15 @@ def detach(engine: Engine, setup: RunSetup, hooks: RunHooks, why: str) -> int:
 
 
 def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> str:
-    """Detach at once, and close the journal if it can be written; returns a text: what is left where, and how to collect it."""
+    """Detach at once, and close the journal if it can be written. Returns a text that says what is left where, and how to collect it."""
     left = what_is_left(engine, setup.run_id, interrupts.why)
-    if engine.detach_at_once(_HASTE):
+    if engine.detach_at_once(_SHORT_PATIENCE):
         detached = events.RunDetached(time.time(), setup.run_id, f"{interrupts.why}, twice")
         engine.observe(detached)
         try:
             engine.close_journal(detached)
         except JournalError:
-            # Nothing is lost by it: it says what it said before, and what hosts have, they keep.
+            # Nothing is lost: the journal stays as it was, and the hosts keep what they have.
             left += f" (free some space first: {engine.stalled})" if engine.stalled else ""
     threading.Event().wait(_ON_THEIR_WAY)
     engine.drop_links()
@@ -134,31 +134,31 @@ def detach_at_once(engine: Engine, setup: RunSetup, interrupts: Interrupts) -> s
 
 
 def what_is_left(engine: Engine, run: str, why: str) -> str:
-    """A text: what the hosts and the journal keep of a run that is detached at once."""
-    where = "; ".join(_by_place(engine))
+    """Return a text that says what the hosts and the journal keep of a run that is detached at once."""
+    where = "; ".join(_by_host(engine))
     return (
-        f"{why}, twice: run {run} is left"
-        + (f" with {where}; their results stay there" if where else ", its hooks are owed")
+        f"{why}, twice: the controller leaves run {run}"
+        + (f" with {where}; results stay there" if where else "; some hooks have not fired")
         + f"; 'launcher attach {run}' collects it"
     )
 
 
 def waits_for(engine: Engine) -> str:
-    """What an interrupted run waits for; empty if it is nothing in particular."""
+    """Return what an interrupted run waits for; empty if it is nothing in particular."""
     stalled = f"the disk: {engine.stalled} (free some space)" if engine.stalled else ""
-    return "; ".join(filter(None, [stalled, *_by_place(engine)]))
+    return "; ".join(filter(None, [stalled, *_by_host(engine)]))
 
 
-def _by_place(engine: Engine) -> list[str]:
-    places = []
+def _by_host(engine: Engine) -> list[str]:
+    named = []
     for host in list(engine.scheduler.hosts.values()):
         nums = sorted(host.jobs.copy() | host.collecting.copy())
         if nums:
-            places.append(f"{_named(nums)} on {host.name}" + (f" ({host.why})" if host.why else ""))
+            named.append(f"{_named(nums)} on {host.name}" + (f" ({host.why})" if host.why else ""))
     waiting = sorted(engine.scheduler.pending.copy())
     if waiting:
-        places.append(f"{_named(waiting)} on no host yet")
-    return places
+        named.append(f"{_named(waiting)} on no host yet")
+    return named
 
 
 def _named(nums: list[int]) -> str:

@@ -1,7 +1,7 @@
-"""Firing the controller's hooks: what they raise becomes events, and what their error policy asks for is done.
+"""Fires the controller's hooks. Exceptions in them become events, and their error policies are applied.
 
-Rule: a hook that raises costs no result and is never silent. The entry of an end hook is journalled before it fires, and that a
-callback's hook fired when it has, so that a run that is taken up again knows what it owes: also a hook that was interrupted.
+Rule: a hook that raises costs no result and is always reported. The journal records an end hook before it fires, and each callback's
+hook after it has fired. So a resumed run knows which hooks must still fire, including one that was interrupted.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _END = ("on_run_end", "on_multirun_end")
 
 
 class _Stopped(BaseException):
-    """The controller leaves; the hooks that have not fired stay owed."""
+    """The controller leaves. The hooks that have not fired, fire when the run is resumed."""
 
 
 class RunHooks:
-    """The hooks of one session, and the one way in which it tells of its own."""
+    """The hooks of one session, and its own events and warnings."""
 
     def __init__(self, setup: RunSetup, engine: Engine, interrupts: Interrupts) -> None:
         self._setup = setup
@@ -44,24 +44,24 @@ class RunHooks:
         setup.callbacks.report = lambda record: None if self.is_cut else report(record)
         is_run = setup.mode == "RUN"
         self.start_hook, self.end_hook = (_START[0], _END[0]) if is_run else (_START[1], _END[1])
-        #: Why the run is to be aborted; empty as long as it is not.
+        #: Why a hook aborts the run; empty if none does.
         self.aborted = ""
-        #: A second signal interrupted a hook: it is owed, and nothing more fires.
+        #: Whether a second signal interrupted a hook. Nothing more fires then, and the hook fires when the run is resumed.
         self.is_cut = False
-        #: The thread in which a hook is running.
+        #: The thread in which a hook runs.
         self.thread: int | None = None
 
     def leave_to_others(self, hook: str) -> None:
-        """Fire this hook no more: somebody else does."""
+        """Do not fire this hook any more, because another process does."""
         self._fired_elsewhere |= {hook}
 
     def fire(
         self, hook: str, *, num: int | None = None, only: Iterable[int] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Fire a hook of all callbacks; returns a record for each whose hook came to its end.
+        """Fire a hook of all callbacks. Returns a record for each callback whose hook has ended.
 
         Args:
-            only: the places of the callbacks for which it is fired; all by default.
+            only: the positions of the callbacks for which it fires; all by default.
         """
         if hook in self._fired_elsewhere or not self._setup.callbacks.has(hook):
             return []
@@ -81,7 +81,7 @@ class RunHooks:
                 self._interrupts.add_ctrl_c()
         if self.is_cut and not was_cut and records:
             name = records.pop()["callback"]
-            owed = f"was interrupted: it is owed, and fires again when the run is taken up ('launcher attach {self._setup.run_id}')"
+            owed = f"was interrupted, and fires again when the run is resumed ('launcher attach {self._setup.run_id}')"
             self.publish([events.Warned(time.time(), f"callback {name}.{hook}", owed, "", num)])
         for record in records:
             self._tell_record(hook, record, num)
@@ -92,7 +92,7 @@ class RunHooks:
             raise _Stopped
 
     def _call(self, method: Callable[..., Any], **kwargs: Any) -> None:
-        """Run a hook, which a second signal interrupts where it can be: in the main thread."""
+        """Run a hook. In the main thread, a second signal interrupts it."""
         self.thread = threading.get_ident()
         try:
             with self._interrupts.users_code(raise_at=2):
@@ -117,7 +117,7 @@ class RunHooks:
         self.publish(made)
 
     def fire_end(self, what: Callable[[], Mapping[str, Any]]) -> None:
-        """Fire the end hook with `what()`, its entry journalled first."""
+        """Fire the end hook with `what()`. The journal records it first."""
         hook = self.end_hook
         if hook in self._fired_elsewhere or self.is_cut:
             return
@@ -131,15 +131,15 @@ class RunHooks:
         try:
             self._engine.journal.commit()
         except JournalError as error:
-            # The hook fires all the same: once too often is less than never.
+            # The hook fires all the same, because firing twice is better than never.
             self.warn("journal", f"{error}; if the run is resumed, {hook} fires again")
 
     def warn(self, source: str, message: str) -> None:
-        """Show a warning of the controller's own."""
+        """Show a warning of the controller."""
         self._engine.observe(events.Warned(time.time(), source, message))
 
     def publish(self, made: list[events.Event]) -> None:
-        """Journal events of the controller's own, and show them."""
+        """Journal events of the controller, and show them."""
         if self._engine.is_running:
             self._engine.record(made)
             return

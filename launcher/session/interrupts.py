@@ -1,8 +1,8 @@
-"""What asks a run to stop or to be left: Ctrl-C, SIGTERM, SIGHUP, a hook that aborts, another process.
+"""Requests to stop or leave a run: Ctrl-C, SIGTERM, SIGHUP, a hook that aborts, another process.
 
-Rule: the first signal is a fact like any other: it cancels, hooks finish, everything is collected. The second interrupts what of the
-user's runs, kills, and has the controller leave; if it has not ended a few seconds later, whatever it waits for, the process is
-ended. Nothing else is ever cut in two: an exception is raised by a handler only inside of a hook, or where the user's configs are drawn.
+Rule: the first signal is a fact like any other: jobs are cancelled, hooks finish, everything is collected. The second one interrupts
+the user's code, kills jobs, and makes the controller leave. If the controller has not ended a few seconds later, whatever it waits
+for, the process is ended. Nothing else is interrupted: a handler raises only in a hook, or while the user's configs are generated.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from launcher.errors import RunInterrupted
-from launcher.session.signals import DOOR
+from launcher.session.signals import WATCHER
 
 __all__ = ["CTRL_C", "Held", "Interrupts"]
 
 CTRL_C = "interrupted (Ctrl-C)"
-#: Seconds from the second signal until the controller waits no more for hosts, and until the process is ended.
+#: Seconds from the second signal until the controller stops waiting for hosts. Below: until the process is ended.
 PATIENCE = 2.5
 END = 4.5
 _LAST = 1.0
@@ -30,10 +30,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _nothing() -> None:
-    """The default: nobody is woken."""
+    """Wake nobody."""
 
 
-def _no_words() -> str:
+def _no_text() -> str:
     return ""
 
 
@@ -44,22 +44,23 @@ class Held:
         self.came = False
 
     def handled(self, number: int) -> None:
-        """In the main thread."""
+        """Record the signal. Called in the main thread."""
         self.came = True
 
     def arrived(self, number: int) -> None:
-        """It is dealt with where it was held back."""
+        """Do nothing: whoever holds the signal back handles it."""
 
 
 class Interrupts:
     """The interrupts of one session.
 
     Args:
-        stop: called with why, and whether to kill, at each interrupt. As the others it is called in any thread but by no handler.
-        tell: called with a line for the user when a signal came.
-        what_waits: says what the run waits for.
-        last_words: says what is left where, when the process is about to be ended.
-        wake: called when the driver of the run has to look up.
+        stop: called at each interrupt, with the reason and whether to kill. Like the others, it may be called in any thread,
+            but not in a signal handler.
+        tell: called with a line for the user when a signal has come.
+        waits_for: returns what the run waits for.
+        what_is_left: returns what is left where. Called when the process is about to be ended.
+        wake: called to wake the driver of the run.
         end_process: ends the process with this exit code, whatever its threads do.
     """
 
@@ -68,33 +69,33 @@ class Interrupts:
         stop: Callable[[str, bool], None],
         *,
         tell: Callable[[str], None] = lambda text: None,
-        what_waits: Callable[[], str] = _no_words,
-        last_words: Callable[[], str] = _no_words,
+        waits_for: Callable[[], str] = _no_text,
+        what_is_left: Callable[[], str] = _no_text,
         wake: Callable[[], None] = _nothing,
         end_process: Callable[[int], Any] = os._exit,
     ) -> None:
         self._stop = stop
         self._tell = tell
-        self._what_waits = what_waits
-        self._last_words = last_words
+        self._waits_for = waits_for
+        self._what_is_left = what_is_left
         self._wake = wake
         self._end_process = end_process
         self._lock = threading.Lock()
         self.count = 0
         self.why = ""
-        #: How many signals of the user there were, as the thread of `launcher.session.signals` knows it, and as handlers do.
+        #: How many signals the user has sent, as counted in the thread of `launcher.session.signals`. Below: as counted by handlers.
         self.signals = 0
-        #: The last of them was SIGTERM.
+        #: Whether the last one was SIGTERM.
         self.is_terminated = False
         self._by_handler = 0
-        #: Why the controller is to leave; empty as long as it is not.
+        #: Why the controller should leave; empty if it should not.
         self.hangup = ""
-        #: Monotonic time from which on nothing is waited for; None before the second signal.
+        #: The monotonic time from which on nothing is waited for; None before the second signal.
         self._leave_at: float | None = None
         self._is_over = threading.Event()
-        #: The number of the signal at which code of the user, in which the main thread is now, is interrupted; 0: nothing is.
+        #: The user's code runs in the main thread now, and this signal interrupts it: the first, the second, ...; 0 for none.
         self._raise_at = 0
-        #: Code of the user was interrupted by a handler.
+        #: Whether a handler has interrupted the user's code.
         self.has_raised = False
 
     def __bool__(self) -> bool:
@@ -102,16 +103,16 @@ class Interrupts:
 
     @property
     def must_detach(self) -> bool:
-        """There was a second signal, and the time is up that hosts had to send what they have."""
+        """Whether there was a second signal, and the time is over in which hosts could send what they have."""
         return self._leave_at is not None and time.monotonic() >= self._leave_at
 
     @property
     def must_give_up(self) -> bool:
-        """As `must_detach`, and a second later: whoever was to leave does not."""
+        """Whether `must_detach` has been true for a second, and the controller has still not left."""
         return self._leave_at is not None and time.monotonic() >= self._leave_at + _LAST
 
     def add(self, why: str, *, kill: bool = False) -> None:
-        """One more; the second, and one with kill, kills."""
+        """Add an interrupt. The second one kills, and so does one with `kill`."""
         with self._lock:
             self.count += 1 + kill
             self.why = why
@@ -119,11 +120,11 @@ class Interrupts:
         self._stop(why, is_kill)
 
     def error(self, text: str = "") -> RunInterrupted:
-        """The exception that ends the run."""
+        """Return the exception that ends the run."""
         return RunInterrupted(text or self.why, is_terminated=self.is_terminated)
 
     def add_signal(self, why: str, *, is_terminated: bool = False) -> None:
-        """Note that the user asked to stop, by a signal or by Ctrl-C in their own code around the run."""
+        """Record that the user asked to stop, by a signal or by Ctrl-C in their own code around the run."""
         with self._lock:
             self.signals += 1
             self.is_terminated = is_terminated
@@ -133,53 +134,53 @@ class Interrupts:
                 threading.Thread(target=self._end_in_time, name="end", daemon=True).start()
             elif number > 2:
                 self._leave_at = time.monotonic()
-        # Told from a thread of its own: a terminal that takes nothing holds up neither the signal nor its successor.
-        told = threading.Thread(target=self._tell_of, args=(number, why), name="tell", daemon=True)
+        # The message is written in its own thread, so that a blocked terminal delays neither this signal nor the next one.
+        told = threading.Thread(target=self._show_to_user, args=(number, why), name="tell", daemon=True)
         told.start()
         self.add(why)
         self._wake()
 
     def add_ctrl_c(self) -> None:
-        """KeyboardInterrupt was raised in code of the user, which is over by it."""
+        """Record a KeyboardInterrupt that has ended the user's code."""
         self._by_handler += 1
         self.add_signal(CTRL_C)
 
-    def _tell_of(self, number: int, why: str) -> None:
+    def _show_to_user(self, number: int, why: str) -> None:
         if number == 1:
-            waits = self._what_waits()
+            waits = self._waits_for()
             self._tell(
                 f"{why}: jobs are cancelled, hooks finish, results so far come back"
                 + (f"; waiting for {waits}" if waits else "")
-                + f"; once more leaves within {END + 0.5:.0f} s"
+                + f"; a second signal leaves the run within {END + 0.5:.0f} s"
             )
         elif number == 2:
-            self._tell(f"{why}, again: what runs is killed, and the run is left")
+            self._tell(f"{why}, again: jobs are killed, and the controller leaves the run")
 
     def _end_in_time(self) -> None:
         if self._is_over.wait(END):
             return
-        words = [""]
+        text = [""]
 
-        def speak() -> None:
-            words[0] = self._last_words()
+        def collect() -> None:
+            text[0] = self._what_is_left()
 
-        speaker = threading.Thread(target=speak, name="last words", daemon=True)
-        speaker.start()
-        speaker.join(0.3)
+        collector = threading.Thread(target=collect, name="what is left", daemon=True)
+        collector.start()
+        collector.join(0.3)
         # A progress display may have hidden the cursor.
         show = b"\x1b[?25h" if sys.stderr is not None and os.isatty(2) else b""
         with contextlib.suppress(OSError):
             os.set_blocking(2, False)
-            os.write(2, show + f"launcher: {words[0] or self.why}\n".encode(errors="backslashreplace"))
+            os.write(2, show + f"launcher: {text[0] or self.why}\n".encode(errors="backslashreplace"))
         self._end_process(143 if self.is_terminated else 130)
 
     # -- as Listener ---------------------------------------------------------------------------------------------
 
     def handled(self, number: int) -> None:
-        """In the main thread.
+        """Interrupt the user's code, if this signal does so. Called in the main thread.
 
         Raises:
-            KeyboardInterrupt: code of the user runs there, and this signal interrupts it.
+            KeyboardInterrupt: the user's code runs there, and this signal interrupts it.
         """
         if number == signal.SIGHUP:
             return
@@ -189,7 +190,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def arrived(self, number: int) -> None:
-        """Called in the thread of `launcher.session.signals`."""
+        """Handle a signal. Called in the thread of `launcher.session.signals`."""
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             self.hangup = f"{name}: the terminal is gone"
@@ -198,30 +199,30 @@ class Interrupts:
             why = CTRL_C if number == signal.SIGINT else f"interrupted ({name})"
             self.add_signal(why, is_terminated=number == signal.SIGTERM)
 
-    # -- where signals are ours ----------------------------------------------------------------------------------
+    # -- while we handle signals ---------------------------------------------------------------------------------
 
     def handle_signals(self) -> None:
-        """Take SIGTERM and SIGHUP from now on; only in the main thread, where Python has handlers."""
-        DOOR.listen(self, _SIGNALS)
+        """Handle SIGTERM and SIGHUP from now on. This works only in the main thread, where Python calls handlers."""
+        WATCHER.listen(self, _SIGNALS)
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[None]:
-        """Take SIGINT too, for as long as this thread is in a call of the library; where that is the main one."""
-        DOOR.listen(self, (signal.SIGINT,))
+        """Within this context, a call of the library, also handle SIGINT. This works only in the main thread."""
+        WATCHER.listen(self, (signal.SIGINT,))
         try:
             yield
         finally:
-            DOOR.unlisten(self, (signal.SIGINT,))
+            WATCHER.unlisten(self, (signal.SIGINT,))
 
     @staticmethod
     @contextlib.contextmanager
     def held_back() -> Iterator[Held]:
-        """Hold back SIGINT while this thread, where it is the main one, writes something down; KeyboardInterrupt follows.
+        """Hold back SIGINT within this context, and raise KeyboardInterrupt at its end. This works only in the main thread.
 
-        For calls that take a moment, in code of the user: that the run is to end is his to say.
+        It is for short calls in the user's code, which decides itself whether the run should end.
         """
         held = Held()
-        DOOR.listen(held, (signal.SIGINT,))
+        WATCHER.listen(held, (signal.SIGINT,))
         try:
             yield held
         except Exception:
@@ -229,13 +230,13 @@ class Interrupts:
                 raise KeyboardInterrupt from None
             raise
         finally:
-            DOOR.unlisten(held, (signal.SIGINT,))
+            WATCHER.unlisten(held, (signal.SIGINT,))
         if held.came:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def users_code(self, raise_at: int) -> Iterator[None]:
-        """Code of the user runs, which the signal of that number interrupts."""
+        """Within this context the user's code runs, and the `raise_at`-th signal interrupts it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -246,7 +247,7 @@ class Interrupts:
             self._raise_at = before
 
     def restore_signals(self, *, is_over: bool = True) -> None:
-        """Put back the handlers that were there before. `is_over`: the run has ended, and nothing need end the process."""
-        DOOR.unlisten(self, _SIGNALS)
+        """Put back the earlier handlers. `is_over`: the run has ended, so the process need not be ended."""
+        WATCHER.unlisten(self, _SIGNALS)
         if is_over:
             self._is_over.set()

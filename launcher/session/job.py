@@ -1,8 +1,8 @@
 """A job of a session: a `concurrent.futures.Future` whose value is decoded when somebody reads it.
 
-Rule: the session's thread sets the result of a job; all other threads wait. A hook runs in that thread, so it is refused at once
-if it waits for a job: no other thread could bring the JobReturn. In a process that is forked of the session's, there is no such thread:
-what has not returned by then is refused there.
+Rule: the session's thread sets the result of a job, and all other threads wait. Hooks run in that thread. A hook that waits for a job
+is refused at once, because no other thread could bring the JobReturn. A fork of the session's process has no such thread, so waiting
+for a job that has not returned is refused there, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class JobState(enum.Enum):
-    """Where a Job stands."""
+    """The state of a Job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -35,42 +35,42 @@ class JobState(enum.Enum):
 
 
 class JobOwner(Protocol):
-    """What a Job needs of the session that runs it; called from any thread."""
+    """What a Job uses of the session that runs it. Any thread may call it."""
 
     def check_may_wait(self, num: int) -> None:
-        """Refuse to wait for a job in a thread that has to bring its JobReturn.
+        """Refuse to wait for a job in the thread that must bring its JobReturn.
 
         Raises:
-            SessionError: this is such a thread.
+            SessionError: this is that thread.
         """
 
     def cancel_job_of(self, num: int) -> None:
-        """Have a job cancelled."""
+        """Ask for a job to be cancelled."""
 
 
 class JobCancelled(RemoteJobError, concurrent.futures.CancelledError):
-    """A job was cancelled while it ran: a RemoteJobError, which says how it ended, and a CancelledError."""
+    """A job was cancelled while it ran. This is both a RemoteJobError, which says how it ended, and a CancelledError."""
 
 
 class _Failed(Exception):
-    """Stands for the exception of a job until somebody reads it."""
+    """A placeholder for the exception of a job until somebody reads it."""
 
 
 class _Waiters(list[Any]):
-    """Where `concurrent.futures.wait` and `as_completed` leave who waits: not in the thread that would have to end the wait."""
+    """The list in which `concurrent.futures.wait` and `as_completed` enter waiters. It refuses the thread that must end the wait."""
 
     def __init__(self, job: Job[Any]) -> None:
         super().__init__()
         self._job = job
 
     def append(self, waiter: Any) -> None:
-        """Somebody waits."""
+        """Add a waiter."""
         self._job.check_may_wait()
         super().append(waiter)
 
 
 class Job(concurrent.futures.Future[T]):
-    """A job of a session; T is what its task returns.
+    """A job of a session. T is the type of its return value.
 
     Any thread may wait for it, also with `await`, `asyncio.wrap_future` and `concurrent.futures.wait`.
     """
@@ -78,12 +78,12 @@ class Job(concurrent.futures.Future[T]):
     def __init__(self, owner: JobOwner, num: int) -> None:
         super().__init__()
         self._waiters = _Waiters(self)
-        #: A process that is forked of this one has the object, but nothing arrives there.
+        #: A fork of this process has the object, too, but nothing arrives there.
         self._process = self._condition_process = os.getpid()
         self._owner = owner
         self.num = num
         self._job_return: JobReturn | None = None
-        #: Why it will have no JobReturn here: the controller has left, or failed.
+        #: Why it will get no JobReturn here: the controller has left or failed.
         self._left: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class Job(concurrent.futures.Future[T]):
         return f"<Job {self.num} {self.state.value}>"
 
     def __await__(self) -> Generator[Any, None, Any]:
-        # Only those who await need it, and they have imported it.
+        # Only callers that await need asyncio, and they have imported it.
         import asyncio
 
         self.check_may_wait()
@@ -100,7 +100,7 @@ class Job(concurrent.futures.Future[T]):
 
     @property
     def state(self) -> JobState:
-        """Where it stands."""
+        """The state of the job."""
         if self._job_return is not None:
             return JobState.COMPLETED if self._job_return.status.name == "COMPLETED" else JobState.FAILED
         if self.done():
@@ -108,11 +108,11 @@ class Job(concurrent.futures.Future[T]):
         return JobState.RUNNING if self.running() else JobState.PENDING
 
     def job_return(self, timeout: float | None = None) -> JobReturn:
-        """Its JobReturn, waited for; one that was cancelled before it ran has one, too.
+        """Wait for the JobReturn, and return it. A job that was cancelled before it ran has one, too.
 
         Raises:
-            TimeoutError: it has not returned within timeout seconds.
-            LauncherError: it will not: the controller has left the run, or failed.
+            TimeoutError: the job has not returned within `timeout` seconds.
+            LauncherError: the job will not return here, because the controller has left the run or failed.
         """
         has_ended = self._job_return is not None or self._left is not None
         self._check_process(is_settled=has_ended)
@@ -127,31 +127,31 @@ class Job(concurrent.futures.Future[T]):
         raise concurrent.futures.TimeoutError
 
     def result(self, timeout: float | None = None) -> T:
-        """What the task returned, waited for.
+        """Wait for what the task returned, and return it.
 
         Raises:
-            TimeoutError: it has not returned within timeout seconds.
+            TimeoutError: the job has not returned within `timeout` seconds.
             CancelledError: it was cancelled.
-            BaseException: the job failed: its exception, else RemoteJobError.
+            BaseException: the job failed. This is its exception, or a RemoteJobError.
         """
         error = self.exception(timeout)
         if error is not None:
             try:
                 raise error
             finally:
-                # No cycle of this frame and the exception.
+                # Otherwise this frame and the exception would refer to each other.
                 del error
         assert self._job_return is not None
         value: T = self._job_return.return_value
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception of a failed job, waited for; None if it completed.
+        """Wait for the job, and return its exception; None if it completed.
 
         Raises:
-            TimeoutError: it has not returned within timeout seconds.
+            TimeoutError: the job has not returned within `timeout` seconds.
             CancelledError: it was cancelled before it ran.
-            SessionError: this process was forked of the session's before the job returned.
+            SessionError: this is a fork of the session's process, made before the job returned.
         """
         self.check_may_wait()
         placeholder = super().exception(timeout)
@@ -168,12 +168,12 @@ class Job(concurrent.futures.Future[T]):
         return RemoteJobError(error, job_return.host)
 
     def cancel(self) -> bool:
-        """Cancel it: one that waits raises CancelledError from now on; one that runs is asked to end.
+        """Cancel the job. If it waits, it raises CancelledError from now on. If it runs, it is asked to end.
 
-        Either way it has a JobReturn of kind `cancelled`, unless it comes to its end before, and its hooks fire.
+        Either way it gets a JobReturn of kind `cancelled`, unless it ends before, and its hooks fire.
 
         Returns:
-            It is cancelled, or was asked to end; False where it has returned already.
+            Whether it is cancelled or was asked to end. False if it has already returned.
         """
         if self.cancel_if_waiting():
             return True
@@ -183,7 +183,7 @@ class Job(concurrent.futures.Future[T]):
         return True
 
     def cancel_if_waiting(self) -> bool:
-        """Cancel it unless it runs or has returned."""
+        """Cancel the job, unless it runs or has returned."""
         was_cancelled = self.cancelled()
         if not super().cancel():
             return False
@@ -193,38 +193,38 @@ class Job(concurrent.futures.Future[T]):
         return True
 
     def cancelled(self) -> bool:
-        """It was cancelled before it ran."""
+        """Whether it was cancelled before it ran."""
         self._check_process(is_settled=self._state in _SETTLED)
         return super().cancelled()
 
     def running(self) -> bool:
-        """It runs."""
+        """Whether it runs."""
         self._check_process(is_settled=self._state in _SETTLED)
         return super().running()
 
     def done(self) -> bool:
-        """It has returned, or was cancelled before it ran."""
+        """Whether it has returned, or was cancelled before it ran."""
         self._check_process(is_settled=self._state in _SETTLED)
         return super().done()
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Have fn called with the job when it is done; at once where it is."""
+        """Call fn with the job when it is done; at once if it is done already."""
         self._check_process(is_settled=self._state in _SETTLED)
         super().add_done_callback(fn)
 
     def _check_process(self, *, is_settled: bool) -> None:
-        """See that what is asked for may come here. Takes no lock, which a thread may have held when this process was forked.
+        """Check that the JobReturn can arrive in this process. Takes no lock, because a thread may have held it at a fork.
 
         Raises:
-            SessionError: this process was forked of the session's, where alone it comes.
+            SessionError: this is a fork of the session's process, and only the session's process gets it.
         """
         process = os.getpid()
         if process == self._process:
             return
         if not is_settled:
             raise SessionError(
-                f"job {self.num} is of a session of process {self._process}, of which this one ({process}) was forked: nothing of the "
-                "job arrives here; wait for it there, or before the fork, or open another session here"
+                f"job {self.num} belongs to a session of process {self._process}, and this process ({process}) was forked from it, so its "
+                "JobReturn does not arrive here; wait for it there, or before the fork, or open another session here"
             )
         if self._condition_process != process:
             self._condition = threading.Condition()
@@ -236,10 +236,10 @@ class Job(concurrent.futures.Future[T]):
                 self.set_running_or_notify_cancel()
 
     def check_may_wait(self) -> None:
-        """Refuse to wait for it in a thread that has to bring its JobReturn.
+        """Refuse to wait for it in the thread that must bring its JobReturn.
 
         Raises:
-            SessionError: this is such a thread.
+            SessionError: this is that thread.
         """
         if not self.done():
             self._owner.check_may_wait(self.num)
@@ -247,13 +247,13 @@ class Job(concurrent.futures.Future[T]):
     # -- called by the session -----------------------------------------------------------------------------------
 
     def has_started(self) -> None:
-        """Its process began."""
+        """Record that its process has begun."""
         with self._condition:
             if self._state == "PENDING":
                 self.set_running_or_notify_cancel()
 
     def has_returned(self, job_return: JobReturn) -> None:
-        """It has its JobReturn, and its hook has fired."""
+        """Record that it has its JobReturn, and that its hook has fired."""
         with self._condition:
             self._job_return = job_return
             self._condition.notify_all()
@@ -265,7 +265,7 @@ class Job(concurrent.futures.Future[T]):
             self._settle(_Failed())
 
     def has_no_return(self, error: BaseException) -> None:
-        """It will have no JobReturn here."""
+        """Record that it will get no JobReturn here."""
         with self._condition:
             self._left = error
             self._condition.notify_all()
@@ -279,5 +279,5 @@ class Job(concurrent.futures.Future[T]):
             else:
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
-            # Cancelled in the meantime by another thread.
+            # Another thread has cancelled it in the meantime.
             return

@@ -1,7 +1,7 @@
-"""What jobs print, shown as they print it: one job's on our own stdout and stderr, or many jobs' as lines that say whose they are.
+"""Shows what jobs print while they run: one job's output on our own stdout and stderr, or many jobs' as lines with job and host.
 
-Rule: a reader that is slow, or gone, holds up nothing and costs no memory. `LiveOutput` writes from a thread of its own, and takes what
-waits from the job's files here. To a pipe or a file go the bytes, to a terminal what `launcher.util.terminal_filter` lets through.
+Rule: a slow or dead reader delays nothing and costs no memory. `LiveOutput` writes in its own thread, and reads waiting output from
+the job's files here. A pipe or a file gets the bytes; a terminal gets what `launcher.util.terminal_filter` lets through.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from launcher import events
 from launcher.util.terminal_filter import TerminalFilter
-from launcher.util.terminal_text import clean
+from launcher.util.terminal_text import clean_lines
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["LineCutter", "LinePrinter", "Live", "LiveOutput", "clean_lines", "live_here"]
+__all__ = ["LineCutter", "LinePrinter", "Live", "LiveOutput", "live_here"]
 
-#: Bytes that are read and written at once.
+#: How many bytes are read and written at once.
 _PIECE = 1 << 18
-#: Seconds for which `wait_shown` waits for a reader that takes nothing.
+#: How many seconds `wait_shown` waits for a reader that reads nothing.
 _PATIENCE = 1.0
-#: Pieces that may wait in their order; of what comes behind these, stdout and stderr are kept in order each by itself.
+#: How many pieces may wait in their common order. Beyond that, stdout and stderr are each in order, but not with each other.
 _MOST_WAITING = 10_000
-#: Bytes of a line that has no end yet; then it is shown as one.
+#: A line without an end is shown when it has this many bytes.
 _MOST_OF_A_LINE = 1 << 16
-#: Bytes of stderr that are remembered: a traceback.
+#: How many bytes of stderr are remembered, to recognise a traceback.
 _TAIL = 1 << 17
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 
@@ -53,29 +53,29 @@ class Live(Protocol):
         """Wait until what has come is written, as long as its reader takes any of it."""
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write what still waits."""
 
 
 def live_here(mode: str) -> Live:
-    """What shows in this process, as the command line does, what the jobs of a run print."""
+    """Return an observer that shows in this process what the jobs of a run print, as the command line does."""
     return LiveOutput(sys.stdout, sys.stderr) if mode == "RUN" else LinePrinter()
 
 
 @dataclass(eq=False)
 class _Source:
-    """One stream of one attempt: its file here, and what a terminal has had of it."""
+    """One stream of one attempt: its file here, and the state of a terminal's filter."""
 
     fd: int
     stream: str
     to: _Sink
     filter: TerminalFilter = field(default_factory=TerminalFilter)
-    #: The piece of it that waits last.
+    #: Its last waiting piece.
     last: _Piece | None = None
 
 
 @dataclass(eq=False)
 class _Piece:
-    """Bytes that wait to be shown: in the source's file from begin to end, or at hand."""
+    """Bytes that wait to be shown: in the source's file from `begin` to `end`, or in `data`."""
 
     source: _Source
     begin: int
@@ -86,25 +86,25 @@ class _Piece:
 class _Sink:
     """One of our two streams.
 
-    What cannot be written any more is dropped: nobody reads a pipe, or its disk is full. It is kept in the job's folder all the same.
+    If nobody reads the pipe, or its disk is full, output is dropped here. The job's folder has it all the same.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._text = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        #: A terminal; or a stream that takes no bytes, as a notebook's: what it shows is for people, too.
+        #: Whether people read it: a terminal, or a stream that takes only text, such as a notebook's.
         self.is_terminal = stream is not None and (stream.isatty() or not hasattr(stream, "buffer"))
         self.is_closed = stream is None
         self._is_begun = False
 
     def write(self, data: bytes) -> None:
-        """Write it all, however long its reader takes."""
+        """Write all of it, however long its reader takes."""
         if self.is_closed or self._stream is None:
             return
         try:
             if not self._is_begun:
-                # What was printed here before comes before.
+                # Earlier output of this process comes first.
                 self._stream.flush()
                 self._is_begun = True
             if self._fd is not None:
@@ -124,17 +124,17 @@ class _Sink:
             return
         if not isinstance(error, BrokenPipeError) and self._stream is not sys.stderr:
             print(
-                f"launcher: what the job prints cannot be written here any more ({error.strerror}); it goes on, and its output is "
+                f"launcher: the job's output cannot be written here any more ({error.strerror}); the job goes on, and its output is "
                 "kept in its folder",
                 file=sys.stderr,
             )
-        # What hooks print there must fail neither now nor at exit (docs.python.org, `signal`, on SIGPIPE).
+        # Printing there in a hook must not fail, neither now nor at exit (docs.python.org, `signal`, on SIGPIPE).
         with contextlib.suppress(OSError), open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), self._fd)
 
 
 def _descriptor(stream: TextIO | None) -> int | None:
-    """The descriptor that a stream writes to; None where it writes elsewhere, as a notebook's does whatever it says."""
+    """Return the descriptor to which a stream writes; None if it has none. A notebook's stream names one, but does not write to it."""
     if not isinstance(stream, io.TextIOWrapper):
         return None
     try:
@@ -149,16 +149,16 @@ def _write_all(fd: int, data: bytes) -> None:
         try:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:
-            # Whoever gave us the descriptor has made it one that does not wait.
+            # Our parent has made the descriptor non-blocking.
             select.select([], [fd], [])
 
 
 class LiveOutput:
-    """One job's stdout and stderr on ours. An observer; also tells what others have to say there, in one order with it.
+    """Shows one job's stdout and stderr on ours. An observer, which also writes other messages to stderr, in order with the output.
 
     Args:
         stdout, stderr: None drops what would go there.
-        before_terminal: called once, before the first of it goes to a terminal.
+        before_terminal: called once, before anything is written to a terminal.
     """
 
     def __init__(
@@ -175,9 +175,9 @@ class LiveOutput:
         self._thread: threading.Thread | None = None
         self.before_terminal = before_terminal
         self._was_on_terminal = False
-        #: What was shown last of the job's stderr.
+        #: The last part of the job's stderr that was shown.
         self._tail = b""
-        #: The terminal's cursor stands behind something, which what follows must not be glued to.
+        #: Whether the terminal's cursor is within a line, so that our messages must begin a new one.
         self._is_within_line = False
 
     def __enter__(self) -> Self:
@@ -189,7 +189,7 @@ class LiveOutput:
         self.close()
 
     def __call__(self, event: events.Event) -> None:
-        """Take an event of a run; waits for nothing."""
+        """Take an event of a run. Never waits."""
         if isinstance(event, events.OutputArrived):
             self._take(event)
         elif isinstance(event, (events.JobReturned, events.JobRequeued)):
@@ -225,7 +225,7 @@ class LiveOutput:
             self._put(end)
 
     def enqueue(self, say: Callable[[], None]) -> None:
-        """Have something of ours said on stderr, behind what has come so far, at the beginning of a line."""
+        """Call `say` after the output so far is written, and at the beginning of a line. It writes our own message to stderr."""
 
         def begin_line_and_say() -> None:
             if self._is_within_line and self._sinks["stderr"].is_terminal:
@@ -237,7 +237,7 @@ class LiveOutput:
             self._put(begin_line_and_say)
 
     def wait_shown(self) -> None:
-        """Wait until all that has come is written; a reader that takes nothing is not waited for."""
+        """Wait until all output so far is written. It does not wait for a reader that reads nothing."""
         with self._condition:
             while self._is_running:
                 done = self._done
@@ -245,7 +245,7 @@ class LiveOutput:
                     return
 
     def has_shown(self, text: str) -> bool:
-        """The job has said this on its stderr, not long before its end: a traceback need not be told twice."""
+        """Whether the job has written this text to stderr shortly before its end, so that a traceback need not be shown twice."""
         return bool(text.strip()) and text.strip().encode("utf-8", "replace") in self._tail
 
     @property
@@ -253,10 +253,10 @@ class LiveOutput:
         return bool(self._waiting or self._is_busy) and self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
-        """Write all that has come, however long its reader takes.
+        """Write all output so far, however long its reader takes.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; the rest is not shown.
+            KeyboardInterrupt: the user pressed Ctrl-C. The rest is not shown.
         """
         for source in self._sources.values():
             self._end(source)
@@ -314,7 +314,7 @@ class LiveOutput:
             else:
                 data, piece.data = piece.data[:size], piece.data[size:]
             if not data:
-                return  # beyond its cap nothing is kept
+                return  # the file ends at the output's cap
             piece.begin += len(data)
             if source.stream == "stderr":
                 self._tail = (self._tail + data)[-_TAIL:]
@@ -338,7 +338,7 @@ class LiveOutput:
 
 
 def _opened(path: str) -> int:
-    """The file, open to be read; -1 where it is not there: then what has come is kept in memory until it is shown."""
+    """Open the file for reading. Returns -1 if it does not exist: output is then kept in memory until it is shown."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if path else -1
     except OSError:
@@ -346,13 +346,13 @@ def _opened(path: str) -> int:
 
 
 class LineCutter:
-    """Makes whole lines, fit to be shown, of what many jobs print; of a line that a job wrote over what it showed last."""
+    """Makes complete, clean lines from what many jobs print. If a job has overwritten a line, its last text counts."""
 
     def __init__(self) -> None:
         self._begun: dict[tuple[int, str], bytes] = {}
 
     def feed(self, num: int, stream: str, data: bytes) -> list[str]:
-        """The lines that are whole now."""
+        """Return the lines that are complete now."""
         whole, newline, rest = (self._begun.pop((num, stream), b"") + data).rpartition(b"\n")
         if len(rest) > _MOST_OF_A_LINE:
             rest = rest[rest.rfind(b"\r", 0, -1) + 1 :]
@@ -363,7 +363,7 @@ class LineCutter:
         return clean_lines(_text(whole + newline)) if newline else []
 
     def finish(self, num: int) -> list[str]:
-        """A job prints no more: what it left without a newline."""
+        """Return the last lines of a job, which have no newline, because it prints nothing more."""
         rest = [self._begun.pop((num, stream), b"") for stream in ("stdout", "stderr")]
         return [line for one in rest if one for line in clean_lines(_text(one))]
 
@@ -372,20 +372,15 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def clean_lines(text: str) -> list[str]:
-    """The lines of what a job wrote; of a line that it wrote over (a progress bar) what it showed last."""
-    return [clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.removesuffix("\n").split("\n")]
-
-
 class LinePrinter:
-    """An observer for Python: what jobs print, on sys.stdout, each line with its job and host, as `multirun --live` shows it."""
+    """An observer for Python. It prints what jobs print to sys.stdout, each line with its job and host, like `multirun --live`."""
 
     def __init__(self) -> None:
         self._cutter = LineCutter()
         self._hosts: dict[int, str] = {}
 
     def __call__(self, event: events.Event) -> None:
-        """Print the lines that are whole."""
+        """Print the lines that are complete."""
         lines: list[str] = []
         if isinstance(event, events.OutputArrived):
             self._hosts[event.num] = event.host
@@ -401,7 +396,7 @@ class LinePrinter:
             print(f"[{event.num} {host}] {line}", flush=True)
 
     def wait_shown(self) -> None:
-        """It has been."""
+        """Do nothing: everything is shown at once."""
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing waits."""

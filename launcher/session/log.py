@@ -1,7 +1,7 @@
-"""Logs what goes wrong in a run for users of Python who pass no observer.
+"""Logs what goes wrong in a run, for Python users who pass no observer.
 
-Rule: what a command would show as a warning is logged: a host that cannot be used, with its next step; a hook that raised, with its
-traceback. The logger is `launcher`. Without any logging set up, Python prints its warnings on stderr.
+Rule: it logs what a command would show as a warning: a host that cannot be used, with the next step; a hook that raised, with its
+traceback. The logger is `launcher`. If no logging is set up, Python prints its warnings to stderr.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _log = logging.getLogger("launcher")
 
 
 def log_problems(event: events.Event) -> None:
-    """An observer: logs what the user would want to know, and nothing of what goes well."""
+    """An observer that logs problems, and nothing that goes well."""
     if isinstance(event, events.HostUnusable):
         step = f"\n    next: {clean(event.next_step)}" if event.next_step else ""
         _log.warning("host %s: cannot be used: %s: %s%s", event.host, clean(event.phase), clean(event.why), step)
@@ -29,7 +29,7 @@ def log_problems(event: events.Event) -> None:
         )
     elif isinstance(event, events.Warned):
         if event.source.startswith("callback ") and not event.host:
-            # A hook of the controller: the composite has reported it, with its traceback.
+            # This is a hook of the controller. The composite has already reported it, with its traceback.
             return
         whose = "".join(
             [f" (job {event.num})" if event.num is not None else "", f" on {event.host}" if event.host else ""]

@@ -1,6 +1,6 @@
-"""Driving a run: its configs are submitted while there is room, what arrives is taken, and interrupts are heeded.
+"""The loop that drives a run: it submits configs while there is room, takes arrivals, and obeys interrupts.
 
-Rule: a job never waits for a result, nor a result for a job. While there is something to take, nothing is submitted.
+Rule: jobs and results do not wait for each other. Arrivals are taken before anything more is submitted.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from launcher.engine.requests import Submit
-from launcher.errors import SessionError
 from launcher.runs import record as run_record
 
 if TYPE_CHECKING:
@@ -18,16 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["drive", "drive_from"]
 
-#: (config, overrides) of a job that is not submitted yet.
+#: (config, overrides) of a job that is not yet submitted.
 Source = tuple[Any, Sequence[str]]
 
-#: The jobs of a list of up to this length are all made before the first is sent, while hosts are being connected to. The configs of a
-#: longer list are journalled together, and once more with their jobs: making a hundred thousand jobs takes seconds.
+#: If a list has at most this many jobs, all of them are made before the first is sent, while the hosts are being connected. The configs
+#: of a longer list are journalled together, and then again with their jobs, because making a hundred thousand jobs takes seconds.
 _AT_ONCE = 500
 
 
 def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: bool) -> None:
-    """Submit everything, and take everything. A sequence of sources is journalled whole before its first job is sent.
+    """Submit everything, and take everything. A sequence of sources is journalled completely before its first job is sent.
 
     Args:
         detach: submit everything, and detach as soon as the hosts have it.
@@ -36,7 +34,9 @@ def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: 
     if isinstance(sources, Sequence):
         total = str(session.next_num - session.setup.first_num + len(sources))
         if len(sources) <= _AT_ONCE and all(config is not None for config, _ in sources) and not session.interrupts:
-            _submit_all(session, sources, task)
+            # Each config is pickled once, and journalled as what is sent.
+            made = [session.setup.job(num, task, *one) for num, one in enumerate(sources, session.next_num)]
+            session.submit_made(made)
             sources = ()
         blobs = run_record.planned_blobs(session.next_num, sources, session.setup.pickler.dumps_here)
         session.engine.record(meta={"total": total}, blobs=blobs)
@@ -44,10 +44,10 @@ def drive(session: RunSession, sources: Iterable[Source], task: Any, *, detach: 
 
 
 def drive_from(session: RunSession, source: Iterator[Source], task: Any, *, detach: bool, is_planned: bool) -> None:
-    """As `drive`, of what is left of the sources.
+    """Like `drive`, for the rest of the sources.
 
     Args:
-        is_planned: the journal has them all.
+        is_planned: whether the journal has all of them.
     """
     if not is_planned:
         session.engine.record(meta={"open": str(session.next_num)})
@@ -56,28 +56,13 @@ def drive_from(session: RunSession, source: Iterator[Source], task: Any, *, deta
         raise session.interrupts.error()
 
 
-def _submit_all(session: RunSession, sources: Sequence[Source], task: Any) -> None:
-    """Make every job now, so that its config is pickled once, and journalled as what is sent."""
-    made = []
-    for num, (config, overrides) in enumerate(sources, session.next_num):
-        queued, failure = session.setup.job(num, task, config, tuple(overrides))
-        made.append(Submit(queued, failure))
-    jobs = {one.job.num: session.new_job(one.job.num) for one in made}
-    session.unfinished.update(jobs)
-    if not session.engine.submit_all(made, lambda: session.engine.crash is not None or session.is_detached):
-        for num in jobs:
-            del session.unfinished[num]
-        raise SessionError(f"run {session.run_id} takes no new jobs: it has ended or was left")
-    session.continue_at(session.next_num + len(made))
-
-
 @dataclasses.dataclass
 class _Loop:
     """One call of `drive`.
 
     Attributes:
-        is_planned: the journal has the whole source, so that detaching need not wait for its end.
-        is_asked_to_detach: detach as soon as the hosts have everything.
+        is_planned: whether the journal has the whole source, so that detaching need not wait for its end.
+        is_asked_to_detach: whether to detach as soon as the hosts have everything.
     """
 
     session: RunSession
@@ -88,14 +73,14 @@ class _Loop:
     has_more: bool = True
 
     def run(self) -> bool:
-        """Run until everything has returned or the run is detached; True if it is detached, or was to be."""
+        """Run until everything has returned or the run is detached. Returns whether it is detached, or should have been."""
         while self.has_more or not self.session.engine.is_idle:
             if self._step():
                 return True
         return False
 
     def _step(self) -> bool:
-        """Submit, then take; True if the run is detached."""
+        """Submit, then take. Returns whether the run is detached."""
         session, engine, interrupts = self.session, self.session.engine, self.session.interrupts
         is_detaching = (self.is_asked_to_detach or bool(interrupts.hangup)) and not interrupts
         if is_detaching:
@@ -115,13 +100,13 @@ class _Loop:
         return False
 
     def _submit_some(self, *, without_pause: bool) -> bool:
-        """Submit while there is room and nothing has arrived; True if there may be more to submit."""
+        """Submit while there is room and nothing has arrived. Returns whether there may be more to submit."""
         session, engine, interrupts = self.session, self.session.engine, self.session.interrupts
         while engine.has_room and not interrupts:
             if not without_pause and (interrupts.hangup or not engine.arrivals.empty()):
                 break
             try:
-                # A generator of the user may wait for anything.
+                # A user's generator may wait for anything.
                 with interrupts.users_code(raise_at=1):
                     config, overrides = next(self.source)
             except StopIteration:
@@ -130,5 +115,5 @@ class _Loop:
                 if not interrupts.has_raised:
                     interrupts.add_ctrl_c()
                 return False
-            session.submit_made(lambda num: session.setup.job(num, self.task, config, tuple(overrides)))  # noqa: B023
+            session.submit_made([session.setup.job(session.next_num, self.task, config, overrides)])
         return not interrupts

@@ -1,8 +1,8 @@
-"""Taking a run up again: after `--detach`, after SIGHUP, after `kill -9` of its controller.
+"""Resumes a run: after `--detach`, after SIGHUP, or after `kill -9` of its controller.
 
-Rule: the journal and the spools decide, nobody's memory. A job that has returned is never run again; a job that a host has
-is collected; what no host has heard of is sent. The code is that of the run's beginning: hosts have it, and where one
-lacks a file of it, that file is sent only if it is still the same here.
+Rule: only the journal and the spools decide. A job that has returned is never run again. A job that a host has is collected. A job
+that no host has is sent. The code is that of the run's beginning, which hosts have. If a host lacks one of its files, the file is
+sent only if it is still the same here.
 """
 
 from __future__ import annotations
@@ -10,68 +10,50 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import events
 from launcher.engine.scheduler import HostPhase
-from launcher.errors import RunError, SessionError
+from launcher.errors import RunError
 from launcher.results.job_returns import load_returned
 from launcher.runs import ownership
 from launcher.runs import record as run_record
 from launcher.runs.record import RunRecord
-from launcher.session.live_output import Live
 from launcher.session.loop import drive_from
-from launcher.session.run_session import Observer, RunSession
+from launcher.session.run_session import RunSession, SessionConf
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
 
-if TYPE_CHECKING:
-    from launcher.engine.requests import QueuedJob
-    from launcher.session.job import Job
-
 __all__ = ["ResumedRun"]
 
-#: Seconds for which a host that has nothing left to give is waited for, to end its agent.
+#: How many seconds to wait for a host that has nothing left to send, to end its agent.
 _PATIENCE = 10.0
 
 
 class ResumedRun(RunSession):
-    """A run that another controller began, driven on; what users have of it is `launcher.session.session.ResumedSession`."""
+    """Drives a run that another controller began. Users see it as `launcher.session.session.ResumedSession`."""
 
     def __init__(
         self,
         setup: RunSetup,
+        conf: SessionConf,
         record: RunRecord,
         *,
         configs: Iterable[Any] | None = None,
-        observers: Sequence[Observer] = (),
-        owns_process: bool = False,
-        in_own_thread: bool = False,
         retry: Callable[[events.JobReturned], bool] | None = None,
-        live: Live | None = None,
     ) -> None:
-        super().__init__(
-            setup,
-            config=setup.root_config,
-            config_name=record.config_name,
-            observers=observers,
-            owns_process=owns_process,
-            live=live,
-            in_own_thread=in_own_thread,
-        )
+        super().__init__(setup, conf)
         self.record = record
         self._configs = configs
         self._retry = retry
         self._rest: Iterator[tuple[Any, Sequence[str]]] = iter(())
-        #: Jobs that had returned before, with the places of the callbacks whose `on_job_return` is owed.
+        #: Jobs that had returned before, each with the positions of the callbacks whose `on_job_return` must still fire.
         self._owed: list[tuple[int, list[int]]] = []
-        #: The run had come to its end before: there is nothing to do but to read it.
-        self.is_over = False
 
     # -- opening -------------------------------------------------------------------------------------------------
 
     def open_run(self) -> None:
-        """Take the run up from its journal, and connect to the hosts."""
+        """Resume the run from its journal, and connect to the hosts."""
         self.build()
         try:
             self._take_up()
@@ -85,15 +67,15 @@ class ResumedRun(RunSession):
 
     def _take_up(self) -> None:
         reader = self.engine.reader
-        # Before anybody acts on it: what is wrong with it must not be met by the thread that decides.
+        # Check it before anybody acts on it, so that the dispatcher's thread meets no damage.
         reader.check()
-        # Read once more: only now is it sure that nobody else writes.
+        # Read it again, because only now it is certain that nobody else writes.
         record = self.record = run_record.read(reader)
         self.prepared = PreparedRun(
             self.setup, reader.blob("shared") or b"", told=record.zygotes, by_value=record.by_value
         )
         last = reader.last_num()
-        self.continue_at(self.setup.first_num if last is None else last + 1)
+        self.next_num = self.setup.first_num if last is None else last + 1
         self.made_returns.restore(reader.meta())
         ended = reader.last_event("run_ended", "job_retried", "run_resumed", "run_started")
         again = self._chosen()
@@ -101,13 +83,13 @@ class ResumedRun(RunSession):
             self.is_over = True
             return
         if not self.record.zygotes:
-            self._bury()
+            self._close_unsent()
         unfinished = self.engine.restore()
         self.unfinished.update({num: self.new_job(num) for num in unfinished})
         self._rest = self._sources()
         self._owed = self._owed_hooks()
         self.index_run(self.record.started, self._secret())
-        if not self.in_own_thread:
+        if not self.conf.in_own_thread:
             self.handle_signals()
         self.engine.start()
         for returned in again:
@@ -117,7 +99,7 @@ class ResumedRun(RunSession):
             self.hooks.publish([events.Note(time.time(), note)])
 
     def _secret(self) -> str:
-        """What says that the run is ours; a run that an earlier version began gets it now, and may be moved from then on."""
+        """Return the secret that shows that the run is ours. A run from an earlier version gets one now, and may be moved afterwards."""
         secret = self.engine.reader.meta().get(ownership.KEY, "")
         if not secret:
             secret = ownership.make_secret()
@@ -126,7 +108,7 @@ class ResumedRun(RunSession):
         return secret
 
     def _owed_hooks(self) -> list[tuple[int, list[int]]]:
-        """What an earlier controller did not come to, or was interrupted in."""
+        """Return the hooks that an earlier controller did not fire, or in which it was interrupted."""
         places = [place for place, entry in enumerate(self.callbacks) if entry.hook("on_job_return") is not None]
         names = [entry.name for entry in self.callbacks]
         owed = []
@@ -137,22 +119,22 @@ class ResumedRun(RunSession):
         return owed
 
     def _fire_owed(self) -> None:
-        """Fire `on_job_return` of jobs that had returned before, of those callbacks for which it had not come to its end."""
+        """Fire `on_job_return` of jobs that had returned before, for the callbacks in which it has not ended."""
         while self._owed:
             self.detach_if_must()
             num, places = self._owed.pop(0)
             self.receive(load_returned(self.engine.reader, num), places)
 
     def _chosen(self) -> list[events.JobReturned]:
-        """The jobs that are to be run once more."""
+        """Return the jobs that should run once more."""
         if self._retry is None:
             return []
         reader = self.engine.reader
         returned = (reader.returned(num) for num in range(self.setup.first_num, self.next_num))
         return [one for one in returned if one is not None and self._retry(one)]
 
-    def _bury(self) -> None:
-        """Close a run that died before anything was sent: its end hook is owed all the same.
+    def _close_unsent(self) -> None:
+        """Close a run that died before anything was sent. Its end hook must fire all the same.
 
         Raises:
             RunError: always.
@@ -166,7 +148,7 @@ class ResumedRun(RunSession):
         )
 
     def _sources(self) -> Iterator[tuple[Any, Sequence[str]]]:
-        """The jobs that were never submitted."""
+        """Yield the jobs that were never submitted."""
         reader, first = self.engine.reader, self.setup.first_num
         if self._configs is not None:
             return ((config, ()) for config in itertools.islice(self._configs, self.next_num - first, None))
@@ -178,33 +160,17 @@ class ResumedRun(RunSession):
             )
         return run_record.read_planned(reader, self.next_num, self.setup.pickler.loads)
 
-    def submit_made(
-        self,
-        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> Job[Any]:
-        """Hand the next job to the engine.
-
-        Raises:
-            SessionError: the run had ended before: its end hook has fired, and nothing decides about its jobs any more.
-        """
-        if self.is_over:
-            raise SessionError(
-                f"run {self.run_id} has ended, so it takes no new jobs; open a new run for them (launcher.Session.open)"
-            )
-        return super().submit_made(make, is_stopped)
-
     # -- the end -------------------------------------------------------------------------------------------------
 
     def collect(self, *, detach: bool = False) -> None:
-        """Wait for all jobs, firing hooks as results arrive.
+        """Wait for all jobs, and fire hooks as results arrive.
 
         Args:
             detach: leave again as soon as the hosts have everything.
 
         Raises:
-            RunInterrupted: by Ctrl-C or SIGTERM, when everything has been collected.
-            RunDetached: by SIGHUP.
+            RunInterrupted: after Ctrl-C or SIGTERM, when everything has been collected.
+            RunDetached: after SIGHUP.
         """
         if self.is_over:
             return
@@ -214,17 +180,17 @@ class ResumedRun(RunSession):
         drive_from(self, rest, None, detach=detach, is_planned=self._configs is None)
 
     def cancel_run(self, why: str, *, kill: bool = False) -> None:
-        """Cancel everything; leaving the session collects it, and fires the end hook."""
+        """Cancel everything. When the session is left, it collects the results and fires the end hook."""
         if self.is_over:
             return
         self._rest = iter(())
         self.interrupts.add(why, kill=kill)
 
     def cancel_job(self, num: int, timeout: float) -> bool:
-        """Cancel one job, wait for its end, and leave the rest to the hosts as it was; True if it has returned.
+        """Cancel one job, wait for its end, and leave the rest to the hosts. Returns whether the job has returned.
 
         Args:
-            timeout: seconds; a job whose host could not be reached by then is cancelled when the run is next taken up.
+            timeout: seconds. If the job's host is not reached by then, the job is cancelled when the run is next resumed.
         """
         job = self.unfinished.get(num)
         if self.is_over or job is None:
@@ -240,7 +206,7 @@ class ResumedRun(RunSession):
         return job.done()
 
     def drain(self) -> None:
-        """Take everything that is still to come, and what an earlier controller did not come to."""
+        """Take everything that is still to come, and what an earlier controller did not handle."""
         if self.is_over:
             return
         if not self.interrupts:
@@ -249,11 +215,11 @@ class ResumedRun(RunSession):
         super().drain()
 
     def end(self) -> None:
-        """End the run, if it was not over."""
+        """End the run, unless it had already ended."""
         if self.is_over:
             self.engine.close_journal()
             return
-        # Agents that have given all that they had are to end, too.
+        # Agents that have sent everything should end, too.
         deadline = time.monotonic() + _PATIENCE
         hosts = self.engine.scheduler.hosts.values()
         while (
@@ -266,7 +232,7 @@ class ResumedRun(RunSession):
         super().end()
 
     def fire_end(self) -> None:
-        """Fire the end hook, unless an earlier controller did and nothing has run since."""
+        """Fire the end hook, unless an earlier controller has fired it and nothing has run since."""
         if self.record.end_hooks.get(self.hooks.end_hook) == "done" and not self.engine.submitted:
             return
         super().fire_end()

@@ -1,7 +1,7 @@
-"""The JobReturns of one session, made from what the journal has of a job and from what its hooks said of it.
+"""The JobReturns of one session, made from the journal and from what hooks decided.
 
-Rule: a JobReturn is made anew each time it is asked for, so that finished jobs cost no memory; a job that `on_job_return` failed
-stays failed.
+Rule: a JobReturn is made each time it is requested, so that finished jobs cost no memory. A job that `on_job_return` has failed stays
+failed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SessionReturns:
     """Makes the JobReturns.
 
     Args:
-        setup_now: the run's setup as it is by now; the first job may bring its task.
+        setup_now: returns the run's present setup. The first job may bring its task.
     """
 
     def __init__(self, setup_now: Callable[[], RunSetup], engine: Engine) -> None:
@@ -37,11 +37,11 @@ class SessionReturns:
         self._failed_hooks: dict[int, JobError] = {}
 
     def load(self, num: int) -> JobReturn:
-        """The JobReturn of a job, from the journal."""
+        """Return the JobReturn of a job, from the journal."""
         return self.make(load_returned(self._engine.reader, num))
 
     def make(self, returned: Returned) -> JobReturn:
-        """The JobReturn of a job that has just arrived."""
+        """Return the JobReturn of a job that has just arrived."""
         num, setup = returned.event.num, self._setup_now()
         job_return = make_job_return(returned, f"{setup.run_id}#{num}", setup.code, setup.decoder, self._own_config)
         failed = self._failed_hooks.get(num)
@@ -52,22 +52,22 @@ class SessionReturns:
         return setup.finish_return(job_return)
 
     def hook_config(self, job_return: JobReturn, payload: bytes | None = None) -> Any:
-        """The config that `on_job_return` gets: as it was sent. A host's pickle is not decoded for a hook that may never look.
+        """Return the config for `on_job_return`, as it was sent. A host's pickle is not decoded for a hook that may never use it.
 
-        `payload`: what was sent, where it is at hand; the journal has it, too.
+        `payload`: what was sent, if it is at hand; the journal has it, too.
         """
         num = job_return.num
         own = self._own_config(num) if payload is None else self._setup_now().own_config(num, payload)
         return self._setup_now().hook_config(job_return, *own)
 
     def fail_by_hook(self, num: int, error: dict[str, Any]) -> None:
-        """An `on_job_return` whose policy is `fail` raised: the job is FAILED, now and when the run is resumed."""
+        """Make a job FAILED, now and when the run is resumed, because an `on_job_return` with the policy `fail` has raised."""
         failed = JobError("hook", error["type"], error["message"], error["traceback"])
         self._failed_hooks[num] = failed
         self._engine.record(meta={f"{_FAILED_HOOK}{num}": json.dumps(failed.to_json())})
 
     def restore(self, meta: dict[str, str]) -> None:
-        """Read from the journal which jobs were failed by hooks."""
+        """Read from the journal which jobs hooks have failed."""
         for key, value in meta.items():
             if key.startswith(_FAILED_HOOK):
                 self._failed_hooks[int(key[len(_FAILED_HOOK) :])] = JobError.from_json(json.loads(value))

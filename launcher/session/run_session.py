@@ -1,13 +1,14 @@
-"""Drives a run: fires its hooks, hands its jobs to the engine, takes what arrives, and in the end closes the run or detaches from it.
+"""Drives a run: fires its hooks, gives its jobs to the engine, takes arrivals, and in the end closes the run or detaches from it.
 
-Rule: the end hooks fire whatever happens: a job that fails, a host that is lost, Ctrl-C, an error of our own. Only a second signal
-leaves them to whoever resumes the run. Controller hooks fire in one thread, so that no two run at once: in the thread that begins the run
-and takes what arrives.
+Rule: the end hooks fire whatever happens: a failed job, a lost host, Ctrl-C, an error of our own. Only after a second signal they wait
+until the run is resumed. Controller hooks fire in one thread, so that no two run at the same time: the thread that begins the run and
+takes arrivals.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
-from launcher.config.lazy import import_omegaconf, made_now
+from launcher.config.lazy import import_omegaconf
 from launcher.engine.engine import Engine
 from launcher.errors import RunAborted, RunDetached, SessionError
 from launcher.results.job_returns import JobReturns
@@ -53,138 +54,120 @@ if TYPE_CHECKING:
     from remote_agent.callbacks.composite import Callbacks
     from remote_agent.job import JobReturn
 
-__all__ = ["Observer", "RunSession"]
+__all__ = ["Observer", "RunSession", "SessionConf"]
 
 Observer = Callable[[events.Event], None]
 
 
-class RunSession:
-    """The machinery of a session; what users have of it is `launcher.session.Session`.
+@dataclasses.dataclass(frozen=True)
+class SessionConf:
+    """What a session has of this process, besides the setup of its run.
 
-    A derived class may put its own in the place of `open_run` (a run that began before is taken up), `drain` and `end` (what is owed besides)
-    and `fire_end`. `begin` and `finish` are called once each, in the thread that drives the run, and everything between them, but for what says
-    otherwise, in that thread. The attributes below are there from `begin` on.
-
-    Args:
-        setup: everything that the run needs, checked.
-        config: the config that the run hooks get.
+    Attributes:
         observers: called with each event of the run; without any, what goes wrong is logged (logger `launcher`).
+        keeps_sigint: handle SIGINT (cancel) while the session is open, as SIGTERM (cancel) and SIGHUP (detach); else SIGINT is ours in calls
+            that wait, and in between the caller's.
+        owns_process: this process is there for the run alone: after a second signal it is ended in any case.
+        in_own_thread: another thread than the caller's drives it, and jobs are submitted from any; who starts that one handles the signals.
         early: connections that were begun before; what the run does not take of them is for the caller to drop.
         live: shows what jobs print; closed when the session is.
         claim: on the folder of the setup, where it has been taken for the run already.
-        keeps_sigint: handle SIGINT (cancel) while the session is open, as SIGTERM (cancel) and SIGHUP (detach); else SIGINT is ours in calls
-            that wait, and in between the caller's.
-        in_own_thread: another thread than the caller's drives it; who starts that one handles the signals.
-        owns_process: this process is there for the run alone: after a second signal it is ended in any case.
+    """
+
+    observers: Sequence[Observer] = ()
+    keeps_sigint: bool = True
+    owns_process: bool = False
+    in_own_thread: bool = False
+    early: EarlyConnections | None = None
+    live: Live | None = None
+    claim: Claim | None = None
+
+
+class RunSession:
+    """The machinery of a session. Users see it as `launcher.session.Session`.
+
+    A derived class may override `open_run` (to resume a run), `drain` and `end` (to do more), and `fire_end`. `begin` and `finish` are
+    called once each, in the thread that drives the run. So is everything between them, unless it says otherwise. The attributes below
+    exist after `begin`.
+
+    Args:
+        setup: everything that the run needs, checked.
 
     Attributes:
-        setup: as far as it is known by now: the folder that was taken, and the task of the first job, make another one of it.
+        setup: the present setup. It is replaced when the folder is claimed, and when the first job brings the task.
         prepared: what hosts are told; None until that is known.
         engine, hooks, interrupts: the run without its hooks, its hooks, and the signals that came.
         made_returns: makes the JobReturns.
-        unfinished: the jobs that have not returned, by number.
-        wait_shown: called before a hook of the controller that may print: what the jobs have printed comes first.
+        next_num: the number that the next job gets.
+        unfinished: number of a job -> a job that has not returned.
+        wait_shown: called before a hook of the controller that may print, so that the jobs' output comes first.
         unreached: hosts that could not be told that the run has ended.
-        is_detached: the controller has left; the hosts go on, and another controller may take the run up.
+        is_over: whether the run had already ended, so that it can only be read.
+        is_detached: whether the controller has left. The hosts go on, and another controller may resume the run.
         left_behind: how many jobs no host had when the controller left.
     """
 
     hooks: RunHooks
     made_returns: SessionReturns
 
-    def __init__(
-        self,
-        setup: RunSetup,
-        *,
-        config: Any = None,
-        config_name: str | None = None,
-        observers: Sequence[Observer] = (),
-        keeps_sigint: bool = True,
-        owns_process: bool = False,
-        in_own_thread: bool = False,
-        early: EarlyConnections | None = None,
-        live: Live | None = None,
-        claim: Claim | None = None,
-    ) -> None:
+    def __init__(self, setup: RunSetup, conf: SessionConf) -> None:
         self.setup = setup
+        self.conf = conf
         self.prepared: PreparedRun | None = None
-        self._claim = claim
-        self._early = early
         self.run_id = setup.run_id
         self.folder = setup.folder
         self.callbacks: Callbacks = setup.callbacks
-        self._config = config
-        self._config_name = config_name
-        self._observers = [self._track, *(observers or (log_problems,))]
-        self._live_output = live
         self.wait_shown: Callable[[], None] = lambda: None
-        if live is not None:
-            self._observers.append(live)
-            self.wait_shown = live.wait_shown
+        if conf.live is not None:
+            self.wait_shown = conf.live.wait_shown
         self.unfinished: dict[int, Job[Any]] = {}
-        #: Those that somebody has.
+        #: Number of a job -> its Job, if somebody has a reference to it.
         self._known_jobs: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
-        #: The thread that takes what arrives, and in which hooks fire.
+        #: The thread that takes arrivals and fires hooks.
         self._driver = 0
-        self.in_own_thread = in_own_thread
-        self._keeps_sigint = keeps_sigint and not in_own_thread
-        self._owns_process = owns_process
         #: While the session is open, where SIGINT is kept.
         self._kept = contextlib.ExitStack()
         self.interrupts = Interrupts(
             self.stop,
             tell=self.show_signal,
-            what_waits=lambda: waits_for(self.engine),
-            last_words=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
+            waits_for=lambda: waits_for(self.engine),
+            what_is_left=lambda: what_is_left(self.engine, self.run_id, self.interrupts.why),
             wake=self.wake,
         )
-        self._next_num = setup.first_num
+        self.next_num = setup.first_num
         self._engine: Engine | None = None
         self._next_hearing = 0.0
         self.unreached: list[str] = []
+        self.is_over = False
         self.is_detached = False
         self.left_behind = 0
 
-    # -- what it is ------------------------------------------------------------------------------------------------
+    # -- properties ------------------------------------------------------------------------------------------------
 
     @property
     def engine(self) -> Engine:
-        """The run without its hooks; there from `begin` on."""
+        """The run without its hooks. It exists after `begin`."""
         assert self._engine is not None, "the run has not begun"
         return self._engine
 
     @property
-    def config(self) -> Any:
-        """The config that the run hooks get."""
-        return made_now(self._config)
-
-    @property
-    def next_num(self) -> int:
-        """The number that the next job gets."""
-        return self._next_num
-
-    def continue_at(self, num: int) -> None:
-        """The jobs before this number were submitted earlier."""
-        self._next_num = num
-
-    @property
     def returns(self) -> JobReturns:
-        """The JobReturns of all jobs that were submitted; each must have returned when it is read."""
-        return JobReturns(self._next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
+        """The JobReturns of all submitted jobs. When one is read, its job must have returned."""
+        return JobReturns(self.next_num - self.setup.first_num, lambda index: self.load(self.setup.first_num + index))
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Open the run in this thread, which drives it from then on."""
+        """Open the run in this thread, which drives it from now on."""
         self._driver = threading.get_ident()
         with self.interrupts.ours():
             self.open_run()
 
     def build(self, lock: int | None = None) -> None:
-        """Make the engine, and what fires hooks and makes JobReturns.
+        """Make the engine, the hooks and the maker of JobReturns.
 
         Args:
-            lock: of the folder, where it was taken for this run.
+            lock: the lock of the folder, if it was taken for this run.
         """
         setup = self.setup
         engine = Engine(
@@ -193,11 +176,11 @@ class RunSession:
             setup.hosts,
             self._plan_of,
             setup.policies,
-            self._observers,
+            [self._track, *(self.conf.observers or (log_problems,)), *([self.conf.live] if self.conf.live else [])],
             setup.spare_of,
             self._transport_of,
             lock,
-            # A host's login shell starts, and until its agent speaks there is nothing else to do for it.
+            # Import it while the host's login shell and agent start, because nothing else can be done for the host then.
             meanwhile=import_omegaconf,
         )
         self.hooks = RunHooks(setup, engine, self.interrupts)
@@ -209,17 +192,18 @@ class RunSession:
         return self.prepared.plan_of(spec)
 
     def _transport_of(self, spec: HostSpec) -> Transport:
-        return (self._early.pop(spec) if self._early is not None else None) or make_transport(spec)
+        early = self.conf.early
+        return (early.pop(spec) if early is not None else None) or make_transport(spec)
 
     def open_run(self) -> None:
-        """Take the folder, journal what the run is, fire the start hook, and connect to the hosts."""
-        claim = self._claim
+        """Claim the folder, journal what the run is, fire the start hook, and connect to the hosts."""
+        claim = self.conf.claim
         if claim is None:
             self.setup, claim = self.setup.take_folder()
         self.folder = claim.folder
         if claim.earlier is not None:
             known = run_index.look_up(claim.earlier)
-            # What that journal calls itself is not to make us forget a run elsewhere.
+            # The id in that journal may be wrong, so it must not remove another run from the index.
             if known is not None and known.folder.resolve() == self.folder.resolve():
                 run_index.remove(claim.earlier)
         self.build(claim.take_lock())
@@ -228,20 +212,20 @@ class RunSession:
             started = events.RunStarted(time.time(), self.run_id, self.setup.mode, str(self.folder), hosts)
             journal = self.engine.journal
             journal.append([started])
-            run_record.write_setup(self.setup, journal, self._config_name)
+            run_record.write_setup(self.setup, journal)
             secret = ownership.make_secret()
             journal.put_meta(**{ownership.KEY: secret})
             journal.commit()
             self.engine.observe(started)
             self.index_run(started.at, secret)
-            if not self.in_own_thread:
+            if not self.conf.in_own_thread:
                 self.handle_signals()
             self.wait_shown()
-            self.hooks.fire(self.hooks.start_hook, config=self._config, config_name=self._config_name)
+            self.hooks.fire(self.hooks.start_hook, **self._hook_arguments())
             if self.hooks.is_cut:
                 raise self.interrupts.error(f"{self.interrupts.why}, twice: nothing was sent to a host")
             if not self.hooks.aborted and not self.interrupts:
-                # The state that the callbacks have now is what travels.
+                # Hosts get the callbacks in the state that they have now.
                 self.prepare_and_start()
             if self.hooks.aborted or not self.engine.is_running:
                 self._start_for_nothing()
@@ -250,14 +234,14 @@ class RunSession:
             raise
 
     def _start_for_nothing(self) -> None:
-        """Make all jobs return at once without any host, because the run is cancelled before it could connect."""
+        """Make all jobs return at once, without hosts, because the run was cancelled before it could connect."""
         why = self.hooks.aborted or self.interrupts.why
         if why:
             self.engine.start(connect=False)
             self.engine.interrupt(why)
 
     def prepare_and_start(self, task: Any = None, *, with_config: bool = True) -> None:
-        """Prepare what hosts are told, and connect; not yet if the task is unknown, which the first `submit` brings."""
+        """Prepare what hosts are told, and connect. If the task is unknown, wait for the first `submit`, which brings it."""
         if task is None and self.setup.waits_for_task:
             return
         self.setup = self.setup.with_task(task, with_config=with_config)
@@ -279,7 +263,7 @@ class RunSession:
             self.restore_signals()
 
     def index_run(self, at: float, secret: str) -> None:
-        """Put the run into the user's index, so that it can be named and is known to be the user's own."""
+        """Add the run to the user's index, so that it can be named and is known to be the user's own."""
         try:
             setup = self.setup
             run_index.add(
@@ -295,49 +279,49 @@ class RunSession:
             )
 
     def drop_early(self) -> None:
-        """Drop the connections that were begun early: no host is needed."""
-        if self._early is not None:
-            self._early.close()
+        """Drop the early connections, because no host is needed."""
+        if self.conf.early is not None:
+            self.conf.early.close()
 
-    # -- signals, and whoever waits --------------------------------------------------------------------------------
+    # -- signals and waiting ---------------------------------------------------------------------------------------
 
     def handle_signals(self) -> None:
         """Handle signals as requests from here on, if this is the main thread."""
         self.interrupts.handle_signals()
-        if self._keeps_sigint:
+        if self.conf.keeps_sigint and not self.conf.in_own_thread:
             self._kept.enter_context(self.interrupts.ours())
 
     def restore_signals(self, *, is_over: bool = True) -> None:
-        """Put back the handlers that were there before."""
-        self.interrupts.restore_signals(is_over=is_over and not self._owns_process)
+        """Put back the earlier handlers."""
+        self.interrupts.restore_signals(is_over=is_over and not self.conf.owns_process)
         self._kept.close()
 
     def stop(self, why: str, kill: bool) -> None:
-        """Cancel everything. From any thread."""
-        # Before there is an engine nothing is under way; whoever begins looks at the interrupts.
+        """Cancel everything. Any thread may call it."""
+        # Without an engine nothing is under way, and `begin` checks the interrupts.
         if self._engine is not None:
             self._engine.interrupt(why, kill=kill)
 
     def show_signal(self, text: str) -> None:
-        """Show what follows from a signal."""
+        """Show the user what follows from a signal."""
         if self._engine is not None:
             self.hooks.warn("signal", text)
 
     def wake(self) -> None:
-        """Wake the thread that drives the run. From any thread."""
+        """Wake the thread that drives the run. Any thread may call it."""
         if self._engine is not None:
             self._engine.wake()
 
     def close_live(self) -> None:
-        """Show nothing of the jobs any more."""
-        if self._live_output is not None:
-            self._live_output.close()
+        """Stop showing what the jobs print."""
+        if self.conf.live is not None:
+            self.conf.live.close()
 
     def check_may_wait(self, num: int) -> None:
-        """Refuse to wait for a job in a thread that has to bring its JobReturn.
+        """Refuse to wait for a job in the thread that must bring its JobReturn.
 
         Raises:
-            SessionError: this is such a thread.
+            SessionError: this is that thread.
         """
         if self._engine is None:
             return
@@ -350,7 +334,7 @@ class RunSession:
             raise SessionError(f"an observer waits for job {num}, but nothing is decided while an observer runs")
 
     def cancel_job_of(self, num: int) -> None:
-        """Have a job cancelled. From any thread."""
+        """Ask for a job to be cancelled. Any thread may call it."""
         self.engine.cancel(num)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -360,7 +344,7 @@ class RunSession:
 
         Raises:
             RunInterrupted: a second signal came.
-            RunAborted: a hook asked for it.
+            RunAborted: a hook has aborted the run.
         """
         try:
             self.drain()
@@ -402,7 +386,7 @@ class RunSession:
                     self.restore_signals()
 
     def ended_event(self) -> events.RunEnded:
-        """What the journal says of the end."""
+        """Return the event with which the journal records the end."""
         counts = self.engine.scheduler.counts
         return events.RunEnded(time.time(), self.run_id, counts["COMPLETED"], counts["FAILED"], dict(counts))
 
@@ -410,25 +394,29 @@ class RunSession:
         """Fire the end hook."""
 
         def job_return() -> dict[str, Any]:
-            has_returned = self._next_num > self.setup.first_num and self.engine.is_idle
+            has_returned = self.next_num > self.setup.first_num and self.engine.is_idle
             return {"job_return": self.returns[0] if has_returned else None}
 
         def job_returns() -> dict[str, Any]:
             return {"job_returns": self.setup.hook_returns(self.returns)}
 
         what = job_return if self.setup.mode == "RUN" else job_returns
-        self.hooks.fire_end(lambda: {"config": self._config, "config_name": self._config_name, **what()})
+        self.hooks.fire_end(lambda: {**self._hook_arguments(), **what()})
+
+    def _hook_arguments(self) -> dict[str, Any]:
+        """What both run hooks get."""
+        return {"config": self.setup.root_config, "config_name": self.setup.config_name}
 
     # -- detaching -------------------------------------------------------------------------------------------------
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
-        """Detach from the run when each host has its jobs; nothing is cancelled, and no end hook fires.
+        """Detach from the run when each host has its jobs. Nothing is cancelled, and no end hook fires.
 
         If every job has returned by then, the run does not detach, and ends as usual.
 
         Args:
-            timeout: seconds to wait for hosts to be reached and to confirm; jobs that no host has by then stay in the
-                journal and are sent when the run is resumed.
+            timeout: seconds to wait until hosts are reached and confirm. Jobs that no host has by then stay in the journal, and
+                are sent when the run is resumed.
 
         Returns:
             How many jobs no host has.
@@ -437,7 +425,7 @@ class RunSession:
         return 0 if self.engine.is_idle or self.interrupts else self.detach_now(why)
 
     def detach_now(self, why: str) -> int:
-        """Detach from the run as it is now; returns how many jobs no host has."""
+        """Detach from the run as it is now. Returns how many jobs no host has."""
         self.left_behind = detach(self.engine, self.setup, self.hooks, why)
         self.restore_signals()
         self.is_detached = True
@@ -458,10 +446,10 @@ class RunSession:
         )
 
     def detach_if_must(self) -> None:
-        """Detach because of a second signal, after hosts had some time to send what they have.
+        """Detach if there was a second signal and hosts had some time to send what they have.
 
         Raises:
-            RunInterrupted: saying what is left where, and how to collect it.
+            RunInterrupted: the text says what is left where, and how to collect it.
         """
         if not self.hooks.is_cut and not self.interrupts.must_detach:
             return
@@ -473,32 +461,32 @@ class RunSession:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def submit_made(
-        self,
-        make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]],
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> Job[Any]:
-        """Hand the next job to the engine; waits while very many are under way, or until it is stopped.
+    def submit_made(self, queued: Sequence[QueuedJob], is_cut: Callable[[], bool] = lambda: False) -> list[Job[Any]]:
+        """Give the next jobs to the engine, all or none. Waits while very many are under way, or until the wait is stopped.
 
         Raises:
             SessionError: the run takes no jobs any more.
         """
-        num = self._next_num
-        queued, failure = make(num)
-        job = self.unfinished[num] = self.new_job(num)
-        if not self.engine.submit(queued, failure, is_stopped):
-            del self.unfinished[num]
+        if self.is_over:
+            raise SessionError(
+                f"run {self.run_id} has ended, so it takes no new jobs; open a new run for them (launcher.Session.open)"
+            )
+        jobs = {one.num: self.new_job(one.num) for one in queued}
+        self.unfinished.update(jobs)
+        if not self.engine.submit(queued, lambda: is_cut() or self.engine.crash is not None or self.is_detached):
+            for num in jobs:
+                del self.unfinished[num]
             raise SessionError(f"run {self.run_id} takes no new jobs: it has ended or was left")
-        self._next_num += 1
-        return job
+        self.next_num += len(jobs)
+        return list(jobs.values())
 
     def new_job(self, num: int) -> Job[Any]:
-        """A Job for a number that has none."""
+        """Make a Job for a number that has none."""
         job = self._known_jobs[num] = Job(self, num)
         return job
 
     def returned_job(self, num: int) -> Job[Any]:
-        """The Job of a number that has returned: the one that somebody has, or another one, made from the journal."""
+        """Return the Job of a number that has returned: the one that somebody has, or a new one from the journal."""
         job = self._known_jobs.get(num)
         if job is None:
             job = self.new_job(num)
@@ -506,13 +494,13 @@ class RunSession:
         return job
 
     def load(self, num: int) -> JobReturn:
-        """A job's JobReturn, from the journal."""
+        """Return a job's JobReturn, from the journal."""
         return self.made_returns.load(num)
 
-    # -- what arrives ----------------------------------------------------------------------------------------------
+    # -- arrivals --------------------------------------------------------------------------------------------------
 
     def pump(self, timeout: float | None) -> JobReturn | None:
-        """Take the next arrival, fire its hook, and return its JobReturn; None if it was none, or none came in time.
+        """Take the next arrival, fire its hook, and return its JobReturn; None if the arrival has none, or nothing came in time.
 
         Raises:
             RunDetached: SIGHUP came, and the controller has detached.
@@ -523,19 +511,19 @@ class RunSession:
         return self.receive_next(timeout)
 
     def receive_next(self, timeout: float | None) -> JobReturn | None:
-        """As `pump`, also where the terminal is gone."""
+        """Like `pump`, but does not detach if the terminal is gone."""
         self.detach_if_must()
-        self._hear_requests()
+        self._handle_requests()
         item = self.engine.wait(timeout)
         if item is None:
             return None
         if isinstance(item, events.HostLost):
-            self.hooks.fire("on_host_lost", config=self._config, host=item.host, jobs=list(item.jobs))
+            self.hooks.fire("on_host_lost", config=self.setup.root_config, host=item.host, jobs=list(item.jobs))
             return None
         return self.receive(item)
 
     def receive(self, item: Returned, only: Iterable[int] | None = None) -> JobReturn:
-        """Make the JobReturn and fire its hook; `only`: the places of the callbacks that have not had it."""
+        """Make the JobReturn and fire its hook. `only`: the positions of the callbacks for which it fires."""
         job_return = self.made_returns.make(item)
         if self.callbacks.has("on_job_return"):
             self.wait_shown()
@@ -558,29 +546,29 @@ class RunSession:
     def _hook_config(self, job_return: JobReturn, payload: bytes | None) -> Any:
         try:
             return self.made_returns.hook_config(job_return, payload)
-        except Exception as error:  # made of what a user gave: what is wrong with it must not stop the run  # noqa: BLE001
+        except Exception as error:  # the user's data may be wrong, and that must not stop the run  # noqa: BLE001
             self.hooks.warn(
                 "config", f"job {job_return.num}: its config cannot be decoded: {type(error).__name__}: {error}"
             )
             return None
 
     def drive(self, sources: Iterable[tuple[Any, Sequence[str]]], task: Any = None, *, detach: bool = False) -> None:
-        """Submit (config, overrides) as there is room, firing hooks as results arrive; returns when all have.
+        """Submit (config, overrides) while there is room, and fire hooks as results arrive. Returns when all have arrived.
 
-        A sequence of sources is journalled whole before its first job is sent, so that a resumed run has them all.
+        A sequence of sources is journalled completely before its first job is sent, so that a resumed run has all of them.
 
         Args:
             detach: submit everything, and leave the run as soon as the hosts have it.
 
         Raises:
-            RunInterrupted: by Ctrl-C or SIGTERM, when everything has been collected.
-            RunDetached: by SIGHUP, when the hosts have all jobs.
+            RunInterrupted: after Ctrl-C or SIGTERM, when everything has been collected.
+            RunDetached: after SIGHUP, when the hosts have all jobs.
         """
         with self.interrupts.ours():
             drive(self, sources, task, detach=detach)
 
-    def _hear_requests(self) -> None:
-        """Do what another process asks; looks for requests twice a second at most."""
+    def _handle_requests(self) -> None:
+        """Handle requests of other processes. Looks for them at most twice a second."""
         now = time.monotonic()
         if now < self._next_hearing:
             return

@@ -1,7 +1,7 @@
-"""Session: a run that is open: jobs are submitted to it, from any thread, as to any executor.
+"""Session: an open run. Any thread may submit jobs to it, as to any executor.
 
-Rule: whoever submits only enqueues, and whoever wants a result only waits. Hooks fire in the thread that drives the run: the caller's
-(`run`, `multirun`, a command, the plugin), or, of a session that is used as an executor, in a thread of its own.
+Rule: a thread that submits only enqueues, and a thread that wants a result only waits. Hooks fire in the thread that drives the run:
+the caller's (`run`, `multirun`, a command, the plugin), or the session's own if it is used as an executor.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from launcher.inventory import host_list
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
-from launcher.session.live_output import Live, live_here
+from launcher.session.live_output import live_here
 from launcher.session.resumed import ResumedRun
-from launcher.session.run_session import Observer, RunSession
+from launcher.session.run_session import Observer, RunSession, SessionConf
 from launcher.session.thread import SessionThread
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
@@ -32,65 +32,37 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.engine.requests import QueuedJob
-    from launcher.runs.folder import Claim
 
-__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session"]
+__all__ = ["Job", "JobState", "Observer", "ResumedSession", "Session", "SessionConf"]
 
 T = TypeVar("T")
 
-#: Seconds between two looks at whether there was a second signal, where something else is waited for.
-_LOOK = 0.05
-#: Seconds between two looks at whether another process asks something, while nothing arrives.
+#: Seconds between two checks for a second signal while something else is waited for.
+_CHECK_EVERY = 0.05
+#: Seconds between two checks for requests of other processes while nothing arrives.
 _IDLE = 0.5
 
 
 class Session(RunSession, concurrent.futures.Executor):
-    """Hosts, callbacks and a run folder; jobs are submitted to it: a `concurrent.futures.Executor`.
+    """A run with hosts, callbacks and a folder, to which jobs are submitted. A `concurrent.futures.Executor`.
 
-    Entering it, or its first job, fires `on_multirun_start` (or `on_run_start`); leaving it, `shutdown` or `close`, waits for all jobs
+    Entering it, or its first job, fires `on_multirun_start` (or `on_run_start`). Leaving it, `shutdown` or `close` waits for all jobs
     and fires the end hook.
 
     Args:
         setup: everything that the run needs, checked.
-        in_own_thread: jobs are submitted from any thread; else the thread that enters it drives it.
-
-    The other arguments are those of `RunSession`.
     """
 
-    def __init__(
-        self,
-        setup: RunSetup,
-        *,
-        config: Any = None,
-        config_name: str | None = None,
-        observers: Sequence[Observer] = (),
-        keeps_sigint: bool = True,
-        owns_process: bool = False,
-        in_own_thread: bool = False,
-        early: EarlyConnections | None = None,
-        live: Live | None = None,
-        claim: Claim | None = None,
-    ) -> None:
-        super().__init__(
-            setup,
-            config=config,
-            config_name=config_name,
-            observers=observers,
-            keeps_sigint=keeps_sigint,
-            owns_process=owns_process,
-            in_own_thread=in_own_thread,
-            early=early,
-            live=live,
-            claim=claim,
-        )
+    def __init__(self, setup: RunSetup, conf: SessionConf) -> None:
+        super().__init__(setup, conf)
         #: A process that is forked of ours has the object, but neither its threads nor a part in the run.
         self._process = os.getpid()
-        self._own = SessionThread(self.begin, self._serve, self.wake) if in_own_thread else None
+        self._own = SessionThread(self.begin, self._serve, self.wake) if conf.in_own_thread else None
         self._has_begun = False
         self._is_closing = False
-        #: How the run ended was raised where somebody waited for that.
+        #: Whether the exception that ended the run was already raised to a caller.
         self._has_told = False
-        #: Held by whoever begins the session, gives a job its number, or closes it to further ones.
+        #: Held while the session begins, while a job gets its number, and while the session closes to further jobs.
         self._gate = threading.RLock()
 
     # -- opening and closing ---------------------------------------------------------------------------------------
@@ -106,12 +78,12 @@ class Session(RunSession, concurrent.futures.Executor):
         observers: Sequence[Observer] = (),
         **kw: Any,
     ) -> Session:
-        """A session for plain tasks, with `with` or without. Arguments as those of `multirun`.
+        """Open a session for plain tasks, with or without `with`. The arguments are those of `multirun`.
 
-        Hosts are shaken hands with from here on; where no job asks for one within some seconds, that is dropped, and done anew.
+        The SSH handshakes begin now. If no job needs a host within some seconds, its connection is dropped, and made again later.
 
         Raises:
-            UsageError: something is wrong with what was given; nothing was sent.
+            UsageError: an argument is wrong. Nothing was sent.
         """
         hosts = host_list(hosts)
         options = options_of(options, kw)
@@ -121,7 +93,7 @@ class Session(RunSession, concurrent.futures.Executor):
                 "MULTIRUN", None, [], hosts=hosts, callbacks=callbacks, folder=folder, options=options
             )
             live = live_here("MULTIRUN") if options.live else None
-            return cls(setup, config=setup.root_config, observers=observers, in_own_thread=True, early=early, live=live)
+            return cls(setup, SessionConf(observers, in_own_thread=True, early=early, live=live))
         except BaseException:
             early.close()
             raise
@@ -137,20 +109,20 @@ class Session(RunSession, concurrent.futures.Executor):
         allow_types: Iterable[str | type] = (),
         live: bool = False,
     ) -> ResumedSession:
-        """A run taken up again, to be entered with `with`; leaving it waits for all jobs and fires the end hook.
+        """Resume a run. Use it with `with`; leaving it waits for all jobs and fires the end hook.
 
-        Every job that has returned is kept, every job that a host still has is collected, and only what never ran is run.
+        Every job that has returned is kept, every job that a host still has is collected, and only jobs that never ran are run.
 
         Args:
             run: its id, a prefix of that, its folder, or `last`.
-            configs: all configs of the run once more, where they had been given as an iterator that was not yet used up.
-            env: values of the run's variables, which no file keeps; what is not here is taken from the environment.
+            configs: all configs of the run again, if they were given as an iterator that was not used up.
+            env: values of the run's variables, which no file has. Missing ones come from the environment.
             results: read values under this policy, instead of the run's.
             allow_types: classes that `safe` makes, besides those that the run allowed.
-            live: show what the jobs that have not returned print, from its beginning.
+            live: show what the jobs that have not returned print, from the beginning.
 
         Raises:
-            RunError: there is no such run, it cannot be taken up, or another process drives it.
+            RunError: there is no such run, it cannot be resumed, or another process drives it.
             UsageError: a variable of the run has no value here.
         """
         from launcher.setup.from_journal import load_setup
@@ -163,7 +135,8 @@ class Session(RunSession, concurrent.futures.Executor):
         )
         setup = dataclasses.replace(setup, options=options)
         shown = live_here(setup.mode) if live else None
-        return ResumedSession(setup, record, configs=configs, observers=observers, in_own_thread=True, live=shown)
+        conf = SessionConf(observers, in_own_thread=True, live=shown)
+        return ResumedSession(setup, conf, record, configs=configs)
 
     def __enter__(self) -> Self:
         self._ensure_begun()
@@ -180,7 +153,7 @@ class Session(RunSession, concurrent.futures.Executor):
             )
 
     def _ensure_begun(self) -> None:
-        # Before the gate, which a thread may have held when this process was forked.
+        # Check this before taking the gate, which a thread may have held at the fork.
         self._check_process()
         with self._gate:
             if self._has_begun:
@@ -194,7 +167,7 @@ class Session(RunSession, concurrent.futures.Executor):
                     self.close_live()
                     raise
                 return
-            # Here, where it may be the main thread, and not in that of the session.
+            # Handle signals here, because this may be the main thread, and the session's thread is not.
             self.handle_signals()
             with self.interrupts.ours():
                 try:
@@ -239,14 +212,14 @@ class Session(RunSession, concurrent.futures.Executor):
             raise self.interrupts.error()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no further jobs; when all have returned the end hook fires.
+        """Take no more jobs. When all have returned, the end hook fires.
 
         Args:
-            wait: return when that is done; else it goes on in the session's thread.
+            wait: return after that; otherwise it goes on in the session's thread.
             cancel_futures: cancel the jobs that wait.
 
         Raises:
-            SessionError: a hook of the session would wait for itself.
+            SessionError: a hook of the session called it, and would wait for itself.
             RunAborted, RunDetached, RunInterrupted, ControllerFailed: how the run ended, where that is not as it should; with wait.
         """
         if self._is_forked:
@@ -263,7 +236,7 @@ class Session(RunSession, concurrent.futures.Executor):
             self.close_live()
             return
         if self._own is None:
-            raise SessionError("whoever drives this session closes it")
+            raise SessionError("only the thread that drives this session can close it")
         self.wake()
         if wait:
             with self.interrupts.ours():
@@ -274,23 +247,23 @@ class Session(RunSession, concurrent.futures.Executor):
         self.shutdown()
 
     def _close(self, own: SessionThread) -> None:
-        """Have the session's thread end the run, and wait for it, at most until a second signal had its time."""
+        """Let the session's thread end the run, and wait for it. After a second signal, wait only a limited time."""
         with self._gate:
             self._is_closing = True
         self.wake()
         while not own.ended.done() and not self.interrupts.must_give_up:
-            concurrent.futures.wait([own.ended], timeout=_LOOK)
+            concurrent.futures.wait([own.ended], timeout=_CHECK_EVERY)
         if not own.ended.done():
-            # A hook there cannot be interrupted: the process is about to be ended.
+            # A hook in that thread cannot be interrupted, so the process is about to be ended.
             raise self.interrupts.error(what_is_left(self.engine, self.run_id, self.interrupts.why))
-        # From the main thread, where it may be that.
+        # Restore them here, because this may be the main thread.
         self.interrupts.restore_signals()
         failure, self._has_told = None if self._has_told else own.ended.exception(), True
         if failure is not None:
             raise failure
 
     def _serve(self) -> None:
-        """In the session's thread: take what arrives until the session is closed, then end the run."""
+        """Take arrivals until the session is closed, then end the run. Runs in the session's thread."""
         error: BaseException = SessionError(f"run {self.run_id} has ended")
         try:
             try:
@@ -312,13 +285,13 @@ class Session(RunSession, concurrent.futures.Executor):
                 job.has_no_return(error)
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
-        """Leave the run to its hosts, once each has its jobs; nothing is cancelled, and no end hook fires.
+        """Leave the run to its hosts when each has its jobs. Nothing is cancelled, and no end hook fires.
 
-        Where every job has returned by then, nobody is left to do anything: the run is not left, and ends as usual.
+        If every job has returned by then, the run does not detach, and ends as usual.
 
         Args:
-            timeout: seconds to wait for hosts to be reached and to confirm; jobs that no host has by then stay in the
-                journal and are handed out when the run is taken up again.
+            timeout: seconds to wait until hosts are reached and confirm. Jobs that no host has by then stay in the journal, and
+                are sent when the run is resumed.
 
         Returns:
             How many jobs no host has.
@@ -336,22 +309,20 @@ class Session(RunSession, concurrent.futures.Executor):
     @overload
     def submit(self, fn: str | None, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
     def submit(self, fn: Callable[..., Any] | str | None, /, *args: Any, **kwargs: Any) -> Job[Any]:
-        """Run fn on some host; returns at once, unless very many jobs are under way. From any thread.
+        """Run fn on some host. Returns at once, unless very many jobs are under way. Any thread may call it.
 
-        Exactly one argument that is a mapping, a dataclass or a config is the job's config: fn(config). Anything else is what fn is
-        called with: fn(*args, **kwargs), and the job has an empty config.
+        A single argument that is a mapping, a dataclass or a config is the job's config: fn(config). Other arguments are passed to
+        fn as they are, fn(*args, **kwargs), and the job has an empty config.
 
         Raises:
-            UsageError: fn cannot be called, or not with one config.
+            UsageError: fn cannot be called, or not with a single config.
             SessionError: the session is closed.
         """
         if len(args) == 1 and not kwargs and _is_config(args[0]):
             return self._submit_from_anywhere(fn, lambda num: self.setup.job(num, fn, args[0], ()), with_config=True)
         return self._submit_from_anywhere(fn, lambda num: self.setup.call_job(num, fn, args, kwargs), with_config=False)
 
-    def _submit_from_anywhere(
-        self, task: Any, make: Callable[[int], tuple[QueuedJob, tuple[str, str] | None]], *, with_config: bool
-    ) -> Job[Any]:
+    def _submit_from_anywhere(self, task: Any, make: Callable[[int], QueuedJob], *, with_config: bool) -> Job[Any]:
         self._ensure_begun()
         with self.interrupts.held_back() as held, self._gate:
             self._check_open()
@@ -359,16 +330,16 @@ class Session(RunSession, concurrent.futures.Executor):
                 if task is None:
                     raise UsageError("the task is None; the first job of a session brings it")
                 self.prepare_and_start(task, with_config=with_config)
-            return self.submit_made(make, lambda: held.came or self.engine.crash is not None or self.is_detached)
+            return self.submit_made([make(self.next_num)], lambda: held.came)[0]
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[T]:
-        """The values of fn over the items of the iterables, in their order; raises a job's exception when its turn comes.
+        """Yield the values of fn over the items of the iterables, in order. A job's exception is raised when its turn comes.
 
         Args:
-            timeout: seconds from the call, in which each value must be there.
-            chunksize: has no effect: each item is a job, with a JobReturn of its own.
+            timeout: seconds from the call within which each value must be there.
+            chunksize: has no effect, because each item is a job with its own JobReturn.
 
         Raises:
             TimeoutError: a value is not there in time.
@@ -382,7 +353,7 @@ class Session(RunSession, concurrent.futures.Executor):
             try:
                 jobs.reverse()
                 while jobs:
-                    # No reference is kept here while somebody works with a value.
+                    # Keep no reference here while the caller works with the value.
                     yield jobs.pop().result(None if deadline is None else deadline - time.monotonic())
             finally:
                 for job in jobs:
@@ -395,14 +366,14 @@ class Session(RunSession, concurrent.futures.Executor):
     @overload
     def as_completed(self, jobs: None = None, timeout: float | None = None) -> Iterator[Job[Any]]: ...
     def as_completed(self, jobs: Iterable[Job[Any]] | None = None, timeout: float | None = None) -> Iterator[Job[Any]]:
-        """Jobs as they return, those that have returned already first.
+        """Yield jobs as they return. Those that have already returned come first.
 
         Args:
-            jobs: default all of the session that were submitted by now; of these, a finished one's Job is made anew where
-                nobody has kept it.
+            jobs: by default, all jobs of the session that were submitted so far. If nobody has kept the Job of a finished one,
+                it is made again.
 
         Raises:
-            TimeoutError: not all have within timeout seconds of the call.
+            TimeoutError: not all have returned within `timeout` seconds of the call.
         """
         chosen = self._all_jobs() if jobs is None else {job.num: job for job in jobs}.values()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -417,7 +388,7 @@ class Session(RunSession, concurrent.futures.Executor):
         yield from futures
 
     def _all_jobs(self) -> Iterator[Job[Any]]:
-        """Those that have returned one by one, so that as many as there are need not fit into memory; then the others."""
+        """Yield finished jobs one by one, because all of them together may not fit into memory. Then yield the others."""
         first, end = self.setup.first_num, self.next_num
         waiting = list(self.unfinished.values())
         for num in sorted(set(range(first, end)).difference(job.num for job in waiting)):
@@ -426,11 +397,11 @@ class Session(RunSession, concurrent.futures.Executor):
 
 
 class ResumedSession(ResumedRun, Session):
-    """A session of a run that another one began. See `Session.resume`."""
+    """A session that continues another session's run. See `Session.resume`."""
 
 
 def _is_config(value: Any) -> bool:
-    """It is a job's config, and not an argument."""
+    """Whether it is a job's config, and not an argument."""
     return (
         isinstance(value, Mapping)
         or is_config(value)

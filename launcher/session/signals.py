@@ -1,9 +1,8 @@
-"""Handles the signals of this process: handlers only note what came, and a thread tells the listener.
+"""Handles the signals of this process. Handlers only note a signal, and a thread calls the listener.
 
-Rule: a handler takes no lock and raises nothing of its own, so that it cuts nothing in two; what follows from a signal is done in the
-door's thread, where it waits for nobody. Python calls handlers in the main thread only, and not while that is inside of C code:
-therefore the door also has each signal written into a socket by the interpreter itself (`signal.set_wakeup_fd`), unless
-somebody else, such as asyncio, has that already.
+Rule: a handler takes no lock and raises nothing itself, so it interrupts nothing. What follows from a signal is done in the watcher's
+thread, which waits for nobody. Python calls handlers only in the main thread, and not while that is in C code. So the interpreter
+also writes each signal to a socket of the watcher (`signal.set_wakeup_fd`), unless somebody else, such as asyncio, uses that already.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["DOOR", "Listener", "SignalWatcher"]
+__all__ = ["WATCHER", "Listener", "SignalWatcher"]
 
-#: Bytes in the socket. As the interpreter writes them: the signal's number. As we do: the number and one of these.
+#: Bytes in the socket. The interpreter writes a signal's number. We write the number plus one of these.
 _HANDLED, _ON, _OFF = 64, 128, 192
 _END = 0
 
 
 class Listener(Protocol):
-    """What is told of signals."""
+    """Whoever wants to know about signals."""
 
     def handled(self, number: int) -> None:
-        """In the main thread, where it was interrupted; may raise only where code of the user runs."""
+        """Called in the main thread, which the signal interrupted. May raise only if the user's code runs there."""
 
     def arrived(self, number: int) -> None:
-        """In the door's thread, once per signal."""
+        """Called in the watcher's thread, once per signal."""
 
 
 class SignalWatcher:
-    """Handlers for as long as somebody listens; afterwards those of before."""
+    """Installs handlers while somebody listens, and puts the earlier ones back afterwards."""
 
     def __init__(self) -> None:
         self._listeners: dict[int, tuple[Listener, ...]] = {}
@@ -46,8 +45,8 @@ class SignalWatcher:
         os.register_at_fork(after_in_child=self._forget)
 
     def listen(self, listener: Listener, numbers: Iterable[int]) -> None:
-        """Tell the listener of these signals; in another thread than the main one there is nothing to be had. A signal that the
-        process ignores (`nohup`, a background job of a script) stays ignored.
+        """Call the listener at these signals. Does nothing outside the main thread. A signal that the process ignores (`nohup`, a
+        background job of a script) stays ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -61,8 +60,8 @@ class SignalWatcher:
             self._listeners[number] = (*self._listeners.get(number, ()), listener)
 
     def unlisten(self, listener: Listener, numbers: Iterable[int]) -> None:
-        """The listener has heard enough of these. Where this is not the main thread, the handler of before is put back when the
-        next signal comes.
+        """Stop calling the listener at these signals. Outside the main thread, the earlier handler is put back only when the next
+        signal comes.
         """
         is_main = threading.current_thread() is threading.main_thread()
         for number in numbers:
@@ -122,12 +121,12 @@ class SignalWatcher:
 
     def _tell(self, code: int) -> None:
         if self._sockets is not None:
-            # So full that nothing fits: a thousand signals wait to be told already.
+            # If the socket is full, a thousand signals wait already.
             with contextlib.suppress(OSError):
                 self._sockets[1].send(bytes([code]))
 
     def _read(self, mine: socket.socket, theirs: socket.socket) -> None:
-        """Each signal comes twice, as a rule, and is told once."""
+        """Read the socket. A signal usually comes twice, and the listeners are called once."""
         by_interpreter: Counter[int] = Counter()
         by_handler: Counter[int] = Counter()
         told: Counter[int] = Counter()
@@ -153,7 +152,7 @@ class SignalWatcher:
                             listener.arrived(number)
 
     def _forget(self) -> None:
-        """In a forked child, such as one of a hook's `multiprocessing`: its signals are its own."""
+        """Forget everything in a forked child, such as one of a hook's `multiprocessing`: it handles its own signals."""
         if not self._before:
             return
         self._listeners.clear()
@@ -161,11 +160,11 @@ class SignalWatcher:
             self._put_back(number)
         if self._has_wakeup:
             signal.set_wakeup_fd(-1)
-        # Closed here only: the parent has its own.
+        # This closes only the child's descriptors.
         for each in self._sockets or ():
             each.close()
         self._sockets = None
 
 
-#: Of this process.
-DOOR = SignalWatcher()
+#: The watcher of this process.
+WATCHER = SignalWatcher()

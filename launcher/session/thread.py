@@ -1,6 +1,6 @@
-"""The thread of a session that other threads use: it drives the run from the start hook to the end hook.
+"""The thread of a session that is used as an executor. It drives the run from the start hook to the end hook.
 
-Rule: it is no daemon thread, so that the process does not end while a run lasts. When the main thread has ended, it closes the session,
+Rule: it is not a daemon thread, so the process does not end while a run lasts. When the main thread has ended, it closes the session,
 as the executors of the standard library do.
 """
 
@@ -16,12 +16,12 @@ __all__ = ["SessionThread"]
 
 
 class SessionThread:
-    """Begins the run and drives it, and makes calls for other threads meanwhile.
+    """Begins the run and drives it. In the meantime it makes calls for other threads.
 
     Args:
-        begin: opens the run; what it raises is raised by `start`.
-        live: drives the run to its end, calling `serve` between what it waits for.
-        wake: has `live` look up.
+        begin: opens the run. `start` raises what it raises.
+        live: drives the run to its end, and calls `serve` between its waits.
+        wake: wakes `live`.
     """
 
     def __init__(self, begin: Callable[[], None], live: Callable[[], None], wake: Callable[[], None]) -> None:
@@ -34,7 +34,7 @@ class SessionThread:
         self._thread = threading.Thread(target=self._run, name="session")
 
     def start(self) -> None:
-        """Begin; returns when the run is open."""
+        """Begin. Returns when the run is open."""
         self._thread.start()
         self._begun.result()
 
@@ -45,11 +45,11 @@ class SessionThread:
 
     @property
     def must_close(self) -> bool:
-        """The main thread has ended: nobody is there to close the session."""
+        """Whether the main thread has ended, so that nobody is left to close the session."""
         return not threading.main_thread().is_alive()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Call this in the thread, and return what it returns. After the thread's end it is called here."""
+        """Call this in the thread, and return what it returns. After the thread's end, call it here."""
         if threading.get_ident() == self.ident or self.ended.done():
             return function()
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
@@ -59,7 +59,7 @@ class SessionThread:
         return future.result() if future.done() else function()
 
     def serve(self) -> None:
-        """In the thread: do what was asked."""
+        """Make the calls that other threads asked for. Runs in the thread."""
         while True:
             try:
                 function, future = self._calls.get_nowait()
@@ -75,14 +75,14 @@ class SessionThread:
     def _run(self) -> None:
         try:
             self._begin()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - `start` raises it
             self.ended.set_result(None)
             self._begun.set_exception(error)
             return
         self._begun.set_result(None)
         try:
             self._live()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for the end
             self.ended.set_exception(error)
         else:
             self.ended.set_result(None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,7 @@ from launcher.setup.hydra import HydraSetup
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.shared.zygote_spec import Command
+from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,11 +97,9 @@ class _Again(RunSetup):
             return PreparedRun(self, self.shared, by_value=self.by_value, values=self.values)
         return dataclasses.replace(super().prepare(), by_value=self.by_value, values=self.values)
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Return the job as it was."""
-        return self.queued(num, self.overrides, self.folder, "job", self.payload), None
+        return self.queued(num, self.overrides, self.folder, "job", self.payload)
 
     def cwd(self, travels: bool) -> str:
         """Return the folder that it was started in."""

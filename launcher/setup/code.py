@@ -42,6 +42,6 @@ def _refuse_agents_namesake(snapshot: Snapshot, root: Path) -> None:
             file = snapshot.root / folder / name
             if snapshot.has_file(str(file)) and os.path.realpath(file) != ours:
                 raise CodeError(
-                    f"{file} has the name 'remote_agent', which is also that of the agent on the hosts: the two cannot be "
+                    f"{file} has the same name as the agent on the hosts, 'remote_agent', and the two cannot be "
                     "in one process. Rename it, or move it into a package (mypackage/remote_agent)"
                 )

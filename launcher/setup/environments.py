@@ -58,9 +58,7 @@ def locks_of(
     if locks:
         uv_program()
     elif (options.extras or options.groups) and not any(made):
-        raise PackagesError(
-            "extras and groups are those of an environment: name one with `environment`, such as `auto`"
-        )
+        raise PackagesError("extras and groups belong to an environment: choose one with `environment`, such as `auto`")
     return locks
 
 
@@ -80,6 +78,7 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     return f"bring the packages of {name} along ({line}); or "
 
 
-def source_of(lock: Lock, folder: Path, options: LaunchConf) -> EnvironmentSource:
-    """What says what a host installs, of a run whose journal is in that folder."""
-    return EnvironmentSource(lock, sys.version_info[:2], folder / LOCKS, options.environment_timeout)
+def source_of(lock: Lock, folder: Path | None, options: LaunchConf) -> EnvironmentSource:
+    """What says what a host installs, of a run whose journal is in that folder; None for one that keeps nothing."""
+    keeps = folder / LOCKS if folder is not None else None
+    return EnvironmentSource(lock, sys.version_info[:2], keeps, options.environment_timeout)

@@ -14,7 +14,7 @@ from launcher.errors import ConfigError
 from launcher.runs.folder import Naming
 from launcher.util.quoting import shown
 
-__all__ = ["default_folder", "folder_for", "local_folder"]
+__all__ = ["default_folder", "folder_for"]
 
 
 def default_folder(mode: str) -> Path:
@@ -26,23 +26,15 @@ def default_folder(mode: str) -> Path:
     return base / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
 
 
-def folder_for(mode: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Naming]:
-    """Return the folder that the user named, or the default one, and who chose the name."""
-    named = local_folder(folder, "folder")
-    if named is not None:
-        return named, Naming.USER
-    return default_folder(mode).absolute(), Naming.NEW
-
-
-def local_folder(folder: Any, name: str) -> Path | None:
-    """Return the folder on this machine that was given for a run; None if none was given.
+def folder_for(mode: str, folder: Any) -> tuple[Path, Naming]:
+    """Return the folder that the user named, or the default one, and who chose the name.
 
     Raises:
-        ConfigError: it is not a path.
+        ConfigError: what was given is not a path.
     """
     if folder is None:
-        return None
+        return default_folder(mode).absolute(), Naming.NEW
     text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError.of_option(name, f": {shown(folder)} is not the path of a folder")
-    return Path(text).absolute()
+        raise ConfigError.of_option("folder", f": {shown(folder)} is not the path of a folder")
+    return Path(text).absolute(), Naming.USER

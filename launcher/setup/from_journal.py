@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.code.application import import_or_read
 from launcher.code.snapshot import Snapshot
 from launcher.errors import CallbackError, JournalError, RunError, UsageError
 from launcher.runs import index, ownership
@@ -55,8 +55,7 @@ def load_setup(
     """
     entry = index.find(run)
     ownership.check_ours(entry.folder)
-    reader = JournalReader(entry.folder / FOLDER)
-    try:
+    with JournalReader(entry.folder / FOLDER) as reader:
         record = run_record.read(reader)
         values = {**os.environ, **(env or {})}
         missing = [name for name in run_record.variables(record) if name not in values]
@@ -66,8 +65,6 @@ def load_setup(
                 f"environment: {', '.join(missing)}"
             )
         return _setup(entry.folder.absolute(), record, reader, values), record
-    finally:
-        reader.close()
 
 
 def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[str, str]) -> RunSetup:
@@ -95,6 +92,7 @@ def _setup(folder: Path, record: RunRecord, reader: JournalReader, env: Mapping[
         task_name=record.task_name,
         configs=(),
         root_config=_root_config(reader, pickler.loads),
+        config_name=record.config_name,
         root=Path(record.root) if record.root else None,
         main_module=record.main_module,
         callback_specs=record.callback_specs,
@@ -171,7 +169,7 @@ def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[st
 
         if record.main_module:
             # The application registers its structured configs, and Hydra's version base, when it is imported.
-            importlib.import_module(record.main_module)
+            import_or_read(record.task if isinstance(record.task, str) else record.main_module, _below(record))
         # Config sources may be plugins.
         Plugins.instance()
         root = pickling.loads(reader_blob, main_module=record.main_module)
@@ -192,6 +190,12 @@ def _composer(record: RunRecord, reader: JournalReader) -> Callable[[Sequence[st
         return numbered(loader.load_sweep_config(root, list(overrides)), num, job_id)
 
     return compose
+
+
+def _below(record: RunRecord) -> Path:
+    """The folder that has the application's modules."""
+    root = Path(record.root) if record.root else Path.cwd()
+    return root.parent if root.suffix == ".py" else root
 
 
 def _callbacks(record: RunRecord, reader: JournalReader, loads: Callable[[bytes], Any]) -> Callbacks:

@@ -37,6 +37,7 @@ from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.runs.index import new_run_id
+from launcher.setup.plain_app import read_warnings
 from launcher.setup.run_setup import RunSetup
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.config.nodes import attach
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from typing_extensions import Self
 
+    from launcher.code.application import Application
     from launcher.engine.requests import QueuedJob
     from remote_agent.job import JobReturn
 
@@ -97,6 +99,7 @@ class HydraSetup(RunSetup):
         naming: Naming | None = None,
         fired_elsewhere: frozenset[str] = frozenset(),
         earlier: Sequence[JobReturn] = (),
+        text_of: Application | None = None,
     ) -> HydraSetup:
         """Check what was given.
 
@@ -108,13 +111,21 @@ class HydraSetup(RunSetup):
             root: the file or folder whose project is sent; by default that of the task.
             naming: who chose the folder's name; by default what the config says.
             fired_elsewhere, earlier: see the class.
+            text_of: the application, if it was read from its text, and the task is a stand-in.
 
         Raises:
             UsageError: naming what is wrong.
         """
         from hydra.core.utils import JobRuntime
 
-        found, main_module = where_from(task)
+        found: Path | None
+        main_module: str | None
+        reference: Any
+        if text_of is not None:
+            found, main_module, reference = text_of.file, text_of.module_name, text_of.reference
+        else:
+            found, main_module = where_from(task)
+            reference = task_reference(task, main_module)
         setup = cls(
             mode=mode,
             run_id=new_run_id(),
@@ -123,10 +134,11 @@ class HydraSetup(RunSetup):
             hosts=tuple(host_specs(hosts, options)),
             options=options,
             callbacks=callbacks,
-            task=task_reference(task, main_module),
+            task=reference,
             task_name=str(JobRuntime.instance().get("name")),
             configs=(),
             root_config=config,
+            config_name=config.hydra.job.config_name,
             root=root if root is not None else found,
             main_module=main_module,
             first_num=first_num,
@@ -134,6 +146,7 @@ class HydraSetup(RunSetup):
             compose=compose,
             fired_elsewhere=fired_elsewhere,
             earlier=tuple(earlier),
+            warnings=read_warnings(text_of) if text_of is not None else (),
         )
         return setup.with_code()
 
@@ -181,9 +194,7 @@ class HydraSetup(RunSetup):
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Compose the job with these overrides now. If that fails, it has an error of kind `config`."""
         try:
             composed = self._composed(num, overrides)
@@ -200,8 +211,8 @@ class HydraSetup(RunSetup):
         except Exception as error:  # noqa: BLE001 - a resolver or an object in the config may raise anything
             place = self.folder if self.mode == "RUN" else self.folder / str(num)
             failure = ("config", f"the job's config cannot be made: {type(error).__name__}: {error}")
-            return self.queued(num, overrides, place, str(num), b""), failure
-        return self.queued(num, tuple(raw_texts(composed.hydra.overrides.task)), output_dir, relative, payload), None
+            return self.queued(num, overrides, place, str(num), b"", failure)
+        return self.queued(num, raw_texts(composed.hydra.overrides.task), output_dir, relative, payload)
 
     def in_folder(self, folder: Path) -> Self:
         """Return the same run in another folder.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from launcher.options import LaunchConf
     from remote_agent.callbacks.composite import Callbacks
 
-__all__ = ["PlainAppSetup", "script_of_app"]
+__all__ = ["PlainAppSetup", "read_warnings", "script_of_app"]
 
 
 def script_of_app(app: Application) -> Script | None:
@@ -32,6 +32,14 @@ def script_of_app(app: Application) -> Script | None:
     if app.file is None:
         return None
     return Script(app.file, app.is_module or os.path.isabs(os.path.expanduser(app.named)), app.is_module)
+
+
+def read_warnings(app: Application) -> tuple[tuple[str, str], ...]:
+    """What to say of an application that was read from its text; nothing if it was imported."""
+    if app.failure is None:
+        return ()
+    what = "its function and the arguments of @hydra.main were" if app.is_hydra else "its function was"
+    return (("code", f"{app.failure}; {what} read from its text, and hosts import it"),)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,12 +86,11 @@ class PlainAppSetup(RunSetup):
             given=tuple(overrides),
             callback_specs=callback_nodes(composition.config),
             composition=composition,
+            warnings=read_warnings(app),
         )
         return dataclasses.replace(setup, root_config=setup.with_node(composition.config, None)).with_code()
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Compose the job with these overrides now.
 
         In RUN mode it has the changes that `on_run_start` made to its config.

@@ -20,8 +20,8 @@ from launcher.errors import CallbackError, CodeError
 from launcher.runs.journal import FOLDER
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
+from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
-from remote_agent.shared.zygote_spec import ControllerFacts, ZygoteSpec
 
 if TYPE_CHECKING:
     from launcher.code.snapshot import Snapshot
@@ -209,7 +209,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
         shared = dumps({"task": setup.task, "callbacks": entries, "hydra": setup.hydra_state()})
     except Exception as error:
         raise CodeError(f"the task {setup.task_name} cannot be pickled: {error}") from error
-    warnings = [("callbacks", note) for note in setup.callbacks.notes]
+    warnings = [*setup.warnings, *(("callbacks", note) for note in setup.callbacks.notes)]
     warnings += [("code", text) for text in _out_of_reach(setup)]
     notes = setup.snapshot.notes if setup.snapshot is not None else ()
     hydra = setup.hydra_version()
@@ -225,7 +225,7 @@ def _out_of_reach(setup: RunSetup) -> list[str]:
     snapshot = setup.snapshot
     files = snapshot.has_file if snapshot is not None else lambda path: False
     return [
-        f"module {name} ({file}), which the task or a callback needs, stays here: {_why_it_stayed(file, snapshot)}; jobs fail on "
+        f"module {name} ({file}), which the task or a callback needs, is not sent: {_why_it_stayed(file, snapshot)}; jobs fail on "
         "a host that does not have it"
         for name, file in out_of_reach(setup.pickler.modules, files)
     ]

@@ -41,8 +41,8 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.zygote_spec import Command
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.zygote_spec import Command
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,12 +66,14 @@ class RunSetup:
     change.
 
     Attributes:
+        root_config, config_name: what the run hooks get.
         naming: who chose the name of `folder`.
         callback_specs: the callbacks' nodes in each job's `hydra` node.
         script: what the jobs' Python appears to have been started with, if that differs from this Python.
         first_num: the number of the first job.
         snapshot: the code that is sent; None if none is, or if the first job brings it.
         locks: by host, the packages of its environment; a host that is not in it gets none.
+        warnings: (source, message) of what the user should know before anything runs.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -90,6 +92,7 @@ class RunSetup:
     task_name: str
     configs: Iterable[Any]
     root_config: Any = None
+    config_name: str | None = None
     root: Path | None = None
     main_module: str | None = None
     script: Script | None = None
@@ -99,6 +102,7 @@ class RunSetup:
     fired_elsewhere: frozenset[str] = frozenset()
     naming: Naming = Naming.USER
     locks: Mapping[str, Lock] = dataclasses.field(default_factory=dict)
+    warnings: tuple[tuple[str, str], ...] = ()
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -376,19 +380,15 @@ class RunSetup:
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def job(
-        self, num: int, task: Any, config: Any, overrides: tuple[str, ...]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
-        """Return a job as it is queued, and (kind, message) if it is FAILED before it can be sent.
+    def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
+        """Return a job as it is queued; with a failure if its config cannot be sent.
 
         Raises:
             UsageError: the task cannot be called with one config.
         """
         return self._job(num, task, config, overrides, None)
 
-    def call_job(
-        self, num: int, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    def call_job(self, num: int, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> QueuedJob:
         """Return a job that calls task(*args, **kwargs) and has an empty config.
 
         Raises:
@@ -401,9 +401,9 @@ class RunSetup:
         num: int,
         task: Any,
         config: Any,
-        overrides: tuple[str, ...],
+        overrides: Sequence[str],
         call: tuple[tuple[Any, ...], dict[str, Any]] | None,
-    ) -> tuple[QueuedJob, tuple[str, str] | None]:
+    ) -> QueuedJob:
         if self.mode == "RUN":
             output_dir, relative = self.folder, "job"
         else:
@@ -417,7 +417,7 @@ class RunSetup:
         if task is not None and task is not self.task and task != self.task:
             check_task(task, with_config=call is None)
             content["task"] = task
-        failure = None
+        payload, failure = b"", None
         try:
             if call is not None:
                 # They have their own bytes, because the host reads the config twice and these once.
@@ -426,24 +426,25 @@ class RunSetup:
                 check_config_kind(config)
             payload = self.pickler.dumps(content)
         except ConfigError as error:
-            payload, failure = b"", ("config", str(error))
+            failure = ("config", str(error))
         except Exception as error:  # noqa: BLE001
-            payload, failure = (
-                b"",
-                (
-                    "config",
-                    f"{'the config' if call is None else 'what it is called with'} cannot be pickled: {type(error).__name__}: {error}",
-                ),
-            )
+            what = "the config" if call is None else "what it is called with"
+            failure = ("config", f"{what} cannot be pickled: {type(error).__name__}: {error}")
         # The bytes are searched first, because most configs of most sweeps refer to nothing.
         if b"${" in payload:
             for problem in unresolved(self.with_node(config, num, overrides)):
                 failure = ("config", f"the config does not resolve: {problem}")
                 break
-        return self.queued(num, overrides, output_dir, relative, payload), failure
+        return self.queued(num, overrides, output_dir, relative, payload, failure)
 
     def queued(
-        self, num: int, overrides: tuple[str, ...], output_dir: Path, relative: str, payload: bytes
+        self,
+        num: int,
+        overrides: Sequence[str],
+        output_dir: Path,
+        relative: str,
+        payload: bytes,
+        failure: tuple[str, str] | None = None,
     ) -> QueuedJob:
         """Return a job with its spec."""
         options = self.options
@@ -462,7 +463,7 @@ class RunSetup:
             max_output_bytes=options.max_output_bytes,
             children_timeout=options.children_timeout,
         )
-        return QueuedJob(num, overrides, output_dir, payload, spec)
+        return QueuedJob(num, tuple(overrides), output_dir, payload, spec, failure)
 
     def node(self, num: int | None, overrides: Sequence[str]) -> dict[str, Any]:
         """Return the `hydra` node of a job's config or, without a number, of the run's config."""

@@ -6,9 +6,18 @@ this interface does not know fabric, paramiko or subprocess.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Channel", "Transport"]
+__all__ = ["Channel", "Transport", "Way"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a host is reached: `fabric` or `openssh` (the `ssh` program), and why so."""
+
+    name: str
+    why: str
 
 
 class Channel(Protocol):
@@ -42,6 +51,10 @@ class Transport(Protocol):
     """A way to one host."""
 
     host: str
+
+    @property
+    def way(self) -> Way | None:
+        """How the host is reached; None if that is not known yet, or was not chosen."""
 
     def open(self, command: str) -> Channel:
         """Run a command line (for the login shell of the user there) and return its channel.

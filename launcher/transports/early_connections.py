@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from launcher.inventory import HostSpec
     from launcher.options import LaunchConf
     from launcher.transports.base import Transport
+    from launcher.transports.chosen import ChosenTransport
 
 __all__ = ["EarlyConnections"]
 
 #: How many hosts are connected to early. The others wait for the run.
 _AT_ONCE = 8
+#: Seconds to wait for the choice of a host's way, which asks programs on this machine.
+_CHOSEN = 0.3
 
 
 class EarlyConnections:
     """The early connections of one run. A context manager: leaving it drops what the run has not taken."""
 
-    def __init__(self, begun: Iterable[tuple[HostSpec, Transport]] = ()) -> None:
+    def __init__(self, begun: Iterable[tuple[HostSpec, ChosenTransport]] = ()) -> None:
         self._begun = {spec.name: (spec, transport) for spec, transport in begun}
 
     @classmethod
@@ -56,9 +59,9 @@ class EarlyConnections:
             return cls()
         specs = [spec for spec in host_specs(hosts, options) if not spec.is_local and spec.host_keys == "strict"]
         early = cls((spec, begin_transport(spec)) for spec in specs[:_AT_ONCE])
-        if early._begun:
+        if any(transport.wait_chosen(_CHOSEN) == "fabric" for _, transport in early._begun.values()):
             # The handshakes cannot go on without this import. After it they need nothing else from this process for a
-            # while.
+            # while. Over a kept connection, nobody needs it.
             with contextlib.suppress(ImportError):  # the run shows it when it connects
                 import_paramiko()
         return early

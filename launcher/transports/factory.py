@@ -1,4 +1,4 @@
-"""Chooses the transport for a host.
+"""Makes the transport for a host.
 
 Rule: nothing here waits, and nothing heavy is imported.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from launcher.inventory import HostSpec
 from launcher.transports.base import Transport
+from launcher.transports.chosen import ChosenTransport
 from launcher.transports.local import LocalTransport
-from launcher.transports.ssh.transport import SshOptions, SshTransport
+from launcher.transports.ssh.connect import SshOptions
 
-__all__ = ["begin_transport", "make_transport"]
+__all__ = ["begin_transport", "make_transport", "ssh_options"]
 
 
 def make_transport(spec: HostSpec) -> Transport:
@@ -20,24 +21,26 @@ def make_transport(spec: HostSpec) -> Transport:
     return _ssh(spec)
 
 
-def begin_transport(spec: HostSpec) -> Transport:
-    """Return the transport to a host over SSH, whose connection begins now; see `SshTransport.begin`."""
+def begin_transport(spec: HostSpec) -> ChosenTransport:
+    """Return the transport to a host over SSH, whose connection begins now; see `ChosenTransport.begin`."""
     transport = _ssh(spec)
     transport.begin()
     return transport
 
 
-def _ssh(spec: HostSpec) -> SshTransport:
-    return SshTransport(
-        spec.name,
-        SshOptions(
-            address=spec.address,
-            user=spec.user,
-            port=spec.port,
-            identity=spec.identity,
-            known_hosts=spec.known_hosts,
-            config_file=spec.ssh_config,
-            fingerprint=spec.fingerprint,
-            is_accept_new=spec.host_keys == "accept-new",
-        ),
+def ssh_options(spec: HostSpec) -> SshOptions:
+    """Return what the user has said of how to log in to a host."""
+    return SshOptions(
+        address=spec.address,
+        user=spec.user,
+        port=spec.port,
+        identity=spec.identity,
+        known_hosts=spec.known_hosts,
+        config_file=spec.ssh_config,
+        fingerprint=spec.fingerprint,
+        is_accept_new=spec.host_keys == "accept-new",
     )
+
+
+def _ssh(spec: HostSpec) -> ChosenTransport:
+    return ChosenTransport(spec.name, ssh_options(spec), spec.ssh or "auto")

@@ -7,10 +7,11 @@ controller, and refuses folders that a group can write to.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder", "make_user_folder", "state_folder"]
+__all__ = ["cache_folder", "make_user_folder", "runtime_folder", "state_folder"]
 
 _NAME = "hydra-remote-launcher"
 
@@ -23,6 +24,21 @@ def cache_folder() -> Path:
 def state_folder() -> Path:
     """What is kept from one run to the next."""
     return _base("XDG_STATE_HOME", "~/.local/state") / _NAME
+
+
+def runtime_folder() -> Path:
+    """What belongs to this machine and this login, such as sockets.
+
+    A login without XDG_RUNTIME_DIR finds what another login of the same user has left: in systemd's folder, or in the state folder.
+    """
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    usual = Path(f"/run/user/{os.geteuid()}")
+    if os.path.isabs(given) and os.path.isdir(given):
+        return Path(given) / _NAME
+    if usual.is_dir() and os.access(usual, os.W_OK):
+        return usual / _NAME
+    # A home may be shared by machines, and a socket may not.
+    return state_folder() / hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
 
 
 def _base(variable: str, default: str) -> Path:

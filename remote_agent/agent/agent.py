@@ -32,9 +32,9 @@ from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.agent.zygotes.spare import Spare
+from remote_agent.protocol.constants import HEARTBEAT
+from remote_agent.protocol.messages import Finish, Hello
 from remote_agent.shared.disk import remove_tree
-from remote_agent.shared.messages import Finish, Hello
-from remote_agent.shared.protocol import HEARTBEAT
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import Folders, boot_id
 from remote_agent.system.private_files import make_private_folder
@@ -42,11 +42,11 @@ from remote_agent.system.processes import kill_whole
 
 __all__ = ["Agent", "log_crash"]
 
-#: Seconds without a controller and without anything to do, after which the agent ends (its spool stays).
+#: The agent ends after this many seconds without a controller and without work. Its spool stays.
 IDLE_EXIT = 120.0
-#: The same for an agent that no controller has ever greeted, and that has no link: its controller gave up while it started.
+#: The same for an agent that never got a hello and has no link. Its controller gave up while the agent started.
 UNGREETED_EXIT = 5.0
-#: From so many waiting bytes on, messages to the controller are sent at once.
+#: If this many bytes wait, messages to the controller are sent at once.
 _SEND_AT_ONCE = 1 << 16
 
 
@@ -83,7 +83,7 @@ class Agent:
             paths.boot,
             self._wake,
             controller.note,
-            # These parts are made below, and need this one.
+            # Lambdas, because these parts are made below: they need this one.
             lambda attempt: self._delivery.send_early(attempt),  # noqa: PLW0108
             lambda attempt: self._delivery.send(attempt),  # noqa: PLW0108
             lambda error: self._queue.spool_failed(error),  # noqa: PLW0108
@@ -116,7 +116,7 @@ class Agent:
             finish=self._on_finish,
         )
         self._batching = Batching()
-        #: Seconds for which waiting messages are still held back.
+        #: Seconds for which waiting messages are held back.
         self._held_for = 0.0
         self._next_poll = 0.0
         self._end_mode: Optional[str] = None
@@ -172,7 +172,7 @@ class Agent:
         try:
             os.write(self._wake_write, b"x")
         except BlockingIOError:
-            pass  # the pipe is full: the loop is awake already
+            pass  # the pipe is full, so the loop is awake already
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
@@ -187,7 +187,7 @@ class Agent:
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._queue.count_slots(hello)
         return {
-            # With the spool's own name: a spool that was removed does not know what the one before it knew.
+            # The log's id shows whether this is still the same spool. If a spool was removed, its successor does not know its attempts.
             "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
             "slots": self._queue.slots,
             "gpus": self._queue.gpus,
@@ -270,10 +270,10 @@ class Agent:
             try:
                 os.rmdir(os.path.dirname(where.spool))
             except OSError:
-                pass  # another host entry of the same run keeps its spool beside ours
+                pass  # another host entry of the same run has its spool next to ours
 
 
 def log_crash(path: str) -> None:
-    """Write the traceback of an agent that failed to a file, where the next agent finds it."""
+    """Write the traceback of an agent that failed to a file, which the next agent reports."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n") + traceback.format_exc())

@@ -3,25 +3,34 @@
 Rule: a list with sizes comes first, and only items of that list are removed. An item stays if a running agent may need it, or if it
 holds results that no controller has collected (unless `force` is given).
 
-    survey -> surveyed   payload: JSON list of items
-    remove -> removed    payload: JSON {"removed": [id], "kept": [[id, why]]}
+    survey -> surveyed                           payload: JSON list of items
+    remove -> removed                            payload: JSON {"removed": [id], "kept": [[id, why]]}
+    list_environments -> environments_listed     payload: JSON list, see `remote_agent.agent.environments.inventory`
+    ask_pythons -> pythons                       payload: HostFacts
+    compare_environment -> environment_compared  payload: EnvironmentSpec, and JSON, see `remote_agent.agent.environments.comparison`
 """
 
 import json
 import os
 import shutil
 import socket
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
 
+from remote_agent.agent.environments.comparison import compare
+from remote_agent.agent.environments.inventory import EnvironmentInventory
+from remote_agent.agent.environments.pythons import host_facts
 from remote_agent.agent.spool.log import scan
-from remote_agent.shared import wire
-from remote_agent.shared.disk import remove_tree
-from remote_agent.shared.fields import is_sha256
-from remote_agent.system.host import roots, runtime_folder_of
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.shared.disk import remove_tree, usage_of
+from remote_agent.system.host import boot_id, roots, runtime_folder_of
+from remote_agent.system.private_files import make_private_folder
 
 __all__ = ["Cleaning", "serve_cleaning"]
 
+#: Items in one answer; and environments, each of which may name hundreds of packages.
 _PART = 2000
+_ENVIRONMENTS = 10
 
 
 class Cleaning:
@@ -29,8 +38,9 @@ class Cleaning:
 
     def __init__(self, workdir: Optional[str]) -> None:
         self._cache, self._state = roots(workdir)
+        self._environments = EnvironmentInventory(self._cache, boot_id(), self._may_run)
 
-    # -- telling -------------------------------------------------------------------------------------------------
+    # -- listing -------------------------------------------------------------------------------------------------
 
     def items(self) -> List[Dict[str, Any]]:
         """List everything.
@@ -48,12 +58,15 @@ class Cleaning:
         ]
         made = os.path.join(self._cache, "bundles")
         if os.path.isdir(made):
-            # A controller's: what it sends to hosts, made again where it is missing.
+            # A controller's copies of the bundles that it sends. It makes missing ones again.
             found.append(dict(_usage_of(made), id="bundles", kind="bundle"))
         code = os.path.join(self._cache, "blobs")
         if os.path.isdir(code):
             found.append(dict(_usage_of(code), id="code", kind="code"))
-        found += [self._environment(key) for key in self._environments()]
+        found += [self._environment(key) for key in self._environments.complete()]
+        found += [
+            dict(self._usage(name), id="part/" + name, kind="environment") for name in self._environments.given_up()
+        ]
         shared = [_usage_of(path) for path in self._packages() if os.path.isdir(path)]
         if any(one["files"] for one in shared):
             changed = max(one["changed"] for one in shared)
@@ -61,14 +74,25 @@ class Cleaning:
             found.append(dict(total, changed=changed, id="packages", kind="packages"))
         return found
 
+    def environments(self) -> List[Dict[str, Any]]:
+        """List the environments, with all that is known of each."""
+        return self._environments.items()
+
+    def facts(self, python: Optional[str]) -> Dict[str, Any]:
+        """Say what wheels for this host depend on. `python`: the only Python that counts."""
+        make_private_folder(self._cache)
+        return host_facts(self._cache, python).to_json()
+
+    def compare(self, spec: Any) -> Dict[str, Any]:
+        """Say what of an environment is here."""
+        make_private_folder(self._cache)
+        return compare(self._cache, boot_id(), EnvironmentSpec.from_json(spec))
+
     def _spools(self) -> Iterator[Tuple[str, str]]:
         runs = os.path.join(self._state, "runs")
         for run in _subfolders(runs):
             for host in _subfolders(os.path.join(runs, run)):
                 yield run, host
-
-    def _environments(self) -> List[str]:
-        return [name for name in _subfolders(os.path.join(self._cache, "envs")) if is_sha256(name)]
 
     def _packages(self) -> List[str]:
         """What environments are made from; and what a controller here has fetched for hosts, and fetches again."""
@@ -76,28 +100,20 @@ class Cleaning:
         return [os.path.join(self._cache, name) for name in names]
 
     def _environment(self, key: str) -> Dict[str, Any]:
-        path = os.path.join(self._cache, "envs", key)
-        uses = os.path.join(self._cache, "envs", ".use", key)
-        own, used = _usage_of(path, is_alone=True), _usage_of(uses) if os.path.isdir(uses) else None
-        shared = _usage_of(path)["bytes"] - own["bytes"]
-        last = max([os.lstat(path).st_mtime] + ([used["changed"]] if used is not None else []))
-        return dict(
-            own, changed=last, shared=shared, id="environment/" + key, kind="environment", users=self._users(key)
-        )
+        known = self._environments
+        about = {"id": "environment/" + key, "kind": "environment", "users": known.users(key)}
+        return dict(self._usage(key), changed=known.last_use(key), **about)
 
-    def _users(self, key: str) -> List[str]:
-        """The runs of which something may still run in an environment."""
-        try:
-            names = os.listdir(os.path.join(self._cache, "envs", ".use", key))
-        except OSError:
-            return []
-        found = []
-        for name in names:
-            run, _, host = name.partition(".")
-            path = self._path(run, host)
-            if _is_running(path) or _count_attempts(os.path.join(path, "log"))[1]:
-                found.append(run)
-        return sorted(found)
+    def _usage(self, name: str) -> Dict[str, Any]:
+        """Of an environment, or of one that was given up."""
+        usage = self._environments.usage(name)
+        own = usage.bytes - usage.shared
+        return {"bytes": own, "shared": usage.shared, "files": usage.files, "changed": usage.changed}
+
+    def _may_run(self, run: str, host: str) -> bool:
+        """Something of a run may still run, or be started again."""
+        path = self._path(run, host)
+        return _is_running(path) or bool(_count_attempts(os.path.join(path, "log"))[1])
 
     def _path(self, run: str, host: str) -> str:
         return os.path.join(self._state, "runs", run, host)
@@ -141,8 +157,10 @@ class Cleaning:
             return "an agent is running here, and may need it"
         if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
             return _remove_folder(os.path.join(self._cache, "agents", name))
-        if kind == "environment" and name in self._environments():
-            return self._remove_environment(name)
+        if kind == "environment" and name in self._environments.complete():
+            return self._environments.remove(name)
+        if kind == "part" and name in self._environments.given_up():
+            return self._environments.remove_given_up(name)
         if item == "packages":
             for path in self._packages():
                 why = _remove_folder(path) if os.path.isdir(path) else ""
@@ -152,20 +170,6 @@ class Cleaning:
         if item == "code":
             return _remove_folder(os.path.join(self._cache, "blobs"))
         return "no item of that name"
-
-    def _remove_environment(self, key: str) -> str:
-        users = self._users(key)
-        if users:
-            return "jobs of run {} may still run in it".format(users[0])
-        folder = os.path.join(self._cache, "envs")
-        # Whoever looks for it finds it whole, or not at all.
-        aside = os.path.join(folder, ".part.{}.{}".format(key[:16], os.urandom(6).hex()))
-        try:
-            os.rename(os.path.join(folder, key), aside)
-        except OSError as error:
-            return "{}: {}".format(key, error.strerror)
-        shutil.rmtree(os.path.join(folder, ".use", key), ignore_errors=True)
-        return _remove_folder(aside)
 
     def _remove_spool(self, run: str, host: str, force: bool) -> str:
         path = self._path(run, host)
@@ -186,7 +190,7 @@ class Cleaning:
             try:
                 os.rmdir(os.path.dirname(path))
             except OSError:
-                pass  # another host entry of the same run keeps its spool beside it
+                pass  # another host entry of the same run has its spool next to it
         return why
 
 
@@ -197,25 +201,10 @@ def _subfolders(path: str) -> List[str]:
         return []
 
 
-def _usage_of(path: str, *, is_alone: bool = False) -> Dict[str, Any]:
-    """Return the bytes on the disk, the number of files, and the latest change.
-
-    `is_alone`: do not count files that have other names elsewhere.
-    """
-    size = files = 0
-    changed = 0.0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(folder, name))
-            except OSError:
-                continue  # it went away just now
-            if is_alone and status.st_nlink > 1:
-                continue
-            size += status.st_blocks * 512
-            files += 1
-            changed = max(changed, status.st_mtime)
-    return {"bytes": size, "files": files, "changed": changed or os.lstat(path).st_mtime}
+def _usage_of(path: str) -> Dict[str, Any]:
+    """Return the bytes on the disk, the number of files, and the latest change."""
+    usage = usage_of(path)
+    return {"bytes": usage.bytes, "files": usage.files, "changed": usage.changed}
 
 
 def _count_attempts(log: str) -> Tuple[int, int]:
@@ -275,15 +264,29 @@ def serve_cleaning(workdir: Optional[str]) -> int:
         for frame in decoder.feed(data):
             header = frame.header
             if header["t"] == "survey":
-                items = cleaning.items()
-                while True:
-                    part, items = items[:_PART], items[_PART:]
-                    _write(wire.encode({"t": "surveyed", "more": bool(items)}, json.dumps(part).encode("utf-8")))
-                    if not items:
-                        break
+                _write_parts("surveyed", cleaning.items(), _PART)
+            elif header["t"] == "list_environments":
+                _write_parts("environments_listed", cleaning.environments(), _ENVIRONMENTS)
+            elif header["t"] == "ask_pythons":
+                _write(wire.encode({"t": "pythons"}, json.dumps(cleaning.facts(header["python"])).encode("utf-8")))
+            elif header["t"] == "compare_environment":
+                compared = cleaning.compare(json.loads(frame.payload.decode("utf-8")))
+                _write(wire.encode({"t": "environment_compared"}, json.dumps(compared).encode("utf-8")))
             elif header["t"] == "remove":
                 answer = cleaning.remove(header["items"], header["force"])
                 _write(wire.encode({"t": "removed"}, json.dumps(answer).encode("utf-8")))
+
+
+def _write_parts(name: Literal["surveyed", "environments_listed"], items: List[Any], size: int) -> None:
+    while True:
+        part, items = items[:size], items[size:]
+        payload = json.dumps(part).encode("utf-8")
+        if name == "surveyed":
+            _write(wire.encode({"t": "surveyed", "more": bool(items)}, payload))
+        else:
+            _write(wire.encode({"t": "environments_listed", "more": bool(items)}, payload))
+        if not items:
+            return
 
 
 def _write(data: bytes) -> None:

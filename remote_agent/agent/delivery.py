@@ -18,11 +18,11 @@ from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths, outputs_root
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.messages import Ack, Final
+from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.shared.disk import remove_tree
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.messages import Ack, Final
-from remote_agent.shared.result_parts import NO_PARTS
 from remote_agent.system.background import BackgroundThread
 
 __all__ = ["Delivery"]
@@ -74,14 +74,14 @@ class Delivery:
                 yield from result_frames(attempt.id, attempt.final.parts)
                 early_send.is_sent = True
         except OSError:
-            pass  # met again, and told, when all of it is sent
+            pass  # the full transfer will meet this error again and report it
         early_send.is_under_way = False
         if attempt.is_synced and attempt.early_send is early_send:
             yield from self._frames(attempt)
 
     def _frames(self, attempt: Attempt) -> Iterator[Piece]:
         if attempt.final is None or attempt.id not in self._attempts:
-            return  # acknowledged since its turn was asked for
+            return  # acknowledged while it waited for its turn
         envelope, parts, reference = attempt.final
         payload = b""
         if parts.file:
@@ -112,7 +112,7 @@ class Delivery:
 
     def _output_frames(self, attempt: Attempt) -> Iterator[Piece]:
         if attempt.id not in self._attempts:
-            return  # acknowledged since its turn was asked for
+            return  # acknowledged while it waited for its turn
         yield from output_frames(
             attempt.id,
             self._paths.streams(attempt),
@@ -122,7 +122,7 @@ class Delivery:
             attempt.stream_dropped,
             self._cap(attempt),
             attempt.cut,
-            # A job that failed may not have come so far as to make it.
+            # A job that failed may have done so before it made the directory.
             is_made=attempt.final is not None and attempt.final.envelope.status == "COMPLETED",
         )
 
@@ -156,7 +156,7 @@ class Delivery:
             try:
                 yield from stream_frames(attempt.id, stream, path, attempt.stream_sent, cap)
             except OSError:
-                return  # it is named when the job has ended and all that it left is sent
+                return  # reported when the job has ended and its files are sent
         attempt.is_streaming = False
 
     # -- forgetting ----------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class Delivery:
             attempt = self._attempts.get(attempt_id)
             if attempt is None or attempt.final is None:
                 continue
-            # Its process may still be ending; the slot is given back then.
+            # Its process may still be shutting down. If so, it keeps its slot until it is gone.
             self._attempts.remove(attempt)
             self._background.submit(functools.partial(self._remove_files, attempt), None)
 
@@ -187,7 +187,7 @@ class Delivery:
             try:
                 remove_tree(folder)
             except OSError:
-                pass  # it goes with the spool, or 'launcher clean' says why not
+                pass  # it is removed with the spool; if that fails, 'launcher clean' says why
             _remove_empty(os.path.dirname(folder), outputs_root(self._paths.spool, attempt.spec.attempt))
 
 
@@ -203,7 +203,7 @@ def _cap_stream(attempt: Attempt, stream: str, path: str, cap: int) -> None:
     try:
         size = os.stat(path).st_size
         if size > cap:
-            # The job appends, so that what it writes next lies behind the cap again, and is cut the next time.
+            # The job appends, so its next output starts at the cap, and is cut the next time.
             os.truncate(path, cap)
             attempt.stream_dropped[stream] += size - cap
     except FileNotFoundError:
@@ -217,7 +217,7 @@ def _remove_empty(folder: str, root: str) -> None:
             os.rmdir(folder)
             folder = os.path.dirname(folder)
     except OSError:
-        pass  # there is more in it
+        pass  # the folder is not empty
 
 
 def _unlink(path: str) -> None:

@@ -1,6 +1,7 @@
-"""What processes that a job left behind still do to its output directory, looked at before they are ended.
+"""Finds files of an output directory that leftover processes of its job still change. It looks before they are killed.
 
-Rule: it is only told, and decides nothing. It costs little, whatever the directory holds, and nothing where no process was left behind.
+Rule: this is only reported, and decides nothing. It costs little, however large the directory is, and nothing if no process was
+left behind.
 """
 
 import os
@@ -8,17 +9,20 @@ from typing import Iterable, Iterator, List, Set
 
 __all__ = ["still_changing"]
 
-#: Files that are named, and entries of the directory that are looked at.
+#: How many files are named, and how many entries of the directory are checked.
 _MAX_NAMED = 20
 _MAX_LOOKED_AT = 5000
 _WRITES = os.O_WRONLY | os.O_RDWR
 
 
 def still_changing(folder: str, since: float, pids: Iterable[int]) -> List[str]:
-    """Files below a folder that these processes have open for writing, or that have changed since then; relative to the folder.
+    """Return the files below a folder that these processes have open for writing, or that have changed since then.
 
     Args:
         since: seconds since the epoch, by this machine's clock.
+
+    Returns:
+        Paths relative to the folder.
     """
     root = os.path.realpath(folder)
     found: Set[str] = set()
@@ -32,12 +36,12 @@ def still_changing(folder: str, since: float, pids: Iterable[int]) -> List[str]:
 
 
 def _open_for_writing(pid: int, root: str) -> Iterator[str]:
-    """Linux tells. Elsewhere the times of the files have to do."""
+    """Yield the files that a process has open for writing. Only Linux says this; elsewhere there are only file times."""
     base = "/proc/{}".format(pid)
     try:
         numbers = os.listdir(base + "/fd")
     except OSError:
-        return  # gone in the meantime, or no Linux
+        return  # it has ended in the meantime, or this is not Linux
     for number in numbers:
         try:
             path = os.readlink("{}/fd/{}".format(base, number))

@@ -14,12 +14,12 @@ from remote_agent.agent.link.link import Link
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.shared import wire
-from remote_agent.shared.messages import Look, Looked, Output
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import Look, Looked, Output
 
 __all__ = ["Queries"]
 
-#: Attempts in one answer.
+#: How many attempts one answer has.
 _PART = 4000
 
 

@@ -17,22 +17,22 @@ from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.fields import FieldError, is_sha256
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.messages import Go, Hello, SendJob
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.fields import FieldError, is_sha256
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.messages import Go, Hello, SendJob
+from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.system.host import count_slots
 
 __all__ = ["JobQueue"]
 
-#: How many seconds of work are claimed ahead (as long as a few disk syncs take), and how many attempts at most.
+#: How many seconds of work are claimed ahead (as long as a few disk syncs take), and the largest number of attempts.
 _AHEAD = 0.05
 _MAX_AHEAD = 64
-#: Jobs that take so many seconds are not claimed ahead. A claim that found no slot for so long is released.
+#: Jobs that take this many seconds are not claimed ahead. A claim that found no slot for this long is released.
 _LONG = 10.0
 
-#: Hands an attempt to its zygote; its slot is set.
+#: Hands an attempt, whose slot is set, to its zygote.
 Start = Callable[[Attempt, ZygoteClient], None]
 
 
@@ -142,7 +142,7 @@ class JobQueue:
         queued, self._queue = self._queue, deque()
         for attempt in queued:
             if attempt.started_at is not None:
-                # The controller knows that it had started, and does not take it back.
+                # The controller knows that it has started, and does not take it back.
                 self._fail(attempt, JobError("host", message="spool: " + error))
                 continue
             self._attempts.remove(attempt, is_given_back=True)
@@ -206,7 +206,7 @@ class JobQueue:
         attempt.started_at = time.time()
         self._attempts.record(attempt, "started", {"slot": attempt.slot, "at": attempt.started_at})
         if not self._attempts.write():
-            # The start is not recorded, so the attempt goes back to the controller with the rest of the queue.
+            # Its start is not recorded, so the attempt goes back to the controller with the rest of the queue.
             attempt.started_at = None
             self.requeue(attempt)
             self.spool_failed(self._attempts.error)

@@ -19,9 +19,9 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import ZygoteListener, Zygotes
 from remote_agent.job import JobError
-from remote_agent.shared.job_spec import EpilogueSpec
-from remote_agent.shared.messages import Start
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.job_spec import EpilogueSpec
+from remote_agent.protocol.messages import Start
+from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.private_files import open_private
 from remote_agent.system.processes import (
@@ -40,11 +40,11 @@ from remote_agent.system.processes import (
 
 __all__ = ["Reaper"]
 
-#: How often an epilogue is tried again after it died itself (each death must have entered at least one hook).
+#: How often an epilogue that died is tried again (each time, it must have entered at least one hook).
 MAX_EPILOGUES = 20
 #: How often a job is given to another zygote when a zygote dies before it has forked the job.
 MAX_HAND_OVERS = 5
-#: Seconds after which processes that an ended job has left behind are killed.
+#: Processes that a job left behind are killed after this many seconds.
 SWEEP_AFTER = 10.0
 
 
@@ -145,7 +145,7 @@ class Reaper(ZygoteListener):
             if attempt.pid is not None and is_alive(attempt.pid, attempt.pid_started):
                 return
             if attempt.pid is None and attempt.sock is not None:
-                # Some process holds the other end: it was forked, but the zygote could not report it.
+                # Some process holds the other end, so it was forked, but the zygote could not report it.
                 return
             attempt.has_exited = True
         self._running.drain(attempt)
@@ -278,7 +278,7 @@ class Reaper(ZygoteListener):
             return
         attempt.awaits_zygote = attempt.is_polled = attempt.has_exited = True
         if zygote is None or zygote.state != "ready":
-            # Tried again now and then, until the controller has said how to prepare the application.
+            # `poll` tries again until the controller has said how to prepare the application.
             return
         try:
             self._epilogue(attempt, zygote, recorded)
@@ -305,7 +305,7 @@ class Reaper(ZygoteListener):
         if attempt.outcome is not None:
             return attempt.outcome
         if attempt.crash is not None:
-            # Whatever has ended an epilogue since then did not end the job.
+            # Whatever has killed an epilogue since then did not kill the job.
             return Recorded(attempt.crash, NO_PARTS, None)
         has_rebooted = attempt.boot != self._paths.boot
         error = error_of_status(
@@ -316,7 +316,7 @@ class Reaper(ZygoteListener):
             error.kind = "lost"
         if attempt.cancel is not None:
             error.kind = attempt.cancel
-            # No hint at the kernel's log: the SIGKILL was ours.
+            # Do not mention the kernel's log, because the SIGKILL was ours.
             how = "killed by SIGKILL" if error.signal == signal.SIGKILL else error.message
             if attempt.cancel == "timeout":
                 how = "timed out after {} s ({})".format(attempt.spec.timeout, how)

@@ -19,21 +19,21 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.messages import Cancel, Result, Start
+from remote_agent.protocol.result_parts import NO_PARTS, ResultParts
 from remote_agent.shared.failure import decided_error
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.messages import Cancel, Result, Start
-from remote_agent.shared.result_parts import NO_PARTS, ResultParts
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import open_private
 from remote_agent.system.processes import TOKEN, birth, described, is_alive, kill_whole, members
 
 __all__ = ["RunningJobs"]
 
-#: Seconds within which a zygote must fork a job.
+#: A zygote must fork a job within this many seconds.
 FORK_PATIENCE = 60.0
-#: Seconds within which a job must answer what its shutdown waits for. A job that is in native code cannot answer.
+#: A job must say within this many seconds what its shutdown waits for. A job in native code cannot answer.
 ASK_PATIENCE = 2.0
 #: How many names of things that were still running are reported, and how many characters of each.
 _MAX_RUNNING = 40
@@ -78,7 +78,7 @@ class RunningJobs:
         try:
             self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
         except ZygoteGone:
-            # No zygote has it: it starts with the next one.
+            # No zygote has the job, so the next one starts it.
             self._queue.requeue(attempt)
             return
         except OSError as error:
@@ -112,7 +112,7 @@ class RunningJobs:
         try:
             ours.setblocking(False)
             for path in self._paths.streams(attempt).values():
-                # One by one: those that are open are closed below, even if the next one fails.
+                # One by one, so that open files are closed below even if the next one cannot be opened.
                 fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
             zygote.fork(header, payload, fds)
         except BaseException:
@@ -187,7 +187,7 @@ class RunningJobs:
             try:
                 frames = decoder.feed(data)
             except wire.ProtocolError as error:
-                # The frames before the one that cannot be read are good.
+                # The frames before the unreadable one are good.
                 for frame in error.frames:
                     self._job_frame(attempt, frame)
                 raise
@@ -259,7 +259,7 @@ class RunningJobs:
                 try:
                     attempt.sock.send(_KEPT)
                 except OSError:
-                    continue  # it is gone already
+                    continue  # the job is gone already
         self._unconfirmed = []
 
     # -- shutting down -------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ class RunningJobs:
             }
             attempt.sock.send(wire.encode(message))
         except OSError:
-            return  # the job has ended, or reads nothing: the record decides anyway
+            return  # the job has ended, or does not read; the record decides in any case
 
     @staticmethod
     def _signal(attempt: Attempt, number: int) -> None:
@@ -391,7 +391,7 @@ class RunningJobs:
         try:
             os.kill(attempt.pid, number)
         except ProcessLookupError:
-            pass  # it has just ended; the report of its exit follows
+            pass  # the job has just ended; its exit will be reported
 
 
 def _with_decided_error(attempt: Attempt, envelope: Envelope) -> Envelope:

@@ -21,7 +21,7 @@ CONTROLLER_HOOKS = (
     "on_job_return",
     "on_host_lost",
 )
-#: Hooks that fire on the host, in the process of the job (or in its epilogue, where the job died).
+#: Hooks that fire on the host, in the process of the job (or in its epilogue, if the job died).
 HOST_HOOKS = ("on_job_start", "on_job_end")
 HOOKS = CONTROLLER_HOOKS + HOST_HOOKS
 

@@ -24,7 +24,7 @@ class LogJobReturnCallback(Callback):
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
         """On the host: log the return value, or the exception with its traceback."""
-        # By name: the status is Hydra's own where Hydra is loaded, ours where it is not.
+        # Compare by name: the status is Hydra's own if Hydra is loaded, and ours if not.
         status = job_return.status.name
         if status == "COMPLETED":
             self.log.info("Succeeded with return value: %s", job_return.return_value)

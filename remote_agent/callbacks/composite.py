@@ -200,7 +200,7 @@ def travel_entries(callbacks: Callbacks, dumps: Callable[[Any], bytes]) -> List[
             except Exception as error:
                 why = "it cannot be pickled: {}: {}".format(type_name(error), safe_text(error))
                 if entry.spec is None:
-                    raise ValueError("callback {!r} cannot travel to a host: {}".format(entry.name, why)) from error
+                    raise ValueError("callback {!r} cannot be sent to a host: {}".format(entry.name, why)) from error
         travelling.append(
             {"name": entry.name, "spec": entry.spec, "pickle": data, "why": why, "on_error": entry.on_error}
         )
@@ -226,7 +226,7 @@ def callbacks_from_travel(
         if item["pickle"] is not None:
             try:
                 instance = loads(item["pickle"])
-            except Exception as error:  # noqa: BLE001 - a pickle may raise anything; there is the spec
+            except Exception as error:  # noqa: BLE001 - a pickle may raise anything; the spec is tried next
                 problem = error
                 why = "its pickle cannot be loaded here: {}: {}".format(type_name(error), safe_text(error))
         if instance is None:

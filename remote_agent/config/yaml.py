@@ -13,10 +13,10 @@ from remote_agent.config.nodes import is_config, plain_of
 
 __all__ = ["config_yaml", "plain_yaml"]
 
-#: Columns from which on PyYAML may fold a line.
+#: PyYAML may fold lines that are longer than this many columns.
 _WIDTH = 76
 _PLAIN = re.compile(r"[A-Za-z_/$][\w/$.()=+@%{}~*&!?,\[\];-]*(?:[ :][\w/$.()=+@%{}~*&!?,\[\];-]+)*\Z", re.ASCII)
-#: Words that YAML, or OmegaConf's dumper, reads as something else than text.
+#: Words that YAML or OmegaConf's dumper does not read as text.
 _SPECIAL = frozenset(
     ["y", "n", "yes", "no", "true", "false", "on", "off", "null", "nan", "inf", "infinity", "none", "_", ""]
 )
@@ -67,7 +67,7 @@ def _scalar(value: Any, column: int) -> str:
 
 
 def _key(key: Any, column: int) -> str:
-    # PyYAML writes a key that is long or spans lines in another way ("? key").
+    # PyYAML writes keys that are long or have several lines in another way ("? key").
     if type(key) not in (str, int, bool) or (type(key) is str and len(key) > 60):
         raise _Uncertain
     return _scalar(key, column)
@@ -154,7 +154,7 @@ def config_yaml(config: Any) -> str:
         from omegaconf import OmegaConf
 
         return OmegaConf.to_yaml(config)
-    except Exception as error:  # noqa: BLE001 - an object of the user's may raise anything
+    except Exception as error:  # noqa: BLE001 - a user's object may raise anything
         return "# YAML cannot represent this config: {}: {}\n".format(
             type(error).__name__, str(error).replace("\n", "\n# ")
         )

@@ -76,7 +76,7 @@ def minimal_hydra_node(
     }
 
 
-# -- JobReturn, theirs and ours --------------------------------------------------------------------------------------
+# -- JobReturn, Hydra's and ours -------------------------------------------------------------------------------------
 
 
 def is_hydra_loaded() -> bool:
@@ -139,7 +139,7 @@ def job_return_from(fields: Dict[str, Any]) -> JobReturn:
     return as_hydra(job_return)
 
 
-#: Pickles ask for it there (docs/stored.md).
+#: Pickles look for it there (docs/stored.md).
 job_return_from.__module__, job_return_from.__qualname__ = "remote_agent.by_reference", "job_return"
 
 
@@ -240,7 +240,7 @@ def set_hydra_config(config: Any, node: Any) -> None:
         raise TypeError("the config's hydra node is a {}, not a HydraConf".format(node_type))
     shell = config_of("hydra", node)
     OmegaConf.set_readonly(node, True)
-    # From here interpolations lead into the application's config (as in hydra/core/hydra_config.py).
+    # So that interpolations refer to the application's config (as in hydra/core/hydra_config.py).
     node._set_parent(config)
     HydraConfig.instance().cfg = shell
 

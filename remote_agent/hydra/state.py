@@ -20,17 +20,17 @@ __all__ = ["capture", "prepare_hydra", "restore", "without_start"]
 
 #: Modules whose resolvers every host has.
 _OWN_RESOLVERS = ("omegaconf.", "hydra.core.utils.")
-#: What a pickle of cloudpickle names where it holds code.
+#: Names in a pickle of cloudpickle that holds code.
 _BY_VALUE = (b"_function_setstate", b"_make_function", b"_make_skeleton_")
-#: Who put Hydra's own configs into the ConfigStore; every host has them.
+#: The provider of Hydra's own configs in the ConfigStore, which every host has.
 _OWN_CONFIGS = "hydra"
-#: Groups whose configs only a controller uses; plugins put them there that a host needs not have.
+#: Groups whose configs only a controller uses. They come from plugins that a host need not have.
 _CONTROLLERS_GROUPS = (("hydra", "launcher"), ("hydra", "sweeper"))
-#: What a config's content is made of where it can be said without its classes.
+#: Types of values that can be sent without a config's classes.
 _PLAIN = (type(None), bool, int, float, str, bytes)
-#: Of what `capture` makes. Runs are taken up with what an earlier version captured: version 1 is read, too.
+#: The version of what `capture` makes. Version 1 is read, too, because an earlier version's runs may be resumed.
 _VERSION = 2
-#: Configs of the ConfigStore that a note names.
+#: How many configs of the ConfigStore a note names.
 _MAX_NAMED = 5
 
 
@@ -94,7 +94,7 @@ def _pickled(value: Any, dumps: Callable[[Any], bytes]) -> Dict[str, Any]:
     """Return `pickle` (None if it cannot be made; `why` says why) and whether code in it is pickled `by_value`."""
     try:
         data = dumps(value)
-    except Exception as error:  # noqa: BLE001 - whatever it raises, the host is told why it has nothing
+    except Exception as error:  # noqa: BLE001 - whatever it raises, the host learns why there is no pickle
         return {"pickle": None, "by_value": False, "why": "{}: {}".format(type_name(error), safe_text(error))}
     return {"pickle": data, "by_value": any(maker in data for maker in _BY_VALUE), "why": ""}
 
@@ -191,7 +191,7 @@ def without_start() -> Iterator[None]:
     names = ("get_args_parser", "_run_hydra")
     before = {name: getattr(module, name) for name in names if hasattr(module, name)}
     if len(before) < len(names):
-        yield  # another Hydra, which starts in another way
+        yield  # this Hydra starts in another way
         return
     module.get_args_parser, module._run_hydra = _NoArguments, _run_nothing
     try:
@@ -273,7 +273,7 @@ def _restore_resolvers(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> 
     for entry in state["resolvers"]:
         why = entry["why"]
         if not OmegaConf.has_resolver(entry["name"]) and entry["module"] not in ("", "__main__"):
-            # A module that registers it when it is imported must find the name free, whenever that is.
+            # A module that registers this resolver when it is imported must find the name free, whenever it is imported.
             try:
                 importlib.import_module(entry["module"])
             except Exception as error:  # noqa: BLE001 - the module may raise anything
@@ -285,7 +285,7 @@ def _restore_resolvers(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> 
             try:
                 OmegaConf.register_new_resolver(entry["name"], function, use_cache=entry["use_cache"])
                 continue
-            except Exception as error:  # noqa: BLE001 - what travelled may be anything
+            except Exception as error:  # noqa: BLE001 - what was sent may be anything
                 problem = "{}: {}".format(type_name(error), safe_text(error))
         why = problem if entry["pickle"] is not None else why
         notes.append("the resolver {!r} of the controller is not known on the host: {}".format(entry["name"], why))
@@ -295,7 +295,7 @@ def _restore_resolvers(state: Dict[str, Any], loads: Callable[[bytes], Any]) -> 
 def _loaded(entry: Dict[str, Any], state: Dict[str, Any], loads: Callable[[bytes], Any]) -> Tuple[Any, str]:
     """Return (what `_pickled` pickled, "") or (None, why not)."""
     if entry["by_value"] and tuple(state["python"]) != sys.version_info[:2]:
-        return None, "it travels by value, for which the host would need Python {}.{}".format(*state["python"])
+        return None, "it is pickled by value, so the host would need Python {}.{}".format(*state["python"])
     if entry["pickle"] is None:
         return None, entry["why"]
     try:
@@ -383,6 +383,6 @@ def _restore_search_path(state: Dict[str, Any], code_root: Optional[str]) -> Non
             path = "file://" + os.path.normpath(os.path.join(code_root, below))
         search_path.append(provider, path)
     holder = GlobalHydra.instance()
-    # The application may have initialized it when it was imported.
+    # The application's import may have initialized it.
     holder.clear()
     holder.initialize(Hydra(task_name=state["job_name"], config_loader=ConfigLoaderImpl(search_path)))

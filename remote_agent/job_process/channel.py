@@ -11,13 +11,13 @@ import select
 import socket
 from typing import List, Protocol
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import FromJob
 from remote_agent.shared.disk import sync_fd, sync_file
-from remote_agent.shared.messages import FromJob
 
 __all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
 
-#: Bytes of a result up to which it travels in its frame.
+#: A result of up to this many bytes is sent in its frame.
 INLINE = 1 << 20
 
 
@@ -101,9 +101,9 @@ class JobChannel:
             return ""
         try:
             while select.select([self._fd], [], [], 0)[0] and self._receive_frames():
-                pass  # until there is no more of it
+                pass  # until no more comes
         except OSError:
-            return self._end_reason  # the application closed it, or the agent is gone: nothing more can be heard
+            return self._end_reason  # the application closed it, or the agent is gone: nothing more will come
         return self._end_reason
 
     def _receive_frames(self) -> bool:
@@ -134,7 +134,7 @@ class JobChannel:
                 _write(self._fd, data)
                 return
             except OSError:
-                # The agent is gone, perhaps with frames unread: everything is said again.
+                # The agent is gone and may not have read everything, so everything is written again.
                 self._become_orphan()
                 data = b"".join(self._sent)
         _write(self._fd, data)
@@ -159,7 +159,7 @@ class JobChannel:
                 is_there = self._receive_frames()
             except OSError as error:
                 if error.errno in (errno.EBADF, errno.ENOTSOCK):
-                    return  # closed by the application, after the last thing was said: nothing can be learnt any more
+                    return  # the application closed it after the last frame: no answer will come
                 is_there = False
             if not is_there:
                 self._become_orphan()

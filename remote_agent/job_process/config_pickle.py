@@ -16,7 +16,7 @@ from remote_agent.shared.job_log import logger
 __all__ = ["rewrite_config_pickle"]
 
 _NAME = "config.pickle"
-#: Hydra's callback of this name, ours, and what derives from them.
+#: Hydra's callback has this name, and so have ours and those that derive from either.
 _WRITER = "PickleJobInfoCallback"
 
 
@@ -37,7 +37,7 @@ def rewrite_config_pickle(callbacks: Callbacks, folder: str, host_output_dir: st
         if config.hydra.runtime.output_dir != host_output_dir:
             return
         _write(path, _dumped(_with_folders(config, output_dir, cwd)))
-    except Exception as error:  # noqa: BLE001 - a callback may have written anything, and a user's object may raise it
+    except Exception as error:  # noqa: BLE001 - a callback may have written anything, and a user's object may raise anything
         logger.warning("%s keeps this host's folders: %s: %s", path, type_name(error), safe_text(error))
 
 

@@ -34,13 +34,13 @@ class JobContext:
     task_cfg: Any
     config: Any
     hydra_cfg: Any
-    #: The job's own task where it has one; None for that of the run.
+    #: The job's own task; None for the task of the run.
     task: Any = None
-    #: Loads (args, kwargs) of a task that is not called with the config; None for one that is.
+    #: Loads (args, kwargs) for the task; None if it is called with the config.
     call: Optional[Callable[[], Any]] = None
-    #: A `snapshot`: it changes when the application edits `task_cfg`.
+    #: A `snapshot` of `task_cfg`, which shows whether the application has edited it.
     before: Any
-    #: (output directory, working folder) on the controller, where a config says them.
+    #: (output directory, working folder) on the controller, if a config has them.
     controller_folders: Optional[Tuple[Any, Any]] = None
 
     def yaml_files(self) -> Dict[str, str]:
@@ -143,14 +143,14 @@ def default_handlers(path: str) -> List[Any]:
             handler.setFormatter(_formatter)
     to_stdout, to_file = _made
     to_stdout.stream = sys.stdout
-    # It is opened when something is logged; that there was nothing is to be seen, too.
+    # The handler opens it only when something is logged. An empty file shows that nothing was.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666))
     to_file.baseFilename = os.path.abspath(path)
     return list(_made)
 
 
 def _is_open(config: Any) -> bool:
-    """Whether it is a mapping, and not None, missing or an interpolation."""
+    """Whether the node is a mapping, and not None, missing or an interpolation."""
     return isinstance(config.__dict__["_content"], dict)
 
 
@@ -174,8 +174,8 @@ def _as_config(value: Any) -> Any:
         return value
     try:
         return make_config(value)
-    except Exception:  # noqa: BLE001 - omegaconf raises what it likes
-        # Not a mapping, a list or a dataclass whose fields omegaconf knows: the application gets what was given.
+    except Exception:  # noqa: BLE001 - omegaconf may raise anything
+        # It is not a mapping, a list or a dataclass that omegaconf can handle. The application gets it unchanged.
         return value
 
 
@@ -204,7 +204,7 @@ class HydraContext(JobContext):
             config.hydra.runtime.output_dir = literal(output_dir)
             config.hydra.runtime.cwd = cwd
         hydra = config.hydra
-        # One copy of the node is what `HydraConfig` holds, one goes into the JobReturn.
+        # `HydraConfig` gets one copy of the node, the JobReturn another one.
         compat.set_hydra_config(config, clone(hydra))
         self.hydra_cfg = config_of("hydra", clone(hydra))
         self.task_cfg = clone(config, without="hydra")

@@ -13,11 +13,11 @@ from remote_agent.job_process.channel import FrameSink
 from remote_agent.job_process.result import Result
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import EpilogueSpec
+from remote_agent.protocol.result_parts import NO_PARTS, PLAIN, SAME, Part
 from remote_agent.shared.failure import traceback_text
 from remote_agent.shared.job_log import logger
-from remote_agent.shared.job_spec import EpilogueSpec
-from remote_agent.shared.result_parts import NO_PARTS, PLAIN, SAME, Part
 
 __all__ = ["Epilogue"]
 
@@ -55,7 +55,7 @@ class Epilogue(JobRun):
         problem = ""
         try:
             self.set_up(again=True)
-        except Exception as error:  # noqa: BLE001 - perhaps what the job died of: a full disk, a broken config
+        except Exception as error:  # noqa: BLE001 - perhaps this is what killed the job: a full disk, a broken config
             problem = traceback_text(error)
         result = self._take_up_death() if outcome is None else self._take_up_outcome(outcome)
         if problem:
@@ -82,7 +82,7 @@ class Epilogue(JobRun):
         self.set_status(outcome.status)
         parts = self._epilogue.parts
         if parts.codec == PLAIN:
-            # Said, and not pickled: it is for the controller, and nothing here makes a value of it again.
+            # Only its bytes are here, for the controller. Nothing here decodes them.
             if parts.value is not None:
                 self.job_return.return_value = LateValue(_lost_value)
             return Result(parts, b"", self.value, outcome.status)

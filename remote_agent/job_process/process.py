@@ -19,12 +19,12 @@ from remote_agent.job_process.shutdown import exit_forked_child
 from remote_agent.shared.failure import JobTerminated
 from remote_agent.system.processes import mark_begun
 
-# The module below `signal`: that one turns every number into an Enum and back, which costs a forked process some forty
+# `_signal`, because `signal` turns every number into an Enum and back. That makes a forked process write to some forty
 # pages of memory that it would not touch otherwise.
 try:
     from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
     from _signal import signal as _set_handler
-except ImportError:  # another Python than CPython
+except ImportError:  # a Python other than CPython
     from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
@@ -35,7 +35,7 @@ _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
 )
 _IGNORE, _DEFAULT = int(signal.SIG_IGN), int(signal.SIG_DFL)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-#: How often `reclaim` is tried while handlers of the application raise. Each try gets further than the one before.
+#: How often `reclaim` is tried while the application's handlers raise. Each try gets further than the one before.
 _RECLAIM_TRIES = 1000
 
 
@@ -48,7 +48,7 @@ class _HarmlessHandler:
     def __call__(self, signum: int, frame: Any) -> None:
         try:
             self._handler(signum, frame)
-        except BaseException:  # noqa: BLE001 - it must not cut our own work in two
+        except BaseException:  # noqa: BLE001 - it must not interrupt our own work
             traceback.print_exc()
 
 
@@ -62,7 +62,7 @@ class SignalGate:
         self._is_open = False
         self._pending: Optional[int] = None
         self._pid = 0
-        #: Signals that were blocked before a fork.
+        #: The signals that were blocked before a fork.
         self._mask: Iterable[Any] = ()
 
     def install(self) -> None:
@@ -105,7 +105,7 @@ class SignalGate:
             handler = _get_handler(number)
             if callable(handler) and handler != self._handle and not isinstance(handler, _HarmlessHandler):
                 _set_handler(number, _HarmlessHandler(handler))
-        # A write to an agent that is gone must be an error, not the end.
+        # A write to an agent that is gone must raise an error, and not kill this process.
         _set_handler(_SIGPIPE, _IGNORE)
         self._pending = None
 
@@ -138,8 +138,8 @@ class SignalGate:
             self._is_open = True
             if self._pending is not None:
                 self._raise(self._pending)
-            # Python runs signal handlers between its own instructions. From the task's return until its value is in the list
-            # there is only C.
+            # Python runs signal handlers between bytecode instructions. Between the task's return and the append of its value,
+            # only C code runs.
             returned.extend(itertools.starmap(functools.partial(function, *args, **kwargs), ((),)))
         except BaseException as error:  # noqa: BLE001 - whatever the task raised is its outcome
             raised = error
@@ -155,7 +155,7 @@ class SignalGate:
                 exit_forked_child(None if returned else raised)
             return (returned[0], None) if returned else (None, raised)
         finally:
-            del raised  # it refers to this frame, and this frame to it
+            del raised  # it refers to this frame, which refers to it
 
     def call_closed(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call user code; signals wait.
@@ -231,7 +231,7 @@ def _stream(fd: int, name: str, errors: str) -> io.TextIOWrapper:
 
 
 def hold_standard_fds() -> None:
-    """Open /dev/null under those descriptors 0 to 2 that the application closed, so that no file of ours gets them."""
+    """Open /dev/null as each of the descriptors 0 to 2 that the application closed, so that none of our files gets it."""
     for fd in range(3):
         try:
             os.fstat(fd)

@@ -18,15 +18,15 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from remote_agent.job import JobError, LateValue, RemoteJobError, with_article
 from remote_agent.job_process.channel import INLINE, private_opener
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.result_parts import NO_PARTS, PICKLED, PLAIN, Part, ResultParts
 from remote_agent.shared.failure import error_of_exception, safe_text, type_name
 from remote_agent.shared.plain_value import MAX_SMALL, encode
-from remote_agent.shared.result_parts import NO_PARTS, PICKLED, PLAIN, Part, ResultParts
 
 __all__ = ["Result", "make_result", "shortened"]
 
 _PROTOCOL = 5
-#: Bytes of one write beyond which it is hashed while it is written.
+#: A write of more than this many bytes is hashed while it is written.
 _LONG = 1 << 22
 
 
@@ -39,7 +39,7 @@ _NONE_PARTS = {
     PICKLED: NO_PARTS._replace(value=_part_of(0, _NONE), plain=_part_of(len(_NONE), _PLAIN_NONE), codec=PICKLED),
     PLAIN: NO_PARTS._replace(value=_part_of(0, _PLAIN_NONE), codec=PLAIN),
 }
-#: Values that nobody can edit in place.
+#: Types whose values nobody can edit in place.
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -56,7 +56,7 @@ class Result:
         """Whether the JobReturn certainly has the same value and status as when this was made."""
         value = job_return._return_value  # noqa: SLF001 - reading return_value would raise a failure
         is_same = value is self._value and job_return.status.name == self._status
-        # A lazy one is what is left of a job that died: it cannot be read here, nor edited.
+        # A LateValue is from a job that died. It can be neither read nor edited here.
         return is_same and (isinstance(value, (BaseException, LateValue)) or type(value) in _ATOMS)
 
     def has_same_content(self, other: "Result") -> bool:
@@ -189,7 +189,7 @@ def _pickle_of_exception(error: Any, may_send_code: bool) -> Optional[bytes]:
         back = loads(data)
         if type(back) is not type(error):
             return None
-        # An __init__ that makes a message of its argument would make one of the message.
+        # An __init__ that builds a message from its argument would build one from the message.
         return data if str(back) == str(error) or bool(back.args == error.args) else None
     except BaseException:  # noqa: BLE001 - a user's __reduce__, __init__, __str__, __eq__ may raise anything
         return None
@@ -283,7 +283,7 @@ class _Writer:
         if self._fd is None:
             return self._parts, b"".join(self._pieces)
         fd, self._fd = self._fd, None
-        # Network file systems tell here of a disk that is full.
+        # Network file systems report a full disk here.
         os.close(fd)
         return self._parts._replace(file=self._path), b""
 
@@ -293,7 +293,7 @@ def _in_thread(function: Callable[[Any], Any], argument: Any) -> Optional[thread
     thread = threading.Thread(target=function, args=(argument,), daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the limit of processes
+    except RuntimeError:  # the limit on processes
         return None
     return thread
 

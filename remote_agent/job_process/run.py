@@ -25,13 +25,13 @@ from remote_agent.job_process.process import SignalGate, hold_standard_fds
 from remote_agent.job_process.result import Result, make_result, shortened
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared import messages, wire
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.result_parts import PICKLED, PLAIN, SAME, ResultParts
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
 from remote_agent.shared.job_log import logger
-from remote_agent.shared.job_spec import ForkSpec
-from remote_agent.shared.result_parts import PICKLED, PLAIN, SAME, ResultParts
-from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.system.host import NO_ROOM, unwritable
 
 __all__ = ["JobRun", "Prepared"]
@@ -86,7 +86,7 @@ class JobRun:
         self.hooks: List[Dict[str, Any]] = []
         self.context: Optional[JobContext] = None
         self.abort: Optional[str] = None
-        #: Callbacks whose start was entered, and which are owed their end.
+        #: Callbacks whose start hook was entered, so that their end hook must fire.
         self.owed: List[int] = []
         self.started_at = time.time()
         self._clock = time.monotonic()
@@ -185,12 +185,12 @@ class JobRun:
         os.environ.update(context.env_set)
         raised: Optional[BaseException] = None
         try:
-            self.gate.call(int)  # what was signalled until now
+            self.gate.call(int)  # raises the signals that came until now
             self._fire_start_hooks(context)
             if self.job_return.error is None:
                 args, kwargs = ((context.task_cfg,), {}) if context.call is None else self._arguments(context.call)
                 value, raised = self.gate.call_task(self.task, args, kwargs)
-                # The process goes on for a while: what the task was given and nobody else has, is gone now.
+                # The process goes on for a while, so free now what only the task needed.
                 del args, kwargs
                 if raised is None:
                     self._succeed(value)
@@ -255,7 +255,7 @@ class JobRun:
         os.makedirs(folder, 0o700, exist_ok=True)
         return os.path.join(folder, self.spec.job.attempt_id + suffix)
 
-    # -- how it ended --------------------------------------------------------------------------------------------
+    # -- the outcome ---------------------------------------------------------------------------------------------
 
     def _succeed(self, value: Any) -> None:
         self.job_return.return_value = value
@@ -271,7 +271,7 @@ class JobRun:
             error = decided_error(error, told, self.spec.job.timeout)
             exception = None
         self.job_return.error = error
-        # Only what is an error to its reader is raised there: SystemExit would end the controller.
+        # Reading raises only an Exception: a SystemExit would end the controller.
         self.job_return.return_value = (
             exception if isinstance(exception, Exception) else RemoteJobError(error, self.job_return.host)
         )
@@ -329,7 +329,7 @@ class JobRun:
         error = self.job_return.error
         if error is not None:
             logger.error("Job failed: %s\n%s", error, error.traceback.rstrip())
-        # With the first end hook's name, or with `done`.
+        # It is sent together with the name of the first end hook, or with `done`.
         self.channel.hold(_frame("outcome", self._envelope(), result.parts, result.payload), file=result.parts.file)
         return result
 
@@ -344,7 +344,7 @@ class JobRun:
             self.callbacks.fire(
                 "on_job_end", kwargs, records, self._entering_end, self.owed, call=self.gate.call_closed
             )
-        except BaseException as error:  # noqa: BLE001 - an interrupt in a hook: recorded, and of no more concern
+        except BaseException as error:  # noqa: BLE001 - an interrupt in a hook, which is recorded and changes nothing else
             logger.error("An end hook was interrupted by %s", type_name(error))
         self.hooks += records
         self._apply_policies(records)
@@ -393,7 +393,7 @@ def _frame(name: Literal["outcome", "done"], envelope: Envelope, parts: ResultPa
     header: messages.Result = {"t": name, "envelope": envelope.to_json(), "parts": parts.to_json()}
     try:
         return wire.encode(header, payload)
-    except wire.ProtocolError:  # tracebacks of many hooks
+    except wire.ProtocolError:  # too long, because many hooks have tracebacks
         header["envelope"] = shortened(envelope).to_json()
         return wire.encode(header, payload)
 
@@ -404,7 +404,7 @@ def _make_folders(output_dir: str, folder: str) -> None:
         os.mkdir(output_dir)
         if folder != output_dir:
             os.mkdir(folder)
-    except OSError:  # not the plain case that a job should not pay more for
+    except OSError:  # not the plain case, which should cost a job no more than this
         os.makedirs(output_dir, exist_ok=True)
         os.makedirs(folder, exist_ok=True)
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 __all__ = ["SeedWatch"]
 
-#: The first word of numpy's state where it was seeded by the system; a seed of the user's stands there itself.
+#: The first word of numpy's state if the system seeded it. If the user did, it is the user's seed.
 _BY_SYSTEM = 0x80000000
 
 

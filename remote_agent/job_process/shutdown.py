@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import weakref
-from _io import (  # the C types: to ask `io.IOBase` is to ask an ABC, which may run code of a user
+from _io import (  # the C types, because isinstance with the ABC `io.IOBase` may run a user's code
     BufferedRandom,
     BufferedRWPair,
     BufferedWriter,
@@ -30,13 +30,13 @@ from remote_agent.job_process.channel import JobChannel
 __all__ = ["exit_forked_child", "exit_job", "load_stdio", "note_open_files", "still_running", "unfinished"]
 
 _BUFFERS = (TextIOWrapper, BufferedWriter, BufferedRandom, BufferedRWPair)
-#: Names that an `ending` frame has at most, and characters of each.
+#: The largest number of names in an `ending` frame, and of characters in each.
 _MAX_NAMES = 20
 _MAX_NAME = 200
 
-#: Types of which objects need no finishing, as far as they were met.
+#: Types whose objects need no finishing, as found so far.
 _plain: Set[type] = set()
-#: Files that were open when the application had been imported.
+#: Files that were open after the import of the application.
 _opened_before: "List[weakref.ref[Any]]" = []
 _stdio: Optional[Callable[[], Any]] = None
 _is_stdio_loaded = False
@@ -56,8 +56,8 @@ def load_stdio() -> None:
 
         library = ctypes.CDLL(None)
     except (ImportError, OSError, TypeError):
-        return  # a Python without ctypes: nothing that it runs can have written through it
-    # What `exit` does: it takes no lock, which a thread that reads from a FILE may hold for ever.
+        return  # without ctypes
+    # `exit` does the same. It takes no lock; a thread that reads from a FILE may hold one for ever.
     close_all = getattr(library, "fcloseall", None)
     if close_all is not None:
         _stdio = close_all
@@ -126,11 +126,11 @@ def _shut_down(stage: List[str]) -> None:
     stage[0] = "atexit"
     try:
         getattr(atexit, "_run_exitfuncs", _nothing)()
-    except BaseException:  # noqa: BLE001, S110 - it was printed by atexit, which raises the last one again up to 3.9
+    except BaseException:  # noqa: BLE001, S110 - atexit has printed it; up to 3.9 it raises the last one again
         pass
     stage[0] = "objects"
     if threading.active_count() > 1:
-        # Daemons go on for a moment while what they use is finished. In plain Python they stand still by now.
+        # Daemon threads go on for a moment while the objects that they use are finished. In plain Python they have stopped by now.
         threading.excepthook = _nothing
     _finish()
 
@@ -144,10 +144,10 @@ def _try(function: Optional[Callable[..., Any]], *args: Any) -> None:
     try:
         if function is not None:
             function(*args)
-    except BaseException:  # noqa: BLE001 - code of users: any exception, SystemExit too
+    except BaseException:  # noqa: BLE001 - a user's code may raise anything, SystemExit too
         try:
             sys.excepthook(*sys.exc_info())
-        except BaseException:  # noqa: BLE001, S110 - a stderr or an excepthook of its own: nobody is left to tell
+        except BaseException:  # noqa: BLE001, S110 - the user's stderr or excepthook failed, so nothing can be printed
             pass
 
 
@@ -159,7 +159,7 @@ def _kind_of(cls: type) -> str:
     if issubclass(cls, _BUFFERS):
         return "flush"
     if issubclass(cls, _IOBase):
-        # Those of C hold nothing back. Those in Python do: a compressed file has its end yet to write.
+        # Files of the C types hold nothing back. Those written in Python do: a compressed file must still write its end.
         return "" if cls.__module__ in ("_io", "io") else "close"
     for base in cls.__mro__:
         if "__del__" in base.__dict__:
@@ -225,7 +225,7 @@ def _flush_one(file: Any) -> None:
         if not getattr(file, "closed", False):
             file.flush()
     except ValueError:
-        return  # detached, or closed below: nothing of it is left
+        return  # detached, or closed at a lower level: nothing is left to flush
 
 
 def _close_one(file: Any) -> None:
@@ -252,7 +252,7 @@ def still_running(stage: str, frame: Any = None) -> List[str]:
             words = {"atexit": "atexit function", "objects": "end of an object"}
             names.append("{} {} ({}:{})".format(words[stage], *where))
     processes = sys.modules.get("multiprocessing.process")
-    # Not `active_children`, which reaps them: this may be in the middle of just that.
+    # Not `active_children`, which reaps them: the main thread may be doing just that.
     children = [child for child in list(getattr(processes, "_children", ())) if not child.daemon]
     names += ["process {!r} (pid {})".format(child.name, child.pid) for child in children]
     return [name[:_MAX_NAME] for name in names[:_MAX_NAMES]]

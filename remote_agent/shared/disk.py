@@ -7,9 +7,9 @@ import fcntl
 import hashlib
 import os
 import shutil
-from typing import Any, BinaryIO, Callable
+from typing import Any, BinaryIO, Callable, Dict, NamedTuple, Tuple
 
-__all__ = ["digest_of", "remove_tree", "sync_data", "sync_fd", "sync_file", "sync_folder"]
+__all__ = ["Usage", "digest_of", "remove_tree", "sync_data", "sync_fd", "sync_file", "sync_folder", "usage_of"]
 
 _PIECE = 1 << 20
 #: On macOS `fsync` stops at the disk's own cache, and this goes on to the disk.
@@ -28,7 +28,7 @@ def sync_fd(fd: int) -> None:
             fcntl.fcntl(fd, _FULL_SYNC)
             return
         except OSError:
-            pass  # a file system that cannot: `fsync` is what there is
+            pass  # this file system does not support it, so `fsync` must do
     os.fsync(fd)
 
 
@@ -96,7 +96,7 @@ def remove_tree(path: str) -> None:
         raise
     except OSError:
         _open(path)
-    # The walk looks into a folder after it was told of it.
+    # `os.walk` lists a folder only after this loop has seen its name.
     for folder, names, _ in os.walk(path):
         for name in names:
             _open(os.path.join(folder, name))
@@ -111,4 +111,52 @@ def _open(folder: str) -> None:
         try:
             os.chmod(folder, 0o700)
         except OSError:
-            pass  # it is somebody else's: whoever removes it hears of that
+            pass  # it belongs to another user, and removing it will raise an error
+
+
+class Usage(NamedTuple):
+    """What a folder takes on the disk.
+
+    Attributes:
+        bytes: of all files. A file that has several names in the folder counts once.
+        shared: of those files that also have a name elsewhere.
+        files: the number of files.
+        changed: the latest change of a file; that of the folder where it has no file.
+    """
+
+    bytes: int
+    shared: int
+    files: int
+    changed: float
+
+
+def usage_of(path: str) -> Usage:
+    """Look at a folder. What goes away meanwhile is left out.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    total = alone = files = 0
+    changed = 0.0
+    #: (device, inode) of a file with several names -> how many of these were seen, how many there are, and its bytes.
+    linked: Dict[Tuple[int, int], Tuple[int, int, int]] = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue  # it went away just now
+            files += 1
+            changed = max(changed, status.st_mtime)
+            size = status.st_blocks * 512
+            if status.st_nlink == 1:
+                alone += size
+                total += size
+                continue
+            seen, _, _ = linked.get((status.st_dev, status.st_ino), (0, 0, 0))
+            linked[status.st_dev, status.st_ino] = (seen + 1, status.st_nlink, size)
+    for seen, names_in_all, size in linked.values():
+        total += size
+        if seen >= names_in_all:
+            alone += size
+    return Usage(total, total - alone, files, changed or os.lstat(path).st_mtime)

@@ -23,10 +23,10 @@ __all__ = [
     "type_name",
 ]
 
-#: Characters of a message, and of a traceback, that travel; what is longer is cut in the middle.
+#: Characters of a message, and of a traceback, that are sent. Longer ones are cut in the middle.
 _MAX_MESSAGE = 10000
 _MAX_TRACEBACK = 60000
-#: Exceptions of a chain that are told one by one.
+#: How many exceptions of a chain are reported one by one.
 _MAX_CHAIN = 20
 _OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _IMPORT_MACHINERY = (os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
@@ -111,7 +111,7 @@ def _one_text(error: BaseException) -> str:
         formatted = traceback.TracebackException(type(error), error, error.__traceback__)
         formatted.stack = _trimmed(formatted.stack)
         return "".join(formatted.format(chain=False))
-    except BaseException:  # noqa: BLE001 - a hostile __str__, or too deep: told in fewer words
+    except BaseException:  # noqa: BLE001 - a hostile __str__, or a stack that is too deep; the text below is simpler
         lines = ["Traceback (most recent call last):\n"]
         try:
             lines += _trimmed(traceback.extract_tb(error.__traceback__)).format()

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["FOLDERS", "Atom", "Glob", "any_of", "host_glob", "one", "shell_glob"]
 
-#: Wildcards of any length that a regular expression is trusted with: they try at most length squared ways.
+#: How many wildcards of any length a regular expression may have: with two, it tries at most length squared ways.
 _MAX_EXPRESSION = 2
 
 
@@ -53,7 +53,7 @@ class Glob:
     def __init__(self, atoms: Sequence[Atom]) -> None:
         self._atoms: list[Atom] = []
         for atom in atoms:
-            # Twice the same is once.
+            # The same wildcard twice in a row is the same as once.
             if atom.kind == "one" or not self._atoms or self._atoms[-1] != atom:
                 self._atoms.append(atom)
         wildcards = sum(atom.kind != "one" for atom in self._atoms)
@@ -147,7 +147,7 @@ def shell_glob(pattern: str) -> Glob:
     while index < len(pattern):
         character = pattern[index]
         index += 1
-        # A `]` that comes first is one of the characters.
+        # A `]` in first place is one of the characters.
         end = pattern.find("]", index + 1 + pattern.startswith("!", index)) if character == "[" else -1
         if end >= 0:
             atoms.append(Atom("one", _class_of(pattern[index:end])))

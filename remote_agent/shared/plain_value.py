@@ -34,22 +34,22 @@ __all__ = ["MARK", "MAX_DEPTH", "MAX_NODES", "MAX_SIZE", "MAX_SMALL", "MAX_TEXT"
 
 MARK = b"RLV"
 VERSION = 1
-#: Flag: there is no `?` in it.
+#: Flag: the document has no `?`.
 WHOLE = 1
-#: Bytes of a document. Beyond it a value belongs into a file.
+#: Bytes of a document. A larger value belongs in a file.
 MAX_SIZE = 1 << 30
-#: Nodes of a document; the least of them takes a byte here and up to two hundred where it is read.
+#: Nodes of a document. The smallest node takes one byte here, and up to two hundred bytes in its reader.
 MAX_NODES = 4_000_000
-#: How deep a node may lie: far from where a reader, or what hashes or compares a value, has no stack left.
+#: How deep nodes may be nested. A reader, or code that hashes or compares a value, can go much deeper before its stack is full.
 MAX_DEPTH = 100
 #: Bytes of the plain form that goes beside a pickle.
 MAX_SMALL = 1 << 16
-#: Characters of a Decimal, bytes of each half of a Fraction: what is made of them takes more than linear time.
+#: Characters of a Decimal, and bytes of each half of a Fraction, because making these takes more than linear time.
 MAX_TEXT = 4096
 
 _REPR = 2000
 _DOUBLE = struct.Struct("<d")
-#: dtypes of numpy, by `dtype.kind`; texts and bytes of fixed length too. longdouble (16 bytes) differs between machines.
+#: dtypes of numpy, by `dtype.kind`, with texts and bytes of fixed length. Not longdouble (16 bytes): it differs between machines.
 _NUMPY_KINDS = "biufcmMSU"
 _TORCH_DTYPES = frozenset(
     (
@@ -99,7 +99,7 @@ class _Encoder:
         self._tells_repr = tells_repr
         self._size = 5
         self._count = 0
-        #: The containers that are being written: one that is met again holds itself.
+        #: The containers that are being written. One that comes up again contains itself.
         self._open: Set[int] = set()
         self._builtin: Dict[type, Callable[[Any, int], None]] = {
             type(None): lambda value, depth: self._add(b"N"),
@@ -135,7 +135,7 @@ class _Encoder:
             self._other(value, type(value), depth)
         except (_TooMuch, RecursionError, MemoryError):
             raise
-        except BaseException as error:  # noqa: BLE001 - a user's class, or a library that is not as we know it
+        except BaseException as error:  # noqa: BLE001 - a user's class, or an unknown version of a library
             del self.pieces[at:]
             self._size = size
             self._open.discard(id(value))
@@ -181,7 +181,7 @@ class _Encoder:
         self._need(len(value))
         if not self._enter(value):
             return
-        # As it is now: another thread may be at work on it.
+        # Copy it, because another thread may change it.
         items = list(value)
         self._add(tag + _length(len(items)))
         for item in items:
@@ -206,7 +206,7 @@ class _Encoder:
         self._open.add(id(value))
         return True
 
-    # -- kinds -------------------------------------------------------------------------------------------------------
+    # -- objects -----------------------------------------------------------------------------------------------------
 
     def _known(self, name: str, made_of: Any, depth: int) -> None:
         self._add(b"X" + _length(len(name)) + name.encode("ascii"))
@@ -325,7 +325,7 @@ _STANDARD: Dict[Tuple[str, str], Tuple[str, Callable[[Any], Any]]] = {
     ("pathlib", "PureWindowsPath"): ("path", lambda value: ("PureWindowsPath", str(value))),
     ("collections", "OrderedDict"): ("OrderedDict", dict),
     ("collections", "Counter"): ("Counter", dict),
-    # Its factory is code, and stays behind.
+    # Its factory is code, which is not sent.
     ("collections", "defaultdict"): ("dict", dict),
     ("collections", "deque"): ("deque", lambda value: (list(value), value.maxlen)),
 }
@@ -421,7 +421,7 @@ _LIBRARIES: Dict[str, Callable[[Any, Any, type, Callable[[int], None]], Optional
 }
 
 
-# -- what cannot be said, in words -----------------------------------------------------------------------------------
+# -- placeholders ----------------------------------------------------------------------------------------------------
 
 
 def _bounded_repr(value: Any) -> str:
@@ -441,7 +441,7 @@ def _extent(value: Any) -> str:
     if module in _LIBRARIES:
         try:
             return "shape {}".format(tuple(value.shape))
-        except BaseException:  # noqa: BLE001 - not one of those that have a shape
+        except BaseException:  # noqa: BLE001 - it has no shape
             return ""
     return ""
 

@@ -7,7 +7,7 @@ from typing import Any, List, Optional
 
 __all__ = ["family_of", "installed_version", "origin_of", "version_note", "version_of"]
 
-#: The first release whose `instantiate` refuses targets that run code of an attacker's choice.
+#: The first release whose `instantiate` refuses targets that run an attacker's code.
 _FIXED_HYDRA = [1, 3, 7]
 
 

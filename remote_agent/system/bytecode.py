@@ -37,14 +37,14 @@ def _get_readable_code(self: SourceFileLoader, fullname: str) -> Optional[CodeTy
     try:
         return _get_code(self, fullname)
     except (EOFError, TypeError, ValueError):
-        # What `marshal` says of data that was cut, or that ends in zeros. Where it was the source, it is said again below.
+        # `marshal` raises these for data that was cut or ends in zeros. If they came from the source, they are raised again below.
         from importlib.util import cache_from_source
 
         path = self.get_filename(fullname)
         try:
             os.unlink(cache_from_source(path))
         except (OSError, NotImplementedError):
-            pass  # there is none, or it stays: it is read in vain each time
+            pass  # there is no file, or it cannot be removed, and then each import reads it in vain
         return self.source_to_code(self.get_data(path), path)
 
 

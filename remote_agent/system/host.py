@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _NAME = "hydra-remote-launcher"
-#: What a disk says that takes nothing more.
+#: Errors of a disk that takes no more data.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 #: File systems shared between machines: sockets and locks do not work there, or work across machines.
 _SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "afs", "fuse.sshfs", "9p")
@@ -69,7 +69,7 @@ def roots(workdir: Optional[str]) -> Tuple[str, str]:
 
 def _base(variable: str, default: str) -> str:
     given = os.environ.get(variable, "")
-    # The XDG Base Directory Specification has a relative path ignored.
+    # The XDG Base Directory Specification says to ignore a relative path.
     return given if os.path.isabs(given) else default
 
 
@@ -112,7 +112,7 @@ def _runtime_folder(spool: str) -> str:
     """
     if _file_system(spool) not in _SHARED_FILE_SYSTEMS:
         return spool
-    # The name must be found again by the next connection, and by nobody else: random, and noted in the spool.
+    # Only the next connection may find the folder, so its name is random and is noted in the spool.
     note = os.path.join(spool, "runtime.{}".format(slug(socket.gethostname())))
     try:
         with open(note, encoding="utf-8") as file:
@@ -120,7 +120,7 @@ def _runtime_folder(spool: str) -> str:
         if os.path.isdir(folder):
             return make_private_folder(folder)
     except FileNotFoundError:
-        pass  # the first connection to this machine
+        pass  # this is the first connection to this machine
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="hrl-")
@@ -137,7 +137,7 @@ def runtime_folder_of(spool: str) -> Optional[str]:
         with open(os.path.join(spool, "runtime.{}".format(slug(socket.gethostname()))), encoding="utf-8") as file:
             candidates.append(file.read())
     except OSError:
-        pass  # a spool on a disk of this machine has none
+        pass  # a spool on a local disk has none
     for folder in candidates:
         if os.path.exists(os.path.join(folder, "agent.sock")):
             return folder

@@ -16,7 +16,7 @@ from typing import Dict, List, NamedTuple, Optional
 
 __all__ = ["NO_SCOPE", "Escape", "find_escape"]
 
-#: Seconds for each question.
+#: Seconds that each command may take.
 _PATIENCE = 5.0
 _SESSION = re.compile(r"/session-[^/]+\.scope(/|$)")
 
@@ -54,7 +54,7 @@ def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
         )
     environment = {}
     runtime = "/run/user/{}".format(os.getuid())
-    # The specification has a relative path ignored.
+    # The specification says to ignore a relative path.
     if not os.path.isabs(os.environ.get("XDG_RUNTIME_DIR", "")) and os.path.isdir(runtime):
         environment["XDG_RUNTIME_DIR"] = runtime
     unit = "hydra-remote-launcher-{}".format(re.sub(r"[^A-Za-z0-9:_.-]", "_", name))
@@ -62,7 +62,7 @@ def find_escape(name: str, cgroups: str = "/proc/self/cgroup") -> Escape:
     return Escape(prefix, environment, notes)
 
 
-#: The warning if it cannot be avoided.
+#: The warning if the agent cannot survive the logout.
 _WARNING = (
     "logind ends a user's processes at logout here (KillUserProcesses=yes), and lingering cannot be enabled: the agent and "
     "its jobs end when this connection does. Ask an administrator to run 'loginctl enable-linger {}' on this host"

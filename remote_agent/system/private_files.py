@@ -24,7 +24,7 @@ def make_private_folder(path: str) -> str:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
-            pass  # somebody was faster; what is there now is looked at below
+            pass  # another process was faster; its folder is checked below
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise SpoolError("{} is not a private folder of this user".format(path))
@@ -51,4 +51,4 @@ def check_parent(path: str) -> None:
     parent = os.path.dirname(path)
     mode = os.stat(parent).st_mode
     if mode & 0o002 and not mode & stat.S_ISVTX:
-        raise SpoolError("{} can be written by everybody, who could replace what is in it".format(parent))
+        raise SpoolError("everybody can write to {}, and could replace its content".format(parent))

@@ -29,7 +29,7 @@ __all__ = [
 #: The environment variable that every process of a job inherits; its value is `<run>/<attempt>`.
 TOKEN = "HYDRA_REMOTE_LAUNCHER_ATTEMPT"  # noqa: S105 - a name
 
-#: A time that no file has by itself; in whole seconds, for file systems that keep no more.
+#: A time that no file has by itself. It is in whole seconds, because some file systems keep no more.
 _BEGUN = 86_400 * 10**9
 
 
@@ -42,7 +42,7 @@ class _Stat(NamedTuple):
     started: str
 
 
-#: Linux. Elsewhere `ps` tells the same, and takes some milliseconds for it; nobody tells the environment.
+#: Linux has it. Elsewhere `ps` says the same in some milliseconds, but nothing shows a process's environment.
 _HAS_PROC = os.path.exists("/proc/self/stat")
 
 
@@ -50,7 +50,7 @@ def _stat(pid: int) -> Optional[_Stat]:
     if not _HAS_PROC:
         return _by_ps("-p", str(pid)).get(pid)
     try:
-        # Read for every job: a file object would cost twice as much.
+        # This is read for every job, and a file object would cost twice as much.
         fd = os.open("/proc/{}/stat".format(pid), os.O_RDONLY | os.O_CLOEXEC)
         try:
             fields = os.read(fd, 4096).rpartition(b")")[2].split()
@@ -103,7 +103,7 @@ def _by_ps(*which: str) -> Dict[int, _Stat]:
             pid, parent, state, started = int(fields[0]), int(fields[1]), fields[2][:1], " ".join(fields[3].split())
             found[pid] = _Stat(state, parent, os.getsid(pid), started)
         except (IndexError, ValueError, OSError):
-            continue  # a line of something else, or a process that is gone by now
+            continue  # not a line about a process, or the process is gone by now
     return found
 
 
@@ -145,7 +145,7 @@ def _token_of(pid: int) -> Optional[str]:
                 if entry.startswith(TOKEN.encode() + b"="):
                     return entry[len(TOKEN) + 1 :].decode("utf-8", "replace")
     except OSError:
-        return None  # gone in the meantime, not ours, or no Linux
+        return None  # the process is gone or is not ours, or this is not Linux
     return None
 
 
@@ -183,7 +183,7 @@ def mark_begun(fd: int) -> None:
     try:
         os.utime(fd, ns=(_BEGUN, _BEGUN))
     except OSError:
-        os.write(fd, b"\n")  # a file system without times: what is printed is a sign as well
+        os.write(fd, b"\n")  # the file system keeps no times; output is a sign as well
 
 
 def has_begun(stdout: str) -> bool:
@@ -234,7 +234,7 @@ def kill_group(pid: int, started: str) -> None:
         try:
             os.killpg(pid, signal.SIGKILL)
         except OSError:
-            pass  # the usual case: the group ended with its leader
+            pass  # usually the group has ended with its leader
 
 
 def kill_whole(pid: Optional[int], started: str, token: str) -> int:

@@ -11,9 +11,9 @@ from remote_agent.job_process.channel import JobChannel
 from remote_agent.job_process.epilogue import Epilogue
 from remote_agent.job_process.process import become_job
 from remote_agent.job_process.run import JobRun, Prepared
-from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec
-from remote_agent.shared.messages import Start
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec
+from remote_agent.protocol.messages import Start
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.zygote.prepare import as_unusable
 
 __all__ = ["run_child"]

@@ -16,7 +16,7 @@ _WRONG_HOST = (
 
 
 def _too_old(fd):  # type: (int) -> None
-    # The frame of `remote_agent.shared.wire`, made by hand: that module does not parse here.
+    # A frame of `remote_agent.protocol.wire`, made by hand, because that module does not parse here.
     import json
     import struct
     import zlib
@@ -51,7 +51,7 @@ def main(argv):  # type: (list[str]) -> int
     if sys.version_info < (3, 8):
         _too_old(fd)
         return 3
-    # sys.path[0] is this file's folder, whose modules must not be importable by their bare names.
+    # sys.path[0] is this file's folder. Its modules must not be importable by their bare names.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [bundle] + [path for path in sys.path if path and os.path.abspath(path) != here]
     is_off, sys.dont_write_bytecode = sys.dont_write_bytecode, True

@@ -14,15 +14,15 @@ from typing import Iterable, List, Optional, Set, Tuple
 __all__ = ["unforkable_threads"]
 
 _TASKS = "/proc/self/task"
-#: How often, and with what pause, is looked again: a thread that has just been joined is still listed for a moment.
+#: How often to look again, and with what pause, because a thread that has just been joined is listed for a moment longer.
 _LOOKS = 20
 _PAUSE = 0.01
-#: What OpenBLAS calls its number of threads in its builds: the plain one, those of scipy's wheels, with long integers.
+#: OpenBLAS's function for its number of threads, by build: the plain one, those of scipy's wheels, those with long integers.
 _ASK = [
     prefix + "openblas_get_num_threads" + suffix for prefix in ("", "scipy_") for suffix in ("", "64_", "_64", "_64_")
 ]
 _LIMITS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
-#: Extension modules that jobs have anyway, and that start nothing.
+#: Extension modules that all jobs have, and that start no threads.
 _HARMLESS = frozenset({"yaml", "_yaml"})
 
 
@@ -42,7 +42,7 @@ def unforkable_threads(python_threads: int) -> str:
         if native <= 0:
             return ""
         asked, configured = _openblas_threads(_openblas_libraries())
-        # A limit that was set since then leaves the pool as it was made.
+        # A later limit does not change the size of the pool.
         if native <= asked or native == configured:
             return ""
     own = sorted(set(names) - {names[0]})
@@ -82,7 +82,7 @@ def _openblas_libraries() -> Set[str]:
 
 
 def _openblas_threads(libraries: Iterable[str]) -> Tuple[int, int]:
-    """Return how many threads their pools have, as they report it and by default."""
+    """Return how many threads the pools of these libraries have: as they report it, and by default."""
     asked = configured = 0
     for path in libraries:
         pool = _configured() - 1
@@ -102,7 +102,7 @@ def _configured() -> int:
 
 
 def _asked(path: str) -> Optional[int]:
-    """Ask one library; None if it cannot be asked."""
+    """Ask one library. None if it has no such function."""
     try:
         import ctypes
 

@@ -10,8 +10,8 @@ import os
 import sys
 from typing import List, Optional
 
+from remote_agent.protocol.zygote_spec import ControllerFacts
 from remote_agent.shared.versions import family_of, installed_version, numbers_of, origin_of
-from remote_agent.shared.zygote_spec import ControllerFacts
 
 __all__ = [
     "TooOldPython",
@@ -66,9 +66,9 @@ def choose_packages(bundle: str, controller: ControllerFacts) -> List[str]:
         taken.append("family")
     version = installed_version("cloudpickle")
     wanted = controller.cloudpickle or ""
-    # What a newer one pickles an older one may not load.
+    # An older cloudpickle may not load what a newer one has pickled.
     if not version or numbers_of(version) < numbers_of(wanted) or _minor(version)[:1] != _minor(wanted)[:1]:
-        # Imported from there by itself: what else lies beside it is not to be found by accident.
+        # The folder is on the path only for this import, so that nothing else in it is found by accident.
         sys.path.insert(0, vendor)
         try:
             import cloudpickle  # noqa: F401
@@ -76,7 +76,7 @@ def choose_packages(bundle: str, controller: ControllerFacts) -> List[str]:
             sys.path.remove(vendor)
         sys.path.append(vendor)
         taken.append("cloudpickle")
-    # What a config may name, such as a formatter of logs: after all else.
+    # Packages that a config may name, such as a formatter of logs. They come last.
     sys.path.append(os.path.join(vendor, "also"))
     importlib.invalidate_caches()
     return taken

@@ -9,8 +9,8 @@ import sys
 from typing import FrozenSet, List, Set
 
 from remote_agent.job_process.shutdown import load_stdio
+from remote_agent.protocol.zygote_spec import ControllerFacts
 from remote_agent.shared.versions import family_of, origin_of, version_of
-from remote_agent.shared.zygote_spec import ControllerFacts
 from remote_agent.zygote.packages import choose_packages
 
 __all__ = ["Preloaded", "UnfitSpare", "preload"]

@@ -20,9 +20,9 @@ from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
 from remote_agent.job_process.run import Prepared, state_of
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception
 from remote_agent.shared.versions import installed_version, version_note
-from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.native_threads import unforkable_threads
 from remote_agent.zygote.packages import TooOldPython, choose_packages
 from remote_agent.zygote.preload import Preloaded
@@ -30,7 +30,7 @@ from remote_agent.zygote.preload import Preloaded
 __all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
 
 
-#: In the bundle, beside the agent: a table of contents of what is the controller's. A project may have one of its own.
+#: The bundle's own `launcher` package, which only lists the controller's names. A project may have a `launcher` of its own.
 _OUR_LAUNCHER = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "launcher", "__init__.py"
 )
@@ -79,8 +79,8 @@ def check_python(spec: ZygoteSpec) -> None:
                 "config",
                 type="PythonVersionMismatch",
                 message=(
-                    "the task or a callback travels by value{} (it was defined in a notebook, in a function or as a "
-                    "lambda), for which the host and the controller need the same minor version of Python; the "
+                    "the task or a callback is pickled by value{} (it was defined in a notebook, in a function or as a "
+                    "lambda), so the host and the controller need the same minor version of Python; the "
                     "controller has "
                     "{}.{}, {} has {}.{} ({}). Put it into a module, or choose Python {}.{} for this host (--python)."
                 ).format(
@@ -149,7 +149,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
         state, _ = state_of(entry.instance)
         if state is not None:
             prepared.states[index] = state
-    compat.as_hydra(JobReturn())  # the class that it makes is then there for every job
+    compat.as_hydra(JobReturn())  # it makes a class that every job then has
     return prepared
 
 
@@ -186,7 +186,7 @@ def _put_application_first(spec: ZygoteSpec) -> None:
     if spec.argv0_is_absolute:
         argv[0] = os.path.normpath(os.path.join(spec.cwd or os.getcwd(), argv[0]))
     sys.argv[:] = argv
-    if hasattr(sys, "orig_argv"):  # from Python 3.10 on; what starts itself anew reads it
+    if hasattr(sys, "orig_argv"):  # from Python 3.10 on; programs that restart themselves read it
         start = ["-m", str(spec.main_module)] if spec.main_is_module else argv[:1]
         sys.orig_argv[:] = [sys.executable, *start, *argv[1:]]
 
@@ -206,7 +206,7 @@ def _import_main(spec: ZygoteSpec) -> None:
     if not name:
         sys.modules["__main__"] = types.ModuleType("__main__")
         return
-    # A script without its `__main__` guard would start the run again from here; `launcher` looks for this.
+    # A script without a `__main__` guard would start the run again here. `launcher` checks this variable.
     os.environ[IMPORTING] = name
     try:
         main = importlib.import_module(name)
@@ -237,12 +237,12 @@ def why_not_forkable() -> str:
 def _has_open_gpu() -> bool:
     try:
         fds = os.listdir("/proc/self/fd")
-    except OSError:  # a system without it: what it loaded is looked at instead
+    except OSError:  # not Linux, so the loaded modules are checked instead
         return False
     for fd in fds:
         try:
             if os.readlink("/proc/self/fd/" + fd).startswith("/dev/nvidia"):
                 return True
         except OSError:
-            continue  # the descriptor of the listing itself is gone by now
+            continue  # the descriptor of the listing itself is closed by now
     return False

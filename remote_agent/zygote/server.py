@@ -21,14 +21,14 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional
 
 from remote_agent.job_process import process, shutdown
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import SPARE
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import EpilogueSpec
+from remote_agent.protocol.messages import FromZygote, Ready, Start
+from remote_agent.protocol.result_parts import NO_PARTS, SAME
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text
-from remote_agent.shared.job_spec import EpilogueSpec
-from remote_agent.shared.messages import FromZygote, Ready, Start
-from remote_agent.shared.protocol import SPARE
-from remote_agent.shared.result_parts import NO_PARTS, SAME
-from remote_agent.shared.zygote_spec import ZygoteSpec
 from remote_agent.zygote.child import run_child
 from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
 from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable
@@ -53,7 +53,7 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
     process.open_streams()
     sock = socket.socket(fileno=fd)
     preloaded = preload(bundle) if rest == [SPARE] else None
-    # What is there now stays: neither a collection here nor one in a job has to look through it.
+    # All objects so far stay, so no garbage collection, here or in a job, needs to look at them.
     gc.freeze()
     if preloaded is not None:
         if not select.select([sock], [], [], 0)[0]:
@@ -75,7 +75,7 @@ def _prepare_and_serve(
 ) -> int:
     wish = spec.isolation
     if wish == "auto" and sys.platform == "darwin":
-        # A process that has loaded one of its frameworks may not be forked there, and nothing tells whether it has.
+        # On macOS a process that has loaded one of its frameworks must not be forked, and nothing shows whether it has.
         wish = "spawn"
     environment = dict(os.environ)
     try:
@@ -87,7 +87,7 @@ def _prepare_and_serve(
         prepared = prepare(spec, payload, bundle, preloaded)
         why = why_not_forkable()
     except UnfitSpare as misfit:
-        # The agent starts one that does without.
+        # The agent starts a zygote without a spare.
         print(
             "the spare process does not fit, so the zygote starts without it: {}".format(misfit),
             file=sys.stderr,
@@ -193,7 +193,7 @@ class Zygote:
         while self._has_agent or self._children:
             events = poller.poll(0 if self._warm_up_payload else None)
             if not events:
-                # While the first job runs and nobody waits: the jobs after it find everything at hand.
+                # Do this while the first job runs and nobody waits, for the jobs after it.
                 warm_up_with(self._warm_up_payload)
                 self._warm_up_payload = b""
             for fd, _ in events:
@@ -215,7 +215,7 @@ class Zygote:
         try:
             self._sock.sendall(wire.encode(header))
         except OSError:
-            return  # the agent is gone; the next read says so, and the children go on
+            return  # the agent is gone: the next read shows that, and the children go on
 
     def _receive(self) -> bool:
         """Handle what the agent sent. Returns False if it is gone."""
@@ -247,7 +247,7 @@ class Zygote:
     def _fork(self, header: Start, payload: bytes, fds: List[int]) -> None:
         attempt = header["attempt"]
         if self._forks == 1 and self._spec is None:
-            # For the second job and all after it; the first one, which may be the only one, is not kept waiting.
+            # This is for the second and later jobs. The first one, which may be the only one, does not wait for it.
             warm_up()
         self._forks += 1
         try:
@@ -275,7 +275,7 @@ class Zygote:
             channel = run_child(header, payload, fds, self._prepared, self._spec)
             code = 0
             shutdown.exit_job(channel)
-        except BaseException:  # noqa: BLE001 - an error of ours: the exit code and stderr tell of it
+        except BaseException:  # noqa: BLE001 - an error of ours, which the exit code and stderr report
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(code)
@@ -284,7 +284,7 @@ class Zygote:
         try:
             os.read(self._wake_read, 4096)
         except BlockingIOError:
-            pass  # somebody was woken for nothing; the children are looked at all the same
+            pass  # there was no wake-up; the children are checked all the same
         for pid in list(self._children):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
@@ -299,7 +299,7 @@ def _send_not_started(fd: int, header: Start, error: OSError) -> None:
     """Send the result of a process that could not be made, on its socket."""
     parts = NO_PARTS
     if header["t"] == "epilogue":
-        # What came of the job stands.
+        # The outcome of the job stays as it is.
         envelope, parts = EpilogueSpec.from_json(header["spec"]).envelope, SAME
         print("job {}: its end hooks cannot run: {}".format(header["attempt"], error), file=sys.stderr)
     else:

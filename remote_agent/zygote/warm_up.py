@@ -17,14 +17,14 @@ from remote_agent.job_process.result import make_result
 from remote_agent.job_process.run import state_of
 from remote_agent.job_process.shutdown import load_stdio, unfinished
 from remote_agent.job_process.unpickling import loads
-from remote_agent.shared import messages, wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.fields import learn
-from remote_agent.shared.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol import messages, wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import learn
+from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
 
 __all__ = ["warm_up", "warm_up_with"]
 
-#: CPython specialises a function's bytecode after some calls.
+#: How many calls it takes until CPython has specialised a function's bytecode.
 _ROUNDS = 12
 _HYDRA_ROUNDS = 4
 
@@ -44,7 +44,7 @@ def warm_up() -> None:
     callbacks = Callbacks([("idle", _Idle())])
     record = logging.LogRecord("warm", logging.INFO, __file__, 1, "text", None, None)
     formatter = logging.Formatter(LOG_FORMAT)
-    # Of all objects here one of each class: in a job there are few objects, as these are frozen.
+    # One object of each class. A job sees few objects, because all objects here are frozen.
     unfinished({type(one): one for one in gc.get_objects()}.values())
     for number in range(_ROUNDS):
         node = minimal_hydra_node(num=number, job_id="x_1", task_overrides=["x=1"], cwd="/x")
@@ -83,7 +83,7 @@ def warm_up_with(payload: bytes) -> None:
             context = make_context(payload, loads, os.sep, os.sep)
             context.yaml_files()
             context.logging_conf()
-    except Exception:  # noqa: BLE001 - the job itself says what is wrong with its payload
+    except Exception:  # noqa: BLE001 - the job itself reports what is wrong with its payload
         return
     gc.collect()
     gc.freeze()

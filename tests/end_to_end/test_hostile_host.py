@@ -378,7 +378,8 @@ def test_a_hostile_host_gains_nothing(
     import hostile_app
 
     from launcher.cli import main
-    from launcher.display import Tally, make_display
+    from launcher.display.factory import make_display
+    from launcher.display.tally import Tally
 
     made = trial(name)
     watch = hostile_app.Watch(str(made.folder / "hooks"))

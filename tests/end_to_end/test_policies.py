@@ -47,11 +47,8 @@ def run(project: Project, jobs: int, config: dict[str, Any] | None = None, **opt
 
 def shown(project: Project) -> list[JobStatusLine]:
     """Return the jobs, as in `launcher show`."""
-    reader = JournalReader(project.entry.journal)
-    try:
+    with JournalReader(project.entry.journal) as reader:
         return read_jobs(reader)
-    finally:
-        reader.close()
 
 
 def kinds(returns: Any) -> list[str]:

@@ -121,7 +121,7 @@ ROWS = [
     py("a host with a command in it", "host '$(id)'", "letters, digits", host="$(id)"),
     py("a host with a space", "host 'gpu1 -l root'", "letters, digits", host="gpu1 -l root"),
     py("a user with shell characters", "'a;b' is not a user name", host="a;b@gpu1"),
-    py("a password", "a password has no place in a host's name; keys are used", host="me:secret@gpu1"),
+    py("a password", "a host's name cannot have a password; the launcher uses keys", host="me:secret@gpu1"),
     py("no host in a name", "host ''", "'' is not a host name", hosts=[""]),
     py("a host of no kind", "host 5 is neither", "[user@]host[:port][/slots]", host=5),
     py("a host twice", "'gpu1' is named twice", "/slots", hosts=["gpu1", "gpu1/2"]),
@@ -309,7 +309,7 @@ def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
     returned = launcher.run(by_value, {}, host=spec, folder=watched.folder / "out", observers=[seen.append])
     assert returned.error is not None
     assert (returned.error.kind, returned.error.type) == ("config", "PythonVersionMismatch")
-    for part in ("travels by value: ", "<lambda>", "same minor version of Python", f"other has {other}", "--python"):
+    for part in ("is pickled by value: ", "<lambda>", "same minor version of Python", f"other has {other}", "--python"):
         assert part in returned.error.message
     assert not [event for event in seen if isinstance(event, events.AttemptStarted)]
 

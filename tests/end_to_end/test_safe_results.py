@@ -18,7 +18,7 @@ import launcher
 from launcher.demo.server import DemoServer
 from launcher.errors import ResultNotDecoded, ValueNotPlain
 from launcher.runs.journal import FOLDER, Journal, JournalReader, StoredResult
-from remote_agent.shared.result_parts import NO_PARTS, PICKLED, Part
+from remote_agent.protocol.result_parts import NO_PARTS, PICKLED, Part
 
 APP = '''
 import enum
@@ -350,11 +350,10 @@ def test_a_job_run_again_is_compared_where_it_has_a_plain_form(
     A `repr` does not count as a value.
     """
     from launcher.options import LaunchConf
-    from launcher.reproduce.reproduce import find_target, reproduce
+    from launcher.reproduce.reproduce import reproduce
 
     ran(app, tmp_path, what, results=results)
-    again = find_target(f"{tmp_path / 'sweep'}#0")
-    done = reproduce(again, options=LaunchConf(results="safe"), folder=tmp_path / "again")
+    done = reproduce(f"{tmp_path / 'sweep'}#0", LaunchConf(results="safe"), folder=tmp_path / "again")
     assert done.comparison is not None
     assert done.comparison.is_same is is_same
     assert why in " ".join(done.comparison.lines)

@@ -136,7 +136,7 @@ def test_the_first_signal_lets_hooks_finish(run: Run, start: Start) -> None:
     controller = start(run, 3)
     until("a hook", lambda: list(run.marks.glob("first.return.*.entered")))
     controller.send_signal(signal.SIGINT)
-    until("a word", lambda: "once more leaves" in run.said)
+    until("a word", lambda: "a second signal leaves" in run.said)
     held.unlink()
     assert controller.wait(60) == (130 if start is Run.command else 1)
     for num in range(3):
@@ -157,7 +157,7 @@ def test_the_second_signal_interrupts_a_hook_which_fires_again_later(run: Run) -
     controller = run.command(2)
     run.entered("second.return.0.entered")
     controller.send_signal(signal.SIGINT)
-    until("a word", lambda: "once more leaves" in run.said)
+    until("a word", lambda: "a second signal leaves" in run.said)
     controller.send_signal(signal.SIGTERM)
     assert controller.wait(60) in (130, 143)
     assert "launcher attach" in run.said
@@ -180,7 +180,7 @@ def test_an_end_hook_that_was_interrupted_fires_again(run: Run) -> None:
     controller = run.script(1)
     run.entered("second.end.run.entered")
     controller.send_signal(signal.SIGINT)
-    until("a word", lambda: "once more leaves" in run.said)
+    until("a word", lambda: "a second signal leaves" in run.said)
     controller.send_signal(signal.SIGINT)
     assert controller.wait(60) != 0
     assert "RunInterrupted" in run.said
@@ -199,7 +199,7 @@ def test_the_first_signal_while_the_run_ends_costs_nothing(run: Run) -> None:
     controller = run.command(1)
     run.entered("second.end.run.entered")
     controller.send_signal(signal.SIGINT)
-    until("a word", lambda: "once more leaves" in run.said)
+    until("a word", lambda: "a second signal leaves" in run.said)
     held.unlink()
     controller.wait(60)
     assert (run.times("second.end.run"), run.times("first.end.run")) == (1, 1)
@@ -213,7 +213,7 @@ def test_a_signal_in_the_start_hook_sends_nothing(run: Run) -> None:
     controller = run.command(2)
     run.entered("second.start.run.entered")
     controller.send_signal(signal.SIGTERM)
-    until("a word", lambda: "once more leaves" in run.said)
+    until("a word", lambda: "a second signal leaves" in run.said)
     held.unlink()
     assert controller.wait(60) == 130
     assert list(run.marks.glob("ran.*")) == []
@@ -239,15 +239,12 @@ def test_a_process_that_waits_for_anything_is_ended_by_the_second_signal(run: Ru
     controller = run.start("stubborn.py")
     run.entered("stubborn")
     controller.send_signal(signal.SIGINT)
-    until("a word", lambda: "once more leaves" in run.said)
+    until("a word", lambda: "a second signal leaves" in run.said)
     controller.send_signal(signal.SIGINT)
     assert controller.wait(60) == 130
     assert "launcher attach" in run.said
-    reader = JournalReader(tmp_path / "out" / FOLDER)
-    try:
+    with JournalReader(tmp_path / "out" / FOLDER) as reader:
         assert [num for num, _ in reader.unhooked_returns(1)] == [0]
-    finally:
-        reader.close()
     # Nobody is to wait for that hook at the end of this test.
     (tmp_path / "out" / FOLDER / "journal.sqlite").unlink()
 
@@ -259,11 +256,8 @@ def test_signals_in_a_flood_of_returns_lose_none(run: Run) -> None:
     until("returns", lambda: len(list(run.marks.glob("first.return.*.done"))) > 20)
     controller.send_signal(signal.SIGINT)
     assert controller.wait(60) == 130, run.said
-    reader = JournalReader(run.folder / "out" / FOLDER)
-    try:
+    with JournalReader(run.folder / "out" / FOLDER) as reader:
         returned = [event.num for event in reader.all_returned()]
-    finally:
-        reader.close()
     assert len(returned) > 20
     for num in returned:
         assert run.times(f"first.return.{num}") == run.times(f"second.return.{num}") == 1
@@ -306,8 +300,8 @@ def test_a_full_disk_is_left_by_the_second_signal(run: Run) -> None:
     gate.unlink()
     run.entered("stalled")
     controller.send_signal(signal.SIGINT)
-    until("a word", lambda: "once more leaves" in run.said)
-    assert "disk is full (free some space)" in run.said.partition("once more leaves")[0]
+    until("a word", lambda: "a second signal leaves" in run.said)
+    assert "disk is full (free some space)" in run.said.partition("a second signal leaves")[0]
     controller.send_signal(signal.SIGINT)
     assert controller.wait(60) == 130, run.said
     assert "launcher attach" in run.said

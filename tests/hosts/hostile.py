@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_agent.job import JobError
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.shared.plain_value import MARK, VERSION, encode
 
 SCENARIOS: dict[str, Callable[[], None]] = {}

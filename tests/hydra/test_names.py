@@ -45,7 +45,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]
 
 
 def _is_told(text: str, file: Path) -> bool:
-    return f"{file} has the name" in text and "Rename it, or move it into a package" in text
+    return f"{file} has the same name" in text and "Rename it, or move it into a package" in text
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def _sweep(app: Path, *overrides: str) -> None:
     apps.python("my_app.py", "-m", "hydra/launcher=remote", *overrides, cwd=app, check=False)
 
 
-def _again(app: Path, *args: object) -> dict[str, Any]:
+def _reproduce(app: Path, *args: object) -> dict[str, Any]:
     """Return the report of `launcher reproduce --json`."""
     done = apps.launcher("reproduce", "--json", "--folder", app / "again", *args, cwd=app, check=False)
     try:
@@ -88,13 +88,13 @@ def _again(app: Path, *args: object) -> dict[str, Any]:
 def test_a_job_of_a_run_ends_the_same_way(app: Path) -> None:
     """RUN#NUM and the output directory name the same job. It has the same config, `${now:}` and number as before."""
     _sweep(app, "x=5,13")
-    first = _again(app, "last#0")
+    first = _reproduce(app, "last#0")
     assert (first["is_same"], first["status"], first["says"]) == (
         True,
         "COMPLETED",
         ["COMPLETED with the same value, byte for byte"],
     )
-    failed = _again(app, "sweep/1", "--folder", app / "again2")
+    failed = _reproduce(app, "sweep/1", "--folder", app / "again2")
     assert (failed["is_same"], failed["status"]) == (True, "FAILED")
     assert failed["place"].startswith("my_app.py:")
     assert failed["error"]["message"].startswith("thirteen, in ")
@@ -106,15 +106,15 @@ def test_a_job_of_a_changed_application_ends_differently(app: Path) -> None:
     _sweep(app, "x=5,13")
     source = (app / "my_app.py").read_text()
     (app / "my_app.py").write_text(source.replace("VERSION = 1", "VERSION = 2"))
-    report = _again(app, "sweep/0")
+    report = _reproduce(app, "sweep/0")
     assert report["is_same"] is False
     assert "'version': 1" in report["says"][0]
     assert "'version': 2" in report["says"][1]
     (app / "my_app.py").write_text("# one line more\n" + source)
-    (line,) = _again(app, "sweep/1", "--folder", app / "again2")["says"]
+    (line,) = _reproduce(app, "sweep/1", "--folder", app / "again2")["says"]
     assert "was raised at my_app.py:" in line
     (app / "my_app.py").write_text(source.replace("raise ValueError", "raise KeyError"))
-    (line,) = _again(app, "sweep/1", "--folder", app / "again3")["says"]
+    (line,) = _reproduce(app, "sweep/1", "--folder", app / "again3")["says"]
     assert "ValueError" in line
     assert "KeyError" in line
 
@@ -123,9 +123,9 @@ def test_a_job_of_a_changed_application_ends_differently(app: Path) -> None:
 def test_hooks_fire_only_when_asked_for(app: Path) -> None:
     """The job's hooks fire, with the state of the callbacks that the run sent. The run's hooks never fire."""
     _sweep(app, "x=5")
-    assert _again(app, "sweep/0")["is_same"]
+    assert _reproduce(app, "sweep/0")["is_same"]
     assert not (app / "again" / "told").exists()
-    assert _again(app, "sweep/0", "--hooks", "--folder", app / "again2")["is_same"]
+    assert _reproduce(app, "sweep/0", "--hooks", "--folder", app / "again2")["is_same"]
     assert (app / "again2" / "told").read_text() == "by on_multirun_start"
 
 
@@ -138,9 +138,9 @@ def test_a_job_runs_again_on_a_host_with_the_recorded_code(app: Path, demo_hosts
     there = f"hydra.launcher.hosts_file={demo_hosts}"
     _sweep(app, there, "x=5")
     (app / "my_app.py").write_text((app / "my_app.py").read_text().replace("VERSION = 1", "VERSION = 2"))
-    assert _again(app, "sweep/0", "--hosts", demo_hosts)["is_same"] is False
-    assert _again(app, "sweep/0", "--hosts", demo_hosts, "--exact", "--folder", app / "again2")["is_same"] is True
-    assert _again(app, "sweep/0", "--exact", "--folder", app / "again3")["is_same"] is True
+    assert _reproduce(app, "sweep/0", "--hosts", demo_hosts)["is_same"] is False
+    assert _reproduce(app, "sweep/0", "--hosts", demo_hosts, "--exact", "--folder", app / "again2")["is_same"] is True
+    assert _reproduce(app, "sweep/0", "--exact", "--folder", app / "again3")["is_same"] is True
 
 
 @pytest.mark.hydra_suite
@@ -164,8 +164,8 @@ def test_no_pickle_of_a_host_is_opened_unless_its_path_is_given(app: Path) -> No
         + "import pickle\nfor name in ('config', 'job_return'):\n    pickle.dump(Trap(), open(f'sweep/0/.hydra/{name}.pickle', 'wb'))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=app, check=True)
-    assert _again(app, "last#0")["is_same"]
-    assert _again(app, "sweep/0", "--folder", app / "again2")["is_same"]
+    assert _reproduce(app, "last#0")["is_same"]
+    assert _reproduce(app, "sweep/0", "--folder", app / "again2")["is_same"]
     assert not (app / "sprung").exists()
     apps.launcher("reproduce", "sweep/0/.hydra/config.pickle", cwd=app, check=False)
     assert (app / "sprung").exists()
@@ -183,13 +183,13 @@ def test_a_job_can_be_reproduced_from_pickles_and_yaml(app: Path, door: str) -> 
         _sweep(app, "x=5")
         (app / "sweep" / ".launcher").rename(app / "forgotten")
     files = app / "sweep" / "0" / ".hydra"
-    report = _again(app, files / "job_return.pickle")
+    report = _reproduce(app, files / "job_return.pickle")
     assert (report["is_same"], report["says"]) == (True, ["COMPLETED with an equal value"])
-    assert "--app" in _again(app, app / "sweep" / "0")["error"]["message"]
+    assert "--app" in _reproduce(app, app / "sweep" / "0")["error"]["message"]
     for number, of in enumerate([[files / "config.pickle"], [app / "sweep" / "0", "--app", "my_app.py"]]):
-        report = _again(app, *of, "--folder", app / f"again_{number}")
+        report = _reproduce(app, *of, "--folder", app / f"again_{number}")
         assert (report["is_same"], report["status"]) == (None, "COMPLETED")
-    report = _again(app, files / "config.pickle", "--app", "my_app.py:main", "--folder", app / "named")
+    report = _reproduce(app, files / "config.pickle", "--app", "my_app.py:main", "--folder", app / "named")
     assert report["status"] == "COMPLETED"
 
 
@@ -239,7 +239,7 @@ def test_last_is_the_run_and_not_its_reproduction(app: Path) -> None:
     """So `last#1` can be reproduced twice. Hydra's folder in an output directory means that directory."""
     _sweep(app, "x=1,13")
     for target in ("last#1", "last#1", "sweep/1/.hydra"):
-        report = _again(app, target)
+        report = _reproduce(app, target)
         assert (report["is_same"], report["status"]) == (True, "FAILED"), target
 
 
@@ -266,8 +266,8 @@ def test_a_job_of_a_plain_function_can_be_reproduced(tmp_path: Path) -> None:
     """This also holds for jobs of a plain function's `launcher multirun`."""
     apps.write(tmp_path, {"plain.py": "def work(cfg):\n    return cfg.a / cfg.b\n"})
     apps.launcher("multirun", "plain.py:work", "a=6", "b=2,0", "--folder", "runs", cwd=tmp_path, check=False)
-    assert _again(tmp_path, "runs/0")["says"] == ["COMPLETED with the same value, byte for byte"]
-    assert "ZeroDivisionError" in _again(tmp_path, "runs/1", "--folder", tmp_path / "again2")["says"][0]
+    assert _reproduce(tmp_path, "runs/0")["says"] == ["COMPLETED with the same value, byte for byte"]
+    assert "ZeroDivisionError" in _reproduce(tmp_path, "runs/1", "--folder", tmp_path / "again2")["says"][0]
 
 
 @pytest.mark.hydra_suite
@@ -275,7 +275,7 @@ def test_a_run_of_one_job_needs_no_number(tmp_path: Path) -> None:
     """No other job could be meant."""
     apps.write(tmp_path, {"plain.py": "def work(cfg):\n    return cfg.a / cfg.b\n"})
     apps.launcher("run", "plain.py:work", "a=6", "b=2", "--folder", "one", cwd=tmp_path)
-    assert _again(tmp_path, "last")["says"] == ["COMPLETED with the same value, byte for byte"]
+    assert _reproduce(tmp_path, "last")["says"] == ["COMPLETED with the same value, byte for byte"]
 
 
 @pytest.mark.hydra_suite

@@ -22,7 +22,7 @@ from launcher.options import LaunchConf
 from launcher.runs import index
 from tests.controllers import until
 
-WAY = ["ssh configuration", "connection", "host key", "login"]
+WAY = ["ssh configuration", "way", "connection", "host key", "login"]
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_an_unknown_key_is_the_last_step(server: DemoServer) -> None:
     """The step has the line that would add the key; no login is tried."""
     server.known_hosts.write_text("")
     steps = steps_of(spec_of(server))
-    assert list(steps) == WAY[:3]
+    assert list(steps) == WAY[:4]
     assert "not known" in steps["host key"].detail
     assert "add this line" in steps["host key"].next_step
     assert server.logins == 0
@@ -115,7 +115,7 @@ def test_a_user_that_may_not_log_in(server: DemoServer, tmp_path: Path) -> None:
 def test_a_refused_connection() -> None:
     """The step of the configuration comes first and succeeds."""
     steps = steps_of(parse_host("127.0.0.1:1"))
-    assert list(steps) == WAY[:2]
+    assert list(steps) == WAY[:3]
     assert "refused" in steps["connection"].detail
 
 

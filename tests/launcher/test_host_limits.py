@@ -29,10 +29,10 @@ from launcher.host_limits import CAPS, Cap
 from launcher.inventory import HostSpec
 from launcher.results.output_folder import OutputFolder
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.launcher.agents.links import WELCOME, Link, part
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -112,7 +112,7 @@ class Controller:
         self.decider = Decider(
             self.scheduler, SimJournal(Disk()), links, lambda *_: None, lambda _: None, self.events.append, self
         )
-        self.decide(*(Submit(QueuedJob(num, (), folder / str(num), b"p", job_spec(num))) for num in range(jobs)))
+        self.decide(Submit(tuple(QueuedJob(num, (), folder / str(num), b"p", job_spec(num)) for num in range(jobs))))
         self.decide(facts.Connected("h", 2, "3", (), "b", {}, ()))
 
     def decide(self, *items: Any) -> None:
@@ -252,7 +252,7 @@ def test_a_welcome_without_end(tmp_path: Path, small: Callable[[str, int], None]
     """The host is none that can be used."""
     small(name, 3)
     link = Link(tmp_path)
-    with pytest.raises(HostBroken, match="of which 3 are the cap"):
+    with pytest.raises(HostBroken, match="the limit is 3"):
         for page in range(10):
             link.hear({**WELCOME, "more": page < 9, "slots": 4}, json.dumps({f"{page}.1": "running"}).encode())
     assert not link.facts
@@ -317,7 +317,7 @@ def test_words_of_an_environment_without_end(link: Link, small: Callable[[str, i
     small("environment", 10)
     link.receiver._environment = _Environment()  # type: ignore[assignment]
     building = {"t": "environment_state", "key": "a" * 64, "state": "building"}
-    with pytest.raises(HostBroken, match="words about an environment"):
+    with pytest.raises(HostBroken, match="messages about an environment"):
         for _ in range(11):
             link.hear(building)
 
@@ -335,7 +335,7 @@ def test_words_of_an_environment_without_end(link: Link, small: Callable[[str, i
 def test_what_is_said_of_an_environment_is_checked(link: Link, odd: dict[str, Any], payload: bytes) -> None:
     """Before anything is sent for it; and nothing may be said of one that was not offered."""
     header = {"t": "environment_state", "key": "a" * 64, "state": "building", **odd}
-    with pytest.raises(AgentError, match="not offered"):
+    with pytest.raises(AgentError, match="none was offered"):
         link.hear({"t": "environment_state", "key": "a" * 64, "state": "building"})
     environment = _Environment()
     link.receiver._environment = environment  # type: ignore[assignment]
@@ -350,7 +350,7 @@ def test_code_that_is_asked_for_again_and_again(tmp_path: Path) -> None:
     from launcher.agents.plan import Blob
 
     link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), files=1).welcome()
-    with pytest.raises(HostBroken, match="again and again"):
+    with pytest.raises(HostBroken, match="requested again"):
         for _ in range(100):
             link.hear({"t": "missing", "sha256": [], "manifest": "m"})
 
@@ -577,7 +577,7 @@ class Flood:
 
 @holds("answer", "answer_frames")
 @pytest.mark.parametrize("name", ["answer", "answer_frames"])
-@pytest.mark.parametrize("ask", ["look", "attempts", "survey", "remove"])
+@pytest.mark.parametrize("ask", ["look", "attempts", "survey", "environments", "remove"])
 def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: str) -> None:
     """`show`, `logs` and `clean` name the host, and take no more of it."""
     small(name, 1000)
@@ -585,13 +585,14 @@ def test_answers_without_end(small: Callable[[str, int], None], name: str, ask: 
         "look": wire.encode({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x" * 100),
         "attempts": wire.encode({"t": "looked", "attempt": None, "state": "", "more": True}, b'{"0.1": {}}'),
         "survey": wire.encode({"t": "surveyed", "more": True}, b"[1]"),
+        "environments": wire.encode({"t": "environments_listed", "more": True}, b"[1]"),
         "remove": wire.encode({"t": "ping", "n": 1}, b"xxxxx"),
     }
     talk = AgentQuery(HostSpec("far", "far"), "look", "r")
     talk._channel = Flood(frames[ask])  # type: ignore[assignment]
     talk._frames = talk._read(b"")
     arguments = {"look": ("0.1", 0, 0), "remove": (["a"],)}.get(ask, ())
-    with pytest.raises(AgentError, match=r"^far: .*of which 1,000 are the cap"):
+    with pytest.raises(AgentError, match=r"^far: .*the limit is 1,000"):
         getattr(talk, ask)(*arguments)
 
 

@@ -10,9 +10,9 @@ import pytest
 from launcher.errors import InventoryError
 from launcher.inventory import HostSpec, host_specs, load_hosts, load_hosts_file, parse_host
 from launcher.options import LaunchConf
+from launcher.transports.chosen import ChosenTransport
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport
-from launcher.transports.ssh.transport import SshTransport
 
 PIN = "SHA256:" + "a" * 43
 
@@ -92,7 +92,7 @@ class TestParseHost:
     def test_localhost_is_ssh(self) -> None:
         """Somebody may want to test with it."""
         assert not parse_host("localhost").is_local
-        assert isinstance(make_transport(parse_host("localhost")), SshTransport)
+        assert isinstance(make_transport(parse_host("localhost")), ChosenTransport)
 
     @pytest.mark.parametrize("texts", [["gpu1", "gpu1"], ["gpu1/2", "gpu1/3"], ["GPU1", "gpu1"]])
     def test_refuses_a_host_named_twice(self, texts: list[str]) -> None:
@@ -195,8 +195,8 @@ class TestHostsFile:
             ("'gpu1;x': {}", "not a host name"),
             ("-x: {}", "not a host name"),
             ("5: {}", "not a host name"),
-            ("gpu1: {address: a@b, user: c}", "say it once"),
-            ("gpu1: {address: 'b:1', port: 2}", "say it once"),
+            ("gpu1: {address: a@b, user: c}", "give it once"),
+            ("gpu1: {address: 'b:1', port: 2}", "give it once"),
             ("gpu1: {gpus: -1}", "gpus"),
             ("gpu1: {gpus: [1.5]}", "gpus"),
             ("gpu1: {gpus: ['a b']}", "gpus"),
@@ -213,8 +213,8 @@ class TestHostsFile:
             ('gpu1: {workdir: "/a\\nb"}', "workdir"),
             ("gpu1: {fingerprint: MD5:00}", "fingerprint"),
             ("gpu1: {host_keys: maybe}", "host_keys"),
-            ("local: {user: x}", "means nothing"),
-            ("local: {fingerprint: " + PIN + "}", "means nothing"),
+            ("local: {user: x}", "has no meaning"),
+            ("local: {fingerprint: " + PIN + "}", "has no meaning"),
             ("- {address: a}", "neither"),
             ("- 5", "neither"),
             ("- 'a b'", "not a host name"),
@@ -270,7 +270,7 @@ class TestBounds:
         """Those in a ring have no end at all."""
         file = tmp_path / "hosts.yaml"
         file.write_text(text.replace("{bomb}", self.bomb()).replace("{ring}", "&r [*r]"))
-        with pytest.raises(InventoryError, match="with its aliases written out it has more than") as caught:
+        with pytest.raises(InventoryError, match="expanded with its aliases, it has more than") as caught:
             load_hosts_file(file)
         assert len(str(caught.value)) < 500
 

@@ -25,7 +25,7 @@ from typing import Any
 import cloudpickle
 
 from remote_agent.hydra.compat import minimal_hydra_node
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.system.processes import TOKEN
 
 __all__ = ["APP", "SLOW_DISK", "AgentHost", "Client", "Started", "wait_gone", "wait_until"]
@@ -94,7 +94,7 @@ def task(cfg):
             gate(cfg.gate)
         return cfg.num
     if do == "nonsense":
-        from remote_agent.shared import wire
+        from remote_agent.protocol import wire
         for fd in range(20, 1100):
             try:
                 os.fstat(fd)

@@ -20,7 +20,7 @@ from unittest import mock
 from remote_agent.agent import agent, reaper
 from remote_agent.agent import running as jobs
 from remote_agent.agent.zygotes import spare
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.system.host import folders
 from remote_agent.system.processes import mark_begun
 from tests.specs import zygote_spec

@@ -54,7 +54,7 @@ class ForgetsClosedHosts(Scheduler):
 class RequeuesInterrupted(Scheduler):
     """Has a job that was given back wait, though nothing will ever start again."""
 
-    def _again(self, at: float, job: UnfinishedJob, why: str) -> list[events.Event]:
+    def _try_again(self, at: float, job: UnfinishedJob, why: str) -> list[events.Event]:
         return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, why))
 
 

@@ -27,7 +27,7 @@ from launcher.runs import record as run_record
 from launcher.runs.journal import Returned
 from launcher.session import interrupts
 from launcher.session.hooks import RunHooks
-from launcher.session.session import Session
+from launcher.session.session import Session, SessionConf
 from remote_agent.callbacks.composite import Callbacks
 
 _FOLDER = Path("/nowhere/launcher-simulation")
@@ -122,10 +122,10 @@ class Engine:
         self.is_running = True
         self.world.step("start")
 
-    def submit(self, num: int, failure: Any = None, is_stopped: Any = None) -> bool:
-        """Take a job."""
-        self.submitted += 1
-        self.running.append(num)
+    def submit(self, jobs: Any, is_stopped: Any) -> bool:
+        """Take jobs."""
+        self.submitted += len(jobs)
+        self.running += [job.num for job in jobs]
         self.world.step("submit")
         return True
 
@@ -212,6 +212,8 @@ class SimSession(Session):
             run_id="r",
             folder=_FOLDER,
             first_num=0,
+            root_config=None,
+            config_name=None,
             mode="MULTIRUN",
             callbacks=Callbacks([("a", Callback(world, "a")), ("b", Callback(world, "b"))], report=lambda record: None),
             fired_elsewhere=frozenset(),
@@ -221,12 +223,12 @@ class SimSession(Session):
             prepare=lambda: SimpleNamespace(warnings=(), notes=()),
             hook_returns=lambda returns: returns,
             pickler=SimpleNamespace(dumps_here=lambda value: b""),
-            job=lambda num, task, config, overrides: (num, None),
+            job=lambda num, task, config, overrides: SimpleNamespace(num=num),
         )
         claim = SimpleNamespace(folder=_FOLDER, earlier=None, take_lock=lambda: -1)
         setup.take_folder = lambda: (setup, claim)
         setup.with_task = lambda task, with_config: setup
-        super().__init__(setup)
+        super().__init__(setup, SessionConf())
         world.interrupts = self.interrupts
 
     def build(self, lock: int | None = None) -> None:
@@ -249,7 +251,7 @@ class SimSession(Session):
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_record, "write_setup", lambda setup, journal, config_name: None)
+    monkeypatch.setattr(run_record, "write_setup", lambda setup, journal: None)
     monkeypatch.setattr(run_record, "write_prepared", lambda prepared, journal: None)
     monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
     monkeypatch.setattr("launcher.session.ending._ON_THEIR_WAY", 0.0)

@@ -21,9 +21,9 @@ from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import HostPhase, Policies, Scheduler
 from launcher.errors import HostUnreachable, JournalError
 from launcher.runs.journal import Returned
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.simulation.history import History, Step
 from tests.simulation.journal import Disk, Killed, SimJournal, through_json
 from tests.simulation.model_host import ModelHost, Record, Violation
@@ -444,7 +444,7 @@ class World:
             return
         spec = job_spec(num)
         self.controller.put(
-            requests.Submit(QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), spec))
+            requests.Submit((QueuedJob(num, (f"x={num}",), Path(str(num)), f"payload {num}".encode(), spec),))
         )
 
     def _written(self, write: int, when: str) -> None:

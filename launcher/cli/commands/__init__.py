@@ -1,17 +1,17 @@
 """The commands of the command line: a table of contents. `launcher --help` prints it and loads no command.
 
-Rule: a command is one line here and a function elsewhere. The function has typer's annotations and raises LauncherError when
+Rule: a command is one line here and a function elsewhere. The function has the annotations of `launcher.cli.parameters` and raises LauncherError when
 something goes wrong. To add a command, write the function and its line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from launcher.util.frozen import frozen
 
 __all__ = ["COMMANDS", "Command"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """Where the function of a command is (`module:function`), and one line that says what it does."""
 
@@ -33,6 +33,17 @@ COMMANDS: dict[str, Command] = {
         "launcher.cli.commands.reproduce:reproduce", "Run a job again, and say whether it ends the same way."
     ),
     "doctor": Command("launcher.cli.commands.doctor:doctor", "Check whether hosts can run jobs, step by step."),
+    "prepare": Command(
+        "launcher.cli.commands.prepare:prepare", "Build the environment of packages on hosts, and run nothing."
+    ),
+    "environments": Command(
+        "launcher.cli.commands.environments:environments", "List the environments of packages on hosts."
+    ),
+    "connect": Command(
+        "launcher.cli.commands.connect:connect", "Log in to hosts once, and keep the connections for your runs."
+    ),
+    "disconnect": Command("launcher.cli.commands.disconnect:disconnect", "End kept connections."),
+    "connections": Command("launcher.cli.commands.connections:connections", "List the kept connections."),
     "clean": Command("launcher.cli.commands.clean:clean", "Show what runs left on hosts and here, and remove it."),
     "demo": Command("launcher.cli.commands.demo:demo", "Show a whole run, on a temporary SSH server on this machine."),
 }

@@ -13,9 +13,8 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
+from launcher.cli.parameters import Exit, Option
 from launcher.cli.printing import Printing
 from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "change_to", "is_chosen", "resume_run"]
 
-_Detach = Annotated[bool, typer.Option("--detach", help="Exit when the hosts have all remaining jobs.")]
+_Detach = Annotated[bool, Option("--detach", help="Exit when the hosts have all remaining jobs.")]
 Live = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         "--live/--no-live",
         help="Show what unfinished jobs print, from the beginning of their output (default: as the run was started).",
     ),
 ]
 #: Seconds between two reads of a journal that another process writes.
-_LOOK = 0.3
+_CHECK_EVERY = 0.3
 
 
 def attach(
@@ -61,7 +60,7 @@ def attach(
         if run_status.driver(entry.folder):
             _watch(entry, out, live=live, verbose=verbose, quiet=quiet)
         code = resume_run(entry, out, env=arguments.values(env), live=live, detach=detach, verbose=verbose, quiet=quiet)
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def resume_run(
@@ -82,7 +81,7 @@ def resume_run(
         live: show what jobs print; None: as when the run was started.
     """
     from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession
+    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env)
@@ -91,14 +90,11 @@ def resume_run(
     change_to(record.cwd)
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer], owns_process=True, retry=retry)
+        return ResumedSession(setup, SessionConf([observer], owns_process=True), record, retry=retry)
 
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         history = list(_until_now(reader))
         total = reader.planned_jobs()
-    finally:
-        reader.close()
     return run_session(
         make,
         lambda session: session.collect(detach=detach),
@@ -125,14 +121,14 @@ def _until_now(reader: Any) -> Iterator[Event]:
 
 def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
     """Show a run that another process drives, until that process has left it."""
-    from launcher.display import Tally, make_display
+    from launcher.display.factory import make_display
+    from launcher.display.tally import Tally
     from launcher.runs import record as run_record
     from launcher.runs import status as run_status
     from launcher.runs.journal import JournalReader
 
     tally = Tally()
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         record = run_record.read(reader)
         is_live = bool(record.options.get("live")) if live is None else live
         prints = Printing(reader) if is_live else None
@@ -164,9 +160,7 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                     display(one)
                 if not is_driven:
                     return
-                threading.Event().wait(_LOOK)
-    finally:
-        reader.close()
+                threading.Event().wait(_CHECK_EVERY)
 
 
 def is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:

@@ -10,10 +10,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
 from launcher.cli.commands.attach import change_to
+from launcher.cli.parameters import Option
 from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
@@ -25,7 +24,7 @@ __all__ = ["cancel"]
 
 _Kill = Annotated[
     bool,
-    typer.Option("--kill", help="Kill the jobs at once with SIGKILL; their end hooks then fire in another process."),
+    Option("--kill", help="Kill the jobs at once with SIGKILL; their end hooks then fire in another process."),
 ]
 _WHY = "cancelled by 'launcher cancel'"
 #: Seconds that a controller has to answer a request; also the time to reach a host, in addition to a job's grace.
@@ -63,14 +62,11 @@ def _check(reference: RunReference) -> None:
         raise UsageError(f"run {status.run} has ended: {status.completed} completed, {status.failed} failed")
     if reference.num is None:
         return
-    reader = JournalReader(reference.entry.journal)
-    try:
+    with JournalReader(reference.entry.journal) as reader:
         if reader.job_without_payload(reference.num) is None:
             raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
         if reader.returned(reference.num) is not None:
             raise UsageError(f"job {reference.num} of run {status.run} has returned already")
-    finally:
-        reader.close()
 
 
 def _ask(reference: RunReference, kill: bool, out: Output) -> None:
@@ -81,8 +77,7 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
     from launcher.runs.journal import JournalReader
 
     entry, num = reference.entry, reference.num
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         after = reader.last_seq()
         cancel_requests.ask(entry.folder, cancel_requests.CancelRequest(num, kill, _WHY))
         deadline = time.monotonic() + _PATIENCE
@@ -102,26 +97,21 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
                     f"{_PATIENCE:.0f} s; check whether that process is stopped. When it has ended, cancel again"
                 )
             threading.Event().wait(0.1)
-    finally:
-        reader.close()
 
 
 def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
     from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession
+    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     entry, num = reference.entry, reference.num
     setup, record = load_setup(entry.folder, needs_env=False)
     change_to(record.cwd)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         history = [event for _, event in reader.events()]
-    finally:
-        reader.close()
 
     def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, record, observers=[observer], owns_process=True)
+        return ResumedSession(setup, SessionConf([observer], owns_process=True), record)
 
     def drive(session: ResumedSession) -> None:
         if num is None:

@@ -13,12 +13,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
 from launcher.cli import options as opt
+from launcher.cli.parameters import Option
+from launcher.cli.past_hosts import hosts_to_ask, labels
 from launcher.errors import HostError, LauncherError, UsageError
-from launcher.util.terminal_text import clean as clean_text
 
 if TYPE_CHECKING:
     from launcher.inventory import HostSpec
@@ -27,24 +26,14 @@ __all__ = ["clean"]
 
 _OlderThan = Annotated[
     str,
-    typer.Option(
-        "--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."
-    ),
+    Option("--older-than", metavar="DURATION", help="Only what has not changed for this time: 0, 90, 30m, 2h, 7d."),
 ]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")]
+_Yes = Annotated[bool, Option("--yes", "-y", help="Remove without asking.")]
+_DryRun = Annotated[bool, Option("--dry-run", help="Show what would be removed, and remove nothing.")]
 _Force = Annotated[
     bool,
-    typer.Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
+    Option("--force", help="Also remove spools with results that nobody has collected. These results are lost."),
 ]
-#: What distinguishes two hosts of one name: the field, its name in the label, and what a missing value means.
-_PLACES = {
-    "address": ("address", ""),
-    "user": ("user", "as ssh chooses it"),
-    "port": ("port", "as ssh chooses it"),
-    "ssh_config": ("ssh_config", "~/.ssh/config"),
-    "workdir": ("workdir", "none: the user's cache and state folders"),
-}
 _KINDS = {
     "spool": "spools of runs",
     "bundle": "agents",
@@ -100,13 +89,13 @@ def clean(
     Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
     """
-    from launcher.options import parse_duration
+    from launcher.option_checks import parse_duration
     from launcher.runs import index
 
     age = parse_duration(older_than, "--older-than", or_zero=True)
     if is_json and not is_yes:
         is_dry = True
-    specs = _specs(given["hosts"], given["hosts_file"], given["workdir"])
+    specs = hosts_to_ask(given["hosts"], given["hosts_file"], given["workdir"])
     found = [_Host(spec, label) for spec, label in zip(specs, labels(specs), strict=True)]
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(_survey, found))
@@ -132,51 +121,6 @@ def clean(
         _print_removed(found)
     if found and all(one.error for one in found):
         raise LauncherError("no host could be reached")
-
-
-def _specs(hosts: list[str] | None, hosts_file: str | None, workdir: str | None) -> list[HostSpec]:
-    """The hosts to look at, each one once."""
-    import dataclasses
-
-    from launcher import inventory
-    from launcher.runs import index, ownership, record
-    from launcher.runs.journal import JournalReader
-
-    given = [inventory.parse_host(one) for one in hosts or []]
-    if hosts_file is not None:
-        given += inventory.load_hosts_file(hosts_file)
-    if not given:
-        given = [inventory.parse_host(inventory.LOCAL)]
-        for entry in index.entries():
-            # A folder that somebody put in the place of ours must not choose where to log in.
-            if not entry.is_there or not ownership.is_ours(entry.folder):
-                continue
-            reader = JournalReader(entry.journal)
-            try:
-                given += record.hosts_of(record.read(reader), {})
-            except LauncherError as error:
-                print(f"launcher: {clean_text(error)}", file=sys.stderr)
-            finally:
-                reader.close()
-    distinct: dict[tuple[Any, ...], HostSpec] = {}
-    for spec in given:
-        spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)
-        distinct.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
-    return list(distinct.values())
-
-
-def labels(specs: list[HostSpec]) -> list[str]:
-    """The names of hosts. Hosts with the same name also get what distinguishes them."""
-    made = []
-    for spec in specs:
-        alike = [other for other in specs if other.name == spec.name]
-        told = [
-            f"{what} {getattr(spec, field) or usual}"
-            for field, (what, usual) in _PLACES.items()
-            if len({getattr(other, field) for other in alike}) > 1
-        ]
-        made.append(f"{spec.name} ({', '.join(told)})" if told else spec.name)
-    return made
 
 
 def _survey(host: _Host) -> None:
@@ -241,7 +185,8 @@ def _confirm(total: int) -> bool:
 
     if not sys.stdin.isatty():
         raise UsageError("nothing was removed, because there is no terminal to ask on; use --yes")
-    return typer.confirm(f"Remove all that is listed as to be removed ({size(total)})?")
+    print(f"Remove everything that is listed as to be removed ({size(total)})? [y/N]: ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _print_found(found: list[_Host], gone: int) -> None:

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from launcher.cli.parameters import Exit, Option
 from launcher.errors import UsageError
 
 __all__ = ["demo"]
@@ -15,7 +14,7 @@ __all__ = ["demo"]
 
 def demo(
     folder: Annotated[
-        str | None, typer.Option("--folder", metavar="DIR", help="Keep the results in this folder.", show_default=False)
+        str | None, Option("--folder", metavar="DIR", help="Keep the results in this folder.", show_default=False)
     ] = None,
 ) -> None:
     """Run a sweep over SSH, on a temporary server on this machine, and check what the launcher promises."""
@@ -29,4 +28,4 @@ def demo(
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    raise typer.Exit(0 if Demo(say, kept).run() else 1)
+    raise Exit(0 if Demo(say, kept).run() else 1)

@@ -11,9 +11,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, TextIO
 
-import typer
-
 from launcher.cli import arguments, completion
+from launcher.cli.parameters import Argument, Option
 from launcher.errors import HostError, RunError, UsageError
 from launcher.results.owners import own_folder
 from launcher.util.terminal_text import clean
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["logs"]
 
-_Follow = Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")]
+_Follow = Annotated[bool, Option("--follow", "-f", help="Keep printing until the job has ended.")]
 _Attempt = Annotated[
     int | None,
-    typer.Option("--attempt", metavar="N", help="The attempt to show (default: the last one).", show_default=False),
+    Option("--attempt", metavar="N", help="The attempt to show (default: the last one).", show_default=False),
 ]
 _Stream = Annotated[
-    str | None, typer.Option("--stream", metavar="stdout|stderr", help="Show only this stream.", show_default=False)
+    str | None, Option("--stream", metavar="stdout|stderr", help="Show only this stream.", show_default=False)
 ]
 _STREAMS = ("stdout", "stderr")
-_LOOK = 0.3
+_CHECK_EVERY = 0.3
 #: Bytes of a file that are read at once.
 _PIECE = 1 << 22
 
@@ -44,7 +43,7 @@ _PIECE = 1 << 22
 def logs(
     job: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="[RUN[#NUM]]",
             help="A job as RUN#NUM; the run alone is enough if it has one job.",
             autocompletion=completion.jobs,
@@ -64,8 +63,7 @@ def logs(
     if is_json and follow:
         raise UsageError("--follow and --json cannot be combined; leave one out")
     reference = index.parse(job)
-    reader = JournalReader(reference.entry.journal)
-    try:
+    with JournalReader(reference.entry.journal) as reader:
         num = _only_job(reference.entry, reader) if reference.num is None else reference.num
         source = _Source(reference.entry, reader, num, attempt)
         chosen = _STREAMS if stream is None else (stream,)
@@ -80,8 +78,6 @@ def logs(
             arguments.print_json(run=reference.entry.run, num=num, attempt=source.attempt, **texts)
             return
         _copy(source, chosen, follow)
-    finally:
-        reader.close()
 
 
 def _only_job(entry: Entry, reader: JournalReader) -> int:
@@ -227,7 +223,7 @@ def _copy(source: _Source, chosen: tuple[str, ...], follow: bool) -> None:
                 raise RunError(
                     "no process drives the run, and its host does not answer; this is all the output that is here"
                 )
-            threading.Event().wait(_LOOK)
+            threading.Event().wait(_CHECK_EVERY)
     finally:
         for write in writers.values():
             write(b"")

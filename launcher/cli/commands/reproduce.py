@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments, completion
 from launcher.cli import options as opt
+from launcher.cli.parameters import Argument, Exit, Option
 from launcher.errors import UsageError
 from launcher.util.terminal_text import clean, clean_line
 
@@ -23,7 +22,7 @@ __all__ = ["reproduce"]
 
 _Target = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="PATH|RUN#NUM",
         help="The job: RUN#NUM, its output directory, its config.pickle or its job_return.pickle. "
         "A pickle can run any code: name one only if you trust the host that wrote it.",
@@ -33,18 +32,14 @@ _Target = Annotated[
 ]
 _App = Annotated[
     str | None,
-    typer.Option("--app", metavar="APP", help="The application, if no record of the run names it.", show_default=False),
+    Option("--app", metavar="APP", help="The application, if no record of the run names it.", show_default=False),
 ]
-_Exact = Annotated[bool, typer.Option("--exact", help="Use the code that the run recorded, not the code as it is now.")]
-_Hooks = Annotated[bool, typer.Option("--hooks/--no-hooks", help="Whether the hooks of the job fire, too.")]
-_Pdb = Annotated[
-    bool, typer.Option("--pdb", help="Run the job here, in the foreground; if it fails, start the debugger.")
-]
+_Exact = Annotated[bool, Option("--exact", help="Use the code that the run recorded, not the code as it is now.")]
+_Hooks = Annotated[bool, Option("--hooks/--no-hooks", help="Whether the hooks of the job fire, too.")]
+_Pdb = Annotated[bool, Option("--pdb", help="Run the job here, in the foreground; if it fails, start the debugger.")]
 _Folder = Annotated[
     str | None,
-    typer.Option(
-        "--folder", metavar="DIR", help="The new output directory (default: outputs/...).", show_default=False
-    ),
+    Option("--folder", metavar="DIR", help="The new output directory (default: outputs/...).", show_default=False),
 ]
 
 
@@ -69,26 +64,27 @@ def reproduce(
     policy = given["results"] or "safe"
     if is_pdb and (given["hosts"] or given["hosts_file"]):
         raise UsageError("--pdb runs the job on this machine; leave --host and --hosts out")
-    variables = arguments.values(env)
-    options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=variables)
+    options = opt.conf({**given, "results": policy}).replaced(live=not is_json, env=arguments.values(env))
     with output(is_json) as out, EarlyConnections.begin(None, options) as early:
-        from launcher.reproduce.reproduce import find_target, reproduce_in_debugger
+        from launcher.display.factory import make_display
+        from launcher.display.tally import Tally
         from launcher.reproduce.reproduce import reproduce as run_again
 
-        found = find_target(target, app=app, env=variables, results=policy)
-        for note in found.notes:
-            print(f"note: {clean(note)}", file=sys.stderr)
-        how: dict[str, Any] = {"folder": folder, "is_exact": is_exact, "with_hooks": hooks, "results": policy}
-        if is_pdb:
-            done = reproduce_in_debugger(found, options=options, **how)
-        else:
-            from launcher.display import Tally, make_display
-
-            with make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1) as display:
-                done = run_again(found, options=options, observers=[display], early=early, **how)
+        done = run_again(
+            target,
+            options,
+            app=app,
+            folder=folder,
+            is_exact=is_exact,
+            with_hooks=hooks,
+            in_debugger=is_pdb,
+            early=early,
+            tell=lambda note: print(f"note: {clean(note)}", file=sys.stderr),
+            show=lambda: make_display(Tally(), out.people, verbose=verbose, quiet=quiet, total=1),
+        )
         code = _print(done, policy)
         out.report(_json(done, code))
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 def _print(done: Reproduction, policy: str) -> int:

@@ -9,27 +9,26 @@ from __future__ import annotations
 import functools
 from typing import Annotated
 
-import typer
-
 from launcher.cli import arguments
 from launcher.cli.commands.attach import Live, is_chosen, resume_run
+from launcher.cli.parameters import Exit, Option
 from launcher.cli.runner import output as open_output
 from launcher.errors import UsageError
 
 __all__ = ["retry"]
 
-_Failed = Annotated[bool, typer.Option("--failed", help="All failed jobs, whatever their error (the default).")]
-_Lost = Annotated[bool, typer.Option("--lost", help="Only jobs that were lost with their host.")]
+_Failed = Annotated[bool, Option("--failed", help="All failed jobs, whatever their error (the default).")]
+_Lost = Annotated[bool, Option("--lost", help="Only jobs that were lost with their host.")]
 _Kind = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--kind",
         metavar="KIND",
         help="Only jobs with this kind of error: timeout, killed, ... Repeatable.",
         show_default=False,
     ),
 ]
-_Detach = Annotated[bool, typer.Option("--detach", help="Exit when the hosts have the jobs.")]
+_Detach = Annotated[bool, Option("--detach", help="Exit when the hosts have the jobs.")]
 
 
 def retry(
@@ -63,16 +62,13 @@ def retry(
     chosen = functools.partial(is_chosen, nums=nums, kinds=kinds)
     entry = reference.entry
     ownership.check_ours(entry.folder)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         if not any(chosen(one) for one in reader.all_returned()):
             raise UsageError(
                 f"run {entry.run}: there is nothing to run again, because none of the chosen jobs has failed"
             )
-    finally:
-        reader.close()
     with open_output(is_json) as out:
         code = resume_run(
             entry, out, env=arguments.values(env), retry=chosen, live=live, detach=detach, verbose=verbose, quiet=quiet
         )
-    raise typer.Exit(code)
+    raise Exit(code)

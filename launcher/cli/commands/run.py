@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from launcher.cli import options as opt
+from launcher.cli.parameters import Argument, CommandName, Exit, Option
 from launcher.cli.runner import output as open_output
 from launcher.cli.runner import run_app
 
@@ -18,14 +17,14 @@ __all__ = ["run"]
 
 _App = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="The application: my_app.py, my_app.py:function, package.module or package.module:function.",
         show_default=False,
     ),
 ]
 _Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="OVERRIDES",
         help="Overrides in Hydra's grammar: lr=0.1 +new=1 ~gone; in a sweep lr=0.1,0.2 or lr=range(1,5).",
         show_default=False,
@@ -33,7 +32,7 @@ _Overrides = Annotated[
 ]
 _ConfigDir = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--config-dir",
         "-cd",
         metavar="DIR",
@@ -43,7 +42,7 @@ _ConfigDir = Annotated[
 ]
 _ConfigName = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--config-name",
         "-cn",
         metavar="NAME",
@@ -53,7 +52,7 @@ _ConfigName = Annotated[
 ]
 _Callback = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--callback",
         metavar="MODULE:CLASS",
         help="A callback that is added after those of the config. Repeatable.",
@@ -62,7 +61,7 @@ _Callback = Annotated[
 ]
 _Folder = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--folder",
         metavar="DIR",
         help="The local folder of the run (default: Hydra's outputs/... or multirun/...).",
@@ -71,16 +70,14 @@ _Folder = Annotated[
 ]
 _Detach = Annotated[
     bool,
-    typer.Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
+    Option("--detach", help="Exit when the hosts have all jobs; `launcher attach` collects their results."),
 ]
 _Json = Annotated[
     bool,
-    typer.Option(
-        "--json", help="Print the summary as JSON on stdout; everything else goes to stderr, also what jobs print."
-    ),
+    Option("--json", help="Print the summary as JSON on stdout; everything else goes to stderr, also what jobs print."),
 ]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
+_Verbose = Annotated[bool, Option("--verbose", "-v", help="Also show hooks and starts of jobs.")]
+_Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and the summary at the end.")]
 
 
 #: Defaults of `launcher run`: they make it like `python my_app.py`.
@@ -89,7 +86,7 @@ _ONE_JOB = {"live": True, "max_output_bytes": 4 << 30}
 
 @opt.takes_options()
 def run(
-    ctx: typer.Context,
+    command: CommandName,
     app: _App,
     overrides: _Overrides = None,
     config_dir: _ConfigDir = None,
@@ -106,7 +103,7 @@ def run(
 
     Options can be before or after APP; everything else after APP is an override. The standard input of a job is empty.
     """
-    mode = "RUN" if ctx.info_name == "run" else "MULTIRUN"
+    mode = "RUN" if command == "run" else "MULTIRUN"
     with open_output(is_json) as out:
         options = opt.conf(given)
         from launcher.transports.early_connections import EarlyConnections
@@ -115,16 +112,17 @@ def run(
             from launcher.app_run import load_callback, prepare
             from launcher.code.application import load_application
 
+            application = load_application(app, may_read=True)
             app_run = prepare(
                 mode,
-                load_application(app),
+                application,
                 overrides or [],
                 options=options,
                 usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
-                callbacks=[load_callback(one) for one in callback or []],
+                callbacks=[load_callback(one, application.root) for one in callback or []],
                 folder=folder,
                 config_dir=config_dir,
                 config_name=config_name,
             )
             exit_code = run_app(app_run, out, early=early, detach=detach, verbose=verbose, quiet=quiet)
-    raise typer.Exit(exit_code)
+    raise Exit(exit_code)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from launcher.cli import arguments
+from launcher.cli.parameters import Option
 from launcher.util.terminal_text import clean_line
+
+if TYPE_CHECKING:
+    from launcher.runs.status import RunStatus
 
 __all__ = ["runs"]
 
-_Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Show at most this many runs.")]
-_All = Annotated[bool, typer.Option("--all", "-a", help="Show all runs, also those whose folder is gone.")]
+_Limit = Annotated[int, Option("--limit", "-n", metavar="N", min=1, help="Show at most this many runs.")]
+_All = Annotated[bool, Option("--all", "-a", help="Show all runs, also those whose folder is gone.")]
 _Adopt = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--adopt",
         metavar="FOLDER",
         help="Treat the run in FOLDER as yours from now on. Its files can then run any code with your rights: "
@@ -47,34 +49,31 @@ def runs(limit: _Limit = 20, is_all: _All = False, adopt: _Adopt = None, is_json
         gone = f" ({len(found)} have no folder any more; --all lists them)" if found else ""
         print(f"no runs{gone}")
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from launcher.display.table import Column, print_table
 
-    from launcher.display.text import shorten
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("run", "state", "task", "started"):
-        table.add_column(name, no_wrap=True)
-    for name in ("jobs", "completed", "failed", "open"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("hosts", overflow="fold")
-    table.add_column("folder", overflow="fold")
+    columns = [
+        *(Column(name) for name in ("run", "state", "task", "started")),
+        *(Column(name, is_number=True) for name in ("jobs", "completed", "failed", "open")),
+        *(Column(name, may_fold=True) for name in ("hosts", "folder")),
+    ]
     styles = {"failed": "red", "died": "red", "interrupted": "yellow", "running": "green", "detached": "cyan"}
-    for status in statuses:
-        cells = [
-            status.run,
-            status.state,
-            status.task,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.started)),
-            *(f"{number:,}" for number in (status.jobs, status.completed, status.failed, status.open)),
-            shorten(", ".join(status.hosts), 40),
-            clean_line(status.folder),
-        ]
-        table.add_row(*(Text(cell, styles.get(status.state, "")) for cell in cells))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(table)
+    print_table(columns, [(_cells(status), styles.get(status.state, "")) for status in statuses], sys.stdout)
     if left_out:
         print(f"... and {left_out} more (--all)")
+
+
+def _cells(status: RunStatus) -> list[str]:
+    from launcher.display.text import shorten
+
+    return [
+        status.run,
+        status.state,
+        status.task,
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.started)),
+        *(f"{number:,}" for number in (status.jobs, status.completed, status.failed, status.open)),
+        shorten(", ".join(status.hosts), 40),
+        clean_line(status.folder),
+    ]
 
 
 def _adopt(folder: Path, is_json: bool) -> None:

@@ -10,23 +10,22 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from launcher.cli import arguments
+from launcher.cli.parameters import Option
 from launcher.errors import HostError, UsageError
 from launcher.util.terminal_text import clean, clean_line
 
 if TYPE_CHECKING:
     from launcher.inventory import HostSpec
-    from launcher.runs.journal import JournalReader
+    from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import AttemptStatus, JobStatusLine, RunStatus
 
 __all__ = ["show"]
 
 #: Rows of the table without --all; failed jobs come first.
 _ROWS = 50
-_All = Annotated[bool, typer.Option("--all", "-a", help="Show all jobs.")]
-_Offline = Annotated[bool, typer.Option("--offline", help="Ask no host; show what this machine knows.")]
+_All = Annotated[bool, Option("--all", "-a", help="Show all jobs.")]
+_Offline = Annotated[bool, Option("--offline", help="Ask no host; show what this machine knows.")]
 _ORDER = {"FAILED": 0, "running": 1, "assigned": 2, "waiting": 3, "COMPLETED": 4}
 
 
@@ -37,20 +36,21 @@ def show(
     is_json: arguments.Json = False,
 ) -> None:
     """Show the state of RUN and its jobs; with RUN#NUM, one job with all its attempts and its traceback."""
-    from launcher.runs import index, ownership
-    from launcher.runs.journal import JournalReader
+    from launcher.runs import index
+    from launcher.runs.journal_reader import JournalReader
     from launcher.runs.status import read_jobs, read_status
 
     reference = index.parse(run)
     status = read_status(reference.entry)
-    reader = JournalReader(reference.entry.journal)
-    try:
+    with JournalReader(reference.entry.journal) as reader:
         jobs = read_jobs(reader, reference.num)
         warnings = [event for _, event in reader.events_of("warning")]
         if reference.num is not None:
             for job in jobs:
                 job.value = _value(reader, job)
         if status.state in ("died", "detached") and status.open and not is_offline:
+            from launcher.runs import ownership
+
             if ownership.is_ours(reference.entry.folder):
                 _ask_hosts(reader, jobs)
             else:
@@ -59,8 +59,6 @@ def show(
                     "launcher: this run is not known to be yours, so no host is asked; --offline shows the same",
                     file=sys.stderr,
                 )
-    finally:
-        reader.close()
     if reference.num is not None and not jobs:
         raise UsageError(f"run {status.run} has no job {reference.num}; it has {status.jobs} jobs")
     if is_json:
@@ -118,15 +116,11 @@ def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
 
 
 def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from launcher.display.table import Column, print_table, styled
     from launcher.display.text import count, error_line, seconds, shorten, varying
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     driven = f" by {status.driver}" if status.driver else ""
-    console.print(Text(f"run {status.run}: {status.state}{driven}", "bold"))
+    print(styled(f"run {status.run}: {status.state}{driven}", "bold", sys.stdout))
     print(f"  {status.mode} of {clean(status.task)} on {', '.join(status.hosts)}, started {_when(status.started)}")
     print(f"  results in {clean_line(status.folder)}")
     hooks = ", ".join(f"{hook} {state}" for hook, state in status.end_hooks.items())
@@ -137,19 +131,19 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
     )
     if status.state in ("died", "detached"):
         print(f"  next: launcher attach {status.run}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("job", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("host", no_wrap=True)
-    table.add_column("attempts", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("overrides", overflow="fold")
-    table.add_column("error", overflow="fold")
+    columns = [
+        Column("job", is_number=True),
+        *(Column(name) for name in ("state", "host")),
+        *(Column(name, is_number=True) for name in ("attempts", "time")),
+        *(Column(name, may_fold=True) for name in ("overrides", "error")),
+    ]
     chosen = sorted(jobs, key=lambda job: (_ORDER.get(job.state, 9), job.num))[:limit]
     common, different = varying([job.overrides for job in jobs])
     of = {job.num: overrides for job, overrides in zip(jobs, different, strict=True)}
+    styles = {"FAILED": "red", "running": "green"}
+    rows = []
     for job in chosen:
-        style = {"FAILED": "red", "running": "green"}.get(job.state, "")
+        error = shorten(error_line(job.error), 200)
         cells = [
             str(job.num),
             _state(job),
@@ -157,13 +151,13 @@ def _print_run(status: RunStatus, jobs: list[JobStatusLine], limit: int | None) 
             str(job.attempt),
             seconds(job.duration),
             of[job.num],
-            shorten(error_line(job.error), 200),
+            error,
         ]
-        table.add_row(*(Text(cell, style) for cell in cells))
-    console.print()
+        rows.append((cells, styles.get(job.state, "")))
+    print()
     if common:
-        console.print(Text(f"all jobs: {common}", "dim"), soft_wrap=True)
-    console.print(table)
+        print(styled(f"all jobs: {common}", "dim", sys.stdout))
+    print_table(columns, rows, sys.stdout)
     if len(jobs) > len(chosen):
         print(f"... and {len(jobs) - len(chosen):,} more (--all)")
 

@@ -115,7 +115,7 @@ class KeyAuthentication:
                     if self._is_stale(transport, has_waited):
                         raise EOFError from None
                     if "MAC" in str(error):
-                        raise  # altered on the way, so the host did not say it
+                        raise  # it was altered on the way, so it is not the host's answer
                     if isinstance(error, OSError) and error.errno in _NETWORK:
                         why = f"the connection is gone ({error.strerror})"
                         raise ConnectionLost(self._host, _PHASE, why) from None
@@ -136,10 +136,10 @@ class KeyAuthentication:
         return has_waited and not self.tried and not transport.is_active()
 
     def _identities(self) -> Iterator[tuple[str, paramiko.PKey]]:
-        """What to offer, in OpenSSH's order: what is named by file and the agent can sign, the agent's others, then files.
+        """Return the keys to offer, in OpenSSH's order: keys named by a file that the agent has, the agent's other keys, then key files.
 
-        A key is offered with its certificate, and then as it is: a host may trust either, and who made a certificate
-        means it to be used.
+        A key is offered with its certificate first, and then alone. A host may trust either, and a certificate was made to
+        be used.
         """
         if self._target.pkcs11_provider:
             self.skipped.append(
@@ -152,7 +152,7 @@ class KeyAuthentication:
         offered: set[bytes] = set()
         for one in named:
             entry = one.blob if one.blob in in_agent else one.plain
-            # As ssh: with IdentitiesOnly a certificate alone does not bring in a key of the agent that no file names.
+            # As in ssh: with IdentitiesOnly, a certificate alone does not add an agent's key that no file names.
             if entry in in_agent and (entry == one.blob or entry in keys or not self._target.identities_only):
                 offered.add(one.blob)
                 yield self._of_agent(in_agent, entry, one)
@@ -178,7 +178,7 @@ class KeyAuthentication:
             yield label + one.with_words(), with_certificate(key, one.certificate)
 
     def _key_of(self, one: _Named, named: list[_Named]) -> str:
-        """The path of the private key that a certificate is for; a key in the old format shows itself when it is loaded."""
+        """Return the path of a certificate's private key. A key in the old format must be loaded to find out."""
         for other in named:
             if other.is_key_of(one):
                 return other.path
@@ -194,7 +194,7 @@ class KeyAuthentication:
         return label, with_certificate(agent_key(self._agent, entry, comment), one.certificate)
 
     def _named(self) -> list[_Named]:
-        """The keys and certificates that the configuration names, as far as they can be told without a passphrase."""
+        """Return the keys and certificates that the configuration names, as far as they can be read without a passphrase."""
         named = [_Named(path, public_part(path)) for path in self._target.certificate_files]
         for path in self._target.identity_files:
             if not self._target.certificate_files:
@@ -207,7 +207,7 @@ class KeyAuthentication:
         return [one for one in named if one.certificate or one.path not in beside]
 
     def _agent_keys(self) -> dict[bytes, str]:
-        """What the agent lists, with its comments: plain keys and certificates."""
+        """Return the plain keys and certificates that the agent lists, with its comments."""
         path = self._target.identity_agent
         if path is None:
             self._agent_state = "no agent"
@@ -235,7 +235,7 @@ class KeyAuthentication:
         try:
             mode = os.stat(path).st_mode
         except FileNotFoundError:
-            return None  # ssh -G names the default files whether or not they are there
+            return None  # ssh -G names the default files even if they do not exist
         except OSError as error:
             self.skipped.append(f"{_short(path)}: {error.strerror}")
             return None
@@ -303,7 +303,8 @@ class KeyAuthentication:
         return self._failed(
             f"the host asks for {' or '.join(types) or 'something else'} beyond a key, and the launcher never asks for "
             "anything",
-            "enable public keys for this user there, or go through a host that needs no second factor (ProxyJump)",
+            f"`launcher connect {self._host.partition(' ')[0]}` asks for it in the terminal, once, and keeps the connection for "
+            "runs; or enable public keys for this user there",
         )
 
 
@@ -322,7 +323,7 @@ def _connect_agent(path: str) -> Any:
     base: Any = agent.AgentSSH
 
     class _Agent(base):  # type: ignore[misc]
-        """Paramiko's `Agent`, at a path of our choice."""
+        """Paramiko's `Agent` for a given socket."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -63,6 +63,10 @@ class SshTarget:
         address_family: `any`, `inet` or `inet6`.
         known_hosts_command: the tokens `%H`, `%I`, `%t`, `%f`, `%K` and `%%` are not yet expanded.
         not_followed: settings that we do not support, with which ssh might know a host that we do not know.
+        beyond: why only the `ssh` program can log in, for each such setting; fabric refuses such a host.
+        control_path: the socket of the user's own ControlMaster; None if there is none.
+        checks_host_keys: with this configuration ssh asks a person about an unknown key, or refuses it.
+        has_gssapi: ssh would try to log in with Kerberos.
     """
 
     alias: str
@@ -85,6 +89,10 @@ class SshTarget:
     known_hosts_command: str | None = None
     pkcs11_provider: str | None = None
     not_followed: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    control_path: str | None = None
+    checks_host_keys: bool = True
+    has_gssapi: bool = False
 
 
 def resolve(
@@ -94,6 +102,7 @@ def resolve(
     *,
     config_file: str | None = None,
     use_ssh: bool = True,
+    is_any_login: bool = False,
 ) -> SshTarget:
     """Return what the configuration says about a host. No connection is made. `Match exec` commands run, as in ssh.
 
@@ -101,6 +110,7 @@ def resolve(
         user, port: override the configuration, as on ssh's command line.
         config_file: read instead of the user's and the system's, as `ssh -F`.
         use_ssh: False to use the small reader even if there is an `ssh`.
+        is_any_login: do not refuse what only the `ssh` program can do; it is in `beyond`.
 
     Raises:
         InventoryError: the name or the configuration cannot be used.
@@ -110,7 +120,10 @@ def resolve(
         _check_name("user", user)
     ssh = shutil.which("ssh") if use_ssh else None
     said = _ask_ssh(ssh, host_alias, user, port, config_file) if ssh else _read(host_alias, config_file)
-    return _target(host_alias, user, port, said)
+    target = _target(host_alias, user, port, said)
+    if target.beyond and not is_any_login:
+        raise InventoryError(f"{host_alias}: {target.beyond[0]}")
+    return target
 
 
 def _check_name(what: str, name: str) -> None:
@@ -213,6 +226,9 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
         value = said.get(keyword, [""])[0].strip()
         return None if not value or value.lower() == "none" else value
 
+    def is_on(keyword: str) -> bool:
+        return (one(keyword) or "no").lower() in ("yes", "true")
+
     hostname = (one("hostname") or alias).replace("%h", alias).replace("%%", "%")
     final_user = user or one("user") or getpass.getuser()
     final_port = port or _number(alias, "Port", one("port")) or 22
@@ -250,9 +266,18 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
             agent = os.environ.get(agent[1:]) or None
         else:
             agent = path(agent)
-    _refuse_what_changes_the_login(alias, one)
+    beyond = list(_beyond(one))
     known_command = one("knownhostscommand")
+    if known_command:
+        try:
+            known_command = _expand(alias, known_command, {**tokens, **_LATER})
+        except InventoryError as error:
+            beyond.append(f"{str(error).removeprefix(f'{alias}: ')} (KnownHostsCommand)")
+            known_command = None
     dns = (one("verifyhostkeydns") or "no").lower() not in ("no", "false")
+    # ssh has expanded it, unless it is an old one.
+    control = one("controlpath")
+    control = None if control is None or "%" in control or "${" in control else control
     jump = one("proxyjump")
     command = one("proxycommand")
     revoked = one("revokedhostkeys")
@@ -274,14 +299,20 @@ def _target(alias: str, user: str | None, port: int | None, said: dict[str, list
         connect_timeout=_number(alias, "ConnectTimeout", one("connecttimeout")),
         address_family=(one("addressfamily") or "any").lower(),
         bind_address=one("bindaddress"),
-        known_hosts_command=_expand(alias, known_command, {**tokens, **_LATER}) if known_command else None,
+        known_hosts_command=known_command,
         pkcs11_provider=one("pkcs11provider"),
         not_followed=("VerifyHostKeyDNS",) if dns else (),
+        beyond=tuple(beyond),
+        control_path=os.path.abspath(os.path.expanduser(control)) if control else None,
+        checks_host_keys=(one("stricthostkeychecking") or "ask").lower() in ("ask", "yes", "true")
+        and not is_on("nohostauthenticationforlocalhost")
+        and not dns,
+        has_gssapi=is_on("gssapiauthentication"),
     )
 
 
-def _refuse_what_changes_the_login(alias: str, one: Callable[[str], str | None]) -> None:
-    """Refuse a setting with which ssh would log in in another way than we do."""
+def _beyond(one: Callable[[str], str | None]) -> Iterator[str]:
+    """Yield the settings with which ssh would log in in another way than fabric does."""
     preferred = one("preferredauthentications")
     refused = {
         "PubkeyAuthentication no": (one("pubkeyauthentication") or "yes").lower() in ("no", "false"),
@@ -289,15 +320,11 @@ def _refuse_what_changes_the_login(alias: str, one: Callable[[str], str | None])
     }
     for setting, is_so in refused.items():
         if is_so:
-            raise InventoryError(f"{alias}: ssh's configuration says {setting}, and only public keys are used here")
+            yield f"ssh's configuration says {setting}, and only public keys are used here"
     if (one("proxyusefdpass") or "no").lower() in ("yes", "true"):
-        raise InventoryError(
-            f"{alias}: ssh's configuration sets ProxyUseFdpass, which is not supported; use a ProxyCommand without it"
-        )
+        yield "ssh's configuration sets ProxyUseFdpass, which is not supported; use a ProxyCommand without it"
     if one("bindinterface"):
-        raise InventoryError(
-            f"{alias}: ssh's configuration sets BindInterface, which is not supported; use BindAddress"
-        )
+        yield "ssh's configuration sets BindInterface, which is not supported; use BindAddress"
 
 
 def _number(alias: str, keyword: str, value: str | None) -> int | None:

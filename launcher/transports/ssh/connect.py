@@ -29,7 +29,7 @@ from launcher.transports.ssh.sockets import open_proxy, open_socket
 if TYPE_CHECKING:
     import paramiko
 
-__all__ = ["SshOptions", "connect", "word"]
+__all__ = ["SshOptions", "connect", "resolve", "word"]
 
 _PHASE = "connect"
 _WINDOW = 8 << 20
@@ -97,7 +97,7 @@ def connect(
     Raises:
         HostError: for every failure. Nothing is left open.
     """
-    target, hops = _resolve(host, options)
+    target, hops = _allowed(host, options)
     chain: list[Link] = []
     try:
         for hop in hops:
@@ -113,12 +113,36 @@ def connect(
     return chain
 
 
-def _resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]]:
+def resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]]:
+    """Return what ssh's configuration says of the host, and of the jump hosts on the way, the nearest first.
+
+    Raises:
+        HostUnreachable: the configuration cannot be used.
+    """
     try:
-        target = config.resolve(options.address, options.user, options.port, config_file=options.config_file)
-        hops = _hops(target, options.config_file)
+        target = config.resolve(
+            options.address, options.user, options.port, config_file=options.config_file, is_any_login=True
+        )
+        return target, _hops(target, options.config_file)
     except UsageError as error:
         raise HostUnreachable(host, "resolve", str(error), "check the host's name and ~/.ssh/config") from None
+
+
+def _allowed(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]]:
+    """Return the host and the jump hosts, with what the options change.
+
+    Raises:
+        HostUnreachable: the configuration cannot be used, or not by fabric.
+    """
+    target, hops = resolve(host, options)
+    for one in (target, *hops):
+        if one.beyond:
+            raise HostUnreachable(
+                host,
+                "resolve",
+                f"{one.alias}: {one.beyond[0]}",
+                "`--ssh openssh` leaves the login to the `ssh` program",
+            )
     if options.identity:
         target = replace(target, identity_files=(options.identity,), identities_only=True)
     if options.known_hosts:
@@ -146,7 +170,7 @@ def _hops(target: SshTarget, config_file: str | None, seen: tuple[str, ...] = ()
         user, address, port = _parse_hop(text)
         if address == target.alias:
             return []
-        hop = config.resolve(address, user, port, config_file=config_file)
+        hop = config.resolve(address, user, port, config_file=config_file, is_any_login=True)
         if number == 0:
             hops.extend(_hops(hop, config_file, (*seen, target.alias)))
         else:

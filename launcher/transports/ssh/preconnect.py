@@ -41,7 +41,7 @@ class Preconnection:
     def _run(self) -> None:
         try:
             self._chain = connect(self._host, self._options, self._stop, self._wait_wanted)
-        except Exception as error:  # noqa: BLE001 - whoever asks for the connection meets it, or is told here
+        except Exception as error:  # noqa: BLE001 - if it still counts, `result` raises it
             if isinstance(error, HostError) and self._wanted.is_set():
                 self._error = error
         if self._stop.is_set():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import AgentError, ConnectionLost
 from launcher.host_limits import limit
+from launcher.transports.base import Way
 from launcher.transports.ssh.connect import SshOptions, connect, word
 from launcher.transports.ssh.preconnect import Preconnection
 from launcher.transports.ssh.sockets import EagerSocket
@@ -120,6 +121,11 @@ class SshTransport:
         self._stop = threading.Event()
         self._chain: list[Link] = []
         self._ahead: Preconnection | None = None
+
+    @property
+    def way(self) -> Way:
+        """See `Transport.way`."""
+        return Way("fabric", "")
 
     def begin(self) -> None:
         """Begin to connect before the first `open`. `Preconnection` says what the host is sent until then."""

@@ -15,7 +15,7 @@ from typing import List
 from remote_agent.agent.environments.programs import MORE_ROOM, ROOM, BuildError, Programs
 from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.shared.environment_spec import EnvironmentSpec, Wheel
+from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
 from remote_agent.system.private_files import make_private_folder, open_private
 
 __all__ = ["BuildError", "Builder", "room_lacking"]

@@ -17,9 +17,9 @@ from remote_agent.agent.environments.store import EnvironmentStore
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import AlteredError, BlobStore
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
-from remote_agent.shared.messages import AskPythons, Environment
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol.messages import AskPythons, Environment
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import NO_ROOM, slug, unwritable
 from remote_agent.system.private_files import SpoolError
@@ -216,6 +216,11 @@ class Environments:
         assert self._spec is not None
         self._missing = set()
         self._store.use(self._spec.key, "{}.{}".format(self._paths.run, slug(self._paths.host)))
+        if self._store.python(self._spec.key) is None:
+            # It was removed just before its use was noted. What is noted is kept.
+            self._state = "asked"
+            self._advance()
+            return
         self._set("ready")
         # Nothing waits for it, not even the end of the agent: what it did not come to is done by the next that uses it.
         threading.Thread(target=self._sync, args=(self._spec.key,), name="environment", daemon=True).start()

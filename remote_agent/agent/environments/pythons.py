@@ -7,15 +7,14 @@ cannot be started, or does not answer, is no Python.
 import glob
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 from typing import Any, Dict, Iterator, List, Optional
 
-from remote_agent.shared.environment_spec import HostFacts, PythonFacts
-from remote_agent.shared.fields import FieldError
+from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.fields import FieldError
 from remote_agent.system.private_files import open_private
 
 __all__ = ["MAX_PYTHONS", "find_pythons", "host_facts"]
@@ -59,10 +58,11 @@ def host_facts(cache: str, python: Optional[str]) -> HostFacts:
         cache: the folder of the facts that were found before.
         python: the only Python that counts.
     """
+    system = os.uname()
     return HostFacts(
-        system=platform.system(),
-        machine=platform.machine(),
-        release=platform.release(),
+        system=system.sysname,
+        machine=system.machine,
+        release=system.release,
         libc=_libc(),
         driver=_driver(),
         free=shutil.disk_usage(cache).free,
@@ -136,7 +136,13 @@ def _ask(path: str) -> Optional[Dict[str, Any]]:
 
 
 def _libc() -> str:
-    return "macos {}".format(platform.mac_ver()[0]) if sys.platform == "darwin" else _libc_of_linux()
+    return _version_of_macos() if sys.platform == "darwin" else _libc_of_linux()
+
+
+def _version_of_macos() -> str:
+    import platform  # takes a while, and every agent imports this module
+
+    return "macos {}".format(platform.mac_ver()[0])
 
 
 def _libc_of_linux() -> str:

@@ -13,15 +13,14 @@ The lock is a file that is made, not one that is locked, because file systems on
     <cache>/uv-bin/<sha256>     uv
 """
 
-import ctypes
 import json
 import os
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from remote_agent.agent.environments.uv_cache import UvCache
-from remote_agent.shared.environment_spec import EnvironmentSpec
-from remote_agent.shared.fields import is_sha256
+from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.system.host import machine_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive
@@ -144,6 +143,10 @@ class EnvironmentStore:
             return True
         return False
 
+    def is_being_built(self, key: str) -> bool:
+        """Somebody holds the lock, as far as it says; of another machine, nobody knows whether that one is still there."""
+        return self._is_held(self._lock_path(key))
+
     def touch(self) -> None:
         """Show other machines that the locks are held."""
         for key in self._held:
@@ -219,6 +222,8 @@ def read_description(folder: str) -> Optional[Dict[str, Any]]:
 
 def _sync_all(folder: str) -> None:
     """Bring all files of a file system to the disk: of the thousands of an environment, one by one would take minutes."""
+    import ctypes  # takes a while, and every agent imports this module
+
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync: Optional[Callable[[int], int]] = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

@@ -9,9 +9,9 @@ from typing import Deque
 
 __all__ = ["HOLD", "Batching"]
 
-#: Seconds for which a message waits at most. The controller waits as long for more, see `launcher.engine.dispatcher`.
+#: The longest time that a message waits, in seconds. The controller waits as long for more, see `launcher.engine.dispatcher`.
 HOLD = 0.02
-#: So many messages within so many seconds are many. If each waits for HOLD, they still are.
+#: This many messages in this many seconds count as many. They still do if each of them waits for HOLD.
 _OFTEN_COUNT = 10
 _OFTEN_SECONDS = 0.4
 

@@ -16,17 +16,17 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 
 from remote_agent.agent.link.link import Link
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.shared import wire
-from remote_agent.shared.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
-from remote_agent.shared.protocol import HEARTBEAT
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import HEARTBEAT
+from remote_agent.protocol.messages import FromAgent, Hello, Look, Ping, Pong, Welcome
 
 __all__ = ["Controller"]
 
-#: Notes that are kept for who comes later, and characters of each: all of them fit a welcome.
+#: How many notes are kept for later controllers, and how many characters of each. All of them fit into one welcome.
 _MAX_NOTES = 100
 _MAX_NOTE_LENGTH = 2000
 
-#: What takes a message: its header and its payload.
+#: Handles a message: its header and its payload.
 Handler = Callable[[Any, bytes], None]
 
 
@@ -73,14 +73,14 @@ class Controller:
 
     @property
     def was_never_greeted(self) -> bool:
-        """Whether no controller has ever sent a hello, and no link is open over which one may come."""
+        """Whether no controller has ever sent a hello, and no open link may still bring one."""
         return not self._was_greeted and not self._links
 
     def seconds_alone(self, now: float) -> Optional[float]:
         """Return for how long there has been no controller; None while there is one."""
         return None if self._alone_since is None or self.link is not None else now - self._alone_since
 
-    # -- saying --------------------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------------
 
     def say(self, header: FromAgent, payload: bytes = b"") -> None:
         """Send a short message. It is dropped if there is no link."""
@@ -109,7 +109,7 @@ class Controller:
         try:
             sock, _ = listener.accept()
         except OSError:
-            return  # it went away again, or there are too many open files: the next one comes
+            return  # it is gone again, or there are too many open files; others will connect
         self._links.append(Link(sock, self._selector, self._on_frame, self._link_closed))
 
     def _link_closed(self, link: Link) -> None:
@@ -141,13 +141,13 @@ class Controller:
             link.pump()
             link.close()
 
-    # -- hearing -------------------------------------------------------------------------------------------------
+    # -- receiving -----------------------------------------------------------------------------------------------
 
     def _on_frame(self, link: Link, frame: wire.Frame) -> None:
         try:
             self._dispatch(link, frame)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # The content of a field is not what its handler expects. That ends the link; jobs go on.
+            # The content of a field is not what its handler expects. The link ends, and jobs go on.
             traceback.print_exc()
             text = "message {!r} is malformed: {!r}".format(frame.header["t"], error)
             raise wire.ProtocolError("field", text[:_MAX_NOTE_LENGTH]) from None
@@ -187,7 +187,7 @@ class Controller:
         lease = hello["lease"]
         if lease is not None and lease < 0:
             raise wire.ProtocolError("field", "hello: a lease of {!r}".format(lease))
-        # Before the earlier link is closed: a link with a wrong hello must not replace it.
+        # Check the hello before the earlier link is closed: a link with a wrong hello must not replace it.
         more = self._on_hello(hello)
         if self.link is not None and self.link is not link:
             self.link.close()
@@ -196,7 +196,7 @@ class Controller:
         self._alone_since = None
         link.live = hello["live"]
         self.lease = lease
-        # Not as a source: whatever is said next must come behind it.
+        # It is not sent as a source, because later messages must come after it.
         self._welcome(link, more)
         self._on_greeted()
 
@@ -228,4 +228,4 @@ class Controller:
         self.say({"t": "pong", "n": header["n"]})
 
     def _on_pong(self, header: Pong, payload: bytes) -> None:
-        """Do nothing: the link has already recorded a sign of life, which is the only purpose of a pong."""
+        """Do nothing. A pong is only a sign of life, which the link has already recorded."""

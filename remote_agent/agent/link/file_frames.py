@@ -1,7 +1,7 @@
-"""Frames of files: many small ones in a frame, a long one in pieces.
+"""Turns files into frames: many small files into one frame, a large file into several.
 
-Rule: a file is sent as it was at one moment: if it changes while it is read, it is read again, and if it changes every time, that is
-reported.
+Rule: the copy of a file shows it as it was at one moment. A file that changes while it is read is read again. If it changes every
+time, that is reported.
 """
 
 import json
@@ -11,19 +11,19 @@ from typing import Any, Iterator, List
 
 from remote_agent.agent.link.outbox import Piece
 from remote_agent.agent.link.output_tree import MAX_NAMES, Refusals
-from remote_agent.shared import wire
-from remote_agent.shared.messages import Chunk
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import Chunk
 
 __all__ = ["FileFrames"]
 
-#: Files up to this size travel many in a frame.
+#: Files up to this size share a frame with others.
 _SMALL = 1 << 16
-#: How often a file is read that changes each time.
+#: How often a file is read if it changes each time.
 _TRIES = 3
 
 
 class _Small:
-    """Small files that travel in one frame."""
+    """Small files that share a frame."""
 
     def __init__(self, attempt_id: str) -> None:
         self._attempt_id = attempt_id
@@ -35,29 +35,30 @@ class _Small:
         self._size = self._names = 0
 
     def fits(self, relative: str, data: bytes) -> bool:
-        """There is room for one more."""
+        """Whether the frame has room for this file."""
         names = self._names + len(json.dumps(relative)) + 60
         return not self.items or (self._size + len(data) <= wire.CHUNK and names < MAX_NAMES and len(self.items) < 500)
 
     def add(self, relative: str, watched: "_WatchedFile", data: bytes) -> None:
-        """One more."""
+        """Add a file."""
         self.items.append([relative, watched.mode, len(data), watched.mtime])
         self._data.append(data)
         self._size += len(data)
         self._names += len(json.dumps(relative)) + 60
 
     def frame(self) -> bytes:
-        """All so far, as a frame."""
+        """Return the frame with all files so far, and begin a new one."""
         frame = wire.encode({"t": "files", "attempt": self._attempt_id, "items": self.items}, b"".join(self._data))
         self._clear()
         return frame
 
 
 class _WatchedFile:
-    """An open file, and whether it has been left alone since.
+    """An open file that is watched for changes.
 
-    Its time of modification is set back by a nanosecond meanwhile: a file system that counts in ticks of some milliseconds would give
-    a file that is written twice within one the same time twice, and most files are younger than that when their job ends.
+    Its modification time is set back by a nanosecond while it is read, so that any write changes it. Some file systems count time in
+    ticks of several milliseconds, and two writes within one tick get the same time. Most files are younger than a tick when their
+    job ends.
     """
 
     def __init__(self, fd: int) -> None:
@@ -74,23 +75,23 @@ class _WatchedFile:
         try:
             os.utime(self._fd, ns=(self._first.st_atime_ns, mtime))
         except OSError:
-            return False  # somebody else's file, or a disk that is read only: what it has must do
+            return False  # another user's file, or a read-only disk: its present time must do
         return True
 
     @property
     def is_same(self) -> bool:
-        """Nobody has written to it."""
+        """Whether nobody has written to the file since."""
         now = os.fstat(self._fd)
         return (now.st_size, now.st_mtime_ns) == self._mark
 
     def restore_time(self) -> None:
-        """Give it its time back."""
+        """Set the file's original modification time again, if nobody has written to it."""
         if self._is_marked and self.is_same:
             self._set(self.mtime)
 
 
 class FileFrames:
-    """Frames of files; what of them was sent, and what cannot be relied on."""
+    """Makes frames of files, and keeps track of what was sent and which copies may be inconsistent."""
 
     def __init__(self, attempt_id: str, refused: Refusals) -> None:
         self._attempt_id = attempt_id
@@ -101,7 +102,7 @@ class FileFrames:
         self.total = 0
 
     def frames(self, relative: str, path: str) -> Iterator[Piece]:
-        """Those of one file that are to be sent by now; a small one may wait for others."""
+        """Yield the frames that one more file makes complete. A small file may wait for others."""
         self.count += 1
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -135,9 +136,9 @@ class FileFrames:
         self._small.add(relative, watched, data)
 
     def _large_file(self, relative: str, fd: int, watched: _WatchedFile, is_last: bool) -> Iterator[Piece]:
-        """Read here, not sent by the kernel: others may write to it, and there is no digest to give that away.
+        """Yield a large file in pieces. They are read here, and not by the kernel, so that a change is noticed: there is no digest.
 
-        Where it has changed by then, its last piece is not sent, and so it does not appear there.
+        If the file has changed, its last piece is not sent, so the receiver does not store it.
         """
         header: Chunk = {
             "t": "chunk",
@@ -162,13 +163,13 @@ class FileFrames:
             offset += len(data)
 
     def rest(self) -> Iterator[Piece]:
-        """What waits for others."""
+        """Yield the small files that still wait."""
         if self._small.items:
             yield self._small.frame()
 
 
 def _read(fd: int, size: int, offset: int) -> bytes:
-    """So many bytes, or as many as there are."""
+    """Read this many bytes, or fewer if the file is shorter."""
     data = os.pread(fd, size, offset)
     while data and len(data) < size:
         more = os.pread(fd, size - len(data), offset + len(data))

@@ -13,11 +13,11 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional
 
 from remote_agent.agent.link.outbox import Outbox
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 __all__ = ["Link"]
 
-#: So many bytes may wait for the peer. Beyond that the agent stops reading from it.
+#: How many bytes may wait for the peer. Beyond that, the agent stops reading from it.
 _MAX_OUTBOX = 4 << 20
 
 
@@ -43,7 +43,7 @@ class Link:
         self._on_frame = on_frame
         self._on_close = on_close
         self._decoder = wire.Decoder()
-        #: Frames that were received and not handled yet, and the protocol error after them.
+        #: Frames that were received but not yet handled, and the protocol error after them.
         self._pending_frames: Deque[wire.Frame] = deque()
         self._protocol_error: Optional[wire.ProtocolError] = None
         self._is_paused = False
@@ -88,7 +88,7 @@ class Link:
 
     def _readable(self, fd: int, mask: int) -> None:
         if self._is_closed:
-            # Closed by what was handled before in the same turn; the number may be somebody else's by now.
+            # An event before this one in the same turn has closed it. Its number may already belong to another descriptor.
             return
         try:
             data = os.read(fd, 1 << 18)
@@ -149,7 +149,7 @@ class Link:
             self.close()
             return
         if self._is_paused and self.outbox.size < size:
-            # A peer that we do not read from cannot show that it is alive: bytes that it takes count instead.
+            # We do not read from this peer now, so it cannot show that it is alive. The bytes that it takes count instead.
             self._last_heard = time.monotonic()
             if not self._handle_frames():
                 return

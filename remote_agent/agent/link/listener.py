@@ -20,10 +20,10 @@ __all__ = ["SOCKET", "Listener", "other_agent"]
 
 SOCKET = "agent.sock"
 _IDENTITY_FILE = "agent.json"
-#: Seconds between two checks of the socket, and between two signs of life (the time of `agent.json`).
+#: Seconds between two checks of the socket, and between two signs of life (the file time of `agent.json`).
 _CHECK_EVERY = 1.0
 _TOUCH_EVERY = 60.0
-#: Seconds without a sign of life after which an agent on another machine is taken for dead.
+#: An agent on another machine counts as dead after this many seconds without a sign of life.
 _DEAD_AFTER = 300.0
 
 
@@ -86,7 +86,7 @@ class Listener:
         here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # A relative name: a long home exceeds what AF_UNIX takes.
+            # A relative name, because the path of a long home is too long for AF_UNIX.
             os.chdir(self._runtime)
             if os.path.lexists(SOCKET + ".new"):
                 os.unlink(SOCKET + ".new")

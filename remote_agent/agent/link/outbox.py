@@ -11,12 +11,12 @@ from typing import Deque, Iterator, List, Tuple, Union
 __all__ = ["OpenFile", "Outbox", "Piece", "Slice"]
 
 _LOW = 1 << 19
-#: Sources that are read in turn; the others have nothing open yet.
+#: How many sources are read in turn. The others have not opened anything yet.
 _AT_ONCE = 4
 
 
 class OpenFile:
-    """A file that stays open as long as a part of it waits to be sent.
+    """A file that stays open while a part of it waits to be sent.
 
     Raises:
         OSError: it cannot be opened.
@@ -37,7 +37,7 @@ class OpenFile:
 
 
 class Slice:
-    """Some bytes of a file whose digest is sent, too. Bytes that cannot be read any more are sent as zeros."""
+    """Some bytes of a file whose digest is sent, too. Bytes that can no longer be read are sent as zeros."""
 
     def __init__(self, file: OpenFile, offset: int, size: int) -> None:
         self._file = file
@@ -58,7 +58,7 @@ class Slice:
         except BlockingIOError:
             raise
         except OSError:
-            count = 0  # the connection, the file, or a file system that cannot: below it shows which
+            count = 0  # the connection, the file, or no support by the file system: the code below shows which
         return count or os.write(fd, self._read())
 
     def _read(self) -> bytes:
@@ -66,7 +66,7 @@ class Slice:
         try:
             return os.pread(self._file.fd, size, self._offset) or bytes(size)
         except OSError:
-            # Its frame is announced. The digest gives it away.
+            # Its length was announced, so something must be sent. The digest will show that it is wrong.
             return bytes(size)
 
     def behind(self, count: int) -> "Slice":
@@ -74,7 +74,7 @@ class Slice:
         return Slice(self._file, self._offset + count, self._size - count)
 
 
-#: A frame; or its head and its payload, where that is long and is not to be copied.
+#: A frame; or its head and its payload, if the payload is long and should not be copied.
 Piece = Union[bytes, Tuple[bytes, Union[bytes, Slice]]]
 
 
@@ -88,17 +88,17 @@ class Outbox:
         self._waiting: Deque[Iterator[Piece]] = deque()
 
     def put(self, data: bytes) -> None:
-        """Add a small frame. It goes before everything that the sources still have."""
+        """Add a small frame. It is sent before anything that the sources still have."""
         self._ready.append(memoryview(data))
         self._size += len(data)
 
     def add_source(self, source: Iterator[Piece]) -> None:
-        """Add a source of a long content. Its frames are taken in turn with those of earlier sources."""
+        """Add a source of long content. Its frames take turns with those of the other sources."""
         self._waiting.append(source)
 
     @property
     def size(self) -> int:
-        """How many bytes wait, without those of the sources."""
+        """How many bytes wait, not counting those of the sources."""
         return self._size
 
     def __bool__(self) -> bool:
@@ -116,7 +116,7 @@ class Outbox:
             for piece in frame if isinstance(frame, tuple) else (frame,):
                 self._ready.append(memoryview(piece) if isinstance(piece, bytes) else piece)
                 self._size += len(piece)
-            # A turn per frame keeps them fair.
+            # One frame per turn is fair to all sources.
             self._reading.append(source)
 
     def write_to(self, fd: int) -> None:

@@ -1,6 +1,6 @@
 """The output directory of a job: which of its files come back, and its folders and links.
 
-Rule: nothing outside of the folder is read. What does not come back though it was asked for is reported by name.
+Rule: nothing outside the folder is read. A file that was asked for and cannot come back is reported by name.
 """
 
 import json
@@ -8,19 +8,19 @@ import os
 import stat
 from typing import Iterator, List, Optional, Set, Tuple, Union
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.shared.globs import shell_glob
 
 __all__ = ["MAX_NAMES", "OutputTree", "Refusals", "Selection", "wanted"]
 
-#: Our own folder: a run that a job started has one, with its journal in it.
+#: Our own folder, which is not sent: if a job starts a run, the journal of that run is there.
 _OUR_FOLDER = ".launcher"
-#: Bytes of a frame's header that names may take.
+#: How many bytes of a frame's header names may take.
 MAX_NAMES = wire.MAX_HEADER // 2
 
 
 def wanted(path: str, patterns: Union[bool, List[str]]) -> bool:
-    """A file of the output directory is to come back."""
+    """Whether a file of the output directory should come back."""
     if isinstance(patterns, bool):
         return patterns
     return any(_matches(path, pattern) for pattern in patterns)
@@ -31,20 +31,20 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 class Selection:
-    """What the patterns choose; `unmatched`: places of those that have chosen nothing yet."""
+    """Selects files by patterns. `unmatched`: the positions of the patterns that have matched nothing yet."""
 
     def __init__(self, patterns: Union[bool, List[str]]) -> None:
         self._patterns = patterns
-        #: Everything comes back.
+        #: Whether everything comes back.
         self.has_all = patterns is True
         self.unmatched = set() if isinstance(patterns, bool) else set(range(len(patterns)))
 
     def includes(self, path: str) -> bool:
-        """It would come back."""
+        """Whether a file of this path would come back."""
         return wanted(path, self._patterns)
 
     def select(self, path: str) -> bool:
-        """A file, link or folder is to come back."""
+        """Whether this file, link or folder should come back. The patterns that match it are no longer unmatched."""
         if not wanted(path, self._patterns):
             return False
         if not isinstance(self._patterns, bool):
@@ -53,7 +53,7 @@ class Selection:
 
 
 class Refusals:
-    """Files that are not sent, by name and why; their number is told where the names would not fit a frame."""
+    """Files that are not sent, each with the reason. Names that do not fit into a frame are only counted."""
 
     def __init__(self, room: int = MAX_NAMES) -> None:
         self.named: List[List[str]] = []
@@ -62,7 +62,7 @@ class Refusals:
         self._more = 0
 
     def add(self, path: str, why: Union[str, OSError]) -> None:
-        """One more."""
+        """Add a file."""
         if isinstance(why, OSError):
             why = why.strerror or str(why)
         entry = [path, why]
@@ -73,28 +73,28 @@ class Refusals:
             self._more += 1
 
     def all(self, more: str = "refused, too") -> List[List[str]]:
-        """Those that are named, and how many more there are."""
+        """Return the names with their reasons, and last how many more there are."""
         if not self._more:
             return self.named
         return [*self.named, ["({} more)".format(self._more), more]]
 
 
 class OutputTree:
-    """The folders and links of an output directory, told when all its files have been sent."""
+    """The folders and links of an output directory. They are sent after all files."""
 
     def __init__(self, folder: str, refused: Refusals) -> None:
         self.folder = folder
         self.root = os.path.realpath(folder)
-        #: (path, mtime), each before those below it.
+        #: (path, mtime), each folder before those in it.
         self.folders: List[Tuple[str, int]] = []
-        #: Links as they were found.
+        #: Links in the order in which they were found.
         self.found: List[str] = []
         self._refused = refused
         self._sent: Set[str] = set()
         self._folders_with_files: Set[str] = set()
 
     def files(self) -> Iterator[Tuple[str, str]]:
-        """Regular files below the folder as (relative path, path). Links and folders are noted on the way; all else is refused."""
+        """Yield the regular files below the folder as (relative path, path). Records links and folders, and refuses everything else."""
         stack = [""]
         while stack:
             below = stack.pop()
@@ -130,14 +130,14 @@ class OutputTree:
                     self._refused.add(relative, "not a regular file")
 
     def add_file(self, relative: str) -> None:
-        """This file comes back."""
+        """Record that this file comes back."""
         self._sent.add(relative)
         while os.sep in relative:
             relative = os.path.dirname(relative)
             self._folders_with_files.add(relative)
 
     def links(self, selection: Selection) -> Tuple[List[List[str]], List[Tuple[str, str]]]:
-        """Links as (path, text), and those that are sent as the file that they name, because that does not come itself."""
+        """Return the links as (path, text), and those that are sent as a copy of their target, because the target does not come back."""
         links, copied = [], []
         for relative in self.found:
             if not selection.select(relative):
@@ -162,9 +162,9 @@ class OutputTree:
         return links, copied
 
     def _text(self, relative: str) -> Tuple[Optional[str], str]:
-        """What a link says, so that it leads to the same thing elsewhere, and where that is below the folder; None: out of it.
+        """Return the text that a link should have elsewhere, and its target relative to the folder. None: it leads out of the folder.
 
-        An absolute one that leads to what lies within, or one that goes through others on its way, is told by the shortest way.
+        An absolute link into the folder, or one that passes through other links, becomes the shortest relative path.
         """
         path = os.path.join(self.folder, relative)
         text = os.readlink(path)
@@ -180,7 +180,7 @@ class OutputTree:
 
 
 def _goes_straight(text: str, depth: int) -> bool:
-    """A link's text goes up first, not out of the folder, and then down: no other link on its way can turn it aside."""
+    """Whether a link's text first goes up, but not out of the folder, and then down. Then no other link can divert it."""
     parts = [part for part in text.split("/") if part not in ("", ".")]
     up = 0
     while up < len(parts) and parts[up] == "..":
@@ -189,5 +189,5 @@ def _goes_straight(text: str, depth: int) -> bool:
 
 
 def _as_utf8(path: str) -> str:
-    """The path as text that can be sent."""
+    """Return the path as text that can be sent."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Frames for what jobs leave: long results, output files, what was printed. They are sources of an `outbox`.
+"""Frames for what jobs leave: long results, output files, stdout and stderr. They are sources of an `outbox`.
 
 Rule: a file that cannot be read is reported to the controller by name, and everything else is still sent.
 
@@ -15,20 +15,20 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 from remote_agent.agent.link.file_frames import FileFrames
 from remote_agent.agent.link.outbox import OpenFile, Piece, Slice
 from remote_agent.agent.link.output_tree import MAX_NAMES, OutputTree, Refusals, Selection
-from remote_agent.shared import wire
-from remote_agent.shared.messages import Chunk, FilesEnd, Output, Tree
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import Chunk, FilesEnd, Output, Tree
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["as_written", "output_frames", "result_frames", "stream_frames"]
 
-#: Patterns of which it is told that they matched nothing.
+#: How many patterns that matched nothing are reported.
 _MAX_UNMATCHED = 1000
-#: Links or folders of a frame.
+#: How many links or folders a frame has.
 _MAX_ENTRIES = 5000
 
 
 def result_frames(attempt_id: str, parts: ResultParts) -> Iterator[Piece]:
-    """Yield a large result in chunks. The first one says where its parts are, so that they can be checked as they come.
+    """Yield a large result in chunks. The first one says where its parts are, so that each part can be checked when it arrives.
 
     Raises:
         OSError: its file cannot be read to its end.
@@ -89,7 +89,7 @@ def output_frames(
         for relative, path in copied:
             yield from files.frames(relative, path)
         yield from files.rest()
-        # The deepest folders first: what is made in one changes its time.
+        # The deepest folders come first, because making something in a folder changes its time.
         folders = [[one, mtime] for one, mtime in reversed(tree.folders) if selection.select(one)]
         trees: List[Tree] = [
             {"t": "tree", "attempt": attempt_id, "links": part, "folders": []} for part in _in_parts(links)
@@ -131,13 +131,13 @@ def _rest_of_streams(
 
 
 def as_written(streams: Dict[str, str]) -> List[Tuple[str, str]]:
-    """Stdout and stderr, first the one that was last written to longer ago: two files tell no more of their common order."""
+    """Return stdout and stderr in the order of their last writes. Two files say no more about the order of their lines."""
 
     def written_at(item: Tuple[str, str]) -> int:
         try:
             return os.stat(item[1]).st_mtime_ns
         except OSError:
-            return 0  # there is none: the job closed it, or printed nothing
+            return 0  # the job has closed it, or printed nothing
 
     return sorted(streams.items(), key=written_at)
 

@@ -13,7 +13,7 @@ class Acknowledged:
     """A set of attempts by name. It is stored as ranges of job numbers, for each number of an attempt."""
 
     def __init__(self) -> None:
-        #: number of the attempt -> first job of each range, and the job behind its last one
+        #: number of an attempt -> the first job of each range; `_behind` has the job after its last one
         self._first: Dict[int, List[int]] = {}
         self._behind: Dict[int, List[int]] = {}
 

@@ -11,10 +11,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_agent.agent.spool.log import Reference
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
+from remote_agent.protocol import wire
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
 
 __all__ = ["Attempt", "Recorded", "error_of_status", "failed_envelope"]
 
@@ -50,19 +50,19 @@ class Attempt:
         self.state_file: Optional[str] = None
         self.outcome: Optional[Recorded] = None
         self.final: Optional[Recorded] = None
-        #: The record of its end is on the disk. The file of a long result may not be there yet.
+        #: The record of its end is on the disk. If its result is long, the file may not be there yet.
         self.is_logged = False
         self.awaits_file = False
-        #: Both are on the disk: the result may be sent.
+        #: Both are on the disk, so the result may be sent.
         self.is_synced = False
-        #: The host went down since then, and the file of its long result, or of its outcome, is being checked.
+        #: The host went down after that, and the file of its long result or outcome is being checked.
         self.is_doubted = False
-        #: Set while the bytes of its long result are sent before the result may be.
+        #: Set if the bytes of its long result are sent early: before the result itself may be sent.
         self.early_send: Any = None
         self.in_epilogue = False
         self.epilogues = 0
         self.entered_before = 0
-        #: The envelope that says what killed the job's process, made when it was found dead.
+        #: The envelope that says what killed the job's process. It is made when the process is found dead.
         self.crash: Optional[Envelope] = None
         self.cancel: Optional[str] = None
         self.status: Optional[int] = None
@@ -71,36 +71,36 @@ class Attempt:
         self.begun_at: Optional[float] = None
         #: How often it was given to a zygote that died before it forked.
         self.hand_overs = 0
-        #: Given to its zygote, which has not said yet that it forked.
+        #: When it was given to its zygote, which has not yet reported the fork.
         self.handed_at: Optional[float] = None
         self.deadline: Optional[float] = None
         self.kill_at: Optional[float] = None
-        #: Its result was there, and its process began to shut down; it was asked what it still waits for.
+        #: When its process began to shut down, after its result; and when it was asked what it waits for.
         self.ending_at: Optional[float] = None
         self.asked_at: Optional[float] = None
-        #: It was cancelled when its result was there, so its shutdown is cut short.
+        #: It was cancelled after its result had arrived, so its shutdown gets less time.
         self.is_shutdown_shortened = False
-        #: What it said that it waits for.
+        #: What its shutdown waits for, as it answered.
         self.running: List[str] = []
-        #: What was still running when it was killed, for the user: see the `cut` record.
+        #: What was still running when it was killed, for the user; see the `cut` record.
         self.cut: Optional[Dict[str, Any]] = None
-        #: Since when, and until when, processes that it left behind may end by themselves; the former by the clock that files have.
+        #: From when and until when its leftover processes may end by themselves. The first time is by the clock of file times.
         self.left_since = 0.0
         self.left_until: Optional[float] = None
-        #: Its result was sent over the present link; its outputs follow when its process is gone.
+        #: Its result was sent over the present link. Its outputs follow when its process is gone.
         self.is_final_sent = False
         self.sock: Any = None
         self.decoder = wire.Decoder()
-        #: Nobody will report its end, so it is checked now and then.
+        #: Nobody will report its end, so it is polled.
         self.is_polled = False
-        #: Its epilogue is due, and waits for a zygote.
+        #: Its epilogue is due and waits for a zygote.
         self.awaits_zygote = False
-        #: How far its orphan file was read.
+        #: How many bytes of its orphan file were read.
         self.orphan_read = 0
         self.orphan_decoder: Optional[wire.Decoder] = wire.Decoder()
         self.stream_sent = {"stdout": 0, "stderr": 0}
         self.stream_dropped = {"stdout": 0, "stderr": 0}
-        #: A source of the present link looks at its streams.
+        #: A source of the present link reads its streams.
         self.is_streaming = False
 
     @property

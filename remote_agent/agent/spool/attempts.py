@@ -16,16 +16,16 @@ from remote_agent.agent.spool.acknowledged import Acknowledged
 from remote_agent.agent.spool.attempt import Attempt, Recorded
 from remote_agent.agent.spool.log import Reference, SpoolLog
 from remote_agent.agent.spool.syncer import Syncer
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import ResultParts
 from remote_agent.shared.disk import digest_of, sync_file
-from remote_agent.shared.envelope import Envelope
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import ResultParts
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.processes import is_alive
 
 __all__ = ["Attempts"]
 
-#: The errors of a full disk, or of a used-up quota.
+#: The disk is full, or the quota is used up.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -66,7 +66,7 @@ class Attempts:
         self._unsynced: Deque[Tuple[int, int, bool, Attempt]] = deque()
         self._requested = (0, 0)
         self._compact_from = 0
-        #: How many bytes were not needed when rewriting the log last failed to make room.
+        #: How many bytes were dead when a rewrite of the log last failed to make room.
         self._dead_in_vain = 0
         self._is_moved = False
         self._acknowledged = Acknowledged()
@@ -74,7 +74,7 @@ class Attempts:
         self._files = BackgroundThread(wake)
         self._files_under_way = 0
         self._wake = wake
-        #: Made where there is something to read.
+        #: Made when there is something to read.
         self._reader: Optional[BackgroundThread] = None
         self._reads_under_way = 0
         self._is_stopping = False
@@ -86,7 +86,7 @@ class Attempts:
         return self._by_id.get(attempt_id)
 
     def alive(self, attempt_id: str) -> Optional[Attempt]:
-        """Return such an attempt, or an acknowledged one whose process has not ended."""
+        """Return an attempt that is not acknowledged, or whose process has not ended."""
         return self._by_id.get(attempt_id) or self._active.get(attempt_id)
 
     def __contains__(self, attempt_id: str) -> bool:
@@ -294,7 +294,7 @@ class Attempts:
         try:
             moved = self.log.compact(self._live(), rename=rename)
         except OSError as error:
-            # It is long, not broken: tried again when it has grown by as much again.
+            # The log is long, but not broken. Try again when it has doubled.
             self._compact_from = 2 * self.log.end
             self._note("spool: {} cannot be rewritten: {}".format(self.log.path, error.strerror or error))
             return
@@ -327,24 +327,24 @@ class Attempts:
                     and attempt.boot == self._boot
                     and is_alive(attempt.pid, attempt.pid_started)
                 ):
-                    # It is still shutting down, and what it leaves is not whole yet.
+                    # It is still shutting down, so its output is not complete.
                     attempt.state = "ending"
                     attempt.is_polled = True
                     self.begun(attempt)
             elif attempt.payload is None:
-                # What it was accepted with is among the altered.
+                # The record of its acceptance is damaged.
                 doubtful.append(attempt)
             elif attempt.state != "queued":
                 attempt.is_polled = True
                 attempt.has_exited = attempt.boot != self._boot
                 self.begun(attempt)
             elif (attempt.is_claimed and attempt.boot != self._boot) or attempt.payload.offset < last_gap:
-                # It was about to start when the machine went down; or that it did is what was altered.
+                # It was about to start when the machine went down, or the record of its start is damaged.
                 doubtful.append(attempt)
             else:
                 waiting.append(attempt)
         if replay.gaps:
-            # By the new id the controller sees that this spool does not know everything that the last one did.
+            # The new id tells the controller that this spool has lost some of what it knew.
             self.compact(rename=True)
         return waiting, doubtful
 
@@ -377,7 +377,7 @@ class Attempts:
         self._reads_under_way -= 1
         attempt.is_doubted = False
         if self._by_id.get(attempt.id) is not attempt:
-            return  # the controller had it, and has acknowledged it meanwhile
+            return  # the controller has acknowledged it in the meantime
         was_final = attempt.final is not None
         for name in ("final", "outcome"):
             known: Optional[Recorded] = getattr(attempt, name)
@@ -391,7 +391,7 @@ class Attempts:
             attempt.is_synced = True
             self._on_durable(attempt)
         elif was_final:
-            # Its slot is somebody else's by now.
+            # By now its slot belongs to another attempt.
             attempt.slot = None
             if attempt.payload is None or state == "queued":
                 self._on_doubtful(attempt)
@@ -418,7 +418,7 @@ class Attempts:
         try:
             _apply_record(attempt, name, header, reference)
         except ValueError as error:
-            # Of an earlier version, which took what this one refuses: as if it had been altered.
+            # An earlier version accepted what this one refuses. Treat the record like a damaged one.
             self._note("spool log: a record of job {} cannot be read: {}".format(header["a"], error))
 
     def stop(self) -> None:
@@ -434,7 +434,7 @@ class Attempts:
         try:
             self.log.close()
         except OSError:
-            # What could not be written was delivered from memory, or is not known to have happened.
+            # What could not be written was either delivered from memory, or counts as if it had not happened.
             return
 
 

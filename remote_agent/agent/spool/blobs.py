@@ -12,14 +12,14 @@ import shutil
 import zlib
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
+from remote_agent.protocol.constants import MANIFEST_VERSION
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import sync_data
-from remote_agent.shared.fields import is_sha256
-from remote_agent.shared.protocol import MANIFEST_VERSION
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
 __all__ = ["AlteredError", "BlobStore", "Manifest", "materialise", "read_manifest"]
 
-#: Bytes of a manifest when unpacked; some 500,000 files.
+#: Bytes of an unpacked manifest; about 500,000 files.
 _MAX_MANIFEST = 128 << 20
 
 
@@ -119,7 +119,7 @@ class BlobStore:
         if offset == 0:
             self._drop(sha256)
             if not os.path.isdir(self.folder):
-                make_private_folder(self.folder)  # somebody has cleaned up
+                make_private_folder(self.folder)  # a clean-up has removed it
             fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             self._partial[sha256] = (fd, hashlib.sha256(), 0)
         if sha256 not in self._partial:
@@ -179,7 +179,7 @@ class BlobStore:
             try:
                 os.rename(left, temporary)
             except FileNotFoundError:
-                return 0  # somebody was faster
+                return 0  # another process was faster
         fd = open_private(temporary, os.O_RDWR)
         digest, done = hashlib.sha256(), 0
         while True:
@@ -204,7 +204,7 @@ class BlobStore:
                 except ProcessLookupError:
                     return os.path.join(self.folder, name)
                 except OSError:
-                    continue  # somebody else's process has that number now
+                    continue  # another user's process has that pid now
         return None
 
     def drop_partial(self, keep: Collection[str] = ()) -> None:
@@ -216,7 +216,7 @@ class BlobStore:
             try:
                 os.unlink(self._temporary(sha256))
             except FileNotFoundError:
-                continue  # somebody has cleaned up
+                continue  # a clean-up has removed it
 
     def read(self, sha256: str) -> bytes:
         """Read a whole blob.
@@ -288,13 +288,13 @@ def _folder(folders: Dict[str, int], path: str) -> int:
     try:
         os.mkdir(name, 0o700, dir_fd=above)
     except FileExistsError:
-        pass  # made for a file before; opened below without following a link
+        pass  # an earlier file needed it; it is opened below without following a link
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     if len(folders) > 200:
         for known in list(folders):
             if known:
                 os.close(folders.pop(known))
-        # `above` may have been closed with the others, `fd` is open and enough.
+        # `above` may have been closed with the others. `fd` is open, and no other is needed.
     folders[path] = fd
     return fd
 

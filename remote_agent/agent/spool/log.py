@@ -35,9 +35,9 @@ _FILE_MARK = b"RLSP"
 _FILE_HEAD = struct.Struct("!4sI16s")
 _MARK = b"RLG1"
 _HEAD = struct.Struct("!4sIQI")
-#: Bytes of a record's header, some way over what a frame's may have.
+#: Bytes of a record's header. A frame's header is well below that.
 _MAX_HEADER = 1 << 23
-#: Bytes of log, of which over a half are dead, from which on it is rewritten.
+#: A log of this many bytes is rewritten if more than half of it is dead.
 _COMPACT_FROM = 32 << 20
 _PIECE = 1 << 20
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -78,11 +78,11 @@ class SpoolLog:
         self._dead = 0
         self.generation = 0
         head = os.pread(self._fd, _FILE_HEAD.size, 0)
-        #: Names this log, and with it everything that the spool knows: a new file, a new id.
+        #: Identifies this log, and so everything that the spool knows. A new file gets a new id.
         self.id = self._known_id(head) or self._start_file(head)
         self._seed = zlib.crc32(self.id)
         self._end = _FILE_HEAD.size
-        #: Bytes that are on the file (not necessarily on the disk).
+        #: Bytes that are in the file (not necessarily on the disk).
         self.written = _FILE_HEAD.size
 
     def _known_id(self, head: bytes) -> Optional[bytes]:
@@ -130,7 +130,7 @@ class SpoolLog:
             on_record(header, reference)
             offset = reference.end
         if torn:
-            # Keep what is cut off: somebody may want to read it.
+            # Keep what is cut off, because somebody may want to read it.
             self._set_aside(offset, size)
         self._end = self.written = offset
         return Replay(gaps, torn)
@@ -284,7 +284,7 @@ class SpoolLog:
             OSError: it could not be rewritten. The log is unchanged.
         """
         if not live and not rename:
-            # Nothing is needed, so nothing is written: a full disk may have no room for it.
+            # No record is needed, so no file is written: a full disk may have no room for one.
             os.ftruncate(self._fd, _FILE_HEAD.size)
             self._restart_at(_FILE_HEAD.size)
             return {}
@@ -306,9 +306,9 @@ class SpoolLog:
             try:
                 os.unlink(path)
             except OSError:
-                pass  # it is the next compaction's to truncate
+                pass  # the next compaction truncates it
             raise
-        # dup2 keeps the number, so that a sync under way in the other thread meets an open file.
+        # dup2 keeps the number, so a sync in the other thread still has an open file.
         os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
         sync_folder(self.path)

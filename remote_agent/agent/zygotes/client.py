@@ -15,9 +15,9 @@ from typing import Dict, List, Optional, Tuple
 from remote_agent.agent.zygotes import setup_lines
 from remote_agent.agent.zygotes.spare import Spare, chosen_python, start_process, zygote_command
 from remote_agent.job import JobError
-from remote_agent.shared import wire
-from remote_agent.shared.messages import Start
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.messages import Start
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
 
@@ -46,9 +46,9 @@ class ZygoteClient:
         self.error: Optional[JobError] = None
         self.why = ""
         self.notes: List[str] = []
-        #: It runs, and prepares the application: what ends it from then on is not its Python.
+        #: It runs and prepares the application. If it ends from now on, its Python is not the reason.
         self.has_spoken = False
-        #: How often the controller was asked for what it waits for.
+        #: How often the controller was asked for the missing content.
         self.asks = 0
         self.sock: Optional[socket.socket] = None
         self.process: Optional[subprocess.Popen] = None  # type: ignore[type-arg]
@@ -56,7 +56,7 @@ class ZygoteClient:
         self._log_path = ""
         self._setup: List[setup_lines.SetupLine] = []
         self._token = os.urandom(8).hex()
-        #: Attempts that were handed over and whose process has not been reported as ended.
+        #: Attempts that were handed over, with their pids, until the end of their process is reported.
         self.children: Dict[str, Optional[int]] = {}
 
     def start(self, bundle: str, log_path: str, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
@@ -67,7 +67,8 @@ class ZygoteClient:
         """
         environment = dict(os.environ)
         if self.spec.environment and self.spec.python:
-            # As if it were activated: programs that packages bring are found. Its first import writes bytecode for all later runs.
+            # As if the environment were activated, so that jobs find the programs of its packages. The first import writes
+            # bytecode for all later runs.
             environment.pop("PYTHONDONTWRITEBYTECODE", None)
             folder = os.path.dirname(self.spec.python)
             environment["VIRTUAL_ENV"] = os.path.dirname(folder)
@@ -79,7 +80,7 @@ class ZygoteClient:
         try:
             self._send_prepare(code_root, shared_file, default_cwd)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has ended already; that is read from its socket, and its log says why
+            pass  # it has ended already: its socket will show that, and its log says why
 
     def adopt(self, spare: Spare, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Use a process that exists already, and tell it what to prepare. Returns False if it has ended."""
@@ -95,7 +96,7 @@ class ZygoteClient:
     def _send_prepare(self, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
         base = code_root or default_cwd
         spec = self.spec._replace(
-            # What was before it is none of its business.
+            # The zygote does not need what was used to start it.
             environ={},
             setup=[],
             python=None,
@@ -113,7 +114,7 @@ class ZygoteClient:
         python = self.spec.python
         if not self.spec.setup:
             return zygote_command(chosen_python(python), fd, bundle)
-        # A login shell, so that `module` and `conda` are there; what it prints goes to the log.
+        # A login shell, so that `module` and `conda` are there. Its output goes to the log.
         shell = shutil.which("bash") or "/bin/sh"
         self._setup = setup_lines.split(self.spec.setup, shell)
         lines = setup_lines.script(self._setup, self._token, self._log_path, shell, fd)
@@ -132,10 +133,10 @@ class ZygoteClient:
             send_with_fds(self.sock, wire.encode(header, payload, passed_on=True), fds)
         except OSError as error:
             del self.children[header["attempt"]]
-            # Nothing more is given to it; its end is read from its socket.
+            # It gets nothing more. Its end will show on its socket.
             self.state = "dying"
             if self.process is not None:
-                # Where it hangs with half a frame, nothing else can be said to it; gone already is as well.
+                # If it hangs with half a frame, nothing more can be sent to it. If it is gone already, this does no harm.
                 self.process.kill()
             raise ZygoteGone(errno.EPIPE, "the zygote is gone: {}".format(error.strerror or error)) from None
 
@@ -168,7 +169,7 @@ class ZygoteClient:
             try:
                 status = self.process.wait(timeout=1.0)
             except subprocess.TimeoutExpired:
-                pass  # told without its status
+                pass  # the error is reported without the exit status
         return setup_lines.failure(self._log_end(1 << 16), self._token, self._setup, status, self.spec.environ)
 
     def log_tail(self) -> str:

@@ -16,10 +16,10 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, JobError
-from remote_agent.shared import wire
-from remote_agent.shared.fields import is_sha256
-from remote_agent.shared.messages import Blob, Blobs, Manifest, Prepare, Withheld
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.fields import is_sha256
+from remote_agent.protocol.messages import Blob, Blobs, Manifest, Prepare, Withheld
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.background import BackgroundThread
 from remote_agent.system.host import unwritable
 from remote_agent.system.private_files import SpoolError, make_private_folder
@@ -28,10 +28,10 @@ __all__ = ["ZygoteListener", "Zygotes"]
 
 #: How often a zygote that dies before it is ready is started again.
 MAX_ZYGOTE_STARTS = 3
-#: Seconds without any content while a controller is there, after which what is missing is asked for again; and how often.
+#: If a controller is there and no content comes for this many seconds, it is requested again; and how often.
 CONTENT_PATIENCE = 60.0
 MAX_ASKS = 3
-#: Seconds between two looks at what waits.
+#: Seconds between two checks of what waits.
 _CHECK_EVERY = 1.0
 
 
@@ -76,7 +76,7 @@ class Zygotes:
         self._starts: Dict[str, int] = {}
         self._lay_out_retries: Dict[str, int] = {}
         self._manifest_wanted: Optional[str] = None
-        #: When content, or word of it, was last heard of.
+        #: When content, or a message about it, last arrived.
         self._content_heard_at = 0.0
         self._check_at = 0.0
         self.cache = BlobStore(os.path.join(paths.where.cache, "blobs"))
@@ -130,7 +130,7 @@ class Zygotes:
         self._start_all()
 
     def on_manifest(self, header: Manifest, payload: bytes) -> None:
-        """Tell the controller which contents of a snapshot are missing here."""
+        """Ask the controller for the contents of a snapshot that are missing here."""
         sha256 = header["sha256"]
         if not is_sha256(sha256):
             raise wire.ProtocolError("field", "manifest: {!r} is not a SHA-256".format(sha256[:80]))
@@ -152,12 +152,12 @@ class Zygotes:
                 return
 
     def drop_partial(self) -> None:
-        """Drop contents that came only in part, because the link is gone. The files of an environment are continued."""
+        """Drop contents that arrived only in part, because the link is gone. The files of an environment are continued later."""
         self.cache.drop_partial(keep=self.environments.expected)
         self.blobs.drop_partial()
         self.environments.link_gone()
 
-    # -- their lives ---------------------------------------------------------------------------------------------
+    # -- starting ------------------------------------------------------------------------------------------------
 
     def on_prepare(self, header: Prepare, payload: bytes) -> None:
         """Take the controller's message about how to prepare the application."""
@@ -166,7 +166,7 @@ class Zygotes:
         known = self._by_key.get(key)
         if known is not None and known.state != "dead" and key not in self._withheld:
             return
-        # Before it is kept: kept, one that is none would fail every link that comes after.
+        # Read it before it is kept. If an invalid spec were kept, every later link would fail, too.
         spec = ZygoteSpec.from_json(header["spec"])
         self._withheld.discard(key)
         self._by_key[key] = ZygoteClient(key, spec)
@@ -182,7 +182,7 @@ class Zygotes:
     def _environment_failed(self, message: str) -> None:
         for zygote in list(self._by_key.values()):
             if zygote.state == "waiting" and zygote.spec.environment:
-                # A later controller may have another one, or find more room.
+                # A later controller may have another environment, or find more room.
                 self._withheld.add(zygote.key)
                 self._failed(zygote, "host", ENVIRONMENT_FAILED, message)
 
@@ -205,7 +205,7 @@ class Zygotes:
             return
         target = os.path.join(self._paths.spool, "code")
         if os.path.isdir(target):
-            # It was laid out for the one before this, whole or not at all: the cache may be gone by now.
+            # The previous zygote's tree is there, and it is complete. The cache may be gone by now.
             self._launch(zygote, target)
             return
         if not self.cache.has(blob):
@@ -221,7 +221,7 @@ class Zygotes:
 
         def done(error: Optional[BaseException]) -> None:
             if isinstance(error, SpoolError) and self._lay_out_retries.get(zygote.key, 0) < MAX_ZYGOTE_STARTS:
-                # Content that was altered in the cache, and is removed from it now: it is asked for again.
+                # Content had been altered in the cache. It was removed, and is requested again.
                 self._lay_out_retries[zygote.key] = self._lay_out_retries.get(zygote.key, 0) + 1
                 zygote.state = "waiting"
                 self.on_manifest({"t": "manifest", "sha256": blob}, b"")
@@ -253,7 +253,7 @@ class Zygotes:
         self._selector.register(zygote.sock, selectors.EVENT_READ, lambda sock, mask: self._readable(zygote))
 
     def _with_environment(self, spec: ZygoteSpec) -> ZygoteSpec:
-        """With the Python of the environment, where there is one. Jobs tell which one they had."""
+        """Return the spec with the Python of the environment, if there is one. Jobs report which one they had."""
         made = self.environments.spec
         if not spec.environment or made is None:
             return spec
@@ -330,7 +330,7 @@ class Zygotes:
             return
         if not zygote.python and self._starts.get(zygote.key, 0) >= MAX_ZYGOTE_STARTS:
             said = zygote.log_tail().strip() or "(nothing)"
-            # A summary shows the first line alone, so that has what was said last.
+            # A summary shows only the first line, so the last line of the output goes there.
             last = said.rpartition("\n")[2].strip()
             kind, name, what = "host", PYTHON_FAILED, "the job environment's Python did not start"
             if zygote.has_spoken:
@@ -346,7 +346,7 @@ class Zygotes:
         self._prepare(fresh)
         self._request_content(fresh)
 
-    # -- what does not come --------------------------------------------------------------------------------------
+    # -- missing content -----------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Notice zygotes whose end their socket does not show, and ask again for content that does not come."""
@@ -356,10 +356,10 @@ class Zygotes:
         self.environments.tick(now)
         for zygote in list(self._by_key.values()):
             if zygote.sock is not None and zygote.process is not None and zygote.process.poll() is not None:
-                # Something that the application's import forked holds the other end open.
+                # A process that the application's import started still holds the other end open.
                 self._readable(zygote, is_gone=True)
         if self._controller.link is None:
-            # Whoever comes next says what there is, and is asked for the rest.
+            # The next controller says what it has, and is asked for the rest.
             self._content_heard_at = now
         elif now - self._content_heard_at > CONTENT_PATIENCE:
             self._content_heard_at = now
@@ -374,7 +374,7 @@ class Zygotes:
         if zygote.state != "waiting" or self._controller.link is None:
             return
         if zygote.spec.environment and self.environments.python is None:
-            return  # what is missing of that is asked for there
+            return  # the environment's part asks for what is missing of it
         zygote.asks += 1
         shared, blob = zygote.spec.shared, zygote.spec.code_blob
         lacks_shared = bool(shared) and not self.blobs.has(shared)

@@ -17,9 +17,9 @@ __all__ = ["SetupLine", "failure", "script", "split", "without_marks"]
 
 _MARK = re.compile(r"^\[set-up ([0-9a-f]+) (\d+|done)(?: (\d+))?\]\n?", re.MULTILINE)
 _EXIT = 97
-#: Characters of a line, and of what it printed, that a message shows.
+#: How many characters of a line, and of its output, a message shows.
 _MAX_SHOWN = 2000
-#: Values of variables that are shorter are no secrets, and stand in any text.
+#: Shorter values of variables are not secrets, and occur in any text.
 _SHORTEST_SECRET = 4
 
 
@@ -53,7 +53,7 @@ def _is_complete(text: str, shell: str) -> bool:
     if trailing % 2:
         return False
     if "<<" in text and os.path.basename(shell) != "bash":
-        return False  # other shells do not say that a here-document has no end
+        return False  # other shells do not report a here-document without an end
     try:
         checked = subprocess.run(
             [shell, "-n", "-c", text],
@@ -64,7 +64,7 @@ def _is_complete(text: str, shell: str) -> bool:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return True  # it is seen when it runs
+        return True  # an error will show when it runs
     return checked.returncode == 0 and not checked.stderr
 
 

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from typing import Callable, Dict, List, Optional, Tuple
 
-from remote_agent.shared.protocol import SPARE
-from remote_agent.shared.zygote_spec import ZygoteSpec
+from remote_agent.protocol.constants import SPARE
+from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
 __all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
 
-#: Seconds in which a zygote must take what it is given; one that does not is ended, and another one started.
+#: A zygote must take what it is given within this many seconds. Otherwise it is killed, and another one is started.
 _PATIENCE = 10.0
 
 

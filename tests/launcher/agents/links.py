@@ -1,4 +1,4 @@
-"""A link with no threads and no host: what is said over it, and the facts that follow, for tests."""
+"""A link without threads and without a host: what is sent over it, and the facts that follow, for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launcher.agents import facts
 from launcher.agents.plan import HostPlan
 from launcher.agents.receiver import FrameReceiver
 from launcher.results.output_folder import OutputFolder
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from tests.specs import zygote_spec
 
 WELCOME = {
@@ -35,7 +35,7 @@ def plan(**more: Any) -> HostPlan:
 
 
 class Link:
-    """A FrameReceiver with everything around it, and what came of it."""
+    """A FrameReceiver with everything around it, and the facts that it made."""
 
     def __init__(self, folder: Path, **more: Any) -> None:
         self.facts: list[facts.Fact] = []
@@ -53,20 +53,20 @@ class Link:
         self.sent += wire.Decoder().feed(data)
 
     def hear(self, header: dict[str, Any], payload: bytes = b"") -> list[facts.Fact]:
-        """A frame comes; returns the facts that follow."""
+        """Receive a frame. Returns the facts that follow."""
         before = len(self.facts)
         self.receiver.feed(wire.encode(header, payload))
         return self.facts[before:]
 
     def welcome(self) -> Link:
-        """A link that has begun."""
+        """A link after its welcome."""
         self.hear(WELCOME)
         self.facts.clear()
         return self
 
 
 def part(data: bytes, offset: int = 0) -> dict[str, Any]:
-    """How a part of a result is described."""
+    """The description of a part of a result."""
     return {"offset": offset, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -136,7 +136,7 @@ _PAYLOADS = st.binary(max_size=6)
 
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
-    """A message with fields of the right kind, most of the time."""
+    """A message whose fields usually have the right types."""
     name = draw(_NAMES)
     header: dict[str, Any] = {"t": name}
     for field, (types, required) in wire.SCHEMA[name].items():

@@ -1,4 +1,4 @@
-"""The controller's end of a link: what it believes of a host, and what it does when the link is not what it should be."""
+"""The controller's link to a host: what it believes, and what it does when the link is broken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from launcher.agents.connection import AgentConnection
 from launcher.agents.plan import Blob
 from launcher.errors import ConnectionLost, HostError, HostUnreachable, UsageError
 from launcher.results.output_folder import OutputFolder
-from remote_agent.shared import wire
+from launcher.transports.base import Way
+from remote_agent.protocol import wire
 from tests.launcher.agents.links import WELCOME, plan
 from tests.specs import DONE, job_spec
 
@@ -80,9 +81,10 @@ class FakeChannel:
 
 
 class FakeTransport:
-    """A way to a host that the test makes and breaks."""
+    """A transport that the test connects and breaks."""
 
     host = "h"
+    way: Way | None = None
 
     def __init__(self) -> None:
         self.errors: list[HostError] = []
@@ -103,7 +105,7 @@ class FakeTransport:
 
 
 class Running:
-    """A session with its threads."""
+    """A connection with its threads."""
 
     def __init__(self, folder: Path, **more: Any) -> None:
         self.facts: queue.Queue[facts.Fact] = queue.Queue()
@@ -121,17 +123,17 @@ class Running:
         )
 
     def fact(self, kind: type) -> Any:
-        """The next fact, which must be of that kind."""
+        """Wait for the next fact, which must have this type."""
         fact = self.facts.get(timeout=30)
         assert isinstance(fact, kind), fact
         return fact
 
     def channel(self) -> FakeChannel:
-        """The next channel that is opened."""
+        """Wait for the next channel that is opened."""
         return self.transport.channels.get(timeout=30)
 
     def ready(self) -> FakeChannel:
-        """A link that has begun."""
+        """Make a link that has begun."""
         channel = self.channel()
         channel.say(WELCOME)
         self.fact(facts.Connected)
@@ -140,7 +142,7 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A session that was started, with a short heartbeat and short pauses."""
+    """A connection that was started, with a short heartbeat and short pauses."""
     monkeypatch.setattr(connection, "HEARTBEAT", 0.4)
     monkeypatch.setattr(connection, "_MAX_BACKOFF", 0.06)
     made = Running(tmp_path)
@@ -151,10 +153,10 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
 
 @pytest.mark.slow
 class TestThreads:
-    """Connecting, watching, connecting again."""
+    """Connecting, watching, and connecting again."""
 
     def test_a_host_waits_for_its_turn_to_connect(self, running, monkeypatch):
-        """Of hundreds only some connect at a time; a close ends the wait."""
+        """With hundreds of hosts, only some connect at the same time. Closing ends the wait."""
         turns_left = threading.Semaphore(0)
         waits = threading.Event()
 
@@ -171,7 +173,7 @@ class TestThreads:
         running.ready()
 
     def test_a_link_that_ends_is_made_again(self, running):
-        """Disconnected says why, with what was said on stderr; the connection is not taken up again."""
+        """Disconnected has the reason and the text of stderr. The old connection is not used again."""
         running.session.start()
         channel = running.ready()
         assert channel.frames[0]["t"] == "hello"
@@ -181,14 +183,14 @@ class TestThreads:
         assert running.transport.resets == 1
 
     def test_a_first_connection_that_fails_is_final(self, running):
-        """The host is unusable, and nothing is tried again."""
+        """The host is unusable and is not tried again."""
         running.transport.errors = [HostUnreachable("h", "connect", "no route")]
         running.session.start()
         assert running.fact(facts.Unusable).error.message == "no route"
         assert running.session.wait_finished(30)
 
     def test_a_host_with_jobs_is_tried_again(self, running):
-        """One that is expected is not given up by a first failure."""
+        """The first failure does not make an expected host unusable."""
         running.transport.errors = [HostUnreachable("h", "connect", "no route")] * 3
         running.session.expect()
         running.session.start()
@@ -196,16 +198,16 @@ class TestThreads:
             assert running.fact(facts.Disconnected).why == "no route"
         running.ready()
 
-    def test_a_silent_host_is_let_go(self, running):
-        """Pings go out; without an answer the link is closed within the heartbeat and a quarter of it."""
+    def test_the_link_of_a_silent_host_is_closed(self, running):
+        """Pings are sent. Without an answer, the link is closed within the heartbeat and a quarter of it."""
         running.session.start()
         channel = running.ready()
         running.fact(facts.Disconnected)
         assert channel.closed.is_set()
         assert "ping" in [frame["t"] for frame in channel.frames]
 
-    def test_a_host_that_stops_reading_is_let_go(self, running):
-        """Though the writer waits in a send that never ends."""
+    def test_the_link_of_a_host_that_stops_reading_is_closed(self, running):
+        """This works although the writer is blocked in a send."""
         running.session.start()
         channel = running.ready()
         channel.takes.clear()
@@ -213,8 +215,8 @@ class TestThreads:
         running.fact(facts.Disconnected)
         assert channel.closed.is_set()
 
-    def test_a_host_that_drips_is_let_go(self, running):
-        """A byte now and then is no sign of life, whatever it is a part of."""
+    def test_the_link_of_a_host_that_sends_single_bytes_is_closed(self, running):
+        """Single bytes are no sign of life, whatever they belong to."""
         running.session.start()
         channel = running.ready()
         channel.drip = wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE}, bytes(1 << 20))
@@ -223,8 +225,8 @@ class TestThreads:
         assert channel.dripped < wire.STEP
 
     @pytest.mark.slow
-    def test_a_host_that_talks_and_does_not_read_is_let_go(self, running):
-        """Its pings are no excuse for what it does not take."""
+    def test_the_link_of_a_host_that_sends_but_does_not_read_is_closed(self, running):
+        """Its pings do not make up for what it does not read."""
         running.session.start()
         channel = running.ready()
         channel.takes.clear()
@@ -234,7 +236,7 @@ class TestThreads:
         assert channel.closed.is_set()
 
     def test_a_host_that_asks_and_does_not_read_is_refused(self, running):
-        """What it asks for does not gather here without end."""
+        """The answers to its requests do not fill the memory here."""
         running.session.start()
         channel = running.ready()
         channel.takes.clear()
@@ -244,8 +246,8 @@ class TestThreads:
         running.ready()
 
     @pytest.mark.slow
-    def test_a_slow_host_that_reads_is_not(self, running):
-        """A long payload on a slow link: it takes its time, piece by piece."""
+    def test_a_slow_host_that_reads_keeps_its_link(self, running):
+        """A long payload on a slow link takes its time, piece by piece."""
         running.session.start()
         channel = running.ready()
         channel.slow = True
@@ -255,8 +257,8 @@ class TestThreads:
         assert not channel.closed.is_set()
 
     @pytest.mark.slow
-    def test_a_host_that_we_keep_waiting_is_not(self, running):
-        """A full inbox is our fault: the link stays."""
+    def test_a_host_that_waits_for_us_keeps_its_link(self, running):
+        """If the inbox is full, that is our fault, and the link stays."""
         running.session.start()
         channel = running.ready()
         taken = threading.Event()
@@ -273,16 +275,16 @@ class TestThreads:
         taken.set()
         running.fact(facts.Opened)
 
-    def test_nonsense_is_a_fact_and_the_host_is_tried_again(self, running):
-        """The error names what was wrong."""
+    def test_a_protocol_error_is_a_fact_and_the_host_is_tried_again(self, running):
+        """The error says what was wrong."""
         running.session.start()
         channel = running.ready()
         channel.incoming.put(b"garbage, and enough of it to be looked at")
         assert "protocol (mark)" in running.fact(facts.Disconnected).why
         running.ready()
 
-    def test_an_agent_that_refuses_each_time_is_refused(self, running):
-        """After a few times the host is given up; a result in between begins the count anew."""
+    def test_a_host_whose_agent_refuses_every_time_is_given_up(self, running):
+        """This happens after a few times. A result in between resets the count."""
         running.session.start()
         for has_result in (False, False, True, False, False):
             channel = running.ready()
@@ -294,8 +296,8 @@ class TestThreads:
         assert "No space left" in running.fact(facts.Refused).why
         assert running.session.wait_finished(30)
 
-    def test_an_agent_that_speaks_nonsense_each_time_is_refused(self, running):
-        """It would be tried again without end, and never be away for long enough to be given up."""
+    def test_a_host_whose_agent_breaks_the_protocol_every_time_is_given_up(self, running):
+        """Otherwise it would be tried again for ever, because it is never away for long."""
         running.session.start()
         for _ in range(3):
             running.ready().incoming.put(b"garbage, and enough of it to be looked at")
@@ -303,8 +305,8 @@ class TestThreads:
         assert "protocol (mark)" in running.fact(facts.Refused).why
         assert running.session.wait_finished(30)
 
-    def test_a_refusal_in_one_breath_with_the_welcome_is_a_lost_link(self, running):
-        """Not a host that was never there: jobs may have been given to it since its welcome."""
+    def test_a_refusal_in_the_same_read_as_the_welcome_is_a_lost_link(self, running):
+        """The host was there, and may have got jobs since its welcome."""
         running.session.start()
         refusal = {"t": "fatal", "code": "store", "message": "No space left"}
         running.channel().incoming.put(wire.encode(WELCOME, b"{}") + wire.encode(refusal))
@@ -312,8 +314,8 @@ class TestThreads:
         assert "No space left" in running.fact(facts.Disconnected).why
         running.ready()
 
-    def test_a_full_disk_here_is_not_the_hosts_fault(self, running, monkeypatch):
-        """The link ends with a message that says where; what the host has is kept there and comes again."""
+    def test_a_full_disk_of_the_controller_is_not_the_hosts_fault(self, running, monkeypatch):
+        """The link ends with a message that names the file. The host keeps its data and sends it again."""
         running.session.start()
         channel = running.ready()
 
@@ -327,8 +329,8 @@ class TestThreads:
         assert "cannot be written here: /out/stdout: No space left on device" in why
         running.ready()
 
-    def test_finish_ends_it(self, running):
-        """When the agent says that it is over, nobody connects again."""
+    def test_finish_ends_the_connection(self, running):
+        """When the agent confirms, nobody connects again."""
         running.session.start()
         channel = running.ready()
         running.session.finish()
@@ -338,14 +340,16 @@ class TestThreads:
 
     @pytest.mark.parametrize("is_welcome", [True, False])
     def test_an_agent_that_ends_unasked_is_a_lost_link(self, running, is_welcome):
-        """It had heard of nobody, and ended in the moment in which we came. The next connection finds another."""
+        """The agent had no controller for a long time, and ended just when we connected. The next connection starts
+        another one.
+        """
         running.session.start()
         channel = running.ready() if is_welcome else running.channel()
         channel.say({"t": "fatal", "code": "over", "message": "the run is over"})
         assert "its agent ended" in running.fact(facts.Disconnected).why
         running.ready()
 
-    def test_what_is_said_without_a_link_is_not_kept(self, running):
+    def test_messages_without_a_link_are_dropped(self, running):
         """The next welcome says what is missing, and the decider sends it then."""
         running.session.send_job(job_spec(), b"x")
         running.session.start()
@@ -354,8 +358,8 @@ class TestThreads:
         running.fact(facts.Disconnected)
         assert "job" not in [frame["t"] for frame in channel.frames]
 
-    def test_a_long_payload_goes_ahead(self, running):
-        """As a blob, under its hash."""
+    def test_a_long_payload_is_sent_before_its_job(self, running):
+        """It is sent as a blob, under its hash."""
         running.session.start()
         channel = running.ready()
         running.session.send_job(job_spec(attempt=1), bytes(connection.MAX_INLINE + 1))
@@ -365,8 +369,8 @@ class TestThreads:
         assert {blob["sha256"] for blob in blobs} == {job["payload_blob"]}
         assert sum(1 for _ in blobs) == 5
 
-    def test_content_that_cannot_be_sent_is_said_to_the_host(self, running, tmp_path):
-        """What waits for it there fails, with the reason."""
+    def test_the_host_learns_which_content_cannot_be_sent(self, running, tmp_path):
+        """Whatever waits for it there fails with the reason."""
 
         def read() -> bytes:
             raise UsageError("app.py has changed since the run began")
@@ -380,7 +384,7 @@ class TestThreads:
 
 
 def _wait(condition: Callable[[], Any]) -> Any:
-    """Until the condition holds."""
+    """Wait until the condition holds."""
     pause = threading.Event()
     for _ in range(3000):
         result = condition()

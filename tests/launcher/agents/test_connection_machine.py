@@ -1,4 +1,6 @@
-"""The controller's end of two hosts as a state machine: one keeps to the protocol, the other says anything in any order."""
+"""The controller's links to two hosts as a state machine. One host obeys the protocol, the other sends anything in
+any order.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
 from tests.launcher.agents.links import WELCOME, messages, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, job_spec
@@ -30,7 +32,7 @@ JOBS = 12
 
 
 class End:
-    """What the decider sends to a host, and what the host says to it."""
+    """What the decider sends to a host, and what the host sends to it."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -52,7 +54,7 @@ class End:
     # -- the host's side -------------------------------------------------------------------------------------------
 
     def connect(self) -> FrameReceiver:
-        """A new link, on which nothing was said."""
+        """A new link, on which nothing was sent."""
         self.lose("another link")
         world = self.world
         self.receiver = FrameReceiver(
@@ -65,7 +67,7 @@ class End:
             wire.Decoder().feed(data)
 
     def say(self, data: bytes) -> None:
-        """Bytes; what does not keep to the protocol ends the link, with an error that names the host."""
+        """Send bytes. If they break the protocol, the link ends with an error that names the host."""
         receiver = self.receiver or self.connect()
         try:
             receiver.feed(data)
@@ -82,7 +84,7 @@ class End:
 
 
 class World:
-    """A real decider and scheduler, and a journal that is kept in memory."""
+    """A real decider and scheduler, and a journal in memory."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="session-"))
@@ -101,7 +103,7 @@ class World:
             self,
         )
         jobs = [QueuedJob(num, (), self.folder / str(num), b"p", job_spec(num)) for num in range(JOBS)]
-        self.decide(*(requests.Submit(job) for job in jobs))
+        self.decide(requests.Submit(tuple(jobs)))
 
     def wall(self) -> float:
         return 1.0
@@ -110,17 +112,17 @@ class World:
         return 1.0
 
     def decide(self, *asked: Any) -> None:
-        """What is asked or has happened."""
+        """Decide about requests and facts."""
         self.decider.decide(list(asked))
         self.decider.commit()
 
     def tell(self, fact: facts.Fact) -> None:
-        """What a host says."""
+        """Decide about a host's facts."""
         self.decide(fact)
 
 
 def frames(kind: str, attempt: str) -> bytes:
-    """What an honest agent says of an attempt."""
+    """The frames of an honest agent for an attempt."""
     if kind == "started":
         return wire.encode({"t": "started", "attempt": attempt, "slot": 0, "at": 1.0})
     if kind in ("final", "failed"):
@@ -138,7 +140,7 @@ _KINDS = st.sampled_from(["started", "final", "failed", "files_end", "dropped", 
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Whatever the hostile host says: no job has two outcomes, and the honest host finishes what the other leaves."""
+    """Whatever the hostile host sends, no job has two outcomes, and the honest host finishes what the other one leaves."""
 
     @initialize()
     def begin(self) -> None:
@@ -164,7 +166,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def honest_host_works(self) -> None:
-        """It finishes what it was given first."""
+        """It finishes its oldest job."""
         honest = self.world.honest
         if honest.given:
             attempt = honest.given.pop(0)
@@ -180,7 +182,7 @@ class SessionMachine(RuleBasedStateMachine):
         known=st.sampled_from([b"", b"all", b'{"0.1": "final"}']),
     )
     def greet(self, slots: int, boot: str, known: bytes) -> None:
-        """A new link with a welcome; it knows of some attempts, or says so."""
+        """A new link with a welcome, which knows some attempts or claims to."""
         hostile = self.world.hostile
         if known == b"all":
             known = ("{" + ", ".join(f'"{attempt}": "running"' for attempt in set(hostile.given)) + "}").encode()
@@ -195,7 +197,7 @@ class SessionMachine(RuleBasedStateMachine):
         | st.just(["failed", "files_end", "final", "files_end"]),
     )
     def tell_of_its_attempt(self, which: int, kinds: list[str]) -> None:
-        """Messages of an attempt that it was given, in any order, as often as it likes."""
+        """Messages about an attempt that the host was given, in any order and as often as it likes."""
         given = self.world.hostile.given
         if self.world.hostile.receiver is None:
             self.greet(1, "b", b"all")
@@ -204,7 +206,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(num=st.integers(0, JOBS), attempt=st.integers(1, 3), kinds=st.lists(_KINDS, min_size=1, max_size=3))
     def tell_of_any_attempt(self, num: int, attempt: int, kinds: list[str]) -> None:
-        """Those of the other host, of nobody, or not given yet."""
+        """Messages about attempts of the other host, of no host, or not assigned yet."""
         for kind in kinds:
             self.world.hostile.say(frames(kind, f"{num}.{attempt}"))
 
@@ -217,7 +219,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(noise=st.binary(min_size=1, max_size=40))
     def make_noise(self, noise: bytes) -> None:
-        """Bytes that are no frame, or part of one."""
+        """Bytes that are no frame, or only a part of one."""
         self.world.hostile.say(noise)
 
     @rule(why=st.sampled_from(["reset", "silent"]))
@@ -229,7 +231,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_job_has_two_outcomes(self) -> None:
-        """Nor is one delivered that is none; slots are never negative; the journal gives the same state again."""
+        """No unknown job is delivered, slots are never negative, and the journal gives the same state again."""
         if not hasattr(self, "world"):
             return
         world = self.world
@@ -243,7 +245,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_honest_host_is_served(self) -> None:
-        """Its link stands, and what was wrong was told of the other one alone."""
+        """Its link stays, and errors name only the other host."""
         if hasattr(self, "world"):
             assert self.world.honest.receiver is not None
             assert self.world.hostile.blamed <= {"h"}

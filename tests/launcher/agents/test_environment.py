@@ -1,4 +1,4 @@
-"""What a host is sent for its environment: from where it stopped, and never over a link that is gone."""
+"""Sending a host its environment: a file goes on where it stopped, and nothing goes over a link that is gone."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 
 from launcher.agents.environment import EnvironmentSender, file_frames
 from launcher.errors import LauncherError
-from remote_agent.shared import wire
-from remote_agent.shared.environment_spec import EnvironmentSpec, HostFacts
+from remote_agent.protocol import wire
+from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
 
 HASH = "a" * 64
 FACTS = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 0, [])
 
 
 class Source:
-    """An environment of one file."""
+    """An environment with one file."""
 
     def __init__(self, file: Path, error: Exception | None = None) -> None:
         self.file = file
@@ -31,23 +31,23 @@ class Source:
         self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH, 60.0)
 
     def plan(self, facts: HostFacts) -> Source:
-        """Itself, or the error."""
+        """Return itself, or raise the error."""
         self.may_go_on.wait(60)
         if self.error is not None:
             raise self.error
         return self
 
     def stop(self) -> None:
-        """Nothing is done."""
+        """Do nothing."""
 
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
-        """The file."""
+        """Return the file."""
         self.fetched.append((sha256, is_doubtful))
         return self.file
 
 
 def frames(item: Iterator[bytes] | bytes) -> list[wire.Frame]:
-    """What an item of the queue says."""
+    """The frames of an item of the queue."""
     decoder = wire.Decoder()
     data = item if isinstance(item, bytes) else b"".join(item)
     return decoder.feed(data)
@@ -55,7 +55,7 @@ def frames(item: Iterator[bytes] | bytes) -> list[wire.Frame]:
 
 @pytest.mark.parametrize("offset", [0, 5, wire.CHUNK, wire.CHUNK * 2])
 def test_a_file_goes_on_where_it_stopped(offset: int, tmp_path: Path) -> None:
-    """In chunks."""
+    """It is sent in chunks."""
     data = bytes(range(256)) * (wire.CHUNK // 128)
     file = tmp_path / "file"
     file.write_bytes(data)
@@ -65,8 +65,8 @@ def test_a_file_goes_on_where_it_stopped(offset: int, tmp_path: Path) -> None:
     assert {frame.header["size"] for frame in sent} == {len(data)}
 
 
-def test_what_was_asked_is_described_and_sent(tmp_path: Path) -> None:
-    """In that order; what is more than half there comes first."""
+def test_the_description_is_sent_before_the_files(tmp_path: Path) -> None:
+    """Files that are more than half there come first."""
     file = tmp_path / "file"
     file.write_bytes(b"content")
     put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
@@ -82,8 +82,8 @@ def test_what_was_asked_is_described_and_sent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "told"), [(LauncherError("no wheel"), "no wheel"), (ZeroDivisionError("x"), "ZeroDivisionError: x")]
 )
-def test_what_cannot_be_had_is_told(error: Exception, told: str, tmp_path: Path) -> None:
-    """So that the host fails what waits for it."""
+def test_the_host_learns_that_a_file_cannot_be_fetched(error: Exception, told: str, tmp_path: Path) -> None:
+    """The host then fails the jobs that wait for it."""
     put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
     EnvironmentSender("h", Source(tmp_path, error), put.put).describe(FACTS)
     (frame,) = frames(put.get(timeout=60))
@@ -93,7 +93,7 @@ def test_what_cannot_be_had_is_told(error: Exception, told: str, tmp_path: Path)
 
 
 def test_nothing_is_sent_over_a_link_that_is_gone(tmp_path: Path) -> None:
-    """Whatever is known by then."""
+    """This holds even if the answer is known later."""
     put: queue.Queue[Iterator[bytes] | bytes] = queue.Queue()
     source = Source(tmp_path)
     source.may_go_on.clear()

@@ -1,4 +1,4 @@
-"""What a host says is checked before anything is done with it; a hostile one costs itself alone."""
+"""Everything that a host sends is checked before it is used. A hostile host affects only itself."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from launcher.engine.decider import Decider
 from launcher.engine.requests import QueuedJob
 from launcher.engine.scheduler import Policies, Scheduler
 from launcher.errors import AgentError
-from remote_agent.shared import disk, wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.shared import disk
 from tests.launcher.agents.links import WELCOME, Link, messages, part, plan
 from tests.simulation.journal import Disk, SimJournal
 from tests.specs import DONE, FAILED, envelope, job_spec
@@ -36,18 +37,18 @@ def link(tmp_path: Path) -> Link:
     return Link(tmp_path).welcome()
 
 
-class TestWhatIsBelieved:
-    """Frames that keep to the protocol become facts."""
+class TestValidFrames:
+    """Frames that obey the protocol become facts."""
 
-    def test_welcome_in_parts(self, tmp_path):
-        """Attempts may need several frames; the fact comes with the last."""
+    def test_a_welcome_may_come_in_parts(self, tmp_path):
+        """Attempts may need several frames. The fact comes with the last one."""
         link = Link(tmp_path)
         assert link.hear({**WELCOME, "more": True}, b'{"0.1": "running"}') == []
         (fact,) = link.hear({**WELCOME, "gpus": ["a"], "notes": ["n"]}, b'{"1.1": "final"}')
         assert fact == facts.Connected("h", 2, "3.11.2", ("a",), "b", {"0.1": "running", "1.1": "final"}, ("n",))
 
     def test_an_attempt_from_start_to_end(self, link):
-        """Started, outcome with its bytes, collected with its sizes."""
+        """Started, the outcome with its bytes, and collected with its sizes."""
         assert link.hear({"t": "started", "attempt": "0.1", "slot": 0, "at": 5}) == [facts.Started("h", "0.1", 0, 5.0)]
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"v")}}, b"v")
         assert isinstance(outcome, facts.Ended)
@@ -61,8 +62,8 @@ class TestWhatIsBelieved:
         (more,) = link.hear({"t": "files_end", "attempt": "1.1", "refused": [], "unmatched": [0, 2]})
         assert more.unmatched == (0, 2)
 
-    def test_what_was_killed_after_a_result_is_told_in_words(self, link):
-        """What a host says of it is no more than names and a number: it is cut, and nothing else passes."""
+    def test_a_kill_after_the_result_is_reported_in_words(self, link):
+        """The host may send only names and a number. They are shortened, and anything else is refused."""
         end = {"t": "files_end", "attempt": "0.1", "refused": []}
         cut = {"running": ["thread 'a'", "x" * 999] + ["y"] * 999, "seconds": 2.4, "is_cancelled": True}
         (late,) = link.hear({**end, "cut": cut})
@@ -76,7 +77,7 @@ class TestWhatIsBelieved:
             link.hear({**end, "cut": {"running": [], "seconds": "long"}})
 
     def test_a_large_result_comes_in_chunks(self, link):
-        """It gets its name when it is whole and its digest was checked."""
+        """It gets its file name when it is complete and its digest was checked."""
         data = b"x" * 10
         for offset in (0, 6):
             link.hear(
@@ -91,8 +92,10 @@ class TestWhatIsBelieved:
         assert Path(outcome.file).stat().st_mode & 0o077 == 0
 
     @pytest.mark.parametrize("said", ["as it is", "otherwise", "not at all"])
-    def test_a_large_result_is_checked_as_it_comes(self, link, said, monkeypatch):
-        """What the first chunk says of the parts saves reading them again, and is believed no more than the rest."""
+    def test_a_large_result_is_checked_while_it_arrives(self, link, said, monkeypatch):
+        """If the first chunk describes the parts, they need not be read again. The description is checked like
+        everything else.
+        """
         read_again: list[tuple[int, int]] = []
 
         def digest_of(file: Any, at: int, size: int) -> Any:
@@ -117,7 +120,7 @@ class TestWhatIsBelieved:
 
     @pytest.mark.parametrize("name", ["value", "cfg"])
     def test_a_large_result_that_was_altered_is_no_success(self, link, name):
-        """Also where the digest was said beforehand."""
+        """This holds even if the digest was sent before."""
         value, cfg = b"v" * 7, b"cfg"
         parts = {"value": part(value), "cfg": part(cfg, len(value))}
         sent = {"value": b"vvvvvvX" + cfg, "cfg": value + b"cfX"}[name]
@@ -127,8 +130,8 @@ class TestWhatIsBelieved:
         assert f"the digest of {name} does not match" in outcome.envelope.error.message
         assert list(link.results.iterdir()) == []
 
-    def test_what_is_fenced_off_is_not_written(self, link):
-        """Neither files nor streams nor results of an attempt that is not the job's any more."""
+    def test_nothing_of_a_replaced_attempt_is_written(self, link):
+        """Neither its files, nor its output, nor its result."""
         link.wanted.clear()
         link.hear({"t": "output", "attempt": "0.1", "stream": "stdout", "offset": 0}, b"x")
         link.hear({"t": "files", "attempt": "0.1", "items": [["a", 0, 1]]}, b"x")
@@ -137,8 +140,8 @@ class TestWhatIsBelieved:
         assert not link.folder.path.exists()
         assert not link.results.exists()
 
-    def test_a_new_link_begins_every_file_anew(self, link, tmp_path):
-        """Part of a file that a broken link left does not stand in the way."""
+    def test_a_new_link_begins_every_file_again(self, link, tmp_path):
+        """A part of a file from a broken link does no harm."""
         link.hear({"t": "chunk", "attempt": "0.1", "kind": "file", "path": "a", "size": 4, "offset": 0}, b"ol")
         link.receiver.attempts.close()
         again = Link(tmp_path).welcome()
@@ -148,8 +151,8 @@ class TestWhatIsBelieved:
         assert (link.folder.path / "a").read_bytes() == b"new!"
         assert link.folder.refused == []
 
-    def test_code_is_sent_as_it_is_asked_for(self, tmp_path):
-        """The manifest, then what is missing: small contents together, large ones in chunks."""
+    def test_code_is_sent_on_request(self, tmp_path):
+        """First the manifest, then missing contents: small ones together, large ones in chunks."""
         contents = {str(n): Blob(str(n), size, lambda size=size: bytes(size)) for n, size in enumerate((3, 5, 600_000))}
         link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), contents=contents, files=3).welcome()
         link.hear({"t": "missing", "sha256": [], "manifest": "m"})
@@ -158,26 +161,26 @@ class TestWhatIsBelieved:
         assert [frame.header["t"] for frame in link.sent] == ["blob", "blob", "blob", "blob", "blobs"]
 
     def test_a_host_that_asks_for_the_same_again_and_again_is_refused(self, tmp_path):
-        """A few times may be needed; without end it is a way to keep us busy."""
+        """A few requests may be necessary. Endless ones would only keep us busy."""
         link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), contents={"0": Blob("0", 1, lambda: b"0")}, files=1)
         link.welcome()
         for _ in range(4):
             link.hear({"t": "missing", "sha256": [], "manifest": "m"})
             link.hear({"t": "missing", "sha256": ["0"], "manifest": None})
-        with pytest.raises(AgentError, match="again and again"):
+        with pytest.raises(AgentError, match="requested again"):
             for _ in range(1000):
                 link.hear({"t": "missing", "sha256": ["0"], "manifest": None})
 
-    def test_a_sync_goes_round_twice(self, link):
-        """What could not be spooled is given back behind the first answer."""
+    def test_a_sync_takes_two_pings(self, link):
+        """A job that could not be spooled is given back after the first answer."""
         assert link.hear({"t": "pong", "n": receiver.SYNC + 10}) == []
         assert link.sent[-1].header == {"t": "ping", "n": receiver.SYNC + 11}
         assert link.hear({"t": "pong", "n": receiver.SYNC + 11}) == [facts.Synced("h", 5)]
         assert link.hear({"t": "pong", "n": 3}) == []
 
 
-class TestWhatIsNot:
-    """A hostile or broken host is contained."""
+class TestInvalidFrames:
+    """A hostile or broken host does little harm."""
 
     @pytest.mark.parametrize(
         ("parts", "payload"),
@@ -193,8 +196,8 @@ class TestWhatIsNot:
             ({"value": part(b"value" * connection.MAX_REPLIES)}, b""),
         ],
     )
-    def test_a_result_that_is_not_what_it_is_said_to_be_is_no_success(self, link, parts, payload):
-        """Truncated or altered: that job fails, by name; the link goes on."""
+    def test_a_result_that_differs_from_its_description_is_no_success(self, link, parts, payload):
+        """A truncated or altered result fails its job with a clear error. The link stays."""
         (outcome,) = link.hear({"t": "final", "attempt": "0.1", "envelope": DONE, "parts": parts}, payload)
         assert isinstance(outcome, facts.Ended)
         assert outcome.envelope.status == "FAILED"
@@ -203,8 +206,8 @@ class TestWhatIsNot:
         assert (outcome.parts, outcome.payload, outcome.file) == (NO_PARTS, b"", None)
         assert link.hear({"t": "opened"}) == [facts.Opened("h")]
 
-    def test_a_large_result_whose_chunks_stop_short_is_no_success(self, link):
-        """And leaves no file."""
+    def test_an_incomplete_large_result_is_no_success(self, link):
+        """It leaves no file."""
         link.hear({"t": "chunk", "attempt": "0.1", "kind": "result", "size": 9, "offset": 0}, b"half")
         (outcome,) = link.hear(
             {"t": "final", "attempt": "0.1", "envelope": DONE, "parts": {"value": part(b"half, and")}}
@@ -213,8 +216,8 @@ class TestWhatIsNot:
         assert outcome.envelope.status == "FAILED"
         assert list(link.results.iterdir()) == []
 
-    def test_an_exception_that_did_not_survive_costs_nothing_more(self, link):
-        """The error stands as text."""
+    def test_an_exception_that_was_altered_costs_only_its_bytes(self, link):
+        """The error stays as text."""
         (outcome,) = link.hear(
             {"t": "final", "attempt": "0.1", "envelope": FAILED, "parts": {"value": part(b"x")}}, b"y"
         )
@@ -267,44 +270,44 @@ class TestWhatIsNot:
         ],
         ids=lambda header: json.dumps(header)[:70],
     )
-    def test_what_does_not_keep_to_the_protocol_ends_the_link(self, link, header):
-        """With a typed error that names the host; no fact comes of it."""
+    def test_a_breach_of_the_protocol_ends_the_link(self, link, header):
+        """The error is typed and names the host. No fact comes of it."""
         with pytest.raises(AgentError, match=r"^h: ") as caught:
             link.hear(header)
         assert caught.value.host == "h"
         assert link.facts == []
 
     @pytest.mark.parametrize("slots", [0, -5, 10**9])
-    def test_slots_that_are_none(self, tmp_path, slots):
-        """A host does not get all jobs by saying so."""
+    def test_an_invalid_number_of_slots_is_refused(self, tmp_path, slots):
+        """A host cannot get all jobs by claiming many slots."""
         with pytest.raises(AgentError, match="slots"):
             Link(tmp_path).hear({**WELCOME, "slots": slots})
 
     @pytest.mark.parametrize("payload", [b"[]", b'{"x": "queued"}', b'{"1.1.1": ""}', b"\xff", b"{"])
-    def test_attempts_that_are_none(self, tmp_path, payload):
+    def test_invalid_names_of_attempts_are_refused(self, tmp_path, payload):
         """Their names become files and numbers."""
         with pytest.raises(AgentError):
             Link(tmp_path).hear(WELCOME, payload)
 
-    def test_another_run(self, tmp_path):
-        """An agent of somebody else's run is not spoken to."""
+    def test_an_agent_of_another_run_is_refused(self, tmp_path):
+        """We do not talk to it."""
         with pytest.raises(AgentError, match="belongs to run 'other'"):
             Link(tmp_path).hear({**WELCOME, "run": "other"})
 
-    def test_a_ping_before_welcome(self, tmp_path):
-        """A sign of life of an agent that waits for our hello: this machine was slow."""
+    def test_a_ping_may_come_before_the_welcome(self, tmp_path):
+        """The agent lives and waits for our hello, because this machine was slow."""
         link = Link(tmp_path)
         link.hear({"t": "ping", "n": 1})
         assert link.facts == []
         assert [frame.header for frame in link.sent] == [{"t": "pong", "n": 1}]
 
-    def test_anything_before_welcome(self, tmp_path):
-        """Order matters."""
+    def test_other_messages_before_the_welcome_are_refused(self, tmp_path):
+        """The order matters."""
         with pytest.raises(AgentError, match="before welcome"):
             Link(tmp_path).hear({"t": "opened"})
 
-    def test_what_came_before_the_nonsense_counts(self, link):
-        """In the same bytes."""
+    def test_frames_before_an_error_count(self, link):
+        """This holds even if they came in the same bytes."""
         good = wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE})
         with pytest.raises(AgentError, match="mark"):
             link.receiver.feed(good + b"x" * 50)
@@ -312,7 +315,7 @@ class TestWhatIsNot:
 
 
 class Everything:
-    """A link with a real decider behind it: the whole way of what a host says, but for threads."""
+    """A link with a real decider: everything that handles a host's messages, without threads."""
 
     def __init__(
         self, folder: Path, spec: dict[str, Any] | None = None, output_dir: Callable[[int], Path] | None = None
@@ -336,7 +339,7 @@ class Everything:
         self.receiver = FrameReceiver(
             "h", plan(), self.tell, self.decider.effects.folder_of, folder / "results", lambda item: None
         )
-        self.decider.decide([requests.Submit(job) for job in jobs])
+        self.decider.decide([requests.Submit(tuple(jobs))])
         self.decider.commit()
 
     def wall(self) -> float:
@@ -359,8 +362,8 @@ class Everything:
     def go(self) -> None: ...
 
 
-def test_what_a_host_was_not_to_send_is_not_taken(tmp_path):
-    """The run's own caps hold here, too: no output files where none were asked for, and no endless stdout."""
+def test_the_runs_own_limits_hold_here_too(tmp_path):
+    """No output files if none were requested, and no endless stdout."""
     everything = Everything(tmp_path, {"outputs": False, "max_output_bytes": 100})
     everything.receiver.feed(wire.encode(WELCOME))
     feed = everything.receiver.feed
@@ -417,7 +420,7 @@ def _linked(path: Path) -> Path:
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("never", NEVER)
 def test_a_folder_that_can_never_be_written_is_the_jobs_error(tmp_path, never, first):
-    """At once, by the system's own words, and tried nowhere else; the link goes on, and so do the other jobs."""
+    """The job fails at once, with the system's error, and is not tried elsewhere. The link and the other jobs go on."""
     place, words = NEVER[never]
     folder = tmp_path / "run"
     everything = Everything(tmp_path, output_dir=lambda num: folder / "ok" if num else place(folder))
@@ -444,8 +447,8 @@ def test_a_folder_that_can_never_be_written_is_the_jobs_error(tmp_path, never, f
     assert [one.event.status for one in everything.delivered] == ["FAILED", "COMPLETED"]
 
 
-def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path):
-    """Also in the journal: whoever takes the run up does not find a success."""
+def test_a_folder_that_breaks_after_the_result_is_the_jobs_error_too(tmp_path):
+    """The journal has the error, too, so a resumed run does not find a success."""
     everything = Everything(tmp_path)
     everything.receiver.feed(wire.encode(WELCOME))
     everything.receiver.feed(wire.encode({"t": "final", "attempt": "0.1", "envelope": DONE}))
@@ -458,8 +461,8 @@ def test_a_folder_that_is_spoilt_after_the_result_is_the_jobs_error_too(tmp_path
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO])
-def test_what_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeypatch, number):
-    """A full disk, say: the host keeps what it has, and sends it again."""
+def test_an_error_that_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeypatch, number):
+    """With a full disk, for example, the host keeps its data and sends it again."""
     everything = Everything(tmp_path)
     everything.receiver.feed(wire.encode(WELCOME))
 
@@ -475,8 +478,10 @@ def test_what_may_pass_ends_the_link_and_costs_no_job(tmp_path, monkeypatch, num
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages(), max_size=12), st.booleans())
-def test_whatever_a_host_says_the_controller_goes_on(tmp_path_factory, messages, is_welcome):
-    """Fuzz: out of order, repeated, malformed, absurd: a typed error for that link, or a decision that makes sense."""
+def test_the_controller_goes_on_whatever_a_host_sends(tmp_path_factory, messages, is_welcome):
+    """Fuzz: messages out of order, repeated, malformed or absurd end the link with a typed error, or lead to a
+    decision that makes sense.
+    """
     folder = tmp_path_factory.mktemp("fuzz")
     everything = Everything(folder)
     if is_welcome:

@@ -75,7 +75,7 @@ def test_has_the_agent_and_what_hosts_lack(cache: Path) -> None:
         "omegaconf",
         "yaml",
     }
-    assert {"remote_agent/__main__.py", "remote_agent/shared/protocol.py", "_vendor/cloudpickle/__init__.py"} <= set(
+    assert {"remote_agent/__main__.py", "remote_agent/protocol/constants.py", "_vendor/cloudpickle/__init__.py"} <= set(
         inside
     )
     assert "_vendor/family/hydra/conf/hydra/job_logging/default.yaml" in inside

@@ -25,8 +25,8 @@ from launcher.inventory import HostSpec
 from launcher.transports.base import Transport
 from launcher.transports.factory import make_transport
 from launcher.transports.local import LocalTransport
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import EXIT_NO_AGENT, NEED
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import EXIT_NO_AGENT, NEED
 from remote_agent.system import bytecode
 from tests.requirements import need_programs, need_python
 
@@ -271,7 +271,7 @@ class TestEverywhere:
             assert Started(transport, command(folder)).repeats(b"frame")
             return
         error = failure(transport, command(folder))
-        assert f"{folder} can be written by everybody, who could replace what is in it" in error.message
+        assert f"everybody can write to {folder}, and could replace its content" in error.message
         assert "workdir" in error.next_step
 
     def test_refuses_a_link_in_place_of_the_cache(self, transport: Transport, host_folder: Callable[[], str]) -> None:

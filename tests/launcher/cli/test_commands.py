@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from launcher import inventory
-from launcher.cli.commands import clean
+from launcher.cli import past_hosts
 from launcher.cli.commands.show import _print_run
 from launcher.cli.main import _main
 from launcher.runs import index as run_index
@@ -406,7 +406,7 @@ def test_hosts_with_one_name_are_distinguished() -> None:
         inventory.HostSpec("gpu1", "gpu1", workdir="/scratch/me"),
         inventory.HostSpec("gpu2", "gpu2"),
     ]
-    assert clean.labels(specs) == [
+    assert past_hosts.labels(specs) == [
         "gpu1 (workdir none: the user's cache and state folders)",
         "gpu1 (workdir /scratch/me)",
         "gpu2",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli import completion
+from launcher.cli import completion, shells
+from launcher.errors import UsageError
 from launcher.runs import index
 from tests.requirements import need_programs
 
@@ -139,3 +140,83 @@ def test_runs_and_their_jobs_are_completed(tmp_path: Path, monkeypatch: pytest.M
 
 def _times_ten(cfg: object) -> float:
     return 10 / cfg.x  # type: ignore[attr-defined, no-any-return]
+
+
+# -- what is offered, without a shell --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "offered"),
+    [
+        ([], "mul", ["multirun"]),
+        ([], "--v", ["--version"]),
+        (["nothing"], "", []),
+        (["run", "--results"], "s", ["safe"]),
+        (["run", "app.py", "--results"], "s", ["safe"]),
+        (["run"], "--results=s", ["--results=safe"]),
+        (["run", "--json"], "--con", ["--config-dir", "--config-name"]),
+        (["run"], "my", []),
+        (["show", "one"], "", []),
+    ],
+)
+def test_the_last_word_decides_what_is_offered(words: list[str], incomplete: str, offered: list[str]) -> None:
+    """Commands, options, the values of an option; and nothing where a command takes no more."""
+    assert [word for word, _ in shells.candidates(words, incomplete)] == offered
+
+
+def test_an_installed_script_goes_on_working(capsys: pytest.CaptureFixture[str]) -> None:
+    """The scripts that earlier versions installed ask with the same variables, and get the same form of answer."""
+    words = {"COMP_WORDS": "launcher\nrun\n--results\ns", "COMP_CWORD": "3", "_LAUNCHER_COMPLETE": "complete_bash"}
+    assert shells.answer(words) == 0
+    assert capsys.readouterr().out == "safe\n"
+    asked = {"_TYPER_COMPLETE_ARGS": "launcher mul", "_LAUNCHER_COMPLETE": "complete_zsh"}
+    assert shells.answer(asked) == 0
+    assert capsys.readouterr().out.startswith('_arguments \'*: :(("multirun":"Run a sweep')
+    asked = {"_TYPER_COMPLETE_ARGS": "launcher nothing ", "_LAUNCHER_COMPLETE": "complete_zsh"}
+    assert shells.answer(asked) == 0
+    assert capsys.readouterr().out == "_files\n"
+    asked = {"_TYPER_COMPLETE_ARGS": "launcher run --results s", "_LAUNCHER_COMPLETE": "complete_fish"}
+    assert shells.answer({**asked, "_TYPER_COMPLETE_FISH_ACTION": "is-args"}) == 0
+    assert shells.answer({**asked, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}) == 0
+    assert capsys.readouterr().out == "safe\n"
+    nothing = {"_TYPER_COMPLETE_ARGS": "launcher run my", "_TYPER_COMPLETE_FISH_ACTION": "is-args"}
+    assert shells.answer({**nothing, "_LAUNCHER_COMPLETE": "complete_fish"}) == 1
+
+
+def test_an_open_quote_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """While a user types a quoted word, its closing quote is not there yet."""
+    asked = {"_TYPER_COMPLETE_ARGS": "launcher run 'my app", "_LAUNCHER_COMPLETE": "complete_zsh"}
+    assert shells.answer(asked) == 0
+    assert capsys.readouterr().out == "_files\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "script", "loader"),
+    [
+        ("bash", ".bash_completions/launcher.sh", ".bashrc"),
+        ("zsh", ".zfunc/_launcher", ".zshrc"),
+        ("fish", ".config/fish/completions/launcher.fish", None),
+    ],
+)
+def test_completion_is_installed_once(
+    shell: str, script: str, loader: str | None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes the script, adds a line to the shell's own file, and leaves the rest of that file as it is."""
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    if loader:
+        (home / loader).write_text("mine")
+    assert script in shells.install()
+    assert "launcher" in (home / script).read_text()
+    shells.install()
+    if loader:
+        lines = (home / loader).read_text().splitlines()
+        assert lines[0] == "mine"
+        assert len(lines) == 2
+
+
+def test_a_shell_without_a_script_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names those that have one."""
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("tcsh", "/bin/tcsh"))
+    with pytest.raises(UsageError, match="bash, zsh, fish"):
+        shells.install()

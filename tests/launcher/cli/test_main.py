@@ -130,7 +130,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_lists_every_command_and_loads_none() -> None:
-    """It imports no command, and neither Hydra, fabric nor rich."""
+    """It imports no command, and neither Hydra, fabric nor rich, nor a library of command lines."""
     code = (
         "import sys\n"
         "from launcher.cli import main as cli\n"
@@ -147,7 +147,7 @@ def test_help_lists_every_command_and_loads_none() -> None:
 
 
 def test_every_command_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its line in the table names a function that typer understands."""
+    """Its line in the table names a function whose parameters are declared as the parser needs it."""
     for name in COMMANDS:
         assert ended(name, "--help") == 0
         assert "Usage: launcher" in capsys.readouterr().out

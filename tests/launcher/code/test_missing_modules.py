@@ -100,7 +100,7 @@ def test_an_import_error_in_a_job_is_explained(project: Snapshot, is_cause: bool
 def test_a_package_that_only_this_machine_has_is_explained(project: Snapshot) -> None:
     """It is not sent. The host needs the package, or another Python."""
     told = explained_in_job({"type": "ModuleNotFoundError", "message": "No module named 'pytest'"}, project)
-    assert f"here pytest is {pytest.__file__}, and installed packages do not travel: install it there" in told
+    assert f"here pytest is {pytest.__file__}, and installed packages are not sent: install it there" in told
 
 
 def test_a_job_that_imports_late_says_why_the_module_is_missing(

@@ -116,7 +116,7 @@ def test_two_names_that_are_one_file_here_are_told(project):
     (project / "model.py").hardlink_to(project / "Model.py")
     snapshot = take(project / "app.py")
     assert {"Model.py", "model.py"} <= names(snapshot)
-    (note,) = [note for note in snapshot.notes if "one file" in note]
+    (note,) = [note for note in snapshot.notes if "the same file" in note]
     assert "Model.py and model.py" in note
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from launcher import events
-from launcher.display import LineDisplay, Tally, print_summary
+from launcher.display.lines import LineDisplay
+from launcher.display.summary import print_summary
+from launcher.display.tally import Tally
 
 TRACEBACK = """Traceback (most recent call last):
   File "/home/u/code/my_app.py", line 7, in train

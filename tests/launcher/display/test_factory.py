@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from launcher.display import LineDisplay, Tally, make_display
+from launcher.display.factory import make_display
+from launcher.display.lines import LineDisplay
 from launcher.display.progress import ProgressDisplay
+from launcher.display.tally import Tally
 from launcher.display.text import clean_lines
 from tests.launcher.display.happened import (
     Terminal,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from launcher import events
-from launcher.display import LineDisplay, Tally, summary_json
-from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES, EventLines
+from launcher.display.lines import SHOWN_ONE_BY_ONE, TRACEBACK_LINES, EventLines, LineDisplay
+from launcher.display.summary import summary_json
+from launcher.display.tally import Tally
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of, told
 
 
@@ -266,6 +267,6 @@ def test_an_environment_is_told_as_it_comes() -> None:
     assert told(1, "sending", 0) == ["host h: environment: sending packages, 0 B of 100.0 MiB there"]
     assert told(2, "sending", 10 << 20) == []
     assert told(12, "sending", 50 << 20) == ["host h: environment: sending packages, 50.0 MiB of 100.0 MiB there"]
-    assert told(13, "building", 100 << 20) == ["host h: environment: building"]
+    assert told(13, "building", 100 << 20) == ["host h: environment: building (100.0 MiB of packages)"]
     ready = events.EnvironmentReady(14, "h", "a" * 64, is_new=True, total=100 << 20)
     assert [line.text for line in shown.lines(ready)] == [f"host h: environment {'a' * 12} is built (100.0 MiB)"]

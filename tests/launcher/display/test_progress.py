@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import events
-from launcher.display import Tally
 from launcher.display.progress import ProgressDisplay
+from launcher.display.tally import Tally
 from tests.launcher.display.happened import (
     Terminal,
     one_job,
@@ -72,3 +72,12 @@ def test_more_hosts_than_lines() -> None:
     assert "node150" in drawn
     assert "more hosts" in drawn
     assert len(drawn.splitlines()) <= 20
+
+
+def test_a_run_without_jobs_shows_its_hosts_alone() -> None:
+    """As `launcher prepare` does: what is done for the environment of each, with its bytes."""
+    display = ProgressDisplay(Tally(), console(Terminal()), total=0)
+    for event in [started(), events.EnvironmentChanged(101.0, "gpu1", "sending", 1 << 20, 3 << 20)]:
+        display(event)
+    (line,) = rendered(display, Terminal()).splitlines()
+    assert " ".join(line.split()) == "gpu1 connecting sending packages, 1.0 MiB of 3.0 MiB there"

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from launcher import events
-from launcher.display import summary_json
+from launcher.display.summary import summary_json
 from launcher.display.text import varying
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from launcher import events
-from launcher.display.tally import MAX_FAILURES, MAX_GROUPS, Tally
+from launcher.display import summary_json
+from launcher.display.tally import MAX_FAILURES, MAX_GROUPS, MAX_STEPS, Tally
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of
 
 
@@ -97,6 +98,46 @@ def test_a_hosts_row_says_what_is_done_for_its_environment() -> None:
     tally = Tally()
     tally(events.RunStarted(0, "r", "RUN", "/f", ("h",)))
     tally(events.EnvironmentChanged(1, "h", "building", 1, 1))
-    assert tally.hosts["h"].environment == "building"
+    assert tally.hosts["h"].environment == "building (1 B of packages)"
     tally(events.EnvironmentReady(2, "h", "a" * 64, is_new=True, total=1))
     assert tally.hosts["h"].environment == ""
+
+
+def changed(at: float, state: str, done: int = 0, total: int = 0) -> events.EnvironmentChanged:
+    return events.EnvironmentChanged(at, "gpu1", state, done, total)
+
+
+def test_how_a_host_came_to_its_environment() -> None:
+    """Each step has its begin, and what was there at its begin and at its end; the summary for a machine has all of them."""
+    seen = [changed(101, "resolving"), changed(102, "sending", 10, 100), changed(103, "sending", 60, 100)]
+    tally = tally_of([started(), *seen, changed(104, "building", 100, 100)])
+    assert tally.hosts["gpu1"].environment == "building (100 B of packages)"
+    tally(events.EnvironmentReady(105, "gpu1", "abc", is_new=True, total=100))
+    assert tally.hosts["gpu1"].environment == ""
+    (host,) = summary_json(tally, exit_code=0)["hosts"]
+    told = host["environment"]
+    assert (told["key"], told["is_new"], told["bytes"]) == ("abc", True, 100)
+    steps = [(one["state"], one["at"], one["bytes_before"], one["bytes"]) for one in told["steps"]]
+    assert steps == [
+        ("resolving", 101, 0, 0),
+        ("sending", 102, 10, 60),
+        ("building", 104, 100, 100),
+        ("ready", 105, 100, 100),
+    ]
+
+
+def test_a_link_that_is_lost_again_and_again_makes_no_endless_list() -> None:
+    """Steps beyond the cap are not kept; the key is."""
+    tally = tally_of([started()])
+    for number in range(10 * MAX_STEPS):
+        tally(changed(number, ("resolving", "sending")[number % 2]))
+    tally(events.EnvironmentReady(105, "gpu1", "abc", is_new=True, total=100))
+    told = tally.hosts["gpu1"].environment_steps
+    assert told is not None
+    assert (len(told.steps), told.key) == (MAX_STEPS, "abc")
+
+
+def test_a_host_without_an_environment_has_none() -> None:
+    """The summary says so."""
+    (host,) = summary_json(tally_of([started(), ready()]), exit_code=0)["hosts"]
+    assert host["environment"] is None

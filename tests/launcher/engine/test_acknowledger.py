@@ -1,4 +1,4 @@
-"""Hosts may forget what is on the disk here, and nothing else."""
+"""Hosts may forget only what is on the disk here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from launcher.engine.acknowledger import Acknowledger
 
 
 def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
-    """They go out in rounds, each behind a sync of every file system that was written to; the last one at the end."""
+    """They are sent in rounds, each after a sync of every file system that was written to. The last one is at the end."""
     order: list[Any] = []
     monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
     monkeypatch.setattr(
@@ -34,8 +34,10 @@ def test_acknowledgements_wait_for_the_disk(tmp_path, monkeypatch):
     assert sorted(acks) == ["0.1", "1.1", "2.1"]
 
 
-def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
-    """Its absence ends no thread: when it is back, hosts hear what they could not be told. A folder of files that is gone holds up nothing."""
+def test_nothing_is_acknowledged_while_the_run_folder_is_moved_away(tmp_path):
+    """The thread goes on. When the folder is back, hosts get the delayed acknowledgements. A missing folder of output
+    files delays nothing.
+    """
     said: list[str] = []
 
     class Session:
@@ -60,7 +62,7 @@ def test_a_run_folder_that_is_moved_holds_back_what_hosts_are_told(tmp_path):
     assert failed == []
 
 
-def test_a_journal_that_is_removed_before_hosts_are_told(tmp_path, monkeypatch):
+def test_nothing_is_acknowledged_after_the_journal_was_removed(tmp_path, monkeypatch):
     """What was written in time and cannot be found any more is not acknowledged, not even at the end."""
     said: list[str] = []
     monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)

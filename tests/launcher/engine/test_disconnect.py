@@ -1,4 +1,4 @@
-"""Taking leave of hosts: what many silent ones cost, and what is said meanwhile."""
+"""Ending the connections to all hosts: how long many silent ones take, and what is shown meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launcher.engine import disconnect
 
 @dataclass
 class Clock:
-    """A clock that only waiting moves."""
+    """A clock that moves only by waiting."""
 
     now: float = 100.0
 
@@ -22,7 +22,7 @@ class Clock:
 
 @dataclass
 class Host:
-    """A host that ends at that time, and closes when it may."""
+    """A host that ends at a given time, and closes when it is allowed to."""
 
     host: str
     clock: Clock
@@ -41,21 +41,21 @@ class Host:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the module."""
+    """The clock of the module under test."""
     made = Clock()
     monkeypatch.setattr(disconnect, "time", made)
     return made
 
 
 @pytest.mark.parametrize("count", [1, 8, 200])
-def test_many_silent_hosts_cost_what_one_costs(clock: Clock, count: int) -> None:
-    """One deadline for all, after which they are named as not reached."""
+def test_many_silent_hosts_take_no_longer_than_one(clock: Clock, count: int) -> None:
+    """All have one deadline. After it they are named as not reached."""
     hosts = [Host(f"h{number}", clock, float("inf")) for number in range(count)]
     assert disconnect.wait_for_ends(hosts, lambda message: None) == [host.host for host in hosts]
     assert clock.now == 110.0
 
 
-def test_hosts_that_end_at_once_are_not_spoken_of(clock: Clock) -> None:
+def test_nothing_is_shown_if_hosts_end_at_once(clock: Clock) -> None:
     """A usual end is silent."""
     said: list[str] = []
     assert disconnect.wait_for_ends([Host("a", clock, 100.2), Host("b", clock, 100.9)], said.append) == []
@@ -63,8 +63,8 @@ def test_hosts_that_end_at_once_are_not_spoken_of(clock: Clock) -> None:
     assert clock.now == pytest.approx(100.9)
 
 
-def test_who_is_waited_for_is_said(clock: Clock) -> None:
-    """By name, as far as names fit into a line; those that end meanwhile are not told as unreached."""
+def test_the_hosts_that_have_not_ended_are_named(clock: Clock) -> None:
+    """As many names as fit into a line. Hosts that end meanwhile do not count as unreached."""
     said: list[str] = []
     hosts = [Host("quick", clock, 100.5), *(Host(f"h{number}", clock, 102.0 + number) for number in range(12))]
     late = disconnect.wait_for_ends(hosts, said.append)
@@ -72,8 +72,8 @@ def test_who_is_waited_for_is_said(clock: Clock) -> None:
     assert late == ["h9", "h10", "h11"]
 
 
-def test_all_are_closed_at_once_and_none_is_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that waits for its host ends by itself later."""
+def test_all_are_closed_at_the_same_time_and_none_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that still waits for its host ends later by itself."""
     monkeypatch.setattr(disconnect, "_CLOSE_PATIENCE", 0.01)
     hosts = [Host(f"h{number}", Clock(), 0.0) for number in range(20)]
     disconnect.close_all(hosts)

@@ -1,7 +1,8 @@
-"""The one thread that decides: what waits for what, and what it does when it cannot. Its decisions are tested elsewhere."""
+"""The dispatcher's thread: what waits for what, and what it does when it cannot go on. Its decisions are tested elsewhere."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,13 +17,13 @@ from launcher.agents.plan import HostPlan
 from launcher.agents.receiver import FrameReceiver
 from launcher.engine import dispatcher
 from launcher.engine.dispatcher import Dispatcher
-from launcher.engine.requests import Detach, QueuedJob, Submit, SubmitAll
+from launcher.engine.requests import Detach, QueuedJob, Submit
 from launcher.engine.scheduler import Scheduler
 from launcher.errors import JournalError
 from launcher.runs.journal import Journal, JournalReader, Returned
-from remote_agent.shared import wire
-from remote_agent.shared.job_spec import JobSpec
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol import wire
+from remote_agent.protocol.job_spec import JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec, zygote_spec
 
 DONE = envelope()
@@ -41,7 +42,7 @@ WELCOME = {
 
 
 class FakeSession:
-    """A session that writes down what it is told."""
+    """A connection that records what it is told."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -82,13 +83,13 @@ class FakeSession:
         self._say("close")
 
     def expect(self, name: str, what: Any = None) -> None:
-        """Wait until this was said."""
+        """Wait until this was sent."""
         with self.changed:
             assert self.changed.wait_for(lambda: (name, what) in self.said, 30), self.said
 
 
 class Run:
-    """A dispatcher with a real journal and fake sessions."""
+    """A dispatcher with a real journal and fake connections."""
 
     def __init__(self, folder: Path, hosts: tuple[str, ...] = ("a",)) -> None:
         self.folder = folder
@@ -125,25 +126,25 @@ class Run:
             self.changed.notify_all()
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        """Until something was seen or delivered."""
+        """Wait until something was observed or delivered."""
         with self.changed:
             assert self.changed.wait_for(condition, 30), (self.seen, self.returned)
             return condition()
 
     def job(self, num: int) -> QueuedJob:
-        """A job."""
+        """Make a job."""
         return QueuedJob(num, (f"x={num}",), self.folder / str(num), b"payload", job_spec(num))
 
     def end_all(self) -> None:
-        """End the dispatcher, if it runs, and close the journal, if it is open."""
+        """End the dispatcher if it runs, and close the journal if it is open."""
         if self.dispatcher.is_running:
             self.dispatcher.close()
         if not self.is_closed:
             self.is_closed = True
-            self.journal.close()
+            self.dispatcher.close_journal()
 
     def connect(self, host: str = "a", slots: int = 1, **attempts: str) -> None:
-        """A host says welcome."""
+        """A host sends its welcome."""
         self.dispatcher.put_fact(facts.Connected(host, slots, "3.11", (), "boot", attempts, ()))
 
     def end(self, attempt: str, host: str = "a", payload: bytes = b"v") -> None:
@@ -154,7 +155,7 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """A run whose journal is tried again soon."""
+    """A run that soon tries to write its journal again."""
     monkeypatch.setattr(dispatcher, "_JOURNAL_RETRY", 0.01)
     made = Run(tmp_path)
     yield made
@@ -162,10 +163,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 class TestEnding:
-    """Taking leave of the hosts."""
+    """Ending the run on the hosts."""
 
-    def test_hosts_that_do_not_end_are_named_and_told_at_once(self, tmp_path):
-        """All are told before any is waited for, and the screen says whom that is about."""
+    def test_all_hosts_are_told_of_the_end_before_any_is_waited_for(self, tmp_path):
+        """The screen names those that have not ended."""
         run = Run(tmp_path, tuple("abc"))
         order: list[tuple[str, str]] = []
         for name, session in run.sessions.items():
@@ -185,10 +186,10 @@ class TestDriving:
     """A run from its first job to its end."""
 
     def test_nothing_of_the_journal_is_left_beside_its_file(self, run):
-        """Whoever looked into it, for jobs that share a folder, has closed it before its writer does."""
+        """The reader for jobs that share a folder is closed before the writer."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         assert run.dispatcher.decider.effects.folder_of("a", "0.1") is not None
         run.end("0.1")
@@ -197,13 +198,13 @@ class TestDriving:
         assert [path.name for path in (run.folder / ".launcher").glob("journal.sqlite*")] == ["journal.sqlite"]
 
     def test_a_pattern_that_matched_nothing_is_an_event(self, run):
-        """Of a job that completed, and of patterns that it was given: a host may say any number."""
+        """Only for completed jobs, and only for patterns that the job was given: a host may send any number."""
         run.dispatcher.start()
         run.connect(slots=3)
         for num, outputs in enumerate((["*.jsn", "*.pt"], ["*.jsn"], True)):
             job = run.job(num)
             job.spec = job.spec._replace(outputs=outputs)
-            run.dispatcher.ask(Submit(job))
+            run.dispatcher.ask(Submit((job,)))
         for num, came in enumerate((DONE, FAILED, DONE)):
             run.sessions["a"].expect("job", f"{num}.1")
             run.dispatcher.put_fact(facts.Ended("a", f"{num}.1", came, NO_PARTS, b"v", None))
@@ -231,22 +232,22 @@ class TestDriving:
         ],
         ids=["one tree", "few", "many apart"],
     )
-    def test_files_that_were_refused_are_told_in_few_lines(self, run, refused, told):
-        """Each by its name, but for many of one folder with the same reason, which are one line with their number."""
+    def test_refused_files_are_reported_in_few_lines(self, run, refused, told):
+        """Each file is named. Many files of one folder with the same reason are one line with their number."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, NO_PARTS, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", tuple(refused), {}, ()))
         run.wait(lambda: run.returned)
         assert [event.message for event in run.seen if isinstance(event, events.Warned)] == told
 
-    def test_what_was_killed_after_a_result_is_a_warning(self, run):
-        """It names host and job."""
+    def test_a_kill_after_the_result_is_a_warning(self, run):
+        """It names the host and the job."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.Ended("a", "0.1", DONE, NO_PARTS, b"v", None))
         run.dispatcher.put_fact(facts.Collected("a", "0.1", (), {}, (), "still running: thread 't'"))
@@ -255,10 +256,10 @@ class TestDriving:
         assert (said.source, said.num, said.host, said.message) == ("shutdown", 0, "a", "still running: thread 't'")
 
     @pytest.mark.slow
-    def test_a_job_goes_out_and_comes_back(self, run):
-        """Journalled before it is sent; delivered after it is journalled; then acknowledged."""
+    def test_a_job_is_sent_and_comes_back(self, run):
+        """It is journalled before it is sent, delivered after its result was journalled, and then acknowledged."""
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         reader = JournalReader(run.folder / ".launcher")
@@ -272,12 +273,12 @@ class TestDriving:
         assert run.dispatcher.close() == []
         run.sessions["a"].expect("finish", False)
 
-    def test_everything_goes_through_one_order(self, run):
-        """What is shown is what is in the journal, event by event."""
+    def test_events_are_shown_in_the_order_of_the_journal(self, run):
+        """Observers get what is in the journal, event by event."""
         run.dispatcher.start()
         run.connect(slots=3)
         for num in range(30):
-            run.dispatcher.ask(Submit(run.job(num)))
+            run.dispatcher.ask(Submit((run.job(num),)))
         for num in range(30):
             run.sessions["a"].expect("job", f"{num}.1")
             run.end(f"{num}.1")
@@ -286,11 +287,13 @@ class TestDriving:
         written = [event for _, event in JournalReader(run.folder / ".launcher").events()]
         assert written == run.seen
 
-    def test_what_a_job_prints_is_shown_once(self, run):
-        """On a new link a host sends everything from the start; nobody sees it twice, nor what a host says that has not the job."""
+    def test_output_is_shown_once(self, run):
+        """On a new link a host sends all output again. Nobody sees it twice, and nothing from a host that does not
+        have the job.
+        """
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         said = [
             ("a", "0.1", b"one \xff", 0),
@@ -312,8 +315,8 @@ class TestDriving:
         ]
         assert {event.file for event in shown} == {str(run.folder / "0" / ".launcher" / "stdout")}
 
-    def test_jobs_that_come_together_are_journalled_before_one_is_sent(self, run):
-        """A controller that dies as soon as it has sent something has left all of them in the journal."""
+    def test_all_jobs_of_a_batch_are_journalled_before_one_is_sent(self, run):
+        """If the controller dies after it has sent one, the journal has all of them."""
         there = []
         send = run.sessions["a"].send_job
 
@@ -326,20 +329,20 @@ class TestDriving:
         run.sessions["a"].send_job = sending
         run.dispatcher.start()
         run.connect(slots=3)
-        run.dispatcher.ask(SubmitAll(tuple(Submit(run.job(num)) for num in range(3))))
+        run.dispatcher.ask(Submit(tuple(run.job(num) for num in range(3))))
         run.sessions["a"].expect("job", "2.1")
         assert there == [3, 3, 3]
 
-    def test_a_job_that_cannot_be_sent_is_failed_at_once(self, run):
-        """With the kind and message that it was given."""
+    def test_a_job_that_cannot_be_sent_fails_at_once(self, run):
+        """It has the given kind and message."""
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0), ("config", "does not compose")))
+        run.dispatcher.ask(Submit((dataclasses.replace(run.job(0), failure=("config", "does not compose")),)))
         (returned,) = run.wait(lambda: run.returned)
         assert returned.event.error["kind"] == "config"
         assert returned.event.error["message"] == "does not compose"
 
     def test_close_names_the_hosts_that_were_not_told(self, run):
-        """Those whose link is gone, and those that do not answer."""
+        """Those without a link, and those that do not answer."""
         run.dispatcher.start()
         run.connect()
         run.wait(lambda: run.seen)
@@ -349,9 +352,9 @@ class TestDriving:
         assert run.dispatcher.close() == ["a"]
 
     def test_a_defect_does_not_leave_the_caller_waiting(self, run, monkeypatch):
-        """It is told with its traceback; no job is said to have failed, for the hosts have them; nobody is kept waiting."""
+        """The error has the traceback. No job counts as failed, because the hosts have them."""
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.wait(lambda: run.seen)
         monkeypatch.setattr(run.scheduler, "plan", lambda at, now: 1 / 0)
         run.connect()
@@ -362,12 +365,12 @@ class TestDriving:
         assert run.returned == []
         run.dispatcher.put_fact(facts.Opened("a"))
 
-    def test_a_thread_beside_it_that_dies_is_told_as_well(self, run, monkeypatch):
-        """Whoever acknowledges: otherwise hosts would keep everything, and nobody would know why."""
+    def test_the_death_of_the_acknowledger_is_reported_too(self, run, monkeypatch):
+        """Otherwise hosts would keep everything, and nobody would know why."""
         monkeypatch.setattr("launcher.engine.acknowledger._EVERY", 0.01)
         monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: 1 / 0)
         run.dispatcher.start()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.connect()
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
@@ -375,11 +378,11 @@ class TestDriving:
         assert isinstance(run.dispatcher.crash, ZeroDivisionError)
         monkeypatch.setattr("launcher.engine.acknowledger._sync_files", lambda folders: None)
 
-    def test_it_can_be_left_while_nothing_can_be_decided(self, run, monkeypatch):
-        """Without a word to any host, at once; what was not acknowledged is kept there."""
+    def test_it_can_detach_while_nothing_can_be_decided(self, run, monkeypatch):
+        """It detaches at once and tells no host. Hosts keep what was not acknowledged."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
 
         def full() -> None:
@@ -393,11 +396,11 @@ class TestDriving:
         assert [what for name, what in run.sessions["a"].said if name in ("ack", "finish")] == []
         assert run.returned == []
 
-    def test_who_leaves_says_which_hosts_have_their_jobs(self, run):
-        """Once they have confirmed everything that was sent to them."""
+    def test_detach_returns_the_hosts_that_have_their_jobs(self, run):
+        """A host counts after it has confirmed everything that was sent to it."""
         run.dispatcher.start()
         run.connect()
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.sessions["a"].expect("job", "0.1")
         run.dispatcher.put_fact(facts.ZygoteTold("a", "ready", None, "fork", "", ()))
         run.dispatcher.ask(Detach("r", "--detach", hurry=False))
@@ -413,7 +416,7 @@ class TestJournalFails:
     """Nothing is decided that cannot be written."""
 
     def fail(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-        """Have commits fail; returns what ends that."""
+        """Let commits fail. Returns a function that ends this."""
         whole = run.journal.commit
         full = threading.Event()
         full.set()
@@ -426,13 +429,13 @@ class TestJournalFails:
         monkeypatch.setattr(run.journal, "commit", commit)
         return full.clear
 
-    def test_it_says_so_acts_on_nothing_and_goes_on_when_it_can(self, run, monkeypatch):
-        """One warning; no job is sent meanwhile; afterwards everything happens, once and in order."""
+    def test_it_warns_and_waits_until_the_journal_can_be_written(self, run, monkeypatch):
+        """There is one warning, and no job is sent. Afterwards everything happens once and in order."""
         run.dispatcher.start()
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned) and "disk is full" in e.message])
         # These come while nothing can be decided; their order must not change.
         run.dispatcher.put_fact(facts.Started("a", "0.1", 0, 1.0))
@@ -449,13 +452,13 @@ class TestJournalFails:
         assert kinds.index("job_assigned") < kinds.index("attempt_started") < kinds.index("attempt_ended")
         assert len(run.returned) == 1
 
-    def test_it_can_be_closed_all_the_same(self, run, monkeypatch):
-        """Ctrl-C on a full disk comes to an end."""
+    def test_it_can_be_closed_while_the_journal_cannot_be_written(self, run, monkeypatch):
+        """Ctrl-C ends the run even on a full disk."""
         run.dispatcher.start()
         run.connect()
         run.wait(lambda: run.seen)
         free = self.fail(run, monkeypatch)
-        run.dispatcher.ask(Submit(run.job(0)))
+        run.dispatcher.ask(Submit((run.job(0),)))
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.Warned)])
         run.dispatcher.close()
         assert not run.dispatcher.is_running
@@ -463,10 +466,10 @@ class TestJournalFails:
 
 
 class TestResume:
-    """Another controller takes over from the journal alone."""
+    """Another controller continues from the journal alone."""
 
     def take_over(self, run: Run, *hosts: str) -> tuple[Run, list[int]]:
-        """The first controller is gone; returns the second one, started."""
+        """The first controller is gone. Returns the second one, started."""
         run.dispatcher.detach()
         run.end_all()
         second = Run(run.folder, hosts or ("a",))
@@ -481,7 +484,7 @@ class TestResume:
         run.dispatcher.start()
         run.connect()
         for num in range(5):
-            run.dispatcher.ask(Submit(run.job(num)))
+            run.dispatcher.ask(Submit((run.job(num),)))
         run.sessions["a"].expect("job", "0.1")
         run.end("0.1")
         run.sessions["a"].expect("job", "2.1")
@@ -489,8 +492,8 @@ class TestResume:
         run.wait(lambda: [e for e in run.seen if isinstance(e, events.AttemptStarted)])
         return run
 
-    def test_what_the_host_knows_is_waited_for_and_the_rest_is_sent_again(self, half_done):
-        """Under the same attempt; what has returned is left alone; what never went out goes out."""
+    def test_jobs_on_the_host_are_waited_for_and_the_rest_is_sent_again(self, half_done):
+        """They are sent as the same attempts. Returned jobs are left alone. Jobs that were never sent are sent."""
         second, unfinished = self.take_over(half_done)
         assert unfinished == [1, 2, 3, 4]
         second.connect(**{"0.1": "final", "1.1": "running"})
@@ -510,7 +513,7 @@ class TestResume:
         second.end_all()
 
     @pytest.mark.slow
-    def test_what_had_returned_and_comes_again_is_acknowledged(self, half_done):
+    def test_a_returned_job_that_comes_again_is_acknowledged(self, half_done):
         """Its host had not heard that it may forget it."""
         second, _ = self.take_over(half_done)
         second.connect(**{"0.1": "final", "1.1": "running", "2.1": "queued"})
@@ -519,8 +522,8 @@ class TestResume:
         assert second.returned == []
         second.end_all()
 
-    def test_an_outcome_that_was_journalled_is_not_asked_for_again(self, half_done):
-        """Only its files were missing: the result is the one that is here."""
+    def test_a_journalled_outcome_is_not_requested_again(self, half_done):
+        """Only its files were missing. The result is the one in the journal."""
         half_done.dispatcher.put_fact(facts.Ended("a", "1.1", DONE, NO_PARTS, b"first", None))
         half_done.wait(lambda: [e for e in half_done.seen if isinstance(e, events.AttemptEnded) and e.num == 1])
         second, _ = self.take_over(half_done)
@@ -535,11 +538,11 @@ class TestResume:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["the run's folder", ".launcher", "the journal", "another in its place"])
-def test_a_journal_that_is_not_where_it_was(run, what):
-    """Nothing is delivered, sent or acknowledged, and the user is told; put back, everything goes on."""
+def test_nothing_is_done_while_the_journal_is_not_in_its_place(run, what):
+    """Nothing is delivered, sent or acknowledged, and the user is told. When it is back, everything goes on."""
     run.dispatcher.start()
     run.connect()
-    run.dispatcher.ask(Submit(run.job(0)))
+    run.dispatcher.ask(Submit((run.job(0),)))
     run.sessions["a"].expect("job", "0.1")
     own = run.folder / ".launcher"
     path = {"the run's folder": run.folder, ".launcher": own}.get(what, own / "journal.sqlite")
@@ -548,7 +551,7 @@ def test_a_journal_that_is_not_where_it_was(run, what):
     if what == "another in its place":
         path.write_bytes(aside.read_bytes())
     run.end("0.1")
-    run.dispatcher.ask(Submit(run.job(1)))
+    run.dispatcher.ask(Submit((run.job(1),)))
     (told,) = run.wait(lambda: [one for one in run.seen if isinstance(one, events.Warned)])
     assert told.source == "journal"
     assert f"{own}/journal.sqlite: it was removed, moved or replaced" in told.message
@@ -567,13 +570,15 @@ def test_a_journal_that_is_not_where_it_was(run, what):
 
 
 def test_output_that_comes_while_the_run_folder_is_moved_waits(tmp_path, monkeypatch):
-    """Nothing is made in its old place, so that a plain `mv` brings it back; then what waited is written. Or it stays on its host."""
+    """Nothing is made in its old place, so that a plain `mv` brings it back. Then the output is written. Otherwise it
+    stays on its host.
+    """
     monkeypatch.setattr(dispatcher, "_JOURNAL_RETRY", 0.01)
     run = Run(tmp_path / "run")
     run.dispatcher.start()
     run.connect(slots=2)
     for num in range(2):
-        run.dispatcher.ask(Submit(run.job(num)))
+        run.dispatcher.ask(Submit((run.job(num),)))
     for num in range(2):
         run.sessions["a"].expect("job", f"{num}.1")
     plan = HostPlan("r1", 1, None, "z", zygote_spec())

@@ -1,4 +1,4 @@
-"""The inbox holds back readers where too much waits, and never a request."""
+"""The inbox makes readers wait if too much is in it, and never delays a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from launcher.engine.inbox import Inbox
 
 
 def test_results_wait_in_bounded_memory():
-    """Readers are held back when there is too much; requests never are; closing lets everybody go."""
+    """Readers wait if there is too much. Requests never do. Closing lets all of them go on."""
     inbox = Inbox(max_bytes=100)
     inbox.put_bulk("a", 60)
     inbox.put_bulk("b", 60)
@@ -35,8 +35,8 @@ def test_results_wait_in_bounded_memory():
     assert inbox.get(10, 0) == ["d"]
 
 
-def test_an_inbox_waits_for_the_first_thing():
-    """For as long as it is told."""
+def test_get_waits_for_the_first_item():
+    """It waits for the given time."""
     inbox = Inbox()
     assert inbox.get(1, 0.0) == []
     timer = threading.Timer(0.05, inbox.put, ["x"])

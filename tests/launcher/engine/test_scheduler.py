@@ -1,4 +1,4 @@
-"""Which job goes where and when: each decision of the scheduler, one by one. Histories of faults are in `simulation`."""
+"""Which job goes where and when: each decision of the scheduler, one by one. `simulation` has histories of faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.launcher.engine.schedulers import assigned, end, ready, returned, sub
 
 
 class TestAssigning:
-    """Free slots first, everywhere; then a short queue on each host."""
+    """Free slots first, on all hosts; then a short queue on each host."""
 
     def test_nothing_goes_to_a_host_that_is_not_ready(self):
         """Jobs wait for a welcome."""
@@ -21,8 +21,8 @@ class TestAssigning:
         ready(scheduler)
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "a")]
 
-    def test_free_slots_of_all_hosts_before_any_queue(self):
-        """No host's queue takes what another could run; while nothing is known of the jobs there are no queues."""
+    def test_free_slots_of_all_hosts_come_before_any_queue(self):
+        """No host's queue gets what another host could run. Without knowledge of the jobs there are no queues."""
         scheduler = ready(Scheduler(["a", "b"]), slots=2)
         submit(scheduler, 20)
         order = [host for _, _, host in assigned(scheduler.plan(0.0, 0.0))]
@@ -32,7 +32,7 @@ class TestAssigning:
         assert order == ["a"] + ["a"] * 3
 
     def test_quick_jobs_before_long_ones_leave_no_host_idle(self):
-        """Of a sweep that begins with jobs that end at once, no host has more than its share of the others queued."""
+        """If a sweep begins with very short jobs, no host queues more than its share of the others."""
         scheduler = ready(Scheduler(["a", "b"]), slots=2)
         submit(scheduler, 40)
         scheduler.plan(0.0, 0.0)
@@ -45,15 +45,15 @@ class TestAssigning:
         assert len(scheduler.hosts["a"].jobs) <= 2 + (left - 4) / 2
         assert len(scheduler.pending) >= (left - 4) / 4
 
-    def test_a_host_that_is_alone_has_a_queue_from_the_start(self):
-        """As long as it has slots."""
+    def test_a_single_host_has_a_queue_from_the_start(self):
+        """The queue is as long as its number of slots."""
         scheduler = ready(Scheduler(["a"]), slots=3)
         submit(scheduler, 20)
         assert len(assigned(scheduler.plan(0.0, 0.0))) == 6
 
     @pytest.mark.parametrize(("seconds", "ahead"), [(10.0, 1), (0.25, 1), (0.01, 25), (0.0, 256)])
     def test_the_queue_is_as_long_as_a_round_trip_needs(self, seconds, ahead):
-        """Short jobs need a longer one, up to a cap; long ones need one job ahead."""
+        """Short jobs need a longer queue, up to a cap. Long ones need one job ahead."""
         scheduler = ready(Scheduler(["a"]))
         submit(scheduler, 600)
         scheduler.plan(0.0, 0.0)
@@ -62,7 +62,7 @@ class TestAssigning:
         assert len(scheduler.hosts["a"].jobs) == 1 + ahead
 
     def test_a_retry_prefers_a_host_where_the_job_has_not_failed(self):
-        """It waits for that one rather than go back, while that one may still come."""
+        """It waits for such a host, while that one may still come."""
         scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 3})), "a")
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -71,8 +71,8 @@ class TestAssigning:
         ready(scheduler, "b")
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "b")]
 
-    def test_a_retry_goes_back_where_there_is_nothing_else(self):
-        """Also where the others take no job."""
+    def test_a_retry_goes_back_if_there_is_no_other_host(self):
+        """This is so even if there are other hosts that take no jobs."""
         scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 3})))
         scheduler.observe_closed(0.0, "b", "full")
         submit(scheduler, 1)
@@ -82,10 +82,10 @@ class TestAssigning:
 
 
 class TestOutcomes:
-    """What becomes of a job."""
+    """The outcome of a job."""
 
-    def test_one_outcome_however_often_it_is_told(self):
-        """The second time, and for an attempt that is not its, nothing follows."""
+    def test_a_job_has_one_outcome_however_often_it_is_reported(self):
+        """Nothing follows from a second report, or from one about another attempt."""
         scheduler = ready(Scheduler(["a", "b"]))
         submit(scheduler, 1)
         (_, _, host) = assigned(scheduler.plan(0.0, 0.0))[0]
@@ -109,7 +109,7 @@ class TestOutcomes:
         ],
     )
     def test_retries_by_kind(self, retries, kinds, attempts):
-        """As often as the policy says for that kind; the last failure is the job's."""
+        """The policy sets the number for each kind. The last failure is the job's."""
         scheduler = ready(Scheduler(["a"], Policies(retries=retries)))
         submit(scheduler, 1)
         for attempt, kind in enumerate(kinds, 1):
@@ -118,8 +118,8 @@ class TestOutcomes:
         assert returned(made) == [(0, "FAILED", kinds[-1])]
         assert attempts == len(kinds)
 
-    def test_what_the_host_gives_back_goes_elsewhere(self):
-        """Without counting as a failure there; the host gets no further job until it is open again."""
+    def test_a_job_that_is_given_back_runs_elsewhere(self):
+        """It does not count as a failure there. The host gets no more jobs until it is open again."""
         scheduler = ready(Scheduler(["a", "b"]), "a")
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -130,8 +130,8 @@ class TestOutcomes:
         scheduler.observe_opened(0.0, "a")
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "a")]
 
-    def test_what_was_started_cannot_be_given_back(self):
-        """A host that says both is believed the first time."""
+    def test_a_started_job_cannot_be_given_back(self):
+        """If a host reports both, the first report counts."""
         scheduler = ready(Scheduler(["a"]))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -140,10 +140,10 @@ class TestOutcomes:
 
 
 class TestHosts:
-    """Unknown, lost, closed, back."""
+    """Unknown, lost, closed, and back."""
 
     def lose(self, **policies) -> Scheduler:
-        """Host a has job 0, which began, and its link is gone since time 10."""
+        """Host a has job 0, which has started, and its link is gone since time 10."""
         scheduler = ready(Scheduler(["a", "b"], Policies(**policies)), "a")
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -152,8 +152,8 @@ class TestHosts:
         scheduler.plan(10.0, 10.0)
         return scheduler
 
-    def test_an_unknown_host_is_waited_for(self):
-        """For ever, where that was asked; its job is unknown, not failed."""
+    def test_a_run_waits_for_an_unknown_host(self):
+        """It waits for ever, if the policy says so. The job is unknown, not failed."""
         scheduler = self.lose(on_host_loss="wait", host_loss_timeout=1.0)
         assert scheduler.deadline() is None
         assert scheduler.plan(1e6, 1e6) == []
@@ -162,7 +162,7 @@ class TestHosts:
 
     @pytest.mark.parametrize(("policy", "outcome"), [("fail", [(0, "FAILED", "lost")]), ("retry", [])])
     def test_a_host_is_given_up_after_its_time(self, policy, outcome):
-        """Not a moment before; then its job is lost, or runs elsewhere."""
+        """Not a moment before. Then its job is lost, or runs elsewhere."""
         scheduler = self.lose(on_host_loss=policy, host_loss_timeout=60.0)
         assert scheduler.deadline() == 70.0
         assert scheduler.plan(69.9, 69.9) == []
@@ -175,7 +175,7 @@ class TestHosts:
 
     @pytest.mark.parametrize(("policy", "outcome"), [("fail", [(0, "FAILED", "lost")]), ("retry", [])])
     def test_a_link_that_drops_at_once_each_time_is_lost(self, policy, outcome):
-        """Since it was last of use: that a welcome comes through now and then is none."""
+        """The time counts from the last working link. A welcome from time to time does not count."""
         scheduler = self.lose(on_host_loss=policy, host_loss_timeout=60.0)
         for second in range(15, 70, 5):
             ready(scheduler, "a")
@@ -188,8 +188,8 @@ class TestHosts:
         assert returned(made) == outcome
 
     @pytest.mark.parametrize("use", ["start", "result", "files"])
-    def test_a_link_that_drops_is_not_lost_while_something_comes_through(self, use):
-        """What a host said of a job came over it: its time begins anew."""
+    def test_a_link_that_drops_is_not_lost_if_something_comes_through(self, use):
+        """If the link brought something of a job, the time begins again."""
         scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=60.0)), "a", slots=3)
         submit(scheduler, 3)
         scheduler.plan(0.0, 0.0)
@@ -211,8 +211,8 @@ class TestHosts:
         assert not any(isinstance(event, events.HostLost) for event in scheduler.plan(111.9, 111.9))
         assert any(isinstance(event, events.HostLost) for event in scheduler.plan(112.0, 112.0))
 
-    def test_a_link_that_stands_is_not_lost_though_nothing_comes(self):
-        """A job may take hours; the link was there."""
+    def test_a_link_that_stays_is_not_lost_even_if_nothing_comes(self):
+        """A job may take hours."""
         scheduler = self.lose(on_host_loss="fail", host_loss_timeout=60.0)
         ready(scheduler, "a")
         scheduler.plan(20.0, 20.0)
@@ -222,8 +222,8 @@ class TestHosts:
         scheduler.plan(1001.0, 1001.0)
         assert scheduler.deadline() == 1061.0
 
-    def test_that_a_host_has_lost_a_job_is_no_use_of_its_link(self):
-        """The job is lost, not come through; what else was there is given up in its time."""
+    def test_a_lost_job_does_not_show_that_the_link_works(self):
+        """The report did not come from the host. The host's other jobs are given up in time."""
         scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=60.0)), "a", slots=2)
         submit(scheduler, 2)
         scheduler.plan(0.0, 0.0)
@@ -237,8 +237,8 @@ class TestHosts:
         scheduler.plan(16.0, 16.0)
         assert scheduler.deadline() == 70.0
 
-    def test_what_comes_late_is_fenced_off(self):
-        """The old attempt's result does not replace its successor's; the host itself is taken back."""
+    def test_a_late_result_is_ignored(self):
+        """It does not replace its successor's result. The host itself is used again."""
         scheduler = self.lose(on_host_loss="retry", host_loss_timeout=60.0)
         scheduler.plan(70.0, 70.0)
         ready(scheduler, "b", "a")
@@ -257,8 +257,8 @@ class TestHosts:
         scheduler.plan(12.0, 12.0)
         assert returned(scheduler.plan(72.0, 72.0)) == [(0, "COMPLETED", "")]
 
-    def test_a_reboot_loses_what_the_spool_does_not_know(self):
-        """It may have run; without a reboot only what was seen to start is lost."""
+    def test_a_reboot_loses_jobs_that_the_spool_does_not_know(self):
+        """They may have run. Without a reboot, only jobs that were seen to start are lost."""
         scheduler = ready(Scheduler(["a"]), slots=2)
         submit(scheduler, 3)
         scheduler.plan(0.0, 0.0)
@@ -267,8 +267,8 @@ class TestHosts:
         assert returned(scheduler.observe_missing(0.0, "a", {"2.1"}, rebooted=True)) == [(0, "FAILED", "lost")]
         assert set(scheduler.jobs) == {2}
 
-    def test_files_that_never_come_do_not_keep_a_job(self):
-        """Its outcome is here; the host does not know it any more."""
+    def test_a_job_returns_even_if_its_files_never_come(self):
+        """Its outcome is here, and the host does not know it any more."""
         scheduler = ready(Scheduler(["a"]))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -277,8 +277,8 @@ class TestHosts:
         assert any(isinstance(event, events.Warned) for event in made)
         assert returned(made) == [(0, "COMPLETED", "")]
 
-    def test_a_closed_host_that_is_lost_gives_its_jobs_up(self):
-        """That it takes no further job does not mean that it is there."""
+    def test_a_closed_host_can_be_lost_too(self):
+        """A host that takes no more jobs may still lose its link."""
         scheduler = ready(Scheduler(["a"], Policies(on_host_loss="fail", host_loss_timeout=5.0)))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -288,7 +288,7 @@ class TestHosts:
         assert returned(scheduler.plan(6.0, 6.0)) == [(0, "FAILED", "lost")]
 
     def test_without_any_host_jobs_fail_and_say_why(self):
-        """Each host's reason is in the message."""
+        """The message has each host's reason."""
         scheduler = Scheduler(["a", "b"])
         submit(scheduler, 1)
         scheduler.observe_unusable(0.0, "a", "authenticate", "no key", "add one")
@@ -299,14 +299,16 @@ class TestHosts:
         assert returned(made) == [(0, "FAILED", "host")]
         assert "a: no key; b: code has changed" in made[-1].error["message"]
 
-    def test_a_host_that_found_no_room_gets_less_at_once(self):
-        """No more than its slots take when it opens again, more when enough has gone well, and each time it takes longer."""
+    def test_a_host_without_room_gets_fewer_jobs_at_once(self):
+        """When it opens again, it gets only as many as it has slots, and more after enough results. Each time this
+        takes longer.
+        """
         scheduler = ready(Scheduler(["a"]), slots=2)
         submit(scheduler, 2000)
         made = scheduler.plan(0.0, 0.0)
 
         def run(count: int) -> int:
-            """So many jobs end, one after the other; returns how many the host then has."""
+            """This many jobs end, one after the other. Returns how many the host has then."""
             for _ in range(count):
                 num = min(scheduler.hosts["a"].jobs)
                 end(scheduler, "a", num, scheduler.jobs[num].attempt, duration=0.001)
@@ -326,8 +328,8 @@ class TestHosts:
             assert run(2 * calm) == 6
         assert run(6 * 64) > 200
 
-    def test_a_host_that_may_open_is_waited_for(self):
-        """As long as one that is lost would be; then its jobs fail with the reason."""
+    def test_a_run_waits_for_a_host_that_may_open(self):
+        """As long as for a lost host. Then its jobs fail with the reason."""
         scheduler = ready(Scheduler(["a"], Policies(host_loss_timeout=60.0)))
         scheduler.observe_closed(0.0, "a", "spool: full", may_open=True)
         submit(scheduler, 1)
@@ -337,16 +339,16 @@ class TestHosts:
         made = scheduler.plan(0.0, 65.0)
         assert "spool: full" in made[-1].error["message"]
 
-    def test_a_host_that_cannot_prepare_the_application_does_not_draw_all_jobs(self):
-        """Where another may do better; the last one's error is the jobs' error."""
+    def test_a_host_that_cannot_prepare_the_application_does_not_get_all_jobs(self):
+        """Another host may do better. The last host's error is the jobs' error."""
         scheduler = ready(Scheduler(["a", "b"]))
         assert scheduler.observe_unprepared(0.0, "a", "ImportError")
         assert scheduler.observe_unprepared(0.0, "b", "ImportError") == []
         submit(scheduler, 1)
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "b")]
 
-    def test_what_it_was_given_by_then_runs_where_the_application_can_be_prepared(self):
-        """What has started there goes on; an outcome of what has not comes too late."""
+    def test_its_jobs_run_where_the_application_can_be_prepared(self):
+        """Jobs that have started there go on. A later outcome of the others is ignored."""
         scheduler = ready(Scheduler(["a", "b"]), slots=2)
         submit(scheduler, 3)
         made = assigned(scheduler.plan(0.0, 0.0))
@@ -359,8 +361,8 @@ class TestHosts:
         assert scheduler.current(on_a[0], 1, "a") is not None
         assert {host for _, _, host in assigned(scheduler.plan(0.0, 0.0))} == {"b"}
 
-    def test_what_a_host_that_cannot_be_set_up_was_given_runs_elsewhere(self):
-        """It takes nothing more; alone, its error is that of its jobs."""
+    def test_jobs_of_a_host_that_cannot_be_set_up_run_elsewhere(self):
+        """It takes no more jobs. If it is the only host, its error is that of its jobs."""
         scheduler = ready(Scheduler(["a", "b"]))
         submit(scheduler, 2)
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 1, "a"), (1, 1, "b")]
@@ -374,8 +376,8 @@ class TestHosts:
         assert sorted(returned(made)) == [(0, "FAILED", "host"), (1, "FAILED", "host")]
         assert all("b: line 2" in event.error["message"] for event in made if isinstance(event, events.JobReturned))
 
-    def test_what_runs_on_a_host_that_cannot_be_set_up_again_is_waited_for(self):
-        """Its zygote died, and the next one could not be started: the host is closed, not unusable."""
+    def test_running_jobs_of_a_host_that_cannot_be_set_up_again_go_on(self):
+        """Its zygote died, and the next one could not be started. The host is closed, not unusable."""
         scheduler = ready(Scheduler(["a"]))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -385,7 +387,7 @@ class TestHosts:
         assert scheduler.current(0, 1, "a") is not None
 
     def test_a_host_that_the_user_gave_up_stays_so(self):
-        """Its jobs are lost, and it is not taken back."""
+        """Its jobs are lost, and it is not used again."""
         scheduler = ready(Scheduler(["a"]))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -400,8 +402,8 @@ class TestHosts:
 class TestStopping:
     """Interrupt, cancel, too many failures."""
 
-    def test_an_interrupt_ends_what_waits_and_starts_nothing(self):
-        """What runs is the caller's to cancel; a failure is not retried; a second, harder one is heard."""
+    def test_an_interrupt_fails_waiting_jobs_and_starts_nothing(self):
+        """The caller cancels running jobs. Failures are not retried. A second interrupt with `kill` counts, too."""
         scheduler = ready(Scheduler(["a"], Policies(retries={"*": 3})))
         submit(scheduler, 4)
         scheduler.plan(0.0, 0.0)
@@ -412,8 +414,8 @@ class TestStopping:
         assert returned(end(scheduler, "a", 0, kind="cancelled")) == [(0, "FAILED", "cancelled")]
         assert assigned(scheduler.plan(0.0, 0.0)) == []
 
-    def test_what_is_given_back_after_an_interrupt_is_cancelled(self):
-        """It would wait for ever."""
+    def test_a_job_that_is_given_back_after_an_interrupt_is_cancelled(self):
+        """Otherwise it would wait for ever."""
         scheduler = ready(Scheduler(["a"]))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -421,7 +423,7 @@ class TestStopping:
         assert returned(scheduler.observe_dropped(0.0, "a", 0, 1, "full")) == [(0, "FAILED", "cancelled")]
 
     def test_an_interrupted_run_waits_a_while_for_a_lost_host(self):
-        """Whatever the policy, so that Ctrl-C comes to an end."""
+        """The policy does not matter, so that a run ends after Ctrl-C."""
         scheduler = ready(Scheduler(["a"], Policies(on_host_loss="wait")))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -432,7 +434,7 @@ class TestStopping:
         assert returned(scheduler.plan(30.0, 30.0)) == [(0, "FAILED", "lost")]
 
     def test_one_job_is_cancelled(self):
-        """At once where it waits; where it runs it is not retried when it has ended."""
+        """A waiting job is cancelled at once. A running one is not retried when it has ended."""
         scheduler = ready(Scheduler(["a"], Policies(retries={"*": 3})))
         submit(scheduler, 3)
         scheduler.plan(0.0, 0.0)
@@ -443,7 +445,7 @@ class TestStopping:
         assert returned(end(scheduler, "a", 0, kind="cancelled")) == [(0, "FAILED", "cancelled")]
 
     def test_too_many_failures_stop_the_run(self):
-        """Exactly when there are so many."""
+        """Exactly when the limit is reached."""
         scheduler = ready(Scheduler(["a"], Policies(max_failures=2)))
         submit(scheduler, 6)
         scheduler.plan(0.0, 0.0)
@@ -461,7 +463,7 @@ class TestAnotherController:
     """Resume, retry, detach."""
 
     def test_resume_asks_hosts_for_what_they_have(self):
-        """One that has jobs, or was there, is unknown; what was closed or lost has another chance; jobs stay assigned."""
+        """A host that has jobs or was connected is unknown. Closed and lost hosts get another chance. Jobs stay assigned."""
         scheduler = ready(Scheduler(["a", "b", "c", "d"]), "a", "b", "c")
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -478,8 +480,8 @@ class TestAnotherController:
         assert scheduler.hosts["b"].closed is None
         assert scheduler.jobs[0].host == "a"
 
-    def test_a_retry_by_the_user_begins_where_the_last_attempt_ended(self):
-        """Neither an interrupt nor the failures of before stand in its way."""
+    def test_a_users_retry_ignores_earlier_interrupts_and_failures(self):
+        """The next attempt gets the next number."""
         scheduler = ready(Scheduler(["a"], Policies(max_failures=1)))
         submit(scheduler, 1)
         scheduler.plan(0.0, 0.0)
@@ -492,8 +494,8 @@ class TestAnotherController:
         assert assigned(scheduler.plan(0.0, 0.0)) == [(0, 2, "a")]
         assert scheduler.counts["FAILED"] == 0
 
-    def test_detaching_spreads_everything_by_slots(self):
-        """As soon as every host is reached or given up, or at once in a hurry; closed ones get nothing."""
+    def test_detaching_gives_each_host_its_share_by_slots(self):
+        """As soon as every host is reached or given up, or at once with `hurry`. Closed hosts get nothing."""
         scheduler = Scheduler(["a", "b", "c"])
         scheduler.observe_ready(0.0, "a", 3, "3.11", ())
         scheduler.observe_ready(0.0, "c", 9, "3.11", ())
@@ -506,8 +508,8 @@ class TestAnotherController:
         assert (hosts.count("a"), hosts.count("b"), hosts.count("c")) == (60, 20, 0)
 
 
-class TestEveryJobHasABound:
-    """A host that answers pings and ends no job keeps nobody waiting for ever."""
+class TestEveryJobHasALimit:
+    """If a host answers pings and ends no job, nobody waits for ever."""
 
     def started(self, **limits):
         """A scheduler with a job that runs on host a since second 0."""
@@ -524,7 +526,7 @@ class TestEveryJobHasABound:
         return [event.host for event in scheduler.plan(0.0, now) if isinstance(event, events.HostLost)]
 
     def test_a_job_past_its_limit_is_given_up_with_its_host(self):
-        """For good; the job is lost, and says why; the scheduler asks to be woken at that time."""
+        """The host is given up for good. The job is lost, with the reason. The scheduler asks to be called at that time."""
         scheduler = self.started(job_limit=100.0)
         assert scheduler.deadline() == 100.0
         assert self.lost(scheduler, 99.9) == []
@@ -534,15 +536,15 @@ class TestEveryJobHasABound:
         assert scheduler.deadline() is None
 
     def test_without_a_timeout_a_job_may_take_for_ever(self):
-        """Until somebody wants it to end."""
+        """This holds until somebody asks it to end."""
         scheduler = self.started(end_limit=50.0, kill_limit=20.0)
         assert self.lost(scheduler, 1e9) == []
         scheduler.cancel(0.0, 0)
         assert self.lost(scheduler, 1e9) == []
         assert self.lost(scheduler, 1e9 + 50) == ["a"]
 
-    def test_an_interrupt_bounds_what_runs_and_what_waits_on_a_host_and_a_kill_bounds_it_closer(self):
-        """From the time at which it came."""
+    def test_an_interrupt_sets_a_time_limit_and_a_kill_a_shorter_one(self):
+        """For jobs that run or wait on a host, from the time of the interrupt."""
         scheduler = self.started(end_limit=50.0, kill_limit=20.0)
         scheduler.interrupt(0.0, "Ctrl-C")
         assert self.lost(scheduler, 10.0) == []
@@ -551,8 +553,8 @@ class TestEveryJobHasABound:
         assert self.lost(scheduler, 31.0) == ["a"]
         assert scheduler.is_idle
 
-    def test_what_is_over_in_time_costs_no_host(self):
-        """Nor does what comes due in a later attempt's time."""
+    def test_a_job_that_ends_in_time_costs_no_host(self):
+        """Nor does a limit of an earlier attempt that passes during a later one."""
         scheduler = self.started(job_limit=100.0, retries={"*": 1})
         error = {"kind": "exception"}
         scheduler.observe_ended(0.0, "a", 0, 1, "FAILED", 1.0, error)
@@ -563,8 +565,8 @@ class TestEveryJobHasABound:
         assert self.lost(scheduler, 100.0) == []
         assert self.lost(scheduler, 195.0) == ["a"]
 
-    def test_time_without_a_link_is_not_the_jobs(self):
-        """It may have ended long ago; the time begins anew when the host is reached again."""
+    def test_time_without_a_link_does_not_count(self):
+        """The job may have ended long ago. Its time begins again when the host is reached again."""
         scheduler = self.started(job_limit=100.0)
         scheduler.observe_unknown(0.0, "a", "reset")
         assert self.lost(scheduler, 500.0) == []

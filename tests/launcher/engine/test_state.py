@@ -1,4 +1,4 @@
-"""The state of a run is what its events made of it."""
+"""The state of a run is made from its events."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tests.launcher.engine.schedulers import ready, submit
 from tests.simulation.journal import through_json
 
 
-def test_state_is_made_of_events_alone():
-    """Applied again, by way of their JSON, they make the same state."""
+def test_state_is_made_only_from_events():
+    """Events that went through JSON give the same state again."""
     scheduler = ready(Scheduler(["a", "b"], Policies(retries={"*": 1}, on_host_loss="retry")), slots=2)
     submit(scheduler, 9)
     made: list[events.Event] = []

@@ -11,7 +11,7 @@ from launcher.environments import plan as module
 from launcher.environments.lock import Lock
 from launcher.environments.plan import EnvironmentSource
 from launcher.errors import PackagesError
-from remote_agent.shared.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 from tests.packages import make_wheel
 
 PYTHONS = [

@@ -1,4 +1,4 @@
-"""What the tests of results share."""
+"""Shared fixtures for the tests of results."""
 
 from __future__ import annotations
 

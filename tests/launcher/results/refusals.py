@@ -1,4 +1,4 @@
-"""What the tests of output folders share."""
+"""Shared helpers for the tests of output folders."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from launcher.results.output_folder import OutputFolder
 
 
 def reason(folder: OutputFolder, path: str) -> str:
-    """Why a file was refused."""
+    """The reason why a file was refused."""
     return dict(folder.refused)[path]

@@ -1,4 +1,4 @@
-"""Names that a host may not give a file."""
+"""File names that a host may not use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.launcher.results.refusals import reason
 
 
 class TestRefusing:
-    """What is not written; the job and its other files are none the worse for it."""
+    """A refused file harms neither the job nor its other files."""
 
     @pytest.mark.parametrize(
         "path",
@@ -28,8 +28,8 @@ class TestRefusing:
             "nul\0",
         ],
     )
-    def test_a_path_that_leads_out(self, folder, path):
-        """Absolute, with dots, empty parts or a NUL."""
+    def test_a_path_that_leads_out_is_refused(self, folder, path):
+        """Absolute paths, and paths with dots, empty parts or a NUL."""
         folder.write(path, 0o644, b"x")
         folder.write_chunk(path, 0o644, 1, 0, b"x")
         folder.write("fine", 0o644, b"x")
@@ -44,8 +44,10 @@ class TestRefusing:
             *(".laun\u200bcher/x", "\ufeff.launcher/x", "a/.launcher\u2060"),
         ],
     )
-    def test_our_own_folder(self, folder, path):
-        """The journal of a run lies there, and the streams; a run may lie in a folder of a job. Some disks take other names for it."""
+    def test_the_name_of_our_own_folder_is_refused(self, folder, path):
+        """It has the journal of a run and the streams, and a run may be in a job's folder. Some disks read other
+        names as this one.
+        """
         folder.write_stream("stdout", 0, b"mine")
         folder.write(path, 0o644, b"x")
         folder.add_folder(path, 1)
@@ -55,8 +57,8 @@ class TestRefusing:
         assert os.listdir(folder.path) == [".launcher"]
 
     @pytest.mark.parametrize("path", ["x" * 256, "/".join(["d"] * 65), "é" * 128, "\ud800", "a/\udc80b"])
-    def test_a_name_that_no_disk_takes(self, folder, path):
-        """Too long in bytes, too deep, no text."""
+    def test_a_name_that_no_disk_accepts_is_refused(self, folder, path):
+        """Names that are too long in bytes, too deep, or not text."""
         folder.write(path, 0o644, b"x")
         assert len(folder.refused) == 1
         assert not folder.path.exists() or os.listdir(folder.path) == []

@@ -1,4 +1,4 @@
-"""Files that come from a host: where they are written, and what is refused."""
+"""Files from a host: where they are written, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.requirements import READS_PROC
 
 
 class TestWriting:
-    """What is written."""
+    """Files that are written."""
 
     def test_a_file_in_folders(self, folder):
-        """Folders are made; the mode keeps what makes it executable and nothing else."""
+        """Folders are made. Of the mode, only the bits for execution are kept."""
         folder.write("a/b/run.sh", 0o4755, b"#!")
         folder.write("a/b/data", 0o600, b"\0\xff")
         path = folder.path / "a" / "b"
@@ -30,8 +30,8 @@ class TestWriting:
         assert folder.refused == []
 
     @pytest.mark.parametrize("how", ["whole", "in pieces", "a stream"])
-    def test_a_file_that_may_not_be_so_large_is_refused(self, folder, monkeypatch, how):
-        """By name: another try would end the same."""
+    def test_a_file_over_the_size_limit_is_refused(self, folder, monkeypatch, how):
+        """It is refused by name, because another try would end in the same way."""
         for name in ("write", "pwrite"):
 
             def fail(*args: object) -> int:
@@ -51,7 +51,7 @@ class TestWriting:
         assert not (folder.path / "model").exists()
 
     def test_a_stream_whose_name_is_taken_is_refused(self, folder):
-        """By a link, which is not followed."""
+        """If there is a link in its place, it is not followed."""
         (folder.path / ".launcher").mkdir(parents=True)
         (folder.path / ".launcher" / "stdout").symlink_to("/dev/null")
         folder.write_stream("stdout", 0, b"x")
@@ -59,20 +59,20 @@ class TestWriting:
         assert [path for path, _ in folder.refused] == [".launcher/stdout"]
         assert (folder.path / ".launcher" / "stderr").read_bytes() == b"y"
 
-    def test_nothing_is_made_before_something_comes(self, folder):
+    def test_no_folder_is_made_before_something_comes(self, folder):
         """A job without files leaves no folder."""
         folder.close()
         assert not folder.path.exists()
 
-    def test_a_long_file_appears_whole(self, folder):
-        """Until its last piece has come it does not have its name."""
+    def test_a_long_file_appears_when_it_is_complete(self, folder):
+        """It gets its name with its last piece."""
         folder.write_chunk("d/model", 0o644, 6, 0, b"abc")
         assert not (folder.path / "d" / "model").exists()
         folder.write_chunk("d/model", 0o644, 6, 3, b"def")
         assert (folder.path / "d" / "model").read_bytes() == b"abcdef"
 
-    def test_what_an_earlier_connection_brought_is_replaced(self, folder):
-        """The same files come again on another link; a part of one leaves nothing."""
+    def test_files_of_an_earlier_connection_are_replaced(self, folder):
+        """The same files come again on another link. Nothing is left of a file that came only in part."""
         folder.write("a", 0o644, b"first")
         folder.write_chunk("b", 0o644, 6, 0, b"abc")
         folder.restart()
@@ -84,7 +84,7 @@ class TestWriting:
         folder.close()
         assert sorted(path.name for path in folder.path.rglob("*")) == [".launcher", "a", "b"]
 
-    def test_streams_are_put_at_their_place(self, folder):
+    def test_stream_bytes_are_written_at_their_offset(self, folder):
         """Bytes that come twice change nothing."""
         folder.write_stream("stdout", 0, b"hello ")
         folder.write_stream("stdout", 6, b"world")
@@ -92,7 +92,7 @@ class TestWriting:
         assert (folder.path / ".launcher" / "stdout").read_bytes() == b"hello world"
 
     def test_attempts_keep_their_streams_apart(self, folder):
-        """What one attempt printed is there after the next one has printed, too."""
+        """The output of an attempt is still there after the next one has printed."""
         folder.write_stream("stdout", 0, b"first")
         folder.set_aside(1)
         folder.write_stream("stdout", 0, b"2nd")
@@ -100,7 +100,7 @@ class TestWriting:
         assert (folder.path / ".launcher" / "stdout").read_bytes() == b"2nd"
 
     @READS_PROC
-    def test_after_close_nothing_is_written(self, folder):
+    def test_nothing_is_written_after_close(self, folder):
         """A late frame neither writes nor leaks a descriptor."""
         folder.write("a", 0o644, b"1")
         folder.close()
@@ -112,7 +112,7 @@ class TestWriting:
         assert len(os.listdir("/proc/self/fd")) == before
 
     def test_many_folders_need_few_descriptors(self, folder):
-        """However many there are."""
+        """This holds for any number of folders."""
         for index in range(300):
             folder.write(f"f{index}/x", 0o644, b"1")
         assert len(folder._tree._open) < 70
@@ -120,11 +120,11 @@ class TestWriting:
 
 
 class TestRefusing:
-    """What is not written; the job and its other files are none the worse for it."""
+    """A refused file harms neither the job nor its other files."""
 
     @pytest.mark.parametrize(("offset", "size"), [(0, 5000), (990, 4000), (10**12, 1)])
-    def test_a_stream_beyond_its_cap(self, tmp_path, offset, size):
-        """The host was to cut it; one that does not fills no disk here, and is named once."""
+    def test_a_stream_is_cut_at_its_cap(self, tmp_path, offset, size):
+        """The host should have cut it. If it does not, it fills no disk here, and a warning names it once."""
         folder = OutputFolder(tmp_path / "job", max_stream_bytes=1000)
         for _ in range(3):
             folder.write_stream("stdout", offset, b"x" * size)
@@ -133,7 +133,7 @@ class TestRefusing:
         assert not written.exists() or written.stat().st_size <= 1000 + 1024
 
     def test_a_link_is_not_followed(self, folder, tmp_path):
-        """Neither as a folder on the way nor as the file itself."""
+        """Neither as a folder of the path nor as the file itself."""
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "kept").write_text("kept")
@@ -147,7 +147,7 @@ class TestRefusing:
         assert (folder.path / "file").read_bytes() == b"instead of the link"
         assert not (folder.path / "file").is_symlink()
 
-    def test_a_file_where_a_folder_is_and_a_folder_where_a_file_is(self, folder):
+    def test_a_file_does_not_replace_a_folder_nor_a_folder_a_file(self, folder):
         """The first one stays."""
         folder.write("a/b", 0o644, b"x")
         folder.write("a", 0o644, b"x")
@@ -156,8 +156,8 @@ class TestRefusing:
         assert [path for path, _ in folder.refused] == ["a", "a/b/c", "a"]
         assert (folder.path / "a" / "b").read_bytes() == b"x"
 
-    def test_names_that_are_one_file_here(self, folder, monkeypatch):
-        """On a disk that folds case the second one does not replace the first."""
+    def test_names_that_are_the_same_file_here(self, folder, monkeypatch):
+        """On a disk that ignores case, the second file does not replace the first."""
         folder.write("Model", 0o644, b"first")
         monkeypatch.setattr(folder._tree, "is_same", lambda one, other: True)
         folder.write("model", 0o644, b"second")
@@ -170,8 +170,8 @@ class TestRefusing:
         folder.write("Model", 0o644, b"again")
         assert (folder.path / "Model").read_bytes() == b"again"
 
-    def test_names_that_differ_in_case_are_two_files_where_they_can_be(self, folder):
-        """On a disk that does not fold case both are written."""
+    def test_names_that_differ_in_case_are_two_files_if_the_disk_allows_it(self, folder):
+        """On a disk that respects case, both are written."""
         folder.write("Model", 0o644, b"first")
         folder.write("model", 0o644, b"second")
         assert folder.refused == []
@@ -183,8 +183,8 @@ class TestRefusing:
         assert folder.refused == []
         assert (folder.path / "model").read_bytes() == b"whole"
 
-    def test_more_than_the_caps(self, tmp_path):
-        """Files and bytes are counted over all that came, whole or in pieces; folders count as files do."""
+    def test_files_and_bytes_over_the_caps_are_refused(self, tmp_path):
+        """All files and bytes count, complete or in pieces. Folders count like files."""
         folder = OutputFolder(tmp_path / "o", max_files=2, max_bytes=10)
         folder.write("a", 0o644, b"12345")
         folder.write("big", 0o644, b"1234567")
@@ -194,8 +194,8 @@ class TestRefusing:
         folder.write("b", 0o644, b"1")
         assert [path for path, _ in folder.refused] == ["big", "huge", "c", "b"]
 
-    def test_pieces_out_of_order(self, folder):
-        """A piece that does not follow the last one ends the file; so does one beyond its size."""
+    def test_a_piece_out_of_order_ends_its_file(self, folder):
+        """So does a piece beyond the file's size."""
         folder.write_chunk("a", 0o644, 6, 0, b"abc")
         folder.write_chunk("a", 0o644, 6, 4, b"ef")
         folder.write_chunk("a", 0o644, 6, 3, b"def")
@@ -205,14 +205,14 @@ class TestRefusing:
         folder.close()
         assert [path.name for path in folder.path.rglob("*") if path.is_file()] == []
 
-    def test_refusals_are_kept_up_to_a_number(self, folder):
-        """A host that never ends sending what is refused costs no memory."""
+    def test_only_a_limited_number_of_refusals_is_kept(self, folder):
+        """A host that never stops sending refused files costs no memory."""
         for index in range(output_folder.MAX_REFUSED + 10):
             folder.write(f"../{index}", 0o644, b"")
         assert len(folder.refused) == output_folder.MAX_REFUSED
 
     def test_a_full_disk_is_not_the_files_fault(self, folder, monkeypatch):
-        """It is raised: the link ends, and everything is sent again when there is room."""
+        """The error is raised. The link ends, and everything is sent again when there is room."""
         folder.write("a", 0o644, b"1")
 
         def full(*args, **kwargs):
@@ -240,7 +240,7 @@ _SENT = st.tuples(
 
 
 def is_loop(link: str) -> bool:
-    """Whether a link leads to itself, and so nowhere. `os.path.realpath` says `/` of some of these."""
+    """Whether a link leads to itself, and so nowhere. For some of these, `os.path.realpath` says `/`."""
     try:
         os.stat(link)
     except OSError as error:
@@ -253,7 +253,7 @@ def is_loop(link: str) -> bool:
 @given(st.lists(_SENT, max_size=12))
 @example([("0", "link", b"", "0//.")])
 def test_whatever_is_sent_stays_in_the_folder(tmp_path_factory, sent):
-    """Every file is written below the folder as it was sent, or refused by name; nothing outside is touched."""
+    """Every file is written below the folder as it was sent, or is refused by name. Nothing outside is changed."""
     root = tmp_path_factory.mktemp("root")
     (root / "outside").mkdir()
     (root / "outside" / "kept").write_text("kept")

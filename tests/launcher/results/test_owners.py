@@ -1,4 +1,4 @@
-"""Jobs that share an output directory keep each other's files."""
+"""Jobs that share an output directory do not overwrite each other's files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.launcher.results.refusals import reason
 
 
 class TestSharing:
-    """Jobs of one run that write to one folder."""
+    """Jobs of one run that write to the same folder."""
 
     def folders(self, path: Path, *nums: int, started: float = 0.0, is_shared: bool = False) -> list[OutputFolder]:
-        """Of jobs that are under way at the same time."""
+        """The folders of jobs that run at the same time."""
         ownership = Ownership(started, lambda num, folder: is_shared)
         return [OutputFolder(path, num, ownership.of(num, path)) for num in nums]
 
     def put(self, folder: OutputFolder, path: str, data: bytes, how: str) -> None:
-        """A file, in one piece or in two."""
+        """Write a file, in one piece or in two."""
         if how == "small":
             folder.write(path, 0o644, data)
             return
@@ -30,8 +30,10 @@ class TestSharing:
         folder.write_chunk(path, 0o644, len(data), half, data[half:])
 
     @pytest.mark.parametrize("how", ["small", "long"])
-    def test_what_another_job_wrote_is_kept(self, tmp_path, how):
-        """The later one lies beside it, under a name with its number, where its contents differ; where they are the same nothing is told."""
+    def test_another_jobs_file_is_kept(self, tmp_path, how):
+        """If the contents differ, the later file gets a name with its job's number. If they are the same, nothing is
+        reported.
+        """
         one, two = self.folders(tmp_path / "o", 1, 2)
         for name in ("app.log", "a/scores.csv", "same", "mine-2"):
             self.put(one, name, b"of one", how)
@@ -49,7 +51,7 @@ class TestSharing:
             "own": b"of two",
         }
 
-    def test_a_job_writes_over_its_own(self, tmp_path):
+    def test_a_job_overwrites_its_own_files(self, tmp_path):
         """The same files come again on another link."""
         one, two = self.folders(tmp_path / "o", 1, 2)
         one.write("f", 0o644, b"one")
@@ -61,16 +63,16 @@ class TestSharing:
         assert (tmp_path / "o" / "f.job-2").read_bytes() == b"second"
         assert (tmp_path / "o" / "g").read_bytes() == b"second"
 
-    def test_a_job_that_comes_when_the_other_is_gone(self, tmp_path):
-        """What is there has nobody's name on it, and is younger than the run."""
+    def test_a_file_of_a_job_that_has_ended_is_kept(self, tmp_path):
+        """Nobody is recorded as its owner, and it is younger than the run."""
         ownership = Ownership(0.0, lambda num, folder: True)
         OutputFolder(tmp_path, 1, ownership.of(1, tmp_path)).write("f", 0o644, b"one")
         two = OutputFolder(tmp_path, 2, ownership.of(2, tmp_path))
         two.write("f", 0o644, b"two")
         assert two.apart == [("f", "f.job-2")]
 
-    def test_what_was_there_before_the_run_gives_way(self, tmp_path):
-        """As it does where a program opens it to write."""
+    def test_files_from_before_the_run_are_replaced(self, tmp_path):
+        """As if a program opened them to write."""
         (tmp_path / "f").write_text("before")
         later = (tmp_path / "f").stat().st_ctime + 1
         (one,) = self.folders(tmp_path, 1, started=later, is_shared=True)
@@ -78,15 +80,15 @@ class TestSharing:
         assert one.apart == []
         assert (tmp_path / "f").read_bytes() == b"one"
 
-    def test_what_somebody_else_writes_while_the_run_goes_on_is_kept(self, tmp_path):
-        """Another program, or a hook on the controller."""
+    def test_files_that_others_write_during_the_run_are_kept(self, tmp_path):
+        """Others are, for example, another program, or a hook on the controller."""
         (one,) = self.folders(tmp_path, 1)
         (tmp_path / "f").write_text("somebody")
         one.write("f", 0o644, b"one")
         assert one.apart == [("f", "f.job-1")]
 
-    def test_a_run_that_was_taken_up_again_replaces_what_its_job_left_half(self, tmp_path):
-        """Unless jobs share the folder, where it cannot be told whose it is."""
+    def test_a_resumed_run_replaces_incomplete_files_of_its_job(self, tmp_path):
+        """Unless jobs share the folder, because then nobody can tell whose file it is."""
         for is_shared, apart in ((False, []), (True, [("f", "f.job-1")])):
             ownership = Ownership(10.0, lambda num, folder, told=is_shared: told)
             ownership.resume(0.0)
@@ -96,7 +98,7 @@ class TestSharing:
             assert one.apart == apart
 
     def test_links_and_folders_of_several_jobs(self, tmp_path):
-        """A link that says the same is there already; another one lies beside it; folders are shared."""
+        """A link with the same text exists already. Another link gets another name. Folders are shared."""
         one, two = self.folders(tmp_path / "o", 1, 2)
         for folder, last in ((one, "1.pt"), (two, "2.pt")):
             folder.write(last, 0o644, b"x")
@@ -108,8 +110,8 @@ class TestSharing:
         assert os.readlink(tmp_path / "o" / "last.job-2.pt") == "2.pt"
         assert two.refused == []
 
-    def test_a_name_that_is_taken_beside_it_too(self, tmp_path):
-        """Is refused by name: neither file is touched."""
+    def test_a_file_is_refused_if_its_other_name_is_taken_too(self, tmp_path):
+        """It is refused by name, and neither file is changed."""
         one, two = self.folders(tmp_path / "o", 1, 2)
         one.write("f", 0o644, b"one")
         one.write("f.job-2", 0o644, b"one, too")
@@ -121,7 +123,7 @@ class TestSharing:
         assert (tmp_path / "o" / "f.job-2").read_bytes() == b"one, too"
 
     def test_long_files_of_several_jobs_at_once(self, tmp_path):
-        """While they are not whole they have names of their own."""
+        """Until they are complete, they have separate names."""
         one, two = self.folders(tmp_path / "o", 1, 2)
         for half in (0, 1):
             one.write_chunk("one", 0o644, 2, half, b"1")
@@ -129,13 +131,15 @@ class TestSharing:
         assert (tmp_path / "o" / "one").read_bytes() == b"11"
         assert (tmp_path / "o" / "two").read_bytes() == b"22"
 
-    def test_what_an_attempt_printed_is_set_aside_while_the_folder_is_away(self, tmp_path):
-        """Into the folder that is open, wherever that is now; else as soon as it is back, before another attempt prints there."""
+    def test_an_attempts_output_is_set_aside_while_the_folder_is_moved_away(self, tmp_path):
+        """It goes to the open folder, wherever that is now. If none is open, it is moved when the folder is back,
+        before another attempt prints.
+        """
         first = OutputFolder(tmp_path / "run" / "0", 0)
         first.write_stream("stdout", 0, b"of the first attempt")
         (tmp_path / "run").rename(tmp_path / "away")
         first.aside.append(1)
-        first.set_aside_what_waits()
+        first.set_aside_pending()
         first.close()
         assert first.aside == []
         assert (tmp_path / "away" / "0" / ".launcher" / "attempt-1" / "stdout").read_bytes() == b"of the first attempt"
@@ -144,7 +148,7 @@ class TestSharing:
         moved.write_stream("stdout", 0, b"of the second")
         moved.close()
         second = OutputFolder(tmp_path / "run" / "0", 0, aside=[2])
-        second.set_aside_what_waits()
+        second.set_aside_pending()
         assert second.aside == [2]
         assert not (tmp_path / "run").exists()
         third = OutputFolder(
@@ -156,8 +160,8 @@ class TestSharing:
         assert (own / "attempt-2" / "stdout").read_bytes() == b"of the second"
         assert (own / "stdout").read_bytes() == b"3"
 
-    def test_what_was_never_printed_takes_nothing_of_the_next_attempt(self, tmp_path):
-        """Nor when the descriptors were closed meanwhile, and the folder is opened again."""
+    def test_an_attempt_without_output_takes_nothing_from_the_next_one(self, tmp_path):
+        """This holds even if the descriptors were closed in the meantime and the folder is opened again."""
         folder = OutputFolder(tmp_path / "0", 0, aside=[1])
         for offset in (0, 1):
             folder.wait_until_it_may_be_made()
@@ -165,8 +169,8 @@ class TestSharing:
             folder.release()
         assert (tmp_path / "0" / ".launcher" / "stdout").read_bytes() == b"22"
 
-    def test_what_jobs_print_is_kept_apart_where_their_folders_are_one_to_the_disk(self, tmp_path):
-        """Two names that differ in case, as by a link here: their run does not know that they share a folder."""
+    def test_output_is_kept_apart_if_two_folders_are_one_to_the_disk(self, tmp_path):
+        """Two names differ only in case (here a link), so the run does not know that the jobs share a folder."""
         ownership = Ownership(0.0, lambda num, folder: False)
         (tmp_path / "X").mkdir()
         (tmp_path / "x").symlink_to("X")
@@ -181,8 +185,8 @@ class TestSharing:
         assert (tmp_path / "X" / "model.job-2.txt").read_bytes() == b"of two"
         assert two.apart == [("model.txt", "model.job-2.txt")]
 
-    def test_what_jobs_print_is_kept_apart(self, tmp_path):
-        """Also of an earlier attempt; who had the folder to itself when it began to print has the usual place."""
+    def test_output_of_jobs_that_share_a_folder_is_kept_apart(self, tmp_path):
+        """Also that of an earlier attempt. A job that had the folder alone when it began to print has the usual place."""
         ownership = Ownership(0.0, lambda num, folder: False)
         one = OutputFolder(tmp_path, 1, ownership.of(1, tmp_path))
         one.write_stream("stdout", 0, b"of one")

@@ -1,4 +1,4 @@
-"""Folders and links of an output directory: what a host sends stays in it."""
+"""Folders and links of an output directory. Whatever a host sends stays in it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.requirements import READS_PROC
 class TestTree:
     """Folders, links, times."""
 
-    def test_folders_and_times(self, folder):
-        """Empty ones too; each has the time that it had there."""
+    def test_folders_come_with_their_times(self, folder):
+        """Empty folders come, too."""
         folder.write("a/small", 0o644, b"x", 10**18)
         folder.write_chunk("a/large", 0o644, 2, 0, b"x", 7)
         folder.write_chunk("a/large", 0o644, 2, 1, b"x", 10**18 + 1)
@@ -29,15 +29,15 @@ class TestTree:
         assert folder.refused == []
 
     @pytest.mark.parametrize("mtime", [1 << 63, -(1 << 63), 1 << 200])
-    def test_a_time_that_no_disk_keeps(self, folder, mtime):
-        """Is left out."""
+    def test_a_time_that_no_disk_can_store_is_left_out(self, folder, mtime):
+        """The folder is made without it."""
         folder.write("a", 0o644, b"x", mtime)
         folder.add_folder("b", mtime)
         assert folder.refused == []
         assert sorted(os.listdir(folder.path)) == ["a", "b"]
 
-    def test_links_that_stay_within(self, folder):
-        """To a file, a folder, up and down again, to nothing, to another link."""
+    def test_links_within_the_folder_are_made(self, folder):
+        """To a file, to a folder, up and down again, to nothing, to another link."""
         folder.write("wandb/run-1/log", 0o644, b"log")
         for path, text in {
             "wandb/latest-run": "run-1",
@@ -73,15 +73,15 @@ class TestTree:
             *(".launcher/journal.sqlite", "d/.Launcher", "x" * 5000, "/".join("d" * 65)),
         ],
     )
-    def test_links_that_lead_out(self, folder, text):
-        """Absolute, up too far, up again behind a name, into what is ours; refused by name."""
+    def test_links_that_lead_out_are_refused(self, folder, text):
+        """Absolute links, and links up too far, up again after a name, or into our own folder. Each is refused by name."""
         folder.write("d/fine", 0o644, b"x")
         folder.add_link("link", text)
         assert [path for path, _ in folder.refused] == ["link"]
         assert os.listdir(folder.path) == ["d"]
 
-    def test_a_link_through_others_that_lead_out(self, folder, tmp_path):
-        """Those of the host cannot; one that somebody else has put there is not gone through."""
+    def test_no_link_is_made_through_a_link_that_leads_out(self, folder, tmp_path):
+        """A host cannot make such a link, and one that somebody else has made is not used."""
         (tmp_path / "secret").write_text("secret")
         folder.write("p/q/fine", 0o644, b"x")
         (folder.path / "theirs").symlink_to(tmp_path)
@@ -96,7 +96,7 @@ class TestTree:
         assert [path for path, _ in folder.refused] == ["p/q/up", "read", "again", "deep", "straight"]
 
     def test_nothing_is_written_through_a_link_of_the_host(self, folder, tmp_path):
-        """Neither a file nor a folder nor another link, in whatever order they come."""
+        """Neither a file, nor a folder, nor another link, in whatever order they come."""
         outside = tmp_path / "run"
         folder.write("b/kept", 0o644, b"kept")
         folder.add_link("a", "b")
@@ -115,8 +115,8 @@ class TestTree:
         assert "a folder of that name" in reason(folder, "b")
         assert os.listdir(outside) == ["0"]
 
-    def test_a_row_of_links_without_an_end(self, folder):
-        """Is gone through a while, and refused."""
+    def test_an_endless_chain_of_links_is_refused(self, folder):
+        """It is followed only so far."""
         folder.write("x", 0o644, b"x")
         for number in range(60):
             folder.add_link(f"l{number}", f"l{number - 1}" if number else "x")
@@ -125,7 +125,7 @@ class TestTree:
         folder.add_link("loop", "loop/x")
         assert os.readlink(folder.path / "loop") == "loop"
 
-    def test_links_and_folders_count(self, tmp_path):
+    def test_links_and_folders_count_like_files(self, tmp_path):
         """A host cannot make more of them than of files."""
         folder = OutputFolder(tmp_path / "o", max_files=3)
         for number in range(5):
@@ -134,8 +134,8 @@ class TestTree:
         assert len(os.listdir(folder.path)) <= 6
         assert len(folder.refused) >= 4
 
-    def test_a_descriptor_that_is_missing_is_not_the_links_fault(self, folder, monkeypatch):
-        """What could not be looked at is not taken for harmless."""
+    def test_too_few_descriptors_are_not_the_links_fault(self, folder, monkeypatch):
+        """A link that could not be checked does not count as harmless."""
         folder.write("d/x", 0o644, b"x")
 
         def none_left(*args, **kwargs):
@@ -147,8 +147,8 @@ class TestTree:
         assert os.listdir(folder.path) == ["d"]
 
     @READS_PROC
-    def test_looking_at_links_leaks_no_descriptor(self, folder):
-        """However deep they lead."""
+    def test_checking_links_leaks_no_descriptor(self, folder):
+        """This holds however deep they lead."""
         folder.write("/".join("abcdefgh") + "/x", 0o644, b"x")
         folder.add_link("first", "a/b/c/d/e/f/g/h/x")
         before = len(os.listdir("/proc/self/fd"))

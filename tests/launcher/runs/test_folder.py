@@ -1,4 +1,4 @@
-"""A run's folder is one run's: claimed before anything is written, by the lock, whoever else begins at the same moment."""
+"""A run claims its folder, by the lock, before anything is written, even if others begin at the same moment."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 import launcher
 from launcher.app_run import _quoted
+from launcher.config.lazy import made_now
 from launcher.errors import RunError, UsageError
 from launcher.runs import index
 from launcher.runs.folder import Naming, claim
@@ -38,11 +39,11 @@ def begin(folder: Path, naming: Naming = Naming.USER, run: str = "r") -> Journal
 
 
 class TestClaiming:
-    """One folder, several that want it."""
+    """Several runs that want the same folder."""
 
     @pytest.mark.parametrize("naming", [Naming.NEW, Naming.MOMENT, Naming.TIME])
-    def test_many_at_once_get_one_each(self, tmp_path: Path, naming: Naming) -> None:
-        """Where nobody chose the name; each can begin its journal there."""
+    def test_many_runs_at_once_get_a_folder_each(self, tmp_path: Path, naming: Naming) -> None:
+        """If nobody chose the name. Each can begin its journal there."""
         ready = threading.Barrier(AT_ONCE)
 
         def one(number: int) -> Journal:
@@ -57,8 +58,8 @@ class TestClaiming:
             assert JournalReader(journal.folder).meta()["run"] == str(number)
             journal.close()
 
-    def test_of_many_in_a_folder_that_the_user_named_one_begins(self, tmp_path: Path) -> None:
-        """The others are told which folder it is; the journal of the one is whole, and none was moved."""
+    def test_only_one_of_many_runs_begins_in_a_folder_that_the_user_named(self, tmp_path: Path) -> None:
+        """The errors of the others name the folder. The journal of the first is complete, and none was moved."""
         ready = threading.Barrier(AT_ONCE)
         begun: list[Journal] = []
         errors: list[str] = []
@@ -79,8 +80,8 @@ class TestClaiming:
         assert "run" in JournalReader(journal.folder).meta()
         assert os.listdir(tmp_path / "mine") == [FOLDER]
 
-    def test_an_earlier_run_gives_way_where_the_user_named_the_folder(self, tmp_path: Path) -> None:
-        """Its journal is kept under its name."""
+    def test_the_journal_of_an_earlier_run_is_renamed_in_a_folder_that_the_user_named(self, tmp_path: Path) -> None:
+        """It keeps its run's name."""
         begin(tmp_path / "mine", run="first").close()
         taken = claim(tmp_path / "mine", Naming.USER)
         assert (taken.folder, taken.earlier) == (tmp_path / "mine", "first")
@@ -88,13 +89,13 @@ class TestClaiming:
 
     @pytest.mark.parametrize("naming", [Naming.MOMENT, Naming.NEW])
     def test_an_earlier_run_of_the_same_second_is_left_alone(self, tmp_path: Path, naming: Naming) -> None:
-        """Its outputs would be overwritten."""
+        """Otherwise its outputs would be overwritten."""
         begin(tmp_path / "12-00-00", run="first").close()
         assert claim(tmp_path / "12-00-00", naming).folder == tmp_path / "12-00-00.1"
         assert JournalReader(tmp_path / "12-00-00" / FOLDER).meta()["run"] == "first"
 
     def test_a_journal_that_cannot_be_read_is_kept(self, tmp_path: Path) -> None:
-        """A run that died early, or a disk that did, does not keep the next one from its folder."""
+        """After a run or a disk that died early, the next run can still use the folder."""
         for _ in range(2):
             (tmp_path / "mine" / FOLDER).mkdir(parents=True)
             (tmp_path / "mine" / FOLDER / "journal.sqlite").write_bytes(b"no journal" * 1000)
@@ -104,18 +105,18 @@ class TestClaiming:
         kept = sorted(os.listdir(tmp_path / "mine"))
         assert kept == [f"{FOLDER}.damaged", f"{FOLDER}.damaged.1"]
 
-    def test_a_claim_of_which_nothing_came_leaves_nothing(self, tmp_path: Path) -> None:
-        """Released, or dropped; what was there before stays."""
+    def test_a_claim_that_is_not_used_leaves_nothing(self, tmp_path: Path) -> None:
+        """It is released, or dropped. What was there before stays."""
         claim(tmp_path / "a" / "b", Naming.NEW).release()
         assert os.listdir(tmp_path / "a") == []
         (tmp_path / "kept").mkdir()
         claim(tmp_path / "kept", Naming.USER)
         assert os.listdir(tmp_path / "kept") == []
 
-    def test_what_is_renamed_while_its_lock_is_waited_for_is_not_taken(
+    def test_a_folder_that_is_renamed_while_another_run_waits_for_its_lock_is_not_taken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Or two runs would hold one lock each, and write one journal."""
+        """Otherwise two runs would hold one lock each, and write the same journal."""
         own = tmp_path / "mine" / FOLDER
         own.mkdir(parents=True)
 
@@ -151,8 +152,8 @@ class TestClaiming:
         claim(tmp_path / "mine", Naming.USER)
 
     @pytest.mark.parametrize("what", ["the folder", "the folder above", "our folder"])
-    def test_a_file_in_its_place(self, tmp_path: Path, what: str) -> None:
-        """Is named, and not waited for."""
+    def test_a_file_in_the_place_of_the_folder_is_an_error(self, tmp_path: Path, what: str) -> None:
+        """The error names it, and nothing waits."""
         folder = tmp_path / "above" / "mine"
         path = {"the folder": folder, "the folder above": folder.parent, "our folder": folder / FOLDER}[what]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,8 +163,8 @@ class TestClaiming:
                 claim(folder, naming)
         assert path.read_text() == "mine"
 
-    def test_the_lock_is_there_for_the_journal(self, tmp_path: Path) -> None:
-        """Between the claim and the journal nobody gets in."""
+    def test_the_lock_is_held_from_the_claim_to_the_journal(self, tmp_path: Path) -> None:
+        """No other run can come in between."""
         taken = claim(tmp_path / "mine", Naming.USER)
         with pytest.raises(RunError, match="another run of this process"):
             lock_folder(tmp_path / "mine" / FOLDER, patience=0)
@@ -186,7 +187,7 @@ class TestFromPython:
     def test_runs_that_begin_in_one_second_have_a_folder_each(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """All complete, each with its own value, of `run`, `multirun` and `Session`."""
+        """All of them complete, each with its own value: runs of `run`, `multirun` and `Session`."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(folders.time, "strftime", lambda form: "12-00-00" if "H" in form else "2026-01-01")
         ready = threading.Barrier(AT_ONCE)
@@ -198,7 +199,7 @@ class TestFromPython:
             if number % 3 == 1:
                 return launcher.multirun(value, [{"x": number}])[0].return_value
             with launcher.Session.open() as session:
-                assert sweep_dir(session.config) == str(session.folder)
+                assert sweep_dir(made_now(session.setup.root_config)) == str(session.folder)
                 return session.submit(value, {"x": number}).result()
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -207,8 +208,8 @@ class TestFromPython:
         assert len(os.listdir("multirun/2026-01-01")) == 4
 
     @pytest.mark.slow
-    def test_a_folder_that_is_named_twice(self, tmp_path: Path) -> None:
-        """The second run is refused by the folder's name, and the first one goes on."""
+    def test_a_second_run_in_a_named_folder_is_refused(self, tmp_path: Path) -> None:
+        """The error names the folder, and the first run goes on."""
         with launcher.Session.open(folder=tmp_path / "mine") as session:
             with pytest.raises(RunError, match=r"mine: another run of this process"):
                 launcher.run(value, {"x": 1}, folder=tmp_path / "mine")
@@ -245,8 +246,10 @@ _DOORS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("door", _DOORS)
-def test_processes_that_begin_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str) -> None:
-    """Through each door of a Hydra app, in folders whose name is the time: all complete, and each result is in a journal."""
+def test_processes_that_begin_at_the_same_time_have_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """In each way to start a Hydra app, in folders whose name is the time. All complete, and each result is in a journal."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     apps.write(tmp_path, _APP)
@@ -276,8 +279,8 @@ def test_processes_that_begin_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         ("${oc.env:HOME}/${missing}", Naming.USER),
     ],
 )
-def test_whose_choice_a_folder_of_a_hydra_app_is(text: str, naming: Naming) -> None:
-    """The time may be in it by itself, or through another key."""
+def test_who_chose_the_folder_of_a_hydra_app(text: str, naming: Naming) -> None:
+    """The time may be in the name itself, or come through another key."""
     config = OmegaConf.create(
         {
             "stamp": "a_${now:%T}",
@@ -290,8 +293,8 @@ def test_whose_choice_a_folder_of_a_hydra_app_is(text: str, naming: Naming) -> N
 
 
 @pytest.mark.parametrize("text", ["plain", "${x}", "a\\\\${x}", "\\\\", "$", "a${x}b${y:z}"])
-def test_a_folder_as_a_text_of_a_config(text: str) -> None:
-    """It is read back as it is, whatever looks like an interpolation in it."""
+def test_a_folder_in_a_config_is_plain_text(text: str) -> None:
+    """It is read back unchanged, even if a part looks like an interpolation."""
     assert OmegaConf.create({"dir": literal(text)}).dir == text
 
 
@@ -316,7 +319,7 @@ ODD_NAMES = [
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_folder_of_any_name_in_an_override(name: str) -> None:
-    """What `--folder` is for a Hydra app comes out of Hydra's grammar and of OmegaConf as it was typed."""
+    """The value of `--folder` passes Hydra's grammar and OmegaConf unchanged."""
     (parsed,) = OverridesParser.create().parse_overrides([f"hydra.sweep.dir={_quoted(name)}"])
     assert OmegaConf.create({"dir": parsed.value()}).dir == name
 
@@ -324,7 +327,7 @@ def test_a_folder_of_any_name_in_an_override(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a#1?%41", "${x}\\", "new\nline", "'q\"[*]", os.fsdecode(b"\xff")])
 def test_a_run_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Working folder and sweep folder: the job runs there, hooks see the folder as it is, and the run is found by it."""
+    """As working folder and as sweep folder: the job runs there, hooks see the folder unchanged, and the run is found by it."""
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     (one,) = launcher.multirun(where, [{"x": 1}], folder=name)

@@ -1,4 +1,4 @@
-"""Runs are found by id, by the beginning of one, by folder, and as the last one."""
+"""Runs are found by id, by a prefix of it, by folder, and as the last one."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_the_latest_comes_first(tmp_path: Path) -> None:
 
 
 def test_an_index_that_is_not_there_is_empty() -> None:
-    """Nothing is made by looking."""
+    """Reading it makes nothing."""
     assert index.entries() == []
     assert not index.index_folder().exists()
 
 
 def test_a_run_is_found_by_each_of_its_names(tmp_path: Path) -> None:
-    """Id, unique beginning, folder, a job's folder, relative folder, `last`."""
+    """Id, unique prefix, folder, a job's folder, relative folder, `last`."""
     one = make(tmp_path / "one", "20260101-000000-aaaaaa", 1)
     two = make(tmp_path / "two", "20260102-000000-bbbbbb", 2)
     (tmp_path / "one" / "0").mkdir()
@@ -57,13 +57,13 @@ def test_a_run_is_found_by_each_of_its_names(tmp_path: Path) -> None:
 
 
 def test_a_run_that_the_index_does_not_know_is_found_by_its_folder(tmp_path: Path) -> None:
-    """The journal says what it is."""
+    """The journal says which run it is."""
     made = make(tmp_path / "moved", "20260101-000000-aaaaaa", 1, indexed=False)
     assert index.find(made.folder) == made
 
 
-def test_last_passes_over_runs_whose_folder_is_gone(tmp_path: Path) -> None:
-    """What cannot be shown is not meant."""
+def test_last_skips_runs_whose_folder_is_gone(tmp_path: Path) -> None:
+    """A run that cannot be shown is not `last`."""
     here = make(tmp_path / "here", "a-1", 1)
     index.add(Entry("a-2", tmp_path / "gone", 2))
     assert index.find("last") == here
@@ -79,8 +79,8 @@ def test_last_passes_over_runs_whose_folder_is_gone(tmp_path: Path) -> None:
         ("", "no run"),
     ],
 )
-def test_what_is_not_meant_is_named(tmp_path: Path, name: str, says: str) -> None:
-    """No such run, several, or one without its folder."""
+def test_a_name_that_fits_no_single_run_is_an_error(tmp_path: Path, name: str, says: str) -> None:
+    """No such run, several runs, or a run without its folder."""
     make(tmp_path / "one", "a-1", 1)
     make(tmp_path / "two", "a-2", 2)
     (tmp_path / "three").mkdir()
@@ -91,8 +91,8 @@ def test_what_is_not_meant_is_named(tmp_path: Path, name: str, says: str) -> Non
         index.find(name)
 
 
-def test_a_job_is_a_number_behind_the_run(tmp_path: Path) -> None:
-    """RUN#NUM; anything else behind the hash is refused."""
+def test_a_job_is_a_number_after_the_run(tmp_path: Path) -> None:
+    """RUN#NUM. Anything else after the hash is refused."""
     make(tmp_path / "one", "a-1", 1)
     assert index.parse("a-1#12").num == 12
     assert index.parse("a-1").num is None
@@ -102,8 +102,8 @@ def test_a_job_is_a_number_behind_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a#1", "#", "a#b", "c?x", "c%41", "e f", os.fsdecode(b"\xff#2")])
-def test_a_folder_is_meant_as_it_stands(tmp_path: Path, name: str) -> None:
-    """A hash in its name begins no number of a job; behind it one does."""
+def test_the_name_of_an_existing_folder_may_have_a_hash(tmp_path: Path, name: str) -> None:
+    """A hash in its name begins no job number. One after the name does."""
     made = make(tmp_path / name, "a-1", 1)
     (made.folder / "0").mkdir()
     assert index.parse(str(made.folder)) == index.RunReference(made)
@@ -112,8 +112,8 @@ def test_a_folder_is_meant_as_it_stands(tmp_path: Path, name: str) -> None:
     assert index.parse(str(made.folder / "0")) == index.RunReference(made)
 
 
-def test_a_hash_in_a_run_folder_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not there is no folder of the run that the working folder is of."""
+def test_a_hash_is_found_from_within_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that does not exist is no folder of the run in the working directory."""
     made = make(tmp_path / "one", "a-1", 1)
     monkeypatch.chdir(made.folder)
     assert index.parse("a-1#3") == index.RunReference(made, 3)
@@ -121,15 +121,15 @@ def test_a_hash_in_a_run_folder_where_one_stands(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("num", ["9" * 5000, "\u0663", "-1", "1.5", " 1"])
-def test_a_number_of_a_job_is_a_short_row_of_digits(tmp_path: Path, num: str) -> None:
+def test_the_number_of_a_job_is_a_few_digits(tmp_path: Path, num: str) -> None:
     """Anything else is refused by name."""
     make(tmp_path / "one", "a-1", 1)
     with pytest.raises(RunError, match="not the number of a job"):
         index.parse(f"a-1#{num}")
 
 
-def test_damaged_and_foreign_entries_are_passed_over(tmp_path: Path) -> None:
-    """A file of another version, or of nobody's, hides no other run."""
+def test_damaged_and_foreign_entries_are_skipped(tmp_path: Path) -> None:
+    """A file of another version, or of another program, hides no other run."""
     make(tmp_path / "one", "a-1", 1)
     folder = index.index_folder()
     (folder / "a-2.json").write_text("{")
@@ -139,8 +139,8 @@ def test_damaged_and_foreign_entries_are_passed_over(tmp_path: Path) -> None:
     assert [entry.run for entry in index.entries()] == ["a-1"]
 
 
-def test_entries_are_ours_alone(tmp_path: Path) -> None:
-    """Folder 0700, files 0600, no temporary file left."""
+def test_only_the_user_can_read_the_entries(tmp_path: Path) -> None:
+    """The folder is 0700, the files are 0600, and no temporary file is left."""
     make(tmp_path / "one", "a-1", 1)
     folder = index.index_folder()
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -149,7 +149,7 @@ def test_entries_are_ours_alone(tmp_path: Path) -> None:
 
 
 def test_a_removed_run_is_forgotten_and_its_folder_kept(tmp_path: Path) -> None:
-    """The index is no owner of results."""
+    """The index does not own results."""
     made = make(tmp_path / "one", "a-1", 1)
     index.remove("a-1")
     index.remove("a-1")

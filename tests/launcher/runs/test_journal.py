@@ -1,4 +1,4 @@
-"""The journal: what was committed is there again, whatever became of its controller; what was not is not half there."""
+"""The journal keeps everything that was committed, whatever happens to its controller, and nothing by halves."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from launcher.errors import JournalError, JournalMoved, RunError
 from launcher.runs import journal
 from launcher.runs.journal import INLINE, Journal, JournalReader, StoredResult
 from launcher.runs.result_file import ResultFile
-from remote_agent.shared.result_parts import NO_PARTS, Part
+from remote_agent.protocol.result_parts import NO_PARTS, Part
 from tests.specs import envelope, job_spec
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a journal may be."""
+    """A folder for a journal."""
     return tmp_path / "run" / ".launcher"
 
 
 def result(num: int, payload: bytes = b"", file: str | None = None) -> StoredResult:
-    """What an attempt brought."""
+    """The result of an attempt."""
     return StoredResult(num, 1, "h", envelope(started_at=1.5), NO_PARTS._replace(value=Part(0, 1, "")), payload, file)
 
 
 def every_event() -> list[events.Event]:
-    """One of each kind, with every field set."""
+    """One event of each kind, with every field set."""
     samples: dict[str, Any] = {
         "int": 3,
         "float": 1.5,
@@ -67,7 +67,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("event", every_event(), ids=lambda event: event.kind)
     def test_every_event_comes_back(self, folder, event):
-        """As it was, field by field."""
+        """Each field is unchanged."""
         writing = Journal(folder)
         writing.append([event])
         writing.commit()
@@ -77,7 +77,7 @@ class TestWriting:
         writing.close()
 
     def test_events_keep_their_order(self, folder):
-        """Over many commits; those of one job, and those after a number, can be had apart."""
+        """Over many commits. Those of one job, and those after a number, can be read alone."""
         writing = Journal(folder)
         for num in range(50):
             writing.append([events.JobQueued(0.0, num), events.JobAssigned(0.0, num, 1, "h")])
@@ -103,8 +103,8 @@ class TestWriting:
         assert reader.job(1) == ((), "o", b"p", job_spec(1))
         writing.close()
 
-    def test_jobs_results_and_the_rest(self, folder):
-        """A job as it must be sent again, a result as it came, facts and blobs of the run."""
+    def test_jobs_results_facts_and_blobs_come_back(self, folder):
+        """A job with everything to send it again, a result as it came, facts and blobs of the run."""
         writing = Journal(folder)
         writing.put_job(3, ("a=1",), "/out/3", b"\0payload", job_spec(3, timeout=5))
         stored = writing.put_result(result(3, b"value"))
@@ -126,8 +126,8 @@ class TestWriting:
             reader.payload(9)
         writing.close()
 
-    def test_a_large_result_lies_in_a_file(self, folder):
-        """On the disk before the journal says so."""
+    def test_a_large_result_is_in_its_own_file(self, folder):
+        """The file is on the disk before the journal names it."""
         writing = Journal(folder)
         stored = writing.put_result(result(1, b"x" * (INLINE + 1)))
         assert stored.payload == b""
@@ -139,8 +139,8 @@ class TestWriting:
         assert Path(stored.file).stat().st_mode & 0o077 == 0
         writing.close()
 
-    def test_it_is_private(self, folder):
-        """Nobody else reads what a run was given."""
+    def test_a_journal_is_private(self, folder):
+        """Nobody else can read what a run was given."""
         before = os.umask(0)
         try:
             writing = Journal(folder)
@@ -153,8 +153,8 @@ class TestWriting:
         writing.close()
         assert folder.stat().st_mode & 0o077 == 0
 
-    def test_how_jobs_ended(self, folder):
-        """The last word on each; a job that is run once more has not returned."""
+    def test_the_last_outcome_of_each_job_counts(self, folder):
+        """A job that is being run once more has not returned."""
         writing = Journal(folder)
         error = {"kind": "killed"}
         writing.append(
@@ -203,8 +203,8 @@ ODD_NAMES = [
 class TestAnyPath:
     """A folder may have any name."""
 
-    def test_what_is_written_is_read(self, tmp_path, name):
-        """From that folder, and no file is made beside it."""
+    def test_a_journal_in_any_folder_can_be_read(self, tmp_path, name):
+        """From the same folder, and no file is made next to it."""
         folder = tmp_path / name / ".launcher"
         writing = Journal(folder)
         writing.put_meta(run="r")
@@ -222,18 +222,18 @@ class TestAnyPath:
         writing.close()
         assert os.listdir(tmp_path) == [name]
 
-    def test_a_relative_path(self, tmp_path, name, monkeypatch):
-        """The same."""
+    def test_a_journal_may_have_a_relative_path(self, tmp_path, name, monkeypatch):
+        """It means the same file, whatever the name looks like."""
         monkeypatch.chdir(tmp_path)
         Journal(Path(name)).close()
         JournalReader(Path(name)).close()
 
 
 class TestFailing:
-    """Disks that are full, files that are not ours, two writers."""
+    """Full disks, foreign files, two writers."""
 
-    def test_a_full_disk_keeps_what_was_appended(self, folder):
-        """The commit raises, nothing of it is there; when there is room all of it is, once."""
+    def test_a_commit_on_a_full_disk_keeps_what_was_appended(self, folder):
+        """The commit raises, and nothing of it is in the file. When there is room, all of it is there once."""
         writing = Journal(folder)
         pages = writing._connection.execute("pragma page_count").fetchone()[0]
         writing._connection.execute(f"pragma max_page_count={pages}")
@@ -252,7 +252,7 @@ class TestFailing:
         writing.close()
 
     def test_a_result_file_that_cannot_be_written_stops_the_commit(self, folder, monkeypatch):
-        """The journal never says that a file is there which is not."""
+        """The journal never names a file that does not exist."""
         writing = Journal(folder)
         writing.put_result(result(1, b"x" * (INLINE + 1)))
         whole = journal._write_private
@@ -270,8 +270,10 @@ class TestFailing:
         assert reader.result(1, 1) is not None
         writing.close()
 
-    def test_one_process_writes(self, folder):
-        """The second one is told who the first is, and touches nothing; a run of this process is not called another process."""
+    def test_only_one_process_writes(self, folder):
+        """The error for the second one names the first, and nothing is changed. A run of this process is not called
+        another process.
+        """
         writing = Journal(folder)
         with pytest.raises(RunError, match="another run of this process"):
             Journal(folder)
@@ -280,8 +282,8 @@ class TestFailing:
         Journal(folder).close()
 
     @pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal"])
-    def test_what_was_written_where_nobody_finds_it_is_not_safe(self, folder, monkeypatch, name):
-        """Also where it is removed while it is written; put back, it is there once."""
+    def test_a_commit_to_a_journal_that_was_moved_fails(self, folder, monkeypatch, name):
+        """Also if it is removed during the commit. When it is put back, everything is there once."""
         writing = Journal(folder)
         writing.append([events.Note(0.0, "first")])
         writing.commit()
@@ -303,8 +305,8 @@ class TestFailing:
         writing.close()
         assert [event.message for _, event in JournalReader(folder).events()] == ["first", "second"]
 
-    def test_nothing_is_made_where_it_was(self, folder):
-        """Or it could not be put back: no large result, and no journal when it is closed."""
+    def test_nothing_is_made_in_the_old_place_of_a_moved_journal(self, folder):
+        """Neither a large result, nor a journal when it is closed. Otherwise it could not be put back."""
         writing = Journal(folder)
         writing.commit()
         os.rename(folder, folder.with_name("aside"))
@@ -326,20 +328,20 @@ class TestFailing:
             with pytest.raises(JournalError, match="version 99"):
                 open_it(folder)
 
-    def test_no_run(self, tmp_path):
-        """A folder without a journal is no run."""
+    def test_a_folder_without_a_journal_is_no_run(self, tmp_path):
+        """The error names the folder."""
         with pytest.raises(RunError, match="holds no run"):
             JournalReader(tmp_path / ".launcher")
 
-    def test_a_file_that_is_no_journal(self, folder):
-        """Is named, not parsed."""
+    def test_a_file_that_is_no_journal_is_refused(self, folder):
+        """The error names it. It is not parsed."""
         folder.mkdir(parents=True)
         (folder / "journal.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 100)
         with pytest.raises(JournalError, match="journal"):
             JournalReader(folder)
 
-    def test_readers_do_not_disturb_the_writer(self, folder):
-        """Nor it them: each sees whole commits, in order."""
+    def test_readers_and_the_writer_do_not_disturb_each_other(self, folder):
+        """Each reader sees complete commits, in order."""
         writing = Journal(folder)
         done = threading.Event()
         seen: list[list[int]] = []
@@ -369,7 +371,7 @@ from pathlib import Path
 import launcher
 from launcher import events
 from launcher.runs.journal import INLINE, Journal, StoredResult
-from remote_agent.shared.result_parts import NO_PARTS
+from remote_agent.protocol.result_parts import NO_PARTS
 from tests.specs import envelope, job_spec
 
 journal = Journal(Path(sys.argv[1]))
@@ -384,8 +386,8 @@ while True:
 """
 
 
-def test_kill_minus_nine_at_any_moment(folder):
-    """What the writer was told is on the disk is there; the rest is there whole or not at all; and it is written on."""
+def test_a_journal_survives_kill_9_at_any_moment(folder):
+    """What was committed is on the disk. The rest is there completely or not at all, and writing can continue."""
     for killed_after in (1, 4, 9):
         process = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
@@ -412,10 +414,8 @@ def test_kill_minus_nine_at_any_moment(folder):
     assert check == ("ok",)
 
 
-def test_a_disk_that_is_full_when_the_journal_is_made_is_an_error_of_ours(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It names the file and what to do, and lets go of the folder, where a later run begins."""
+def test_a_full_disk_when_the_journal_is_made_is_a_clear_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the file and the next step, and releases the folder, where a later run can begin."""
     connect = journal.connect
 
     def small(path: Path, **kwargs: Any) -> sqlite3.Connection:
@@ -433,10 +433,10 @@ def test_a_disk_that_is_full_when_the_journal_is_made_is_an_error_of_ours(
 
 
 class TestFilesOfAJournal:
-    """What lies beside a journal when nobody has it open."""
+    """The files next to a journal that nobody has open."""
 
     def test_nothing_is_left_beside_it_after_a_clean_end(self, folder: Path) -> None:
-        """Nor by who reads it later: a reader would make a log, and could not remove it."""
+        """Nor by a later reader, who would make a log and could not remove it."""
         written = Journal(folder)
         written.put_meta(a="b")
         written.close()
@@ -446,8 +446,8 @@ class TestFilesOfAJournal:
         reader.close()
         assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
 
-    def test_it_is_written_again_afterwards(self, folder: Path) -> None:
-        """With a log, as at first: readers do not wait for who writes."""
+    def test_a_closed_journal_can_be_written_again(self, folder: Path) -> None:
+        """With a log, as at first, so that readers do not wait for the writer."""
         Journal(folder).close()
         again = Journal(folder)
         again.put_meta(a="c")
@@ -461,8 +461,8 @@ class TestFilesOfAJournal:
         again.close()
         assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
 
-    def test_a_reader_of_somebody_else_is_not_waited_for(self, folder: Path) -> None:
-        """Then it stays as it is, and the next one who writes folds it in."""
+    def test_closing_does_not_wait_for_a_reader(self, folder: Path) -> None:
+        """The log then stays, and the next writer merges it."""
         written = Journal(folder)
         written.put_meta(a="b")
         written.commit()
@@ -476,7 +476,7 @@ class TestFilesOfAJournal:
 
     @pytest.mark.parametrize("door", ["run", "multirun"])
     def test_nothing_is_left_beside_it_after_a_run(self, door: str, tmp_path: Path) -> None:
-        """By any door, also where JobReturns are read when it has ended."""
+        """In each way to start a run, even if JobReturns are read after its end."""
         if door == "run":
             returns = [launcher.run("builtins:str", {}, folder=tmp_path / "out")]
         else:
@@ -485,8 +485,8 @@ class TestFilesOfAJournal:
         assert {path.name for path in (tmp_path / "out" / ".launcher").iterdir()} >= {"journal.sqlite", "lock"}
         assert not list((tmp_path / "out" / ".launcher").glob("journal.sqlite?*"))
 
-    def test_what_is_closed_is_written_no_more(self, folder: Path) -> None:
-        """By whoever comes late, from another thread. Closing it twice is nothing."""
+    def test_a_closed_journal_takes_nothing_more(self, folder: Path) -> None:
+        """Not from another thread that comes late either. Closing it twice does nothing."""
         made = Journal(folder)
         made.put_meta(a="b")
         made.close()
@@ -495,8 +495,8 @@ class TestFilesOfAJournal:
         with pytest.raises(JournalError, match="closed already"):
             made.commit()
 
-    def test_it_is_not_closed_beneath_who_writes(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Sqlite ends the whole process if another thread closes a connection that is in use."""
+    def test_close_waits_for_a_write_in_another_thread(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sqlite crashes the process if another thread closes a connection that is in use."""
         made = Journal(folder)
         writes, may_go_on = threading.Event(), threading.Event()
         write = made._write

@@ -1,4 +1,4 @@
-"""A journal that is damaged anywhere is refused by name, or read as far as it says what it can."""
+"""A damaged journal is refused by name, or read as far as it can be read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from launcher.results.job_returns import Decoder, load_returned
 from launcher.runs import index, status
 from launcher.runs import record as run_record
 from launcher.runs.journal import Journal, JournalReader
-from launcher.session.session import ResumedSession
+from launcher.session.session import ResumedSession, SessionConf
 from launcher.setup.from_journal import load_setup
 
 
@@ -41,11 +41,10 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_all(folder: Path) -> None:
-    """Everything that is read of a journal by those who show it or take it up."""
+    """Everything that commands read of a journal to show or resume its run."""
     entry = index.find(folder)
     status.read_status(entry)
-    reader = JournalReader(entry.journal)
-    try:
+    with JournalReader(entry.journal) as reader:
         for line in status.read_jobs(reader):
             line.to_json()
         record = run_record.read(reader)
@@ -69,8 +68,6 @@ def read_all(folder: Path) -> None:
         list(run_record.read_planned(reader, 0, lambda data: []))
         for name in ("shared", "manifest", "callbacks", "root_config"):
             reader.blob(name)
-    finally:
-        reader.close()
 
 
 _JUNK = st.one_of(
@@ -95,7 +92,7 @@ _CELLS = [
 
 
 def altered(value: Any, path: list[int], junk: Any) -> Any:
-    """The value with something else at some place in it."""
+    """The value with something else in one place."""
     if path and isinstance(value, dict) and value:
         key = sorted(value)[path[0] % len(value)]
         return {**value, key: altered(value[key], path[1:], junk)}
@@ -119,15 +116,15 @@ _INNER = st.one_of(
 
 @pytest.fixture
 def damaged(whole_run: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
+    """A copy to damage."""
     return Path(shutil.copytree(whole_run, tmp_path / "run"))
 
 
 class TestDamaged:
-    """Whatever is wrong with a journal is one typed error that names the folder; nothing else is raised, and nothing hangs."""
+    """Any damage of a journal is one typed error that names the folder. Nothing else is raised, and nothing hangs."""
 
     def holds(self, folder: Path) -> None:
-        """It can be read, or the error says which folder it is."""
+        """It can be read, or the error names the folder."""
         told = ""
         try:
             read_all(folder)
@@ -136,20 +133,20 @@ class TestDamaged:
         assert not told or str(folder) in told or "run " in told
 
     def test_the_run_of_a_wider_fixture_is_not_in_the_users_index(self, whole_run, tmp_path_factory):
-        """The folders of tests are theirs from the first fixture on, also in one that is made for a whole module."""
+        """Tests have their own folders from the first fixture on, even in a fixture for a whole module."""
         state = Path(os.environ["XDG_STATE_HOME"])
         assert state.is_relative_to(tmp_path_factory.getbasetemp())
         run = index.find(whole_run).run
         assert [path for path in state.rglob(f"{run}*") if path.is_file()]
 
-    def test_one_that_is_whole(self, whole_run):
-        """Is read: what follows fails for its damage alone."""
+    def test_an_undamaged_journal_can_be_read(self, whole_run):
+        """So the following tests fail only because of the damage."""
         read_all(whole_run)
 
     @pytest.mark.slow
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.sampled_from(_CELLS), _JUNK, st.integers(0, 50))
-    def test_a_cell_of_any_kind(self, whole_run, tmp_path_factory, cell, junk, row):
+    def test_a_wrong_cell_is_a_clear_error(self, whole_run, tmp_path_factory, cell, junk, row):
         """In any column of any table."""
         folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("cell") / "run"))
         table, column = cell
@@ -183,7 +180,7 @@ class TestDamaged:
         st.lists(st.integers(0, 40), max_size=4),
         _INNER,
     )
-    def test_a_value_within_a_cell(self, whole_run, tmp_path_factory, cell, row, path, junk):
+    def test_a_wrong_value_within_a_cell_is_a_clear_error(self, whole_run, tmp_path_factory, cell, row, path, junk):
         """At any depth of its JSON."""
         folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("value") / "run"))
         table, column = cell
@@ -209,8 +206,8 @@ class TestDamaged:
         st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=20),
         st.integers(0, 1 << 20) | st.none(),
     )
-    def test_bytes_of_the_file(self, whole_run, tmp_path_factory, changes, length):
-        """Turned, or cut off."""
+    def test_damaged_bytes_of_the_file_are_a_clear_error(self, whole_run, tmp_path_factory, changes, length):
+        """Flipped, or cut off."""
         folder = Path(shutil.copytree(whole_run, tmp_path_factory.mktemp("bytes") / "run"))
         path = folder / ".launcher" / "journal.sqlite"
         data = bytearray(path.read_bytes())
@@ -229,8 +226,8 @@ class TestDamaged:
             "create trigger t after insert on {0} begin select 1; end",
         ],
     )
-    def test_a_table_that_is_another_thing(self, damaged, table, how):
-        """Missing, or something that sqlite would run."""
+    def test_a_wrong_table_is_a_clear_error(self, damaged, table, how):
+        """A missing table, or something that sqlite would run."""
         connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
         connection.executescript(how.format(table))
         connection.close()
@@ -239,8 +236,8 @@ class TestDamaged:
 
     @pytest.mark.parametrize("open_it", [Journal, JournalReader])
     @pytest.mark.parametrize("content", [b"", b"x" * 100, b"SQLite format 3\0" + b"x" * 4096, b"\0" * 8192])
-    def test_a_file_that_is_something_else(self, damaged, open_it, content):
-        """For reading and for writing; a lock that was taken is given back."""
+    def test_a_file_that_is_something_else_is_a_clear_error(self, damaged, open_it, content):
+        """For reading and for writing. A lock that was taken is released."""
         (damaged / ".launcher" / "journal.sqlite").write_bytes(content)
         if open_it is Journal and not content:
             return  # one whose controller died before it began, which is begun
@@ -248,8 +245,8 @@ class TestDamaged:
             with pytest.raises(JournalError, match=str(damaged)):
                 open_it(damaged / ".launcher")
 
-    def test_what_is_no_file(self, damaged):
-        """A pipe would be waited for."""
+    def test_a_pipe_in_the_place_of_the_file_is_a_clear_error(self, damaged):
+        """Nothing waits for it."""
         path = damaged / ".launcher" / "journal.sqlite"
         path.unlink()
         os.mkfifo(path)
@@ -265,8 +262,8 @@ class TestDamaged:
             "update meta set value='{}' where key='setup'",
         ],
     )
-    def test_running_a_job_of_one_once_more(self, damaged, change, monkeypatch):
-        """Is refused at once, and does not wait for what will not come."""
+    def test_retrying_a_job_of_a_damaged_journal_is_refused(self, damaged, change, monkeypatch):
+        """At once, without waiting for anything."""
         connection = sqlite3.connect(damaged / ".launcher" / "journal.sqlite")
         connection.execute(change)
         connection.commit()
@@ -274,5 +271,5 @@ class TestDamaged:
         monkeypatch.setattr("launcher.runs.ownership._doubt", lambda folder: "")
         with pytest.raises(JournalError, match="is damaged"):
             setup, record = load_setup(damaged)
-            with ResumedSession(setup, record, retry=lambda event: True) as session:
+            with ResumedSession(setup, SessionConf(), record, retry=lambda event: True) as session:
                 session.collect()

@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import pickletools
-import socket
 import subprocess
 import sys
 import textwrap
@@ -18,8 +17,9 @@ import uuid
 
 import pytest
 
-from launcher.errors import CallbackError, CodeError
+from launcher.errors import CallbackError
 from launcher.serialization.pickler import PROTOCOL, check_state, dumps, loads
+from tests.launcher.serialization.holders import Holder, Raises, Tidy
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -185,58 +185,6 @@ def test_local_functions_and_classes_go_by_value():
 
 
 # -- what cannot be pickled ------------------------------------------------------------------------------------------
-
-
-class Holder:
-    """A user's object. It is at module level, so that it is pickled by reference."""
-
-    def __init__(self, **fields):
-        self.__dict__.update(fields)
-
-
-class Raises:
-    def __init__(self, error):
-        self.error = error
-
-    def __reduce__(self):
-        raise self.error
-
-
-class Tidy(Holder):
-    def __getstate__(self):
-        return {}
-
-
-def nested(levels):
-    value = []
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("importable")
-def test_the_part_at_fault_is_named(tmp_path):
-    """It is found through attributes, containers, closures and partials."""
-    lock = threading.Lock()
-    with socket.socket() as sock, (tmp_path / "log.txt").open("w") as writing, open(__file__) as reading:
-        cases = [
-            (Holder(client=Holder(pool=[1, {"k": lock}])), "client.pool[1]['k'] is a lock"),
-            (Holder(a=1, sock=sock), "sock is a socket"),
-            (Holder(log=writing), f"log is an open file ({tmp_path}/log.txt)"),
-            ({"r": reading}, "['r'] is an open file"),
-            (Holder(g=(one for one in [1])), "g is a generator"),
-            (functools.partial(module_level, lock), ".args[0] is a lock".lstrip(".")),
-            (lambda: lock, "<variable lock> is a lock"),
-            (Holder(x=Raises(ValueError("mine"))), "x is a "),
-            (Holder(x=Raises(SystemExit(3))), "x is a "),
-            (Holder(event=threading.Event()), "event"),
-            (nested(100_000), "nested too deeply"),
-        ]
-        for value, says in cases:
-            with pytest.raises(CodeError) as caught:
-                dumps(value)
-            assert says in str(caught.value)
 
 
 @pytest.mark.usefixtures("importable")

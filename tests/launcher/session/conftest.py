@@ -17,14 +17,14 @@ APP = Path(__file__).parents[2] / "apps" / "plain"
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[DemoServer]:
-    """A throwaway SSH server."""
+    """A temporary SSH server."""
     with DemoServer() as server:
         yield server
 
 
 @pytest.fixture(params=["local", "ssh"])
 def hosts(request: pytest.FixtureRequest) -> list[Any]:
-    """Hosts to run on: this machine, or one behind SSH with a home of its own."""
+    """Hosts to run on: this machine, or one behind SSH with its own home."""
     if request.param == "local":
         return ["local/2"]
     server: DemoServer = request.getfixturevalue("demo")
@@ -33,7 +33,7 @@ def hosts(request: pytest.FixtureRequest) -> list[Any]:
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The test application, in a project folder of its own, imported."""
+    """The test application in its own project folder, imported."""
     project = tmp_path / "project"
     project.mkdir()
     for file in APP.glob("*.py"):

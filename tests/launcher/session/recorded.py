@@ -1,4 +1,4 @@
-"""What hooks and observers were told, for tests."""
+"""Records of what hooks and observers got, for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from launcher import events
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """What a Recorder wrote."""
+    """The lines that a Recorder has written."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""A Session is an Executor: CPython's own tests for executors, and what they do not ask. Over the local transport and over SSH."""
+"""A Session is an Executor: CPython's own tests for executors, and more. Over the local transport and over SSH."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tests.requirements import missing
 
 #: CPython's tests that are left out.
 LEFT_OUT = {
-    "test_interpreter_shutdown": "its script names a class of concurrent.futures; see test_a_script_that_closes_nothing",
-    "test_submit_after_interpreter_shutdown": "the same; see test_a_script_that_closes_nothing",
-    "test_hang_gh83386": "the same; see test_a_script_that_closes_nothing",
-    "test_cancel_futures": "it wants a job to run as soon as it is submitted; see test_shutdown_cancels_what_waits",
+    "test_interpreter_shutdown": "its script names a class of concurrent.futures; see test_a_script_need_not_close_its_session",
+    "test_submit_after_interpreter_shutdown": "the same; see test_a_script_need_not_close_its_session",
+    "test_hang_gh83386": "the same; see test_a_script_need_not_close_its_session",
+    "test_cancel_futures": "it wants a job to run as soon as it is submitted; see test_shutdown_can_cancel_waiting_jobs",
     "test_max_workers_negative": "there is no max_workers: hosts have slots, and tests/end_to_end/test_refusals.py has what is refused of them",
     "test_no_stale_references": "the first job's task is the run's: it is sent once for all jobs, and kept for hosts that come later",
     "test_20369": "about ThreadPoolExecutor and a module-level future, with no executor of ours in it",
@@ -40,7 +40,7 @@ LEFT_OUT = {
 
 
 def _suite() -> Any:
-    """CPython's module, from where an installed `test` package has it; Debian has it in a package of its own."""
+    """CPython's test module, from an installed `test` package. Debian has it in a separate package."""
     name = "test.test_concurrent_futures"
     if importlib.util.find_spec(name) is not None:
         return importlib.import_module(name)
@@ -61,7 +61,7 @@ _PARTS = ("ExecutorTest", "WaitTests", "AsCompletedTests", "ExecutorShutdownTest
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[DemoServer]:
-    """A throwaway SSH server."""
+    """A temporary SSH server."""
     with DemoServer() as server:
         yield server
 
@@ -99,8 +99,10 @@ def _cases() -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["local", "ssh"])
 @pytest.mark.parametrize(("part", "name"), _cases())
-def test_of_cpython(part: str, name: str, where: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """CPython's tests for executors hold for a Session, but for those that are left out, with the reason."""
+def test_cpythons_tests_for_executors_pass(
+    part: str, name: str, where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """For a Session, except the tests that are left out for a stated reason."""
     if SUITE is None:
         missing("a `test` package with test_concurrent_futures (Debian has it in libpython3.x-testsuite)")
     server = None if where == "local" else request.getfixturevalue("demo")
@@ -127,7 +129,7 @@ def test_of_cpython(part: str, name: str, where: str, request: pytest.FixtureReq
 
 
 class Returns(launcher.Callback):
-    """Notes what the hooks of the controller get, and in which thread."""
+    """Records what the hooks of the controller get, and in which thread."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Any, int]] = []
@@ -149,8 +151,8 @@ class Returns(launcher.Callback):
 
 
 @pytest.mark.slow
-def test_an_argument_that_is_a_config_is_one_and_anything_else_is_passed_on(hosts: list[Any]) -> None:
-    """A mapping, a dataclass instance or a DictConfig, alone; a value, two mappings or a keyword are arguments."""
+def test_a_single_config_is_the_jobs_config_and_other_arguments_are_passed_on(hosts: list[Any]) -> None:
+    """A single mapping, dataclass instance or DictConfig is a config. A value, two mappings or a keyword are arguments."""
     with launcher.Session.open(hosts=hosts) as session:
         assert session.submit(of_config, {"x": 3}).result(60) == 3
         assert session.submit(double, 4).result(60) == 8
@@ -168,7 +170,7 @@ def test_an_argument_that_is_a_config_is_one_and_anything_else_is_passed_on(host
 
 @pytest.mark.slow
 def test_any_number_of_threads_submit_and_wait(hosts: list[Any]) -> None:
-    """Each job has its own number and its own value, also the first ones, which begin the session."""
+    """Each job has its own number and value, even the first ones, which begin the session."""
     session = launcher.Session.open(hosts=hosts)
     seen: list[tuple[int, int, int]] = []
 
@@ -189,7 +191,7 @@ def test_any_number_of_threads_submit_and_wait(hosts: list[Any]) -> None:
 
 
 def test_it_works_without_with_and_says_when_it_is_closed(hosts: list[Any]) -> None:
-    """The first job fires the start hook; after `shutdown` a submit is a RuntimeError, and values can still be read."""
+    """The first job fires the start hook. After `shutdown`, a submit is a RuntimeError, and values can still be read."""
     hooks = Returns()
     session = launcher.Session.open(hosts=hosts, callbacks=[hooks])
     assert hooks.seen == []
@@ -207,8 +209,8 @@ def test_it_works_without_with_and_says_when_it_is_closed(hosts: list[Any]) -> N
         never.submit(double, 2)
 
 
-def test_a_process_that_is_forked_in_a_session_has_no_part_in_it() -> None:
-    """It leaves the block, closes, and is told where to submit; here the session goes on as if nothing had been."""
+def test_a_forked_process_has_no_part_in_the_session() -> None:
+    """It may leave the block and close, and is told where to submit. Here the session goes on undisturbed."""
     with launcher.Session.open() as session:
         assert session.submit(double, 1).result(60) == 2
         pid = os.fork()
@@ -228,7 +230,7 @@ def test_a_process_that_is_forked_in_a_session_has_no_part_in_it() -> None:
 
 
 def _in_a_fork(function: Callable[[], object]) -> str:
-    """What a function says, or raises, in a process that is forked of this one; `SIGALRM` where it says nothing for a minute."""
+    """Return what a function returns or raises in a fork of this process; `SIGALRM` if it says nothing for a minute."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -274,8 +276,8 @@ async def _awaited(job: launcher.Job[int]) -> int:
     return await job
 
 
-def test_a_forked_process_is_refused_what_never_comes_there(tmp_path: Path) -> None:
-    """At once, by every method: the threads that bring it are not in that process. Here the session goes on."""
+def test_a_forked_process_is_refused_at_once(tmp_path: Path) -> None:
+    """By every method, because the threads that bring results are not in that process. Here the session goes on."""
     os.mkfifo(tmp_path / "gate")
     with launcher.Session.open() as session:
         job = session.submit(opens, str(tmp_path / "gate"))
@@ -287,8 +289,8 @@ def test_a_forked_process_is_refused_what_never_comes_there(tmp_path: Path) -> N
         assert job.result(60) == 21
 
 
-def test_a_forked_process_reads_what_had_returned() -> None:
-    """Of a Job, and from the journal; also where a thread held a lock of either in the moment of the fork."""
+def test_a_forked_process_can_read_returned_jobs() -> None:
+    """From a Job, and from the journal, even if a thread held a lock of either at the fork."""
     with launcher.Session.open() as session:
         job = session.submit(double, 1)
         assert job.result(60) == 2
@@ -300,8 +302,8 @@ def test_a_forked_process_reads_what_had_returned() -> None:
 
 
 @pytest.mark.slow
-def test_all_hooks_of_a_session_fire_in_one_thread_which_is_no_users(hosts: list[Any]) -> None:
-    """Whoever submits, waits or closes."""
+def test_all_hooks_of_a_session_fire_in_its_own_thread(hosts: list[Any]) -> None:
+    """Whichever thread submits, waits or closes."""
     hooks = Returns()
     with launcher.Session.open(hosts=hosts, callbacks=[hooks]) as session:
         thread = threading.Thread(target=lambda: session.submit(double, 1).result(60))
@@ -316,7 +318,7 @@ def test_all_hooks_of_a_session_fire_in_one_thread_which_is_no_users(hosts: list
 
 @pytest.mark.slow
 def test_a_hook_that_waits_for_a_job_is_refused_at_once(hosts: list[Any]) -> None:
-    """By every way to wait; a job that has returned can be read there, and one can be submitted."""
+    """In every way to wait. A hook may read a job that has returned, and submit one."""
     raised: list[tuple[str, BaseException | None]] = []
     later: list[launcher.Job] = []
 
@@ -360,8 +362,8 @@ async def _awaited(job: launcher.Job) -> Any:
 
 
 @pytest.mark.slow
-def test_jobs_are_awaited(hosts: list[Any]) -> None:
-    """With `await`, `gather`, `wrap_future` and `to_thread`, also a failure."""
+def test_jobs_can_be_awaited(hosts: list[Any]) -> None:
+    """With `await`, `gather`, `wrap_future` and `to_thread`, even a failed one."""
 
     async def main(session: launcher.Session) -> list[Any]:
         jobs = [session.submit(double, x) for x in range(3)]
@@ -377,7 +379,9 @@ def test_jobs_are_awaited(hosts: list[Any]) -> None:
 
 @pytest.mark.slow
 def test_cancel_of_a_job_that_waits_and_of_one_that_runs(hosts: list[Any], tmp_path: Path) -> None:
-    """The one is cancelled at once, the other is asked to end; both have a JobReturn and their hook; a third one is not touched."""
+    """The first is cancelled at once, the second is asked to end. Both have a JobReturn and their hook. A third one
+    is not affected.
+    """
     hooks = Returns()
     with launcher.Session.open(hosts=hosts, callbacks=[hooks]) as session:
         gate = str(tmp_path / "gate")
@@ -404,7 +408,7 @@ def test_cancel_of_a_job_that_waits_and_of_one_that_runs(hosts: list[Any], tmp_p
 
 
 def test_callbacks_of_a_job_are_called_when_its_hook_has_fired(hosts: list[Any]) -> None:
-    """In the session's thread, once, also where it is added later; the value is decoded only when it is read."""
+    """In the session's thread, once, even if they are added later. The value is decoded only when it is read."""
     order: list[Any] = []
     hooks = Returns()
     with launcher.Session.open(hosts=hosts, callbacks=[hooks], results="never") as session:
@@ -419,7 +423,7 @@ def test_callbacks_of_a_job_are_called_when_its_hook_has_fired(hosts: list[Any])
 
 
 def test_a_first_exception_ends_a_wait(hosts: list[Any], tmp_path: Path) -> None:
-    """`concurrent.futures.wait` knows that a job failed, though nothing of its exception is decoded yet."""
+    """`concurrent.futures.wait` knows that a job failed, though its exception is not decoded yet."""
     gate = str(tmp_path / "gate")
     with launcher.Session.open(hosts=hosts) as session:
         held = session.submit(waits, gate)
@@ -430,7 +434,7 @@ def test_a_first_exception_ends_a_wait(hosts: list[Any], tmp_path: Path) -> None
 
 
 def test_shutdown_without_waiting_goes_on(hosts: list[Any], tmp_path: Path) -> None:
-    """Jobs come to their end, and so does the run."""
+    """The jobs end, and so does the run."""
     gate, hooks = str(tmp_path / "gate"), Returns()
     session = launcher.Session.open(hosts=hosts, callbacks=[hooks])
     job = session.submit(waits, gate)
@@ -445,8 +449,8 @@ def test_shutdown_without_waiting_goes_on(hosts: list[Any], tmp_path: Path) -> N
     assert hooks.seen[-1][0] == "end"
 
 
-def test_a_session_that_cannot_begin_says_why_to_whoever_asked(tmp_path: Path) -> None:
-    """In his thread; and takes no jobs afterwards."""
+def test_a_session_that_cannot_begin_raises_in_the_callers_thread(tmp_path: Path) -> None:
+    """Afterwards it takes no jobs."""
     (tmp_path / "file").write_text("")
     session = launcher.Session.open(folder=tmp_path / "file" / "run")
     with pytest.raises(UsageError, match="cannot be written"):
@@ -456,8 +460,8 @@ def test_a_session_that_cannot_begin_says_why_to_whoever_asked(tmp_path: Path) -
     session.shutdown()
 
 
-def test_shutdown_cancels_what_waits(hosts: list[Any], tmp_path: Path) -> None:
-    """With cancel_futures; what runs comes to its end."""
+def test_shutdown_can_cancel_waiting_jobs(hosts: list[Any], tmp_path: Path) -> None:
+    """With `cancel_futures`. Running jobs end by themselves."""
     gate = str(tmp_path / "gate")
     session = launcher.Session.open(hosts=hosts)
     running = [session.submit(waits, gate) for _ in range(2)]
@@ -500,8 +504,10 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["pass", "session.shutdown(wait=False)"])
-def test_a_script_that_closes_nothing(how: str, tmp_path: Path) -> None:
-    """As the standard library's executors do: what was submitted comes to its end, then the process; later it is too late."""
+def test_a_script_need_not_close_its_session(how: str, tmp_path: Path) -> None:
+    """As with the standard library's executors, submitted jobs end, and then the process. After that it is too late
+    to submit.
+    """
     (tmp_path / "script.py").write_text(SCRIPT.replace("HOW", how))
     done = subprocess.run(
         [sys.executable, "script.py"],
@@ -556,7 +562,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_ctrl_c_is_raised_where_the_script_waits(tmp_path: Path) -> None:
-    """In `result()`; leaving the session cancels, collects and fires the hooks; the script's handlers are its own again."""
+    """In `result()`. Leaving the session cancels, collects and fires the hooks. Then the script has its own handlers again."""
     (tmp_path / "script.py").write_text(INTERRUPTED)
     done = subprocess.run(
         [sys.executable, "script.py"],

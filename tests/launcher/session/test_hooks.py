@@ -1,4 +1,4 @@
-"""The hooks of the controller: each once, in order, and what becomes of one that raises."""
+"""The controller's hooks: each fires once, in order; and what happens if one raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.launcher.session.recorded import collect, lines
 
 
 def test_multirun_fires_every_hook_once_in_order_on_its_side(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """Controller hooks fire here, job hooks in the job's process, with the state of the callback as it was."""
+    """Controller hooks fire here, job hooks in the job's process, with the callback's state from the controller."""
     record = tmp_path / "record"
     returns = launcher.multirun(app.train, [{"x": 1}, {"x": 2}], hosts=hosts, callbacks=[app.Recorder(record)])
     assert [one.return_value["doubled"] for one in returns] == [2, 4]
@@ -40,7 +40,7 @@ def test_multirun_fires_every_hook_once_in_order_on_its_side(app: Any, hosts: li
 
 
 def test_run_fires_run_hooks_around_the_job(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """RUN mode: on_run_start, the job there, on_run_end with its JobReturn."""
+    """RUN mode: on_run_start here, the job there, on_run_end with its JobReturn."""
     record = tmp_path / "record"
     job_return = launcher.run(app.train, {"x": 3}, host=hosts[0], callbacks=[app.Recorder(record)])
     assert job_return.return_value["x"] == 3
@@ -56,7 +56,7 @@ def test_run_fires_run_hooks_around_the_job(app: Any, hosts: list[Any], tmp_path
 
 
 def test_a_hook_that_raises_is_reported_and_the_run_goes_on(app: Any, hosts: list[Any]) -> None:
-    """warn: attributed, with its traceback, every time; the jobs complete."""
+    """Policy `warn`: every report names the hook and has its traceback, and the jobs complete."""
     seen, observe = collect()
     hooks = ["on_multirun_start", "on_job_start", "on_job_end", "on_job_return", "on_multirun_end"]
     returns = launcher.multirun(
@@ -75,7 +75,7 @@ def test_a_hook_that_raises_is_reported_and_the_run_goes_on(app: Any, hosts: lis
 
 
 def test_the_config_of_on_job_return_is_the_hooks_own(app: Any) -> None:
-    """It has the job's values, its hydra node and the local folder; it takes any edit, and none reaches the JobReturn."""
+    """It has the job's values, its hydra node and the local folder. The hook may edit it, and no edit reaches the JobReturn."""
     seen: list[tuple[Any, ...]] = []
 
     class Edits:
@@ -101,7 +101,7 @@ def test_the_config_of_on_job_return_is_the_hooks_own(app: Any) -> None:
 
 
 def test_policy_fail_makes_the_job_failed(app: Any, hosts: list[Any]) -> None:
-    """on_error = fail: the job of the hook is FAILED of kind hook; the others are not."""
+    """The hook's job is FAILED of kind `hook`; the others are not."""
     returns = launcher.multirun(app.train, [{"x": 1}], hosts=hosts, callbacks=[app.Raises(["on_job_end"], "fail")])
     assert returns[0].error is not None
     assert returns[0].error.kind == "hook"
@@ -110,7 +110,7 @@ def test_policy_fail_makes_the_job_failed(app: Any, hosts: list[Any]) -> None:
 def test_policy_abort_stops_the_run_and_fires_the_end_hooks(
     app: Any, hosts: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """on_error = abort in on_multirun_start: nothing runs, no host is connected to, on_multirun_end fires."""
+    """In on_multirun_start: nothing runs, no host is connected to, and on_multirun_end fires."""
     record = tmp_path / "record"
     monkeypatch.setattr(AgentConnection, "start", lambda session: pytest.fail(f"{session.host} is connected to"))
     with pytest.raises(RunAborted, match="on_multirun_start"):

@@ -1,4 +1,4 @@
-"""Interrupts: counted, passed on, taken down with their reason; and the end of a process that does not come to one."""
+"""Interrupts: how they are counted and passed on, and how a process is ended that does not end by itself."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import pytest
 
 from launcher.session import interrupts as interrupts_module
 from launcher.session.interrupts import CTRL_C, Interrupts
-from launcher.session.signals import DOOR
+from launcher.session.signals import WATCHER
 from tests.controllers import until
 
 
 def made() -> tuple[Interrupts, list[tuple[str, bool]]]:
-    """Interrupts, and what they asked for."""
+    """Interrupts, and the requests that they made."""
     asked: list[tuple[str, bool]] = []
     return Interrupts(lambda why, kill: asked.append((why, kill))), asked
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The end comes soon."""
+    """The process is ended soon."""
     monkeypatch.setattr(interrupts_module, "PATIENCE", 0.01)
     monkeypatch.setattr(interrupts_module, "END", 0.02)
     return
 
 
-def test_once_cancels_twice_kills() -> None:
-    """The second of whatever kind kills."""
+def test_the_first_interrupt_cancels_and_the_second_kills() -> None:
+    """The second one of any kind kills."""
     interrupts, asked = made()
     assert not interrupts
     interrupts.add(CTRL_C)
@@ -42,15 +42,15 @@ def test_once_cancels_twice_kills() -> None:
 
 
 def test_another_process_may_ask_to_kill_at_once() -> None:
-    """`launcher cancel --kill` does not begin with asking, and does not make the controller leave."""
+    """`launcher cancel --kill` kills at once, and does not make the controller leave."""
     interrupts, asked = made()
     interrupts.add("asked to", kill=True)
     assert asked == [("asked to", True)]
     assert not interrupts.must_detach
 
 
-def test_signals_are_taken_and_given_back() -> None:
-    """SIGTERM cancels, SIGHUP says why to leave, each once; afterwards the handlers are those of before."""
+def test_signal_handlers_are_set_and_put_back() -> None:
+    """SIGTERM cancels, SIGHUP is a reason to leave, each once. Afterwards the earlier handlers are back."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
     interrupts, asked = made()
     interrupts.handle_signals()
@@ -69,8 +69,8 @@ def test_signals_are_taken_and_given_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
 
 
-def test_nothing_is_cut_but_code_of_the_user() -> None:
-    """A signal raises nothing in our own code; the second one, and only it, raises inside of a hook, once."""
+def test_only_the_users_code_is_interrupted() -> None:
+    """A signal raises nothing in our own code. Only the second one raises in a hook, and only once."""
     interrupts, asked = made()
     interrupts.handle_signals()
     try:
@@ -87,8 +87,8 @@ def test_nothing_is_cut_but_code_of_the_user() -> None:
     assert interrupts.has_raised
 
 
-def test_the_first_signal_interrupts_a_generator_of_the_user() -> None:
-    """Where configs are drawn nothing of ours is under way."""
+def test_the_first_signal_interrupts_a_users_generator() -> None:
+    """While configs are generated, none of our own work is under way."""
     interrupts, _ = made()
     interrupts.handle_signals()
     try:
@@ -99,7 +99,7 @@ def test_the_first_signal_interrupts_a_generator_of_the_user() -> None:
 
 
 def test_nohup_is_respected() -> None:
-    """Whoever ignores a signal does not want to be ended by it."""
+    """A process that ignores a signal keeps ignoring it."""
     numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     interrupts, asked = made()
@@ -116,8 +116,8 @@ def test_nohup_is_respected() -> None:
     assert asked == []
 
 
-def test_in_another_thread_no_handler_is_set() -> None:
-    """Python has handlers in the main thread only; a session elsewhere leaves them alone."""
+def test_no_handler_is_set_in_another_thread() -> None:
+    """Python calls handlers only in the main thread, so a session elsewhere does not change them."""
     before = signal.getsignal(signal.SIGTERM)
     interrupts, _ = made()
     thread = threading.Thread(target=interrupts.handle_signals)
@@ -126,8 +126,8 @@ def test_in_another_thread_no_handler_is_set() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_two_sessions_hear_the_same_signal() -> None:
-    """Whichever is closed first: the handlers of before come back when the last one is."""
+def test_two_sessions_get_the_same_signal() -> None:
+    """Whichever is closed first, the earlier handlers come back after the last one."""
     before = signal.getsignal(signal.SIGTERM)
     first, first_asked = made()
     second, second_asked = made()
@@ -146,8 +146,8 @@ def test_two_sessions_hear_the_same_signal() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_session_that_another_thread_closed_leaves_the_signal_to_whom_it_was_before() -> None:
-    """Only the main thread may set handlers: ours hands over what comes next."""
+def test_after_a_close_in_another_thread_the_earlier_handler_gets_the_signal() -> None:
+    """Only the main thread may set handlers, so ours passes on the next signal."""
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
@@ -164,8 +164,8 @@ def test_a_session_that_another_thread_closed_leaves_the_signal_to_whom_it_was_b
         signal.signal(signal.SIGTERM, before)
 
 
-def test_signals_are_counted_where_somebody_else_has_the_wakeup_descriptor() -> None:
-    """As asyncio has it with `add_signal_handler`: the handlers alone do, and that descriptor stays."""
+def test_signals_are_counted_if_others_use_the_wakeup_descriptor() -> None:
+    """For example asyncio with `add_signal_handler`. Then only our handlers count, and the descriptor is not changed."""
     mine, theirs = os.pipe()
     os.set_blocking(theirs, False)
     signal.set_wakeup_fd(theirs)
@@ -184,8 +184,8 @@ def test_signals_are_counted_where_somebody_else_has_the_wakeup_descriptor() -> 
     assert len(asked) == 1
 
 
-def test_a_forked_child_has_the_handlers_of_before() -> None:
-    """A process that a hook forks, such as of `multiprocessing`, is ended by SIGTERM, and the run does not hear of it."""
+def test_a_forked_child_has_the_earlier_handlers() -> None:
+    """A process that a hook forks, for example by `multiprocessing`, is ended by SIGTERM. The run does not notice."""
     interrupts, asked = made()
     interrupts.handle_signals()
     try:
@@ -204,10 +204,10 @@ def test_a_forked_child_has_the_handlers_of_before() -> None:
     assert len(asked) == 1
 
 
-def test_the_first_signal_is_told_with_what_is_waited_for_and_the_second_with_what_follows() -> None:
-    """Whoever presses Ctrl-C sees that it was heard."""
+def test_the_user_sees_what_each_signal_does() -> None:
+    """The first message says what the run waits for."""
     said: list[str] = []
-    interrupts = Interrupts(lambda why, kill: None, tell=said.append, what_waits=lambda: "jobs 1, 2 on gpu1")
+    interrupts = Interrupts(lambda why, kill: None, tell=said.append, waits_for=lambda: "jobs 1, 2 on gpu1")
     interrupts.add_signal(CTRL_C)
     until("a word", lambda: said)
     interrupts.add_signal(CTRL_C)
@@ -220,13 +220,15 @@ def test_the_first_signal_is_told_with_what_is_waited_for_and_the_second_with_wh
 def test_after_the_second_signal_the_process_ends_whatever_it_waits_for(
     quick: None, capfd: pytest.CaptureFixture
 ) -> None:
-    """With the last words; where they cannot be had, because a lock is held for ever, without them."""
+    """The last message says what is left. If that cannot be found out, because a lock is held for ever, the process
+    ends without it.
+    """
     for words in (lambda: "jobs are left on gpu1", threading.Event().wait):
         codes: list[int] = []
         ended = threading.Event()
         interrupts = Interrupts(
             lambda why, kill: None,
-            last_words=words,
+            what_is_left=words,
             end_process=lambda code, codes=codes, ended=ended: (codes.append(code), ended.set()),
         )
         interrupts.add_signal(CTRL_C)
@@ -239,7 +241,7 @@ def test_after_the_second_signal_the_process_ends_whatever_it_waits_for(
     assert "launcher: interrupted (SIGTERM)\n" in told
 
 
-def test_a_run_that_came_to_its_end_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_has_ended_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script around it goes on."""
     waited: list[float] = []
     interrupts = Interrupts(lambda why, kill: None, end_process=waited.append)
@@ -252,11 +254,11 @@ def test_a_run_that_came_to_its_end_ends_no_process(monkeypatch: pytest.MonkeyPa
     assert waited == []
 
 
-def test_the_door_is_closed_behind_the_last_listener() -> None:
-    """No thread and no descriptor of it stays."""
+def test_the_watcher_ends_after_its_last_listener() -> None:
+    """It leaves no thread and no descriptor."""
     interrupts, _ = made()
     interrupts.handle_signals()
     interrupts.restore_signals()
-    assert DOOR._sockets is None
+    assert WATCHER._sockets is None
     until("its thread to end", lambda: not [one for one in threading.enumerate() if one.name == "signals"])
     assert signal.set_wakeup_fd(-1) == -1

@@ -1,4 +1,4 @@
-"""What one job prints on our own streams: in order, without waiting for anybody, and without memory for what waits."""
+"""A job's output on our own streams: in order, without waiting for anybody, and without memory for what waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pipe:
         self.stream: TextIO = os.fdopen(writing, "w", encoding="utf-8")
 
     def read(self, size: int) -> bytes:
-        """So many bytes, waited for."""
+        """Wait for this many bytes."""
         data = b""
         while len(data) < size:
             data += os.read(self.reading, size - len(data))
@@ -57,8 +57,8 @@ def returned() -> events.JobReturned:
     return events.JobReturned(2.0, 0, 1, "gpu1", "COMPLETED", 0.5, None)
 
 
-def test_bytes_come_as_they_were(out: Pipe, err: Pipe) -> None:
-    """Every byte, each stream on its own; what is no text, too."""
+def test_bytes_are_written_unchanged(out: Pipe, err: Pipe) -> None:
+    """Every byte of each stream, even if it is not text."""
     every = bytes(range(256))
     with LiveOutput(out.stream, err.stream) as live:
         live(arrived(every[:131]))
@@ -69,8 +69,8 @@ def test_bytes_come_as_they_were(out: Pipe, err: Pipe) -> None:
     assert err.read(9) == b"to stderr"
 
 
-def test_what_waits_for_a_slow_reader_is_read_from_the_file(out: Pipe, err: Pipe, tmp_path: Path) -> None:
-    """Whoever takes the events waits for nothing, and a hundred pieces that follow each other wait as one."""
+def test_waiting_output_is_read_from_the_file(out: Pipe, err: Pipe, tmp_path: Path) -> None:
+    """Taking an event never waits. A hundred adjacent pieces wait as one."""
     data = os.urandom(1 << 20) * 8
     file = tmp_path / "stdout"
     file.write_bytes(data)
@@ -89,8 +89,8 @@ def test_what_waits_for_a_slow_reader_is_read_from_the_file(out: Pipe, err: Pipe
 
 
 @pytest.mark.slow
-def test_a_reader_that_takes_nothing_is_not_waited_for(out: Pipe, err: Pipe) -> None:
-    """Hooks fire, whether somebody looks or not."""
+def test_nothing_waits_for_a_reader_that_reads_nothing(out: Pipe, err: Pipe) -> None:
+    """Hooks fire all the same."""
     live = LiveOutput(out.stream, err.stream)
     live(arrived(b"x" * (1 << 20)))
     live.wait_shown()
@@ -100,8 +100,8 @@ def test_a_reader_that_takes_nothing_is_not_waited_for(out: Pipe, err: Pipe) -> 
     closing.join()
 
 
-def test_what_was_shown_is_waited_for(out: Pipe, err: Pipe) -> None:
-    """A hook prints behind what its job printed."""
+def test_hooks_print_after_the_jobs_output(out: Pipe, err: Pipe) -> None:
+    """`wait_shown` waits until the job's output is written."""
     with LiveOutput(out.stream, err.stream) as live:
         live(arrived(b"of the job\n"))
         live.wait_shown()
@@ -110,7 +110,7 @@ def test_what_was_shown_is_waited_for(out: Pipe, err: Pipe) -> None:
 
 
 def test_a_closed_pipe_ends_nothing(err: Pipe) -> None:
-    """The other stream goes on, and what hooks print to the closed one fails neither now nor at the exit."""
+    """The other stream goes on. If hooks print to the closed pipe, nothing fails, neither now nor at exit."""
     pipe = Pipe()
     os.close(pipe.reading)
     with LiveOutput(pipe.stream, err.stream) as live:
@@ -121,16 +121,16 @@ def test_a_closed_pipe_ends_nothing(err: Pipe) -> None:
     pipe.stream.close()
 
 
-def test_a_stream_that_is_not_there(err: Pipe) -> None:
-    """`launcher run ... >&-`: Python has no stdout then."""
+def test_a_missing_stdout_is_no_error(err: Pipe) -> None:
+    """After `launcher run ... >&-`, Python has no stdout."""
     with LiveOutput(None, err.stream) as live:
         live(arrived(b"nowhere"))
         live(arrived(b"here", stream="stderr"))
     assert err.read(4) == b"here"
 
 
-def test_an_attempt_that_follows_is_shown_from_its_beginning(out: Pipe, err: Pipe) -> None:
-    """What each attempt printed, one behind the other."""
+def test_the_next_attempt_is_shown_from_its_beginning(out: Pipe, err: Pipe) -> None:
+    """The output of each attempt comes after that of the one before."""
     with LiveOutput(out.stream, err.stream) as live:
         live(arrived(b"first\n"))
         live(events.JobRequeued(2.0, 0, 1, "gpu1", "killed"))
@@ -139,7 +139,7 @@ def test_an_attempt_that_follows_is_shown_from_its_beginning(out: Pipe, err: Pip
 
 
 def test_a_stream_without_bytes_gets_text() -> None:
-    """As in a notebook: filtered as for a terminal, for a person looks at it."""
+    """As in a notebook. The text is filtered as for a terminal, because people read it."""
 
     class Notebook(io.StringIO):
         pass

@@ -1,4 +1,4 @@
-"""What is logged of a run that was started from Python, when nobody looks at its events."""
+"""The log of a run that was started from Python without observers."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from launcher.session.log import log_problems
 
 
 class BadOnHost(launcher.Callback):
-    """Raises next to the application."""
+    """Raises on the host."""
 
     def on_job_start(self, config: object, **kwargs: object) -> None:
-        """Raises."""
+        """Raise."""
         raise RuntimeError("bad on the host")
 
 
 def task(config: object) -> int:
-    """Returns one."""
+    """Return one."""
     return 1
 
 
 @pytest.mark.slow
 def test_a_hook_that_raises_on_a_host_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With its callback, its job, its host and its traceback; nobody had to ask for events."""
+    """With its callback, its job, its host and its traceback. Nobody had to ask for events."""
     launcher.multirun(task, [{}], callbacks=[BadOnHost()], folder=tmp_path / "run")
     (record,) = [record for record in caplog.records if record.name == "launcher"]
     said = record.getMessage()
@@ -34,8 +34,8 @@ def test_a_hook_that_raises_on_a_host_is_logged(tmp_path: Path, caplog: pytest.L
 
 
 @pytest.mark.slow
-def test_an_observer_takes_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever looks at the events is not told twice."""
+def test_with_an_observer_nothing_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The user does not get everything twice."""
     seen: list[events.Event] = []
     launcher.multirun(task, [{}], callbacks=[BadOnHost()], folder=tmp_path / "run", observers=[seen.append])
     assert any(isinstance(event, events.Warned) for event in seen)
@@ -55,12 +55,12 @@ def test_an_observer_takes_its_place(tmp_path: Path, caplog: pytest.LogCaptureFi
     ],
 )
 def test_problems_are_warnings(event: events.Event, said: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Each with host and next step, and without the control characters of others."""
+    """Each has its host and the next step, and no control characters."""
     log_problems(event)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", said)]
 
 
-def test_a_hook_of_the_controller_is_not_told_twice(caplog: pytest.LogCaptureFixture) -> None:
-    """Its composite has logged it where it raised."""
+def test_a_hook_of_the_controller_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Its composite has logged it when it raised."""
     log_problems(events.Warned(0.0, "callback Mine.on_job_return", "RuntimeError: bad"))
     assert not caplog.records

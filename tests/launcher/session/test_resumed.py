@@ -1,4 +1,4 @@
-"""A run outlives its controller: killed, hung up or detached, it is taken up with every result once."""
+"""A run outlives its controller. After a kill, a hangup or a detach, it is resumed, and each result is there once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOBS = 8
 
 
 def over_ssh(server: DemoServer, **more: Any) -> dict[str, Any]:
-    """A hosts file with one host, behind SSH and with a home of its own."""
+    """A hosts file with one host, behind SSH and with its own home."""
     return {"demo": {"address": "demo", "ssh_config": str(server.ssh_config), "slots": 2, **more}}
 
 
@@ -64,14 +64,14 @@ def anywhere(request: pytest.FixtureRequest, make: Callable[..., Project]) -> Pr
 
 
 def resume(project: Project, **kwargs: Any) -> list[Any]:
-    """Take the run up in this process, and finish it."""
+    """Resume the run in this process, and finish it."""
     with Session.resume(project.run, **kwargs) as session:
         pass
     return list(session.returns)
 
 
 def check_whole(project: Project, returns: list[Any], jobs: int = JOBS) -> None:
-    """Every job has returned, ran once with its hooks, and the end hook has seen them all."""
+    """Check that every job has returned and ran once with its hooks, and that the end hook has seen all of them."""
     assert [one.num for one in returns] == list(range(jobs))
     assert [one.status.name for one in returns] == ["COMPLETED"] * jobs
     assert [one.return_value["x"] for one in returns] == list(range(jobs))
@@ -89,7 +89,7 @@ def check_whole(project: Project, returns: list[Any], jobs: int = JOBS) -> None:
 
 
 def kill_when_journalled(project: Project, count: int, **start: Any) -> None:
-    """Kill the controller when its journal holds so many events."""
+    """Kill the controller when its journal has this many events."""
     controller = project.start(JOBS, {"seconds": 0.03}, **start)
     until(f"{count} events", lambda: project.events() >= count or controller.process.poll() is not None)
     controller.kill()
@@ -110,8 +110,8 @@ def test_a_killed_controllers_run_is_finished_with_each_job_run_once(anywhere: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1))
-def test_a_controller_killed_at_a_random_moment(anywhere: Project, seed: int) -> None:
-    """Wherever in the run it is killed: the same JobReturns, each job once."""
+def test_a_run_survives_a_kill_of_its_controller_at_a_random_moment(anywhere: Project, seed: int) -> None:
+    """The JobReturns are the same, and each job runs once."""
     chance = random.Random(f"{seed} {sorted(anywhere.options)}")
     kill_when_journalled(anywhere, chance.randint(2, 40))
     check_whole(anywhere, resume(anywhere))
@@ -127,20 +127,20 @@ def apart(openssh_host: OpenSshHost, make: Callable[..., Project]) -> Project:
 @pytest.mark.openssh
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(25))
-def test_a_controller_killed_a_hundred_times_on_a_host_apart(apart: Project, seed: int) -> None:
-    """Four random moments for each seed, on a real OpenSSH host: the same JobReturns, each job run once."""
+def test_a_run_on_a_separate_host_survives_a_hundred_kills(apart: Project, seed: int) -> None:
+    """Four random moments for each seed, on a real OpenSSH host. The JobReturns are the same, and each job runs once."""
     killed_again_and_again(apart, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-def test_a_controller_killed_again_and_again(anywhere: Project, seed: int) -> None:
-    """Every controller that takes the run up is killed, too, but for the last one."""
+def test_a_run_survives_repeated_kills_of_its_controllers(anywhere: Project, seed: int) -> None:
+    """Every controller that resumes the run is killed, too, except the last one."""
     killed_again_and_again(anywhere, seed)
 
 
 def killed_again_and_again(project: Project, seed: int) -> None:
-    """Kill the controller at four moments that the seed chooses; then finish the run."""
+    """Kill the controller at four moments that the seed chooses. Then finish the run."""
     chance = random.Random(seed)
     kill_when_journalled(project, chance.randint(2, 30))
     for _ in range(3):
@@ -154,7 +154,7 @@ def killed_again_and_again(project: Project, seed: int) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_over_is_only_read(project: Project) -> None:
-    """Taking it up once more runs nothing and fires nothing."""
+    """Resuming it again runs nothing and fires nothing."""
     project.start(2).wait()
     fired = project.texts("end")
     returns = resume(project)
@@ -168,7 +168,9 @@ def test_a_run_that_is_over_is_only_read(project: Project) -> None:
     ("anywhere", "number"), [("local", signal.SIGTERM), ("ssh", signal.SIGINT)], indirect=["anywhere"]
 )
 def test_an_interrupted_run_ends_with_all_its_hooks(anywhere: Project, number: int) -> None:
-    """SIGTERM and Ctrl-C cancel: jobs' ends and the run's end fire, everything has returned, nothing is left running."""
+    """SIGTERM and Ctrl-C cancel. The end hooks of the jobs and of the run fire, everything has returned, and nothing
+    is left running.
+    """
     project = anywhere
     controller = project.start(JOBS, {"gate": str(project.folder / "never")})
     until("two jobs to run", lambda: len(project.marked("ran")) == 2)
@@ -183,7 +185,7 @@ def test_an_interrupted_run_ends_with_all_its_hooks(anywhere: Project, number: i
 
 @pytest.mark.slow
 def test_a_second_interrupt_kills(project: Project) -> None:
-    """A job that will not end gets no grace any more; its end hook fires in an epilogue."""
+    """A job that does not end gets no more grace. Its end hook fires in an epilogue."""
     controller = project.start(1, {"how": {"0": "stubborn"}})
     until("the job to run", lambda: project.marked("ran"))
     controller.process.send_signal(signal.SIGINT)
@@ -196,7 +198,7 @@ def test_a_second_interrupt_kills(project: Project) -> None:
 
 @pytest.mark.slow
 def test_hangup_leaves_the_run_to_its_hosts(make: Callable[..., Project], demo_server: DemoServer) -> None:
-    """SIGHUP: nothing is cancelled, the hosts get every job, no end hook fires until somebody takes the run up."""
+    """After SIGHUP nothing is cancelled, the hosts get every job, and no end hook fires until the run is resumed."""
     project = make(over_ssh(demo_server))
     gate = project.folder / "gate"
     controller = project.start(JOBS, {"gate": str(gate)})
@@ -211,8 +213,8 @@ def test_hangup_leaves_the_run_to_its_hosts(make: Callable[..., Project], demo_s
 
 
 @pytest.mark.slow
-def test_what_callbacks_have_learnt_is_not_lost_by_leaving(project: Project) -> None:
-    """A callback's state at the time of leaving is what the next controller's hooks see."""
+def test_the_state_of_callbacks_survives_detaching(project: Project) -> None:
+    """The hooks of the next controller see the state that the callbacks had when this one left."""
     gate = project.folder / "gate"
     controller = project.start(3, {"gate": str(gate)})
     until("a job to run", lambda: project.marked("ran"))
@@ -224,7 +226,7 @@ def test_what_callbacks_have_learnt_is_not_lost_by_leaving(project: Project) -> 
 
 @pytest.mark.slow
 def test_two_controllers_at_once_are_refused(project: Project) -> None:
-    """The second one is told which process drives the run."""
+    """The error for the second one names the process that drives the run."""
     gate = project.folder / "gate"
     controller = project.start(2, {"gate": str(gate)})
     until("a job to run", lambda: project.marked("ran"))
@@ -235,8 +237,8 @@ def test_two_controllers_at_once_are_refused(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_values_of_variables_are_asked_for_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file of the run holds them; without them it is not taken up, with them the jobs that never ran get them."""
+def test_values_of_variables_must_be_given_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file of the run has them. Without them it is not resumed. With them, the jobs that never ran get them."""
     gate = project.folder / "gate"
     controller = project.start(
         6, {"gate": str(gate)}, env={"DURABLE_SECRET": "hush-hush"}, forward_env=["DURABLE_SECRET"]
@@ -255,7 +257,7 @@ def test_values_of_variables_are_asked_for_again(project: Project, monkeypatch: 
 
 @pytest.mark.slow
 def test_configs_of_an_iterator_are_known_as_far_as_it_was_read(project: Project) -> None:
-    """What it would still have given is asked for; with all configs once more the run is whole."""
+    """The error asks for the rest. With all configs given again, the run is complete."""
     gate = project.folder / "gate"
     controller = project.start(3, {"gate": str(gate)}, iterator=True)
     until("a job to run", lambda: project.marked("ran"))
@@ -269,7 +271,7 @@ def test_configs_of_an_iterator_are_known_as_far_as_it_was_read(project: Project
 
 @pytest.mark.slow
 def test_the_code_is_that_of_the_runs_beginning(make: Callable[..., Project], demo_server: DemoServer) -> None:
-    """The application may change in the meantime: jobs that start after the resume run what was sent at first."""
+    """If the application changes in the meantime, jobs that start after the resume still run the first code."""
     project = make(over_ssh(demo_server))
     gate = project.folder / "gate"
     controller = project.start(6, {"gate": str(gate)})
@@ -282,10 +284,10 @@ def test_the_code_is_that_of_the_runs_beginning(make: Callable[..., Project], de
 
 
 @pytest.mark.slow
-def test_code_that_has_changed_and_that_its_host_lacks_is_named(
+def test_changed_code_that_its_host_lacks_is_an_error_that_names_it(
     make: Callable[..., Project], demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All caches are gone, and the file is no longer what it was: no job runs other code than the run's."""
+    """All caches are gone, and the file has changed. No job runs other code than the run's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     work = tmp_path / "work"
     project = make(over_ssh(demo_server, workdir=str(work), slots=1))
@@ -310,7 +312,7 @@ def test_code_that_has_changed_and_that_its_host_lacks_is_named(
 
 
 def processes_in(spool: Path) -> list[int]:
-    """The agent, the zygotes and the jobs of a spool: their environment or their working folder names its run."""
+    """The agent, zygotes and jobs of a spool. Their environment or working folder names its run."""
     run = spool.parent.name
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -326,7 +328,7 @@ def processes_in(spool: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_a_hydra_sweep_is_finished_with_jobs_that_were_never_composed(project: Project) -> None:
-    """They are composed as they would have been, from the run's own overrides."""
+    """They are composed from the run's own overrides, as they would have been."""
     (project.folder / "conf").mkdir()
     (project.folder / "conf" / "config.yaml").write_text(
         f"x: 0\nfolder: {project.folder}\nhydra:\n  callbacks:\n    end:\n      _target_: hydra_app.Ender\n"
@@ -359,7 +361,7 @@ def main(cfg):
 
 @pytest.mark.slow
 def test_a_run_that_died_before_anything_was_sent_fires_its_end_hook(project: Project) -> None:
-    """There is nothing to take up, and the hook is owed all the same."""
+    """There is nothing to resume, and the hook must fire all the same."""
     controller = project.start(2, dies_at_start=True)
     assert controller.process.wait(60) == -signal.SIGKILL
     with pytest.raises(RunError, match="died before anything was sent"), Session.resume(project.run):
@@ -368,8 +370,8 @@ def test_a_run_that_died_before_anything_was_sent_fires_its_end_hook(project: Pr
     assert project.marked("ran") == Counter()
 
 
-def test_somebody_elses_run_is_not_taken_up(project: Project) -> None:
-    """What its journal holds would be run."""
+def test_somebody_elses_run_is_not_resumed(project: Project) -> None:
+    """Its journal could run code."""
     journal = Journal(project.run / ".launcher")
     journal.put_meta(run="r1", mode="MULTIRUN")
     journal.close()
@@ -378,8 +380,8 @@ def test_somebody_elses_run_is_not_taken_up(project: Project) -> None:
         Session.resume(project.run)
 
 
-def test_a_kind_of_run_that_is_not_known_is_named(project: Project) -> None:
-    """A later version's kind is told, and the run is as it was; what names a class of anybody's is imported for nobody."""
+def test_an_unknown_kind_of_run_is_an_error_that_names_it(project: Project) -> None:
+    """A later version's run is not changed. A kind that names a foreign class imports nothing."""
     project.start(1).wait()
     for kind in ("of_later", "durable_app:Recorder"):
         journal = Journal(project.run / ".launcher")
@@ -391,7 +393,7 @@ def test_a_kind_of_run_that_is_not_known_is_named(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_one_job_can_be_left_and_collected(project: Project) -> None:
+def test_a_single_job_can_be_detached_and_collected(project: Project) -> None:
     """In RUN mode the end hook is on_run_end, and the output folder is the run's."""
     gate = project.folder / "gate"
     arguments = ["x=7", f"marks={project.marks}", f"gate={gate}", "--folder", str(project.run), "--detach"]
@@ -404,7 +406,7 @@ def test_one_job_can_be_left_and_collected(project: Project) -> None:
 
 
 def test_a_run_that_has_ended_takes_no_new_jobs(tmp_path: Path) -> None:
-    """Its end hook has fired. Nothing would drive the job, and the journal would be closed beneath it."""
+    """Its end hook has fired. Nothing would drive the job, and the journal would be closed while it is written."""
     with Session.open(folder=tmp_path / "run") as session:
         assert session.submit("builtins:len", {"x": 1}).result() == 1
     with Session.resume(tmp_path / "run") as session:

@@ -23,16 +23,18 @@ from tests.controllers import until
 from tests.launcher.session.recorded import collect, lines
 
 
-def test_the_python_that_is_asked_for_is_the_jobs(app: Any, hosts: list[Any]) -> None:
-    """On this machine as on any host: one that is not there is an error that names it, never another one in its place."""
+def test_jobs_run_under_the_requested_python(app: Any, hosts: list[Any]) -> None:
+    """On this machine as on any host. A missing Python is an error that names it, and no other one is used."""
     (one,) = launcher.multirun(app.train, [{"x": 1}], hosts=hosts, python="/no/such/python")
     assert one.error is not None
     assert one.error.kind == "host"
     assert one.error.message.endswith(": cannot start /no/such/python: No such file or directory")
 
 
-def test_a_python_that_is_started_elsewhere_is_told_as_such(app: Any, tmp_path: Path) -> None:
-    """`srun`, `docker run` and the like keep nothing of the agent's open: the first line, which is all of a summary, says so."""
+def test_a_python_that_starts_elsewhere_is_a_clear_error(app: Any, tmp_path: Path) -> None:
+    """`srun`, `docker run` and the like do not pass on the agent's descriptors. The first line of the error says so,
+    and a summary shows only that.
+    """
     python = tmp_path / "python-elsewhere"
     python.write_text(
         f"#!{sys.executable}\nimport subprocess, sys\nsys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))\n"
@@ -64,7 +66,7 @@ OUTCOMES = {
 }
 
 
-def test_every_way_to_end_is_a_job_return_and_closes_its_hooks(app: Any, hosts: list[Any], tmp_path: Path) -> None:
+def test_every_way_to_end_has_a_job_return_and_fires_the_end_hooks(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Whatever a job does, its JobReturn says so, and its on_job_end has fired exactly once."""
     record = tmp_path / "record"
     how = list(OUTCOMES)
@@ -97,8 +99,8 @@ def test_every_way_to_end_is_a_job_return_and_closes_its_hooks(app: Any, hosts: 
     assert seen[-1]["hook"] == "on_multirun_end"
 
 
-def test_outputs_come_back_whole(app: Any, hosts: list[Any]) -> None:
-    """The output directory, the job log, the .hydra files, stdout and stderr lie in the local <sweep dir>/<num>."""
+def test_outputs_come_back_complete(app: Any, hosts: list[Any]) -> None:
+    """The output directory, the job log, the .hydra files, stdout and stderr are in the local <sweep dir>/<num>."""
     (job_return,) = launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, folder="sweep")
     folder = Path("sweep/0").absolute()
     assert job_return.working_dir == job_return.output_dir == str(folder)
@@ -110,8 +112,8 @@ def test_outputs_come_back_whole(app: Any, hosts: list[Any]) -> None:
 
 
 @pytest.mark.slow
-def test_output_patterns_that_match_nothing_are_told(app: Any, hosts: list[Any]) -> None:
-    """Of a host; where the files are shared, all of them are there, and no pattern chooses."""
+def test_output_patterns_that_match_nothing_are_reported(app: Any, hosts: list[Any]) -> None:
+    """For a host. If files are shared, all of them are there, and patterns do nothing."""
     seen, observe = collect()
     launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, outputs=["*.log", "*.lg"], observers=[observe])
     missed = [event.patterns for event in seen if isinstance(event, events.OutputsUnmatched)]
@@ -121,8 +123,8 @@ def test_output_patterns_that_match_nothing_are_told(app: Any, hosts: list[Any])
 
 
 @pytest.mark.slow
-def test_code_of_a_snapshot_is_told_by_every_job_return(app: Any, demo: DemoServer) -> None:
-    """Hash, commit and dirtiness; and a second run sends nothing that has not changed."""
+def test_every_job_return_names_the_snapshot_of_its_code(app: Any, demo: DemoServer) -> None:
+    """Hash, commit and whether it is dirty. A second run sends only what has changed."""
     hosts = load_hosts({"demo": {"address": "demo", "ssh_config": str(demo.ssh_config)}}, "test")
     seen, observe = collect()
     # What another test sent is there already: this content is new to the host.
@@ -138,8 +140,8 @@ def test_code_of_a_snapshot_is_told_by_every_job_return(app: Any, demo: DemoServ
 
 
 @pytest.mark.slow
-def test_lambda_and_local_function_travel_by_value(app: Any, hosts: list[Any]) -> None:
-    """What has no module to be imported from travels itself."""
+def test_lambdas_and_local_functions_are_pickled_by_value(app: Any, hosts: list[Any]) -> None:
+    """They have no module from which they could be imported."""
     offset = 10
     returns = launcher.multirun(lambda cfg: cfg.x + offset, [{"x": 1}], hosts=hosts)
     assert returns[0].return_value == 11
@@ -147,7 +149,7 @@ def test_lambda_and_local_function_travel_by_value(app: Any, hosts: list[Any]) -
 
 @pytest.mark.slow
 def test_import_error_fails_the_jobs_with_its_traceback(app: Any, hosts: list[Any]) -> None:
-    """An application that cannot be imported there is told once per host, and fails its jobs with that error."""
+    """If the application cannot be imported on a host, this is reported once per host, and its jobs fail with that error."""
     seen, observe = collect()
     Path("broken.py").write_text(
         "import os\nif os.environ.get('THERE'):\n    import no_such_module\n\n\ndef task(cfg):\n    return 1\n"
@@ -177,7 +179,7 @@ def test_spawn_gives_each_job_a_fresh_process_and_says_so(app: Any, hosts: list[
 
 
 @pytest.mark.slow
-def test_session_in_the_manner_of_futures(app: Any, hosts: list[Any]) -> None:
+def test_a_session_works_like_other_executors(app: Any, hosts: list[Any]) -> None:
     """submit, map, as_completed; result, exception, state, cancel."""
     with launcher.Session.open(hosts=hosts) as session:
         good = session.submit(app.train, {"x": 1})
@@ -192,7 +194,7 @@ def test_session_in_the_manner_of_futures(app: Any, hosts: list[Any]) -> None:
 
 
 def test_as_completed_without_jobs_has_all_of_the_session(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """Those that have returned first, then the others as they return; the very Jobs that `submit` gave."""
+    """First those that have returned, then the others as they return: the same Job objects that `submit` gave."""
     with launcher.Session.open(hosts=hosts) as session:
         names = {session.submit(app.train, {"x": x}): x for x in (1, 2)}
         list(session.map(app.train, [{"x": 3}]))
@@ -208,7 +210,7 @@ def test_as_completed_without_jobs_has_all_of_the_session(app: Any, hosts: list[
 
 @pytest.mark.slow
 def test_a_job_that_is_refused_takes_no_number(app: Any, hosts: list[Any]) -> None:
-    """`submit` of what cannot be called with one config raises; the jobs before and after it are all there are."""
+    """`submit` raises for a function that cannot be called with one config. There are only the jobs before and after it."""
     with launcher.Session.open(hosts=hosts) as session:
         session.submit(app.train, {"x": 1})
         with pytest.raises(UsageError, match="one config"):
@@ -219,7 +221,7 @@ def test_a_job_that_is_refused_takes_no_number(app: Any, hosts: list[Any]) -> No
 
 @pytest.mark.slow
 def test_a_task_and_its_hooks_know_their_job(app: Any, hosts: list[Any]) -> None:
-    """A plain function finds the folder whose files come back, which job it is and where; nothing else is a job."""
+    """A plain function finds the folder whose files come back, its job and its host. Outside a job there is none."""
 
     class Marks(launcher.Callback):
         def on_job_start(self, **kwargs: Any) -> None:
@@ -248,8 +250,8 @@ def test_a_task_and_its_hooks_know_their_job(app: Any, hosts: list[Any]) -> None
 
 
 @pytest.mark.slow
-def test_a_job_return_is_shown_in_a_line_and_nothing_is_decoded_for_it(app: Any, hosts: list[Any]) -> None:
-    """A notebook shows what its last line gives: which job, where, what came of it; not what a host pickled."""
+def test_the_repr_of_a_job_return_is_one_line_and_decodes_nothing(app: Any, hosts: list[Any]) -> None:
+    """A notebook shows which job it is, where it ran and how it ended, without loading what a host pickled."""
     good, bad = launcher.multirun(
         lambda cfg: cfg.update({"x": 6 // cfg.x}), [{"x": 2}, {"x": 0}], hosts=hosts, results="never"
     )
@@ -260,7 +262,7 @@ def test_a_job_return_is_shown_in_a_line_and_nothing_is_decoded_for_it(app: Any,
 
 
 def test_cancel_fires_the_end_hook_and_says_cancelled(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """A running job that is cancelled closes its hooks; its JobReturn is FAILED of kind cancelled."""
+    """A running job that is cancelled fires its end hooks. Its JobReturn is FAILED of kind `cancelled`."""
     record, flag = tmp_path / "record", tmp_path / "flag"
     with launcher.Session.open(hosts=hosts, callbacks=[app.Recorder(record)]) as session:
         job = session.submit(app.waits, {"flag": str(flag)})
@@ -272,15 +274,15 @@ def test_cancel_fires_the_end_hook_and_says_cancelled(app: Any, hosts: list[Any]
 
 
 @pytest.mark.slow
-def test_timeout_is_told_as_one(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """A job over its timeout is FAILED of kind timeout."""
+def test_a_job_over_its_timeout_fails_with_kind_timeout(app: Any, hosts: list[Any], tmp_path: Path) -> None:
+    """Its JobReturn is FAILED."""
     (job_return,) = launcher.multirun(app.waits, [{"flag": str(tmp_path / "flag")}], hosts=hosts, timeout=0.5)
     assert job_return.error.kind == "timeout"
 
 
 @pytest.mark.slow
-def test_environment_travels_byte_for_byte(app: Any, hosts: list[Any]) -> None:
-    """Values with spaces, quotes and newlines arrive as they are."""
+def test_variables_arrive_byte_for_byte(app: Any, hosts: list[Any]) -> None:
+    """Values with spaces, quotes and newlines arrive unchanged."""
     value = " a 'b' \"c\"\n$(d) \\ ü"
     (one,) = launcher.multirun(lambda cfg: os.environ["HRL_VALUE"], [{}], hosts=hosts, env={"HRL_VALUE": value})
     assert one.return_value == value
@@ -288,7 +290,7 @@ def test_environment_travels_byte_for_byte(app: Any, hosts: list[Any]) -> None:
 
 @pytest.mark.slow
 def test_large_return_value_stays_on_disk_until_read(app: Any, hosts: list[Any]) -> None:
-    """A value over the inline cap travels in chunks."""
+    """A value over the inline cap is sent in chunks."""
     (one,) = launcher.multirun(lambda cfg: b"x" * cfg.size, [{"size": 5_000_000}], hosts=hosts, folder="large")
     assert len(one.return_value) == 5_000_000
     assert list(Path("large/.launcher/results").iterdir())
@@ -300,13 +302,13 @@ def _ends_twice(cfg: Any, model: Any) -> None:
 
 @pytest.mark.slow
 def test_a_single_host_needs_no_list(app: Any, tmp_path: Path) -> None:
-    """Its letters are no hosts."""
+    """A string is one host, and not a list of letters."""
     (returned,) = launcher.multirun(app.train, [{"x": 1}], hosts="local/2", folder=tmp_path / "sweep")
     assert (returned.host, returned.status.name) == ("local", "COMPLETED")
 
 
 def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) -> None:
-    """Each with the name of what is wrong; no run folder is made."""
+    """Each error names what is wrong, and no run folder is made."""
 
     class Locked(launcher.Callback):
         def __init__(self) -> None:
@@ -340,7 +342,7 @@ def test_bad_input_is_refused_before_anything_is_sent(app: Any, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_script_run_as_main_is_one_module_on_both_sides(tmp_path: Path, demo: DemoServer) -> None:
-    """Classes of `__main__` travel by reference, under the script's name, and come back as the same classes."""
+    """Classes of `__main__` are pickled by reference, under the script's name, and come back as the same classes."""
     import subprocess
 
     script = tmp_path / "my_script.py"
@@ -363,10 +365,12 @@ def test_a_script_run_as_main_is_one_module_on_both_sides(tmp_path: Path, demo: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["local", "ssh"])
-def test_a_script_without_its_guard_is_told(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
-    """A run that starts when the script is imported would start itself again on every host.
+def test_a_script_without_its_guard_is_a_clear_error(
+    tmp_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    """A run that starts when the script is imported would start again on every host.
 
-    Here the whole of `launcher` may be there when the zygote imports the script; on a host only its table of contents is.
+    When the zygote imports the script here, all of `launcher` may be there. A host has only its table of contents.
     """
     import subprocess
 
@@ -387,10 +391,12 @@ def test_a_script_without_its_guard_is_told(tmp_path: Path, where: str, request:
 
 
 @pytest.mark.slow
-def test_what_stays_here_though_jobs_need_it_is_told_before_anything_runs(
+def test_a_warning_names_what_jobs_need_and_is_not_sent(
     demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module outside of the project, a callback that can only be built there, a link that leads nowhere."""
+    """Before anything runs: a module outside the project, a callback that can only be built there, a link that leads
+    nowhere.
+    """
     for folder, name in (("project", "task_of_test"), ("elsewhere", "hooks_of_test")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{name}.py").write_text(
@@ -420,8 +426,8 @@ def test_what_stays_here_though_jobs_need_it_is_told_before_anything_runs(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o002, 0o000, 0o077])
-def test_the_first_run_ever_under_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
-    """The controller makes the user's cache and state before the agent of this machine does, and for the user alone."""
+def test_the_first_run_works_under_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    """The controller makes the user's cache and state folders before this machine's agent does, and only for the user."""
     for name in ("cache", "state"):
         monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / "home" / name))
     before = os.umask(umask)
@@ -481,7 +487,7 @@ def test_an_application_that_one_host_cannot_import_runs_on_the_other(
 
 
 def test_a_config_that_is_too_deep_is_refused_in_a_line(app: Any) -> None:
-    """It is a mapping, and is not called something else; its path of hundreds of keys is not written out."""
+    """The error calls it a mapping, and does not write out its path of hundreds of keys."""
     config: dict[str, Any] = {}
     for _ in range(2000):
         config = {"a": config}
@@ -491,7 +497,7 @@ def test_a_config_that_is_too_deep_is_refused_in_a_line(app: Any) -> None:
 
 
 def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """On a host: what lies elsewhere there does not come back. Here it is where the job put it. The result stands."""
+    """On a host, nothing outside the directory comes back. Here it stays where the job put it. The result does not change."""
     seen, observe = collect()
     (one,) = launcher.multirun(app.move_output, [{}], hosts=hosts, folder=tmp_path / "sweep", observers=[observe])
     assert one.return_value == 1
@@ -503,8 +509,10 @@ def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list
         assert told == [(0, "the output directory is not there any more: the job moved or removed it")]
 
 
-def test_an_output_directory_comes_back_whole(app: Any, hosts: list[Any], tmp_path: Path) -> None:
-    """Empty folders, links within, times, what can be executed; what cannot come is named once, and is nowhere here."""
+def test_an_output_directory_comes_back_complete(app: Any, hosts: list[Any], tmp_path: Path) -> None:
+    """Empty folders, links within, times, and what can be executed. A warning names once what cannot come, and that
+    exists nowhere here.
+    """
     seen, observe = collect()
     (one,) = launcher.multirun(app.leave_much, [{}], hosts=hosts, folder=tmp_path / "sweep", observers=[observe])
     assert one.error is None

@@ -143,9 +143,6 @@ def test_each_config_of_a_list_is_pickled_and_journalled_once(tmp_path: Path) ->
     returns = launcher.multirun(heavy, configs, folder=tmp_path)
     assert [one.return_value for one in list(returns)[1:]] == [1, 2, 3]
     assert Weight.pickled == 3
-    reader = JournalReader(tmp_path / FOLDER)
-    try:
+    with JournalReader(tmp_path / FOLDER) as reader:
         assert reader.blob_names("planned/") == []
         assert all(reader.payload(num) for num in range(4))
-    finally:
-        reader.close()

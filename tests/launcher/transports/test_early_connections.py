@@ -158,13 +158,18 @@ def test_reproducing_connects_early(server, spec, shown, tmp_path, monkeypatch, 
         return set_up(*args, **kwargs)
 
     monkeypatch.setattr(reproduce, "_set_up", slow)
-    target = reproduce.find_target(str(tmp_path / "run"))
+    options = LaunchConf(hosts=(spec,))
+
+    def again() -> reproduce.Reproduction:
+        with EarlyConnections.begin(None, options) as early:
+            return reproduce.reproduce(str(tmp_path / "run"), options, folder=tmp_path / "again", early=early)
+
     if is_refused:
         with pytest.raises(UsageError, match="not so"):
-            reproduce.reproduce(target, hosts=[spec], folder=tmp_path / "again")
+            again()
         wait_until(lambda: not server._connections, "the connection to be dropped")
     else:
-        assert reproduce.reproduce(target, hosts=[spec], folder=tmp_path / "again").comparison.is_same
+        assert again().comparison.is_same
     assert server.logins == (0 if is_refused else 1)
 
 
@@ -192,7 +197,7 @@ def test_the_plugin_connects_while_it_checks_the_first_config(server, spec, show
 @pytest.mark.slow
 def test_modules_for_the_answer_are_not_imported_before_the_login(server, spec, tmp_path):
     """Such modules are imported while the host starts."""
-    late = ("fabric", "invoke", "omegaconf", "yaml", "rich", "typer", "asyncio", "hydra")
+    late = ("fabric", "invoke", "omegaconf", "yaml", "rich", "pydantic", "asyncio", "hydra")
     script = (
         "import sys, launcher\n"
         "from launcher.engine.engine import Engine\n"
@@ -324,6 +329,9 @@ class TestWhichHosts:
         def __init__(self, spec: HostSpec) -> None:
             self.spec = spec
             self.is_closed = False
+
+        def wait_chosen(self, seconds: float) -> str:
+            return "fabric"
 
         def close(self) -> None:
             self.is_closed = True

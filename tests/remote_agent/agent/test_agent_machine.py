@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from remote_agent.shared import wire
-from remote_agent.shared.protocol import HEARTBEAT
+from remote_agent.protocol import wire
+from remote_agent.protocol.constants import HEARTBEAT
 from tests.remote_agent.stepped_agent import Peer, SteppedAgent
 from tests.specs import zygote_spec
 

@@ -212,7 +212,7 @@ def test_what_cannot_be_pickled_is_built_there_and_said():
     assert notes == [
         "callback 'a' was built again on the host from its spec, because it cannot be pickled: TypeError: no pickle of mine"
     ]
-    with pytest.raises(ValueError, match="callback 'a' cannot travel to a host: it cannot be pickled"):
+    with pytest.raises(ValueError, match="callback 'a' cannot be sent to a host: it cannot be pickled"):
         travel_entries(Callbacks([("a", WithState("stuck"))]), cloudpickle.dumps)
 
 

@@ -281,7 +281,7 @@ def test_other_pythons(new_host, singletons, python):
     notes = [note for note in door.ready.header["notes"] if "resolver" in note]
     assert bool(notes) is differs
     if differs:
-        assert "the resolver 'custom' of the controller is not known on the host: it travels by value" in notes[0]
+        assert "the resolver 'custom' of the controller is not known on the host: it is pickled by value" in notes[0]
 
 
 @pytest.mark.slow

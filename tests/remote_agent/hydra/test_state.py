@@ -164,7 +164,7 @@ def test_code_in_one_config_keeps_no_other_from_another_python(store: Any) -> No
     del store.repo["local.yaml"]
     del store.repo["good.yaml"]
     (note,) = hydra_state.restore(state, pickle.loads)
-    assert "local.yaml (it travels by value, for which the host would need Python 2.7)" in note
+    assert "local.yaml (it is pickled by value, so the host would need Python 2.7)" in note
     assert store.load("good.yaml").node == {"a": 1}
     assert store.load("local.yaml").node == {"x": 1}
 

@@ -9,7 +9,7 @@ import pytest
 
 from remote_agent.job_process import channel as job_channel
 from remote_agent.job_process.channel import JobChannel
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from remote_agent.job import JobError
 from remote_agent.job_process.result import shortened
-from remote_agent.shared.envelope import Envelope
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.wire import encode
 from remote_agent.shared.failure import (
     JobTerminated,
     decided_error,
@@ -16,7 +17,6 @@ from remote_agent.shared.failure import (
     traceback_text,
     type_name,
 )
-from remote_agent.shared.wire import encode
 
 
 class Hostile:

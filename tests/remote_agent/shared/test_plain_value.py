@@ -9,8 +9,8 @@ import pytest
 
 from launcher.serialization.plain_values import read_plain
 from remote_agent.job_process.result import make_result
+from remote_agent.protocol.result_parts import NO_PARTS, PICKLED, PLAIN
 from remote_agent.shared.plain_value import MAX_SMALL, encode
-from remote_agent.shared.result_parts import NO_PARTS, PICKLED, PLAIN
 from tests.requirements import need_python
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.system.logind import find_escape
 
 ROOT = Path(__file__).parents[3]

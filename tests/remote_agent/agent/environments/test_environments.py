@@ -14,7 +14,7 @@ from remote_agent.agent.environments import environments as module
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.spool.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from remote_agent.system.host import Folders
 from tests.remote_agent.agent.environments.sites import KEY, Site
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from remote_agent.agent.link.outbox import Piece, Slice
 from remote_agent.agent.link.result_frames import output_frames
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 
 def frames(source: Iterator[Piece]) -> list[wire.Frame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 #: What an agent may be sent, and the code of its answer.
 NONSENSE = [

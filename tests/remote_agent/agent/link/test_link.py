@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from tests.remote_agent.agents import wait_until
 
 
@@ -19,7 +19,7 @@ def _resident(pid: int) -> int:
 @pytest.mark.slow
 def test_a_silent_controller_is_asked_and_then_let_go(new_agent):
     """Pings go out at a quarter of the heartbeat; without an answer the link is closed."""
-    host = new_agent(patch="import remote_agent.shared.protocol as p; p.HEARTBEAT = 1.0")
+    host = new_agent(patch="import remote_agent.protocol.constants as p; p.HEARTBEAT = 1.0")
     client = host.connect(prepare=False)
     client.answers = False
     client.expect("ping")
@@ -32,7 +32,7 @@ def test_a_silent_controller_is_asked_and_then_let_go(new_agent):
 @pytest.mark.slow
 def test_a_controller_that_drips_is_let_go(new_agent):
     """A byte now and then is no sign of life, whatever it is a part of; the next link is served."""
-    host = new_agent(patch="import remote_agent.shared.protocol as p; p.HEARTBEAT = 1.0")
+    host = new_agent(patch="import remote_agent.protocol.constants as p; p.HEARTBEAT = 1.0")
     client = host.connect(prepare=False)
     client.answers = False
     long = wire.encode({"t": "job", "spec": {}}, bytes(1 << 20))

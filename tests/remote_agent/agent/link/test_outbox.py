@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote_agent.agent.link.outbox import OpenFile, Outbox, Piece, Slice
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 
 
 def frames(source: Iterator[Piece]) -> list[wire.Frame]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from remote_agent.agent.link.result_frames import as_written, output_frames, result_frames, stream_frames
-from remote_agent.shared import wire
-from remote_agent.shared.result_parts import NO_PARTS, Part
+from remote_agent.protocol import wire
+from remote_agent.protocol.result_parts import NO_PARTS, Part
 from tests.remote_agent.agent.link.frames import collected, frames, tree
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from remote_agent.agent.spool import blobs
 from remote_agent.agent.spool.blobs import BlobStore, Manifest, materialise, read_manifest
-from remote_agent.shared.fields import is_sha256
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.system.private_files import SpoolError
 from tests.requirements import READS_PROC
 

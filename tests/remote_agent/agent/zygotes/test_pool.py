@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from remote_agent.shared import wire
+from remote_agent.protocol import wire
 from tests.remote_agent.agents import APP, wait_until
 
 

@@ -1,0 +1,71 @@
+"""The hosts that a command about what lies on hosts looks at, where the user names none: those of the runs in the index.
+
+Rule: only a run that is the user's own says where to log in.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import LauncherError
+from launcher.util.terminal_text import clean
+
+if TYPE_CHECKING:
+    from launcher.inventory import HostSpec
+
+__all__ = ["hosts_to_ask", "labels"]
+
+#: What distinguishes two hosts of one name: the field, its name in the label, and what a missing value means.
+_PLACES = {
+    "address": ("address", ""),
+    "user": ("user", "as ssh chooses it"),
+    "port": ("port", "as ssh chooses it"),
+    "ssh_config": ("ssh_config", "~/.ssh/config"),
+    "workdir": ("workdir", "none: the user's cache and state folders"),
+}
+
+
+def hosts_to_ask(hosts: list[str] | None, hosts_file: str | None, workdir: str | None) -> list[HostSpec]:
+    """The hosts that a command looks at, each one once: those that were given, or all that your runs used, and this machine."""
+    import dataclasses
+
+    from launcher import inventory
+    from launcher.runs import index, ownership, record
+    from launcher.runs.journal import JournalReader
+
+    given = [inventory.parse_host(one) for one in hosts or []]
+    if hosts_file is not None:
+        given += inventory.load_hosts_file(hosts_file)
+    if not given:
+        given = [inventory.parse_host(inventory.LOCAL)]
+        for entry in index.entries():
+            # A folder that somebody put in the place of ours must not choose where to log in.
+            if not entry.is_there or not ownership.is_ours(entry.folder):
+                continue
+            reader = JournalReader(entry.journal)
+            try:
+                given += record.hosts_of(record.read(reader), {})
+            except LauncherError as error:
+                print(f"launcher: {clean(error)}", file=sys.stderr)
+            finally:
+                reader.close()
+    distinct: dict[tuple[Any, ...], HostSpec] = {}
+    for spec in given:
+        spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)
+        distinct.setdefault((spec.address, spec.user, spec.port, spec.ssh_config, spec.workdir), spec)
+    return list(distinct.values())
+
+
+def labels(specs: list[HostSpec]) -> list[str]:
+    """The names of hosts. Hosts with the same name also get what distinguishes them."""
+    made = []
+    for spec in specs:
+        alike = [other for other in specs if other.name == spec.name]
+        told = [
+            f"{what} {getattr(spec, field) or usual}"
+            for field, (what, usual) in _PLACES.items()
+            if len({getattr(other, field) for other in alike}) > 1
+        ]
+        made.append(f"{spec.name} ({', '.join(told)})" if told else spec.name)
+    return made

@@ -1,0 +1,1 @@
+"""The way to a host through the `ssh` program."""

@@ -1,0 +1,79 @@
+"""The envelope: how a job ended. It is the plain part of a result, and the part that decides.
+
+Rule: the job makes it or, if it cannot, the process that notices that. The agent, the controller and the journal accept
+it unchanged, or refuse it and name the field.
+"""
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from remote_agent.job import JobError
+from remote_agent.protocol.fields import FieldError, read, to_json
+
+__all__ = ["Envelope"]
+
+#: Fields that are missing if no process of the job made the envelope.
+_ABSENT = {
+    "started_at": None,
+    "ended_at": None,
+    "duration": None,
+    "task_name": None,
+    "hooks": list,
+    "code": dict,
+    "abort": None,
+}
+
+
+class Envelope(NamedTuple):
+    """How a job ended.
+
+    Attributes:
+        status: COMPLETED or FAILED.
+        error: why it is FAILED. Other jobs have none.
+        started_at, ended_at: seconds since the epoch, by the host's clock.
+        duration: seconds.
+        hooks: the hooks that fired, in order, as `{"hook", "callback", "ok", "error", "on_error"}`.
+        code: the snapshot that ran.
+        abort: the callback that asked to stop the run.
+    """
+
+    status: str
+    error: Optional[JobError]
+    started_at: Optional[float]
+    ended_at: Optional[float]
+    duration: Optional[float]
+    task_name: Optional[str]
+    hooks: List[Dict[str, Any]]
+    code: Dict[str, Any]
+    abort: Optional[str]
+
+    @classmethod
+    def of_failure(
+        cls,
+        error: JobError,
+        started_at: Optional[float] = None,
+        ended_at: Optional[float] = None,
+        hooks: Optional[List[Dict[str, Any]]] = None,
+    ) -> "Envelope":
+        """Make the envelope of a failed job whose process did not make one."""
+        duration = None if started_at is None or ended_at is None else max(0.0, ended_at - started_at)
+        return cls("FAILED", error, started_at, ended_at, duration, None, hooks or [], {}, None)
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return the envelope as a JSON object, which `from_json` reads."""
+        return dict(to_json(self), error=None if self.error is None else self.error.to_json())
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Envelope":
+        """Read an envelope that another process made.
+
+        Raises:
+            ValueError: it is not an envelope. The message names the wrong field, if any.
+        """
+        envelope = read(cls, "envelope", data, _ABSENT)
+        if envelope.status not in ("COMPLETED", "FAILED"):
+            raise FieldError("envelope", "status", envelope.status)
+        if (envelope.error is None) != (envelope.status == "COMPLETED"):
+            raise FieldError("envelope", "error of a {} job".format(envelope.status), envelope.error)
+        if envelope.duration is not None and envelope.duration < 0:
+            raise FieldError("envelope", "duration", envelope.duration)
+        return envelope

@@ -1,0 +1,564 @@
+"""The messages between controller, agent, zygote and job: the header of each, by its type.
+
+Rule: a header is a dict, which costs nothing to pass on, and its type has every field. mypy checks that a sender gives
+all fields, and that a reader uses no others. `ABSENT` has the values of fields that an earlier version or another
+program left out. `remote_agent.protocol.wire` fills them in, so that a reader finds every field. Specs and envelopes are
+read by their own classes.
+"""
+
+from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, Union, get_args, get_origin
+
+__all__ = ["ABSENT", "SCHEMA", "FromAgent", "FromController", "FromJob", "FromZygote", "Message"]
+
+# -- a controller to an agent ----------------------------------------------------------------------------------------
+
+
+class Hello(TypedDict):
+    """A link begins. `slots` and `gpus` are as the user gave them.
+
+    `lease`: seconds without a controller after which jobs end.
+    """
+
+    t: Literal["hello"]
+    version: int
+    run: str
+    controller: str
+    host: str
+    slots: Union[int, str, None]
+    gpus: Union[List[str], int, None]
+    lease: Optional[float]
+    live: bool
+
+
+class Prepare(TypedDict):
+    """How to prepare the application; also from an agent to its zygote. `spec`: a ZygoteSpec."""
+
+    t: Literal["prepare"]
+    zygote: str
+    spec: Dict[str, Any]
+
+
+class Manifest(TypedDict):
+    """The code that is sent."""
+
+    t: Literal["manifest"]
+    sha256: str
+
+
+class Blob(TypedDict):
+    """A part of a content. `scope`: `run`, or `cache` to keep it for later runs, too."""
+
+    t: Literal["blob"]
+    sha256: str
+    size: int
+    offset: int
+    scope: str
+
+
+class Blobs(TypedDict):
+    """Many small contents, each as [sha256, size]."""
+
+    t: Literal["blobs"]
+    items: List[Any]
+
+
+class AskPythons(TypedDict):
+    """Ask which Pythons the host has; the answer is `pythons`. `python`: the only one that counts, by path or name."""
+
+    t: Literal["ask_pythons"]
+    python: Optional[str]
+
+
+class Environment(TypedDict):
+    """The environment that the application needs. The payload is an EnvironmentSpec."""
+
+    t: Literal["environment"]
+    key: str
+
+
+class Withheld(TypedDict):
+    """Requested contents cannot be sent. `environment`: the environment cannot be made."""
+
+    t: Literal["withheld"]
+    message: str
+    environment: bool
+
+
+class SendJob(TypedDict):
+    """A job. `spec`: a JobSpec. Its payload is in this message, or has come as a blob."""
+
+    t: Literal["job"]
+    spec: Dict[str, Any]
+    payload_blob: Optional[str]
+
+
+class Cancel(TypedDict):
+    """End these attempts, or all; also from an agent to a job."""
+
+    t: Literal["cancel"]
+    attempts: Optional[List[str]]
+    kill: bool
+    kind: str
+    why: str
+
+
+class Ack(TypedDict):
+    """The controller has stored these results."""
+
+    t: Literal["ack"]
+    attempts: List[str]
+
+
+class Go(TypedDict):
+    """Attempts that an earlier agent accepted may start."""
+
+    t: Literal["go"]
+
+
+class Finish(TypedDict):
+    """The run is over. `keep`: its spool stays."""
+
+    t: Literal["finish"]
+    keep: bool
+
+
+class Look(TypedDict):
+    """A query for the state of one attempt or all, which changes nothing."""
+
+    t: Literal["look"]
+    attempt: Optional[str]
+    stdout: int
+    stderr: int
+
+
+class Survey(TypedDict):
+    """A request for a list of what runs have left."""
+
+    t: Literal["survey"]
+
+
+class ListEnvironments(TypedDict):
+    """A request for a list of the environments of packages."""
+
+    t: Literal["list_environments"]
+
+
+class CompareEnvironment(TypedDict):
+    """What of an environment is there; the payload is an EnvironmentSpec."""
+
+    t: Literal["compare_environment"]
+
+
+class Remove(TypedDict):
+    """Remove these items of a survey."""
+
+    t: Literal["remove"]
+    items: List[str]
+    force: bool
+
+
+class Ping(TypedDict):
+    """A question whether the peer is there; from either side."""
+
+    t: Literal["ping"]
+    n: int
+
+
+class Pong(TypedDict):
+    """The answer to a ping."""
+
+    t: Literal["pong"]
+    n: int
+
+
+# -- an agent to a controller ----------------------------------------------------------------------------------------
+
+
+class Welcome(TypedDict):
+    """The answer to a hello.
+
+    The states of attempts are its payload, in as many parts as needed. (pid, hostname and spool are for debugging.)
+    `logout`: those of the notes that say what the end of the login session does to the agent.
+    """
+
+    t: Literal["welcome"]
+    version: int
+    run: str
+    hostname: str
+    boot_id: str
+    pid: int
+    python: str
+    slots: int
+    gpus: List[str]
+    spool: str
+    notes: List[str]
+    logout: List[str]
+    more: bool
+
+
+class Missing(TypedDict):
+    """Contents that are missing. `manifest`: the manifest of the code is missing."""
+
+    t: Literal["missing"]
+    sha256: List[str]
+    manifest: Optional[str]
+    more: bool
+
+
+class Pythons(TypedDict):
+    """The answer to `ask_pythons`; the payload is a HostFacts."""
+
+    t: Literal["pythons"]
+
+
+class EnvironmentState(TypedDict):
+    """How an environment stands: `missing` (the payload lists [sha256, bytes that are there]), `sending`, `waiting`, `building` or `ready`.
+
+    `waiting`: another run builds it. `done`, `total`: bytes.
+    """
+
+    t: Literal["environment_state"]
+    key: str
+    state: str
+    done: int
+    total: int
+
+
+class Zygote(TypedDict):
+    """The application is prepared, or cannot be prepared."""
+
+    t: Literal["zygote"]
+    zygote: str
+    state: str
+    error: Optional[Dict[str, Any]]
+    python: str
+    isolation: str
+    why: str
+    notes: List[str]
+
+
+class Started(TypedDict):
+    """An attempt has begun."""
+
+    t: Literal["started"]
+    attempt: str
+    slot: int
+    at: float
+
+
+class Final(TypedDict):
+    """The result of an attempt. `envelope`: an Envelope."""
+
+    t: Literal["final"]
+    attempt: str
+    envelope: Dict[str, Any]
+    parts: Dict[str, Any]
+
+
+class Chunk(TypedDict):
+    """A part of a long result (`kind`: result) or file (`kind`: file). `parts`: with the first chunk of a result."""
+
+    t: Literal["chunk"]
+    attempt: str
+    kind: str
+    path: str
+    mode: int
+    mtime: Optional[int]
+    size: int
+    offset: int
+    parts: Optional[Dict[str, Any]]
+
+
+class Files(TypedDict):
+    """Complete small files, as [path, mode, size, mtime]."""
+
+    t: Literal["files"]
+    attempt: str
+    items: List[Any]
+
+
+class Tree(TypedDict):
+    """Links as [path, text], folders as [path, mtime]."""
+
+    t: Literal["tree"]
+    attempt: str
+    links: List[Any]
+    folders: List[Any]
+
+
+class FilesEnd(TypedDict):
+    """Everything of an attempt was sent. `refused`, `noted`: [path, why]."""
+
+    t: Literal["files_end"]
+    attempt: str
+    refused: List[Any]
+    sizes: Dict[str, Any]
+    cut: Optional[Dict[str, Any]]
+    noted: List[Any]
+    unmatched: List[int]
+
+
+class Output(TypedDict):
+    """What a job printed."""
+
+    t: Literal["output"]
+    attempt: str
+    stream: str
+    offset: int
+
+
+class Surveyed(TypedDict):
+    """The answer to `survey`."""
+
+    t: Literal["surveyed"]
+    more: bool
+
+
+class EnvironmentsListed(TypedDict):
+    """The answer to `list_environments`; the payload is a JSON list."""
+
+    t: Literal["environments_listed"]
+    more: bool
+
+
+class EnvironmentCompared(TypedDict):
+    """The answer to `compare_environment`; the payload is a JSON object."""
+
+    t: Literal["environment_compared"]
+
+
+class Removed(TypedDict):
+    """The answer to `remove`."""
+
+    t: Literal["removed"]
+
+
+class Looked(TypedDict):
+    """The answer to `look`."""
+
+    t: Literal["looked"]
+    attempt: Optional[str]
+    state: str
+    more: bool
+
+
+class Dropped(TypedDict):
+    """An attempt is given back without having started."""
+
+    t: Literal["dropped"]
+    attempt: str
+    why: str
+
+
+class Opened(TypedDict):
+    """The host accepts jobs again."""
+
+    t: Literal["opened"]
+
+
+class Fatal(TypedDict):
+    """A note for the user (`code`: note), or why the link ends."""
+
+    t: Literal["fatal"]
+    code: str
+    message: str
+
+
+# -- an agent to a zygote --------------------------------------------------------------------------------------------
+
+
+class Start(TypedDict):
+    """Start a process, with three descriptors. `spec`: a ForkSpec or an EpilogueSpec."""
+
+    t: Literal["fork", "epilogue"]
+    attempt: str
+    spec: Dict[str, Any]
+
+
+# -- a zygote to its agent -------------------------------------------------------------------------------------------
+
+
+class Preparing(TypedDict):
+    """It runs under the jobs' Python, and begins to prepare the application."""
+
+    t: Literal["preparing"]
+
+
+class Ready(TypedDict):
+    """The application is prepared."""
+
+    t: Literal["ready"]
+    python: str
+    isolation: str
+    why: str
+    notes: List[str]
+
+
+class Unusable(TypedDict):
+    """The application cannot be prepared. `error`: a JobError."""
+
+    t: Literal["unusable"]
+    error: Dict[str, Any]
+
+
+class Forked(TypedDict):
+    """A process has begun."""
+
+    t: Literal["forked"]
+    attempt: str
+    pid: int
+
+
+class Exited(TypedDict):
+    """A process has ended. `status` is that of waitpid."""
+
+    t: Literal["exited"]
+    attempt: str
+    status: int
+
+
+# -- an agent to a job -----------------------------------------------------------------------------------------------
+
+
+class Kept(TypedDict):
+    """The job's result is in the log."""
+
+    t: Literal["kept"]
+
+
+# -- a job to its agent ----------------------------------------------------------------------------------------------
+
+
+class Hook(TypedDict):
+    """A hook is about to be called."""
+
+    t: Literal["hook"]
+    hook: str
+    callback: str
+    index: int
+
+
+class State(TypedDict):
+    """The state of the callbacks after on_job_start, perhaps in a file; or `why` it could not be saved."""
+
+    t: Literal["state"]
+    file: Optional[str]
+    error: Optional[str]
+
+
+class Result(TypedDict):
+    """The outcome of the application, and later that of the whole job. `envelope`: an Envelope."""
+
+    t: Literal["outcome", "done"]
+    envelope: Dict[str, Any]
+    parts: Dict[str, Any]
+
+
+class Ending(TypedDict):
+    """What the end of the process waits for."""
+
+    t: Literal["ending"]
+    running: List[Any]
+
+
+FromController = Union[
+    Hello,
+    Prepare,
+    AskPythons,
+    Environment,
+    Manifest,
+    Blob,
+    Blobs,
+    Withheld,
+    SendJob,
+    Cancel,
+    Ack,
+    Go,
+    Finish,
+    Look,
+    Survey,
+    ListEnvironments,
+    CompareEnvironment,
+    Remove,
+    Ping,
+    Pong,
+]
+FromAgent = Union[
+    Welcome,
+    Missing,
+    Pythons,
+    EnvironmentState,
+    Zygote,
+    Started,
+    Final,
+    Chunk,
+    Files,
+    Tree,
+    FilesEnd,
+    Output,
+    Surveyed,
+    EnvironmentsListed,
+    EnvironmentCompared,
+    Removed,
+    Looked,
+    Dropped,
+    Opened,
+    Fatal,
+    Ping,
+    Pong,
+]
+FromAgentToZygote = Union[Start, Prepare]
+FromZygote = Union[Preparing, Ready, Unusable, Forked, Exited]
+ToJob = Union[Kept, Cancel]
+FromJob = Union[Hook, State, Result, Ending]
+Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob, FromJob]
+
+#: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.
+ABSENT: Dict[str, Dict[str, Any]] = {
+    "hello": {"slots": None, "gpus": None, "lease": None, "live": False},
+    "blob": {"scope": "cache"},
+    "ask_pythons": {"python": None},
+    "withheld": {"environment": False},
+    "environment_state": {"done": 0, "total": 0},
+    "job": {"payload_blob": None},
+    "cancel": {"kill": False, "kind": "cancelled", "why": ""},
+    "finish": {"keep": False},
+    "look": {"stdout": 0, "stderr": 0},
+    "remove": {"force": False},
+    "welcome": {"gpus": list, "notes": list, "logout": list, "more": False},
+    "missing": {"manifest": None, "more": False},
+    "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list},
+    "final": {"parts": dict},
+    "chunk": {"path": "", "mode": 0, "mtime": None, "parts": None},
+    "tree": {"folders": list, "links": list},
+    "files_end": {"sizes": dict, "cut": None, "noted": list, "unmatched": list},
+    "surveyed": {"more": False},
+    "environments_listed": {"more": False},
+    "looked": {"more": False},
+    "ready": {"why": "", "notes": list},
+    "state": {"file": None, "error": None},
+    "outcome": {"parts": dict},
+    "done": {"parts": dict},
+}
+
+
+def _types(kind: Any) -> Tuple[type, ...]:
+    """Return the types that a value may have. The content of a list or an object is checked by its reader."""
+    origin = get_origin(kind)
+    if origin is Union:
+        return tuple(one for inner in get_args(kind) for one in _types(inner))
+    return (int, float) if kind is float else (origin or kind,)
+
+
+def _schema(cls: type) -> Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]]:
+    kinds = dict(cls.__annotations__)
+    return {
+        name: {field: (_types(kind), field not in ABSENT.get(name, ())) for field, kind in kinds.items()}
+        for name in get_args(kinds.pop("t"))
+    }
+
+
+#: message -> field -> (types, required). Other fields are accepted, because a later version may send more.
+SCHEMA: Dict[str, Dict[str, Tuple[Tuple[type, ...], bool]]] = {}
+for _one in get_args(Message):
+    SCHEMA.update(_schema(_one))

@@ -1,0 +1,37 @@
+"""An envelope is checked as a whole, because it decides what became of a job."""
+
+from __future__ import annotations
+
+import pytest
+
+from remote_agent.protocol.envelope import Envelope
+from tests.remote_agent.protocol.samples import (
+    FAILED,
+    through_json,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"status": "UNKNOWN"}, "status is 'UNKNOWN'"),
+        ({"status": None}, "status"),
+        ({"error": None}, "error of a FAILED job"),
+        ({"status": "COMPLETED"}, "error of a COMPLETED job"),
+        ({"error": {"kind": "none"}}, "kind"),
+        ({"error": "text"}, "error"),
+        ({"error": {"kind": "killed", "signal": "9"}}, "signal"),
+        ({"duration": -1}, "duration is -1"),
+        ({"duration": "1"}, "duration"),
+        ({"started_at": float("inf")}, "started_at"),
+        ({"hooks": [1]}, "hooks"),
+        ({"hooks": {}}, "hooks"),
+        ({"abort": {}}, "abort"),
+        ({"task_name": 3}, "task_name"),
+        ({"code": []}, "code"),
+    ],
+)
+def test_an_envelope_that_is_none_is_refused(change, named):
+    """It decides what became of a job, and comes from a process of a user."""
+    with pytest.raises(ValueError, match=named):
+        Envelope.from_json({**through_json(FAILED), **change})

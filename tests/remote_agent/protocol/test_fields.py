@@ -1,0 +1,153 @@
+"""What goes from one process to another is made whole, read whole, and refused by the name of a field."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import remote_agent
+from remote_agent.protocol import envelope, job_spec, zygote_spec
+from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import FieldError
+from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec, JobSpec
+from remote_agent.protocol.result_parts import NO_PARTS
+from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
+from tests.remote_agent.protocol.samples import (
+    DONE,
+    EARLIER_ENVELOPE,
+    EARLIER_JOB,
+    EARLIER_ZYGOTE,
+    EPILOGUE,
+    FACTS,
+    FAILED,
+    FORK,
+    JOB,
+    ZYGOTE,
+    through_json,
+)
+
+SOURCES = Path(remote_agent.__file__).parent.parent
+
+SAMPLES = [JOB, JOB._replace(attempt=0, timeout=None, outputs=False), FAILED, DONE, FORK, EPILOGUE, FACTS, ZYGOTE]
+#: Class -> what is read where it is missing, since an earlier version did not say it.
+ABSENT: dict[type, dict[str, Any]] = {
+    JobSpec: job_spec._EARLIER,
+    Envelope: envelope._ABSENT,
+    ForkSpec: {},
+    EpilogueSpec: {},
+    ControllerFacts: {"values": list, "family_python": list},
+    ZygoteSpec: zygote_spec._EARLIER,
+}
+
+
+def fields() -> list[Any]:
+    """Each field of each class, with a sample."""
+    last = {type(sample): sample for sample in SAMPLES}
+    return [
+        pytest.param(sample, name, id=f"{cls.__name__}-{name}") for cls, sample in last.items() for name in cls._fields
+    ]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
+def test_what_is_written_is_read(sample):
+    """As it was, also from a later version, which says more."""
+    data = through_json(sample)
+    assert type(sample).from_json({**data, "of a later version": 1}) == sample
+
+
+@pytest.mark.parametrize(("sample", "name"), fields())
+def test_each_field_is_needed(sample, name):
+    """What is missing is refused by name; what an earlier version did not say is what that stood for."""
+    cls = type(sample)
+    data = through_json(sample)
+    del data[name]
+    if name not in ABSENT[cls]:
+        with pytest.raises(FieldError, match=f"{name}|attempt_id"):
+            cls.from_json(data)
+        return
+    if cls is Envelope:
+        data["status"], data["error"] = "COMPLETED", None
+    default = ABSENT[cls][name]
+    assert getattr(cls.from_json(data), name) == (default() if isinstance(default, type) else default)
+
+
+@pytest.mark.parametrize(("sample", "name"), fields())
+def test_each_field_is_of_its_type(sample, name):
+    """Whatever else a host says, or a controller, is refused, and the field named."""
+    cls = type(sample)
+    refused = 0
+    for value in ({"a": [1]}, [[]], "text", 7, 1.5, 1e400, True, None):
+        try:
+            made = cls.from_json({**through_json(sample), name: value})
+        except ValueError as error:
+            refused += 1
+            told = str(error)
+            assert "[1]" not in told
+            assert name in told or "error" in told or "attempt" in told, told
+        else:
+            # Parts that are not known are ignored.
+            assert made.to_json()[name] == value or made.parts == NO_PARTS
+    assert refused >= 3
+
+
+@pytest.mark.parametrize("data", [None, [], 5, "{}"])
+def test_what_is_no_object_is_refused(data):
+    """By all of them."""
+    for cls in ABSENT:
+        with pytest.raises(FieldError):
+            cls.from_json(data)
+
+
+def test_what_is_refused_is_told_in_short():
+    """A host may say as much as a frame holds."""
+    with pytest.raises(FieldError) as caught:
+        Envelope.from_json({**through_json(DONE), "abort": ["x"] * 10_000})
+    assert len(str(caught.value)) < 300
+
+
+def test_what_an_earlier_version_stored_is_read():
+    """A run that it began is taken up by this one."""
+    spec = JobSpec.from_journal(json.loads(EARLIER_JOB))
+    assert (spec.attempt_id, spec.outputs, spec.shutdown_timeout) == ("1.0", ["*.pt"], 300.0)
+    sent = {**json.loads(EARLIER_JOB), "attempt_id": "1.2", "attempt": 2}
+    assert JobSpec.from_json(sent) == spec._replace(attempt=2)
+    told = ZygoteSpec.from_journal(json.loads(EARLIER_ZYGOTE))
+    assert (told.values, told.command.argv, told.controller.family_python) == ("", ["my_app.py"], [])
+    stored = Envelope.from_json(json.loads(EARLIER_ENVELOPE))
+    assert (stored.error.exit_code, stored.duration, stored.task_name) == (3, 1.0, "app")
+
+
+def test_what_this_version_stores_an_earlier_one_can_send():
+    """It puts the attempt into the spec of a queued job, and reads nothing else of it."""
+    assert {"num", "job_id", "zygote", "output_dir", "timeout", "grace", "hook_timeout", "outputs"} <= set(
+        JOB.to_json()
+    )
+
+
+#: Class -> what holds one, and so may read it.
+HOLDERS = {JobSpec: ("Attempt", "QueuedJob", "ForkSpec"), ControllerFacts: ("ZygoteSpec", "controller.")}
+
+
+@functools.lru_cache(maxsize=1)
+def _sources() -> list[tuple[str, set[str]]]:
+    """Each source with the attributes that it reads."""
+    found = []
+    for package in ("launcher", "remote_agent"):
+        for path in (SOURCES / package).rglob("*.py"):
+            text = path.read_text()
+            nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+            found.append((text, {node.attr for node in nodes if isinstance(node.ctx, ast.Load)}))
+    return found
+
+
+@pytest.mark.parametrize("cls", list(ABSENT), ids=lambda cls: cls.__name__)
+def test_each_field_is_read_by_somebody(cls):
+    """What nobody reads is not said."""
+    names = (cls.__name__, *HOLDERS.get(cls, ()))
+    read = set().union(*(attributes for text, attributes in _sources() if any(name in text for name in names)))
+    assert set(cls._fields) <= read

@@ -1,0 +1,134 @@
+"""Each message has one type, which both who makes it and who reads it are held to."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import remote_agent
+from launcher.agents.attempt_receiver import AttemptReceiver
+from launcher.agents.receiver import FrameReceiver
+from remote_agent.protocol import messages, wire
+from tests.remote_agent.stepped_agent import SteppedAgent
+
+SOURCES = Path(remote_agent.__file__).parent.parent
+#: What is answered where no run's session is.
+ELSEWHERE = {
+    "looked", "surveyed", "environments_listed", "compare_environment", "environment_compared", "removed", "hello", "look", "survey", "list_environments", "remove",
+}  # fmt: skip
+#: Said because an agent, or a controller, of an earlier version with this version of the wire needs them; people read them.
+UNREAD = {
+    ("hello", "controller"),
+    ("hello", "host"),
+    ("welcome", "hostname"),
+    ("welcome", "pid"),
+    ("welcome", "spool"),
+    ("hook", "callback"),
+    ("zygote", "zygote"),
+    ("zygote", "python"),
+}
+
+
+def names_of(cls: type) -> tuple[str, ...]:
+    """What a type's messages are called."""
+    return typing.get_args(typing.get_type_hints(cls)["t"])
+
+
+def types_of(union: object) -> dict[str, type]:
+    """The type of each message."""
+    return {name: cls for cls in typing.get_args(union) for name in names_of(cls)}
+
+
+def test_what_an_agent_says_has_its_reader():
+    """Which takes that type of message, and no other."""
+    for name, cls in types_of(messages.FromAgent).items():
+        if name not in ELSEWHERE:
+            reader = getattr(FrameReceiver, f"_on_{name}", None) or getattr(AttemptReceiver, f"on_{name}")
+            assert typing.get_type_hints(reader)["header"] is cls, name
+
+
+def test_what_a_controller_says_has_its_reader():
+    """Likewise."""
+    host = SteppedAgent()
+    try:
+        handlers = host.agent._controller.handlers
+        for name, cls in types_of(messages.FromController).items():
+            if name not in ELSEWHERE:
+                assert typing.get_type_hints(handlers[name])["header"] is cls, name
+        assert set(handlers) <= set(types_of(messages.FromController))
+    finally:
+        host.close()
+
+
+def test_the_schema_is_that_of_the_types():
+    """It is made of their annotations, on every Python."""
+    for name, cls in types_of(messages.Message).items():
+        hints = typing.get_type_hints(cls)
+        del hints["t"]
+        assert set(messages.SCHEMA[name]) == set(hints)
+        for field, hint in hints.items():
+            kinds = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else (hint,)
+            types = {typing.get_origin(kind) or kind for kind in kinds}
+            assert set(messages.SCHEMA[name][field][0]) == (types | {int} if float in types else types), (name, field)
+
+
+def test_each_field_is_read():
+    """What nobody reads is not said."""
+    read = set()
+    for package in ("launcher", "remote_agent"):
+        for path in (SOURCES / package).rglob("*.py"):
+            if "header" in path.read_text():
+                for node in ast.walk(ast.parse(path.read_text())):
+                    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+                        key = node.slice
+                        if isinstance(key, ast.Constant) and ast.unparse(node.value) in ("header", "hello"):
+                            read.add(key.value)
+    for name, fields in messages.SCHEMA.items():
+        for field in fields:
+            assert field in read or (name, field) in UNREAD, (name, field)
+
+
+@pytest.mark.parametrize("name", sorted(messages.ABSENT))
+def test_what_an_earlier_version_left_out_is_there_for_the_reader(name):
+    """As it is where it was said; an empty list is one of its own."""
+    sample = {int: 1, str: "x", list: [], dict: {}, bool: True, type(None): None}
+    needed = {field: sample[types[0]] for field, (types, required) in messages.SCHEMA[name].items() if required}
+    first, second = (wire.check({"t": name, **needed}) for _ in range(2))
+    assert set(first) == {"t", *messages.SCHEMA[name]}
+    for field, value in messages.ABSENT[name].items():
+        assert isinstance(first[field], messages.SCHEMA[name][field][0])
+        if isinstance(value, type):
+            assert first[field] is not second[field]
+    assert wire.check(dict(first)) == first
+
+
+def test_what_is_left_out_is_a_field_of_the_message():
+    """A field that is renamed is renamed here, too."""
+    for name, fields in messages.ABSENT.items():
+        assert set(fields) <= set(messages.SCHEMA[name])
+
+
+@pytest.mark.slow
+def test_a_field_that_one_side_forgets_is_an_error_of_types(tmp_path):
+    """Or misspells, or fills with something else; or reads, where the message has none of that name."""
+    good = 'wire.encode({"t": "started", "attempt": "0.1", "slot": 0, "at": 1.0})'
+    bad = [
+        'wire.encode({"t": "started", "attempt": "0.1", "slot": 0})',
+        'wire.encode({"t": "started", "attempt": "0.1", "slott": 0, "at": 1.0})',
+        'wire.encode({"t": "started", "attempt": "0.1", "slot": "0", "at": 1.0})',
+        'wire.encode({"t": "startet", "attempt": "0.1", "slot": 0, "at": 1.0})',
+        'def read(header: messages.Started) -> object: return header["when"]',
+        'JobSpec(num=1, attempt=1, job_id="", zygote="z", output_dir="0")',
+    ]
+    file = tmp_path / "messages_of_a_test.py"
+    imports = "from remote_agent.protocol import wire\nfrom remote_agent.protocol import messages\n"
+    file.write_text(imports + "from remote_agent.protocol.job_spec import JobSpec\n" + "\n".join([good, *bad]) + "\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
+    done = subprocess.run([*command, str(file)], cwd=SOURCES, capture_output=True, text=True, timeout=600, check=False)
+    lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line}
+    assert lines == set(range(5, 5 + len(bad))), done.stdout + done.stderr
