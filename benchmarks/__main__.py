@@ -19,25 +19,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import loopback, suites
+from benchmarks.environments import environments
 from benchmarks.measure import compile_all
 from benchmarks.suites import Bench
+
+SUITES = {**suites.SUITES, "environments": environments}
 
 
 def main() -> None:
     """Parse the arguments, start the host, and run the chosen benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios against the peers.")
-    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(suites.SUITES)}")
+    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(SUITES)}")
     parser.add_argument("--runs", type=int, default=5, help="runs of each side; the median counts (default 5)")
     parser.add_argument("--quick", action="store_true", help="small sizes, once each, to see that it works")
     parser.add_argument("--long", action="store_true", help="also 100,000 jobs over the local transport")
     parser.add_argument("--many", type=int, default=100_000, help="jobs of `long` (default 100000)")
     arguments = parser.parse_args()
-    chosen = [name for name in arguments.only.split(",") if name] or [*suites.SUITES]
+    chosen = [name for name in arguments.only.split(",") if name] or [*SUITES]
     if not arguments.only and not arguments.long:
         chosen.remove("long")
-    unknown = [name for name in chosen if name not in suites.SUITES]
+    unknown = [name for name in chosen if name not in SUITES]
     if unknown:
-        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(suites.SUITES)}")
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(SUITES)}")
 
     # If it is ended from outside, it still ends its sshd and removes its folders.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -55,7 +58,7 @@ def main() -> None:
             many = 1_000 if arguments.quick else arguments.many
             bench = Bench(host, folder / "app", runs=runs, is_quick=arguments.quick, many=many)
             for name in chosen:
-                _run(name, suites.SUITES[name], bench, failed)
+                _run(name, SUITES[name], bench, failed)
             print("\n" + bench.table())
     finally:
         shutil.rmtree(folder, ignore_errors=True)

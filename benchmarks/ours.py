@@ -53,6 +53,36 @@ def first(host: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def environment(host: dict[str, Any]) -> dict[str, Any]:
+    """Run one job in an environment. `build` and `first` are the seconds from the word that it is built, and that files are sent, to
+    the word that it is there.
+    """
+    from bench_app import noop
+
+    import launcher
+
+    told: dict[str, float] = {}
+    keys: list[str] = []
+
+    def observe(event: Any) -> None:
+        if event.kind == "environment":
+            told.setdefault(event.state, time.perf_counter())
+        elif event.kind == "environment_ready":
+            told["ready"] = time.perf_counter()
+            keys.append(event.key)
+
+    where = _where(host, 1)
+    job_return = launcher.run(noop, {}, observers=[observe], host=where["hosts"][0], folder=where["folder"])
+    if job_return.status.name != "COMPLETED":
+        raise SystemExit(f"failed: {job_return.error}")
+    since = {
+        name: told["ready"] - told[state]
+        for name, state in (("build", "building"), ("first", "sending"))
+        if state in told
+    }
+    return {"key": keys[0], **since}
+
+
 def large_value(size: int, host: dict[str, Any]) -> dict[str, Any]:
     """Return a small value and then a large one, one after the other on one slot. Neither is read.
 

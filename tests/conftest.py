@@ -52,6 +52,8 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(base / "own-cache"))
         patch.setenv("XDG_STATE_HOME", str(base / "own-state"))
         patch.delenv("SSH_AUTH_SOCK", raising=False)
+        # Nothing is asked of a network: hosts get the uv of this machine.
+        patch.setenv("UV_OFFLINE", "1")
         yield
 
 

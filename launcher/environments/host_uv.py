@@ -1,7 +1,7 @@
 """uv for a host: one program, by its content.
 
-Rule: it has the version that resolved, so that both read a lock in the same way. If this machine's program runs on the host, that one is
-sent. Otherwise it is the static program for the host's platform, from the same index as everything else.
+Rule: it has the version that resolved, so that both read a lock in the same way. Linux hosts get the static program for their machine, from the
+same index as everything else. It needs no C library of theirs. If it cannot be had, a host that is certainly alike gets this machine's program.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import platform
-import zipfile
+import re
+import time
 from pathlib import Path
 
 from launcher.environments.lock import Lock, write_whole
@@ -20,10 +21,14 @@ from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
+from remote_agent.protocol.fields import is_sha256
 
 __all__ = ["uv_for"]
 
 _MEMBERS = ("/scripts/uv", "/uv")
+_MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+#: Seconds after which an index that did not have it, or did not answer, is asked again.
+_TRY_AGAIN = 3600.0
 
 
 def uv_for(facts: HostFacts, steps: Steps | None = None) -> tuple[Path, str]:
@@ -32,22 +37,64 @@ def uv_for(facts: HostFacts, steps: Steps | None = None) -> tuple[Path, str]:
     Raises:
         PackagesError: there is none for this host, or it cannot be fetched.
     """
-    is_alike = (platform.system(), platform.machine()) == (facts.system, facts.machine)
-    if is_alike and (facts.system == "Darwin" or facts.libc.startswith("glibc ")):
-        path = Path(os.path.realpath(uv_program()))
-    else:
-        path = _static(facts, steps)
-    return path, _sha256(path)
-
-
-def _static(facts: HostFacts, steps: Steps | None) -> Path:
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(facts.machine.lower(), facts.machine)
     folder = cache_folder() / "environments" / "uv"
-    path = folder / f"{uv_version()}-{facts.system}-{machine}"
-    if path.is_file():
-        return path
-    what = f"uv for {facts.system} on {machine}"
-    where = f"{machine}-apple-darwin" if facts.system == "Darwin" else f"{machine}-unknown-linux-musl"
+    machine = _MACHINES.get(facts.machine.lower(), facts.machine)
+    name = f"{uv_version()}-{facts.system}-{machine}"
+    known = _known(folder, name)
+    if known is not None:
+        return known
+    ours = Path(os.path.realpath(uv_program())) if _runs_ours(facts) else None
+    if ours is not None and facts.system == "Darwin":
+        return ours, _sha256(ours)
+    if ours is not None and _failed_lately(folder / f"{name}.failed"):
+        return ours, _sha256(ours)
+    try:
+        return _fetched(facts._replace(machine=machine), folder, name, steps, is_needed=ours is None)
+    except PackagesError:
+        if ours is None:
+            raise
+        (steps or Steps()).check()
+        write_whole(folder / f"{name}.failed", b"")
+        return ours, _sha256(ours)
+
+
+def _known(folder: Path, name: str) -> tuple[Path, str] | None:
+    """What was fetched before, if it is still what it was: its name ends with its sha256."""
+    for path in folder.glob(f"{name}.*"):
+        sha256 = path.suffix[1:]
+        if is_sha256(sha256):
+            if _sha256(path) == sha256:
+                return path, sha256
+            path.unlink(missing_ok=True)
+    return None
+
+
+def _failed_lately(note: Path) -> bool:
+    """It could not be had a short while ago: it is not tried for every run of a machine without internet."""
+    try:
+        return abs(time.time() - note.stat().st_mtime) < _TRY_AGAIN
+    except OSError:
+        return False
+
+
+def _runs_ours(facts: HostFacts) -> bool:
+    """Whether the program of this machine certainly runs there, by what its wheel says that it needs."""
+    if (platform.system(), platform.machine()) != (facts.system, facts.machine):
+        return False
+    if facts.system == "Darwin":
+        return True
+    from importlib import metadata
+
+    tags = metadata.distribution("uv").read_text("WHEEL") or ""
+    needs = re.findall(r"^Tag: .*-manylinux_2_(\d+)_", tags, re.MULTILINE)
+    kind, _, version = facts.libc.partition(" ")
+    has = re.fullmatch(r"2\.(\d+).*", version) if kind == "glibc" else None
+    return has is not None and bool(needs) and min(map(int, needs)) <= int(has.group(1))
+
+
+def _fetched(facts: HostFacts, folder: Path, name: str, steps: Steps | None, *, is_needed: bool) -> tuple[Path, str]:
+    what = f"uv for {facts.system} on {facts.machine}"
+    where = f"{facts.machine}-apple-darwin" if facts.system == "Darwin" else f"{facts.machine}-unknown-linux-musl"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     wanted = folder / f"{uv_version()}.txt"
     write_whole(wanted, f"uv=={uv_version()}\n".encode())
@@ -62,18 +109,25 @@ def _static(facts: HostFacts, steps: Steps | None) -> Path:
         "--python-platform",
         where,
     ]
-    text = run_uv(what, ["pip", "compile", wanted.name, *options], cwd=folder, steps=steps)
+    # Where it can be done without, nobody waits for an index that does not answer.
+    patience = {} if is_needed else {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
+    text = run_uv(what, ["pip", "compile", wanted.name, *options], cwd=folder, environment=patience, steps=steps)
     libc = facts.libc if facts.system == "Darwin" else "musl 1.2"
     python = PythonFacts("python3", "3.12.0", "cpython", "cp312", 64)
-    (chosen,) = choose(Lock(what, text, is_resolved=True), facts._replace(libc=libc, machine=machine), python)
+    (chosen,) = choose(Lock(what, text, is_resolved=True), facts._replace(libc=libc), python)
     if not chosen.is_wheel:
         raise PackagesError(f"environment: there is no {what}")
+    import zipfile
+
     with zipfile.ZipFile(WheelCache({}, steps=steps).fetch(chosen)) as archive:
-        name = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
-        if name is None:
+        member = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
+        if member is None:
             raise PackagesError(f"environment: {chosen.file} has no uv")
-        write_whole(path, archive.read(name))
-    return path
+        data = archive.read(member)
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = folder / f"{name}.{sha256}"
+    write_whole(path, data)
+    return path, sha256
 
 
 def _sha256(path: Path) -> str:

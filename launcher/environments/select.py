@@ -5,6 +5,7 @@ Rule: `packaging` chooses by the host's facts. Chosen files are named by their c
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from launcher.environments.git import git_address
 from launcher.environments.lock import Lock, read_toml
 from launcher.errors import PackagesError
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
@@ -35,7 +37,8 @@ class Chosen:
     """A file to install, or to build.
 
     Attributes:
-        url: where it comes from; `file:` for a local file.
+        url: where it comes from; `file:` for a local file, `git+` for a commit.
+        sha256: the hash of its content, or of its address if it is a commit.
         is_wheel: whether it is installed directly. Otherwise a wheel is built from it here.
         size: its bytes; None if the lock does not say it.
     """
@@ -89,9 +92,7 @@ def _chosen(package: Any, what: Any, lock: Lock) -> Chosen | None:
         # It comes with the project's code. If it does not, its import reports that it is missing.
         return None
     if kind == "PackageVcs":
-        raise PackagesError(
-            f"environment: {name} comes from {what.type} in {lock.name}; hosts get exact files: name a release, or an archive, instead"
-        )
+        return _from_git(name, package, what, lock)
     sha256 = what.hashes.get("sha256")
     if not sha256:
         raise PackagesError(f"environment: {lock.name} has no sha256 of {name}; `uv lock` makes a lock that has them")
@@ -100,6 +101,18 @@ def _chosen(package: Any, what: Any, lock: Lock) -> Chosen | None:
     is_wheel = file.endswith(".whl")
     version = str(package.version) if package.version is not None else _version_of(file)
     return Chosen(name, version, file, url, sha256.lower(), what.size, is_wheel)
+
+
+def _from_git(name: str, package: Any, what: Any, lock: Lock) -> Chosen:
+    """A commit, of which a wheel is built here. Its version is known when that is there, if the lock does not say it."""
+    if what.type != "git" or not what.url:
+        raise PackagesError(
+            f"environment: {name} comes from {what.type} in {lock.name}; hosts get exact files: name a release, or an archive, instead"
+        )
+    address = git_address(what.url, what.commit_id.lower(), what.subdirectory)
+    sha256 = hashlib.sha256(address.encode()).hexdigest()
+    version = str(package.version) if package.version is not None else ""
+    return Chosen(name, version, f"{name} ({what.commit_id[:12]} of git)", address, sha256, None, is_wheel=False)
 
 
 def _file_url(folder: Path, path: str) -> str:

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from launcher.errors import PackagesError
 from remote_agent.shared.subprocesses import end_group, start_group
+from remote_agent.shared.versions import origin_of
 
-__all__ = ["USUAL_LIMIT", "Steps", "run_uv", "uv_program", "uv_version", "without_secrets"]
+__all__ = ["USUAL_LIMIT", "Steps", "last_lines", "run_uv", "uv_program", "uv_version", "without_secrets"]
 
 #: Seconds for a step. Building much code, or a slow network, may take long.
 USUAL_LIMIT = 1800.0
 _LAST_LINES = 20
+_DIST_INFO = re.compile(r"uv-[^-]+\.dist-info")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -44,6 +46,12 @@ def uv_program() -> str:
 @functools.lru_cache(maxsize=1)
 def uv_version() -> str:
     """Return the version of uv."""
+    origin = origin_of("uv")
+    folder = Path(origin).parent.parent if origin else Path()
+    # `importlib.metadata` says the same, but its import takes longer than everything else if the environments are there.
+    names = [name for name in os.listdir(folder) if _DIST_INFO.fullmatch(name)]
+    if len(names) == 1:
+        return names[0].removeprefix("uv-").removesuffix(".dist-info")
     from importlib.metadata import version
 
     return version("uv")
@@ -129,12 +137,12 @@ def run_uv(
     except subprocess.TimeoutExpired as error:
         raise PackagesError(
             f"environment: {what}: `uv {arguments[0]}` did not end within {steps.limit:.0f} s on this machine, and was "
-            f"ended{_last_lines(':', error.stderr or b'')}\n    next: see what it waits for (an index, or what an sdist runs when it "
+            f"ended{last_lines(':', error.stderr or b'')}\n    next: see what it waits for (an index, or what an sdist runs when it "
             "is built); or allow more with `environment_timeout`"
         ) from None
     if status:
         raise PackagesError(
-            f"environment: {what}: `uv {arguments[0]}` ended with {_how(status)}{_last_lines(':', errors)}"
+            f"environment: {what}: `uv {arguments[0]}` ended with {_how(status)}{last_lines(':', errors)}"
         )
     return output.decode("utf-8", "replace")
 
@@ -143,7 +151,8 @@ def _how(status: int) -> str:
     return f"exit status {status}" if status > 0 else f"signal {-status}"
 
 
-def _last_lines(mark: str, said: bytes) -> str:
+def last_lines(mark: str, said: bytes) -> str:
+    """What a program said last, without secrets, after a mark and on lines of its own; empty where it said nothing."""
     text = without_secrets(said.decode("utf-8", "replace").strip())
     return "\n".join([mark, *text.splitlines()[-_LAST_LINES:]]) if text else ""
 

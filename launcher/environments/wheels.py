@@ -9,20 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import netrc
 import os
 import re
 import shutil
-import ssl
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from launcher.environments.git import check_out, is_git_address
 from launcher.environments.lock import write_whole
 from launcher.environments.select import Chosen
 from launcher.environments.uv import Steps, run_uv, without_secrets
@@ -101,7 +98,7 @@ class WheelCache:
         return True
 
     def wheel_of(self, chosen: Chosen) -> Chosen:
-        """Return the wheel that is built from an sdist, or a wheel unchanged. An earlier wheel of the same sdist is used again.
+        """Return the wheel that is built from an sdist or a commit, or a wheel unchanged. An earlier wheel of the same source is used again.
 
         Raises:
             PackagesError: it cannot be built, or fits only this machine.
@@ -112,11 +109,15 @@ class WheelCache:
         built = self._read_note(note, chosen)
         if built is not None:
             return built
-        sdist = self.fetch(chosen)
+        is_commit = is_git_address(chosen.url)
+        sdist = None if is_commit else self.fetch(chosen)
         make_user_folder(self._folder)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".build.") as folder:
-            named = Path(folder, chosen.file)
-            shutil.copyfile(sdist, named)
+            if sdist is None:
+                named = check_out(chosen.url, chosen.file, Path(folder, "git"), self._steps)
+            else:
+                named = Path(folder, chosen.file)
+                shutil.copyfile(sdist, named)
             run_uv(
                 f"a wheel of {chosen.file}",
                 ["build", "--quiet", "--wheel", "--no-config", "--out-dir", str(Path(folder, "out")), str(named)],
@@ -128,7 +129,7 @@ class WheelCache:
             (wheel,) = Path(folder, "out").glob("*.whl")
             if not _FITS_ALL.search(wheel.name):
                 raise PackagesError(
-                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and the wheel built from its sdist "
+                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built from its source "
                     f"({wheel.name}) fits only this machine; choose a version that has wheels, or build one and name it in the lock"
                 )
             sha256 = digest_of(wheel)
@@ -136,9 +137,7 @@ class WheelCache:
             make_user_folder(path.parent)
             wheel.replace(path)
             write_whole(note, json.dumps({"file": wheel.name, "sha256": sha256}).encode())
-        return replace(
-            chosen, file=wheel.name, sha256=sha256, size=path.stat().st_size, is_wheel=True, url=path.as_uri()
-        )
+        return _as_built(chosen, wheel.name, sha256, path)
 
     def _read_note(self, note: Path, chosen: Chosen) -> Chosen | None:
         try:
@@ -149,7 +148,7 @@ class WheelCache:
         path = self.path(sha256)
         if not is_sha256(sha256) or not path.is_file():
             return None
-        return replace(chosen, file=file, sha256=sha256, size=path.stat().st_size, is_wheel=True, url=path.as_uri())
+        return _as_built(chosen, file, sha256, path)
 
     def _temporary(self, path: Path) -> Path:
         try:
@@ -157,6 +156,13 @@ class WheelCache:
         except OSError as error:
             raise PackagesError(f"environment: {path.parent} cannot be made: {error.strerror or error}") from None
         return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+
+
+def _as_built(chosen: Chosen, file: str, sha256: str, path: Path) -> Chosen:
+    # A lock need not say the version of a commit: the wheel does.
+    version = chosen.version or file.split("-")[1]
+    size = path.stat().st_size
+    return replace(chosen, version=version, file=file, sha256=sha256, size=size, is_wheel=True, url=path.as_uri())
 
 
 def digest_of(path: Path) -> str:
@@ -179,6 +185,10 @@ def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps
         return digest_of(target)
     if parts.scheme not in ("http", "https"):
         raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is not an address that can be fetched")
+    # A run whose files are all on its hosts needs none of these.
+    import ssl
+    import urllib.error
+
     for left in reversed(range(_TRIES)):
         try:
             return _download(chosen.url, target, indexes, steps)
@@ -200,6 +210,8 @@ def _why(chosen: Chosen, error: Exception, status: int | None) -> str:
 
 
 def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) -> str:
+    import urllib.request
+
     parts = urlsplit(url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     request = urllib.request.Request(bare, headers={"User-Agent": "hydra-remote-launcher"})  # noqa: S310 - http or https, see _copy
@@ -240,6 +252,8 @@ def _credentials(url: str, indexes: Mapping[str, str]) -> tuple[str, str] | None
             index = urlsplit(value.partition("=")[2] if re.match(r"[\w.-]+=", value) else value)
             if index.username and _is_same_host(index, parts):
                 return unquote(index.username), unquote(index.password or "")
+    import netrc
+
     try:
         found = netrc.netrc(os.environ.get("NETRC") or None).authenticators(parts.hostname or "")
     except (OSError, netrc.NetrcParseError):

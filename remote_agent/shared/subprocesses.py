@@ -4,7 +4,6 @@ Rule: each has a process group of its own, so that what it has started ends with
 there: nobody else can have its number then.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -47,6 +46,9 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _die_with_parent() -> Optional[Callable[[], None]]:
+    # A controller whose environments are all there starts no program.
+    import ctypes
+
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,29 @@ def test_platforms_by_the_names_of_uv(
     facts = HOST._replace(system=system, machine=machine, libc=libc)
     compile_for(Lock(str(file), "one\n", is_resolved=False), facts, PYTHON, None)
     assert asked[asked.index("--python-platform") + 1] == named
+
+
+@pytest.mark.parametrize(("driver", "is_asked"), [("", False), ("550.54", True)])
+def test_the_builds_of_a_driver_are_asked_for(
+    driver: str, is_asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the version that the host says, which this machine need not have; each driver has a lock of its own."""
+    asked: list[tuple[list[str], Any]] = []
+
+    def said(what: str, command: list[str], **more: Any) -> str:
+        asked.append((command, more["environment"]))
+        return "# a lock"
+
+    monkeypatch.setattr(module, "run_uv", said)
+    file = tmp_path / "requirements.txt"
+    file.write_text("torch\n")
+    lock = Lock(str(file), "torch\n", is_resolved=False)
+    compile_for(lock, HOST._replace(driver=driver), PYTHON, tmp_path / "kept")
+    ((command, environment),) = asked
+    assert ("--torch-backend" in command) == is_asked
+    assert environment == ({"UV_CUDA_DRIVER_VERSION": driver} if is_asked else None)
+    compile_for(lock, HOST._replace(driver="570.1"), PYTHON, tmp_path / "kept")
+    assert len(asked) == 2
 
 
 def test_kept_locks_are_read_back() -> None:

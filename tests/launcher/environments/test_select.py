@@ -84,8 +84,8 @@ def test_a_relative_path_is_below_the_lock(tmp_path: Path) -> None:
         ("no toml", "is no pylock.toml"),
         ('lock-version = "9.0"\n', "is no pylock.toml"),
         (
-            'lock-version = "1.0"\ncreated-by = "t"\n[[packages]]\nname = "one"\nvcs = {type = "git", url = "https://g.test/x", commit-id = "a"}\n',
-            "one comes from git",
+            'lock-version = "1.0"\ncreated-by = "t"\n[[packages]]\nname = "one"\nvcs = {type = "hg", url = "https://g.test/x", commit-id = "a"}\n',
+            "one comes from hg",
         ),
         (lock_of(ALL[0]).text.replace("sha256", "md5"), "no sha256 of one"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,27 @@ def test_its_last_lines_are_told() -> None:
     """With what it was to do."""
     with pytest.raises(PackagesError, match=r"a test: `uv --no-such` ended with exit status 2:\n.*no-such"):
         run_uv("a test", ["--no-such"])
+
+
+def test_its_version_is_that_of_the_distribution() -> None:
+    """Found without the time that it takes to import what reads such things."""
+    code = (
+        "import sys\nfrom launcher.environments.uv import uv_version\nprint(uv_version())\n"
+        "assert 'importlib.metadata' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (metadata.version("uv"), "")
+
+
+def test_a_later_run_imports_nothing_that_fetches() -> None:
+    """All its files are on its hosts."""
+    code = (
+        "import sys\nimport launcher.setup.environments\n"
+        "slow = {'ssl', 'urllib.request', 'http.client', 'importlib.metadata', 'packaging', 'zipfile', 'netrc', 'ctypes'}\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_urls_lose_their_credentials() -> None:
