@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.agents.environment import Source
+from launcher.code.known_imports import ImportFacts
 from remote_agent.shared import wire
 from remote_agent.shared.zygote_spec import ZygoteSpec
 
@@ -47,6 +48,8 @@ class HostPlan:
     environment_python: str | None = None
     #: What is known here of an error that kept the application from being prepared; empty for nothing.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
+    #: Keeps what the host tells of the application's import, for later runs.
+    remember_import: Callable[[ImportFacts], None] = lambda facts: None
     #: And of one that a job failed with.
     explain_job: Callable[[Mapping[str, Any]], str] = lambda error: ""
 

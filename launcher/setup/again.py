@@ -19,6 +19,7 @@ from remote_agent.shared.zygote_spec import Command
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.code.snapshot import Snapshot
     from launcher.engine.requests import QueuedJob
     from launcher.inventory import HostSpec
 
@@ -71,9 +72,9 @@ class _Again(RunSetup):
         """Whether code is sent to this host. Exact code is sent to this machine, too."""
         return self.is_exact or super().travels(spec)
 
-    def with_code(self) -> Self:
+    def with_code(self, taken: Snapshot | None = None) -> Self:
         """Return the same job with the code as it is now. An exact job already has the run's code."""
-        return self if self.is_exact else super().with_code()
+        return self if self.is_exact else super().with_code(taken)
 
     def with_job(self, content: dict[str, Any]) -> Self:
         """Return the same setup with another payload, pickled from this."""
