@@ -49,6 +49,7 @@ CAPS: dict[str, Cap] = {
     "reason": Cap(1000, "characters of a reason", "cut"),
     "notes": Cap(200, "different notes and warnings of a host in a run", "cut"),
     "zygotes": Cap(1000, "reports of a prepared application on a link", "given up"),
+    "packages": Cap(1000, "packages that an import loads", "cut"),
     "environment": Cap(1_000_000, "messages about an environment on a link", "given up"),
     "asked": Cap(16, "times that all of the code is requested again on a link", "given up"),
     # Jobs.

@@ -21,6 +21,7 @@ from remote_agent.protocol.zygote_spec import Command
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.code.snapshot import Snapshot
     from launcher.engine.requests import QueuedJob
     from launcher.environments.lock import Lock
     from launcher.environments.plan import EnvironmentSource
@@ -93,9 +94,9 @@ class _Again(RunSetup):
             is_exact=self.is_exact,
         )
 
-    def with_code(self) -> Self:
+    def with_code(self, taken: Snapshot | None = None) -> Self:
         """Return the same job with the code as it is now. An exact job already has the run's code."""
-        return self if self.is_exact else super().with_code()
+        return self if self.is_exact else super().with_code(taken)
 
     def with_job(self, content: dict[str, Any]) -> Self:
         """Return the same setup with another payload, pickled from this."""

@@ -76,6 +76,8 @@ class RunSetup:
         snapshot: the code that is sent; None if none is, or if the first job brings it.
         locks: by host, the packages of its environment; a host that is not in it gets none.
         warnings: (source, message) of what the user should know before anything runs.
+        notes: less important messages.
+        import_keys: by host, under which key it is kept what the host tells of the application's import.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -105,6 +107,8 @@ class RunSetup:
     naming: Naming = Naming.USER
     locks: Mapping[str, Lock] = dataclasses.field(default_factory=dict)
     warnings: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    import_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -201,8 +205,11 @@ class RunSetup:
         named = dataclasses.replace(self, task_name=task_name_of(task), root=root, main_module=main_module)
         return dataclasses.replace(named.with_code(), task=task)
 
-    def with_code(self) -> Self:
+    def with_code(self, taken: Snapshot | None = None) -> Self:
         """Return the same run with the code snapshot, if the code has to be sent.
+
+        Args:
+            taken: the snapshot, if there is one already.
 
         Raises:
             UsageError: some of the code cannot be sent, or a variable is not set.
@@ -210,7 +217,7 @@ class RunSetup:
         self.options.variables()
         snapshot, main_module = None, self.main_module
         if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
-            snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes)
+            snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes, taken)
         for entry in self.callbacks:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
