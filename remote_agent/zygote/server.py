@@ -25,6 +25,7 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.constants import SPARE
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import EpilogueSpec
+from remote_agent.protocol.messages import FromZygote, Imported, Ready, Start
 from remote_agent.protocol.result_parts import NO_PARTS, SAME
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text

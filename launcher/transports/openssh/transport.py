@@ -32,7 +32,7 @@ from launcher.transports.ssh.connect import SshOptions, resolve
 __all__ = ["OpenSshChannel", "OpenSshTransport"]
 
 #: Seconds after the time that ssh itself has for a connection. Then it hangs.
-_SPARE = 5.0
+_EXTRA_SECONDS = 5.0
 #: Seconds for the host to judge the keys. A person may have to touch one.
 _LOGIN_TIMEOUT = 90.0
 #: Seconds for the host to begin the command.
@@ -221,7 +221,7 @@ class OpenSshTransport:
             Dropped: it has not, and another try may help.
         """
         log = channel.log
-        seconds = (target.connect_timeout or self._options.connect_timeout) * (1 + len(hops)) + _SPARE
+        seconds = (target.connect_timeout or self._options.connect_timeout) * (1 + len(hops)) + _EXTRA_SECONDS
         where = f"{target.hostname} port {target.port}"
         steps: tuple[tuple[Callable[[SshLog], bool], float, str], ...] = (
             (lambda log: log.is_shaken, seconds, f"the SSH handshake with {where} was not over within {seconds:.0f} s"),
