@@ -93,34 +93,34 @@ def openssh_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshHo
         yield host
 
 
-_KINDS = [
-    "local",
-    "embedded",
-    "embedded-ssh",
-    pytest.param("openssh", marks=pytest.mark.openssh),
-    pytest.param("openssh-ssh", marks=pytest.mark.openssh),
-    pytest.param("openssh-kept", marks=pytest.mark.openssh),
-]
+@pytest.fixture
+def host_of(request: pytest.FixtureRequest) -> Callable[[str], HostSpec]:
+    """Makes a host of a kind: `local`, `embedded` or `openssh`; behind a `-`, the way to it, which is fabric's otherwise."""
+
+    def make(kind: str) -> HostSpec:
+        kind, _, way = kind.partition("-")
+        if kind == "local":
+            return HostSpec("local", "local")
+        if way:
+            need_programs("ssh")
+        if kind == "embedded":
+            server: DemoServer = request.getfixturevalue("demo_server")
+            spec = HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
+        else:
+            host: OpenSshHost = request.getfixturevalue("openssh_host")
+            spec = host.spec()
+        if way == "kept":
+            request.getfixturevalue("kept_connection")
+            return replace(spec, ssh="auto")
+        return replace(spec, ssh="openssh" if way else "fabric")
+
+    return make
 
 
-@pytest.fixture(params=_KINDS)
-def any_host(request: pytest.FixtureRequest) -> HostSpec:
-    """A host of each kind, and each way to it: what holds for one must hold for all."""
-    if request.param == "local":
-        return HostSpec("local", "local")
-    kind, _, way = request.param.partition("-")
-    if way:
-        need_programs("ssh")
-    if kind == "embedded":
-        server: DemoServer = request.getfixturevalue("demo_server")
-        spec = HostSpec(server.alias, server.alias, ssh_config=str(server.ssh_config))
-    else:
-        host: OpenSshHost = request.getfixturevalue("openssh_host")
-        spec = host.spec()
-    if way == "kept":
-        request.getfixturevalue("kept_connection")
-        return replace(spec, ssh="auto")
-    return replace(spec, ssh="openssh" if way else "fabric")
+@pytest.fixture(params=["local", "embedded", pytest.param("openssh", marks=pytest.mark.openssh)])
+def any_host(request: pytest.FixtureRequest, host_of: Callable[[str], HostSpec]) -> HostSpec:
+    """A host of each kind: what holds for one must hold for all."""
+    return host_of(request.param)
 
 
 @pytest.fixture

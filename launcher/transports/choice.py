@@ -37,6 +37,7 @@ class Choice:
         socket: of the kept connection to it.
         kept_hops: the sockets of kept connections to jump hosts, by alias.
         may_be_fabric: fabric could have been chosen, so it may follow when the kept connection ends.
+        resolved: what ssh's configuration says; None if it was not asked.
     """
 
     name: Literal["fabric", "openssh"]
@@ -44,6 +45,7 @@ class Choice:
     socket: str | None = None
     kept_hops: tuple[tuple[str, str], ...] = ()
     may_be_fabric: bool = False
+    resolved: tuple[SshTarget, list[SshTarget]] | None = None
 
 
 def choose(host: str, options: SshOptions, asked: str) -> Choice:
@@ -78,7 +80,7 @@ def choose(host: str, options: SshOptions, asked: str) -> Choice:
         return Choice("openssh", "it was asked for")
     if needs:
         return Choice("openssh", needs[0])
-    return Choice("fabric", "it is the usual way", may_be_fabric=True)
+    return Choice("fabric", "it is the usual way", may_be_fabric=True, resolved=(target, hops))
 
 
 def _kept_connection(options: SshOptions, target: SshTarget) -> tuple[str | None, str]:

@@ -108,7 +108,7 @@ class ChosenTransport:
         if self._own is None:
             choice = self._chosen()
             if choice.name == "fabric" or (choice.socket is not None and choice.may_be_fabric):
-                self._own = SshTransport(self.host, self._options)
+                self._own = SshTransport(self.host, self._options, choice.resolved)
             else:
                 self._own = OpenSshTransport(self.host, self._options, kept_hops=dict(choice.kept_hops))
             if self._stop.is_set():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ __all__ = ["EarlyConnections"]
 
 #: How many hosts are connected to early. The others wait for the run.
 _AT_ONCE = 8
-#: Seconds to wait for the choice of a host's way, which asks programs on this machine.
+#: Seconds to wait until it is chosen how hosts are reached, which asks programs on this machine.
 _CHOSEN = 0.3
 
 
@@ -59,7 +60,9 @@ class EarlyConnections:
             return cls()
         specs = [spec for spec in host_specs(hosts, options) if not spec.is_local and spec.host_keys == "strict"]
         early = cls((spec, begin_transport(spec)) for spec in specs[:_AT_ONCE])
-        if any(transport.wait_chosen(_CHOSEN) == "fabric" for _, transport in early._begun.values()):
+        deadline = time.monotonic() + _CHOSEN
+        chosen = (one.wait_chosen(max(0.0, deadline - time.monotonic())) for _, one in early._begun.values())
+        if "fabric" in chosen:
             # The handshakes cannot go on without this import. After it they need nothing else from this process for a
             # while. Over a kept connection, nobody needs it.
             with contextlib.suppress(ImportError):  # the run shows it when it connects

@@ -52,7 +52,7 @@ def connect(hosts: _Hosts = None, kept_for: _For = "8h", **given: object) -> Non
             how = dataclasses.replace(how, is_accept_new=True)
         kept = open_kept(spec.name, how, duration)
         print(
-            f"{spec.name}: connected as {kept.login}, until it is unused for {seconds(duration)}; "
+            f"{spec.name}: connected as {kept.login}, until it is unused for {seconds(kept.kept_for)}; "
             f"`launcher disconnect {spec.name}` ends it"
         )
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -113,6 +114,10 @@ def write_config(
     Raises:
         HostUnreachable: the options cannot be said in ssh's configuration.
     """
+    if options.known_hosts:
+        # It is the only thing to trust, so a command of the configuration is not asked.
+        target = replace(target, known_hosts_command=None)
+        hops = [replace(hop, known_hosts_command=None) for hop in hops]
     lines = []
     for hop in hops:
         lines += [f"Host {hop.alias}"]
@@ -126,6 +131,7 @@ def write_config(
     lines += ["Host *", "  ControlPath none"] if not is_for_person else ["Host *"]
     if options.known_hosts:
         lines += [f"  UserKnownHostsFile {_quoted(host, options.known_hosts)}", "  GlobalKnownHostsFile none"]
+        lines += ["  KnownHostsCommand none"] if _version() >= _TELLS_KEYS else []
     checking = "accept-new" if options.is_accept_new else "yes"
     text = "\n".join(lines) + "\n" + ("" if is_for_person else _FOR_RUNS)
     text += _ALWAYS.format(checking=checking, alive=_ALIVE_KEPT if is_for_person else _ALIVE)
@@ -178,7 +184,6 @@ def shown_key_error(
 ) -> HostKeyError | None:
     """Return why a key that was shown is not the host's, in our words; None if that is not known."""
     import base64
-    from dataclasses import replace
 
     try:
         told = [line.split() for line in (folder / "shown").read_text().splitlines()]
@@ -189,7 +194,8 @@ def shown_key_error(
         if place is None:
             continue
         if options.known_hosts:
-            place = replace(place, known_hosts_files=(options.known_hosts,), global_known_hosts_files=())
+            only = (options.known_hosts,)
+            place = replace(place, known_hosts_files=only, global_known_hosts_files=(), known_hosts_command=None)
         name = host if alias == target.alias else f"{host} (through {alias})"
         pin = options.fingerprint if alias == target.alias else None
         try:

@@ -104,7 +104,7 @@ def _ask(socket: str | os.PathLike[str], what: str) -> bool:
 
 
 def open_kept(host: str, options: SshOptions, seconds: float) -> Kept:
-    """Log in, and keep the connection. ssh asks in the terminal what has to be asked.
+    """Log in, and keep the connection. ssh asks in the terminal what has to be asked. One that stands is returned as it is.
 
     Args:
         seconds: how long it stays after it was last used.
@@ -118,17 +118,17 @@ def open_kept(host: str, options: SshOptions, seconds: float) -> Kept:
     target, hops = resolve(host, options)
     socket = socket_of(options, target)
     _make_folder(host, socket)
+    there = _read(Path(f"{socket}.json"))
+    if there is not None and there.is_up:
+        return there
     kept = Kept(host, f"{target.user}@{target.hostname}:{target.port}", time.time(), seconds, str(socket), is_up=True)
-    if not is_up(socket):
-        with contextlib.suppress(FileNotFoundError):
-            socket.unlink()
-        _log_in(ssh, host, options, target, hops, kept)
+    close(str(socket))
+    _log_in(ssh, host, options, target, hops, kept)
     _write(kept)
     return kept
 
 
 def _make_folder(host: str, socket: Path) -> None:
-    folder = socket.parent
     if len(os.fsencode(socket)) > _LONGEST:
         raise HostUnreachable(
             host,
@@ -136,17 +136,17 @@ def _make_folder(host: str, socket: Path) -> None:
             f"a socket cannot have a path as long as {socket}",
             "set XDG_RUNTIME_DIR to a folder of yours with a short path",
         )
-    try:
-        make_user_folder(folder)
-        found = folder.lstat()
-    except OSError as error:
-        raise HostUnreachable(
-            host, "connect", f"{folder} cannot be made: {error.strerror}", "set XDG_RUNTIME_DIR to a folder of yours"
-        ) from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise HostUnreachable(
-            host, "connect", f"{folder} is not a folder that only you can use", "chmod 700, or remove it"
-        )
+    # Whoever could replace the folder above could replace this one.
+    for folder in (socket.parent.parent, socket.parent):
+        try:
+            make_user_folder(folder)
+            found = folder.lstat()
+        except OSError as error:
+            step = "set XDG_RUNTIME_DIR to a folder of yours"
+            raise HostUnreachable(host, "connect", f"{folder} cannot be made: {error.strerror}", step) from None
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            why = f"{folder} is not a folder that only you can use"
+            raise HostUnreachable(host, "connect", why, "chmod 700, or remove it")
 
 
 def _log_in(ssh: str, host: str, options: SshOptions, target: SshTarget, hops: Sequence[SshTarget], kept: Kept) -> None:

@@ -37,7 +37,7 @@ _EXTRA_SECONDS = 5.0
 _LOGIN_TIMEOUT = 90.0
 #: Seconds for the host to begin the command.
 _BEGIN_TIMEOUT = 30.0
-#: Seconds for ssh to end after the output has ended.
+#: Seconds for ssh to end after its output has ended, and to say the rest after its end.
 _END_TIMEOUT = 5.0
 #: What ssh ends with if it fails itself, and if the command ends so.
 _FAILED = 255
@@ -94,7 +94,7 @@ class OpenSshChannel(ProcessChannel):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.has_ended.wait(_END_TIMEOUT)
-        self.has_said_all.wait(1.0)
+        self.has_said_all.wait(_END_TIMEOUT)
         self.close()
 
     def on_end(self) -> None:

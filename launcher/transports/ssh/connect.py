@@ -84,7 +84,11 @@ class _Dropped(Exception):
 
 
 def connect(
-    host: str, options: SshOptions, stop: threading.Event, wait_wanted: Callable[[], bool] = lambda: False
+    host: str,
+    options: SshOptions,
+    stop: threading.Event,
+    wait_wanted: Callable[[], bool] = lambda: False,
+    resolved: tuple[SshTarget, list[SshTarget]] | None = None,
 ) -> list[Link]:
     """Open connections to the jump hosts and the host, each through the one before it. The last one is the host's.
 
@@ -93,11 +97,12 @@ def connect(
         stop: set if the connection is not wanted any more.
         wait_wanted: called before authentication, and before a ProxyCommand is started. Returns whether it kept the
         connection waiting. May raise HostError.
+        resolved: what `resolve` returned a moment ago.
 
     Raises:
         HostError: for every failure. Nothing is left open.
     """
-    target, hops = _allowed(host, options)
+    target, hops = _allowed(host, options, resolved or resolve(host, options))
     chain: list[Link] = []
     try:
         for hop in hops:
@@ -128,13 +133,15 @@ def resolve(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]]
         raise HostUnreachable(host, "resolve", str(error), "check the host's name and ~/.ssh/config") from None
 
 
-def _allowed(host: str, options: SshOptions) -> tuple[SshTarget, list[SshTarget]]:
+def _allowed(
+    host: str, options: SshOptions, resolved: tuple[SshTarget, list[SshTarget]]
+) -> tuple[SshTarget, list[SshTarget]]:
     """Return the host and the jump hosts, with what the options change.
 
     Raises:
-        HostUnreachable: the configuration cannot be used, or not by fabric.
+        HostUnreachable: the configuration cannot be used by fabric.
     """
-    target, hops = resolve(host, options)
+    target, hops = resolved
     for one in (target, *hops):
         if one.beyond:
             raise HostUnreachable(

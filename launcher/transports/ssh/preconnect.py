@@ -14,6 +14,7 @@ from launcher.errors import ConnectionLost, HostError
 from launcher.transports.ssh.connect import SshOptions, connect
 
 if TYPE_CHECKING:
+    from launcher.transports.ssh.config import SshTarget
     from launcher.transports.ssh.link import Link
 
 __all__ = ["Preconnection"]
@@ -27,10 +28,17 @@ _FRESH = 2.0
 class Preconnection:
     """One host's connection, made in a thread. `result` returns it, once."""
 
-    def __init__(self, host: str, options: SshOptions, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        host: str,
+        options: SshOptions,
+        stop: threading.Event,
+        resolved: tuple[SshTarget, list[SshTarget]] | None = None,
+    ) -> None:
         self._host = host
         self._options = options
         self._stop = stop
+        self._resolved = resolved
         self._wanted = threading.Event()
         self._chain: list[Link] = []
         self._error: HostError | None = None
@@ -40,7 +48,7 @@ class Preconnection:
 
     def _run(self) -> None:
         try:
-            self._chain = connect(self._host, self._options, self._stop, self._wait_wanted)
+            self._chain = connect(self._host, self._options, self._stop, self._wait_wanted, self._resolved)
         except Exception as error:  # noqa: BLE001 - if it still counts, `result` raises it
             if isinstance(error, HostError) and self._wanted.is_set():
                 self._error = error

@@ -22,6 +22,7 @@ from launcher.transports.ssh.sockets import EagerSocket
 if TYPE_CHECKING:
     import paramiko
 
+    from launcher.transports.ssh.config import SshTarget
     from launcher.transports.ssh.link import Link
 
 __all__ = ["SshChannel", "SshOptions", "SshTransport"]
@@ -112,15 +113,22 @@ class SshChannel:
 
 
 class SshTransport:
-    """A host over SSH. Its one connection is made at the first `open`, and again after it was lost."""
+    """A host over SSH. Its one connection is made at the first `open`, and again after it was lost.
 
-    def __init__(self, host: str, options: SshOptions) -> None:
+    Args:
+        resolved: what ssh's configuration says of it, and of the jump hosts, if that was asked a moment ago. It is used once.
+    """
+
+    def __init__(
+        self, host: str, options: SshOptions, resolved: tuple[SshTarget, list[SshTarget]] | None = None
+    ) -> None:
         self.host = host
         self._options = options
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._chain: list[Link] = []
         self._ahead: Preconnection | None = None
+        self._resolved = resolved
 
     @property
     def way(self) -> Way:
@@ -129,7 +137,7 @@ class SshTransport:
 
     def begin(self) -> None:
         """Begin to connect before the first `open`. `Preconnection` says what the host is sent until then."""
-        self._ahead = Preconnection(self.host, self._options, self._stop)
+        self._ahead = Preconnection(self.host, self._options, self._stop, self._take_resolved())
 
     def open(self, command: str) -> SshChannel:
         """See `Transport.open`."""
@@ -138,7 +146,9 @@ class SshTransport:
                 raise ConnectionLost(self.host, "connect", "the transport was closed")
             if not self._chain or not self._chain[-1].is_connected:
                 self._drop()
-                self._chain = self._begun() or connect(self.host, self._options, self._stop)
+                self._chain = self._begun() or connect(
+                    self.host, self._options, self._stop, resolved=self._take_resolved()
+                )
             if self._stop.is_set():
                 self._drop()
                 raise ConnectionLost(self.host, "connect", "the transport was closed")
@@ -156,6 +166,10 @@ class SshTransport:
     def reset(self) -> None:
         """See `Transport.reset`."""
         self._drop()
+
+    def _take_resolved(self) -> tuple[SshTarget, list[SshTarget]] | None:
+        resolved, self._resolved = self._resolved, None
+        return resolved
 
     def _begun(self) -> list[Link]:
         """Return the early connection, if it is still up."""

@@ -43,6 +43,15 @@ from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.requirements import need_programs
 
 _PATIENCE = 30.0
+_WAYS = ["local", "embedded", "embedded-ssh", "openssh", "openssh-ssh", "openssh-kept"]
+
+
+@pytest.fixture(
+    params=[pytest.param(way, marks=[pytest.mark.openssh] if way.startswith("openssh") else []) for way in _WAYS]
+)
+def any_host(request: pytest.FixtureRequest, host_of: Callable[[str], HostSpec]) -> HostSpec:
+    """A host of each kind, and each way to it: what holds for one must hold for all."""
+    return host_of(request.param)
 
 
 def read_all(channel: Channel) -> bytes:

@@ -147,6 +147,23 @@ class TestConfiguration:
             error = refusal(replace(options, known_hosts=odd))
             assert (error.phase, "--ssh fabric" in error.next_step) == ("resolve", True)
 
+    def test_a_file_of_known_hosts_is_the_only_one(self, server: DemoServer, tmp_path: Path) -> None:
+        """Neither another file nor a command makes a host known that is not in it."""
+        command = tmp_path / "command"
+        command.write_text(f"#!/bin/sh\ncat {server.known_hosts}\n")
+        command.chmod(0o755)
+        only = tmp_path / "only"
+        only.write_text("")
+        options = how(server, f"KnownHostsCommand {command} %H")
+        transport = OpenSshTransport("gpu1", options)
+        assert said(transport.open("echo in")) == b"in\n"
+        transport.close()
+        logins = server.logins
+        error = refusal(replace(options, known_hosts=str(only)))
+        assert isinstance(error, HostKeyError)
+        assert str(only) in error.message
+        assert server.logins == logins
+
     def test_an_identity_is_the_only_key(self, server: DemoServer, tmp_path: Path) -> None:
         """The program would offer the keys of the configuration, too, so both together are refused."""
         options = how(server)
@@ -211,7 +228,7 @@ class TestProcess:
     def test_a_proxy_commands_words_are_in_the_error(self, server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are what says why."""
         monkeypatch.setattr("launcher.transports.openssh.transport._FIRST_DELAY", 0.001)
-        error = refusal(how(server, "ProxyCommand echo the tunnel is down >&2"))
+        error = refusal(how(server, "ProxyCommand sh -c 'echo the tunnel is down >&2; exit 3'"))
         assert "the tunnel is down" in error.message
         assert "ProxyCommand" in error.next_step
 
