@@ -59,7 +59,7 @@ def run(
         kw["hosts"] = host_list(kw["hosts"]) or []
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.session.live_output import live_here
+        from launcher.live.observer import live_here
         from launcher.session.session import Session, SessionConf
         from launcher.setup.run_setup import RunSetup
 
@@ -102,7 +102,7 @@ def multirun(
     _check_overrides(overrides, configs)
     options = options_of(options, kw)
     with EarlyConnections.begin(hosts, options) as early:
-        from launcher.session.live_output import live_here
+        from launcher.live.observer import live_here
         from launcher.session.session import Session, SessionConf
         from launcher.setup.run_setup import RunSetup
 

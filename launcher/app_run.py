@@ -13,24 +13,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from launcher.code.application import is_class_in_text
+from launcher.code import known_imports
+from launcher.code.application import is_class_in_text, load_application, read_application
 from launcher.code.foreign_imports import is_foreign_failure
+from launcher.code.snapshot import take
 from launcher.code.task import as_main
 from launcher.errors import ConfigError, LauncherError, UsageError
+from launcher.inventory import host_specs
 from launcher.options import LaunchConf
 from launcher.runs.folder import Naming
 from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
+from launcher.setup.import_memory import import_key, why_import_here
 from launcher.setup.plain_app import PlainAppSetup, script_of_app
 from remote_agent.config.nodes import literal
 
 if TYPE_CHECKING:
     from launcher.code.application import Application
+    from launcher.code.snapshot import Snapshot
     from launcher.config.hydra import HydraComposition
+    from launcher.inventory import HostSpec
     from launcher.session.session import Session
     from launcher.setup.run_setup import RunSetup
     from remote_agent.callbacks.composite import Callbacks
 
-__all__ = ["AppRun", "load_callback", "prepare"]
+__all__ = ["AppRun", "load_callback", "prepare", "prepare_named"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,8 @@ def prepare(
     folder: str | None = None,
     config_dir: str | None = None,
     config_name: str | None = None,
+    taken: Snapshot | None = None,
+    why_imported: str = "",
 ) -> AppRun:
     """Compose and check everything before anything is sent.
 
@@ -69,6 +77,8 @@ def prepare(
         usual: values for options that still have their default: neither the user nor the app's config has set them.
         callbacks: they are added after those of the config.
         folder: the run's local folder; None: the one that Hydra chooses.
+        taken: the snapshot of the project, if there is one already.
+        why_imported: what in its import is needed here, for a note.
 
     Raises:
         UsageError: naming what is wrong.
@@ -99,6 +109,8 @@ def prepare(
             name: value for name, value in (usual or {}).items() if getattr(options, name) == getattr(default, name)
         }
         options = options.replaced(**usual)
+        if app.is_read and app.failure is None:
+            _check_known(app, options, composition.config, taken)
         composite = build_callbacks(
             callback_nodes(composition.config),
             callbacks,
@@ -106,11 +118,10 @@ def prepare(
             is_missing=lambda error: is_foreign_failure(error, app.root),
         )
         if composition.is_hydra:
-            app_run = _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close)
-            _refuse_this_machine(app, app_run.setup)
-            return app_run
-        setup = PlainAppSetup.of(app, composition, composite, options, folder, overrides)
-        _refuse_this_machine(app, setup)
+            app_run = _hydra_run(app, cast("HydraComposition", composition), composite, options, opened.close, taken)
+            return dataclasses.replace(app_run, setup=_completed(app, app_run.setup, why_imported))
+        plain = PlainAppSetup.of(app, composition, composite, options, folder, overrides, taken)
+        setup = _completed(app, plain, why_imported)
     except ConfigError as error:
         opened.close()
         if app.failure is None:
@@ -127,6 +138,98 @@ def prepare(
         session.drive([(None, one) for one in composition.job_overrides()], detach=detach)
 
     return AppRun(setup, composition.count, drive, opened.close)
+
+
+class _ImportHereError(UsageError):
+    """The application has to be imported here first. `why` says what of it is needed; empty if that is not known."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def prepare_named(
+    mode: str, text: str, overrides: Sequence[str], *, options: LaunchConf, callbacks: Sequence[str] = (), **how: Any
+) -> AppRun:
+    """Prepare an application and callbacks as the command line names them.
+
+    The application is not imported here if all hosts are known to import this same code without anything that composing needs. Whatever
+    goes wrong then may be for want of the import, so the application is imported, and everything is done again.
+
+    Args:
+        how: as for `prepare`.
+
+    Raises:
+        UsageError: naming what is wrong.
+    """
+    why = ""
+    known = _known_by_text(text, options)
+    if known is not None:
+        app, taken = known
+        try:
+            loaded = [load_callback(one, app.root) for one in callbacks]
+            return prepare(mode, app, overrides, options=options, callbacks=loaded, taken=taken, **how)
+        except _ImportHereError as needed:
+            why = needed.why
+        except UsageError:
+            why = _told_need(app, options, taken) or "may register what a part of the config needs"
+    app = load_application(text, may_read=True)
+    loaded = [load_callback(one, app.root) for one in callbacks]
+    return prepare(mode, app, overrides, options=options, callbacks=loaded, why_imported=why, **how)
+
+
+def _known_by_text(text: str, options: LaunchConf) -> tuple[Application, Snapshot] | None:
+    """The application as its text has it, with the snapshot of its project; None if nothing is known of that code."""
+    app = read_application(text) if known_imports.is_used() else None
+    if app is None or (not app.is_hydra and not options.hosts and options.hosts_file is None):
+        return None
+    try:
+        taken = take(app.project, max_bytes=options.max_code_bytes)
+    except LauncherError:
+        return None
+    return (app, taken) if known_imports.has_any(taken) else None
+
+
+def _told_need(app: Application, options: LaunchConf, taken: Snapshot) -> str:
+    """What hosts told of the import that may be needed here; empty for nothing, and where the config names the hosts."""
+    keys = [_key_of(app, spec, options, taken) for spec in host_specs(None, options)]
+    return why_import_here(keys, uses_process=False) or ""
+
+
+def _check_known(app: Application, options: LaunchConf, config: Any, taken: Snapshot | None) -> None:
+    """Check that all hosts are known to import the application without anything that is needed here.
+
+    Raises:
+        _ImportHereError: they are not, or they need it.
+    """
+    from omegaconf import OmegaConf
+
+    keys = [_key_of(app, spec, options, taken) for spec in host_specs(None, options)]
+    own = config.get("hydra") if OmegaConf.is_dict(config) else None
+    uses_process = own is not None and "oc.env" in OmegaConf.to_yaml(own)
+    why = why_import_here(keys, uses_process=uses_process)
+    if why is not None:
+        raise _ImportHereError(why)
+
+
+def _key_of(app: Application, spec: HostSpec, options: LaunchConf, taken: Snapshot | None) -> str | None:
+    if taken is None:
+        return None
+    return import_key(spec, options, taken, app.module_name, app.project, app.file)
+
+
+def _completed(app: Application, setup: RunSetup, why_imported: str) -> RunSetup:
+    """The setup with what is to be kept of the application's import, and a note of why it was imported here.
+
+    Raises:
+        UsageError: it cannot be imported here, and all jobs would run in this same environment.
+    """
+    _refuse_this_machine(app, setup)
+    keys = {spec.name: _key_of(app, spec, setup.options, setup.snapshot) for spec in setup.hosts}
+    notes = (f"{app.named} was imported here, too, because its import {why_imported}",) if why_imported else ()
+    return dataclasses.replace(
+        setup, notes=notes, import_keys={name: key for name, key in keys.items() if key is not None}
+    )
 
 
 def _refuse_this_machine(app: Application, setup: RunSetup) -> None:
@@ -149,6 +252,7 @@ def _hydra_run(
     composite: Callbacks,
     options: LaunchConf,
     close: Callable[[], None],
+    taken: Snapshot | None,
 ) -> AppRun:
     from launcher.setup.hydra import HydraSetup, naming_of
 
@@ -169,7 +273,8 @@ def _hydra_run(
         root=app.root if "." in app.module_name else None,
         # This run has not written there yet, so what is there belongs to another run.
         naming=Naming.NEW if naming is Naming.MOMENT else naming,
-        text_of=app if app.failure is not None else None,
+        text_of=app if app.is_read else None,
+        taken=taken,
     )
     is_basic = mode == "RUN" or composition.is_basic_sweeper
 

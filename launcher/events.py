@@ -1,8 +1,8 @@
-"""What happens in a run, as frozen values: the one vocabulary of display, journal and hooks.
+"""The events of a run, as frozen values. Display, journal and hooks all use them.
 
-Rule: an event says what happened, never what to do about it. Every event is plain data, so that it can be journalled as
-JSON and shown by anybody; `to_json` and `from_json` are inverse for all of them. `at` is seconds since the epoch by the
-controller's clock.
+Rule: an event says what has happened, and not what to do about it. Every event is plain data, so that it can be journalled
+as JSON and shown anywhere. `from_json` reads what `to_json` returns. `at` is seconds since the epoch, by the controller's
+clock.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _TYPES: dict[str, dict[str, str]] = {}
 
 @frozen
 class EventBase:
-    """What all events have."""
+    """The fields and methods of all events."""
 
     kind: ClassVar[str] = "event"
     at: float
@@ -66,13 +66,13 @@ class EventBase:
         _KINDS[cls.kind] = cls
 
     def to_json(self) -> dict[str, Any]:
-        """The event as a JSON object."""
-        # The fields are plain data already; `asdict` would copy them, at ten times the price.
+        """Return the event as a JSON object."""
+        # The fields are plain data already. `asdict` would copy them, and take ten times as long.
         return {"kind": self.kind, **self.__dict__}
 
 
 def from_json(data: dict[str, Any]) -> Event:
-    """The event that `to_json` wrote; a list stands for a tuple.
+    """Read an event that `to_json` wrote. Lists become tuples.
 
     Raises:
         ValueError: the kind is unknown, a field is missing or unknown, or is of another type.
@@ -111,7 +111,7 @@ def _is_number(value: Any) -> bool:
     return _is_whole(value) or (type(value) is float and math.isfinite(value))
 
 
-#: What a journal may hold for each type that a field of an event has.
+#: Type of an event's field -> types that a journal may have for it.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "int": _is_whole,
     "float": _is_number,
@@ -171,10 +171,10 @@ class AttemptStarted(EventBase):
 
 @frozen
 class OutputArrived(EventBase):
-    """Bytes that a job wrote, each once, cut anywhere; only for display. `stream` is stdout or stderr.
+    """Bytes of a job's output, only for display. Each byte comes once; they may be cut anywhere. `stream` is stdout or stderr.
 
-    `text` is UTF-8 with `surrogateescape`, so that nothing is lost; `data` are the bytes. They lie in `file`, where that is not
-    empty, from `offset` on.
+    `text` is UTF-8 with `surrogateescape`, so that nothing is lost; `data` has the bytes. If `file` is not empty, it has
+    them from `offset` on.
     """
 
     kind: ClassVar[str] = "output"
@@ -188,7 +188,7 @@ class OutputArrived(EventBase):
 
     @property
     def data(self) -> bytes:
-        """What it wrote, byte for byte."""
+        """The output, byte for byte."""
         return self.text.encode("utf-8", "surrogateescape")
 
 
@@ -207,7 +207,7 @@ class AttemptEnded(EventBase):
 
 @frozen
 class JobReturned(EventBase):
-    """The job's JobReturn is complete on the controller, files and all."""
+    """The job's JobReturn is complete on the controller, with its files."""
 
     kind: ClassVar[str] = "job_returned"
     num: int
@@ -221,7 +221,7 @@ class JobReturned(EventBase):
 
 @frozen
 class OutputsUnmatched(EventBase):
-    """A job completed, and left nothing that these output patterns match: a pattern may have a typo."""
+    """A job completed and left no file that these output patterns match. A pattern may have a typo."""
 
     kind: ClassVar[str] = "outputs_unmatched"
     num: int
@@ -231,7 +231,7 @@ class OutputsUnmatched(EventBase):
 
 @frozen
 class HookFired(EventBase):
-    """A hook fired: on the controller as it does, on a host told when the attempt ends. `side` is controller or host."""
+    """A hook fired. For hooks on a host, the event comes when the attempt ends. `side` is controller or host."""
 
     kind: ClassVar[str] = "hook"
     hook: str
@@ -244,7 +244,7 @@ class HookFired(EventBase):
 
 @frozen
 class Warned(EventBase):
-    """Something that the user must see: a hook that raised, a refused file. `source` says whose it is."""
+    """Something that the user must see: a hook that raised, a refused file. `source` says where it comes from."""
 
     kind: ClassVar[str] = "warning"
     source: str
@@ -258,7 +258,7 @@ class Warned(EventBase):
 class Note(EventBase):
     """Something worth saying once: isolation became spawn, a callback is built from its spec.
 
-    `topic`: `logout` of what the end of a login session does to a host's agent; empty of all else.
+    `topic`: `logout` if the note says what the end of a login session does to a host's agent; otherwise empty.
     """
 
     kind: ClassVar[str] = "note"
@@ -292,7 +292,7 @@ class WayChosen(EventBase):
 
 @frozen
 class CodeSent(EventBase):
-    """The code snapshot is on the host. `sent_bytes` is what had to travel."""
+    """The code snapshot is on the host. `sent_bytes`: how many bytes had to be sent."""
 
     kind: ClassVar[str] = "code_sent"
     host: str
@@ -329,7 +329,7 @@ class EnvironmentReady(EventBase):
 
 @frozen
 class HostUnknown(EventBase):
-    """The link to a host is gone; its jobs are unknown, not failed."""
+    """The link to a host is gone. Its jobs are unknown, not failed."""
 
     kind: ClassVar[str] = "host_unknown"
     host: str
@@ -339,7 +339,7 @@ class HostUnknown(EventBase):
 
 @frozen
 class HostLost(EventBase):
-    """A host was given up; `jobs` are those it still had."""
+    """A host was given up. `jobs` are those that it still had."""
 
     kind: ClassVar[str] = "host_lost"
     host: str
@@ -349,7 +349,7 @@ class HostLost(EventBase):
 
 @frozen
 class HostUnusable(EventBase):
-    """A host never came to take jobs: key, authentication, no python, a setup line that failed."""
+    """A host that never accepted jobs: its key, authentication, no Python, a failed setup line."""
 
     kind: ClassVar[str] = "host_unusable"
     host: str
@@ -369,7 +369,7 @@ class RunInterrupt(EventBase):
 
 @frozen
 class RunEnded(EventBase):
-    """All that could be collected is. Counts by outcome."""
+    """The run has ended, and everything that could be collected was. Counts by outcome."""
 
     kind: ClassVar[str] = "run_ended"
     run: str
@@ -380,7 +380,7 @@ class RunEnded(EventBase):
 
 @frozen
 class JobRequeued(EventBase):
-    """The job waits for another attempt; `attempt` is the one that ended or was given up, `why` says how."""
+    """The job waits for another attempt. `attempt` is the one that ended or was given up, and `why` the reason."""
 
     kind: ClassVar[str] = "job_requeued"
     num: int
@@ -391,9 +391,9 @@ class JobRequeued(EventBase):
 
 @frozen
 class HostClosed(EventBase):
-    """A host takes no further job, though its link may stand: its spool is full, or its application is unusable.
+    """A host takes no more jobs, though its link may be up: its spool is full, or its application is unusable.
 
-    `may_open`: that may end by itself, as a full disk may.
+    `may_open`: this may end by itself, like a full disk.
     """
 
     kind: ClassVar[str] = "host_closed"
@@ -412,7 +412,7 @@ class HostOpened(EventBase):
 
 @frozen
 class JobCancelling(EventBase):
-    """The user asked for a job to end; it returns when it has."""
+    """The user asked for a job to end. It returns when it has ended."""
 
     kind: ClassVar[str] = "job_cancelling"
     num: int
@@ -420,7 +420,7 @@ class JobCancelling(EventBase):
 
 @frozen
 class JobRetried(EventBase):
-    """A job that had returned is run once more, as the user asked; `attempt` and `status` are those that it had."""
+    """A job that had returned runs once more, because the user asked for it. `attempt` and `status` are the earlier ones."""
 
     kind: ClassVar[str] = "job_retried"
     num: int
@@ -432,7 +432,7 @@ class JobRetried(EventBase):
 
 @frozen
 class RunResumed(EventBase):
-    """A controller took the run up again: another process, or the same after `RunDetached`. Links are new ones."""
+    """A controller has resumed the run: another process, or the same one after `RunDetached`. All links are new."""
 
     kind: ClassVar[str] = "run_resumed"
     run: str
@@ -441,7 +441,7 @@ class RunResumed(EventBase):
 
 @frozen
 class RunDetached(EventBase):
-    """The controller leaves; hosts keep all jobs. `hosts` are those that had theirs whole when it left."""
+    """The controller has left, and hosts keep all jobs. `hosts` are those that had all their jobs by then."""
 
     kind: ClassVar[str] = "run_detached"
     run: str
@@ -451,7 +451,7 @@ class RunDetached(EventBase):
 
 @frozen
 class RunDetaching(EventBase):
-    """The controller is about to leave: hosts get every job that waits; `hurry`: without waiting for those being reached."""
+    """The controller is about to leave, so hosts get every waiting job. `hurry`: do not wait for hosts that are not reached yet."""
 
     kind: ClassVar[str] = "run_detaching"
     run: str
@@ -459,7 +459,7 @@ class RunDetaching(EventBase):
     hurry: bool = False
 
 
-#: Every event there is: a `match` over it that misses one is a type error.
+#: All events. A `match` that misses one is a type error.
 Event = (
     AttemptEnded
     | AttemptStarted

@@ -1,8 +1,8 @@
-"""How much a host may say: every cap on what comes from a host, in one table.
+"""How much a host may send: all caps on what comes from a host, in one table.
 
-Rule: whoever takes something from a host asks `check`, or cuts to the cap's limit; a message, or a field, that is new gets a line here, a
-line in `docs/security.md`, and a test (`tests/launcher/test_host_limits.py` holds these three against each other). A host that goes beyond a
-cap that is not simply cut is given up, by name, and nobody else.
+Rule: code that takes something from a host calls `check`, or cuts to the cap's limit. A new message or field gets a line here, a line in
+`docs/security.md`, and a test (`tests/launcher/test_host_limits.py` compares these three). A host that exceeds a cap that is not simply
+cut is given up by name, and no other host is.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Cap(NamedTuple):
     """A cap.
 
     Attributes:
-        limit: how many, or how many bytes.
-        of: what it counts, in words that go into a message behind the number.
-        then: what becomes of what is beyond: `cut`, `refused` (that thing alone, by name), `waits`, or `given up` (the host).
+        limit: the largest number, or the largest number of bytes.
+        of: what is counted, for a message, after the number.
+        then: what happens beyond it: `cut`, `refused` (only that thing, by name), `waits`, or `given up` (the host).
     """
 
     limit: int
@@ -49,6 +49,7 @@ CAPS: dict[str, Cap] = {
     "reason": Cap(1000, "characters of a reason", "cut"),
     "notes": Cap(200, "different notes and warnings of a host in a run", "cut"),
     "zygotes": Cap(1000, "reports of a prepared application on a link", "given up"),
+    "packages": Cap(1000, "packages that an import loads", "cut"),
     "environment": Cap(1_000_000, "messages about an environment on a link", "given up"),
     "asked": Cap(16, "times that all of the code is requested again on a link", "given up"),
     # Jobs.
@@ -77,7 +78,7 @@ CAPS: dict[str, Cap] = {
 
 
 class TooMuch(wire.ProtocolError):
-    """A host went beyond a cap, which no agent of ours does: it is not asked again."""
+    """A host exceeded a cap, which our agent never does, so it is not asked again."""
 
     def __init__(self, name: str, number: int) -> None:
         cap = CAPS[name]
@@ -85,12 +86,12 @@ class TooMuch(wire.ProtocolError):
 
 
 def limit(name: str) -> int:
-    """The cap's limit."""
+    """Return a cap's limit."""
     return CAPS[name].limit
 
 
 def check(name: str, number: int) -> None:
-    """Refuse what is beyond a cap.
+    """Refuse a number over a cap.
 
     Raises:
         TooMuch: the number is above the limit.

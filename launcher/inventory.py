@@ -1,8 +1,8 @@
-"""Hosts: what the user named, as data, before anything is sent to them.
+"""The hosts that the user named, as data, before anything is sent to them.
 
-Rule: what cannot be a host is refused here; the message names the place (argument, or file and field) and what is allowed.
-Whether a host can be reached is the transport's business. Cheap to import: connections begin with this module, before the rest
-of what a run needs is imported.
+Rule: a host that is not valid is refused here. The message names the argument, or the file and field, and says what is allowed.
+Only the transport finds out whether a host can be reached. This module is cheap to import, because connections begin with it,
+before everything else that a run needs is imported.
 
     --host gpu1   --host user@gpu2:2222/4   --host [::1]:22/2   --host gpu3/auto   --host local
 
@@ -45,7 +45,7 @@ LOCAL = "local"
 _MAX_SLOTS = 10_000
 #: Characters of a hosts file.
 _MAX_FILE = 16 << 20
-#: Letters, digits and `._-`, with `:` and a `%zone` for IPv6; nothing that ssh or a shell would read as anything else.
+#: Letters, digits and `._-`, with `:` and a `%zone` for IPv6. Neither ssh nor a shell reads anything else in it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\+-]{0,63}\$?")
@@ -64,14 +64,14 @@ class HostSpec:
         address: host name, IP address or alias of ~/.ssh/config; `local` for no SSH at all.
         user, port: None leaves them to ssh's configuration.
         slots: jobs at once: a number, `auto` (the CPUs), or None (one per GPU, else one).
-        gpus: indices or UUIDs of the GPUs to use; None for all that are there.
+        gpus: indices or UUIDs of the GPUs to use; None for all.
         python: the job environment's Python there; None for the first python3.
-        environment: the packages of its jobs, as the option of that name; None for what the options say.
-        extras: those that its environment has, besides those of the options.
+        environment: the packages of its jobs, like the option of that name; None for the option's value.
+        extras: extras of its environment, in addition to those of the options.
         setup: shell lines run before that Python, such as `module load cuda`.
         env: variables for its jobs. They may be secrets, so they are not in `repr`.
         workdir: folder there for cache and state, instead of the user's.
-        fingerprint: the host key's, `SHA256:...`; wins over known_hosts.
+        fingerprint: the host key's, `SHA256:...`; overrides known_hosts.
         identity: path of the only private key to offer.
         known_hosts: path of the only known_hosts file to trust.
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
@@ -105,7 +105,7 @@ class HostSpec:
 
     @property
     def python_at_hand(self) -> str | None:
-        """The Python to try first there: the host's own, else on this machine the one that runs this."""
+        """The Python to try first there: the one that the host names, or else, on this machine, our own."""
         here = sys.executable if self.is_local and _PYTHON.fullmatch(sys.executable or "") else None
         return self.python or here
 
@@ -114,10 +114,10 @@ _FIELDS = tuple(one.name for one in fields(HostSpec) if one.name != "name")
 
 
 def host_list(hosts: Any) -> list[Any] | None:
-    """Hosts as a list; a single host becomes a list of one.
+    """Return hosts as a list. A single host becomes a list of one.
 
     Raises:
-        InventoryError: they are no list, or the list is empty.
+        InventoryError: they are not a list, or the list is empty.
     """
     if hosts is None:
         return None
@@ -132,9 +132,9 @@ def host_list(hosts: Any) -> list[Any] | None:
 
 
 def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpec]:
-    """The hosts of a run: those given, else those of the options and of their hosts file, else this machine.
+    """Return the hosts of a run: those given, or else those of the options and of their hosts file, or else this machine.
 
-    Where a host does not say something itself, it gets what the options say of all hosts.
+    A host gets the options' value of every setting that it does not have itself.
 
     Raises:
         InventoryError: a host cannot be used, or is named twice.
@@ -170,10 +170,10 @@ def _host_spec(host: Any) -> HostSpec:
 
 
 def parse_host(text: str) -> HostSpec:
-    """A host as given on the command line: `[user@]host[:port][/slots]`, slots a number or `auto`.
+    """Parse a host as on the command line: `[user@]host[:port][/slots]`, where slots is a number or `auto`.
 
     Raises:
-        InventoryError: what is wrong with it, and what is allowed.
+        InventoryError: it is not valid. The message says what is wrong and what is allowed.
     """
     where = f"host {shown(text)}"
     if "," in text:
@@ -238,10 +238,10 @@ def _slots(where: str, value: Any) -> int | Literal["auto"] | None:
 
 
 def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
-    """The hosts of a YAML file.
+    """Load the hosts of a YAML file.
 
     Raises:
-        InventoryError: naming file, host, field and what is allowed (for an unknown field the nearest that there is).
+        InventoryError: the message names file, host, field and what is allowed (for an unknown field, the nearest known one).
     """
     from launcher.util import strict_yaml
 
@@ -264,7 +264,7 @@ def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
 
 
 def load_hosts(content: Any, file: str) -> tuple[HostSpec, ...]:
-    """The hosts of what a hosts file holds, as plain data. See `load_hosts_file`."""
+    """Make hosts from the content of a hosts file, as plain data. See `load_hosts_file`."""
     if isinstance(content, dict) and set(content) == {"hosts"}:
         content = content["hosts"]
     if not isinstance(content, (dict, list)) or not content:
@@ -438,7 +438,7 @@ _SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts",
 
 
 def _check_unique(where: str, specs: Sequence[HostSpec]) -> tuple[HostSpec, ...]:
-    """The hosts, each under a name of its own: two users of one host are two hosts, named with their users."""
+    """Return the hosts, each with a unique name. Two users of one host are two hosts, named with their users."""
     names: set[str] = set()
     places: dict[tuple[str, str | None, int | None], str] = {}
     found = []

@@ -1,4 +1,4 @@
-"""LaunchConf: every option of a run, in one place, for all doors.
+"""LaunchConf: every option of a run, in one place, for Python, the command line and Hydra.
 
 A new option is one field of it. The command line (`launcher.cli.options`) makes its options of the fields, and
 `python -m tests.hydra.schema` writes the schema of the Hydra plugin from them.
@@ -61,7 +61,7 @@ class Form(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What every door needs to know of a field of LaunchConf.
+    """What Python, the command line and Hydra need to know of a field of LaunchConf.
 
     Attributes:
         check: gives the value as the program uses it, or refuses it.
@@ -170,6 +170,15 @@ class LaunchConf:
             "The time for each step of making an environment: resolving, building a wheel, installing.",
             Group.HOSTS,
             metavar="DURATION",
+        ),
+    )
+    environments_budget: int = _field(
+        "50GiB",
+        Option(
+            checks.parse_size,
+            "What environments may take on a host. Before another one is built, those go that no job uses, the longest unused first.",
+            Group.HOSTS,
+            metavar="SIZE",
         ),
     )
     setup: tuple[str, ...] = _field(
@@ -436,7 +445,7 @@ class LaunchConf:
 
     @property
     def wants_environment(self) -> bool:
-        """Something is said of environments."""
+        """Whether any option is about environments."""
         return bool(self.environment or self.extras or self.groups)
 
     @property

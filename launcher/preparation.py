@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from launcher.setup.probe import ProbeSetup
 
 if TYPE_CHECKING:
     from launcher.environments.lock import Lock
+    from launcher.environments.plan import EnvironmentSource
     from launcher.inventory import HostSpec
     from launcher.options import LaunchConf
     from launcher.transports.early_connections import EarlyConnections
@@ -71,14 +72,16 @@ def locks_for(specs: Sequence[HostSpec], options: LaunchConf, start: Path) -> di
 def build_environments(
     specs: Sequence[HostSpec],
     options: LaunchConf,
-    locks: dict[str, Lock],
+    locks: Mapping[str, Lock],
     observers: Sequence[Observer] = (),
     early: EarlyConnections | None = None,
+    source: Callable[[Lock], EnvironmentSource] | None = None,
 ) -> list[PreparedHost]:
     """Build the environment of each host that has a lock; returns when each is there, or cannot be had.
 
     Args:
         observers: called with each event of the run without a job.
+        source: what says what a host installs of a lock; None for what says it in any run.
 
     Raises:
         RunInterrupted: by a signal. What has arrived on hosts stays there.

@@ -10,3 +10,16 @@ def versions(cfg: Any) -> dict[str, str]:
     """The versions of the modules that the config names, and the prefix of the Python that runs this."""
     found = {name: str(__import__(name).version) for name in cfg.modules}
     return {**found, "prefix": sys.prefix, "python": "{}.{}".format(*sys.version_info[:2])}
+
+
+def packages(cfg: Any) -> dict[str, str]:
+    """The versions of the modules that the config names: the same in each environment of the same packages."""
+    return {name: str(__import__(name).version) for name in cfg.modules}
+
+
+def touch(path: str) -> dict[str, str]:
+    """Make a file that a job on the same host waits for."""
+    import punct
+
+    with open(path, "w", encoding="ascii"):
+        return {"punct": punct.version}

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["READS_PROC", "missing", "need_module", "need_programs", "need_python", "need_root"]
+__all__ = ["READS_PROC", "missing", "need_files", "need_module", "need_programs", "need_python", "need_root"]
 
 _SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -44,6 +44,14 @@ def need_programs(*names: str) -> dict[str, str]:
     if absent:
         missing(f"the programs {', '.join(absent)}")
     return {name: where for name, where in found.items() if where is not None}
+
+
+def need_files(*paths: str) -> str:
+    """The first of these files that there is; of a library, whose place differs."""
+    for path in paths:
+        if os.path.exists(path):
+            return path
+    missing(paths[0])
 
 
 def need_module(name: str) -> None:

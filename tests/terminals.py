@@ -6,15 +6,17 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["OnTerminal", "on_terminal"]
+__all__ = ["OnTerminal", "answered", "on_terminal"]
 
 
 class OnTerminal:
@@ -36,6 +38,10 @@ class OnTerminal:
                 break
             self.seen += data
         return self.seen
+
+    def write(self, data: bytes) -> None:
+        """Type something."""
+        os.write(self._master, data)
 
     def end(self) -> int:
         """Read the rest; returns the exit code."""
@@ -75,3 +81,32 @@ def on_terminal(
         process.kill()
         process.wait()
         os.close(master)
+
+
+#: Makes the terminal its own, so that a program below it can open /dev/tty to ask.
+_OWN_TERMINAL = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+def answered(
+    command: Sequence[str], cwd: Path, answers: Sequence[tuple[str, Callable[[], str]]] = ()
+) -> tuple[int, str]:
+    """Run a command on a terminal of its own, and answer what it asks, in this order; each answer is made when it is asked for.
+
+    Returns:
+        Its exit code, and what it wrote.
+    """
+    with on_terminal([sys.executable, "-c", _OWN_TERMINAL, *command], cwd) as terminal:
+        place = 0
+        for asked, answer in answers:
+            pattern = re.compile(asked.encode(), re.IGNORECASE)
+
+            def is_asked(seen: bytes, pattern: re.Pattern[bytes] = pattern, place: int = place) -> bool:
+                return pattern.search(seen, place) is not None
+
+            terminal.read_until(is_asked)
+            if not is_asked(terminal.seen):
+                break
+            place = len(terminal.seen)
+            terminal.write(answer().encode() + b"\n")
+        code = terminal.end()
+        return code, terminal.seen.decode("utf-8", "replace")

@@ -36,6 +36,9 @@ class RemoteLauncherConf:
     groups: list[str] = field(default_factory=list)
     #: The time for each step of making an environment: resolving, building a wheel, installing.
     environment_timeout: Any = 1800.0
+    #: What environments may take on a host. Before another one is built, those go that no job uses, the longest unused
+    #: first.
+    environments_budget: Any = "50GiB"
     #: Shell lines that every host runs before that Python starts, such as `module load cuda`.
     setup: list[str] = field(default_factory=list)
     #: Variables for the jobs. Their values are not written to any file.

@@ -53,12 +53,16 @@ class EnvironmentSender:
 
     Args:
         put: queues a frame.
+        budget: the bytes that all environments there may have before this one is built; None for no limit.
     """
 
-    def __init__(self, host: str, source: Source, put: Callable[[Iterator[bytes] | bytes], None]) -> None:
+    def __init__(
+        self, host: str, source: Source, put: Callable[[Iterator[bytes] | bytes], None], budget: int | None = None
+    ) -> None:
         self._host = host
         self._source = source
         self._put = put
+        self._budget = budget
         self._plan: Plan | None = None
         self._sent: set[str] = set()
         self._is_over = threading.Event()
@@ -96,7 +100,11 @@ class EnvironmentSender:
         self._plan = plan = self._source.plan(facts)
         if not self._is_over.is_set():
             said: dict[str, Any] = plan.spec.to_json()
-            self._put(wire.encode({"t": "environment", "key": plan.spec.key}, json.dumps(said).encode()))
+            self._put(
+                wire.encode(
+                    {"t": "environment", "key": plan.spec.key, "budget": self._budget}, json.dumps(said).encode()
+                )
+            )
 
     def _send(self, wanted: list[tuple[str, int]]) -> None:
         plan = self._plan

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.agents.environment import Source
+from launcher.code.known_imports import ImportFacts
 from remote_agent.protocol import wire
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 
@@ -45,8 +46,12 @@ class HostPlan:
     #: The environment of packages; None for none. Below: the only Python that it may be made with.
     environment: Source | None = None
     environment_python: str | None = None
+    #: The bytes that all environments there may have before this one is built.
+    environments_budget: int | None = None
     #: Advice about an error because of which the application cannot be prepared; empty for none.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
+    #: Keeps what the host says about the application's import, for later runs.
+    remember_import: Callable[[ImportFacts], None] = lambda facts: None
     #: The same for an error with which a job failed.
     explain_job: Callable[[Mapping[str, Any]], str] = lambda error: ""
 

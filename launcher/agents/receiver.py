@@ -17,6 +17,7 @@ from launcher.agents.attempt_receiver import AttemptReceiver
 from launcher.agents.checks import check_attempt, short_name, short_texts, shortened
 from launcher.agents.environment import EnvironmentSender
 from launcher.agents.plan import HostPlan, blob_frames, content_frames
+from launcher.code.known_imports import ImportFacts
 from launcher.errors import AgentError, HostBroken
 from launcher.host_limits import TooMuch, check, limit
 from launcher.results.output_folder import OutputFolder
@@ -257,6 +258,8 @@ class FrameReceiver:
             if known:
                 # This replaces the host's advice to install the module there.
                 error["message"] = f"{error['message'].partition(_ADVICE)[0]}\n    {known}"
+        if header["imported"] is not None:
+            self._plan.remember_import(ImportFacts.of(header["imported"], most=limit("packages")))
         isolation, why = header["isolation"][:40], header["why"][: limit("reason")]
         self._tell(facts.ZygoteTold(self.host, state, error, isolation, why, short_texts(header["notes"])))
 

@@ -150,7 +150,7 @@ def run_session(
     if is_one_job:
         out.leave_stdout_to_the_job()
         if is_live:
-            from launcher.session.live_output import LiveOutput
+            from launcher.live.output import LiveOutput
 
             live = LiveOutput(sys.stdout, sys.stderr)
     tally = Tally()

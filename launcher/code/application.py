@@ -63,6 +63,7 @@ __all__ = [
     "is_class_in_text",
     "load_application",
     "named_function",
+    "read_application",
     "signature_of",
 ]
 
@@ -86,7 +87,8 @@ class Application:
         config_path, config_name: as given to `@hydra.main`; None for a plain function.
         version_base: Hydra's, as major.minor; None for a plain function.
         named: the file or module, as the user names it.
-        failure: why it could not be imported here, if it was read from its text. Then `task` is a stand-in.
+        is_read: it was read from its text, and not imported. Then `task` is a stand-in.
+        failure: why it could not be imported here, if it was read for that.
     """
 
     task: Callable[[Any], Any]
@@ -99,12 +101,18 @@ class Application:
     config_name: str | None = None
     version_base: str | None = None
     named: str = ""
+    is_read: bool = False
     failure: UsageError | None = None
 
     @property
     def is_module(self) -> bool:
         """Whether the user named a module, as for `python -m`, and not a file."""
         return not _is_file_name(self.named)
+
+    @property
+    def project(self) -> Path:
+        """The file or folder whose project is sent: the file, or the folder from which its package is imported."""
+        return self.root if self.file is None or "." in self.module_name else self.file
 
     @property
     def name(self) -> str:
@@ -137,11 +145,8 @@ def load_application(text: str, *, may_read: bool = False) -> Application:
     Raises:
         UsageError: there is no such file, module or function (the message names those that exist), or it cannot be imported.
     """
-    check_working_folder()
-    name, colon, function = text.partition(":")
-    if (colon and not function) or not name:
-        raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
-    place = _place_of_file(name) if _is_file_name(name) else _place_of_module(name)
+    place, function = _place_of(text)
+    name = text.partition(":")[0]
     try:
         module = _imported_from(place)
     except Exception as error:
@@ -154,6 +159,24 @@ def load_application(text: str, *, may_read: bool = False) -> Application:
             _refuse_another(module, place.file, name)
         app = _named(module, place.root, function) if function else _chosen(module, place.root)
     return replace(app, named=name)
+
+
+def read_application(text: str) -> Application | None:
+    """Read an application from its text, without importing it; None if its text does not say enough, or something is wrong with it."""
+    try:
+        place, function = _place_of(text)
+        app = _read(place, function, None)
+    except UsageError:
+        return None
+    return replace(app, named=text.partition(":")[0]) if app is not None else None
+
+
+def _place_of(text: str) -> tuple[_Place, str]:
+    check_working_folder()
+    name, colon, function = text.partition(":")
+    if (colon and not function) or not name:
+        raise UsageError(f"{text!r} is not an application: file.py, file.py:function, module or module:function")
+    return _place_of_file(name) if _is_file_name(name) else _place_of_module(name), function
 
 
 def check_working_folder() -> None:
@@ -244,8 +267,8 @@ def _imported_from(place: _Place) -> ModuleType:
 # -- reading what cannot be imported ---------------------------------------------------------------------------------
 
 
-def _read(place: _Place, function: str, refusal: UsageError) -> Application | None:
-    """The application as its text has it; None if there is no text, or it does not say enough."""
+def _read(place: _Place, function: str, refusal: UsageError | None) -> Application | None:
+    """The application as its text has it; None if there is no text, or it does not say enough, which the refusal then says, too."""
     found = (place.name, place.file) if place.file is not None else _module_file(place.name)
     if found is None:
         return None
@@ -253,7 +276,8 @@ def _read(place: _Place, function: str, refusal: UsageError) -> Application | No
     try:
         told = read_function(file, module_name, function or None)
     except NotInTheText as lack:
-        refusal.args = (f"{refusal}\nIt was not read from its text either, which does not say {lack}",)
+        if refusal is not None:
+            refusal.args = (f"{refusal}\nIt was not read from its text either, which does not say {lack}",)
         return None
     value: Any = told.stand_in
     if told.hydra is not None:
@@ -261,7 +285,7 @@ def _read(place: _Place, function: str, refusal: UsageError) -> Application | No
 
         value = hydra.main(**told.hydra)(value)
     app = _application(None, place.root, told.name, value, module_name)
-    return replace(app, file=file, failure=refusal)
+    return replace(app, file=file, is_read=True, failure=refusal)
 
 
 def import_or_read(reference: str, root: Path) -> None:

@@ -40,7 +40,7 @@ from omegaconf.basecontainer import BaseContainer
 
 __all__ = ["CachingConfigLoader"]
 
-#: Where configs are looked for: the primary config, and the overrides of `hydra.searchpath`.
+#: The search path of configs depends on these: the primary config, and the overrides of `hydra.searchpath`.
 _Place = tuple[str | None, tuple[str, ...]]
 #: Distinct choices of config groups, and distinct overrides, that are remembered.
 _MAX_BASES = 256
@@ -67,7 +67,7 @@ class _Copies:
 
 
 class _RememberingRepository(ConfigRepository):
-    """Hydra's repository of config files and groups; what was looked up or loaded once is not looked up again."""
+    """Hydra's repository of config files and groups, which looks up or loads each only once."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         #: Config files whose defaults list calls a resolver; one object for all copies.
@@ -119,7 +119,7 @@ class CachingConfigLoader(ConfigLoaderImpl):
         self.repository = _RememberingRepository(config_search_path)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The config of one job of a sweep; see Hydra's ConfigLoader."""
+        """Return the config of one job of a sweep. See Hydra's ConfigLoader."""
         self._is_sweeping = True
         try:
             return super().load_sweep_config(master_config, sweep_overrides)
@@ -146,7 +146,7 @@ class CachingConfigLoader(ConfigLoaderImpl):
     def _from_memory(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, compose: Callable[..., DictConfig]
     ) -> DictConfig | None:
-        """The config by what is remembered, which may be remembered just now; None where that cannot be done."""
+        """Return the config made from what is remembered, perhaps since this call; None if that is not possible."""
         parsed = self._parse(overrides)
         if any(override.is_sweep_override() for override in parsed):
             return None
@@ -176,7 +176,7 @@ class CachingConfigLoader(ConfigLoaderImpl):
         return config
 
     def _parse(self, lines: list[str]) -> list[Override]:
-        """Parsed overrides; a sweep anew every time, for it may be shuffled, and is used up when it is read."""
+        """Return the parsed overrides. A sweep is parsed each time, because it may be shuffled, and can be read only once."""
         found = []
         for line in lines:
             override = self._parsed.get(line)
@@ -190,12 +190,12 @@ class CachingConfigLoader(ConfigLoaderImpl):
         return found
 
     def is_group(self, config_name: str | None, overrides: list[Override], key_or_group: str) -> bool:
-        """There is a config group of that name, given the search path that these overrides make."""
+        """Whether there is a config group of that name, with the search path of these overrides."""
         searchpath = tuple(_line(one) for one in overrides if one.get_key_element() == "hydra.searchpath")
         return self._is_group((config_name, searchpath), key_or_group)
 
     def _chooses_group(self, place: _Place, override: Override) -> bool:
-        """Hydra takes it for a choice in the defaults list rather than for a value; see its `Overrides`."""
+        """Whether Hydra reads it as a choice in the defaults list, and not as a value. See its `Overrides`."""
         return not isinstance(override.value(), dict) and self._is_group(place, override.key_or_group)
 
     def _is_group(self, place: _Place, key_or_group: str) -> bool:
@@ -211,7 +211,7 @@ class CachingConfigLoader(ConfigLoaderImpl):
         return self._groups[key]
 
     def _base_of(self, config: DictConfig, lines: list[str], results: list[Any]) -> _Copies | None:
-        """What Hydra composed, without what it says of the overrides of the task; None where it may not be kept."""
+        """Return what Hydra composed, without the task's overrides; None if it may not be kept."""
         calls_resolver = getattr(self.repository, "calling_resolvers", True)
         if calls_resolver or len(config.hydra.job.env_copy) > 0:
             return None
@@ -221,14 +221,14 @@ class CachingConfigLoader(ConfigLoaderImpl):
             return None
         for override in self._parse(lines):
             if not override.is_hydra_override():
-                # Not `pop`: it would resolve what it gives back.
+                # Not `pop`, because it would resolve what it returns.
                 del config.hydra.overrides.task[-1]
         return _Copies(config)
 
 
 @contextlib.contextmanager
 def _watched_resolvers() -> Iterator[list[Any]]:
-    """What OmegaConf's resolvers give in the meantime; a failure counts as None."""
+    """Record what OmegaConf's resolvers return within this context. A failure counts as None."""
     results: list[Any] = []
 
     def watched(resolver: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +257,7 @@ def _line(override: Override) -> str:
 
 
 def _describe(config: DictConfig, of_task: list[Override]) -> None:
-    """Put down the overrides of the task, as Hydra does."""
+    """Record the overrides of the task, as Hydra does."""
     for override in of_task:
         config.hydra.overrides.task.append(override.input_line)
     names = config.hydra.job.config.override_dirname

@@ -19,7 +19,7 @@ from launcher.display.text import clean
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.session.live_output import LiveOutput
+    from launcher.live.output import LiveOutput
 
 __all__ = ["BaseDisplay"]
 

@@ -12,7 +12,7 @@ from launcher.display.tally import Tally
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from launcher.session.live_output import LiveOutput
+    from launcher.live.output import LiveOutput
 
 __all__ = ["Display", "make_display"]
 

@@ -24,7 +24,8 @@ from launcher.display.text import (
     size,
     some,
 )
-from launcher.session.live_output import LineCutter, LiveOutput
+from launcher.live.lines import LineCutter
+from launcher.live.output import LiveOutput
 from launcher.util.exhaustive import assert_never
 
 __all__ = ["EventLines", "Line", "LineDisplay"]

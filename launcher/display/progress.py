@@ -22,7 +22,7 @@ from launcher.display.base import BaseDisplay
 from launcher.display.lines import EventLines
 from launcher.display.tally import HostTally, Tally
 from launcher.display.text import about, clock, shorten, some, whole_seconds
-from launcher.session.live_output import LiveOutput
+from launcher.live.output import LiveOutput
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

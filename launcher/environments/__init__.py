@@ -1,1 +1,1 @@
-"""Packages for hosts: what the user named, resolved here, chosen for a host, and fetched."""
+"""Packages for hosts: what the user named is resolved here, chosen for a host, and fetched."""

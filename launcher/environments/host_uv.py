@@ -1,7 +1,7 @@
 """uv for a host: one program, by its content.
 
-Rule: it is of the version that resolved, so that both agree on what a lock means. Linux hosts get the static one of their machine, from the same
-index as all else, which needs no C library of theirs. Where it cannot be had, a host that is certainly alike gets the program of this machine.
+Rule: it has the version that resolved, so that both read a lock in the same way. Linux hosts get the static program for their machine, from the
+same index as everything else. It needs no C library of theirs. If it cannot be had, a host that is certainly alike gets this machine's program.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _TRY_AGAIN = 3600.0
 
 
 def uv_for(facts: HostFacts, steps: Steps | None = None) -> tuple[Path, str]:
-    """The uv of a host, as a file here, and its sha256.
+    """Return the uv for a host, as a file here, and its sha256.
 
     Raises:
-        PackagesError: there is none for it, or it cannot be fetched.
+        PackagesError: there is none for this host, or it cannot be fetched.
     """
     folder = cache_folder() / "environments" / "uv"
     machine = _MACHINES.get(facts.machine.lower(), facts.machine)
@@ -122,7 +122,7 @@ def _fetched(facts: HostFacts, folder: Path, name: str, steps: Steps | None, *, 
     with zipfile.ZipFile(WheelCache({}, steps=steps).fetch(chosen)) as archive:
         member = next((one for one in archive.namelist() if one.endswith(_MEMBERS)), None)
         if member is None:
-            raise PackagesError(f"environment: {chosen.file} holds no uv")
+            raise PackagesError(f"environment: {chosen.file} has no uv")
         data = archive.read(member)
     sha256 = hashlib.sha256(data).hexdigest()
     path = folder / f"{name}.{sha256}"
@@ -131,7 +131,7 @@ def _fetched(facts: HostFacts, folder: Path, name: str, steps: Steps | None, *, 
 
 
 def _sha256(path: Path) -> str:
-    """Of a file, which is read once for as long as it does not change."""
+    """Return the sha256 of a file. It is read again only if it has changed."""
     status = path.stat()
     mark = [str(path), status.st_size, status.st_mtime_ns, status.st_ino]
     note = cache_folder() / "environments" / "uv" / f"{hashlib.sha256(json.dumps(mark).encode()).hexdigest()}.sha256"
@@ -140,7 +140,7 @@ def _sha256(path: Path) -> str:
         if len(known) == 64:
             return known
     except (OSError, ValueError):
-        pass  # it is read now
+        pass  # it must be read now
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while piece := file.read(1 << 20):

@@ -1,7 +1,7 @@
-"""What a source is resolved to: a lock in the format of pylock.toml, or requirements that are resolved when the host is known.
+"""The lock of a source, in the format of pylock.toml; or requirements, which are resolved when the host is known.
 
-Rule: nothing but uv resolves. A lock is kept with the run, so that a run that is taken up, or run again, has the same packages. What uv
-made of the same files before is not made again.
+Rule: only uv resolves. A lock is stored with the run, so that a resumed or repeated run has the same packages. If uv has made a lock
+from the same files before, that one is used.
 """
 
 from __future__ import annotations
@@ -23,22 +23,32 @@ from launcher.errors import PackagesError
 from launcher.util.user_folders import cache_folder, make_user_folder
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 
-__all__ = ["Lock", "compile_for", "locks_from_bytes", "locks_to_bytes", "read_lock", "read_toml", "write_whole"]
+__all__ = [
+    "Lock",
+    "compile_for",
+    "find_compiled",
+    "keep_compiled",
+    "locks_from_bytes",
+    "locks_to_bytes",
+    "read_lock",
+    "read_toml",
+    "write_whole",
+]
 
-#: The versions of glibc that uv knows as platforms.
+#: Versions of glibc for which uv has platforms.
 _GLIBC = (17, 28, *range(31, 41))
 _MAX_LOCK = 64 << 20
 
 
 @dataclass(frozen=True)
 class Lock:
-    """The packages of a run, as they are kept with it.
+    """The packages of a run, as they are stored with it.
 
     Attributes:
-        name: the file that they come from, for messages.
-        text: a pylock.toml; of requirements the file itself.
-        is_resolved: it is a pylock.toml.
-        extras, groups: those of the pylock.toml that are chosen.
+        name: the file from which they come, for messages.
+        text: a pylock.toml; for requirements, the file itself.
+        is_resolved: whether it is a pylock.toml.
+        extras, groups: those that were chosen of the pylock.toml.
         indexes: [name, address] of the project's indexes, without credentials.
     """
 
@@ -51,19 +61,19 @@ class Lock:
 
     @property
     def sha256(self) -> str:
-        """Names what it says."""
+        """The hash of its content."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The lock as plain data; `from_json` reads it back."""
+        """Return the lock as plain data, which `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Lock:
-        """A lock that was kept.
+        """Read a stored lock.
 
         Raises:
-            TypeError, KeyError: it is none.
+            TypeError, KeyError: it is not valid.
         """
         return cls(
             str(data["name"]),
@@ -76,10 +86,10 @@ class Lock:
 
 
 def read_lock(source: Source, extras: Sequence[str], groups: Sequence[str], steps: Steps | None = None) -> Lock:
-    """The lock of a source. Of a uv.lock it is what the extras and groups make of it.
+    """Return the lock of a source. For a uv.lock, it has the chosen extras and groups.
 
     Raises:
-        PackagesError: it cannot be read, or uv cannot make one of it.
+        PackagesError: it cannot be read, or uv cannot make a lock from it.
     """
     lock = _read(source, extras, groups, steps)
     return replace(lock, indexes=_indexes(source.path.parent))
@@ -112,13 +122,13 @@ def _read(source: Source, extras: Sequence[str], groups: Sequence[str], steps: S
 
 
 def _indexes(folder: Path) -> tuple[tuple[str, str], ...]:
-    """The indexes that the project names, by which uv knows the variables of their credentials."""
+    """Return the project's indexes. Their names decide in which variables uv looks for credentials."""
     found = []
     for name, keys in (("uv.toml", ()), ("pyproject.toml", ("tool", "uv"))):
         try:
             content: Any = read_toml(_text(folder / name, or_empty=True))
         except ValueError:
-            continue  # uv says what is wrong with it
+            continue  # uv will report what is wrong with it
         for key in keys:
             content = content.get(key, {}) if isinstance(content, dict) else {}
         entries = content.get("index", []) if isinstance(content, dict) else []
@@ -130,10 +140,10 @@ def _indexes(folder: Path) -> tuple[tuple[str, str], ...]:
 
 
 def read_toml(text: str) -> dict[str, Any]:
-    """What a TOML file says.
+    """Return the content of a TOML file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not TOML.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -144,28 +154,57 @@ def read_toml(text: str) -> dict[str, Any]:
 
 def _exported(path: Path, inputs: Sequence[str], options: Sequence[str], folder: Path, steps: Steps | None) -> Lock:
     command = ["export", "--quiet", "--format", "pylock.toml", "--no-header", *options]
-    # The folder counts: a lock may name files relative to it.
+    # The folder matters, because a lock may name files relative to it.
     key = [uv_version(), str(folder), *command, *inputs]
     text = _cached(key, lambda: run_uv(str(path), command, cwd=folder, steps=steps))
     return Lock(str(path), text, is_resolved=True)
 
 
+def find_compiled(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Lock | None:
+    """What requirements were resolved to for a Python of a host before, where a folder keeps it.
+
+    Raises:
+        PackagesError: it cannot be read.
+    """
+    file = _kept_file(lock, facts, python, kept)
+    return Lock(lock.name, _text(file), is_resolved=True) if file is not None and file.is_file() else None
+
+
+def keep_compiled(compiled: Lock, lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> None:
+    """Keep what requirements were resolved to, where there is a folder that keeps it.
+
+    Raises:
+        PackagesError: it cannot be written.
+    """
+    file = _kept_file(lock, facts, python, kept)
+    if file is not None:
+        write_whole(file, compiled.text.encode())
+
+
+def _kept_file(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None) -> Path | None:
+    if kept is None:
+        return None
+    what = f"{lock.sha256}\x00{_minor(python)}\x00{_platform(facts)}\x00{facts.driver}"
+    return kept / f"{hashlib.sha256(what.encode()).hexdigest()}.pylock.toml"
+
+
+def _minor(python: PythonFacts) -> str:
+    return ".".join(python.version.split(".")[:2])
+
+
 def compile_for(
     lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None, steps: Steps | None = None
 ) -> Lock:
-    """Requirements, resolved for a Python of a host; once, where there is a folder that keeps it.
+    """Resolve requirements for a Python of a host. If there is a folder to keep the result, this is done once.
 
     Raises:
         PackagesError: uv cannot resolve them.
     """
-    major, minor = python.version.split(".")[:2]
-    version = f"{major}.{minor}"
-    platform = _platform(facts)
+    found = find_compiled(lock, facts, python, kept)
+    if found is not None:
+        return found
+    version, platform = _minor(python), _platform(facts)
     torch = ["--torch-backend", "auto"] if facts.driver else []
-    name = hashlib.sha256(f"{lock.sha256}\x00{version}\x00{platform}\x00{facts.driver}".encode()).hexdigest()
-    file = kept / f"{name}.pylock.toml" if kept is not None else None
-    if file is not None and file.is_file():
-        return Lock(lock.name, _text(file), is_resolved=True)
     path = Path(lock.name)
     if _text(path, or_empty=True) != lock.text:
         raise PackagesError(
@@ -180,13 +219,13 @@ def compile_for(
         environment={"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None,
         steps=steps,
     )
-    if file is not None:
-        write_whole(file, text.encode())
-    return Lock(lock.name, text, is_resolved=True)
+    compiled = Lock(lock.name, text, is_resolved=True)
+    keep_compiled(compiled, lock, facts, python, kept)
+    return compiled
 
 
 def _platform(facts: HostFacts) -> str:
-    """A host's platform by the name that uv has for it."""
+    """Return uv's name for a host's platform."""
     machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(facts.machine.lower(), facts.machine)
     kind, _, version = facts.libc.partition(" ")
     if facts.system == "Darwin":
@@ -210,15 +249,15 @@ def _cached(key: Sequence[str], make: Callable[[], str]) -> str:
 
 
 def locks_to_bytes(locks: Mapping[str, Lock]) -> bytes:
-    """The locks as the journal keeps them."""
+    """Return the locks as the journal stores them."""
     return json.dumps({"version": 1, "locks": {host: lock.to_json() for host, lock in locks.items()}}).encode()
 
 
 def locks_from_bytes(data: bytes | None) -> dict[str, Lock]:
-    """What a journal kept; nothing where it is one of a run without environments.
+    """Read the locks of a journal; empty for a run without environments.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are not valid.
     """
     if not data:
         return {}
@@ -232,7 +271,7 @@ def locks_from_bytes(data: bytes | None) -> dict[str, Lock]:
 
 
 def write_whole(file: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all.
+    """Write a file that is either complete or missing.
 
     Raises:
         PackagesError: it cannot be written.

@@ -1,7 +1,7 @@
-"""What a host installs: chosen for it from the lock of its run, by what it says of itself.
+"""Chooses what a host installs, from the run's lock and the host's facts.
 
-Rule: the key of an environment is made of what makes a difference (the contents of its wheels, its Python, its platform, our layout) and of
-nothing else: a lock that is written anew with the same contents has the same key.
+Rule: the key of an environment depends only on what makes a difference: the contents of its wheels, its Python, its platform, our layout.
+A lock that was made again with the same contents has the same key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.environments.host_uv import uv_for
-from launcher.environments.lock import Lock, compile_for, write_whole
+from launcher.environments.lock import Lock, compile_for, find_compiled, keep_compiled, write_whole
 from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
 from launcher.environments.wheels import WheelCache, digest_of
@@ -25,22 +25,22 @@ from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, P
 
 __all__ = ["EnvironmentPlan", "EnvironmentSource"]
 
-#: Grows when an environment of the same wheels would be made in another way.
+#: Must grow when the same wheels would give another environment.
 _LAYOUT = 1
-#: Pythons that a message names.
+#: How many Pythons a message names.
 _MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class EnvironmentPlan:
-    """What a host installs.
+    """The plan for what a host installs.
 
     Attributes:
-        spec: as the host is told.
-        lock: what it was chosen from.
-        sources: where its wheels come from, by their sha256.
+        spec: the description for the host.
+        lock: the lock from which it was chosen.
+        sources: sha256 of a wheel -> where it comes from.
         uv: the program that installs them.
-        steps: what fetching them is one of.
+        steps: the steps to which fetching belongs.
     """
 
     spec: EnvironmentSpec
@@ -50,13 +50,13 @@ class EnvironmentPlan:
     steps: Steps | None = field(repr=False, compare=False, default=None)
 
     def fetch(self, sha256: str, *, is_doubtful: bool = False) -> Path:
-        """A content that the host asks for, as a file here.
+        """Return a content that the host asks for, as a file here.
 
         Args:
-            is_doubtful: what is here may have been altered.
+            is_doubtful: whether the file here may have been altered.
 
         Raises:
-            PackagesError: it is none of this environment's, or cannot be had.
+            PackagesError: it does not belong to this environment, or cannot be fetched.
         """
         if sha256 == self.spec.uv and self.uv is not None:
             if is_doubtful and digest_of(self.uv) != sha256:
@@ -66,33 +66,46 @@ class EnvironmentPlan:
             return self.uv
         chosen = self.sources.get(sha256)
         if chosen is None:
-            raise PackagesError("environment: the host asks for a file that is none of its environment's")
+            raise PackagesError("environment: the host asks for a file that does not belong to its environment")
         return WheelCache(dict(self.lock.indexes), steps=self.steps).fetch(chosen, is_doubtful=is_doubtful)
 
 
 class EnvironmentSource:
-    """The environment of a host, as soon as it says what it has.
+    """Makes the plan for a host from the host's facts.
 
     Args:
-        lock: of the run.
-        prefers: major and minor version of the Python to take first; others follow.
-        kept: a folder of the run, where locks for hosts are kept.
+        lock: the run's lock.
+        prefers: major and minor version of the preferred Python.
+        kept: a folder of the run for locks of its hosts.
         limit: seconds for each step, here and on the host.
+        earlier: the same folder of an earlier run, which this one repeats. What was resolved then counts.
+        is_exact: nothing else counts.
     """
 
-    def __init__(self, lock: Lock, prefers: Sequence[int], kept: Path | None, limit: float = USUAL_LIMIT) -> None:
+    def __init__(
+        self,
+        lock: Lock,
+        prefers: Sequence[int],
+        kept: Path | None,
+        limit: float = USUAL_LIMIT,
+        *,
+        earlier: Path | None = None,
+        is_exact: bool = False,
+    ) -> None:
         self.lock = lock
         self._steps = Steps(limit)
         self._prefers = list(prefers)
         self._kept = kept
+        self._earlier = earlier
+        self._is_exact = is_exact
         self._known: tuple[HostFacts, EnvironmentPlan] | None = None
         self._busy = threading.Lock()
 
     def plan(self, facts: HostFacts) -> EnvironmentPlan:
-        """What the host installs; takes as long as uv and the index take. For the same facts it is the same.
+        """Return what the host installs. This takes as long as uv and the index. The same facts give the same plan.
 
         Raises:
-            PackagesError: nothing fits, or something cannot be had.
+            PackagesError: nothing fits, or something cannot be fetched.
         """
         facts = facts._replace(free=0)
         with self._busy:
@@ -101,7 +114,7 @@ class EnvironmentSource:
             return self._known[1]
 
     def stop(self) -> None:
-        """The run is over on this host: end what is being done for it."""
+        """End the work for this host, because the run is over there."""
         self._steps.stop()
 
     def _made(self, facts: HostFacts) -> EnvironmentPlan:
@@ -109,12 +122,7 @@ class EnvironmentSource:
         refused: list[str] = []
         for python in pythons:
             try:
-                lock = (
-                    self.lock
-                    if self.lock.is_resolved
-                    else compile_for(self.lock, facts, python, self._kept, self._steps)
-                )
-                chosen = choose(lock, facts, python)
+                chosen = choose(self._resolved(facts, python), facts, python)
             except DoesNotFit as error:
                 refused.append(f"{python.version} ({python.path}): {error}")
                 continue
@@ -134,6 +142,17 @@ class EnvironmentSource:
             "install a Python that it fits, or name one with `python` for this host; or have `uv lock` make a lock that fits it"
         )
 
+    def _resolved(self, facts: HostFacts, python: PythonFacts) -> Lock:
+        if self.lock.is_resolved:
+            return self.lock
+        found = find_compiled(self.lock, facts, python, self._earlier)
+        if found is not None:
+            keep_compiled(found, self.lock, facts, python, self._kept)
+            return found
+        if self._is_exact:
+            raise DoesNotFit("the run that is repeated resolved its requirements for other Pythons or platforms")
+        return compile_for(self.lock, facts, python, self._kept, self._steps)
+
     def _rank(self, python: PythonFacts) -> tuple[bool, bool, list[int]]:
         numbers = [int(part) for part in python.version.split(".")[:2]]
         return numbers != self._prefers, python.implementation != "cpython", [-one for one in numbers]
@@ -141,7 +160,7 @@ class EnvironmentSource:
     def _plan(self, facts: HostFacts, python: PythonFacts, chosen: list[Chosen]) -> EnvironmentPlan:
         cache = WheelCache(dict(self.lock.indexes), steps=self._steps)
         files = [cache.wheel_of(one) for one in chosen]
-        # Of a lock that says no sizes, they are known when the files are here.
+        # If the lock has no sizes, they are known when the files are here.
         files = [one if one.size is not None else replace(one, size=cache.fetch(one).stat().st_size) for one in files]
         wheels = [Wheel(one.name, one.version, one.file, one.sha256, one.size or 0) for one in files]
         uv, sha256 = uv_for(facts, self._steps)
@@ -165,14 +184,14 @@ class EnvironmentSource:
         )
         return EnvironmentPlan(spec, self.lock, {one.sha256: one for one in files}, uv, self._steps)
 
-    # -- what was chosen before ----------------------------------------------------------------------------------
+    # -- earlier plans -------------------------------------------------------------------------------------------
 
     def _note(self, facts: HostFacts) -> Path:
         key = json.dumps([_LAYOUT, uv_version(), self.lock.sha256, self._prefers, facts.to_json()], sort_keys=True)
         return cache_folder() / "environments" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
     def _remembered(self, facts: HostFacts) -> EnvironmentPlan | None:
-        """What was chosen from the same lock for the same host before, where all that it needs is still here."""
+        """Return an earlier choice from the same lock for the same host, if everything that it needs is still here."""
         if not self.lock.is_resolved:
             return None
         try:

@@ -1,6 +1,6 @@
-"""Chooses from a lock what a Python of a host gets.
+"""Chooses from a lock the files for a Python of a host.
 
-Rule: `packaging` chooses, by what the host says of itself. What is chosen is named by its content.
+Rule: `packaging` chooses by the host's facts. Chosen files are named by their content.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
 __all__ = ["Chosen", "DoesNotFit", "choose"]
 
 _SYSTEMS = {"Linux": "linux", "Darwin": "darwin"}
-#: The oldest glibc 2.x of a platform's wheels; and older names of some.
+#: The oldest glibc 2.x for wheels of a platform. Below: older names of some platforms.
 _OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
 _GLIBC_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 #: The format of the lock's file, for messages of its errors.
@@ -29,7 +29,7 @@ _FORMAT = "pylock.toml"
 
 
 class DoesNotFit(PackagesError):
-    """A lock has nothing for this Python of this host; another one of its Pythons may do."""
+    """The lock does not fit this Python of the host. Another Python there may fit."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Chosen:
     """A file to install, or to build.
 
     Attributes:
-        url: where it comes from; `file:` for one that lies here, `git+` for a commit.
-        sha256: of its content; of its address where it is a commit.
-        is_wheel: it is installed as it is; else a wheel is built of it here.
-        size: in bytes; None where the lock does not say it.
+        url: where it comes from; `file:` for a local file, `git+` for a commit.
+        sha256: the hash of its content, or of its address if it is a commit.
+        is_wheel: whether it is installed directly. Otherwise a wheel is built from it here.
+        size: its bytes; None if the lock does not say it.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Chosen:
 
 
 def choose(lock: Lock, facts: HostFacts, python: PythonFacts) -> list[Chosen]:
-    """The files for a Python of a host.
+    """Return the files for a Python of a host.
 
     Raises:
-        DoesNotFit: the lock has none for it.
-        PackagesError: it is no lock.
+        DoesNotFit: the lock has no files for it.
+        PackagesError: it is not a lock.
     """
     try:
         from packaging.pylock import Pylock, PylockSelectError, PylockValidationError
@@ -89,7 +89,7 @@ def _chosen(package: Any, what: Any, lock: Lock) -> Chosen | None:
     kind = type(what).__name__
     name = str(package.name)
     if kind == "PackageDirectory":
-        # It comes with the project's code, or is told to be missing when it is imported.
+        # It comes with the project's code. If it does not, its import reports that it is missing.
         return None
     if kind == "PackageVcs":
         return _from_git(name, package, what, lock)
@@ -125,7 +125,7 @@ def _version_of(file: str) -> str:
 
 
 def _markers(facts: HostFacts, python: PythonFacts) -> dict[str, str]:
-    """What markers of requirements are judged by."""
+    """Return the values for markers of requirements."""
     names = {"cpython": "CPython", "pypy": "PyPy"}
     return {
         "implementation_name": python.implementation,
@@ -143,7 +143,7 @@ def _markers(facts: HostFacts, python: PythonFacts) -> dict[str, str]:
 
 
 def _tags(facts: HostFacts, python: PythonFacts) -> Iterator[Any]:
-    """The tags of wheels that fit, the best first."""
+    """Yield the tags of wheels that fit, the best first."""
     from packaging import tags
 
     version = [int(part) for part in python.version.split(".")[:2]]
@@ -166,7 +166,7 @@ def _platforms(facts: HostFacts, bits: int) -> Iterator[str]:
         yield from tags.mac_platforms((numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers else None, machine)
         return
     if bits == 32:
-        # A Python of 32 bits on a machine of 64.
+        # A 32-bit Python on a 64-bit machine.
         machine = {"x86_64": "i686", "aarch64": "armv7l"}.get(machine, machine)
     if kind == "glibc" and len(numbers) == 2:
         for minor in range(numbers[1], _OLDEST_GLIBC.get(machine, 17) - 1, -1):

@@ -1,6 +1,6 @@
-"""What the user named as the environment of a run, as a file that describes packages.
+"""Finds the file with packages that the user named as a run's environment.
 
-Rule: what cannot be one is refused here, before anything is sent; the message says what is allowed.
+Rule: a value that names no such file is refused here, before anything is sent. The message says what is allowed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Literal
 from launcher.errors import PackagesError
 from launcher.util.quoting import shown
 
-__all__ = ["AUTO", "SCRIPT", "Source", "find_auto", "find_source", "has_metadata"]
+__all__ = ["AUTO", "NONE", "SCRIPT", "Source", "find_auto", "find_source", "has_metadata"]
 
 AUTO = "auto"
 SCRIPT = "script"
-#: Words that say that there is none.
-_NONE = "none"
+#: Words for no environment.
+NONE = "none"
 _ALLOWED = (
     "a uv.lock, a pylock.toml, a requirements.txt, a script with a `# /// script` block, `script`, `auto` or `none`"
 )
 _BLOCK = re.compile(r"(?m)^# /// script$\s(?:^#(?:| .*)$\s)+^# ///$")
-#: What `auto` takes, in this order.
+#: Files that `auto` takes, in this order.
 _FILES: tuple[tuple[str, Literal["uv", "pylock", "requirements"]], ...] = (
     ("uv.lock", "uv"),
     ("pylock.toml", "pylock"),
     ("requirements.txt", "requirements"),
 )
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
-#: Characters of a script in which its block is looked for.
+#: How many characters of a script are searched for its block.
 _MAX_SCRIPT = 1 << 20
 
 
@@ -49,7 +49,7 @@ class Source:
 
 
 def find_source(word: str, start: Path | None, script: Path | None) -> Source | None:
-    """The file that a word of the user's stands for; None for `none`.
+    """Return the file that the user's word names; None for `none`.
 
     Args:
         start: the file or folder of the application.
@@ -58,7 +58,7 @@ def find_source(word: str, start: Path | None, script: Path | None) -> Source | 
     Raises:
         PackagesError: there is no such file, or it describes no packages.
     """
-    if word == _NONE:
+    if word == NONE:
         return None
     if word == AUTO:
         found = find_auto(start, script)
@@ -79,7 +79,7 @@ def find_source(word: str, start: Path | None, script: Path | None) -> Source | 
 def _named(word: str, start: Path | None) -> Source:
     path = Path(word).expanduser()
     if not path.is_absolute() and not path.exists() and start is not None:
-        # As seen from the project, for whoever starts it from elsewhere.
+        # Relative to the project, if it is started from another folder.
         path = next((folder / path for folder in _upward(start) if (folder / path).is_file()), path)
     path = path.absolute()
     if path.is_dir():
@@ -88,7 +88,7 @@ def _named(word: str, start: Path | None) -> Source:
             raise PackagesError(f"environment: {path} has none of uv.lock, pylock.toml and requirements.txt")
         return found
     if not path.is_file():
-        raise PackagesError(f"environment: {shown(word)} is no file here; name {_ALLOWED}")
+        raise PackagesError(f"environment: {shown(word)} is not a file here; name {_ALLOWED}")
     name = path.name
     if name == "uv.lock":
         return Source("uv", path)
@@ -103,7 +103,7 @@ def _named(word: str, start: Path | None) -> Source:
 
 
 def find_auto(start: Path | None, script: Path | None) -> Source | None:
-    """What the project has: the nearest folder that has something counts."""
+    """Return what the project has. The nearest folder with such a file counts."""
     for folder in _upward(start) if start is not None else ():
         found = _in_folder(folder)
         if found is not None:
@@ -121,7 +121,7 @@ def _folder_of(start: Path) -> Path:
 
 
 def _upward(start: Path) -> Iterator[Path]:
-    """The folder of the application and those above it, up to that of the repository; without one, that folder alone."""
+    """Yield the application's folder and its parents up to the repository's; without a repository, only that folder."""
     folder = _folder_of(start)
     all_of_them = [folder, *folder.parents]
     top = next((index for index, one in enumerate(all_of_them) if (one / ".git").exists()), 0)
@@ -129,7 +129,7 @@ def _upward(start: Path) -> Iterator[Path]:
 
 
 def has_metadata(script: Path) -> bool:
-    """A script says which packages it needs (PEP 723)."""
+    """Whether a script says which packages it needs (PEP 723)."""
     try:
         with script.open(encoding="utf-8", errors="replace") as file:
             return _BLOCK.search(file.read(_MAX_SCRIPT)) is not None

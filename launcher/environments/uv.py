@@ -1,6 +1,6 @@
 """Runs uv on this machine.
 
-Rule: uv decides which versions fit together, and nobody else. What it says when it fails is told, without the secrets that a URL may have.
+Rule: only uv decides which versions fit together. If it fails, the error has its output, without the secrets that a URL may have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from remote_agent.shared.versions import origin_of
 
 __all__ = ["USUAL_LIMIT", "Steps", "last_lines", "run_uv", "uv_program", "uv_version", "without_secrets"]
 
-#: Seconds for a step: a build of much code, or a slow network, may take long.
+#: Seconds for a step. Building much code, or a slow network, may take long.
 USUAL_LIMIT = 1800.0
 _LAST_LINES = 20
 _DIST_INFO = re.compile(r"uv-[^-]+\.dist-info")
@@ -28,7 +28,7 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 @functools.lru_cache(maxsize=1)
 def uv_program() -> str:
-    """The path of uv.
+    """Return the path of uv.
 
     Raises:
         PackagesError: it is not installed.
@@ -45,10 +45,10 @@ def uv_program() -> str:
 
 @functools.lru_cache(maxsize=1)
 def uv_version() -> str:
-    """The version of uv."""
+    """Return the version of uv."""
     origin = origin_of("uv")
     folder = Path(origin).parent.parent if origin else Path()
-    # What `importlib.metadata` says; importing that takes longer than all else that a run asks of uv whose environments are there.
+    # `importlib.metadata` says the same, but its import takes longer than everything else if the environments are there.
     names = [name for name in os.listdir(folder) if _DIST_INFO.fullmatch(name)]
     if len(names) == 1:
         return names[0].removeprefix("uv-").removesuffix(".dist-info")
@@ -58,10 +58,10 @@ def uv_version() -> str:
 
 
 class Steps:
-    """What is done here for an environment: how long a step may take, and whether anybody still wants it.
+    """The steps of making an environment here: how long each may take, and whether the run still needs it.
 
     Args:
-        limit: seconds after which a step that has not ended is ended.
+        limit: a step is ended after this many seconds.
     """
 
     def __init__(self, limit: float = USUAL_LIMIT) -> None:
@@ -71,14 +71,14 @@ class Steps:
         self._is_stopped = False
 
     def stop(self) -> None:
-        """The run is over: end what runs, and begin nothing more. May be called from any thread."""
+        """End the running step, and begin no other, because the run is over. Any thread may call it."""
         with self._lock:
             self._is_stopped = True
             for process in self._running:
                 end_group(process)
 
     def check(self) -> None:
-        """Go on only where the run does.
+        """Check that the run is not over.
 
         Raises:
             PackagesError: it is over.
@@ -87,10 +87,10 @@ class Steps:
             raise PackagesError("environment: the run is over")
 
     def run(self, command: Sequence[str], *, cwd: Path | None, env: Mapping[str, str]) -> tuple[int, bytes, bytes]:
-        """Run a program; returns its exit status and what it printed. It leaves no process behind, whatever happens.
+        """Run a program. Returns its exit status and its output. It leaves no process behind, whatever happens.
 
         Raises:
-            subprocess.TimeoutExpired: it took too long, and was ended.
+            subprocess.TimeoutExpired: it took too long, and was killed.
             PackagesError: the run is over.
             OSError: it cannot be started.
         """
@@ -117,14 +117,14 @@ def run_uv(
     environment: Mapping[str, str] | None = None,
     steps: Steps | None = None,
 ) -> str:
-    """Run uv; returns what it printed.
+    """Run uv. Returns its output.
 
     Args:
-        what: what for, for the message of an error.
-        steps: what it is one of.
+        what: its purpose, for errors.
+        steps: the steps to which it belongs.
 
     Raises:
-        PackagesError: it failed; with its last lines. Or it did not end in time, or the run is over.
+        PackagesError: it failed (the message has its last lines), it did not end in time, or the run is over.
     """
     steps = steps or Steps()
     values = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
@@ -158,5 +158,5 @@ def last_lines(mark: str, said: bytes) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Text without what stands before the `@` of URLs."""
+    """Remove everything before the `@` of URLs from a text."""
     return _USERINFO.sub("***@", text)

@@ -1,7 +1,7 @@
-"""The wheels that hosts get, as files on this machine: fetched, or built of an sdist, and kept by their content.
+"""The wheels for hosts, as files on this machine: fetched, or built from an sdist, and stored by content.
 
-Rule: a file counts when its content is what the lock says. An index is asked from this machine alone, with the credentials that it has here;
-no host is told an address or a credential. A wheel that is built here fits any platform, or it is refused by name.
+Rule: a file is used only if the lock has its hash. Only this machine asks an index, with its own credentials. No host gets an address or
+a credential. A wheel that is built here must fit any platform, or it is refused by name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from remote_agent.protocol.fields import is_sha256
 __all__ = ["WheelCache", "digest_of"]
 
 _PIECE = 1 << 20
-#: Seconds for which an index may say nothing.
+#: How many seconds an index may be silent.
 _TIMEOUT = 60
 _TRIES = 3
-#: Bytes that must come within that time.
+#: How many bytes must come within that time.
 _SLOWEST = 64 << 10
 #: Variables that name indexes, with credentials in their URLs.
 _INDEXES = (
@@ -46,8 +46,8 @@ class WheelCache:
     """Files by their sha256, in the user's cache folder.
 
     Args:
-        indexes: the project's indexes, by the names under which uv looks for their credentials.
-        steps: what is done here is one of these.
+        indexes: [name, address] of the project's indexes. uv uses the names to look for credentials.
+        steps: the steps to which this work belongs.
     """
 
     def __init__(self, indexes: Mapping[str, str], folder: Path | None = None, steps: Steps | None = None) -> None:
@@ -56,14 +56,14 @@ class WheelCache:
         self._folder = folder if folder is not None else cache_folder() / "packages"
 
     def path(self, sha256: str) -> Path:
-        """Where a file lies, if it is there."""
+        """Return the path of a file, if it exists."""
         return self._folder / sha256[:2] / sha256
 
     def fetch(self, chosen: Chosen, *, is_doubtful: bool = False) -> Path:
-        """The file, fetched where it is not here yet, or is doubtful and was altered.
+        """Return the file. It is fetched if it is not here, or if it is doubtful and was altered.
 
         Raises:
-            PackagesError: it cannot be had, or is not what the lock says.
+            PackagesError: it cannot be fetched, or does not match the lock.
         """
         path = self.path(chosen.sha256)
         if path.is_file() and not (is_doubtful and self._was_altered(path, chosen)):
@@ -74,7 +74,7 @@ class WheelCache:
             if digest != chosen.sha256:
                 raise PackagesError(
                     f"environment: {chosen.file} has the sha256 {digest}, and the lock says {chosen.sha256}: it was "
-                    "replaced or altered; find out why before you lock it anew"
+                    "replaced or altered; find out why before you lock again"
                 )
             temporary.replace(path)
         except OSError as error:
@@ -86,22 +86,22 @@ class WheelCache:
         return path
 
     def _was_altered(self, path: Path, chosen: Chosen) -> bool:
-        """Whether its content is not what its name says; then it is removed."""
+        """Whether its content does not match its name. If so, it is removed."""
         if digest_of(path) == chosen.sha256:
             return False
         path.unlink(missing_ok=True)
         if chosen.url == path.as_uri():
             raise PackagesError(
                 f"environment: {chosen.file}, which was built on this machine, was altered in {self._folder}, and was removed\n    "
-                "next: start the run again; it is built anew then"
+                "next: start the run again; it is then built again"
             )
         return True
 
     def wheel_of(self, chosen: Chosen) -> Chosen:
-        """A wheel that is built of an sdist or a commit; a wheel is returned as it is. What was built of the same before counts.
+        """Return the wheel that is built from an sdist or a commit, or a wheel unchanged. An earlier wheel of the same source is used again.
 
         Raises:
-            PackagesError: it cannot be built, or fits this machine alone.
+            PackagesError: it cannot be built, or fits only this machine.
         """
         if chosen.is_wheel:
             return chosen
@@ -122,15 +122,15 @@ class WheelCache:
                 f"a wheel of {chosen.file}",
                 ["build", "--quiet", "--wheel", "--no-config", "--out-dir", str(Path(folder, "out")), str(named)],
                 cwd=Path(folder),
-                # The same content makes the same wheel, whenever it is built.
+                # The same content gives the same wheel at any time.
                 environment={"SOURCE_DATE_EPOCH": "1577836800"},
                 steps=self._steps,
             )
             (wheel,) = Path(folder, "out").glob("*.whl")
             if not _FITS_ALL.search(wheel.name):
                 raise PackagesError(
-                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built of its source "
-                    f"({wheel.name}) fits this machine alone; choose a version that has wheels, or build one and name it in the lock"
+                    f"environment: {chosen.name} {chosen.version} has no wheel for this host, and what is built from its source "
+                    f"({wheel.name}) fits only this machine; choose a version that has wheels, or build one and name it in the lock"
                 )
             sha256 = digest_of(wheel)
             path = self.path(sha256)
@@ -166,7 +166,7 @@ def _as_built(chosen: Chosen, file: str, sha256: str, path: Path) -> Chosen:
 
 
 def digest_of(path: Path) -> str:
-    """The sha256 of a file."""
+    """Return the sha256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
@@ -175,7 +175,7 @@ def digest_of(path: Path) -> str:
 
 
 def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps) -> str:
-    """Bring the content here; returns its sha256. A link that breaks is tried again."""
+    """Fetch the content. Returns its sha256. After a broken connection it is tried again."""
     parts = urlsplit(chosen.url)
     if parts.scheme == "file":
         try:
@@ -184,7 +184,7 @@ def _copy(chosen: Chosen, target: Path, indexes: Mapping[str, str], steps: Steps
             raise PackagesError(f"environment: {unquote(parts.path)}: {error.strerror or error}") from None
         return digest_of(target)
     if parts.scheme not in ("http", "https"):
-        raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is no address that can be fetched")
+        raise PackagesError(f"environment: {chosen.file}: {parts.scheme}: is not an address that can be fetched")
     # A run whose files are all on its hosts needs none of these.
     import ssl
     import urllib.error
@@ -218,7 +218,7 @@ def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) 
     credentials = _credentials(url, indexes)
     if credentials is not None:
         value = base64.b64encode(":".join(credentials).encode()).decode()
-        # Not for whoever it is passed on to.
+        # Credentials must not go to a server to which the request is redirected.
         request.add_unredirected_header("Authorization", f"Basic {value}")
     digest = hashlib.sha256()
     began, count = time.monotonic(), 0
@@ -237,12 +237,12 @@ def _download(url: str, target: Path, indexes: Mapping[str, str], steps: Steps) 
 
 
 def _credentials(url: str, indexes: Mapping[str, str]) -> tuple[str, str] | None:
-    """User and password for an address: its own, those of an index of the same host, or those of ~/.netrc."""
+    """Return user and password for an address: its own, those of an index of the same host, or those of ~/.netrc."""
     parts = urlsplit(url)
     if parts.username:
         return unquote(parts.username), unquote(parts.password or "")
     for name, address in indexes.items():
-        # As uv names them.
+        # uv uses these names.
         variable = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', name.upper())}"
         user, password = os.environ.get(f"{variable}_USERNAME"), os.environ.get(f"{variable}_PASSWORD")
         if (user or password) and _is_same_host(urlsplit(address), parts):

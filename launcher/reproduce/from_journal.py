@@ -15,6 +15,7 @@ from launcher import events
 from launcher.errors import UsageError
 from launcher.reproduce.compare import recorded_outcome
 from launcher.reproduce.target import Target, decoder_of
+from launcher.results.job_returns import environment_of
 from launcher.runs import index, ownership
 from launcher.runs import record as run_record
 from launcher.runs.journal import FOLDER, JournalReader
@@ -87,6 +88,7 @@ def recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, result
         if not payload:
             raise UsageError(f"job {num} of run {record.run} was never sent, because its config could not be made")
         before = recorded_outcome(reader, num, decoder_of(setup, results))
+        host, environment = _where(reader, num)
         shared = reader.blob("shared") or b""
     again = _again_of(setup, record, payload, overrides, shared)
     values = {**os.environ, **(env or {})}
@@ -94,7 +96,17 @@ def recorded(entry: index.Entry, num: int, env: Mapping[str, str] | None, result
     missing = [name for name in names if name not in values]
     notes = [f"variables that the job had are not set here: {', '.join(missing)}"] if missing else []
     known = {name: values[name] for name in names if name in values}
-    return Target(f"{record.run}#{num}", again, before, known, notes)
+    lock = setup.locks.get(host)
+    return Target(f"{record.run}#{num}", again, before, known, notes, lock=lock, environment=environment)
+
+
+def _where(reader: JournalReader, num: int) -> tuple[str, str]:
+    """Return the host of a job that has returned, and the key of its environment there; empty for none."""
+    event = reader.returned(num)
+    if event is None:
+        return "", ""
+    stored = reader.result(num, event.attempt)
+    return event.host, environment_of(stored.envelope.code) if stored is not None else ""
 
 
 def _again_of(
@@ -113,6 +125,8 @@ def _again_of(
         started_in=record.cwd,
         started_as=_started_as(record),
         asked_as=_asked_as(record) or setup.codec,
+        earlier=setup.folder / FOLDER,
+        preferred=_preferred(record),
     )
     return HydraAgain(**values) if isinstance(setup, HydraSetup) else PlainAgain(**values)
 
@@ -121,6 +135,12 @@ def _started_as(record: RunRecord) -> Command | None:
     for told in record.zygotes.values():
         return told.command
     return None
+
+
+def _preferred(record: RunRecord) -> tuple[int, ...]:
+    for told in record.zygotes.values():
+        return tuple(told.controller.python)
+    return ()
 
 
 def _asked_as(record: RunRecord) -> str:

@@ -13,39 +13,58 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from launcher.bootstrap.bundle import build_bundle, unpack
 from launcher.code.snapshot import Snapshot
-from launcher.errors import LauncherError, UsageError
+from launcher.environments.source import NONE
+from launcher.errors import HostError, LauncherError, UsageError
 from launcher.inventory import host_specs
 from launcher.options import LaunchConf
+from launcher.preparation import build_environments
 from launcher.reproduce.compare import Comparison, Outcome, compare, recorded_outcome, stored_outcome
 from launcher.reproduce.find import find_target
 from launcher.reproduce.target import Target, decoder_of
+from launcher.results.job_returns import environment_of
 from launcher.runs.journal import FOLDER, JournalReader, StoredResult
 from launcher.session.session import Observer, Session, SessionConf
 from launcher.setup.again import HydraAgain, PlainAgain
 from launcher.setup.folders import folder_for
 from launcher.setup.run_setup import RunSetup
 from launcher.transports.early_connections import EarlyConnections
+from launcher.util.user_folders import cache_folder
 from remote_agent.job import JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
 from remote_agent.protocol.result_parts import ResultParts
 
+if TYPE_CHECKING:
+    from launcher.environments.lock import Lock
+    from launcher.inventory import HostSpec
+
 __all__ = ["Reproduction", "reproduce"]
+
+#: The debugger's program, under a Python that has no package of ours.
+_DEBUGGER = "import sys; sys.path.pop(0); from remote_agent.debugger import main; sys.exit(main(sys.argv[1]))"
 
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """The result. `comparison` is None if there was nothing to compare with."""
+    """The result. `comparison` is None if there was nothing to compare with.
+
+    `environment` is the key of the environment that it ran in, and `environment_before` the one of the first time. They are
+    empty if there was none.
+    """
 
     target: str
     folder: Path
     after: Outcome
     comparison: Comparison | None
+    environment: str
+    environment_before: str
 
 
 def reproduce(
@@ -68,7 +87,7 @@ def reproduce(
         options: its variables (`env`) replace those of the environment; its policy of results says what is decoded to compare it.
         app: the application, if no record says which it is.
         folder: the new output directory.
-        is_exact: run the code that the run recorded, and not the code as it is now.
+        is_exact: run the code that the run recorded, in an environment of the packages that it had, and not the code as it is now.
         with_hooks: fire the job's hooks, of the callbacks that the run sent.
         in_debugger: run it here in the foreground. If it fails, pdb starts.
         early: connections that were begun earlier.
@@ -84,12 +103,12 @@ def reproduce(
         tell(note)
     setup = _set_up(target, options, folder, is_exact=is_exact, with_hooks=with_hooks)
     if in_debugger:
-        where, after = _debug(setup)
+        where, after, key = _debug(setup)
     else:
         with show() as observer:
-            where, after = _run(setup, SessionConf([observer] if observer else (), early=early))
+            where, after, key = _run(setup, SessionConf([observer] if observer else (), early=early))
     comparison = compare(target.before, after) if target.before is not None else None
-    return Reproduction(target.name, where, after, comparison)
+    return Reproduction(target.name, where, after, comparison, key, target.environment)
 
 
 def _set_up(
@@ -102,10 +121,12 @@ def _set_up(
 ) -> PlainAgain | HydraAgain:
     asked = options.replaced(env={**target.env, **options.env})
     where, naming = folder_for("RUN", folder)
+    specs = tuple(host_specs(None, asked))
     setup = dataclasses.replace(
         target.setup,
         options=asked,
-        hosts=tuple(host_specs(None, asked)),
+        hosts=specs,
+        locks=_locks(target, specs, is_exact=is_exact),
         folder=where,
         naming=naming,
         is_exact=is_exact,
@@ -120,19 +141,28 @@ def _set_up(
     return setup.without_callbacks().with_code()
 
 
-def _run(setup: PlainAgain | HydraAgain, conf: SessionConf) -> tuple[Path, Outcome]:
-    """Run it as any job; return its folder and its outcome."""
+def _locks(target: Target, specs: Sequence[HostSpec], *, is_exact: bool) -> dict[str, Lock]:
+    """The packages of each host: those that the job had. Without `is_exact`, this machine's jobs run under this Python."""
+    known = target.setup.locks
+    locks = {spec.name: known.get(spec.name, target.lock) for spec in specs if spec.environment != NONE}
+    here = {spec.name for spec in specs if spec.is_local and spec.name not in known and not is_exact}
+    return {name: lock for name, lock in locks.items() if lock is not None and name not in here}
+
+
+def _run(setup: PlainAgain | HydraAgain, conf: SessionConf) -> tuple[Path, Outcome, str]:
+    """Run it like any job. Return its folder, its outcome, and the key of its environment."""
     with Session(setup, conf) as session:
         session.drive([(None, setup.overrides)], None)
     with JournalReader(session.folder / FOLDER) as reader:
         after = recorded_outcome(reader, 0, decoder_of(setup, setup.options.results))
     if after is None:
         raise LauncherError("the job did not return")
-    return session.folder, after
+    return session.folder, after, environment_of(session.load(0).code)
 
 
-def _debug(setup: PlainAgain | HydraAgain) -> tuple[Path, Outcome]:
-    """Run it here, in a debugger; return its folder and its outcome."""
+def _debug(setup: PlainAgain | HydraAgain) -> tuple[Path, Outcome, str]:
+    """Run it here, in a debugger. Return its folder, its outcome, and the key of its environment."""
+    python, key = _python_here(setup)
     prepared = setup.prepare()
     # No journal is begun there. Its lock is held while the job writes.
     setup, claim = setup.take_folder()
@@ -152,11 +182,30 @@ def _debug(setup: PlainAgain | HydraAgain) -> tuple[Path, Outcome]:
         environment = {**os.environ, **zygote.environ}
         ours = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, environment.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "remote_agent.debugger", name]
+        if python != sys.executable:
+            # It finds no packages of this Python, and nothing of the folder in which the command was started.
+            environment["PYTHONPATH"] = str(unpack(build_bundle(), cache_folder() / "agents"))
+            command = [python, "-c", _DEBUGGER, name]
         # Ctrl-C is for the debugger, and does not stop this process.
-        done = subprocess.run([sys.executable, "-m", "remote_agent.debugger", name], env=environment, check=False)
+        done = subprocess.run(command, env=environment, check=False)
         after = _debugged(scratch, setup, done.returncode)
     claim.release()
-    return setup.folder, after
+    return setup.folder, after, key
+
+
+def _python_here(setup: RunSetup) -> tuple[str, str]:
+    """The Python for a job in the foreground, and the key of its environment, which is built if it is not there.
+
+    Raises:
+        HostError: it cannot be had here.
+    """
+    if not setup.locks:
+        return sys.executable, ""
+    (done,) = build_environments(setup.hosts, setup.options, setup.locks, source=setup.environment_source)
+    if not done.key:
+        raise HostError(done.host, done.phase, done.why, done.next_step)
+    return str(cache_folder() / "envs" / done.key / "bin" / "python"), done.key
 
 
 def _lay_out(snapshot: Snapshot, folder: Path) -> None:

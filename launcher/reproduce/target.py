@@ -10,6 +10,7 @@ from launcher.options import LaunchConf
 from launcher.setup.callbacks import build_callbacks
 
 if TYPE_CHECKING:
+    from launcher.environments.lock import Lock
     from launcher.reproduce.compare import Outcome
     from launcher.setup.again import HydraAgain, PlainAgain
     from launcher.setup.run_setup import RunSetup
@@ -30,6 +31,8 @@ class Target:
         notes: what the user should know.
         callbacks: of a job without a record: `_target_` nodes. Callbacks are built from them only if hooks are asked
         for.
+        lock: the packages of the environment on its host; None if it had none.
+        environment: the key of that environment, if it is known.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Target:
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     callbacks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lock: Lock | None = None
+    environment: str = ""
 
     def built_callbacks(self) -> Callbacks:
         """Build the callbacks, because their hooks are asked for."""

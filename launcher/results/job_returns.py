@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,13 +20,14 @@ from launcher.serialization.plain_text import plain_text
 from launcher.util.terminal_text import clean
 from remote_agent.by_reference import own_job_return
 from remote_agent.job import JobError, JobReturn, JobStatus, LateValue, RemoteJobError
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.result_parts import PLAIN
 from remote_agent.shared.plain_value import MAX_SIZE, MAX_SMALL, encode
 
 if TYPE_CHECKING:
     from launcher.serialization.plain_records import FindType
 
-__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "make_job_return", "shown_value"]
+__all__ = ["Decoder", "JobReturns", "ResultNotDecoded", "environment_of", "make_job_return", "shown_value"]
 
 _TRUSTED = "results=trusted decodes it, and any code with it (launcher.Session.resume(RUN, results='trusted'))"
 _RETURN_PLAIN = (
@@ -291,3 +292,10 @@ def load_returned(reader: JournalReader, num: int) -> Returned:
     job = reader.job(num)
     output_dir = Path(job[1]) if job else Path()
     return Returned(event, reader.result(num, event.attempt), output_dir)
+
+
+def environment_of(code: Any) -> str:
+    """The key of the environment that a job ran in, from what its JobReturn says of the code; empty for none."""
+    told = code.get("environment") if isinstance(code, Mapping) else None
+    key = told.get("key") if isinstance(told, Mapping) else None
+    return str(key) if is_sha256(key) else ""

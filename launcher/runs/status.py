@@ -101,8 +101,8 @@ class AttemptStatus:
 
 @dataclass
 class JobStatusLine:
-    """One job, with all its attempts. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`. `value` is a short
-    text, if only one job was asked for.
+    """One job, with all its attempts. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`. If only one job was
+    asked for, `value` is a short text, and `environment` has the key of its environment, the hash of its lock, and its name.
     """
 
     num: int
@@ -113,6 +113,7 @@ class JobStatusLine:
     duration: float | None = None
     output_dir: str = ""
     value: str = ""
+    environment: dict[str, str] | None = None
 
     @property
     def host(self) -> str:
@@ -135,6 +136,7 @@ class JobStatusLine:
             "duration": self.duration,
             "error": self.error,
             "output_dir": self.output_dir,
+            "environment": self.environment,
             "value": self.value,
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }

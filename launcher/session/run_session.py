@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from launcher.agents.plan import HostPlan
     from launcher.engine.requests import QueuedJob
     from launcher.inventory import HostSpec
+    from launcher.live.observer import Live
     from launcher.runs.folder import Claim
-    from launcher.session.live_output import Live
     from launcher.setup.prepared import PreparedRun
     from launcher.setup.run_setup import RunSetup
     from launcher.transports.base import Transport

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from launcher.errors import RunDetached, RunInterrupted, SessionError, UsageError
 from launcher.inventory import host_list
+from launcher.live.observer import live_here
 from launcher.options import LaunchConf, options_of
 from launcher.session.ending import what_is_left
 from launcher.session.job import Job, JobState
-from launcher.session.live_output import live_here
 from launcher.session.resumed import ResumedRun
 from launcher.session.run_session import Observer, RunSession, SessionConf
 from launcher.session.thread import SessionThread

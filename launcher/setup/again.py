@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from launcher.runs.journal import FOLDER
 from launcher.setup.hydra import HydraSetup
 from launcher.setup.prepared import PreparedRun
 from launcher.setup.run_setup import RunSetup
@@ -20,7 +21,10 @@ from remote_agent.protocol.zygote_spec import Command
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from launcher.code.snapshot import Snapshot
     from launcher.engine.requests import QueuedJob
+    from launcher.environments.lock import Lock
+    from launcher.environments.plan import EnvironmentSource
     from launcher.inventory import HostSpec
 
 __all__ = ["HydraAgain", "PlainAgain"]
@@ -38,6 +42,8 @@ class _Again(RunSetup):
         started_in: the folder that the application was started in.
         started_as: its `sys.argv` and what belongs to it (see `RunSetup.command`), if known.
         asked_as: how its run asked for values, if known.
+        earlier: the folder of its run's journal, if there is one.
+        preferred: the major and minor version of Python that its run took first for environments, if known.
     """
 
     is_reproduction: ClassVar[bool] = True
@@ -50,6 +56,8 @@ class _Again(RunSetup):
     started_in: str = ""
     started_as: Command | None = None
     asked_as: str = ""
+    earlier: Path | None = None
+    preferred: tuple[int, ...] = ()
 
     @property
     def codec(self) -> str:
@@ -72,9 +80,23 @@ class _Again(RunSetup):
         """Whether code is sent to this host. Exact code is sent to this machine, too."""
         return self.is_exact or super().travels(spec)
 
-    def with_code(self) -> Self:
+    def environment_source(self, lock: Lock) -> EnvironmentSource:
+        """What its run resolved counts. If it is exact, nothing else does, and the same version of Python is taken first."""
+        from launcher.setup.environments import source_of
+
+        prefers = self.preferred if self.is_exact else ()
+        return source_of(
+            lock,
+            self.folder / FOLDER,
+            self.options,
+            earlier=self.earlier,
+            prefers=prefers,
+            is_exact=self.is_exact,
+        )
+
+    def with_code(self, taken: Snapshot | None = None) -> Self:
         """Return the same job with the code as it is now. An exact job already has the run's code."""
-        return self if self.is_exact else super().with_code()
+        return self if self.is_exact else super().with_code(taken)
 
     def with_job(self, content: dict[str, Any]) -> Self:
         """Return the same setup with another payload, pickled from this."""

@@ -17,14 +17,19 @@ from launcher.serialization.modules import main_module_name
 __all__ = ["take_code"]
 
 
-def take_code(root: Path, main_module: str | None, max_bytes: int) -> tuple[Snapshot, str | None]:
+def take_code(
+    root: Path, main_module: str | None, max_bytes: int, taken: Snapshot | None = None
+) -> tuple[Snapshot, str | None]:
     """Return the snapshot of the project of a file or folder, and the name under which hosts import `__main__`; None if
     they cannot.
+
+    Args:
+        taken: the snapshot, if there is one already.
 
     Raises:
         CodeError: the code cannot be sent.
     """
-    snapshot = take(root, max_bytes=max_bytes)
+    snapshot = taken if taken is not None else take(root, max_bytes=max_bytes)
     _refuse_agents_namesake(snapshot, root)
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
     is_main = main_file and main_module == main_module_name()

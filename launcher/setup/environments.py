@@ -1,6 +1,6 @@
-"""The packages of a run: the lock of each host that gets an environment, and what makes a plan of it.
+"""The packages of a run: the lock of each host that gets an environment, and the source of its plan.
 
-Rule: locks are read when the setup is made, and kept with the run: whoever takes it up has the same, whatever became of the files.
+Rule: locks are read when the setup is made, and stored with the run. A resumed run has the same locks, even if the files have changed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCKS", "locks_of", "source_of", "way_to_have"]
 
-#: Below the folder of a run's journal: what was resolved for its hosts.
+#: A folder next to a run's journal, with what was resolved for its hosts.
 LOCKS = "locks"
 
 
 def locks_of(
     hosts: Iterable[HostSpec], options: LaunchConf, start: Path | None, script: Path | None
 ) -> dict[str, Lock]:
-    """The lock of each host that gets an environment, by the host's name.
+    """Return host name -> lock, for each host that gets an environment.
 
     Args:
         start: the file or folder of the application.
         script: the script that is started.
 
     Raises:
-        PackagesError: a source cannot be used, or uv is not here.
+        PackagesError: a source cannot be used, or uv is missing here.
     """
     made: dict[tuple[str, tuple[str, ...]], Lock | None] = {}
     locks = {}
@@ -63,7 +63,7 @@ def locks_of(
 
 
 def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
-    """How a package that a job lacks can come along: what to say before other ways."""
+    """Return how a package that a job lacks can be sent. The error says this before other ways."""
     if lock is not None:
         return f"{lock.name} does not have it: add it to the project (`uv add NAME`, then `uv lock`), or "
     found = find_auto(setup.root, setup.script_file()) if setup.root is not None else None
@@ -78,7 +78,24 @@ def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     return f"bring the packages of {name} along ({line}); or "
 
 
-def source_of(lock: Lock, folder: Path | None, options: LaunchConf) -> EnvironmentSource:
-    """What says what a host installs, of a run whose journal is in that folder; None for one that keeps nothing."""
-    keeps = folder / LOCKS if folder is not None else None
-    return EnvironmentSource(lock, sys.version_info[:2], keeps, options.environment_timeout)
+def source_of(
+    lock: Lock,
+    folder: Path | None,
+    options: LaunchConf,
+    *,
+    earlier: Path | None = None,
+    prefers: Sequence[int] = (),
+    is_exact: bool = False,
+) -> EnvironmentSource:
+    """Return what says what a host installs.
+
+    Args:
+        folder: the folder of the run's journal; None for a run that keeps nothing.
+        earlier: that of an earlier run which is repeated. What was resolved then counts.
+        prefers: major and minor version of the Python that is preferred; by default that of this Python.
+        is_exact: nothing but what was resolved then counts.
+    """
+    kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
+    return EnvironmentSource(
+        lock, prefers or sys.version_info[:2], kept, options.environment_timeout, earlier=before, is_exact=is_exact
+    )

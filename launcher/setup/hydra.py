@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.code.application import Application
+    from launcher.code.snapshot import Snapshot
     from launcher.engine.requests import QueuedJob
     from remote_agent.job import JobReturn
 
@@ -100,6 +101,7 @@ class HydraSetup(RunSetup):
         fired_elsewhere: frozenset[str] = frozenset(),
         earlier: Sequence[JobReturn] = (),
         text_of: Application | None = None,
+        taken: Snapshot | None = None,
     ) -> HydraSetup:
         """Check what was given.
 
@@ -112,6 +114,7 @@ class HydraSetup(RunSetup):
             naming: who chose the folder's name; by default what the config says.
             fired_elsewhere, earlier: see the class.
             text_of: the application, if it was read from its text, and the task is a stand-in.
+            taken: the snapshot of the project, if there is one already.
 
         Raises:
             UsageError: naming what is wrong.
@@ -148,7 +151,7 @@ class HydraSetup(RunSetup):
             earlier=tuple(earlier),
             warnings=read_warnings(text_of) if text_of is not None else (),
         )
-        return setup.with_code()
+        return setup.with_code(taken)
 
     # -- what travels --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from launcher.setup.run_setup import RunSetup
 
 if TYPE_CHECKING:
     from launcher.code.application import Application
+    from launcher.code.snapshot import Snapshot
     from launcher.config.composition import Composition
     from launcher.engine.requests import QueuedJob
     from launcher.options import LaunchConf
@@ -61,8 +62,12 @@ class PlainAppSetup(RunSetup):
         options: LaunchConf,
         folder: str | None,
         overrides: Sequence[str],
+        taken: Snapshot | None = None,
     ) -> PlainAppSetup:
         """Check what was given.
+
+        Args:
+            taken: the snapshot of its project, if there is one already.
 
         Raises:
             UsageError: naming what is wrong.
@@ -80,7 +85,7 @@ class PlainAppSetup(RunSetup):
             task=app.reference,
             task_name=app.name,
             configs=(),
-            root=app.root if app.file is None or "." in app.module_name else app.file,
+            root=app.project,
             main_module=app.module_name,
             script=script_of_app(app),
             given=tuple(overrides),
@@ -88,7 +93,7 @@ class PlainAppSetup(RunSetup):
             composition=composition,
             warnings=read_warnings(app),
         )
-        return dataclasses.replace(setup, root_config=setup.with_node(composition.config, None)).with_code()
+        return dataclasses.replace(setup, root_config=setup.with_node(composition.config, None)).with_code(taken)
 
     def job(self, num: int, task: Any, config: Any, overrides: Sequence[str]) -> QueuedJob:
         """Compose the job with these overrides now.

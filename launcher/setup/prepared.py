@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.plan import Blob, HostPlan
+from launcher.code.known_imports import ImportFacts, remember
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError
-from launcher.runs.journal import FOLDER
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
@@ -76,6 +76,8 @@ class PreparedRun:
             files=len(snapshot.files) if snapshot is not None else 0,
             environment=self._environment_of(spec),
             environment_python=spec.python or setup.options.python,
+            environments_budget=setup.options.environments_budget,
+            remember_import=_rememberer(setup.import_keys.get(spec.name)),
             explain=_explainer(explained, snapshot),
             explain_job=_explainer(self._explained_in_job(spec), snapshot),
         )
@@ -110,11 +112,9 @@ class PreparedRun:
         lock = self.setup.locks.get(spec.name)
         if lock is None:
             return None
-        from launcher.setup.environments import source_of
-
         known = self._environments.get(spec.name)
         if known is None:
-            known = self._environments[spec.name] = source_of(lock, self.setup.folder / FOLDER, self.setup.options)
+            known = self._environments[spec.name] = self.setup.environment_source(lock)
         return known
 
     @functools.cached_property
@@ -211,7 +211,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
         raise CodeError(f"the task {setup.task_name} cannot be pickled: {error}") from error
     warnings = [*setup.warnings, *(("callbacks", note) for note in setup.callbacks.notes)]
     warnings += [("code", text) for text in _out_of_reach(setup)]
-    notes = setup.snapshot.notes if setup.snapshot is not None else ()
+    notes = (*setup.notes, *(setup.snapshot.notes if setup.snapshot is not None else ()))
     hydra = setup.hydra_version()
     if hydra and (note := version_note(hydra)):
         notes = (*notes, note)
@@ -243,6 +243,10 @@ def _explainer(
     if snapshot is None:
         return lambda error: ""
     return lambda error: explain(error, snapshot)
+
+
+def _rememberer(key: str | None) -> Callable[[ImportFacts], None]:
+    return lambda facts: None if key is None else remember(key, facts)
 
 
 def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:

@@ -29,6 +29,7 @@ from launcher.options import LaunchConf, options_of
 from launcher.results.job_returns import Decoder
 from launcher.runs.folder import Claim, Naming, claim
 from launcher.runs.index import new_run_id
+from launcher.runs.journal import FOLDER
 from launcher.serialization import pickler as pickling
 from launcher.serialization.modules import main_module_name
 from launcher.serialization.plain_records import finder
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from launcher.environments.lock import Lock
+    from launcher.environments.plan import EnvironmentSource
     from remote_agent.job import JobReturn
 
 __all__ = ["RunSetup"]
@@ -74,6 +76,8 @@ class RunSetup:
         snapshot: the code that is sent; None if none is, or if the first job brings it.
         locks: by host, the packages of its environment; a host that is not in it gets none.
         warnings: (source, message) of what the user should know before anything runs.
+        notes: less important messages.
+        import_keys: by host, under which key it is kept what the host tells of the application's import.
         fired_elsewhere: run hooks that others fire (with the plugin, Hydra itself fires on_multirun_start).
     """
 
@@ -103,6 +107,8 @@ class RunSetup:
     naming: Naming = Naming.USER
     locks: Mapping[str, Lock] = dataclasses.field(default_factory=dict)
     warnings: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    import_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -199,8 +205,11 @@ class RunSetup:
         named = dataclasses.replace(self, task_name=task_name_of(task), root=root, main_module=main_module)
         return dataclasses.replace(named.with_code(), task=task)
 
-    def with_code(self) -> Self:
+    def with_code(self, taken: Snapshot | None = None) -> Self:
         """Return the same run with the code snapshot, if the code has to be sent.
+
+        Args:
+            taken: the snapshot, if there is one already.
 
         Raises:
             UsageError: some of the code cannot be sent, or a variable is not set.
@@ -208,7 +217,7 @@ class RunSetup:
         self.options.variables()
         snapshot, main_module = None, self.main_module
         if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
-            snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes)
+            snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes, taken)
         for entry in self.callbacks:
             if entry.instance is not None:
                 pickling.check_state(entry.name, entry.instance, has_spec=entry.spec is not None)
@@ -219,6 +228,12 @@ class RunSetup:
 
             locks = locks_of(self.hosts, self.options, self.root, self.script_file())
         return dataclasses.replace(self, snapshot=snapshot, main_module=main_module, locks=locks)
+
+    def environment_source(self, lock: Lock) -> EnvironmentSource:
+        """What says what a host installs of a lock."""
+        from launcher.setup.environments import source_of
+
+        return source_of(lock, self.folder / FOLDER, self.options)
 
     def script_file(self) -> Path | None:
         """The file that may say which packages it needs."""

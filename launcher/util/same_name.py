@@ -1,6 +1,6 @@
-"""Names that a disk may take for one: on a Mac's, `Model` and `model` are, and so are an é of one character and of two.
+"""Names that a disk may treat as the same: on a Mac's disk, `Model` and `model`, and an é of one character and of two.
 
-Rule: it says what may be one name. Whether it is one is asked of the disk.
+Rule: this only says which names may be the same. The disk decides whether they are.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ __all__ = ["folded"]
 
 
 def folded(path: str) -> str:
-    """The same for all paths that may be one, whatever case and form their letters have."""
+    """Return a text that is equal for all paths that may be the same, whatever the case and form of their letters."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

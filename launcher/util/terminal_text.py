@@ -30,7 +30,7 @@ def clean(text: Any) -> str:
 
 
 def clean_line(text: Any) -> str:
-    """Text as `clean` has it, on one line: a path, or a name, in which a newline would begin a line that looks like one of ours."""
+    """Clean a path or a name, and keep it on one line. A newline in it could begin a line that looks like one of ours."""
     return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 

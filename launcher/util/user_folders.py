@@ -17,12 +17,12 @@ _NAME = "hydra-remote-launcher"
 
 
 def cache_folder() -> Path:
-    """What may be deleted at any time."""
+    """Return the folder for files that may be deleted at any time."""
     return _base("XDG_CACHE_HOME", "~/.cache") / _NAME
 
 
 def state_folder() -> Path:
-    """What is kept from one run to the next."""
+    """Return the folder for files that are kept from one run to the next."""
     return _base("XDG_STATE_HOME", "~/.local/state") / _NAME
 
 
@@ -43,12 +43,12 @@ def runtime_folder() -> Path:
 
 def _base(variable: str, default: str) -> Path:
     given = os.environ.get(variable, "")
-    # The specification has a relative path ignored.
+    # The specification says to ignore a relative path.
     return Path(given if os.path.isabs(given) else os.path.expanduser(default))
 
 
 def make_user_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing; what is there stays as it is.
+    """Make a folder and its missing parents. Existing folders are not changed.
 
     Raises:
         OSError: a folder cannot be made.

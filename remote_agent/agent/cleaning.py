@@ -13,13 +13,12 @@ holds results that no controller has collected (unless `force` is given).
 import json
 import os
 import shutil
-import socket
 from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
 
 from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.spool.log import scan
+from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.shared.disk import remove_tree, usage_of
@@ -38,7 +37,9 @@ class Cleaning:
 
     def __init__(self, workdir: Optional[str]) -> None:
         self._cache, self._state = roots(workdir)
-        self._environments = EnvironmentInventory(self._cache, boot_id(), self._may_run)
+        self._environments = EnvironmentInventory(
+            self._cache, boot_id(), lambda run, host: may_run(self._path(run, host))
+        )
 
     # -- listing -------------------------------------------------------------------------------------------------
 
@@ -110,23 +111,18 @@ class Cleaning:
         own = usage.bytes - usage.shared
         return {"bytes": own, "shared": usage.shared, "files": usage.files, "changed": usage.changed}
 
-    def _may_run(self, run: str, host: str) -> bool:
-        """Something of a run may still run, or be started again."""
-        path = self._path(run, host)
-        return _is_running(path) or bool(_count_attempts(os.path.join(path, "log"))[1])
-
     def _path(self, run: str, host: str) -> str:
         return os.path.join(self._state, "runs", run, host)
 
     def _spool(self, run: str, host: str) -> Dict[str, Any]:
         path = self._path(run, host)
-        uncollected, unfinished = _count_attempts(os.path.join(path, "log"))
+        uncollected, unfinished = count_attempts(os.path.join(path, "log"))
         return dict(
             _usage_of(path),
             id="spool/{}/{}".format(run, host),
             kind="spool",
             run=run,
-            is_running=_is_running(path),
+            is_running=is_running(path),
             uncollected=uncollected,
             unfinished=unfinished,
         )
@@ -153,14 +149,14 @@ class Cleaning:
             return _remove_folder(os.path.join(self._cache, "bundles"))
         if kind == "spool" and len(parts) == 2:
             return self._remove_spool(parts[0], parts[1], force)
-        if any(_is_running(self._path(run, host)) for run, host in self._spools()):
-            return "an agent is running here, and may need it"
-        if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
-            return _remove_folder(os.path.join(self._cache, "agents", name))
         if kind == "environment" and name in self._environments.complete():
             return self._environments.remove(name)
         if kind == "part" and name in self._environments.given_up():
             return self._environments.remove_given_up(name)
+        if any(is_running(self._path(run, host)) for run, host in self._spools()):
+            return "an agent is running here, and may need it"
+        if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
+            return _remove_folder(os.path.join(self._cache, "agents", name))
         if item == "packages":
             for path in self._packages():
                 why = _remove_folder(path) if os.path.isdir(path) else ""
@@ -175,9 +171,9 @@ class Cleaning:
         path = self._path(run, host)
         if (run, host) not in set(self._spools()):
             return "no item of that name"
-        if _is_running(path):
+        if is_running(path):
             return "its agent is running ('launcher cancel' ends it)"
-        uncollected, unfinished = _count_attempts(os.path.join(path, "log"))
+        uncollected, unfinished = count_attempts(os.path.join(path, "log"))
         if (uncollected or unfinished) and not force:
             return "it holds {} uncollected results and {} unfinished jobs ('launcher attach' collects them)".format(
                 uncollected, unfinished
@@ -205,43 +201,6 @@ def _usage_of(path: str) -> Dict[str, Any]:
     """Return the bytes on the disk, the number of files, and the latest change."""
     usage = usage_of(path)
     return {"bytes": usage.bytes, "files": usage.files, "changed": usage.changed}
-
-
-def _count_attempts(log: str) -> Tuple[int, int]:
-    """Count (results that no controller has acknowledged, attempts without a result) in a spool's log."""
-    open_attempts: Dict[str, bool] = {}
-    try:
-        for header in scan(log):
-            attempt, record = str(header.get("a", "")), header.get("r")
-            if record == "accepted":
-                open_attempts[attempt] = False
-            elif record == "final" and attempt in open_attempts:
-                open_attempts[attempt] = True
-            elif record == "acked":
-                open_attempts.pop(attempt, None)
-    except OSError:
-        return 0, 0
-    finals = sum(open_attempts.values())
-    return finals, len(open_attempts) - finals
-
-
-def _is_running(spool: str) -> bool:
-    """Whether an agent answers at the spool's socket."""
-    runtime = runtime_folder_of(spool)
-    if runtime is None:
-        return False
-    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        os.chdir(runtime)
-        sock.connect("agent.sock")
-        return True
-    except OSError:
-        return False
-    finally:
-        sock.close()
-        os.fchdir(here)
-        os.close(here)
 
 
 def _remove_folder(path: str) -> str:

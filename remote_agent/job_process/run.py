@@ -28,6 +28,7 @@ from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol import messages, wire
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import ForkSpec
+from remote_agent.protocol.messages import Imported
 from remote_agent.protocol.result_parts import PICKLED, PLAIN, SAME, ResultParts
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import decided_error, error_of_exception, exit_code_of, safe_text, type_name
@@ -45,6 +46,7 @@ class Prepared:
         callbacks: the composite, with the state from the controller.
         spec: how the application was to be prepared.
         notes: messages for the user.
+        imported: what the import of the application did; None if it was not imported here.
         seeds: sets a job's random generators.
         states: callback index -> its pickled state, if it can be pickled.
         broken: why no job can run. Every job then fails with it.
@@ -55,6 +57,7 @@ class Prepared:
         self.callbacks = callbacks
         self.spec = spec
         self.notes: List[str] = []
+        self.imported: Optional[Imported] = None
         self.seeds = SeedWatch()
         self.states: Dict[int, bytes] = {}
         self.broken: Optional[JobError] = None

@@ -70,10 +70,14 @@ class AskPythons(TypedDict):
 
 
 class Environment(TypedDict):
-    """The environment that the application needs. The payload is an EnvironmentSpec."""
+    """The environment that the application needs. The payload is an EnvironmentSpec.
+
+    `budget`: the bytes that all environments may have before it is built.
+    """
 
     t: Literal["environment"]
     key: str
+    budget: Optional[int]
 
 
 class Withheld(TypedDict):
@@ -224,8 +228,19 @@ class EnvironmentState(TypedDict):
     total: int
 
 
+class Imported(TypedDict):
+    """What the import of the application did: whether it put configs into the ConfigStore, registered resolvers, or changed variables or
+    the working folder; and which installed packages it loaded.
+    """
+
+    configs: bool
+    resolvers: bool
+    process: bool
+    modules: List[str]
+
+
 class Zygote(TypedDict):
-    """The application is prepared, or cannot be prepared."""
+    """The application is prepared, or cannot be prepared. `imported`: an Imported; None if it is not known."""
 
     t: Literal["zygote"]
     zygote: str
@@ -235,6 +250,7 @@ class Zygote(TypedDict):
     isolation: str
     why: str
     notes: List[str]
+    imported: Optional[Dict[str, Any]]
 
 
 class Started(TypedDict):
@@ -385,13 +401,14 @@ class Preparing(TypedDict):
 
 
 class Ready(TypedDict):
-    """The application is prepared."""
+    """The application is prepared. `imported`: an Imported; None if it is not known, as where each job imports it."""
 
     t: Literal["ready"]
     python: str
     isolation: str
     why: str
     notes: List[str]
+    imported: Optional[Dict[str, Any]]
 
 
 class Unusable(TypedDict):
@@ -518,6 +535,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "hello": {"slots": None, "gpus": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
+    "environment": {"budget": None},
     "withheld": {"environment": False},
     "environment_state": {"done": 0, "total": 0},
     "job": {"payload_blob": None},
@@ -527,7 +545,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "remove": {"force": False},
     "welcome": {"gpus": list, "notes": list, "logout": list, "more": False},
     "missing": {"manifest": None, "more": False},
-    "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list},
+    "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list, "imported": None},
     "final": {"parts": dict},
     "chunk": {"path": "", "mode": 0, "mtime": None, "parts": None},
     "tree": {"folders": list, "links": list},
@@ -535,7 +553,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "surveyed": {"more": False},
     "environments_listed": {"more": False},
     "looked": {"more": False},
-    "ready": {"why": "", "notes": list},
+    "ready": {"why": "", "notes": list, "imported": None},
     "state": {"file": None, "error": None},
     "outcome": {"parts": dict},
     "done": {"parts": dict},

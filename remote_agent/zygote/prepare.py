@@ -23,6 +23,7 @@ from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception
 from remote_agent.shared.versions import installed_version, version_note
+from remote_agent.zygote.import_watch import ImportWatch
 from remote_agent.zygote.native_threads import unforkable_threads
 from remote_agent.zygote.packages import TooOldPython, choose_packages
 from remote_agent.zygote.preload import Preloaded
@@ -128,7 +129,9 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
 
     random.seed()
     with SeedWatch() as seeds, hydra_state.without_start() if is_hydra else contextlib.nullcontext():
+        watch = ImportWatch()
         _import_main(spec)
+        imported = watch.told()
         shared = loads(payload)
         notes = hydra_state.restore(shared.get("hydra"), loads, spec.code_root)
         task = compat.resolve_task(shared["task"])
@@ -140,6 +143,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
             raise Unusable(failure) from error
     prepared = Prepared(task, callbacks, spec)
     prepared.notes = notes + built
+    prepared.imported = imported
     if is_hydra:
         installed = installed_version("hydra") or ""
         if installed != spec.controller.hydra and version_note(installed):

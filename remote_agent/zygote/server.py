@@ -25,7 +25,6 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.constants import SPARE
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.job_spec import EpilogueSpec
-from remote_agent.protocol.messages import FromZygote, Ready, Start
 from remote_agent.protocol.result_parts import NO_PARTS, SAME
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.shared.failure import error_of_exception, safe_text
@@ -106,7 +105,7 @@ def _prepare_and_serve(
     shutdown.note_open_files()
     gc.collect()
     gc.freeze()
-    _send_ready(sock, "fork", "", prepared.notes)
+    _send_ready(sock, "fork", "", prepared.notes, prepared.imported)
     uses_hydra = bool(spec.controller.hydra)
     Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
     return 0
@@ -121,7 +120,9 @@ def _serve_spawning(
     return 0
 
 
-def _send_ready(sock: socket.socket, isolation: str, why: str, notes: List[str]) -> None:
+def _send_ready(
+    sock: socket.socket, isolation: str, why: str, notes: List[str], imported: Optional[Imported] = None
+) -> None:
     text = "the application's import {}, so every job runs in a fresh process".format(why) if why else ""
     header: Ready = {
         "t": "ready",
@@ -129,6 +130,7 @@ def _send_ready(sock: socket.socket, isolation: str, why: str, notes: List[str])
         "isolation": isolation,
         "why": text,
         "notes": notes,
+        "imported": None if imported is None else dict(imported),
     }
     sock.sendall(wire.encode(header))
 

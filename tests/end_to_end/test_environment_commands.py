@@ -288,3 +288,56 @@ def test_an_answer_that_no_agent_of_ours_gives() -> None:
         doctor._number("gpu1", {"files": "many"}, "files")
     with pytest.raises(AgentError, match=r"^gpu1: .*cannot be read"):
         doctor._number("gpu1", {"files": True}, "files")
+
+
+@pytest.mark.slow
+def test_old_environments_make_room_for_a_new_one(spec: HostSpec, project: Path, tmp_path: Path) -> None:
+    """The one that no job uses any more goes, and the run says so; one in use stays."""
+    index = project.parent / "index"
+    locks = [project / "uv.lock"]
+    for name in ("second", "third"):
+        make_wheel(index, name)
+        locks.append(lock_project(make_project(tmp_path / name, index, (name,))))
+
+    def notes_of(lock: Path, module: str, folder: str) -> list[str]:
+        seen: list[events.Event] = []
+        returned = launcher.run(
+            TASK,
+            {"modules": [module]},
+            host=spec,
+            folder=tmp_path / folder,
+            environment=str(lock),
+            environments_budget="1",
+            observers=[seen.append],
+        )
+        assert returned.error is None, returned.error
+        said = [event.message for event in seen if isinstance(event, events.Note)]
+        return [message for message in said if "environment" in message]
+
+    assert notes_of(locks[0], "greeter", "1") == []
+    (note,) = notes_of(locks[1], "second", "2")
+    assert note.startswith("an old environment was removed")
+    with launcher.Session.open(hosts=[spec], environment=str(locks[1]), folder=tmp_path / "open") as session:
+        session.submit(TASK, {"modules": ["second"]}).result()
+        assert notes_of(locks[2], "third", "3") == []
+        assert session.submit(TASK, {"modules": ["second"]}).result()["second"] == "1.0"
+
+
+@pytest.mark.slow
+def test_clean_removes_an_environment_while_others_run(project: Path, tmp_path: Path, cli: Cli) -> None:
+    """The one that is in use stays, and it is said of which run; the other goes."""
+    index = project.parent / "index"
+    make_wheel(index, "second")
+    other = lock_project(make_project(tmp_path / "second", index, ("second",)))
+    spec = HostSpec("local", "local", workdir=str(tmp_path / "workdir"))
+    options = LaunchConf(environment=str(other))
+    (old,) = build_environments([spec], options, locks_for([spec], options, project))
+    with launcher.Session.open(hosts=[spec], environment=str(project / "uv.lock"), folder=tmp_path / "out") as session:
+        session.submit(TASK, {"modules": ["greeter"]}).result()
+        arguments = ("clean", "--host", "local", "--workdir", str(spec.workdir), "--older-than", "0", "--yes")
+        (told,) = cli.json(*arguments)["hosts"]
+        assert f"environment/{old.key}" in told["removed"]
+        reasons = {one["id"]: one["why"] for one in told["kept"]}
+        (kept,) = [item for item in reasons if item.startswith("environment/")]
+        assert session.run_id in reasons[kept]
+        assert session.submit(TASK, {"modules": ["greeter"]}).result()["greeter"] == "1.0"

@@ -87,11 +87,11 @@ class Row:
     what: str
     said: tuple[str, ...]
     given: Any
-    door: str = "python"
+    way: str = "python"
     callback: str = ""
 
     def __str__(self) -> str:
-        return f"{self.door}: {self.what}"
+        return f"{self.way}: {self.what}"
 
 
 def py(what: str, *said: str, callback: str = "", **given: Any) -> Row:
@@ -257,7 +257,7 @@ def test_it_is_refused_by_name_and_nothing_is_sent(
 ) -> None:
     """The message names what is wrong and what is allowed. The host has seen at most a handshake."""
     before = watched.logins()
-    said = {"python": by_python, "command": by_command, "plugin": by_plugin}[row.door](row, watched, capsys)
+    said = {"python": by_python, "command": by_command, "plugin": by_plugin}[row.way](row, watched, capsys)
     for part in row.said:
         assert part in said, said
     assert "hush" not in said
@@ -325,4 +325,4 @@ def test_a_correct_run_reaches_the_host(watched: Watched) -> None:
 def test_every_kind_of_refusal_is_there() -> None:
     """No row comes twice, and each interface has some."""
     assert len({str(row) for row in ROWS}) == len(ROWS)
-    assert {door for door, _ in itertools.groupby(sorted(row.door for row in ROWS))} == {"python", "command", "plugin"}
+    assert {way for way, _ in itertools.groupby(sorted(row.way for row in ROWS))} == {"python", "command", "plugin"}

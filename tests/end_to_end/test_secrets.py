@@ -24,7 +24,7 @@ from tests.hosts.openssh import OpenSshHost
 
 APP = Path(__file__).parents[1] / "apps" / "hushed" / "hushed_app.py"
 COMMAND = "import sys; sys.argv[0] = 'launcher'; from launcher.cli.main import main; main()"
-DOORS = ["python", "command line", "hydra"]
+WAYS = ["python", "command line", "hydra"]
 
 
 @dataclass
@@ -63,24 +63,24 @@ class Place:
             "HUSHED_FORWARDED": self.values["HUSHED_FORWARDED"],
         }
 
-    def command(self, door: str) -> list[str]:
+    def command(self, way: str) -> list[str]:
         """Return the command of a run of four jobs, for one interface."""
         python = [sys.executable]
-        if door == "python":
+        if way == "python":
             options = {"hosts_file": str(self.hosts_file), "forward_env": ["HUSHED_FORWARDED"]}
             given = self.given / "given.json"
             given.write_text(json.dumps([{"HUSHED_RUN": self.values["HUSHED_RUN"]}, options]))
             code = f"import json, hushed_app; hushed_app.from_python('~', *json.load(open({str(given)!r})))"
             return [*python, "-c", code]
         overrides = ["+x=0,1,2,3", "+place='~'", "+token='${oc.env:HUSHED_RUN}'", "hydra.sweep.dir=sweep"]
-        module = "remote_agent.callbacks" if door == "command line" else "hydra.experimental.callbacks"
+        module = "remote_agent.callbacks" if way == "command line" else "hydra.experimental.callbacks"
         overrides += [
             f"+hydra.callbacks.pickle={{_target_: {module}.PickleJobInfoCallback}}",
             f"+hydra.callbacks.log={{_target_: {module}.LogJobReturnCallback}}",
             "hydra.job_logging.root.level=DEBUG",
         ]
         run = self.values["HUSHED_RUN"]
-        if door == "command line":
+        if way == "command line":
             options_ = ["--hosts", str(self.hosts_file), "--env", f"HUSHED_RUN={run}", "--env", "HUSHED_FORWARDED"]
             return [*python, "-c", COMMAND, "multirun", "-v", "--json", "--live", *options_, APP.name, *overrides]
         quoted = "'" + run.replace("'", "\\'") + "'"
@@ -153,14 +153,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", DOORS)
-def test_no_trace_of_a_secret_is_left_anywhere(place: Place, door: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_no_trace_of_a_secret_is_left_anywhere(place: Place, way: str) -> None:
     """Secrets are given per run and per host, and forwarded.
 
     Jobs complete, raise, exit and are killed. Every interface is used.
     """
     with (place.folder / "said").open("wb") as said:
-        command = place.command(door)
+        command = place.command(way)
         process = subprocess.Popen(
             command, cwd=place.project, env=place.environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
@@ -172,7 +172,7 @@ def test_no_trace_of_a_secret_is_left_anywhere(place: Place, door: str) -> None:
             )
             assert process.poll() is None, (place.folder / "said").read_text()
             # What a user types is in the user's own command line, and in no other.
-            typed = set() if door == "python" else {process.pid}
+            typed = set() if way == "python" else {process.pid}
             assert set(place.processes_with_it("cmdline")) == typed
             holders = place.processes_with_it("environ")
             assert holders, "the jobs have it"
@@ -185,7 +185,7 @@ def test_no_trace_of_a_secret_is_left_anywhere(place: Place, door: str) -> None:
             process.wait()
     text = (place.folder / "said").read_text()
     assert place.mark not in text
-    assert "job 1 does not like it" in text or door == "python", "it told of failures"
+    assert "job 1 does not like it" in text or way == "python", "it told of failures"
     assert place.files_with_it() == []
     told = json.loads(place.launcher("show", "sweep", "--json", "--all"))
     assert [job["state"] for job in told["jobs"]] == ["COMPLETED", "FAILED", "FAILED", "FAILED"]

@@ -138,25 +138,25 @@ def test_a_child_that_nobody_waited_for_is_a_warning(app: Any, any_host: HostSpe
     (one,) = launcher.multirun(app.leaves, [_node()], hosts=[any_host], observers=[seen.append])
     assert one.return_value == 1
     (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
-    assert re.search(r"ended 2 s after the job was: process \S+ \(pid \d+\)\. ", warned.message)
+    assert re.search(r"killed 2 s after the job ended: process \S+ \(pid \d+\)\. ", warned.message)
     assert "Popen.wait()" in warned.message
 
 
 @pytest.mark.slow
 def test_the_files_that_a_child_was_still_writing_are_named(app: Any, any_host: HostSpec) -> None:
-    """What came of them is not whole, and nothing else would tell."""
+    """Their copies are incomplete, and nothing else would say so."""
     seen: list[events.Event] = []
     (one,) = launcher.multirun(app.leaves_a_writer, [_node(seconds=600)], hosts=[any_host], observers=[seen.append])
     assert (Path(one.output_dir) / "model.ckpt").read_text() == "first"
     (warned,) = [event for event in seen if isinstance(event, events.Warned) and event.source == "shutdown"]
     assert (warned.num, warned.host) == (0, any_host.name)
-    assert re.search(r": process \S+ \(pid \d+\)\. Files .* not .* to their end: model\.ckpt; ", warned.message)
+    assert re.search(r": process \S+ \(pid \d+\)\. Files that may be incomplete: model\.ckpt; ", warned.message)
     assert "children_timeout" in warned.message
 
 
 @pytest.mark.slow
 def test_a_child_has_the_time_that_it_is_given(app: Any, any_host: HostSpec) -> None:
-    """With children_timeout the job is over when its child is, and what the child wrote is whole."""
+    """With children_timeout the job ends with its child, and the child's files are complete."""
     seen: list[events.Event] = []
     options: dict[str, Any] = {"hosts": [any_host], "observers": [seen.append], "children_timeout": "10m"}
     (one,) = launcher.multirun(app.leaves_a_writer, [_node(seconds=3)], **options)

@@ -167,11 +167,14 @@ class OpenSshHost:
         (self._etc / "boot_id").write_text(f"{uuid.uuid4()}\n")
         hidden = [str(_REPOSITORY), "/root", *_outside_usr(sys.prefix), *_outside_usr(sys.base_prefix)]
         up = ["sh", "-c", _UP, "up", str(self.folder), self.name, self.user, *hidden]
+        # What it said before it was started again does not count.
+        said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._unshare = subprocess.Popen(
                 [*_UNSHARE, *up], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
             )
         with self.log.open() as log:
+            os.lseek(log.fileno(), said, os.SEEK_SET)
             self._wait_listening(log.fileno())
 
     def _wait_listening(self, fd: int) -> None:

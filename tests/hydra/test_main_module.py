@@ -96,13 +96,13 @@ _PLAIN = (
 
 
     if __name__ == "__main__":
-        door, hosts, isolation = sys.argv[1:4]
+        way, hosts, isolation = sys.argv[1:4]
         options = launcher.LaunchConf(hosts_file=hosts or None, isolation=isolation)
-        if door == "call":
+        if way == "call":
             told = task({})
-        elif door == "run":
+        elif way == "run":
             told = launcher.run(task, options=options).return_value
-        elif door == "multirun":
+        elif way == "multirun":
             told = launcher.multirun(task, [{}], options=options)[0].return_value
         else:
             with launcher.Session.open(options=options) as session:
@@ -168,19 +168,19 @@ def test_the_main_module_of_a_hydra_app_is_the_scripts(
     plugin = ["-m", "hydra/launcher=remote", *there, f"hydra.launcher.isolation={isolation}"]
     apps.python(*arguments, *plugin, "hydra.sweep.dir=plugin", "+x=1", cwd=cwd)
     assert _told(cwd / "plugin") == expected
-    door = "run" if isolation == "fork" else "multirun"
+    way = "run" if isolation == "fork" else "multirun"
     there = ["--hosts", str(hosts)] if hosts else []
     apps.launcher(
-        door, named.format(project=project), "+x=1", *there, "--isolation", isolation, "--folder", door, cwd=cwd
+        way, named.format(project=project), "+x=1", *there, "--isolation", isolation, "--folder", way, cwd=cwd
     )
-    assert _told(cwd / door) == expected
+    assert _told(cwd / way) == expected
 
 
-@pytest.mark.parametrize(("door", "isolation"), [("run", "spawn"), ("multirun", "fork"), ("session", "fork")])
+@pytest.mark.parametrize(("way", "isolation"), [("run", "spawn"), ("multirun", "fork"), ("session", "fork")])
 def test_the_main_module_of_a_plain_script_is_the_scripts(
-    project: Path, hosts: Path | None, door: str, isolation: str
+    project: Path, hosts: Path | None, way: str, isolation: str
 ) -> None:
     """With `run`, `multirun` and `Session` it is as if the script called the function itself."""
     called = apps.python("src/script.py", "call", "", isolation, cwd=project)
-    ran = apps.python("src/script.py", door, hosts or "", isolation, cwd=project)
+    ran = apps.python("src/script.py", way, hosts or "", isolation, cwd=project)
     assert json.loads(ran.stdout) == json.loads(called.stdout)

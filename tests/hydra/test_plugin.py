@@ -494,9 +494,9 @@ def test_secrets_are_in_no_file(app: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", ["plugin", "command line"])
+@pytest.mark.parametrize("way", ["plugin", "command line"])
 @pytest.mark.parametrize("whose", ["of the run", "of a host"])
-def test_values_of_variables_are_byte_exact(app: Path, door: str, whose: str) -> None:
+def test_values_of_variables_are_byte_exact(app: Path, way: str, whose: str) -> None:
     """They are resolved once, like everything in a config. If the result looks like an interpolation, it is text."""
     exact = {
         "SPACES": " two  words ",
@@ -521,17 +521,17 @@ def test_values_of_variables_are_byte_exact(app: Path, door: str, whose: str) ->
             "return cfg.x,", f"json.dump([os.environ[name] for name in {names}], open('env.json', 'w')); return cfg.x,"
         )
     )
-    command = ["multirun", "my_app.py"] if door == "command line" else ["my_app.py", "-m"]
-    (apps.launcher if door == "command line" else apps.python)(*command, "--config-name", "exact", "x=1", cwd=app)
+    command = ["multirun", "my_app.py"] if way == "command line" else ["my_app.py", "-m"]
+    (apps.launcher if way == "command line" else apps.python)(*command, "--config-name", "exact", "x=1", cwd=app)
     assert json.loads((app / "env.json").read_text()) == [*exact.values(), "my_app"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", ["plugin", "command line"])
-def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, door: str) -> None:
+@pytest.mark.parametrize("way", ["plugin", "command line"])
+def test_a_later_job_whose_config_does_not_resolve_is_failed(app: Path, way: str) -> None:
     """The sweep has begun by then, so only that job fails."""
-    command = ["multirun", "my_app.py"] if door == "command line" else ["my_app.py", "-m", "hydra/launcher=remote"]
-    start = apps.launcher if door == "command line" else apps.python
+    command = ["multirun", "my_app.py"] if way == "command line" else ["my_app.py", "-m", "hydra/launcher=remote"]
+    start = apps.launcher if way == "command line" else apps.python
     done = start(*command, "x=1,'${oc.evn:X}',3", cwd=app, check=False)
     assert done.returncode == 1
     assert "there is no resolver 'oc.evn' (did you mean 'oc.env'?)" in done.stdout + done.stderr

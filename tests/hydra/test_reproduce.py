@@ -172,12 +172,12 @@ def test_no_pickle_of_a_host_is_opened_unless_its_path_is_given(app: Path) -> No
 
 
 @pytest.mark.hydra_suite
-@pytest.mark.parametrize("door", ["hydra", "launcher"])
-def test_a_job_can_be_reproduced_from_pickles_and_yaml(app: Path, door: str) -> None:
+@pytest.mark.parametrize("way", ["hydra", "launcher"])
+def test_a_job_can_be_reproduced_from_pickles_and_yaml(app: Path, way: str) -> None:
     """config.pickle and job_return.pickle work, from plain Hydra or from an unknown run. For an output directory the
     application must be named, because the files there are not trusted to name code.
     """
-    if door == "hydra":
+    if way == "hydra":
         apps.python("my_app.py", "-m", "x=5", cwd=app)
     else:
         _sweep(app, "x=5")

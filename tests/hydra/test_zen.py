@@ -43,13 +43,13 @@ _OVERRIDES = ["+optimizer=sgd", "optimizer.momentum=0.5", "name=zen"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", ["hydra", "plugin", "run", "multirun"])
-def test_a_task_gets_its_config_however_it_is_started(tmp_path: Path, door: str) -> None:
+@pytest.mark.parametrize("way", ["hydra", "plugin", "run", "multirun"])
+def test_a_task_gets_its_config_however_it_is_started(tmp_path: Path, way: str) -> None:
     """It also gets what the script stores below its guard, and what `zen` makes of it."""
     app = apps.write(tmp_path, _APP)
-    if door in ("run", "multirun"):
-        apps.launcher(door, "app.py", *_OVERRIDES, cwd=app)
+    if way in ("run", "multirun"):
+        apps.launcher(way, "app.py", *_OVERRIDES, cwd=app)
     else:
-        apps.python("app.py", "-m", *(["hydra/launcher=remote"] if door == "plugin" else []), *_OVERRIDES, cwd=app)
-    told = app / ("run" if door == "run" else "sweep/0") / "told.json"
+        apps.python("app.py", "-m", *(["hydra/launcher=remote"] if way == "plugin" else []), *_OVERRIDES, cwd=app)
+    told = app / ("run" if way == "run" else "sweep/0") / "told.json"
     assert json.loads(told.read_text()) == [0.5, "zen", 0.5, True, 0.5]

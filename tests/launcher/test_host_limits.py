@@ -300,6 +300,16 @@ def test_zygotes_without_end(link: Link) -> None:
             link.hear(ready)
 
 
+@holds("packages")
+def test_packages_without_end(tmp_path: Path) -> None:
+    """The first ones are kept."""
+    kept: list[Any] = []
+    link = Link(tmp_path, remember_import=kept.append).welcome()
+    told = {"configs": False, "resolvers": False, "process": False, "modules": [f"m{n}" for n in range(5000)]}
+    link.hear({"t": "zygote", "zygote": "z", "state": "ready", "imported": told})
+    assert len(kept[0].modules) == CAPS["packages"].limit
+
+
 class _Environment:
     """Takes what is asked of an environment."""
 

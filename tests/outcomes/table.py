@@ -25,7 +25,7 @@ the value says what is not plain data.
 """
 
 _TAIL = """
-* For a failed job, reading `return_value` raises the original exception if it can travel. The host tries that before it sends it. Else it raises a `RemoteJobError`.
+* For a failed job, reading `return_value` raises the original exception if it can be sent. The host tries that first. Otherwise it raises a `RemoteJobError`.
   The remote traceback is in `error.traceback` in both cases, and in the job's own log.
 * An exception that would end whoever reads it (`SystemExit`, `KeyboardInterrupt`, other subclasses of `BaseException`) becomes a `RemoteJobError`, too.
 * `error.causes` has the chain of causes, each with type and message.

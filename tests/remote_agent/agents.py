@@ -1,4 +1,4 @@
-"""A real agent with a real zygote, and a controller that says what a test wants it to say.
+"""A real agent with a real zygote, and a controller that sends what a test wants.
 
 Rule: nothing here sleeps: a test waits for a frame, a file, a process's end, each with a deadline.
 """
@@ -135,7 +135,7 @@ SLOW_DISK = "import remote_agent.agent.spool.attempts as attempts; attempts.sync
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Until the condition holds, looked at now and then: for what gives no sign of itself."""
+    """Wait until the condition holds. It is checked again and again, for conditions without a sign."""
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -146,7 +146,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
 
 
 def wait_gone(pid: int, what: str = "a process", seconds: float = PATIENCE) -> None:
-    """Until this process has ended."""
+    """Wait until this process has ended."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -159,7 +159,7 @@ def wait_gone(pid: int, what: str = "a process", seconds: float = PATIENCE) -> N
 
 
 def carrying(token: str) -> list[int]:
-    """Processes whose environment has a token that begins so."""
+    """Processes whose environment has a token with this prefix."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -178,7 +178,7 @@ class Started:
 
 
 class Client:
-    """One connection: the `connect` process and what came from it."""
+    """One connection: the `connect` process and the frames from it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -195,11 +195,11 @@ class Client:
     # -- saying --------------------------------------------------------------------------------------------------
 
     def send(self, header: dict[str, Any], payload: bytes = b"") -> None:
-        """Say something."""
+        """Send a message."""
         self.send_raw(wire.encode(header, payload))
 
     def send_raw(self, data: bytes) -> None:
-        """Say some bytes."""
+        """Send bytes."""
         assert self.process.stdin is not None
         view = memoryview(data)
         stdin = self.process.stdin.fileno()
@@ -211,7 +211,7 @@ class Client:
     # -- hearing -------------------------------------------------------------------------------------------------
 
     def read(self, seconds: float) -> bool:
-        """Take what comes within so many seconds; False: nothing did."""
+        """Read what comes within this many seconds. False if nothing came."""
         if self.is_over:
             return False
         ready, _, _ = select.select([self._out], [], [], seconds)
@@ -247,7 +247,7 @@ class Client:
             self.read(min(left, 0.1))
 
     def all(self, name: str, **fields: Any) -> list[wire.Frame]:
-        """Every frame of that name, with these fields."""
+        """Every frame of that name with these fields."""
         return [
             frame
             for frame in self.frames
@@ -255,18 +255,18 @@ class Client:
         ]
 
     def expect(self, name: str, **fields: Any) -> wire.Frame:
-        """The first frame of that name with these fields, waited for."""
+        """Wait for the first frame of that name with these fields."""
         return self.wait(lambda: next(iter(self.all(name, **fields)), None), f"{name} {fields}")
 
     def wait_over(self) -> None:
-        """Until the agent has closed the link."""
+        """Wait until the agent has closed the link."""
         while not self.is_over:
             assert self.read(PATIENCE), "the link was not closed"
 
     # -- conveniences --------------------------------------------------------------------------------------------
 
     def result(self, attempt: str) -> wire.Frame:
-        """The final frame of an attempt, with all that belongs to it."""
+        """The final frame of an attempt, with everything that belongs to it."""
         final = self.expect("final", attempt=attempt)
         self.expect("files_end", attempt=attempt)
         return final
@@ -285,7 +285,7 @@ class Client:
         return envelope["error"]
 
     def stream(self, attempt: str, stream: str = "stdout") -> bytes:
-        """What came of a stream."""
+        """The output that came of a stream."""
         out = bytearray()
         for frame in self.all("output", attempt=attempt, stream=stream):
             offset = frame.header["offset"]
@@ -293,12 +293,12 @@ class Client:
         return bytes(out)
 
     def notes(self) -> str:
-        """Everything that was noted, in the welcome or later."""
+        """All notes, in the welcome or later."""
         told = [note for frame in self.all("welcome") for note in frame.header.get("notes", [])]
         return "\n".join(told + [frame.header["message"] for frame in self.all("fatal", code="note")])
 
     def ack(self, *attempts: str) -> None:
-        """The agent may forget these."""
+        """Acknowledge these attempts."""
         self.send({"t": "ack", "attempts": list(attempts)})
 
     def cut(self) -> None:
@@ -307,7 +307,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the link."""
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -316,7 +316,7 @@ class Client:
 
 @dataclass
 class AgentHost:
-    """A host of one run: folders, an application, and an agent that comes with the first connection."""
+    """A host of one run: folders, an application, and an agent that starts with the first connection."""
 
     root: Path
     bundle: Path
@@ -368,7 +368,7 @@ class AgentHost:
         return client
 
     def open(self) -> Client:
-        """A `connect` process, without a word said."""
+        """Start a `connect` process, and send nothing."""
         program = f"import sys;sys.path.insert(0,{str(self.bundle)!r})\n{textwrap.dedent(self.patch)}\n"
         program += "from remote_agent.__main__ import main\nsys.exit(main(sys.argv[1:]))"
         role = ["connect", "--run", self.run, "--host", self.host, "--workdir", str(self.work)]
@@ -389,7 +389,7 @@ class AgentHost:
         return client
 
     def prepare(self, client: Client, **more: Any) -> None:
-        """Tell how the application is to be prepared."""
+        """Say how to prepare the application."""
         shared = self.shared()
         sha256 = hashlib.sha256(shared).hexdigest()
         client.send({"t": "blob", "sha256": sha256, "size": len(shared), "offset": 0, "scope": "run"}, shared)
@@ -437,7 +437,7 @@ class AgentHost:
         }
 
     def payload(self, num: int, **config: Any) -> bytes:
-        """A job's config, as it travels."""
+        """A job's config as it is sent."""
         node = minimal_hydra_node(name="app", task_overrides=[], num=num, job_id=f"{self.run}_{num}")
         return cloudpickle.dumps({"config": {"num": num, **config}, "hydra": node, "overrides": [], "task_name": "app"})
 
@@ -451,7 +451,7 @@ class AgentHost:
         payload_blob: str | None = None,
         **config: Any,
     ) -> str:
-        """Send a job; returns its attempt. `payload_blob`: its payload was sent before, under this name."""
+        """Send a job. Returns its attempt. `payload_blob`: its payload was sent before, under this name."""
         name = f"{num}.{attempt}"
         header = {
             "attempt_id": name,
@@ -470,21 +470,21 @@ class AgentHost:
     # -- the application's side ----------------------------------------------------------------------------------
 
     def gate(self, name: str) -> str:
-        """A gate that jobs may wait at."""
+        """A gate at which jobs may wait."""
         os.mkfifo(self.code / name)
         return name
 
     def open_gate(self, name: str) -> None:
-        """Let who waits at the gate go on, once he is there."""
+        """Let the job that waits at the gate go on, when it is there."""
         (self.code / name).write_text("go")
 
     def lines(self, name: str) -> list[str]:
-        """What the application noted."""
+        """The lines that the application has recorded."""
         path = self.code / name
         return path.read_text().splitlines() if path.exists() else []
 
     def started(self, count: int = 1) -> list[Started]:
-        """Jobs whose application began, waited for until there are so many."""
+        """Jobs whose application has begun. Waits until there are this many."""
         lines = wait_until(
             lambda: self.lines("started") if len(self.lines("started")) >= count else None, f"{count} jobs to start"
         )
@@ -498,7 +498,7 @@ class AgentHost:
         return int(client.expect("welcome").header["pid"])
 
     def zygote_pids(self) -> list[int]:
-        """The zygotes' processes: those that lead a session and are no job."""
+        """The zygotes' processes: those that lead a session and are not jobs."""
         return [pid for pid in self._running("zygote/entry.py") if self._is_zygote(pid)]
 
     @staticmethod
@@ -523,7 +523,7 @@ class AgentHost:
         return f"HOME={self.root}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
     def kill_agent(self, client: Client) -> None:
-        """SIGKILL the agent; jobs and zygote go on."""
+        """Kill the agent with SIGKILL. Jobs and zygote go on."""
         pid = self.agent_pid(client)
         os.kill(pid, signal.SIGKILL)
         wait_gone(pid, "the agent")
@@ -552,7 +552,7 @@ class AgentHost:
             assert not re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\nTraceback", text, re.MULTILINE), text
 
     def known(self, client: Client) -> dict[str, str]:
-        """The attempts that a welcome told of."""
+        """The attempts of a welcome."""
         out: dict[str, str] = {}
         for frame in client.all("welcome"):
             out.update(json.loads(frame.payload))

@@ -1,4 +1,4 @@
-"""A real zygote under a real Python, driven over a socketpair by a small stand-in for the agent."""
+"""A real zygote under a real Python, which a small fake agent drives over a socketpair."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def interpreters() -> dict[str, str]:
 
 
 def other_pythons() -> list[Any]:
-    """Parameters for tests that run under several Pythons; those that are not here are skipped by name."""
+    """Parameters for tests that run under several Pythons. Missing Pythons are skipped by name."""
     known = interpreters()
     return [
         pytest.param(
@@ -70,14 +70,14 @@ def other_pythons() -> list[Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `python` runs under each of the Pythons."""
+    """A test with the argument `python` runs under each of the Pythons."""
     if "python" in metafunc.fixturenames:
         metafunc.parametrize("python", other_pythons())
 
 
 @dataclass
 class Attempt:
-    """What the stand-in agent knows of one attempt."""
+    """What the fake agent knows of one attempt."""
 
     name: str
     sock: socket.socket
@@ -113,7 +113,7 @@ class Attempt:
         return error
 
     def part(self, name: str = "value") -> Any:
-        """A part of the final result, loaded; KeyError if it is absent."""
+        """A part of the final result, loaded. KeyError if it is missing."""
         done = self.frame("done")
         assert done is not None
         if done.header["parts"].get("same"):
@@ -148,7 +148,7 @@ class Attempt:
 
 
 class Host:
-    """Starts one zygote and hands it jobs, as the agent does."""
+    """Starts one zygote and gives it jobs, as the agent does."""
 
     def __init__(self, root: Path, bundle: Path, python: str) -> None:
         self.root = root
@@ -167,7 +167,7 @@ class Host:
         self.name = "gpu1"
 
     def write(self, files: dict[str, str]) -> None:
-        """Files of the application."""
+        """Write files of the application."""
         for name, text in files.items():
             path = self.code / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ class Host:
         wait: bool = True,
         **spec: Any,
     ) -> wire.Frame:
-        """Start the zygote; returns its `ready` or `unusable`."""
+        """Start the zygote. Returns its `ready` or `unusable`."""
         ours, theirs = socket.socketpair()
         self.log = self.root / "zygote.log"
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "LANG": "C.UTF-8", **(environ or {})}
@@ -234,7 +234,7 @@ class Host:
     def submit(
         self, config: Any = None, *, payload: bytes | None = None, spec: dict[str, Any] | None = None, **node: Any
     ) -> Attempt:
-        """Hand over a job; does not wait for it."""
+        """Hand over a job, without waiting for it."""
         self._count += 1
         number = self._count - 1
         name = f"{number}.1"
@@ -270,7 +270,7 @@ class Host:
         return attempt
 
     def epilogue(self, dead: Attempt, payload: bytes, error: dict[str, Any], **more: Any) -> Attempt:
-        """Hand over the epilogue of an attempt that died; returns it as an attempt of its own."""
+        """Hand over the epilogue of an attempt that died. Returns it as another attempt."""
         payload_file = self.root / f"{dead.name}.payload"
         payload_file.write_bytes(payload)
         state = dead.frame("state")
@@ -293,16 +293,16 @@ class Host:
         return self._hand_over("epilogue", dead.name, spec.fork, spec.to_json(), state.payload if state else b"")
 
     def run(self, config: Any = None, **kwargs: Any) -> Attempt:
-        """Hand over a job and wait for its end."""
+        """Hand over a job, and wait for its end."""
         return self.wait_end(self.submit(config, **kwargs))
 
     def wait_end(self, attempt: Attempt) -> Attempt:
-        """Until its process was reported as gone and its socket was read to the end."""
+        """Wait until its process was reported as gone and its socket was read to the end."""
         self.wait(lambda: attempt.status is not None and attempt.eof)
         return attempt
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        """Read from the zygote and the jobs until the condition holds; it is asked again now and then, also where nothing comes."""
+        """Read from the zygote and the jobs until the condition holds. It is checked again and again, even if nothing comes."""
         given_up = time.monotonic() + _PATIENCE
         while True:
             result = condition()
@@ -356,7 +356,7 @@ class Host:
                 attempt.sock.send(wire.encode({"t": "kept"}))
 
     def stop(self) -> None:
-        """End the zygote and whatever it left."""
+        """End the zygote and whatever it has left."""
         for attempt in self.attempts.values():
             attempt.sock.close()
             if attempt.pid is not None and attempt.status is None:
@@ -397,13 +397,13 @@ def _hosts(folder: Path, bundle: Path) -> Iterator[Callable[..., Host]]:
 
 @pytest.fixture
 def new_host(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., Host]]:
-    """A maker of hosts for one test: `new_host()`, `new_host(python)`."""
+    """Makes hosts for one test: `new_host()`, `new_host(python)`."""
     yield from _hosts(tmp_path, bundle)
 
 
 @pytest.fixture(scope="module")
 def new_shared_host(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Callable[..., Host]]:
-    """A maker of hosts for the tests of one file."""
+    """Makes hosts for the tests of one file."""
     yield from _hosts(tmp_path_factory.mktemp("hosts"), bundle)
 
 
@@ -426,7 +426,7 @@ def travelling(**callbacks: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def singletons():
-    """Hydra's singletons, and what they hold, as they were."""
+    """Saves Hydra's singletons with their content, and restores them."""
     state = dict(Singleton._instances)
     repo = copy.deepcopy(ConfigStore.instance().repo)
     yield

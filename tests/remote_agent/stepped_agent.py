@@ -1,4 +1,5 @@
-"""An agent whose loop the test turns, with a zygote and jobs that are the test's: everything of the agent is real but processes.
+"""An agent whose loop the test runs step by step. Everything of it is real, except the zygote and the jobs, which the
+test plays.
 
 Rule: nothing here waits for a clock. A turn does what there is to do; `settle` turns until nothing is left to do.
 """
@@ -33,7 +34,7 @@ _TURNS = 2000
 
 
 def _taken(sock: socket.socket, ancillary: list[Any]) -> list[int]:
-    """The descriptors that came along."""
+    """The descriptors that came with the message."""
     fds = array.array("i")
     for _, _, data in ancillary:
         fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
@@ -41,7 +42,7 @@ def _taken(sock: socket.socket, ancillary: list[Any]) -> list[int]:
 
 
 class Peer:
-    """Whoever is at the agent's socket: says bytes, and hears frames."""
+    """The other side of the agent's socket: sends bytes, and receives frames."""
 
     def __init__(self, listener: str) -> None:
         self._connect = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -73,7 +74,7 @@ class Peer:
             return 0
 
     def hear(self) -> bool:
-        """Take what is there; False: nothing was."""
+        """Receive what is there. Returns whether anything was."""
         if self.is_over or not self.reads:
             return False
         try:
@@ -116,20 +117,20 @@ class FakeJob:
             self.sock.sendall(wire.encode(header, payload))
 
     def finish(self, result: bytes) -> None:
-        """Give its result."""
+        """Send its result."""
         envelope = {"status": "COMPLETED", "error": None, "hooks": [], "abort": None}
         self.say({"t": "outcome", "envelope": envelope, "parts": {"value": {"offset": 0, "size": len(result)}}}, result)
         self.say({"t": "done", "envelope": envelope, "parts": {"same": True}})
 
     def spoil(self, data: bytes) -> None:
-        """Say what makes no sense."""
+        """Send nonsense."""
         self.is_spoilt = True
         with contextlib.suppress(OSError):
             self.sock.sendall(data)
 
 
 class _FakeZygote:
-    """In place of `subprocess.Popen`: takes what a zygote is told, and answers as one does."""
+    """Replaces `subprocess.Popen`: receives what a zygote gets, and answers like one."""
 
     def __init__(self, host: SteppedAgent, command: list[str], env: dict[str, str], pass_fds: list[int], **_: Any):
         for text in [*command, *env, *env.values()]:
@@ -233,7 +234,7 @@ class SteppedAgent:
         return peer
 
     def controller(self) -> Peer:
-        """A controller comes, says hello and go, and is greeted."""
+        """A controller connects, sends hello and go, and gets its welcome."""
         peer = self.connect()
         peer.say({"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", "slots": 2})
         peer.say({"t": "prepare", "zygote": "z", "spec": zygote_spec().to_json()})
@@ -251,7 +252,7 @@ class SteppedAgent:
             file.write(data)
 
     def settle(self) -> None:
-        """Turn until nothing is left to do."""
+        """Run turns until nothing is left to do."""
         calm = 0
         for _ in range(_TURNS):
             heard = [peer.hear() for peer in self.peers]

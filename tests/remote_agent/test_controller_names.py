@@ -1,4 +1,4 @@
-"""The controller's names on a host that has nothing of `launcher` but its table of contents."""
+"""The controller's names on a host, which has only the table of contents of `launcher`."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def bare(tmp_path: Path):
-    """Runs a program where only that is which the bundle brings."""
+    """Runs a program with only what the bundle brings."""
     shutil.copytree(ROOT / "remote_agent", tmp_path / "remote_agent", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "launcher").mkdir()
     shutil.copy(ROOT / "launcher" / "__init__.py", tmp_path / "launcher")
@@ -33,8 +33,8 @@ def bare(tmp_path: Path):
     return run
 
 
-def test_can_be_imported(bare):
-    """A script whose first line imports them runs there all the same, for its task does not use them."""
+def test_the_names_can_be_imported(bare):
+    """A script that imports them in its first line runs there, because its task does not use them."""
     done = bare(
         "from launcher import Callback, Job, LaunchConf, LauncherError, Session, multirun, run\n"
         "class Mine(Callback): pass\n"
@@ -45,21 +45,21 @@ def test_can_be_imported(bare):
 
 
 @pytest.mark.parametrize("use", ["multirun(print, [])", "run(print, {})", "Session.open()", "LaunchConf(retries=1)"])
-def test_say_where_they_belong_when_used(bare, use):
-    """With the name that was used."""
+def test_a_used_name_says_where_it_belongs(bare, use):
+    """The error has the name that was used."""
     done = bare(f"import launcher\nlauncher.{use}")
     name = use.partition("(")[0].partition(".")[0]
     assert f"RuntimeError: launcher.{name} belongs to the controller and does not exist on a host" in done.stderr
 
 
-def test_a_run_that_starts_at_import_is_told(bare):
-    """While the zygote imports the application, its script started a run: it lacks the guard."""
+def test_a_run_that_starts_at_import_is_a_clear_error(bare):
+    """The script lacks the guard, so it starts a run while the zygote imports the application."""
     done = bare("from launcher import multirun\nmultirun(print, [])", **{IMPORTING: "train"})
     assert "train starts a run when it is imported" in done.stderr
     assert "`if __name__ == '__main__':`" in done.stderr
 
 
-def test_a_name_that_there_is_nowhere(bare):
-    """Is an AttributeError, as of any module."""
+def test_an_unknown_name_is_an_attribute_error(bare):
+    """As in any module."""
     done = bare("import launcher\nlauncher.sweep")
     assert "AttributeError: module 'launcher' has no attribute 'sweep'" in done.stderr

@@ -18,7 +18,7 @@ from launcher.cli.parameters import Exit, Option
 from launcher.cli.printing import Printing
 from launcher.cli.runner import Output, run_session
 from launcher.cli.runner import output as open_output
-from launcher.session.live_output import LiveOutput
+from launcher.live.output import LiveOutput
 
 if TYPE_CHECKING:
     from launcher.events import Event, JobReturned

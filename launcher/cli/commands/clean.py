@@ -141,6 +141,8 @@ def _is_item(item: Any) -> bool:
         and item.get("kind") in _KINDS
         and all(_is_number(item.get(key)) for key in ("bytes", "files", "changed"))
         and all(_is_number(item.get(key, 0)) for key in ("uncollected", "unfinished"))
+        and isinstance(item.get("users", []), list)
+        and all(isinstance(run, str) for run in item.get("users", []))
     )
 
 
@@ -152,7 +154,10 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
     is_running = any(item.get("is_running") for item in host.items)
     for item in host.items:
         left = int(item.get("uncollected", 0)) + int(item.get("unfinished", 0))
-        if item.get("is_running") or (item["kind"] != "spool" and is_running):
+        users = item.get("users") or []
+        if users:
+            host.kept.append((item["id"], f"jobs of run {users[0]} may still run in it"))
+        elif item.get("is_running") or (item["kind"] not in ("spool", "environment") and is_running):
             host.kept.append((item["id"], "an agent is running on the host"))
         elif left and not is_forced:
             host.kept.append(

@@ -1,6 +1,6 @@
 """`launcher logs`: show what a job printed, or prints.
 
-Rule: a pipe gets the bytes as the job wrote them, a terminal what is safe for it (`launcher.util.terminal_filter`). Output that was
+Rule: a pipe gets the bytes as the job wrote them, a terminal what is safe for it (`launcher.live.terminal_filter`). Output that was
 copied back is in the job's output directory; the agent of the host is asked for the rest and is not disturbed.
 """
 
@@ -237,7 +237,7 @@ class _Write(Protocol):
 
 def _writer(stream: TextIO) -> _Write:
     """A function that writes what is safe to a terminal, and the bytes as they are to anything else."""
-    from launcher.util.terminal_filter import TerminalFilter
+    from launcher.live.terminal_filter import TerminalFilter
 
     raw: BinaryIO | None = getattr(stream, "buffer", None)
     shown = TerminalFilter()

@@ -34,7 +34,7 @@ _Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only problems, and t
 
 
 @opt.takes_options(
-    "hosts_file", "python", "environment", "extras", "groups", "workdir", "accept_new_host_keys", "host_loss_timeout",
+    "hosts_file", "python", "environment", "extras", "groups", "environments_budget", "workdir", "accept_new_host_keys", "host_loss_timeout",
     environment="auto",
 )  # fmt: skip
 def prepare(hosts: _Given = None, is_json: arguments.Json = False, is_quiet: _Quiet = False, **given: Any) -> None:

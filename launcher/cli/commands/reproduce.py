@@ -34,7 +34,10 @@ _App = Annotated[
     str | None,
     Option("--app", metavar="APP", help="The application, if no record of the run names it.", show_default=False),
 ]
-_Exact = Annotated[bool, Option("--exact", help="Use the code that the run recorded, not the code as it is now.")]
+_Exact = Annotated[
+    bool,
+    Option("--exact", help="Use the code and the packages that the run recorded, not the code as it is now."),
+]
 _Hooks = Annotated[bool, Option("--hooks/--no-hooks", help="Whether the hooks of the job fire, too.")]
 _Pdb = Annotated[bool, Option("--pdb", help="Run the job here, in the foreground; if it fails, start the debugger.")]
 _Folder = Annotated[
@@ -90,6 +93,8 @@ def reproduce(
 def _print(done: Reproduction, policy: str) -> int:
     comparison = done.comparison
     print(f"\n{clean_line(done.target)}, run again; its output is in {clean_line(done.folder)}")
+    if done.environment or done.environment_before:
+        print(_environment(done))
     if comparison is None:
         error = f": {done.after.error}" if done.after.error else ""
         print(f"{done.after.status}{clean(error)}; there is nothing to compare it with")
@@ -105,6 +110,18 @@ def _print(done: Reproduction, policy: str) -> int:
     return 0 if comparison.is_same else 1
 
 
+def _environment(done: Reproduction) -> str:
+    before = done.environment_before
+    if not done.environment:
+        return f"it ran without the environment that it had ({before[:12]}); --exact brings it along"
+    key = f"environment {done.environment[:12]}"
+    if not before:
+        return key
+    if done.environment == before:
+        return f"{key}, as before"
+    return f"{key}; before, it was {before[:12]}: the same packages for another Python or platform"
+
+
 def _json(done: Reproduction, exit_code: int) -> dict[str, Any]:
     comparison = done.comparison
     return {
@@ -115,6 +132,8 @@ def _json(done: Reproduction, exit_code: int) -> dict[str, Any]:
         "status": done.after.status,
         "error": done.after.error.to_json() if done.after.error else None,
         "place": done.after.place,
+        "environment": done.environment or None,
+        "environment_before": done.environment_before or None,
         "is_same": comparison.is_same if comparison else None,
         "says": list(comparison.lines) if comparison else [],
     }

@@ -109,17 +109,15 @@ def run(
         from launcher.transports.early_connections import EarlyConnections
 
         with EarlyConnections() if detach else EarlyConnections.begin(None, options) as early:
-            from launcher.app_run import load_callback, prepare
-            from launcher.code.application import load_application
+            from launcher.app_run import prepare_named
 
-            application = load_application(app, may_read=True)
-            app_run = prepare(
+            app_run = prepare_named(
                 mode,
-                application,
+                app,
                 overrides or [],
                 options=options,
                 usual={name: value for name, value in _ONE_JOB.items() if mode == "RUN" and given[name] is None},
-                callbacks=[load_callback(one, application.root) for one in callback or []],
+                callbacks=callback or [],
                 folder=folder,
                 config_dir=config_dir,
                 config_name=config_name,

@@ -48,6 +48,7 @@ def show(
         if reference.num is not None:
             for job in jobs:
                 job.value = _value(reader, job)
+                job.environment = _environment(reader, job)
         if status.state in ("died", "detached") and status.open and not is_offline:
             from launcher.runs import ownership
 
@@ -81,6 +82,24 @@ def _value(reader: JournalReader, job: JobStatusLine) -> str:
 
     stored = reader.result(job.num, job.attempt) if job.state == "COMPLETED" else None
     return "" if stored is None or reader.meta().get("results") == "never" else shown_value(stored)
+
+
+def _environment(reader: JournalReader, job: JobStatusLine) -> dict[str, str] | None:
+    """The environment that a job ran in: its key, and the hash and name of the lock, which the run keeps. None for none."""
+    from launcher.results.job_returns import environment_of
+
+    stored = reader.result(job.num, job.attempt)
+    key = environment_of(stored.envelope.code) if stored is not None else ""
+    if stored is None or not key:
+        return None
+    from launcher.environments.lock import locks_from_bytes
+
+    sha256 = str(stored.envelope.code["environment"].get("lock", ""))
+    try:
+        kept = locks_from_bytes(reader.blob("environments")).get(stored.host)
+    except ValueError:
+        kept = None  # whoever repeats the job is told that it is damaged
+    return {"key": key, "lock": clean_line(sha256), "name": clean_line(kept.name) if kept is not None else ""}
 
 
 def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
@@ -178,6 +197,9 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
     print(f"  output in {clean_line(job.output_dir)}")
     if job.value:
         print(f"  value: {job.value}")
+    if job.environment is not None:
+        told = job.environment
+        print(f"  environment: {told['key'][:12]} of {told['name'] or 'the lock'} ({told['lock'][:12]})")
     for attempt in job.attempts:
         print(f"  attempt {attempt.attempt} on {attempt.host}: {_attempt(attempt)}")
         if attempt.error:

@@ -1,7 +1,7 @@
 """Builds an environment from files that are here: uv installs exactly these wheels, and asks no index.
 
-Rule: it is made in a folder of its own and gets its name when it is complete and was tried. Whatever goes wrong before leaves nothing
-behind that anybody would use.
+Rule: it is made in a separate folder, which is renamed when the environment is complete and was tested. If anything fails before, nothing
+is left that anybody would use.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from remote_agent.system.private_files import make_private_folder, open_private
 
 __all__ = ["BuildError", "Builder", "room_lacking"]
 
-#: How much larger wheels are when they are installed.
+#: How much larger installed wheels are.
 _UNPACKED = 4
 #: Lists what lies where this Python looks for packages. Reading what each says of itself would take as long as installing it.
 _PROBE = "import os,sys;print(*(n for p in sys.path if os.path.isdir(p) for n in os.listdir(p)),sep='\\n')"
@@ -28,7 +28,7 @@ _INFO = re.compile(r"([A-Za-z0-9._-]+?)-[^-]+\.dist-info")
 
 
 def room_lacking(store: EnvironmentStore, spec: EnvironmentSpec, missing: int) -> str:
-    """What to say where there is too little room for an environment; empty where there is enough."""
+    """Return the error if there is too little room for an environment; empty if there is enough."""
     needed = missing + _UNPACKED * sum(wheel.size for wheel in spec.files) + ROOM
     free = shutil.disk_usage(store.cache).free
     if free >= needed:
@@ -43,7 +43,7 @@ def _size(count: int) -> str:
 
 
 class Builder:
-    """Builds one environment; `stop` ends it from another thread."""
+    """Builds one environment. `stop` ends it from another thread."""
 
     def __init__(self, store: EnvironmentStore, blobs: BlobStore, spec: EnvironmentSpec) -> None:
         self._store = store
@@ -52,11 +52,11 @@ class Builder:
         self._programs = Programs(store.folder, spec.limit)
 
     def stop(self) -> None:
-        """End what runs; `build` raises."""
+        """End the running program. `build` then raises."""
         self._programs.stop()
 
     def build(self) -> None:
-        """Build it and give it its name.
+        """Build the environment, and rename it.
 
         Raises:
             BuildError: it cannot be built.
@@ -83,13 +83,13 @@ class Builder:
             shutil.rmtree(part, ignore_errors=True)
 
     def _remove_old_parts(self) -> None:
-        """Parts of this environment that a builder which died has left: whoever builds holds the lock."""
+        """Remove parts of this environment that a dead builder has left. The caller holds the lock."""
         for name in os.listdir(self._store.folder):
             if name.startswith(".part.{}.".format(self._spec.key[:16])):
                 shutil.rmtree(os.path.join(self._store.folder, name), ignore_errors=True)
 
     def _check_files(self) -> None:
-        """Somebody may have cleaned up since they arrived."""
+        """Check the files, because a clean-up may have removed some since they arrived."""
         wanted = {wheel.sha256: wheel.file for wheel in self._spec.files}
         if self._store.uv(self._spec) is None:
             wanted[self._spec.uv] = "uv"
@@ -98,7 +98,7 @@ class Builder:
             raise BuildError("these have gone since they arrived: {}".format(", ".join(gone[:20])), gone)
 
     def _uv(self) -> str:
-        """The program, made from its content where it is not there yet."""
+        """Return uv. It is made from its content if it does not exist yet."""
         there = self._store.uv(self._spec)
         if there is not None:
             return there
@@ -117,7 +117,7 @@ class Builder:
         return path
 
     def _wheel(self, wheel: Wheel) -> str:
-        """The folder in which a wheel has its name. Its path stays the same, for uv's cache knows a wheel by that."""
+        """Return the folder in which a wheel has its name. The path stays the same, because uv's cache knows a wheel by its path."""
         folder = os.path.join(self._store.cache, "wheels", wheel.sha256)
         path = os.path.join(folder, wheel.file)
         blob = self._blobs.path(wheel.sha256)
@@ -161,7 +161,7 @@ class Builder:
             raise error from None
 
     def _altered(self) -> List[str]:
-        """Wheels whose content is not what their name says; they are removed."""
+        """Return wheels whose content does not match their name. They are removed."""
         found = []
         for wheel in self._spec.files:
             path = self._blobs.path(wheel.sha256)
@@ -171,11 +171,11 @@ class Builder:
                 try:
                     os.unlink(path)
                 except FileNotFoundError:
-                    continue  # somebody has cleaned up
+                    continue  # a clean-up has removed it
         return found
 
     def _try(self, part: str) -> None:
-        """The Python of the environment starts, and finds what was installed."""
+        """Check that the Python of the environment starts, and finds what was installed."""
         said = self._programs.run([os.path.join(part, "bin", "python"), "-I", "-c", _PROBE])
         found = (_INFO.fullmatch(line) for line in said.splitlines())
         there = {_canonical(one.group(1)) for one in found if one is not None}
@@ -193,7 +193,7 @@ class Builder:
     def _publish(self, part: str) -> None:
         target = self._store.path(self._spec.key)
         if os.path.isdir(target) and self._store.python(self._spec.key) is None:
-            # Its Python is gone, or the power failed while it was written: nobody can use it.
+            # Its Python is gone, or the power failed while it was written, so nobody can use it.
             aside = os.path.join(self._store.folder, ".part.{}.old{}".format(self._spec.key[:16], os.urandom(4).hex()))
             os.rename(target, aside)
             shutil.rmtree(aside, ignore_errors=True)
@@ -202,7 +202,7 @@ class Builder:
         except OSError:
             if self._store.python(self._spec.key) is None:
                 raise
-            return  # another one built the same meanwhile
+            return  # another builder has made the same in the meantime
 
 
 def _digest(path: str) -> str:

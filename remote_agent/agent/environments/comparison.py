@@ -1,6 +1,6 @@
-"""What of an environment is on this host already, before anything of it is sent or built.
+"""Finds out which part of an environment is on this host, before anything is sent or built.
 
-Rule: nothing is changed, so that it can be asked at any time, also while a run builds the same environment.
+Rule: nothing is changed, so this can be asked at any time, even while a run builds the same environment.
 """
 
 import os
@@ -19,14 +19,14 @@ def compare(cache: str, boot: str, spec: EnvironmentSpec) -> Dict[str, Any]:
     """Compare an environment with what is in the cache folder.
 
     Returns:
-        `is_there`: it can be used as it is. `files`, `bytes`: of all that it is made from; `missing_files`,
-        `missing_bytes`: of what would be sent. `free`: bytes on the disk. `lacking`: what to say where there is too
-        little room, empty where there is enough.
+        `is_there`: whether it can be used. `files`, `bytes`: everything from which it is made; `missing_files`,
+        `missing_bytes`: what would be sent. `free`: free bytes on the disk. `lacking`: the error if there is too
+        little room; empty if there is enough.
     """
     store, blobs = EnvironmentStore(cache, boot), BlobStore(os.path.join(cache, "blobs"))
     is_there = store.python(spec.key) is not None
     sizes = {wheel.sha256: wheel.size for wheel in spec.files}
-    if not os.path.exists(os.path.join(cache, "uv-bin", spec.uv)):
+    if store.uv(spec) is None:
         sizes[spec.uv] = spec.uv_size
     missing = [size for sha256, size in sizes.items() if not is_there and not blobs.has(sha256)]
     return {

@@ -1,21 +1,25 @@
-"""The environment of a run on this host: asked for by the controller, sent, built, and used by the zygote.
+"""The environment of a run on this host. The controller requests and sends it, the agent builds it, and the zygote uses it.
 
-Rule: whoever sends or builds an environment holds its lock, so that of many runs one does, and the others take what it made. What has
-arrived of a file stays when the link is lost. Slow work is done in the background thread; everything is decided in the agent's thread.
+Rule: a run holds an environment's lock while it is sent or built. So only one of many runs does that, and the others use the result. The
+part of a file that has arrived is kept if the link is lost. Slow work is done in the background thread. The agent's thread decides.
 """
 
 import json
+import os
 import sys
 import threading
 import time
 from typing import Callable, Iterable, List, Optional, Set
 
 from remote_agent.agent.environments.build import Builder, BuildError, room_lacking
+from remote_agent.agent.environments.eviction import Evicted, evict
+from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.programs import MORE_ROOM
 from remote_agent.agent.environments.pythons import host_facts
-from remote_agent.agent.environments.store import EnvironmentStore
+from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts
@@ -26,16 +30,16 @@ from remote_agent.system.private_files import SpoolError
 
 __all__ = ["Environments"]
 
-#: Seconds between two looks at a lock that another run holds, and between two words of how much has arrived.
+#: Seconds between two checks of a lock that another run holds, and between two reports of how much has arrived.
 _LOOK_EVERY = 1.0
 _TELL_EVERY = 0.5
-#: Seconds without content while a controller is there, after which it is asked for again; and how often.
+#: If a controller is there and no content comes for this many seconds, it is requested again; and how often.
 _CONTENT_PATIENCE = 60.0
 _MAX_ASKS = 3
 _OTHER_FOLDER = "\n    next: name a folder of yours with 'workdir'"
 _AGAIN = "\n    next: see why the link is so slow, and start the run again: it goes on where it stopped"
 _ALTERED = "\n    next: look for errors of the disk and of the memory there; or name another folder with 'workdir'"
-#: How often it is built again where content was altered.
+#: How often it is built again if content was altered.
 _MAX_BUILDS = 3
 
 
@@ -43,7 +47,7 @@ class Environments:
     """At most one environment.
 
     Attributes:
-        on_ready, on_failed: called in the agent's thread; a failure has its message.
+        on_ready, on_failed: called in the agent's thread, `on_failed` with the message.
     """
 
     def __init__(
@@ -58,33 +62,36 @@ class Environments:
         #: asked (nothing is known), waiting (for a lock), sending, building, ready, failed.
         self._state = "asked"
         self._missing: Set[str] = set()
-        #: Contents that may still arrive, and are of no use any more.
+        #: Contents that may still arrive and are not needed any more.
         self._given_up: Set[str] = set()
         self._builder: Optional[Builder] = None
         self._builds = self._asks = 0
+        #: Bytes that environments may have; None for no limit. And how far making room for this one is.
+        self._budget: Optional[int] = None
+        self._eviction = "owed"
         self._heard_at = self._told_at = self._looked_at = 0.0
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failed: Callable[[str], None] = lambda message: None
 
     @property
     def python(self) -> Optional[str]:
-        """The Python of the environment, once it is there."""
+        """The Python of the environment, if it is ready."""
         return self._store.python(self._spec.key) if self._spec is not None and self._state == "ready" else None
 
     @property
     def spec(self) -> Optional[EnvironmentSpec]:
-        """What the environment is made of, once the controller has said it."""
+        """The description of the environment, if the controller has sent it."""
         return self._spec
 
     @property
     def expected(self) -> Set[str]:
-        """Contents that go on where they stopped when a link was lost."""
+        """Contents that continue where they stopped after a link was lost."""
         return self._missing
 
-    # -- what the controller says --------------------------------------------------------------------------------
+    # -- messages of the controller ------------------------------------------------------------------------------
 
     def on_ask(self, header: AskPythons, payload: bytes) -> None:
-        """Tell which Pythons there are; they are looked for in the background."""
+        """Report the Pythons. They are searched in the background."""
         found: List[HostFacts] = []
 
         def look() -> None:
@@ -100,7 +107,7 @@ class Environments:
         self._background.submit(look, done)
 
     def on_environment(self, header: Environment, payload: bytes) -> None:
-        """The controller says what it is made of."""
+        """Take the controller's description."""
         if self._state in ("ready", "building"):
             return
         try:
@@ -110,22 +117,23 @@ class Environments:
         if self._spec is not None and self._spec.key != spec.key:
             self._give_back()
         self._spec = spec
+        self._budget = header["budget"]
         self._state = "asked"
         self._asks = 0
         self._given_up = set()
         self._advance()
 
     def arrived(self, sha256: str) -> None:
-        """A content is whole."""
+        """Record that a content is complete."""
         self._heard_at = time.monotonic()
         self._missing.discard(sha256)
         if self._state == "sending" and not self._missing:
             self._advance()
 
     def refused(self, sha256: str, error: Exception) -> bool:
-        """A content could not be kept. Returns whether that is dealt with here."""
+        """Handle a content that could not be stored. Returns whether it belongs here."""
         if sha256 in self._given_up:
-            return True  # it was on its way already
+            return True  # it was sent before it was known that it is not needed
         if sha256 not in self._missing or self._state != "sending":
             return False
         if isinstance(error, OSError):
@@ -133,7 +141,7 @@ class Environments:
         elif not isinstance(error, AlteredError):
             return False
         elif self._asks >= _MAX_ASKS:
-            self._fail("what arrives of {} is not what the lock says, each time{}".format(self._name(sha256), _ALTERED))
+            self._fail("{} does not match the lock, each time it arrives{}".format(self._name(sha256), _ALTERED))
         else:
             self._ask([sha256])
         return True
@@ -143,21 +151,21 @@ class Environments:
         return next((wheel.file for wheel in files if wheel.sha256 == sha256), "uv")
 
     def heard(self) -> None:
-        """A piece of a content is here."""
+        """Record that a piece of a content has arrived."""
         self._heard_at = now = time.monotonic()
         if self._state == "sending" and now - self._told_at > _TELL_EVERY:
             self._tell()
 
     def link_gone(self) -> None:
-        """Nobody sends any more: another run may, meanwhile. What has arrived stays."""
+        """Release the lock, because nobody sends any more, so that another run can. What has arrived stays."""
         if self._state == "sending":
             self._give_back()
             self._state = "asked"
 
-    # -- what follows --------------------------------------------------------------------------------------------
+    # -- steps ---------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Do the next thing, whatever that is."""
+        """Take the next step."""
         spec, store = self._spec, self._store
         assert spec is not None
         try:
@@ -165,10 +173,19 @@ class Environments:
                 self._give_back()
                 self._ready()
                 return
+            if self._eviction == "under way":
+                return  # it comes back to this
             if self._state not in ("sending", "building"):
                 store.prepare()
                 if not store.lock(spec.key):
                     self._set("waiting")
+                    return
+                if store.is_being_built(PRUNING):
+                    store.unlock(spec.key)
+                    self._set("waiting")
+                    return
+                if self._budget is not None and self._eviction == "owed":
+                    self._evict(spec, self._budget)
                     return
             self._take_stock(spec)
             if self._missing:
@@ -182,6 +199,34 @@ class Environments:
                 self._build(spec)
         except (SpoolError, OSError) as error:
             self._fail(self._reason(error))
+
+    def _evict(self, spec: EnvironmentSpec, budget: int) -> None:
+        """Make room, in the background; then go on. What cannot be removed is no reason to fail."""
+        self._eviction = "under way"
+        found: List[Evicted] = []
+        paths = self._paths
+
+        def may_run_of(run: str, host: str) -> bool:
+            return may_run(os.path.join(os.path.dirname(os.path.dirname(paths.spool)), run, host))
+
+        def work() -> None:
+            cache = self._store.cache
+            inventory = EnvironmentInventory(cache, paths.boot, may_run_of)
+            # What it holds of its own is for this thread alone.
+            found.append(evict(EnvironmentStore(cache, paths.boot), inventory, self._blobs, spec, budget))
+
+        def done(error: Optional[BaseException]) -> None:
+            self._eviction = "done"
+            if error is not None:
+                sys.stderr.write("environments: no room was made: {!r}\n".format(error))
+            elif found[0].keys:
+                self._controller.note(_told(found[0]))
+            # The lock may have been given back meanwhile, because the link was lost.
+            self._store.unlock(spec.key)
+            self._state = "asked"
+            self._advance()
+
+        self._background.submit(work, done)
 
     def _take_stock(self, spec: EnvironmentSpec) -> None:
         wanted = [wheel.sha256 for wheel in spec.files] + ([] if self._store.uv(spec) is not None else [spec.uv])
@@ -204,7 +249,7 @@ class Environments:
                 self._give_back()
                 self._ready()
             elif isinstance(error, BuildError) and error.altered and self._builds < _MAX_BUILDS:
-                # It is asked for again; the lock stays ours.
+                # It is requested again, and the lock stays ours.
                 self._state = "sending"
                 self._advance()
             else:
@@ -217,12 +262,12 @@ class Environments:
         self._missing = set()
         self._store.use(self._spec.key, "{}.{}".format(self._paths.run, slug(self._paths.host)))
         if self._store.python(self._spec.key) is None:
-            # It was removed just before its use was noted. What is noted is kept.
+            # It was removed just before its use was recorded. A recorded use is kept.
             self._state = "asked"
             self._advance()
             return
         self._set("ready")
-        # Nothing waits for it, not even the end of the agent: what it did not come to is done by the next that uses it.
+        # Nothing waits for it, not even the end of the agent. If it is not done, the next user of the environment does it.
         threading.Thread(target=self._sync, args=(self._spec.key,), name="environment", daemon=True).start()
         self.on_ready()
 
@@ -230,7 +275,7 @@ class Environments:
         try:
             self._store.sync(key)
         except OSError as error:
-            # It is as good as before until the power fails; then it is built again.
+            # It works until the power fails, and then it is built again.
             sys.stderr.write("environment {}: cannot be brought to the disk: {}\n".format(key, error))
 
     def _fail(self, message: str) -> None:
@@ -252,7 +297,7 @@ class Environments:
             return "{}{}".format(error, _OTHER_FOLDER)
         return str(error) if isinstance(error, BuildError) else repr(error)
 
-    # -- telling -------------------------------------------------------------------------------------------------
+    # -- reports -------------------------------------------------------------------------------------------------
 
     def _set(self, state: str) -> None:
         if state != self._state:
@@ -260,7 +305,7 @@ class Environments:
             self._tell()
 
     def announce(self) -> None:
-        """Tell a new link how it stands."""
+        """Report the state to a new link."""
         if self._spec is not None and self._state in ("waiting", "building", "ready"):
             self._tell()
 
@@ -286,7 +331,7 @@ class Environments:
         return self._bytes(spec) - lacking
 
     def tick(self, now: float) -> None:
-        """Look whether another run has built it; show that we are at it; ask again for what does not come."""
+        """Check whether another run has built it, renew our lock, and request missing contents again."""
         if self._spec is None or now - self._looked_at < _LOOK_EVERY:
             return
         self._looked_at = now
@@ -302,7 +347,16 @@ class Environments:
                 self._ask(self._missing)
 
     def close(self) -> None:
-        """The agent ends: what is being built is not needed any more."""
+        """Stop building, because the agent ends."""
         if self._builder is not None:
             self._builder.stop()
         self._give_back()
+
+
+def _told(gone: Evicted) -> str:
+    number = len(gone.keys)
+    return "{} removed ({}), which no job used; the others have {:.1f} GiB".format(
+        "an old environment was" if number == 1 else "{} old environments were".format(number),
+        "{:.1f} MiB".format(gone.bytes / (1 << 20)),
+        gone.total / (1 << 30),
+    )

@@ -1,6 +1,6 @@
-"""The environments on this host: what each one holds, takes and is used by; and removing one.
+"""The environments on this host: the content, size and users of each, and removing one.
 
-Rule: nothing here builds or uses an environment. One in which a job may still run is never removed, also where its run begins while we look.
+Rule: nothing here builds or uses an environment. If a job may still run in one, it is never removed, even if that run has just begun.
 """
 
 import os
@@ -16,7 +16,7 @@ from remote_agent.shared.disk import Usage, remove_tree, usage_of
 __all__ = ["EnvironmentInventory"]
 
 _PART = ".part."
-#: Packages that a reason names.
+#: How many packages a reason names.
 _MAX_NAMED = 10
 
 
@@ -24,8 +24,8 @@ class EnvironmentInventory:
     """The environments below one cache folder.
 
     Args:
-        boot: names this life of the machine.
-        may_run: whether something of a run, by its id and the host's name in it, may still run.
+        boot: the id of this boot of the machine.
+        may_run: takes a run's id and the host's name in it. Returns whether something of the run may still run.
     """
 
     def __init__(self, cache: str, boot: str, may_run: Callable[[str, str], bool]) -> None:
@@ -34,37 +34,37 @@ class EnvironmentInventory:
         self._may_run = may_run
 
     def complete(self) -> List[str]:
-        """The keys of the environments that have their names."""
+        """Return the keys of complete environments."""
         return [name for name in self._names() if is_sha256(name)]
 
     def given_up(self) -> List[str]:
-        """The folders of those that were begun, and that nobody builds any more."""
+        """Return the folders of environments that were begun and that nobody builds any more."""
         return [name for name in self._names() if name.startswith(_PART) and not self._is_building(name)]
 
     def usage(self, name: str) -> Usage:
-        """What an environment, or one that was given up, takes on the disk.
+        """Return the disk usage of an environment, or of one that was given up.
 
         Raises:
-            OSError: it went away.
+            OSError: it was just removed.
         """
         return usage_of(os.path.join(self._folder, name))
 
     def last_use(self, key: str) -> float:
-        """When a run last began to use it, or when it was built.
+        """Return when a run last began to use it, or when it was built.
 
         Raises:
-            OSError: it went away.
+            OSError: it was just removed.
         """
         times = [os.lstat(self._store.path(key)).st_mtime]
         for name in self._use_files(key):
             try:
                 times.append(os.lstat(os.path.join(self._uses(key), name)).st_mtime)
             except OSError:
-                continue  # it went away just now
+                continue  # it was just removed
         return max(times)
 
     def users(self, key: str) -> List[str]:
-        """The runs of which something may still run in an environment."""
+        """Return the runs of which something may still run in an environment."""
         found = set()
         for name in self._use_files(key):
             run, _, host = name.partition(".")
@@ -73,10 +73,10 @@ class EnvironmentInventory:
         return sorted(found)
 
     def items(self) -> List[Dict[str, Any]]:
-        """List everything, what is half built too.
+        """List all environments, even those that are not complete.
 
-        Each item has `key` (of one that is half built, the beginning of it), `state` (ready, damaged, building, given
-        up), `why` (of one that is damaged), `bytes` (its own) and `shared` (those that others have, too), `built` and
+        Each item has `key` (its beginning, if it is not complete), `state` (ready, damaged, building, given up), `why`
+        (if it is damaged), `bytes` (its own) and `shared` (those that others have, too), `built` and
         `used` (seconds since the epoch), `users` (runs), `python`, `lock` and `packages` ([name, version]).
         """
         found = []
@@ -84,33 +84,33 @@ class EnvironmentInventory:
             try:
                 found.append(self._item(key))
             except OSError:
-                continue  # it was removed just now
+                continue  # it was just removed
         for name in self._names():
             if name.startswith(_PART):
                 try:
                     found.append(self._part(name))
                 except OSError:
-                    continue  # it has its name by now, or is gone
+                    continue  # by now it is complete, or gone
         return found
 
     def remove(self, key: str) -> str:
-        """Remove an environment; returns why it was kept, or nothing."""
+        """Remove an environment. Returns why it was kept; empty if it was removed."""
         users = self.users(key)
         if users:
             return _used_by(users)
-        # Whoever looks for it finds it whole, or not at all.
+        # Rename it first, so that others find either a complete environment or none.
         aside = os.path.join(self._folder, "{}{}.{}".format(_PART, key[:16], os.urandom(6).hex()))
         try:
             os.rename(self._store.path(key), aside)
         except OSError as error:
             return "{}: {}".format(key, error.strerror)
-        # An agent notes its use first and looks for the environment then: what is not noted now will not find it.
+        # An agent first records its use and then looks for the environment. A use that is not recorded yet will not find it.
         users = self.users(key)
         if users:
             try:
                 os.rename(aside, self._store.path(key))
             except OSError:
-                pass  # it was built anew already
+                pass  # it was already built again
             else:
                 return _used_by(users)
         else:
@@ -118,12 +118,12 @@ class EnvironmentInventory:
         return _remove(aside)
 
     def remove_given_up(self, name: str) -> str:
-        """Remove what was begun; returns why it was kept, or nothing."""
+        """Remove an incomplete environment. Returns why it was kept; empty if it was removed."""
         if name not in self.given_up():
             return "it is being built, or is gone"
         return _remove(os.path.join(self._folder, name))
 
-    # -- one of them -----------------------------------------------------------------------------------------------
+    # -- one environment -------------------------------------------------------------------------------------------
 
     def _item(self, key: str) -> Dict[str, Any]:
         path = self._store.path(key)
@@ -168,9 +168,9 @@ class EnvironmentInventory:
         return any(self._store.is_being_built(name[len(".lock.") :]) for name in locks)
 
     def _damage(self, key: str, path: str, spec: Optional[EnvironmentSpec]) -> str:
-        """Why an environment cannot be used; empty where it can."""
+        """Return why an environment cannot be used; empty if it can be."""
         if spec is None:
-            return "it does not say what it is made of"
+            return "its description is missing or damaged"
         if not os.path.exists(os.path.join(path, "bin", "python")):
             return "its Python, {}, is gone".format(spec.python)
         if self._store.is_doubtful(key):
@@ -203,7 +203,7 @@ class EnvironmentInventory:
 
 
 def _begin(part: str) -> str:
-    """The beginning of the key that a folder of a build has in its name."""
+    """Return the beginning of the key from the name of a build's folder."""
     return part[len(_PART) :].partition(".")[0]
 
 
@@ -220,7 +220,7 @@ def _used_by(users: List[str]) -> str:
 
 
 def _installed(path: str) -> List[str]:
-    """The canonical names of the distributions in an environment."""
+    """Return the canonical names of the distributions in an environment."""
     lib = os.path.join(path, "lib")
     sites = [os.path.join(lib, python, "site-packages") for python in (os.listdir(lib) if os.path.isdir(lib) else [])]
     names = [name for site in sites if os.path.isdir(site) for name in os.listdir(site)]

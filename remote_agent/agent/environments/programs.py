@@ -1,6 +1,6 @@
 """Runs the programs that build an environment: uv, and the Python that was made.
 
-Rule: each has its time, and ends with the build; nothing of it is left. What it says when it fails is told, with what to do.
+Rule: each has a time limit, ends with the build, and leaves nothing. If it fails, the error has its output and the next step.
 """
 
 import os
@@ -15,29 +15,29 @@ from remote_agent.system.host import NO_ROOM
 
 __all__ = ["MORE_ROOM", "ROOM", "BuildError", "Programs"]
 
-#: Bytes that must be free besides those of what is installed.
+#: Bytes that must be free in addition to the installed files.
 ROOM = 64 << 20
 MORE_ROOM = (
     "\n    next: `launcher clean` removes what earlier runs left there; or name a folder with more room with 'workdir'"
 )
 _UV_HANGS = (
-    "\n    next: see on the host whether its disk hangs, or a file system that comes over a network ({}); allow more with "
+    "\n    next: check on the host whether its disk or a network file system hangs ({}); allow more with "
     "'environment_timeout'; or name another folder with 'workdir'"
 )
 _PYTHON_HANGS = (
-    "\n    next: start that Python there by hand: what a package has in a .pth file may keep it, or a file system that comes over a network; "
+    "\n    next: start that Python there by hand: a package's .pth file may block it, or a network file system; "
     "or allow more with 'environment_timeout'"
 )
-#: The last lines of a program that are told, and their characters.
+#: How many of a program's last lines an error shows, and how many characters.
 _LAST_LINES = 20
 _LAST_CHARACTERS = 4000
-#: What uv, or a Python, says of a disk or a quota that is full.
+#: Texts of uv or a Python for a full disk or quota.
 _NO_ROOM = re.compile(r"os error (?:{0})\b|\[Errno (?:{0})\]".format("|".join(map(str, NO_ROOM))))
 _OURS = ("UV_", "PIP_", "VIRTUAL_ENV", "CONDA_", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP")
 
 
 class BuildError(Exception):
-    """It cannot be built. `altered`: contents that are not what their names say, and were removed."""
+    """It cannot be built. `altered`: contents that did not match their names, and were removed."""
 
     def __init__(self, message: str, altered: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -45,10 +45,10 @@ class BuildError(Exception):
 
 
 class Programs:
-    """Programs of one build, one after the other; `stop` ends them from another thread.
+    """The programs of one build, one after the other. `stop` ends them from another thread.
 
     Args:
-        folder: where they are started.
+        folder: their working folder.
         limit: seconds for each.
 
     Attributes:
@@ -64,17 +64,17 @@ class Programs:
         self.is_stopped = False
 
     def stop(self) -> None:
-        """End what runs, and start nothing more."""
+        """End the running program, and start no other."""
         with self._lock:
             self.is_stopped = True
             if self._process is not None:
                 end_group(self._process)
 
     def run(self, command: List[str]) -> str:
-        """Run a program; returns what it printed.
+        """Run a program. Returns its output.
 
         Raises:
-            BuildError: it failed, with its last lines; it did not end in time; or the build was stopped.
+            BuildError: it failed (the message has its last lines), it did not end in time, or the build was stopped.
             OSError: it cannot be started.
         """
         with self._lock:

@@ -1,7 +1,7 @@
-"""Finds the Pythons of this host, and says what wheels for it depend on.
+"""Finds the Pythons of this host, and the facts on which the choice of wheels depends.
 
-Rule: a Python is asked itself, once: what it said is kept beside its size and time, so that later runs only look at the file. What
-cannot be started, or does not answer, is no Python.
+Rule: each Python is asked once. Its answer is stored with its file's size and time, so that later runs only check the file. A program
+that cannot be started, or does not answer, is not a Python.
 """
 
 import glob
@@ -19,11 +19,11 @@ from remote_agent.system.private_files import open_private
 
 __all__ = ["MAX_PYTHONS", "find_pythons", "host_facts"]
 
-#: Pythons that are told, at most.
+#: The largest number of Pythons that are reported.
 MAX_PYTHONS = 50
 _PATIENCE = 20.0
 _MINORS = range(20, 7, -1)
-#: Where installers put them, below the home or not.
+#: Places where installers put them, in the home or elsewhere.
 _PLACES = (
     "/usr/local/bin/python3.[0-9]*",
     "/usr/bin/python3.[0-9]*",
@@ -52,10 +52,10 @@ print(json.dumps({
 
 
 def host_facts(cache: str, python: Optional[str]) -> HostFacts:
-    """What wheels for this host depend on.
+    """Return the facts on which the choice of wheels for this host depends.
 
     Args:
-        cache: the folder of the facts that were found before.
+        cache: the folder with facts that were found before.
         python: the only Python that counts.
     """
     system = os.uname()
@@ -71,7 +71,7 @@ def host_facts(cache: str, python: Optional[str]) -> HostFacts:
 
 
 def find_pythons(known_file: str, python: Optional[str]) -> List[PythonFacts]:
-    """The Pythons of this host, that of the agent first."""
+    """Return the Pythons of this host, the agent's own first."""
     known = _read(known_file)
     found: List[PythonFacts] = []
     fresh: Dict[str, Any] = {}
@@ -88,7 +88,7 @@ def find_pythons(known_file: str, python: Optional[str]) -> List[PythonFacts]:
         mark = [status.st_size, status.st_mtime_ns]
         entry = known.get(path)
         said = entry["said"] if isinstance(entry, dict) and entry.get("mark") == mark else _ask(path)
-        # What is no Python is remembered, too: shims of versions that are not there take long to say so.
+        # Programs that are not Pythons are remembered, too, because shims of missing versions take long to fail.
         fresh[path] = {"mark": mark, "said": said}
         try:
             facts = PythonFacts.from_json(dict(said or {}, path=path))
@@ -140,7 +140,7 @@ def _libc() -> str:
 
 
 def _version_of_macos() -> str:
-    import platform  # takes a while, and every agent imports this module
+    import platform  # it is slow, and every agent imports this module
 
     return "macos {}".format(platform.mac_ver()[0])
 
@@ -164,7 +164,7 @@ def _libc_of_linux() -> str:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, as the kernel has it; `nvidia-smi` would take a second."""
+    """Return the version of NVIDIA's driver from the kernel. `nvidia-smi` would take a second."""
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
             found = re.search(r"Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", file.read(4096))
@@ -184,7 +184,7 @@ def _read(path: str) -> Dict[str, Any]:
 
 
 def _write(path: str, known: Dict[str, Any]) -> None:
-    """What is not written is asked again: a disk without room is no reason to fail here."""
+    """Write the facts. On a full disk this fails silently, and they are asked again later."""
     temporary = "{}.{}".format(path, os.getpid())
     try:
         fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

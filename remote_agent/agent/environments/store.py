@@ -1,12 +1,14 @@
-"""Where environments lie on a host, who may build one, and who uses one.
+"""The store of environments on a host: where they are, who may build one, and who uses one.
 
-Rule: an environment is there as a whole or not at all: it is made in a folder of another name, which is renamed when it is complete. It
-is used at once; when it is on the disk, too, a file says so. After a loss of power, one without that file counts as none. A lock only saves work: where it fails (a home on a network, a clock that jumps), two may build the same, and one of them wins.
-The lock is a file that is made, not one that is locked, because file systems on a network may know no locks.
+Rule: an environment is complete or missing. It is made in a folder with another name, which is renamed when it is complete. It can be used
+at once. When it is on the disk, a file says so; after a power cut, an environment without that file does not count. A lock only saves
+work: if it fails (a home on a network, a clock that jumps), two runs may build the same environment, and one of them wins. The lock is a
+file that exists, and not a locked file, because network file systems may not support locks.
 
     <cache>/envs/<key>          an environment; its `environment.json` is what makes it one
-    <cache>/envs/.part.*        one that is being made, or was given up
-    <cache>/envs/.lock.<key>    who makes it
+    <cache>/envs/.part.*        one that is being built, or was given up
+    <cache>/envs/.lock.<key>    who builds it
+    <cache>/envs/.lock.pruning  who removes files that environments share, when no environment has them any more
     <cache>/envs/.use/<key>/*   the agents that use it
     <cache>/wheels/<sha256>/    wheels under their names; the same files as in `blobs`
     <cache>/uv                  uv's own cache (`uv_cache.py`): files of environments are hard links into it
@@ -25,12 +27,14 @@ from remote_agent.system.host import machine_id
 from remote_agent.system.private_files import make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive
 
-__all__ = ["LAYOUT", "EnvironmentStore", "read_description"]
+__all__ = ["LAYOUT", "PRUNING", "EnvironmentStore", "read_description"]
 
-#: Seconds without a touch after which a lock of another machine counts no more.
+#: A lock of another machine does not count after this many seconds without a touch.
 _FOREIGN_PATIENCE = 60.0
 LAYOUT = 1
-#: In an environment that is on the disk.
+#: In the place of a key: the lock of the process that removes files that environments share.
+PRUNING = "pruning"
+#: The file in an environment that is on the disk.
 _ON_DISK = "on-disk"
 
 
@@ -39,8 +43,8 @@ class EnvironmentStore:
 
     Args:
         cache: the cache folder of all runs.
-        boot: names this life of the machine.
-        machine: names the machine; None for the one that we are on.
+        boot: the id of this boot of the machine.
+        machine: the id of the machine; None for this machine.
     """
 
     def __init__(self, cache: str, boot: str, machine: Optional[str] = None) -> None:
@@ -49,37 +53,37 @@ class EnvironmentStore:
         self.uv_cache = UvCache(os.path.join(cache, "uv"), self.machine, boot)
         self.folder = os.path.join(cache, "envs")
         self.boot = boot
-        #: Of a lock that another machine has: what it said, and when that was first seen.
+        #: For a lock of another machine: its content, and when that was first seen.
         self._foreign: Optional[Tuple[Any, float]] = None
         self._held: Dict[str, str] = {}
 
     def path(self, key: str) -> str:
-        """Where an environment lies, if it is there."""
+        """Return the path of an environment, if it exists."""
         if not is_sha256(key):
             raise ValueError("an environment is named {!r}".format(key[:80]))
         return os.path.join(self.folder, key)
 
     def python(self, key: str) -> Optional[str]:
-        """The Python of an environment; None where it is not there, or that from which it was made has gone."""
+        """Return the Python of an environment; None if it does not exist, or the Python with which it was made is gone."""
         path = self.path(key)
         python = os.path.join(path, "bin", "python")
-        # `exists` follows the link to the Python that it was made from.
+        # `exists` follows the link to the Python with which it was made.
         is_there = os.path.exists(os.path.join(path, "environment.json")) and os.path.exists(python)
         return python if is_there and not self.is_doubtful(key) else None
 
     def is_doubtful(self, key: str) -> bool:
-        """It was written in an earlier life of this machine, which may have ended before it was on the disk."""
+        """Whether it was written before this boot of the machine, which may have gone down before it was on the disk."""
         path = self.path(key)
         if os.path.exists(os.path.join(path, _ON_DISK)) or not os.path.isdir(path):
             return False
         said = read_description(path)
         if said is None:
             return True
-        # What another machine has written came over a network: it is there, whatever became of that machine.
+        # Files from another machine came over a network, so they are there, whatever happened to that machine.
         return said.get("machine") == self.machine and said.get("boot") != self.boot
 
     def sync(self, key: str) -> None:
-        """Bring an environment to the disk, and note that it is there. That takes as long as everything that waits for the disk.
+        """Bring an environment to the disk, and record that. It takes as long as all writes that wait for the disk.
 
         Raises:
             OSError: the disk.
@@ -93,7 +97,7 @@ class EnvironmentStore:
         self.uv_cache.synced(key)
 
     def uv(self, spec: EnvironmentSpec) -> Optional[str]:
-        """uv, if it is there as a whole."""
+        """Return uv, if it exists completely."""
         path = os.path.join(self.cache, "uv-bin", spec.uv)
         try:
             is_whole = os.path.getsize(path) == spec.uv_size
@@ -113,19 +117,19 @@ class EnvironmentStore:
     # -- using ---------------------------------------------------------------------------------------------------
 
     def use(self, key: str, user: str) -> None:
-        """Note that an agent uses it: it stays as long as that agent has something to run, and is as young as its last use."""
+        """Record that an agent uses it. It stays as long as that agent has something to run. Its age counts from its last use."""
         folder = os.path.join(self.folder, ".use", key)
         try:
             make_private_folder(folder)
             fd = open_private(os.path.join(folder, user), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.close(fd)
         except OSError:
-            return  # without room it looks unused for longer than it is
+            return  # on a full disk it looks unused for longer than it is
 
     # -- the lock ------------------------------------------------------------------------------------------------
 
     def lock(self, key: str) -> bool:
-        """Be the one that makes an environment; False: another one is at it."""
+        """Take the lock to build an environment. Returns False if another run builds it."""
         path = self._lock_path(key)
         mine = {"boot": self.boot, "pid": os.getpid(), "started": birth(os.getpid()), "nonce": os.urandom(8).hex()}
         text = json.dumps(mine)
@@ -144,25 +148,30 @@ class EnvironmentStore:
         return False
 
     def is_being_built(self, key: str) -> bool:
-        """Somebody holds the lock, as far as it says; of another machine, nobody knows whether that one is still there."""
+        """Whether a lock says that somebody builds it. If it is from another machine, nobody knows whether its holder still lives."""
         return self._is_held(self._lock_path(key))
 
+    def other_locks(self, key: str) -> bool:
+        """Whether anybody else makes an environment, or removes shared files, now; `key`: what this agent makes."""
+        names = [name[len(".lock.") :] for name in os.listdir(self.folder) if name.startswith(".lock.")]
+        return any(self.is_being_built(name) for name in names if name != key and name not in self._held)
+
     def touch(self) -> None:
-        """Show other machines that the locks are held."""
+        """Touch our locks, to show other machines that they are held."""
         for key in self._held:
             try:
                 os.utime(self._lock_path(key))
             except OSError:
-                continue  # somebody has cleaned up
+                continue  # a clean-up has removed it
 
     def unlock(self, key: str) -> None:
-        """Let others make it. A lock that somebody took away meanwhile is not ours to remove."""
+        """Release the lock. If somebody else has taken it away in the meantime, leave it."""
         text = self._held.pop(key, None)
         if text is not None and self._read_text(self._lock_path(key)) == text:
             try:
                 os.unlink(self._lock_path(key))
             except OSError:
-                pass  # it is gone, or found stale by whoever comes next
+                pass  # it is gone, or the next run will find it stale
 
     def _lock_path(self, key: str) -> str:
         return os.path.join(self.folder, ".lock." + key)
@@ -185,11 +194,11 @@ class EnvironmentStore:
             holder = json.loads(text or "")
             boot, pid, started = str(holder["boot"]), int(holder["pid"]), str(holder["started"])
         except (LookupError, TypeError, ValueError):
-            # Whoever made it died before it wrote, or is about to write.
+            # Its maker died before it wrote to it, or is about to write.
             return self._is_fresh(("", changed))
         if boot == self.boot:
             return is_alive(pid, started)
-        # Another machine, or this one before it was started again. Its clock is not compared with ours.
+        # It is from another machine, or from an earlier boot of this one. Its clock is not compared with ours.
         return self._is_fresh((text, changed))
 
     def _is_fresh(self, seen: Any) -> bool:
@@ -200,17 +209,17 @@ class EnvironmentStore:
 
     @staticmethod
     def _take_away(path: str) -> None:
-        """Remove a lock whose holder is gone; by a name of its own, so that only one of several takes it."""
+        """Remove a lock whose holder is gone. It is first renamed to a unique name, so that only one of several runs removes it."""
         aside = "{}.{}".format(path, os.urandom(6).hex())
         try:
             os.rename(path, aside)
             os.unlink(aside)
         except OSError:
-            return  # somebody was faster
+            return  # another run was faster
 
 
 def read_description(folder: str) -> Optional[Dict[str, Any]]:
-    """What an environment says of itself; None where it is none."""
+    """Return the description in an environment; None if it has no valid one."""
     try:
         with open(os.path.join(folder, "environment.json"), encoding="utf-8") as file:
             content = json.load(file)
@@ -221,8 +230,8 @@ def read_description(folder: str) -> Optional[Dict[str, Any]]:
 
 
 def _sync_all(folder: str) -> None:
-    """Bring all files of a file system to the disk: of the thousands of an environment, one by one would take minutes."""
-    import ctypes  # takes a while, and every agent imports this module
+    """Sync the whole file system. Syncing the thousands of files of an environment one by one would take minutes."""
+    import ctypes  # it is slow, and every agent imports this module
 
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

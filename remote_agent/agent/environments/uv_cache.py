@@ -1,12 +1,13 @@
-"""The folder of uv's own cache. Files of environments are hard links into it, so what a loss of power cuts short there would be in all of them.
+"""The folder of uv's own cache. Files of environments are hard links into it, so a file that a power cut truncates would be in all of them.
 
-Rule: what uv has written is trusted once it is on the disk, and until the machine is started again. Before uv writes, a note says so; it is
-removed when all of it is on the disk. A note of an earlier life of this machine means that the cache may be cut short: another one is begun, and
-the old one stays as it is for whoever uses it. Other machines that share the folder have notes of their own, which say nothing about our memory.
+Rule: files from uv are trusted until the machine reboots, and after that only if they were on the disk. Before uv writes, a note says so.
+The note is removed when everything is on the disk. If there is a note from an earlier boot of this machine, the cache may have truncated
+files. Then a new one is begun, and the old one stays for its users. Other machines that share the folder have separate notes, which do not
+count here.
 
     <cache>/uv/current          the name of the cache that is used
     <cache>/uv/<name>/          a cache
-    <cache>/uv/notes/<machine>.<boot>.<key>    uv writes, or has written, for that environment
+    <cache>/uv/notes/<machine>.<boot>.<key>    uv writes or has written for that environment
 """
 
 import hashlib
@@ -15,17 +16,24 @@ from typing import List
 
 from remote_agent.system.private_files import make_private_folder, open_private
 
-__all__ = ["UvCache"]
+__all__ = ["UvCache", "uv_caches"]
 
 _FIRST = "cache"
+_NOTES = "notes"
+
+
+def uv_caches(folder: str) -> List[str]:
+    """Return the caches in a folder of caches: the one that is used, and older ones."""
+    names = [name for name in os.listdir(folder) if name != _NOTES] if os.path.isdir(folder) else []
+    return [path for path in (os.path.join(folder, name) for name in names) if os.path.isdir(path)]
 
 
 class UvCache:
     """uv's cache of this user on this host.
 
     Args:
-        folder: where it lies.
-        machine, boot: name this machine, and this life of it.
+        folder: its path.
+        machine, boot: the ids of this machine and of this boot.
     """
 
     def __init__(self, folder: str, machine: str, boot: str) -> None:
@@ -34,12 +42,12 @@ class UvCache:
         self._life = "{}.{}.".format(self._machine, _short(boot))
 
     def begin(self, key: str) -> str:
-        """Note that uv will write for an environment; returns the folder of its cache.
+        """Record that uv will write for an environment. Returns the folder of its cache.
 
         Raises:
             SpoolError, OSError: the disk.
         """
-        notes = make_private_folder(os.path.join(make_private_folder(self._folder), "notes"))
+        notes = make_private_folder(os.path.join(make_private_folder(self._folder), _NOTES))
         doubts = [name for name in os.listdir(notes) if self._is_doubt(name)]
         if doubts:
             self._begin_another(notes, doubts)
@@ -47,11 +55,11 @@ class UvCache:
         return make_private_folder(os.path.join(self._folder, self._current()))
 
     def synced(self, key: str) -> None:
-        """What was written for an environment is on the disk."""
+        """Record that everything that was written for an environment is on the disk."""
         try:
-            os.unlink(os.path.join(self._folder, "notes", self._life + key))
+            os.unlink(os.path.join(self._folder, _NOTES, self._life + key))
         except OSError:
-            return  # another one did it, or the cache is begun anew once more than it had to be
+            return  # another run has removed it, or the cache is begun again once too often
 
     def _is_doubt(self, name: str) -> bool:
         return name.startswith(self._machine + ".") and not name.startswith(self._life)
@@ -73,12 +81,12 @@ class UvCache:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-        # Last: whoever dies before has begun another one for nothing, and does so again.
+        # This comes last. A run that dies before it has begun a new cache for nothing, and the next one does so again.
         for name in doubts:
             try:
                 os.unlink(os.path.join(notes, name))
             except FileNotFoundError:
-                continue  # another one did it
+                continue  # another run has removed it
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.agent.zygotes import setup_lines
 from remote_agent.agent.zygotes.spare import Spare, chosen_python, start_process, zygote_command
@@ -46,6 +46,7 @@ class ZygoteClient:
         self.error: Optional[JobError] = None
         self.why = ""
         self.notes: List[str] = []
+        self.imported: Optional[Dict[str, Any]] = None
         #: It runs and prepares the application. If it ends from now on, its Python is not the reason.
         self.has_spoken = False
         #: How often the controller was asked for the missing content.

@@ -298,6 +298,7 @@ class Zygotes:
                 zygote.python, zygote.isolation = header["python"], header["isolation"]
                 zygote.why = header["why"]
                 zygote.notes = header["notes"]
+                zygote.imported = header["imported"]
                 self.announce(zygote)
             elif header["t"] == "unusable":
                 self._unusable(zygote, JobError.from_json(header["error"]))
@@ -413,6 +414,7 @@ class Zygotes:
                 "isolation": zygote.isolation,
                 "why": zygote.why,
                 "notes": zygote.notes,
+                "imported": zygote.imported,
             }
         )
 

@@ -43,7 +43,7 @@ def main(cfg):
 
 
 def from_python(place, given, options):
-    """The Python door; the values come from a file, so that no command line has them."""
+    """The Python way; the values come from a file, so that no command line has them."""
     configs = [{"x": x, "place": place, "token": "${oc.env:HUSHED_RUN}"} for x in range(4)]
     pickles = [launcher.PickleJobInfoCallback(), launcher.LogJobReturnCallback()]
     returns = launcher.multirun(work, configs, env=given, folder="sweep", callbacks=pickles, **options)

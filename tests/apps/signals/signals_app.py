@@ -1,6 +1,6 @@
 """A sweep whose hooks wait for files, so that a test can signal its controller where it likes.
 
-python signals_app.py MARKS JOBS        under the plain door; `signals_app.py:work` is the task for the command line
+python signals_app.py MARKS JOBS        under the plain way; `signals_app.py:work` is the task for the command line
 
 What a callback does is said by files in MARKS: it leaves `<callback>.<hook>.<num>.entered` and `.done`, and waits while `hold.<callback>.<hook>` is there.
 """

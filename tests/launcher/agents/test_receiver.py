@@ -265,6 +265,7 @@ class TestInvalidFrames:
             {"t": "zygote", "zygote": "z", "state": "no such"},
             {"t": "zygote", "zygote": "z", "state": "failed"},
             {"t": "zygote", "zygote": "z", "state": "failed", "error": {"kind": 5}},
+            {"t": "zygote", "zygote": "z", "state": "ready", "imported": {"configs": "no"}},
             {"t": "missing", "sha256": ["0" * 64]},
             {"t": "fatal", "code": "version", "message": "another one"},
         ],

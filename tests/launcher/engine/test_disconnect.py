@@ -68,7 +68,7 @@ def test_the_hosts_that_have_not_ended_are_named(clock: Clock) -> None:
     said: list[str] = []
     hosts = [Host("quick", clock, 100.5), *(Host(f"h{number}", clock, 102.0 + number) for number in range(12))]
     late = disconnect.wait_for_ends(hosts, said.append)
-    assert said == ["waiting up to 10 s for hosts to end the run there: h0, h1, h2, h3, h4, h5, h6, h7 and 4 more"]
+    assert said == ["waiting up to 10 s for hosts to end the run: h0, h1, h2, h3, h4, h5, h6, h7 and 4 more"]
     assert late == ["h9", "h10", "h11"]
 
 

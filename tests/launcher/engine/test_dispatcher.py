@@ -179,7 +179,7 @@ class TestEnding:
         assert what.index("wait") > max(place for place, one in enumerate(what) if one == "finish")
         assert what.count("finish") == what.count("close") == 3
         (note,) = [event for event in run.seen if isinstance(event, events.Note)]
-        assert note.message == "waiting up to 10 s for hosts to end the run there: b, c"
+        assert note.message == "waiting up to 10 s for hosts to end the run: b, c"
 
 
 class TestDriving:

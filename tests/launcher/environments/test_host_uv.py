@@ -82,7 +82,7 @@ def test_one_that_was_altered_is_fetched_again(tmp_path: Path, monkeypatch: pyte
 def test_a_wheel_without_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name."""
     Index(tmp_path, monkeypatch, "musllinux_1_1_riscv64", "uv-1.data/other")
-    with pytest.raises(PackagesError, match="holds no uv"):
+    with pytest.raises(PackagesError, match="has no uv"):
         uv_for(HOST._replace(system="Linux", machine="riscv64", libc="musl 1.2"))
 
 

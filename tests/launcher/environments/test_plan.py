@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.environments import plan as module
-from launcher.environments.lock import Lock
+from launcher.environments.lock import Lock, keep_compiled
 from launcher.environments.plan import EnvironmentSource
 from launcher.errors import PackagesError
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
@@ -83,5 +83,29 @@ def test_what_was_chosen_is_remembered(tmp_path: Path, monkeypatch: pytest.Monke
     assert again.spec == first.spec
     sha256 = first.spec.files[0].sha256
     assert hashlib.sha256(again.fetch(sha256).read_bytes()).hexdigest() == sha256
-    with pytest.raises(PackagesError, match="none of its environment's"):
+    with pytest.raises(PackagesError, match="does not belong to its environment"):
         again.fetch("f" * 64)
+
+
+def test_what_an_earlier_run_resolved_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept with the run that repeats it, too; where there is none, an exact repetition resolves nothing anew."""
+    asked: list[str] = []
+
+    def resolved(lock: Lock, facts: HostFacts, python: PythonFacts, kept: Path | None, steps: object) -> Lock:
+        asked.append(python.version)
+        found = lock_of(tmp_path)
+        keep_compiled(found, lock, facts, python, kept)
+        return found
+
+    monkeypatch.setattr(module, "compile_for", resolved)
+    requirements = Lock("/p/requirements.txt", "one\n", is_resolved=False)
+    first, second = tmp_path / "first", tmp_path / "second"
+    key = EnvironmentSource(requirements, (3, 11), first).plan(HOST).spec.key
+    again = EnvironmentSource(requirements, (3, 11), second, earlier=first, is_exact=True)
+    assert again.plan(HOST).spec.key == key
+    assert asked == ["3.11.1"]
+    assert [path.name for path in second.iterdir()] == [path.name for path in first.iterdir()]
+    with pytest.raises(PackagesError, match="for other Pythons or platforms"):
+        again.plan(HOST._replace(machine="aarch64"))
+    assert EnvironmentSource(requirements, (3, 8), second, earlier=first, is_exact=True).plan(HOST).spec.key == key
+    assert asked == ["3.11.1"]

@@ -69,7 +69,9 @@ def test_a_name_is_found_in_the_project(tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.parametrize(("name", "told"), [("pyproject.toml", "uv lock"), ("x.yaml", "uv.lock"), ("gone", "no file")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("pyproject.toml", "uv lock"), ("x.yaml", "uv.lock"), ("gone", "not a file")]
+)
 def test_what_is_no_source_is_refused(name: str, told: str, tmp_path: Path) -> None:
     """With what is allowed."""
     if name != "gone":

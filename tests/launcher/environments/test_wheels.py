@@ -137,7 +137,7 @@ def test_an_sdist_becomes_a_wheel_once(tmp_path: Path) -> None:
     assert cache.wheel_of(source) == built
     native = make_sdist(tmp_path, "two", tag="cp311-cp311-linux_x86_64")
     named = chosen(native.as_uri(), hashlib.sha256(native.read_bytes()).hexdigest(), file=native.name)
-    with pytest.raises(PackagesError, match="fits this machine alone"):
+    with pytest.raises(PackagesError, match="fits only this machine"):
         cache.wheel_of(named)
 
 

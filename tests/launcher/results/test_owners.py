@@ -118,7 +118,7 @@ class TestSharing:
         one.write("n" * 253, 0o644, b"one")
         two.write("f", 0o644, b"two")
         two.write("n" * 253, 0o644, b"two")
-        assert "f.job-2 too" in reason(two, "f")
+        assert "also f.job-2" in reason(two, "f")
         assert "too long" in reason(two, "n" * 253)
         assert (tmp_path / "o" / "f.job-2").read_bytes() == b"one, too"
 

@@ -237,7 +237,7 @@ _APP = {
             main()
         """
 }
-_DOORS = {
+_WAYS = {
     "launcher run": ["run", "my_app.py", "hydra.run.dir='all/${now:%Y}'"],
     "launcher multirun": ["multirun", "my_app.py", "hydra.sweep.dir='all/${now:%Y}'"],
     "the plugin": ["my_app.py", "-m", "hydra/launcher=remote", "hydra.sweep.dir='all/${now:%Y}'"],
@@ -245,18 +245,18 @@ _DOORS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", _DOORS)
+@pytest.mark.parametrize("way", _WAYS)
 def test_processes_that_begin_at_the_same_time_have_a_folder_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """In each way to start a Hydra app, in folders whose name is the time. All complete, and each result is in a journal."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     apps.write(tmp_path, _APP)
-    start = apps.python if door == "the plugin" else apps.launcher
+    start = apps.python if way == "the plugin" else apps.launcher
 
     def one(number: int) -> None:
-        start(*_DOORS[door], f"+x={number}", cwd=tmp_path)
+        start(*_WAYS[way], f"+x={number}", cwd=tmp_path)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(one, range(AT_ONCE)))

@@ -474,10 +474,10 @@ class TestFilesOfAJournal:
         Journal(folder).close()
         assert {path.name for path in folder.iterdir()} == {"journal.sqlite", "lock"}
 
-    @pytest.mark.parametrize("door", ["run", "multirun"])
-    def test_nothing_is_left_beside_it_after_a_run(self, door: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("mode", ["run", "multirun"])
+    def test_nothing_is_left_beside_it_after_a_run(self, mode: str, tmp_path: Path) -> None:
         """In each way to start a run, even if JobReturns are read after its end."""
-        if door == "run":
+        if mode == "run":
             returns = [launcher.run("builtins:str", {}, folder=tmp_path / "out")]
         else:
             returns = list(launcher.multirun("builtins:str", [{}, {}], folder=tmp_path / "out"))

@@ -44,5 +44,5 @@ def test_a_missing_package_has_a_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_extras_without_an_environment_are_refused() -> None:
     """They would do nothing."""
-    with pytest.raises(PackagesError, match="name one"):
+    with pytest.raises(PackagesError, match="choose one"):
         locks_of([HostSpec("local", "local")], LaunchConf(extras=["x"]), None, None)

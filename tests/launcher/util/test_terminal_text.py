@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.util.terminal_text import clean, clean_all, clean_line
+from launcher.util.terminal_text import clean, clean_all, clean_line, clean_lines
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,20 @@ def test_all_texts_of_plain_data_are_cleaned() -> None:
         "a\\x07": ["b", {"c": 1, "d": None}],
         "e": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one\ntwo\n", ["one", "two"]),
+        ("one\n\n", ["one", ""]),
+        ("no end", ["no end"]),
+        ("10%\r50%\r100%\n", ["100%"]),
+        ("10%\r50%\r", ["50%"]),
+        ("dos\r\nline\r\n", ["dos", "line"]),
+        ("\x1b[31mred\x1b[0m\x07\n", ["red\\x07"]),
+    ],
+)
+def test_lines_as_a_person_would_have_seen_them(text: str, lines: list[str]) -> None:
+    """The last text of a line that was overwritten, and nothing that does something to a terminal."""
+    assert clean_lines(text) == lines

@@ -16,7 +16,7 @@ _RUNS = itertools.count()
 
 @pytest.fixture
 def new_agent(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., AgentHost]]:
-    """A maker of hosts, each of a run of its own."""
+    """Makes hosts, each with its own run."""
     made: list[AgentHost] = []
 
     def make(**more) -> AgentHost:

@@ -1,4 +1,4 @@
-"""A real agent: how jobs and runs end, and what a broken host costs."""
+"""A real agent: how jobs and runs end, and the effects of a broken host."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class TestEnding:
     """Cancel, timeout, lease, finish."""
 
     @pytest.mark.slow
-    def test_cancel_is_recorded_before_it_is_signalled(self, host):
-        """The job's end is called what was decided, and its hooks are closed."""
+    def test_a_cancel_is_recorded_before_the_signal(self, host):
+        """The job's error has the recorded kind, and its end hooks fire."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, do="gate", gate=gate)
@@ -27,8 +27,8 @@ class TestEnding:
         assert host.lines("hooks") == ["start c 0", "end c 0 0 cancelled"]
 
     @pytest.mark.slow
-    def test_a_job_that_does_not_listen_is_killed(self, host):
-        """SIGTERM, the grace period, SIGKILL; the kind is what was decided, the hooks are closed by an epilogue."""
+    def test_a_job_that_ignores_sigterm_is_killed(self, host):
+        """SIGTERM, the grace period, SIGKILL. The error has the recorded kind, and an epilogue fires the end hooks."""
         client = host.connect()
         attempt = host.job(client, 0, spec={"grace": 0.2}, do="stubborn")
         host.started()
@@ -40,8 +40,8 @@ class TestEnding:
         assert host.lines("hooks") == ["start c 0", "end c 0 0 cancelled"]
 
     @pytest.mark.slow
-    def test_timeout(self, host):
-        """A job that takes too long fails with kind timeout, and says how long it had."""
+    def test_a_job_over_its_timeout_fails(self, host):
+        """Its error has the kind `timeout` and the time that it had."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, spec={"timeout": 0.3}, do="gate", gate=gate)
@@ -50,8 +50,8 @@ class TestEnding:
         assert "0.3" in error["message"]
 
     @pytest.mark.slow
-    def test_what_waits_is_cancelled_without_a_start(self, host):
-        """It never ran: no hook, no process; the message is the one that was given."""
+    def test_a_waiting_job_is_cancelled_without_a_start(self, host):
+        """It never runs: no hook, no process. The message is the given one."""
         gate = host.gate("g")
         client = host.connect()
         first = host.job(client, 0, do="gate", gate=gate)
@@ -66,7 +66,7 @@ class TestEnding:
 
     @pytest.mark.slow
     def test_finish_leaves_nothing(self, host):
-        """No process, no spool: neither of what runs, nor of what escaped into a session of its own."""
+        """No process and no spool: neither running jobs, nor processes that escaped into their own session."""
         gate = host.gate("g")
         client = host.connect(hello={"slots": 2})
         agent = host.agent_pid(client)
@@ -85,7 +85,7 @@ class TestEnding:
 
     @pytest.mark.slow
     def test_finish_may_keep_the_spool(self, host):
-        """With keep, what is not acknowledged can be fetched by a later connection."""
+        """With `keep`, a later connection can fetch what is not acknowledged."""
         client = host.connect()
         agent = host.agent_pid(client)
         client.result(host.job(client, 0, value="kept"))
@@ -95,7 +95,7 @@ class TestEnding:
 
     @pytest.mark.slow
     def test_a_lease_ends_the_jobs_of_a_controller_that_is_gone(self, host):
-        """After the lease what runs and what waits is cancelled; the results wait for who comes."""
+        """After the lease, running and waiting jobs are cancelled. Their results wait for the next controller."""
         gate = host.gate("g")
         client = host.connect(hello={"lease": 0.3})
         running = host.job(client, 0, do="gate", gate=gate)
@@ -109,7 +109,7 @@ class TestEnding:
 
     @pytest.mark.slow
     def test_without_a_lease_jobs_go_on_alone(self, host):
-        """A cut link changes nothing: the queue is worked through, and the results wait."""
+        """A lost link changes nothing: the queue goes on, and the results wait."""
         gate = host.gate("g")
         client = host.connect()
         for num in range(3):
@@ -124,7 +124,7 @@ class TestEnding:
 
     @pytest.mark.slow
     def test_an_agent_that_nobody_needs_ends(self, new_agent):
-        """Without a controller and anything to do it goes, and its spool stays for the next one."""
+        """Without a controller and without work it ends, and its spool stays for the next one."""
         host = new_agent(patch="import remote_agent.agent.agent as agent; agent.IDLE_EXIT = 0.1")
         client = host.connect()
         agent = host.agent_pid(client)
@@ -163,7 +163,7 @@ class TestBrokenHost:
 
     @pytest.mark.slow
     def test_a_full_spool_gives_back_what_has_not_started(self, new_agent):
-        """It says so; what runs delivers its result from memory; when there is room again, jobs are taken."""
+        """The agent says so. Running jobs deliver their results from memory. When there is room again, it takes jobs."""
         host = new_agent(patch=self.FULL, callbacks={"c": ()})
         gate = host.gate("g")
         client = host.connect()
@@ -182,7 +182,7 @@ class TestBrokenHost:
 
     @pytest.mark.slow
     def test_a_result_that_only_memory_has_is_spooled_later(self, new_agent):
-        """It is not lost with the link, and when there is room it is on the disk as any other."""
+        """It survives a lost link. When there is room, it is on the disk like any other."""
         host = new_agent(patch=self.FULL)
         gate = host.gate("g")
         client = host.connect()
@@ -203,7 +203,7 @@ class TestBrokenHost:
 
     @pytest.mark.slow
     def test_a_spool_that_was_moved_away_takes_no_job(self, host):
-        """It says so, and delivers what runs."""
+        """The agent says so, and delivers the results of running jobs."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, do="gate", gate=gate)
@@ -220,8 +220,8 @@ class TestBrokenHost:
         client.expect("files_end", attempt=attempt)
 
     @pytest.mark.slow
-    def test_too_many_open_files_fail_a_job_by_name(self, new_agent):
-        """The agent goes on, and so do jobs that need no more than there is."""
+    def test_too_many_open_files_fail_a_job_with_a_clear_error(self, new_agent):
+        """The agent goes on, and so do jobs that need fewer files."""
         host = new_agent(patch="import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (60, 4096))")
         client = host.connect(hello={"slots": 60})
         gates = [host.gate(f"g{num}") for num in range(60)]
@@ -236,7 +236,7 @@ class TestBrokenHost:
 
     @pytest.mark.slow
     def test_a_zygote_that_hangs_is_replaced(self, new_agent):
-        """It is ended; what it has taken and not forked runs with the next one, as does what it has not taken."""
+        """It is killed. Jobs that it has not forked, taken or not, run with the next one."""
         host = new_agent(
             patch="import remote_agent.agent.zygotes.spare as s, remote_agent.agent.running as j; s._PATIENCE = j.FORK_PATIENCE = 0.5"
         )

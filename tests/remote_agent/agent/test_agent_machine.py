@@ -1,4 +1,4 @@
-"""The agent as a state machine, against controllers that keep to the protocol, break it, vanish, come back and repeat themselves."""
+"""The agent as a state machine. Its controllers obey the protocol, break it, disappear, come back and repeat themselves."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def _messages(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
-    """A message with fields of the right type, most of the time."""
+    """A message whose fields usually have the right types."""
     # `finish` is what a controller may say at any time, and ends everything.
     name = draw(st.sampled_from(sorted(set(wire.SCHEMA) - {"finish"})))
     header: dict[str, Any] = {"t": name}
@@ -119,7 +119,7 @@ def _messages(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
 
 
 class AgentMachine(RuleBasedStateMachine):
-    """Model: what was started and what jobs gave as their result; what no controller has acknowledged is owed to the next.
+    """Model: what was started, and the results of jobs. The next controller gets every result that was not acknowledged.
 
     Whatever comes: the agent turns on, each attempt is forked at most once, a link that breaks the protocol is closed with a
     typed error, what waits for a peer stays small, and a new link works.
@@ -162,7 +162,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule()
     def come(self) -> None:
-        """A new link: it is served, and told of everything that is owed."""
+        """A new link is served, and gets every result that was not acknowledged."""
         before, self.link = self.link, self.host.controller()
         self.link.say({"t": "ping", "n": 1})
         self.host.settle()
@@ -173,26 +173,26 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(copies=st.integers(1, 3), num=st.integers(0, 2))
     def send_job(self, copies: int, num: int) -> None:
-        """One of few, which is soon one that is known."""
+        """Send one of a few jobs, so that it soon is a known one."""
         self.send_a_job(copies, num, 1)
 
     @rule(copies=st.integers(1, 3), num=st.integers(0, 5), attempt=st.integers(1, 2))
     def send_a_job(self, copies: int, num: int, attempt: int) -> None:
-        """A job, perhaps several times, perhaps one that is known or was acknowledged."""
+        """Send a job, perhaps several times, perhaps a known or an acknowledged one."""
         spec = {"attempt_id": f"{num}.{attempt}", "num": num, "attempt": attempt, "job_id": "j", "zygote": "z"}
         self.say(wire.encode({"t": "job", "spec": {**spec, "output_dir": "0"}}, b"p") * copies, on_a_good_link=True)
 
     @precondition(lambda self: self.owed)
     @rule(which=st.integers(0, 9))
     def acknowledge(self, which: int) -> None:
-        """A result is safe there."""
+        """The controller has stored a result."""
         attempt = sorted(self.owed)[which % len(self.owed)]
         self.say(wire.encode({"t": "ack", "attempts": [attempt]}), on_a_good_link=True)
         del self.owed[attempt]
 
     @rule(kill=st.booleans(), attempt=_NAMES)
     def cancel(self, kill: bool, attempt: str) -> None:
-        """One is to end."""
+        """Cancel an attempt."""
         self.say(wire.encode({"t": "cancel", "attempts": [attempt], "kill": kill}), on_a_good_link=True)
 
     # -- jobs ------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class AgentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.host.jobs())
     @rule(which=st.integers(0, 9), size=st.integers(0, 9), status=st.sampled_from([0, 9, 256]))
     def job_finishes(self, which: int, size: int, status: int) -> None:
-        """It gives a result and ends, however that looks."""
+        """A job gives a result and ends, in whatever way."""
         jobs = self.host.jobs()
         zygote, job = jobs[which % len(jobs)]
         if not job.is_epilogue:
@@ -216,7 +216,7 @@ class AgentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.host.jobs())
     @rule(which=st.integers(0, 9), data=st.binary(min_size=1, max_size=30))
     def job_speaks(self, which: int, data: bytes) -> None:
-        """Nonsense: it is not believed any more."""
+        """A job sends nonsense, and is not believed any more."""
         jobs = self.host.jobs()
         jobs[which % len(jobs)][1].spoil(data)
         self.host.settle()
@@ -225,7 +225,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(message=_messages(), is_greeted=st.booleans())
     def say_anything(self, message: tuple[dict[str, Any], bytes], *, is_greeted: bool) -> None:
-        """Any message, on the link that counts or on one that has not said hello."""
+        """Send any message, on the main link or on one without a hello."""
         header, payload = message
         if is_greeted and header["t"] == "ack":
             self.owed = {key: value for key, value in self.owed.items() if key not in header["attempts"]}
@@ -246,12 +246,12 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(spec=_SPECS, blob=st.none() | _TEXTS)
     def send_odd_job(self, spec: dict[str, Any], blob: str | None) -> None:
-        """A job of which one thing is of any kind, or whose payload has any name."""
+        """Send a job in which one field has any type, or whose payload has any name."""
         self.say(wire.encode({"t": "job", "spec": spec, "payload_blob": blob}, b"p"))
 
     @rule(key=st.sampled_from(["z", "z2", "z3"]), spec=_ZYGOTES)
     def prepare_oddly(self, key: str, spec: dict[str, Any]) -> None:
-        """An application of which some things are of any kind."""
+        """Prepare an application in which some fields have any type."""
         self.say(wire.encode({"t": "prepare", "zygote": key, "spec": spec}))
 
     @rule(
@@ -261,18 +261,18 @@ class AgentMachine(RuleBasedStateMachine):
         payload=st.sampled_from([b"", b"{"]),
     )
     def greet_oddly(self, fields: dict[str, Any], payload: bytes) -> None:
-        """A hello of which something is of any kind."""
+        """Send a hello in which a field has any type."""
         hello = {"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", **fields}
         self.say_anything((hello, payload), is_greeted=False)
 
     @rule()
     def repeat(self) -> None:
-        """What was said last is said again."""
+        """Send the last message again."""
         self.say(self.said)
 
     @rule(noise=st.binary(min_size=20, max_size=60))
     def make_noise(self, noise: bytes) -> None:
-        """Bytes that are no frame: a typed error, and the link is closed."""
+        """Send bytes that are no frame. The answer is a typed error, and the link is closed."""
         is_clean = self.link not in self.cut and self.link.reads and not self.link.is_over and noise[:2] != b"RL"
         self.say(noise)
         if is_clean:
@@ -281,7 +281,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(message=_messages(), cut=st.integers(1, 200), lose=st.booleans())
     def cut_short(self, message: tuple[dict[str, Any], bytes], cut: int, lose: bool) -> None:
-        """A message of which the end is missing; then the link is lost, or goes on as if nothing were."""
+        """Send a message without its end. Then the link is lost, or goes on as if nothing had happened."""
         data = wire.encode(*message)
         self.cut.append(self.link)
         self.link.say_bytes(data[: max(1, len(data) - cut)])
@@ -292,7 +292,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 200), bit=st.integers(0, 7), message=_messages())
     def flip(self, at: int, bit: int, message: tuple[dict[str, Any], bytes]) -> None:
-        """A bit of a message's head or header is another one."""
+        """Flip a bit of a message's head or header."""
         header, _ = message
         data = bytearray(wire.encode(header))
         data[at % len(data)] ^= 1 << bit
@@ -302,7 +302,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 30), returns=st.booleans())
     def ask_without_reading(self, count: int, returns: bool) -> None:
-        """It asks again and again, and takes no answer, or does so later."""
+        """Ask again and again, and read no answer, or read them later."""
         self.link.reads = False
         self.link.say_bytes(wire.encode({"t": "look", "attempt": "0.1"}) * count)
         self.link.say_bytes(wire.encode({"t": "ping", "n": 5}) * count * 20)
@@ -374,8 +374,8 @@ HELLO = {"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", 
     ],
     ids=lambda value: repr(value)[:60],
 )
-def test_what_is_malformed_costs_its_link_and_nothing_else(host, header, payload):
-    """It is told by name, nothing of it is kept, and the next link is served."""
+def test_a_malformed_message_ends_only_its_link(host, header, payload):
+    """The error names it, nothing of it is kept, and the next link is served."""
     link = host.controller()
     link.say(header, payload)
     host.settle()
@@ -392,8 +392,8 @@ def test_what_is_malformed_costs_its_link_and_nothing_else(host, header, payload
     assert [final["attempt"] for final in again.all("final")] == ["0.1"]
 
 
-def test_a_controller_that_asks_and_does_not_read_is_not_listened_to(host):
-    """What it asks for waits in its own pipe, not here; it goes on where it was when it reads again."""
+def test_the_agent_stops_reading_from_a_controller_that_does_not_read(host):
+    """Its requests wait in its own pipe, and not here. When it reads again, the agent goes on."""
     link = host.controller()
     link.say({"t": "job", "spec": spec()}, b"p")
     host.settle()
@@ -416,8 +416,8 @@ def test_a_controller_that_asks_and_does_not_read_is_not_listened_to(host):
     assert [pong["n"] for pong in link.all("pong")] == [9]
 
 
-def test_a_controller_that_never_reads_again_is_let_go(host, monkeypatch):
-    """Though it goes on talking: it is not heard, and by its heartbeat it is dead. The next one is served."""
+def test_the_link_of_a_controller_that_never_reads_again_is_closed(host, monkeypatch):
+    """It goes on sending, but the agent does not read that, so after a heartbeat it counts as dead. The next one is served."""
     link = host.controller()
     link.say({"t": "job", "spec": spec()}, b"p")
     host.settle()
@@ -434,8 +434,8 @@ def test_a_controller_that_never_reads_again_is_let_go(host, monkeypatch):
     assert not host.controller().is_over
 
 
-def test_a_hello_that_is_wrong_takes_nobodys_place(host):
-    """The link of before is served on."""
+def test_a_wrong_hello_does_not_replace_a_link(host):
+    """The earlier link is served on."""
     link = host.controller()
     other = host.connect()
     other.say({**HELLO, "lease": -1})
@@ -446,8 +446,8 @@ def test_a_hello_that_is_wrong_takes_nobodys_place(host):
     assert [pong["n"] for pong in link.all("pong")] == [7]
 
 
-def test_what_was_acknowledged_does_not_start_again(host):
-    """A controller that says the same twice is not believed the second time."""
+def test_an_acknowledged_job_does_not_start_again(host):
+    """Even if a controller sends it twice."""
     link = host.controller()
     for _ in range(2):
         link.say({"t": "job", "spec": spec()}, b"p")

@@ -1,4 +1,4 @@
-"""What runs have left on a host: it is listed first, and only what is safe to remove is removed."""
+"""Cleaning a host: everything that runs have left is listed, and only what is safe to remove is removed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import pytest
 
 from remote_agent.agent.cleaning import Cleaning
 from remote_agent.agent.spool.log import SpoolLog
+from remote_agent.agent.spool.other_runs import may_run
 from remote_agent.system.host import folders
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
-    """The spool of a run; the host keeps its things below `work`."""
+    """The spool of a run. Everything on the host is below `work`."""
     return Path(folders("r1", "h", str(tmp_path / "work")).spool)
 
 
 @pytest.fixture
 def cleaning(tmp_path: Path, spool: Path) -> Cleaning:
-    """The host of that spool."""
+    """The cleaning of that spool's host."""
     return Cleaning(str(tmp_path / "work"))
 
 
@@ -37,7 +38,7 @@ def _id(spool: Path) -> str:
 
 
 def test_a_spool_is_listed_with_what_it_holds(cleaning, spool):
-    """A result that no controller has, and a job that has none yet, are counted."""
+    """It counts results that no controller has, and jobs without a result."""
     _log(spool, "accepted", "final")
     (item,) = cleaning.items()
     assert (item["id"], item["run"], item["uncollected"], item["unfinished"]) == (_id(spool), "r1", 1, 0)
@@ -45,8 +46,8 @@ def test_a_spool_is_listed_with_what_it_holds(cleaning, spool):
 
 
 @pytest.mark.parametrize("records", [("accepted",), ("accepted", "final")])
-def test_a_spool_with_results_goes_by_force_alone(cleaning, spool, records):
-    """Without it the answer says what is in it, and which command collects it."""
+def test_a_spool_with_results_is_removed_only_by_force(cleaning, spool, records):
+    """Otherwise the answer says what is in it, and which command collects it."""
     _log(spool, *records)
     kept = cleaning.remove([_id(spool)], force=False)
     assert kept["removed"] == []
@@ -56,14 +57,14 @@ def test_a_spool_with_results_goes_by_force_alone(cleaning, spool, records):
     assert not spool.exists()
 
 
-def test_a_spool_whose_results_were_collected_goes(cleaning, spool):
+def test_a_spool_whose_results_were_collected_is_removed(cleaning, spool):
     """Nothing in it is needed."""
     _log(spool, "accepted", "final", "acked")
     assert cleaning.remove([_id(spool)], force=False)["removed"] == [_id(spool)]
 
 
-def test_nothing_goes_that_a_running_agent_needs(cleaning, spool, tmp_path):
-    """Neither its spool nor the code that it may ask for."""
+def test_nothing_that_a_running_agent_needs_is_removed(cleaning, spool, tmp_path):
+    """Neither its spool, nor the code that it may request."""
     (tmp_path / "work" / "cache" / "blobs").mkdir(parents=True)
     here = os.getcwd()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -90,7 +91,7 @@ KEY = "b" * 64
 
 @pytest.fixture
 def environment(tmp_path: Path, spool: Path) -> Path:
-    """An environment that the run of the spool uses; it shares a file with uv's cache."""
+    """An environment that the spool's run uses. It shares a file with uv's cache."""
     cache = tmp_path / "work" / "cache"
     folder = cache / "envs" / KEY
     folder.mkdir(parents=True)
@@ -104,7 +105,7 @@ def environment(tmp_path: Path, spool: Path) -> Path:
 
 
 def test_an_environment_is_listed_with_its_own_and_shared_bytes(cleaning: Cleaning, environment: Path) -> None:
-    """And is as old as its last use."""
+    """Its age counts from its last use."""
     os.utime(environment, (5, 5))
     (use,) = (environment.parent / ".use" / KEY).iterdir()
     os.utime(use, (1_000_000, 1_000_000))
@@ -117,7 +118,7 @@ def test_an_environment_is_listed_with_its_own_and_shared_bytes(cleaning: Cleani
 
 
 def test_an_environment_in_which_a_job_may_run_stays(cleaning: Cleaning, spool: Path, environment: Path) -> None:
-    """Also where its agent is gone; when its results are there, it goes."""
+    """Even if its agent is gone. When its results are there, it can be removed."""
     _log(spool, "accepted")
     kept = cleaning.remove([f"environment/{KEY}"], force=True)
     assert kept == {"removed": [], "kept": [[f"environment/{KEY}", "jobs of run r1 may still run in it"]]}
@@ -129,7 +130,16 @@ def test_an_environment_in_which_a_job_may_run_stays(cleaning: Cleaning, spool: 
 
 
 @pytest.mark.parametrize("item", ["environment/../x", "environment/.use", "environment/", f"environment/{'c' * 64}"])
-def test_what_is_no_environment_is_not_removed(cleaning: Cleaning, environment: Path, item: str) -> None:
-    """Whatever it is named."""
+def test_a_folder_that_is_no_environment_is_not_removed(cleaning: Cleaning, environment: Path, item: str) -> None:
+    """Whatever its name is."""
     assert cleaning.remove([item], force=True)["kept"] == [[item, "no item of that name"]]
     assert environment.exists()
+
+
+def test_a_run_of_another_machine_may_still_run(cleaning, spool):
+    """Machines that share a home share environments, and no agent of another one can be reached from here."""
+    _log(spool, "accepted", "final", "acked")
+    assert not may_run(str(spool))
+    (spool / "runtime.other-machine").write_text("/run/user/1/there")
+    assert may_run(str(spool))
+    assert not may_run(str(spool / "gone"))

@@ -1,4 +1,4 @@
-"""What a real agent sends of its jobs: what they print, their results and their files."""
+"""What a real agent sends of its jobs: their output, their results and their files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.remote_agent.agents import SLOW_DISK, AgentHost, Client, wait_until
 
 @pytest.mark.slow
 class TestOutput:
-    """What jobs print and write."""
+    """The output and the files of jobs."""
 
     def test_binary_output_arrives_byte_for_byte(self, host):
-        """Every byte value, more than a chunk of it."""
+        """Every byte value, in more than one chunk."""
         client = host.connect()
         attempt = host.job(client, 0, do="print", blocks=9)
         client.result(attempt)
         assert client.stream(attempt) == bytes(range(256)) * 256 * 9
 
     def test_endless_output_is_capped_with_a_mark(self, host):
-        """Up to the cap as it was, then the mark; the sizes say what is missing."""
+        """It is unchanged up to the cap, then comes the mark. The sizes say what is missing."""
         client = host.connect()
         attempt = host.job(client, 0, spec={"max_output_bytes": 100_000}, do="print", blocks=40)
         client.result(attempt)
@@ -33,8 +33,8 @@ class TestOutput:
         assert sizes["stdout"] == 100_000
         assert sizes["stdout_dropped"] > 0
 
-    def test_what_is_printed_is_shown_while_it_is_looked_at(self, host):
-        """Every running job's, not the first one's alone."""
+    def test_live_output_is_sent_for_every_running_job(self, host):
+        """Not only for the first one."""
         gates = [host.gate(f"g{num}") for num in range(2)]
         (host.code / "app.py").write_text(
             (host.code / "app.py")
@@ -52,7 +52,7 @@ class TestOutput:
             client.result(attempt)
 
     def test_files_come_back(self, host):
-        """Small ones many to a frame, large ones in chunks; what cannot be sent is named."""
+        """Small ones share a frame, large ones come in chunks. Files that cannot be sent are named."""
         client = host.connect()
         out = host.root / "work" / "state" / "runs" / host.run
         client.send({"t": "ping", "n": 1})
@@ -66,8 +66,8 @@ class TestOutput:
         assert large == {"b": 70_000, "big": 600_000}
         assert out.exists()
 
-    def test_a_large_result_travels_in_chunks(self, host):
-        """Over a mebibyte it lies in a file of its own, until it is acknowledged."""
+    def test_a_large_result_is_sent_in_chunks(self, host):
+        """If it is over a mebibyte, it has its own file until it is acknowledged."""
         client = host.connect()
         attempt = host.job(client, 0, do="large", size=3 << 20)
         assert client.value(attempt) == bytes(3 << 20)
@@ -77,7 +77,7 @@ class TestOutput:
         wait_until(lambda: not file.exists(), "the result's file to go")
 
     def test_a_result_that_was_truncated_is_no_success(self, host):
-        """Its job is FAILED and says why; the link and the other jobs go on."""
+        """Its job is FAILED with the reason. The link and the other jobs go on."""
         client = host.connect()
         attempt = host.job(client, 0, do="large", size=3 << 20)
         client.result(attempt)
@@ -89,7 +89,7 @@ class TestOutput:
         assert again.value(host.job(again, 1)) == 1
 
     def _sent_ahead(self, host: AgentHost, gate: str) -> tuple[Client, str]:
-        """A link that has all bytes of a result which is not on the disk yet."""
+        """A link that has all bytes of a result that is not yet on the disk."""
         host.patch = SLOW_DISK.format(str(host.code / gate))
         client = host.connect()
         attempt = host.job(client, 0, do="large", size=3 << 20)
@@ -106,8 +106,8 @@ class TestOutput:
             "the last chunk",
         )
 
-    def test_a_large_result_is_told_when_it_is_on_the_disk(self, host):
-        """Its bytes go out meanwhile, once; what makes them a result comes behind them."""
+    def test_a_large_result_is_final_when_it_is_on_the_disk(self, host):
+        """Its bytes are sent meanwhile, once. The message that makes them a result comes after them."""
         gate = host.gate("disk")
         client, attempt = self._sent_ahead(host, gate)
         other = host.job(client, 1, value="small")
@@ -119,7 +119,7 @@ class TestOutput:
         assert len(offsets) == len(set(offsets))
 
     def test_a_large_result_that_was_sent_ahead_is_sent_again_to_a_new_link(self, host):
-        """Whole: the new link has none of it."""
+        """All of it, because the new link has nothing of it."""
         gate = host.gate("disk")
         client, attempt = self._sent_ahead(host, gate)
         client.cut()
@@ -127,8 +127,8 @@ class TestOutput:
         host.open_gate(gate)
         assert again.value(attempt) == bytes(3 << 20)
 
-    def test_a_disk_that_fails_with_a_large_result_is_told(self, host):
-        """What the file holds is delivered; nothing more starts until the log can be written again."""
+    def test_a_disk_error_with_a_large_result_is_reported(self, host):
+        """The content of the file is delivered. Nothing more starts until the log can be written again."""
         host.patch = """
         import remote_agent.agent.spool.attempts as attempts
         def sync_file(path):

@@ -1,4 +1,4 @@
-"""What the agent says of short jobs that wait in line, and when it says it; see remote_agent/agent/link/batching.py."""
+"""When the agent sends its messages about short jobs that wait in line; see remote_agent/agent/link/batching.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.remote_agent.stepped_agent import SteppedAgent
 
 
 class TestHolding:
-    """What short jobs that wait in line make it say goes out together."""
+    """Messages about short jobs that wait in line are sent together."""
 
     @pytest.fixture
     def host(self):
@@ -24,12 +24,12 @@ class TestHolding:
 
     @staticmethod
     def _busy(host):
-        """Make it one that has just said something, after much else."""
+        """Make it an agent that has just sent a message, after many others."""
         for _ in range(50):
             host.agent._batching.note_sent(time.monotonic())
 
-    def test_what_is_said_of_jobs_in_line_is_held_for_a_moment_and_then_said(self, host):
-        """The queue is long and it speaks often: a start is told with what follows, and told."""
+    def test_messages_about_jobs_in_line_are_held_for_a_moment_and_then_sent(self, host):
+        """If the queue is long and messages are frequent, the message about a start is sent with those that follow."""
         peer = host.controller()
         for num in range(5):
             peer.say({"t": "job", "spec": spec(attempt_id=f"{num}.1", num=num)}, b"payload")
@@ -50,8 +50,8 @@ class TestHolding:
         host.settle()
         assert [header["attempt"] for header in peer.all("final")] == [job.attempt]
 
-    def test_without_a_queue_everything_is_said_at_once(self, host):
-        """Nobody waits for a slot: what comes of the last jobs is not kept from who waits for it."""
+    def test_without_a_queue_everything_is_sent_at_once(self, host):
+        """If no job waits for a slot, the results of the last jobs are not delayed."""
         peer = host.controller()
         peer.say({"t": "job", "spec": spec()}, b"payload")
         host.settle()

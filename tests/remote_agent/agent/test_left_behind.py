@@ -1,4 +1,4 @@
-"""What processes that a job left behind still do to its output directory."""
+"""What leftover processes of a job still do to its output directory."""
 
 import os
 import subprocess
@@ -7,8 +7,8 @@ import sys
 from remote_agent.agent.left_behind import still_changing
 
 
-def test_names_what_a_process_has_open_for_writing(tmp_path):
-    """Not what it reads, nor what lies elsewhere; the times of the files do not matter."""
+def test_files_that_a_process_has_open_for_writing_are_named(tmp_path):
+    """Not files that it reads, nor files elsewhere. File times do not matter."""
     for name in ("read", "written", "both"):
         (tmp_path / "out" / "sub").mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / "sub" / name).write_text("x")
@@ -24,16 +24,16 @@ def test_names_what_a_process_has_open_for_writing(tmp_path):
     assert found == ["sub/both", "sub/written"]
 
 
-def test_names_what_has_changed_since(tmp_path):
-    """A process that opens a file for each line has none open when somebody looks."""
+def test_files_that_have_changed_since_are_named(tmp_path):
+    """A process that opens its file for each line may have none open at the moment of the check."""
     for name, when in (("before", 1000), ("at", 2000), ("after", 2001)):
         (tmp_path / name).write_text("x")
         os.utime(tmp_path / name, (when, when))
     assert still_changing(str(tmp_path), 2000.0, []) == ["after"]
 
 
-def test_names_no_more_than_a_message_can_hold(tmp_path):
-    """Twenty; and a directory that is not there has none."""
+def test_only_as_many_files_are_named_as_a_message_can_hold(tmp_path):
+    """Twenty. A missing directory has none."""
     for number in range(50):
         (tmp_path / str(number)).write_text("x")
     assert len(still_changing(str(tmp_path), 0.0, [])) == 20

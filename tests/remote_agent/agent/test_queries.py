@@ -1,4 +1,4 @@
-"""Answers of the agent to those who only look."""
+"""The agent's answers to queries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.remote_agent.stepped_agent import SteppedAgent
 
 @pytest.fixture
 def host():
-    """An agent with one job that runs, and its controller."""
+    """An agent with one running job, and its controller."""
     host = SteppedAgent()
     peer = host.controller()
     peer.say({"t": "job", "spec": spec()}, b"payload")
@@ -22,7 +22,7 @@ def host():
 
 
 def test_all_attempts_are_described(host):
-    """Who looks needs no hello, and sees the state of each attempt."""
+    """A query needs no hello, and gets the state of each attempt."""
     looker = host.connect()
     looker.say({"t": "look", "attempt": None, "stdout": 0, "stderr": 0})
     host.settle()
@@ -52,7 +52,7 @@ def test_an_attempt_that_is_not_known_is_unknown(host):
     assert looked["state"] == "unknown"
 
 
-def test_who_looks_takes_nobodys_place(host):
+def test_a_query_does_not_replace_the_controller(host):
     """The controller's link stays, and still gets the result."""
     looker = host.connect()
     looker.say({"t": "look", "attempt": None, "stdout": 0, "stderr": 0})

@@ -1,4 +1,4 @@
-"""The queue of a host: which attempts wait, which start, and which go back to the controller."""
+"""The queue of a host: which attempts wait, start, or go back to the controller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _finish_first(host: SteppedAgent) -> None:
 
 
 def test_jobs_start_in_order_as_slots_become_free(host):
-    """Two slots run two jobs; each job that ends lets the next one start."""
+    """Two slots run two jobs. Each job that ends lets the next one start."""
     peer = host.controller()
     _send(peer, 0, 1, 2, 3)
     host.settle()
@@ -51,7 +51,7 @@ def test_a_job_that_is_sent_again_waits_once(host):
 
 
 def test_a_job_that_is_cancelled_while_it_waits_never_starts(host):
-    """Its result is there at once, and gives the reason; the job behind it starts in its place."""
+    """It has its result at once, with the reason. The next job starts in its place."""
     peer = host.controller()
     _send(peer, 0, 1, 2, 3)
     host.settle()
@@ -64,7 +64,7 @@ def test_a_job_that_is_cancelled_while_it_waits_never_starts(host):
 
 
 def test_a_disk_that_fails_gives_waiting_jobs_back(host, monkeypatch):
-    """What has not started goes back to the controller with the reason; another host may have a disk to write to."""
+    """Jobs that have not started go back to the controller with the reason, because another host's disk may work."""
     peer = host.controller()
     _send(peer, 0, 1, 2, 3)
     host.settle()
@@ -81,8 +81,8 @@ def test_a_disk_that_fails_gives_waiting_jobs_back(host, monkeypatch):
 
 
 @pytest.mark.parametrize("slots", [0, -1, "many", 1 << 20])
-def test_slots_that_make_no_sense_are_refused(host, slots):
-    """The hello is refused by the name of the field, and takes nobody's place."""
+def test_an_invalid_number_of_slots_is_refused(host, slots):
+    """The error names the field, and the hello replaces no link."""
     peer = host.connect()
     peer.say({"t": "hello", "version": 1, "run": "r1", "controller": "c", "host": "h", "slots": slots})
     host.settle()

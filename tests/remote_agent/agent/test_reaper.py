@@ -1,4 +1,4 @@
-"""What a real agent does when a job, a zygote, the agent itself or the host has died."""
+"""What a real agent does after the death of a job, a zygote, the agent itself or the host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TestRecovery:
     """The agent, the zygote, or both die."""
 
     def test_a_job_outlives_its_agent(self, host):
-        """The next agent finds it running, and takes its result; it ran once, its hooks fired once."""
+        """The next agent finds it running, and takes its result. It ran once, and its hooks fired once."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, do="gate", gate=gate)
@@ -31,7 +31,7 @@ class TestRecovery:
         assert host.lines("hooks") == ["start c 0", "end c 0 0 "]
 
     def test_a_job_that_ends_without_an_agent_is_adopted(self, host):
-        """What it said to its orphan file is its result."""
+        """What it wrote to its orphan file is its result."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, do="gate", gate=gate)
@@ -45,7 +45,7 @@ class TestRecovery:
 
     @pytest.mark.parametrize("name", ["outcome", "final"])
     def test_a_result_that_was_read_and_not_written_is_not_lost(self, new_agent, name):
-        """The agent dies with it in its hands: the job has kept it, and the next agent takes it from there."""
+        """The agent dies before it has written it. The job has kept it, and the next agent takes it from there."""
         patch = f"""
             import os
             import remote_agent.agent.spool.attempts as attempts
@@ -71,7 +71,7 @@ class TestRecovery:
 
     @pytest.mark.slow
     def test_a_job_that_lingers_without_an_agent_is_ended_by_the_next(self, host):
-        """Its result is taken from the orphan file while a thread of it still runs, and that is ended."""
+        """Its result comes from the orphan file while one of its threads still runs, and the job is then killed."""
         gate = host.gate("g")
         client = host.connect()
         text = (host.code / "app.py").read_text()
@@ -89,8 +89,8 @@ class TestRecovery:
         wait_gone(job.pid, "the job with a thread")
 
     @pytest.mark.slow
-    def test_a_job_that_dies_without_an_agent_has_its_hooks_closed(self, host):
-        """The next agent's zygote fires what is owed, and the error says what can be known."""
+    def test_the_end_hooks_of_a_job_that_dies_without_an_agent_fire(self, host):
+        """The next agent's zygote fires the missing hooks, and the error says what can be known."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, do="gate", gate=gate)
@@ -120,7 +120,7 @@ class TestRecovery:
         assert host.lines("hooks") == ["start c 0", "end c 0 0 ", "start c 1", "end c 1 1 "]
 
     def test_a_zygote_whose_socket_somebody_holds_open_is_found_dead(self, new_agent):
-        """Its end is not read from its socket, which a process that the import forked has, too."""
+        """Its end does not show on its socket, because a process that the import forked holds that, too."""
         host = new_agent()
         held = "import os, signal\nif os.fork() == 0:\n    os.setsid(); signal.pause()\n"
         (host.code / "app.py").write_text(held + (host.code / "app.py").read_text())
@@ -133,7 +133,7 @@ class TestRecovery:
 
     @pytest.mark.parametrize("is_agent_gone", [False, True])
     def test_a_job_that_its_zygote_never_forked_starts_with_the_next(self, host, is_agent_gone):
-        """Handed over, and nobody had it yet: it runs once, and is not FAILED by the death of a process that was not its own."""
+        """It was handed over, and no process had it. It runs once, and does not fail because its zygote died."""
         client = host.connect()
         client.value(host.job(client, 0))
         (zygote,) = host.zygote_pids()
@@ -148,8 +148,8 @@ class TestRecovery:
         assert [job.num for job in host.started(2)] == [0, 1]
         assert host.lines("hooks")[2:] == ["start c 1", "end c 1 1 "]
 
-    def test_a_job_that_died_with_its_zygote_before_either_said_so_does_not_start_again(self, new_agent):
-        """It has left a sign that it began: what it did until then is not done twice."""
+    def test_a_job_that_began_and_died_with_its_zygote_does_not_start_again(self, new_agent):
+        """It has left a sign that it began, so what it did is not done twice."""
         patch = """
             import remote_agent.agent.zygotes.pool as zygotes
             said = zygotes.ZygoteClient.receive
@@ -170,8 +170,8 @@ class TestRecovery:
         assert len(host.started()) == 1
 
     @pytest.mark.slow
-    def test_a_job_whose_zygote_died_first_has_its_hooks_closed(self, host):
-        """Its death is found by its pid; the epilogue is the next zygote's."""
+    def test_the_end_hooks_of_a_job_whose_zygote_died_first_fire(self, host):
+        """Its death is found by its pid. The next zygote runs the epilogue."""
         gate = host.gate("g")
         client = host.connect()
         attempt = host.job(client, 0, do="gate", gate=gate)
@@ -183,8 +183,8 @@ class TestRecovery:
         assert host.lines("hooks") == ["start c 0", "end c 0 0 killed"]
 
     @pytest.mark.slow
-    def test_what_waits_starts_only_when_the_controller_says_so(self, host):
-        """The next agent holds it: what was given up in the meantime is cancelled first."""
+    def test_waiting_jobs_of_an_earlier_agent_start_only_after_go(self, host):
+        """Jobs that were given up in the meantime are cancelled first."""
         gate = host.gate("g")
         client = host.connect()
         running = host.job(client, 0, do="gate", gate=gate)
@@ -204,8 +204,8 @@ class TestRecovery:
         assert again.value(wanted) == 2
 
     @pytest.mark.slow
-    def test_what_still_runs_keeps_its_slot(self, host):
-        """The next agent does not start a job beside it."""
+    def test_a_running_job_keeps_its_slot_under_the_next_agent(self, host):
+        """The next agent does not start another job in its slot."""
         gate = host.gate("g")
         client = host.connect()
         first = host.job(client, 0, do="gate", gate=gate)
@@ -225,7 +225,7 @@ class TestRecovery:
 
     @pytest.mark.slow
     def test_a_timeout_and_a_cancel_outlive_the_agent(self, host):
-        """The next agent ends what the last one was about to end, and calls it the same."""
+        """The next agent ends the job that the last one was about to end, with the same kind of error."""
         client = host.connect(hello={"slots": 2})
         late = host.job(client, 0, spec={"timeout": 3.0, "grace": 0.2}, do="stubborn")
         cancelled = host.job(client, 1, spec={"grace": 600.0}, do="stubborn")
@@ -241,7 +241,7 @@ class TestRecovery:
     REBOOTED = "import remote_agent.agent.agent as agent; agent.boot_id = lambda: 'another boot'"
 
     def _power_cut(self, host: AgentHost, client: Client) -> None:
-        """Everything that runs is gone at once; the next agent finds another boot id."""
+        """All processes are gone at once, and the next agent finds another boot id."""
         for pid in [*host.processes(), *(job.pid for job in host.started())]:
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
@@ -250,8 +250,8 @@ class TestRecovery:
         host.patch = self.REBOOTED
 
     @pytest.mark.slow
-    def test_a_power_cut_costs_what_was_claimed(self, host):
-        """What ran, and what was about to: nobody can say whether that has started, so it does not start again."""
+    def test_a_power_cut_loses_running_and_claimed_jobs(self, host):
+        """Nobody can know whether a claimed job has started, so it does not start again."""
         gate = host.gate("g")
         client = host.connect()
         running = host.job(client, 0, do="gate", gate=gate)
@@ -266,8 +266,8 @@ class TestRecovery:
         assert len(host.started(2)) == 2
 
     @pytest.mark.slow
-    def test_a_power_cut_costs_only_what_ran_where_jobs_are_long(self, new_agent):
-        """A claim that found no slot is given back, so that what waits is known to wait."""
+    def test_a_power_cut_loses_only_running_jobs_if_jobs_are_long(self, new_agent):
+        """A claim that found no slot is released, so that waiting jobs are known to wait."""
         host = new_agent(patch="import remote_agent.agent.queue as queue; queue._LONG = 1.5", callbacks={"c": ()})
         gate = host.gate("g")
         client = host.connect()
@@ -285,8 +285,8 @@ class TestRecovery:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("is_lost", [False, True])
-    def test_a_power_cut_before_a_large_result_is_on_the_disk(self, host, is_lost):
-        """Its file is looked at before it is believed: whole, it is the result; else nobody knows what it was."""
+    def test_a_large_result_is_checked_after_a_power_cut(self, host, is_lost):
+        """If its file is complete, it is the result. If not, nobody knows what it was."""
         host.patch = SLOW_DISK.format(str(host.code / host.gate("disk")))
         client = host.connect()
         attempt = host.job(client, 0, do="large", size=3 << 20)
@@ -311,7 +311,7 @@ class TestRecovery:
 
     @pytest.mark.parametrize("is_lost", [False, True])
     def test_after_a_restart_it_answers_before_it_has_read_long_results(self, host, is_lost):
-        """What waits starts, and what is asked is answered; the result is told when it was read, and only if it is whole."""
+        """Waiting jobs start, and queries are answered. A result is sent when it was read, and only if it is complete."""
         host.patch = SLOW_DISK.format(str(host.code / host.gate("disk")))
         client = host.connect()
         attempt = host.job(client, 0, do="large", size=3 << 20)
@@ -335,8 +335,8 @@ class TestRecovery:
         assert len(host.started(2)) == 2
 
     @pytest.mark.parametrize("is_lost", [False, True])
-    def test_an_outcome_is_read_before_it_stands(self, new_agent, is_lost):
-        """The host went down in an end hook: what its job had come to is told where all of it is there."""
+    def test_an_outcome_is_checked_before_it_counts(self, new_agent, is_lost):
+        """The host went down in an end hook. The outcome of the job counts only if all of it is there."""
         host = new_agent(callbacks={"c": (("trap", "gate"),)})
         host.gate("end")
         client = host.connect()
@@ -358,8 +358,8 @@ class TestRecovery:
         else:
             assert again.value(attempt) == bytes(3 << 20)
 
-    def test_the_end_of_a_run_does_not_wait_for_what_is_read(self, host):
-        """Nobody asks for that result any more."""
+    def test_the_end_of_a_run_does_not_wait_for_the_check_of_a_result(self, host):
+        """Nobody needs that result any more."""
         host.patch = SLOW_DISK.format(str(host.code / host.gate("disk")))
         client = host.connect()
         attempt = host.job(client, 0, do="large", size=3 << 20)
@@ -380,7 +380,7 @@ class TestRecovery:
         wait_until(lambda: not spool.exists(), "the spool to be gone")
 
     @pytest.mark.slow
-    def test_a_claim_that_was_given_back_is_made_again(self, new_agent):
+    def test_a_released_claim_is_made_again(self, new_agent):
         """With the next slot, and on the disk before the job starts."""
         host = new_agent(patch="import remote_agent.agent.queue as queue; queue._LONG = 1.5")
         gate = host.gate("g")
@@ -396,11 +396,11 @@ class TestRecovery:
 
     @staticmethod
     def _said(host: AgentHost) -> list[dict[str, str]]:
-        """Which records the log has, of which attempts."""
+        """The records of the log, with their attempts."""
         return [{name: line[name] for name in ("r", "a")} for line in host.log_lines()]
 
     def test_a_torn_tail_of_the_log_is_cut_off(self, host):
-        """What was whole before it is known, and what was behind it is kept aside."""
+        """What was complete before it is known. The rest is kept aside."""
         client = host.connect()
         attempt = host.job(client, 0, value="whole")
         client.result(attempt)
@@ -413,8 +413,8 @@ class TestRecovery:
         assert "torn record" in again.notes()
         assert list(host.spool.glob("log.damaged.*"))
 
-    def test_an_altered_record_costs_what_it_said_and_nothing_else(self, host):
-        """Results before and behind it are delivered; what may have started does not start again."""
+    def test_a_damaged_record_loses_only_what_it_said(self, host):
+        """Results before and after it are delivered. A job that may have started does not start again."""
         gate = host.gate("g")
         client = host.connect()
         first = host.job(client, 0, value="before")
@@ -439,7 +439,7 @@ class TestRecovery:
 
     @staticmethod
     def _alter(host: AgentHost, attempt: str) -> None:
-        """Flip a bit in the record by which an attempt was claimed."""
+        """Flip a bit in the record with which an attempt was claimed."""
         log = host.spool / "log"
         data = bytearray(log.read_bytes())
         at = data.index(b'"r":"claimed","a":"%s"' % attempt.encode())
@@ -447,7 +447,7 @@ class TestRecovery:
         log.write_bytes(data)
 
     def test_a_spool_of_another_version_is_refused_by_name(self, host):
-        """Nothing is touched, and the message says which version was found."""
+        """Nothing is changed, and the message has the version that was found."""
         client = host.connect()
         host.kill_agent(client)
         log = host.spool / "log"
@@ -462,7 +462,7 @@ class TestRecovery:
         crash.unlink()
 
     def test_a_long_log_is_rewritten(self, new_agent):
-        """It holds what is needed, under the same id, and the next agent reads it."""
+        """It has what is needed, under the same id, and the next agent can read it."""
         host = new_agent(patch="import remote_agent.agent.spool.log as spool; spool._COMPACT_FROM = 20000")
         client = host.connect()
         boot = client.expect("welcome").header["boot_id"]

@@ -1,4 +1,4 @@
-"""Jobs of a real agent: from the frame that brings one to its result."""
+"""Jobs of a real agent, from the message with the job to its result."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from tests.remote_agent.agents import wait_until
 
 
 class TestJobs:
-    """A job from its frame to its result."""
+    """A job from its message to its result."""
 
-    def test_runs_and_comes_back(self, host):
-        """Started, final with the value, files_end, in this order; the hooks around it; forgotten when acknowledged."""
+    def test_a_job_runs_and_comes_back(self, host):
+        """Started, final with the value, files_end, in this order, with the hooks around it. It is forgotten when it
+        is acknowledged.
+        """
         client = host.connect()
         attempt = host.job(client, 0, value={"a": 1}, do="value")
         assert client.value(attempt) == {"a": 1}
@@ -25,8 +27,8 @@ class TestJobs:
         again = host.connect()
         assert host.known(again) == {}
 
-    def test_sent_twice_runs_once(self, host):
-        """A job that is known changes nothing: while it waits, runs, or has its result."""
+    def test_a_job_that_is_sent_twice_runs_once(self, host):
+        """A known job changes nothing: while it waits, runs, or has its result."""
         gate = host.gate("g")
         client = host.connect()
         for _ in range(3):
@@ -52,8 +54,10 @@ class TestJobs:
             ({"do": "raise"}, "exception", {"type": "ValueError"}),
         ],
     )
-    def test_that_dies_is_failed_and_its_hooks_are_closed(self, host, config, kind, fields):
-        """What ended the process names the error; `on_job_end` fires with the state of before, be it in an epilogue."""
+    def test_a_job_that_dies_is_failed_and_its_end_hooks_fire(self, host, config, kind, fields):
+        """The error names what killed the process. `on_job_end` fires with the callback's earlier state, if necessary
+        in an epilogue.
+        """
         client = host.connect()
         error = client.error(host.job(client, 0, **config))
         assert error["kind"] == kind
@@ -61,16 +65,16 @@ class TestJobs:
         assert host.lines("hooks") == ["start c 0", f"end c 0 0 {kind}"]
 
     @pytest.mark.slow
-    def test_that_dies_in_an_end_hook_keeps_its_outcome(self, new_agent):
-        """A hook that kills the process costs neither the value nor the other callbacks' ends, and is not repeated."""
+    def test_a_job_that_dies_in_an_end_hook_keeps_its_outcome(self, new_agent):
+        """The value stays, the other callbacks' end hooks fire, and the hook that killed the process is not repeated."""
         host = new_agent(callbacks={"a": (), "b": (("trap", "kill"),)})
         client = host.connect()
         assert client.value(host.job(client, 0, value=7)) == 7
         assert host.lines("hooks") == ["start a 0", "start b 0", "end b 0 0 ", "end a 0 0 "]
 
     @pytest.mark.slow
-    def test_that_leaves_a_thread_is_ended(self, host):
-        """A non-daemon thread keeps the slot for the shutdown timeout at most; the result stands."""
+    def test_a_job_that_leaves_a_thread_is_killed(self, host):
+        """A non-daemon thread keeps the slot only for the shutdown timeout. The result does not change."""
         client = host.connect()
         first = host.job(client, 0, spec={"shutdown_timeout": 0.2}, do="thread")
         second = host.job(client, 1)
@@ -78,8 +82,8 @@ class TestJobs:
         assert client.value(second) == 1
 
     @pytest.mark.slow
-    def test_that_speaks_nonsense_costs_nobody_else(self, host):
-        """What a process says on the agent's socket is checked: it fails alone, with a note."""
+    def test_a_job_that_sends_nonsense_fails_alone(self, host):
+        """Everything that a process sends to the agent is checked. A note says what happened."""
         client = host.connect()
         for num, data in enumerate(
             [
@@ -95,8 +99,8 @@ class TestJobs:
         assert client.value(host.job(client, 9)) == 9
         assert "cannot be read" in client.notes()
 
-    def test_whose_application_cannot_be_imported_is_failed(self, host):
-        """Every job fails with the import's error; the agent goes on."""
+    def test_jobs_fail_if_the_application_cannot_be_imported(self, host):
+        """Every job has the import's error, and the agent goes on."""
         client = host.connect(prepare=False)
         host.prepare(client, sys_path=[str(host.root)])
         first = host.job(client, 0)

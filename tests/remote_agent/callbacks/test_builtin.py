@@ -1,4 +1,4 @@
-"""LogJobReturnCallback and PickleJobInfoCallback: Hydra's names, files and log lines; never an empty file."""
+"""LogJobReturnCallback and PickleJobInfoCallback: Hydra's names, files and log lines, and never an empty file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ APP = {
 
 @pytest.fixture(scope="module")
 def app(new_shared_host):
-    """A host with both callbacks, by their specs as in a config."""
+    """A host with both callbacks, from their specs in a config."""
     host = new_shared_host()
     host.write(APP)
     entries = [
@@ -40,8 +40,8 @@ def _load(attempt, name):
     return pickle.loads((attempt.output_dir / ".hydra" / name).read_bytes())
 
 
-def test_a_job_that_completed(app):
-    """The files load here, where the classes of the host are known by the same names."""
+def test_the_files_of_a_completed_job_can_be_loaded(app):
+    """Here, where the host's classes are known by the same names."""
     attempt = app.run({"x": 1}, num=2)
     assert all(record["ok"] for record in attempt.envelope["hooks"]), attempt.envelope["hooks"]
     config = _load(attempt, "config.pickle")
@@ -73,8 +73,8 @@ def test_a_job_that_completed(app):
     ]
 
 
-def test_a_job_that_raised(app):
-    """The exception is in the log and in the pickle."""
+def test_the_exception_of_a_job_is_logged_and_pickled(app):
+    """With its traceback."""
     attempt = app.run({"act": "raise"})
     assert "ValueError: no good" in attempt.log
     job_return = _load(attempt, "job_return.pickle")
@@ -84,8 +84,8 @@ def test_a_job_that_raised(app):
         job_return.return_value  # noqa: B018
 
 
-def test_a_job_that_left(app):
-    """There is no exception to tell of but the job's error."""
+def test_the_error_of_a_job_that_exited_is_logged(app):
+    """There is no exception, only the job's error."""
     attempt = app.run({"act": "exit"})
     job_return = _load(attempt, "job_return.pickle")
     assert job_return.error.exit_code == 3
@@ -93,14 +93,14 @@ def test_a_job_that_left(app):
         job_return.return_value  # noqa: B018
 
 
-def test_what_pickle_cannot_take_cloudpickle_does(app):
+def test_cloudpickle_is_used_for_what_pickle_cannot_handle(app):
     """A function made in the job."""
     assert _load(app.run({"act": "lambda"}), "job_return.pickle").return_value() == 3
 
 
 @pytest.mark.parametrize("value", [threading.Lock(), (i for i in ())], ids=["lock", "generator"])
-def test_no_empty_files(tmp_path, value):
-    """What cannot be pickled is an error, and leaves nothing behind."""
+def test_no_empty_file_is_written(tmp_path, value):
+    """If something cannot be pickled, that is an error and leaves nothing behind."""
     callback = PickleJobInfoCallback()
     config = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(tmp_path)}, "output_subdir": ".hydra"}})
     callback.on_job_start(config=config)
@@ -109,7 +109,7 @@ def test_no_empty_files(tmp_path, value):
     assert [path.name for path in (tmp_path / ".hydra").iterdir()] == ["config.pickle"]
 
 
-def test_without_output_subdir_files_lie_in_the_output_directory(tmp_path):
+def test_without_output_subdir_files_are_in_the_output_directory(tmp_path):
     """hydra.output_subdir=null."""
     callback = PickleJobInfoCallback()
     callback.on_job_start(
@@ -118,8 +118,8 @@ def test_without_output_subdir_files_lie_in_the_output_directory(tmp_path):
     assert (tmp_path / "config.pickle").exists()
 
 
-def test_log_lines_of_each_status(caplog):
-    """By the name of the status, whoever's enum it is of."""
+def test_each_status_has_its_log_line(caplog):
+    """By the name of the status, whichever enum it is."""
     import hydra.core.utils
 
     callback = LogJobReturnCallback()

@@ -1,4 +1,4 @@
-"""The composite on its own: order, kwargs, isolation, policies, and how callbacks travel."""
+"""The composite: order, kwargs, isolation, policies, and how callbacks are sent to a host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from remote_agent.shared.failure import JobTerminated
 
 
 class Recorder(Callback):
-    """Writes down every hook that fires."""
+    """Records every hook that fires."""
 
     def __init__(self, name, calls):
         self.name = name
@@ -40,8 +40,8 @@ KWARGS = {
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_order_and_kwargs(hook):
-    """Start hooks in composed order, end hooks in reverse; kwargs as they were given, by name."""
+def test_hooks_fire_in_order_with_their_kwargs(hook):
+    """Start hooks in composed order, end hooks in reverse. Keyword arguments are passed unchanged."""
     calls = []
     callbacks = Callbacks([(name, Recorder(name, calls)) for name in "abc"])
     records = callbacks.fire(hook, KWARGS[hook])
@@ -52,7 +52,7 @@ def test_order_and_kwargs(hook):
 
 
 def test_any_object_with_some_of_the_hooks_is_a_callback():
-    """Duck-typed: what it does not have does not fire."""
+    """A hook that it does not have does not fire."""
 
     class Duck:
         def on_job_end(self, config, job_return, **kwargs):
@@ -68,7 +68,7 @@ def test_any_object_with_some_of_the_hooks_is_a_callback():
 
 
 def test_the_base_classes_no_ops_do_not_fire():
-    """Neither ours nor Hydra's: there is nothing to announce and nothing to record."""
+    """Neither ours nor Hydra's, so there is nothing to announce or record."""
     from hydra.experimental.callback import Callback as HydraCallback
 
     class Mine(Callback):
@@ -84,7 +84,7 @@ def test_the_base_classes_no_ops_do_not_fire():
 
 
 class Raises(Callback):
-    """Raises what it is given, in both job hooks."""
+    """Raises the given exception, in both job hooks."""
 
     def __init__(self, error):
         self.error = error
@@ -103,7 +103,7 @@ class Hostile(Exception):
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), Hostile(), GeneratorExit()], ids=repr)
 def test_a_hook_that_raises_is_recorded_and_the_others_fire(error, caplog):
-    """Whatever it raises; with its traceback, in the log too, and every time."""
+    """Whatever it raises: with its traceback, every time, and in the log."""
     calls = []
     callbacks = Callbacks([("a", Recorder("a", calls)), ("b", Raises(error)), ("c", Recorder("c", calls))])
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_a_hook_that_raises_is_recorded_and_the_others_fire(error, caplog):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), JobTerminated()], ids=repr)
 def test_an_interrupt_stops_start_hooks_at_once_and_end_hooks_afterwards(error):
-    """It is recorded, and not lost: whoever fires learns of it."""
+    """It is recorded and raised."""
     calls = []
     callbacks = Callbacks([("a", Recorder("a", calls)), ("b", Raises(error)), ("c", Recorder("c", calls))])
     records = []
@@ -133,15 +133,15 @@ def test_an_interrupt_stops_start_hooks_at_once_and_end_hooks_afterwards(error):
     assert [record["callback"] for record in records] == ["c", "b", "a"]
 
 
-def test_reports_go_where_they_are_wanted():
-    """`report` in the place of the log."""
+def test_reports_go_to_the_given_function():
+    """`report` replaces the log."""
     seen = []
     Callbacks([("b", Raises(ValueError("no")))], report=seen.append).fire("on_job_start", {"config": 1})
     assert [record["callback"] for record in seen] == ["b"]
 
 
-def test_policies():
-    """The class says, an override says otherwise, an unknown one is refused."""
+def test_the_policy_comes_from_the_override_or_the_class():
+    """An unknown policy is refused."""
 
     class Strict(Raises):
         on_error = "fail"
@@ -159,8 +159,8 @@ def test_policies():
         Callbacks([("a", Strict(ValueError()))])
 
 
-def test_only_some_and_announced():
-    """What an epilogue needs: the chosen ones, each announced before it is entered."""
+def test_only_chosen_callbacks_fire_and_each_is_announced():
+    """As an epilogue needs it."""
     calls = []
     callbacks = Callbacks([(name, Recorder(name, calls)) for name in "abc"])
 
@@ -175,7 +175,7 @@ def test_only_some_and_announced():
 
 
 class WithState(Callback):
-    """Has state; cannot be pickled when it is told so."""
+    """Has state. On request, it cannot be pickled."""
 
     def __init__(self, text="built"):
         self.text = text
@@ -190,8 +190,8 @@ def _instantiate(spec):
     return WithState(spec["text"])
 
 
-def test_the_state_at_departure_travels():
-    """As it is when the run starts, not as it was built."""
+def test_the_state_at_the_start_of_the_run_is_sent():
+    """Not the state in which it was built."""
     callback = WithState()
     callback.text = "changed"
     entries = travel_entries(Callbacks([("a", callback, "fail")]), cloudpickle.dumps)
@@ -202,8 +202,8 @@ def test_the_state_at_departure_travels():
     assert arrived.entries[0].policy == "fail"
 
 
-def test_what_cannot_be_pickled_is_built_there_and_said():
-    """From its spec, with a note; without a spec it is refused before anything is sent."""
+def test_a_callback_that_cannot_be_pickled_is_built_on_the_host():
+    """From its spec, with a note. Without a spec it is refused before anything is sent."""
     spec = {"_target_": "x.WithState", "text": "from spec"}
     entries = travel_entries(Callbacks([Entry("a", WithState("stuck"), None, spec)]), cloudpickle.dumps)
     assert "no pickle of mine" in entries[0]["why"]
@@ -216,8 +216,8 @@ def test_what_cannot_be_pickled_is_built_there_and_said():
         travel_entries(Callbacks([("a", WithState("stuck"))]), cloudpickle.dumps)
 
 
-def test_a_class_that_the_controller_does_not_have():
-    """Spec only: no hook of it fires here, and the host builds it."""
+def test_a_callback_whose_class_the_controller_lacks_is_built_on_the_host():
+    """There is only a spec, so no hook of it fires here."""
     spec = {"_target_": "far.Away", "text": "far"}
     callbacks = Callbacks([Entry("a", None, None, spec, "its class cannot be imported here")])
     assert callbacks.fire("on_multirun_start", {"config": 1}) == []
@@ -227,8 +227,8 @@ def test_a_class_that_the_controller_does_not_have():
     assert "cannot be imported on the controller" in notes[0]
 
 
-def test_a_pickle_that_the_host_cannot_load():
-    """The spec is the way out; without one it is an error that names the callback."""
+def test_a_callback_whose_pickle_the_host_cannot_load_is_built_from_its_spec():
+    """Without a spec it is an error that names the callback."""
     entry = {"name": "a", "spec": {"text": "x"}, "pickle": b"\x80\x04cno_module\nX\n.", "why": "", "on_error": None}
     arrived, notes = callbacks_from_travel([entry], pickle.loads, _instantiate)
     assert arrived.entries[0].instance.text == "x"

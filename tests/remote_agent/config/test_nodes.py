@@ -1,4 +1,4 @@
-"""Config trees made and compared without omegaconf's checks."""
+"""Config trees that are made and compared without omegaconf's slow checks."""
 
 import pathlib
 import pickle
@@ -28,7 +28,7 @@ _values = st.recursive(
 
 
 def _tree(node):
-    """Everything that a node is made of."""
+    """Everything of which a node consists."""
     own = dict(node.__dict__)
     parent = own.pop("_parent")
     metadata = dict(own.pop("_metadata").__dict__)
@@ -44,7 +44,7 @@ def _tree(node):
 @pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), _values, max_size=4))
-def test_a_made_config_is_omegaconfs(value):
+def test_a_made_config_equals_omegaconfs(value):
     """The same tree, node by node and attribute by attribute."""
     try:
         expected = OmegaConf.create(value, flags={"allow_objects": True})
@@ -55,14 +55,14 @@ def test_a_made_config_is_omegaconfs(value):
     assert pickle.loads(pickle.dumps(made)) == pickle.loads(pickle.dumps(expected))
 
 
-def test_the_maker_proves_itself():
-    """The omegaconf of the tests is one that the fast way knows."""
+def test_the_maker_passes_its_check():
+    """The fast way knows the omegaconf of the tests."""
     make_config({"a": 1})
     assert isinstance(nodes._Proven.get(), nodes._Maker)
 
 
-def test_without_a_proof_omegaconf_is_asked(monkeypatch):
-    """An omegaconf that is built otherwise is left to itself."""
+def test_without_a_passed_check_omegaconf_makes_the_config(monkeypatch):
+    """For example with an omegaconf that is built in another way."""
     monkeypatch.setattr(nodes._Proven, "maker", False)
     assert make_config({"a": [1]}) == {"a": [1]}
 
@@ -81,8 +81,8 @@ def test_without_a_proof_omegaconf_is_asked(monkeypatch):
         lambda c: c.inner.update(b="other"),
     ],
 )
-def test_an_edit_shows(edit):
-    """Whatever is edited: values, types, keys, lists, flags."""
+def test_an_edit_is_noticed(edit):
+    """Of values, types, keys, lists, flags."""
     config = OmegaConf.create({"a": 1, "inner": {"b": "x"}, "items_": [1, 2], "p": pathlib.Path("/a"), "now": "${a}"})
     before = snapshot(config)
     assert snapshot(config) == before
@@ -93,7 +93,7 @@ def test_an_edit_shows(edit):
     assert snapshot(config) != before
 
 
-def test_an_edit_of_an_object_shows():
+def test_an_edit_of_an_object_is_noticed():
     """Objects in a config are compared by their pickles."""
     config = OmegaConf.create({"a": {1, 2}}, flags={"allow_objects": True})
     before = snapshot(config)
@@ -102,14 +102,14 @@ def test_an_edit_of_an_object_shows():
     assert snapshot(config) != before
 
 
-def test_what_cannot_be_compared_counts_as_edited():
+def test_a_config_that_cannot_be_compared_counts_as_edited():
     """A config with a function in it cannot be compared."""
     assert snapshot(OmegaConf.create({"a": lambda: 1}, flags={"allow_objects": True})) is None
     assert plain_of(OmegaConf.create({"a": 1})) == {"a": 1}
 
 
 def test_a_clone_is_a_deep_copy():
-    """The same tree, structured configs, flags, caches and objects too; without a key where one is named."""
+    """The same tree, with structured configs, flags, caches and objects; optionally without one key."""
     import copy
     from dataclasses import dataclass, field
 
@@ -138,7 +138,7 @@ def test_a_clone_is_a_deep_copy():
 
 
 def test_an_opened_config_is_what_omegaconf_would_make():
-    """Of plain, interpolated and structured configs, read-only ones too; it takes edits."""
+    """From plain, interpolated and structured configs, even read-only ones. It accepts edits."""
     from dataclasses import dataclass
 
     @dataclass
@@ -170,7 +170,7 @@ def test_an_opened_config_is_what_omegaconf_would_make():
 )
 @pytest.mark.parametrize("text", ["new", "", "${x}"])
 def test_a_text_is_put_as_omegaconf_puts_it(config, text):
-    """Whatever was there, and where there was nothing."""
+    """Whether or not something was there."""
     ours, theirs = make_config(config), OmegaConf.create(config, flags={"allow_objects": True})
     put_text(ours, "a.b.c", text)
     OmegaConf.update(theirs, "a.b.c", text.replace("${", "\\${"))

@@ -1,4 +1,4 @@
-"""Configs as YAML: the same text as OmegaConf's own, whatever is in them."""
+"""Configs as YAML: the same text as OmegaConf's own, for any config."""
 
 import enum
 import pathlib
@@ -67,8 +67,8 @@ def _is_config(value):
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(st.dictionaries(_words.filter(bool), _values, max_size=5), st.lists(_values, max_size=5)))
-def test_text_is_what_omegaconf_writes(value):
-    """Whatever the config, the text is OmegaConf's to the letter."""
+def test_the_text_is_omegaconfs(value):
+    """To the letter, whatever the config is."""
     config = _is_config(value)
     if config is not None:
         try:
@@ -103,7 +103,7 @@ def test_structured_configs_are_written_as_omegaconf_does():
 
 
 def test_the_minimal_node_takes_the_cheap_way():
-    """A plain job's hydra.yaml is certain, so that no job pays for PyYAML."""
+    """A plain job's hydra.yaml is certain, so no job pays for PyYAML."""
     node = {
         "hydra": minimal_hydra_node(
             num=3, job_id="r_3", cwd="/x/y", task_overrides=["x=1", "+y=a"], sweep_dir="m/2020-01-01"
@@ -112,8 +112,8 @@ def test_the_minimal_node_takes_the_cheap_way():
     assert plain_yaml(node) == OmegaConf.to_yaml(OmegaConf.create(node))
 
 
-def test_what_yaml_cannot_hold_is_said():
-    """An object in a config does not keep a job from running."""
+def test_a_config_that_yaml_cannot_hold_gets_a_comment():
+    """An object in a config does not stop a job."""
     config = OmegaConf.create({"x": lambda: 1}, flags={"allow_objects": True})
     assert config_yaml(config).startswith(("# YAML cannot represent", "x:"))
     assert config_yaml(object()).startswith("# a object")
@@ -122,7 +122,7 @@ def test_what_yaml_cannot_hold_is_said():
 @pytest.mark.parametrize(
     "value", [{}, [], {"a": {}}, {"a": []}, {"a": [[], {}, [1, [2]], {"b": [1], "c": {"d": 2}}]}, [{"a": [{"b": 1}]}]]
 )
-def test_nesting(value):
-    """Empty and nested containers."""
+def test_nested_containers_are_written_as_omegaconf_does(value):
+    """Also empty ones."""
     config = OmegaConf.create(value)
     assert plain_yaml(plain_of(config)) == OmegaConf.to_yaml(config)

@@ -1,4 +1,4 @@
-"""Hydra apps on a host: what HydraConfig, resolvers, logging and callbacks written for Hydra find there."""
+"""Hydra apps on a host: HydraConfig, resolvers, logging and callbacks for Hydra work there."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ APP = {
 }
 
 
-class Door:
-    """What the controller's Hydra door does, for a test: compose, capture, hand over."""
+class HydraController:
+    """What a controller does for a Hydra app, for tests: compose, capture, send."""
 
     def __init__(self, host, callbacks=(), version_base="1.3", **spec):
         host.write(APP)
@@ -135,11 +135,13 @@ MY_CALLBACK = {
 
 
 @pytest.mark.slow
-def test_a_hydra_app_finds_what_it_finds_at_home(new_host, singletons):
-    """HydraConfig, resolvers of Hydra, of the module and of the controller, names, folders; `${now:}` as on the controller."""
+def test_a_hydra_app_finds_the_same_as_under_hydra(new_host, singletons):
+    """HydraConfig, resolvers of Hydra, of the module and of the controller, names, folders, and `${now:}` as on the
+    controller.
+    """
     host = new_host()
-    door = Door(host, [MY_CALLBACK])
-    payload = door.payload("x=2", "+hydra.job.env_set.FROM_JOB='1'", prepare=lambda config: config.now)
+    controller = HydraController(host, [MY_CALLBACK])
+    payload = controller.payload("x=2", "+hydra.job.env_set.FROM_JOB='1'", prepare=lambda config: config.now)
     attempt = host.run(payload=payload)
     seen = attempt.part()
     assert seen == {
@@ -155,7 +157,7 @@ def test_a_hydra_app_finds_what_it_finds_at_home(new_host, singletons):
         "env": "1",
         "custom": 103,
         "module": "module y",
-        "now": door.config.now,
+        "now": controller.config.now,
         "has_hydra": False,
         "launcher": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
         "main": "hydra_app",
@@ -179,15 +181,15 @@ def test_a_hydra_app_finds_what_it_finds_at_home(new_host, singletons):
 
 @pytest.mark.slow
 def test_the_files_are_those_that_hydra_writes(new_host, singletons, tmp_path):
-    """Side by side with Hydra's own run_job on the same config."""
+    """Compared with Hydra's own run_job on the same config."""
     from hydra.core.utils import run_job
     from hydra.types import HydraContext
 
     host = new_host()
-    door = Door(host)
+    controller = HydraController(host)
     overrides = ("x=2", f"hydra.run.dir={tmp_path / 'own'}")
-    attempt = door.run(*overrides)
-    config = pickle.loads(door.payload(*overrides))["config"]
+    attempt = controller.run(*overrides)
+    config = pickle.loads(controller.payload(*overrides))["config"]
     from hydra._internal.callbacks import Callbacks
 
     OmegaConf.register_new_resolver("of_module", lambda x: "module " + x, replace=True)
@@ -212,17 +214,17 @@ def test_the_files_are_those_that_hydra_writes(new_host, singletons, tmp_path):
 
 
 @pytest.mark.slow
-def test_failures_and_edits(new_host, singletons):
-    """A FAILED job compares equal to Hydra's FAILED; edits of the app show; a killed one has its epilogue."""
+def test_failures_edits_and_epilogues_work_for_hydra_apps(new_host, singletons):
+    """A FAILED job equals Hydra's FAILED, edits of the app come back, and a killed job has its epilogue."""
     host = new_host()
-    door = Door(host, [MY_CALLBACK])
-    attempt = door.run("act=raise")
+    controller = HydraController(host, [MY_CALLBACK])
+    attempt = controller.run("act=raise")
     assert isinstance(attempt.part(), ValueError)
     assert "end True False True" in attempt.stdout
     assert "no good" in attempt.file("hydra_app.log")
-    attempt = door.run("act=edit")
+    attempt = controller.run("act=edit")
     assert attempt.part("cfg").x == 5
-    payload = door.payload("act=kill")
+    payload = controller.payload("act=kill")
     dead = host.run(payload=payload)
     ended = host.wait_end(host.epilogue(dead, payload, {"kind": "killed", "signal": 9}))
     assert "end True False True hydra_app hydra_app False" in ended.stdout
@@ -231,7 +233,7 @@ def test_failures_and_edits(new_host, singletons):
 
 @pytest.mark.slow
 def test_hydras_own_callbacks_work_next_to_ours(new_host, singletons):
-    """Unchanged; their pickles load here, config.pickle as Hydra's rerun wants it, and none is empty."""
+    """Unchanged. Their pickles load here, config.pickle works for Hydra's rerun, and no file is empty."""
     host = new_host()
     names = {
         "log": "hydra.experimental.callbacks.LogJobReturnCallback",
@@ -242,8 +244,8 @@ def test_hydras_own_callbacks_work_next_to_ours(new_host, singletons):
         {"name": name, "spec": {"_target_": target}, "pickle": None, "why": "a test", "on_error": None}
         for name, target in names.items()
     ]
-    door = Door(host, entries)
-    attempt = door.run("x=4")
+    controller = HydraController(host, entries)
+    attempt = controller.run("x=4")
     assert all(record["ok"] for record in attempt.envelope["hooks"]), attempt.envelope["hooks"]
     log = attempt.file("hydra_app.log")
     assert "[hydra.experimental.callbacks.LogJobReturnCallback][INFO] - Succeeded with return value: {'x': 4" in log
@@ -258,27 +260,29 @@ def test_hydras_own_callbacks_work_next_to_ours(new_host, singletons):
 
 
 @pytest.mark.slow
-def test_job_logging_and_verbose(new_host, singletons):
-    """hydra.job_logging and hydra.verbose are honoured on the host."""
+def test_job_logging_and_verbose_are_honoured(new_host, singletons):
+    """hydra.job_logging and hydra.verbose."""
     host = new_host()
-    door = Door(host)
-    assert "a detail" not in door.run().file("hydra_app.log")
-    assert "a detail" in door.run("hydra.verbose=true").file("hydra_app.log")
-    attempt = door.run("hydra/job_logging=none")
+    controller = HydraController(host)
+    assert "a detail" not in controller.run().file("hydra_app.log")
+    assert "a detail" in controller.run("hydra.verbose=true").file("hydra_app.log")
+    attempt = controller.run("hydra/job_logging=none")
     assert not (attempt.output_dir / "hydra_app.log").exists()
-    attempt = door.run("hydra.job_logging.formatters.simple.format='<%(message)s>'")
+    attempt = controller.run("hydra.job_logging.formatters.simple.format='<%(message)s>'")
     assert "<in the app>" in attempt.file("hydra_app.log")
 
 
-def test_other_pythons(new_host, singletons, python):
-    """The bundle brings Hydra; a resolver by value stays behind where the minor version differs, and that is said."""
+def test_hydra_apps_run_under_other_pythons(new_host, singletons, python):
+    """The bundle brings Hydra. A resolver that is pickled by value is missing if the minor version differs, and a
+    note says so.
+    """
     host = new_host(python)
-    door = Door(host, [MY_CALLBACK])
-    attempt = door.run("x=2", "custom=9")
+    controller = HydraController(host, [MY_CALLBACK])
+    attempt = controller.run("x=2", "custom=9")
     assert attempt.part()["x"] == 2, attempt.error
     assert "end True True False" in attempt.stdout
-    differs = not door.ready.header["python"].startswith("{}.{}.".format(*sys.version_info[:2]))
-    notes = [note for note in door.ready.header["notes"] if "resolver" in note]
+    differs = not controller.ready.header["python"].startswith("{}.{}.".format(*sys.version_info[:2]))
+    notes = [note for note in controller.ready.header["notes"] if "resolver" in note]
     assert bool(notes) is differs
     if differs:
         assert "the resolver 'custom' of the controller is not known on the host: it is pickled by value" in notes[0]
@@ -287,23 +291,23 @@ def test_other_pythons(new_host, singletons, python):
 @pytest.mark.slow
 @pytest.mark.parametrize(("base", "moves"), [("1.1", True), ("1.3", False)])
 def test_version_base_decides_chdir(new_host, singletons, base, moves):
-    """It travels: without it a new process falls back to Hydra 1.1."""
+    """It is sent. Otherwise a new process would use Hydra 1.1's default."""
     host = new_host()
-    attempt = Door(host, version_base=base).run()
+    attempt = HydraController(host, version_base=base).run()
     assert attempt.part()["cwd"] == (str(attempt.output_dir) if moves else str(host.code))
     assert attempt.part()["original"] == str(host.code)
 
 
 @pytest.mark.slow
-def test_chdir_as_asked(new_host, singletons):
+def test_chdir_is_honoured(new_host, singletons):
     """hydra.job.chdir=true."""
-    attempt = Door(new_host()).run("hydra.job.chdir=true")
+    attempt = HydraController(new_host()).run("hydra.job.chdir=true")
     assert attempt.part()["cwd"] == str(attempt.output_dir)
 
 
 @pytest.mark.slow
-def test_a_plugin_that_the_host_does_not_have(new_host, singletons, tmp_path, monkeypatch):
-    """Its config classes are stood in for; pickles made there load here as what they were."""
+def test_a_missing_plugin_gets_stand_ins(new_host, singletons, tmp_path, monkeypatch):
+    """For its config classes. Pickles made there load here as the real classes."""
     package = tmp_path / "plugins" / "hydra_plugins" / "far_plugin"
     package.mkdir(parents=True)
     (package / "conf.py").write_text(
@@ -328,7 +332,7 @@ def test_a_plugin_that_the_host_does_not_have(new_host, singletons, tmp_path, mo
         "why": "x",
         "on_error": None,
     }
-    attempt = Door(host, [entry]).run(prepare=prepare)
+    attempt = HydraController(host, [entry]).run(prepare=prepare)
     assert attempt.envelope["status"] == "COMPLETED", attempt.error["traceback"]
     assert attempt.part()["launcher"] == "hydra_plugins.far_plugin.Far"
     assert "count: 3" in attempt.file(".hydra/hydra.yaml")
@@ -341,8 +345,8 @@ def test_a_plugin_that_the_host_does_not_have(new_host, singletons, tmp_path, mo
 # -- capture, as_hydra, and the small things -------------------------------------------------------------------------
 
 
-def test_as_hydra():
-    """Hydra's own type and status, ours besides; pickles as either."""
+def test_a_job_return_is_also_hydras():
+    """Hydra's type and status, with our fields. It pickles as either."""
     made = JobReturn(status=JobStatus.FAILED, error=JobError("exception", "ValueError", "no"), num=3, host="gpu1")
     theirs = compat.as_hydra(made)
     assert isinstance(theirs, hydra.core.utils.JobReturn)
@@ -356,8 +360,8 @@ def test_as_hydra():
     assert back.status == hydra.core.utils.JobStatus.FAILED
 
 
-def test_a_job_return_of_a_class_of_its_own_keeps_it():
-    """The controller's decodes its configs when they are read; so it does as Hydra's."""
+def test_a_derived_job_return_keeps_its_class():
+    """The controller's decodes its configs when they are read, even as Hydra's."""
 
     class Lazy(JobReturn):
         @property
@@ -371,7 +375,7 @@ def test_a_job_return_of_a_class_of_its_own_keeps_it():
     assert compat.as_hydra(Lazy()).cfg == "decoded"
 
 
-def test_instantiate_without_hydra(monkeypatch):
+def test_instantiate_works_without_hydra(monkeypatch):
     """The plain part of Hydra's rules: nesting, lists, arguments, partial."""
     monkeypatch.setitem(sys.modules, "hydra.utils", None)
     made = compat.instantiate(

@@ -1,4 +1,4 @@
-"""Hydra's process-wide state: what is captured on the controller, and what a host takes over of it."""
+"""Hydra's process-wide state: what is captured on the controller, and what is restored on a host."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 from remote_agent.hydra import state as hydra_state
 
 
-def test_capture_holds_what_was_registered_by_the_app(singletons):
-    """Not the resolvers of omegaconf and Hydra; a resolver that cannot be pickled says why."""
+def test_capture_has_what_the_app_registered(singletons):
+    """Not the resolvers of omegaconf and Hydra. For a resolver that cannot be pickled, it has the reason."""
     hydra.core.utils.setup_globals()
     version.setbase("1.2")
     hydra.core.utils.JobRuntime.instance().set("name", "the_name")
@@ -48,8 +48,8 @@ def test_capture_holds_what_was_registered_by_the_app(singletons):
     ]
 
 
-def test_configs_and_the_search_path_travel(singletons, tmp_path):
-    """What `compose()` needs in a job: configs that the host's import did not store, and folders as the host has them."""
+def test_configs_and_the_search_path_are_restored(singletons, tmp_path):
+    """As `compose()` needs them in a job: configs that the host's import did not store, and folders as they are on the host."""
     hydra.core.utils.setup_globals()
     store = ConfigStore.instance()
     (tmp_path / "there" / "conf").mkdir(parents=True)
@@ -66,8 +66,8 @@ def test_configs_and_the_search_path_travel(singletons, tmp_path):
     assert store.repo["early"]["two.yaml"].node == {"b": 2}, "what was stored here is left as it is"
 
 
-def test_configs_that_cannot_travel_are_told(singletons):
-    """By name, with the reason, and only where the host lacks them."""
+def test_configs_that_cannot_be_pickled_are_reported(singletons):
+    """By name, with the reason, and only if the host lacks them."""
     hydra.core.utils.setup_globals()
     ConfigStore.instance().store(group="late", name="one", node={"a": 1})
 
@@ -95,15 +95,15 @@ def only_here(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def store(singletons: None) -> Any:
-    """A ConfigStore with Hydra's own configs alone."""
+    """A ConfigStore with only Hydra's own configs."""
     hydra.core.utils.setup_globals()
     return ConfigStore.instance()
 
 
-def test_a_config_that_cannot_be_loaded_costs_itself_alone(
+def test_a_config_that_cannot_be_loaded_affects_no_other(
     store: Any, only_here: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others come whole; it comes as plain content, which composes, and is named with the reason."""
+    """The others come unchanged. It comes as plain content, which composes, and a note names it with the reason."""
     store.store(group="late", name="good", node={"a": 1})
     store.store(group="late", name="typed", node=only_here)
     state = hydra_state.capture(pickle.dumps)
@@ -120,10 +120,8 @@ def test_a_config_that_cannot_be_loaded_costs_itself_alone(
     assert OmegaConf.get_type(typed) is dict
 
 
-def test_a_config_that_only_its_class_can_say_is_named(
-    store: Any, only_here: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where its content is no plain data either; what stands beside it comes."""
+def test_a_config_without_a_plain_form_is_reported(store: Any, only_here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content is not plain data. The other configs come."""
     node = OmegaConf.create({"thing": only_here()}, flags={"allow_objects": True})
     held = OmegaConf.create({"path": pathlib.Path("/x"), "inner": node})
     store.store(name="held", node=held)
@@ -138,10 +136,10 @@ def test_a_config_that_only_its_class_can_say_is_named(
     assert "held.yaml" not in store.repo
 
 
-def test_configs_of_plugins_for_the_controller_are_no_news(
+def test_missing_configs_of_controller_plugins_are_not_reported(
     store: Any, only_here: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No job sweeps or launches: a sweeper that is installed on the controller alone is not told of. `compose()` finds its config."""
+    """No job sweeps or launches, so nobody needs a note about the controller's sweeper. `compose()` finds its config."""
     store.store(group="hydra/sweeper", name="mine", node=only_here)
     state = hydra_state.capture(pickle.dumps)
     del store.repo["hydra"]["sweeper"]["mine.yaml"]
@@ -150,8 +148,8 @@ def test_configs_of_plugins_for_the_controller_are_no_news(
     assert store.load("hydra/sweeper/mine.yaml").node.port == 7
 
 
-def test_code_in_one_config_keeps_no_other_from_another_python(store: Any) -> None:
-    """A class that travels by value needs the same minor Python; what holds none does not."""
+def test_code_in_one_config_does_not_affect_others_under_another_python(store: Any) -> None:
+    """A class that is pickled by value needs the same minor Python. A config without code does not."""
 
     @dataclasses.dataclass
     class Local:
@@ -170,7 +168,7 @@ def test_code_in_one_config_keeps_no_other_from_another_python(store: Any) -> No
 
 
 def test_a_config_in_the_place_of_a_group_stays(store: Any) -> None:
-    """What the host's import stored is never replaced."""
+    """What the host's import has stored is never replaced."""
     store.store(group="late/deep", name="one", node={"a": 1})
     state = hydra_state.capture(pickle.dumps)
     del store.repo["late"]
@@ -180,15 +178,15 @@ def test_a_config_in_the_place_of_a_group_stays(store: Any) -> None:
 
 
 def test_a_later_versions_state_is_refused_by_name(store: Any) -> None:
-    """What a later version of the launcher recorded is not guessed at."""
+    """A later version's state is not guessed."""
     state = {**hydra_state.capture(pickle.dumps), "version": 3}
     with pytest.raises(ValueError, match="version 3, by another version of the launcher"):
         hydra_state.restore(state, pickle.loads)
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-def test_the_first_versions_state_is_taken_over(store: Any, is_whole: bool) -> None:
-    """Version 1 had all configs in one pickle: they are there on the host, or named where the pickle cannot be loaded."""
+def test_the_first_versions_state_can_be_restored(store: Any, is_whole: bool) -> None:
+    """Version 1 had all configs in one pickle. They are restored, or reported if the pickle cannot be loaded."""
     store.store("known", {"x": 1}, group="of_mine", provider="app")
     state = {**hydra_state.capture(pickle.dumps), "version": 1}
     (entry,) = [one for one in state["configs"] if one["path"] == ["of_mine", "known.yaml"]]
@@ -201,7 +199,7 @@ def test_the_first_versions_state_is_taken_over(store: Any, is_whole: bool) -> N
     assert (store.repo.get("of_mine", {}).get("known.yaml") is not None) is is_whole
 
 
-def test_the_first_version_had_no_configs_at_all(store: Any) -> None:
-    """Of an application without configs of its own, version 1 said None."""
+def test_the_first_version_may_have_no_configs(store: Any) -> None:
+    """For an application without configs, version 1 wrote None."""
     state = {**hydra_state.capture(pickle.dumps), "version": 1, "configs": None}
     assert hydra_state.restore(state, pickle.loads) == []

@@ -1,4 +1,4 @@
-"""Hosts with an application for tests of a job's process."""
+"""Hosts with an application for the tests of a job's process."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ JOBS = {
 
 @pytest.fixture(scope="module")
 def jobs(new_shared_host):
-    """A host with the tasks above and no callbacks; `jobs(task, config, ...)` runs one."""
+    """A host with the tasks above and no callbacks. `jobs(task, config, ...)` runs one."""
     host = new_shared_host()
     host.write(JOBS)
     ready = host.start("jobs:nothing")

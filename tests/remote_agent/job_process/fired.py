@@ -1,4 +1,4 @@
-"""Which hooks fire, for tests."""
+"""The hooks that fired, for tests."""
 
 from __future__ import annotations
 

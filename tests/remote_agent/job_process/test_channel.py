@@ -1,4 +1,4 @@
-"""A job's way to its agent, where the agent is gone."""
+"""A job's channel if its agent is gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from remote_agent.protocol import wire
 
 @pytest.fixture
 def synced(monkeypatch):
-    """Which files were brought to the disk, in order."""
+    """The files that were synced to the disk, in order."""
     names = []
     fsync = os.fsync
 
@@ -33,7 +33,7 @@ def without_agent(tmp_path) -> JobChannel:
 
 
 def test_a_long_result_is_on_the_disk_before_the_orphan_file_says_so(tmp_path, synced):
-    """The agent would have seen to it."""
+    """Otherwise the agent would have synced it."""
     (tmp_path / "0.1.result").write_bytes(b"long")
     channel = without_agent(tmp_path)
     frame = wire.encode({"t": "done", "envelope": {}, "parts": {}})
@@ -42,8 +42,8 @@ def test_a_long_result_is_on_the_disk_before_the_orphan_file_says_so(tmp_path, s
     assert (tmp_path / "orphan-0.1").read_bytes() == frame
 
 
-def test_what_an_agent_heard_before_it_died_is_brought_to_the_disk_too(tmp_path, synced):
-    """It may not have come to that."""
+def test_results_that_the_dead_agent_had_read_are_synced_too(tmp_path, synced):
+    """The agent may not have done so."""
     (tmp_path / "0.1.result").write_bytes(b"long")
     ours, theirs = socket.socketpair()
     channel = JobChannel(ours.detach(), str(tmp_path), "0.1")
@@ -57,8 +57,8 @@ def test_what_an_agent_heard_before_it_died_is_brought_to_the_disk_too(tmp_path,
     assert (tmp_path / "orphan-0.1").read_bytes() == frame
 
 
-def test_what_is_held_goes_with_what_is_said_next(tmp_path, synced):
-    """In one piece, in order; where it goes to the orphan file it is on the disk before anything else happens."""
+def test_a_held_frame_is_sent_with_the_next_one(tmp_path, synced):
+    """Together and in order. If they go to the orphan file, they are on the disk before anything else happens."""
     outcome = wire.encode({"t": "outcome", "envelope": {}, "parts": {}})
     entering = {"t": "hook", "hook": "on_job_end", "callback": "c", "index": 0}
     ours, theirs = socket.socketpair()

@@ -1,4 +1,4 @@
-"""An epilogue fires the end hooks that a job which died still owes, with the callbacks as they were."""
+"""An epilogue fires the missing end hooks of a job that died, with the callbacks' earlier state."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _restored(hooked, dead, payload, **more):
 
 
 @pytest.mark.parametrize(("act", "status"), [("kill", 9), ("die", 0)])
-def test_a_job_that_died_has_its_ends_in_an_epilogue(hooked, act, status):
-    """In reverse, in another process, with the callbacks as they were after on_job_start, and what killed it."""
+def test_the_end_hooks_of_a_job_that_died_fire_in_an_epilogue(hooked, act, status):
+    """In reverse, in another process, with the callbacks' state after on_job_start, and with the error that killed the job."""
     payload = hooked.payload({"act": act, "do": {"a.end": "trail", "b.end": "show"}})
     dead = hooked.run(payload=payload)
     assert dead.status == status
@@ -39,8 +39,8 @@ def test_a_job_that_died_has_its_ends_in_an_epilogue(hooked, act, status):
     assert attempt.file(".hydra/config.yaml")
 
 
-def test_a_death_in_a_start_hook_owes_only_what_was_entered(hooked):
-    """The second one's start was entered, the third one's was not."""
+def test_after_a_death_in_a_start_hook_only_entered_callbacks_get_their_end_hook(hooked):
+    """The second one's start hook had begun, the third one's had not."""
     payload = hooked.payload({"do": {"b.start": "kill"}})
     dead = hooked.run(payload=payload)
     assert dead.entered == STARTS[:3]
@@ -50,7 +50,7 @@ def test_a_death_in_a_start_hook_owes_only_what_was_entered(hooked):
 
 
 def test_a_start_hook_that_raised_before_the_death_is_not_forgotten(hooked):
-    """Its record travels with the callbacks' state."""
+    """Its record is sent with the callbacks' state."""
     payload = hooked.payload({"act": "kill", "do": {"a.start": "raise"}})
     dead = hooked.run(payload=payload)
     attempt = _restored(hooked, dead, payload)
@@ -63,7 +63,7 @@ def test_a_start_hook_that_raised_before_the_death_is_not_forgotten(hooked):
 
 
 def test_a_death_in_an_end_hook_keeps_the_outcome_and_repeats_nothing(hooked):
-    """The rest of the ends fire; the value stays."""
+    """The other end hooks fire, and the value stays."""
     payload = hooked.payload({"x": 6, "do": {"b.end": "kill", "a.end": "show"}})
     dead = hooked.run(payload=payload)
     assert dead.entered == [*STARTS, ("on_job_end", "e"), ("on_job_end", "c"), ("on_job_end", "b")]
@@ -76,7 +76,7 @@ def test_a_death_in_an_end_hook_keeps_the_outcome_and_repeats_nothing(hooked):
 
 
 def test_a_large_outcome_is_kept_too(hooked):
-    """In its file; an end hook of the epilogue sees value and edited config, and may change them."""
+    """In its file. An end hook of the epilogue sees the value and the edited config, and may change them."""
     payload = hooked.payload({"x": 1, "act": "big", "do": {"b.end": "kill", "a.end": "show"}})
     dead = hooked.run(payload=payload)
     attempt = _restored(hooked, dead, payload)
@@ -89,8 +89,8 @@ def test_a_large_outcome_is_kept_too(hooked):
     assert attempt.part("cfg").x == 5
 
 
-def test_a_large_state_lies_in_a_file(hooked):
-    """What a callback collected at the start is there in its epilogue, however much it is."""
+def test_a_large_state_is_in_a_file(hooked):
+    """The epilogue has everything that a callback collected at the start."""
     payload = hooked.payload({"act": "kill", "do": {"a.start": "heavy", "a.end": "weigh"}})
     dead = hooked.run(payload=payload)
     path = dead.frame("state").header["file"]
@@ -98,8 +98,8 @@ def test_a_large_state_lies_in_a_file(hooked):
     assert f"trail [7, {2 << 20}, 5]" in _restored(hooked, dead, payload).stdout
 
 
-def test_nothing_owed_nothing_fired(hooked):
-    """All ends had been entered when it died: the outcome becomes final."""
+def test_nothing_fires_if_no_end_hook_is_missing(hooked):
+    """All end hooks had begun when it died. The outcome becomes final."""
     payload = hooked.payload({"x": 6, "do": {"a.end": "kill"}})
     dead = hooked.run(payload=payload)
     attempt = _restored(hooked, dead, payload)
@@ -107,8 +107,8 @@ def test_nothing_owed_nothing_fired(hooked):
     assert attempt.envelope["status"] == "COMPLETED"
 
 
-def test_an_epilogue_that_dies_is_taken_up_by_another(hooked):
-    """Each death has entered one hook; none fires twice."""
+def test_an_epilogue_that_dies_is_followed_by_another(hooked):
+    """Each one has entered one hook before it died. None fires twice."""
     payload = hooked.payload({"act": "kill", "do": {"c.end": "kill"}})
     dead = hooked.run(payload=payload)
     first = _restored(hooked, dead, payload)
@@ -120,8 +120,8 @@ def test_an_epilogue_that_dies_is_taken_up_by_another(hooked):
     assert second.entered == [("on_job_end", "b"), ("on_job_end", "a")]
 
 
-def test_a_callback_that_cannot_be_kept_says_so(hooked):
-    """A lock cannot be pickled: on_job_end sees the callback as it was before on_job_start, and the log says that."""
+def test_a_callback_whose_state_cannot_be_saved_is_reported(hooked):
+    """A lock cannot be pickled. on_job_end sees the callback as it was before on_job_start, and the log says so."""
     payload = hooked.payload({"act": "kill", "do": {"a.start": "lock", "a.end": "trail", "b.end": "trail"}})
     dead = hooked.run(payload=payload)
     attempt = _restored(hooked, dead, payload)

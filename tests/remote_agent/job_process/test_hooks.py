@@ -1,4 +1,4 @@
-"""The job hooks as they fire on a host: process, order, announcements, policies, end hooks that edit the result."""
+"""The job hooks on a host: process, order, announcements, policies, and end hooks that edit the result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from tests.remote_agent.job_process.fired import ENDS, STARTS, fired
 
 
-def test_order_process_and_kwargs(hooked):
-    """Starts in order, the application, ends in reverse; all in the job's own process; announced before."""
+def test_job_hooks_fire_in_order_in_the_jobs_process(hooked):
+    """Start hooks in order, the application, end hooks in reverse. Each is announced before."""
     attempt = hooked.run({"x": 4})
     pid = attempt.pid
     lines = [line for line in attempt.stdout.splitlines() if "task" not in line]
@@ -37,7 +37,7 @@ def test_order_process_and_kwargs(hooked):
     ("config", "kind"), [({"act": "raise"}, "exception"), ({"act": "exit"}, "exited"), ({"act": "lock"}, "unpicklable")]
 )
 def test_end_hooks_fire_after_failures(hooked, config, kind):
-    """Exception, exit, a value that cannot be pickled: the pair is closed, and the hook sees a FAILED JobReturn."""
+    """After an exception, an exit, and a value that cannot be pickled. The hook sees a FAILED JobReturn."""
     attempt = hooked.run({**config, "do": {"a.end": "show"}})
     assert attempt.error["kind"] == kind
     assert attempt.entered == STARTS + ENDS
@@ -45,8 +45,8 @@ def test_end_hooks_fire_after_failures(hooked, config, kind):
     assert "JR FAILED app" in attempt.stdout
 
 
-def test_what_an_end_hook_sees(hooked):
-    """The JobReturn is whole."""
+def test_an_end_hook_sees_the_complete_job_return(hooked):
+    """Every field is set."""
     attempt = hooked.run(
         {"x": 1, "do": {"a.end": "show"}}, overrides=["x=1"], num=5, job_id="r_5", spec={"num": 5, "job_id": "r#5"}
     )
@@ -63,8 +63,8 @@ def test_edits_by_a_start_hook_do_not_reach_the_application(hooked):
     assert "DictConfig" in attempt.stdout
 
 
-def test_env_set_is_there_at_the_start_and_gone_at_the_end(hooked):
-    """As in Hydra: hydra.job.env_set spans on_job_start and the application. chdir spans both hooks."""
+def test_env_set_covers_the_start_hook_and_the_application(hooked):
+    """As in Hydra. chdir covers both hooks."""
     attempt = hooked.run({"do": {"a.start": "seen", "a.end": "seen"}}, env_set={"FROM_JOB": "1"}, chdir=True)
     where = attempt.output_dir
     assert f"env 1 cwd {where}" in attempt.stdout
@@ -76,8 +76,8 @@ def test_env_set_is_there_at_the_start_and_gone_at_the_end(hooked):
 
 @pytest.mark.parametrize("act", ["raise", "exit"])
 @pytest.mark.parametrize("hook", ["start", "end"])
-def test_warn_goes_on(hooked, hook, act):
-    """Recorded in the envelope, with its traceback in the job's log; nothing else changes."""
+def test_after_a_hook_with_policy_warn_the_job_goes_on(hooked, hook, act):
+    """The envelope has the record, and the job's log the traceback. Nothing else changes."""
     attempt = hooked.run({"x": 1, "do": {f"a.{hook}": act}})
     assert attempt.envelope["status"] == "COMPLETED"
     assert attempt.part() == 1
@@ -91,8 +91,8 @@ def test_warn_goes_on(hooked, hook, act):
 
 
 @pytest.mark.parametrize(("name", "abort"), [("b", None), ("c", "c")])
-def test_fail_and_abort_at_the_start(hooked, name, abort):
-    """The application does not run; the other starts and all ends do."""
+def test_fail_and_abort_in_a_start_hook(hooked, name, abort):
+    """The application does not run. The other start hooks and all end hooks do."""
     attempt = hooked.run({"x": 1, "do": {f"{name}.start": "raise"}})
     assert attempt.error["kind"] == "hook"
     assert attempt.error["type"] == "ValueError"
@@ -104,8 +104,8 @@ def test_fail_and_abort_at_the_start(hooked, name, abort):
 
 
 @pytest.mark.parametrize(("name", "abort"), [("b", None), ("c", "c")])
-def test_fail_and_abort_at_the_end(hooked, name, abort):
-    """The job becomes FAILED; its outcome had said COMPLETED."""
+def test_fail_and_abort_in_an_end_hook(hooked, name, abort):
+    """The job becomes FAILED, though its outcome was COMPLETED."""
     attempt = hooked.run({"x": 1, "do": {f"{name}.end": "raise"}})
     assert attempt.frame("outcome").header["envelope"]["status"] == "COMPLETED"
     assert attempt.envelope["status"] == "FAILED"
@@ -116,7 +116,7 @@ def test_fail_and_abort_at_the_end(hooked, name, abort):
 
 
 def test_the_applications_failure_stays_the_error(hooked):
-    """A hook that fails afterwards does not hide it."""
+    """A hook that fails later does not hide it."""
     attempt = hooked.run({"act": "raise", "do": {"b.end": "raise"}})
     assert (attempt.error["kind"], attempt.error["type"]) == ("exception", "KeyError")
 
@@ -124,8 +124,8 @@ def test_the_applications_failure_stays_the_error(hooked):
 # -- end hooks that edit ---------------------------------------------------------------------------------------------
 
 
-def test_edits_of_the_result(hooked):
-    """A new value, a value changed in place, a config replaced: the final result has it, the outcome had not."""
+def test_an_end_hook_can_edit_the_result(hooked):
+    """A new value, a value changed in place, a replaced config: the final result has them, the outcome did not."""
     attempt = hooked.run({"x": 4, "do": {"b.end": "double"}})
     assert attempt.part() == 8
     assert pickle.loads(attempt.frame("outcome").payload) == 4
@@ -136,8 +136,8 @@ def test_edits_of_the_result(hooked):
     assert hooked.run({"act": "list"}).frame("done").header["parts"] == {"same": True}
 
 
-def test_edits_of_the_status(hooked):
-    """Forgiven, condemned, and nonsense, which is put right."""
+def test_an_end_hook_can_edit_the_status(hooked):
+    """To COMPLETED, to FAILED, and to nonsense, which is corrected."""
     attempt = hooked.run({"act": "raise", "do": {"a.end": "forgive"}})
     assert attempt.envelope["status"] == "COMPLETED"
     assert attempt.envelope["error"] is None
@@ -151,8 +151,8 @@ def test_edits_of_the_status(hooked):
     assert attempt.error["kind"] == "unpicklable"
 
 
-def test_end_hooks_of_a_job_that_sigterm_ended(hooked):
-    """They fire in the job itself."""
+def test_end_hooks_of_a_job_that_sigterm_ended_fire_in_the_job(hooked):
+    """No epilogue is needed."""
     attempt = hooked.submit({"act": "wait"})
     hooked.wait(lambda: attempt.pid is not None)
     while "waiting" not in attempt.stdout:
@@ -163,24 +163,24 @@ def test_end_hooks_of_a_job_that_sigterm_ended(hooked):
     assert attempt.entered == STARTS + ENDS
 
 
-def test_sigterm_in_a_start_hook(hooked):
-    """The starts that follow and the application are skipped, the ends that are owed fire."""
+def test_sigterm_in_a_start_hook_skips_the_application(hooked):
+    """The following start hooks are skipped, too. The end hooks of those that began fire."""
     attempt = hooked.run({"do": {"b.start": "term"}})
     assert attempt.error["kind"] == "killed"
     assert attempt.entered == [*STARTS[:3], ("on_job_end", "e"), ("on_job_end", "b"), ("on_job_end", "a")]
     assert "application" not in attempt.stdout
 
 
-def test_sigterm_in_an_end_hook_does_not_cut_it_short(hooked):
-    """The outcome is safe; the hooks are given their time."""
+def test_sigterm_does_not_interrupt_an_end_hook(hooked):
+    """The outcome is safe, and the hooks get their time."""
     attempt = hooked.run({"x": 1, "do": {"b.end": "term"}})
     assert attempt.envelope["status"] == "COMPLETED"
     assert all(record["ok"] for record in attempt.envelope["hooks"])
     assert attempt.entered == STARTS + ENDS
 
 
-def test_a_job_that_could_not_be_set_up_tells_those_who_wait_for_its_end(hooked):
-    """No start hook was entered; the one that has only on_job_end hears of the failure."""
+def test_a_callback_with_only_an_end_hook_sees_a_failed_set_up(hooked):
+    """No start hook was entered."""
     (hooked.root / "file").write_text("")
     attempt = hooked.run({}, spec={"output_dir": str(hooked.root / "file" / "0")})
     assert attempt.error["kind"] == "host"

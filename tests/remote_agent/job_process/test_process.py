@@ -1,4 +1,4 @@
-"""Processes that a job forks: they are as in plain Python, and none of them is the job."""
+"""Processes that a job forks work as in plain Python, and none of them acts as the job."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def forking(new_shared_host):
 
 
 @pytest.mark.slow
-def test_pools_in_a_job_end_as_often_as_they_like(forking):
-    """Workers are terminated by SIGTERM, which must not be the job's there: a round in fifty would hang."""
+def test_pools_in_a_job_end_every_time(forking):
+    """SIGTERM terminates workers, and must not be handled there as in the job. Otherwise one round in fifty would hang."""
     attempt = forking.run({"rounds": 100}, task="forking:pools")
     assert attempt.part() == 100
     assert "JobTerminated" not in attempt.stderr
@@ -62,15 +62,15 @@ def test_pools_in_a_job_end_as_often_as_they_like(forking):
 
 @pytest.mark.parametrize(("own", "seen"), [(False, "SIG_DFL"), (True, "SIG_IGN")])
 def test_a_process_that_a_job_forks_has_the_handlers_of_plain_python(forking, own, seen):
-    """The job's own handlers are not for it; those that the application set are."""
+    """It does not get the job's own handlers, but keeps those of the application."""
     value = forking.run({"own": own}, task="forking:handlers").part()
     assert seen in value
     assert "True" in value
 
 
 @pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 3)])
-def test_a_forked_process_that_comes_back_is_not_the_job(forking, tmp_path, how, code):
-    """It ends as in plain Python, atexit functions and all; the job's outcome is the job's, and said once."""
+def test_a_forked_process_that_returns_is_not_the_job(forking, tmp_path, how, code):
+    """It ends as in plain Python, with its atexit functions. The outcome is the job's, and is sent once."""
     attempt = forking.run({"how": how, "path": str(tmp_path / "late.txt")}, task="forking:forks")
     assert attempt.part() == code
     assert [frame.header["t"] for frame in attempt.frames] == ["outcome", "done"]

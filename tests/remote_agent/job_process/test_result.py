@@ -1,4 +1,4 @@
-"""A result comes back whole, or says why it cannot."""
+"""A result comes back complete, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.mark.parametrize("what", ["two", "prefixed", "hostile"])
-def test_exceptions_that_do_not_survive_the_trip_are_told_as_text(jobs, what):
-    """Two arguments, a message made of the argument, a __str__ and __reduce__ that exit."""
+def test_exceptions_that_cannot_be_sent_come_as_text(jobs, what):
+    """Two arguments, a message made from the argument, a __str__ or __reduce__ that exits."""
     attempt = jobs("raise_", {"what": what})
     assert attempt.error["kind"] == "exception"
     assert (
@@ -22,8 +22,8 @@ def test_exceptions_that_do_not_survive_the_trip_are_told_as_text(jobs, what):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.11 brought them")
-def test_an_exception_group(jobs):
-    """All of its exceptions are in the traceback, and it comes back."""
+def test_an_exception_group_comes_back(jobs):
+    """All of its exceptions are in the traceback."""
     attempt = jobs("group")
     assert "one" in attempt.error["traceback"]
     assert "two" in attempt.error["traceback"]
@@ -31,8 +31,8 @@ def test_an_exception_group(jobs):
 
 
 @pytest.mark.parametrize("what", ["generator", "lock", "nested", "exits"])
-def test_values_that_cannot_be_pickled(jobs, what):
-    """A FAILED job that says what it was; never a lost one."""
+def test_a_value_that_cannot_be_pickled_fails_its_job(jobs, what):
+    """The error says what it was. No job is lost."""
     attempt = jobs("value", {"what": what})
     assert attempt.error["kind"] == "unpicklable"
     assert "cannot be pickled" in attempt.error["message"]
@@ -40,8 +40,8 @@ def test_values_that_cannot_be_pickled(jobs, what):
         attempt.part()
 
 
-def test_values_that_can(jobs):
-    """A cycle, a lambda (by value), and one so large that it lies in a file of its own."""
+def test_values_that_can_be_pickled_come_back(jobs):
+    """A cycle, a lambda (by value), and a value so large that it has its own file."""
     value = jobs("value", {"what": "cycle"}).part()
     assert value[0] is value
     assert jobs("value", {"what": "lambda"}).part()() == 7

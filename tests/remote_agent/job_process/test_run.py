@@ -1,4 +1,4 @@
-"""One job: what it sees, what it leaves behind, and how each way of ending is told."""
+"""One job: what it sees, what it leaves behind, and how each way to end is reported."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_the_task_gets_a_dictconfig(jobs, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("config", [3, "text", None, {"a"}, (1, 2)], ids=repr)
-def test_what_is_no_config_reaches_the_task_as_it_is(jobs, config):
+def test_a_value_that_is_no_config_reaches_the_task_unchanged(jobs, config):
     """A job without a mapping is still a job."""
     attempt = jobs.host.run(payload=jobs.host.payload(config, task="jobs:echo"))
     assert attempt.envelope["status"] == "COMPLETED", attempt.error
     assert attempt.part() in (config, list(config) if isinstance(config, tuple) else config)
 
 
-def test_the_output_directory_is_made_and_described(jobs):
+def test_the_output_directory_is_made_with_its_files(jobs):
     """config.yaml, hydra.yaml and overrides.yaml below output_subdir, and the job's log."""
     attempt = jobs("speak", {"x": 1}, overrides=["x=1"], task_name="my_app", num=3, job_id="run_3")
     hydra = OmegaConf.create(attempt.file(".hydra/hydra.yaml")).hydra
@@ -66,16 +66,16 @@ def test_without_output_subdir_nothing_is_written(jobs):
     assert sorted(path.name for path in attempt.output_dir.iterdir()) == ["app.log"]
 
 
-def test_chdir_and_working_dir(jobs):
-    """hydra.job.chdir decides where the task runs."""
+def test_chdir_decides_the_working_directory(jobs):
+    """hydra.job.chdir."""
     attempt = jobs("where", chdir=True)
     assert attempt.part() == str(attempt.output_dir)
     attempt = jobs("where")
     assert attempt.part() == str(jobs.host.code)
 
 
-def test_env_set_and_slot_environment(jobs):
-    """hydra.job.env_set and what the slot gives; None removes a variable."""
+def test_a_job_gets_env_set_and_the_variables_of_its_slot(jobs):
+    """None removes a variable."""
     attempt = jobs(
         "environment",
         {"names": ["FROM_JOB", "CUDA_VISIBLE_DEVICES", "LANG"]},
@@ -86,7 +86,7 @@ def test_env_set_and_slot_environment(jobs):
 
 
 def test_a_hydra_key_in_a_plain_config_configures_the_job(jobs):
-    """It is not the application's, but hydra.job.chdir and the like are honoured."""
+    """The application does not get it, but hydra.job.chdir and the like are honoured."""
     attempt = jobs("echo", {"x": 1, "hydra": {"job": {"chdir": True}, "output_subdir": "conf"}})
     assert attempt.part() == {"x": 1}
     assert attempt.file("conf/config.yaml") == "x: 1\n"
@@ -94,14 +94,14 @@ def test_a_hydra_key_in_a_plain_config_configures_the_job(jobs):
 
 
 def test_edits_by_the_task_come_back(jobs):
-    """JobReturn.cfg shows what the task did to its config; an unchanged one is not sent."""
+    """JobReturn.cfg shows what the task did to its config. An unchanged config is not sent."""
     assert jobs("edit", {"x": 1}).part("cfg") == {"x": 5}
     with pytest.raises(KeyError):
         jobs("nothing", {"x": 1}).part("cfg")
 
 
-def test_the_process(jobs):
-    """A session of its own, no stdin, and the user's umask; its socket lies where user code does not hit it."""
+def test_a_job_has_its_own_session_no_stdin_and_the_users_umask(jobs):
+    """User code does not hit its socket by accident."""
     attempt = jobs("process")
     seen = attempt.part()
     assert seen["sid"] == seen["pid"] == attempt.pid
@@ -110,8 +110,8 @@ def test_the_process(jobs):
     assert jobs("umask").part() == 0o022
 
 
-def test_what_the_envelope_says(jobs):
-    """Everything that decides is plain data."""
+def test_the_envelope_is_plain_data(jobs):
+    """It has everything that decides."""
     attempt = jobs("nothing", {"x": 1}, overrides=["x=1"])
     envelope = attempt.envelope
     assert envelope["status"] == "COMPLETED"
@@ -130,7 +130,7 @@ def test_what_the_envelope_says(jobs):
 
 
 @pytest.mark.parametrize("code", ["none", "zero", "false"])
-def test_leaving_with_success_completes_with_none(jobs, code):
+def test_exit_code_0_completes_with_none(jobs, code):
     """sys.exit(), sys.exit(0), sys.exit(False)."""
     attempt = jobs("leave", {"code": code})
     assert attempt.envelope["status"] == "COMPLETED"
@@ -140,8 +140,8 @@ def test_leaving_with_success_completes_with_none(jobs, code):
 @pytest.mark.parametrize(
     ("code", "exit_code", "message"), [("three", 3, "sys.exit(3)"), ("text", 1, "bye"), ("big", 256, "sys.exit(256)")]
 )
-def test_leaving_otherwise_fails(jobs, code, exit_code, message):
-    """Any other code, 256 too, which a shell would read as 0. SystemExit is not sent: it would end the controller."""
+def test_other_exit_codes_fail(jobs, code, exit_code, message):
+    """Even 256, which a shell would read as 0. SystemExit is not sent, because it would end the controller."""
     attempt = jobs("leave", {"code": code})
     assert attempt.error["kind"] == "exited"
     assert attempt.error["exit_code"] == exit_code
@@ -170,15 +170,15 @@ def test_an_exception_comes_back_with_its_chain(jobs):
 @pytest.mark.parametrize(
     ("what", "type_"), [("base", "jobs.Base"), ("interrupt", "KeyboardInterrupt"), ("generator", "GeneratorExit")]
 )
-def test_base_exceptions_are_failures_of_the_job_alone(jobs, what, type_):
-    """They end the job; on the controller they would be taken for its own."""
+def test_base_exceptions_affect_only_the_job(jobs, what, type_):
+    """They end the job. On the controller they would act as the controller's own."""
     attempt = jobs("raise_", {"what": what})
     assert (attempt.error["kind"], attempt.error["type"]) == ("exception", type_)
 
 
 @pytest.mark.slow
-def test_a_chain_of_thousands_and_a_bottomless_recursion(jobs):
-    """Told in a bounded number of words."""
+def test_very_long_chains_and_deep_recursions_are_shortened(jobs):
+    """The text has a limited length."""
     attempt = jobs("chain")
     assert attempt.error["message"] == "2999"
     assert 10 < len(attempt.error["causes"]) < 100
@@ -214,14 +214,14 @@ def test_what_a_job_does_to_its_process_does_not_change_its_outcome(jobs, task, 
 
 
 @pytest.mark.parametrize("task", ["handlers", "signal_at_return"])
-def test_what_a_signal_handler_raises_after_the_task_is_not_its_failure(jobs, task):
-    """The task's own exception is what the job failed by."""
+def test_an_exception_in_a_signal_handler_after_the_task_does_not_count(jobs, task):
+    """The job's error is the task's own exception."""
     attempt = jobs(task, {"fails": True})
     assert (attempt.error["type"], attempt.error["message"]) == ("ValueError", "of the task")
 
 
 def _adopt(attempt):
-    """Read what a job said while it had no agent, as an agent does."""
+    """Read what a job wrote while it had no agent, as an agent does."""
     path = attempt.spool / f"orphan-{attempt.name}"
     assert path.stat().st_mode & 0o777 == 0o600
     attempt.frames = attempt.decoder.feed(path.read_bytes())
@@ -236,7 +236,7 @@ def _until_waiting(host, attempt):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_exceptions_in_the_task(jobs, number):
-    """SIGTERM is `killed`; the job ends by itself and says so."""
+    """The kind for SIGTERM is `killed`. The job ends by itself and reports it."""
     attempt = jobs.host.submit({}, task="jobs:wait")
     _until_waiting(jobs.host, attempt)
     os.kill(attempt.pid, number)
@@ -249,8 +249,8 @@ def test_signals_are_exceptions_in_the_task(jobs, number):
         assert attempt.error["type"] == "KeyboardInterrupt"
 
 
-def test_a_task_may_save_itself_from_sigterm(jobs):
-    """What it returns then is its outcome."""
+def test_a_task_may_catch_sigterm(jobs):
+    """Then its outcome is what it returns."""
     attempt = jobs.host.submit({}, task="jobs:stubborn")
     _until_waiting(jobs.host, attempt)
     os.kill(attempt.pid, signal.SIGTERM)
@@ -262,7 +262,7 @@ def test_a_task_may_save_itself_from_sigterm(jobs):
     [("die", {"code": 0}, 0), ("die", {"code": 5}, 5 << 8), ("kill", {"signal": 9}, 9), ("segfault", {}, 11)],
 )
 def test_a_process_that_dies_has_no_outcome(jobs, task, config, status):
-    """os._exit(0) is not success; the zygote reports what waitpid says."""
+    """os._exit(0) is no success. The zygote reports the status of waitpid."""
     attempt = jobs(task, config)
     assert attempt.status & 0x7F == status & 0x7F
     assert attempt.status & 0xFF00 == status & 0xFF00
@@ -275,21 +275,21 @@ def test_a_process_that_dies_has_no_outcome(jobs, task, config, status):
 
 
 def test_a_folder_that_cannot_be_made_is_the_hosts_fault(jobs):
-    """A file in the place of the output directory."""
+    """There is a file in the place of the output directory."""
     (jobs.host.root / "file").write_text("")
     attempt = jobs("nothing", spec={"output_dir": str(jobs.host.root / "file" / "0")})
     assert attempt.error["kind"] == "host"
 
 
 def test_a_config_that_cannot_be_decoded_fails_its_job(jobs):
-    """A class that the host does not have, a pickle that is cut off."""
+    """A class that the host does not have, or a truncated pickle."""
     payload = b"\x80\x04cno_such_module\nThing\n."
     assert jobs("nothing", payload=payload).error["kind"] == "import"
     assert jobs("nothing", payload=b"\x80\x04").error["kind"] == "config"
 
 
-def test_a_dead_agent_is_no_reason_to_lose_a_result(jobs):
-    """The socket is closed at both ends of the job: everything lies in the orphan file, from the first frame on."""
+def test_a_dead_agent_loses_no_result(jobs):
+    """The socket is closed at both ends of the job. The orphan file has everything, from the first frame on."""
     attempt = jobs.host.submit({}, task="jobs:fail")
     attempt.sock.close()
     attempt.eof = True
@@ -300,8 +300,8 @@ def test_a_dead_agent_is_no_reason_to_lose_a_result(jobs):
     assert isinstance(adopted.part(), ValueError)
 
 
-def test_an_agent_that_dies_with_frames_unread(jobs):
-    """The job finds out before it ends: what lay unread in the socket is said again in the orphan file.
+def test_a_job_writes_unread_frames_of_a_dead_agent_again(jobs):
+    """The job notices before it ends, and writes the frames to the orphan file.
 
     Nothing of the application runs before that: a crash of an atexit function costs no result, agent or not.
     """
@@ -316,19 +316,19 @@ def test_an_agent_that_dies_with_frames_unread(jobs):
     assert attempt.part() == "safe"
 
 
-def test_a_large_config_lies_in_a_file(jobs):
-    """`payload_file` in the place of a payload."""
+def test_a_large_config_is_in_a_file(jobs):
+    """`payload_file` replaces the payload."""
     attempt = jobs("echo", {"x": "y" * (2 << 20)})
     assert attempt.part() == {"x": "y" * (2 << 20)}
 
 
 def test_two_jobs_share_nothing(jobs):
-    """What one job does to its modules another does not see."""
+    """If one job changes its modules, another does not see it."""
     first = jobs("process").part()
     second = jobs("process").part()
     assert first["pid"] != second["pid"]
 
 
-def test_a_job_that_closed_everything_and_failed(jobs):
-    """Its socket too: the failure lies in the orphan file."""
+def test_the_failure_of_a_job_that_closed_everything_is_in_the_orphan_file(jobs):
+    """The job has closed even its socket."""
     assert _adopt(jobs("close_everything", {"act": "raise"})).error["message"] == "closed"

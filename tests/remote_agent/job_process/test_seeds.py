@@ -1,4 +1,4 @@
-"""Random numbers in jobs: as if each job had imported the application itself."""
+"""Random numbers in jobs are as if each job had imported the application itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remote_agent.job_process.seeds import SeedWatch
 
 
 def test_random_numbers_differ_unless_they_were_seeded(host):
-    """As in processes that each import the application: a seed at import counts, and without one no two jobs are alike."""
+    """A seed at import counts. Without one, no two jobs are alike."""
     host.write(
         {
             "seeded.py": "import random\nrandom.seed(3)\ndef task(cfg):\n    return random.random()\n",
@@ -22,7 +22,7 @@ def test_random_numbers_differ_unless_they_were_seeded(host):
     assert [host.run().part() for _ in range(2)] == [random.Random(3).random()] * 2
 
 
-def test_unseeded_random_numbers(host):
+def test_unseeded_random_numbers_differ(host):
     """No two jobs are alike."""
     host.write({"free.py": "import random\nrandom.random()\ndef task(cfg):\n    return random.random()\n"})
     host.start("free:task")
@@ -42,8 +42,8 @@ class _FakeNumpyRandom:
 
 
 @pytest.mark.parametrize(("first", "seeded"), [(0x80000000, 1), (42, 0)])
-def test_numpys_generator(monkeypatch, first, seeded):
-    """Seeded anew in each job, unless the application chose a seed."""
+def test_numpys_generator_is_seeded_in_each_job(monkeypatch, first, seeded):
+    """Unless the application has chosen a seed."""
     fake = _FakeNumpyRandom(first)
     monkeypatch.setitem(sys.modules, "numpy.random", fake)
     SeedWatch().in_job()

@@ -1,4 +1,4 @@
-"""The end of a job's process: it leaves what plain Python leaves, and its result stands whatever happens then."""
+"""The end of a job's process: it leaves what plain Python leaves, and its result does not change."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _as_plain_python(host, how: str, out: Path) -> bytes:
 
 
 def _timeless(how: str, data: bytes) -> bytes:
-    """Without what differs from one time to the next: gzip and zip note when they were written."""
+    """The content without times that gzip and zip write."""
     return data[8:] if how == "compressed" else data[14:30] if how == "archive" else data
 
 
@@ -181,21 +181,21 @@ def test_a_job_leaves_what_plain_python_leaves(forking, tmp_path, how):
 
 @pytest.mark.parametrize("how", ["thread", "at_exit", "text_file", "compressed", "c_file", "child"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_fresh_process_and_a_failed_job_leave_it_too(spawning, tmp_path, how, fails):
+def test_spawned_and_failed_jobs_leave_the_same(spawning, tmp_path, how, fails):
     """Spawned jobs end as forked ones do, and failed jobs as completed ones."""
     attempt = spawning.run({"how": how, "out": str(tmp_path), "fails": fails}, task="late:task")
     assert attempt.envelope["status"] == ("FAILED" if fails else "COMPLETED")
     assert (tmp_path / "late.txt").stat().st_size > 0
 
 
-def test_what_plain_python_does_not_wait_for_is_not_waited_for(forking, tmp_path):
-    """A daemon thread is cut, a daemon process is terminated."""
+def test_a_job_does_not_wait_for_daemons(forking, tmp_path):
+    """As in plain Python, a daemon thread is stopped, and a daemon process is terminated."""
     forking.run({"how": "daemons", "out": str(tmp_path)}, task="late:task")
     wait_gone(int((tmp_path / "late.txt").read_text()), "the daemon process")
 
 
 def test_a_file_that_import_opened_has_what_each_job_wrote_to_it_once(forking):
-    """What was written at import is there once, not once per job."""
+    """Text that was written at import is there once, not once per job."""
     for num in range(2):
         forking.run({"num": num}, task="late:write_to_what_import_opened")
     text = (forking.root / "opened.txt").read_text()
@@ -207,7 +207,7 @@ def test_a_file_that_import_opened_has_what_each_job_wrote_to_it_once(forking):
     ("how", "running"), [("thread", "thread 'uploader'"), ("atexit", "atexit function"), ("del", "end of an object")]
 )
 def test_a_job_says_what_its_end_waits_for_when_it_is_asked(forking, tmp_path, how, running):
-    """SIGTERM asks. What is in its buffers is written by then, and it still ends by itself if it can."""
+    """SIGTERM asks. By then its buffers are flushed, and it still ends by itself if it can."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     config = {"how": how, "fifo": str(fifo), "path": str(tmp_path / "file")}
@@ -287,8 +287,8 @@ def _files(client, attempt: str) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_the_result_is_early_and_the_outputs_are_whole(agent):
-    """`final` comes while the process shuts down; its files, what it printed, and its slot, when that is over."""
+def test_the_result_comes_early_and_the_outputs_are_complete(agent):
+    """`final` comes while the process shuts down. Its files, its output and its slot come after that."""
     gate = agent.gate("g")
     client = agent.connect()
     first = agent.job(client, 0, gate=gate)
@@ -310,8 +310,8 @@ def test_the_result_is_early_and_the_outputs_are_whole(agent):
 
 
 @pytest.mark.slow
-def test_what_takes_too_long_is_killed_and_named(agent):
-    """After shutdown_timeout the slot is given back; the result stands, and the end mark says what was still running."""
+def test_a_shutdown_that_takes_too_long_is_killed_and_reported(agent):
+    """After shutdown_timeout the slot is free. The result does not change, and the end mark says what was still running."""
     client = agent.connect()
     first = agent.job(client, 0, gate="never", spec={"shutdown_timeout": 0.2})
     assert client.value(first) == 0
@@ -322,8 +322,8 @@ def test_what_takes_too_long_is_killed_and_named(agent):
 
 
 @pytest.mark.slow
-def test_a_process_that_was_left_behind_is_named(agent):
-    """It was not waited for, so it is ended with the job, after a moment; plain Python would leave it running."""
+def test_a_leftover_process_is_reported(agent):
+    """The job did not wait for it, so it is killed after a moment. Plain Python would leave it running."""
     client = agent.connect()
     attempt = agent.job(client, 0, leaves=True)
     assert client.value(attempt) == 0
@@ -334,8 +334,8 @@ def test_a_process_that_was_left_behind_is_named(agent):
 
 
 @pytest.mark.parametrize("kill", [False, True])
-def test_a_cancel_shortens_the_time_of_what_was_left_behind(agent, kill):
-    """It had ten minutes, and has the grace period now, or nothing."""
+def test_a_cancel_shortens_the_time_of_leftover_processes(agent, kill):
+    """It had ten minutes, and now has the grace period, or nothing."""
     client = agent.connect()
     spec = {"children_timeout": 600.0, "grace": 600.0 if kill else 0.2}
     attempt = agent.job(client, 0, leaves=True, spec=spec)
@@ -350,7 +350,7 @@ def test_a_cancel_shortens_the_time_of_what_was_left_behind(agent, kill):
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_cancel_shortens_the_shutdown(agent, kill):
-    """The grace period is what is left then, or nothing; the result stands."""
+    """To the grace period, or to nothing. The result does not change."""
     client = agent.connect()
     attempt = agent.job(client, 0, gate="never", spec={"grace": 600.0 if kill else 0.2})
     client.expect("final", attempt=attempt)
@@ -364,7 +364,7 @@ def test_a_cancel_shortens_the_shutdown(agent, kill):
 
 @pytest.mark.slow
 def test_a_cancelled_job_has_its_grace_to_shut_down(agent):
-    """Not the shutdown timeout of a job that nobody is waiting to be rid of; what it writes in time comes back."""
+    """And not the longer shutdown timeout. Files that it writes in time come back."""
     gate = agent.gate("g")
     client = agent.connect()
     spec = {"grace": 600.0}
@@ -378,7 +378,7 @@ def test_a_cancelled_job_has_its_grace_to_shut_down(agent):
 
 
 def test_a_job_that_is_killed_in_its_shutdown_keeps_its_result(agent):
-    """Its exit status says nothing any more."""
+    """Its exit status no longer matters."""
     client = agent.connect()
     attempt = agent.job(client, 0, gate="never")
     client.expect("final", attempt=attempt)
@@ -388,7 +388,7 @@ def test_a_job_that_is_killed_in_its_shutdown_keeps_its_result(agent):
 
 @pytest.mark.slow
 def test_an_agent_that_dies_during_a_shutdown_leaves_it_to_the_next(agent):
-    """The next one knows the result, keeps the slot, and collects what there is when the process has ended."""
+    """The next agent knows the result, keeps the slot, and collects the files when the process has ended."""
     gate = agent.gate("g")
     client = agent.connect()
     attempt = agent.job(client, 0, gate=gate)
@@ -408,8 +408,8 @@ def test_an_agent_that_dies_during_a_shutdown_leaves_it_to_the_next(agent):
 
 
 @pytest.mark.slow
-def test_what_a_job_left_in_a_session_of_its_own_is_named_when_it_is_ended(agent):
-    """It is found by its environment some seconds later, when the job has returned: a note says whose it was."""
+def test_a_leftover_process_in_its_own_session_is_reported(agent):
+    """It is found by its environment some seconds later, when the job has returned. A note says whose it was."""
     text = (agent.code / "app.py").read_text()
     (agent.code / "app.py").write_text(text.replace('pause()"])', 'pause()"], start_new_session=True)'))
     client = agent.connect()

@@ -1,4 +1,4 @@
-"""One of each object that goes from one process to another, for tests."""
+"""One sample of each object that goes from one process to another, for tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ZYGOTE = ZygoteSpec(
 
 
 def through_json(sample: Any) -> dict[str, Any]:
-    """As it comes to the other side."""
+    """The object as it arrives on the other side."""
     return json.loads(json.dumps(sample.to_json()))
 
 

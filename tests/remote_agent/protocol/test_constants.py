@@ -1,4 +1,4 @@
-"""What two processes must know alike stands in one place."""
+"""Constants that two processes must agree on are defined once."""
 
 import ast
 from pathlib import Path
@@ -10,8 +10,8 @@ from remote_agent.protocol import constants
 SOURCES = Path(remote_agent.__file__).parent.parent
 
 
-def test_no_other_module_has_a_value_of_its_own():
-    """A number that is changed here is changed on both sides, also in the text that stage-0 is."""
+def test_no_other_module_defines_the_constants():
+    """A number that is changed here changes on both sides, and in the text of stage-0."""
     for package in ("launcher", "remote_agent"):
         for path in sorted((SOURCES / package).rglob("*.py")):
             if path == Path(constants.__file__):
@@ -21,8 +21,8 @@ def test_no_other_module_has_a_value_of_its_own():
                     assert node.id.lstrip("_") not in constants.__all__, (path.name, node.lineno)
 
 
-def test_stage_0_is_told_them():
-    """It runs where nothing of ours can be imported yet."""
+def test_stage_0_gets_the_constants():
+    """It runs when nothing of ours can be imported yet."""
     program = start._program()
     for name in ("NEED", "EXIT_FOLDERS"):
         assert name in program

@@ -1,4 +1,4 @@
-"""An envelope is checked as a whole, because it decides what became of a job."""
+"""All of an envelope is checked, because it decides how a job ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.remote_agent.protocol.samples import (
         ({"code": []}, "code"),
     ],
 )
-def test_an_envelope_that_is_none_is_refused(change, named):
-    """It decides what became of a job, and comes from a process of a user."""
+def test_an_invalid_envelope_is_refused(change, named):
+    """It comes from a user's process, and decides how the job ended."""
     with pytest.raises(ValueError, match=named):
         Envelope.from_json({**through_json(FAILED), **change})

@@ -1,4 +1,4 @@
-"""What an environment is made of is checked field by field: it becomes names of files, and arguments."""
+"""The description of an environment is checked field by field, because it becomes file names and arguments."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PYTHON = PythonFacts("/usr/bin/python3", "3.11.2", "cpython", "cp311", 64)
 FACTS = HostFacts("Linux", "x86_64", "6.1", "glibc 2.36", "", 5, [PYTHON.to_json()])
 
 
-def test_what_is_written_is_read() -> None:
-    """And what a later version says besides is left out."""
+def test_a_description_can_be_read_back() -> None:
+    """Unknown fields from a later version are ignored."""
     assert EnvironmentSpec.from_json({**SPEC.to_json(), "more": 1}) == SPEC
     assert EnvironmentSpec.from_json({**SPEC.to_json(), "wheels": [{**WHEEL.to_json(), "more": 1}]}).files == [WHEEL]
     assert HostFacts.from_json(FACTS.to_json()) == FACTS
@@ -30,21 +30,21 @@ def test_what_is_written_is_read() -> None:
         {"version": "1 --hash"}, {"sha256": "x"}, {"size": -1}, {"size": "1"}, {"version": None},
     ],
 )  # fmt: skip
-def test_a_wheel_that_is_none_is_refused(odd: dict[str, Any]) -> None:
-    """Nothing in it leads out of a folder, or is read as an option."""
+def test_an_invalid_wheel_is_refused(odd: dict[str, Any]) -> None:
+    """None of its fields leads out of a folder or acts as an option."""
     with pytest.raises(FieldError):
         EnvironmentSpec.from_json({**SPEC.to_json(), "wheels": [{**WHEEL.to_json(), **odd}]})
 
 
 @pytest.mark.parametrize("odd", [{"key": "../x"}, {"uv": ""}, {"lock": "x"}, {"wheels": "x"}, {"python": 1}])
-def test_a_spec_that_is_none_is_refused(odd: dict[str, Any]) -> None:
-    """Before anything is done with it."""
+def test_an_invalid_spec_is_refused(odd: dict[str, Any]) -> None:
+    """Before it is used."""
     with pytest.raises(FieldError):
         EnvironmentSpec.from_json({**SPEC.to_json(), **odd})
 
 
 @pytest.mark.parametrize("odd", [{"free": "x"}, {"pythons": [1]}, {"pythons": [{"path": "x"}]}, {"libc": None}])
-def test_facts_that_are_none_are_refused(odd: dict[str, Any]) -> None:
-    """A host may say anything."""
+def test_invalid_facts_are_refused(odd: dict[str, Any]) -> None:
+    """A host may send anything."""
     with pytest.raises(FieldError):
         HostFacts.from_json({**FACTS.to_json(), **odd})

@@ -1,4 +1,4 @@
-"""What goes from one process to another is made whole, read whole, and refused by the name of a field."""
+"""Objects that go from one process to another are written and read completely, or refused with the name of a field."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def fields() -> list[Any]:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
-def test_what_is_written_is_read(sample):
-    """As it was, also from a later version, which says more."""
+def test_an_object_can_be_read_back(sample):
+    """Unchanged, even from a later version with more fields."""
     data = through_json(sample)
     assert type(sample).from_json({**data, "of a later version": 1}) == sample
 
 
 @pytest.mark.parametrize(("sample", "name"), fields())
-def test_each_field_is_needed(sample, name):
-    """What is missing is refused by name; what an earlier version did not say is what that stood for."""
+def test_each_field_is_required(sample, name):
+    """The error names a missing field. A field that an earlier version did not have gets its value."""
     cls = type(sample)
     data = through_json(sample)
     del data[name]
@@ -77,8 +77,8 @@ def test_each_field_is_needed(sample, name):
 
 
 @pytest.mark.parametrize(("sample", "name"), fields())
-def test_each_field_is_of_its_type(sample, name):
-    """Whatever else a host says, or a controller, is refused, and the field named."""
+def test_each_field_must_have_its_type(sample, name):
+    """Anything else from a host or a controller is refused, and the error names the field."""
     cls = type(sample)
     refused = 0
     for value in ({"a": [1]}, [[]], "text", 7, 1.5, 1e400, True, None):
@@ -97,21 +97,21 @@ def test_each_field_is_of_its_type(sample, name):
 
 @pytest.mark.parametrize("data", [None, [], 5, "{}"])
 def test_what_is_no_object_is_refused(data):
-    """By all of them."""
+    """By all classes."""
     for cls in ABSENT:
         with pytest.raises(FieldError):
             cls.from_json(data)
 
 
-def test_what_is_refused_is_told_in_short():
-    """A host may say as much as a frame holds."""
+def test_the_error_shows_only_a_part_of_a_refused_value():
+    """A host may send as much as fits into a frame."""
     with pytest.raises(FieldError) as caught:
         Envelope.from_json({**through_json(DONE), "abort": ["x"] * 10_000})
     assert len(str(caught.value)) < 300
 
 
-def test_what_an_earlier_version_stored_is_read():
-    """A run that it began is taken up by this one."""
+def test_objects_of_an_earlier_version_can_be_read():
+    """So this version can resume its runs."""
     spec = JobSpec.from_journal(json.loads(EARLIER_JOB))
     assert (spec.attempt_id, spec.outputs, spec.shutdown_timeout) == ("1.0", ["*.pt"], 300.0)
     sent = {**json.loads(EARLIER_JOB), "attempt_id": "1.2", "attempt": 2}
@@ -122,7 +122,7 @@ def test_what_an_earlier_version_stored_is_read():
     assert (stored.error.exit_code, stored.duration, stored.task_name) == (3, 1.0, "app")
 
 
-def test_what_this_version_stores_an_earlier_one_can_send():
+def test_an_earlier_version_can_send_what_this_one_stores():
     """It puts the attempt into the spec of a queued job, and reads nothing else of it."""
     assert {"num", "job_id", "zygote", "output_dir", "timeout", "grace", "hook_timeout", "outputs"} <= set(
         JOB.to_json()
@@ -146,8 +146,8 @@ def _sources() -> list[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("cls", list(ABSENT), ids=lambda cls: cls.__name__)
-def test_each_field_is_read_by_somebody(cls):
-    """What nobody reads is not said."""
+def test_each_field_is_read_somewhere(cls):
+    """An unread field need not be sent."""
     names = (cls.__name__, *HOLDERS.get(cls, ()))
     read = set().union(*(attributes for text, attributes in _sources() if any(name in text for name in names)))
     assert set(cls._fields) <= read

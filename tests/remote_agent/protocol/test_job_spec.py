@@ -1,4 +1,4 @@
-"""A spec of a job is checked as a whole: a name in it becomes a file's name, a number a limit."""
+"""All of a job's spec is checked, because a name in it becomes a file name, and a number a limit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.remote_agent.protocol.samples import (
         ({"output_dir": 5}, "output_dir is 5"),
     ],
 )
-def test_a_job_that_is_none_is_refused(change, named):
-    """A name becomes a file's name on the host, a number a limit."""
+def test_an_invalid_spec_is_refused(change, named):
+    """A name becomes a file name on the host, and a number a limit."""
     with pytest.raises(FieldError, match=f"job: .*{named}"):
         JobSpec.from_json({**through_json(JOB), **change})

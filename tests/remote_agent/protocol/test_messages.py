@@ -1,4 +1,4 @@
-"""Each message has one type, which both who makes it and who reads it are held to."""
+"""Each message has one type, for its sender and its reader."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UNREAD = {
 
 
 def names_of(cls: type) -> tuple[str, ...]:
-    """What a type's messages are called."""
+    """The names of the messages of a type."""
     return typing.get_args(typing.get_type_hints(cls)["t"])
 
 
@@ -44,16 +44,16 @@ def types_of(union: object) -> dict[str, type]:
     return {name: cls for cls in typing.get_args(union) for name in names_of(cls)}
 
 
-def test_what_an_agent_says_has_its_reader():
-    """Which takes that type of message, and no other."""
+def test_each_message_of_an_agent_has_a_reader():
+    """It takes this type of message, and no other."""
     for name, cls in types_of(messages.FromAgent).items():
         if name not in ELSEWHERE:
             reader = getattr(FrameReceiver, f"_on_{name}", None) or getattr(AttemptReceiver, f"on_{name}")
             assert typing.get_type_hints(reader)["header"] is cls, name
 
 
-def test_what_a_controller_says_has_its_reader():
-    """Likewise."""
+def test_each_message_of_a_controller_has_a_reader():
+    """It takes this type of message, and no other."""
     host = SteppedAgent()
     try:
         handlers = host.agent._controller.handlers
@@ -65,8 +65,8 @@ def test_what_a_controller_says_has_its_reader():
         host.close()
 
 
-def test_the_schema_is_that_of_the_types():
-    """It is made of their annotations, on every Python."""
+def test_the_schema_is_made_from_the_types():
+    """From their annotations, on every Python."""
     for name, cls in types_of(messages.Message).items():
         hints = typing.get_type_hints(cls)
         del hints["t"]
@@ -78,7 +78,7 @@ def test_the_schema_is_that_of_the_types():
 
 
 def test_each_field_is_read():
-    """What nobody reads is not said."""
+    """An unread field need not be sent."""
     read = set()
     for package in ("launcher", "remote_agent"):
         for path in (SOURCES / package).rglob("*.py"):
@@ -94,8 +94,8 @@ def test_each_field_is_read():
 
 
 @pytest.mark.parametrize("name", sorted(messages.ABSENT))
-def test_what_an_earlier_version_left_out_is_there_for_the_reader(name):
-    """As it is where it was said; an empty list is one of its own."""
+def test_a_field_that_an_earlier_version_left_out_gets_its_value(name):
+    """A given value stays. Each empty list is a new one."""
     sample = {int: 1, str: "x", list: [], dict: {}, bool: True, type(None): None}
     needed = {field: sample[types[0]] for field, (types, required) in messages.SCHEMA[name].items() if required}
     first, second = (wire.check({"t": name, **needed}) for _ in range(2))
@@ -107,15 +107,15 @@ def test_what_an_earlier_version_left_out_is_there_for_the_reader(name):
     assert wire.check(dict(first)) == first
 
 
-def test_what_is_left_out_is_a_field_of_the_message():
-    """A field that is renamed is renamed here, too."""
+def test_each_field_with_a_default_exists():
+    """If a field is renamed, it must be renamed there, too."""
     for name, fields in messages.ABSENT.items():
         assert set(fields) <= set(messages.SCHEMA[name])
 
 
 @pytest.mark.slow
-def test_a_field_that_one_side_forgets_is_an_error_of_types(tmp_path):
-    """Or misspells, or fills with something else; or reads, where the message has none of that name."""
+def test_a_forgotten_field_is_a_type_error(tmp_path):
+    """So is one that is misspelled or has another type, and a read of a field that the message does not have."""
     good = 'wire.encode({"t": "started", "attempt": "0.1", "slot": 0, "at": 1.0})'
     bad = [
         'wire.encode({"t": "started", "attempt": "0.1", "slot": 0})',

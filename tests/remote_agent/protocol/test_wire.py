@@ -1,4 +1,4 @@
-"""Frames: what is encoded comes back, and nothing else gets through, however it is cut, altered or repeated."""
+"""Frames: what is encoded comes back, and nothing else is accepted, however it is cut, altered or repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CODES = {"mark", "version", "size", "crc", "json", "header", "unknown", "field",
 
 
 def raw(header: bytes, /, **fields) -> bytes:
-    """A frame of this header, its head altered."""
+    """A frame with this header, whose head is altered."""
     head = {
         "mark": b"RL",
         "version": wire.VERSION,
@@ -30,7 +30,7 @@ def raw(header: bytes, /, **fields) -> bytes:
 
 
 def fed(decoder: wire.Decoder, data: bytes) -> tuple[list[wire.Frame], str]:
-    """What comes of these bytes: frames, and the code of the error that follows them."""
+    """What comes of these bytes: frames, and the code of the error after them."""
     try:
         return decoder.feed(data), ""
     except wire.ProtocolError as error:
@@ -38,14 +38,14 @@ def fed(decoder: wire.Decoder, data: bytes) -> tuple[list[wire.Frame], str]:
 
 
 def code_of(data: bytes) -> str:
-    """The code of the error that these bytes are."""
+    """The code of the error in these bytes."""
     with pytest.raises(wire.ProtocolError) as caught:
         wire.Decoder().feed(data)
     return caught.value.code
 
 
 def test_a_frame_comes_back():
-    """Header and payload as they were."""
+    """Header and payload are unchanged."""
     header = {"t": "job", "spec": {"a": [1, 2.5, None, "ü"]}, "payload_blob": None, "more": True}
     (frame,) = wire.Decoder().feed(wire.encode(header, b"\0\xff"))
     assert frame == (header, b"\0\xff")
@@ -83,13 +83,13 @@ def test_a_frame_comes_back():
         (raw(b'{"t":"ack","attempts":{}}'), "field"),
     ],
 )
-def test_what_is_no_frame_is_refused_by_a_typed_error(data, code):
-    """Each kind of nonsense has its code."""
+def test_bytes_that_are_no_frame_are_refused_with_a_typed_error(data, code):
+    """Each kind of error has its code."""
     assert code_of(data) == code
 
 
 def test_many_brackets_beside_one_another_are_not_deep():
-    """Only what lies one inside the other is counted, and up to the depth that is allowed it passes."""
+    """Only nesting counts. Up to the allowed depth it is accepted."""
     inner: list = []
     for _ in range(wire.MAX_DEPTH - 2):
         inner = [inner]
@@ -98,12 +98,12 @@ def test_many_brackets_beside_one_another_are_not_deep():
 
 
 def test_a_size_is_refused_before_it_is_stored():
-    """The head alone is enough; no byte of what it announces is waited for."""
+    """The head is enough. Not one of the announced bytes is waited for."""
     assert code_of(raw(b"", header=1, payload=1 << 62)[: wire._HEAD.size]) == "size"
 
 
 def test_after_an_error_the_stream_is_not_read_further():
-    """What might look like a frame behind nonsense is none."""
+    """Bytes after an error do not count as a frame."""
     decoder = wire.Decoder()
     with pytest.raises(wire.ProtocolError):
         decoder.feed(b"x" * wire._HEAD.size)
@@ -112,15 +112,15 @@ def test_after_an_error_the_stream_is_not_read_further():
     assert caught.value.code == "broken"
 
 
-def test_what_came_before_an_error_is_not_lost():
-    """The error brings the frames that were whole before it."""
+def test_frames_before_an_error_are_not_lost():
+    """The error has the frames that were complete before it."""
     with pytest.raises(wire.ProtocolError) as caught:
         wire.Decoder().feed(wire.encode({"t": "ping", "n": 1}) + wire.encode({"t": "ping", "n": 2}) + b"x" * 40)
     assert [frame.header["n"] for frame in caught.value.frames] == [1, 2]
 
 
-def test_what_is_too_large_is_not_encoded():
-    """The sender is told, not the peer; what is passed on may be a little longer than what was said."""
+def test_a_frame_that_is_too_large_is_not_encoded():
+    """The sender gets the error, not the peer. A frame that is passed on may be a little longer."""
     with pytest.raises(wire.ProtocolError, match="payload"):
         wire.encode({"t": "job", "spec": {}}, bytes(wire.MAX_PAYLOAD + 1))
     long = {"t": "fatal", "code": "x", "message": "x" * wire.MAX_HEADER}
@@ -132,8 +132,8 @@ def test_what_is_too_large_is_not_encoded():
 
 
 @pytest.mark.parametrize("name", sorted(wire.SCHEMA))
-def test_every_message_has_what_it_needs(name):
-    """Without a required field, or with one of another type, a message is refused; a later version may say more."""
+def test_every_message_needs_its_required_fields(name):
+    """Without one, or with one of another type, it is refused. A later version may send more fields."""
     sample = {int: 1, str: "x", list: [], dict: {}, bool: True, float: 1.5, type(None): None}
     full = {field: sample[types[0]] for field, (types, _) in wire.SCHEMA[name].items()}
     assert wire.check({"t": name, **full, "of a later version": 1})
@@ -151,7 +151,7 @@ def test_every_message_has_what_it_needs(name):
 
 
 def test_what_is_a_sign_of_life():
-    """A whole frame, or so many bytes of one; a byte now and then is none."""
+    """A complete frame, or this many bytes of one. Single bytes are none."""
     decoder = wire.Decoder()
     long = wire.encode({"t": "job", "spec": {}}, bytes(2 * wire.STEP))
     for at in range(100):
@@ -187,7 +187,7 @@ _FRAMES = st.lists(
 @given(_FRAMES, st.lists(st.integers(1, 97), min_size=1))
 @example([({"t": "job", "spec": {"": -(10**18)}}, b"")], [97])
 def test_frames_come_back_however_the_stream_is_cut(frames, sizes):
-    """One byte at a time or many frames at once."""
+    """One byte at a time, or many frames at once."""
     data = b"".join(wire.encode(header, payload) for header, payload in frames)
     decoder = wire.Decoder()
     out = []
@@ -204,8 +204,8 @@ def test_frames_come_back_however_the_stream_is_cut(frames, sizes):
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.lists(st.integers(1, 97), min_size=1))
 @example([b"", b"x"], [1])
-def test_a_payload_that_is_not_gathered_comes_as_it_arrives(payloads, sizes):
-    """Its pieces lie one behind the other, each at its offset, nothing of it is kept, and other frames come whole."""
+def test_a_payload_of_a_cut_message_comes_as_it_arrives(payloads, sizes):
+    """Its pieces are in order, each with its offset. Nothing of it is kept, and other frames come complete."""
     blob = {"t": "blob", "sha256": "x", "size": 3, "offset": 7, "scope": "run"}
     data, offset = b"", 0
     for payload in payloads:
@@ -232,7 +232,7 @@ def test_a_payload_that_is_not_gathered_comes_as_it_arrives(payloads, sizes):
 
 
 def test_a_piece_of_a_payload_is_no_whole_frame():
-    """Nor is it copied, or a sign of life: a peer that drips bytes makes no step by having each of them handed on."""
+    """It is neither copied nor a sign of life. A peer that sends single bytes makes no progress."""
     decoder = wire.Decoder(cut=("chunk",))
     header = {"t": "chunk", "attempt": "0.1", "kind": "result", "size": 100, "offset": 0}
     assert decoder.feed(wire.encode_head(header, 100)) == []
@@ -250,7 +250,7 @@ def test_a_piece_of_a_payload_is_no_whole_frame():
 
 @given(st.binary(max_size=400))
 def test_no_bytes_do_anything_but_frames_or_a_typed_error(data):
-    """Fuzz: from any bytes come checked frames, nothing yet, or ProtocolError."""
+    """Fuzz: any bytes give checked frames, nothing yet, or ProtocolError."""
     frames, code = fed(wire.Decoder(), data)
     assert code in CODES | {""}
     for frame in frames:
@@ -262,8 +262,8 @@ def test_no_bytes_do_anything_but_frames_or_a_typed_error(data):
     st.sampled_from(sorted(wire.SCHEMA)),
     st.dictionaries(st.sampled_from(sorted({f for s in wire.SCHEMA.values() for f in s})), _JSON),
 )
-def test_no_header_is_taken_that_the_schema_does_not_allow(name, fields):
-    """Fuzz: what passes has the types that its handler takes for granted."""
+def test_no_header_is_accepted_that_the_schema_does_not_allow(name, fields):
+    """Fuzz: an accepted header has the types that its handler expects."""
     header = json.dumps({"t": name, **fields}).encode()
     frames, code = fed(wire.Decoder(), raw(header))
     if not frames:
@@ -276,7 +276,7 @@ def test_no_header_is_taken_that_the_schema_does_not_allow(name, fields):
 
 
 class StreamMachine(RuleBasedStateMachine):
-    """A stream on which frames, cuts, repeats, bit flips, noise and boasts come in any order, in pieces of any size.
+    """A stream with frames, cuts, repeats, bit flips, noise and false sizes in any order, in pieces of any size.
 
     Model: the frames sent so far. Until the first fault what is decoded is a prefix of them, in order; once there was an
     error nothing comes but the same again. What is kept is never more than one frame may be long.
@@ -313,14 +313,14 @@ class StreamMachine(RuleBasedStateMachine):
 
     @rule(header=st.integers(0, 2**32 - 1), payload=st.integers(0, 2**64 - 1), more=st.binary(max_size=400))
     def boast(self, header: int, payload: int, more: bytes) -> None:
-        """A head that announces any sizes, and some of what it announces."""
+        """A head that announces any sizes, and some of the announced bytes."""
         self.is_faulty = True
         self.feed(self.rest + raw(b"", header=header, payload=payload) + more)
         self.rest = b""
 
     @rule(payload=st.binary(max_size=60), cut=st.integers(0, 120))
     def send(self, payload: bytes, cut: int) -> None:
-        """A frame, of which the last bytes come with the next one."""
+        """A frame whose last bytes come with the next one."""
         self.numbers += 1
         header = {"t": "ping", "n": self.numbers}
         data = self.rest + wire.encode(header, payload)
@@ -339,7 +339,7 @@ class StreamMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 30), bit=st.integers(0, 7))
     def flip(self, at: int, bit: int) -> None:
-        """A bit of a frame's head or header is altered."""
+        """Flip a bit of a frame's head or header."""
         data = bytearray(wire.encode({"t": "pong", "n": 7}))
         data[at % len(data)] ^= 1 << bit
         self.is_faulty = True
@@ -348,13 +348,13 @@ class StreamMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """What was held back comes."""
+        """The bytes that were held back come."""
         data, self.rest = self.rest, b""
         self.feed(data)
 
     @invariant()
     def what_came_is_what_was_sent(self) -> None:
-        """In order, nothing invented, nothing twice."""
+        """In order, with nothing invented and nothing twice."""
         if hasattr(self, "sent"):
             count = min(len(self.got), len(self.sent))
             assert self.got[:count] == self.sent[:count]
@@ -365,7 +365,7 @@ class StreamMachine(RuleBasedStateMachine):
 
     @invariant()
     def little_is_kept(self) -> None:
-        """The head alone is enough to refuse what it announces; after an error nothing is kept."""
+        """The head is enough to refuse what it announces. After an error nothing is kept."""
         if hasattr(self, "sent"):
             assert len(self.decoder._buffer) <= (0 if self.is_over else wire._HEAD.size + 2 * self.MOST)
 
@@ -375,7 +375,7 @@ TestStream.settings = settings(max_examples=60, stateful_step_count=25, deadline
 
 
 def test_the_head_is_as_documented():
-    """The layout is a contract: other versions read it to refuse by name."""
+    """The layout is fixed, because other versions read it to refuse a version by name."""
     assert wire._HEAD.size == struct.calcsize("!2sBxIQI") == 20
     data = wire.encode({"t": "ping", "n": 1}, b"pp")
     assert data[:3] == b"RL\x01"

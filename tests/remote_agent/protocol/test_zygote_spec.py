@@ -1,4 +1,4 @@
-"""How an application is prepared is checked as a whole, and keeps the values of variables to itself."""
+"""The spec for a zygote is checked completely, and keeps the values of variables secret."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tests.remote_agent.protocol.samples import (
         ({"umask": True}, "umask"),
     ],
 )
-def test_a_preparation_that_is_none_is_refused(change, named):
-    """Before it is kept; and no value of a variable is in the message."""
+def test_an_invalid_spec_is_refused(change, named):
+    """Before it is kept. The message has no value of a variable."""
     with pytest.raises(FieldError, match=named) as caught:
         ZygoteSpec.from_json({**through_json(ZYGOTE), **change})
     assert "secret" not in str(caught.value)
 
 
 def test_no_value_of_a_variable_is_in_a_journal():
-    """Their names are; whoever takes the run up has the values."""
+    """Only their names. Whoever resumes the run has the values."""
     data = json.loads(json.dumps(ZYGOTE.to_journal()))
     assert "secret" not in json.dumps(data)
     assert data["environ"] == ["TOKEN"]

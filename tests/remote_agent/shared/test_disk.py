@@ -13,7 +13,7 @@ _NOBODY = 65534
 
 
 def _as_a_user(folder: Path, act: Callable[[], None]) -> int:
-    """What a process of a user for whom rights count makes of it: 0, or the number of its OSError. The folder is its own."""
+    """Run it as a user whose access is checked. Returns 0, or the number of its OSError. The folder belongs to the user."""
     for each in [folder, *folder.rglob("*")]:
         if os.geteuid() == 0:
             os.chown(each, _NOBODY, _NOBODY, follow_symlinks=False)
@@ -35,8 +35,8 @@ def _as_a_user(folder: Path, act: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_tree_goes_whatever_rights_its_folders_have() -> None:
-    """Folders that may not be read, entered or changed, in one another; what a link leads to stays as it is."""
+def test_a_tree_is_removed_whatever_rights_its_folders_have() -> None:
+    """Nested folders that may not be read, entered or changed. The target of a link is not changed."""
     with tempfile.TemporaryDirectory(dir="/tmp") as made:
         folder = Path(made)
         tree, outside = folder / "tree", folder / "outside"
@@ -53,5 +53,5 @@ def test_a_tree_goes_whatever_rights_its_folders_have() -> None:
 
 
 def test_a_tree_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    """Nothing is made up for it."""
+    """It is not ignored."""
     assert _as_a_user(tmp_path, lambda: remove_tree("/nothing/there")) == 2

@@ -1,4 +1,4 @@
-"""Patterns with wildcards: what they match, both ways of matching, and that none takes long."""
+"""Patterns with wildcards: what they match, both ways to match, and that none takes long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = st.text(alphabet="ab/.", max_size=12)
 
 
 def naively(atoms: tuple[Atom, ...], text: str) -> bool:
-    """The meaning, written down as it is said."""
+    """The definition of a match, written down directly."""
 
     @functools.cache
     def match(place: int, at: int) -> bool:
@@ -49,8 +49,8 @@ def naively(atoms: tuple[Atom, ...], text: str) -> bool:
 @example([FOLDERS, FOLDERS, one("a")], "b/a")
 @example([any_of("[^/]"), FOLDERS, any_of()], "/")
 @example([FOLDERS], "a/")
-def test_both_ways_match_what_is_meant(atoms: list[Atom], text: str) -> None:
-    """As a regular expression, and walked through."""
+def test_both_ways_match_as_defined(atoms: list[Atom], text: str) -> None:
+    """As a regular expression, and as a set of states."""
     expected = naively(tuple(atoms), text)
     for limit in (100, -1):
         with mock.patch.object(globs, "_MAX_EXPRESSION", limit):
@@ -60,7 +60,7 @@ def test_both_ways_match_what_is_meant(atoms: list[Atom], text: str) -> None:
 @pytest.mark.parametrize("pattern", ["*a" * 30 + "b", "*" * 50 + "x", "?*" * 30 + "x", "a*" * 200])
 @pytest.mark.parametrize("text", ["a" * 3000, "a" * 3000 + "c"])
 def test_no_pattern_of_hosts_takes_long(pattern: str, text: str) -> None:
-    """Whoever tries each way does not live to see the end of this one."""
+    """Trying every split would take for ever."""
     assert host_glob(pattern).matches(text) is (pattern.endswith("a*") and text.startswith("a"))
 
 
@@ -76,21 +76,21 @@ def test_no_pattern_of_hosts_takes_long(pattern: str, text: str) -> None:
     ],
 )
 def test_no_ignore_pattern_takes_long(pattern: str) -> None:
-    """For a deep path of long names."""
+    """For a deep path with long names."""
     rules = IgnoreRules()
     rules.add("", f"{pattern}\n")
     assert rules.verdict("/".join(["a" * 250] * 15) + "/c") is not True
 
 
 def test_no_known_hosts_pattern_takes_long() -> None:
-    """The file may be somebody else's."""
+    """The file may come from somebody else."""
     known = KnownHosts([("f:1", "*a*a*a*a*a*a*a*a*ab,*.example.org ssh-ed25519 AAAA")])
     assert known.find("a" * 250) == []
     assert len(known.find("a" * 240 + ".example.org")) == 1
 
 
-def test_patterns_of_hosts() -> None:
-    """Brackets, dots and dollars are what they are; an empty pattern is an empty name."""
+def test_only_wildcards_are_special_in_patterns_of_hosts() -> None:
+    """Brackets, dots and dollars match themselves. An empty pattern matches an empty name."""
     for pattern, text, expected in [
         ("*.example.org", "gpu1.example.org", True),
         ("*.example.org", "example.org", False),
@@ -119,7 +119,7 @@ def test_patterns_of_hosts() -> None:
 @example("[^a]", "b")
 @example("*", "a\nb")
 def test_patterns_of_outputs_mean_what_fnmatch_means(pattern: str, text: str) -> None:
-    """Brackets, ranges and what is none; both ways of matching."""
+    """Brackets, ranges, and brackets that are no class, in both ways to match."""
     expected = fnmatch.fnmatchcase(text, pattern)
     for limit in (100, -1):
         shell_glob.cache_clear()
@@ -129,5 +129,5 @@ def test_patterns_of_outputs_mean_what_fnmatch_means(pattern: str, text: str) ->
 
 @pytest.mark.parametrize("pattern", ["*a" * 30 + "b", "[ab]*" * 40 + "x", "?*" * 30 + "x"])
 def test_no_pattern_of_outputs_takes_long(pattern: str) -> None:
-    """A host looks at each file of a job with the user's patterns; this would go on for ages if it tried all ways."""
+    """A host matches each file of a job with the user's patterns."""
     assert not wanted("a" * 3000, [pattern])

@@ -1,4 +1,4 @@
-"""What the host's side of plain data keeps to: one encoding under every Python, and nothing of a user's that gets further."""
+"""The host's side of plain data: one encoding under every Python, and no exception of a user's class."""
 
 import json
 import subprocess
@@ -40,8 +40,8 @@ value = [
 """
 
 
-def test_what_is_not_imported_already_is_not_imported() -> None:
-    """Neither by the encoder, nor for what it encodes; nor is a class of the user's that says it is numpy's taken for it."""
+def test_the_encoder_imports_nothing() -> None:
+    """Neither for itself, nor for a value. A user's class that claims to be numpy's does not count as numpy's."""
     script = """
 import sys
 from remote_agent.shared.plain_value import encode
@@ -62,7 +62,7 @@ print(sorted({"numpy", "pandas", "torch", "omegaconf", "decimal", "uuid", "fract
 
 @pytest.mark.pythons
 @pytest.mark.parametrize("version", ["3.8", "3.13"])
-def test_other_pythons_write_the_same(version: str) -> None:
+def test_other_pythons_write_the_same_bytes(version: str) -> None:
     """Byte for byte."""
     told = []
     for python in (need_python(version), sys.executable):
@@ -81,7 +81,7 @@ def _parts(value, **more):
 
 
 @pytest.mark.parametrize("value", [None, 3, {"loss": 0.5}, "x" * 1000])
-def test_a_pickle_has_its_plain_form_beside_it(value) -> None:
+def test_a_pickle_comes_with_its_plain_form(value) -> None:
     """So that nobody has to open it to show the value."""
     codec, pieces = _parts(value)
     assert codec == PICKLED
@@ -90,8 +90,8 @@ def test_a_pickle_has_its_plain_form_beside_it(value) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, {"loss": 0.5}])
-def test_where_plain_data_was_asked_for_nothing_is_pickled(value, monkeypatch) -> None:
-    """The value and edited configs are said, and no exception is."""
+def test_nothing_is_pickled_if_plain_data_was_requested(value, monkeypatch) -> None:
+    """The value and edited configs are encoded. No exception is sent."""
     monkeypatch.setattr("pickle.Pickler", None)
     codec, pieces = _parts(value, codec=PLAIN, cfg={"a": 1})
     assert codec == PLAIN
@@ -100,8 +100,8 @@ def test_where_plain_data_was_asked_for_nothing_is_pickled(value, monkeypatch) -
     assert (failure, result.parts, result.payload) == (None, NO_PARTS._replace(codec=PLAIN), b"")
 
 
-def test_a_long_value_has_a_short_word_beside_it() -> None:
-    """In both encodings, for whoever shows it."""
+def test_a_long_value_comes_with_its_type() -> None:
+    """In both encodings, for commands that show it."""
     for codec in (PICKLED, PLAIN):
         _, pieces = _parts(list(range(MAX_SMALL)), codec=codec)
         assert len(pieces["plain"]) < 200
@@ -109,7 +109,7 @@ def test_a_long_value_has_a_short_word_beside_it() -> None:
 
 
 class Property:
-    """A dataclass to look at, with fields that bite."""
+    """A dataclass whose fields raise."""
 
     __dataclass_fields__ = property(len)
 
@@ -124,8 +124,8 @@ class Property:
         raise KeyboardInterrupt
 
 
-def test_what_bites_whoever_looks_at_it_is_named() -> None:
-    """No exception of a user's class leaves the encoder, and what lies beside it is said."""
+def test_a_value_that_raises_gets_a_placeholder() -> None:
+    """No exception of a user's class leaves the encoder, and the other parts are encoded."""
     data = encode([1, Property(), {"a": Property()}, 2])
     assert data[:3] == b"RLV"
     assert json.dumps(data.decode("latin-1")).count("Property") >= 2

@@ -33,13 +33,13 @@ def test_a_release_without_a_security_fix_has_a_note(version: str, has_note: boo
     assert ("1.3.7" in note) == has_note
 
 
-def test_numbers_compare_as_numbers():
+def test_versions_compare_as_numbers():
     """And not as texts."""
     assert numbers_of("1.10.0") > numbers_of("1.9.3")
 
 
 def test_antlr_belongs_to_the_family_unless_omegaconf_has_its_own(tmp_path: Path):
-    """From OmegaConf 2.4 on it has."""
+    """OmegaConf has its own from 2.4 on."""
     assert "antlr4" in family_of(str(tmp_path))
     (tmp_path / "vendor" / "antlr4").mkdir(parents=True)
     assert "antlr4" not in family_of(str(tmp_path))

@@ -1,4 +1,4 @@
-"""A thread for what takes long, and callbacks in the thread of the agent."""
+"""A thread for slow work, and callbacks in the agent's thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remote_agent.system.background import BackgroundThread
 
 @pytest.fixture
 def woken():
-    """Set when the thread wants its results to be delivered."""
+    """Set when the thread has results to deliver."""
     return threading.Event()
 
 
@@ -36,8 +36,8 @@ def test_the_callback_runs_in_the_thread_that_delivers(background, woken):
     assert threads[1] is threading.current_thread()
 
 
-def test_what_the_work_raises_goes_to_its_callback(background, woken):
-    """It costs the thread nothing."""
+def test_an_exception_of_the_work_goes_to_its_callback(background, woken):
+    """The thread goes on."""
     errors = []
     background.submit(lambda: int("no number"), errors.append)
     assert woken.wait(60)
@@ -45,7 +45,7 @@ def test_what_the_work_raises_goes_to_its_callback(background, woken):
     assert isinstance(errors[0], ValueError)
 
 
-def test_what_work_without_a_callback_raises_is_printed(background, woken, capsys):
+def test_an_exception_of_work_without_a_callback_is_printed(background, woken, capsys):
     """It is not swallowed."""
     background.submit(lambda: int("no number"), None)
     assert woken.wait(60)

@@ -1,4 +1,4 @@
-"""What Python keeps of its imports on a host, on a disk that is full or was cut off."""
+"""Python's `.pyc` files on a host, on a full disk or after a power cut."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _IMPORT = """
 
 @pytest.fixture
 def imports(tmp_path: Path) -> Callable[..., str]:
-    """Imports a module in a process of ours, after some lines; returns what it prints."""
+    """Import a module in one of our processes, after some lines. Returns what it prints."""
     (tmp_path / "big.py").write_text(_MODULE)
 
     def imported(*before: str, after: str = "") -> str:
@@ -53,12 +53,12 @@ def imports(tmp_path: Path) -> Callable[..., str]:
 
 
 def kept(folder: Path) -> list[Path]:
-    """What is kept of the imports, finished or not."""
+    """The cache files, finished or not."""
     return sorted((folder / "__pycache__").iterdir())
 
 
-def test_a_disk_that_takes_a_part_of_it_keeps_none(imports: Callable[..., str], tmp_path: Path) -> None:
-    """The import works; no file is left that the next import would fail on. With room again, it is kept whole."""
+def test_no_part_of_a_cache_file_stays_on_a_full_disk(imports: Callable[..., str], tmp_path: Path) -> None:
+    """The import works, and no file is left on which the next import would fail. With room again, the complete file is kept."""
     assert imports(_FULL) == "1"
     assert kept(tmp_path) == []
     assert imports() == "1"
@@ -67,10 +67,10 @@ def test_a_disk_that_takes_a_part_of_it_keeps_none(imports: Callable[..., str], 
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:100] + bytes(len(data) - 100)])
-def test_what_was_cut_is_made_anew(
+def test_a_truncated_cache_file_is_made_again(
     imports: Callable[..., str], tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """A file that ends early, or in zeros as after a power cut, is no reason for an import to fail, then or later."""
+    """A file that ends early, or in zeros as after a power cut, makes no import fail."""
     imports()
     (file,) = kept(tmp_path)
     whole = file.read_bytes()
@@ -80,8 +80,8 @@ def test_what_was_cut_is_made_anew(
     assert file.read_bytes() == whole
 
 
-def test_an_error_in_the_source_is_told_as_ever(imports: Callable[..., str], tmp_path: Path) -> None:
-    """Null bytes and wrong syntax in a module are the errors that Python makes of them."""
+def test_an_error_in_the_source_is_reported_as_usual(imports: Callable[..., str], tmp_path: Path) -> None:
+    """Null bytes and wrong syntax in a module give Python's own errors."""
     told = "\ntry:\n    import {0}\nexcept Exception as error:\n    print(type(error).__name__)\n"
     (tmp_path / "wrong.py").write_text("def\n")
     (tmp_path / "null.py").write_bytes(b"x = '\0'\n")
@@ -89,16 +89,16 @@ def test_an_error_in_the_source_is_told_as_ever(imports: Callable[..., str], tmp
     assert imports(after=told.format("null")).split()[1] in ("SyntaxError", "ValueError")
 
 
-def test_who_wants_none_gets_none(imports: Callable[..., str], tmp_path: Path) -> None:
-    """A process that was told to write no bytecode still writes none."""
+def test_no_bytecode_is_written_if_it_is_switched_off(imports: Callable[..., str], tmp_path: Path) -> None:
+    """A process that was told to write none still writes none."""
     assert imports("keep_bytecode_whole(is_off=True)") == "1"
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_a_run_goes_on_where_all_that_is_kept_of_the_bundle_was_cut(
+def test_a_run_works_with_truncated_cache_files_of_the_bundle(
     demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Agent, zygote and what they bring along come up over SSH, and a job completes."""
+    """Agent and zygote start over SSH, and a job completes."""
     folder = tmp_path / "work"
     spec = HostSpec(demo_server.alias, demo_server.alias, ssh_config=str(demo_server.ssh_config), workdir=str(folder))
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What a host is: its slots and GPUs, and where we may keep things on it."""
+"""The facts about a host: its slots and GPUs, and where our files can be."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ GPUS = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
         (None, [], [None]),
     ],
 )
-def test_gpus_are_shared_out_among_slots(monkeypatch, slots, gpus, environments):
-    """Each slot has GPUs of its own while there are enough; more slots than GPUs share them in turn."""
+def test_gpus_are_divided_among_slots(monkeypatch, slots, gpus, environments):
+    """If there are enough, each slot has its own GPUs. If not, slots share them in turn."""
     monkeypatch.setattr(host, "find_gpus", lambda: list(GPUS))
     made, _ = host.count_slots(slots, gpus)
     assert [one.get("CUDA_VISIBLE_DEVICES") for one in made] == environments
 
 
-def test_automatic_slots_are_the_cpus_that_may_be_used(monkeypatch):
+def test_automatic_slots_are_the_usable_cpus(monkeypatch):
     """Without GPUs no slot has a variable."""
     monkeypatch.setattr(host, "find_gpus", list)
     monkeypatch.setattr(host, "usable_cpus", lambda: 3)
@@ -40,14 +40,14 @@ def test_automatic_slots_are_the_cpus_that_may_be_used(monkeypatch):
 
 
 def test_different_names_have_different_folders():
-    """Also where what a file may be called is the same."""
+    """Even if they become the same file name."""
     assert host.slug("a/b") != host.slug("a_b")
     assert "/" not in host.slug("../../etc")
     assert not host.slug(".hidden").startswith(".")
 
 
-def test_folders_are_made_below_the_workdir_for_the_owner_alone(tmp_path: Path):
-    """Nothing lies anywhere else."""
+def test_folders_are_made_below_the_workdir_and_are_private(tmp_path: Path):
+    """Nothing is anywhere else."""
     made = host.folders("r1", "h", str(tmp_path / "work"))
     assert Path(made.spool).is_relative_to(tmp_path / "work")
     assert Path(made.spool).stat().st_mode & 0o777 == 0o700
@@ -61,14 +61,14 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_next_step(tmp_path:
 
 
 def test_the_boot_id_stays_while_the_machine_is_up():
-    """It is what tells a process of before a reboot from one of after it."""
+    """It tells processes of before a reboot from later ones."""
     assert host.boot_id() == host.boot_id()
     assert host.boot_id()
 
 
 @pytest.mark.parametrize("given", ["", "relative/folder"])
 def test_a_base_folder_that_is_not_absolute_is_ignored(given, tmp_path, monkeypatch):
-    """As the XDG Base Directory Specification has it: one agent must find what another one left, wherever it was started."""
+    """As in the XDG Base Directory Specification. An agent must find what another one left, wherever it was started."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", given)
     monkeypatch.setenv("XDG_STATE_HOME", given)

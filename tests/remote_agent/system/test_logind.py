@@ -1,4 +1,4 @@
-"""Where logind would end the agent at logout, it says so and gets out of the session; elsewhere nothing is asked."""
+"""If logind would kill the agent at logout, the agent leaves the session and says so. Otherwise nothing is asked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ exec "$@"
 
 
 class Fakes:
-    """A folder of programs that stand for logind and systemd."""
+    """A folder of programs that replace those of logind and systemd."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,20 +49,20 @@ class Fakes:
         self.set(KillUserProcesses="yes", KillExcludeUsers="nobody-else", KillOnlyUsers="", Linger="no")
 
     def set(self, **properties: str) -> None:
-        """What loginctl answers."""
+        """Set what loginctl answers."""
         for name, value in properties.items():
             (self.folder / name).write_text(f"{name}={value}\n")
 
     @property
     def asked(self) -> str:
-        """What was asked so far."""
+        """The questions so far."""
         file = self.folder / "asked"
         return file.read_text() if file.exists() else ""
 
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    """Programs first on the PATH."""
+    """The programs come first on the PATH."""
     folder = tmp_path / "fakes"
     folder.mkdir()
     monkeypatch.setenv("FAKES", str(folder))
@@ -71,7 +71,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def test_outside_of_a_session_nothing_is_asked(fakes: Fakes) -> None:
-    """A container, a service, an sshd without PAM."""
+    """In a container, a service, or under an sshd without PAM."""
     fakes.cgroup.write_text("0::/system.slice/ssh.service\n")
     assert find_escape("run", str(fakes.cgroup)) == ([], {}, [])
     assert fakes.asked == ""
@@ -85,14 +85,14 @@ def test_outside_of_a_session_nothing_is_asked(fakes: Fakes) -> None:
         {"KillOnlyUsers": "somebody-else"},
     ],
 )
-def test_where_logind_kills_nobody_nothing_is_done(fakes: Fakes, properties: dict[str, str]) -> None:
+def test_nothing_is_done_if_logind_kills_nobody(fakes: Fakes, properties: dict[str, str]) -> None:
     """By its general setting, or by its lists of users."""
     fakes.set(**properties)
     assert find_escape("run", str(fakes.cgroup)) == ([], {}, [])
 
 
 def test_with_lingering_a_scope_is_enough(fakes: Fakes) -> None:
-    """Nothing is changed, so nothing is said."""
+    """Nothing is changed, so there is no note."""
     fakes.set(Linger="yes")
     escape = find_escape("run 1/x", str(fakes.cgroup))
     assert escape.prefix[:3] == ["systemd-run", "--user", "--scope"]
@@ -101,8 +101,8 @@ def test_with_lingering_a_scope_is_enough(fakes: Fakes) -> None:
     assert "enable-linger" not in fakes.asked
 
 
-def test_lingering_is_enabled_where_it_may_be_and_that_is_said(fakes: Fakes) -> None:
-    """With the command that takes it back."""
+def test_lingering_is_enabled_if_allowed_and_reported(fakes: Fakes) -> None:
+    """The note has the command that undoes it."""
     (fakes.folder / "may-linger").touch()
     escape = find_escape("run", str(fakes.cgroup))
     assert escape.prefix
@@ -111,8 +111,8 @@ def test_lingering_is_enabled_where_it_may_be_and_that_is_said(fakes: Fakes) -> 
     assert "--no-ask-password enable-linger" in fakes.asked
 
 
-def test_where_lingering_may_not_be_enabled_the_user_is_told_what_happens(fakes: Fakes) -> None:
-    """The agent ends with the connection, and somebody can help."""
+def test_a_note_says_what_happens_if_lingering_cannot_be_enabled(fakes: Fakes) -> None:
+    """The agent ends with the connection, and an administrator can help."""
     escape = find_escape("run", str(fakes.cgroup))
     assert escape.prefix == []
     (note,) = escape.notes
@@ -120,8 +120,8 @@ def test_where_lingering_may_not_be_enabled_the_user_is_told_what_happens(fakes:
     assert f"loginctl enable-linger {getpass.getuser()}" in note
 
 
-def test_without_loginctl_nothing_is_known(fakes: Fakes) -> None:
-    """And nothing is done."""
+def test_without_loginctl_nothing_is_done(fakes: Fakes) -> None:
+    """Because nothing is known."""
     (fakes.folder / "loginctl").unlink()
     assert find_escape("run", str(fakes.cgroup)).prefix == []
 
@@ -130,7 +130,7 @@ def test_without_loginctl_nothing_is_known(fakes: Fakes) -> None:
 
 
 def welcome(tmp_path: Path) -> dict[str, Any]:
-    """Start an agent as `connect` does in a session, shake hands, end it; returns its welcome."""
+    """Start an agent as `connect` does in a session, connect, and end it. Returns its welcome."""
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from remote_agent.system import logind\n"
@@ -164,7 +164,7 @@ def welcome(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_agent_starts_in_a_scope_and_says_what_was_changed(fakes: Fakes, tmp_path: Path) -> None:
-    """It is the one that answers, and the controller hears the note."""
+    """It is the agent that answers, and the controller gets the note."""
     (fakes.folder / "may-linger").touch()
     header = welcome(tmp_path)
     assert any("lingering was enabled" in note for note in header["notes"])

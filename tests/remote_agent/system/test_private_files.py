@@ -1,4 +1,4 @@
-"""Files and folders that are ours alone."""
+"""Private files and folders."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from remote_agent.system.private_files import SpoolError, check_parent, make_private_folder, open_private
 
 
-def test_a_folder_is_made_for_its_owner_alone(tmp_path: Path):
-    """Its parents are made too."""
+def test_a_folder_is_made_private(tmp_path: Path):
+    """And so are its parents."""
     made = Path(make_private_folder(str(tmp_path / "a" / "b")))
     assert made.stat().st_mode & 0o777 == 0o700
     assert make_private_folder(str(made)) == str(made)
@@ -20,8 +20,8 @@ def test_a_folder_is_made_for_its_owner_alone(tmp_path: Path):
 @pytest.mark.parametrize(
     ("what", "why"), [("link", "not a private folder"), ("file", "not a private folder"), ("open", "by others")]
 )
-def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path, what: str, why: str):
-    """A link, a file, a folder that others may write to."""
+def test_a_folder_that_is_not_private_is_refused(tmp_path: Path, what: str, why: str):
+    """A link, a file, or a folder to which others may write."""
     path = tmp_path / "taken"
     if what == "link":
         (tmp_path / "elsewhere").mkdir()
@@ -35,7 +35,7 @@ def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path, what: str, w
         make_private_folder(str(path))
 
 
-def test_a_file_is_for_its_owner_alone_and_no_link_is_followed(tmp_path: Path):
+def test_a_file_is_private_and_no_link_is_followed(tmp_path: Path):
     """Whatever the umask is."""
     before = os.umask(0)
     try:
@@ -49,7 +49,7 @@ def test_a_file_is_for_its_owner_alone_and_no_link_is_followed(tmp_path: Path):
 
 
 def test_a_parent_that_everybody_may_write_to_is_refused(tmp_path: Path):
-    """Anybody could replace what is in it; the sticky bit forbids just that."""
+    """Anybody could replace its content. The sticky bit prevents that."""
     parent = tmp_path / "parent"
     parent.mkdir()
     parent.chmod(0o777)

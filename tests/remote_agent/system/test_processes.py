@@ -1,4 +1,4 @@
-"""Finding and ending processes: by /proc as on Linux, and by `ps` as where there is none."""
+"""Finding and killing processes: with /proc as on Linux, and with `ps` as on systems without it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def leader() -> Iterator[subprocess.Popen[bytes]]:
-    """A shell in a session of its own, with a child that does not react to its end."""
+    """A shell in its own session, with a child that ignores SIGTERM."""
     process = subprocess.Popen(
         ["sh", "-c", "sleep 600 & echo $!; wait"],
         stdout=subprocess.PIPE,
@@ -42,13 +42,13 @@ def leader() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def child_of(leader: subprocess.Popen[bytes]) -> int:
-    """The shell's child, once it is there."""
+    """The shell's child, when it exists."""
     assert leader.stdout is not None
     return int(leader.stdout.readline())
 
 
-def test_a_process_is_named_by_its_number_and_its_start(leader):
-    """The same number with another start is another process."""
+def test_a_process_is_identified_by_its_pid_and_start(leader):
+    """The same pid with another start is another process."""
     started = processes.birth(leader.pid)
     assert started
     assert processes.is_alive(leader.pid, started)
@@ -56,7 +56,7 @@ def test_a_process_is_named_by_its_number_and_its_start(leader):
 
 
 def test_a_process_that_has_ended_is_not_alive():
-    """Nor is one that nobody has waited for yet."""
+    """Nor is a zombie."""
     process = subprocess.Popen(["sh", "-c", "read line"], stdin=subprocess.PIPE)
     started = processes.birth(process.pid)
     assert processes.is_alive(process.pid, started)
@@ -70,15 +70,15 @@ def test_a_process_that_has_ended_is_not_alive():
     assert processes.age(process.pid) is None
 
 
-def test_an_age_is_told_in_seconds(leader):
-    """Since the process began; the coarser way is right to a second or two."""
+def test_the_age_of_a_process_is_in_seconds(leader):
+    """With `ps` it is exact to a second or two."""
     age = processes.age(leader.pid)
     assert age is not None
     assert 0 <= age < 300
 
 
-def test_a_session_and_its_descendants_are_found_and_ended(leader):
-    """One that left the session, too, as long as its parent is there."""
+def test_a_session_and_its_descendants_are_found_and_killed(leader):
+    """Even one that left the session, as long as its parent lives."""
     inside = child_of(leader)
     started = processes.birth(leader.pid)
     assert set(processes.members("no such token", leader.pid, started)) == {leader.pid, inside}
@@ -106,7 +106,7 @@ def test_a_descendant_in_a_session_of_its_own_is_found(leader):
     outer.stdout.close()
 
 
-def test_whoever_writes_to_a_stream_is_found(tmp_path: Path):
+def test_the_writer_of_a_stream_is_found(tmp_path: Path):
     """The leader of a session whose stdout is that file."""
     need_programs("lsof")
     stream = tmp_path / "stdout"

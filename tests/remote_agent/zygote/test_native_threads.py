@@ -1,4 +1,4 @@
-"""Native threads: how they are counted, and what they mean for the jobs."""
+"""Native threads: how they are counted, and what they mean for jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def task(cfg):
 @pytest.mark.parametrize(("count", "more"), [(1, "1 native thread"), (3, "3 native threads")])
 @pytest.mark.parametrize("numpy", [False, True])
 def test_native_threads_at_import_mean_a_fresh_process_per_job(host, count, more, numpy):
-    """Python knows nothing of them, and a fork would have locks that nobody holds any more. Those of OpenBLAS do not count."""
+    """Python does not know them, and a fork would have locks that no thread releases. OpenBLAS's threads do not count."""
     host.write({"native.py": "import numpy\n" * numpy + NATIVE.replace("COUNT", str(count))})
     ready = host.start("native:task")
     assert ready.header["isolation"] == "spawn"
@@ -33,7 +33,7 @@ def test_native_threads_at_import_mean_a_fresh_process_per_job(host, count, more
 
 @pytest.mark.parametrize("environ", [{}, {"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}])
 def test_the_threads_of_openblas_do_not_count(host, environ):
-    """It ends its pool before a fork, and starts it anew after it: numpy in a forked job is as fast as ever, and works."""
+    """It ends its pool before a fork and starts it again afterwards. numpy works in a forked job, as fast as ever."""
     host.write(
         {
             "blas.py": """
@@ -54,11 +54,11 @@ def test_the_threads_of_openblas_do_not_count(host, environ):
 
 
 class TestCountingThreads:
-    """Which threads are believed to be OpenBLAS's, and what is said where threads cannot be counted."""
+    """Which threads count as OpenBLAS's, and what happens if threads cannot be counted."""
 
     @pytest.fixture
     def look(self, monkeypatch):
-        """Threads as a test wants them: `look(names, pool, configured)`."""
+        """Sets the threads for a test: `look(names, pool, configured)`."""
         from remote_agent.zygote import native_threads
 
         def made(names, asked=0, configured=0):
@@ -69,26 +69,26 @@ class TestCountingThreads:
 
         return made
 
-    def test_a_pool_counts_with_what_it_says(self, look):
-        """No more is believed: threads of others do not hide in what a large machine might have had."""
+    def test_a_pool_counts_with_the_size_that_it_reports(self, look):
+        """And not more, so that other threads do not hide in it."""
         assert look([["python"] * 4], asked=3, configured=63) == ""
         assert look([["python"] * 18], asked=0, configured=63) == "started 17 native threads"
 
-    def test_a_limit_that_was_set_after_the_pool_was_made(self, look):
-        """The pool has as many threads as by default; so many and not one more are its."""
+    def test_a_later_limit_does_not_change_the_pool(self, look):
+        """The pool has its default number of threads, and not one more counts."""
         assert look([["python"] * 64], asked=0, configured=63) == ""
         assert look([["python"] * 65], asked=0, configured=63) == "started 64 native threads"
 
-    def test_a_thread_that_is_just_ending(self, look):
-        """It is still listed when it has been joined; it is looked at again."""
+    def test_a_thread_that_is_just_ending_does_not_count(self, look):
+        """A thread that was joined is still listed for a moment, so the list is read again."""
         assert look([["python", "worker"], ["python", "worker"], ["python"]]) == ""
 
-    def test_threads_are_named(self, look):
-        """Where they have names of their own."""
+    def test_the_reason_names_the_threads(self, look):
+        """If they have names."""
         assert look([["python", "tf_XLA", "python"]]) == "started 2 native threads (such as tf_XLA)"
 
-    def test_a_system_that_does_not_tell_of_threads(self, monkeypatch):
-        """What is Python alone is forked; native code that the application brought is not."""
+    def test_a_system_that_does_not_show_threads(self, monkeypatch):
+        """An application in pure Python is forked. One that brings native code is not."""
         from remote_agent.zygote import native_threads
 
         monkeypatch.setattr(native_threads, "_TASKS", "/no/such/folder")

@@ -30,7 +30,7 @@ def _environment(tmp_path, **versions):
     ],
 )
 def test_the_family_is_one_unit(tmp_path, monkeypatch, versions, hydra, taken):
-    """All from the environment, in the controller's minor version, or all from the bundle and then first."""
+    """All from the environment, in the controller's minor version, or all from the bundle, which then comes first."""
     for name in ("omegaconf", "hydra", "antlr4", "yaml"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     path = [_environment(tmp_path, **versions, cloudpickle="3.1.0"), *[p for p in sys.path if "site-packages" not in p]]
@@ -40,8 +40,8 @@ def test_the_family_is_one_unit(tmp_path, monkeypatch, versions, hydra, taken):
     assert (sys.path[0] == "/bundle/_vendor/family") is taken
 
 
-def test_cloudpickle_is_taken_where_the_environments_is_older(tmp_path, monkeypatch):
-    """What a newer one pickles an older one may not load."""
+def test_a_newer_cloudpickle_comes_from_the_bundle(tmp_path, monkeypatch):
+    """An older one may not load what a newer one has pickled."""
     for version, wanted, taken in [("2.2.0", "3.1.2", True), ("3.1.0", "3.1.2", True), ("3.1.2", "3.1.1", False)]:
         folder = tmp_path / version
         env = _environment(folder, cloudpickle=version, omegaconf="2.3.0", antlr4="4.9", yaml="6")

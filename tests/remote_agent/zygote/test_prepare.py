@@ -1,4 +1,4 @@
-"""What a zygote does before its first job: paths, import of the application, callbacks."""
+"""What a zygote does before its first job: paths, the application's import, callbacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOOK = {"name": "hook", "spec": {"_target_": "simple.Hook"}, "pickle": None, "wh
 
 
 def test_code_by_value_needs_the_same_minor_version(new_host, python):
-    """Said before any job starts, with both versions and what to do."""
+    """The error comes before any job starts, with both versions and the next step."""
     host = new_host(python)
     controller = {"python": [3, 7], "by_value": True, "omegaconf": "2.3.0", "hydra": None, "cloudpickle": "3.0.0"}
     answer = host.start(None, controller=controller)
@@ -24,8 +24,8 @@ def test_code_by_value_needs_the_same_minor_version(new_host, python):
     assert "--python" in error.message
 
 
-def test_the_main_module_is_main_too(host):
-    """`_target_: __main__.Thing` and a pickle that says `__main__` find the application; its guard does not run."""
+def test_the_application_is_also_the_main_module(host):
+    """`_target_: __main__.Thing` and a pickle with `__main__` find the application. Its guard does not run."""
     host.write(
         {
             "my_app.py": """
@@ -57,8 +57,8 @@ _LOOKS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
-def test_main_looks_as_it_was_started(new_host, isolation):
-    """A script has no `__spec__` and a module has; what stands in front on the path is the application's, not the bundle's."""
+def test_the_main_module_looks_as_it_was_started(new_host, isolation):
+    """A script has no `__spec__`, and a module has one. The application comes first on the path, before the bundle."""
     host = new_host()
     host.write(_LOOKS)
     script = {"main_module": "my_app", "sys_path": [f"{host.code}/sub"], "isolation": isolation}
@@ -83,8 +83,8 @@ def test_main_looks_as_it_was_started(new_host, isolation):
     ]
 
 
-def test_main_of_a_module_says_its_name(new_host):
-    """`python -m sub.my_app`: `sys.argv[0]` is the whole path, and whoever starts it anew finds its name."""
+def test_the_main_module_of_a_module_has_its_name(new_host):
+    """For `python -m sub.my_app`, `sys.argv[0]` is the whole path, and code that restarts it finds its name."""
     host = new_host()
     host.write(_LOOKS)
     host.start(
@@ -98,7 +98,7 @@ def test_main_of_a_module_says_its_name(new_host):
     assert host.run().part() == ["sub.my_app", "sub", file, str(host.code), [file, "x=1"], ["-m", "sub.my_app", "x=1"]]
 
 
-def test_main_is_empty_where_there_is_no_script(new_host):
+def test_the_main_module_is_empty_without_a_script(new_host):
     """A notebook's job sees nothing of ours in `__main__`."""
     host = new_host()
     host.write({"thing.py": "import sys\ndef task(cfg): return sorted(vars(sys.modules['__main__']))\n"})
@@ -115,8 +115,8 @@ def test_main_is_empty_where_there_is_no_script(new_host):
     ],
 )
 @pytest.mark.parametrize("isolation", ["auto", "spawn"])
-def test_an_application_that_cannot_be_imported(host, code, type_, text, isolation):
-    """Told once, with its own traceback, before any job; in a probe where jobs would import it themselves."""
+def test_an_import_error_is_reported_once(host, code, type_, text, isolation):
+    """With its own traceback, before any job. If jobs would import the application themselves, a probe does so first."""
     host.write({"bad.py": code + "\n"})
     answer = host.start("bad:task", main_module="bad", isolation=isolation)
     assert answer.header["t"] == "unusable"
@@ -132,24 +132,24 @@ def test_an_application_that_cannot_be_imported(host, code, type_, text, isolati
     assert host.process.wait(30) in (0, 1)
 
 
-def test_an_application_that_imports_the_controller(host):
-    """Of `launcher` a host has the table of contents alone: told where such an import belongs."""
+def test_importing_the_controller_is_a_clear_error(host):
+    """A host has only the table of contents of `launcher`. The error says where the import belongs."""
     host.write({"bad.py": "import launcher.inventory\n"})
     answer = host.start("bad:task", main_module="bad")
     error = JobError.from_json(answer.header["error"])
     assert "import it below `if __name__ == '__main__':`" in error.message
 
 
-def test_a_folder_that_is_not_there(host):
-    """The working folder of the jobs: the host's fault, by name."""
+def test_a_missing_working_folder_is_the_hosts_fault(host):
+    """The error names it."""
     answer = host.start("simple:task", cwd=str(host.root / "nowhere"))
     error = JobError.from_json(answer.header["error"])
     assert error.kind == "host"
     assert f"{host.root / 'nowhere'}, cannot be entered on gpu1: No such file" in error.message
 
 
-def test_a_callback_that_cannot_be_built(host):
-    """Its constructor's traceback, and which callback it was."""
+def test_a_callback_that_cannot_be_built_is_named(host):
+    """With its constructor's traceback."""
     host.write(
         {
             "simple.py": "class Bad:\n    def __init__(self):\n        raise ValueError('bad start')\ndef task(cfg): pass\n"
@@ -163,7 +163,7 @@ def test_a_callback_that_cannot_be_built(host):
 
 
 def test_a_gpu_in_use_counts_like_a_thread(monkeypatch):
-    """torch.cuda initialised, or a descriptor of an nvidia device."""
+    """torch.cuda is initialised, or an nvidia device is open."""
     from types import SimpleNamespace
 
     from remote_agent.zygote import prepare

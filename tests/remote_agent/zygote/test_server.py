@@ -1,4 +1,4 @@
-"""The zygote: import once, fork per job; spawn where a fork would break; nothing is lost with the agent."""
+"""The zygote: import once, fork per job; spawn if a fork would break; and nothing is lost with the agent."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ SIMPLE = {
 HOOK = {"name": "hook", "spec": {"_target_": "simple.Hook"}, "pickle": None, "why": "a test", "on_error": None}
 
 
-def test_other_pythons_with_nothing_installed(new_host, python):
-    """Jobs, hooks, epilogues and results by reference work under another minor version; the bundle brings the rest."""
+def test_jobs_run_under_other_pythons_with_nothing_installed(new_host, python):
+    """Jobs, hooks, epilogues and results by reference work under another minor version. The bundle brings the rest."""
     host = new_host(python)
     host.write(SIMPLE)
     ready = host.start("simple:task", [HOOK])
@@ -63,8 +63,8 @@ def test_other_pythons_with_nothing_installed(new_host, python):
 
 
 @pytest.mark.pythons
-def test_a_python_that_is_too_old(new_host):
-    """A frame that says so, from a Python that cannot even parse the rest."""
+def test_a_python_that_is_too_old_is_a_clear_error(new_host):
+    """It sends a frame, though it cannot even parse the rest."""
     for python in ("/root/.pyenv/versions/2.7.18/bin/python", "/root/.pyenv/versions/3.6.15/bin/python"):
         if os.path.exists(python):
             answer = new_host(python).start("simple:task")
@@ -73,7 +73,7 @@ def test_a_python_that_is_too_old(new_host):
 
 
 def test_the_application_is_imported_once(host):
-    """In the zygote, whose log has what the import printed; jobs are forks of it."""
+    """In the zygote, whose log has what the import printed. Jobs are forks of it."""
     host.write(SIMPLE)
     host.start("simple:task", main_module="simple")
     assert {host.run({"x": x}).part()["x"] for x in range(3)} == {0, 1, 2}
@@ -96,7 +96,7 @@ THREADED = {
 
 @pytest.mark.slow
 def test_threads_at_import_mean_a_fresh_process_per_job(host):
-    """And the run says so; hooks and epilogues work as ever, and the environment is the one from before the import."""
+    """The run says so. Hooks and epilogues work as ever, and the environment is the one from before the import."""
     host.write({**SIMPLE, **THREADED})
     ready = host.start("threaded:task", [HOOK], main_module="threaded")
     assert ready.header["isolation"] == "spawn"
@@ -107,7 +107,7 @@ def test_threads_at_import_mean_a_fresh_process_per_job(host):
     assert "end 4 FAILED" in host.wait_end(host.epilogue(dead, payload, {"kind": "killed", "signal": 9})).stdout
 
 
-def test_fork_where_fork_was_asked_for(host):
+def test_jobs_are_forked_if_that_was_requested(host):
     """With a note."""
     host.write({**SIMPLE, **THREADED})
     ready = host.start("threaded:task", isolation="fork")
@@ -117,7 +117,7 @@ def test_fork_where_fork_was_asked_for(host):
 
 
 @pytest.mark.slow
-def test_spawn_where_spawn_was_asked_for(host):
+def test_jobs_are_spawned_if_that_was_requested(host):
     """Each job imports the application itself, in the environment of its slot."""
     host.write({"simple.py": "import os\nat_import = os.environ.get('SLOT')\ndef task(cfg):\n    return at_import\n"})
     ready = host.start("simple:task", isolation="spawn")
@@ -129,8 +129,8 @@ def test_spawn_where_spawn_was_asked_for(host):
     assert "gone since" in attempt.error["traceback"]
 
 
-def test_code_by_value(host):
-    """A function from a notebook: no module of it is on the host."""
+def test_code_by_value_works(host):
+    """A function from a notebook, whose module the host does not have."""
     offset = 40
 
     def task(cfg):
@@ -145,15 +145,15 @@ def test_code_by_value(host):
     assert host.run({"x": 2}).part() == 42
 
 
-def test_a_large_shared_payload_lies_in_a_file(host):
-    """`shared_file` in the place of a payload."""
+def test_a_large_shared_payload_is_in_a_file(host):
+    """`shared_file` replaces the payload."""
     host.write(SIMPLE)
     big = cloudpickle.dumps({"task": "simple:task", "callbacks": [], "hydra": None, "ballast": b"x" * (2 << 20)})
     assert host.start(None, shared=big).header["t"] == "ready"
 
 
 def test_a_zygote_without_an_agent_ends_with_its_last_child(host):
-    """The agent's socket is closed while a job runs: the job finishes, then the zygote goes."""
+    """The agent's socket closes while a job runs. The job finishes, and then the zygote ends."""
     host.write({"slow.py": "import os\ndef task(cfg):\n    os.read(os.open(cfg.fifo, os.O_RDONLY), 1)\n    return 5\n"})
     host.start("slow:task")
     fifo = str(host.root / "fifo")
@@ -173,7 +173,7 @@ def test_a_zygote_without_an_agent_ends_with_its_last_child(host):
 
 
 def test_jobs_do_not_hold_each_others_sockets(host):
-    """The end of a job is the end of its socket, whatever else still runs."""
+    """When a job ends, its socket closes, whatever else still runs."""
     host.write(
         {
             "slow.py": "import os\ndef task(cfg):\n    if cfg.get('fifo'):\n        os.read(os.open(cfg.fifo, os.O_RDONLY), 1)\n"
@@ -192,7 +192,7 @@ def test_jobs_do_not_hold_each_others_sockets(host):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_an_application_may_have_processes_of_its_own(host, method):
-    """Multiprocessing inside a job, also where it starts Python anew and imports the main module again."""
+    """Multiprocessing in a job works, even if it starts a new Python that imports the main module again."""
     host.write(
         {
             "pooled.py": """
@@ -209,8 +209,8 @@ def test_an_application_may_have_processes_of_its_own(host, method):
     assert attempt.part() == [9], attempt.stderr
 
 
-def test_many_jobs_at_once(host):
-    """Descriptors go to the job that they were sent with."""
+def test_many_jobs_at_once_get_their_own_descriptors(host):
+    """Those that were sent with the job."""
     host.write({"simple.py": "def task(cfg):\n    print(cfg.x)\n    return cfg.x\n"})
     host.start("simple:task")
     attempts = [host.submit({"x": x}) for x in range(12)]
@@ -220,8 +220,8 @@ def test_many_jobs_at_once(host):
         assert attempt.stdout == f"{x}\n"
 
 
-def test_a_job_that_cannot_be_forked_is_told_of(host, monkeypatch):
-    """No process, but a result: the host's fault."""
+def test_a_job_that_cannot_be_forked_has_a_result(host, monkeypatch):
+    """Without a process. It is the host's fault."""
     host.write(
         {
             "simple.py": """

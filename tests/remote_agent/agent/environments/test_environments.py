@@ -12,6 +12,7 @@ import pytest
 
 from remote_agent.agent.environments import environments as module
 from remote_agent.agent.environments.environments import Environments
+from remote_agent.agent.environments.store import PRUNING, EnvironmentStore
 from remote_agent.agent.spool.blobs import AlteredError
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.protocol import wire
@@ -51,6 +52,7 @@ class Run:
         self.background = Background()
         self.ready = 0
         self.failed: list[str] = []
+        self.notes: list[str] = []
         where = Folders(site.store.cache, str(folder / name), str(folder / name))
         paths = SpoolPaths(name, "h", where, "", 0o022, "now")
         self.environments = Environments(paths, site.blobs, self.background, self)  # type: ignore[arg-type]
@@ -64,10 +66,14 @@ class Run:
         """As the controller's link does."""
         self.said.append((header, json.loads(payload) if payload else None))
 
-    def want(self) -> None:
+    def note(self, text: str) -> None:
+        """Tell the user."""
+        self.notes.append(text)
+
+    def want(self, budget: int | None = None) -> None:
         """The controller says what it is made of."""
         payload = json.dumps(self.site.spec().to_json()).encode()
-        self.environments.on_environment({"t": "environment", "key": KEY}, payload)
+        self.environments.on_environment({"t": "environment", "key": KEY, "budget": budget}, payload)
 
     def states(self) -> list[str]:
         """What was said so far."""
@@ -192,9 +198,7 @@ def test_content_that_arrives_altered_is_asked_for_again(site: Site, tmp_path: P
         if asked < 3:
             assert run.said[-1][1] == [[sha256, 0]]
     (failed,) = run.failed
-    assert failed.startswith(
-        "what arrives of one-1.0-py3-none-any.whl is not what the lock says, each time\n    next: "
-    )
+    assert failed.startswith("one-1.0-py3-none-any.whl does not match the lock, each time it arrives\n    next: ")
     assert run.environments.refused(other, altered.value), "what is still on its way is of no use"
 
 
@@ -226,7 +230,9 @@ def test_a_failure_has_uvs_words_and_gives_the_lock_back(site: Site, tmp_path: P
     """Another run may have more luck."""
     run = Run(site, tmp_path)
     spec = site.spec(python="/gone/python3")
-    run.environments.on_environment({"t": "environment", "key": KEY}, json.dumps(spec.to_json()).encode())
+    run.environments.on_environment(
+        {"t": "environment", "key": KEY, "budget": None}, json.dumps(spec.to_json()).encode()
+    )
     run.background.run()
     (failed,) = run.failed
     assert "/gone/python3" in failed
@@ -238,7 +244,7 @@ def test_what_is_no_description_ends_the_link(site: Site, tmp_path: Path) -> Non
     run = Run(site, tmp_path)
     for payload in (b"x", b"[]", b"{}"):
         with pytest.raises(wire.ProtocolError):
-            run.environments.on_environment({"t": "environment", "key": KEY}, payload)
+            run.environments.on_environment({"t": "environment", "key": KEY, "budget": None}, payload)
 
 
 def test_pythons_are_told(site: Site, tmp_path: Path) -> None:
@@ -259,3 +265,32 @@ def test_the_end_of_an_agent_gives_the_lock_back(site: Site, tmp_path: Path) -> 
     run.want()
     run.environments.close()
     assert site.store.lock(KEY)
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_room_is_made_before_it_is_built(site: Site, tmp_path: Path, budget: int | None) -> None:
+    """An old environment goes, and the user is told; without a budget it stays."""
+    old = "e" * 64
+    site.build(old)
+    run = Run(site, tmp_path)
+    run.want(budget)
+    # As on a new link, while that is under way.
+    run.want(budget)
+    run.background.run()
+    assert run.ready == 1
+    assert (site.store.python(old) is None) == (budget is not None)
+    assert [note.partition(" (")[0] for note in run.notes] == ["an old environment was removed"] * (budget or 0)
+
+
+def test_files_that_are_being_removed_are_waited_for(site: Site, tmp_path: Path) -> None:
+    """Who removes files of packages may not have seen that this one needs them."""
+    other = EnvironmentStore(site.store.cache, "now")
+    assert other.lock(PRUNING)
+    run = Run(site, tmp_path)
+    run.want()
+    assert run.states() == ["waiting"]
+    assert not run.background.waiting
+    other.unlock(PRUNING)
+    run.environments.tick(1e9)
+    run.background.run()
+    assert run.ready == 1

@@ -75,7 +75,7 @@ def test_one_that_cannot_be_used_is_damaged(site: Site, how: str) -> None:
         boot = "later"
     (item,) = inventory_of(site, boot=boot).items()
     assert item["state"] == "damaged"
-    told = {"python": "Python", "description": "made of", "package": "two", "boot": "started again"}
+    told = {"python": "Python", "description": "missing or damaged", "package": "two", "boot": "started again"}
     assert told[how] in item["why"]
 
 

@@ -14,7 +14,10 @@ from tests.remote_agent.agent.environments.sites import Lives, script
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("uv", r"(?s)`uv pip install` did not end within .*waiting\n    next: .*disk hangs.*environment_timeout"),
+        (
+            "uv",
+            r"(?s)`uv pip install` did not end within .*waiting\n    next: .*file system hangs.*environment_timeout",
+        ),
         ("python", r"(?s)python -I` did not end.*waiting\n    next: start that Python there by hand"),
     ],
 )

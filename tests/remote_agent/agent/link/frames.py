@@ -1,4 +1,4 @@
-"""What frames of output files hold, for tests."""
+"""The content of frames of output files, for tests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def frames(source: Iterator[Piece]) -> list[wire.Frame]:
 
 
 def joined(piece: Piece) -> bytes:
-    """One frame in one piece."""
+    """A frame in one piece."""
     return piece if isinstance(piece, bytes) else b"".join(map(content, piece))
 
 
 def content(piece: bytes | Slice) -> bytes:
-    """What is sent of it."""
+    """The bytes that are sent of it."""
     if isinstance(piece, bytes):
         return piece
     with tempfile.TemporaryFile() as file:
@@ -34,7 +34,7 @@ def content(piece: bytes | Slice) -> bytes:
 
 
 def collected(folder: Path | None, **more: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """(files, end mark) of what output_frames sends."""
+    """(files, end mark) that output_frames sends."""
     options = {"streams": {}, "sent": {}, "patterns": True, "dropped": {}, **more}
     made = frames(output_frames("0.1", folder=None if folder is None else str(folder), **options))
     files: dict[str, bytes] = {}
@@ -54,7 +54,7 @@ def collected(folder: Path | None, **more: Any) -> tuple[dict[str, bytes], dict[
 
 
 def tree(folder: Path, **more: Any) -> tuple[dict[str, str], dict[str, int]]:
-    """(links, folders) of what output_frames sends."""
+    """(links, folders) that output_frames sends."""
     options = {"streams": {}, "sent": {}, "patterns": True, "dropped": {}, **more}
     links: dict[str, str] = {}
     folders: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Holding back what is said often; see remote_agent/agent/link/batching.py."""
+"""Holding back messages if there are many; see remote_agent/agent/link/batching.py."""
 
 from remote_agent.agent.link.batching import HOLD, Batching
 
@@ -12,34 +12,34 @@ def _spoken(batching: Batching, begin: float, every: float, times: int) -> float
 
 
 class TestBatching:
-    """When something waits, and for how long."""
+    """Which messages wait, and how long."""
 
-    def test_the_first_thing_is_said_at_once(self):
-        """Nothing was said before: nothing waits."""
+    def test_the_first_message_is_sent_at_once(self):
+        """There was none before it."""
         assert Batching().delay(0.0) == 0.0
 
-    def test_who_speaks_seldom_never_waits(self):
-        """Ten times a second is no haste, however long it goes on and however soon the next thing follows."""
+    def test_rare_messages_never_wait(self):
+        """Ten a second are not many, however long this goes on and however soon the next one follows."""
         batching = Batching()
         now = _spoken(batching, 100.0, 0.1, 100)
         assert batching.delay(now) == 0.0
 
-    def test_a_few_things_in_a_row_do_not_wait(self):
-        """An exchange of a few messages, as at the start of a run, goes on without a pause."""
+    def test_a_few_messages_in_a_row_do_not_wait(self):
+        """A short exchange, as at the start of a run, has no pauses."""
         batching = Batching()
         now = _spoken(batching, 100.0, 0.001, 9)
         assert batching.delay(now) == 0.0
 
-    def test_what_follows_many_others_waits_no_longer_than_a_moment(self):
-        """It waits for what is left of HOLD since something was said, and then no more."""
+    def test_a_message_after_many_others_waits_only_for_a_moment(self):
+        """It waits for the rest of HOLD since the last message."""
         batching = Batching()
         now = _spoken(batching, 100.0, 0.004, 10)
         assert 0.0 < batching.delay(now) <= HOLD
         assert 0.0 < batching.delay(now + HOLD / 2) <= HOLD / 2 + 1e-9
         assert batching.delay(now + HOLD + 1e-9) == 0.0
 
-    def test_speaking_every_time_that_it_is_let_it_stays_held(self):
-        """The pauses that it makes do not end it while there is as much to say: it does not go back and forth."""
+    def test_pauses_do_not_end_the_holding_while_there_is_much_to_send(self):
+        """So the agent does not switch back and forth."""
         batching = Batching()
         now = _spoken(batching, 100.0, 0.004, 10)
         for _ in range(50):
@@ -48,8 +48,8 @@ class TestBatching:
             assert batching.delay(now) == 0.0
             batching.note_sent(now)
 
-    def test_when_it_has_become_quiet_it_says_things_at_once_again(self):
-        """After a second without haste nothing waits."""
+    def test_after_a_quiet_second_messages_are_sent_at_once_again(self):
+        """Nothing waits then."""
         batching = Batching()
         now = _spoken(batching, 100.0, 0.004, 50)
         assert batching.delay(now + 1.0) == 0.0

@@ -28,7 +28,7 @@ class TestLinks:
 
     @pytest.mark.slow
     def test_a_result_is_sent_to_every_link_until_it_is_acknowledged(self, host):
-        """A link that ends before the acknowledgement costs nothing."""
+        """A link that ends before the acknowledgement loses nothing."""
         client = host.connect()
         attempt = host.job(client, 0, value="x" * 1000)
         client.result(attempt)
@@ -43,23 +43,25 @@ class TestLinks:
 
     @pytest.mark.slow
     def test_the_newest_link_wins(self, host):
-        """A controller whose old link is half dead is served on the new one."""
+        """If a controller's old link is half dead, the new one is served."""
         old = host.connect()
         new = host.connect(prepare=False)
         old.wait_over()
         assert new.value(host.job(new, 0)) == 0
 
     @pytest.mark.slow
-    def test_an_agent_that_nobody_needs_ends_without_a_word(self, new_agent):
-        """Who comes in that moment has not said hello. It connects again, and is not told that its run is over."""
+    def test_an_idle_agent_ends_without_a_message(self, new_agent):
+        """A controller that connects at this moment has not said hello. It connects again, and does not think that
+        its run is over.
+        """
         host = new_agent(patch="import remote_agent.agent.agent as a; a.IDLE_EXIT = 0.5")
         client = host.open()
         client.wait_over()
         assert client.all("fatal") == []
 
     @pytest.mark.slow
-    def test_nonsense_costs_the_link_and_nothing_else(self, host):
-        """Whatever comes is answered with a typed error; jobs run on, and the next link is served."""
+    def test_a_protocol_error_ends_only_the_link(self, host):
+        """The answer is a typed error. Jobs go on, and the next link is served."""
         gate = host.gate("g")
         client = host.connect()
         agent = host.agent_pid(client)
@@ -75,8 +77,8 @@ class TestLinks:
         assert client.value(attempt) == 0
 
     @pytest.mark.slow
-    def test_a_hello_for_somebody_else_is_refused(self, host):
-        """Another run, another version, slots that are none: a typed error, and the agent goes on."""
+    def test_a_wrong_hello_is_refused(self, host):
+        """Another run, another version, or an invalid number of slots is a typed error, and the agent goes on."""
         hello = {"t": "hello", "version": wire.VERSION, "run": host.run, "controller": "c", "host": "h", "slots": 1}
         for field, value, code in [
             ("run", "another", "run"),
@@ -92,14 +94,14 @@ class TestLinks:
         assert client.value(host.job(client, 0)) == 0
 
     def test_a_message_before_hello_is_refused(self, host):
-        """Nobody is served who has not said who he is."""
+        """Nothing is served before the hello."""
         client = host.open()
         client.send({"t": "ping", "n": 1})
         assert client.expect("fatal").header["code"] == "order"
 
     @pytest.mark.slow
-    def test_two_runs_do_not_meet(self, host, new_agent):
-        """Each has its agent and its spool."""
+    def test_two_runs_have_separate_agents(self, host, new_agent):
+        """And separate spools."""
         other = new_agent()
         one, two = host.connect(), other.connect()
         assert host.agent_pid(one) != host.agent_pid(two)

@@ -1,4 +1,4 @@
-"""Frames of files: as they were at one moment, whatever is done to them meanwhile."""
+"""Frames of files show each file as it was at one moment, even if it changes meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TestFiles:
     """The output directory."""
 
     def test_small_and_large_files(self, tmp_path):
-        """With their modes; in folders; empty ones too."""
+        """With their modes, in folders; empty ones, too."""
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "small").write_bytes(b"1")
         (tmp_path / "empty").touch()
@@ -35,8 +35,8 @@ class TestFiles:
         assert end["refused"] == []
 
     @pytest.mark.parametrize("size", [1000, 600_000])
-    def test_a_file_that_is_written_to_while_it_is_read(self, tmp_path, monkeypatch, size):
-        """Is read again: what arrives is what it was at one moment. The clock of a file system may stand still meanwhile."""
+    def test_a_file_that_changes_while_it_is_read_is_read_again(self, tmp_path, monkeypatch, size):
+        """So the copy shows one moment, even if the file system's clock stands still meanwhile."""
         path = tmp_path / "changes"
         path.write_bytes(b"x" * size)
         at = path.stat().st_mtime_ns
@@ -58,8 +58,8 @@ class TestFiles:
         assert end["noted"] == []
 
     @pytest.mark.parametrize("size", [1000, 600_000])
-    def test_a_file_that_never_keeps_still(self, tmp_path, monkeypatch, size):
-        """Arrives, and is named."""
+    def test_a_file_that_always_changes_is_sent_and_reported(self, tmp_path, monkeypatch, size):
+        """It arrives, and the end mark names it."""
         path = tmp_path / "changes"
         path.write_bytes(b"x" * size)
         whole = os.pread
@@ -77,7 +77,7 @@ class TestFiles:
         assert "may be inconsistent" in why
 
     def test_a_file_that_changes_its_size_while_it_is_sent(self, tmp_path):
-        """Shorter or longer: it is sent as it is then, and the piece that would complete the old one is not."""
+        """Shorter or longer, its new content is sent. The piece that would complete the old content is not sent."""
         for change in (b"short", b"y" * 700_000, b""):
             (tmp_path / "changes").write_bytes(b"x" * 600_000)
             source = output_frames("0.1", {}, {}, str(tmp_path), True, {})
@@ -94,8 +94,8 @@ class TestFiles:
                 assert last["size"] == len(change)
             assert told[-1].header["refused"] == []
 
-    def test_what_is_not_ours_to_touch_is_read_all_the_same(self, tmp_path, monkeypatch):
-        """A file of somebody else, whose time cannot be set."""
+    def test_a_file_whose_time_cannot_be_set_is_read_all_the_same(self, tmp_path, monkeypatch):
+        """For example, another user's file."""
         (tmp_path / "theirs").write_text("x")
 
         def refuse(*args: Any, **kwargs: Any) -> None:
@@ -113,8 +113,8 @@ class TestFiles:
         max_size=8,
     )
 )
-def test_every_regular_file_comes_back_as_it_is(tmp_path_factory, content):
-    """Whatever its name."""
+def test_every_regular_file_comes_back_unchanged(tmp_path_factory, content):
+    """Whatever its name is."""
     folder = tmp_path_factory.mktemp("files")
     content = {name: data for name, data in content.items() if name not in (".", "..")}
     for name, data in content.items():

@@ -1,4 +1,4 @@
-"""A link ends when nothing is heard of its controller, and waits for one that is slow."""
+"""A link ends if the controller is silent, and waits for a slow one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.remote_agent.agents import wait_until
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory that a process has."""
+    """How many bytes of memory a process uses."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.slow
-def test_a_silent_controller_is_asked_and_then_let_go(new_agent):
-    """Pings go out at a quarter of the heartbeat; without an answer the link is closed."""
+def test_a_silent_controller_is_pinged_and_then_its_link_is_closed(new_agent):
+    """Pings are sent after a quarter of the heartbeat. Without an answer, the link is closed."""
     host = new_agent(patch="import remote_agent.protocol.constants as p; p.HEARTBEAT = 1.0")
     client = host.connect(prepare=False)
     client.answers = False
@@ -30,8 +30,8 @@ def test_a_silent_controller_is_asked_and_then_let_go(new_agent):
 
 
 @pytest.mark.slow
-def test_a_controller_that_drips_is_let_go(new_agent):
-    """A byte now and then is no sign of life, whatever it is a part of; the next link is served."""
+def test_the_link_of_a_controller_that_sends_single_bytes_is_closed(new_agent):
+    """Single bytes are no sign of life, whatever they belong to. The next link is served."""
     host = new_agent(patch="import remote_agent.protocol.constants as p; p.HEARTBEAT = 1.0")
     client = host.connect(prepare=False)
     client.answers = False
@@ -48,7 +48,7 @@ def test_a_controller_that_drips_is_let_go(new_agent):
 
 @pytest.mark.slow
 def test_a_slow_controller_blocks_no_job_and_costs_no_memory(host):
-    """Results wait on the disk, not in memory, for a controller that does not read."""
+    """If a controller does not read, results wait on the disk and not in memory."""
     client = host.connect()
     agent = host.agent_pid(client)
     before = _resident(agent)

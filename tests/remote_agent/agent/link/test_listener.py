@@ -1,4 +1,4 @@
-"""An agent is reached by its socket, also where somebody has removed that."""
+"""An agent is reached by its socket, even if somebody has removed that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.mark.slow
 def test_a_socket_that_was_removed_is_created_again(host):
-    """Somebody cleans up: the agent is reached all the same, and stays the only one."""
+    """After a clean-up the agent can still be reached, and stays the only one."""
     client = host.connect()
     gate = host.gate("g")
     attempt = host.job(client, 0, do="gate", gate=gate)

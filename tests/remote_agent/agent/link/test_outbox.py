@@ -1,4 +1,4 @@
-"""What an agent sends: small things first, long ones in turn, nothing that cannot be read, nothing over a cap."""
+"""What an agent sends: small messages first, long ones in turn, and nothing over a cap."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def frames(source: Iterator[Piece]) -> list[wire.Frame]:
 
 
 def joined(piece: Piece) -> bytes:
-    """One frame in one piece."""
+    """A frame in one piece."""
     return piece if isinstance(piece, bytes) else b"".join(map(content, piece))
 
 
 def content(piece: bytes | Slice) -> bytes:
-    """What is sent of it."""
+    """The bytes that are sent of it."""
     if isinstance(piece, bytes):
         return piece
     with tempfile.TemporaryFile() as file:
@@ -42,7 +42,7 @@ class TestOutbox:
     """Bytes on their way to a descriptor."""
 
     def drain(self, outbox: Outbox) -> bytes:
-        """Everything that it writes, to a reader that takes little at a time."""
+        """Everything that it writes, to a reader that reads little at a time."""
         ours, theirs = os.pipe()
         os.set_blocking(theirs, False)
         out = bytearray()
@@ -69,7 +69,7 @@ class TestOutbox:
         ),
     )
     def test_nothing_is_lost_or_cut(self, small, sources):
-        """However much there is, and however little the reader takes."""
+        """However much there is, and however little the reader reads."""
         outbox = Outbox()
         for piece in small:
             outbox.put(piece)
@@ -80,8 +80,8 @@ class TestOutbox:
         assert len(out) == sum(map(len, small)) + sum(len(joined(piece)) for source in sources for piece in source)
         assert all(joined(piece) in out for source in sources for piece in source)
 
-    def test_a_file_goes_from_the_kernel_to_the_kernel(self, tmp_path):
-        """In order with the rest, however little the reader takes; it is open until the last of it was written."""
+    def test_a_file_is_sent_by_the_kernel(self, tmp_path):
+        """In order with the rest, however little the reader reads. It stays open until its last byte is written."""
         data = bytes(range(256)) * 4000
         (tmp_path / "file").write_bytes(data)
         file = OpenFile(str(tmp_path / "file"))
@@ -96,8 +96,8 @@ class TestOutbox:
             os.fstat(fd)
 
     @pytest.mark.parametrize("how", ["shorter", "unreadable", "not by the kernel"])
-    def test_a_file_that_cannot_be_sent_so(self, tmp_path, monkeypatch, how):
-        """It is read; where that cannot be, zeros are sent for what was announced, and the digest gives them away."""
+    def test_a_file_that_the_kernel_cannot_send_is_read(self, tmp_path, monkeypatch, how):
+        """If it cannot be read either, zeros are sent for the announced bytes, and the digest shows that."""
         (tmp_path / "file").write_bytes(b"x" * 400_000)
         file = OpenFile(str(tmp_path / "file"))
         outbox = Outbox()
@@ -119,7 +119,7 @@ class TestOutbox:
             monkeypatch.setattr("remote_agent.agent.link.outbox.os.pread", refuse)
         assert self.drain(outbox) == b"head" + expected + b"end"
 
-    def test_a_reader_that_is_gone_ends_it(self, tmp_path):
+    def test_a_dead_reader_ends_the_sending_of_a_file(self, tmp_path):
         """As with any other bytes."""
         (tmp_path / "file").write_bytes(b"x" * 400_000)
         outbox = Outbox()
@@ -130,7 +130,7 @@ class TestOutbox:
             outbox.write_to(theirs)
         os.close(theirs)
 
-    def test_small_things_go_before_what_sources_still_have(self):
+    def test_small_frames_are_sent_before_those_of_sources(self):
         """A pong does not wait for a gigabyte."""
         outbox = Outbox()
         outbox.add_source(iter([b"x" * 300_000] * 10))
@@ -144,7 +144,7 @@ class TestOutbox:
         assert out.index(b"pong") < 1 << 20
 
     def test_few_sources_are_open_at_once_and_none_before_its_turn(self):
-        """Ten thousand results that wait cost no descriptor; those that are read take turns."""
+        """Ten thousand waiting results cost no descriptor. Those that are read take turns."""
         opened: list[int] = []
 
         def source(number: int) -> Iterator[bytes]:
@@ -159,8 +159,8 @@ class TestOutbox:
         assert opened == [0, 1, 2]
         assert outbox
 
-    def test_a_reader_that_takes_nothing_costs_a_few_chunks(self):
-        """More is not read from the sources."""
+    def test_a_reader_that_reads_nothing_costs_a_few_chunks(self):
+        """No more is read from the sources."""
         taken = itertools.count()
         outbox = Outbox()
         outbox.add_source(b"x" * wire.CHUNK for _ in taken)
@@ -172,8 +172,8 @@ class TestOutbox:
             os.close(fd)
         assert next(taken) < 6
 
-    def test_a_reader_that_is_gone_is_an_error(self):
-        """For the link, which ends then."""
+    def test_a_dead_reader_is_an_error(self):
+        """The link ends then."""
         ours, theirs = os.pipe()
         os.close(ours)
         outbox = Outbox()

@@ -1,4 +1,4 @@
-"""What of an output directory comes back: chosen files, links and folders; the rest by name."""
+"""Which files, links and folders of an output directory come back. The rest is reported by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TestFiles:
     """The output directory."""
 
     def test_what_cannot_be_sent_is_named(self, tmp_path):
-        """Links out, devices, pipes, names that are no text, what is ours in an output directory."""
+        """Links out, devices, pipes, names that are not text, and our own folder."""
         inside = tmp_path / "out"
         inside.mkdir()
         (tmp_path / "secret").write_text("secret")
@@ -43,8 +43,10 @@ class TestFiles:
             "bad\\udcff": "its name is not UTF-8",
         }
 
-    def test_links_within_are_told_as_links(self, tmp_path):
-        """To files, folders and nothing; what would lead out elsewhere (absolute, by way of another link) by the shortest way."""
+    def test_links_within_the_folder_stay_links(self, tmp_path):
+        """To files, folders and nothing. If a link would lead out elsewhere (it is absolute, or passes through
+        another link), the shortest path is sent.
+        """
         (tmp_path / "run-1" / "logs").mkdir(parents=True)
         (tmp_path / "run-1" / "logs" / "debug.log").write_text("log")
         (tmp_path / "deep" / "er").mkdir(parents=True)
@@ -72,8 +74,8 @@ class TestFiles:
         }
         assert collected(tmp_path)[1]["refused"] == []
 
-    def test_a_link_whose_file_was_not_chosen(self, tmp_path):
-        """Comes as the file; one to a folder that does not come is named, one to a chosen file stays a link."""
+    def test_a_link_to_a_file_that_was_not_chosen_comes_as_the_file(self, tmp_path):
+        """A link to a folder that does not come is named. A link to a chosen file stays a link."""
         (tmp_path / "ckpt").mkdir()
         (tmp_path / "ckpt" / "3.pt").write_text("three")
         (tmp_path / "other").mkdir()
@@ -85,8 +87,10 @@ class TestFiles:
         assert tree(tmp_path, patterns=["*.pt"])[0] == {"last.pt": "ckpt/3.pt"}
         assert tree(tmp_path, patterns=["last*", "ckpt/*"])[0] == {"last.pt": "ckpt/3.pt"}
 
-    def test_folders_and_times(self, tmp_path):
-        """Empty folders too, the deepest first; times to the nanosecond, of small and large files, also when they are sent again."""
+    def test_folders_and_times_come_back(self, tmp_path):
+        """Empty folders, too, the deepest first. Times come to the nanosecond, of small and large files, even when
+        they are sent again.
+        """
         (tmp_path / "empty" / "dir").mkdir(parents=True)
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "small").write_text("x")
@@ -112,8 +116,8 @@ class TestFiles:
             assert made[-1].header["t"] == "files_end"
             assert {os.stat(tmp_path / name).st_mtime_ns for name in told} == set(told.values())
 
-    def test_what_cannot_be_read_is_named(self, tmp_path, monkeypatch):
-        """And costs the others nothing."""
+    def test_an_unreadable_file_is_named(self, tmp_path, monkeypatch):
+        """The others come all the same."""
         whole = os.open
 
         def refuse(path: str, *args: Any, **kwargs: Any) -> int:
@@ -128,8 +132,8 @@ class TestFiles:
         assert set(files) == {"fine"}
         assert end["refused"] == [["closed", "Permission denied"], ["large-closed", "Permission denied"]]
 
-    def test_patterns_choose(self, tmp_path):
-        """By name, by folder; True for all, False for none."""
+    def test_patterns_choose_files(self, tmp_path):
+        """By name and by folder. True means all, False none."""
         for name in ("a.txt", "b.bin", "ckpt/1", "ckpt/deep/2", "other/3"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text("x")
@@ -138,8 +142,8 @@ class TestFiles:
         assert wanted("anything", True)
         assert not wanted("anything", [])
 
-    def test_a_pattern_that_matches_nothing_is_told(self, tmp_path):
-        """By its place in the list; where there are no patterns, or no folder of ours, there is nothing to tell."""
+    def test_a_pattern_that_matches_nothing_is_reported(self, tmp_path):
+        """By its position in the list. Without patterns, or without our own folder, there is nothing to report."""
         (tmp_path / "ckpt").mkdir()
         for name in ("a.json", "ckpt/1"):
             (tmp_path / name).write_text("x")

@@ -13,8 +13,8 @@ from remote_agent.protocol.result_parts import NO_PARTS, Part
 from tests.remote_agent.agent.link.frames import collected, frames, tree
 
 
-def test_an_output_directory_that_the_job_moved_is_told(tmp_path: Path) -> None:
-    """Where there was one: nothing comes back of it, and that is not left unsaid."""
+def test_an_output_directory_that_the_job_moved_is_reported(tmp_path: Path) -> None:
+    """If there was one, nothing of it comes back, and the end mark says so."""
     gone = tmp_path / "gone"
     assert collected(gone, is_made=True)[1]["noted"] == [
         ["the output directory", "is not there any more: the job moved or removed it"]
@@ -28,7 +28,7 @@ class TestFiles:
     """The output directory."""
 
     def test_many_links_and_folders_take_several_frames(self, tmp_path):
-        """None of them is too long."""
+        """No frame is too long."""
         deep = tmp_path / "/".join(["d" * 200] * 15)
         deep.mkdir(parents=True)
         for number in range(400):
@@ -38,13 +38,13 @@ class TestFiles:
         assert len(links) == 400
         assert len(folders) == 415
 
-    def test_a_folder_that_is_gone(self, tmp_path):
-        """Nothing is sent, and nothing breaks."""
+    def test_a_missing_folder_is_no_error(self, tmp_path):
+        """Nothing is sent."""
         assert collected(tmp_path / "nowhere")[0] == {}
         assert collected(None)[0] == {}
 
     def test_long_names_do_not_make_a_header_too_long(self, tmp_path):
-        """Neither of many files in a frame, nor of many refusals: the rest is counted."""
+        """Neither many files in a frame, nor many refusals: the rest is counted."""
         deep = tmp_path / "/".join(["d" * 200] * 15)
         deep.mkdir(parents=True)
         for number in range(600):
@@ -57,10 +57,10 @@ class TestFiles:
 
 
 class TestStreams:
-    """What a job prints."""
+    """The output of a job."""
 
-    def test_from_where_it_was_left(self, tmp_path):
-        """Each call sends what is new; the position advances."""
+    def test_only_new_output_is_sent(self, tmp_path):
+        """Each call sends what is new and advances the position."""
         path = tmp_path / "stdout"
         path.write_bytes(b"a" * 300_000)
         sent = {"stdout": 0}
@@ -76,8 +76,8 @@ class TestStreams:
         assert frames(stream_frames("0.1", "stdout", str(path), sent)) == []
         assert frames(stream_frames("0.1", "stderr", str(tmp_path / "none"), {"stderr": 0})) == []
 
-    def test_up_to_a_cap(self, tmp_path):
-        """Not a byte more; the end says what is missing, in the stream and in the sizes."""
+    def test_output_is_sent_up_to_its_cap(self, tmp_path):
+        """Not a byte more. The stream and the sizes say what is missing."""
         path = tmp_path / "stdout"
         path.write_bytes(b"a" * 1000)
         source = output_frames("0.1", {"stdout": str(path)}, {"stdout": 0}, None, True, {"stdout": 50}, 100)
@@ -88,7 +88,7 @@ class TestStreams:
         assert end.header["sizes"] == {"stdout": 100, "stdout_dropped": 50, "files": 0, "bytes": 0}
 
     def test_the_stream_that_was_written_first_goes_first(self, tmp_path):
-        """As far as two files can tell: by when each was last written to."""
+        """As far as two files can show: by the time of their last write."""
         streams = {name: str(tmp_path / name) for name in ("stdout", "stderr")}
         for name, second in (("stdout", 2), ("stderr", 1)):
             (tmp_path / name).write_bytes(name.encode())
@@ -99,8 +99,8 @@ class TestStreams:
         os.unlink(streams["stderr"])
         assert [name for name, _ in as_written(streams)] == ["stderr", "stdout"]
 
-    def test_two_that_send_the_same_stream_send_it_once(self, tmp_path):
-        """What was shown live is not sent again at the end."""
+    def test_two_senders_of_a_stream_send_it_once(self, tmp_path):
+        """Output that was shown live is not sent again at the end."""
         path = tmp_path / "stdout"
         path.write_bytes(b"a" * 600_000)
         sent = {"stdout": 0}
@@ -115,8 +115,8 @@ def parts_of(path, size):
     return NO_PARTS._replace(value=Part(0, size, ""), file=str(path))
 
 
-def test_a_large_result(tmp_path):
-    """In chunks, of as many bytes as it must have; one that is shorter is an error."""
+def test_a_large_result_comes_in_chunks(tmp_path):
+    """It has its announced size. If its file is shorter, that is an error."""
     path = tmp_path / "result"
     path.write_bytes(bytes(600_000) + b"more")
     made = frames(result_frames("0.1", parts_of(path, 600_000)))

@@ -1,4 +1,4 @@
-"""What was acknowledged, in little memory."""
+"""The set of acknowledged attempts, in little memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remote_agent.agent.spool.acknowledged import Acknowledged
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), max_size=120))
 def test_holds_what_was_added_and_nothing_else(added):
-    """In whatever order, as often as it comes."""
+    """In whatever order and however often they are added."""
     held = Acknowledged()
     for num, attempt in added:
         held.add(f"{num}.{attempt}")
@@ -20,8 +20,8 @@ def test_holds_what_was_added_and_nothing_else(added):
 
 
 @given(st.permutations(range(60)))
-def test_what_lies_together_is_one_entry(order):
-    """However it came to lie together."""
+def test_consecutive_attempts_are_one_entry(order):
+    """In whatever order they came."""
     held = Acknowledged()
     for num in order:
         held.add(f"{num}.1")

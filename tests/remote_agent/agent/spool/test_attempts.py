@@ -1,4 +1,4 @@
-"""What an earlier agent left is taken up, also that of an earlier version."""
+"""An agent continues with what an earlier one left, even one of an earlier version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENVELOPE = {"status": "COMPLETED", "error": None, "duration": 1.0, "pid": 5, "py
 
 
 def taken_up(path: Path, records: list[dict[str, Any]]) -> tuple[Attempts, list[str], list[str], list[str]]:
-    """The attempts of a log; which wait, which may have started, and what was noted."""
+    """The attempts of a log: which wait, which may have started, and the notes."""
     log = SpoolLog(str(path))
     for record in records:
         log.append(record, b"payload")
@@ -31,12 +31,12 @@ def taken_up(path: Path, records: list[dict[str, Any]]) -> tuple[Attempts, list[
 
 
 def accepted(num: int, **more: Any) -> dict[str, Any]:
-    """The record of a job that came."""
+    """The record of a job that arrived."""
     return {"r": "accepted", "a": f"{num}.1", "spec": {**job_spec(num, attempt=1).to_json(), **more}, "blob": None}
 
 
-def test_a_spec_that_lacks_what_is_new_is_taken_up(tmp_path):
-    """It has what that stood for."""
+def test_a_spec_without_new_fields_can_be_read(tmp_path):
+    """The missing fields get the values that they stood for."""
     first = accepted(0)
     for name in ("shutdown_timeout", "max_output_bytes", "children_timeout"):
         del first["spec"][name]
@@ -45,15 +45,15 @@ def test_a_spec_that_lacks_what_is_new_is_taken_up(tmp_path):
     assert attempts.get("0.1").spec == job_spec(0, attempt=1)
 
 
-def test_a_spec_that_this_version_refuses_keeps_no_agent_from_coming_up(tmp_path):
-    """Its job does not start, which is noted; the others are as they were."""
+def test_a_spec_that_this_version_refuses_does_not_stop_the_agent(tmp_path):
+    """Its job does not start, and a note says so. The others are unchanged."""
     _, waiting, doubtful, notes = taken_up(tmp_path / "log", [accepted(0, outputs=5), accepted(1)])
     assert (waiting, doubtful) == (["1.1"], ["0.1"])
     assert notes == ["spool log: a record of job 0.1 cannot be read: job: outputs is 5"]
 
 
-def test_results_are_delivered_that_say_more_than_is_read_now(tmp_path):
-    """And one that says nothing of use is as if it had not been recorded."""
+def test_results_with_unknown_fields_are_delivered(tmp_path):
+    """A result without any useful field counts as not recorded."""
     records = [accepted(0), accepted(1)]
     for num, envelope in enumerate((ENVELOPE, {**ENVELOPE, "status": "x"})):
         records.append({"r": "started", "a": f"{num}.1", "slot": num, "at": 1.0})

@@ -1,4 +1,4 @@
-"""Content by hash, and the tree that is made from it: what its name says, where its path says, or not at all."""
+"""Content by hash, and the tree that is made from it. Content and paths are as their names say, or are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.requirements import READS_PROC
 
 
 def sha(data: bytes) -> str:
-    """Its name."""
+    """The name of a content."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -41,8 +41,8 @@ def store(tmp_path: Path) -> BlobStore:
 class TestStore:
     """Blobs."""
 
-    def test_whole_and_in_pieces(self, store):
-        """It is there when its last piece came, and what its name says."""
+    def test_a_blob_comes_whole_or_in_pieces(self, store):
+        """It exists when its last piece has come, with the content that its name says."""
         data = os.urandom(1000)
         assert not store.has(sha(data))
         for offset in range(0, 1000, 300):
@@ -53,23 +53,23 @@ class TestStore:
         assert store.read(sha(b"")) == b""
         assert Path(store.path(sha(data))).stat().st_mode & 0o077 == 0
 
-    def test_what_is_there_is_not_written_again(self, store):
+    def test_an_existing_blob_is_not_written_again(self, store):
         """A second sender of the same content changes nothing."""
         store.put(sha(b"abc"), b"abc")
         assert not store.put_chunk(sha(b"abc"), 3, 0, b"xx")
         assert store.put_chunk(sha(b"abc"), 3, 2, b"x")
         assert store.read(sha(b"abc")) == b"abc"
 
-    def test_content_that_is_not_what_its_name_says(self, store, tmp_path):
-        """Is refused, and leaves nothing."""
+    def test_content_that_does_not_match_its_name_is_refused(self, store, tmp_path):
+        """It leaves nothing."""
         with pytest.raises(SpoolError, match="does not match its name"):
             store.put(sha(b"right"), b"wrong")
         assert not store.has(sha(b"right"))
         assert os.listdir(tmp_path / "blobs") == []
 
     @pytest.mark.parametrize("name", ["../../etc/passwd", "", "A" * 64, "0" * 63, "g" * 64, 5, None])
-    def test_names_that_are_none(self, store, name):
-        """Never become paths."""
+    def test_invalid_names_are_refused(self, store, name):
+        """They never become paths."""
         assert not is_sha256(name)
         assert not store.has(name)
         with pytest.raises(SpoolError, match="named"):
@@ -80,8 +80,8 @@ class TestStore:
     @pytest.mark.parametrize(
         "pieces", [[(1, b"b")], [(0, b"a"), (2, b"c")], [(0, b"abcd")], [(0, b"a"), (0, b"ab"), (1, b"b")]]
     )
-    def test_pieces_that_do_not_follow(self, store, pieces):
-        """Are refused; a new beginning is not."""
+    def test_pieces_out_of_order_are_refused(self, store, pieces):
+        """A new beginning is accepted."""
         with pytest.raises(SpoolError, match="byte"):
             for offset, data in pieces:
                 store.put_chunk(sha(b"abc"), 3, offset, data)
@@ -89,7 +89,7 @@ class TestStore:
 
     @READS_PROC
     def test_a_broken_link_leaves_nothing_open(self, store, tmp_path):
-        """What came in part is begun anew, and its file is gone."""
+        """A blob that came in part begins again, and its file is removed."""
         before = len(os.listdir("/proc/self/fd"))
         store.put_chunk(sha(b"abc"), 3, 0, b"a")
         store.drop_partial()
@@ -102,7 +102,7 @@ class TestStore:
 class TestManifest:
     """The list of a snapshot's files."""
 
-    def test_is_read(self):
+    def test_a_manifest_can_be_read(self):
         """Files and links."""
         manifest = read_manifest(
             packed(files=[["a/b", 0o755, 3, "0" * 64]], links=[["a/l", "b"], ["x/y/z", "../../a/b"]])
@@ -110,7 +110,7 @@ class TestManifest:
         assert manifest == Manifest([("a/b", 0o755, 3, "0" * 64)], [("a/l", "b"), ("x/y/z", "../../a/b")])
 
     @pytest.mark.parametrize("path", ["/abs", "../out", "a/../../out", "a//b", "", ".", "a/.", "nul\0"])
-    def test_with_a_path_that_leads_out_is_refused(self, path):
+    def test_a_manifest_with_a_path_that_leads_out_is_refused(self, path):
         """As a file and as a link."""
         with pytest.raises(SpoolError, match="names"):
             read_manifest(packed(files=[[path, 0o644, 1, "0" * 64]]))
@@ -118,7 +118,7 @@ class TestManifest:
             read_manifest(packed(links=[[path, "x"]]))
 
     @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "a/../../x", "../../x"])
-    def test_with_a_link_that_leads_out_is_refused(self, target):
+    def test_a_manifest_with_a_link_that_leads_out_is_refused(self, target):
         """However it is written."""
         with pytest.raises(SpoolError, match="leads out"):
             read_manifest(packed(links=[["link", target]]))
@@ -136,12 +136,12 @@ class TestManifest:
             packed(files=[["a", "x", 1, "y"]]),
         ],
     )
-    def test_that_is_none_is_refused(self, data):
-        """By a typed error."""
+    def test_an_invalid_manifest_is_refused(self, data):
+        """With a typed error."""
         with pytest.raises(SpoolError):
             read_manifest(data)
 
-    def test_that_unpacks_to_too_much_is_refused(self, monkeypatch):
+    def test_a_manifest_that_unpacks_to_too_much_is_refused(self, monkeypatch):
         """A bomb of a few bytes does not fill the memory."""
         monkeypatch.setattr("remote_agent.agent.spool.blobs._MAX_MANIFEST", 1000)
         with pytest.raises(SpoolError, match="over 1000 bytes"):
@@ -149,7 +149,7 @@ class TestManifest:
 
 
 class TestTree:
-    """A snapshot laid out."""
+    """The tree of a snapshot."""
 
     def tree(self, store: BlobStore, files: dict[str, bytes], links: list[tuple[str, str]] | None = None) -> Manifest:
         """A manifest whose contents are in the store."""
@@ -160,8 +160,8 @@ class TestTree:
         ]
         return Manifest(entries, links or [])
 
-    def test_is_written(self, store, tmp_path):
-        """Files in folders, executables, links; private, whatever the umask."""
+    def test_a_tree_is_written(self, store, tmp_path):
+        """Files in folders, executables, links; private, whatever the umask is."""
         manifest = self.tree(store, {"a/b/c.py": b"c", "run.sh": b"#!", "empty": b""}, [("a/link", "b/c.py")])
         before = os.umask(0)
         try:
@@ -176,8 +176,8 @@ class TestTree:
         assert (code / "a").stat().st_mode & 0o777 == 0o700
 
     @READS_PROC
-    def test_many_folders(self, store, tmp_path):
-        """More than descriptors that are kept, in any order."""
+    def test_a_tree_may_have_many_folders(self, store, tmp_path):
+        """More than there are open descriptors, in any order."""
         files = {f"d{number % 250}/e{number}/f": b"x" for number in range(600)}
         gc.collect()  # what other tests left open
         before = len(os.listdir("/proc/self/fd"))
@@ -185,8 +185,8 @@ class TestTree:
         assert len(os.listdir("/proc/self/fd")) == before
         assert len([path for path in (tmp_path / "code").rglob("f") if path.is_file()]) == 600
 
-    def test_is_whole_or_not_there(self, store, tmp_path):
-        """A content that is missing leaves no tree; when it has come, the tree is made."""
+    def test_a_tree_is_complete_or_missing(self, store, tmp_path):
+        """If a content is missing, there is no tree. When it has come, the tree is made."""
         manifest = self.tree(store, {"a": b"a", "b": b"b"})
         os.unlink(store.path(sha(b"b")))
         with pytest.raises(SpoolError, match="content of b is missing"):
@@ -198,15 +198,15 @@ class TestTree:
         assert sorted(os.listdir(tmp_path)) == ["blobs", "code"]
 
     def test_content_that_was_altered_is_not_used(self, store, tmp_path):
-        """It is removed from the cache, so that it is asked for again."""
+        """It is removed from the cache, so that it is requested again."""
         manifest = self.tree(store, {"a": b"right"})
         Path(store.path(sha(b"right"))).write_bytes(b"wrong")
         with pytest.raises(SpoolError, match="altered"):
             materialise(store, manifest, str(tmp_path / "code"))
         assert not store.has(sha(b"right"))
 
-    def test_a_tree_that_is_there_is_left_alone(self, store, tmp_path):
-        """A job may have written into it."""
+    def test_an_existing_tree_is_not_changed(self, store, tmp_path):
+        """A job may have written to it."""
         manifest = self.tree(store, {"a": b"a"})
         materialise(store, manifest, str(tmp_path / "code"))
         (tmp_path / "code" / "a").write_bytes(b"by a job")
@@ -227,7 +227,7 @@ class TestTree:
     ),
 )
 def test_no_snapshot_writes_outside_its_tree(tmp_path_factory, files, links):
-    """Fuzz: whatever its manifest says, through whatever links: it is refused, or stays inside."""
+    """Fuzz: whatever the manifest says, through whatever links, it is refused or stays inside."""
     root = tmp_path_factory.mktemp("tree")
     (root / "outside").mkdir()
     store = BlobStore(str(root / "blobs"))
@@ -248,7 +248,7 @@ def test_no_snapshot_writes_outside_its_tree(tmp_path_factory, files, links):
 
 
 def test_a_blob_goes_on_where_a_link_was_lost(tmp_path):
-    """If it is to be kept; all else comes again."""
+    """If it is kept. Other blobs come again from the start."""
     store = BlobStore(str(tmp_path / "blobs"))
     kept, dropped = b"k" * 1000, b"d" * 1000
     names = [hashlib.sha256(data).hexdigest() for data in (kept, dropped)]
@@ -261,7 +261,7 @@ def test_a_blob_goes_on_where_a_link_was_lost(tmp_path):
 
 
 def test_a_blob_goes_on_where_an_agent_died(tmp_path):
-    """Its part is taken over; that of one that is alive is not."""
+    """Its part is used. The part of a living agent is not."""
     data = b"k" * 1000
     name = hashlib.sha256(data).hexdigest()
     store = BlobStore(str(tmp_path / "blobs"))

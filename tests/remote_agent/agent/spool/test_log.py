@@ -1,4 +1,4 @@
-"""The spool's log: what was written is read again, whatever became of the file since; and who may touch its folders."""
+"""The spool's log: what was written can be read again, whatever happens to the file; and who may use its folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.requirements import need_root
 
 
 def replayed(log: SpoolLog) -> tuple[list[tuple[dict, bytes]], spool.Replay]:
-    """All records of a log with their payloads, and how it read."""
+    """All records of a log with their payloads, and the replay's report."""
     found: list[tuple[dict, Reference]] = []
     outcome = log.replay(lambda header, reference: found.append((header, reference)))
     return [(header, log.read(reference)) for header, reference in found], outcome
@@ -29,15 +29,15 @@ def replayed(log: SpoolLog) -> tuple[list[tuple[dict, bytes]], spool.Replay]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a log may be."""
+    """The path of a log."""
     return tmp_path / "log"
 
 
 class TestLog:
     """Records in a file."""
 
-    def test_is_read_again(self, path):
-        """Headers and payloads, in order; a second look changes nothing."""
+    def test_a_log_can_be_read_again(self, path):
+        """Headers and payloads, in order. Reading it twice changes nothing."""
         log = SpoolLog(str(path))
         log.append({"r": "a", "n": 1}, b"\0\xff")
         reference = log.append({"r": "b"})
@@ -51,8 +51,8 @@ class TestLog:
             log.close()
         assert [header["r"] for header in scan(str(path))] == ["a", "b"]
 
-    def test_is_private(self, path):
-        """Nobody else may read it, whatever the umask; a link in its place is not followed."""
+    def test_a_log_is_private(self, path):
+        """Nobody else may read it, whatever the umask is. A link in its place is not followed."""
         before = os.umask(0)
         try:
             SpoolLog(str(path)).close()
@@ -65,8 +65,8 @@ class TestLog:
             SpoolLog(str(link))
         assert caught.value.errno == errno.ELOOP
 
-    def test_of_another_version_is_refused_by_name(self, path):
-        """And left as it is."""
+    def test_a_log_of_another_version_is_refused_by_name(self, path):
+        """It is not changed."""
         SpoolLog(str(path)).close()
         data = bytearray(path.read_bytes())
         data[7] = 2
@@ -76,15 +76,15 @@ class TestLog:
         assert path.read_bytes() == bytes(data)
 
     @pytest.mark.parametrize("content", [b"RL", b"something else entirely, longer than a head"])
-    def test_that_is_none_is_kept_aside(self, path, content):
-        """A new one begins, under a new id."""
+    def test_a_file_that_is_no_log_is_kept_aside(self, path, content):
+        """A new log begins, with a new id."""
         path.write_bytes(content)
         log = SpoolLog(str(path))
         assert replayed(log) == ([], spool.Replay([], ""))
         assert path.with_name("log.damaged.0").read_bytes() == content
 
-    def test_has_an_id_that_lasts(self, path):
-        """Over openings and rewriting; another file has another one."""
+    def test_the_id_of_a_log_stays(self, path):
+        """After opening and rewriting. Another file has another id."""
         log = SpoolLog(str(path))
         name = log.id
         log.compact([])
@@ -113,8 +113,8 @@ class TestLog:
             log.close()
             assert [header["r"] for header in scan(str(path))] == ["whole", "next"]
 
-    def test_an_altered_record_is_passed_over(self, path):
-        """At whatever byte it was altered, what is before and behind it is read."""
+    def test_a_damaged_record_is_skipped(self, path):
+        """At whatever byte it was altered, the records before and after it are read."""
         log = SpoolLog(str(path))
         log.append({"r": "before"}, b"1")
         log.flush()
@@ -136,7 +136,7 @@ class TestLog:
             log.close()
 
     def test_bytes_of_a_payload_do_not_pass_for_a_record(self, path):
-        """A job's result may hold what looks like one; the id in the checksum gives it away."""
+        """A job's result may look like a record. The id in the checksum shows that it is none."""
         other = SpoolLog(str(path.with_name("other")))
         other.append({"r": "final", "a": "5.1"}, b"forged")
         other.close()
@@ -153,8 +153,8 @@ class TestLog:
         assert [header["r"] for header, _ in records] == ["behind"]
         assert len(replay.gaps) == 1
 
-    def test_a_full_disk_keeps_what_is_pending(self, path, monkeypatch):
-        """It is read from memory, and written when there is room, from the byte on at which it stopped."""
+    def test_pending_records_survive_a_full_disk(self, path, monkeypatch):
+        """They are read from memory. When there is room, they are written from the byte on at which writing stopped."""
         log = SpoolLog(str(path))
         first = log.append({"r": "a"}, b"first")
         log.flush()
@@ -180,7 +180,7 @@ class TestLog:
         assert replay == spool.Replay([], "")
 
     def test_rewriting_keeps_what_is_needed(self, path):
-        """The rest goes; references are given anew; what is appended later comes behind."""
+        """The rest is removed, references change, and later records come after."""
         log = SpoolLog(str(path))
         references = [log.append({"r": str(n)}, bytes([n]) * n) for n in range(10)]
         moved = log.compact(references[3:9:2])
@@ -190,8 +190,8 @@ class TestLog:
         records, _ = replayed(SpoolLog(str(path)))
         assert [header["r"] for header, _ in records] == ["3", "5", "7", "new"]
 
-    def test_rewriting_a_full_log_needs_no_room_behind_it(self, path, monkeypatch):
-        """What is pending is rewritten from memory, where part of it is on the file, too; what is not needed goes."""
+    def test_rewriting_a_full_log_needs_no_room_after_it(self, path, monkeypatch):
+        """Pending records are rewritten from memory, even if a part of them is in the file. Dead records are removed."""
         log = SpoolLog(str(path))
         references = [log.append({"r": str(n)}, bytes([n]) * 50) for n in range(4)]
         log.flush()
@@ -216,8 +216,8 @@ class TestLog:
         assert [header["r"] for header, _ in records] == ["1", "4", "6", "new"]
         assert replay == spool.Replay([], "")
 
-    def test_rewriting_a_log_of_which_nothing_is_needed_needs_no_room(self, path, monkeypatch):
-        """It is cut; nothing is written."""
+    def test_rewriting_a_log_without_needed_records_needs_no_room(self, path, monkeypatch):
+        """It is truncated, and nothing is written."""
         log = SpoolLog(str(path))
         log.append({"r": "a"}, b"a" * 100)
         log.flush()
@@ -237,7 +237,7 @@ class TestLog:
         assert replay == spool.Replay([], "")
 
     def test_rewriting_that_fails_leaves_the_log_as_it_was(self, path, monkeypatch):
-        """No half of a file is left behind, and it goes on."""
+        """No incomplete file is left, and the log goes on."""
         log = SpoolLog(str(path))
         reference = log.append({"r": "a"}, b"a" * 100)
 
@@ -252,8 +252,8 @@ class TestLog:
         assert os.listdir(path.parent) == ["log"]
         assert log.generation == 0
 
-    def test_knows_when_it_was_moved_away(self, path):
-        """Another file under its name is not it."""
+    def test_a_log_notices_that_it_was_moved_away(self, path):
+        """Another file under its name does not count."""
         log = SpoolLog(str(path))
         assert log.is_in_place
         path.rename(path.with_name("elsewhere"))
@@ -261,8 +261,8 @@ class TestLog:
         path.touch()
         assert not log.is_in_place
 
-    def test_wants_to_be_rewritten_when_most_of_a_long_one_is_dead(self, path, monkeypatch):
-        """Neither a short one nor one that is needed."""
+    def test_a_long_log_wants_to_be_rewritten_if_most_of_it_is_dead(self, path, monkeypatch):
+        """A short log does not, nor one that is needed."""
         monkeypatch.setattr(spool, "_COMPACT_FROM", 1000)
         log = SpoolLog(str(path))
         first = log.append({"r": "a"}, bytes(600))
@@ -299,7 +299,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(payload=st.binary(max_size=80), embedded=st.booleans())
     def append(self, payload: bytes, embedded: bool) -> None:
-        """A record; some have bytes that look like the mark of one."""
+        """A record. Some have bytes that look like the mark of one."""
         self.number += 1
         payload = payload + b"RLG1" + payload if embedded else payload
         header = {"r": "x", "n": self.number}
@@ -307,12 +307,12 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """What is pending is written."""
+        """Pending records are written."""
         self.log.flush()
 
     @rule()
     def open_again(self) -> None:
-        """The agent was killed: what was not written is gone."""
+        """The agent was killed, so what was not written is gone."""
         self.records = [record for record in self.records if record[2].end <= self.log.written]
         self._open()
 
@@ -328,7 +328,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 1 << 20), bit=st.integers(0, 7))
     def alter(self, at: int, bit: int) -> None:
-        """A bit of the file is another one."""
+        """Flip a bit of the file."""
         self.log.flush()
         with open(self.path, "r+b") as file:
             data = bytearray(file.read())
@@ -346,7 +346,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 255), rename=st.booleans())
     def compact(self, keep: int, rename: bool) -> None:
-        """Some records are needed no more."""
+        """Some records are no longer needed."""
         self.records = [record for index, record in enumerate(self.records) if keep >> (index % 8) & 1]
         self.altered.clear()
         moved = self.log.compact([reference for _, _, reference in self.records], rename=rename)
@@ -377,8 +377,8 @@ TestLogMachine.settings = settings(max_examples=40, stateful_step_count=25, dead
 class TestFolders:
     """Folders are ours, or are refused."""
 
-    def test_are_made_private_with_their_parents(self, tmp_path):
-        """Mode 0700, whatever the umask."""
+    def test_folders_are_made_private_with_their_parents(self, tmp_path):
+        """Mode 0700, whatever the umask is."""
         before = os.umask(0)
         try:
             path = make_private_folder(str(tmp_path / "a" / "b"))
@@ -387,8 +387,8 @@ class TestFolders:
         assert os.stat(path).st_mode & 0o777 == 0o700
         assert make_private_folder(path) == path
 
-    def test_that_are_links_or_files_are_refused(self, tmp_path):
-        """Whoever put them there."""
+    def test_links_and_files_in_place_of_folders_are_refused(self, tmp_path):
+        """Whoever made them."""
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to(tmp_path / "real")
         (tmp_path / "file").touch()
@@ -396,16 +396,16 @@ class TestFolders:
             with pytest.raises(SpoolError, match="not a private folder"):
                 make_private_folder(str(tmp_path / name))
 
-    def test_that_others_can_write_are_refused(self, tmp_path):
-        """By group or by all."""
+    def test_folders_that_others_can_write_are_refused(self, tmp_path):
+        """The group or everybody."""
         for mode in (0o770, 0o777, 0o702):
             (tmp_path / f"{mode}").mkdir()
             (tmp_path / f"{mode}").chmod(mode)
             with pytest.raises(SpoolError, match="written by others"):
                 make_private_folder(str(tmp_path / f"{mode}"))
 
-    def test_of_another_user_are_refused(self, tmp_path):
-        """Even where we could write."""
+    def test_folders_of_another_user_are_refused(self, tmp_path):
+        """Even if we could write to them."""
         need_root()
         (tmp_path / "theirs").mkdir(mode=0o700)
         os.chown(tmp_path / "theirs", 12345, 12345)
@@ -416,8 +416,8 @@ class TestFolders:
 class TestSyncer:
     """The thread that waits for the disk."""
 
-    def test_tells_what_is_on_the_disk(self, path):
-        """In the order of the requests; several may be answered by one."""
+    def test_the_syncer_reports_what_is_on_the_disk(self, path):
+        """In the order of the requests. One answer may cover several."""
         import threading
 
         woken = threading.Event()
@@ -431,8 +431,8 @@ class TestSyncer:
         assert syncer.completed() == []
         syncer.stop()
 
-    def test_tells_of_an_error_and_tries_again(self, path, monkeypatch):
-        """An error is a text, not an end."""
+    def test_the_syncer_reports_an_error_and_tries_again(self, path, monkeypatch):
+        """An error is a text, and does not end the thread."""
         import threading
 
         answers = [OSError(errno.EIO, "Input/output error"), None]

@@ -1,4 +1,4 @@
-"""What a real agent does with the code that its zygotes need."""
+"""How a real agent gets the code for its zygotes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class TestCode:
     FILES: ClassVar = {"app.py": APP.encode(), "pkg/__init__.py": b"", "pkg/data.txt": b"data"}
 
     def manifest(self) -> tuple[str, bytes, dict[str, bytes]]:
-        """The snapshot's name, its manifest, its contents by name."""
+        """The snapshot's name, its manifest, and its contents by name."""
         contents = {hashlib.sha256(data).hexdigest(): data for data in self.FILES.values()}
         files = [[path, 0o644, len(data), hashlib.sha256(data).hexdigest()] for path, data in self.FILES.items()]
         manifest = zlib.compress(json.dumps({"version": 1, "files": files, "links": []}).encode())
         return hashlib.sha256(manifest).hexdigest(), manifest, contents
 
     def send(self, client, *, wait: bool = True) -> str:
-        """Offer the snapshot and send what is missing; returns the name of its manifest."""
+        """Offer the snapshot and send what is missing. Returns the name of its manifest."""
         name, manifest, contents = self.manifest()
         client.send({"t": "manifest", "sha256": name})
         if client.expect("missing").header["manifest"] == name:
@@ -47,8 +47,8 @@ class TestCode:
         return wanted
 
     @pytest.mark.slow
-    def test_travels_once(self, host, new_agent):
-        """Each run has a tree of its own, made from what the host has already."""
+    def test_code_is_sent_once(self, host, new_agent):
+        """Each run has its own tree, made from what the host already has."""
         client = host.connect(prepare=False)
         name = self.send(client)
         host.prepare(client, code_blob=name, sys_path=["."], cwd="pkg")
@@ -63,8 +63,8 @@ class TestCode:
         assert other.spool != host.spool
 
     @pytest.mark.slow
-    def test_that_was_altered_in_the_cache_is_asked_for_again(self, host, new_agent):
-        """A content that is not what its name says is never run."""
+    def test_code_that_was_altered_in_the_cache_is_requested_again(self, host, new_agent):
+        """A content that does not match its name is never run."""
         client = host.connect(prepare=False)
         name = self.send(client)
         client.send({"t": "ping", "n": 1})
@@ -84,8 +84,8 @@ class TestCode:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("also", ["", "code"])
-    def test_that_is_deleted_is_not_missed(self, host, also):
-        """The cache goes, and then the zygote: the next one has what was laid out, or the controller is asked for it again."""
+    def test_deleted_code_does_no_harm(self, host, also):
+        """The cache is removed, and then the zygote. The next zygote uses the tree, or the controller sends the code again."""
         client = host.connect(prepare=False)
         name = self.send(client)
         host.prepare(client, code_blob=name, sys_path=["."], cwd="pkg")
@@ -106,8 +106,8 @@ class TestCode:
         assert client.value(host.job(client, 1)) == 1
 
     @pytest.mark.slow
-    def test_that_never_comes_fails_what_waits_for_it(self, new_agent):
-        """It is asked for some times, and then the jobs are told what is missing."""
+    def test_jobs_fail_if_their_code_never_comes(self, new_agent):
+        """It is requested several times. Then the error of the jobs names what is missing."""
         host = new_agent(
             patch="import remote_agent.agent.zygotes.pool as z; z.CONTENT_PATIENCE = z._CHECK_EVERY = 0.05"
         )
@@ -119,8 +119,8 @@ class TestCode:
         assert "the code is missing from" in error["message"]
         assert len(client.all("missing")) == 3
 
-    def test_that_cannot_be_sent_fails_what_waits_for_it(self, host):
-        """With the reason that the controller gave."""
+    def test_jobs_fail_if_their_code_cannot_be_sent(self, host):
+        """With the controller's reason."""
         client = host.connect(prepare=False)
         host.prepare(client, code_blob="0" * 64)
         attempt = host.job(client, 0)
@@ -128,8 +128,8 @@ class TestCode:
         assert client.error(attempt)["message"] == "app.py has changed since the run began"
 
     @pytest.mark.slow
-    def test_a_large_payload_comes_ahead(self, host):
-        """As a blob of the run, which goes with the job."""
+    def test_a_large_payload_comes_before_its_job(self, host):
+        """As a blob of the run, which is removed with the job."""
         client = host.connect()
         payload = host.payload(0, do="value", value="x" * 2_000_000)
         sha = hashlib.sha256(payload).hexdigest()

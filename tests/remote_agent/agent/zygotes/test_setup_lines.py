@@ -1,4 +1,4 @@
-"""Shell lines before a job's Python: taken one by one, in one shell, and named when they fail."""
+"""Shell lines before a job's Python: they run one by one, in one shell, and an error names its line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN = "0123456789abcdef"
 
 
 def run(setup: list[str], tmp_path: Path, shell: str = "bash") -> tuple[str | None, str, int]:
-    """(what is told of a failure, what the command behind the lines printed, the shell's exit status)."""
+    """(the text of the error, the output of the command after the lines, the shell's exit status)."""
     log = tmp_path / "it's a log"
     lines = split(setup, shell)
     with log.open("ab") as file:
@@ -44,14 +44,14 @@ def run(setup: list[str], tmp_path: Path, shell: str = "bash") -> tuple[str | No
         (["a", "fi", "b"], ["a", "fi\nb"]),
     ],
 )
-def test_a_construct_that_spans_lines_is_one(setup: list[str], texts: list[str]) -> None:
-    """As the shell completes them; what it never takes for complete is one with all that follows."""
+def test_a_construct_over_several_lines_is_one_line(setup: list[str], texts: list[str]) -> None:
+    """As the shell completes it. If the shell never considers it complete, it ends with the last line."""
     assert [line.text for line in split(setup, "bash")] == texts
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])
-def test_lines_that_go_well_share_one_shell(tmp_path: Path, shell: str) -> None:
-    """Variables, functions and folders of one line are there in the next, and in the command behind them."""
+def test_lines_share_one_shell(tmp_path: Path, shell: str) -> None:
+    """Variables, functions and folders of one line are there in the next one, and in the command after them."""
     need_programs(shell)
     setup = ["f() { MODE=$1; }", "f 'it'\"'\"'s'", "cd /; export MODE", 'test "$PWD" = /', "echo said"]
     assert run(setup, tmp_path, shell) == (None, "said\nMODE=it's\n", 0)
@@ -76,7 +76,7 @@ def test_lines_that_go_well_share_one_shell(tmp_path: Path, shell: str) -> None:
     ],
 )
 def test_the_line_that_fails_is_named_and_is_the_last(tmp_path: Path, shell: str, setup: list[str], told: str) -> None:
-    """Its number, its text, how it ended and what it printed, less the values of the jobs' variables."""
+    """Its number, its text, how it ended and its output, without the values of the jobs' variables."""
     need_programs(shell)
     said, printed, status = run(setup, tmp_path, shell)
     assert said == f"set-up {told}"
@@ -85,7 +85,7 @@ def test_the_line_that_fails_is_named_and_is_the_last(tmp_path: Path, shell: str
 
 
 def test_a_command_that_is_not_found_is_named(tmp_path: Path) -> None:
-    """With what the shell says of it."""
+    """With the shell's message."""
     said, _, _ = run(["no-such-command --at all"], tmp_path)
     assert said is not None
     assert said.startswith("set-up line 1 of 1 (no-such-command --at all) ended with exit status 127; it printed:\n")
@@ -93,7 +93,7 @@ def test_a_command_that_is_not_found_is_named(tmp_path: Path) -> None:
 
 
 def test_lines_that_print_our_mark_deceive_nobody(tmp_path: Path) -> None:
-    """The token is another one for each start."""
+    """The token differs for each start."""
     said, _, _ = run(["echo '[set-up fedcba9876543210 done]'", "false"], tmp_path)
     assert said is not None
     assert said.startswith("set-up line 2 of 2 (false)")

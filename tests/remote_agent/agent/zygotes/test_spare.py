@@ -1,4 +1,4 @@
-"""The zygote that is started ahead of time: taken where it is what would be started, and otherwise as if it had not been."""
+"""The zygote that is started ahead of time: it is used if it fits, and otherwise there is no sign of it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _command(pid: int) -> list[str]:
 
 @pytest.fixture
 def new_host(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., SpareHost]]:
-    """A maker of hosts, each of a run of its own."""
+    """Makes hosts, each with its own run."""
     made: list[SpareHost] = []
 
     def make(spare: str = "") -> SpareHost:
@@ -72,8 +72,8 @@ def _greeted(host: SpareHost) -> tuple[Client, int]:
     return client, spare
 
 
-def test_is_what_forks_the_jobs(new_host):
-    """Where nothing speaks against it; and it is not left over when the run is."""
+def test_a_spare_that_fits_forks_the_jobs(new_host):
+    """It ends with the run."""
     host = new_host()
     client, spare = _greeted(host)
     host.prepare(client)
@@ -94,8 +94,8 @@ def test_is_what_forks_the_jobs(new_host):
     ],
     ids=lambda more: next(iter(more)),
 )
-def test_of_which_something_else_is_wanted_is_let_go(new_host, more):
-    """Shell lines, variables, another Python or a fresh process per job: a zygote is started as ever, and no second spare."""
+def test_a_spare_that_does_not_fit_is_closed(new_host, more):
+    """Shell lines, variables, another Python or a fresh process per job: a zygote starts as usual, and no second spare."""
     host = new_host()
     client, spare = _greeted(host)
     if "setup" in more:
@@ -108,8 +108,8 @@ def test_of_which_something_else_is_wanted_is_let_go(new_host, more):
 
 
 @pytest.mark.parametrize("package", ["base64", "omegaconf", "cloudpickle"])
-def test_an_application_that_brings_a_module_of_that_name_gets_its_own(new_host, package):
-    """A module of the standard library's, and a package of the jobs': from the application's folder, as without a spare."""
+def test_an_application_with_a_module_of_the_same_name_gets_its_own(new_host, package):
+    """A module of the standard library, and a package of the jobs, come from the application's folder, as without a spare."""
     host = new_host()
     if package == "base64":
         shutil.copy(base64.__file__, host.code / "base64.py")
@@ -126,8 +126,8 @@ def test_an_application_that_brings_a_module_of_that_name_gets_its_own(new_host,
 
 
 @pytest.mark.slow
-def test_that_died_is_replaced(new_host):
-    """Before it was told anything, or with what it was told in its hands: the jobs do not notice."""
+def test_a_dead_spare_is_replaced(new_host):
+    """Before or after it got its spec. Jobs do not notice."""
     host = new_host()
     client, spare = _greeted(host)
     os.kill(spare, signal.SIGKILL)
@@ -146,8 +146,8 @@ def test_that_died_is_replaced(new_host):
     assert parent != spare
 
 
-def test_that_cannot_be_started_costs_nothing(new_host):
-    """What keeps a Python from starting is told by the zygote, once, as ever."""
+def test_a_spare_that_cannot_be_started_does_no_harm(new_host):
+    """The zygote reports, once, why its Python does not start."""
     host = new_host(spare="/nowhere/python")
     client = host.connect(prepare=False)
     assert not host.spares()
@@ -158,7 +158,7 @@ def test_that_cannot_be_started_costs_nothing(new_host):
     assert client.value(other.job(client, 0))
 
 
-def test_goes_with_its_agent(new_host):
+def test_a_spare_ends_with_its_agent(new_host):
     """An agent that was killed leaves no spare behind."""
     host = new_host()
     client, spare = _greeted(host)
@@ -166,8 +166,8 @@ def test_goes_with_its_agent(new_host):
     wait_gone(spare, "the spare")
 
 
-def test_a_running_agent_starts_no_second_one(new_host):
-    """A reconnect that asks for a spare finds the agent with its zygote, and that is all that is needed."""
+def test_a_running_agent_starts_no_second_spare(new_host):
+    """A reconnect that asks for a spare finds the agent with its zygote."""
     host = new_host()
     client = host.connect()
     client.result(host.job(client, 0))

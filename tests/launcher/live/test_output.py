@@ -12,7 +12,7 @@ from typing import TextIO
 import pytest
 
 from launcher import events
-from launcher.session.live_output import LiveOutput
+from launcher.live.output import LiveOutput
 
 
 class Pipe:

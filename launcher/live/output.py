@@ -1,7 +1,7 @@
-"""Shows what jobs print while they run: one job's output on our own stdout and stderr, or many jobs' as lines with job and host.
+"""Shows what one job prints while it runs, on our own stdout and stderr.
 
 Rule: a slow or dead reader delays nothing and costs no memory. `LiveOutput` writes in its own thread, and reads waiting output from
-the job's files here. A pipe or a file gets the bytes; a terminal gets what `launcher.util.terminal_filter` lets through.
+the job's files here. A pipe or a file gets the bytes; a terminal gets what `launcher.live.terminal_filter` lets through.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from launcher import events
-from launcher.util.terminal_filter import TerminalFilter
-from launcher.util.terminal_text import clean_lines
+from launcher.live.terminal_filter import TerminalFilter
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["LineCutter", "LinePrinter", "Live", "LiveOutput", "live_here"]
+__all__ = ["LiveOutput"]
 
 #: How many bytes are read and written at once.
 _PIECE = 1 << 18
@@ -36,29 +35,9 @@ _PIECE = 1 << 18
 _PATIENCE = 1.0
 #: How many pieces may wait in their common order. Beyond that, stdout and stderr are each in order, but not with each other.
 _MOST_WAITING = 10_000
-#: A line without an end is shown when it has this many bytes.
-_MOST_OF_A_LINE = 1 << 16
 #: How many bytes of stderr are remembered, to recognise a traceback.
 _TAIL = 1 << 17
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
-
-
-class Live(Protocol):
-    """Shows what jobs print."""
-
-    def __call__(self, event: events.Event) -> None:
-        """Take an event of a run."""
-
-    def wait_shown(self) -> None:
-        """Wait until what has come is written, as long as its reader takes any of it."""
-
-    def close(self) -> None:
-        """Write what still waits."""
-
-
-def live_here(mode: str) -> Live:
-    """Return an observer that shows in this process what the jobs of a run print, as the command line does."""
-    return LiveOutput(sys.stdout, sys.stderr) if mode == "RUN" else LinePrinter()
 
 
 @dataclass(eq=False)
@@ -343,60 +322,3 @@ def _opened(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if path else -1
     except OSError:
         return -1
-
-
-class LineCutter:
-    """Makes complete, clean lines from what many jobs print. If a job has overwritten a line, its last text counts."""
-
-    def __init__(self) -> None:
-        self._begun: dict[tuple[int, str], bytes] = {}
-
-    def feed(self, num: int, stream: str, data: bytes) -> list[str]:
-        """Return the lines that are complete now."""
-        whole, newline, rest = (self._begun.pop((num, stream), b"") + data).rpartition(b"\n")
-        if len(rest) > _MOST_OF_A_LINE:
-            rest = rest[rest.rfind(b"\r", 0, -1) + 1 :]
-        if len(rest) > _MOST_OF_A_LINE:
-            whole, newline, rest = whole + newline + rest, b"\n", b""
-        if rest:
-            self._begun[num, stream] = rest
-        return clean_lines(_text(whole + newline)) if newline else []
-
-    def finish(self, num: int) -> list[str]:
-        """Return the last lines of a job, which have no newline, because it prints nothing more."""
-        rest = [self._begun.pop((num, stream), b"") for stream in ("stdout", "stderr")]
-        return [line for one in rest if one for line in clean_lines(_text(one))]
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
-
-
-class LinePrinter:
-    """An observer for Python. It prints what jobs print to sys.stdout, each line with its job and host, like `multirun --live`."""
-
-    def __init__(self) -> None:
-        self._cutter = LineCutter()
-        self._hosts: dict[int, str] = {}
-
-    def __call__(self, event: events.Event) -> None:
-        """Print the lines that are complete."""
-        lines: list[str] = []
-        if isinstance(event, events.OutputArrived):
-            self._hosts[event.num] = event.host
-            lines = self._cutter.feed(event.num, event.stream, event.data)
-        elif isinstance(event, (events.JobReturned, events.JobRequeued)):
-            lines = self._cutter.finish(event.num)
-        else:
-            return
-        host = self._hosts.get(event.num, event.host)
-        if not isinstance(event, events.OutputArrived):
-            self._hosts.pop(event.num, None)
-        for line in lines:
-            print(f"[{event.num} {host}] {line}", flush=True)
-
-    def wait_shown(self) -> None:
-        """Do nothing: everything is shown at once."""
-
-    def close(self) -> None:
-        """Do nothing: nothing waits."""

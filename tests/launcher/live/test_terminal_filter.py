@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.util.terminal_filter import TerminalFilter
+from launcher.live.terminal_filter import TerminalFilter
 
 ALLOWED = re.compile(r"\x1b\[[0-9;:]*m|[\n\t\r\b]|[^\x00-\x1f\x7f-\x9f]")
 

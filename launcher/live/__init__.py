@@ -1,0 +1,1 @@
+"""What jobs print, shown while they run."""
