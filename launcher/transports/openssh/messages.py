@@ -222,9 +222,9 @@ def _no_login(told: _Told, target: SshTarget, log: SshLog) -> HostError | Droppe
     denied = told.has("Permission denied")
     if not denied and not asks_for:
         return ConnectionLost(told.host, "authenticate", f"the connection is gone ({told.words})")
-    what = f"no login was accepted as user {target.user!r}"
+    what = f"no key was accepted as user {target.user!r}"
     if _INTERACTIVE & set(asks_for):
-        what += f"; the host takes {' or '.join(asks_for)}, and a run never asks for anything"
+        what = f"no login was accepted as user {target.user!r}; the host takes {' or '.join(asks_for)}, and a run never asks for anything"
         return AuthenticationFailed(told.host, "authenticate", _with_keys(what, told, log), reopen(told.host))
     login = f"{target.user}@{target.hostname}"
     step = (
