@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher import events
-from launcher.display import summary_json
+from launcher.display.summary import summary_json
 from launcher.display.tally import MAX_FAILURES, MAX_GROUPS, MAX_STEPS, Tally
 from tests.launcher.display.happened import TRACEBACK, error, one_job, ready, started, summary_of, tally_of
 
