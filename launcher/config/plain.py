@@ -5,10 +5,11 @@ Rule: a plain function needs no Hydra on the host. Only Hydra's override grammar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from launcher.config.composition import Composition, hydra_errors
+from launcher.config.plain_overrides import read_plainly, written_plainly
 from launcher.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ class PlainComposition(Composition):
         self.mode = "MULTIRUN" if multirun else "RUN"
         self.task_name = app.name
         self.config_name = None
-        self._parsed = _parse(overrides, is_multirun=multirun) if overrides else []
+        self._given = tuple(overrides)
+        plain = read_plainly(overrides)
+        #: None: the overrides need no parser.
+        self._parsed: list[Override] | None = None
+        if plain is not None:
+            self.config = _config_of(plain)
+            return
+        self._parsed = _parse(overrides, is_multirun=multirun)
         for override in self._parsed:
             key = override.key_or_group
             if not key:
@@ -48,6 +56,9 @@ class PlainComposition(Composition):
 
     def job_config(self, num: int, overrides: Sequence[str], job_id: str | None = None) -> DictConfig:
         """Compose the config of one job."""
+        plain = read_plainly(overrides)
+        if plain is not None:
+            return _config_of(plain)
         return self._build(_parse(overrides, is_multirun=False))
 
     @staticmethod
@@ -70,15 +81,28 @@ class PlainComposition(Composition):
     def swept(self) -> list[Override]:
         """Return all overrides that were given."""
         # They are parsed again, because a range is used up when it is read.
-        return _parse([str(one.input_line) for one in self._parsed], is_multirun=True)
+        return _parse([str(one.input_line) for one in self._parsed or ()], is_multirun=True)
 
     def sweeps(self, *, only_discrete: bool = False) -> list[tuple[Override, list[str]]]:
-        """Return the sweeps as the basic sweeper does. Without overrides there are none, and Hydra is not imported."""
-        return super().sweeps(only_discrete=only_discrete) if self._parsed else []
+        """Return the sweeps as the basic sweeper does. If no override needs a parser there are none, and Hydra is not imported."""
+        return super().sweeps(only_discrete=only_discrete) if self._parsed is not None else []
+
+    def job_overrides(self) -> Iterator[tuple[str, ...]]:
+        """Return the overrides of each job, in order."""
+        return super().job_overrides() if self._parsed is not None else iter([written_plainly(self._given)])
 
     def is_group(self, override: Override) -> bool:
         """Return False: there are no config groups."""
         return False
+
+
+def _config_of(values: dict[str, Any]) -> DictConfig:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create({})
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
+    return config
 
 
 def _parse(lines: Sequence[str], *, is_multirun: bool) -> list[Override]:
