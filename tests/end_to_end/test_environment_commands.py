@@ -279,7 +279,7 @@ def test_doctor_refuses_what_describes_no_packages(tmp_path: Path, cli: Cli, mon
     cli("doctor", "127.0.0.1:1", "--environment", "auto", code=2)
     assert "found no uv.lock" in cli.err
     cli("doctor", "127.0.0.1:1", "--extra", "fast", code=2)
-    assert "name one with `environment`" in cli.err
+    assert "choose one with `environment`" in cli.err
 
 
 def test_an_answer_that_no_agent_of_ours_gives() -> None:

@@ -107,15 +107,7 @@ def _declared() -> dict[str, set[str]]:
         """A command with all of them."""
 
     return {
-        name: {
-            flag
-            for declared in (
-                parameter.annotation.__metadata__[0].default,
-                *parameter.annotation.__metadata__[0].param_decls,
-            )
-            if isinstance(declared, str)
-            for flag in declared.split("/")
-        }
+        name: {flag for declared in parameter.annotation.__metadata__[0].flags for flag in declared.split("/")}
         for name, parameter in inspect.signature(command).parameters.items()
     }
 

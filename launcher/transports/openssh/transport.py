@@ -33,6 +33,8 @@ __all__ = ["OpenSshChannel", "OpenSshTransport"]
 
 #: Seconds after the time that ssh itself has for a connection. Then it hangs.
 _EXTRA_SECONDS = 5.0
+#: Seconds for what ssh has written to arrive when it has ended.
+_LAST_WORDS = 1.0
 #: Seconds for the host to judge the keys. A person may have to touch one.
 _LOGIN_TIMEOUT = 90.0
 #: Seconds for the host to begin the command.
@@ -245,6 +247,7 @@ class OpenSshTransport:
             return channel
         channel.kill()
         self._check_stop()
+        channel.exit_status(_LAST_WORDS)  # until then, its stderr may not be complete
         error = explain(self.host, target, log, channel.stderr(), [hop.alias for hop in hops])
         if isinstance(error, (HostKeyError, Dropped)):
             # Behind a jump host whose key is wrong, ssh knows only that the way has ended.
