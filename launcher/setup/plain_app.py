@@ -39,8 +39,8 @@ def read_warnings(app: Application) -> tuple[tuple[str, str], ...]:
     """What to say of an application that was read from its text; nothing if it was imported."""
     if app.failure is None:
         return ()
-    what = "its function and the arguments of @hydra.main were" if app.is_hydra else "its function was"
-    return (("code", f"{app.failure}; {what} read from its text, and hosts import it"),)
+    also = " and so were the arguments of @hydra.main," if app.is_hydra else ""
+    return (("code", f"{app.failure}; its function was read from its text,{also} and hosts import it"),)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -183,8 +183,8 @@ class OpenSshTransport:
         self._check_stop()
         if log.is_refused_by_master and not is_silent:
             raise too_many_sessions(self.host)
-        why = "does not answer" if is_silent else "is gone"
-        raise ConnectionLost(self.host, "connect", f"the kept connection {why}")
+        why = "the kept connection does not answer" if is_silent else "the kept connection is gone"
+        raise ConnectionLost(self.host, "connect", why)
 
     # -- with a login ------------------------------------------------------------------------------------------------
 

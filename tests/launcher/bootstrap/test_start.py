@@ -192,7 +192,7 @@ class TestEverywhere:
     def test_gives_up_on_silence(self, transport: Transport) -> None:
         """A shell that waits for input is left after the timeout."""
         error = failure(transport, "read answer", timeout=0.3)
-        assert "nothing was heard" in error.message
+        assert "the agent did not answer" in error.message
 
     def test_gives_up_on_a_host_that_never_reads_the_bundle(self, transport: Transport) -> None:
         """The host asked for the bundle and then stopped reading. None of our threads waits for ever."""
@@ -200,7 +200,7 @@ class TestEverywhere:
         asks = "printf '\\000\\001hydra-remote-launcher need bundle\\n'; read -r answer < /dev/null; exec tail -f /dev/null"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(stage0, "_SLOWEST", 1 << 30)
-            assert "nothing was heard" in failure(transport, asks, big, timeout=0.3).message
+            assert "the agent did not answer" in failure(transport, asks, big, timeout=0.3).message
 
     def test_shows_what_a_forbidden_login_says(self, transport: Transport) -> None:
         """`nologin` prints such a message."""

@@ -22,7 +22,6 @@ def nested(levels):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("importable")
 def test_the_part_at_fault_is_named(tmp_path):
     """It is found through attributes, containers, closures and partials."""
     lock = threading.Lock()

@@ -81,7 +81,7 @@ class TestEnding:
         for pid in [job.pid, agent, *map(int, host.lines("escaped"))]:
             wait_gone(pid)
         assert not spool.exists()
-        assert host.processes() == []
+        wait_until(lambda: host.processes() == [], "the zygote to end, too")
 
     @pytest.mark.slow
     def test_finish_may_keep_the_spool(self, host):
