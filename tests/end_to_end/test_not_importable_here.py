@@ -126,7 +126,7 @@ def test_a_hydra_app_runs_where_it_can_be_imported(command: Callable[..., Done],
     for value in ("value 7 small", "value 7 large", "value 14 small", "value 14 large"):
         assert value in done.out
     assert done.out.count("No module named 'only_there'") == 1
-    assert "were read from its text, and hosts import it" in done.out
+    assert "so were the arguments of @hydra.main, and hosts import it" in done.out
 
 
 @pytest.mark.slow
