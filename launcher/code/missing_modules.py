@@ -22,34 +22,33 @@ _MISSING = re.compile(r"No module named '([\w.]{1,200})'")
 _NOT_IN = re.compile(r"cannot import name '(\w{1,100})' from '([\w.]{1,200})'")
 #: The exceptions of an import that does not find something.
 _OF_IMPORTS = ("ModuleNotFoundError", "ImportError")
+#: What helps without packages that are sent.
+_ELSE = "install it there, or choose an environment that has it (--python PATH, or a setup line such as `conda activate NAME`)"
 _ENDINGS = (*importlib.machinery.SOURCE_SUFFIXES, *importlib.machinery.EXTENSION_SUFFIXES)
 
 
-def explained(error: Mapping[str, Any], snapshot: Snapshot) -> str:
-    """Where the module lies here that an import on a host did not find; empty if it is unknown."""
-    name, file = _missing(str(error.get("message", "")), snapshot)
-    if not file or is_installed(file):
-        return ""
-    return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
-
-
-def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot, way: str = "") -> str:
-    """The same for an import error that a job failed with, or that is a cause of its error. Here installed packages count, too.
+def explained(error: Mapping[str, Any], snapshot: Snapshot, way: str = "") -> str:
+    """Why an import on a host did not find a module, and how it can come there; empty if that is unknown.
 
     Args:
-        way: how the packages that are installed here can come along.
+        way: how packages can be sent. Without it, only files of the user's own are explained.
     """
+    name, file = _missing(str(error.get("message", "")), snapshot)
+    if file and not is_installed(file):
+        return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+    if way and file:
+        return f"here {name} is {file}, and installed packages are not sent: {way}{_ELSE}"
+    if way and name and not any(_files_of(name)):
+        return f"{name} is not installed here either: {way}{_ELSE}"
+    return ""
+
+
+def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot, way: str) -> str:
+    """The same for an error that a job failed with, if it is an import error, or caused by one."""
     for one in (error, *error.get("causes", ())):
-        if one.get("type") not in _OF_IMPORTS:
-            continue
-        name, file = _missing(str(one.get("message", "")), snapshot)
-        if file and is_installed(file):
-            return (
-                f"here {name} is {file}, and installed packages are not sent: {way}install it there, or choose an environment that "
-                "has it (--python PATH, or a setup line such as `conda activate NAME`)"
-            )
-        if file:
-            return f"here {name} is {file}; {why_it_stayed(file, snapshot)}"
+        told = explained(one, snapshot, way) if one.get("type") in _OF_IMPORTS else ""
+        if told:
+            return told
     return ""
 
 

@@ -78,8 +78,8 @@ class PreparedRun:
             environment_python=spec.python or setup.options.python,
             environments_budget=setup.options.environments_budget,
             remember_import=_rememberer(setup.import_keys.get(spec.name)),
-            explain=_explainer(explained, snapshot),
-            explain_job=_explainer(self._explained_in_job(spec), snapshot),
+            explain=_explainer(self._with_way(explained, spec), snapshot),
+            explain_job=_explainer(self._with_way(explained_in_job, spec), snapshot),
         )
 
     def zygote_of(self, spec: HostSpec) -> ZygoteSpec:
@@ -96,14 +96,16 @@ class PreparedRun:
         facts = told.controller._replace(by_value=self.has_values, values=list(self._all_values[:_MAX_NAMED]))
         return told._replace(controller=facts)
 
-    def _explained_in_job(self, spec: HostSpec) -> Callable[[Mapping[str, Any], Snapshot], str]:
+    def _with_way(
+        self, explained: Callable[[Mapping[str, Any], Snapshot, str], str], spec: HostSpec
+    ) -> Callable[[Mapping[str, Any], Snapshot], str]:
         lock = self.setup.locks.get(spec.name)
 
         def explain(error: Mapping[str, Any], snapshot: Snapshot) -> str:
             # It is worked out for the error alone.
             from launcher.setup.environments import way_to_have
 
-            return explained_in_job(error, snapshot, way_to_have(self.setup, lock))
+            return explained(error, snapshot, way_to_have(self.setup, lock))
 
         return explain
 

@@ -92,15 +92,27 @@ def test_an_import_error_in_a_job_is_explained(project: Snapshot, is_cause: bool
     message = "No module named 'pkg._version'"
     found = {"type": "ModuleNotFoundError", "message": message, "causes": []}
     outer = {"type": "hydra.errors.InstantiationException", "message": "Error locating target", "causes": [found]}
-    assert explained_in_job(outer if is_cause else found, project) == explained(found, project) != ""
-    assert explained_in_job({"type": "ValueError", "message": message, "causes": []}, project) == ""
-    assert explained_in_job({"type": "ImportError", "message": "odd", "causes": []}, project) == ""
+    assert explained_in_job(outer if is_cause else found, project, "") == explained(found, project) != ""
+    assert explained_in_job({"type": "ValueError", "message": message, "causes": []}, project, "send it; or ") == ""
+    assert explained_in_job({"type": "ImportError", "message": "odd", "causes": []}, project, "send it; or ") == ""
 
 
 def test_a_package_that_only_this_machine_has_is_explained(project: Snapshot) -> None:
     """It is not sent. The host needs the package, or another Python."""
-    told = explained_in_job({"type": "ModuleNotFoundError", "message": "No module named 'pytest'"}, project)
-    assert f"here pytest is {pytest.__file__}, and installed packages are not sent: install it there" in told
+    error = {"type": "ModuleNotFoundError", "message": "No module named 'pytest'"}
+    for told in explained_in_job(error, project, "send it; or "), explained(error, project, "send it; or "):
+        assert (
+            f"here pytest is {pytest.__file__}, and installed packages are not sent: send it; or install it there"
+            in told
+        )
+
+
+def test_a_package_that_no_machine_has_is_explained(project: Snapshot) -> None:
+    """The application is imported on hosts alone then. What is sent, and an odd name, are not called missing."""
+    told = explained({"message": "No module named 'no_such_module'"}, project, "send it; or ")
+    assert told.startswith("no_such_module is not installed here either: send it; or install it there")
+    for name in ("pkg", "../../etc/passwd"):
+        assert explained({"message": f"No module named '{name}'"}, project, "send it; or ") == ""
 
 
 def test_a_job_that_imports_late_says_why_the_module_is_missing(
