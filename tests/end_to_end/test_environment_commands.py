@@ -21,6 +21,7 @@ from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments, locks_for
 from launcher.runs import index
+from tests.controllers import wait_agents_ended
 from tests.packages import lock_project, make_project, make_wheel
 
 TASK = "tests.environment_tasks:versions"
@@ -230,6 +231,7 @@ def test_prepare_that_is_interrupted_leaves_nothing_half_built(project: Path, tm
 
     with pytest.raises(RunInterrupted):
         build_environments([spec], options, locks, [interrupt])
+    wait_agents_ended(tmp_path / "workdir" / "state")
     envs = tmp_path / "workdir" / "cache" / "envs"
     assert [path.name for path in envs.iterdir() if path.name.startswith((".part.", ".lock."))] == []
     (done,) = build_environments([spec], options, locks)
