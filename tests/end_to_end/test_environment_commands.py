@@ -199,7 +199,7 @@ def test_prepare_tells_how_each_host_came_to_it(
     assert steps["sending"]["bytes_before"] == 0
     assert steps["building"]["bytes"] == good["environment"]["bytes"] > 0
     assert bad["error"]["phase"] == "environment"
-    assert bad["error"]["why"]
+    assert "'/no/such/python' is not there" in bad["error"]["why"]
     assert "python" in bad["error"]["next_step"]
     assert (without["environment"], without["error"]) == (None, None)
     said = cli("prepare", "--hosts", str(file), "--environment", lock, code=3)
