@@ -146,6 +146,10 @@ class AgentConnection:
         """Let jobs start that wait in the spool from an earlier agent. The others were cancelled before."""
         self._put(wire.encode({"t": "go"}))
 
+    def take_back(self, attempts: list[str]) -> None:
+        """Ask for attempts that have not started. `Dropped` or `Started` follows for each, unless the link is lost before."""
+        self._put(wire.encode({"t": "take_back", "attempts": attempts}))
+
     def acknowledge(self, attempts: list[str]) -> None:
         """Tell the host that it may forget these attempts."""
         self._put(wire.encode({"t": "ack", "attempts": attempts}))
