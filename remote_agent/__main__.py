@@ -97,7 +97,7 @@ def _reach_agent(
     """A connection to the agent of the run. Starts the agent if there is none.
 
     Args:
-        spare: the Python that a new agent starts ahead of time. Empty means its own Python, None means no spare.
+        spare: the Python that a new agent starts ahead of time, or the key of an environment. Empty means its own Python, None means no spare.
 
     Returns:
         The connection, and a pipe. If the agent was started here and fails to start, the pipe says why; else it is -1.
@@ -273,7 +273,7 @@ def _become_agent(
                 from remote_agent.agent.zygotes.spare import start_spare
 
                 # Start the spare before the agent is imported, so that both start at the same time.
-                ahead = start_spare(spare, bundle, where.spool)
+                ahead = start_spare(spare, bundle, where.spool, where.cache)
             from remote_agent.agent.agent import Agent, log_crash
 
             agent = Agent(run, host, where, listener, bundle, umask, notes, ahead)

@@ -48,6 +48,8 @@ class HostPlan:
     environment_python: str | None = None
     #: The bytes that all environments there may have before this one is built.
     environments_budget: int | None = None
+    #: Keeps the key of the environment that the host has, for later runs.
+    remember_environment: Callable[[str], None] = lambda key: None
     #: Advice about an error because of which the application cannot be prepared; empty for none.
     explain: Callable[[Mapping[str, Any]], str] = lambda error: ""
     #: Keeps what the host says about the application's import, for later runs.

@@ -236,6 +236,8 @@ class FrameReceiver:
                 raise wire.ProtocolError("field", "environment_state: a missing content has no valid hash or size")
             environment.send(wanted)
             state = "sending"
+        if state == "ready":
+            self._plan.remember_environment(key)
         done, total = max(header["done"], 0), max(header["total"], 0)
         self._tell(facts.EnvironmentTold(self.host, key, state, min(done, total), total))
 

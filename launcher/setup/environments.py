@@ -5,6 +5,8 @@ Rule: locks are read when the setup is made, and stored with the run. A resumed 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 import sys
@@ -12,18 +14,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.environments.lock import Lock, read_lock
-from launcher.environments.plan import EnvironmentSource
+from launcher.environments.lock import Lock, read_lock, write_whole
 from launcher.environments.source import find_auto, find_source
 from launcher.environments.uv import Steps, uv_program
 from launcher.errors import PackagesError
+from launcher.util.user_folders import cache_folder
+from remote_agent.protocol.fields import is_sha256
 
 if TYPE_CHECKING:
+    from launcher.environments.plan import EnvironmentSource
     from launcher.inventory import HostSpec
     from launcher.options import LaunchConf
     from launcher.setup.run_setup import RunSetup
 
-__all__ = ["LOCKS", "locks_of", "source_of", "way_to_have"]
+__all__ = ["LOCKS", "LastKey", "locks_of", "source_of", "way_to_have"]
 
 #: A folder next to a run's journal, with what was resolved for its hosts.
 LOCKS = "locks"
@@ -62,6 +66,35 @@ def locks_of(
     return locks
 
 
+class LastKey:
+    """The environment that a host had for a lock last. It is a guess for the next run, which looks whether it is still right."""
+
+    def __init__(self, lock: Lock, spec: HostSpec, options: LaunchConf) -> None:
+        host = [
+            spec.name,
+            spec.address,
+            spec.user,
+            spec.port,
+            spec.workdir or options.workdir,
+            spec.python or options.python,
+        ]
+        name = hashlib.sha256(json.dumps([lock.sha256, *host]).encode()).hexdigest()
+        self._file = cache_folder() / "environments" / f"{name}.key"
+
+    def read(self) -> str | None:
+        """Return its key; None if there was none."""
+        try:
+            key = self._file.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+        return key if is_sha256(key) else None
+
+    def write(self, key: str) -> None:
+        """Keep it for the next run."""
+        if key != self.read():
+            write_whole(self._file, key.encode())
+
+
 def way_to_have(setup: RunSetup, lock: Lock | None) -> str:
     """Return how a package that a job lacks can be sent. The error says this before other ways."""
     if lock is not None:
@@ -95,6 +128,9 @@ def source_of(
         prefers: major and minor version of the Python that is preferred; by default that of this Python.
         is_exact: nothing but what was resolved then counts.
     """
+    # 4 ms, which pass here while a host is connected.
+    from launcher.environments.plan import EnvironmentSource
+
     kept, before = (one / LOCKS if one is not None else None for one in (folder, earlier))
     return EnvironmentSource(
         lock, prefers or sys.version_info[:2], kept, options.environment_timeout, earlier=before, is_exact=is_exact

@@ -6,6 +6,7 @@ Rule: a host is always told the same about the run's code, callbacks and interpr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.agents.plan import Blob, HostPlan
 from launcher.code.known_imports import ImportFacts, remember
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
-from launcher.errors import CallbackError, CodeError
+from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import travel_entries
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
@@ -78,6 +79,7 @@ class PreparedRun:
             environment_python=spec.python or setup.options.python,
             environments_budget=setup.options.environments_budget,
             remember_import=_rememberer(setup.import_keys.get(spec.name)),
+            remember_environment=self._environment_rememberer(spec),
             explain=_explainer(self._with_way(explained, spec), snapshot),
             explain_job=_explainer(self._with_way(explained_in_job, spec), snapshot),
         )
@@ -118,6 +120,20 @@ class PreparedRun:
         if known is None:
             known = self._environments[spec.name] = self.setup.environment_source(lock)
         return known
+
+    def _environment_rememberer(self, spec: HostSpec) -> Callable[[str], None]:
+        lock = self.setup.locks.get(spec.name)
+        if lock is None:
+            return lambda key: None
+        from launcher.setup.environments import LastKey
+
+        last = LastKey(lock, spec, self.setup.options)
+
+        def remember(key: str) -> None:
+            with contextlib.suppress(PackagesError):  # a full disk here costs a later run some time, and nothing else
+                last.write(key)
+
+        return remember
 
     @functools.cached_property
     def _environments(self) -> dict[str, EnvironmentSource]:

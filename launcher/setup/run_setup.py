@@ -42,6 +42,7 @@ from remote_agent.callbacks.composite import Callbacks
 from remote_agent.config.nodes import literal, make_config, opened, put_text
 from remote_agent.hydra.compat import as_hydra, minimal_hydra_node
 from remote_agent.job import IMPORTING
+from remote_agent.protocol.constants import SPARE_ENVIRONMENT
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.zygote_spec import Command
 
@@ -323,13 +324,17 @@ class RunSetup:
     def spare_of(self, spec: HostSpec) -> str | None:
         """Return the Python for jobs, if the agent may start it in advance; empty for the agent's own.
 
-        None if shell lines or variables come before it: they may be secrets, which must not be in a command line.
+        With an environment, it is that which the host had for the same lock before. None if shell lines or variables come before it: they may be secrets, which must not be in a command line.
         """
         options = self.options
-        if spec.name in self.locks:
-            return None
         if spec.setup or options.setup or spec.env or options.variables() or options.isolation == "spawn":
             return None
+        lock = self.locks.get(spec.name)
+        if lock is not None:
+            from launcher.setup.environments import LastKey
+
+            key = LastKey(lock, spec, options).read()
+            return SPARE_ENVIRONMENT + key if key is not None else None
         return self.python_of(spec) or ""
 
     def python_of(self, spec: HostSpec) -> str | None:

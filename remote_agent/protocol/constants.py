@@ -3,7 +3,7 @@
 Rule: a value that one program writes and another one reads is defined here, once.
 """
 
-__all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE"]
+__all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE", "SPARE_ENVIRONMENT"]
 
 #: Seconds. A peer that is silent for this long counts as dead. A ping is sent after a quarter of it.
 HEARTBEAT = 20.0
@@ -16,3 +16,5 @@ EXIT_FOLDERS = 73
 EXIT_NO_AGENT = 75
 #: The argument of a zygote that is started ahead of time. Other zygotes get a descriptor there.
 SPARE = "spare"
+#: In front of the key of an environment, in place of the Python of a spare.
+SPARE_ENVIRONMENT = "environment:"

@@ -88,6 +88,30 @@ def test_the_packages_of_a_lock_are_there(spec: HostSpec, project: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_later_run_starts_the_python_of_its_environment_ahead(project: Path, tmp_path: Path) -> None:
+    """As a run without an environment does with its Python; not where the environment is built again meanwhile."""
+    workdir = tmp_path / "workdir"
+    spec = HostSpec("local", "local", workdir=str(workdir))
+    told = []
+    for number in range(4):
+        if number == 2:
+            (envs,) = (workdir / "cache" / "envs").glob("[0-9a-f]*")
+            (envs / "environment.json").unlink()
+        returned = launcher.run(
+            "tests.environment_tasks:zygote",
+            {},
+            host=spec,
+            folder=tmp_path / f"{number}",
+            environment=str(project / "uv.lock"),
+        )
+        assert returned.error is None, returned.error
+        told.append(returned.return_value)
+    assert ["spare" in one for one in told] == [False, True, False, True]
+    assert len({(python, active) for python, *_, active in told}) == 1
+    assert told[0][-1] == str(envs)
+
+
+@pytest.mark.slow
 def test_without_the_option_nothing_changes(spec: HostSpec, project: Path, tmp_path: Path) -> None:
     """No environment is made, and the module is missing, as it was."""
     returned, seen = run(spec, tmp_path / "out", "greeter")

@@ -14,6 +14,7 @@ from typing import List
 
 from remote_agent.agent.environments.programs import MORE_ROOM, ROOM, BuildError, Programs
 from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
+from remote_agent.agent.environments.unpacked import altered_files
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
 from remote_agent.system.private_files import make_private_folder, open_private
@@ -76,6 +77,12 @@ class Builder:
         os.mkdir(part, 0o700)
         try:
             self._install(uv, part)
+            if altered_files(part):
+                # Somebody has edited a file of another environment, or a disk has lost some: everything is unpacked again.
+                shutil.rmtree(part)
+                os.mkdir(part, 0o700)
+                self._programs.uv_cache = store.uv_cache.renew(spec.key)
+                self._install(uv, part)
             self._try(part)
             self._describe(part)
             self._publish(part)

@@ -48,6 +48,7 @@ class Environments:
 
     Attributes:
         on_ready, on_failed: called in the agent's thread, `on_failed` with the message.
+        was_there: whether it was complete when it was looked for first, and has been there since.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Environments:
         self._given_up: Set[str] = set()
         self._builder: Optional[Builder] = None
         self._builds = self._asks = 0
+        self.was_there = False
         #: Bytes that environments may have; None for no limit. And how far making room for this one is.
         self._budget: Optional[int] = None
         self._eviction = "owed"
@@ -116,6 +118,7 @@ class Environments:
             raise wire.ProtocolError("field", "environment: {}".format(error)) from None
         if self._spec is not None and self._spec.key != spec.key:
             self._give_back()
+        self.was_there = self._store.python(spec.key) is not None if self._spec is None else self.was_there
         self._spec = spec
         self._budget = header["budget"]
         self._state = "asked"
@@ -241,6 +244,7 @@ class Environments:
     def _build(self, spec: EnvironmentSpec) -> None:
         builder = self._builder = Builder(self._store, self._blobs, spec)
         self._builds += 1
+        self.was_there = False
         self._set("building")
 
         def done(error: Optional[BaseException]) -> None:

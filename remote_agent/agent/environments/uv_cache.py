@@ -54,6 +54,15 @@ class UvCache:
         os.close(open_private(os.path.join(notes, self._life + key), os.O_WRONLY | os.O_CREAT))
         return make_private_folder(os.path.join(self._folder, self._current()))
 
+    def renew(self, key: str) -> str:
+        """Begin another cache, because the files of this one were altered. Returns its folder, as `begin` does.
+
+        Raises:
+            SpoolError, OSError: the disk.
+        """
+        self._begin_another(os.path.join(self._folder, _NOTES), [])
+        return self.begin(key)
+
     def synced(self, key: str) -> None:
         """Record that everything that was written for an environment is on the disk."""
         try:

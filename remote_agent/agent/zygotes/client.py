@@ -13,7 +13,7 @@ import subprocess
 from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.agent.zygotes import setup_lines
-from remote_agent.agent.zygotes.spare import Spare, chosen_python, start_process, zygote_command
+from remote_agent.agent.zygotes.spare import Spare, chosen_python, in_environment, start_process, zygote_command
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Start
@@ -68,12 +68,7 @@ class ZygoteClient:
         """
         environment = dict(os.environ)
         if self.spec.environment and self.spec.python:
-            # As if the environment were activated, so that jobs find the programs of its packages. The first import writes
-            # bytecode for all later runs.
-            environment.pop("PYTHONDONTWRITEBYTECODE", None)
-            folder = os.path.dirname(self.spec.python)
-            environment["VIRTUAL_ENV"] = os.path.dirname(folder)
-            environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
+            environment = in_environment(self.spec.python, environment)
         environment.update(self.spec.environ)
         self._log_path = log_path
         self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), environment)

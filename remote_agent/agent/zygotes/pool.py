@@ -232,7 +232,9 @@ class Zygotes:
         spare, self._spare = self._spare, None
         if spare is None:
             return False
-        if spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
+        # A spare of an environment that was built anew meanwhile has the files of the old one.
+        is_current = self.environments.was_there or not spare.environment
+        if is_current and spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
             return True
         self._discard_spare(spare)
         return False

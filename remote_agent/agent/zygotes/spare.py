@@ -10,29 +10,43 @@ import subprocess
 import sys
 from typing import Callable, Dict, List, Optional, Tuple
 
-from remote_agent.protocol.constants import SPARE
+from remote_agent.protocol.constants import SPARE, SPARE_ENVIRONMENT
+from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
-__all__ = ["Spare", "chosen_python", "start_process", "start_spare", "zygote_command"]
+__all__ = ["Spare", "chosen_python", "in_environment", "start_process", "start_spare", "zygote_command"]
 
 #: A zygote must take what it is given within this many seconds. Otherwise it is killed, and another one is started.
 _PATIENCE = 10.0
 
 
 class Spare:
-    """A zygote's process that does not know yet what to prepare."""
+    """A zygote's process that does not know yet what to prepare. `environment`: its Python is that of an environment of packages."""
 
-    def __init__(self, python: str, log_path: str, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
+    def __init__(
+        self,
+        python: str,
+        log_path: str,
+        process: "subprocess.Popen[bytes]",
+        sock: socket.socket,
+        environment: bool = False,
+    ) -> None:
         self.python = python
+        self.environment = environment
         self.log_path = log_path
         self.process = process
         self.sock = sock
 
     def fits(self, spec: ZygoteSpec) -> bool:
         """Whether a zygote of this spec would be started in the same way."""
-        is_plain = not spec.setup and not spec.environ and not spec.environment and spec.isolation != "spawn"
-        return is_plain and chosen_python(spec.python) == self.python and self.process.poll() is None
+        is_plain = not spec.setup and not spec.environ and spec.isolation != "spawn"
+        return (
+            is_plain
+            and spec.environment == self.environment
+            and chosen_python(spec.python) == self.python
+            and self.process.poll() is None
+        )
 
     def close(self) -> None:
         """Close it, because nobody uses it. It ends when its socket is closed."""
@@ -42,6 +56,15 @@ class Spare:
 def chosen_python(python: Optional[str]) -> str:
     """Return the Python of a zygote without setup lines."""
     return os.path.expanduser(str(python or sys.executable or "python3"))
+
+
+def in_environment(python: str, variables: Dict[str, str]) -> Dict[str, str]:
+    """Return variables as if the environment of this Python were activated, so that jobs find the programs of its packages."""
+    folder = os.path.dirname(python)
+    # The first import writes bytecode for all later runs.
+    kept = {name: value for name, value in variables.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    path = os.pathsep.join([folder, variables.get("PATH", os.defpath)])
+    return dict(kept, VIRTUAL_ENV=os.path.dirname(folder), PATH=path)
 
 
 def zygote_command(python: str, fd: int, bundle: str, *more: str) -> List[str]:
@@ -84,17 +107,25 @@ def start_process(
     return process, ours
 
 
-def start_spare(python: str, bundle: str, spool: str) -> Optional[Spare]:
-    """Start a spare under this Python (empty: the agent's own).
+def start_spare(python: str, bundle: str, spool: str, cache: str) -> Optional[Spare]:
+    """Start a spare under this Python (empty: the agent's own), or under that of an environment in the cache folder.
 
     Returns None if it cannot be started; the zygote will then report why.
     """
-    chosen = chosen_python(python)
+    key = python[len(SPARE_ENVIRONMENT) :] if python.startswith(SPARE_ENVIRONMENT) else None
+    variables = dict(os.environ)
+    if key is None:
+        chosen = chosen_python(python)
+    else:
+        chosen = os.path.join(cache, "envs", key, "bin", "python")
+        if not is_sha256(key) or not os.path.exists(chosen):
+            return None
+        variables = in_environment(chosen, variables)
     logs = os.path.join(spool, "logs")
     try:
         make_private_folder(logs)
         log_path = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
-        process, sock = start_process(log_path, lambda fd: zygote_command(chosen, fd, bundle, SPARE), dict(os.environ))
+        process, sock = start_process(log_path, lambda fd: zygote_command(chosen, fd, bundle, SPARE), variables)
     except (OSError, SpoolError):
         return None
-    return Spare(chosen, log_path, process, sock)
+    return Spare(chosen, log_path, process, sock, environment=key is not None)
