@@ -83,6 +83,7 @@ def hosts_file(spec: HostSpec, tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_environments_lists_what_a_host_has(
     spec: HostSpec,
     hosts_file: str,
@@ -112,6 +113,7 @@ def test_environments_lists_what_a_host_has(
     assert "begins with 0000" in cli.err
 
 
+@pytest.mark.slow
 def test_environments_names_the_run_that_uses_one(project: Path, tmp_path: Path, cli: Cli) -> None:
     """While it lasts, and not after it."""
     workdir = str(tmp_path / "workdir")
@@ -172,6 +174,7 @@ def test_prepare_builds_and_runs_nothing(
     assert (ready.key, ready.is_new) == (environment["key"], False)
 
 
+@pytest.mark.slow
 def test_prepare_tells_how_each_host_came_to_it(
     project: Path, tmp_path: Path, cli: Cli, demo_server: DemoServer
 ) -> None:

@@ -239,6 +239,7 @@ def test_attach_finishes_a_run_that_was_left(left: Project, cli: Cli) -> None:
     assert read_status(left.entry).state == "completed"
 
 
+@pytest.mark.slow
 def test_attach_as_json_reports_the_whole_run(left: Project, cli: Cli) -> None:
     """Jobs that had returned before are in it, too."""
     open_gate(left)
@@ -283,6 +284,7 @@ def test_detach_without_a_usable_host_ends_the_run(project: Project, cli: Cli) -
     assert read_status(project.entry).state == "failed"
 
 
+@pytest.mark.slow
 def test_a_retry_shows_its_own_time(project: Project, cli: Cli) -> None:
     """It says that the run was resumed, and each summary counts from then on."""
     project.start(1, {"how": {"0": "raise"}}).wait()

@@ -82,6 +82,7 @@ def test_a_run_uses_it_and_the_journal_says_so(
     assert server.logins == 2
 
 
+@pytest.mark.slow
 def test_doctor_says_which_way_is_taken_and_why(
     hosts: tuple[DemoServer, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

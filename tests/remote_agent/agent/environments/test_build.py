@@ -94,6 +94,7 @@ def test_one_that_power_cut_short_is_built_again(site: Site) -> None:
     subprocess.run([again, "-c", "import one; assert one.version == '1.0'"], check=True)
 
 
+@pytest.mark.slow
 def test_what_uv_kept_before_power_was_cut_is_not_used_for_others(site: Site) -> None:
     """Also where the environment that it was written for was never published, or is not wanted again."""
     python = Path(site.build())
@@ -106,6 +107,7 @@ def test_what_uv_kept_before_power_was_cut_is_not_used_for_others(site: Site) ->
     subprocess.run([other, "-c", "import one; assert one.version == '1.0'"], check=True)
 
 
+@pytest.mark.slow
 def test_what_is_on_the_disk_is_shared_after_power_was_cut(site: Site) -> None:
     """A second environment is made of links again."""
     first = Path(site.build())
