@@ -188,6 +188,7 @@ def test_show_of_a_job_shows_its_traceback(finished: Project, cli: Cli) -> None:
     assert "no job 7; it has 3" in cli.err
 
 
+@pytest.mark.slow
 def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli) -> None:
     """It shows which jobs run, which wait, and which have ended and wait to be collected."""
     attempts = [job["attempts"][0]["on_host"] for job in cli.json("show")["jobs"]]
@@ -330,6 +331,7 @@ def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
     assert "has ended: " in cli.err
 
 
+@pytest.mark.slow
 def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli) -> None:
     """The other jobs go on, and the run stays detached."""
     cli("cancel", "last#3")

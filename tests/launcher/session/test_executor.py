@@ -209,6 +209,7 @@ def test_it_works_without_with_and_says_when_it_is_closed(hosts: list[Any]) -> N
         never.submit(double, 2)
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_no_part_in_the_session() -> None:
     """It may leave the block and close, and is told where to submit. Here the session goes on undisturbed."""
     with launcher.Session.open() as session:

@@ -23,14 +23,6 @@ from tests.controllers import until
 from tests.launcher.session.recorded import collect, lines
 
 
-def test_jobs_run_under_the_requested_python(app: Any, hosts: list[Any]) -> None:
-    """On this machine as on any host. A missing Python is an error that names it, and no other one is used."""
-    (one,) = launcher.multirun(app.train, [{"x": 1}], hosts=hosts, python="/no/such/python")
-    assert one.error is not None
-    assert one.error.kind == "host"
-    assert one.error.message.endswith(": cannot start /no/such/python: No such file or directory")
-
-
 def test_a_python_that_starts_elsewhere_is_a_clear_error(app: Any, tmp_path: Path) -> None:
     """`srun`, `docker run` and the like do not pass on the agent's descriptors. The first line of the error says so,
     and a summary shows only that.

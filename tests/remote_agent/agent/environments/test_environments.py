@@ -80,12 +80,6 @@ class Run:
         return [header["state"] for header, _ in self.said]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A host's cache."""
-    return Site(tmp_path)
-
-
 def without(site: Site, index: int) -> tuple[str, bytes]:
     """Take a wheel away; returns its name and content."""
     sha256 = site.wheels[index].sha256

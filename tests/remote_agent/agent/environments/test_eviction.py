@@ -17,9 +17,9 @@ OLD, NEW, WANTED = "1" * 64, "2" * 64, KEY
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def built(bare: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A host with two environments."""
-    made = Site(tmp_path_factory.mktemp("built"))
+    made = bare.copied(tmp_path_factory.mktemp("built"))
     for key in (OLD, NEW):
         made.build(key)
     return made

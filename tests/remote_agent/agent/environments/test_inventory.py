@@ -18,18 +18,6 @@ OTHER = "d" * 64
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A host that has what an environment needs."""
-    return Site(tmp_path_factory.mktemp("bare"))
-
-
-@pytest.fixture
-def site(bare: Site, tmp_path: Path) -> Site:
-    """The same, for one test alone."""
-    return bare.copied(tmp_path)
-
-
-@pytest.fixture(scope="module")
 def with_one(bare: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A host that has an environment."""
     made = bare.copied(tmp_path_factory.mktemp("with-one"))
