@@ -6,48 +6,22 @@ import dataclasses
 import json
 import os
 import signal
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import launcher
 from launcher import doctor, events
-from launcher.cli.main import _main
 from launcher.demo.server import DemoServer
 from launcher.errors import AgentError, RunInterrupted
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments, locks_for
 from launcher.runs import index
+from tests.commands import Cli
 from tests.packages import lock_project, make_project, make_wheel
 
 TASK = "tests.environment_tasks:versions"
-
-
-class Cli:
-    """Runs commands in this process."""
-
-    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capture
-        self.err = ""
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What a command wrote to stdout; its exit code must be this."""
-        self._capture.readouterr()
-        got = _main(list(arguments))
-        sys.stdout.flush()
-        out, err = self._capture.readouterr()
-        self.err = err.decode()
-        assert got == code, f"exit code {got}\n{out.decode()}\n{self.err}"
-        return out.decode()
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        """The JSON object that a command wrote."""
-        content = json.loads(self(*arguments, "--json", code=code))
-        assert content["version"] == 1
-        return content
 
 
 @pytest.fixture

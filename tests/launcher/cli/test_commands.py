@@ -7,43 +7,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from launcher import inventory
 from launcher.cli import past_hosts
 from launcher.cli.commands.show import _print_run
-from launcher.cli.main import _main
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
 from launcher.session.session import Session
+from tests.commands import Cli
 from tests.controllers import Project, until
-
-
-class Cli:
-    """Runs commands in this process."""
-
-    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capfdbinary
-        self.err = ""
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What a command wrote to stdout; its exit code must be this."""
-        self._capture.readouterr()
-        got = _main(list(arguments))
-        sys.stdout.flush()
-        out, err = self._capture.readouterr()
-        self.err = err.decode()
-        assert got == code, f"exit code {got}\n{out.decode()}\n{self.err}"
-        return out.decode()
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        """The JSON object that a command wrote."""
-        content = json.loads(self(*arguments, "--json", code=code))
-        assert content["version"] == 1
-        return content
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_every_way_to_end_has_a_job_return_and_fires_the_end_hooks(app: Any, hos
     assert seen[-1]["hook"] == "on_multirun_end"
 
 
-@pytest.mark.parametrize("hosts", ["local", "ssh"], indirect=True)
+@pytest.mark.parametrize("hosts", [pytest.param("local", marks=pytest.mark.slow), "ssh"], indirect=True)
 def test_outputs_come_back_complete(app: Any, hosts: list[Any]) -> None:
     """The output directory, the job log, the .hydra files, stdout and stderr are in the local <sweep dir>/<num>."""
     (job_return,) = launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, folder="sweep")
@@ -503,7 +503,7 @@ def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list
         assert told == [(0, "the output directory is not there any more: the job moved or removed it")]
 
 
-@pytest.mark.parametrize("hosts", ["local", "ssh"], indirect=True)
+@pytest.mark.parametrize("hosts", [pytest.param("local", marks=pytest.mark.slow), "ssh"], indirect=True)
 def test_an_output_directory_comes_back_complete(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Empty folders, links within, times, and what can be executed. A warning names once what cannot come, and that
     exists nowhere here.
