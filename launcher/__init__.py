@@ -1,6 +1,6 @@
 """Run Hydra apps and plain functions on SSH hosts, with callbacks on both sides. A table of contents, loaded lazily.
 
-`import launcher` is cheap and works on a bare host, where this file travels along: there the names of the contract
+`import launcher` is cheap and works on a bare host, to which this file is sent, too: there the names of the contract
 (`Callback`, `JobReturn`, ...) are the agent's, and the controller's names can be imported, and say when they are used that
 they belong to the controller.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 from omegaconf.basecontainer import BaseContainer
 
 from launcher.demo.server import DemoServer
@@ -23,11 +24,15 @@ from launcher.transports.openssh import kept
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.requirements import need_programs
 
+#: Tests that say no number of examples of their own make a hundred where nothing may be missing, and fewer elsewhere.
+settings.register_profile("quick", max_examples=30)
+
 
 def pytest_configure() -> None:
     """What the tests start hears these signals; under `nohup`, or in a script's background, they would be ignored for good."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.load_profile("default" if os.environ.get("LAUNCHER_TESTS_NEED_ALL") else "quick")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -117,9 +122,15 @@ def host_of(request: pytest.FixtureRequest) -> Callable[[str], HostSpec]:
     return make
 
 
-@pytest.fixture(params=["local", "embedded", pytest.param("openssh", marks=pytest.mark.openssh)])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("embedded", marks=pytest.mark.slow),
+        pytest.param("openssh", marks=pytest.mark.openssh),
+    ]
+)
 def any_host(request: pytest.FixtureRequest, host_of: Callable[[str], HostSpec]) -> HostSpec:
-    """A host of each kind: what holds for one must hold for all."""
+    """A host of each kind: what holds for one must hold for all. Few whole runs over SSH are in the quick suite."""
     return host_of(request.param)
 
 

@@ -137,7 +137,7 @@ def guarded_index(file: Path, needs: str) -> Iterator[tuple[str, list[str]]]:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/{file.name}", asked

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 import launcher
 from benchmarks.ours import Meter
 
 
+@pytest.mark.slow
 def test_the_profile_finds_the_processes_of_a_run(tmp_path):
     """A zygote is known by its command line: where that changes, all its figures would be zero."""
     meter = Meter(1, 2, sshd=0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -222,6 +223,7 @@ def test_the_pages_name_no_file_that_is_not_there() -> None:
             assert any(file.endswith(f"/{named}") for file in files), f"{page}: {named}"
 
 
+@functools.cache
 def functions(file: Path) -> set[str]:
     """The names of all functions and methods of a file."""
     return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}

@@ -59,7 +59,7 @@ def jobs(incomplete: str) -> list[tuple[str, str]]:
     from launcher.runs.journal import JournalReader
     from launcher.runs.status import read_jobs
 
-    with contextlib.suppress(LauncherError), contextlib.closing(JournalReader(index.find(name).journal)) as reader:
+    with contextlib.suppress(LauncherError), JournalReader(index.find(name).journal) as reader:
         found = [job for job in read_jobs(reader) if str(job.num).startswith(num)]
         return [(f"{name}#{job.num}", clean(" ".join((job.state, *job.overrides)))) for job in found[:_JOBS]]
     return []

@@ -28,7 +28,7 @@ class UsageProblem(Exception):
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """What argparse checks each option with. If it has to find the width of the terminal for it, it imports shutil."""
+    """The formatter with which argparse checks each option. Its width is given: to find that of the terminal, argparse imports shutil."""
     return argparse.HelpFormatter(prog, width=_WIDEST)
 
 
@@ -96,7 +96,7 @@ class Parser:
         return f"no such option: {flag}{hint}"
 
     def _bound(self, words: list[str]) -> dict[str, Any]:
-        """What stands without a flag, given to the arguments in their order; a list takes all that is left."""
+        """The words without a flag, assigned to the arguments in order. A list takes all that are left."""
         values: dict[str, Any] = {}
         for one in self.arguments:
             if words and one.is_list:
@@ -175,7 +175,7 @@ def _about(one: Parameter) -> str:
 
 
 def help_text(usage: str, about: str, sections: dict[str, Iterable[tuple[str, str]]]) -> str:
-    """A help: how the command is called, what it does, and tables of names with what they mean."""
+    """The text of a help page: how the command is called, what it does, and tables of names with what they mean."""
     width = max(40, min(_WIDEST, terminal_columns()) - 2)
     lines = [usage]
     for paragraph in about.split("\n\n"):

@@ -43,13 +43,11 @@ def hosts_to_ask(hosts: list[str] | None, hosts_file: str | None, workdir: str |
             # A folder that somebody put in the place of ours must not choose where to log in.
             if not entry.is_there or not ownership.is_ours(entry.folder):
                 continue
-            reader = JournalReader(entry.journal)
             try:
-                given += record.hosts_of(record.read(reader), {})
+                with JournalReader(entry.journal) as reader:
+                    given += record.hosts_of(record.read(reader), {})
             except LauncherError as error:
                 print(f"launcher: {clean(error)}", file=sys.stderr)
-            finally:
-                reader.close()
     distinct: dict[tuple[Any, ...], HostSpec] = {}
     for spec in given:
         spec = dataclasses.replace(spec, workdir=spec.workdir or workdir)

@@ -18,13 +18,16 @@ from launcher.errors import LauncherError, RunDetached
 if TYPE_CHECKING:
     from launcher.app_run import AppRun
     from launcher.display.tally import Tally
-    from launcher.events import Event
-    from launcher.session.session import Observer, Session
+    from launcher.events import Event, JobReturned
+    from launcher.runs.index import Entry
+    from launcher.runs.record import RunRecord
+    from launcher.session.session import Observer, ResumedSession, Session
+    from launcher.setup.run_setup import RunSetup
     from launcher.transports.early_connections import EarlyConnections
 
     S = TypeVar("S", bound=Session)
 
-__all__ = ["Output", "exit_code", "output", "run_app", "run_session"]
+__all__ = ["Output", "exit_code", "output", "resume_session", "run_app", "run_session"]
 
 _FAILED, _NO_HOST = 1, 3
 
@@ -184,6 +187,49 @@ def run_session(
     if error is not None:
         raise error
     return code
+
+
+def resume_session(
+    entry: Entry,
+    setup: RunSetup,
+    record: RunRecord,
+    drive: Callable[[ResumedSession], None],
+    out: Output,
+    *,
+    retry: Callable[[JobReturned], bool] | None = None,
+    is_one_job: bool = False,
+    is_live: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Drive a run that another process started, from where its journal ends, in its working folder; return the exit code.
+
+    Args:
+        retry: whether to run the job of a JobReturned again.
+
+    Raises:
+        LauncherError: as `run_session` does.
+    """
+    from launcher.runs.journal import JournalReader
+    from launcher.session.session import ResumedSession, SessionConf
+
+    # Callbacks may write relative to it.
+    if os.path.isdir(record.cwd):
+        os.chdir(record.cwd)
+    with JournalReader(entry.journal) as reader:
+        history = [event for _, event in reader.events()]
+        total = reader.planned_jobs()
+    return run_session(
+        lambda observer: ResumedSession(setup, SessionConf([observer], owns_process=True), record, retry=retry),
+        drive,
+        out,
+        total=total,
+        history=history,
+        is_one_job=is_one_job,
+        is_live=is_live,
+        verbose=verbose,
+        quiet=quiet,
+    )
 
 
 def _flush_stdout() -> None:

@@ -1,1 +1,1 @@
-"""The user's code: which application it is, which files travel, which task is run."""
+"""The user's code: which application it is, which files are sent, which task is run."""

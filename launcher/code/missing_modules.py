@@ -53,7 +53,7 @@ def explained_in_job(error: Mapping[str, Any], snapshot: Snapshot, way: str) -> 
 
 
 def _missing(message: str, snapshot: Snapshot) -> tuple[str, str]:
-    """The module that an error names as missing, and its file here, if that does not travel; else empty."""
+    """The module that an error names as missing, and its file here, if that is not sent; else empty."""
     missing, not_in = _MISSING.search(message[:2000]), _NOT_IN.search(message[:2000])
     if missing is not None:
         name = missing.group(1)
@@ -80,7 +80,7 @@ def _files_of(name: str) -> Iterator[str]:
 
 
 def why_it_stayed(file: str, snapshot: Snapshot) -> str:
-    """Why a file does not travel, and what to do about it."""
+    """Why a file is not sent, and what to do about it."""
     root = os.path.realpath(snapshot.root)
     name = os.path.relpath(os.path.realpath(file), root)
     if name.startswith(".."):

@@ -1,7 +1,7 @@
 """The metadata of the project itself, as `importlib.metadata` reads it: that of its distributions that are installed in place.
 
-Rule: the metadata of an editable install lies in the environment, or in a folder that git ignores, and so would not travel. What
-describes the project (name, version, entry points) travels with its code. What describes the installation on this machine
+Rule: the metadata of an editable install lies in the environment, or in a folder that git ignores, and so would not be sent. What
+describes the project (name, version, entry points) is sent with its code. What describes the installation on this machine
 (`direct_url.json`, `RECORD`) does not.
 """
 
@@ -26,7 +26,7 @@ def metadata_of(root: Path, names: Collection[str], paths: Sequence[str]) -> lis
 
     Args:
         root: the project's folder.
-        names: the files that travel anyway.
+        names: the files that are sent anyway.
         paths: `sys.path` of this process.
     """
     found: dict[str, bytes] = {}
@@ -56,7 +56,7 @@ def _distributions(folder: str) -> list[str]:
 
 
 def _is_projects(root: Path, folder: str, entry: str, names: Collection[str]) -> bool:
-    """Whether it is installed in place from the project, or lies in the project and would not travel."""
+    """Whether it is installed in place from the project, or lies in the project and would not be sent."""
     where = os.path.join(folder, entry)
     if _is_below(where, str(root)):
         relative = os.path.relpath(where, root)

@@ -1,9 +1,9 @@
-"""Which code travels: the project around the application, as a manifest of content hashes.
+"""Which code is sent: the project around the application, as a manifest of content hashes.
 
 Rule: a host gets the content that was hashed. If a file is edited later, its old content is sent, which was kept as it was hashed.
 `launcher.code.project_files` chooses the files.
 
-Links within the project travel as links. A link to a file outside travels as that file, a link to a folder outside is refused
+Links within the project are sent as links. A link to a file outside is sent as that file, a link to a folder outside is refused
 by name, and a broken link is left out.
 """
 
@@ -50,7 +50,7 @@ class Snapshot:
 
     Attributes:
         root: the folder that the paths are relative to.
-        files, links: what travels; links are (path, target).
+        files, links: what is sent; links are (path, target).
         commit: HEAD of the git work tree, or empty.
         dirty: the work tree differs from it.
         notes: for the user: which parts of the project were left out, and why.
@@ -95,7 +95,7 @@ class Snapshot:
         return snapshot
 
     def manifest_bytes(self) -> bytes:
-        """The manifest as it travels: zlib of JSON; the same files give the same bytes."""
+        """The manifest as it is sent: zlib of JSON; the same files give the same bytes."""
         return self._manifest
 
     @cached_property
@@ -147,13 +147,13 @@ class Snapshot:
         return kept
 
     def has_file(self, path: str) -> bool:
-        """Whether this file is one of those that travel."""
+        """Whether this file is one of those that are sent."""
         name = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
-        # A link travels as a link; the file behind it travels under its own name.
+        # A link is sent as a link; the file behind it is sent under its own name.
         return name in self._by_path or os.path.relpath(path, self.root) in self._by_path
 
     def relative(self, path: Path) -> str:
-        """A path of this machine, relative to the root: its own if it travels, else that of the nearest folder that travels.
+        """A path of this machine, relative to the root: its own if it is sent, else that of the nearest folder that is.
 
         `.` if it lies outside.
         """
@@ -171,7 +171,7 @@ class Snapshot:
         return frozenset(file.path for file in self.files)
 
     def sys_path(self, app: Path, paths: Sequence[str]) -> list[str]:
-        """The entries of a `sys.path` that travel, relative to the root, in their order.
+        """The entries of a `sys.path` that are sent, relative to the root, in their order.
 
         Next come the folders of editable installs that are not on the path. If the application can be imported from none of
         these, its folder (for a package: the folder that holds it) comes first. The project's metadata comes last.

@@ -1,7 +1,7 @@
 """Where a task comes from: its name, its project, and the name under which a host imports a script.
 
 Rule: `__main__` means something in this process only, so a host gets the name under which the module can be imported. What is
-installed belongs to no project, and does not travel.
+installed belongs to no project, and is not sent.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def main_name() -> str | None:
 
 
 def where_from(task: Any) -> tuple[Path | None, str | None]:
-    """The file or folder whose project travels, and the name under which `__main__` is imported on the host."""
+    """The file or folder whose project is sent, and the name under which `__main__` is imported on the host."""
     main_module = main_module_name()
     # The user's own function counts: a decorator may come from another module.
     name = task.partition(":")[0] if isinstance(task, str) else getattr(innermost(task), "__module__", "__main__")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import JournalError, LauncherError, RunError
 from launcher.inventory import HostSpec
 from launcher.pickled import Unpicklable
-from remote_agent.callbacks.composite import travel_entries
+from remote_agent.callbacks.composite import callback_entries
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _put_state(setup: RunSetup, journal: Journal, *, is_final: bool) -> None:
 def callbacks_blob(setup: RunSetup) -> bytes:
     """Return the callbacks in their present state."""
     dumps = setup.pickler.dumps_here
-    return dumps(travel_entries(setup.callbacks, dumps))
+    return dumps(callback_entries(setup.callbacks, dumps))
 
 
 def planned_blobs(

@@ -1,6 +1,6 @@
 """Modules: under which name a host imports what runs as `__main__`, and which modules a host can have at all.
 
-Rule: there is one answer to whether a file is installed. What is installed belongs to no project: it does not travel, and it gives
+Rule: there is one answer to whether a file is installed. What is installed belongs to no project: it is not sent, and it gives
 `__main__` no name.
 """
 
@@ -49,20 +49,20 @@ def is_installed(file: str) -> bool:
     return any(_is_below(path, os.path.realpath(paths[name])) for name in ("stdlib", "scripts"))
 
 
-def out_of_reach(modules: Iterable[str], travels: Callable[[str], bool]) -> list[tuple[str, str]]:
+def out_of_reach(modules: Iterable[str], is_sent: Callable[[str], bool]) -> list[tuple[str, str]]:
     """(module, file) of those modules that are neither in the snapshot nor installed, so that no host can have them.
 
     A module of an installed distribution may be installed on the host, too, even if it is an editable install here.
 
     Args:
         modules: names, as in `Dumped.modules`.
-        travels: says whether a file is in the snapshot.
+        is_sent: says whether a file is in the snapshot.
     """
     found = []
     for name in sorted(set(modules)):
         file = getattr(sys.modules.get(name), "__file__", None)
         top = name.partition(".")[0]
-        if not file or top in _OURS or is_installed(file) or travels(file) or _is_editable(file):
+        if not file or top in _OURS or is_installed(file) or is_sent(file) or _is_editable(file):
             continue
         found.append((name, file))
     return found

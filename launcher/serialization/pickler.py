@@ -1,8 +1,8 @@
 """Pickles on the controller: what goes to a host, and what comes back from one.
 
-Rule: what a host can import travels by reference, under the name that it has there. What a script defines in `__main__` has
+Rule: what a host can import is pickled by reference, under the name that it has there. What a script defines in `__main__` has
 the script's module name there; a decorated function is reached through its wrapper. Lambdas, local functions and what a notebook
-defines travel by value, and `Dumped` says so. When a pickle comes back, the script's module name means `__main__` again, so
+defines is pickled by value, and `Dumped` says so. When a pickle comes back, the script's module name means `__main__` again, so
 that a class is the same class on both sides.
 
 Any exception of a user's object while it is pickled becomes a CodeError that names the attribute at fault.
@@ -48,8 +48,8 @@ class Dumped:
 
     Attributes:
         data: the bytes.
-        by_value: code in it travels by value, which needs the same minor Python on both sides.
-        values: the names of what travels by value.
+        by_value: code in it is pickled by value, which needs the same minor Python on both sides.
+        values: the names of what is pickled by value.
         modules: the modules that are imported when it is loaded.
     """
 
@@ -105,7 +105,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce an object that is no class or function and pickles by its name, as a function behind `functools.lru_cache` does.
 
         Raises:
-            PicklingError: no host has this name, and the object cannot travel by value.
+            PicklingError: no host has this name, and the object cannot be pickled by value.
         """
         found = self._by_name(obj)
         if found is not None:
@@ -277,7 +277,7 @@ def loads(data: bytes, main_module: str | None = None) -> Any:
 
 
 def check_state(name: str, callback: Any, *, has_spec: bool) -> None:
-    """Refuse a callback that holds something that cannot travel: a lock, a socket, an open file, a generator, ...
+    """Refuse a callback that holds something that cannot be pickled: a lock, a socket, an open file, a generator, ...
 
     A callback with a spec is built on the host from that, so it may hold anything.
 

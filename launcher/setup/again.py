@@ -72,13 +72,13 @@ class _Again(RunSetup):
         """Never: a task that was given as an object is in what the run's jobs shared."""
         return self.task is None and not self.shared
 
-    def command(self, travels: bool) -> Command:
+    def command(self, is_sent: bool) -> Command:
         """Return the command that the job had."""
-        return self.started_as or super().command(travels)
+        return self.started_as or super().command(is_sent)
 
-    def travels(self, spec: HostSpec) -> bool:
+    def sends_code(self, spec: HostSpec) -> bool:
         """Whether code is sent to this host. Exact code is sent to this machine, too."""
-        return self.is_exact or super().travels(spec)
+        return self.is_exact or super().sends_code(spec)
 
     def environment_source(self, lock: Lock) -> EnvironmentSource:
         """What its run resolved counts. If it is exact, nothing else does, and the same version of Python is taken first."""
@@ -123,10 +123,10 @@ class _Again(RunSetup):
         """Return the job as it was."""
         return self.queued(num, self.overrides, self.folder, "job", self.payload)
 
-    def cwd(self, travels: bool) -> str:
+    def cwd(self, is_sent: bool) -> str:
         """Return the folder that it was started in."""
         started_in = self.started_in or os.getcwd()
-        if travels and self.snapshot is not None:
+        if is_sent and self.snapshot is not None:
             return self.snapshot.relative(Path(started_in))
         return started_in if os.path.isdir(started_in) else os.getcwd()
 

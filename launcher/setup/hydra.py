@@ -153,7 +153,7 @@ class HydraSetup(RunSetup):
         )
         return setup.with_code(taken)
 
-    # -- what travels --------------------------------------------------------------------------------------------
+    # -- what is sent -------------------------------------------------------------------------------------------
 
     def hydra_state(self) -> Any:
         """Return Hydra's own state, for the jobs."""

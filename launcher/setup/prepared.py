@@ -20,7 +20,7 @@ from launcher.code.known_imports import ImportFacts, remember
 from launcher.code.missing_modules import explained, explained_in_job, why_it_stayed
 from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
-from remote_agent.callbacks.composite import travel_entries
+from remote_agent.callbacks.composite import callback_entries
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
 
@@ -62,7 +62,7 @@ class PreparedRun:
     def plan_of(self, spec: HostSpec) -> HostPlan:
         """Return what a host must be told."""
         setup, shared, sha256 = self.setup, self.shared, self._shared_sha256
-        snapshot = setup.snapshot if setup.travels(spec) else None
+        snapshot = setup.snapshot if setup.sends_code(spec) else None
         return HostPlan(
             run=setup.run_id,
             slots=spec.slots,
@@ -171,17 +171,17 @@ class PreparedRun:
     def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup
         environ = {**setup.options.variables(), **dict(spec.env)}
-        travels = setup.travels(spec)
-        code_blob = self._manifest.sha256 if travels and setup.snapshot is not None else None
+        is_sent = setup.sends_code(spec)
+        code_blob = self._manifest.sha256 if is_sent and setup.snapshot is not None else None
         if spec.name in self.told:
             told = self.told[spec.name]
             return told._replace(environ=environ, code_blob=code_blob, values=told.values or setup.codec)
         import cloudpickle
 
-        command = setup.command(travels)
+        command = setup.command(is_sent)
         return ZygoteSpec(
-            sys_path=setup.sys_path(travels),
-            cwd=setup.cwd(travels),
+            sys_path=setup.sys_path(is_sent),
+            cwd=setup.cwd(is_sent),
             isolation=setup.options.isolation,
             main_module=setup.main_module,
             controller=ControllerFacts(
@@ -197,7 +197,7 @@ class PreparedRun:
             argv0_is_absolute=command.argv0_is_absolute,
             main_is_module=command.main_is_module,
             host=spec.name,
-            code=setup.code if travels else {},
+            code=setup.code if is_sent else {},
             environ=environ,
             setup=[*setup.options.setup, *spec.setup],
             python=setup.python_of(spec),
@@ -220,7 +220,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
     """
     dumps = setup.pickler.dumps
     try:
-        entries = travel_entries(setup.callbacks, dumps)
+        entries = callback_entries(setup.callbacks, dumps)
     except ValueError as error:
         raise CallbackError(str(error)) from error
     try:
@@ -238,7 +238,7 @@ def prepare(setup: RunSetup) -> PreparedRun:
 
 def _out_of_reach(setup: RunSetup) -> list[str]:
     """Return a line for each module that jobs will import and no host has: it is neither installed here nor sent."""
-    if not any(setup.travels(spec) for spec in setup.hosts):
+    if not any(setup.sends_code(spec) for spec in setup.hosts):
         return []
     snapshot = setup.snapshot
     files = snapshot.has_file if snapshot is not None else lambda path: False

@@ -217,7 +217,7 @@ class RunSetup:
         """
         self.options.variables()
         snapshot, main_module = None, self.main_module
-        if any(self.travels(spec) for spec in self.hosts) and self.root is not None:
+        if any(self.sends_code(spec) for spec in self.hosts) and self.root is not None:
             snapshot, main_module = take_code(self.root, main_module, self.options.max_code_bytes, taken)
         for entry in self.callbacks:
             if entry.instance is not None:
@@ -243,7 +243,7 @@ class RunSetup:
         script = self.script_started()
         return script.file if script is not None else None
 
-    def travels(self, spec: HostSpec) -> bool:
+    def sends_code(self, spec: HostSpec) -> bool:
         """Whether the code is sent to this host. If not, it is used in place."""
         return self.options.code != "shared" and not spec.is_local
 
@@ -307,7 +307,7 @@ class RunSetup:
         """The pickler of this run. It remembers what was pickled by value."""
         return RunPickler(self.main_module)
 
-    # -- what travels --------------------------------------------------------------------------------------------
+    # -- what is sent -------------------------------------------------------------------------------------------
 
     def prepare(self) -> PreparedRun:
         """Prepare what hosts are told: pickle the task and the callbacks, with their state as it is now, for all jobs.
@@ -345,7 +345,7 @@ class RunSetup:
         """Return Hydra's version, if jobs need it."""
         return None
 
-    def command(self, travels: bool) -> Command:
+    def command(self, is_sent: bool) -> Command:
         """Return the jobs' `sys.argv`, whose first item is relative to their folder, and how `__main__` appears to have
         been started.
 
@@ -354,9 +354,9 @@ class RunSetup:
         script = self.script_started()
         if script is None:
             return Command([self.task_name], argv0_is_absolute=False, main_is_module=False)
-        cwd = self.cwd(travels)
+        cwd = self.cwd(is_sent)
         path = str(script.file)
-        if travels and self.snapshot is not None:
+        if is_sent and self.snapshot is not None:
             path = self.snapshot.relative(script.file)
             # A script that lies elsewhere does not exist on the host.
             path = os.path.normpath(os.path.join(cwd, script.file.name)) if path == "." else path
@@ -382,17 +382,17 @@ class RunSetup:
             hidden.append(shown_one)
         return hidden
 
-    def sys_path(self, travels: bool) -> list[str]:
+    def sys_path(self, is_sent: bool) -> list[str]:
         """Return the first entries of the jobs' `sys.path`. Those in code that is sent are relative to it."""
-        if not travels:
+        if not is_sent:
             return [os.path.abspath(path) for path in own_sys_path()]
         if self.root is None or self.snapshot is None:
             return []
         return self.snapshot.sys_path(self.root, sys.path)
 
-    def cwd(self, travels: bool) -> str:
+    def cwd(self, is_sent: bool) -> str:
         """Return the folder that the application is started in. In code that is sent, it is relative to it."""
-        if not travels:
+        if not is_sent:
             return os.getcwd()
         if self.snapshot is None:
             return "."
@@ -468,7 +468,7 @@ class RunSetup:
     ) -> QueuedJob:
         """Return a job with its spec."""
         options = self.options
-        in_place = not any(self.travels(spec) for spec in self.hosts)
+        in_place = not any(self.sends_code(spec) for spec in self.hosts)
         spec = JobSpec(
             num=num,
             attempt=0,

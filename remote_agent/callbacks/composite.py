@@ -14,8 +14,8 @@ __all__ = [
     "POLICIES",
     "Callbacks",
     "Entry",
-    "callbacks_from_travel",
-    "travel_entries",
+    "callback_entries",
+    "callbacks_from_entries",
 ]
 
 POLICIES = ("warn", "fail", "abort")
@@ -175,7 +175,7 @@ def log_record(record: Dict[str, Any]) -> None:
     )
 
 
-def travel_entries(callbacks: Callbacks, dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
+def callback_entries(callbacks: Callbacks, dumps: Callable[[Any], bytes]) -> List[Dict[str, Any]]:
     """Return the callbacks in the form that is sent to a host, each with its current state.
 
     Args:
@@ -188,7 +188,7 @@ def travel_entries(callbacks: Callbacks, dumps: Callable[[Any], bytes]) -> List[
     Raises:
         ValueError: an instance cannot be pickled, and has no spec from which it could be built again.
     """
-    travelling = []
+    entries = []
     for entry in callbacks:
         data: Optional[bytes] = None
         why = ""
@@ -201,14 +201,12 @@ def travel_entries(callbacks: Callbacks, dumps: Callable[[Any], bytes]) -> List[
                 why = "it cannot be pickled: {}: {}".format(type_name(error), safe_text(error))
                 if entry.spec is None:
                     raise ValueError("callback {!r} cannot be sent to a host: {}".format(entry.name, why)) from error
-        travelling.append(
-            {"name": entry.name, "spec": entry.spec, "pickle": data, "why": why, "on_error": entry.on_error}
-        )
-    return travelling
+        entries.append({"name": entry.name, "spec": entry.spec, "pickle": data, "why": why, "on_error": entry.on_error})
+    return entries
 
 
-def callbacks_from_travel(
-    travelling: List[Dict[str, Any]],
+def callbacks_from_entries(
+    entries: List[Dict[str, Any]],
     loads: Callable[[bytes], Any],
     instantiate: Callable[[Dict[str, Any]], Any],
 ) -> Tuple[Callbacks, List[str]]:
@@ -217,9 +215,9 @@ def callbacks_from_travel(
     Raises:
         ValueError: one could be neither unpickled nor built. The cause is chained.
     """
-    entries = []
+    made = []
     notes = []
-    for item in travelling:
+    for item in entries:
         name, why = item["name"], item["why"]
         instance = None
         problem: Optional[BaseException] = None
@@ -241,5 +239,5 @@ def callbacks_from_travel(
                     )
                 ) from error
             notes.append("callback {!r} was built again on the host from its spec, because {}".format(name, why))
-        entries.append(Entry(name, instance, item["on_error"], item["spec"]))
-    return Callbacks(entries), notes
+        made.append(Entry(name, instance, item["on_error"], item["spec"]))
+    return Callbacks(made), notes

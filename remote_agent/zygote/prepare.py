@@ -13,7 +13,7 @@ import threading
 import types
 from typing import List, Optional
 
-from remote_agent.callbacks.composite import callbacks_from_travel
+from remote_agent.callbacks.composite import callbacks_from_entries
 from remote_agent.hydra import compat
 from remote_agent.hydra import state as hydra_state
 from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
@@ -136,7 +136,7 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
         notes = hydra_state.restore(shared.get("hydra"), loads, spec.code_root)
         task = compat.resolve_task(shared["task"])
         try:
-            callbacks, built = callbacks_from_travel(shared["callbacks"], loads, compat.instantiate)
+            callbacks, built = callbacks_from_entries(shared["callbacks"], loads, compat.instantiate)
         except ValueError as error:
             failure = error_of_exception(error.__cause__ or error, "config")
             failure.message = str(error)

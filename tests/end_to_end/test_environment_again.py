@@ -25,7 +25,7 @@ TASK = "tests.environment_tasks:packages"
 
 @pytest.fixture(params=["embedded", pytest.param("openssh", marks=pytest.mark.openssh)])
 def spec(request: pytest.FixtureRequest, tmp_path: Path) -> HostSpec:
-    """A host to which code travels, and that has no environment yet."""
+    """A host to which code is sent, and that has no environment yet."""
     if request.param == "embedded":
         server: DemoServer = request.getfixturevalue("demo_server")
         work = str(tmp_path / "workdir")

@@ -6,49 +6,23 @@ import dataclasses
 import json
 import os
 import signal
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import launcher
 from launcher import doctor, events
-from launcher.cli.main import _main
 from launcher.demo.server import DemoServer
 from launcher.errors import AgentError, RunInterrupted
 from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments, locks_for
 from launcher.runs import index
+from tests.commands import Cli
 from tests.controllers import wait_agents_ended
 from tests.packages import lock_project, make_project, make_wheel
 
 TASK = "tests.environment_tasks:versions"
-
-
-class Cli:
-    """Runs commands in this process."""
-
-    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capture
-        self.err = ""
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What a command wrote to stdout; its exit code must be this."""
-        self._capture.readouterr()
-        got = _main(list(arguments))
-        sys.stdout.flush()
-        out, err = self._capture.readouterr()
-        self.err = err.decode()
-        assert got == code, f"exit code {got}\n{out.decode()}\n{self.err}"
-        return out.decode()
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        """The JSON object that a command wrote."""
-        content = json.loads(self(*arguments, "--json", code=code))
-        assert content["version"] == 1
-        return content
 
 
 @pytest.fixture
@@ -84,6 +58,7 @@ def hosts_file(spec: HostSpec, tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_environments_lists_what_a_host_has(
     spec: HostSpec,
     hosts_file: str,
@@ -113,6 +88,7 @@ def test_environments_lists_what_a_host_has(
     assert "begins with 0000" in cli.err
 
 
+@pytest.mark.slow
 def test_environments_names_the_run_that_uses_one(project: Path, tmp_path: Path, cli: Cli) -> None:
     """While it lasts, and not after it."""
     workdir = str(tmp_path / "workdir")
@@ -173,6 +149,7 @@ def test_prepare_builds_and_runs_nothing(
     assert (ready.key, ready.is_new) == (environment["key"], False)
 
 
+@pytest.mark.slow
 def test_prepare_tells_how_each_host_came_to_it(
     project: Path, tmp_path: Path, cli: Cli, demo_server: DemoServer
 ) -> None:

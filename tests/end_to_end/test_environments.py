@@ -233,6 +233,7 @@ def test_a_wheel_that_was_altered_in_the_cache_here(spec: HostSpec, project: Pat
     assert kept.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_a_run_that_is_taken_up_has_the_packages_that_it_had(project: Path, tmp_path: Path) -> None:
     """The journal has them, also of a session, whose first job brings them: the project's files may have gone."""
     lock = read_lock(Source("uv", project / "uv.lock"), (), ())

@@ -102,7 +102,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["local", "embedded"])
+@pytest.fixture(params=["local", pytest.param("embedded", marks=pytest.mark.slow)])
 def where(request: pytest.FixtureRequest, project: Path) -> list[str]:
     """The options for a host: none for this machine, or one over SSH."""
     if request.param == "local":

@@ -79,6 +79,7 @@ def test_a_python_that_cannot_run_jobs_makes_its_host_unusable(
     assert returned.error.message.startswith(f"no host can run it: {any_host.name}: {told}")
 
 
+@pytest.mark.slow
 def test_other_hosts_carry_on_without_a_python_of_one(
     any_host: HostSpec, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

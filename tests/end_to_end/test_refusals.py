@@ -314,6 +314,7 @@ def test_code_by_value_is_refused_by_another_python(watched: Watched) -> None:
     assert not [event for event in seen if isinstance(event, events.AttemptStarted)]
 
 
+@pytest.mark.slow
 def test_a_correct_run_reaches_the_host(watched: Watched) -> None:
     """This checks the table itself: the same run without a mistake logs in, and runs."""
     before = watched.logins()

@@ -126,7 +126,9 @@ def run(tmp_path: Path) -> Iterator[Run]:
 Start = Callable[[Run, int], "subprocess.Popen[str]"]
 
 
-@pytest.mark.parametrize("start", [Run.script, Run.command], ids=["script", "command"])
+@pytest.mark.parametrize(
+    "start", [pytest.param(Run.script, id="script", marks=pytest.mark.slow), pytest.param(Run.command, id="command")]
+)
 def test_the_first_signal_lets_hooks_finish(run: Run, start: Start) -> None:
     """`on_job_return` of either of two callbacks may be running.
 

@@ -152,7 +152,7 @@ def test_long_round_trip(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault(
     "sshd's listener killed; then the session, too",
-    "sessions live on, nobody notices; without one the host is unknown, tried again, and nothing is lost",
+    "sessions go on and nobody notices; without a session the host is unknown until it answers again, and nothing is lost",
 )
 def test_listener_killed(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """This kills a second sshd of the host, because the first is its process 1."""
@@ -272,7 +272,8 @@ def test_pid_limit(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 
 @fault(
-    "host power cut, and back", "what ran or was about to is lost and told so; its hooks are closed; nothing runs twice"
+    "host power cut, and back",
+    "what ran, or was about to run, is lost, and the run says so; its end hooks fire; nothing runs twice",
 )
 def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """The boot id is new. A job that may have run does not run again unless a retry was asked for."""
@@ -296,7 +297,7 @@ def test_power_cut(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 @fault(
     "key revoked on the host in mid-run",
-    "the host is unknown, with the reason; jobs go on; nothing lost when it is back",
+    "the host is unknown, with the reason; jobs go on; nothing is lost once the key is back",
 )
 def test_key_revoked(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
     """A login that is refused now may be accepted later, and the jobs are still there."""
@@ -311,7 +312,8 @@ def test_key_revoked(host: OpenSshHost, app: Any, tmp_path: Path) -> None:
 
 
 @fault(
-    "name of the host not found any more in mid-run", "the host is unknown, with the reason; nothing lost when it is"
+    "name of the host not found any more in mid-run",
+    "the host is unknown, with the reason; nothing is lost once the name is found again",
 )
 def test_name_not_found(host: OpenSshHost, app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller cannot resolve this one name, as if the name server were gone."""

@@ -1,4 +1,4 @@
-"""The tree of exceptions: exit codes, names of options, and errors that travel between processes and stay what they are."""
+"""The tree of exceptions: exit codes, names of options, and errors that are sent between processes and stay what they are."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_an_error_of_a_host_names_host_phase_and_next_step():
         RunInterrupted("Ctrl-C", is_terminated=False),
     ],
 )
-def test_errors_travel(error):
+def test_errors_can_be_sent(error):
     """Their pickles, as a pool of processes makes them, come back as the same error."""
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)

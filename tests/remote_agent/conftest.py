@@ -413,17 +413,6 @@ def host(new_host: Callable[..., Host]) -> Host:
     return new_host()
 
 
-def travelling(**callbacks: Any) -> list[dict[str, Any]]:
-    """Entries of the shared payload: name -> instance, or (instance, on_error)."""
-    entries = []
-    for name, value in callbacks.items():
-        instance, on_error = value if isinstance(value, tuple) else (value, None)
-        entries.append(
-            {"name": name, "spec": None, "pickle": cloudpickle.dumps(instance), "why": "", "on_error": on_error}
-        )
-    return entries
-
-
 @pytest.fixture
 def singletons():
     """Saves Hydra's singletons with their content, and restores them."""

@@ -26,6 +26,8 @@ from tests.stored.make import HOST, ROOT, host_environment, lay_out_python, own_
 HERE = Path(__file__).parent
 #: By the commit that made it: the first version, the last one before names were fixed, and the first one after.
 VERSIONS = sorted(path.name.removesuffix(".tar.xz") for path in HERE.glob("*.tar.xz"))
+#: For a test of each of them; the first version quickly.
+EACH = [pytest.param(one, marks=[] if one == "4bcb4af" else pytest.mark.slow) for one in VERSIONS]
 #: The controller keeps things there, and the host.
 FOLDERS = {"HOME": "home", "XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache"}
 

@@ -25,7 +25,7 @@ from remote_agent import CurrentJob, JobError, JobReturn, JobStatus, RemoteJobEr
 from remote_agent.hydra.compat import as_hydra
 from remote_agent.job import LateValue
 from tests.stored.names import names_in, names_in_folder
-from tests.stored.places import ROOT, VERSIONS, put_back
+from tests.stored.places import EACH, ROOT, put_back
 
 PAGE = Path(__file__).parents[2] / "docs" / "stored.md"
 _PICKLED = set(re.findall(r"`([\w.]+:\w+)`", PAGE.read_text().partition("## Names in pickles")[2]))
@@ -60,7 +60,7 @@ def test_former_names_lead_to_what_is_there_now() -> None:
     assert _found("remote_agent.callback:Callback") is launcher.Callback
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH)
 def test_what_was_stored_has_names_of_the_page(version: str) -> None:
     """In pickles, also within pickles, and in text: journals, spools, files of jobs."""
     with put_back(version):

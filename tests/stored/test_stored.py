@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.stored.make import ROOT
-from tests.stored.places import VERSIONS, Stored, put_back
+from tests.stored.places import EACH, Stored, put_back
 
-#: What travels by value needs the minor Python that pickled it.
+#: What is pickled by value needs the minor Python that pickled it.
 _OF_ITS_PYTHON = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="it was pickled by value under Python 3.11")
 _FINISHED = {"command": 1, "app": 3, "plugin": 2, "zen": 2, "script": 3, "local": 3, "again": 1}
 _LEFT = ("killed_app", "killed_plain", "killed_script", "detached")
@@ -27,7 +27,7 @@ def _marked(*names: str) -> list[Any]:
     return [pytest.param(name, marks=_OF_ITS_PYTHON) if name in by_value else name for name in names]
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(params=EACH)
 def stored(request: pytest.FixtureRequest) -> Iterator[Stored]:
     """What a version stored."""
     with put_back(request.param) as stored:

@@ -7,24 +7,21 @@ watches it, and resumes the run if that process dies before the run has ended.
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from launcher.cli import arguments
 from launcher.cli.parameters import Exit, Option
 from launcher.cli.printing import Printing
-from launcher.cli.runner import Output, run_session
+from launcher.cli.runner import Output, resume_session
 from launcher.cli.runner import output as open_output
 from launcher.live.output import LiveOutput
 
 if TYPE_CHECKING:
-    from launcher.events import Event, JobReturned
     from launcher.runs.index import Entry
 
-__all__ = ["attach", "change_to", "is_chosen", "resume_run"]
+__all__ = ["attach", "resume_run"]
 
 _Detach = Annotated[bool, Option("--detach", help="Exit when the hosts have all remaining jobs.")]
 Live = Annotated[
@@ -80,43 +77,23 @@ def resume_run(
         retry: whether to run the job of a JobReturned again.
         live: show what jobs print; None: as when the run was started.
     """
-    from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     setup, record = load_setup(entry.folder, env=env)
     if live is not None:
         setup = dataclasses.replace(setup, options=setup.options.replaced(live=live))
-    change_to(record.cwd)
-
-    def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, SessionConf([observer], owns_process=True), record, retry=retry)
-
-    with JournalReader(entry.journal) as reader:
-        history = list(_until_now(reader))
-        total = reader.planned_jobs()
-    return run_session(
-        make,
+    return resume_session(
+        entry,
+        setup,
+        record,
         lambda session: session.collect(detach=detach),
         out,
-        total=total,
-        history=history,
+        retry=retry,
         is_one_job=setup.mode == "RUN",
         is_live=bool(setup.options.live) and not detach,
         verbose=verbose,
         quiet=quiet,
     )
-
-
-def change_to(folder: str) -> None:
-    """Change to the working folder of the run, for callbacks that write relative to it."""
-    if os.path.isdir(folder):
-        os.chdir(folder)
-
-
-def _until_now(reader: Any) -> Iterator[Event]:
-    for _, event in reader.events():
-        yield event
 
 
 def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet: bool) -> None:
@@ -161,10 +138,3 @@ def _watch(entry: Entry, out: Output, *, live: bool | None, verbose: bool, quiet
                 if not is_driven:
                     return
                 threading.Event().wait(_CHECK_EVERY)
-
-
-def is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:
-    """Whether a job has failed and is one of those that were chosen."""
-    if returned.status != "FAILED" or (nums is not None and returned.num not in nums):
-        return False
-    return kinds is None or (returned.error or {}).get("kind") in kinds

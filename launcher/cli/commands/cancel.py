@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from launcher.cli import arguments
-from launcher.cli.commands.attach import change_to
 from launcher.cli.parameters import Option
-from launcher.cli.runner import Output, run_session
+from launcher.cli.runner import Output, resume_session
 from launcher.cli.runner import output as open_output
 from launcher.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from launcher.runs.index import RunReference
+    from launcher.session.session import ResumedSession
 
 __all__ = ["cancel"]
 
@@ -100,18 +100,10 @@ def _ask(reference: RunReference, kill: bool, out: Output) -> None:
 
 
 def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bool, quiet: bool) -> None:
-    from launcher.runs.journal import JournalReader
-    from launcher.session.session import ResumedSession, SessionConf
     from launcher.setup.from_journal import load_setup
 
     entry, num = reference.entry, reference.num
     setup, record = load_setup(entry.folder, needs_env=False)
-    change_to(record.cwd)
-    with JournalReader(entry.journal) as reader:
-        history = [event for _, event in reader.events()]
-
-    def make(observer: Any) -> ResumedSession:
-        return ResumedSession(setup, SessionConf([observer], owns_process=True), record)
 
     def drive(session: ResumedSession) -> None:
         if num is None:
@@ -121,4 +113,4 @@ def _resume_run(reference: RunReference, kill: bool, out: Output, *, verbose: bo
                 f"job {num}: its host could not be reached; the job is cancelled when the run is resumed\n"
             )
 
-    run_session(make, drive, out, history=history, verbose=verbose, quiet=quiet)
+    resume_session(entry, setup, record, drive, out, verbose=verbose, quiet=quiet)

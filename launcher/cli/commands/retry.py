@@ -7,13 +7,16 @@ JobReturn is that of the last one.
 from __future__ import annotations
 
 import functools
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from launcher.cli import arguments
-from launcher.cli.commands.attach import Live, is_chosen, resume_run
+from launcher.cli.commands.attach import Live, resume_run
 from launcher.cli.parameters import Exit, Option
 from launcher.cli.runner import output as open_output
 from launcher.errors import UsageError
+
+if TYPE_CHECKING:
+    from launcher.events import JobReturned
 
 __all__ = ["retry"]
 
@@ -59,7 +62,7 @@ def retry(
     reference = index.parse(run)
     nums = None if reference.num is None else frozenset({reference.num})
     kinds = frozenset({"lost"}) if lost else frozenset(kind) if kind else None
-    chosen = functools.partial(is_chosen, nums=nums, kinds=kinds)
+    chosen = functools.partial(_is_chosen, nums=nums, kinds=kinds)
     entry = reference.entry
     ownership.check_ours(entry.folder)
     with JournalReader(entry.journal) as reader:
@@ -72,3 +75,10 @@ def retry(
             entry, out, env=arguments.values(env), retry=chosen, live=live, detach=detach, verbose=verbose, quiet=quiet
         )
     raise Exit(code)
+
+
+def _is_chosen(returned: JobReturned, *, nums: frozenset[int] | None, kinds: frozenset[str] | None) -> bool:
+    """Whether a job has failed and is one of those that were chosen."""
+    if returned.status != "FAILED" or (nums is not None and returned.num not in nums):
+        return False
+    return kinds is None or (returned.error or {}).get("kind") in kinds

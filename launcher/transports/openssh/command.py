@@ -71,12 +71,12 @@ def program() -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables for an `ssh` that must not ask: not in a window either, and neither may what it starts."""
+    """Return the environment of an `ssh` that must ask nothing, in a window or otherwise, and of what it starts."""
     return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
 
 
 def over_kept(ssh: str, socket: str) -> list[str]:
-    """Return the command line of a session over a kept connection, but for what runs there.
+    """Return the command line of a session over a kept connection, without the command that runs there.
 
     No configuration is read, because the connection stands. If it does not carry this session, no other is made.
     """
@@ -84,7 +84,7 @@ def over_kept(ssh: str, socket: str) -> list[str]:
 
 
 def own_login(ssh: str, config: Path, options: SshOptions) -> list[str]:
-    """Return the command line of a session with a login of its own, but for what runs there."""
+    """Return the command line of a session with a login of its own, without the command that runs there."""
     command = [ssh, "-F", str(config), "-T", "-S", "none"]
     if options.user is not None:
         command += ["-l", options.user]
@@ -213,7 +213,7 @@ def _type_of(key: bytes) -> str:
 
 
 def _are_usual(paths: Sequence[str]) -> bool:
-    """Whether these are the files that ssh tries where the configuration names none; it does not try them beside one."""
+    """Whether these are ssh's default key files. It tries them only if the configuration names none."""
     folder = os.path.expanduser("~/.ssh/")
     return all(re.fullmatch(re.escape(folder) + r"id_[a-z0-9_]+", path) for path in paths)
 
@@ -239,7 +239,7 @@ def _not_sayable(host: str, word: str) -> HostUnreachable:
 
 @lru_cache(maxsize=1)
 def _version() -> tuple[int, int]:
-    """Return the version of the `ssh` program; zeros if it does not say one."""
+    """Return the version of the `ssh` program; zeros if it does not say."""
     ssh = program()
     if ssh is None:
         return 0, 0

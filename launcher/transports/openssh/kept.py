@@ -104,7 +104,7 @@ def _ask(socket: str | os.PathLike[str], what: str) -> bool:
 
 
 def open_kept(host: str, options: SshOptions, seconds: float) -> Kept:
-    """Log in, and keep the connection. ssh asks in the terminal what has to be asked. One that stands is returned as it is.
+    """Log in, and keep the connection. ssh asks its questions in the terminal. A connection that is kept already is returned as it is.
 
     Args:
         seconds: how long it stays after it was last used.
@@ -185,7 +185,7 @@ def kept_hops(options: SshOptions, hops: Sequence[SshTarget]) -> dict[str, str]:
 
 
 def close(socket: str) -> bool:
-    """End a kept connection, and forget it. Returns whether it stood."""
+    """End a kept connection, and forget it. Return whether it was there."""
     stood = is_up(socket) and _ask(socket, "exit")
     for path in (socket, f"{socket}.json"):
         with contextlib.suppress(FileNotFoundError):

@@ -67,12 +67,12 @@ class SshLog:
         self._thread.start()
 
     def finish(self) -> None:
-        """Read what is there to the end. The process has ended."""
+        """Read the rest of the log, after the process has ended."""
         os.write(self._write_end, _END)
         self._thread.join()
 
     def wait(self, is_enough: Callable[[SshLog], bool], seconds: float) -> bool:
-        """Wait until this holds, or the process has ended. Returns False if neither is so after that many seconds."""
+        """Wait until this holds or the process has ended. Return False if neither happens within that many seconds."""
         deadline = time.monotonic() + seconds
         with self._changed:
             return self._changed.wait_for(

@@ -37,7 +37,7 @@ class Dropped(Exception):
 
 @dataclass(frozen=True)
 class _Told:
-    """What ssh said, and of which host: of ours, or of one on the way to it."""
+    """What ssh said, and about which host: ours, or one on the way to it."""
 
     host: str
     said: tuple[str, ...]
@@ -154,7 +154,7 @@ def _no_handshake(told: _Told, target: SshTarget, log: SshLog, before: tuple[str
 
 
 def _where(told: _Told, target: SshTarget | None = None) -> HostError | None:
-    """Explain an address that cannot be reached; None if it was reached. The target is not known of a jump host."""
+    """Explain an address that cannot be reached; None if it was reached. For a jump host, the target is not known."""
     where = f"{target.hostname} port {target.port}" if target is not None else "it"
     line = told.has("Could not resolve hostname")
     if line:

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-import helper  # a sibling module: it must travel too
+import helper  # a sibling module: it must be sent, too
 
 import launcher
 

@@ -7,43 +7,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from launcher import inventory
 from launcher.cli import past_hosts
 from launcher.cli.commands.show import _print_run
-from launcher.cli.main import _main
 from launcher.runs import index as run_index
 from launcher.runs.journal import JournalReader
 from launcher.runs.status import JobStatusLine, RunStatus, read_status
 from launcher.session.session import Session
+from tests.commands import Cli
 from tests.controllers import Project, until
-
-
-class Cli:
-    """Runs commands in this process."""
-
-    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capfdbinary
-        self.err = ""
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What a command wrote to stdout; its exit code must be this."""
-        self._capture.readouterr()
-        got = _main(list(arguments))
-        sys.stdout.flush()
-        out, err = self._capture.readouterr()
-        self.err = err.decode()
-        assert got == code, f"exit code {got}\n{out.decode()}\n{self.err}"
-        return out.decode()
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        """The JSON object that a command wrote."""
-        content = json.loads(self(*arguments, "--json", code=code))
-        assert content["version"] == 1
-        return content
 
 
 @pytest.fixture
@@ -188,6 +163,7 @@ def test_show_of_a_job_shows_its_traceback(finished: Project, cli: Cli) -> None:
     assert "no job 7; it has 3" in cli.err
 
 
+@pytest.mark.slow
 def test_show_asks_the_hosts_of_a_run_that_nobody_drives(left: Project, cli: Cli) -> None:
     """It shows which jobs run, which wait, and which have ended and wait to be collected."""
     attempts = [job["attempts"][0]["on_host"] for job in cli.json("show")["jobs"]]
@@ -239,6 +215,7 @@ def test_attach_finishes_a_run_that_was_left(left: Project, cli: Cli) -> None:
     assert read_status(left.entry).state == "completed"
 
 
+@pytest.mark.slow
 def test_attach_as_json_reports_the_whole_run(left: Project, cli: Cli) -> None:
     """Jobs that had returned before are in it, too."""
     open_gate(left)
@@ -283,6 +260,7 @@ def test_detach_without_a_usable_host_ends_the_run(project: Project, cli: Cli) -
     assert read_status(project.entry).state == "failed"
 
 
+@pytest.mark.slow
 def test_a_retry_shows_its_own_time(project: Project, cli: Cli) -> None:
     """It says that the run was resumed, and each summary counts from then on."""
     project.start(1, {"how": {"0": "raise"}}).wait()
@@ -328,6 +306,7 @@ def test_cancel_of_a_run_that_was_left_ends_it(left: Project, cli: Cli) -> None:
     assert "has ended: " in cli.err
 
 
+@pytest.mark.slow
 def test_cancel_of_one_job_leaves_the_others_to_the_host(left: Project, cli: Cli) -> None:
     """The other jobs go on, and the run stays detached."""
     cli("cancel", "last#3")

@@ -60,6 +60,7 @@ def test_what_is_no_host_is_refused(hosts: tuple[DemoServer, str], capsys: pytes
     assert "there is no kept connection" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_uses_it_and_the_journal_says_so(
     hosts: tuple[DemoServer, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_run_uses_it_and_the_journal_says_so(
     assert server.logins == 2
 
 
+@pytest.mark.slow
 def test_doctor_says_which_way_is_taken_and_why(
     hosts: tuple[DemoServer, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

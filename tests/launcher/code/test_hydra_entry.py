@@ -159,7 +159,14 @@ _AS_HYDRA_RUNS_IT = {
 }
 
 
-@pytest.mark.parametrize("script", _AS_HYDRA_RUNS_IT)
+#: One with zen, one with Hydra's own decorator, and one with neither.
+_QUICK = ("zen below the guard", "hydra.main as a function, below the guard", "a decorator that runs Hydra itself")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(name, marks=[] if name in _QUICK else pytest.mark.slow) for name in _AS_HYDRA_RUNS_IT],
+)
 def test_a_hidden_app_gets_the_config_from_hydra(folder: Path, script: str) -> None:
     """It gets the same config as with `python hidden.py`, by path and name, with overrides."""
     app = _load(_AS_HYDRA_RUNS_IT[script])

@@ -115,6 +115,7 @@ def test_a_package_that_no_machine_has_is_explained(project: Snapshot) -> None:
         assert explained({"message": f"No module named '{name}'"}, project, "send it; or ") == ""
 
 
+@pytest.mark.slow
 def test_a_job_that_imports_late_says_why_the_module_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_server: DemoServer
 ) -> None:

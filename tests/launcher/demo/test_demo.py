@@ -32,6 +32,7 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_demo_keeps_every_promise_and_leaves_nothing(tmp_path: Path) -> None:
     """The exit code is 0, hooks fire in order on both sides, failed and killed jobs have their end hooks, and only
     requested files are left.

@@ -90,6 +90,7 @@ def test_what_is_no_commit_is_refused(url: str, commit: str, folder: str | None)
         git_address(url, commit, folder)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends with a message, and nothing of git is left."""
     lives = Lives(tmp_path / "lives")

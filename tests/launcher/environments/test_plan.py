@@ -40,7 +40,7 @@ def lock_of(folder: Path, *, python: str = ">=3.8", comment: str = "", content: 
 
 
 def test_the_same_minor_version_first(tmp_path: Path) -> None:
-    """What travels by value needs it; else the newest that fits."""
+    """What is pickled by value needs it; else the newest that fits."""
     assert EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST).spec.python == "/usr/bin/python3.11"
     assert EnvironmentSource(lock_of(tmp_path), (3, 99), None).plan(HOST).spec.python == "/usr/bin/python3.13"
     old = lock_of(tmp_path, python="<3.9")

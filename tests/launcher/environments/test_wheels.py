@@ -59,7 +59,7 @@ def index(*, needs: str = "", passes_on_to: str = "", fails: int = 0) -> Iterato
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/one-1.0-py3-none-any.whl", asked

@@ -22,7 +22,7 @@ def demo() -> Iterator[DemoServer]:
         yield server
 
 
-@pytest.fixture(params=["local", "ssh"])
+@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.slow)])
 def hosts(request: pytest.FixtureRequest) -> list[Any]:
     """Hosts to run on: this machine, or one behind SSH with its own home."""
     if request.param == "local":

@@ -209,6 +209,7 @@ def test_it_works_without_with_and_says_when_it_is_closed(hosts: list[Any]) -> N
         never.submit(double, 2)
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_no_part_in_the_session() -> None:
     """It may leave the block and close, and is told where to submit. Here the session goes on undisturbed."""
     with launcher.Session.open() as session:
@@ -289,6 +290,7 @@ def test_a_forked_process_is_refused_at_once(tmp_path: Path) -> None:
         assert job.result(60) == 21
 
 
+@pytest.mark.slow
 def test_a_forked_process_can_read_returned_jobs() -> None:
     """From a Job, and from the journal, even if a thread held a lock of either at the fork."""
     with launcher.Session.open() as session:
@@ -460,6 +462,7 @@ def test_a_session_that_cannot_begin_raises_in_the_callers_thread(tmp_path: Path
     session.shutdown()
 
 
+@pytest.mark.slow
 def test_shutdown_can_cancel_waiting_jobs(hosts: list[Any], tmp_path: Path) -> None:
     """With `cancel_futures`. Running jobs end by themselves."""
     gate = str(tmp_path / "gate")

@@ -17,6 +17,7 @@ from launcher.errors import RunAborted
 from tests.launcher.session.recorded import collect, lines
 
 
+@pytest.mark.parametrize("hosts", ["local", "ssh"], indirect=True)
 def test_multirun_fires_every_hook_once_in_order_on_its_side(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Controller hooks fire here, job hooks in the job's process, with the callback's state from the controller."""
     record = tmp_path / "record"
@@ -36,7 +37,7 @@ def test_multirun_fires_every_hook_once_in_order_on_its_side(app: Any, hosts: li
         assert mine[0]["task"] == "train"
         assert mine[0]["kwargs"] == ["task_function"]
         assert mine[2]["pid"] == os.getpid()
-        assert mine[2]["state"] == ["multirun_start"], "host-side state never travels back"
+        assert mine[2]["state"] == ["multirun_start"], "host-side state never comes back"
 
 
 def test_run_fires_run_hooks_around_the_job(app: Any, hosts: list[Any], tmp_path: Path) -> None:

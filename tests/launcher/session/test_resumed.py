@@ -57,7 +57,7 @@ def project(make: Callable[..., Project]) -> Project:
     return make()
 
 
-@pytest.fixture(params=["local", "ssh"])
+@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.slow)])
 def anywhere(request: pytest.FixtureRequest, make: Callable[..., Project]) -> Project:
     """The application, with this machine as its host, or one behind SSH."""
     return make(over_ssh(request.getfixturevalue("demo_server")) if request.param == "ssh" else None)

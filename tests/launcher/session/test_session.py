@@ -22,14 +22,6 @@ from tests.controllers import until, wait_agents_ended
 from tests.launcher.session.recorded import collect, lines
 
 
-def test_jobs_run_under_the_requested_python(app: Any, hosts: list[Any]) -> None:
-    """On this machine as on any host. A missing Python is an error that names it, and no other one is used."""
-    (one,) = launcher.multirun(app.train, [{"x": 1}], hosts=hosts, python="/no/such/python")
-    assert one.error is not None
-    assert one.error.kind == "host"
-    assert one.error.message.endswith(": cannot start /no/such/python: No such file or directory")
-
-
 def test_a_python_that_starts_elsewhere_is_a_clear_error(app: Any, tmp_path: Path) -> None:
     """`srun`, `docker run` and the like do not pass on the agent's descriptors. The first line of the error says so,
     and a summary shows only that.
@@ -98,6 +90,7 @@ def test_every_way_to_end_has_a_job_return_and_fires_the_end_hooks(app: Any, hos
     assert seen[-1]["hook"] == "on_multirun_end"
 
 
+@pytest.mark.parametrize("hosts", [pytest.param("local", marks=pytest.mark.slow), "ssh"], indirect=True)
 def test_outputs_come_back_complete(app: Any, hosts: list[Any]) -> None:
     """The output directory, the job log, the .hydra files, stdout and stderr are in the local <sweep dir>/<num>."""
     (job_return,) = launcher.multirun(app.writes, [{"x": 5}], hosts=hosts, folder="sweep")
@@ -491,6 +484,7 @@ def test_a_config_that_is_too_deep_is_refused_in_a_line(app: Any) -> None:
     assert len(str(refused.value)) < 400
 
 
+@pytest.mark.slow
 def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """On a host, nothing outside the directory comes back. Here it stays where the job put it. The result does not change."""
     seen, observe = collect()
@@ -504,6 +498,7 @@ def test_an_output_directory_that_a_job_moved_is_a_warning(app: Any, hosts: list
         assert told == [(0, "the output directory is not there any more: the job moved or removed it")]
 
 
+@pytest.mark.parametrize("hosts", [pytest.param("local", marks=pytest.mark.slow), "ssh"], indirect=True)
 def test_an_output_directory_comes_back_complete(app: Any, hosts: list[Any], tmp_path: Path) -> None:
     """Empty folders, links within, times, and what can be executed. A warning names once what cannot come, and that
     exists nowhere here.

@@ -60,7 +60,7 @@ def test_what_makes_another_environment_makes_another_key() -> None:
     ],
 )
 def test_some_hosts_are_never_known(host: dict[str, Any], options: dict[str, Any]) -> None:
-    """Values of variables are not stored, not even in a hash; and code that does not travel has no hash."""
+    """Values of variables are not stored, not even in a hash; and code that is not sent has no hash."""
     assert key(host, **options) is None
 
 

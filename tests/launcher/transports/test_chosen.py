@@ -56,6 +56,7 @@ def test_nothing_is_chosen_before_it_is_needed(how: SshOptions) -> None:
     transport.close()
 
 
+@pytest.mark.slow
 def test_a_kept_connection_needs_no_login(server: DemoServer, how: SshOptions) -> None:
     """Many sessions share its one login. Closing the transport does not end it."""
     opened = kept.open_kept("gpu1", how, 60.0)

@@ -47,11 +47,11 @@ class TestJobs:
         ("config", "kind", "fields"),
         [
             ({"do": "signal", "signal": 9}, "killed", {"signal": 9}),
-            ({"do": "signal", "signal": 11}, "killed", {"signal": 11}),
+            pytest.param({"do": "signal", "signal": 11}, "killed", {"signal": 11}, marks=pytest.mark.slow),
             ({"do": "exit", "code": 3}, "exited", {"exit_code": 3}),
-            ({"do": "exit", "code": 0}, "exited", {"exit_code": 0}),
-            ({"do": "exit", "code": 256}, "exited", {"exit_code": 0}),
-            ({"do": "raise"}, "exception", {"type": "ValueError"}),
+            pytest.param({"do": "exit", "code": 0}, "exited", {"exit_code": 0}, marks=pytest.mark.slow),
+            pytest.param({"do": "exit", "code": 256}, "exited", {"exit_code": 0}, marks=pytest.mark.slow),
+            pytest.param({"do": "raise"}, "exception", {"type": "ValueError"}, marks=pytest.mark.slow),
         ],
     )
     def test_a_job_that_dies_is_failed_and_its_end_hooks_fire(self, host, config, kind, fields):

@@ -9,7 +9,7 @@ import pytest
 
 from remote_agent import Callback, Callbacks
 from remote_agent.callbacks.base import HOOKS
-from remote_agent.callbacks.composite import Entry, callbacks_from_travel, travel_entries
+from remote_agent.callbacks.composite import Entry, callback_entries, callbacks_from_entries
 from remote_agent.shared.failure import JobTerminated
 
 
@@ -171,7 +171,7 @@ def test_only_chosen_callbacks_fire_and_each_is_announced():
     assert [call[:2] for call in calls] == [(2, "c"), ("c", "on_job_end"), (0, "a"), ("a", "on_job_end")]
 
 
-# -- travel ----------------------------------------------------------------------------------------------------------
+# -- to a host ----------------------------------------------------------------------------------------------------------
 
 
 class WithState(Callback):
@@ -194,9 +194,9 @@ def test_the_state_at_the_start_of_the_run_is_sent():
     """Not the state in which it was built."""
     callback = WithState()
     callback.text = "changed"
-    entries = travel_entries(Callbacks([("a", callback, "fail")]), cloudpickle.dumps)
+    entries = callback_entries(Callbacks([("a", callback, "fail")]), cloudpickle.dumps)
     assert entries[0]["why"] == ""
-    arrived, notes = callbacks_from_travel(entries, pickle.loads, _instantiate)
+    arrived, notes = callbacks_from_entries(entries, pickle.loads, _instantiate)
     assert notes == []
     assert arrived.entries[0].instance.text == "changed"
     assert arrived.entries[0].policy == "fail"
@@ -205,15 +205,15 @@ def test_the_state_at_the_start_of_the_run_is_sent():
 def test_a_callback_that_cannot_be_pickled_is_built_on_the_host():
     """From its spec, with a note. Without a spec it is refused before anything is sent."""
     spec = {"_target_": "x.WithState", "text": "from spec"}
-    entries = travel_entries(Callbacks([Entry("a", WithState("stuck"), None, spec)]), cloudpickle.dumps)
+    entries = callback_entries(Callbacks([Entry("a", WithState("stuck"), None, spec)]), cloudpickle.dumps)
     assert "no pickle of mine" in entries[0]["why"]
-    arrived, notes = callbacks_from_travel(entries, pickle.loads, _instantiate)
+    arrived, notes = callbacks_from_entries(entries, pickle.loads, _instantiate)
     assert arrived.entries[0].instance.text == "from spec"
     assert notes == [
         "callback 'a' was built again on the host from its spec, because it cannot be pickled: TypeError: no pickle of mine"
     ]
     with pytest.raises(ValueError, match="callback 'a' cannot be sent to a host: it cannot be pickled"):
-        travel_entries(Callbacks([("a", WithState("stuck"))]), cloudpickle.dumps)
+        callback_entries(Callbacks([("a", WithState("stuck"))]), cloudpickle.dumps)
 
 
 def test_a_callback_whose_class_the_controller_lacks_is_built_on_the_host():
@@ -222,7 +222,7 @@ def test_a_callback_whose_class_the_controller_lacks_is_built_on_the_host():
     callbacks = Callbacks([Entry("a", None, None, spec, "its class cannot be imported here")])
     assert callbacks.fire("on_multirun_start", {"config": 1}) == []
     assert callbacks.notes == ["its class cannot be imported here"]
-    arrived, notes = callbacks_from_travel(travel_entries(callbacks, cloudpickle.dumps), pickle.loads, _instantiate)
+    arrived, notes = callbacks_from_entries(callback_entries(callbacks, cloudpickle.dumps), pickle.loads, _instantiate)
     assert arrived.entries[0].instance.text == "far"
     assert "cannot be imported on the controller" in notes[0]
 
@@ -230,10 +230,10 @@ def test_a_callback_whose_class_the_controller_lacks_is_built_on_the_host():
 def test_a_callback_whose_pickle_the_host_cannot_load_is_built_from_its_spec():
     """Without a spec it is an error that names the callback."""
     entry = {"name": "a", "spec": {"text": "x"}, "pickle": b"\x80\x04cno_module\nX\n.", "why": "", "on_error": None}
-    arrived, notes = callbacks_from_travel([entry], pickle.loads, _instantiate)
+    arrived, notes = callbacks_from_entries([entry], pickle.loads, _instantiate)
     assert arrived.entries[0].instance.text == "x"
     assert "cannot be loaded here: ModuleNotFoundError" in notes[0]
     with pytest.raises(ValueError, match="callback 'a': its pickle cannot be loaded here"):
-        callbacks_from_travel([dict(entry, spec=None)], pickle.loads, _instantiate)
+        callbacks_from_entries([dict(entry, spec=None)], pickle.loads, _instantiate)
     with pytest.raises(ValueError, match="callback 'a' cannot be built on the host from its spec"):
-        callbacks_from_travel([dict(entry, spec={})], pickle.loads, _instantiate)
+        callbacks_from_entries([dict(entry, spec={})], pickle.loads, _instantiate)

@@ -112,9 +112,9 @@ APP = {
 }
 HOW = [
     "thread",
-    "thread_of_a_thread",
-    "executor",
-    "new_executor",
+    pytest.param("thread_of_a_thread", marks=pytest.mark.slow),
+    pytest.param("executor", marks=pytest.mark.slow),
+    pytest.param("new_executor", marks=pytest.mark.slow),
     "at_exit",
     "finalize",
     "text_file",
@@ -126,7 +126,7 @@ HOW = [
     "cycle",
     "log_memory",
     "c_file",
-    "child",
+    pytest.param("child", marks=pytest.mark.slow),
 ]
 
 

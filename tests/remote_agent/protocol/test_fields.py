@@ -135,11 +135,14 @@ HOLDERS = {JobSpec: ("Attempt", "QueuedJob", "ForkSpec"), ControllerFacts: ("Zyg
 
 @functools.lru_cache(maxsize=1)
 def _sources() -> list[tuple[str, set[str]]]:
-    """Each source with the attributes that it reads."""
+    """Each source that may hold an object of ours, with the attributes that it reads."""
+    names = [*(cls.__name__ for cls in ABSENT), *(name for held in HOLDERS.values() for name in held)]
     found = []
     for package in ("launcher", "remote_agent"):
         for path in (SOURCES / package).rglob("*.py"):
             text = path.read_text()
+            if not any(name in text for name in names):
+                continue
             nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
             found.append((text, {node.attr for node in nodes if isinstance(node.ctx, ast.Load)}))
     return found

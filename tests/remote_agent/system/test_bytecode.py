@@ -95,6 +95,7 @@ def test_no_bytecode_is_written_if_it_is_switched_off(imports: Callable[..., str
     assert not (tmp_path / "__pycache__").exists()
 
 
+@pytest.mark.slow
 def test_a_run_works_with_truncated_cache_files_of_the_bundle(
     demo_server: DemoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,9 @@ def test_native_threads_at_import_mean_a_fresh_process_per_job(host, count, more
     assert host.run().part() == "here"
 
 
-@pytest.mark.parametrize("environ", [{}, {"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}])
+@pytest.mark.parametrize(
+    "environ", [{}, *(pytest.param({"OPENBLAS_NUM_THREADS": count}, marks=pytest.mark.slow) for count in "12")]
+)
 def test_the_threads_of_openblas_do_not_count(host, environ):
     """It ends its pool before a fork and starts it again afterwards. numpy works in a forked job, as fast as ever."""
     host.write(

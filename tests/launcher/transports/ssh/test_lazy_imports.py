@@ -59,15 +59,15 @@ def test_nothing_is_imported_that_a_connection_does_not_use() -> None:
     ("at", "statement", "check"),
     [
         ("paramiko.client", "import invoke.context", "invoke.context.Context is invoke.Context and invoke.run"),
-        ("paramiko.client", "from invoke import context", "invoke.context.Context is invoke.Context"),
-        ("paramiko.client", "import invoke; invoke.run", "invoke.run"),
-        ("paramiko.client", "import importlib.metadata as m; m.version('fabric')", "importlib.metadata.version('fabric')"),
+        pytest.param("paramiko.client", "from invoke import context", "invoke.context.Context is invoke.Context", marks=pytest.mark.slow),
+        pytest.param("paramiko.client", "import invoke; invoke.run", "invoke.run", marks=pytest.mark.slow),
+        pytest.param("paramiko.client", "import importlib.metadata as m; m.version('fabric')", "importlib.metadata.version('fabric')", marks=pytest.mark.slow),
         ("paramiko.client", "import importlib.metadata; importlib.metadata.files", "importlib.metadata.files"),
-        ("paramiko.client", "from importlib import metadata; metadata.entry_points", "importlib.metadata.entry_points"),
+        pytest.param("paramiko.client", "from importlib import metadata; metadata.entry_points", "importlib.metadata.entry_points", marks=pytest.mark.slow),
         ("invoke.exceptions", "from unittest.mock import patch, Mock; Mock()", "unittest.mock.patch"),
-        ("invoke.exceptions", "import unittest.mock; unittest.mock.patch", "isinstance(unittest.mock.Mock().a, unittest.mock.Mock)"),
-        ("invoke.exceptions", "from unittest import mock; mock.Mock().a", "unittest.mock.Mock"),
-        ("invoke.exceptions", "import unittest; unittest.TestCase", "unittest.mock.sentinel.x is unittest.mock.sentinel.x"),
+        pytest.param("invoke.exceptions", "import unittest.mock; unittest.mock.patch", "isinstance(unittest.mock.Mock().a, unittest.mock.Mock)", marks=pytest.mark.slow),
+        pytest.param("invoke.exceptions", "from unittest import mock; mock.Mock().a", "unittest.mock.Mock", marks=pytest.mark.slow),
+        pytest.param("invoke.exceptions", "import unittest; unittest.TestCase", "unittest.mock.sentinel.x is unittest.mock.sentinel.x", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_another_thread_may_import_the_same_meanwhile(at: str, statement: str, check: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +31,17 @@ class Site:
         self.blobs = BlobStore(str(folder / "cache" / "blobs"))
         self.uv = self._put(Path(uv_program()))
         self.wheels = [self._wheel(make_wheel(folder, name)) for name in ("one", "two")]
+
+    def copied(self, folder: Path) -> Site:
+        """The same in another folder: for a test that changes what others share."""
+        made = copy.copy(self)
+        made.wheels = list(self.wheels)
+        folder.mkdir(exist_ok=True)
+        # With its links: wheels, uv's files and environments are the same files.
+        subprocess.run(["cp", "-a", self.store.cache, str(folder / "cache")], check=True)
+        made.store = EnvironmentStore(str(folder / "cache"), "now")
+        made.blobs = BlobStore(str(folder / "cache" / "blobs"))
+        return made
 
     def _put(self, file: Path) -> str:
         data = file.read_bytes()

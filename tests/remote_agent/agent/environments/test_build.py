@@ -14,12 +14,6 @@ from remote_agent.agent.environments.store import EnvironmentStore
 from tests.remote_agent.agent.environments.sites import KEY, Site, script
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A host's cache."""
-    return Site(tmp_path)
-
-
 def test_it_has_exactly_its_wheels(site: Site) -> None:
     """And a second one of the same wheels shares their files."""
     python = site.build()
@@ -82,6 +76,7 @@ def test_parts_of_one_that_died_are_removed(site: Site) -> None:
     assert not site.parts()
 
 
+@pytest.mark.slow
 def test_one_that_power_cut_short_is_built_again(site: Site) -> None:
     """With nothing of what was written in that life of the machine."""
     python = Path(site.build())
@@ -94,6 +89,7 @@ def test_one_that_power_cut_short_is_built_again(site: Site) -> None:
     subprocess.run([again, "-c", "import one; assert one.version == '1.0'"], check=True)
 
 
+@pytest.mark.slow
 def test_what_uv_kept_before_power_was_cut_is_not_used_for_others(site: Site) -> None:
     """Also where the environment that it was written for was never published, or is not wanted again."""
     python = Path(site.build())
@@ -106,6 +102,7 @@ def test_what_uv_kept_before_power_was_cut_is_not_used_for_others(site: Site) ->
     subprocess.run([other, "-c", "import one; assert one.version == '1.0'"], check=True)
 
 
+@pytest.mark.slow
 def test_what_is_on_the_disk_is_shared_after_power_was_cut(site: Site) -> None:
     """A second environment is made of links again."""
     first = Path(site.build())

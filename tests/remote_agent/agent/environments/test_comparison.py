@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from remote_agent.agent.environments import comparison
 from remote_agent.agent.environments.comparison import compare
 from tests.remote_agent.agent.environments.sites import Site
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A host that has what an environment needs."""
-    return Site(tmp_path)
 
 
 def test_what_is_missing(site: Site) -> None:

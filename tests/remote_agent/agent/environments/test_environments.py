@@ -80,12 +80,6 @@ class Run:
         return [header["state"] for header, _ in self.said]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A host's cache."""
-    return Site(tmp_path)
-
-
 def without(site: Site, index: int) -> tuple[str, bytes]:
     """Take a wheel away; returns its name and content."""
     sha256 = site.wheels[index].sha256
@@ -116,6 +110,7 @@ def test_what_is_missing_is_asked_for_and_built(site: Site, tmp_path: Path) -> N
     assert sorted(path.name[:3] for path in Path(site.store.folder, ".use", KEY).iterdir()) == ["r1.", "r2."]
 
 
+@pytest.mark.slow
 def test_of_two_runs_one_is_sent_the_files(site: Site, tmp_path: Path) -> None:
     """The other waits for it, and takes what it built."""
     sha256, data = without(site, 0)
@@ -151,6 +146,7 @@ def test_whoever_loses_its_link_lets_others_send(site: Site, tmp_path: Path) -> 
     assert one.ready == 1
 
 
+@pytest.mark.slow
 def test_content_that_was_altered_is_asked_for_again(site: Site, tmp_path: Path) -> None:
     """A few times; then the host is told of it."""
     run = Run(site, tmp_path)
@@ -267,7 +263,7 @@ def test_the_end_of_an_agent_gives_the_lock_back(site: Site, tmp_path: Path) -> 
     assert site.store.lock(KEY)
 
 
-@pytest.mark.parametrize("budget", [None, 1])
+@pytest.mark.parametrize("budget", [pytest.param(None, marks=pytest.mark.slow), 1])
 def test_room_is_made_before_it_is_built(site: Site, tmp_path: Path, budget: int | None) -> None:
     """An old environment goes, and the user is told; without a budget it stays."""
     old = "e" * 64

@@ -16,12 +16,20 @@ from tests.remote_agent.agent.environments.sites import KEY, Site
 OLD, NEW, WANTED = "1" * 64, "2" * 64, KEY
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A host with two environments, of which one was used an hour ago and one just now."""
-    made = Site(tmp_path)
-    for key, ago in ((OLD, 3600.0), (NEW, 0.0)):
+@pytest.fixture(scope="module")
+def built(bare: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A host with two environments."""
+    made = bare.copied(tmp_path_factory.mktemp("built"))
+    for key in (OLD, NEW):
         made.build(key)
+    return made
+
+
+@pytest.fixture
+def site(built: Site, tmp_path: Path) -> Site:
+    """The same, of which one was used an hour ago and one just now."""
+    made = built.copied(tmp_path)
+    for key, ago in ((OLD, 3600.0), (NEW, 0.0)):
         used(made, key, ago)
     return made
 

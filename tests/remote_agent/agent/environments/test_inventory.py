@@ -17,10 +17,18 @@ from tests.remote_agent.agent.environments.sites import KEY, Site
 OTHER = "d" * 64
 
 
+@pytest.fixture(scope="module")
+def with_one(bare: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A host that has an environment."""
+    made = bare.copied(tmp_path_factory.mktemp("with-one"))
+    made.build()
+    return made
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A host that has what an environment needs."""
-    return Site(tmp_path)
+def built(with_one: Site, tmp_path: Path) -> Site:
+    """The same, for one test alone."""
+    return with_one.copied(tmp_path)
 
 
 def inventory_of(site: Site, *running: str, boot: str = "now") -> EnvironmentInventory:
@@ -28,13 +36,12 @@ def inventory_of(site: Site, *running: str, boot: str = "now") -> EnvironmentInv
     return EnvironmentInventory(site.store.cache, boot, lambda run, host: run in running)
 
 
-def test_what_is_told_of_an_environment(site: Site) -> None:
+def test_what_is_told_of_an_environment(built: Site) -> None:
     """Its packages, its Python, who uses it now, and what it takes alone and with others."""
-    site.build()
-    site.build(OTHER)
-    site.store.use(KEY, "r1.h")
-    site.store.use(KEY, "r2.h")
-    found = {item["key"]: item for item in inventory_of(site, "r2").items()}
+    built.build(OTHER)
+    built.store.use(KEY, "r1.h")
+    built.store.use(KEY, "r2.h")
+    found = {item["key"]: item for item in inventory_of(built, "r2").items()}
     assert set(found) == {KEY, OTHER}
     item = found[KEY]
     assert (item["state"], item["users"], item["lock"]) == ("ready", ["r2"], "c" * 64)
@@ -60,10 +67,9 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["python", "description", "package", "boot"])
-def test_one_that_cannot_be_used_is_damaged(site: Site, how: str) -> None:
+def test_one_that_cannot_be_used_is_damaged(built: Site, how: str) -> None:
     """It is said why."""
-    site.build()
-    folder = Path(site.store.path(KEY))
+    folder = Path(built.store.path(KEY))
     boot = "now"
     if how == "python":
         (folder / "bin" / "python").unlink()
@@ -73,7 +79,7 @@ def test_one_that_cannot_be_used_is_damaged(site: Site, how: str) -> None:
         shutil.rmtree(next(folder.glob("lib/*/site-packages/two-1.0.dist-info")))
     else:
         boot = "later"
-    (item,) = inventory_of(site, boot=boot).items()
+    (item,) = inventory_of(built, boot=boot).items()
     assert item["state"] == "damaged"
     told = {"python": "Python", "description": "missing or damaged", "package": "two", "boot": "started again"}
     assert told[how] in item["why"]
@@ -105,28 +111,26 @@ def test_a_lock_of_somebody_who_died_is_none(site: Site) -> None:
     assert item["state"] == "given up"
 
 
-def test_one_that_is_in_use_stays(site: Site) -> None:
+def test_one_that_is_in_use_stays(built: Site) -> None:
     """And goes when its run has ended, with what was noted of its use."""
-    site.build()
-    site.store.use(KEY, "r1.h")
-    assert "run r1" in inventory_of(site, "r1").remove(KEY)
-    assert site.store.python(KEY) is not None
-    assert inventory_of(site).remove(KEY) == ""
-    assert os.listdir(os.path.join(site.store.folder, ".use")) == []
-    assert inventory_of(site).items() == []
+    built.store.use(KEY, "r1.h")
+    assert "run r1" in inventory_of(built, "r1").remove(KEY)
+    assert built.store.python(KEY) is not None
+    assert inventory_of(built).remove(KEY) == ""
+    assert os.listdir(os.path.join(built.store.folder, ".use")) == []
+    assert inventory_of(built).items() == []
 
 
-def test_a_use_that_begins_while_it_is_removed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_use_that_begins_while_it_is_removed(built: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is put back: the agent that noted its use finds it."""
-    site.build()
     rename = os.rename
 
     def renamed(source: str, target: str) -> None:
         monkeypatch.setattr(os, "rename", rename)
-        EnvironmentStore(site.store.cache, "now").use(KEY, "r1.h")
+        EnvironmentStore(built.store.cache, "now").use(KEY, "r1.h")
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", renamed)
-    assert "run r1" in inventory_of(site, "r1").remove(KEY)
-    assert site.store.python(KEY) is not None
-    assert site.parts() == []
+    assert "run r1" in inventory_of(built, "r1").remove(KEY)
+    assert built.store.python(KEY) is not None
+    assert built.parts() == []

@@ -18,7 +18,11 @@ from tests.remote_agent.agent.environments.sites import Lives, script
             "uv",
             r"(?s)`uv pip install` did not end within .*waiting\n    next: .*file system hangs.*environment_timeout",
         ),
-        ("python", r"(?s)python -I` did not end.*waiting\n    next: start that Python there by hand"),
+        pytest.param(
+            "python",
+            r"(?s)python -I` did not end.*waiting\n    next: start that Python there by hand",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_does_not_end_is_ended_with_its_children(name: str, told: str, tmp_path: Path) -> None:
