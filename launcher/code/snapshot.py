@@ -10,38 +10,26 @@ by name, and a broken link is left out.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import sys
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from launcher.code.file_hashes import ContentStore, FileHashes
+from launcher.code.manifest import SnapshotFile, in_parts, stored, unstored
 from launcher.code.project_files import IGNORE_FILE, find_project
 from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.code.project_metadata import metadata_of
 from launcher.errors import CodeError
 from launcher.util.same_name import folded
-from remote_agent.protocol.constants import MANIFEST_VERSION
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
 
 MAX_CODE_BYTES = 100 << 20
 MAX_FILES = 100_000
-
-
-@dataclass(frozen=True)
-class SnapshotFile:
-    """One file: its path relative to the root, mode (0755 or 0644), size in bytes and sha256."""
-
-    path: str
-    mode: int
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -68,40 +56,40 @@ class Snapshot:
     #: By hash: content that is not in a file of the project.
     _made: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
-    @cached_property
-    def _manifest(self) -> bytes:
-        content = {
-            "version": MANIFEST_VERSION,
-            "files": [[file.path, file.mode, file.size, file.sha256] for file in self.files],
-            "links": [list(link) for link in self.links],
-        }
-        return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 6)
+    #: The manifest as hosts got it, if a launcher sent it that did not divide it.
+    _whole: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of_manifest(cls, root: Path, manifest: bytes, commit: str, dirty: bool) -> Snapshot:
-        """The snapshot that had this manifest. Its files are read below root when they are needed."""
-        content = json.loads(zlib.decompress(manifest))
-        snapshot = cls(
-            root,
-            tuple(
-                SnapshotFile(str(path), int(mode), int(size), str(sha)) for path, mode, size, sha in content["files"]
-            ),
-            tuple((str(path), str(target)) for path, target in content["links"]),
-            commit,
-            dirty,
-        )
-        # Not compressed again: hosts know the manifest by the hash of these very bytes.
-        snapshot.__dict__["_manifest"] = manifest
-        return snapshot
+        """The snapshot that has this manifest in a journal. Its files are read below root when they are needed.
+
+        Raises:
+            CodeError: a newer launcher wrote it.
+        """
+        files, links, whole = unstored(manifest)
+        return cls(root, files, links, commit, dirty, _whole=whole)
 
     def manifest_bytes(self) -> bytes:
-        """The manifest as it travels: zlib of JSON; the same files give the same bytes."""
-        return self._manifest
+        """The manifest as the journal has it."""
+        return self._whole if self._whole is not None else stored(self.files, self.links)
 
     @cached_property
+    def _manifest(self) -> tuple[str, dict[str, bytes]]:
+        if self._whole is not None:
+            # Not divided: hosts know it by the hash of these very bytes.
+            name = hashlib.sha256(self._whole).hexdigest()
+            return name, {name: self._whole}
+        return in_parts(self.files, self.links)
+
+    @property
+    def manifest_parts(self) -> dict[str, bytes]:
+        """The manifest as hosts get it: its parts by their names."""
+        return self._manifest[1]
+
+    @property
     def hash(self) -> str:
-        """Names the snapshot: the sha256 of its manifest."""
-        return hashlib.sha256(self._manifest).hexdigest()
+        """Names the snapshot: the name of its manifest's root. The same files give the same hash."""
+        return self._manifest[0]
 
     @property
     def total(self) -> int:

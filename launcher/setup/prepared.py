@@ -142,15 +142,21 @@ class PreparedRun:
 
     @functools.cached_property
     def _manifest(self) -> Blob:
-        assert self.setup.snapshot is not None
-        manifest = self.setup.snapshot.manifest_bytes()
-        return Blob(hashlib.sha256(manifest).hexdigest(), len(manifest), lambda: manifest)
+        snapshot = self.setup.snapshot
+        assert snapshot is not None
+        root = snapshot.manifest_parts[snapshot.hash]
+        return Blob(snapshot.hash, len(root), lambda: root)
 
     @functools.cached_property
     def _contents(self) -> dict[str, Blob]:
         snapshot = self.setup.snapshot
         assert snapshot is not None
-        return {file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files}
+        contents = {
+            file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files
+        }
+        for name, part in snapshot.manifest_parts.items():
+            contents[name] = Blob(name, len(part), lambda part=part: part)  # type: ignore[misc]
+        return contents
 
     def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup

@@ -93,15 +93,14 @@ class Code:
             self._on_change()
 
     def _say(self, missing: Optional[Missing]) -> None:
-        if missing is not None:
-            self._requested = set(missing.sha256)
-            if missing.is_manifest:
-                self._controller.say({"t": "missing", "sha256": [], "manifest": missing.sha256[0], "more": False})
-                return
-        rest = missing.sha256 if missing is not None else []
+        rest, is_manifest = missing if missing is not None else Missing([], is_manifest=False)
+        self._requested = set(rest)
+        if rest == [self._root]:
+            self._controller.say({"t": "missing", "sha256": [], "manifest": self._root, "more": False})
+            return
         while True:
             part, rest = rest[:_PART], rest[_PART:]
-            self._controller.say({"t": "missing", "sha256": part, "manifest": None, "more": bool(rest)})
+            self._controller.say({"t": "missing", "sha256": part, "manifest": None, "more": bool(rest) or is_manifest})
             if not rest:
                 return
 
