@@ -257,13 +257,33 @@ def second(bench: Bench) -> None:
     bench.add("the same with one file changed", statistics.median(one_changed), None)
 
 
-def _make_project(app: Path, project: Path, files: int) -> None:
+def unchanged(bench: Bench) -> None:
+    """(e) A second run of an unchanged project of 50,000 files, command start to first JobReturn, less one of 50 files."""
+    sides = []
+    for count in (50, 5_000 if bench.is_quick else 50_000):
+        project = bench.app.parent / f"project-of-{count}"
+        _make_project(bench.app, project, count, lines=3)
+        subprocess.run(["git", "-C", str(project), "add", "-A"], check=True)
+        side = bench.side(f"{count} files", "ours", "first", app=project, host=bench.spec())
+        side.run()  # the first run: everything is hashed, sent and laid out
+        side.run()  # what was as new as its index is read once more
+        sides.append(side)
+    few, many = sides
+    bench.turns(few, many)
+    more = statistics.median(
+        _first(over) - _first(under) for over, under in zip(many.samples, few.samples, strict=True)
+    )
+    bench.add("second run of 50,000 unchanged files, seconds more than of 50", more, 1.5, less_is_better=True)
+
+
+def _make_project(app: Path, project: Path, files: int, lines: int = 50) -> None:
     shutil.copytree(app, project, ignore=shutil.ignore_patterns("__pycache__"))
-    (project / "package").mkdir()
     noise = random.Random(project.name)
     for number in range(files):
-        lines = (f"VALUE_{line} = {noise.getrandbits(256):#x}\n" for line in range(50))
-        (project / "package" / f"module_{number}.py").write_text("".join(lines))
+        folder = project / ("package" if lines == 50 else f"package{number % 500}")
+        folder.mkdir(exist_ok=True)
+        values = (f"VALUE_{line} = {noise.getrandbits(256):#x}\n" for line in range(lines))
+        (folder / f"module_{number}.py").write_text("".join(values))
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
 
 
@@ -413,6 +433,7 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "delay": delay,
     "bulk": bulk,
     "second": second,
+    "unchanged": unchanged,
     "hydra": hydra,
     "commands": commands,
     "hosts": hosts,

@@ -21,17 +21,15 @@ from launcher.util.user_folders import cache_folder, make_user_folder
 
 __all__ = ["ContentStore", "FileHashes"]
 
-_VERSION = 1
+_VERSION = 2
 #: A file must not have changed for this long before it was read; some clocks count whole seconds only.
 _REST_NS = 2_000_000_000
 _MAX_KEPT = 1 << 30
 _PIECE = 1 << 20
 
-_Stamp = tuple[int, int, int, int]
 
-
-def _stamp(status: os.stat_result) -> _Stamp:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 class ContentStore:
@@ -130,12 +128,12 @@ class FileHashes:
 
     def _loaded(self) -> dict[str, list[object]]:
         try:
-            content = json.loads(self._path.read_bytes())
+            head, _, data = self._path.read_bytes().partition(b"\n")
+            if head != _head(data):
+                return {}  # another version wrote it, or it is damaged
+            files = json.loads(data)
         except (OSError, ValueError):
             return {}
-        if not isinstance(content, dict) or content.get("version") != _VERSION:
-            return {}
-        files = content.get("files")
         return files if isinstance(files, dict) else {}
 
     def sized(self, name: str, status: os.stat_result) -> tuple[int, str]:
@@ -147,9 +145,8 @@ class FileHashes:
         Raises:
             CodeError: it cannot be read, or does not stop changing.
         """
-        stamp = _stamp(status)
         known = self._known.get(name)
-        if isinstance(known, list) and len(known) == 5 and tuple(known[:4]) == stamp and isinstance(known[4], str):
+        if isinstance(known, list) and len(known) == 5 and isinstance(known[4], str) and known[:4] == _stamp(status):
             self._used[name] = known
             return status.st_size, known[4]
         return self._read(name)
@@ -180,15 +177,20 @@ class FileHashes:
         if self._used == self._known:
             return
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        text = json.dumps({"version": _VERSION, "root": str(self._root), "files": self._used}, separators=(",", ":"))
+        data = json.dumps(self._used, separators=(",", ":")).encode("ascii")
         try:
             make_user_folder(self._path.parent)
             with open(temporary, "xb", opener=_private) as file:
-                file.write(text.encode())
+                file.write(_head(data) + b"\n" + data)
             os.replace(temporary, self._path)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _head(data: bytes) -> bytes:
+    """The first line of the cache. A wrong hash would be one that no file has, so hosts could not be sent it."""
+    return f"{_VERSION} {hashlib.sha256(data).hexdigest()}".encode("ascii")
 
 
 def _private(path: str, flags: int) -> int:

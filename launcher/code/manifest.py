@@ -23,6 +23,7 @@ __all__ = ["SnapshotFile", "StoredManifest", "in_parts", "stored", "unstored"]
 
 #: Files and links of a leaf, at most.
 _LEAF = 64
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class SnapshotFile(NamedTuple):
@@ -65,7 +66,7 @@ def _divided(entries: list[tuple[str, Sequence[Any]]], depth: int, parts: dict[s
         for entry in entries:
             by_digit.setdefault(entry[0][depth], []).append(entry)
         content["parts"] = [_divided(below, depth + 1, parts) for below in by_digit.values()]
-    data = json.dumps(content, separators=(",", ":")).encode("ascii")
+    data = _encode(content).encode("ascii")
     name = hashlib.sha256(data).hexdigest()
     parts[name] = data
     return name
@@ -74,7 +75,7 @@ def _divided(entries: list[tuple[str, Sequence[Any]]], depth: int, parts: dict[s
 def stored(files: Sequence[SnapshotFile], links: Sequence[tuple[str, str]]) -> bytes:
     """The manifest as the journal has it."""
     content = {"version": MANIFEST_VERSION, "files": files, "links": links}
-    return zlib.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), 1)
+    return zlib.compress(_encode(content).encode("ascii"), 1)
 
 
 def unstored(data: bytes) -> StoredManifest:

@@ -97,8 +97,8 @@ class Snapshot:
         return sum(file.size for file in self.files)
 
     @cached_property
-    def _by_hash(self) -> dict[str, str]:
-        return {file.sha256: file.path for file in self.files}
+    def _by_hash(self) -> dict[str, SnapshotFile]:
+        return {file.sha256: file for file in self.files}
 
     @cached_property
     def _folders(self) -> frozenset[str]:
@@ -111,6 +111,14 @@ class Snapshot:
                 folder = folder.rpartition("/")[0]
         return frozenset(found)
 
+    def size_of(self, sha256: str) -> int:
+        """Bytes of the content with this hash.
+
+        Raises:
+            KeyError: the snapshot has no such content.
+        """
+        return self._by_hash[sha256].size
+
     def read(self, sha256: str) -> bytes:
         """The content with this hash: that of the file, or, if that was edited, the content that was kept.
 
@@ -120,7 +128,7 @@ class Snapshot:
         made = self._made.get(sha256)
         if made is not None:
             return made
-        path = self.root / self._by_hash[sha256]
+        path = self.root / self._by_hash[sha256].path
         try:
             data = path.read_bytes()
         except OSError:
@@ -280,6 +288,8 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
             files.append((name, status))
         elif stat.S_ISLNK(status.st_mode):
             _look_at_link(root, name, files, links, notes)
+        elif stat.S_ISDIR(status.st_mode):
+            continue  # git tracks a file of that name, and what is in the folder has names of its own
         else:
             notes.append(f"{name} is neither a file nor a link, so it is not sent")
     return files, links, notes + _one_file_each(files)
@@ -287,6 +297,8 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
 
 def _one_file_each(files: _Found) -> list[str]:
     """What to tell of names that are two in git, and one file on a disk that does not tell case, or forms of a letter, apart."""
+    if len({folded(name) for name, _ in files}) == len(files):
+        return []
     known: dict[str, tuple[str, os.stat_result]] = {}
     notes = []
     for name, status in files:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.plan import Blob, HostPlan
@@ -72,7 +72,7 @@ class PreparedRun:
             live=bool(setup.options.live),
             run_blobs=(Blob(sha256, len(shared), lambda: shared),),
             manifest=self._manifest if snapshot is not None else None,
-            contents=self._contents if snapshot is not None else {},
+            contents=_Contents(snapshot) if snapshot is not None else {},
             files=len(snapshot.files) if snapshot is not None else 0,
             environment=self._environment_of(spec),
             environment_python=spec.python or setup.options.python,
@@ -146,17 +146,6 @@ class PreparedRun:
         assert snapshot is not None
         root = snapshot.manifest_parts[snapshot.hash]
         return Blob(snapshot.hash, len(root), lambda: root)
-
-    @functools.cached_property
-    def _contents(self) -> dict[str, Blob]:
-        snapshot = self.setup.snapshot
-        assert snapshot is not None
-        contents = {
-            file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files
-        }
-        for name, part in snapshot.manifest_parts.items():
-            contents[name] = Blob(name, len(part), lambda part=part: part)  # type: ignore[misc]
-        return contents
 
     def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup
@@ -257,8 +246,25 @@ def _rememberer(key: str | None) -> Callable[[ImportFacts], None]:
     return lambda facts: None if key is None else remember(key, facts)
 
 
-def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
-    return lambda: snapshot.read(sha256)
+class _Contents(Mapping[str, Blob]):
+    """Every content of a snapshot, and every part of its manifest. Most hosts ask for few of them."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __getitem__(self, sha256: str) -> Blob:
+        snapshot = self._snapshot
+        part = snapshot.manifest_parts.get(sha256)
+        if part is not None:
+            return Blob(sha256, len(part), lambda: part)
+        return Blob(sha256, snapshot.size_of(sha256), lambda: snapshot.read(sha256))
+
+    def __len__(self) -> int:
+        return len(self._snapshot.files) + len(self._snapshot.manifest_parts)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._snapshot.manifest_parts
+        yield from (file.sha256 for file in self._snapshot.files)
 
 
 def _python_of_family() -> list[int]:
