@@ -206,9 +206,12 @@ def _steady(sample: Sample) -> float:
 
 
 def bulk(bench: Bench) -> None:
-    """(d) One return value of 256 MiB over a bare paramiko channel with the same cipher; controller memory."""
+    """(d) One return value of 256 MiB over a bare paramiko channel with the same cipher, by both ways in; controller memory."""
     size = (16 if bench.is_quick else 256) * MIB
-    ours = bench.side("launcher", "ours", "large_value", size=size, host=bench.spec())
+    ours = bench.side("launcher", "ours", "large_value", size=size, host={**bench.spec(), "ssh": "fabric"})
+    openssh = bench.side(
+        "launcher, ssh program", "ours", "large_value", size=size, host={**bench.spec(), "ssh": "openssh"}
+    )
     bare = bench.side(
         "bare paramiko channel",
         "peers",
@@ -218,10 +221,11 @@ def bulk(bench: Bench) -> None:
         user=bench.host.user,
         identity=str(bench.host.identity),
     )
-    bench.turns(ours, bare)
-    for side in (ours, bare):
+    bench.turns(ours, openssh, bare)
+    for side in (ours, openssh, bare):
         bench.note(f"{side.name}: MiB/s", f"{size / MIB / side.median(_seconds):.0f} ({side.spread(_seconds)} s)")
     bench.add("bulk rate over bare paramiko's", median_ratio(bare, ours, _seconds), 0.6)
+    bench.add("the same through the ssh program", median_ratio(bare, openssh, _seconds), 1.0)
     peak = ours.median(lambda sample: float(sample.figures["peak_rss"])) / MIB
     bench.add("controller peak RSS, MiB, value unread", peak, size / MIB + 100, less_is_better=True)
 

@@ -39,7 +39,8 @@ class HostPlan:
     live: bool = False
     #: Content by hash that the run's spool needs (the shared payload).
     run_blobs: tuple[Blob, ...] = ()
-    manifest: Blob | None = None
+    #: The name of the code's manifest; None if no code is sent.
+    manifest: str | None = None
     #: Content by hash of the code snapshot, and the parts of its manifest: sha256 -> Blob.
     contents: Mapping[str, Blob] = field(default_factory=dict)
     files: int = 0

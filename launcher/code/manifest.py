@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from launcher.errors import CodeError
 from remote_agent.protocol.constants import MANIFEST_VERSION, MANIFEST_WHOLE
 
-__all__ = ["SnapshotFile", "StoredManifest", "in_parts", "stored", "unstored"]
+__all__ = ["SnapshotFile", "StoredManifest", "in_one_piece", "in_parts", "stored", "unstored"]
 
 #: Files and links of a leaf, at most.
 _LEAF = 64
@@ -72,10 +72,14 @@ def _divided(entries: list[tuple[str, Sequence[Any]]], depth: int, parts: dict[s
     return name
 
 
-def stored(files: Sequence[SnapshotFile], links: Sequence[tuple[str, str]]) -> bytes:
+def in_one_piece(files: Sequence[SnapshotFile], links: Sequence[tuple[str, str]]) -> bytes:
+    """The manifest as the journal has it, but for its compression."""
+    return _encode({"version": MANIFEST_VERSION, "files": files, "links": links}).encode("ascii")
+
+
+def stored(whole: bytes) -> bytes:
     """The manifest as the journal has it."""
-    content = {"version": MANIFEST_VERSION, "files": files, "links": links}
-    return zlib.compress(_encode(content).encode("ascii"), 1)
+    return zlib.compress(whole, 1)
 
 
 def unstored(data: bytes) -> StoredManifest:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from launcher.code.file_hashes import ContentStore, FileHashes
-from launcher.code.manifest import SnapshotFile, in_parts, stored, unstored
+from launcher.code.file_hashes import ContentStore, FileHashes, KnownManifest
+from launcher.code.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
 from launcher.code.project_files import IGNORE_FILE, find_project
 from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.code.project_metadata import metadata_of
@@ -71,25 +71,33 @@ class Snapshot:
 
     def manifest_bytes(self) -> bytes:
         """The manifest as the journal has it."""
-        return self._whole if self._whole is not None else stored(self.files, self.links)
+        return self._whole if self._whole is not None else stored(self._in_one_piece)
 
     @cached_property
-    def _manifest(self) -> tuple[str, dict[str, bytes]]:
+    def _in_one_piece(self) -> bytes:
+        return in_one_piece(self.files, self.links)
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the snapshot: the name of its manifest's root. The same files give the same hash."""
         if self._whole is not None:
             # Not divided: hosts know it by the hash of these very bytes.
-            name = hashlib.sha256(self._whole).hexdigest()
-            return name, {name: self._whole}
+            return hashlib.sha256(self._whole).hexdigest()
+        files, known = hashlib.sha256(self._in_one_piece).hexdigest(), KnownManifest(self.root)
+        name = known.name_of(files)
+        if name is None:
+            name = self._divided[0]
+            known.remember(files, name)
+        return name
+
+    @cached_property
+    def _divided(self) -> tuple[str, dict[str, bytes]]:
         return in_parts(self.files, self.links)
 
     @property
-    def manifest_parts(self) -> dict[str, bytes]:
-        """The manifest as hosts get it: its parts by their names."""
-        return self._manifest[1]
-
-    @property
-    def hash(self) -> str:
-        """Names the snapshot: the name of its manifest's root. The same files give the same hash."""
-        return self._manifest[0]
+    def manifest_parts(self) -> Mapping[str, bytes]:
+        """The manifest as hosts get it: its parts by their names. They are made when a host asks for the first."""
+        return self._divided[1] if self._whole is None else {self.hash: self._whole}
 
     @property
     def total(self) -> int:
@@ -111,12 +119,12 @@ class Snapshot:
                 folder = folder.rpartition("/")[0]
         return frozenset(found)
 
-    def size_of(self, sha256: str) -> int:
-        """Bytes of the content with this hash.
+    def has_content(self, sha256: str) -> bool:
+        """Whether a file has the content with this hash."""
+        return sha256 in self._by_hash
 
-        Raises:
-            KeyError: the snapshot has no such content.
-        """
+    def size_of(self, sha256: str) -> int:
+        """Bytes of the content with this hash, which a file has."""
         return self._by_hash[sha256].size
 
     def read(self, sha256: str) -> bytes:

@@ -71,7 +71,7 @@ class PreparedRun:
             lease=setup.options.lease,
             live=bool(setup.options.live),
             run_blobs=(Blob(sha256, len(shared), lambda: shared),),
-            manifest=self._manifest if snapshot is not None else None,
+            manifest=snapshot.hash if snapshot is not None else None,
             contents=_Contents(snapshot) if snapshot is not None else {},
             files=len(snapshot.files) if snapshot is not None else 0,
             environment=self._environment_of(spec),
@@ -140,18 +140,11 @@ class PreparedRun:
     def _shared_sha256(self) -> str:
         return hashlib.sha256(self.shared).hexdigest()
 
-    @functools.cached_property
-    def _manifest(self) -> Blob:
-        snapshot = self.setup.snapshot
-        assert snapshot is not None
-        root = snapshot.manifest_parts[snapshot.hash]
-        return Blob(snapshot.hash, len(root), lambda: root)
-
     def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup
         environ = {**setup.options.variables(), **dict(spec.env)}
         travels = setup.travels(spec)
-        code_blob = self._manifest.sha256 if travels and setup.snapshot is not None else None
+        code_blob = setup.snapshot.hash if travels and setup.snapshot is not None else None
         if spec.name in self.told:
             told = self.told[spec.name]
             return told._replace(environ=environ, code_blob=code_blob, values=told.values or setup.codec)
@@ -247,24 +240,23 @@ def _rememberer(key: str | None) -> Callable[[ImportFacts], None]:
 
 
 class _Contents(Mapping[str, Blob]):
-    """Every content of a snapshot, and every part of its manifest. Most hosts ask for few of them."""
+    """Every content of a snapshot, and every part of its manifest, made when a host asks for it. Only the files are listed and counted."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
     def __getitem__(self, sha256: str) -> Blob:
         snapshot = self._snapshot
-        part = snapshot.manifest_parts.get(sha256)
-        if part is not None:
-            return Blob(sha256, len(part), lambda: part)
-        return Blob(sha256, snapshot.size_of(sha256), lambda: snapshot.read(sha256))
+        if snapshot.has_content(sha256):
+            return Blob(sha256, snapshot.size_of(sha256), lambda: snapshot.read(sha256))
+        part = snapshot.manifest_parts[sha256]
+        return Blob(sha256, len(part), lambda: part)
 
     def __len__(self) -> int:
-        return len(self._snapshot.files) + len(self._snapshot.manifest_parts)
+        return len(self._snapshot.files)
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._snapshot.manifest_parts
-        yield from (file.sha256 for file in self._snapshot.files)
+        return (file.sha256 for file in self._snapshot.files)
 
 
 def _python_of_family() -> list[int]:

@@ -41,6 +41,8 @@ class Code:
         self._root = ""
         self._requested: Set[str] = set()
         self._altered = 0
+        #: Contents were requested since the controller asked.
+        self._has_answered = False
         self._is_asked_again = False
         self.is_busy = False
         self.error: Optional[BaseException] = None
@@ -55,7 +57,7 @@ class Code:
         if self.is_busy:
             self._is_asked_again = True
             return
-        self._root, self.error = root, None
+        self._root, self.error, self._has_answered = root, None, False
         self._go_on()
 
     def arrived(self, sha256: Collection[str]) -> None:
@@ -84,10 +86,11 @@ class Code:
             self._altered += 1
             is_asked_again = True
         if is_asked_again:
+            self._has_answered = False
             self._go_on()
             return
         self.error = error
-        if error is None:
+        if error is None and not (found[0] is None and self._has_answered):
             self._say(found[0])
         if error is not None or found[0] is None:
             self._on_change()
@@ -95,6 +98,7 @@ class Code:
     def _say(self, missing: Optional[Missing]) -> None:
         rest, is_manifest = missing if missing is not None else Missing([], is_manifest=False)
         self._requested = set(rest)
+        self._has_answered = not is_manifest
         if rest == [self._root]:
             self._controller.say({"t": "missing", "sha256": [], "manifest": self._root, "more": False})
             return

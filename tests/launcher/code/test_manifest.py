@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from launcher.code.manifest import SnapshotFile, in_parts, stored, unstored
+from launcher.code.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
 from launcher.errors import CodeError
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.agent.spool.manifest import ManifestReader
@@ -66,7 +66,7 @@ def test_names_that_are_not_text_travel():
     files = [SnapshotFile("na\udcefve.py", 0o644, 1, "0" * 64)]
     root, parts = in_parts(files, ())
     assert json.loads(parts[root])["files"] == [["na\udcefve.py", 0o644, 1, "0" * 64]]
-    assert unstored(stored(files, ())).files == tuple(files)
+    assert unstored(stored(in_one_piece(files, ()))).files == tuple(files)
 
 
 def test_what_an_earlier_launcher_stored_stays_whole():
@@ -75,7 +75,7 @@ def test_what_an_earlier_launcher_stored_stays_whole():
         json.dumps({"version": 1, "files": [["a", 0o644, 1, "0" * 64]], "links": [["l", "a"]]}).encode()
     )
     assert unstored(data) == ((SnapshotFile("a", 0o644, 1, "0" * 64),), (("l", "a"),), data)
-    assert unstored(stored(project(3), LINKS)) == (tuple(project(3)), LINKS, None)
+    assert unstored(stored(in_one_piece(project(3), LINKS))) == (tuple(project(3)), LINKS, None)
 
 
 def test_what_a_newer_launcher_stored_is_refused():

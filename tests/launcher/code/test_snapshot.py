@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from launcher.code import file_hashes, project_files
+from launcher.code import snapshot as snapshot_module
 from launcher.code.file_hashes import ContentStore
+from launcher.code.manifest import in_parts
 from launcher.code.snapshot import Snapshot, take
 from launcher.errors import CodeError
 
@@ -505,6 +507,32 @@ def test_a_damaged_cache_is_ignored(project, own_cache, monkeypatch):
         again = take(project)
         assert (again.hash, again.hashed) == (before, 5)
         assert path.read_bytes() == whole
+
+
+def test_the_manifest_of_unchanged_files_is_not_made_again(project, own_cache, monkeypatch):
+    """Its name is remembered. Where that is damaged, or a file has changed, it is made; and when a host asks for it."""
+    made: list[int] = []
+
+    def counted(files, links):
+        made.append(1)
+        return in_parts(files, links)
+
+    monkeypatch.setattr(snapshot_module, "in_parts", counted)
+    name = take(project).hash
+    assert len(made) == 1
+    again = take(project)
+    assert (again.hash, len(made)) == (name, 1)
+    assert name in again.manifest_parts
+    assert len(made) == 2
+    (path,) = (own_cache / "hydra-remote-launcher" / "hashes").glob("*.manifest")
+    whole = path.read_bytes()
+    for damaged in (b"", b"x", whole.replace(name.encode(), b"0" * 64), b"\xff" * 200):
+        path.write_bytes(damaged)
+        assert take(project).hash == name
+    assert len(made) == 6
+    (project / "app.py").chmod(0o755)
+    assert take(project).hash != name
+    assert len(made) == 7
 
 
 class Looks:
