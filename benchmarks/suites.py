@@ -206,9 +206,12 @@ def _steady(sample: Sample) -> float:
 
 
 def bulk(bench: Bench) -> None:
-    """(d) One return value of 256 MiB over a bare paramiko channel with the same cipher; controller memory."""
+    """(d) One return value of 256 MiB over a bare paramiko channel with the same cipher, by both ways in; controller memory."""
     size = (16 if bench.is_quick else 256) * MIB
-    ours = bench.side("launcher", "ours", "large_value", size=size, host=bench.spec())
+    ours = bench.side("launcher", "ours", "large_value", size=size, host={**bench.spec(), "ssh": "fabric"})
+    openssh = bench.side(
+        "launcher, ssh program", "ours", "large_value", size=size, host={**bench.spec(), "ssh": "openssh"}
+    )
     bare = bench.side(
         "bare paramiko channel",
         "peers",
@@ -218,10 +221,11 @@ def bulk(bench: Bench) -> None:
         user=bench.host.user,
         identity=str(bench.host.identity),
     )
-    bench.turns(ours, bare)
-    for side in (ours, bare):
+    bench.turns(ours, openssh, bare)
+    for side in (ours, openssh, bare):
         bench.note(f"{side.name}: MiB/s", f"{size / MIB / side.median(_seconds):.0f} ({side.spread(_seconds)} s)")
     bench.add("bulk rate over bare paramiko's", median_ratio(bare, ours, _seconds), 0.6)
+    bench.add("the same through the ssh program", median_ratio(bare, openssh, _seconds), 1.0)
     peak = ours.median(lambda sample: float(sample.figures["peak_rss"])) / MIB
     bench.add("controller peak RSS, MiB, value unread", peak, size / MIB + 100, less_is_better=True)
 
@@ -257,13 +261,33 @@ def second(bench: Bench) -> None:
     bench.add("the same with one file changed", statistics.median(one_changed), None)
 
 
-def _make_project(app: Path, project: Path, files: int) -> None:
+def unchanged(bench: Bench) -> None:
+    """(e) A second run of an unchanged project of 50,000 files, command start to first JobReturn, less one of 50 files."""
+    sides = []
+    for count in (50, 5_000 if bench.is_quick else 50_000):
+        project = bench.app.parent / f"project-of-{count}"
+        _make_project(bench.app, project, count, lines=3)
+        subprocess.run(["git", "-C", str(project), "add", "-A"], check=True)
+        side = bench.side(f"{count} files", "ours", "first", app=project, host=bench.spec())
+        side.run()  # the first run: everything is hashed, sent and laid out
+        side.run()  # what was as new as its index is read once more
+        sides.append(side)
+    few, many = sides
+    bench.turns(few, many)
+    more = statistics.median(
+        _first(over) - _first(under) for over, under in zip(many.samples, few.samples, strict=True)
+    )
+    bench.add("second run of 50,000 unchanged files, seconds more than of 50", more, 1.5, less_is_better=True)
+
+
+def _make_project(app: Path, project: Path, files: int, lines: int = 50) -> None:
     shutil.copytree(app, project, ignore=shutil.ignore_patterns("__pycache__"))
-    (project / "package").mkdir()
     noise = random.Random(project.name)
     for number in range(files):
-        lines = (f"VALUE_{line} = {noise.getrandbits(256):#x}\n" for line in range(50))
-        (project / "package" / f"module_{number}.py").write_text("".join(lines))
+        folder = project / ("package" if lines == 50 else f"package{number % 500}")
+        folder.mkdir(exist_ok=True)
+        values = (f"VALUE_{line} = {noise.getrandbits(256):#x}\n" for line in range(lines))
+        (folder / f"module_{number}.py").write_text("".join(values))
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
 
 
@@ -413,6 +437,7 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "delay": delay,
     "bulk": bulk,
     "second": second,
+    "unchanged": unchanged,
     "hydra": hydra,
     "commands": commands,
     "hosts": hosts,

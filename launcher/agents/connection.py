@@ -326,7 +326,7 @@ class AgentConnection:
             }
         )
         if plan.manifest is not None:
-            yield wire.encode({"t": "manifest", "sha256": plan.manifest.sha256})
+            yield wire.encode({"t": "manifest", "sha256": plan.manifest})
         for blob in plan.run_blobs:
             yield blob_frames(blob, "run")
         yield wire.encode({"t": "prepare", "zygote": plan.zygote, "spec": plan.zygote_spec.to_json()})

@@ -39,9 +39,10 @@ class HostPlan:
     live: bool = False
     #: Content by hash that the run's spool needs (the shared payload).
     run_blobs: tuple[Blob, ...] = ()
-    manifest: Blob | None = None
-    #: Content by hash of the code snapshot: sha256 -> Blob.
-    contents: dict[str, Blob] = field(default_factory=dict)
+    #: The name of the code's manifest; None if no code is sent.
+    manifest: str | None = None
+    #: Content by hash of the code snapshot, and the parts of its manifest: sha256 -> Blob.
+    contents: Mapping[str, Blob] = field(default_factory=dict)
     files: int = 0
     #: The environment of packages; None for none. Below: the only Python that it may be made with.
     environment: Source | None = None

@@ -202,13 +202,13 @@ class FrameReceiver:
 
     def _on_missing(self, header: messages.Missing, payload: bytes) -> None:
         plan = self._plan
-        manifest = plan.manifest
-        if manifest is None:
+        if plan.manifest is None:
             raise wire.ProtocolError("order", "the agent asks for code that was not offered")
         self._asked += 1 + len(header["sha256"])
         if self._asked > limit("asked") * (2 + len(plan.contents)):
             raise TooMuch("asked", limit("asked") + 1)
         if header["manifest"]:
+            manifest = plan.contents[plan.manifest]
             self._sent_bytes += manifest.size
             self._send(blob_frames(manifest, "cache"))
             return

@@ -19,19 +19,17 @@ from pathlib import Path
 from launcher.errors import CodeError
 from launcher.util.user_folders import cache_folder, make_user_folder
 
-__all__ = ["ContentStore", "FileHashes"]
+__all__ = ["ContentStore", "FileHashes", "KnownManifest"]
 
-_VERSION = 1
+_VERSION = 2
 #: A file must not have changed for this long before it was read; some clocks count whole seconds only.
 _REST_NS = 2_000_000_000
 _MAX_KEPT = 1 << 30
 _PIECE = 1 << 20
 
-_Stamp = tuple[int, int, int, int]
 
-
-def _stamp(status: os.stat_result) -> _Stamp:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 class ContentStore:
@@ -119,23 +117,22 @@ class FileHashes:
         hashed: the number of files that had to be read.
     """
 
-    def __init__(self, root: Path, store: ContentStore, folder: Path | None = None) -> None:
+    def __init__(self, root: Path, store: ContentStore) -> None:
         self._root = root
         self._store = store
-        name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-        self._path = (folder if folder is not None else cache_folder() / "hashes") / f"{name}.json"
+        self._path = _cache_of(root, "json")
         self._known = self._loaded()
         self._used: dict[str, list[object]] = {}
         self.hashed = 0
 
     def _loaded(self) -> dict[str, list[object]]:
         try:
-            content = json.loads(self._path.read_bytes())
+            head, _, data = self._path.read_bytes().partition(b"\n")
+            if head != _head(data):
+                return {}  # another version wrote it, or it is damaged
+            files = json.loads(data)
         except (OSError, ValueError):
             return {}
-        if not isinstance(content, dict) or content.get("version") != _VERSION:
-            return {}
-        files = content.get("files")
         return files if isinstance(files, dict) else {}
 
     def sized(self, name: str, status: os.stat_result) -> tuple[int, str]:
@@ -147,9 +144,8 @@ class FileHashes:
         Raises:
             CodeError: it cannot be read, or does not stop changing.
         """
-        stamp = _stamp(status)
         known = self._known.get(name)
-        if isinstance(known, list) and len(known) == 5 and tuple(known[:4]) == stamp and isinstance(known[4], str):
+        if isinstance(known, list) and len(known) == 5 and isinstance(known[4], str) and known[:4] == _stamp(status):
             self._used[name] = known
             return status.st_size, known[4]
         return self._read(name)
@@ -179,16 +175,52 @@ class FileHashes:
         """Write the hashes of the files that were asked for. If that fails, the next run takes longer."""
         if self._used == self._known:
             return
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        text = json.dumps({"version": _VERSION, "root": str(self._root), "files": self._used}, separators=(",", ":"))
+        data = json.dumps(self._used, separators=(",", ":")).encode("ascii")
+        _write(self._path, _head(data) + b"\n" + data)
+
+
+class KnownManifest:
+    """The name of the manifest of a project's last snapshot, so that the manifest of the same files need not be made again."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = _cache_of(root, "manifest")
+
+    def name_of(self, files: str) -> str | None:
+        """The name, if the snapshot had the files with this hash."""
         try:
-            make_user_folder(self._path.parent)
-            with open(temporary, "xb", opener=_private) as file:
-                file.write(text.encode())
-            os.replace(temporary, self._path)
+            head, _, data = self._path.read_bytes().partition(b"\n")
         except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            return None
+        known, _, name = data.decode("ascii", "replace").partition(" ")
+        return name if head == _head(data) and known == files else None
+
+    def remember(self, files: str, name: str) -> None:
+        """Keep the name. If that fails, the next run takes longer."""
+        data = f"{files} {name}".encode("ascii")
+        _write(self._path, _head(data) + b"\n" + data)
+
+
+def _cache_of(root: Path, what: str) -> Path:
+    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+    return cache_folder() / "hashes" / f"{name}.{what}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole, or not at all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        make_user_folder(path.parent)
+        with open(temporary, "xb", opener=_private) as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _head(data: bytes) -> bytes:
+    """The first line of the cache. A wrong hash would be one that no file has, so hosts could not be sent it."""
+    return f"{_VERSION} {hashlib.sha256(data).hexdigest()}".encode("ascii")
 
 
 def _private(path: str, flags: int) -> int:

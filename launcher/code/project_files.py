@@ -47,6 +47,8 @@ _NEVER_ENDINGS = (".pyc", ".pyo")
 _OUTPUTS = re.compile(r"(?:^|.*/)(?:outputs|multirun)/\d{4}-\d\d-\d\d/.*", re.DOTALL)
 #: A folder with this one in it is the folder of a run (see launcher.runs.journal).
 _RUN_MARK = ".launcher"
+#: The mode of a submodule in git's index.
+_SUBMODULE = "160000 "
 #: Variables that lead git to another repository, as they do within a git hook.
 _GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
@@ -172,21 +174,23 @@ def _by_git(root: Path) -> Project | None:
 
 
 def _listed(root: Path) -> list[str] | None:
-    said = _output(_git(root, "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard"), root)
+    said = _output(_git(root, "ls-files", "-z", "-t", "-s", "--cached", "--others", "--exclude-standard"), root)
     if said is None:
         return None
     names: list[str] = []
     environments: dict[str, bool] = {}
-    for raw in said.split(b"\0"):
-        if not raw:
+    for line in os.fsdecode(said).split("\0"):
+        if not line:
             continue
-        tag, name = raw[:1], os.fsdecode(raw[2:])
+        is_untracked = line.startswith("? ")
+        about, _, name = ("", "", line[2:]) if is_untracked else line.partition("\t")
         parts = name.split("/")
         if not _NEVER.isdisjoint(parts) or name.endswith(_NEVER_ENDINGS):
             continue
-        if tag == b"?" and (_OUTPUTS.fullmatch(name) or _in_environment(root, parts, environments)):
+        if is_untracked and (_OUTPUTS.fullmatch(name) or _in_environment(root, parts, environments)):
             continue
-        if (name.endswith("/") or os.path.isdir(f"{root}/{name}")) and not os.path.islink(root / name):
+        may_be_folder = name.endswith("/") or about[2:].startswith(_SUBMODULE)
+        if may_be_folder and os.path.isdir(root / name) and not os.path.islink(root / name):
             # A submodule, or a repository within this one.
             inner = root / name.rstrip("/")
             below = _listed(inner) if (inner / ".git").exists() else None

@@ -10,38 +10,26 @@ by name, and a broken link is left out.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import sys
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from launcher.code.file_hashes import ContentStore, FileHashes
+from launcher.code.file_hashes import ContentStore, FileHashes, KnownManifest
+from launcher.code.manifest import SnapshotFile, in_one_piece, in_parts, stored, unstored
 from launcher.code.project_files import IGNORE_FILE, find_project
 from launcher.code.project_metadata import FOLDER as METADATA_FOLDER
 from launcher.code.project_metadata import metadata_of
 from launcher.errors import CodeError
 from launcher.util.same_name import folded
-from remote_agent.protocol.constants import MANIFEST_VERSION
 
 __all__ = ["IGNORE_FILE", "MAX_CODE_BYTES", "Snapshot", "SnapshotFile", "take"]
 
 MAX_CODE_BYTES = 100 << 20
 MAX_FILES = 100_000
-
-
-@dataclass(frozen=True)
-class SnapshotFile:
-    """One file: its path relative to the root, mode (0755 or 0644), size in bytes and sha256."""
-
-    path: str
-    mode: int
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -68,40 +56,48 @@ class Snapshot:
     #: By hash: content that is not in a file of the project.
     _made: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
-    @cached_property
-    def _manifest(self) -> bytes:
-        content = {
-            "version": MANIFEST_VERSION,
-            "files": [[file.path, file.mode, file.size, file.sha256] for file in self.files],
-            "links": [list(link) for link in self.links],
-        }
-        return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 6)
+    #: The manifest as hosts got it, if a launcher sent it that did not divide it.
+    _whole: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of_manifest(cls, root: Path, manifest: bytes, commit: str, dirty: bool) -> Snapshot:
-        """The snapshot that had this manifest. Its files are read below root when they are needed."""
-        content = json.loads(zlib.decompress(manifest))
-        snapshot = cls(
-            root,
-            tuple(
-                SnapshotFile(str(path), int(mode), int(size), str(sha)) for path, mode, size, sha in content["files"]
-            ),
-            tuple((str(path), str(target)) for path, target in content["links"]),
-            commit,
-            dirty,
-        )
-        # Not compressed again: hosts know the manifest by the hash of these very bytes.
-        snapshot.__dict__["_manifest"] = manifest
-        return snapshot
+        """The snapshot that has this manifest in a journal. Its files are read below root when they are needed.
+
+        Raises:
+            CodeError: a newer launcher wrote it.
+        """
+        files, links, whole = unstored(manifest)
+        return cls(root, files, links, commit, dirty, _whole=whole)
 
     def manifest_bytes(self) -> bytes:
-        """The manifest as it is sent: zlib of JSON; the same files give the same bytes."""
-        return self._manifest
+        """The manifest as the journal has it."""
+        return self._whole if self._whole is not None else stored(self._in_one_piece)
+
+    @cached_property
+    def _in_one_piece(self) -> bytes:
+        return in_one_piece(self.files, self.links)
 
     @cached_property
     def hash(self) -> str:
-        """Names the snapshot: the sha256 of its manifest."""
-        return hashlib.sha256(self._manifest).hexdigest()
+        """Names the snapshot: the name of its manifest's root. The same files give the same hash."""
+        if self._whole is not None:
+            # Not divided: hosts know it by the hash of these very bytes.
+            return hashlib.sha256(self._whole).hexdigest()
+        files, known = hashlib.sha256(self._in_one_piece).hexdigest(), KnownManifest(self.root)
+        name = known.name_of(files)
+        if name is None:
+            name = self._divided[0]
+            known.remember(files, name)
+        return name
+
+    @cached_property
+    def _divided(self) -> tuple[str, dict[str, bytes]]:
+        return in_parts(self.files, self.links)
+
+    @property
+    def manifest_parts(self) -> Mapping[str, bytes]:
+        """The manifest as hosts get it: its parts by their names. They are made when a host asks for the first."""
+        return self._divided[1] if self._whole is None else {self.hash: self._whole}
 
     @property
     def total(self) -> int:
@@ -109,8 +105,8 @@ class Snapshot:
         return sum(file.size for file in self.files)
 
     @cached_property
-    def _by_hash(self) -> dict[str, str]:
-        return {file.sha256: file.path for file in self.files}
+    def _by_hash(self) -> dict[str, SnapshotFile]:
+        return {file.sha256: file for file in self.files}
 
     @cached_property
     def _folders(self) -> frozenset[str]:
@@ -123,6 +119,14 @@ class Snapshot:
                 folder = folder.rpartition("/")[0]
         return frozenset(found)
 
+    def has_content(self, sha256: str) -> bool:
+        """Whether a file has the content with this hash."""
+        return sha256 in self._by_hash
+
+    def size_of(self, sha256: str) -> int:
+        """Bytes of the content with this hash, which a file has."""
+        return self._by_hash[sha256].size
+
     def read(self, sha256: str) -> bytes:
         """The content with this hash: that of the file, or, if that was edited, the content that was kept.
 
@@ -132,7 +136,7 @@ class Snapshot:
         made = self._made.get(sha256)
         if made is not None:
             return made
-        path = self.root / self._by_hash[sha256]
+        path = self.root / self._by_hash[sha256].path
         try:
             data = path.read_bytes()
         except OSError:
@@ -292,6 +296,8 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
             files.append((name, status))
         elif stat.S_ISLNK(status.st_mode):
             _look_at_link(root, name, files, links, notes)
+        elif stat.S_ISDIR(status.st_mode):
+            continue  # git tracks a file of that name, and what is in the folder has names of its own
         else:
             notes.append(f"{name} is neither a file nor a link, so it is not sent")
     return files, links, notes + _one_file_each(files)
@@ -299,6 +305,8 @@ def _looked_at(root: Path, names: Sequence[str]) -> tuple[_Found, list[tuple[str
 
 def _one_file_each(files: _Found) -> list[str]:
     """What to tell of names that are two in git, and one file on a disk that does not tell case, or forms of a letter, apart."""
+    if len({folded(name) for name, _ in files}) == len(files):
+        return []
     known: dict[str, tuple[str, os.stat_result]] = {}
     notes = []
     for name, status in files:

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.agents.plan import Blob, HostPlan
@@ -72,8 +72,8 @@ class PreparedRun:
             lease=setup.options.lease,
             live=bool(setup.options.live),
             run_blobs=(Blob(sha256, len(shared), lambda: shared),),
-            manifest=self._manifest if snapshot is not None else None,
-            contents=self._contents if snapshot is not None else {},
+            manifest=snapshot.hash if snapshot is not None else None,
+            contents=_Contents(snapshot) if snapshot is not None else {},
             files=len(snapshot.files) if snapshot is not None else 0,
             environment=self._environment_of(spec),
             environment_python=spec.python or setup.options.python,
@@ -156,23 +156,11 @@ class PreparedRun:
     def _shared_sha256(self) -> str:
         return hashlib.sha256(self.shared).hexdigest()
 
-    @functools.cached_property
-    def _manifest(self) -> Blob:
-        assert self.setup.snapshot is not None
-        manifest = self.setup.snapshot.manifest_bytes()
-        return Blob(hashlib.sha256(manifest).hexdigest(), len(manifest), lambda: manifest)
-
-    @functools.cached_property
-    def _contents(self) -> dict[str, Blob]:
-        snapshot = self.setup.snapshot
-        assert snapshot is not None
-        return {file.sha256: Blob(file.sha256, file.size, _reader(snapshot, file.sha256)) for file in snapshot.files}
-
     def _new_zygote(self, spec: HostSpec) -> ZygoteSpec:
         setup = self.setup
         environ = {**setup.options.variables(), **dict(spec.env)}
         is_sent = setup.sends_code(spec)
-        code_blob = self._manifest.sha256 if is_sent and setup.snapshot is not None else None
+        code_blob = setup.snapshot.hash if is_sent and setup.snapshot is not None else None
         if spec.name in self.told:
             told = self.told[spec.name]
             return told._replace(environ=environ, code_blob=code_blob, values=told.values or setup.codec)
@@ -267,8 +255,24 @@ def _rememberer(key: str | None) -> Callable[[ImportFacts], None]:
     return lambda facts: None if key is None else remember(key, facts)
 
 
-def _reader(snapshot: Snapshot, sha256: str) -> Callable[[], bytes]:
-    return lambda: snapshot.read(sha256)
+class _Contents(Mapping[str, Blob]):
+    """Every content of a snapshot, and every part of its manifest, made when a host asks for it. Only the files are listed and counted."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __getitem__(self, sha256: str) -> Blob:
+        snapshot = self._snapshot
+        if snapshot.has_content(sha256):
+            return Blob(sha256, snapshot.size_of(sha256), lambda: snapshot.read(sha256))
+        part = snapshot.manifest_parts[sha256]
+        return Blob(sha256, len(part), lambda: part)
+
+    def __len__(self) -> int:
+        return len(self._snapshot.files)
+
+    def __iter__(self) -> Iterator[str]:
+        return (file.sha256 for file in self._snapshot.files)
 
 
 def _python_of_family() -> list[int]:

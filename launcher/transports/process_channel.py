@@ -21,6 +21,9 @@ __all__ = ["ProcessChannel"]
 
 _STDERR_KEPT = limit("stderr")
 _PIPE_SIZE = 1 << 20
+#: Bytes of one read. Python makes room for all that it asks for: with 16 MiB, each read takes fresh memory of the system, and 256 MiB
+#: took 0.20 s of CPU instead of 0.10.
+_MAX_READ = 256 << 10
 #: The option of Linux. Other systems choose the size of a pipe themselves.
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
 #: Seconds for a command to end after its stdin has ended. Then its process group is killed.
@@ -80,7 +83,7 @@ class ProcessChannel:
         with self._use():
             while True:
                 try:
-                    return os.read(self._stdout.fileno(), size)
+                    return os.read(self._stdout.fileno(), min(size, _MAX_READ))
                 except BlockingIOError:
                     if not self._wait(self._stdout.fileno(), selectors.EVENT_READ):
                         raise ConnectionLost(self.host, "session", "the channel was closed") from None

@@ -12,4 +12,6 @@ __all__ = ["folded"]
 
 def folded(path: str) -> str:
     """Return a text that is equal for all paths that may be the same, whatever the case and form of their letters."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

@@ -3,12 +3,22 @@
 Rule: a value that one program writes and another one reads is defined here, once.
 """
 
-__all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE", "SPARE_ENVIRONMENT"]
+__all__ = [
+    "EXIT_FOLDERS",
+    "EXIT_NO_AGENT",
+    "HEARTBEAT",
+    "MANIFEST_VERSION",
+    "MANIFEST_WHOLE",
+    "NEED",
+    "SPARE",
+    "SPARE_ENVIRONMENT",
+]
 
 #: Seconds. A peer that is silent for this long counts as dead. A ping is sent after a quarter of it.
 HEARTBEAT = 20.0
-#: The version of the code manifest, which lists the files of a snapshot.
-MANIFEST_VERSION = 1
+#: The versions of the code manifest, which lists the files of a snapshot: in one piece, and in parts (`launcher/code/manifest.py`).
+MANIFEST_WHOLE = 1
+MANIFEST_VERSION = 2
 #: Stage-0 writes this if the host does not have the bundle. It is not a frame, because no agent runs yet.
 NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
 #: Exit codes of `remote_agent` on a host: its folders cannot be used; it has no agent of the run. stderr has the reason.

@@ -210,7 +210,10 @@ class Welcome(TypedDict):
 
 
 class Missing(TypedDict):
-    """Contents that are missing. `manifest`: the manifest of the code is missing."""
+    """Contents that are missing, of the code or of its manifest. `manifest`: the root of the manifest is missing.
+
+    `more`: others may be, too.
+    """
 
     t: Literal["missing"]
     sha256: List[str]

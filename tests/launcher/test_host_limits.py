@@ -361,7 +361,7 @@ def test_code_that_is_asked_for_again_and_again(tmp_path: Path) -> None:
     """A few times may be needed."""
     from launcher.agents.plan import Blob
 
-    link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), files=1).welcome()
+    link = Link(tmp_path, manifest="m", contents={"m": Blob("m", 2, lambda: b"mm")}, files=1).welcome()
     with pytest.raises(HostBroken, match="requested again"):
         for _ in range(100):
             link.hear({"t": "missing", "sha256": [], "manifest": "m"})

@@ -19,7 +19,7 @@ import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from remote_agent.agent.spool.blobs import BlobStore
-from remote_agent.agent.spool.manifest import Manifest, check_manifest, read_manifest
+from remote_agent.agent.spool.manifest import Manifest, ManifestReader, check_manifest
 from remote_agent.shared.disk import digest_of, remove_tree
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 from remote_agent.system.processes import has_working_folder_below
@@ -83,6 +83,7 @@ class CodeTree:
         self._box = self.path + ".taken"
         self._index_path = self.path + ".index"
         self._root = ""
+        self._reader = ManifestReader("")
         #: What is still to be laid out, and the links; None before the manifest is here.
         self._rest: Optional[Manifest] = None
         #: The files of the unfinished tree that are as they must be, as in the index.
@@ -108,9 +109,9 @@ class CodeTree:
         if root != self._root:
             self._begin(root)
         if self._rest is None:
-            if not self._store.has(root):
-                return Missing([root], is_manifest=True)
-            manifest = read_manifest(self._store.read(root))
+            manifest = self._reader.read(self._store)
+            if manifest is None:
+                return Missing(sorted(set(self._reader.waiting)), is_manifest=True)
             self._take_similar(manifest)
             self._rest = Manifest([entry for entry in manifest.files if entry[0] not in self._good], manifest.links)
         missing = sorted(sha256 for sha256 in {entry[3] for entry in self._rest.files} if not self._store.has(sha256))
@@ -118,8 +119,13 @@ class CodeTree:
             return Missing(missing, is_manifest=False)
         self._lay_out(self._rest)
         os.rename(self._part, self.path)
-        self._rest, self._good = None, {}
+        self._forget()
         return None
+
+    def _forget(self) -> None:
+        """Begin anew when the tree is wanted again."""
+        self._root, self._rest, self._good, self._has_index = "", None, {}, False
+        self._reader = ManifestReader("")
 
     def keep(self) -> None:
         """Give the tree of a run that is over to the next one. Nothing happens if it is not worth it, or not possible.
@@ -153,7 +159,8 @@ class CodeTree:
 
     def _begin(self, root: str) -> None:
         """Begin a tree, with one of the same manifest, if there is any."""
-        self._root, self._rest, self._good, self._has_index = root, None, {}, False
+        self._forget()
+        self._root, self._reader = root, ManifestReader(root)
         for left in (self._part, self._box):
             if os.path.lexists(left):
                 remove_tree(left)  # an agent has died over it
@@ -207,7 +214,7 @@ class CodeTree:
         try:
             _write(self._store, rest.files, rest.links, self._part)
         except BaseException:
-            self._root = ""  # begin again
+            self._forget()
             raise
         if self._has_index and not rest.files:
             return

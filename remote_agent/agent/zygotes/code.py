@@ -41,6 +41,8 @@ class Code:
         self._root = ""
         self._requested: Set[str] = set()
         self._altered = 0
+        #: Contents were requested since the controller asked.
+        self._has_answered = False
         self._is_asked_again = False
         self.is_busy = False
         self.error: Optional[BaseException] = None
@@ -55,7 +57,7 @@ class Code:
         if self.is_busy:
             self._is_asked_again = True
             return
-        self._root, self.error = root, None
+        self._root, self.error, self._has_answered = root, None, False
         self._go_on()
 
     def arrived(self, sha256: Collection[str]) -> None:
@@ -84,24 +86,25 @@ class Code:
             self._altered += 1
             is_asked_again = True
         if is_asked_again:
+            self._has_answered = False
             self._go_on()
             return
         self.error = error
-        if error is None:
+        if error is None and not (found[0] is None and self._has_answered):
             self._say(found[0])
         if error is not None or found[0] is None:
             self._on_change()
 
     def _say(self, missing: Optional[Missing]) -> None:
-        if missing is not None:
-            self._requested = set(missing.sha256)
-            if missing.is_manifest:
-                self._controller.say({"t": "missing", "sha256": [], "manifest": missing.sha256[0], "more": False})
-                return
-        rest = missing.sha256 if missing is not None else []
+        rest, is_manifest = missing if missing is not None else Missing([], is_manifest=False)
+        self._requested = set(rest)
+        self._has_answered = not is_manifest
+        if rest == [self._root]:
+            self._controller.say({"t": "missing", "sha256": [], "manifest": self._root, "more": False})
+            return
         while True:
             part, rest = rest[:_PART], rest[_PART:]
-            self._controller.say({"t": "missing", "sha256": part, "manifest": None, "more": bool(rest)})
+            self._controller.say({"t": "missing", "sha256": part, "manifest": None, "more": bool(rest) or is_manifest})
             if not rest:
                 return
 

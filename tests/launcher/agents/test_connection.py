@@ -375,7 +375,7 @@ class TestThreads:
         def read() -> bytes:
             raise UsageError("app.py has changed since the run began")
 
-        running.session._plan_of = lambda: plan(manifest=Blob("m", 1, read))
+        running.session._plan_of = lambda: plan(manifest="m", contents={"m": Blob("m", 1, read)})
         running.session.start()
         channel = running.ready()
         channel.say({"t": "missing", "sha256": [], "manifest": "m"})

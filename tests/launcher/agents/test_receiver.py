@@ -154,7 +154,8 @@ class TestValidFrames:
     def test_code_is_sent_on_request(self, tmp_path):
         """First the manifest, then missing contents: small ones together, large ones in chunks."""
         contents = {str(n): Blob(str(n), size, lambda size=size: bytes(size)) for n, size in enumerate((3, 5, 600_000))}
-        link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), contents=contents, files=3).welcome()
+        contents["m"] = Blob("m", 2, lambda: b"mm")
+        link = Link(tmp_path, manifest="m", contents=contents, files=3).welcome()
         link.hear({"t": "missing", "sha256": [], "manifest": "m"})
         (sent,) = link.hear({"t": "missing", "sha256": ["0", "1", "2"], "manifest": None})
         assert sent == facts.Sent("h", 3, 3, 600_010)
@@ -162,7 +163,8 @@ class TestValidFrames:
 
     def test_a_host_that_asks_for_the_same_again_and_again_is_refused(self, tmp_path):
         """A few requests may be necessary. Endless ones would only keep us busy."""
-        link = Link(tmp_path, manifest=Blob("m", 2, lambda: b"mm"), contents={"0": Blob("0", 1, lambda: b"0")}, files=1)
+        contents = {"m": Blob("m", 2, lambda: b"mm"), "0": Blob("0", 1, lambda: b"0")}
+        link = Link(tmp_path, manifest="m", contents=contents, files=1)
         link.welcome()
         for _ in range(4):
             link.hear({"t": "missing", "sha256": [], "manifest": "m"})

@@ -12,11 +12,14 @@ import sys
 import types
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.code import file_hashes, project_files
+from launcher.code import snapshot as snapshot_module
 from launcher.code.file_hashes import ContentStore
+from launcher.code.manifest import in_parts
 from launcher.code.snapshot import Snapshot, take
 from launcher.errors import CodeError
 
@@ -156,6 +159,24 @@ def test_submodules_and_inner_repositories_are_sent(project, tmp_path):
     assert {"deps/lib/lib.py", "deps/lib/untracked.py", "vendored/lib.py", ".gitmodules"} <= found
     assert "deps/lib/no.txt" not in found
     assert not any(".git/" in name for name in found)
+
+
+def test_what_takes_the_place_of_a_tracked_name_is_sent(project, tmp_path):
+    """A folder where git has a file, a file where it has a submodule."""
+    other = tmp_path / "other"
+    write(other, {"lib.py": "lib\n"})
+    git(other, "init", "-q")
+    git(other, "add", ".")
+    git(other, "commit", "-qm", "lib")
+    git(project, "submodule", "add", "-q", str(other), "lib")
+    shutil.rmtree(project / "lib")
+    (project / "lib").write_text("file\n")
+    (project / "pkg" / "mod.py").unlink()
+    write(project, {"pkg/mod.py/inner.py": "inner\n"})
+    snapshot = take(project)
+    assert {"lib", "pkg/mod.py/inner.py"} <= names(snapshot)
+    assert "pkg/mod.py" not in names(snapshot)
+    assert snapshot.notes == ()
 
 
 def test_an_invalid_git_folder_is_ignored(tmp_path):
@@ -432,9 +453,9 @@ def test_the_manifest_is_what_the_agent_reads(project):
     (project / "link").symlink_to("app.py")
     snapshot = take(project)
     assert take(project).manifest_bytes() == snapshot.manifest_bytes()
-    assert snapshot.hash == hashlib.sha256(snapshot.manifest_bytes()).hexdigest()
     store = BlobStore(str(project.parent / "blobs"))
-    store.put(snapshot.hash, snapshot.manifest_bytes())
+    for name, part in snapshot.manifest_parts.items():
+        store.put(name, part)
     for file in snapshot.files:
         store.put(file.sha256, snapshot.read(file.sha256))
     tree = CodeTree(store, str(project.parent), str(project.parent))
@@ -472,19 +493,78 @@ def test_the_hash_of_a_file_written_just_now_is_not_cached(project):
     assert take(project).hashed == 5
 
 
-def test_a_damaged_cache_is_ignored(project, own_cache):
-    """Whatever is in the cache folder, the hashes are right."""
+def test_a_damaged_cache_is_ignored(project, own_cache, monkeypatch):
+    """Whatever is in the cache folder, the hashes are right: one of them may have another digit, or another version wrote it."""
+    monkeypatch.setattr(file_hashes, "_REST_NS", -(10**18))
     before = take(project).hash
-    for path in (own_cache / "hydra-remote-launcher" / "hashes").glob("*.json"):
-        for text in (
-            "{",
-            "[]",
-            '{"version": 99}',
-            '{"version": 1, "files": {"app.py": [1]}}',
-            '{"version": 1, "files": 3}',
-        ):
-            path.write_text(text)
-            assert take(project).hash == before
+    (path,) = (own_cache / "hydra-remote-launcher" / "hashes").glob("*.json")
+    whole = path.read_bytes()
+    digest = hashlib.sha256(b"app\n").hexdigest().encode()
+    assert digest in whole
+    version_1 = b'{"version":1,"files":' + whole.partition(b"\n")[2].replace(digest, b"0" * 64) + b"}"
+    for damaged in (b"", b"{", whole[:-7], whole.replace(digest, b"0" * 64), b"9" + whole[1:], version_1):
+        path.write_bytes(damaged)
+        again = take(project)
+        assert (again.hash, again.hashed) == (before, 5)
+        assert path.read_bytes() == whole
+
+
+def test_the_manifest_of_unchanged_files_is_not_made_again(project, own_cache, monkeypatch):
+    """Its name is remembered. Where that is damaged, or a file has changed, it is made; and when a host asks for it."""
+    made: list[int] = []
+
+    def counted(files, links):
+        made.append(1)
+        return in_parts(files, links)
+
+    monkeypatch.setattr(snapshot_module, "in_parts", counted)
+    name = take(project).hash
+    assert len(made) == 1
+    again = take(project)
+    assert (again.hash, len(made)) == (name, 1)
+    assert name in again.manifest_parts
+    assert len(made) == 2
+    (path,) = (own_cache / "hydra-remote-launcher" / "hashes").glob("*.manifest")
+    whole = path.read_bytes()
+    for damaged in (b"", b"x", whole.replace(name.encode(), b"0" * 64), b"\xff" * 200):
+        path.write_bytes(damaged)
+        assert take(project).hash == name
+    assert len(made) == 6
+    (project / "app.py").chmod(0o755)
+    assert take(project).hash != name
+    assert len(made) == 7
+
+
+class Looks:
+    """Records the paths with which functions are called."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def of(self, real: Any) -> Any:
+        """The function, recorded."""
+
+        def look(path: Any, *arguments: Any, **more: Any) -> Any:
+            self.paths.append("" if isinstance(path, int) else os.fsdecode(path))
+            return real(path, *arguments, **more)
+
+        return look
+
+
+def test_an_unchanged_file_is_looked_at_once(project, monkeypatch):
+    """Each costs one call of the system, which counts where there are many, and more on a network's disk."""
+    monkeypatch.setattr(file_hashes, "_REST_NS", -(10**18))
+    write(project, {f"many/file_{number}.py": str(number) for number in range(200)})
+    for make in (lambda: None, lambda: git(project, "init", "-q"), lambda: git(project, "add", "-A")):
+        make()
+        take(project)
+        looks = Looks()
+        for name in ("stat", "lstat", "open"):
+            monkeypatch.setattr(os, name, looks.of(getattr(os, name)))
+        assert take(project).hashed == 0
+        monkeypatch.undo()
+        monkeypatch.setattr(file_hashes, "_REST_NS", -(10**18))
+        assert sum("/many/file_" in path for path in looks.paths) == 200
 
 
 def test_the_cache_is_private_and_may_be_missing(project, own_cache, monkeypatch):

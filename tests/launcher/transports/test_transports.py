@@ -33,6 +33,7 @@ from launcher.transports.base import Channel, Transport
 from launcher.transports.factory import make_transport
 from launcher.transports.openssh import transport as openssh_transport
 from launcher.transports.openssh.transport import OpenSshTransport
+from launcher.transports.process_channel import ProcessChannel
 from launcher.transports.ssh import connect, sockets
 from launcher.transports.ssh.authentication import KeyAuthentication
 from launcher.transports.ssh.config import SshTarget
@@ -1426,3 +1427,26 @@ class TestOpenSsh:
 
         assert said[:64].decode() == hashlib.sha256(data).hexdigest()
         transport.close()
+
+
+def test_a_read_of_a_process_makes_room_for_a_piece_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for all that a caller would take is fresh memory of the system for each read. All bytes still come, in their order."""
+    code = "import os; [os.write(1, bytes([n]) * 300_000) for n in range(5)]"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    channel = ProcessChannel("h", process)
+    sizes: list[int] = []
+    read = os.read
+
+    def counted(fd: int, size: int) -> bytes:
+        sizes.append(size)
+        return read(fd, size)
+
+    monkeypatch.setattr(os, "read", counted)
+    said = bytearray()
+    while data := channel.recv(1 << 24):
+        said += data
+    channel.close()
+    assert said == b"".join(bytes([number]) * 300_000 for number in range(5))
+    assert max(sizes) <= 1 << 18

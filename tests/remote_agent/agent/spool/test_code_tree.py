@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from launcher.code.manifest import SnapshotFile, in_parts
 from remote_agent.agent.spool import code_tree
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.agent.spool.code_tree import CodeTree, Missing
@@ -390,6 +391,34 @@ class TestKept:
         host.store.put(sha(b"VALUE = 7\n"), b"VALUE = 7\n")
         assert tree.advance(root) is None
         assert content_of(Path(tree.path)) == edited
+
+    def test_a_manifest_may_come_in_parts(self, host, counts):
+        """The tree of the same code needs none of them. After an edit, those that changed are named, and then the contents."""
+        files = [SnapshotFile(path, 0o644, len(data), sha(data)) for path, data in FILES.items()]
+        root, parts = in_parts(files, ())
+        tree = host.run()
+        assert tree.advance(root) == Missing([root], is_manifest=True)
+        host.store.put(root, parts[root])
+        below = tree.advance(root)
+        assert below == Missing(sorted(set(parts) - {root}), is_manifest=True)
+        for data in (*parts.values(), *FILES.values()):
+            host.store.put(sha(data), data)
+        assert tree.advance(root) is None
+        tree.keep()
+        counts.new()
+        path, mode, size, _ = files[3]
+        files[3] = SnapshotFile(path, mode, size, sha(b"VALUE = 9999\n"))
+        edited, new = in_parts(files, ())
+        host.store.put(edited, new[edited])
+        tree = host.run()
+        assert tree.advance(edited) == Missing(sorted(set(new) - set(parts) - {edited}), is_manifest=True)
+        for data in new.values():
+            host.store.put(sha(data), data)
+        assert tree.advance(edited) == Missing([sha(b"VALUE = 9999\n")], is_manifest=False)
+        host.store.put(sha(b"VALUE = 9999\n"), b"VALUE = 9999\n")
+        assert tree.advance(edited) is None
+        assert content_of(Path(tree.path)) == {**FILES, path: b"VALUE = 9999\n"}
+        assert counts.new() == (1, 0)
 
     def test_other_code_leaves_the_tree_alone(self, host):
         """A project that shares less than half of the files is laid out by itself."""

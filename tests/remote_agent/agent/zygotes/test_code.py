@@ -74,19 +74,33 @@ def sides() -> Sides:
 
 
 def test_it_goes_on_when_all_that_was_requested_is_here(sides):
-    """The manifest, then the contents."""
+    """The manifest's root, its parts, then the contents."""
     sides.code.request(ROOT)
     sides.work(Missing([ROOT], is_manifest=True))
     assert sides.said == [{"t": "missing", "sha256": [], "manifest": ROOT, "more": False}]
     sides.code.arrived([ROOT])
+    sides.work(Missing([A], is_manifest=True))
+    assert sides.said[-1] == {"t": "missing", "sha256": [A], "manifest": None, "more": True}
+    sides.code.arrived([A])
     sides.work(Missing([A, B], is_manifest=False))
     sides.code.arrived([B])
     assert not sides.waiting
     sides.code.arrived([A])
     assert sides.changes == 0
     sides.work(None)
-    assert [one["sha256"] for one in sides.said[1:]] == [[A, B], []]
+    assert [one["sha256"] for one in sides.said[2:]] == [[A, B]]
     assert (sides.changes, sides.code.error) == (1, None)
+
+
+def test_each_request_has_one_answer_that_is_the_last(sides):
+    """The controller takes it as the word that all is here, or on its way. Contents that the host has are an empty one."""
+    sides.code.request(ROOT)
+    sides.work(None)
+    sides.code.request(ROOT)
+    sides.work(Missing([A], is_manifest=False))
+    sides.code.arrived([A])
+    sides.work(None)
+    assert [(one["sha256"], one["more"]) for one in sides.said] == [([], False), ([A], False)]
 
 
 def test_a_request_while_the_disk_is_busy_is_answered_after_it(sides):
