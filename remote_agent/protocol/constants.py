@@ -3,7 +3,7 @@
 Rule: a value that one program writes and another one reads is defined here, once.
 """
 
-__all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE"]
+__all__ = ["EXIT_FOLDERS", "EXIT_NO_AGENT", "HEARTBEAT", "MANIFEST_VERSION", "NEED", "SPARE", "WARM"]
 
 #: Seconds. A peer that is silent for this long counts as dead. A ping is sent after a quarter of it.
 HEARTBEAT = 20.0
@@ -14,5 +14,6 @@ NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
 #: Exit codes of `remote_agent` on a host: its folders cannot be used; it has no agent of the run. stderr has the reason.
 EXIT_FOLDERS = 73
 EXIT_NO_AGENT = 75
-#: The argument of a zygote that is started ahead of time. Other zygotes get a descriptor there.
+#: The argument of a zygote that is started ahead of time, and of a warm interpreter. Other zygotes get none, or a descriptor there.
 SPARE = "spare"
+WARM = "warm"
