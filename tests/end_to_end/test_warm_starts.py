@@ -50,6 +50,26 @@ def main(cfg):
     said = {"zygote": os.getppid(), "version": heavy.VERSION, "mode": heavy.MODE, "login": heavy.LOGIN, "now": os.environ.get("SSH_CONNECTION")}
     print("said", json.dumps(said), flush=True)
 """
+HYDRA_APP = """
+import json
+import os
+
+import hydra
+from omegaconf import OmegaConf
+
+import heavy
+
+OmegaConf.register_new_resolver("ten", lambda value: NUMBER * value)
+
+
+@hydra.main(config_path=".", config_name="config", version_base="1.3")
+def main(cfg):
+    print("said", json.dumps({"zygote": os.getppid(), "x": cfg.x}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
+"""
 MAIN = "from launcher.cli.main import main; main()"
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +90,10 @@ class Host:
         python = str(folder / "venv" / "bin" / "python")
         host = {"address": server.alias, "ssh_config": str(server.ssh_config), "python": python}
         (folder / "hosts.yaml").write_text(json.dumps({"far": host}))
+        self.hosts = "--hosts", str(folder / "hosts.yaml")
         self.home = server.home
+        #: Where this machine finds modules; it does not have the package.
+        self.path = [str(ROOT)]
         self.warm_folder = self.home / ".cache" / "hydra-remote-launcher" / "warm"
 
     def write_package(self, more: str) -> None:
@@ -93,29 +116,34 @@ class Host:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a run of one job, as a user does."""
-        command = [
-            sys.executable,
-            "-c",
-            MAIN,
-            "run",
-            "app.py:main",
-            "--hosts",
-            str(self.folder / "hosts.yaml"),
-            *arguments,
-        ]
+        return self._launcher("run", "app.py:main", *self.hosts, *arguments)
+
+    def _launcher(self, *words: str) -> subprocess.Popen[str]:
         folders = {"XDG_CACHE_HOME": str(self.folder / "cache"), "XDG_STATE_HOME": str(self.folder / "state")}
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", MAIN, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.project,
-            env={**os.environ, **folders, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **folders, "PYTHONPATH": os.pathsep.join(self.path)},
         )
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """Run one job; what it said."""
         return said_by(self.start(*arguments))
+
+    def command(self, *words: str) -> str:
+        """What another command says."""
+        with self._launcher(*words) as process:
+            out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        return out
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the host told of the app's import, for each version of the code."""
+        folder = self.folder / "cache" / "hydra-remote-launcher" / "imports"
+        return [json.loads(path.read_text()) for path in folder.iterdir()]
 
     def records(self) -> list[WarmRecord]:
         """Those that are alive, as their records say."""
@@ -178,6 +206,33 @@ def test_the_next_run_starts_in_the_process_that_waits(host: Host) -> None:
     second = host.waiting()
     assert warm["zygote"] == first.pid
     assert host.imports() == [cold["zygote"], first.pid, second.pid]
+
+
+def test_commands_name_it(host: Host) -> None:
+    """A user can see that one waits, and which job was forked from one, and can end it."""
+    host.run()
+    host.waiting()
+    assert "1 interpreter waits for the next run" in host.command("doctor", *host.hosts)
+    host.run()
+    assert "warm start" in host.command("show", "last#0")
+    record = host.waiting()
+    assert "interpreters that wait for the next run (their memory): 1" in host.command("clean", "--yes", *host.hosts)
+    assert not is_alive(record.pid, record.started)
+
+
+def test_a_hydra_app_has_its_own_config_and_resolvers(host: Host) -> None:
+    """Hydra is ready in the process that waits, and what the app registers is of its own run. What the host tells of it is the same."""
+    host.path.append(str(host.packages))
+    (host.project / "config.yaml").write_text("x: ${ten:7}\nhydra:\n  run:\n    dir: out\n")
+    (host.project / "app.py").write_text(HYDRA_APP.replace("NUMBER", "10"))
+    cold = host.run()
+    record = host.waiting()
+    told = host.told()
+    assert [one["resolvers"] for one in told] == [True]
+    (host.project / "app.py").write_text(HYDRA_APP.replace("NUMBER", "20"))
+    warm = host.run()
+    assert (cold["x"], warm["x"], warm["zygote"]) == (70, 140, record.pid)
+    assert host.told() == told * 2
 
 
 def test_nothing_of_the_application_is_in_it(host: Host) -> None:
