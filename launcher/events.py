@@ -380,13 +380,17 @@ class RunEnded(EventBase):
 
 @frozen
 class JobRequeued(EventBase):
-    """The job waits for another attempt. `attempt` is the one that ended or was given up, and `why` the reason."""
+    """The job waits for another attempt. `attempt` is the one that ended or was given up, and `why` the reason.
+
+    `is_taken_back`: nothing failed; the host was asked for an attempt that had not started.
+    """
 
     kind: ClassVar[str] = "job_requeued"
     num: int
     attempt: int
     host: str
     why: str
+    is_taken_back: bool = False
 
 
 @frozen

@@ -73,7 +73,8 @@ class AttemptReceiver:
 
     def on_dropped(self, header: messages.Dropped, payload: bytes) -> None:
         """The host gives an attempt back unstarted."""
-        self._tell(facts.Dropped(self.host, check_attempt(header["attempt"]), header["why"][: limit("reason")]))
+        attempt, why = check_attempt(header["attempt"]), header["why"][: limit("reason")]
+        self._tell(facts.Dropped(self.host, attempt, why, header["asked"]))
 
     def on_output(self, header: messages.Output, payload: bytes) -> None:
         """A job printed something."""

@@ -146,6 +146,10 @@ class AgentConnection:
         """Let jobs start that wait in the spool from an earlier agent. The others were cancelled before."""
         self._put(wire.encode({"t": "go"}))
 
+    def take_back(self, attempts: list[str]) -> None:
+        """Ask for attempts that have not started. `Dropped` or `Started` follows for each, unless the link is lost before."""
+        self._put(wire.encode({"t": "take_back", "attempts": attempts}))
+
     def acknowledge(self, attempts: list[str]) -> None:
         """Tell the host that it may forget these attempts."""
         self._put(wire.encode({"t": "ack", "attempts": attempts}))
@@ -272,7 +276,9 @@ class AgentConnection:
         if plan.environment is not None:
             self._environment = plan.environment
             # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
-            sender = EnvironmentSender(self.host, plan.environment, outgoing.put, plan.environments_budget)
+            sender = EnvironmentSender(
+                self.host, plan.environment, outgoing.put, plan.environments_budget, plan.environment_python
+            )
         receiver = self._receiver = FrameReceiver(
             self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender
         )

@@ -44,7 +44,10 @@ class HostFact:
 
 @frozen
 class Connected(HostFact):
-    """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic."""
+    """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic.
+
+    `takes_back`: it gives attempts back that have not started, if it is asked.
+    """
 
     slots: int
     python: str
@@ -53,6 +56,7 @@ class Connected(HostFact):
     attempts: dict[str, str]
     notes: tuple[str, ...]
     logout: tuple[str, ...] = ()
+    takes_back: bool = False
 
 
 @frozen
@@ -172,10 +176,11 @@ class Collected(HostFact):
 
 @frozen
 class Dropped(HostFact):
-    """The host gave an attempt back unstarted."""
+    """The host gave an attempt back unstarted. `asked`: because it was asked to, and not because it is full."""
 
     attempt: str
     why: str
+    asked: bool = False
 
 
 @frozen

@@ -196,6 +196,7 @@ class FrameReceiver:
                 self._states,
                 short_texts(header["notes"]),
                 short_texts(header["logout"]),
+                header["takes_back"],
             )
         )
 

@@ -236,6 +236,8 @@ class EventLines:
         return _prefixed(event.num, event.host, self._cutter.finish(event.num))
 
     def _on_job_requeued(self, event: events.JobRequeued) -> list[Line]:
+        if event.is_taken_back:
+            return []
         where = f" on {event.host}" if event.host else ""
         how = self._failed.pop(event.num, f"given up: {shorten(event.why, 300)}")
         return [Line(f"job {event.num}: attempt {event.attempt}{where} {how}; another attempt follows", "warning")]

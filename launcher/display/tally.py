@@ -207,7 +207,7 @@ class Tally:
                 self.ended = True
                 self.ended_at = event.at
             case events.JobRequeued():
-                self.retried += 1
+                self.retried += not event.is_taken_back
                 self._move(event.num, "waiting", "")
             case events.HostClosed():
                 host = self._host(event.host)

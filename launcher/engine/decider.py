@@ -103,6 +103,8 @@ class Decider:
         self._has_environment: set[str] = set()
         #: (host, job) -> how often that host gave the job back.
         self._given_back: Counter[tuple[str, int]] = Counter()
+        #: Hosts that give attempts back if they are asked.
+        self._takes_back: set[str] = set()
 
     # -- rounds -------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,10 @@ class Decider:
         decided = self._round = _Round()
         for item in items:
             self._take(self._clock.wall(), item, decided)
-        decided.add(self._scheduler.plan(self._clock.wall(), self._clock.monotonic()))
+        now = self._clock.monotonic()
+        decided.add(self._scheduler.plan(self._clock.wall(), now))
+        for host, attempts in self._scheduler.take_back(now, self.effects.prepared, self._takes_back).items():
+            decided.act(self._links[host].take_back, attempts)
         self._journal.append([step for step in decided.steps if not isinstance(step, partial)])
 
     def _take(self, at: float, item: facts.Fact | requests.Request, decided: _Round) -> None:  # noqa: C901 - one case for each fact and request
@@ -249,6 +254,7 @@ class Decider:
     def _take_connected(self, at: float, fact: facts.Connected, decided: _Round) -> None:
         host = fact.host
         scheduler = self._scheduler
+        (self._takes_back.add if fact.takes_back else self._takes_back.discard)(host)
         rebooted = scheduler.hosts[host].boot_id not in ("", fact.boot_id)
         decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id))
         for note in fact.notes:
@@ -363,7 +369,7 @@ class Decider:
         decided.add(made)
         asked = self._scheduler.policies.callbacks()
         for hook in envelope.hooks:
-            if hook.get("callback") in asked and hook.get("hook") in HOST_HOOKS:
+            if hook["callback"] in asked and hook["hook"] in HOST_HOOKS:
                 decided.add(_hook_events(at, num, fact.host, hook))
         if asked.get(envelope.abort or ""):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
@@ -419,12 +425,14 @@ class Decider:
         if self._scheduler.current(num, attempt, fact.host) is None:
             # The host does not have this attempt, so it cannot give it back.
             return
-        self._given_back[fact.host, num] += 1
+        if not self._scheduler.was_asked(num, attempt, fact.host):
+            self._given_back[fact.host, num] += 1
         if self._given_back[fact.host, num] > limit("given_back"):
             self._break_with(at, fact.host, TooMuch("given_back", self._given_back[fact.host, num]), decided)
             return
-        decided.add(self._scheduler.observe_closed(at, fact.host, fact.why, may_open=True))
-        decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why))
+        if not fact.asked:
+            decided.add(self._scheduler.observe_closed(at, fact.host, fact.why, may_open=True))
+        decided.add(self._scheduler.observe_dropped(at, fact.host, num, attempt, fact.why, asked=fact.asked))
 
     def _break_with(self, at: float, host: str, why: TooMuch, decided: _Round) -> None:
         """Give up a host that broke a limit over several messages."""
@@ -434,13 +442,13 @@ class Decider:
 
 
 def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
-    name, callback = str(hook.get("hook", "")), str(hook.get("callback", ""))
-    out: list[events.Event] = [events.HookFired(at, name, callback, "host", bool(hook.get("ok")), num, host)]
+    name, callback = hook["hook"], hook["callback"]
+    out: list[events.Event] = [events.HookFired(at, name, callback, "host", hook["ok"], num, host)]
     error = hook.get("error")
-    if isinstance(error, dict):
+    if error is not None:
         source = f"callback {callback}.{name}"
         message = f"{error.get('type', '')}: {error.get('message', '')}"[: limit("text")]
-        trace = str(error.get("traceback", ""))[: limit("text")]
+        trace = error.get("traceback", "")[: limit("text")]
         out.append(events.Warned(at, source, message, trace, num, host))
     return out
 

@@ -34,6 +34,9 @@ class Link(Protocol):
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all."""
 
+    def take_back(self, attempts: list[str]) -> None:
+        """Ask for attempts that have not started."""
+
     def sync(self, number: int) -> None:
         """Ask the agent to confirm what was sent so far."""
 

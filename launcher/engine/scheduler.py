@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher import events
 from launcher.engine.state import OVER, HostPhase, HostState, RunState, UnfinishedJob
+from launcher.engine.stealing import WorkStealing
 from launcher.events import Event
 
 __all__ = ["HostPhase", "HostState", "Policies", "Scheduler", "UnfinishedJob"]
@@ -70,6 +71,7 @@ class Scheduler(RunState):
         self.policies = policies or Policies()
         #: (due, job, attempt), the next one first. Entries that no longer hold are skipped when their time comes.
         self._bounds: list[tuple[float, int, int]] = []
+        self._stealing = WorkStealing(self)
 
     def _all(self, *made: Event) -> list[Event]:
         for event in made:
@@ -85,6 +87,7 @@ class Scheduler(RunState):
         phase = self.hosts[host].phase
         if phase is HostPhase.UNUSABLE:
             return []
+        self._stealing.forget(host)
         back = phase in (HostPhase.UNKNOWN, HostPhase.LOST)
         slots = min(slots, self.policies.slots.get(host, slots))
         return self._all(events.HostReady(at, host, slots, python, gpus, back, boot_id))
@@ -193,12 +196,14 @@ class Scheduler(RunState):
         ended = events.AttemptEnded(at, num, attempt, host, "FAILED", None, error)
         return self._all(ended, events.JobReturned(at, num, attempt, host, "FAILED", None, error, tuple(job.overrides)))
 
-    def observe_dropped(self, at: float, host: str, num: int, attempt: int, why: str) -> list[Event]:
-        """Observe that a host gave an attempt back, which never started."""
+    def observe_dropped(
+        self, at: float, host: str, num: int, attempt: int, why: str, *, asked: bool = False
+    ) -> list[Event]:
+        """Observe that a host gave an attempt back, which never started. `asked`: because it was asked to."""
         job = self.current(num, attempt, host)
         if job is None or job.has_started or job.ended is not None:
             return []
-        return self._try_again(at, job, why)
+        return self._try_again(at, job, "another host was idle" if asked else why, is_taken_back=asked)
 
     def observe_missing(self, at: float, host: str, known: set[str], rebooted: bool) -> list[Event]:
         """Observe that a host that was reached again does not know attempts that it was given.
@@ -294,6 +299,24 @@ class Scheduler(RunState):
             out += self._assign(at) if self.detaching is None else self._spread(at, self.detaching)
         return out
 
+    def take_back(self, now: float, prepared: set[str], able: set[str]) -> dict[str, list[str]]:
+        """Return host -> attempts that it is asked to give back, because another host is idle. Call it after `plan`.
+
+        Nothing is decided by that: a job waits again only when its host says that the attempt never starts there.
+
+        Args:
+            now: the monotonic clock.
+            prepared: hosts where a job can start at once.
+            able: hosts that give attempts back if they are asked.
+        """
+        if self.interrupted is not None or self.detaching is not None:
+            return {}
+        return self._stealing.choose(now, prepared, able)
+
+    def was_asked(self, num: int, attempt: int, host: str) -> bool:
+        """Whether the host was asked for this attempt."""
+        return self._stealing.asked.get(num) == (attempt, host)
+
     def give_up(self, at: float, host: str, why: str, *, for_good: bool = False) -> list[Event]:
         """Give up a host. Its jobs run elsewhere or are lost, as the policies say. If it is reached again, it is used again,
         unless it was given up for good.
@@ -320,6 +343,7 @@ class Scheduler(RunState):
         """Return the monotonic time at which `plan` has something to do without a new fact; None: never."""
         due = [host.lost_since + self._patience() for host in self.hosts.values() if host.lost_since is not None]
         due += [bound for bound, _, _ in self._bounds[:1]]
+        due += [self._stealing.look_at]
         if self.pending:
             timeout = self.policies.host_loss_timeout
             due += [host.closed_since + timeout for host in self.hosts.values() if host.closed_since is not None]
@@ -470,15 +494,15 @@ class Scheduler(RunState):
             ended["status"] == "FAILED"
             and self.interrupted is None
             and not job.is_cancelled
-            and self.policies.may_retry(kind, job.attempt)
+            and self.policies.may_retry(kind, job.attempt - job.unstarted)
         ):
             return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, f"retried after: {kind}"))
         status, duration, error = ended["status"], ended["duration"], ended["error"]
         return self._all(events.JobReturned(at, job.num, job.attempt, job.host, status, duration, error, job.overrides))
 
-    def _try_again(self, at: float, job: UnfinishedJob, why: str) -> list[Event]:
+    def _try_again(self, at: float, job: UnfinishedJob, why: str, *, is_taken_back: bool = False) -> list[Event]:
         """Replace an attempt that was given up or never started, unless the job was cancelled in the meantime."""
-        out = self._all(events.JobRequeued(at, job.num, job.attempt, job.host, why))
+        out = self._all(events.JobRequeued(at, job.num, job.attempt, job.host, why, is_taken_back))
         if self.interrupted is not None:
             out += self._fail(at, job, "cancelled", f"cancelled before it started: {self.interrupted.why}")
         elif job.is_cancelled:

@@ -56,6 +56,8 @@ class UnfinishedJob:
     failed_on: set[str] = field(default_factory=set)
     overrides: tuple[str, ...] = ()
     is_cancelled: bool = False
+    #: How many of its attempts came back unstarted. They do not count as tries.
+    unstarted: int = 0
     #: The monotonic time at which its host is given up if the job has not ended. The scheduler sets it, like the times of a host.
     due: float | None = field(default=None, compare=False)
 
@@ -256,6 +258,8 @@ class RunState:
         self._remove_from_host(event.num, event.host)
         if self.hosts[event.host].phase is HostPhase.LOST:
             job.failed_on.add(event.host)
+        elif not job.has_started and job.ended is None:
+            job.unstarted += 1
         job.host, job.ended, job.has_started = "", None, False
         self.pending[event.num] = None
         self.pending.move_to_end(event.num, last=False)

@@ -288,7 +288,7 @@ def _apply_to(
             for attempt in _attempts(job, event.attempt):
                 attempt.why = event.why
                 if attempt.ended_at is None:
-                    attempt.state, attempt.ended_at = "given up", event.at
+                    attempt.state, attempt.ended_at = "taken back" if event.is_taken_back else "given up", event.at
         case events.JobReturned():
             job.state, job.duration, job.error = event.status, event.duration, event.error
         case events.JobRetried():

@@ -105,6 +105,7 @@ class Agent:
             job=self._queue.on_job,
             cancel=self._running.on_cancel,
             go=self._queue.on_go,
+            take_back=self._queue.on_take_back,
             ack=self._delivery.on_ack,
             blob=zygotes.on_blob,
             blobs=zygotes.on_blobs,
@@ -267,6 +268,7 @@ class Agent:
         if self._end_mode == "remove":
             if not self._was_interrupted:
                 self._zygotes.leave_warm()
+            self._zygotes.keep_code()
             try:
                 remove_tree(where.spool)
             except OSError:

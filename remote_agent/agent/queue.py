@@ -20,11 +20,11 @@ from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.fields import FieldError, is_sha256
 from remote_agent.protocol.job_spec import JobSpec
-from remote_agent.protocol.messages import Go, Hello, SendJob
+from remote_agent.protocol.messages import Go, Hello, SendJob, Started, TakeBack
 from remote_agent.protocol.result_parts import NO_PARTS
 from remote_agent.system.host import count_slots
 
-__all__ = ["JobQueue"]
+__all__ = ["JobQueue", "started"]
 
 #: How many seconds of work are claimed ahead (as long as a few disk syncs take), and the largest number of attempts.
 _AHEAD = 0.05
@@ -137,6 +137,30 @@ class JobQueue:
         self._attempts.record(attempt, "cancel", {"kind": kind})
         self._fail(attempt, JobError(kind, message=why or "{} before it started".format(kind)))
 
+    def on_take_back(self, header: TakeBack, payload: bytes) -> None:
+        """Give back those of these attempts that have not started: another host is idle. For the others, say that they have started.
+
+        The controller cancels attempts that it has back before it says `go`. So it does no harm if the host goes down before the
+        log says that an attempt is gone.
+        """
+        asked = set(header["attempts"])
+        given: List[Attempt] = []
+        kept: List[Attempt] = []
+        for attempt in self._queue:
+            # The controller knows of a recorded start, also where it did not come to a process.
+            (given if attempt.id in asked and attempt.started_at is None else kept).append(attempt)
+        self._queue = deque(kept)
+        for attempt in given:
+            self._give_back(attempt, "", asked=True)
+        for attempt_id in header["attempts"]:
+            attempt_here = self._attempts.get(attempt_id)
+            if attempt_here is not None and attempt_here.started_at is not None:
+                self._controller.say(started(attempt_here))
+
+    def _give_back(self, attempt: Attempt, why: str, *, asked: bool) -> None:
+        self._attempts.remove(attempt, is_given_back=True)
+        self._controller.say({"t": "dropped", "attempt": attempt.id, "why": why, "asked": asked})
+
     def spool_failed(self, error: str) -> None:
         """Give all attempts that have not started back to the controller: another host may have a disk that works."""
         queued, self._queue = self._queue, deque()
@@ -145,8 +169,7 @@ class JobQueue:
                 # The controller knows that it has started, and does not take it back.
                 self._fail(attempt, JobError("host", message="spool: " + error))
                 continue
-            self._attempts.remove(attempt, is_given_back=True)
-            self._controller.say({"t": "dropped", "attempt": attempt.id, "why": "spool: " + error})
+            self._give_back(attempt, "spool: " + error, asked=False)
 
     def unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         """Fail all attempts that wait for this zygote."""
@@ -215,6 +238,11 @@ class JobQueue:
         timeout = attempt.spec.timeout
         attempt.deadline = attempt.begun_at + timeout if timeout else None
         self.start(attempt, zygote)
+
+
+def started(attempt: Attempt) -> Started:
+    """The message that an attempt has begun."""
+    return {"t": "started", "attempt": attempt.id, "slot": attempt.slot or 0, "at": attempt.started_at or 0.0}
 
 
 def _no_start(attempt: Attempt, zygote: ZygoteClient) -> None:

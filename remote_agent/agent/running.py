@@ -12,7 +12,7 @@ import time
 from typing import Callable, Dict, List, Optional
 
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.queue import JobQueue
+from remote_agent.agent.queue import JobQueue, started
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
@@ -89,9 +89,7 @@ class RunningJobs:
             self._attempts.record_final(attempt, failed_envelope(attempt, failure, time.time()), NO_PARTS, b"")
             self.on_end(attempt)
             return
-        self._controller.say(
-            {"t": "started", "attempt": attempt.id, "slot": attempt.slot or 0, "at": attempt.started_at or 0.0}
-        )
+        self._controller.say(started(attempt))
 
     def fork_spec(self, attempt: Attempt, payload_file: str) -> ForkSpec:
         """The spec for the process of an attempt. `payload_file`: where its payload is, if that is not sent along."""

@@ -106,6 +106,13 @@ class Cancel(TypedDict):
     why: str
 
 
+class TakeBack(TypedDict):
+    """Give these attempts back if they have not started. Each is answered with `dropped`, or with `started` if it has."""
+
+    t: Literal["take_back"]
+    attempts: List[str]
+
+
 class Ack(TypedDict):
     """The controller has stored these results."""
 
@@ -183,7 +190,8 @@ class Welcome(TypedDict):
     """The answer to a hello.
 
     The states of attempts are its payload, in as many parts as needed. (pid, hostname and spool are for debugging.)
-    `logout`: those of the notes that say what the end of the login session does to the agent.
+    `logout`: those of the notes that say what the end of the login session does to the agent. `takes_back`: it knows the message
+    `take_back`.
     """
 
     t: Literal["welcome"]
@@ -198,6 +206,7 @@ class Welcome(TypedDict):
     spool: str
     notes: List[str]
     logout: List[str]
+    takes_back: bool
     more: bool
 
 
@@ -360,11 +369,12 @@ class Looked(TypedDict):
 
 
 class Dropped(TypedDict):
-    """An attempt is given back without having started."""
+    """An attempt is given back without having started, and never will. `asked`: it was asked for with `take_back`."""
 
     t: Literal["dropped"]
     attempt: str
     why: str
+    asked: bool
 
 
 class Opened(TypedDict):
@@ -512,6 +522,7 @@ FromController = Union[
     Withheld,
     SendJob,
     Cancel,
+    TakeBack,
     Ack,
     Go,
     Finish,
@@ -566,9 +577,10 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "finish": {"keep": False, "interrupted": False},
     "look": {"stdout": 0, "stderr": 0},
     "remove": {"force": False},
-    "welcome": {"gpus": list, "notes": list, "logout": list, "more": False},
+    "welcome": {"gpus": list, "notes": list, "logout": list, "takes_back": False, "more": False},
     "missing": {"manifest": None, "more": False},
     "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list, "imported": None},
+    "dropped": {"asked": False},
     "final": {"parts": dict},
     "chunk": {"path": "", "mode": 0, "mtime": None, "parts": None},
     "tree": {"folders": list, "links": list},

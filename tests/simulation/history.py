@@ -67,9 +67,13 @@ class History:
     steps: tuple[Step, ...] = ()
     #: Hosts that are not there when the run begins, and for how long (seconds; infinity: for ever).
     absent: tuple[float, ...] = ()
+    #: How many times as long as on another host a job takes on each; empty: they are alike.
+    slowness: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"History(seed={self.seed}, slots={self.slots}, absent={self.absent}, policies={self.policies!r},"]
+        lines = [
+            f"History(seed={self.seed}, slots={self.slots}, absent={self.absent}, slowness={self.slowness}, policies={self.policies!r},"
+        ]
         lines += ["  jobs=(", *[f"    {job}," for job in self.jobs], "  ),"]
         lines += ["  steps=(", *[f"    {step}," for step in self.steps], "  ))"]
         return "\n".join(lines)
@@ -118,7 +122,9 @@ def generate(seed: int) -> History:
     absent = tuple(
         rng.choice((3.0, float("inf"))) if rng.random() < 0.15 * (hosts - 0.8) else 0.0 for _ in range(hosts)
     )
-    return History(seed, tuple(rng.randint(1, 3) for _ in range(hosts)), jobs, policies, steps, absent)
+    slots = tuple(rng.randint(1, 3) for _ in range(hosts))
+    slowness = tuple(rng.choice((1.0, 1.0, 4.0, 10.0)) for _ in range(hosts))
+    return History(seed, slots, jobs, policies, steps, absent, slowness)
 
 
 def shrink(history: History, fails: Callable[[History], bool]) -> History:
@@ -146,6 +152,8 @@ def _smaller(history: History) -> Iterator[History]:
         last = len(history.slots) - 1
         if not any(step.host == last for step in steps):
             yield replace(history, slots=history.slots[:last], absent=history.absent[:last])
+    if any(one != 1.0 for one in history.slowness):
+        yield replace(history, slowness=())
     if any(history.absent):
         yield replace(history, absent=tuple(0.0 for _ in history.absent))
     for index, job in enumerate(jobs):

@@ -17,6 +17,8 @@ __all__ = ["ModelHost", "Violation"]
 
 #: Seconds from a link to a zygote that is ready; of an epilogue; until SIGTERM has ended a job.
 _PREPARE = 0.2
+#: Seconds until the disk has what nobody waits for.
+_SYNC = 0.5
 _EPILOGUE = 0.1
 _TERM = 0.5
 
@@ -68,6 +70,7 @@ class ModelHost:
     index: int
     slots: int
     name: str = ""
+    slowness: float = 1.0
     boots: int = 1
     spools: int = 1
     spool: dict[str, Record] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class ModelHost:
     link: Connection | None = None
     #: Names of what was given to it and can no longer be asked for: wiped, or given up.
     wiped: set[str] = field(default_factory=set)
+    #: What was given back, and when.
+    _removed: list[tuple[float, Record]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.name = f"h{self.index}"
@@ -126,6 +131,10 @@ class ModelHost:
         for process in self.processes.values():
             self.world.died(process.attempt)
         self.processes.clear()
+        for at, record in self._removed:
+            # That it was given back was not on the disk yet.
+            if self.world.now - at < _SYNC:
+                self.spool.setdefault(record.attempt, record)
 
     def wipe(self) -> None:
         """Somebody removes the spool, and what belongs to it."""
@@ -151,7 +160,7 @@ class ModelHost:
     def _drop_queue(self) -> None:
         for record in [one for one in self.spool.values() if one.state == "queued"]:
             del self.spool[record.attempt]
-            self.say("dropped", {"attempt": record.attempt})
+            self.say("dropped", {"attempt": record.attempt, "asked": False})
 
     # -- the link ------------------------------------------------------------------------------------------------
 
@@ -164,6 +173,13 @@ class ModelHost:
             self.world.after(_PREPARE, self._prepared, self.agents)
         return {"slots": self.slots, "boot_id": self.boot_id, "attempts": {k: v.state for k, v in self.spool.items()}}
 
+    @property
+    def is_idle(self) -> bool:
+        """A job that is sent to it now would start."""
+        running = sum(1 for process in self.processes.values() if not process.done)
+        is_able = self.has_agent and self.is_prepared and not self.is_full
+        return is_able and running < self.slots and not any(one.state == "queued" for one in self.spool.values())
+
     def _prepared(self, agent: int) -> None:
         if agent == self.agents and self.has_agent:
             self.is_prepared = True
@@ -171,7 +187,9 @@ class ModelHost:
             self.dispatch()
 
     def welcomed(self) -> None:
-        """Behind the welcome: everything that was not acknowledged is said again."""
+        """Behind the welcome: everything that was not acknowledged is said again, and that the application is prepared."""
+        if self.is_prepared:
+            self.say("zygote", {})
         for record in self.spool.values():
             if record.final is not None:
                 self._say_final(record)
@@ -197,7 +215,7 @@ class ModelHost:
         if attempt in self.spool:
             return
         if self.is_full:
-            self.say("dropped", {"attempt": attempt})
+            self.say("dropped", {"attempt": attempt, "asked": False})
             return
         self.spool[attempt] = Record(attempt, self.boot_id)
 
@@ -215,6 +233,21 @@ class ModelHost:
             if process is not None and not process.done and not process.term:
                 process.term = True
                 self.world.after(0.01 if content["kill"] else _TERM, self.ended, process)
+
+    def _on_take_back(self, content: dict[str, Any]) -> None:
+        for attempt in content["attempts"]:
+            record = self.spool.get(attempt)
+            if record is None or record.final is not None:
+                continue
+            if record.state == "queued":
+                self._give_back(record)
+            else:
+                self.say("started", {"attempt": attempt})
+
+    def _give_back(self, record: Record) -> None:
+        self.world.given_back(record.attempt)
+        self._removed.append((self.world.now, self.spool.pop(record.attempt)))
+        self.say("dropped", {"attempt": record.attempt, "asked": True})
 
     def _on_go(self, content: dict[str, Any]) -> None:
         for record in self.spool.values():
@@ -251,6 +284,7 @@ class ModelHost:
             raise Violation("fencing", f"{record.attempt} starts on {self.name}, though it was given up")
         record.claimed_in = self.boot_id
         seconds, ends = self.world.started(self, record.attempt)
+        seconds *= self.slowness
         process = self.processes[record.attempt] = Process(record.attempt, ends)
         self.say("started", {"attempt": record.attempt})
         self.world.after(seconds, self.ended, process)

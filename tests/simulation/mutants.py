@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -54,7 +55,7 @@ class ForgetsClosedHosts(Scheduler):
 class RequeuesInterrupted(Scheduler):
     """Has a job that was given back wait, though nothing will ever start again."""
 
-    def _try_again(self, at: float, job: UnfinishedJob, why: str) -> list[events.Event]:
+    def _try_again(self, at: float, job: UnfinishedJob, why: str, *, is_taken_back: bool = False) -> list[events.Event]:
         return self._all(events.JobRequeued(at, job.num, job.attempt, job.host, why))
 
 
@@ -66,6 +67,26 @@ class AgesByWallClock(Scheduler):
 
     def deadline(self) -> float | None:
         return None
+
+
+class NeverTakesBack(Scheduler):
+    """Leaves jobs where they wait."""
+
+    def take_back(self, now: float, prepared: set[str], able: set[str]) -> dict[str, list[str]]:
+        return {}
+
+
+class TakesWithoutAsking(Scheduler):
+    """Gives another attempt to a job before its host has said that the first one never starts."""
+
+    def plan(self, at: float, now: float) -> list[events.Event]:
+        made = super().plan(at, now)
+        names = set(self.hosts)
+        for host, attempts in super().take_back(now, names, names).items():
+            for attempt in attempts:
+                num, _, number = attempt.partition(".")
+                made += self.observe_dropped(at, host, int(num), int(number), "", asked=True)
+        return made + super().plan(at, now)
 
 
 class ActsBeforeJournal(Decider):
@@ -193,6 +214,15 @@ class Oversubscribes(ModelHost):
                     return
 
 
+class GivesBackWhatRuns(ModelHost):
+    """Gives a job back that has started."""
+
+    def _on_take_back(self, content: dict[str, Any]) -> None:
+        for record in list(self.spool.values()):
+            if record.final is None:
+                self._give_back(record)
+
+
 class SaysBeforeSpool(ModelHost):
     """Says a result and loses it with the agent."""
 
@@ -209,12 +239,17 @@ def _history(seed: int, slots: tuple[int, ...], seconds: tuple[float, ...], *ste
     return History(seed, slots, jobs, policies, steps)
 
 
+#: A controller has left all jobs to the hosts, and comes back: the slower host has a queue, and the other one is soon idle.
+_SLOW_QUEUE = replace(
+    _history(1, (1, 1), (5.0,) * 8, Step(1.0, "detach"), Step(3.0, "kill_controller")), slowness=(1.0, 10.0)
+)
+
 #: Mutant, the promise that it breaks, and a minimal history in which it does.
 CAUGHT: list[tuple[str, type, str, History]] = [
     (
         "make_scheduler",
         ForgetsFencing,
-        "spooled result executed again",
+        "one attempt",
         _history(
             782,
             (1,),
@@ -250,6 +285,9 @@ CAUGHT: list[tuple[str, type, str, History]] = [
         "a verdict by the deadline",
         _history(67, (1,), (115.0,), Step(2.395, "gone"), on_host_loss="fail", host_loss_timeout=60.0),
     ),
+    ("make_scheduler", NeverTakesBack, "no idle slot", _SLOW_QUEUE),
+    ("make_scheduler", TakesWithoutAsking, "one attempt", _SLOW_QUEUE),
+    ("make_host", GivesBackWhatRuns, "one attempt", _SLOW_QUEUE),
     (
         "make_decider",
         ActsBeforeJournal,
@@ -272,8 +310,8 @@ CAUGHT: list[tuple[str, type, str, History]] = [
             2019,
             (3,),
             (0.874, 1.631),
-            Step(0.149, "kill_at_write", 0, 19.415, 0.467),
             Step(0.157, "cut"),
+            Step(1.501, "reboot", 0, 0.111),
             Step(2.282, "wipe"),
             on_host_loss="fail",
         ),

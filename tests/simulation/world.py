@@ -33,8 +33,11 @@ __all__ = ["Connection", "World"]
 
 #: Seconds until a side notices a dead link by its heartbeat; the controller's, the agent's.
 _NOTICE = (25.0, 27.0)
+#: Seconds for which a slot may be idle: the wait until a job is taken back that should have started, and then three messages
+#: of the slowest link, the last of which brings the job, behind a message that says what came before.
+_IDLE = 1.0 + 4 * 0.9
 #: A history that has not come to an end by then has no verdict.
-_END = 20_000.0
+_END = 60_000.0
 
 
 class Connection:
@@ -144,7 +147,18 @@ class SimSession:
         tell = self.controller.fact
         if name == "welcome":
             self.was_connected, self._failures = True, 0
-            tell(facts.Connected(host, content["slots"], "3.11", (), content["boot_id"], dict(content["attempts"]), ()))
+            tell(
+                facts.Connected(
+                    host,
+                    content["slots"],
+                    "3.11",
+                    (),
+                    content["boot_id"],
+                    dict(content["attempts"]),
+                    (),
+                    takes_back=True,
+                )
+            )
         elif name == "zygote":
             tell(facts.ZygoteTold(host, "ready", None, "fork", "", ()))
         elif name == "started":
@@ -155,7 +169,7 @@ class SimSession:
         elif name == "files_end":
             tell(facts.Collected(host, content["attempt"], (), {}))
         elif name == "dropped":
-            tell(facts.Dropped(host, content["attempt"], "spool: full"))
+            tell(facts.Dropped(host, content["attempt"], "spool: full", content["asked"]))
         elif name == "opened":
             tell(facts.Opened(host))
         elif name == "synced":
@@ -176,6 +190,10 @@ class SimSession:
     def cancel(self, attempts: list[str] | None, *, kill: bool = False, kind: str = "cancelled", why: str = "") -> None:
         """Cancel these attempts, or all."""
         self._put("cancel", {"attempts": attempts, "kill": kill, "kind": kind})
+
+    def take_back(self, attempts: list[str]) -> None:
+        """Have these back, if they have not started."""
+        self._put("take_back", {"attempts": attempts})
 
     def sync(self, number: int) -> None:
         """Have the agent confirm."""
@@ -243,6 +261,17 @@ class Controller:
         """What a session tells."""
         if not self.is_dead:
             self.put(fact)
+
+    @property
+    def is_deciding(self) -> bool:
+        """It gives jobs to hosts as they are free."""
+        return not self._stalled and self.scheduler.interrupted is None and self.scheduler.detaching is None
+
+    def reaches(self, host: ModelHost) -> bool:
+        """The controller knows the host as one that takes jobs, and their link carries messages both ways."""
+        link, state = host.link, self.scheduler.hosts[host.name]
+        is_link = link is not None and link is self.sessions[host.name].link and link.is_open and not any(link.is_dead)
+        return is_link and state.phase is HostPhase.READY and state.closed is None
 
     @property
     def is_at_rest(self) -> bool:
@@ -342,6 +371,8 @@ class World:
         self._make_decider = make_decider
         self.policies = Policies(**history.policies)
         self.hosts = [make_host(self, index, slots) for index, slots in enumerate(history.slots)]
+        for host, slowness in zip(self.hosts, history.slowness, strict=False):
+            host.slowness = slowness
         self.away_until = list(history.absent) + [0.0] * (len(self.hosts) - len(history.absent))
         self.disk = Disk()
         self._kills: dict[int, str] = {}
@@ -360,6 +391,8 @@ class World:
         self.unknown_at: dict[str, float] = {}
         self.ready_at: dict[str, float] = {}
         self.is_over = False
+        #: Since when hosts have had a free slot while jobs wait.
+        self._idle_since: dict[str, float] = {}
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -392,6 +425,7 @@ class World:
             if self.now > _END:
                 break
             function(*args)
+            self._look_for_idle_slots()
             if self._is_settled():
                 break
         self._check_end()
@@ -409,6 +443,38 @@ class World:
             and not self.disk.is_full
             and all(self._is_quiet(host) for host in self.hosts)
         )
+
+    def _look_for_idle_slots(self) -> None:
+        """No slot is idle for longer than it takes to ask for a job and to send it, while a job waits that may run there."""
+        controller = self.controller
+        is_deciding = controller is not None and not controller.is_dead and controller.is_deciding
+        reached = [host for host in self.hosts if is_deciding and controller.reaches(host)]
+        for host in self.hosts:
+            if host in reached and host.is_idle and self._waits_for(host, reached):
+                since = self._idle_since.setdefault(host.name, self.now)
+                if self.now == since:
+                    self.after(_IDLE + 0.001, self._nothing)
+                elif self.now - since > _IDLE:
+                    raise Violation(
+                        "no idle slot", f"{host.name} has had a free slot since {since:.1f} s, and jobs wait"
+                    )
+            else:
+                self._idle_since.pop(host.name, None)
+
+    def _waits_for(self, idle: ModelHost, reached: list[ModelHost]) -> bool:
+        assert self.controller is not None
+        scheduler = self.controller.scheduler
+        queued = {
+            int(record.attempt.partition(".")[0])
+            for host in reached
+            for record in host.spool.values()
+            if record.state == "queued" and scheduler.current(*map(int, record.attempt.split(".")), host.name)
+        }
+        waiting = [scheduler.jobs[num] for num in queued | set(scheduler.pending)]
+        return any(not job.is_cancelled and idle.name not in job.failed_on for job in waiting)
+
+    def _nothing(self) -> None:
+        """Let a moment pass at which the promises are held against the state."""
 
     _submitted_not = 0
 
@@ -553,8 +619,10 @@ class World:
         self.starts[attempt] += 1
         if self.starts[attempt] > 1:
             raise Violation("one start", f"{attempt} starts a second time, on {host.name}")
-        self._replayed()
         num, number = (int(part) for part in attempt.split("."))
+        is_current = self._replayed().current(num, number, host.name) is not None
+        if not is_current and (attempt, host.name) not in self.given_up:
+            raise Violation("one attempt", f"{attempt} starts on {host.name}, and the job has another attempt")
         for earlier in range(1, number):
             where, status = self.spooled_results.get(f"{num}.{earlier}", ("", ""))
             name = f"{num}.{earlier}"
@@ -563,6 +631,11 @@ class World:
         self.hooks[attempt].append("on_job_start")
         job = self.history.jobs[num]
         return job.seconds, job.ends[number - 1] if number <= len(job.ends) else ""
+
+    def given_back(self, attempt: str) -> None:
+        """A host says that an attempt never starts there."""
+        if self.starts[attempt]:
+            raise Violation("one attempt", f"{attempt} is given back, and has started")
 
     def died(self, attempt: str) -> None:
         """A process was ended with its machine; its hooks are owed."""

@@ -219,6 +219,7 @@ class Controller:
                 "spool": self._paths.spool,
                 "notes": list(self._notes),
                 "logout": self._logout,
+                "takes_back": True,
                 "more": bool(items),
             }
             link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))

@@ -26,7 +26,7 @@ class ZygoteGone(OSError):
 
 
 class ZygoteClient:
-    """One zygote of a run; `state` is waiting, laying out, starting, ready, dying, failed or dead."""
+    """One zygote of a run; `state` is waiting, starting, ready, dying, failed or dead."""
 
     def __init__(self, key: str, spec: ZygoteSpec) -> None:
         self.key = key

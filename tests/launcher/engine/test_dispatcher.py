@@ -67,6 +67,9 @@ class FakeSession:
     def acknowledge(self, attempts: list[str]) -> None:
         self._say("ack", attempts)
 
+    def take_back(self, attempts: list[str]) -> None:
+        self._say("take_back", attempts)
+
     def sync(self, number: int) -> None:
         self._say("sync", number)
 

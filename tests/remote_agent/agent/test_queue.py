@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from remote_agent.agent.spool.log import SpoolLog
 from tests.remote_agent.agent.test_agent_machine import spec
 from tests.remote_agent.stepped_agent import Peer, SteppedAgent
 
@@ -88,3 +91,57 @@ def test_an_invalid_number_of_slots_is_refused(host, slots):
     host.settle()
     (fatal,) = peer.all("fatal")
     assert (fatal["code"], "slots" in fatal["message"]) == ("field", True)
+
+
+class TestTakingBack:
+    """A controller asks for jobs that wait here, because another host is idle."""
+
+    def test_a_job_that_waits_is_given_back_and_never_starts(self, host):
+        """Those that were not asked for run in their order."""
+        peer = host.controller()
+        _send(peer, 0, 1, 2, 3, 4)
+        host.settle()
+        peer.say({"t": "take_back", "attempts": ["2.1", "4.1"]})
+        host.settle()
+        assert [(one["attempt"], one["asked"]) for one in peer.all("dropped")] == [("2.1", True), ("4.1", True)]
+        for _ in range(3):
+            _finish_first(host)
+        assert host.forks == ["0.1", "1.1", "3.1"]
+
+    def test_a_job_that_has_started_stays(self, host):
+        """The answer says again that it has started."""
+        peer = host.controller()
+        _send(peer, 0, 1)
+        host.settle()
+        peer.say({"t": "take_back", "attempts": ["0.1", "7.1"]})
+        host.settle()
+        assert peer.all("dropped") == []
+        assert [one["attempt"] for one in peer.all("started")] == ["0.1", "1.1", "0.1"]
+        _finish_first(host)
+        assert [one["attempt"] for one in peer.all("final")] == ["0.1"]
+
+    def test_a_job_that_was_given_back_is_not_known_any_more(self, host):
+        """A later welcome does not list it, and neither does what is on the disk."""
+        peer = host.controller()
+        _send(peer, 0, 1, 2, 3)
+        host.settle()
+        peer.say({"t": "take_back", "attempts": ["2.1"]})
+        host.settle()
+        welcome = next(frame for frame in host.controller().frames if frame.header["t"] == "welcome")
+        assert json.loads(welcome.payload) == {"0.1": "running", "1.1": "running", "3.1": "queued"}
+        records = []
+        log = SpoolLog(host.agent._attempts.log.path)
+        log.replay(lambda header, reference: records.append((header["r"], header["a"])))
+        log.close()
+        assert ("acked", "2.1") in records
+
+    def test_the_same_attempt_may_come_back(self, host):
+        """An answer that was lost costs nothing: the job is sent again, and starts once."""
+        peer = host.controller()
+        _send(peer, 0, 1, 2)
+        host.settle()
+        peer.say({"t": "take_back", "attempts": ["2.1"]})
+        host.settle()
+        _send(peer, 2)
+        _finish_first(host)
+        assert host.forks == ["0.1", "1.1", "2.1"]
