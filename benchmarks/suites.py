@@ -5,11 +5,13 @@ is better. If less is better, the line says so.
 """
 
 import json
+import os
 import random
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from benchmarks.measure import (
     take_turns,
 )
 from benchmarks.proxy import running_proxy
+from remote_agent.system.warm_store import WarmStore
 
 MIB = 1024 * 1024
 
@@ -376,6 +379,54 @@ def commands(bench: Bench) -> None:
         bench.add(f"{one.name}: CPU less 60 ms, over python -c pass", ratio, 1.5, less_is_better=True)
 
 
+def warm(bench: Bench) -> None:
+    """An app that imports numpy and pandas, over a kept connection: until its first line, over `python app.py` here."""
+    # Both sides have the packages of this Python.
+    host = {name: value for name, value in {**bench.spec(), "python": sys.executable}.items() if name != "name"}
+    hosts = str(bench.host.folder / "hosts.yaml")
+    Path(hosts).write_text(json.dumps({"host": host}))
+    launcher = str(Path(sys.executable).parent / "launcher")
+    # A socket cannot have a long path.
+    with tempfile.TemporaryDirectory(prefix="l-", dir="/tmp") as runtime:
+        environ = {**bench.host.environ, "XDG_RUNTIME_DIR": runtime}
+
+        def run(keep: str) -> Sample:
+            folder = str(bench.host.folder / f"warm{len(list(bench.host.folder.glob('warm*')))}")
+            command = [launcher, "run", "bench_warm_app.py:main", "--hosts", hosts, "--folder", folder, "--warm", keep]
+            return run_command(command, bench.app, environ)
+
+        def run_warm() -> Sample:
+            _wait_warm(WarmStore(str(bench.host.workdir / "cache")))
+            return run("10m")
+
+        def call(*words: str) -> None:
+            command = [launcher, *words, "host", "--hosts", hosts]
+            subprocess.run(command, env={**os.environ, **environ}, check=True, stdout=subprocess.DEVNULL)
+
+        call("connect")
+        run("10m")
+        local = Side("python app.py, local", lambda: run_command([sys.executable, "bench_warm_app.py"], bench.app, {}))
+        cold, hot = Side("launcher run, cold", lambda: run("0")), Side("launcher run, warm", run_warm)
+        try:
+            bench.turns(local, cold, hot)
+        finally:
+            call("disconnect")
+    for side in (local, cold, hot):
+        bench.note(f"{side.name}: to its first line", f"{side.median(_first):.2f} s ({side.spread(_first)})")
+    bench.add("first line, cold, over local", median_ratio(cold, local, _first), None)
+    bench.add("first line, warm, over local", median_ratio(hot, local, _first), 0.25, less_is_better=True)
+    bench.add("first line, warm, over cold", median_ratio(hot, cold, _first), None)
+
+
+def _wait_warm(store: WarmStore) -> None:
+    """Wait until an interpreter waits for the next run."""
+    deadline = time.monotonic() + 60
+    while not any(store.is_waiting(record) for record in store.records()):
+        if time.monotonic() > deadline:
+            raise SystemExit("benchmarks: no interpreter waits for the next run")
+        time.sleep(0.05)
+
+
 def long(bench: Bench) -> None:
     """100,000 no-op jobs over the local transport: memory of controller and agent, and whether the rate holds."""
     count = bench.many
@@ -440,6 +491,7 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "unchanged": unchanged,
     "hydra": hydra,
     "commands": commands,
+    "warm": warm,
     "hosts": hosts,
     "long": long,
 }

@@ -89,7 +89,8 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
     try:
         with AgentQuery(spec, "clean") as talk:
             bundle = "was sent now" if talk.has_sent_bundle else "was there already"
-            talk.survey()
+            left: list[Any] = talk.survey()
+            waiting = [item for item in left if isinstance(item, dict) and item.get("kind") == "warm"]
             packages, planned = _packages_step(talk, spec, options, lock) if lock is not None else (None, False)
     except HostError as error:
         failed = _WAY.get(error.phase, "agent")
@@ -104,6 +105,11 @@ def examine(spec: HostSpec, options: LaunchConf, lock: Lock | None = None) -> It
         if packages.outcome is StepOutcome.FAILED:
             return
     yield from _run_probe(spec, options, bundle, lock if planned else None)
+    if waiting:
+        yield _ok(
+            "warm starts",
+            f"{len(waiting)} {'interpreter waits' if len(waiting) == 1 else 'interpreters wait'} for the next run",
+        )
 
 
 def _ok(name: str, detail: str) -> Step:
@@ -165,7 +171,9 @@ def _run_probe(spec: HostSpec, options: LaunchConf, bundle: str, lock: Lock | No
     """
     seen: list[events.Event] = []
     with tempfile.TemporaryDirectory(prefix="launcher-doctor-") as folder:
-        alone = dataclasses.replace(options, hosts=(), hosts_file=None, environment=None, extras=(), groups=())
+        alone = dataclasses.replace(
+            options, hosts=(), hosts_file=None, environment=None, extras=(), groups=(), warm=0.0
+        )
         bare = dataclasses.replace(spec, environment=None, extras=())
         setup = ProbeSetup.make(
             "RUN", None, [{}], hosts=[bare], callbacks=(), folder=folder, options=alone, results="safe",

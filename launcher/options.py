@@ -213,6 +213,16 @@ class LaunchConf:
             flags=("--env",),
         ),
     )
+    warm: float = _field(
+        "10m",
+        Option(
+            checks.duration_or_zero,
+            "For how long after a run a host keeps an interpreter that has imported the packages of the app, so that the next run starts at "
+            "once. 0: none.",
+            Group.HOSTS,
+            metavar="DURATION",
+        ),
+    )
     code: str = _chosen(
         "auto",
         "auto",

@@ -181,7 +181,7 @@ class JobReturn:
     On the host, `working_dir` and `output_dir` are the host's. On the controller, both are the local output directory.
     `started_at` and `ended_at` are seconds since the epoch by the host's clock, `duration` is seconds by its monotonic
     clock. `hooks` lists what fired, in order, as `{"hook", "callback", "ok"}`. `code` describes the snapshot that ran:
-    `{"hash", "commit", "dirty"}` (empty where the code was shared in place).
+    `{"hash", "commit", "dirty"}` (empty where the code was shared in place), and "warm" if an interpreter had waited for the run.
     """
 
     __module__ = "remote_agent"  # for good: pickles name it

@@ -59,6 +59,8 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("SSH_AUTH_SOCK", raising=False)
         # Nothing is asked of a network: hosts get the uv of this machine.
         patch.setenv("UV_OFFLINE", "1")
+        # A test that wants warm interpreters says so: others would find processes and files of tests before them.
+        patch.setenv("HYDRA_REMOTE_LAUNCHER_NO_WARM", "1")
         yield
 
 

@@ -75,6 +75,7 @@ def zygote_spec(**more: Any) -> ZygoteSpec:
         "values": "cloudpickle",
         "code_blob": None,
         "environment": False,
+        "warm": 0.0,
         "code_root": None,
         "shared_file": "",
         "umask": 0o022,

@@ -45,6 +45,9 @@ class RemoteLauncherConf:
     env: dict[str, Any] = field(default_factory=dict)
     #: Names of variables of this process that the jobs get, too.
     forward_env: list[str] = field(default_factory=list)
+    #: For how long after a run a host keeps an interpreter that has imported the packages of the app, so that the next
+    #: run starts at once. 0: none.
+    warm: Any = "10m"
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"
     #: The largest total size of the code that is copied to a host.

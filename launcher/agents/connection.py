@@ -154,10 +154,10 @@ class AgentConnection:
         """Tell the host that it may forget these attempts."""
         self._put(wire.encode({"t": "ack", "attempts": attempts}))
 
-    def finish(self, *, keep: bool = False) -> None:
-        """End the run on this host. Its agent ends, and its spool is removed unless it is kept."""
+    def finish(self, *, keep: bool = False, interrupted: bool = False) -> None:
+        """End the run on this host. Its agent ends, and its spool is removed unless it is kept. An interrupted run leaves no process."""
         self._is_finishing = True
-        self._put(wire.encode({"t": "finish", "keep": keep}))
+        self._put(wire.encode({"t": "finish", "keep": keep, "interrupted": interrupted}))
 
     def wait_finished(self, timeout: float) -> bool:
         """Wait until the agent closes the link after `finish`. Returns whether it did within that many seconds."""

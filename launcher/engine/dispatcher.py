@@ -234,7 +234,7 @@ class Dispatcher:
         told = []
         for name, connection in self.connections.items():
             if connection.is_connected:
-                connection.finish(keep=keep)
+                connection.finish(keep=keep, interrupted=self.scheduler.interrupted is not None)
                 told.append(connection)
             elif self.scheduler.hosts[name].phase in (HostPhase.UNKNOWN, HostPhase.LOST):
                 unreached.append(name)

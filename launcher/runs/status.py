@@ -102,7 +102,8 @@ class AttemptStatus:
 @dataclass
 class JobStatusLine:
     """One job, with all its attempts. `state` is `waiting`, `assigned`, `running`, `COMPLETED` or `FAILED`. If only one job was
-    asked for, `value` is a short text, and `environment` has the key of its environment, the hash of its lock, and its name.
+    asked for, `value` is a short text, `environment` has the key of its environment, the hash of its lock, and its name, and `is_warm` says
+    whether an interpreter had waited for its run.
     """
 
     num: int
@@ -114,6 +115,7 @@ class JobStatusLine:
     output_dir: str = ""
     value: str = ""
     environment: dict[str, str] | None = None
+    is_warm: bool = False
 
     @property
     def host(self) -> str:
@@ -137,6 +139,7 @@ class JobStatusLine:
             "error": self.error,
             "output_dir": self.output_dir,
             "environment": self.environment,
+            "warm": self.is_warm,
             "value": self.value,
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }

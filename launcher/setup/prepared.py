@@ -193,6 +193,7 @@ class PreparedRun:
             values=setup.codec,
             code_blob=code_blob,
             environment=spec.name in setup.locks,
+            warm=setup.options.warm,
             code_root=None,
             shared_file="",
             umask=0o022,

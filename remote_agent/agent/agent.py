@@ -121,6 +121,7 @@ class Agent:
         self._held_for = 0.0
         self._next_poll = 0.0
         self._end_mode: Optional[str] = None
+        self._was_interrupted = False
         queued, doubtful = attempts.replay()
         self._queue.restore(queued)
         self._reaper.fail_doubtful(doubtful)
@@ -206,6 +207,9 @@ class Agent:
 
     def _on_finish(self, header: Finish, payload: bytes) -> None:
         self._end_mode = "keep" if header["keep"] else "remove"
+        self._was_interrupted = header["interrupted"]
+        if header["interrupted"]:
+            self._zygotes.leave_none()
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -262,6 +266,8 @@ class Agent:
         self._listener.close()
         where = self._paths.where
         if self._end_mode == "remove":
+            if not self._was_interrupted:
+                self._zygotes.leave_warm()
             self._zygotes.keep_code()
             try:
                 remove_tree(where.spool)

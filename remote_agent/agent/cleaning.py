@@ -1,4 +1,4 @@
-"""Lists and removes what runs have left on this host: spools of runs, bundles of agents, cached code, environments.
+"""Lists and removes what runs have left on this host: spools of runs, bundles of agents, cached code, environments, warm interpreters.
 
 Rule: a list with sizes comes first, and only items of that list are removed. An item stays if a running agent may need it, or if it
 holds results that no controller has collected (unless `force` is given).
@@ -25,6 +25,8 @@ from remote_agent.protocol.environment_spec import EnvironmentSpec
 from remote_agent.shared.disk import remove_tree, usage_of
 from remote_agent.system.host import boot_id, roots, runtime_folder_of
 from remote_agent.system.private_files import make_private_folder
+from remote_agent.system.processes import memory_of
+from remote_agent.system.warm_store import WarmStore
 
 __all__ = ["Cleaning", "serve_cleaning"]
 
@@ -38,6 +40,7 @@ class Cleaning:
 
     def __init__(self, workdir: Optional[str]) -> None:
         self._cache, self._state = roots(workdir)
+        self._warm = WarmStore(self._cache)
         self._environments = EnvironmentInventory(
             self._cache, boot_id(), lambda run, host: may_run(self._path(run, host))
         )
@@ -47,10 +50,10 @@ class Cleaning:
     def items(self) -> List[Dict[str, Any]]:
         """List everything.
 
-        Each item has `id`, `kind` (spool, bundle, code, environment, packages), `bytes`, `files` and `changed` (seconds
+        Each item has `id`, `kind` (spool, bundle, code, environment, packages, warm), `bytes`, `files` and `changed` (seconds
         since the epoch). A spool also has `run`, `is_running`, and its numbers of `uncollected` and `unfinished`
         attempts. `bytes` of an environment are those that it has alone, `shared` those that others have too. Its
-        `changed` is its last use.
+        `changed` is its last use. `bytes` of a warm interpreter are its memory; it has the `application` that it was made for.
         """
         found = [self._spool(run, host) for run, host in self._spools()]
         bundles = os.path.join(self._cache, "agents")
@@ -67,7 +70,21 @@ class Cleaning:
         found += [
             dict(self._usage(name), id="part/" + name, kind="environment") for name in self._environments.given_up()
         ]
-        return found + self._sum("packages", self._packages())
+        return found + self._sum("packages", self._packages()) + self._waiting()
+
+    def _waiting(self) -> List[Dict[str, Any]]:
+        self._warm.sweep()
+        return [
+            {
+                "id": "warm/" + record.name,
+                "kind": "warm",
+                "application": record.application,
+                "bytes": memory_of(record.pid),
+                "files": 0,
+                "changed": record.since,
+            }
+            for record in self._warm.records()
+        ]
 
     def environments(self) -> List[Dict[str, Any]]:
         """List the environments, with all that is known of each."""
@@ -155,6 +172,8 @@ class Cleaning:
             return _remove_folder(os.path.join(self._cache, "bundles"))
         if kind == "spool" and len(parts) == 2:
             return self._remove_spool(parts[0], parts[1], force)
+        if kind == "warm":
+            return self._end_warm(name)
         if kind == "environment" and name in self._environments.complete():
             return self._environments.remove(name)
         if kind == "part" and name in self._environments.given_up():
@@ -170,6 +189,13 @@ class Cleaning:
                     return why
             return ""
         return "no item of that name"
+
+    def _end_warm(self, name: str) -> str:
+        for record in self._warm.records():
+            if record.name == name:
+                self._warm.end(record)
+        # One that has ended by itself, or was taken by a run, is gone as well.
+        return ""
 
     def _remove_spool(self, run: str, host: str, force: bool) -> str:
         path = self._path(run, host)

@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import time
-from typing import Any, Callable, Dict, List, Literal, Optional
+from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional
 
 from remote_agent.callbacks.composite import Callbacks, Entry
 from remote_agent.hydra.compat import as_hydra
@@ -38,6 +38,13 @@ from remote_agent.system.host import NO_ROOM, unwritable
 __all__ = ["JobRun", "Prepared"]
 
 
+class ImportedAgain(NamedTuple):
+    """The installed modules that the import of the application has loaded, in their order; and the packages of them that it names."""
+
+    modules: List[str]
+    imported: List[str]
+
+
 class Prepared:
     """What the zygote prepared for every job.
 
@@ -47,6 +54,7 @@ class Prepared:
         spec: how the application was to be prepared.
         notes: messages for the user.
         imported: what the import of the application did; None if it was not imported here.
+        again: what to import for the next run; None if that is not known, or nobody wants it.
         seeds: sets a job's random generators.
         states: callback index -> its pickled state, if it can be pickled.
         broken: why no job can run. Every job then fails with it.
@@ -58,6 +66,7 @@ class Prepared:
         self.spec = spec
         self.notes: List[str] = []
         self.imported: Optional[Imported] = None
+        self.again: Optional[ImportedAgain] = None
         self.seeds = SeedWatch()
         self.states: Dict[int, bytes] = {}
         self.broken: Optional[JobError] = None

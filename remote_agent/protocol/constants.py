@@ -12,6 +12,7 @@ __all__ = [
     "NEED",
     "SPARE",
     "SPARE_ENVIRONMENT",
+    "WARM",
 ]
 
 #: Seconds. A peer that is silent for this long counts as dead. A ping is sent after a quarter of it.
@@ -24,7 +25,8 @@ NEED = b"\x00\x01hydra-remote-launcher need bundle\n"
 #: Exit codes of `remote_agent` on a host: its folders cannot be used; it has no agent of the run. stderr has the reason.
 EXIT_FOLDERS = 73
 EXIT_NO_AGENT = 75
-#: The argument of a zygote that is started ahead of time. Other zygotes get a descriptor there.
+#: The argument of a zygote that is started ahead of time, and of a warm interpreter. Other zygotes get none, or a descriptor there.
 SPARE = "spare"
 #: In front of the key of an environment, in place of the Python of a spare.
 SPARE_ENVIRONMENT = "environment:"
+WARM = "warm"

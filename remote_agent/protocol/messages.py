@@ -127,10 +127,11 @@ class Go(TypedDict):
 
 
 class Finish(TypedDict):
-    """The run is over. `keep`: its spool stays."""
+    """The run is over. `keep`: its spool stays. `interrupted`: it was stopped, and no process is left for later runs."""
 
     t: Literal["finish"]
     keep: bool
+    interrupted: bool
 
 
 class Look(TypedDict):
@@ -404,6 +405,20 @@ class Start(TypedDict):
     spec: Dict[str, Any]
 
 
+class Warm(TypedDict):
+    """Become a warm interpreter. The payload is a WarmSpec, as JSON."""
+
+    t: Literal["warm"]
+
+
+class Adopt(TypedDict):
+    """Become the zygote's process of a run, whose log's descriptor comes along. `variables`: those that each login sets anew."""
+
+    t: Literal["adopt"]
+    key: str
+    variables: Dict[str, str]
+
+
 # -- a zygote to its agent -------------------------------------------------------------------------------------------
 
 
@@ -413,8 +428,16 @@ class Preparing(TypedDict):
     t: Literal["preparing"]
 
 
+class Adopted(TypedDict):
+    """A warm interpreter is the zygote's process from now on."""
+
+    t: Literal["adopted"]
+
+
 class Ready(TypedDict):
-    """The application is prepared. `imported`: an Imported; None if it is not known, as where each job imports it."""
+    """The application is prepared. `imported`: an Imported; None if it is not known, as where each job imports it. The payload, if there is
+    one, is a JSON object of what a warm interpreter for the next run imports.
+    """
 
     t: Literal["ready"]
     python: str
@@ -538,8 +561,8 @@ FromAgent = Union[
     Ping,
     Pong,
 ]
-FromAgentToZygote = Union[Start, Prepare]
-FromZygote = Union[Preparing, Ready, Unusable, Forked, Exited]
+FromAgentToZygote = Union[Start, Prepare, Warm, Adopt]
+FromZygote = Union[Adopted, Preparing, Ready, Unusable, Forked, Exited]
 ToJob = Union[Kept, Cancel]
 FromJob = Union[Hook, State, Result, Ending]
 Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob, FromJob]
@@ -554,7 +577,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "environment_state": {"done": 0, "total": 0},
     "job": {"payload_blob": None},
     "cancel": {"kill": False, "kind": "cancelled", "why": ""},
-    "finish": {"keep": False},
+    "finish": {"keep": False, "interrupted": False},
     "look": {"stdout": 0, "stderr": 0},
     "remove": {"force": False},
     "welcome": {"gpus": list, "notes": list, "logout": list, "takes_back": False, "more": False},

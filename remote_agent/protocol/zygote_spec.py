@@ -19,6 +19,7 @@ _EARLIER = {
     "code_root": None,
     "environment": False,
     "shared_file": "",
+    "warm": 0.0,
     "umask": 0o022,
 }
 
@@ -83,6 +84,7 @@ class ZygoteSpec(NamedTuple):
         shared, code_blob: the names of contents: what all jobs share, and the manifest of the code.
         values: the form in which values are sent: `cloudpickle` or `plain`.
         environment: whether it starts in the environment that the controller describes, under that environment's Python.
+        warm: for how many seconds an interpreter waits for the next run afterwards; 0: this run uses and leaves none.
         code_root, shared_file, umask: from the agent to the zygote: the paths of these, and the user's umask.
     """
 
@@ -103,6 +105,7 @@ class ZygoteSpec(NamedTuple):
     values: str
     code_blob: Optional[str]
     environment: bool
+    warm: float
     code_root: Optional[str]
     shared_file: str
     umask: int

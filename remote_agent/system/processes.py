@@ -11,6 +11,7 @@ from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
 __all__ = [
     "TOKEN",
+    "OtherProcess",
     "age",
     "birth",
     "described",
@@ -25,6 +26,7 @@ __all__ = [
     "left_by",
     "mark_begun",
     "members",
+    "memory_of",
 ]
 
 #: The environment variable that every process of a job inherits; its value is `<run>/<attempt>`.
@@ -123,6 +125,39 @@ def is_alive(pid: int, started: str) -> bool:
     return now is not None and now.started == started and now.state not in "ZX"
 
 
+class OtherProcess:
+    """A process that is not a child of this one, as far as it can be handled like one. Nobody learns how it ended."""
+
+    def __init__(self, pid: int, started: str) -> None:
+        self.pid = pid
+        self._started = started
+
+    def poll(self) -> Optional[int]:
+        """Return None while it is alive."""
+        return None if is_alive(self.pid, self._started) else 0
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Wait until it is gone.
+
+        Raises:
+            TimeoutError: it is still there.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+        return 0
+
+    def kill(self) -> None:
+        """Send SIGKILL to it."""
+        if self.poll() is None:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except OSError:
+                pass  # it has ended in the meantime
+
+
 def age(pid: int) -> Optional[float]:
     """Return the seconds since a process began; None if it is gone.
 
@@ -136,6 +171,15 @@ def age(pid: int) -> Optional[float]:
     with open("/proc/uptime", encoding="ascii") as file:
         uptime = float(file.read().split()[0])
     return max(0.0, uptime - int(found.started) / os.sysconf("SC_CLK_TCK"))
+
+
+def memory_of(pid: int) -> int:
+    """Return the bytes of memory that a process has; 0 if that is unknown."""
+    try:
+        with open("/proc/{}/statm".format(pid), encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _token_of(pid: int) -> Optional[str]:

@@ -17,7 +17,7 @@ from remote_agent.callbacks.composite import callbacks_from_entries
 from remote_agent.hydra import compat
 from remote_agent.hydra import state as hydra_state
 from remote_agent.job import IMPORTING, PYTHON_TOO_OLD, JobError, JobReturn
-from remote_agent.job_process.run import Prepared, state_of
+from remote_agent.job_process.run import ImportedAgain, Prepared, state_of
 from remote_agent.job_process.seeds import SeedWatch
 from remote_agent.job_process.unpickling import loads
 from remote_agent.protocol.zygote_spec import ZygoteSpec
@@ -26,7 +26,7 @@ from remote_agent.shared.versions import installed_version, version_note
 from remote_agent.zygote.import_watch import ImportWatch
 from remote_agent.zygote.native_threads import unforkable_threads
 from remote_agent.zygote.packages import TooOldPython, choose_packages
-from remote_agent.zygote.preload import Preloaded
+from remote_agent.zygote.preload import Ahead, Preloaded
 
 __all__ = ["Unusable", "as_unusable", "check_python", "prepare", "why_not_forkable"]
 
@@ -121,17 +121,21 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
         with open(spec.shared_file, "rb") as file:
             payload = file.read()
     is_hydra = bool(spec.controller.hydra)
-    if is_hydra:
+    ahead = None if preloaded is None else preloaded.ahead
+    if is_hydra and ahead is None:
         hydra_state.prepare_hydra()
     import omegaconf  # noqa: F401  (jobs need it; imported here, once)
 
     _put_application_first(spec)
 
-    random.seed()
-    with SeedWatch() as seeds, hydra_state.without_start() if is_hydra else contextlib.nullcontext():
-        watch = ImportWatch()
+    if ahead is None:
+        random.seed()
+    with ahead.seeds if ahead else SeedWatch() as seeds, hydra_state.without_start() if is_hydra else contextlib.nullcontext():
+        watch = ahead.watch if ahead else ImportWatch()
+        watch.go_on()
         _import_main(spec)
         imported = watch.told()
+        again = _to_import_again(spec, watch, ahead) if spec.warm else None
         shared = loads(payload)
         notes = hydra_state.restore(shared.get("hydra"), loads, spec.code_root)
         task = compat.resolve_task(shared["task"])
@@ -141,9 +145,11 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
             failure = error_of_exception(error.__cause__ or error, "config")
             failure.message = str(error)
             raise Unusable(failure) from error
+    if ahead is not None:
+        spec = spec._replace(code=dict(spec.code, warm=True))
     prepared = Prepared(task, callbacks, spec)
     prepared.notes = notes + built
-    prepared.imported = imported
+    prepared.imported, prepared.again = imported, again
     if is_hydra:
         installed = installed_version("hydra") or ""
         if installed != spec.controller.hydra and version_note(installed):
@@ -155,6 +161,17 @@ def prepare(spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[P
             prepared.states[index] = state
     compat.as_hydra(JobReturn())  # it makes a class that every job then has
     return prepared
+
+
+def _to_import_again(spec: ZygoteSpec, watch: ImportWatch, ahead: Optional[Ahead]) -> Optional[ImportedAgain]:
+    """Return what a warm interpreter for the next run imports. None if the application no longer imports a package that this process had
+    imported ahead for it: then only a cold start shows what it needs.
+    """
+    modules = watch.installed()
+    names = watch.named_in(_application_folders(spec))
+    if ahead is not None and not names.issuperset(ahead.imported):
+        return None
+    return ImportedAgain(modules, sorted(names & {name.partition(".")[0] for name in modules}))
 
 
 def _set_paths(spec: ZygoteSpec, bundle: str) -> None:

@@ -10,6 +10,7 @@ zygote replaces itself by one that imports nothing, and each forked job imports 
 import array
 import faulthandler
 import gc
+import json
 import os
 import platform
 import select
@@ -21,9 +22,11 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional
 
 from remote_agent.job_process import process, shutdown
+from remote_agent.job_process.run import ImportedAgain
 from remote_agent.protocol import wire
-from remote_agent.protocol.constants import SPARE
+from remote_agent.protocol.constants import SPARE, WARM
 from remote_agent.protocol.envelope import Envelope
+from remote_agent.protocol.fields import to_json
 from remote_agent.protocol.job_spec import EpilogueSpec
 from remote_agent.protocol.messages import FromZygote, Imported, Ready, Start
 from remote_agent.protocol.result_parts import NO_PARTS, SAME
@@ -46,17 +49,24 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
     """Serve the agent on a descriptor until it and the last child are gone.
 
     Args:
-        rest: empty; `spare` for a zygote that is started in advance; or the descriptor of the file that a zygote wrote
+        rest: empty; `spare` for a zygote that is started in advance; `warm` for a warm interpreter; or the descriptor of the file that a zygote wrote
         before it replaced itself.
     """
     os.set_inheritable(fd, False)
     process.open_streams()
     sock = socket.socket(fileno=fd)
     preloaded = preload(bundle) if rest == [SPARE] else None
+    if rest == [WARM]:
+        from remote_agent.zygote.warm import become_warm
+
+        wanted = become_warm(sock, bundle)
+        if wanted is None:
+            return 0
+        sock, preloaded = wanted
     # All objects so far stay, so no garbage collection, here or in a job, needs to look at them.
     gc.freeze()
     if preloaded is not None:
-        if not select.select([sock], [], [], 0)[0]:
+        if rest == [SPARE] and not select.select([sock], [], [], 0)[0]:
             warm_up()
     elif rest:
         spec, payload, why, notes = read_handover(int(rest[0]))
@@ -77,7 +87,7 @@ def _prepare_and_serve(
     if wish == "auto" and sys.platform == "darwin":
         # On macOS a process that has loaded one of its frameworks must not be forked, and nothing shows whether it has.
         wish = "spawn"
-    environment = dict(os.environ)
+    environment = dict(os.environ) if preloaded is None or preloaded.ahead is None else preloaded.ahead.environment
     try:
         check_python(spec)
         sock.sendall(wire.encode({"t": "preparing"}))
@@ -89,7 +99,7 @@ def _prepare_and_serve(
     except UnfitSpare as misfit:
         # The agent starts a zygote without a spare.
         print(
-            "the spare process does not fit, so the zygote starts without it: {}".format(misfit),
+            "the process that was started in advance does not fit, so the zygote starts without it: {}".format(misfit),
             file=sys.stderr,
         )
         return 1
@@ -106,7 +116,7 @@ def _prepare_and_serve(
     shutdown.note_open_files()
     gc.collect()
     gc.freeze()
-    _send_ready(sock, "fork", "", prepared.notes, prepared.imported)
+    _send_ready(sock, "fork", "", prepared.notes, prepared.imported, None if why else prepared.again)
     uses_hydra = bool(spec.controller.hydra)
     Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
     return 0
@@ -122,7 +132,12 @@ def _serve_spawning(
 
 
 def _send_ready(
-    sock: socket.socket, isolation: str, why: str, notes: List[str], imported: Optional[Imported] = None
+    sock: socket.socket,
+    isolation: str,
+    why: str,
+    notes: List[str],
+    imported: Optional[Imported] = None,
+    again: Optional[ImportedAgain] = None,
 ) -> None:
     text = "the application's import {}, so every job runs in a fresh process".format(why) if why else ""
     header: Ready = {
@@ -133,7 +148,7 @@ def _send_ready(
         "notes": notes,
         "imported": None if imported is None else dict(imported),
     }
-    sock.sendall(wire.encode(header))
+    sock.sendall(wire.encode(header, b"" if again is None else json.dumps(to_json(again)).encode("utf-8")))
 
 
 def _first_frame(sock: socket.socket) -> Optional[wire.Frame]:

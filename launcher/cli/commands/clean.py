@@ -40,6 +40,7 @@ _KINDS = {
     "code": "cached code and files",
     "environment": "environments",
     "packages": "packages that environments share",
+    "warm": "interpreters that wait for the next run (their memory)",
 }
 
 
@@ -84,7 +85,7 @@ def clean(
     is_json: arguments.Json = False,
     **given: Any,
 ) -> None:
-    """Show what runs left on hosts (spools, agents, cached code, environments), and remove it when you agree.
+    """Show what runs left on hosts (spools, agents, cached code, environments, waiting interpreters), and remove it when you agree.
 
     Without --host or --hosts: on every host of every run that `launcher runs` lists, and on this machine. Runs whose
     folder is gone are removed from the list. Results in local folders are never removed.
@@ -155,7 +156,9 @@ def _choose(host: _Host, before: float, is_forced: bool) -> None:
     for item in host.items:
         left = int(item.get("uncollected", 0)) + int(item.get("unfinished", 0))
         users = item.get("users") or []
-        if users:
+        if item["kind"] == "warm":
+            host.chosen.append(item)  # it is only for speed, and may go at any time
+        elif users:
             host.kept.append((item["id"], f"jobs of run {users[0]} may still run in it"))
         elif item.get("is_running") or (item["kind"] not in ("spool", "environment") and is_running):
             host.kept.append((item["id"], "an agent is running on the host"))

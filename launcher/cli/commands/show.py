@@ -49,6 +49,7 @@ def show(
             for job in jobs:
                 job.value = _value(reader, job)
                 job.environment = _environment(reader, job)
+                job.is_warm = _is_warm(reader, job)
         if status.state in ("died", "detached") and status.open and not is_offline:
             from launcher.runs import ownership
 
@@ -100,6 +101,12 @@ def _environment(reader: JournalReader, job: JobStatusLine) -> dict[str, str] | 
     except ValueError:
         kept = None  # whoever repeats the job is told that it is damaged
     return {"key": key, "lock": clean_line(sha256), "name": clean_line(kept.name) if kept is not None else ""}
+
+
+def _is_warm(reader: JournalReader, job: JobStatusLine) -> bool:
+    """Whether the job was forked from an interpreter that had waited for its run."""
+    stored = reader.result(job.num, job.attempt)
+    return stored is not None and stored.envelope.code.get("warm") is True
 
 
 def _ask_hosts(reader: JournalReader, jobs: list[JobStatusLine]) -> None:
@@ -200,6 +207,8 @@ def _print_job(status: RunStatus, job: JobStatusLine) -> None:
     if job.environment is not None:
         told = job.environment
         print(f"  environment: {told['key'][:12]} of {told['name'] or 'the lock'} ({told['lock'][:12]})")
+    if job.is_warm:
+        print("  warm start: its packages were imported before the run")
     for attempt in job.attempts:
         print(f"  attempt {attempt.attempt} on {attempt.host}: {_attempt(attempt)}")
         if attempt.error:

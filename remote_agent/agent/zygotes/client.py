@@ -4,7 +4,6 @@ Rule: the zygote runs under the job environment's Python, which may differ from 
 socket is assumed.
 """
 
-import array
 import errno
 import os
 import shutil
@@ -13,25 +12,25 @@ import subprocess
 from typing import Any, Dict, List, Optional, Tuple
 
 from remote_agent.agent.zygotes import setup_lines
-from remote_agent.agent.zygotes.spare import Spare, chosen_python, in_environment, start_process, zygote_command
+from remote_agent.agent.zygotes.spare import (
+    Process,
+    Spare,
+    chosen_python,
+    in_environment,
+    send_with_fds,
+    start_process,
+    zygote_command,
+)
 from remote_agent.job import JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.messages import Start
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 
-__all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
+__all__ = ["ZygoteClient", "ZygoteGone"]
 
 
 class ZygoteGone(OSError):
     """The zygote ended before it had received everything."""
-
-
-def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
-    """Send a frame whose first byte carries the descriptors. The socket is blocking."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sent = sock.sendmsg([data], ancillary)
-    if sent < len(data):
-        sock.sendall(memoryview(data)[sent:])
 
 
 class ZygoteClient:
@@ -47,12 +46,14 @@ class ZygoteClient:
         self.why = ""
         self.notes: List[str] = []
         self.imported: Optional[Dict[str, Any]] = None
+        #: What a warm interpreter for the next run imports, if it may have one.
+        self.again: Optional[Dict[str, List[str]]] = None
         #: It runs and prepares the application. If it ends from now on, its Python is not the reason.
         self.has_spoken = False
         #: How often the controller was asked for the missing content.
         self.asks = 0
         self.sock: Optional[socket.socket] = None
-        self.process: Optional[subprocess.Popen] = None  # type: ignore[type-arg]
+        self.process: Optional[Process] = None
         self._decoder = wire.Decoder()
         self._log_path = ""
         self._setup: List[setup_lines.SetupLine] = []
@@ -66,17 +67,21 @@ class ZygoteClient:
         Raises:
             OSError: it cannot be started.
         """
-        environment = dict(os.environ)
-        if self.spec.environment and self.spec.python:
-            environment = in_environment(self.spec.python, environment)
-        environment.update(self.spec.environ)
         self._log_path = log_path
-        self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), environment)
+        self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), self.environment())
         self.state = "starting"
         try:
             self._send_prepare(code_root, shared_file, default_cwd)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended already: its socket will show that, and its log says why
+
+    def environment(self) -> Dict[str, str]:
+        """Return the variables with which its process starts."""
+        environment = dict(os.environ)
+        if self.spec.environment and self.spec.python:
+            environment = in_environment(self.spec.python, environment)
+        environment.update(self.spec.environ)
+        return environment
 
     def adopt(self, spare: Spare, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Use a process that exists already, and tell it what to prepare. Returns False if it has ended."""

@@ -4,6 +4,7 @@ Rule: a zygote starts when everything that it needs is here. A zygote that dies 
 Content that does not arrive is requested again; in the end the jobs that wait for it fail, so nothing waits for ever.
 """
 
+import json
 import os
 import selectors
 import time
@@ -17,6 +18,7 @@ from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.code import Code
 from remote_agent.agent.zygotes.spare import Spare
+from remote_agent.agent.zygotes.warm import WarmInterpreters
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.fields import is_sha256
@@ -70,6 +72,7 @@ class Zygotes:
     ) -> None:
         self._paths = paths
         self._spare = spare
+        self._warm = WarmInterpreters(paths.where.cache, paths.bundle)
         self._selector = selector
         self._background = background
         self._controller = controller
@@ -228,8 +231,13 @@ class Zygotes:
         return home if os.path.isdir(home) else make_private_folder(os.path.join(self._paths.spool, "code"))
 
     def _adopt(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
-        """Use the spare process, if it was started in the same way as this zygote would be."""
+        """Use a warm interpreter or the spare process, if it was started in the same way as this zygote would be."""
+        warm = self._warm.adopt(zygote.spec, zygote.environment(), self._new_log())
         spare, self._spare = self._spare, None
+        if warm is not None and zygote.adopt(warm, code_root, shared_file, default_cwd):
+            if spare is not None:
+                self._discard_spare(spare)
+            return True
         if spare is None:
             return False
         # A spare of an environment that was built anew meanwhile has the files of the old one.
@@ -245,9 +253,11 @@ class Zygotes:
 
     def _start(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
         self._starts[zygote.key] = self._starts.get(zygote.key, 0) + 1
+        zygote.start(self._paths.bundle, self._new_log(), code_root, shared_file, default_cwd)
+
+    def _new_log(self) -> str:
         logs = os.path.join(self._paths.spool, "logs")
-        log = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
-        zygote.start(self._paths.bundle, log, code_root, shared_file, default_cwd)
+        return os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
 
     def _readable(self, zygote: ZygoteClient, *, is_gone: bool = False) -> None:
         frames, gone = zygote.receive()
@@ -262,6 +272,7 @@ class Zygotes:
                 zygote.why = header["why"]
                 zygote.notes = header["notes"]
                 zygote.imported = header["imported"]
+                zygote.again = json.loads(frame.payload.decode("utf-8")) if frame.payload else None
                 self.announce(zygote)
             elif header["t"] == "unusable":
                 self._unusable(zygote, JobError.from_json(header["error"]))
@@ -380,6 +391,16 @@ class Zygotes:
                 "imported": zygote.imported,
             }
         )
+
+    def leave_warm(self) -> None:
+        """Start a warm interpreter for the next run."""
+        for zygote in self._by_key.values():
+            if zygote.again is not None:
+                self._warm.leave(zygote.spec, zygote.environment(), zygote.again["modules"], zygote.again["imported"])
+
+    def leave_none(self) -> None:
+        """End what waits for later runs."""
+        self._warm.end_all()
 
     def close(self) -> None:
         """Close all zygotes. Each ends when its last child has ended."""

@@ -4,21 +4,44 @@ Rule: jobs cannot tell whether there was one. A spare knows nothing of the run a
 used only if the zygote would be started with the same command and environment. Else it is closed, and the zygote starts without it.
 """
 
+import array
 import os
 import socket
 import subprocess
 import sys
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 from remote_agent.protocol.constants import SPARE, SPARE_ENVIRONMENT
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
+from remote_agent.system.processes import OtherProcess
 
-__all__ = ["Spare", "chosen_python", "in_environment", "start_process", "start_spare", "zygote_command"]
+__all__ = [
+    "PATIENCE",
+    "Process",
+    "Spare",
+    "chosen_python",
+    "in_environment",
+    "send_with_fds",
+    "start_process",
+    "start_spare",
+    "zygote_command",
+]
 
 #: A zygote must take what it is given within this many seconds. Otherwise it is killed, and another one is started.
-_PATIENCE = 10.0
+PATIENCE = 10.0
+
+#: One that this agent has started, or another one before it.
+Process = Union["subprocess.Popen[bytes]", OtherProcess]
+
+
+def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
+    """Send a frame whose first byte carries the descriptors. The socket is blocking."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sent = sock.sendmsg([data], ancillary)
+    if sent < len(data):
+        sock.sendall(memoryview(data)[sent:])
 
 
 class Spare:
@@ -28,7 +51,7 @@ class Spare:
         self,
         python: str,
         log_path: str,
-        process: "subprocess.Popen[bytes]",
+        process: Process,
         sock: socket.socket,
         environment: bool = False,
     ) -> None:
@@ -86,7 +109,7 @@ def start_process(
     log_fd = open_private(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    ours.settimeout(_PATIENCE)
+    ours.settimeout(PATIENCE)
     try:
         process = subprocess.Popen(
             command(theirs.fileno()),

@@ -76,8 +76,8 @@ class FakeSession:
     def go(self) -> None:
         self._say("go")
 
-    def finish(self, *, keep: bool = False) -> None:
-        self._say("finish", keep)
+    def finish(self, *, keep: bool = False, interrupted: bool = False) -> None:
+        self._say("interrupted" if interrupted else "finish", keep)
 
     def wait_finished(self, timeout: float) -> bool:
         return self.is_connected
@@ -275,6 +275,14 @@ class TestDriving:
         run.sessions["a"].expect("ack", ["0.1"])
         assert run.dispatcher.close() == []
         run.sessions["a"].expect("finish", False)
+
+    def test_hosts_are_told_that_the_run_was_interrupted(self, run):
+        """They leave no process for later runs then."""
+        run.dispatcher.start()
+        run.connect()
+        run.dispatcher.interrupt("Ctrl-C")
+        assert run.dispatcher.close() == []
+        run.sessions["a"].expect("interrupted", False)
 
     def test_events_are_shown_in_the_order_of_the_journal(self, run):
         """Observers get what is in the journal, event by event."""

@@ -40,7 +40,7 @@ FACTS = ControllerFacts([3, 11], True, ["f"], "2.3.0", "1.3.2", [3, 9], "3.1.0")
 
 ZYGOTE = ZygoteSpec(
     ["src"], ".", "auto", "my_app", FACTS, ["my_app.py", "x=1"], True, False, "gpu1", {"hash": "a"}, {"TOKEN": "secret"}, ["ml x"],
-    "python3.9", "0" * 64, "plain", "1" * 64, True, None, "", 0o022,
+    "python3.9", "0" * 64, "plain", "1" * 64, True, 0.0, None, "", 0o022,
 )  # fmt: skip
 
 

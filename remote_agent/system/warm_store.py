@@ -1,0 +1,145 @@
+"""The warm interpreters that wait on this host, as their records in the cache folder say.
+
+Rule: a record is written before its process can be found, and a process gets a signal only if its record's birth is its own. Nobody but this user
+may enter the folder. Machines that share the cache folder, and lives of a machine, have a folder each.
+
+    <cache>/warm/<boot>/<key>-<token>.json    its record
+    <cache>/warm/<boot>/<key>-<token>.sock    its socket, as soon as it waits
+    <cache>/warm/<boot>/<key>-<token>.log     what it printed
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+import time
+from typing import List, NamedTuple, Tuple
+
+from remote_agent.protocol.fields import FieldError, read, to_json
+from remote_agent.shared.disk import remove_tree
+from remote_agent.system.host import boot_id
+from remote_agent.system.private_files import make_private_folder, open_private
+from remote_agent.system.processes import is_alive
+
+__all__ = ["WarmRecord", "WarmStore", "peer_of"]
+
+_VERSION = 1
+#: Only Linux has it, and only there are such processes.
+_PEERCRED: int = getattr(socket, "SO_PEERCRED", 0)
+#: Seconds after which the folder of another boot counts as left.
+_OLD = 7 * 86_400.0
+#: The record goes last: without it, nothing else is there.
+_SUFFIXES = (".sock", ".log", ".json")
+
+
+class WarmRecord(NamedTuple):
+    """One warm interpreter.
+
+    Attributes:
+        name: the name of its files.
+        pid, started: its process; see `remote_agent.system.processes.birth`.
+        application: the module that is imported first.
+        since: when it was started, in seconds since the epoch.
+        idle: for how many seconds it waits.
+    """
+
+    name: str
+    pid: int
+    started: str
+    application: str
+    python: str
+    since: float
+    idle: float
+
+
+class WarmStore:
+    """The folder of this boot's warm interpreters."""
+
+    def __init__(self, cache: str) -> None:
+        self.root = os.path.join(cache, "warm")
+        self.folder = os.path.join(self.root, hashlib.sha256(boot_id().encode("utf-8")).hexdigest()[:16])
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OSError, SpoolError: it cannot be made, or is not private.
+        """
+        make_private_folder(self.root)
+        make_private_folder(self.folder)
+
+    def path(self, name: str, suffix: str) -> str:
+        """Return the path of one of its files."""
+        return os.path.join(self.folder, name + suffix)
+
+    def write(self, record: WarmRecord) -> None:
+        """Write a record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        fd = open_private(self.path(record.name, ".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(dict(to_json(record), version=_VERSION), file)
+        os.rename(self.path(record.name, ".new"), self.path(record.name, ".json"))
+
+    def records(self) -> List[WarmRecord]:
+        """Return the records of those that are alive, the oldest first."""
+        found = []
+        for name in self._names(".json"):
+            try:
+                with open(self.path(name, ".json"), encoding="utf-8") as file:
+                    found_there = json.load(file)
+                record = read(WarmRecord, "record", found_there, {})
+            except (OSError, ValueError, FieldError):
+                continue  # it has just ended, or is nothing of ours
+            if found_there.get("version") == _VERSION and record.name == name and is_alive(record.pid, record.started):
+                found.append(record)
+        return sorted(found, key=lambda record: record.since)
+
+    def is_waiting(self, record: WarmRecord) -> bool:
+        """Whether it has imported everything."""
+        return os.path.exists(self.path(record.name, ".sock"))
+
+    def end(self, record: WarmRecord) -> None:
+        """End a warm interpreter."""
+        if is_alive(record.pid, record.started):
+            try:
+                os.kill(record.pid, signal.SIGKILL)
+            except OSError:
+                pass  # it has ended in the meantime
+        self.remove(record.name)
+
+    def remove(self, name: str) -> None:
+        """Remove the files of one that has ended or is taken."""
+        for suffix in _SUFFIXES:
+            try:
+                os.unlink(self.path(name, suffix))
+            except OSError:
+                pass  # it has none
+
+    def sweep(self) -> None:
+        """Remove what those have left that are gone, also in earlier lives of this machine."""
+        for boot in os.listdir(self.root) if os.path.isdir(self.root) else ():
+            folder = os.path.join(self.root, boot)
+            # A folder of another machine is left alone while anything happens in it.
+            if folder != self.folder and time.time() - os.lstat(folder).st_mtime > _OLD:
+                remove_tree(folder)
+        alive = {record.name for record in self.records()}
+        for suffix in (*_SUFFIXES, ".new"):
+            for name in set(self._names(suffix)) - alive:
+                self.remove(name)
+
+    def _names(self, suffix: str) -> List[str]:
+        try:
+            return [entry[: -len(suffix)] for entry in os.listdir(self.folder) if entry.endswith(suffix)]
+        except OSError:
+            return []
+
+
+def peer_of(sock: socket.socket) -> Tuple[int, int]:
+    """Return the process and the user at the other end of a socket; for one that was connected to, those that listen."""
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, _PEERCRED, struct.calcsize("3i")))
+    return pid, uid

@@ -1,0 +1,239 @@
+"""A warm interpreter: it has imported the installed packages that an application needs, and waits for the next run's agent.
+
+Rule: a run cannot tell whether it had one, except by the time. It imports nothing of an application, and has no variable that a login sets anew and
+no secret. It is a new process, never the zygote of an earlier run. If anything of what it has loaded changes on the disk, or if a fork of it would
+break, it ends. It serves one agent, of this user.
+"""
+
+import array
+import gc
+import json
+import os
+import re
+import select
+import signal
+import site
+import socket
+import sys
+import time
+from typing import Dict, Iterable, Optional, Set, Tuple
+
+from remote_agent.protocol import wire
+from remote_agent.protocol.warm_spec import WarmSpec
+from remote_agent.system.inherited import FREE_MEMORY, free_memory
+from remote_agent.system.warm_store import WarmRecord, WarmStore, peer_of
+from remote_agent.zygote.preload import Preloaded, import_ahead
+from remote_agent.zygote.prepare import why_not_forkable
+from remote_agent.zygote.warm_up import warm_up
+
+__all__ = ["MOST", "become_warm"]
+
+#: Not more of them are on a host.
+MOST = 2
+#: Seconds for all imports, and for an agent to say what it wants.
+_IMPORTS = 300.0
+_PATIENCE = 10.0
+#: Seconds between two looks whether it may wait on.
+_LOOK_EVERY = 5.0
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_Stamp = Optional[Tuple[int, int, int, int]]
+_IN_MEMORY = re.compile(r"\[|/dev/|/memfd:|/SYSV|anon_inode:")
+
+
+class _Ended(Exception):
+    """It is not needed, or must not be used. The text says why, for its log."""
+
+
+def become_warm(sock: socket.socket, bundle: str) -> Optional[Tuple[socket.socket, Preloaded]]:
+    """Import, and wait. Returns the socket of the agent that wants this process, and what was imported; None if it is to end."""
+    frame = _receive(sock, array.array("i"))
+    sock.close()
+    if frame is None:
+        return None
+    spec = WarmSpec.from_json(json.loads(frame.payload.decode("utf-8")))
+    store = WarmStore(os.path.dirname(os.path.dirname(spec.folder)))
+    try:
+        # An import that hangs is ended by the system: nothing in this process might run any more.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, _IMPORTS)
+        preloaded, stamps = _import(spec, bundle)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _make_room(store, spec)
+        return _wait(spec, stamps), preloaded
+    except _Ended as reason:
+        print("the warm interpreter ends: {}".format(reason), file=sys.stderr)
+        store.remove(spec.name)
+        return None
+
+
+def _import(spec: WarmSpec, bundle: str) -> Tuple[Preloaded, Dict[str, _Stamp]]:
+    if free_memory() < FREE_MEMORY:
+        raise _Ended("the host has too little free memory")
+    os.umask(spec.umask)
+    sys.argv[:] = [spec.script]
+    folders = set(sys.path)
+    before = _stamps(folders)
+    preloaded = import_ahead(bundle, spec.controller, spec.modules, spec.imported)
+    if _stamps(folders) != before:
+        raise _Ended("packages were installed while it imported them")
+    why = why_not_forkable()
+    if why:
+        raise _Ended("a fork would break, because the imports {}".format(why))
+    stamps = _stamps(_loaded() | folders)
+    if not spec.controller.hydra:
+        warm_up()
+    gc.collect()
+    gc.freeze()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return preloaded, stamps
+
+
+def _make_room(store: WarmStore, spec: WarmSpec) -> None:
+    """End older ones: those with the same key, and the oldest that are too many."""
+    others = [record for record in store.records() if record.name != spec.name]
+    same = [record for record in others if _key(record) == _short(spec.key) and store.is_waiting(record)]
+    left = [record for record in others if record not in same]
+    for record in [*same, *left[: max(0, len(left) + 1 - MOST)]]:
+        store.end(record)
+
+
+def _key(record: WarmRecord) -> str:
+    return record.name.partition("-")[0]
+
+
+def _short(key: str) -> str:
+    return key[:32]
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def _wait(spec: WarmSpec, stamps: Dict[str, _Stamp]) -> socket.socket:
+    """Wait for an agent, and become its zygote's process."""
+    listener = _listen(spec)
+    inode = os.fstat(listener.fileno()), _inode(spec)
+    deadline = time.monotonic() + spec.idle
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _Ended("nobody needed it for {:.0f} s".format(spec.idle))
+        if free_memory() < FREE_MEMORY:
+            raise _Ended("the host has too little free memory")
+        if _inode(spec) != inode[1]:
+            raise _Ended("its socket was removed")
+        if not os.path.exists(sys.executable):
+            raise _Ended("its Python was removed")
+        if select.select([listener], [], [], min(left, _LOOK_EVERY))[0]:
+            sock, _ = listener.accept()
+            listener.close()
+            _serve(sock, spec, stamps)
+            return sock
+
+
+def _listen(spec: WarmSpec) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = os.open(spec.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    umask = os.umask(0o077)
+    try:
+        # By the folder's descriptor, because the path of a long home is too long for AF_UNIX.
+        path = "/proc/self/fd/{}/{}".format(folder, spec.name)
+        listener.bind(path + ".part")
+        listener.listen(1)
+        # It is found only when it listens.
+        os.rename(path + ".part", path + ".sock")
+    except OSError as error:
+        raise _Ended("it cannot make its socket: {}".format(error)) from None
+    finally:
+        os.umask(umask)
+        os.close(folder)
+    return listener
+
+
+def _inode(spec: WarmSpec) -> int:
+    try:
+        return os.lstat(os.path.join(spec.folder, spec.name + ".sock")).st_ino
+    except OSError:
+        return 0
+
+
+def _serve(sock: socket.socket, spec: WarmSpec, stamps: Dict[str, _Stamp]) -> None:
+    """Check who asks, and whether everything is as it was. Then take the agent's variables and log."""
+    if peer_of(sock)[1] != os.geteuid():
+        raise _Ended("another user has connected")
+    sock.settimeout(_PATIENCE)
+    fds: "array.array[int]" = array.array("i")
+    try:
+        frame = _receive(sock, fds)
+        header = None if frame is None else frame.header
+        if header is None or header["t"] != "adopt" or header["key"] != spec.key or len(fds) != 1:
+            raise _Ended("whoever has connected asks for something else")
+        now = _stamps(stamps)
+        changed = sorted(path for path, stamp in stamps.items() if now[path] != stamp)
+        if changed:
+            raise _Ended("{} has changed".format(changed[0]))
+        if why_not_forkable():
+            raise _Ended("a fork would break: it {}".format(why_not_forkable()))
+        sock.sendall(wire.encode({"t": "adopted"}))
+        sock.settimeout(None)
+        for fd in (1, 2):
+            os.dup2(fds[0], fd)
+        os.environ.update(header["variables"])
+    except (OSError, ValueError, wire.ProtocolError) as error:
+        raise _Ended("the agent that has connected is gone: {}".format(error)) from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+    WarmStore(os.path.dirname(os.path.dirname(spec.folder))).remove(spec.name)
+
+
+def _receive(sock: socket.socket, fds: "array.array[int]") -> Optional[wire.Frame]:
+    """Receive one frame and its descriptors; None if the other side is gone."""
+    decoder = wire.Decoder()
+    while True:
+        data, ancillary, _, _ = sock.recvmsg(1 << 18, socket.CMSG_SPACE(4), _CLOEXEC)
+        for _, _, content in ancillary:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        if not data:
+            return None
+        frames = decoder.feed(data)
+        if frames:
+            return frames[0]
+
+
+# -- what is loaded --------------------------------------------------------------------------------------------------
+
+
+def _loaded() -> Set[str]:
+    """Return the files and folders that this process was made of: modules, native libraries, Python, and what lists the packages."""
+    found = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache"}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            found |= {file, os.path.dirname(file)}
+    found.update(sys.path)
+    found.add(site.getusersitepackages())
+    for folder in list(found):
+        if folder.endswith("-packages"):
+            try:
+                found.update(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".pth"))
+            except OSError:
+                continue  # it does not exist
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            path = line.rstrip("\n").split(None, 5)[5:]
+            if path and not _IN_MEMORY.match(path[0]):
+                found.add(path[0])
+    return found
+
+
+def _stamps(paths: Iterable[str]) -> Dict[str, _Stamp]:
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
