@@ -124,9 +124,10 @@ def _target(spec: HostSpec) -> str:
 
 def _packages_step(talk: AgentQuery, spec: HostSpec, options: LaunchConf, lock: Lock) -> tuple[Step, bool]:
     """What would be built there, and whether it is there already."""
-    facts = talk.facts(spec.python or options.python)
+    python = spec.python or options.python
+    facts = talk.facts(python)
     try:
-        plan = source_of(lock, None, options).plan(facts)
+        plan = source_of(lock, None, options).plan(facts, python)
     except PackagesError as error:
         why, _, next_step = str(error).removeprefix("environment: ").partition(_NEXT)
         return Step("packages", StepOutcome.FAILED, why, next_step or "see docs/environments.md"), False

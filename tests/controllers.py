@@ -24,7 +24,7 @@ from launcher.runs import index
 from launcher.runs.index import Entry
 from launcher.runs.journal import FOLDER, JournalReader
 
-__all__ = ["Controller", "Project", "until"]
+__all__ = ["Controller", "Project", "until", "wait_agents_ended"]
 
 APP = Path(__file__).parent / "apps" / "durable" / "durable_app.py"
 ROOT = Path(__file__).parent.parent
@@ -41,6 +41,16 @@ def until(what: str, look: Callable[[], T], timeout: float = 30.0) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s for: {what}")
         threading.Event().wait(0.005)
+
+
+def wait_agents_ended(state: Path) -> None:
+    """Wait until the agents of finished runs change no file of their host any more: the last that each does is to remove its run's folder.
+
+    Args:
+        state: the host's state folder: `state` below a `workdir`, or `hydra-remote-launcher` below the user's.
+    """
+    runs = state / "runs"
+    until("the agents to take their spools with them", lambda: not runs.is_dir() or not os.listdir(runs), timeout=120)
 
 
 class Controller:

@@ -119,3 +119,16 @@ def test_importing_the_launcher_is_cheap() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_little_is_imported_before_the_spare_is_started() -> None:
+    """The jobs' Python takes longest to start, so `connect` starts it before it imports what the agent needs."""
+    program = (
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "import remote_agent.__main__, remote_agent.system.logind\n"
+        "from remote_agent.agent.link.listener import other_agent\n"
+        "from remote_agent.agent.zygotes.spare import start_spare\n"
+        "print(sorted({'ctypes', 'dataclasses', 'inspect', 'platform', 'shutil'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

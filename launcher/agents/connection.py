@@ -276,7 +276,9 @@ class AgentConnection:
         if plan.environment is not None:
             self._environment = plan.environment
             # No limit is needed: what it sends was requested once, and nothing is requested again before it arrives.
-            sender = EnvironmentSender(self.host, plan.environment, outgoing.put, plan.environments_budget)
+            sender = EnvironmentSender(
+                self.host, plan.environment, outgoing.put, plan.environments_budget, plan.environment_python
+            )
         receiver = self._receiver = FrameReceiver(
             self.host, plan, self._inbox, self._folder_of, self._results, self._reply, sender
         )

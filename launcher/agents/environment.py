@@ -37,8 +37,8 @@ class Plan(Protocol):
 class Source(Protocol):
     """Decides what a host installs."""
 
-    def plan(self, facts: HostFacts) -> Plan:
-        """Return what a host with these facts installs.
+    def plan(self, facts: HostFacts, named: str | None = None) -> Plan:
+        """Return what a host with these facts installs. `named`: its only Python that counts, as the user named it.
 
         Raises:
             LauncherError: it can install nothing that fits.
@@ -54,15 +54,22 @@ class EnvironmentSender:
     Args:
         put: queues a frame.
         budget: the bytes that all environments there may have before this one is built; None for no limit.
+        python: the only Python there that counts; None for any.
     """
 
     def __init__(
-        self, host: str, source: Source, put: Callable[[Iterator[bytes] | bytes], None], budget: int | None = None
+        self,
+        host: str,
+        source: Source,
+        put: Callable[[Iterator[bytes] | bytes], None],
+        budget: int | None = None,
+        python: str | None = None,
     ) -> None:
         self._host = host
         self._source = source
         self._put = put
         self._budget = budget
+        self._python = python
         self._plan: Plan | None = None
         self._sent: set[str] = set()
         self._is_over = threading.Event()
@@ -97,7 +104,7 @@ class EnvironmentSender:
             self._put(wire.encode({"t": "withheld", "message": message[:100_000], "environment": True}))
 
     def _describe(self, facts: HostFacts) -> None:
-        self._plan = plan = self._source.plan(facts)
+        self._plan = plan = self._source.plan(facts, self._python)
         if not self._is_over.is_set():
             said: dict[str, Any] = plan.spec.to_json()
             self._put(

@@ -369,7 +369,7 @@ class Decider:
         decided.add(made)
         asked = self._scheduler.policies.callbacks()
         for hook in envelope.hooks:
-            if hook.get("callback") in asked and hook.get("hook") in HOST_HOOKS:
+            if hook["callback"] in asked and hook["hook"] in HOST_HOOKS:
                 decided.add(_hook_events(at, num, fact.host, hook))
         if asked.get(envelope.abort or ""):
             decided.add(self._scheduler.interrupt(at, f"callback {envelope.abort} asked to abort"))
@@ -442,13 +442,13 @@ class Decider:
 
 
 def _hook_events(at: float, num: int, host: str, hook: dict[str, Any]) -> list[events.Event]:
-    name, callback = str(hook.get("hook", "")), str(hook.get("callback", ""))
-    out: list[events.Event] = [events.HookFired(at, name, callback, "host", bool(hook.get("ok")), num, host)]
+    name, callback = hook["hook"], hook["callback"]
+    out: list[events.Event] = [events.HookFired(at, name, callback, "host", hook["ok"], num, host)]
     error = hook.get("error")
-    if isinstance(error, dict):
+    if error is not None:
         source = f"callback {callback}.{name}"
         message = f"{error.get('type', '')}: {error.get('message', '')}"[: limit("text")]
-        trace = str(error.get("traceback", ""))[: limit("text")]
+        trace = error.get("traceback", "")[: limit("text")]
         out.append(events.Warned(at, source, message, trace, num, host))
     return out
 

@@ -13,10 +13,10 @@ import subprocess
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from launcher.environments.uv import Steps, last_lines
+from launcher.environments.uv import Steps, last_lines, without_secrets
 from launcher.errors import PackagesError
 
-__all__ = ["check_out", "git_address", "is_git_address"]
+__all__ = ["check_out", "folder_in", "git_address", "is_git_address"]
 
 _PREFIX = "git+"
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -38,10 +38,20 @@ def git_address(url: str, commit: str, subdirectory: str | None) -> str:
         raise PackagesError(
             f"environment: {url!r} at {commit[:80]!r} is no commit that git can fetch ({', '.join(_PROTOCOLS)})"
         )
+    folder = folder_in(url, subdirectory)
+    return f"{_PREFIX}{url}@{commit}" + (f"#subdirectory={quote(folder)}" if folder else "")
+
+
+def folder_in(url: str, subdirectory: str | None) -> str:
+    """Return the folder in which a package lies in its repository or archive; empty for the top.
+
+    Raises:
+        PackagesError: it leaves that.
+    """
     parts = PurePosixPath(subdirectory or "")
     if parts.is_absolute() or ".." in parts.parts:
-        raise PackagesError(f"environment: {subdirectory!r} is no folder of {url}")
-    return f"{_PREFIX}{url}@{commit}" + (f"#subdirectory={quote(str(parts))}" if parts.parts else "")
+        raise PackagesError(f"environment: {subdirectory!r} is no folder of {without_secrets(url)}")
+    return str(parts) if parts.parts else ""
 
 
 def is_git_address(url: str) -> bool:

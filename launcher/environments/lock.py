@@ -1,7 +1,7 @@
 """The lock of a source, in the format of pylock.toml; or requirements, which are resolved when the host is known.
 
 Rule: only uv resolves. A lock is stored with the run, so that a resumed or repeated run has the same packages. If uv has made a lock
-from the same files before, that one is used.
+from the same files before, that one is used; what it resolved without a lock counts for a day, and while the file stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +39,19 @@ __all__ = [
 #: Versions of glibc for which uv has platforms.
 _GLIBC = (17, 28, *range(31, 41))
 _MAX_LOCK = 64 << 20
+#: Seconds for which versions that no lock has are used again.
+_FRESH = 86400.0
+#: A line of requirements that an index answers alone: no file, folder or option.
+_OF_AN_INDEX = re.compile(r"[A-Za-z0-9][\w.-]*\s*(?:[\[(<>=!~;].*)?")
+_INCLUDED = re.compile(r"(?:-r|-c|--requirements?|--constraints?)(?:\s*=\s*|\s*)(\S+)")
+_MAX_DEPTH = 10
+#: Options without a value, and indexes that others keep.
+_OF_INDEXES = re.compile(
+    r"--(?:no-index|pre|prefer-binary)|(?:--(?:extra-)?index-url|--find-links|-[if])(?:\s*=\s*|\s+)https?://\S+"
+)
+#: What of this machine a script may name.
+_HERE = re.compile(r"file:|\bpath\s*=")
+_INDEX_SETTINGS = ("UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
 
 
 @dataclass(frozen=True)
@@ -110,8 +124,9 @@ def _read(source: Source, extras: Sequence[str], groups: Sequence[str], steps: S
         case "script":
             if extras or groups:
                 raise PackagesError(f"environment: the script {path} has no extras and no groups")
-            inputs = [text, _text(path.with_name(path.name + ".lock"), or_empty=True)]
-            return _exported(path, inputs, ["--script", path.name], path.parent, steps)
+            locked = _text(path.with_name(path.name + ".lock"), or_empty=True)
+            age = None if locked else 0.0 if _HERE.search(text) or _has_own_index(()) else _FRESH
+            return _exported(path, [text, locked], ["--script", path.name], path.parent, steps, age)
         case "uv":
             project = path.parent
             chosen = [part for extra in extras for part in ("--extra", extra)]
@@ -152,11 +167,20 @@ def read_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _exported(path: Path, inputs: Sequence[str], options: Sequence[str], folder: Path, steps: Steps | None) -> Lock:
+def _exported(
+    path: Path,
+    inputs: Sequence[str],
+    options: Sequence[str],
+    folder: Path,
+    steps: Steps | None,
+    age: float | None = None,
+) -> Lock:
     command = ["export", "--quiet", "--format", "pylock.toml", "--no-header", *options]
     # The folder matters, because a lock may name files relative to it.
     key = [uv_version(), str(folder), *command, *inputs]
-    text = _cached(key, lambda: run_uv(str(path), command, cwd=folder, steps=steps))
+    if age is not None:
+        key += _of_a_resolution(path)
+    text = _cached(key, lambda: run_uv(str(path), command, cwd=folder, steps=steps), age)
     return Lock(str(path), text, is_resolved=True)
 
 
@@ -212,16 +236,50 @@ def compile_for(
         )
     options = ["--quiet", "--format", "pylock.toml", "--no-header", "--python-version", version]
     command = ["pip", "compile", path.name, *options, "--python-platform", platform, *torch]
-    text = run_uv(
-        str(path),
-        command,
-        cwd=path.parent,
-        environment={"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None,
-        steps=steps,
-    )
+
+    def resolve() -> str:
+        environment = {"UV_CUDA_DRIVER_VERSION": facts.driver} if torch else None
+        return run_uv(str(path), command, cwd=path.parent, environment=environment, steps=steps)
+
+    inputs = _contents(path, lock.text)
+    if inputs is None or _has_own_index(lock.indexes):
+        text = resolve()
+    else:
+        key = [uv_version(), str(path), *command, facts.driver, *inputs, *_of_a_resolution(path)]
+        text = _cached(key, resolve, _FRESH)
     compiled = Lock(lock.name, text, is_resolved=True)
     keep_compiled(compiled, lock, facts, python, kept)
     return compiled
+
+
+def _contents(path: Path, text: str, depth: int = 0) -> list[str] | None:
+    """Return the contents of requirements and of the files that they include; None if more than these says what they are."""
+    found = [text]
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        said = re.sub(r"(^|\s)#.*", "", line).strip()
+        included = _INCLUDED.fullmatch(said)
+        if included is not None and "://" not in included[1] and depth < _MAX_DEPTH:
+            file = path.parent / included[1]
+            inner = _contents(file, _text(file, or_empty=True), depth + 1)
+            if inner is None:
+                return None
+            found += inner
+        elif said and not _OF_INDEXES.fullmatch(said) and not _OF_AN_INDEX.fullmatch(said):
+            return None
+    return found
+
+
+def _has_own_index(indexes: Sequence[tuple[str, str]]) -> bool:
+    """Whether a folder of this machine is an index: who changes it wants to see that."""
+    named = [word for name in _INDEX_SETTINGS for word in os.environ.get(name, "").split()]
+    return any("http" not in one for one in [*named, *(address for _, address in indexes)])
+
+
+def _of_a_resolution(path: Path) -> list[str]:
+    """Return what else a resolution depends on, and when the file was written: who touches it has it resolved again."""
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("UV_"))
+    configured = [_text(path.with_name(name), or_empty=True) for name in ("uv.toml", "pyproject.toml")]
+    return [str(path.stat().st_mtime_ns), *settings, *configured]
 
 
 def _platform(facts: HostFacts) -> str:
@@ -237,13 +295,16 @@ def _platform(facts: HostFacts) -> str:
     return f"{machine}-unknown-linux-{'musl' if kind == 'musl' else 'gnu'}"
 
 
-def _cached(key: Sequence[str], make: Callable[[], str]) -> str:
+def _cached(key: Sequence[str], make: Callable[[], str], age: float | None = None) -> str:
+    """Return what was made of these; made again if it is more than `age` seconds old."""
     name = hashlib.sha256("\0".join(key).encode()).hexdigest()
     file = cache_folder() / "locks" / f"{name}.toml"
     try:
-        return file.read_text(encoding="utf-8")
+        if age is None or abs(time.time() - file.stat().st_mtime) < age:
+            return file.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        text = make()
+        pass  # there is none
+    text = make()
     write_whole(file, text.encode())
     return text
 

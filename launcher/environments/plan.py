@@ -20,6 +20,7 @@ from launcher.environments.select import Chosen, DoesNotFit, choose
 from launcher.environments.uv import USUAL_LIMIT, Steps, uv_version
 from launcher.environments.wheels import WheelCache, digest_of
 from launcher.errors import PackagesError
+from launcher.util.quoting import shown
 from launcher.util.user_folders import cache_folder
 from remote_agent.protocol.environment_spec import EnvironmentSpec, HostFacts, PythonFacts, Wheel
 
@@ -101,8 +102,11 @@ class EnvironmentSource:
         self._known: tuple[HostFacts, EnvironmentPlan] | None = None
         self._busy = threading.Lock()
 
-    def plan(self, facts: HostFacts) -> EnvironmentPlan:
+    def plan(self, facts: HostFacts, named: str | None = None) -> EnvironmentPlan:
         """Return what the host installs. This takes as long as uv and the index. The same facts give the same plan.
+
+        Args:
+            named: the only Python of the host that counts, as the user named it.
 
         Raises:
             PackagesError: nothing fits, or something cannot be fetched.
@@ -110,14 +114,14 @@ class EnvironmentSource:
         facts = facts._replace(free=0)
         with self._busy:
             if self._known is None or self._known[0] != facts:
-                self._known = (facts, self._remembered(facts) or self._made(facts))
+                self._known = (facts, self._remembered(facts) or self._made(facts, named))
             return self._known[1]
 
     def stop(self) -> None:
         """End the work for this host, because the run is over there."""
         self._steps.stop()
 
-    def _made(self, facts: HostFacts) -> EnvironmentPlan:
+    def _made(self, facts: HostFacts, named: str | None) -> EnvironmentPlan:
         pythons = sorted((PythonFacts.from_json(one) for one in facts.pythons), key=self._rank)
         refused: list[str] = []
         for python in pythons:
@@ -129,6 +133,11 @@ class EnvironmentSource:
             plan = self._plan(facts, python, chosen)
             self._remember(facts, plan)
             return plan
+        if not pythons and named:
+            raise PackagesError(
+                f"environment: the Python {shown(named)} is not there, or does not start\n    next: see what it says on the host "
+                "(`python` of this host, or --python, names it); without it, a Python that fits is looked for there"
+            )
         if not pythons:
             raise PackagesError(
                 "environment: no Python was found there\n    next: install one, or name one with `python` for this host"

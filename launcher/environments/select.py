@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from launcher.environments.git import git_address
+from launcher.environments.git import folder_in, git_address
 from launcher.environments.lock import Lock, read_toml
 from launcher.errors import PackagesError
 from remote_agent.protocol.environment_spec import HostFacts, PythonFacts
@@ -41,6 +41,7 @@ class Chosen:
         sha256: the hash of its content, or of its address if it is a commit.
         is_wheel: whether it is installed directly. Otherwise a wheel is built from it here.
         size: its bytes; None if the lock does not say it.
+        folder: where the package lies in an archive; empty for the top.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Chosen:
     sha256: str
     size: int | None
     is_wheel: bool
+    folder: str = ""
 
 
 def choose(lock: Lock, facts: HostFacts, python: PythonFacts) -> list[Chosen]:
@@ -100,7 +102,8 @@ def _chosen(package: Any, what: Any, lock: Lock) -> Chosen | None:
     file = unquote(urlsplit(url).path.rpartition("/")[2])
     is_wheel = file.endswith(".whl")
     version = str(package.version) if package.version is not None else _version_of(file)
-    return Chosen(name, version, file, url, sha256.lower(), what.size, is_wheel)
+    folder = "" if is_wheel else folder_in(url, getattr(what, "subdirectory", None))
+    return Chosen(name, version, file, url, sha256.lower(), what.size, is_wheel, folder)
 
 
 def _from_git(name: str, package: Any, what: Any, lock: Lock) -> Chosen:

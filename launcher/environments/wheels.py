@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from launcher.environments.git import check_out, is_git_address
@@ -105,7 +106,10 @@ class WheelCache:
         """
         if chosen.is_wheel:
             return chosen
-        note = self._folder / "built" / f"{chosen.sha256}.json"
+        source = (
+            hashlib.sha256(f"{chosen.sha256}/{chosen.folder}".encode()).hexdigest() if chosen.folder else chosen.sha256
+        )
+        note = self._folder / "built" / f"{source}.json"
         built = self._read_note(note, chosen)
         if built is not None:
             return built
@@ -118,6 +122,8 @@ class WheelCache:
             else:
                 named = Path(folder, chosen.file)
                 shutil.copyfile(sdist, named)
+                if chosen.folder:
+                    named = _unpacked(chosen, named, Path(folder, "archive"))
             run_uv(
                 f"a wheel of {chosen.file}",
                 ["build", "--quiet", "--wheel", "--no-config", "--out-dir", str(Path(folder, "out")), str(named)],
@@ -158,11 +164,31 @@ class WheelCache:
         return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
+def _unpacked(chosen: Chosen, archive: Path, target: Path) -> Path:
+    """Unpack an archive that has the lock's hash; returns the folder of its package. Its code is run next, to build the wheel."""
+    import tarfile
+
+    # Early versions of 3.10 and 3.11 have no filters.
+    checked: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") and tarfile.is_tarfile(archive) else {}
+    try:
+        shutil.unpack_archive(archive, target, **checked)
+        inside = list(target.iterdir())
+    except (OSError, ValueError, tarfile.TarError, shutil.ReadError) as error:
+        raise PackagesError(f"environment: {chosen.file} cannot be unpacked: {error}") from None
+    # An sdist has one folder, and everything in it.
+    package = (inside[0] if len(inside) == 1 and inside[0].is_dir() else target) / chosen.folder
+    if not package.is_dir():
+        raise PackagesError(f"environment: {chosen.file} has no folder {chosen.folder}")
+    return package
+
+
 def _as_built(chosen: Chosen, file: str, sha256: str, path: Path) -> Chosen:
     # A lock need not say the version of a commit: the wheel does.
     version = chosen.version or file.split("-")[1]
     size = path.stat().st_size
-    return replace(chosen, version=version, file=file, sha256=sha256, size=size, is_wheel=True, url=path.as_uri())
+    return replace(
+        chosen, version=version, file=file, sha256=sha256, size=size, is_wheel=True, url=path.as_uri(), folder=""
+    )
 
 
 def digest_of(path: Path) -> str:

@@ -262,6 +262,7 @@ class Agent:
         self._listener.close()
         where = self._paths.where
         if self._end_mode == "remove":
+            self._zygotes.keep_code()
             try:
                 remove_tree(where.spool)
             except OSError:

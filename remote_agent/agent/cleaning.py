@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple
 from remote_agent.agent.environments.comparison import compare
 from remote_agent.agent.environments.inventory import EnvironmentInventory
 from remote_agent.agent.environments.pythons import host_facts
+from remote_agent.agent.spool.code_tree import trees_folder
 from remote_agent.agent.spool.other_runs import count_attempts, is_running, may_run
 from remote_agent.protocol import wire
 from remote_agent.protocol.environment_spec import EnvironmentSpec
@@ -61,19 +62,12 @@ class Cleaning:
         if os.path.isdir(made):
             # A controller's copies of the bundles that it sends. It makes missing ones again.
             found.append(dict(_usage_of(made), id="bundles", kind="bundle"))
-        code = os.path.join(self._cache, "blobs")
-        if os.path.isdir(code):
-            found.append(dict(_usage_of(code), id="code", kind="code"))
+        found += self._sum("code", self._code())
         found += [self._environment(key) for key in self._environments.complete()]
         found += [
             dict(self._usage(name), id="part/" + name, kind="environment") for name in self._environments.given_up()
         ]
-        shared = [_usage_of(path) for path in self._packages() if os.path.isdir(path)]
-        if any(one["files"] for one in shared):
-            changed = max(one["changed"] for one in shared)
-            total = {name: sum(one[name] for one in shared) for name in ("bytes", "files")}
-            found.append(dict(total, changed=changed, id="packages", kind="packages"))
-        return found
+        return found + self._sum("packages", self._packages())
 
     def environments(self) -> List[Dict[str, Any]]:
         """List the environments, with all that is known of each."""
@@ -94,6 +88,18 @@ class Cleaning:
         for run in _subfolders(runs):
             for host in _subfolders(os.path.join(runs, run)):
                 yield run, host
+
+    @staticmethod
+    def _sum(item: str, folders: List[str]) -> List[Dict[str, Any]]:
+        """Return these folders as one item, if there is anything in them."""
+        parts = [_usage_of(path) for path in folders if os.path.isdir(path)]
+        if not any(one["files"] for one in parts):
+            return []
+        total = {name: sum(one[name] for one in parts) for name in ("bytes", "files")}
+        return [dict(total, changed=max(one["changed"] for one in parts), id=item, kind=item)]
+
+    def _code(self) -> List[str]:
+        return [os.path.join(self._cache, "blobs"), trees_folder(self._cache)]
 
     def _packages(self) -> List[str]:
         """What environments are made from; and what a controller here has fetched for hosts, and fetches again."""
@@ -157,14 +163,12 @@ class Cleaning:
             return "an agent is running here, and may need it"
         if kind == "bundle" and len(parts) == 1 and name in _subfolders(os.path.join(self._cache, "agents")):
             return _remove_folder(os.path.join(self._cache, "agents", name))
-        if item == "packages":
-            for path in self._packages():
+        if item in ("code", "packages"):
+            for path in self._code() if item == "code" else self._packages():
                 why = _remove_folder(path) if os.path.isdir(path) else ""
                 if why:
                     return why
             return ""
-        if item == "code":
-            return _remove_folder(os.path.join(self._cache, "blobs"))
         return "no item of that name"
 
     def _remove_spool(self, run: str, host: str, force: bool) -> str:

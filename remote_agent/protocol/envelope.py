@@ -11,6 +11,17 @@ from remote_agent.protocol.fields import FieldError, read, to_json
 
 __all__ = ["Envelope"]
 
+
+class _HookRecord(NamedTuple):
+    """A hook that fired. `error` has texts: its type, message and traceback."""
+
+    hook: str
+    callback: str
+    ok: bool
+    error: Optional[Dict[str, str]]
+    on_error: str
+
+
 #: Fields that are missing if no process of the job made the envelope.
 _ABSENT = {
     "started_at": None,
@@ -76,4 +87,6 @@ class Envelope(NamedTuple):
             raise FieldError("envelope", "error of a {} job".format(envelope.status), envelope.error)
         if envelope.duration is not None and envelope.duration < 0:
             raise FieldError("envelope", "duration", envelope.duration)
+        for hook in envelope.hooks:
+            read(_HookRecord, "envelope: hook", hook, {"error": None, "on_error": "warn"})
         return envelope

@@ -16,6 +16,7 @@ __all__ = [
     "described",
     "has_begun",
     "has_group",
+    "has_working_folder_below",
     "holder_of",
     "is_alive",
     "kill_group",
@@ -209,6 +210,22 @@ def has_group(pid: int, started: str) -> bool:
 def left_by(pid: int) -> List[int]:
     """Return the processes that are still in the session of one that has ended."""
     return sorted(one for one, stat in _all().items() if stat.session == pid and one != pid and stat.state not in "ZX")
+
+
+def has_working_folder_below(path: str) -> bool:
+    """Whether any process works in this folder or below it. True if the system does not show that."""
+    if not _HAS_PROC:
+        return True
+    real = os.path.realpath(path)
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                folder = os.readlink("/proc/{}/cwd".format(name))
+            except OSError:
+                continue  # it is gone, or another user's
+            if folder == real or folder.startswith(real + "/"):
+                return True
+    return False
 
 
 def described(pid: int) -> str:

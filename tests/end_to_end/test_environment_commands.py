@@ -21,6 +21,7 @@ from launcher.inventory import HostSpec
 from launcher.options import LaunchConf
 from launcher.preparation import build_environments, locks_for
 from launcher.runs import index
+from tests.controllers import wait_agents_ended
 from tests.packages import lock_project, make_project, make_wheel
 
 TASK = "tests.environment_tasks:versions"
@@ -198,7 +199,7 @@ def test_prepare_tells_how_each_host_came_to_it(
     assert steps["sending"]["bytes_before"] == 0
     assert steps["building"]["bytes"] == good["environment"]["bytes"] > 0
     assert bad["error"]["phase"] == "environment"
-    assert bad["error"]["why"]
+    assert "'/no/such/python' is not there" in bad["error"]["why"]
     assert "python" in bad["error"]["next_step"]
     assert (without["environment"], without["error"]) == (None, None)
     said = cli("prepare", "--hosts", str(file), "--environment", lock, code=3)
@@ -230,6 +231,7 @@ def test_prepare_that_is_interrupted_leaves_nothing_half_built(project: Path, tm
 
     with pytest.raises(RunInterrupted):
         build_environments([spec], options, locks, [interrupt])
+    wait_agents_ended(tmp_path / "workdir" / "state")
     envs = tmp_path / "workdir" / "cache" / "envs"
     assert [path.name for path in envs.iterdir() if path.name.startswith((".part.", ".lock."))] == []
     (done,) = build_environments([spec], options, locks)

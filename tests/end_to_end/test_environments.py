@@ -23,6 +23,7 @@ from launcher.environments.wheels import WheelCache
 from launcher.errors import PackagesError
 from launcher.inventory import HostSpec
 from launcher.setup.from_journal import load_setup
+from tests.controllers import wait_agents_ended
 from tests.packages import guarded_index, lock_project, make_project, make_sdist, make_wheel
 from tests.remote_agent.agent.environments.sites import Lives
 
@@ -230,6 +231,7 @@ def test_many_runs_at_once_build_it_once(project: Path, tmp_path: Path) -> None:
     said = [json.loads(run.communicate()[0].splitlines()[-1]) for run in runs]
     assert len({one["key"] for one in said}) == 1
     assert [one["error"] for one in said] == [None] * 4
+    wait_agents_ended(workdir / "state")
     assert len([path for path in (workdir / "cache" / "envs").iterdir() if not path.name.startswith(".")]) == 1
     assert sum("building" in one["states"] for one in said) == 1
 
@@ -277,6 +279,7 @@ def test_an_agent_that_is_killed_while_it_builds_leaves_nothing_half_done(
     )
     assert killed
     assert returned.error is None, returned.error
+    wait_agents_ended(workdir / "state")
     left = [path.name for path in (workdir / "cache" / "envs").iterdir()]
     assert not [name for name in left if name.startswith((".lock.", ".part."))], left
 
@@ -299,6 +302,7 @@ def test_no_credential_reaches_a_host(spec: HostSpec, index: Path, tmp_path: Pat
     assert returned.error is None, returned.error
     assert asked
     host = address.split("/")[2].encode()
+    wait_agents_ended(workdir / "state")
     files = [path for path in workdir.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 10
     # The snapshot of this project, in the run's spool, is gone with the run.
@@ -334,6 +338,7 @@ def test_a_step_that_hangs_ends_with_a_message(where: str, index: Path, tmp_path
     assert "environment_timeout" in unusable.next_step
     assert returned.error is not None
     assert returned.error.kind == "host"
+    wait_agents_ended(tmp_path / "workdir" / "state")
     left = [path.name for path in (tmp_path / "workdir" / "cache" / "envs").iterdir()]
     assert not [name for name in left if name != ".use"]
 
@@ -358,5 +363,6 @@ def test_ctrl_c_ends_what_hangs(where: str, index: Path, tmp_path: Path) -> None
             controller.kill()
     lives.wait_ended()
     assert b"RunInterrupted" in errors
+    wait_agents_ended(tmp_path / "workdir" / "state")
     envs = tmp_path / "workdir" / "cache" / "envs"
     assert not [path.name for path in envs.iterdir() if path.name != ".use"]

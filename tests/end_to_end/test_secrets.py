@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.controllers import ROOT, until
+from tests.controllers import ROOT, until, wait_agents_ended
 from tests.hosts.openssh import OpenSshHost
 
 APP = Path(__file__).parents[1] / "apps" / "hushed" / "hushed_app.py"
@@ -39,6 +39,7 @@ class Place:
         self.project = self.folder / "project"
         self.given = self.folder / "given"
         self.job_home = self.host.home if self.host else self.folder / "home"
+        self.job_state = self.host.home / ".local" / "state" if self.host else self.folder / "state"
         for each in (self.project, self.given, self.folder / "home", self.folder / "tmp"):
             each.mkdir(exist_ok=True)
         (self.project / APP.name).write_bytes(APP.read_bytes())
@@ -117,10 +118,13 @@ class Place:
         for top in tops:
             for folder, _, names in os.walk(top):
                 for path in (Path(folder, name) for name in names):
-                    if path.is_file() and not path.is_symlink():
+                    try:
+                        data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+                    except FileNotFoundError:
+                        continue  # the run goes on while it is looked at
+                    if data is not None:
                         looked += 1
-                        data = path.read_bytes() + os.fsencode(path)
-                        found += [str(path)] if self.mark.encode() in data else []
+                        found += [str(path)] if self.mark.encode() in data + os.fsencode(path) else []
         assert looked > 10, "there was something to look at"
         return found
 
@@ -185,6 +189,7 @@ def test_no_trace_of_a_secret_is_left_anywhere(place: Place, way: str) -> None:
             process.wait()
     text = (place.folder / "said").read_text()
     assert place.mark not in text
+    wait_agents_ended(place.job_state / "hydra-remote-launcher")
     assert "job 1 does not like it" in text or way == "python", "it told of failures"
     assert place.files_with_it() == []
     told = json.loads(place.launcher("show", "sweep", "--json", "--all"))

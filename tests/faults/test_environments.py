@@ -19,6 +19,7 @@ from benchmarks.proxy import Proxy, running_proxy
 from launcher import events
 from launcher.environments.uv import uv_program
 from launcher.inventory import HostSpec
+from tests.controllers import wait_agents_ended
 from tests.faults.injection import small_disk, through
 from tests.hosts.openssh import OpenSshHost, running_openssh_host
 from tests.packages import lock_project, make_project, make_wheel
@@ -107,6 +108,7 @@ def test_eight_runs_at_once_of_which_the_builder_is_killed(host: OpenSshHost, tm
     assert not builder.is_alive()
     assert [one["error"] for one in said] == [None] * 8
     assert len({one["key"] for one in said}) == 1
+    wait_agents_ended(host.home / ".local" / "state" / "hydra-remote-launcher")
     envs = host.path(f"/home/{host.user}/.cache/hydra-remote-launcher/envs")
     assert [path.name for path in envs.iterdir() if path.name != ".use"] == [said[0]["key"]]
     # The one that was killed, its successor, and nobody else.

@@ -20,7 +20,7 @@ from launcher.doctor import Step, StepOutcome, examine
 from launcher.inventory import HostSpec, parse_host
 from launcher.options import LaunchConf
 from launcher.runs import index
-from tests.controllers import until
+from tests.controllers import wait_agents_ended
 
 WAY = ["ssh configuration", "way", "connection", "host key", "login"]
 
@@ -58,8 +58,7 @@ def test_a_host_that_can_run_jobs(server: DemoServer) -> None:
     assert f"port {server.port}" in first["ssh configuration"].detail
     assert "was there" in steps_of(spec_of(server))["agent"].detail
     assert index.entries() == runs_before
-    runs = server.home / ".local" / "state" / "hydra-remote-launcher" / "runs"
-    until("the agents to take their spools with them", lambda: not any(files for _, _, files in os.walk(runs)))
+    wait_agents_ended(server.home / ".local" / "state" / "hydra-remote-launcher")
 
 
 @pytest.mark.slow
@@ -69,6 +68,7 @@ def test_nothing_of_an_application_is_sent(server: DemoServer, tmp_path: Path, m
     (tmp_path / "marked_app.py").write_text("SECRET = 'marked'\n")
     monkeypatch.chdir(tmp_path)
     assert "clock" in steps_of(spec_of(server))
+    wait_agents_ended(server.home / ".local" / "state" / "hydra-remote-launcher")
     blobs = server.home / ".cache" / "hydra-remote-launcher" / "blobs"
     assert [path for path in blobs.rglob("*") if path.is_file()] == []
 

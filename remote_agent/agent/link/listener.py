@@ -9,12 +9,15 @@ import os
 import selectors
 import socket
 import stat
-from typing import Any, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
-from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.system.host import boot_id
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 from remote_agent.system.processes import birth, is_alive
+
+if TYPE_CHECKING:
+    # `connect` reads this module before it starts the zygote's Python, which everything waits for.
+    from remote_agent.agent.spool.paths import SpoolPaths
 
 __all__ = ["SOCKET", "Listener", "other_agent"]
 
@@ -37,7 +40,7 @@ class Listener:
 
     def __init__(
         self,
-        paths: SpoolPaths,
+        paths: "SpoolPaths",
         listener: socket.socket,
         selector: selectors.BaseSelector,
         accept: Callable[[socket.socket, int], None],

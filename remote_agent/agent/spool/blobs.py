@@ -1,69 +1,21 @@
-"""Content by hash, and the code snapshot of a run made from it.
+"""Content by hash.
 
-Rule: the name of a blob is the hash of its content, which is checked when it arrives and again when a tree is made from it. A
-tree is written relative to folder descriptors, so that no path leads out of it. Every run has its own tree: a job may write next to
-its code without changing what a later run gets.
+Rule: the name of a blob is the hash of its content, which is checked when it arrives and again when it is used.
 """
 
 import hashlib
-import json
 import os
-import shutil
-import zlib
-from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Collection, Dict, Optional, Tuple
 
-from remote_agent.protocol.constants import MANIFEST_VERSION
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.shared.disk import sync_data
 from remote_agent.system.private_files import SpoolError, make_private_folder, open_private
 
-__all__ = ["AlteredError", "BlobStore", "Manifest", "materialise", "read_manifest"]
-
-#: Bytes of an unpacked manifest; about 500,000 files.
-_MAX_MANIFEST = 128 << 20
+__all__ = ["AlteredError", "BlobStore"]
 
 
 class AlteredError(SpoolError):
     """What arrived is not what its name says."""
-
-
-class Manifest(NamedTuple):
-    """The files (path, mode, size, sha256) and links (path, target) of a snapshot."""
-
-    files: List[Tuple[str, int, int, str]]
-    links: List[Tuple[str, str]]
-
-
-def read_manifest(data: bytes) -> Manifest:
-    """Read a manifest from the controller.
-
-    Raises:
-        SpoolError: it is of another version, too large, or names a path outside the tree.
-    """
-    unpacker = zlib.decompressobj()
-    try:
-        text = unpacker.decompress(data, _MAX_MANIFEST)
-        if unpacker.unconsumed_tail:
-            raise SpoolError("the code manifest is over {} bytes".format(_MAX_MANIFEST))
-        content = json.loads(text.decode("utf-8"))
-        if content.get("version") != MANIFEST_VERSION:
-            raise SpoolError("code manifest of version {!r}".format(content.get("version")))
-        files = [(str(path), int(mode), int(size), str(sha)) for path, mode, size, sha in content["files"]]
-        links = [(str(path), str(target)) for path, target in content.get("links", [])]
-    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
-        raise SpoolError("the code manifest cannot be read: {!r}".format(error)) from None
-    for _, _, _, sha in files:
-        if not is_sha256(sha):
-            raise SpoolError("the code manifest names content {!r}".format(sha[:80]))
-    for path in [entry[0] for entry in files] + [link[0] for link in links]:
-        parts = path.split("/")
-        if path.startswith("/") or not path or any(part in ("", ".", "..") for part in parts) or "\0" in path:
-            raise SpoolError("the code manifest names {!r}".format(path))
-    for path, target in links:
-        folder = os.path.dirname(path)
-        if os.path.isabs(target) or os.path.normpath(os.path.join(folder, target)).startswith(".."):
-            raise SpoolError("the link {!r} leads out of the code".format(path))
-    return Manifest(files, links)
 
 
 class BlobStore:
@@ -231,88 +183,3 @@ class BlobStore:
             os.unlink(self.path(sha256))
             raise SpoolError("blob {} was altered; it was removed".format(sha256[:12]))
         return data
-
-
-def materialise(store: BlobStore, manifest: Manifest, target: str) -> None:
-    """Write the tree of a snapshot, completely or not at all. Does nothing if it exists already.
-
-    Raises:
-        SpoolError: a blob is missing or was altered.
-        OSError: the disk.
-    """
-    if os.path.isdir(target):
-        return
-    temporary = "{}.part.{}".format(target, os.getpid())
-    if os.path.isdir(temporary):
-        shutil.rmtree(temporary)
-    os.mkdir(temporary, 0o700)
-    try:
-        _lay_out(store, manifest, temporary)
-        os.rename(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _lay_out(store: BlobStore, manifest: Manifest, temporary: str) -> None:
-    root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    folders: Dict[str, int] = {"": root}
-    try:
-        for path, mode, _, sha256 in manifest.files:
-            folder, _, name = path.rpartition("/")
-            fd = os.open(
-                name,
-                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o700 if mode & 0o100 else 0o600,
-                dir_fd=_folder(folders, folder),
-            )
-            try:
-                _copy(store.path(sha256), fd, sha256, path)
-            finally:
-                os.close(fd)
-        for path, link in manifest.links:
-            folder, _, name = path.rpartition("/")
-            os.symlink(link, name, dir_fd=_folder(folders, folder))
-    finally:
-        for fd in folders.values():
-            os.close(fd)
-
-
-def _folder(folders: Dict[str, int], path: str) -> int:
-    """Return the descriptor of a folder of the tree. It is made if it is missing."""
-    fd: Optional[int] = folders.get(path)
-    if fd is not None:
-        return fd
-    parent, _, name = path.rpartition("/")
-    above = _folder(folders, parent)
-    try:
-        os.mkdir(name, 0o700, dir_fd=above)
-    except FileExistsError:
-        pass  # an earlier file needed it; it is opened below without following a link
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    if len(folders) > 200:
-        for known in list(folders):
-            if known:
-                os.close(folders.pop(known))
-        # `above` may have been closed with the others. `fd` is open, and no other is needed.
-    folders[path] = fd
-    return fd
-
-
-def _copy(source: str, fd: int, sha256: str, path: str) -> None:
-    digest = hashlib.sha256()
-    try:
-        with open(source, "rb") as file:
-            while True:
-                piece = file.read(1 << 18)
-                if not piece:
-                    break
-                digest.update(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(fd, view) :]
-    except FileNotFoundError:
-        raise SpoolError("the content of {} is missing".format(path)) from None
-    if digest.hexdigest() != sha256:
-        os.unlink(source)
-        raise SpoolError("the cached content of {} was altered, so it was removed; run again".format(path))

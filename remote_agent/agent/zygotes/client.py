@@ -35,7 +35,7 @@ def send_with_fds(sock: socket.socket, data: bytes, fds: List[int]) -> None:
 
 
 class ZygoteClient:
-    """One zygote of a run; `state` is waiting, laying out, starting, ready, dying, failed or dead."""
+    """One zygote of a run; `state` is waiting, starting, ready, dying, failed or dead."""
 
     def __init__(self, key: str, spec: ZygoteSpec) -> None:
         self.key = key

@@ -11,9 +11,11 @@ from typing import Dict, Iterator, List, Optional, Set
 
 from remote_agent.agent.environments.environments import Environments
 from remote_agent.agent.link.controller import Controller
-from remote_agent.agent.spool.blobs import BlobStore, materialise, read_manifest
+from remote_agent.agent.spool.blobs import BlobStore
+from remote_agent.agent.spool.code_tree import CodeTree
 from remote_agent.agent.spool.paths import SpoolPaths
 from remote_agent.agent.zygotes.client import ZygoteClient
+from remote_agent.agent.zygotes.code import Code
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, JobError
 from remote_agent.protocol import wire
@@ -74,8 +76,6 @@ class Zygotes:
         self._by_key: Dict[str, ZygoteClient] = {}
         self._withheld: Set[str] = set()
         self._starts: Dict[str, int] = {}
-        self._lay_out_retries: Dict[str, int] = {}
-        self._manifest_wanted: Optional[str] = None
         #: When content, or a message about it, last arrived.
         self._content_heard_at = 0.0
         self._check_at = 0.0
@@ -84,6 +84,8 @@ class Zygotes:
         self.environments = Environments(paths, self.cache, background, controller)
         self.environments.on_ready = self._start_all
         self.environments.on_failed = self._environment_failed
+        self._tree = CodeTree(self.cache, paths.where.cache, paths.spool)
+        self._code = Code(self._tree, background, controller, self._start_all)
         self.listener = ZygoteListener()
 
     def get(self, key: str) -> Optional[ZygoteClient]:
@@ -121,35 +123,19 @@ class Zygotes:
         except (SpoolError, OSError) as error:
             self._controller.refuse("store", _reason_for(error, self.cache))
             return
-        self._arrived("")
+        self._code.arrived([str(sha256) for sha256, _ in header["items"]])
 
     def _arrived(self, sha256: str) -> None:
-        if sha256 and sha256 == self._manifest_wanted:
-            self.on_manifest({"t": "manifest", "sha256": sha256}, b"")
+        self._code.arrived([sha256])
         self.environments.arrived(sha256)
         self._start_all()
 
     def on_manifest(self, header: Manifest, payload: bytes) -> None:
-        """Ask the controller for the contents of a snapshot that are missing here."""
+        """Ask the controller for what is missing here of the code, and lay it out."""
         sha256 = header["sha256"]
         if not is_sha256(sha256):
             raise wire.ProtocolError("field", "manifest: {!r} is not a SHA-256".format(sha256[:80]))
-        if not self.cache.has(sha256):
-            self._manifest_wanted = sha256
-            self._controller.say({"t": "missing", "sha256": [], "manifest": sha256, "more": False})
-            return
-        self._manifest_wanted = None
-        try:
-            manifest = read_manifest(self.cache.read(sha256))
-        except (SpoolError, OSError) as error:
-            self._controller.refuse("manifest", _reason_for(error, self.cache))
-            return
-        missing = sorted({entry[3] for entry in manifest.files if not self.cache.has(entry[3])})
-        while True:
-            part, missing = missing[:10000], missing[10000:]
-            self._controller.say({"t": "missing", "sha256": part, "manifest": None, "more": bool(missing)})
-            if not missing:
-                return
+        self._code.request(sha256)
 
     def drop_partial(self) -> None:
         """Drop contents that arrived only in part, because the link is gone. The files of an environment are continued later."""
@@ -192,47 +178,22 @@ class Zygotes:
                 self._prepare(zygote)
 
     def _prepare(self, zygote: ZygoteClient) -> None:
-        """Start a zygote when everything that it needs has arrived. The worker's thread writes the code to the disk."""
+        """Start a zygote when everything that it needs has arrived, and the code is laid out."""
         spec = zygote.spec
         shared = spec.shared
         if shared and not self.blobs.has(shared):
             return
         if spec.environment and self.environments.python is None:
             return
-        blob = spec.code_blob
-        if not blob:
+        if not spec.code_blob:
             self._launch(zygote, None)
             return
-        target = os.path.join(self._paths.spool, "code")
-        if os.path.isdir(target):
-            # The previous zygote's tree is there, and it is complete. The cache may be gone by now.
-            self._launch(zygote, target)
-            return
-        if not self.cache.has(blob):
-            return
-        try:
-            manifest = read_manifest(self.cache.read(blob))
-        except (SpoolError, OSError) as error:
-            self._failed(zygote, "host", type(error).__name__, "code: {}".format(error))
-            return
-        if any(not self.cache.has(entry[3]) for entry in manifest.files):
-            return
-        zygote.state = "laying out"
-
-        def done(error: Optional[BaseException]) -> None:
-            if isinstance(error, SpoolError) and self._lay_out_retries.get(zygote.key, 0) < MAX_ZYGOTE_STARTS:
-                # Content had been altered in the cache. It was removed, and is requested again.
-                self._lay_out_retries[zygote.key] = self._lay_out_retries.get(zygote.key, 0) + 1
-                zygote.state = "waiting"
-                self.on_manifest({"t": "manifest", "sha256": blob}, b"")
-                return
-            if error is not None:
-                why = unwritable(error, target) if isinstance(error, OSError) else str(error)
-                self._failed(zygote, "host", type(error).__name__, "code: {}".format(why))
-                return
-            self._launch(zygote, target)
-
-        self._background.submit(lambda: materialise(self.cache, manifest, target), done)
+        folder = self._code.folder
+        if folder is not None:
+            # It may be the previous zygote's. The cache may be gone by now.
+            self._launch(zygote, folder)
+        elif self._code.error is not None:
+            self._failed(zygote, "host", type(self._code.error).__name__, "code: {}".format(self._code.reason()))
 
     def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
         shared = zygote.spec.shared
@@ -372,7 +333,7 @@ class Zygotes:
 
         After several requests without an answer, the zygote fails.
         """
-        if zygote.state != "waiting" or self._controller.link is None:
+        if zygote.state != "waiting" or self._controller.link is None or self._code.is_busy:
             return
         if zygote.spec.environment and self.environments.python is None:
             return  # the environment's part asks for what is missing of it
@@ -432,6 +393,10 @@ class Zygotes:
                 except Exception:  # noqa: BLE001
                     zygote.process.kill()
                     zygote.process.wait()
+
+    def keep_code(self) -> None:
+        """Leave the code to later runs. The run is over, and its zygotes are closed."""
+        self._tree.keep()
 
 
 def _reason_for(error: Exception, store: BlobStore) -> str:

@@ -30,7 +30,7 @@ class Source:
         self.may_go_on.set()
         self.spec = EnvironmentSpec(HASH, "/usr/bin/python3", [], HASH, 3, HASH, 60.0)
 
-    def plan(self, facts: HostFacts) -> Source:
+    def plan(self, facts: HostFacts, named: str | None = None) -> Source:
         """Return itself, or raise the error."""
         self.may_go_on.wait(60)
         if self.error is not None:

@@ -426,18 +426,20 @@ def test_an_error_of_the_cap_names_the_largest_files(project):
 
 def test_the_manifest_is_what_the_agent_reads(project):
     """The same files give the same bytes. The agent's own reader accepts it, and writes the tree."""
-    from remote_agent.agent.spool.blobs import BlobStore, materialise, read_manifest
+    from remote_agent.agent.spool.blobs import BlobStore
+    from remote_agent.agent.spool.code_tree import CodeTree
 
     (project / "link").symlink_to("app.py")
     snapshot = take(project)
     assert take(project).manifest_bytes() == snapshot.manifest_bytes()
     assert snapshot.hash == hashlib.sha256(snapshot.manifest_bytes()).hexdigest()
-    manifest = read_manifest(snapshot.manifest_bytes())
     store = BlobStore(str(project.parent / "blobs"))
+    store.put(snapshot.hash, snapshot.manifest_bytes())
     for file in snapshot.files:
         store.put(file.sha256, snapshot.read(file.sha256))
-    target = project.parent / "tree"
-    materialise(store, manifest, str(target))
+    tree = CodeTree(store, str(project.parent), str(project.parent))
+    assert tree.advance(snapshot.hash) is None
+    target = project.parent / "code"
     assert (target / "pkg" / "mod.py").read_text() == "mod\n"
     assert (target / "link").read_text() == "app\n"
     again = Snapshot.of_manifest(project, snapshot.manifest_bytes(), snapshot.commit, snapshot.dirty)

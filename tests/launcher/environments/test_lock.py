@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,80 @@ def test_requirements_are_resolved_for_the_host_and_kept(tmp_path: Path, monkeyp
     assert compile_for(lock, HOST, PYTHON, tmp_path / "kept") == made
     with pytest.raises(PackagesError, match="has changed since the run began"):
         compile_for(lock, HOST, PYTHON, tmp_path / "empty")
+
+
+def requirements(folder: Path, text: str) -> Lock:
+    """The lock of a requirements file with this text."""
+    file = folder / "requirements.txt"
+    file.write_text(f"{text}\n")
+    return read_lock(Source("requirements", file), (), ())
+
+
+def test_a_resolution_is_used_again_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the content of all its files, for the same Python and platform. A file that was touched is resolved again."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "run_uv", lambda what, *args, **more: asked.append(what) or f"resolution {len(asked)}")
+    included = tmp_path / "more.txt"
+    included.write_text("one<2  # not the newest\n")
+    lock = requirements(
+        tmp_path, "--index-url https://index.test/simple\none[fast]>=0.1 ; python_version > '3'\n-c more.txt"
+    )
+
+    def resolved(facts: HostFacts = HOST, python: PythonFacts = PYTHON, kept: Path | None = None) -> str:
+        return compile_for(lock, facts, python, kept).text
+
+    assert [resolved(kept=tmp_path / name) for name in ("first", "second")] == ["resolution 1"] * 2
+    assert len(list((tmp_path / "second").iterdir())) == 1
+    assert resolved(python=PYTHON._replace(version="3.12.1")) == "resolution 2"
+    assert resolved(HOST._replace(libc="glibc 2.28")) == "resolution 3"
+    included.write_text("one\n")
+    assert [resolved(), resolved()] == ["resolution 4"] * 2
+    os.utime(lock.name, ns=(1, 1))
+    assert [resolved(), resolved()] == ["resolution 5"] * 2
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 80000)
+    assert resolved() == "resolution 5"
+    monkeypatch.setattr(module.time, "time", lambda: now + 90000)
+    assert resolved() == "resolution 6"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "./local",
+        "-e .",
+        "local @ file:///p/local",
+        "dist/one-1.0-py3-none-any.whl",
+        "-r https://h/r",
+        "--find-links wheels\none",
+    ],
+)
+def test_what_lies_here_is_looked_at_each_time(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project or file that requirements name may have changed: what was resolved with it is not used again."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "run_uv", lambda what, *args, **more: asked.append(what) or "")
+    lock = requirements(tmp_path, line)
+    for _ in range(2):
+        compile_for(lock, HOST, PYTHON, None)
+    assert len(asked) == 2
+
+
+def test_an_unlocked_script_is_resolved_again_when_it_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day, as requirements; one with a lock beside it is not."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "run_uv", lambda what, *args, **more: asked.append(what) or "")
+    script = tmp_path / "app.py"
+    script.write_text("# /// script\n# dependencies = []\n# ///\n")
+    now = time.time()
+
+    def read(at: float) -> int:
+        monkeypatch.setattr(module.time, "time", lambda: now + at)
+        read_lock(Source("script", script), (), ())
+        return len(asked)
+
+    assert [read(0), read(80000), read(90000)] == [1, 1, 2]
+    (tmp_path / "app.py.lock").write_text("version = 1\n")
+    assert [read(0), read(90000)] == [3, 3]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def test_no_python_that_fits(tmp_path: Path) -> None:
         EnvironmentSource(lock_of(tmp_path, python=">=3.14"), (3, 11), None).plan(HOST)
     with pytest.raises(PackagesError, match="no Python was found"):
         EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST._replace(pythons=[]))
+    with pytest.raises(PackagesError, match=r"'/opt/python3' is not there[\s\S]*--python"):
+        EnvironmentSource(lock_of(tmp_path), (3, 11), None).plan(HOST._replace(pythons=[]), "/opt/python3")
 
 
 def test_the_key_is_of_what_makes_a_difference(tmp_path: Path) -> None:

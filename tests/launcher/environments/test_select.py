@@ -78,6 +78,22 @@ def test_a_relative_path_is_below_the_lock(tmp_path: Path) -> None:
     assert one.url == (tmp_path / "wheels" / ALL[0]).as_uri()
 
 
+def test_a_folder_of_an_archive_is_kept() -> None:
+    """It says where in the archive the package lies; one outside it is refused."""
+
+    def archive(folder: str) -> Lock:
+        text = lock_of().text.replace("wheels = []\n", "")
+        said = f'{{url = "https://me:pass@h.test/r.zip", subdirectory = "{folder}", hashes = {{sha256 = "{HASH}"}}}}'
+        return Lock("/p/pylock.toml", f"{text}archive = {said}\n", is_resolved=True)
+
+    (one,) = choose(archive("python/one"), LINUX, CP311)
+    assert (one.file, one.folder, one.is_wheel) == ("r.zip", "python/one", False)
+    for wrong in ("../one", "/one"):
+        with pytest.raises(PackagesError, match="is no folder of") as refused:
+            choose(archive(wrong), LINUX, CP311)
+        assert "pass" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -139,6 +142,27 @@ def test_an_sdist_becomes_a_wheel_once(tmp_path: Path) -> None:
     named = chosen(native.as_uri(), hashlib.sha256(native.read_bytes()).hexdigest(), file=native.name)
     with pytest.raises(PackagesError, match="fits only this machine"):
         cache.wheel_of(named)
+
+
+@pytest.mark.parametrize("kind", ["gztar", "zip"])
+def test_a_package_in_a_folder_of_an_archive(kind: str, tmp_path: Path) -> None:
+    """Of one archive, each folder gives its own wheel; a folder that is not there is named."""
+    for name in ("one", "two"):
+        shutil.unpack_archive(make_sdist(tmp_path, name), tmp_path / "made")
+        (tmp_path / "made" / f"{name}-1.0").rename(tmp_path / "made" / name)
+        for path in (tmp_path / "made" / name).iterdir():
+            os.utime(path)  # a zip knows no time before 1980
+    (tmp_path / "top").mkdir()
+    (tmp_path / "made").rename(tmp_path / "top" / "repository-1f2e")
+    archive = Path(shutil.make_archive(str(tmp_path / "repository"), kind, tmp_path / "top"))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    cache = WheelCache({}, tmp_path / "cache")
+    whole = chosen(archive.as_uri(), digest, file=archive.name)
+    for name in ("one", "two"):
+        built = cache.wheel_of(replace(whole, name=name, folder=name))
+        assert (built.file, built.folder) == (f"{name}-1.0-py3-none-any.whl", "")
+    with pytest.raises(PackagesError, match="has no folder three"):
+        cache.wheel_of(replace(whole, folder="three"))
 
 
 def test_a_file_that_was_altered_here_is_fetched_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import re
@@ -19,7 +18,7 @@ from launcher.demo.server import DemoServer
 from launcher.errors import CallbackError, CodeError, ConfigError, UsageError
 from launcher.inventory import HostSpec, load_hosts
 from launcher.results.job_returns import ResultNotDecoded
-from tests.controllers import until
+from tests.controllers import until, wait_agents_ended
 from tests.launcher.session.recorded import collect, lines
 
 
@@ -436,14 +435,10 @@ def test_the_first_run_works_under_any_umask(tmp_path: Path, monkeypatch: pytest
     finally:
         os.umask(before)
     assert returned.error is None, returned.error
-    # The agent takes leave meanwhile: what it removes is not there to be looked at.
-    open_to_others = []
-    for folder, folders, files in os.walk(tmp_path / "home"):
-        for path in (Path(folder, name) for name in folders + files):
-            with contextlib.suppress(FileNotFoundError):
-                if not path.is_symlink() and path.stat().st_mode & 0o077:
-                    open_to_others.append(path)
-    assert open_to_others == []
+    wait_agents_ended(tmp_path / "home" / "state" / "hydra-remote-launcher")
+    files = [path for path in (tmp_path / "home").rglob("*") if not path.is_symlink()]
+    assert files
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
 @pytest.mark.slow

@@ -79,6 +79,17 @@ def test_nothing_that_a_running_agent_needs_is_removed(cleaning, spool, tmp_path
     assert ["running" in why for _, why in answer["kept"]] == [True, True]
 
 
+def test_code_is_contents_and_kept_trees(cleaning, tmp_path):
+    """One item, which goes whole."""
+    cache = tmp_path / "work" / "cache"
+    for name in ("blobs/ab/one", "trees/1-2/code/two", "trees/1-2/index"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_bytes(b"x")
+    assert [(item["id"], item["files"]) for item in cleaning.items() if item["kind"] == "code"] == [("code", 3)]
+    assert cleaning.remove(["code"], force=False) == {"removed": ["code"], "kept": []}
+    assert os.listdir(cache) == []
+
+
 @pytest.mark.parametrize("item", ["spool/../..", "spool/r1/other", "bundle/../blobs", "bundle/none", "other"])
 def test_a_name_that_is_not_on_the_list_removes_nothing(cleaning, spool, item):
     """No path leads out of the folders."""
