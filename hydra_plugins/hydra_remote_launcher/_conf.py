@@ -45,6 +45,9 @@ class RemoteLauncherConf:
     env: dict[str, Any] = field(default_factory=dict)
     #: Names of variables of this process that the jobs get, too.
     forward_env: list[str] = field(default_factory=list)
+    #: What each job needs: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each
+    #: with CPUs and GPUs of its own.
+    resources: dict[str, Any] = field(default_factory=dict)
     #: auto: the project is copied to the hosts; shared: the hosts see the same files.
     code: str = "auto"
     #: The largest total size of the code that is copied to a host.

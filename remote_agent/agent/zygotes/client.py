@@ -21,6 +21,9 @@ from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["ZygoteClient", "ZygoteGone", "send_with_fds"]
 
+#: Variables that say how many threads numerical libraries start.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 class ZygoteGone(OSError):
     """The zygote ended before it had received everything."""
@@ -60,8 +63,13 @@ class ZygoteClient:
         #: Attempts that were handed over, with their pids, until the end of their process is reported.
         self.children: Dict[str, Optional[int]] = {}
 
-    def start(self, bundle: str, log_path: str, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
+    def start(
+        self, bundle: str, log_path: str, code_root: Optional[str], shared_file: str, default_cwd: str, threads: int
+    ) -> None:
         """Start the process and tell it what to prepare.
+
+        Args:
+            threads: of a job's numerical libraries, which ask when they are imported; 0 for what they choose. The user's own word wins.
 
         Raises:
             OSError: it cannot be started.
@@ -74,6 +82,8 @@ class ZygoteClient:
             folder = os.path.dirname(self.spec.python)
             environment["VIRTUAL_ENV"] = os.path.dirname(folder)
             environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
+        for name in THREADS if threads else ():
+            environment.setdefault(name, str(threads))
         environment.update(self.spec.environ)
         self._log_path = log_path
         self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), environment)

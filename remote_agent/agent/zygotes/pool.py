@@ -74,6 +74,8 @@ class Zygotes:
         self._background = background
         self._controller = controller
         self._by_key: Dict[str, ZygoteClient] = {}
+        #: How many threads a job's numerical libraries start, unless the user says it; 0 for what they choose.
+        self.threads = 0
         self._withheld: Set[str] = set()
         self._starts: Dict[str, int] = {}
         #: When content, or a message about it, last arrived.
@@ -232,7 +234,7 @@ class Zygotes:
         spare, self._spare = self._spare, None
         if spare is None:
             return False
-        if spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
+        if not self.threads and spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
             return True
         self._discard_spare(spare)
         return False
@@ -245,7 +247,7 @@ class Zygotes:
         self._starts[zygote.key] = self._starts.get(zygote.key, 0) + 1
         logs = os.path.join(self._paths.spool, "logs")
         log = os.path.join(logs, "zygote-{}".format(len(os.listdir(logs))))
-        zygote.start(self._paths.bundle, log, code_root, shared_file, default_cwd)
+        zygote.start(self._paths.bundle, log, code_root, shared_file, default_cwd, self.threads)
 
     def _readable(self, zygote: ZygoteClient, *, is_gone: bool = False) -> None:
         frames, gone = zygote.receive()
