@@ -83,6 +83,49 @@ def environment(host: dict[str, Any]) -> dict[str, Any]:
     return {"key": keys[0], **since}
 
 
+def sharing(jobs: int, seconds: float, slowness: int, host: dict[str, Any]) -> dict[str, Any]:
+    """Run equal jobs on two hosts with a slot each, this machine and a slower one, from the first JobReturn to the last one.
+
+    `ideal`: the same time if no slot were ever idle.
+    """
+    from bench_app import wait
+
+    import launcher
+
+    arrivals = Arrivals()
+    hosts = [{"name": "local", "address": "local"}, {**host, "slots": 1, "env": {"SLOWNESS": str(slowness)}}]
+    with tempfile.TemporaryDirectory() as folder:
+        configs = ({"seconds": seconds} for _ in range(jobs))
+        launcher.multirun(wait, configs, hosts=hosts, observers=[arrivals], folder=Path(folder) / "out")
+    rate = (1 + 1 / slowness) / seconds
+    return {"seconds": arrivals.last - arrivals.first, "ideal": (arrivals.count - 1) / rate}
+
+
+def uneven(jobs: int, slots: int, seconds: float, *, in_batches: bool) -> dict[str, Any]:
+    """Run uneven jobs that are chosen as others end, or in batches as a sweeper does. `busy`: the part of the slots' time that jobs had."""
+    import concurrent.futures
+
+    from bench_app import wait
+
+    import launcher
+
+    lengths = [seconds * (1 + 3 * (num % 4 == 0)) for num in range(jobs)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        launcher.Session.open(hosts=[f"local/{slots}"], folder=Path(folder) / "out") as session,
+    ):
+        session.submit(wait, {"seconds": 0}).result()
+        begun = time.perf_counter()
+        waiting, under_way = list(lengths), set()
+        while waiting or under_way:
+            if not (in_batches and under_way):
+                while waiting and len(under_way) <= slots - in_batches:
+                    under_way.add(session.submit(wait, {"seconds": waiting.pop(0)}))
+            _, under_way = concurrent.futures.wait(under_way, return_when=concurrent.futures.FIRST_COMPLETED)
+        took = time.perf_counter() - begun
+    return {"seconds": took, "busy": sum(lengths) / (slots * took)}
+
+
 def large_value(size: int, host: dict[str, Any]) -> dict[str, Any]:
     """Return a small value and then a large one, one after the other on one slot. Neither is read.
 

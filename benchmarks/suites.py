@@ -481,6 +481,21 @@ def hosts(bench: Bench) -> None:
     bench.add(f"first JobReturn with {many} hosts over that with 3", ratio, 3.0, less_is_better=True)
 
 
+def sharing(bench: Bench) -> None:
+    """Idle slots: two hosts of which one is slower, and uneven jobs by ask and tell."""
+    jobs, seconds = (20, 0.05) if bench.is_quick else (200, 0.5)
+    two = bench.side("two hosts", "ours", "sharing", jobs=jobs, seconds=seconds, slowness=4, host=bench.spec())
+    told = {"jobs": 24 if bench.is_quick else 96, "slots": 4, "seconds": 0.5}
+    one_by_one = bench.side("ask and tell", "ours", "uneven", **told, in_batches=False)
+    batches = bench.side("batches", "ours", "uneven", **told, in_batches=True)
+    bench.turns(two, one_by_one, batches)
+    ratio = statistics.median(_seconds(one) / float(one.figures["ideal"]) for one in two.samples)
+    bench.add("two hosts, one four times as fast: time over the ideal", ratio, 1.1, less_is_better=True)
+    for side, target in ((one_by_one, 0.95), (batches, None)):
+        busy = statistics.median(float(one.figures["busy"]) for one in side.samples)
+        bench.add(f"uneven jobs, 4 slots, {side.name}: part of the slots' time that jobs had", busy, target)
+
+
 SUITES: dict[str, Callable[[Bench], None]] = {
     "jobs": jobs,
     "profile": profile,
@@ -493,5 +508,6 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "commands": commands,
     "warm": warm,
     "hosts": hosts,
+    "sharing": sharing,
     "long": long,
 }

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from launcher.errors import InventoryError
+from launcher.errors import ConfigError, InventoryError
 from launcher.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class HostSpec:
         ssh_config: path of the ssh configuration to read, as `ssh -F`.
         host_keys: `strict`, or `accept-new` to add an unknown key to known_hosts.
         ssh: what logs in: `fabric`, `openssh` (the `ssh` program) or `auto`; None for what the options say.
+        cpus, memory: how many CPUs, and bytes of memory, jobs may have there if the options say what a job needs; None for what the
+            host finds.
     """
 
     name: str
@@ -97,6 +99,8 @@ class HostSpec:
     environment: str | None = None
     extras: tuple[str, ...] = ()
     ssh: Literal["auto", "fabric", "openssh"] | None = None
+    cpus: int | None = None
+    memory: int | None = None
 
     @property
     def is_local(self) -> bool:
@@ -137,7 +141,7 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
     A host gets the options' value of every setting that it does not have itself.
 
     Raises:
-        InventoryError: a host cannot be used, or is named twice.
+        InventoryError: a host cannot be used, is named twice, or all of them are known to be too small for a job.
     """
     given = host_list(hosts) if hosts is not None else list(options.hosts)
     specs = [_host_spec(host) for host in given or ()]
@@ -153,8 +157,23 @@ def host_specs(hosts: Sequence[Any] | None, options: LaunchConf) -> list[HostSpe
             host_keys=keys if not spec.is_local and spec.host_keys == "strict" else spec.host_keys,
             ssh=None if spec.is_local else spec.ssh or cast("Literal['auto', 'fabric', 'openssh']", options.ssh),
         )
-        for spec in _check_unique("hosts", specs)
+        for spec in _check_size(_check_unique("hosts", specs), options.resources)
     ]
+
+
+def _check_size(specs: Sequence[HostSpec], needs: Mapping[str, int]) -> Sequence[HostSpec]:
+    """Refuse jobs that no host can have, as far as the user says what hosts have. What a host finds is its own word, later."""
+    too_small = []
+    for spec in specs:
+        has = {"gpus": None if spec.gpus is None else len(spec.gpus), "cpus": spec.cpus, "memory": spec.memory}
+        lacks = [name for name, need in needs.items() if (there := has[name]) is not None and need > there]
+        too_small += [f"{spec.name} has {lacks[0]}={has[lacks[0]]}"] if lacks else []
+    if len(too_small) == len(specs):
+        asked = ", ".join(f"{name}={need}" for name, need in needs.items())
+        raise InventoryError(
+            f"resources: no host is large enough for a job with {asked}: {'; '.join(too_small)}; ask for less"
+        )
+    return specs
 
 
 def _host_spec(host: Any) -> HostSpec:
@@ -235,6 +254,21 @@ def _slots(where: str, value: Any) -> int | Literal["auto"] | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SLOTS:
         raise InventoryError(f"{where}: slots {shown(value)} is neither a number from 1 to {_MAX_SLOTS} nor 'auto'")
     return value
+
+
+def _cpus(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SLOTS:
+        raise InventoryError(f"{where}: {shown(value)} is not a number from 1 to {_MAX_SLOTS}")
+    return value
+
+
+def _memory(where: str, value: Any) -> int:
+    from launcher.option_checks import parse_size
+
+    try:
+        return parse_size(value, where)
+    except ConfigError as error:
+        raise InventoryError(str(error)) from None
 
 
 def load_hosts_file(path: str | os.PathLike[str]) -> tuple[HostSpec, ...]:
@@ -433,6 +467,8 @@ _FIELD_CHECKS = {
     "environment": _environment,
     "extras": _extras,
     "ssh": _ssh,
+    "cpus": _cpus,
+    "memory": _memory,
 }
 _SSH_ONLY = frozenset({"user", "port", "fingerprint", "identity", "known_hosts", "ssh_config", "host_keys", "ssh"})
 

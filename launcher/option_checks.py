@@ -29,6 +29,7 @@ __all__ = [
     "parse_size",
     "policies",
     "refused",
+    "resources",
     "retries",
     "text",
     "texts",
@@ -229,6 +230,30 @@ def retries(value: Any, field: str) -> int | dict[str, int]:
         if count(number, f"{field}.{kind}") and kind == "cancelled":
             raise refused(field, "a job that was cancelled is not tried again")
     return {str(kind): number for kind, number in value.items()}
+
+
+_RESOURCES = ("gpus", "cpus", "memory")
+
+
+def resources(value: Any, field: str) -> dict[str, int]:
+    """What a job needs: whole GPUs and CPUs, and memory as a size."""
+    if not isinstance(value, Mapping):
+        raise refused(field, f"{shown(value)} is not a mapping of {', '.join(_RESOURCES)}")
+    made = {}
+    for name, given in value.items():
+        if name not in _RESOURCES:
+            near = difflib.get_close_matches(str(name), _RESOURCES, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(_RESOURCES)}"
+            raise refused(field, f"unknown resource {shown(name)}; {hint}")
+        number = int(given) if isinstance(given, str) and re.fullmatch(r"[0-9]{1,9}", given) else given
+        if name == "memory":
+            made[name] = parse_size(given, f"{field}.memory")
+        elif isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MAX_COUNT:
+            hint = "; leave it out for none" if name == "gpus" else ""
+            raise refused(f"{field}.{name}", f"{shown(given)} is not a whole number from 1 on{hint}")
+        else:
+            made[name] = number
+    return made
 
 
 def count(value: Any, field: str) -> int:

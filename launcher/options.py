@@ -223,6 +223,17 @@ class LaunchConf:
             metavar="DURATION",
         ),
     )
+    resources: Mapping[str, int] = _field(
+        {},
+        Option(
+            checks.resources,
+            "What each job needs: gpus, cpus (1 if it is not given) and memory. A host runs as many jobs at once as fit, each with CPUs and GPUs of its own.",
+            Group.HOSTS,
+            Form.PAIRS,
+            metavar="gpus=N|cpus=N|memory=SIZE",
+            schema="dict[str, Any]",
+        ),
+    )
     code: str = _chosen(
         "auto",
         "auto",

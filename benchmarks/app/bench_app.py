@@ -14,6 +14,11 @@ def plain_noop(number):
     return
 
 
+def wait(config):
+    """Take as long as the config says on this host."""
+    time.sleep(config["seconds"] * float(os.environ.get("SLOWNESS", "1")))
+
+
 def large(config):
     """Return a value of `config["size"]` bytes."""
     return bytes(config["size"])

@@ -321,6 +321,8 @@ class AgentConnection:
                 "host": self.host,
                 "slots": plan.slots,
                 "gpus": plan.gpus,
+                "needs": None if plan.needs is None else plan.needs.to_json(),
+                "size": None if plan.size is None else plan.size.to_json(),
                 "lease": plan.lease,
                 "live": plan.live,
             }

@@ -46,7 +46,7 @@ class HostFact:
 class Connected(HostFact):
     """The agent said welcome. `attempts` are those it knows, with their short states; `logout` are notes on that topic.
 
-    `takes_back`: it gives attempts back that have not started, if it is asked.
+    `takes_back`: it gives attempts back that have not started, if it is asked. `too_small`: why no job of this run's size can run there.
     """
 
     slots: int
@@ -57,6 +57,7 @@ class Connected(HostFact):
     notes: tuple[str, ...]
     logout: tuple[str, ...] = ()
     takes_back: bool = False
+    too_small: str = ""
 
 
 @frozen

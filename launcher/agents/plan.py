@@ -12,6 +12,7 @@ from typing import Any
 from launcher.agents.environment import Source
 from launcher.code.known_imports import ImportFacts
 from remote_agent.protocol import wire
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["Blob", "HostPlan", "blob_frames", "content_frames"]
@@ -35,6 +36,9 @@ class HostPlan:
     gpus: Any
     zygote: str
     zygote_spec: ZygoteSpec
+    #: What each job needs; None for slots as they are. Below: what the user says that the host has.
+    needs: Resources | None = None
+    size: Resources | None = None
     lease: float | None = None
     live: bool = False
     #: Content by hash that the run's spool needs (the shared payload).

@@ -197,6 +197,7 @@ class FrameReceiver:
                 short_texts(header["notes"]),
                 short_texts(header["logout"]),
                 header["takes_back"],
+                header["too_small"][: limit("reason")],
             )
         )
 

@@ -39,6 +39,7 @@ _MAX_TOLD = 20
 #: How many files below one folder are reported one by one if the same is true of them.
 _MAX_ALIKE = 3
 _PYTHON_STEP = "name a Python that runs there, 3.8 or later: --python PATH, or `python` of that host in the hosts file"
+_SIZE_STEP = "ask for less in `resources`, or correct what the hosts file says that the host has"
 #: Type of the error -> what a host lacks for jobs of any application, with the next step.
 _HOST_LACKS = {
     SETUP_FAILED: "correct the line in `setup`, or add `|| true` if it may fail; it runs in `bash -l`, without a terminal",
@@ -257,6 +258,8 @@ class Decider:
         (self._takes_back.add if fact.takes_back else self._takes_back.discard)(host)
         rebooted = scheduler.hosts[host].boot_id not in ("", fact.boot_id)
         decided.add(scheduler.observe_ready(at, host, fact.slots, fact.python, fact.gpus, fact.boot_id))
+        if fact.too_small:
+            decided.add(scheduler.observe_unfit(at, host, "resources", fact.too_small, _SIZE_STEP))
         for note in fact.notes:
             self._note(at, host, note, decided, "logout" if note in fact.logout else "")
         decided.add(scheduler.observe_missing(at, host, set(fact.attempts), rebooted))

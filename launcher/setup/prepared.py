@@ -21,6 +21,7 @@ from launcher.code.missing_modules import explained, explained_in_job, why_it_st
 from launcher.errors import CallbackError, CodeError, PackagesError
 from launcher.serialization.modules import out_of_reach
 from remote_agent.callbacks.composite import callback_entries
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.zygote_spec import ControllerFacts, ZygoteSpec
 from remote_agent.shared.versions import installed_version, version_note
 
@@ -69,6 +70,8 @@ class PreparedRun:
             gpus=spec.gpus if not isinstance(spec.gpus, tuple) else list(spec.gpus),
             zygote=ZYGOTE,
             zygote_spec=self.zygote_of(spec),
+            needs=_needs(setup.options.resources),
+            size=Resources(0, spec.cpus or 0, spec.memory or 0),
             lease=setup.options.lease,
             live=bool(setup.options.live),
             run_blobs=(Blob(sha256, len(shared), lambda: shared),),
@@ -242,6 +245,11 @@ def _why_it_stayed(file: str, snapshot: Snapshot | None) -> str:
     if snapshot is None:
         return "the run sends no project code, and the module belongs to no installed package"
     return why_it_stayed(file, snapshot)
+
+
+def _needs(given: Mapping[str, int]) -> Resources | None:
+    """Return what each job needs; a job that needs anything at all needs a CPU."""
+    return Resources(given.get("gpus", 0), given.get("cpus", 1), given.get("memory", 0)) if given else None
 
 
 def _explainer(

@@ -188,10 +188,12 @@ class Agent:
 
     def _on_hello(self, hello: Hello) -> Dict[str, Any]:
         self._queue.count_slots(hello)
+        self._zygotes.threads = self._queue.threads
         return {
             # The log's id shows whether this is still the same spool. If a spool was removed, its successor does not know its attempts.
             "boot_id": "{}/{}".format(self._paths.boot, self._attempts.log.id.hex()),
-            "slots": self._queue.slots,
+            "slots": max(self._queue.slots, 1),
+            "too_small": self._queue.too_small,
             "gpus": self._queue.gpus,
             "states": {attempt.id: attempt.short_state() for attempt in self._attempts},
         }

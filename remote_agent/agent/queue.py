@@ -21,8 +21,10 @@ from remote_agent.protocol import wire
 from remote_agent.protocol.fields import FieldError, is_sha256
 from remote_agent.protocol.job_spec import JobSpec
 from remote_agent.protocol.messages import Go, Hello, SendJob, Started, TakeBack
+from remote_agent.protocol.resources import Resources
 from remote_agent.protocol.result_parts import NO_PARTS
-from remote_agent.system.host import count_slots
+from remote_agent.system.host import choose_gpus, count_slots, usable_cpus
+from remote_agent.system.resources import Slot, divide, memory_here, usable_cpu_ids
 
 __all__ = ["JobQueue", "started"]
 
@@ -44,12 +46,16 @@ class JobQueue:
         self._zygotes = zygotes
         self._controller = controller
         self._queue: Deque[Attempt] = deque()
-        self._slots: List[Dict[str, str]] = []
+        self._slots: List[Slot] = []
         self._free: List[int] = []
         self._is_held = False
         self._job_seconds = 1.0
         self._started_at = time.monotonic()
         self.gpus: List[str] = []
+        #: Why no job of this run's size can run here; empty if one can.
+        self.too_small = ""
+        #: The CPUs of a job; 0 if the run does not say it.
+        self.threads = 0
         self.start: Start = _no_start
 
     def __bool__(self) -> bool:
@@ -67,20 +73,42 @@ class JobQueue:
 
         Raises:
             wire.ProtocolError: code `field`: the number of slots makes no sense.
+            FieldError: the jobs' resources make no sense.
         """
         if self._slots:
             return
         slots, gpus = hello["slots"], hello["gpus"]
         if not (slots is None or slots == "auto" or (isinstance(slots, int) and 1 <= slots <= 100_000)):
             raise wire.ProtocolError("field", "hello: slots are {!r}".format(slots))
-        self._slots, self.gpus = count_slots(slots, gpus)
+        if hello["needs"] is None:
+            environments, self.gpus = count_slots(slots, gpus)
+            self._slots = [Slot(one, []) for one in environments]
+        else:
+            needs, given = Resources.from_json(hello["needs"]), Resources.from_json(hello["size"] or {})
+            self.gpus, self.threads = choose_gpus(gpus), needs.cpus
+            self._slots, self.too_small = divide(
+                needs,
+                given,
+                self.gpus,
+                usable_cpu_ids(),
+                usable_cpus(),
+                memory_here(),
+                slots if isinstance(slots, int) else None,
+            )
         taken = {attempt.slot for attempt in self._attempts.active()}
         self._free = [slot for slot in range(len(self._slots)) if slot not in taken]
 
     def environment(self, attempt: Attempt) -> Dict[str, str]:
         """The environment variables of the attempt's slot."""
+        return dict(self._slot(attempt).environment)
+
+    def cpus(self, attempt: Attempt) -> List[int]:
+        """The CPUs of the attempt's slot; empty for all."""
+        return self._slot(attempt).cpus
+
+    def _slot(self, attempt: Attempt) -> Slot:
         slot = attempt.slot
-        return dict(self._slots[slot]) if slot is not None and slot < len(self._slots) else {}
+        return self._slots[slot] if slot is not None and slot < len(self._slots) else Slot({}, [])
 
     def release_slot(self, attempt: Attempt) -> None:
         """Free the slot of an attempt whose process has ended."""

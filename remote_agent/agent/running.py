@@ -96,7 +96,7 @@ class RunningJobs:
         slot_env: Dict[str, Optional[str]] = dict(self._queue.environment(attempt))
         slot_env[TOKEN] = self._paths.token(attempt)
         job = attempt.spec._replace(output_dir=self._paths.output_dir(attempt))
-        return ForkSpec(job, slot_env, self._paths.spool, payload_file)
+        return ForkSpec(job, slot_env, self._paths.spool, payload_file, self._queue.cpus(attempt))
 
     def hand_over(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> None:
         """Give an attempt, or its epilogue, to the zygote, with its socket and streams.

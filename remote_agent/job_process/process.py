@@ -28,7 +28,7 @@ except ImportError:  # a Python other than CPython
     from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
-__all__ = ["SignalGate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
+__all__ = ["SignalGate", "become_job", "hold_standard_fds", "keep_to", "open_streams", "reset_signals"]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
@@ -213,6 +213,16 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
     os.umask(umask)
     os.chdir(cwd)
     return channel
+
+
+def keep_to(cpus: List[int]) -> None:
+    """Run this process, and what it starts, on these CPUs; on all if there are none."""
+    if cpus and sys.platform != "darwin":
+        try:
+            os.sched_setaffinity(0, cpus)
+        except OSError as error:
+            # The host's CPUs have changed since the run began. The job can run on those that are left.
+            print("cannot keep the job to CPUs {}: {}".format(cpus, error), file=sys.stderr)
 
 
 def open_streams() -> None:

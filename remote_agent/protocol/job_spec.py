@@ -97,12 +97,14 @@ class ForkSpec(NamedTuple):
         slot_env: variables from the slot; None removes one.
         spool: the run's folder here.
         payload_file: the file of the job's payload; empty if it came with the message.
+        cpus: the CPUs on which it runs; empty for all.
     """
 
     job: JobSpec
     slot_env: Dict[str, Optional[str]]
     spool: str
     payload_file: str
+    cpus: List[int]
 
     def to_json(self) -> Dict[str, Any]:
         """Return the spec as a JSON object, which `from_json` reads."""

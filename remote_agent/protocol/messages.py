@@ -16,6 +16,7 @@ __all__ = ["ABSENT", "SCHEMA", "FromAgent", "FromController", "FromJob", "FromZy
 class Hello(TypedDict):
     """A link begins. `slots` and `gpus` are as the user gave them.
 
+    `needs`: the Resources of each job; None for jobs that take a slot as it is. `size`: those that the user says the host has.
     `lease`: seconds without a controller after which jobs end.
     """
 
@@ -26,6 +27,8 @@ class Hello(TypedDict):
     host: str
     slots: Union[int, str, None]
     gpus: Union[List[str], int, None]
+    needs: Optional[Dict[str, Any]]
+    size: Optional[Dict[str, Any]]
     lease: Optional[float]
     live: bool
 
@@ -191,7 +194,7 @@ class Welcome(TypedDict):
 
     The states of attempts are its payload, in as many parts as needed. (pid, hostname and spool are for debugging.)
     `logout`: those of the notes that say what the end of the login session does to the agent. `takes_back`: it knows the message
-    `take_back`.
+    `take_back`. `too_small`: why no job of the size that the run's jobs have can run there.
     """
 
     t: Literal["welcome"]
@@ -207,6 +210,7 @@ class Welcome(TypedDict):
     notes: List[str]
     logout: List[str]
     takes_back: bool
+    too_small: str
     more: bool
 
 
@@ -569,7 +573,7 @@ Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob,
 
 #: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.
 ABSENT: Dict[str, Dict[str, Any]] = {
-    "hello": {"slots": None, "gpus": None, "lease": None, "live": False},
+    "hello": {"slots": None, "gpus": None, "needs": None, "size": None, "lease": None, "live": False},
     "blob": {"scope": "cache"},
     "ask_pythons": {"python": None},
     "environment": {"budget": None},
@@ -580,7 +584,7 @@ ABSENT: Dict[str, Dict[str, Any]] = {
     "finish": {"keep": False, "interrupted": False},
     "look": {"stdout": 0, "stderr": 0},
     "remove": {"force": False},
-    "welcome": {"gpus": list, "notes": list, "logout": list, "takes_back": False, "more": False},
+    "welcome": {"gpus": list, "notes": list, "logout": list, "takes_back": False, "too_small": "", "more": False},
     "missing": {"manifest": None, "more": False},
     "zygote": {"error": None, "python": "", "isolation": "", "why": "", "notes": list, "imported": None},
     "dropped": {"asked": False},

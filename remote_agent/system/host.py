@@ -16,6 +16,7 @@ __all__ = [
     "NO_ROOM",
     "Folders",
     "boot_id",
+    "choose_gpus",
     "count_slots",
     "find_gpus",
     "folders",
@@ -25,6 +26,7 @@ __all__ = [
     "slug",
     "spool_folder",
     "unwritable",
+    "usable_cpus",
 ]
 
 _NAME = "hydra-remote-launcher"
@@ -258,6 +260,16 @@ def find_gpus() -> List[str]:
     return [device for gpu in gpus for device in migs.get(gpu, [gpu])]
 
 
+def choose_gpus(gpus: Union[List[Any], int, None]) -> List[str]:
+    """Return the UUIDs of the GPUs for a run. See `count_slots`."""
+    found = [] if gpus in (0, []) else find_gpus()
+    if isinstance(gpus, int):
+        return found[:gpus]
+    if gpus:
+        return [found[int(gpu)] if str(gpu).isdigit() and int(gpu) < len(found) else str(gpu) for gpu in gpus]
+    return found
+
+
 def count_slots(
     slots: Union[int, str, None], gpus: Union[List[Any], int, None]
 ) -> Tuple[List[Dict[str, str]], List[str]]:
@@ -268,11 +280,7 @@ def count_slots(
     are at least as many GPUs as slots, each slot has its own GPUs, by UUID. If there are more slots than GPUs, slots
     share them in turn.
     """
-    found = [] if gpus in (0, []) else find_gpus()
-    if isinstance(gpus, int):
-        found = found[:gpus]
-    elif gpus:
-        found = [found[int(gpu)] if str(gpu).isdigit() and int(gpu) < len(found) else str(gpu) for gpu in gpus]
+    found = choose_gpus(gpus)
     if slots == "auto":
         count = usable_cpus()
     elif slots is None:

@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Optional
 from remote_agent.callbacks.composite import Callbacks
 from remote_agent.job_process.channel import JobChannel
 from remote_agent.job_process.epilogue import Epilogue
-from remote_agent.job_process.process import become_job
+from remote_agent.job_process.process import become_job, keep_to
 from remote_agent.job_process.run import JobRun, Prepared
 from remote_agent.protocol.job_spec import EpilogueSpec, ForkSpec
 from remote_agent.protocol.messages import Start
@@ -36,6 +36,7 @@ def run_child(
     job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
     channel_fd = become_job(fds, job.slot_env, zygote_spec.cwd or "/", zygote_spec.umask)
+    keep_to(job.cpus)
     channel = JobChannel(channel_fd, job.spool, job.job.attempt_id)
     os.register_at_fork(after_in_child=channel.close_in_child)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)

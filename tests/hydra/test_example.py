@@ -63,6 +63,14 @@ def test_the_example_runs_from_python_without_a_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_example_of_ask_and_tell_finds_the_minimum(tmp_path: Path) -> None:
+    """It needs no host either."""
+    shutil.copy(_EXAMPLE.parent / "ask_and_tell.py", tmp_path)
+    done = apps.python("ask_and_tell.py", cwd=tmp_path)
+    assert done.stdout.startswith("40 trials, the best ")
+
+
+@pytest.mark.slow
 def test_the_example_uploads_without_a_host(s3: Any, example: Path) -> None:
     """It uses the local transport, through the plugin."""
     apps.python("my_app.py", "-m", "hydra/launcher=remote", _FORWARD, "foo=a,b", cwd=example)

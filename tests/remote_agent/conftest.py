@@ -251,7 +251,7 @@ class Host:
             path.write_bytes(payload)
             payload_file, payload = str(path), b""
         job = job_spec(number, attempt=1)._replace(**given)
-        fork = ForkSpec(job, slot_env, str(self.spool), payload_file)
+        fork = ForkSpec(job, slot_env, str(self.spool), payload_file, given.pop("cpus", []))
         return self._hand_over("fork", name, fork, fork.to_json(), payload)
 
     def _hand_over(self, kind: str, name: str, fork: ForkSpec, spec: dict[str, Any], payload: bytes) -> Attempt:

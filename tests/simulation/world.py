@@ -318,7 +318,12 @@ class Controller:
         self.wake()
 
     def send_again(self, host: str) -> None:
-        """Send the jobs that a host has once more, as a reconnect does that overtakes their arrival."""
+        """Send the jobs that a host has once more, as a reconnect does that overtakes their arrival.
+
+        Nothing is sent before the host's welcome was decided about: its spool may be another one.
+        """
+        if self.scheduler.hosts[host].phase is not HostPhase.READY:
+            return
         for num in sorted(self.scheduler.hosts[host].jobs):
             spec = job_spec(num, attempt=self.scheduler.jobs[num].attempt)
             if num in self.world.disk.jobs and spec.attempt_id in self.world.assigned:
@@ -669,7 +674,7 @@ class World:
             elif isinstance(event, events.HostUnknown):
                 # A link that was there for moments, and brought nothing, was none.
                 stood = self.now - self.ready_at.get(event.host, self.now)
-                if stood >= min(10.0, self.policies.host_loss_timeout) - 0.01:
+                if stood >= min(10.0, self.policies.host_loss_timeout) + 0.01:
                     self.unknown_at.pop(event.host, None)
                 self.unknown_at.setdefault(event.host, self.now)
             elif isinstance(event, (events.AttemptStarted, events.AttemptEnded, events.JobReturned)):

@@ -220,6 +220,7 @@ class Controller:
                 "notes": list(self._notes),
                 "logout": self._logout,
                 "takes_back": True,
+                "too_small": more["too_small"],
                 "more": bool(items),
             }
             link.outbox.put(wire.encode(header, json.dumps(dict(part)).encode("utf-8")))

@@ -28,6 +28,9 @@ from remote_agent.protocol.zygote_spec import ZygoteSpec
 
 __all__ = ["ZygoteClient", "ZygoteGone"]
 
+#: Variables that say how many threads numerical libraries start.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 class ZygoteGone(OSError):
     """The zygote ended before it had received everything."""
@@ -61,25 +64,34 @@ class ZygoteClient:
         #: Attempts that were handed over, with their pids, until the end of their process is reported.
         self.children: Dict[str, Optional[int]] = {}
 
-    def start(self, bundle: str, log_path: str, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
+    def start(
+        self, bundle: str, log_path: str, code_root: Optional[str], shared_file: str, default_cwd: str, threads: int
+    ) -> None:
         """Start the process and tell it what to prepare.
+
+        Args:
+            threads: of a job's numerical libraries, which ask when they are imported; 0 for what they choose. The user's own word wins.
 
         Raises:
             OSError: it cannot be started.
         """
         self._log_path = log_path
-        self.process, self.sock = start_process(log_path, lambda fd: self._command(bundle, fd), self.environment())
+        self.process, self.sock = start_process(
+            log_path, lambda fd: self._command(bundle, fd), self.environment(threads)
+        )
         self.state = "starting"
         try:
             self._send_prepare(code_root, shared_file, default_cwd)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended already: its socket will show that, and its log says why
 
-    def environment(self) -> Dict[str, str]:
-        """Return the variables with which its process starts."""
+    def environment(self, threads: int) -> Dict[str, str]:
+        """Return the variables with which its process starts. `threads`: see `start`."""
         environment = dict(os.environ)
         if self.spec.environment and self.spec.python:
             environment = in_environment(self.spec.python, environment)
+        for name in THREADS if threads else ():
+            environment.setdefault(name, str(threads))
         environment.update(self.spec.environ)
         return environment
 

@@ -77,6 +77,8 @@ class Zygotes:
         self._background = background
         self._controller = controller
         self._by_key: Dict[str, ZygoteClient] = {}
+        #: How many threads a job's numerical libraries start, unless the user says it; 0 for what they choose.
+        self.threads = 0
         self._withheld: Set[str] = set()
         self._starts: Dict[str, int] = {}
         #: When content, or a message about it, last arrived.
@@ -232,7 +234,7 @@ class Zygotes:
 
     def _adopt(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> bool:
         """Use a warm interpreter or the spare process, if it was started in the same way as this zygote would be."""
-        warm = self._warm.adopt(zygote.spec, zygote.environment(), self._new_log())
+        warm = self._warm.adopt(zygote.spec, zygote.environment(self.threads), self._new_log())
         spare, self._spare = self._spare, None
         if warm is not None and zygote.adopt(warm, code_root, shared_file, default_cwd):
             if spare is not None:
@@ -241,7 +243,7 @@ class Zygotes:
         if spare is None:
             return False
         # A spare of an environment that was built anew meanwhile has the files of the old one.
-        is_current = self.environments.was_there or not spare.environment
+        is_current = (self.environments.was_there or not spare.environment) and not self.threads
         if is_current and spare.fits(zygote.spec) and zygote.adopt(spare, code_root, shared_file, default_cwd):
             return True
         self._discard_spare(spare)
@@ -253,7 +255,7 @@ class Zygotes:
 
     def _start(self, zygote: ZygoteClient, code_root: Optional[str], shared_file: str, default_cwd: str) -> None:
         self._starts[zygote.key] = self._starts.get(zygote.key, 0) + 1
-        zygote.start(self._paths.bundle, self._new_log(), code_root, shared_file, default_cwd)
+        zygote.start(self._paths.bundle, self._new_log(), code_root, shared_file, default_cwd, self.threads)
 
     def _new_log(self) -> str:
         logs = os.path.join(self._paths.spool, "logs")
@@ -396,7 +398,9 @@ class Zygotes:
         """Start a warm interpreter for the next run."""
         for zygote in self._by_key.values():
             if zygote.again is not None:
-                self._warm.leave(zygote.spec, zygote.environment(), zygote.again["modules"], zygote.again["imported"])
+                self._warm.leave(
+                    zygote.spec, zygote.environment(self.threads), zygote.again["modules"], zygote.again["imported"]
+                )
 
     def leave_none(self) -> None:
         """End what waits for later runs."""

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from remote_agent.agent import queue
 from remote_agent.agent.spool.log import SpoolLog
 from tests.remote_agent.agent.test_agent_machine import spec
 from tests.remote_agent.stepped_agent import Peer, SteppedAgent
+from tests.specs import zygote_spec
 
 
 @pytest.fixture
@@ -145,3 +147,37 @@ class TestTakingBack:
         _send(peer, 2)
         _finish_first(host)
         assert host.forks == ["0.1", "1.1", "2.1"]
+
+
+class TestSizes:
+    """A run says what each job needs, and the host is divided into slots of that size."""
+
+    @staticmethod
+    def _welcome(host: SteppedAgent, **more) -> list[dict]:
+        peer = host.connect()
+        peer.say({"t": "hello", "version": 1, "run": "r1", "controller": "c", "host": "h", "slots": None, **more})
+        host.settle()
+        return peer.all("welcome") or peer.all("fatal")
+
+    def test_slots_are_what_fits(self, host, monkeypatch):
+        """Each job gets its CPUs."""
+        monkeypatch.setattr(queue, "usable_cpu_ids", lambda: [0, 1, 4, 5, 6])
+        monkeypatch.setattr(queue, "usable_cpus", lambda: 5)
+        (welcome,) = self._welcome(host, needs={"cpus": 2})
+        assert (welcome["slots"], welcome["too_small"]) == (2, "")
+        assert [slot.cpus for slot in host.agent._queue._slots] == [[0, 1], [4, 5]]
+
+    def test_a_host_that_is_too_small_starts_nothing(self, host):
+        """It says so in its welcome."""
+        (welcome,) = self._welcome(host, needs={"cpus": 8}, size={"cpus": 4})
+        assert welcome["too_small"] == "a job needs 8 CPUs, and it has 4 CPUs"
+        peer = host.peers[-1]
+        peer.say({"t": "prepare", "zygote": "z", "spec": zygote_spec().to_json()})
+        _send(peer, 0)
+        host.settle()
+        assert host.forks == []
+
+    def test_needs_that_make_no_sense_are_refused(self, host):
+        """The link ends, and names the field."""
+        (fatal,) = self._welcome(host, needs={"cpus": -1})
+        assert "resources: cpus is -1" in fatal["message"]

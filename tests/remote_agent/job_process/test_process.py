@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
+
+from remote_agent.job_process import process
 
 APP = {
     "forking.py": """
@@ -76,3 +81,16 @@ def test_a_forked_process_that_returns_is_not_the_job(forking, tmp_path, how, co
     assert [frame.header["t"] for frame in attempt.frames] == ["outcome", "done"]
     assert (tmp_path / "late.txt").read_text() == "whole"
     assert ("ValueError: in the child" in attempt.stderr) == (how == "raise")
+
+
+def test_a_job_that_cannot_be_kept_to_its_cpus_runs_on_those_there_are(monkeypatch, capfd):
+    """The host's CPUs may change while a run lasts. The job's own stderr says so."""
+
+    def refuse(pid: int, cpus: list[int]) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(process.sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    process.keep_to([5])
+    assert "cannot keep the job to CPUs [5]" in capfd.readouterr().err
+    process.keep_to([])

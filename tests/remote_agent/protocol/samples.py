@@ -29,7 +29,7 @@ DONE = Envelope("COMPLETED", None, None, None, None, None, [], {}, None)
 PARTS = NO_PARTS._replace(value=Part(0, 5, "ab"), codec="plain")
 
 
-FORK = ForkSpec(JOB, {"CUDA_VISIBLE_DEVICES": "GPU-1", "GONE": None}, "/spool", "")
+FORK = ForkSpec(JOB, {"CUDA_VISIBLE_DEVICES": "GPU-1", "GONE": None}, "/spool", "", [0, 1])
 
 
 EPILOGUE = EpilogueSpec(FORK, [["on_job_start", 0]], FAILED, False, PARTS, "", "/spool/state")

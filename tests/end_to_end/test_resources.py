@@ -1,0 +1,115 @@
+"""Runs whose jobs say what they need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launcher
+from launcher import events
+from launcher.errors import ConfigError, InventoryError
+from launcher.options import LaunchConf
+
+_APP = """
+import os
+
+def task(cfg):
+    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    return affinity, [os.environ.get(name) for name in names]
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a job sees of its share."""
+    (tmp_path / "resources_app.py").write_text(_APP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    import resources_app
+
+    yield resources_app.task
+    import sys
+
+    del sys.modules["resources_app"]
+
+
+def test_a_job_has_its_cpus_and_as_many_threads(task: Any, tmp_path: Path) -> None:
+    """As many jobs run at once as fit."""
+    seen: list[Any] = []
+    returns = launcher.multirun(task, [{}, {}], resources={"cpus": 1}, folder=tmp_path / "out", observers=[seen.append])
+    (ready,) = [one for one in seen if isinstance(one, events.HostReady)]
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    assert ready.slots == (len(usable) if usable else os.cpu_count())
+    for one in returns:
+        affinity, variables = one.return_value
+        assert variables == ["1", "1", ""]
+        assert affinity is None or (len(affinity) == 1 and affinity[0] in usable)
+
+
+def test_the_users_number_of_threads_wins(task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may stand in the run's variables, or in those of the host's login."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    options = {"resources": {"cpus": 1}, "env": {"OMP_NUM_THREADS": "7"}, "folder": tmp_path / "out"}
+    (one,) = launcher.multirun(task, [{}], **options)
+    assert one.return_value[1][:2] == ["7", "5"]
+
+
+def test_without_resources_a_job_has_all_of_the_host(task: Any, tmp_path: Path) -> None:
+    """Nothing is set."""
+    (one,) = launcher.multirun(task, [{}], folder=tmp_path / "out")
+    affinity, variables = one.return_value
+    assert variables[:2] == [None, None]
+    assert affinity is None or affinity == sorted(os.sched_getaffinity(0))
+
+
+def test_a_job_that_no_host_can_have_fails_by_name(task: Any, tmp_path: Path) -> None:
+    """The host tells what it has. The message names the host, what is needed, and the next step."""
+    seen: list[Any] = []
+    options = {"resources": {"cpus": 9999}, "folder": tmp_path / "out", "observers": [seen.append]}
+    (one,) = launcher.multirun(task, [{}], **options)
+    assert one.status.name == "FAILED"
+    assert "local: a job needs 9999 CPUs, and it has " in str(one.error)
+    (unusable,) = [one for one in seen if isinstance(one, events.HostUnusable)]
+    assert "ask for less in `resources`" in unusable.next_step
+
+
+def test_a_job_that_is_larger_than_every_host_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """So far as the user says what the hosts have."""
+    hosts = [{"name": "gpu1", "gpus": 2}, {"name": "gpu2", "memory": "8GiB", "gpus": 8}]
+    with pytest.raises(InventoryError, match="gpu1 has gpus=2; gpu2 has memory=8589934592; ask for less"):
+        launcher.multirun(print, [{}], hosts=hosts, resources={"gpus": 4, "memory": "16GiB"})
+    with pytest.raises(InventoryError, match="host gpu1: cpus: 0 is not a number from 1"):
+        launcher.multirun(print, [{}], hosts=[{"name": "gpu1", "cpus": 0}])
+    with pytest.raises(InventoryError, match="host gpu1: memory: '-8GiB' is not a size"):
+        launcher.multirun(print, [{}], hosts=[{"name": "gpu1", "memory": "-8GiB"}])
+
+
+@pytest.mark.parametrize(
+    ("resources", "says"),
+    [
+        ({"gpus": 0}, r"resources\.gpus: 0 is not a whole number from 1 on; leave it out for none"),
+        ({"gpus": 0.5}, r"resources\.gpus: 0.5 is not a whole number"),
+        ({"cpus": "1.5"}, r"resources\.cpus: '1.5' is not a whole number"),
+        ({"cpus": True}, r"resources\.cpus: True is not a whole number"),
+        ({"memory": -1}, r"resources\.memory: -1 is not a size above zero"),
+        ({"memory": "8 pounds"}, r"resources\.memory: '8 pounds' is not a size"),
+        ({"gpu": 1}, "unknown resource 'gpu'; did you mean 'gpus'"),
+        (4, "4 is not a mapping of gpus, cpus, memory"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(resources: Any, says: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(ConfigError, match=says):
+        LaunchConf(resources=resources)
+
+
+def test_numbers_of_a_command_line_are_numbers() -> None:
+    """There every value is text."""
+    conf = LaunchConf(resources={"gpus": "1", "cpus": "4", "memory": "8GiB"})
+    assert conf.resources == {"gpus": 1, "cpus": 4, "memory": 8 << 30}
