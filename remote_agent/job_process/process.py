@@ -28,7 +28,7 @@ except ImportError:  # a Python other than CPython
     from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
-__all__ = ["SignalGate", "become_job", "hold_standard_fds", "open_streams", "reset_signals"]
+__all__ = ["SignalGate", "become_job", "begin_job", "hold_standard_fds", "open_streams", "reset_signals"]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
@@ -76,6 +76,10 @@ class SignalGate:
             )
         _set_handler(_SIGTERM, self._handle)
         _set_handler(_SIGINT, self._handle)
+
+    def forget(self) -> None:
+        """Forget a signal that came outside of user code: it was for the job before."""
+        self._pending = None
 
     def _block_before_fork(self) -> None:
         """Block both signals before the job forks.
@@ -199,9 +203,15 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
     """
     os.setsid()
     channel = move_high(fds[0])
-    os.dup2(fds[1], 1, inheritable=True)
-    os.dup2(fds[2], 2, inheritable=True)
-    for fd in fds[1:]:
+    begin_job(fds[1:], environment, cwd, umask)
+    return channel
+
+
+def begin_job(streams: List[int], environment: Dict[str, Any], cwd: str, umask: int) -> None:
+    """Give this process what belongs to one job: its stdout and stderr files, variables, folder and umask. See `become_job`."""
+    os.dup2(streams[0], 1, inheritable=True)
+    os.dup2(streams[1], 2, inheritable=True)
+    for fd in streams:
         if fd > 2:
             os.close(fd)
     mark_begun(1)
@@ -212,7 +222,6 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
             os.environ[name] = str(value)
     os.umask(umask)
     os.chdir(cwd)
-    return channel
 
 
 def open_streams() -> None:
