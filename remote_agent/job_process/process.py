@@ -22,13 +22,13 @@ from remote_agent.system.processes import mark_begun
 # `_signal`, because `signal` turns every number into an Enum and back. That makes a forked process write to some forty
 # pages of memory that it would not touch otherwise.
 try:
-    from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
+    from _signal import getsignal as get_handler  # type: ignore[import-not-found]
     from _signal import signal as _set_handler
 except ImportError:  # a Python other than CPython
-    from signal import getsignal as _get_handler
+    from signal import getsignal as get_handler
     from signal import signal as _set_handler
 
-__all__ = ["SignalGate", "become_job", "begin_job", "hold_standard_fds", "open_streams", "reset_signals"]
+__all__ = ["SignalGate", "become_job", "begin_job", "get_handler", "hold_standard_fds", "open_streams", "reset_signals"]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
@@ -106,7 +106,7 @@ class SignalGate:
             signal.setitimer(timer, 0)
         self.install()
         for number in range(1, signal.NSIG):
-            handler = _get_handler(number)
+            handler = get_handler(number)
             if callable(handler) and handler != self._handle and not isinstance(handler, _HarmlessHandler):
                 _set_handler(number, _HarmlessHandler(handler))
         # A write to an agent that is gone must raise an error, and not kill this process.

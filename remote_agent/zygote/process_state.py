@@ -3,6 +3,7 @@
 Rule: a job finds all this as in a fresh process. What cannot be set back ends the worker. Modules and their globals are not set back:
 that jobs share them is what `reuse` means.
 """
+
 import gc
 import locale
 import logging
@@ -18,6 +19,7 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 
 from remote_agent.hydra.state import ProcessWide
 from remote_agent.job_process.context import drop_default_handlers
+from remote_agent.job_process.process import get_handler
 
 __all__ = ["ProcessState"]
 
@@ -87,7 +89,9 @@ class ProcessState:
             return
         for name in set(now) - set(self._variables):
             del os.environ[name]
-        os.environ.update(self._variables)
+        for name, value in self._variables.items():
+            if now.get(name) != value:
+                os.environ[name] = value
         if now.get("TZ") != self._variables.get("TZ"):
             time.tzset()
 
@@ -102,7 +106,7 @@ class ProcessState:
 
 
 def _signals() -> Dict[int, Any]:
-    return {number: signal.getsignal(number) for number in _NUMBERS}
+    return {number: get_handler(number) for number in _NUMBERS}
 
 
 def _forms() -> List[Any]:

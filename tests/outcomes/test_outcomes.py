@@ -51,9 +51,7 @@ def read(one: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("results", "isolation"), [("trusted", "auto"), ("safe", "auto"), ("trusted", "reuse")])
-def test_a_job_ends_as_the_page_says(
-    app: Any, hosts: list[Any], results: str, isolation: str, tmp_path: Path
-) -> None:
+def test_a_job_ends_as_the_page_says(app: Any, hosts: list[Any], results: str, isolation: str, tmp_path: Path) -> None:
     """Each case ends as docs/outcomes.md says, and none affects another."""
     cases = [case for case in CASES if case.how != "group" or sys.version_info >= (3, 11)]
     returns = launcher.multirun(
