@@ -256,6 +256,7 @@ class Agent:
         self._controller.close()
         self._running.close_workers()
         self._zygotes.close()
+        self._running.kill_workers()
         self._attempts.stop()
         self._background.stop()
         self._attempts.close()

@@ -204,6 +204,11 @@ class RunningJobs:
         for worker in self._workers.idle():
             self._end_worker(worker)
 
+    def kill_workers(self) -> None:
+        """Kill the workers that have not ended."""
+        for worker in self._workers:
+            kill_whole(worker.pid, worker.started, "{}/{}".format(self._paths.run, worker.name))
+
     def _over(self, attempt: Attempt) -> None:
         """The job is over, and nothing of it is left in its process. Its worker waits for the next job, if it may have one."""
         worker = attempt.worker

@@ -6,7 +6,7 @@ a job can reach the next one, and no later agent takes the process for an earlie
 
 import array
 import socket
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from remote_agent.agent.spool.attempt import Attempt
 from remote_agent.agent.zygotes.client import ZygoteClient
@@ -67,6 +67,9 @@ class Workers:
         if worker is not None:
             worker.is_last = True
         return worker
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(list(self._by_name.values()))
 
     def idle(self, slot: Optional[int] = None) -> List[Worker]:
         """Return the workers that wait, all of them or those of a slot."""

@@ -122,9 +122,11 @@ def answer_when_asked(channel: JobChannel, stage: List[str]) -> None:
     _try(signal.signal, signal.SIGTERM, answer)
 
 
-def exit_worker() -> NoReturn:
-    """End a process that has done its jobs and gets no further one. Nobody waits for it."""
-    _try(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+def exit_worker(seconds: float) -> NoReturn:
+    """End a process that has done its jobs and gets no further one. It is killed after this many seconds, because nobody watches it."""
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        _try(signal.signal, number, signal.SIG_DFL)
+    _try(signal.setitimer, signal.ITIMER_REAL, max(seconds, 0.001))
     _shut_down(["threads"])
     os._exit(0)
 

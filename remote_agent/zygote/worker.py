@@ -45,14 +45,15 @@ class Worker:
     def serve(self, spec: ForkSpec, payload: bytes) -> NoReturn:
         """Do this job and those that follow it. Ends the process."""
         job: Optional[Tuple[ForkSpec, bytes]] = (spec, payload)
+        seconds = 0.0
         while job is not None:
             # Values of context variables, such as decimal's precision, are the job's own.
             contextvars.copy_context().run(self._run, *job)
-            job = None
+            seconds, job = job[0].job.shutdown_timeout, None
             if not self._is_as_before():
                 shutdown.exit_job(self._channel)
             job = self._next()
-        shutdown.exit_worker()
+        shutdown.exit_worker(seconds)
 
     def _run(self, spec: ForkSpec, payload: bytes) -> None:
         self._prepared.seeds.in_job()

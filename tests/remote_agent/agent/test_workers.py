@@ -200,6 +200,18 @@ def test_workers_end_with_the_run(host):
     wait_until(lambda: not host.processes(), "everything to end")
 
 
+@pytest.mark.slow
+def test_a_worker_whose_end_hangs_ends_with_the_run(host):
+    """It is killed, as nothing of a run may be left."""
+    with open(host.code / "app.py", "a") as file:
+        file.write("\nimport atexit\natexit.register(signal.pause)\n")
+    client = host.connect()
+    client.result(host.job(client, 0))
+    (worker,) = pids(host, 1)
+    client.send({"t": "finish"})
+    wait_gone(worker, "the worker")
+
+
 def test_a_long_payload_gets_a_new_process(host):
     """A worker would have to take it in pieces."""
     client = host.connect()

@@ -33,7 +33,7 @@ def at_import(signum, frame):
 
 signal.signal(signal.SIGUSR1, at_import)
 if "AT_EXIT" in os.environ:
-    atexit.register(print, os.environ["AT_EXIT"])
+    atexit.register(*([signal.pause] if os.environ["AT_EXIT"] == "hang" else [print, os.environ["AT_EXIT"]]))
 
 
 class Finished:

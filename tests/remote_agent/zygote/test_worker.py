@@ -125,6 +125,19 @@ def test_what_a_worker_prints_between_two_jobs_goes_to_the_zygotes_log(host: Hos
     assert "printed at the end" in host.log.read_text()
 
 
+def test_a_worker_whose_end_hangs_is_killed(host: Host) -> None:
+    """After the `shutdown_timeout` of its last job: nobody watches it any more."""
+    start_reused(host, environ={"AT_EXIT": "hang"})
+    attempt = host.wait_over(host.submit({}, spec={"shutdown_timeout": 0.1}))
+    assert attempt.is_idle
+    attempt.sock.close()
+    attempt.eof = True
+    host.wait(lambda: attempt.status is not None)
+    assert attempt.status == signal.SIGALRM
+    assert host.process is not None
+    host.process.kill()  # it has imported the application, so its own end hangs, too
+
+
 @pytest.mark.slow
 def test_a_worker_imports_an_application_that_must_not_be_forked(host: Host) -> None:
     """Each worker imports it once, in its first job, and its threads end no worker."""
