@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2) -> dict[str, Any]:
+def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2, isolation: str = "auto") -> dict[str, Any]:
     """Run no-op jobs, end to end. `steady` is the rate from the first JobReturn to the last, without connecting."""
     from bench_app import Hooks, noop
 
@@ -19,7 +19,9 @@ def jobs(jobs: int, host: dict[str, Any] | None, slots: int = 2) -> dict[str, An
     arrivals = Arrivals()
     configs = ({"number": number} for number in range(jobs))
     begun = time.perf_counter()
-    returns = launcher.multirun(noop, configs, callbacks=[Hooks()], observers=[arrivals], **_where(host, slots))
+    returns = launcher.multirun(
+        noop, configs, callbacks=[Hooks()], observers=[arrivals], isolation=isolation, **_where(host, slots)
+    )
     seconds = time.perf_counter() - begun
     completed = sum(1 for job_return in returns if job_return.status.name == "COMPLETED")
     if completed != jobs:
@@ -160,7 +162,7 @@ def many(jobs: int, every: int) -> dict[str, Any]:
     return {"jobs": jobs, "marks": marks.rows}
 
 
-def spent(jobs: int, warm: int, host: dict[str, Any], sshd: int) -> dict[str, Any]:
+def spent(jobs: int, warm: int, host: dict[str, Any], sshd: int, isolation: str = "auto") -> dict[str, Any]:
     """Measure the CPU seconds of each process of a run between the `warm`th JobReturn and the last."""
     from bench_app import Hooks, noop
 
@@ -169,7 +171,7 @@ def spent(jobs: int, warm: int, host: dict[str, Any], sshd: int) -> dict[str, An
     meter = Meter(warm, jobs, sshd)
     configs = ({"number": number} for number in range(jobs))
     begun = time.process_time()
-    launcher.multirun(noop, configs, callbacks=[Hooks()], observers=[meter], **_where(host, 2))
+    launcher.multirun(noop, configs, callbacks=[Hooks()], observers=[meter], isolation=isolation, **_where(host, 2))
     return {"spent": meter.spent(), "jobs": jobs - warm, "controller": time.process_time() - begun}
 
 
@@ -222,6 +224,9 @@ class Meter:
                 # A job's CPU time is added to that of the zygote's children when the zygote has reaped it.
                 clocks["jobs"] += reaped
                 clocks["agent"] += processes[parent][1] if parent in processes else 0.0
+            elif _is_zygote(pid) and _is_zygote(parent):
+                # A job, or a worker, which is reaped only at the end of the run.
+                clocks["jobs"] += own + reaped
             elif self._sshd in _ancestors(pid, processes):
                 clocks["sshd" if _command(pid).startswith(b"sshd") else "connect"] += own
         return clocks

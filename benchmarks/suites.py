@@ -110,7 +110,7 @@ def _execnet_spec(bench: Bench, alias: str = "host") -> str:
 
 
 def jobs(bench: Bench) -> None:
-    """(a) No-op jobs, a process per job, two at a time, end to end, both hooks on."""
+    """(a) No-op jobs, two at a time, end to end, both hooks on: a process per job, and jobs that share processes."""
     count = 50 if bench.is_quick else 1000
     ssh = {
         "hostname": "host",
@@ -119,11 +119,12 @@ def jobs(bench: Bench) -> None:
         "python_path": [bench.host.python],
     }
     ours = bench.side("launcher", "ours", "jobs", jobs=count, host=bench.spec())
+    reuse = bench.side("launcher, reuse", "ours", "jobs", jobs=count, host=bench.spec(), isolation="reuse")
     pool = bench.side("multiprocessing.Pool(2, maxtasksperchild=1), local", "peers", "pool", jobs=count)
     mitogen = bench.side("mitogen, fork per job", "peers", "mitogen_jobs", jobs=count, ssh=ssh)
     # A fifth of the jobs is enough: an interpreter per job is so slow that the rate is known by then.
     execnet = bench.side("execnet, popen via ssh", "peers", "execnet_jobs", jobs=count // 5, ssh=_execnet_spec(bench))
-    sides = (ours, pool, mitogen, execnet)
+    sides = (ours, reuse, pool, mitogen, execnet)
     bench.turns(*sides)
     for side in sides:
         bench.note(f"{side.name}: jobs/s", f"{side.median(_rate):.0f} ({side.spread(_rate)})")
@@ -131,6 +132,8 @@ def jobs(bench: Bench) -> None:
     bench.add("rate over mitogen's", median_ratio(ours, mitogen, _rate), 2.0)
     bench.add("rate over the local pool's", median_ratio(ours, pool, _rate), 1.0)
     bench.add("rate over execnet's", median_ratio(ours, execnet, _rate), None)
+    bench.add("rate with `reuse` over the local pool's", median_ratio(reuse, pool, _rate), 1.5)
+    bench.add("rate with `reuse` over mitogen's", median_ratio(reuse, mitogen, _rate), None)
 
 
 def profile(bench: Bench) -> None:
@@ -140,18 +143,28 @@ def profile(bench: Bench) -> None:
     """
     count, warm = (60, 20) if bench.is_quick else (1000, 100)
     ours = bench.side("launcher", "ours", "spent", jobs=count, warm=warm, host=bench.spec(), sshd=bench.host.pid)
+    reuse = bench.side(
+        "launcher, reuse",
+        "ours",
+        "spent",
+        jobs=count,
+        warm=warm,
+        host=bench.spec(),
+        sshd=bench.host.pid,
+        isolation="reuse",
+    )
     pool = bench.side("the local pool", "peers", "pool", jobs=count)
-    bench.turns(ours, pool)
-    names = list(ours.samples[0].figures["spent"])
-    per_job = {
-        name: ours.median(lambda sample, name=name: 1000 * sample.figures["spent"][name] / sample.figures["jobs"])
-        for name in names
-    }
-    for name, milliseconds in per_job.items():
-        bench.note(f"CPU ms per job: {name}", f"{milliseconds:.2f}")
+    bench.turns(ours, reuse, pool)
+    for side, where in ((ours, ""), (reuse, ", reuse")):
+        per_job = {
+            name: side.median(lambda sample, name=name: 1000 * sample.figures["spent"][name] / sample.figures["jobs"])
+            for name in side.samples[0].figures["spent"]
+        }
+        for name, milliseconds in per_job.items():
+            bench.note(f"CPU ms per job{where}: {name}", f"{milliseconds:.2f}")
+        bench.note(f"CPU ms per job{where}: all of it", f"{sum(per_job.values()):.2f}")
     pool_ms = pool.median(lambda sample: 1000 * float(sample.figures["cpu"]) / sample.figures["jobs"])
     bench.note_files()
-    bench.note("CPU ms per job: all of it", f"{sum(per_job.values()):.2f}")
     bench.note("CPU ms per job: all of the local pool", f"{pool_ms:.2f}")
 
 

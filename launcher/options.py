@@ -255,9 +255,10 @@ class LaunchConf:
         "auto",
         "fork",
         "spawn",
+        "reuse",
         group=Group.CODE,
         help="How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; "
-        "auto: fork, or spawn where a fork would not work.",
+        "auto: fork, or spawn where a fork would not work; reuse: jobs share processes, for thousands of short jobs.",
     )
     outputs: bool | tuple[str, ...] = _field(
         True,

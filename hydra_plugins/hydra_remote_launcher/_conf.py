@@ -56,7 +56,7 @@ class RemoteLauncherConf:
     #: The largest total size of the code that is copied to a host.
     max_code_size: Any = "100MiB"
     #: How a job gets its process. fork: from a process that has imported the app; spawn: a new Python; auto: fork, or
-    #: spawn where a fork would not work.
+    #: spawn where a fork would not work; reuse: jobs share processes, for thousands of short jobs.
     isolation: str = "auto"
     #: Whether the output directories of jobs are copied back; or patterns of the files that are.
     outputs: Any = True

@@ -310,6 +310,8 @@ class Decider:
             decided.add(self._scheduler.observe_unprepared(at, fact.host, fact.error["message"].partition("\n")[0]))
         elif fact.isolation == "spawn" and fact.why:
             self._note(at, fact.host, f"each job gets a fresh process: {fact.why}", decided)
+        elif fact.isolation == "reuse" and fact.why:
+            self._note(at, fact.host, fact.why, decided)
 
     def _take_environment(self, at: float, fact: facts.EnvironmentTold, decided: _Round) -> None:
         if fact.state != "ready":

@@ -261,7 +261,9 @@ class Agent:
     def _shut_down(self) -> None:
         self._reaper.sweep_now()
         self._controller.close()
+        self._running.close_workers()
         self._zygotes.close()
+        self._running.kill_workers()
         self._attempts.stop()
         self._background.stop()
         self._attempts.close()

@@ -156,6 +156,7 @@ class JobQueue:
         self.release_slot(attempt)
         attempt.state = "queued"
         attempt.deadline = attempt.handed_at = attempt.status = None
+        attempt.pid, attempt.pid_started, attempt.is_reused, attempt.worker = None, "", False, None
         attempt.has_exited = attempt.is_polled = False
         self._queue.appendleft(attempt)
 

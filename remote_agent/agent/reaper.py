@@ -88,7 +88,7 @@ class Reaper(ZygoteListener):
     def orphaned(self, attempt_ids: List[str]) -> None:
         """Watch jobs that have lost their zygote by their pid."""
         for attempt_id in attempt_ids:
-            attempt = self._attempts.alive(attempt_id)
+            attempt = self._running.left_alone(attempt_id)
             if attempt is not None:
                 attempt.is_polled = True
 
@@ -107,6 +107,9 @@ class Reaper(ZygoteListener):
             timeout = attempt.spec.timeout
             if timeout and attempt.outcome is None and attempt.crash is None and attempt.final is None:
                 gone_by = (age(attempt.pid) if attempt.pid is not None else None) or 0.0
+                if attempt.is_reused:
+                    # The process is older than the job.
+                    gone_by = min(gone_by, max(0.0, time.time() - (attempt.started_at or 0.0)))
                 attempt.deadline = time.monotonic() + timeout - gone_by
             if attempt.final is not None:
                 self._running.begin_shutdown(attempt)
@@ -176,13 +179,13 @@ class Reaper(ZygoteListener):
         self.on_over(attempt)
 
     def _never_began(self, attempt: Attempt) -> bool:
-        """Whether the zygote ended between the hand-over and the fork, so that the attempt may start again.
+        """Whether the zygote ended between the hand-over and the fork, or a worker before it had read of the job, so that the attempt
+        may start again.
 
-        If so, no process was reported or found, and none has sent or printed anything, or marked its stdout file.
+        If so, no process was reported or found (other than the worker), and none has sent or printed anything, or marked its stdout file.
         """
         return (
-            attempt.pid is None
-            and attempt.status is None
+            (attempt.is_reused or (attempt.pid is None and attempt.status is None))
             and attempt.cancel is None
             and attempt.boot == self._paths.boot
             and not (attempt.entered or attempt.outcome or attempt.crash or attempt.state_at)

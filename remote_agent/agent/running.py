@@ -4,18 +4,20 @@ Rule: a cancel or timeout is recorded before any signal is sent, because the rec
 of a job sends is checked before it is used, and can do no harm to other jobs.
 """
 
+import contextlib
 import os
 import selectors
 import signal
 import socket
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional
 
 from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.queue import JobQueue, started
 from remote_agent.agent.spool.attempt import Attempt, Recorded, failed_envelope
 from remote_agent.agent.spool.attempts import Attempts
 from remote_agent.agent.spool.paths import SpoolPaths
+from remote_agent.agent.workers import Worker, Workers
 from remote_agent.agent.zygotes.client import ZygoteClient, ZygoteGone
 from remote_agent.agent.zygotes.pool import Zygotes
 from remote_agent.job import ERROR_KINDS, JobError
@@ -38,6 +40,8 @@ ASK_PATIENCE = 2.0
 #: How many names of things that were still running are reported, and how many characters of each.
 _MAX_RUNNING = 40
 _MAX_NAME = 200
+#: A longer payload might not be taken at once by a worker, so the job gets a new process.
+_MAX_TO_WORKER = 1 << 16
 _KEPT = wire.encode({"t": "kept"})
 
 
@@ -63,20 +67,23 @@ class RunningJobs:
         self._zygotes = zygotes
         self._controller = controller
         self._unconfirmed: List[Attempt] = []
+        self._workers = Workers()
         self.on_end: Callable[[Attempt], None] = lambda attempt: None
 
     # -- with the zygote -----------------------------------------------------------------------------------------
 
     def start(self, attempt: Attempt, zygote: ZygoteClient) -> None:
-        """Let the zygote fork the job."""
+        """Let a worker do the job, or the zygote fork it."""
         payload, payload_file = b"", ""
         if attempt.payload_blob:
             payload_file = self._zygotes.blobs.path(attempt.payload_blob)
         elif attempt.payload is not None:
             payload = self._attempts.log.read(attempt.payload)
         spec = self.fork_spec(attempt, payload_file).to_json()
+        header: Start = {"t": "fork", "attempt": attempt.id, "spec": spec}
         try:
-            self.hand_over(attempt, zygote, {"t": "fork", "attempt": attempt.id, "spec": spec}, payload)
+            if not self._hand_to_worker(attempt, zygote, header, payload):
+                self.hand_over(attempt, zygote, header, payload)
         except ZygoteGone:
             # No zygote has the job, so the next one starts it.
             self._queue.requeue(attempt)
@@ -106,26 +113,129 @@ class RunningJobs:
             OSError: a file or a socket cannot be opened.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        fds = [theirs.fileno()]
         try:
             ours.setblocking(False)
-            for path in self._paths.streams(attempt).values():
-                # One by one, so that open files are closed below even if the next one cannot be opened.
-                fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
-            zygote.fork(header, payload, fds)
+            with self._streams(attempt) as fds:
+                zygote.fork(header, payload, [theirs.fileno(), *fds])
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-            for fd in fds[1:]:
-                os.close(fd)
+        self._begin(attempt, ours)
+        attempt.handed_at = time.monotonic()
+        if zygote.isolation != "reuse" or header["t"] != "fork":
+            self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
+            return
+        worker = attempt.worker = Worker(attempt, zygote, self._queue.environment(attempt), ours)
+        self._workers.add(worker)
+        self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self._drain_worker(worker))
+
+    @staticmethod
+    def _begin(attempt: Attempt, sock: socket.socket) -> None:
         attempt.decoder = wire.Decoder()
-        attempt.sock = ours
+        attempt.sock = sock
         attempt.has_exited = False
         attempt.status = None
-        attempt.handed_at = time.monotonic()
-        self._selector.register(ours, selectors.EVENT_READ, lambda sock, mask: self.drain(attempt))
+
+    @contextlib.contextmanager
+    def _streams(self, attempt: Attempt) -> Iterator[List[int]]:
+        """Open the files of stdout and stderr."""
+        fds: List[int] = []
+        try:
+            for path in self._paths.streams(attempt).values():
+                # One by one, so that open files are closed below even if the next one cannot be opened.
+                fds.append(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))  # noqa: PERF401
+            yield fds
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    # -- with workers --------------------------------------------------------------------------------------------
+
+    def _hand_to_worker(self, attempt: Attempt, zygote: ZygoteClient, header: Start, payload: bytes) -> bool:
+        """Give a job to the worker of its slot. Returns False if there is none for it.
+
+        Raises:
+            OSError: a file cannot be opened.
+        """
+        fitting = None
+        environment = self._queue.environment(attempt)
+        for worker in self._workers.idle(attempt.slot):
+            is_same = worker.zygote is zygote and worker.environment == environment
+            if is_same and worker.pid is not None and len(payload) <= _MAX_TO_WORKER:
+                fitting = worker
+            else:
+                self._end_worker(worker)
+        if fitting is None:
+            return False
+        attempt.pid, attempt.pid_started, attempt.is_reused = fitting.pid, fitting.started, True
+        # This is in the file before the worker has the job, so that a later agent finds the process.
+        self._attempts.record(attempt, "forked", {"pid": fitting.pid, "start": fitting.started, "reused": True})
+        with self._streams(attempt) as fds:
+            is_sent = self._attempts.write() and fitting.send(wire.encode(header, payload, passed_on=True), fds)
+        if not is_sent:
+            attempt.pid, attempt.pid_started, attempt.is_reused = None, "", False
+            self._end_worker(fitting)
+            return False
+        self._begin(attempt, fitting.sock)
+        attempt.state = "running"
+        attempt.worker, fitting.attempt = fitting, attempt
+        return True
+
+    def _drain_worker(self, worker: Worker) -> None:
+        if worker.attempt is not None:
+            self.drain(worker.attempt)
+        else:
+            # It has ended, or says something that nobody has asked for.
+            self._end_worker(worker)
+
+    def _end_worker(self, worker: Worker) -> None:
+        """Let a worker that waits end: nothing more will come over its socket."""
+        worker.is_last = True
+        if worker.sock.fileno() >= 0:
+            self._selector.unregister(worker.sock)
+            worker.sock.close()
+
+    def close_workers(self) -> None:
+        """Let all workers end that wait."""
+        for worker in self._workers.idle():
+            self._end_worker(worker)
+
+    def kill_workers(self) -> None:
+        """Kill the workers that have not ended."""
+        for worker in self._workers:
+            kill_whole(worker.pid, worker.started, "{}/{}".format(self._paths.run, worker.name))
+
+    def _over(self, attempt: Attempt) -> None:
+        """The job is over, and nothing of it is left in its process. Its worker waits for the next job, if it may have one."""
+        worker = attempt.worker
+        is_certain = worker is not None and not worker.is_last and attempt.final is not None and attempt.decoder.is_idle
+        is_untouched = attempt.cancel is None and attempt.asked_at is None and not attempt.is_shutdown_shortened
+        if is_certain and attempt.pid is None:
+            return  # its zygote is about to report its process
+        attempt.is_idle = False
+        if not is_certain or not is_untouched or attempt.cut is not None:
+            # It ends, and its zygote reports that as for any job.
+            self._close_socket(attempt)
+            return
+        self._attempts.record(attempt, "over", {})
+        attempt.leave_process()
+        worker.attempt = None
+        self.on_end(attempt)
+
+    def left_alone(self, name: str) -> Optional[Attempt]:
+        """The zygote of this process is gone. Returns the attempt that the process has, if any."""
+        worker = self._workers.remove(name)
+        if worker is None:
+            return self._attempts.alive(name)
+        if worker.attempt is None:
+            self._end_worker(worker)
+        elif worker.attempt.is_idle:
+            self._over(worker.attempt)
+        return worker.attempt
+
+    # -- what a zygote reports -----------------------------------------------------------------------------------
 
     def forked(self, zygote: ZygoteClient, attempt_id: str, pid: int) -> None:
         """Record that the process of an attempt has started."""
@@ -135,10 +245,14 @@ class RunningJobs:
         zygote.children[attempt_id] = pid
         attempt.handed_at = None
         attempt.pid, attempt.pid_started = pid, birth(pid)
+        if attempt.worker is not None:
+            attempt.worker.pid, attempt.worker.started = pid, attempt.pid_started
         self._attempts.record(attempt, "forked", {"pid": pid, "start": attempt.pid_started})
         if attempt.state == "claimed":
             attempt.state = "running"
-        if attempt.cancel is not None:
+        if attempt.is_idle:
+            self._over(attempt)
+        elif attempt.cancel is not None:
             self._terminate(attempt)
 
     def check_fork(self, attempt: Attempt, now: float) -> None:
@@ -153,8 +267,12 @@ class RunningJobs:
                 zygote.process.kill()
 
     def exited(self, attempt_id: str, status: int) -> None:
-        """Record that the process of an attempt has ended."""
-        attempt = self._attempts.alive(attempt_id)
+        """Record that the process of an attempt, or the worker of that name, has ended."""
+        worker = self._workers.remove(attempt_id)
+        if worker is not None and worker.attempt is None:
+            self._end_worker(worker)
+            return
+        attempt = self._attempts.alive(attempt_id) if worker is None else worker.attempt
         if attempt is not None and not attempt.awaits_zygote:
             attempt.status = status
             attempt.has_exited = True
@@ -175,9 +293,14 @@ class RunningJobs:
             if data and not self.read_frames(attempt, attempt.decoder, data):
                 data = b""
             if not data:
-                self._selector.unregister(attempt.sock)
-                attempt.sock.close()
-                attempt.sock = None
+                self._close_socket(attempt)
+            elif attempt.is_idle:
+                self._over(attempt)
+
+    def _close_socket(self, attempt: Attempt) -> None:
+        self._selector.unregister(attempt.sock)
+        attempt.sock.close()
+        attempt.sock = None
 
     def read_frames(self, attempt: Attempt, decoder: wire.Decoder, data: bytes) -> bool:
         """Record what a job sends. Returns False if it cannot be read; nothing more is read from that job then."""
@@ -222,6 +345,8 @@ class RunningJobs:
             attempt.running = [str(one)[:_MAX_NAME] for one in header["running"][:_MAX_RUNNING]]
             if attempt.asked_at is not None and attempt.cut is None:
                 self._kill_shutdown(attempt)
+        elif header["t"] == "idle":
+            attempt.is_idle = True
         else:
             raise wire.ProtocolError("unknown", "message {!r} is not for an agent".format(header["t"]))
 

@@ -20,6 +20,10 @@ _PLAIN = re.compile(r"[A-Za-z_/$][\w/$.()=+@%{}~*&!?,\[\];-]*(?:[ :][\w/$.()=+@%
 _SPECIAL = frozenset(
     ["y", "n", "yes", "no", "true", "false", "on", "off", "null", "nan", "inf", "infinity", "none", "_", ""]
 )
+#: Texts that every job has, and that begin with a digit: its number, which is quoted, and its id, which is not. Without these two lines,
+#: PyYAML writes both in each job, which takes an eighth of the CPU time of a job in a worker.
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]*)\Z", re.ASCII)
+_JOB_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}[#_][0-9]+\Z", re.ASCII)
 _FLOAT = re.compile(r"-?[0-9]+\.[0-9]+\Z")
 _MOST_CACHED = 4096
 
@@ -51,6 +55,10 @@ def _scalar(value: Any, column: int) -> str:
                 raise _Uncertain
             return str(value)
         if _PLAIN.match(value) is not None and value.lower() not in _SPECIAL:
+            return str(value)
+        if _NUMBER.match(value) is not None:
+            return "'{}'".format(value)
+        if _JOB_ID.match(value) is not None:
             return str(value)
         return _quoted(value) if value else "''"
     if kind is bool:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from remote_agent.hydra.compat import is_hydra_loaded
 from remote_agent.shared.failure import safe_text, type_name
 
-__all__ = ["capture", "prepare_hydra", "restore", "without_start"]
+__all__ = ["ProcessWide", "capture", "prepare_hydra", "restore", "without_start"]
 
 #: Modules whose resolvers every host has.
 _OWN_RESOLVERS = ("omegaconf.", "hydra.core.utils.")
@@ -386,3 +386,40 @@ def _restore_search_path(state: Dict[str, Any], code_root: Optional[str]) -> Non
     # The application's import may have initialized it.
     holder.clear()
     holder.initialize(Hydra(task_name=state["job_name"], config_loader=ConfigLoaderImpl(search_path)))
+
+
+# -- in a worker, between two jobs -----------------------------------------------------------------------------------
+
+
+class ProcessWide:
+    """The process-wide state of Hydra and omegaconf as it is now: resolvers and singletons, but not what these hold in turn."""
+
+    def __init__(self) -> None:
+        if is_hydra_loaded():
+            from hydra.core.global_hydra import GlobalHydra
+            from hydra.core.hydra_config import HydraConfig
+
+            GlobalHydra.instance()
+            HydraConfig.instance()
+        self._resolvers = dict(_resolvers())
+        self._singletons = {one: dict(vars(one)) for one in _singletons()}
+
+    def set_back(self) -> bool:
+        """Set it back to what it was. Returns False if a job has registered a resolver.
+
+        Perhaps a module that the job has imported did that, so it must not be undone. Perhaps the next job does it again, which would fail.
+        """
+        for one, fields in self._singletons.items():
+            vars(one).clear()
+            vars(one).update(fields)
+        return _resolvers() == self._resolvers
+
+
+def _resolvers() -> Dict[str, Any]:
+    module: Any = sys.modules.get("omegaconf.basecontainer")
+    return {} if module is None else module.BaseContainer._resolvers
+
+
+def _singletons() -> List[Any]:
+    module: Any = sys.modules.get("hydra.core.singleton")
+    return [] if module is None else list(module.Singleton._instances.values())

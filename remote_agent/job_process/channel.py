@@ -4,21 +4,26 @@ Rule: a job keeps its frames until the agent says that they are in the spool's l
 it has read or written them: the orphan file gets all frames of the job, from the first one on.
 """
 
+import array
 import errno
 import fcntl
 import os
 import select
 import socket
-from typing import List, Protocol
+from typing import List, Optional, Protocol, Tuple
 
 from remote_agent.protocol import wire
-from remote_agent.protocol.messages import FromJob
+from remote_agent.protocol.messages import FromJob, Start
 from remote_agent.shared.disk import sync_fd, sync_file
 
 __all__ = ["INLINE", "FrameSink", "JobChannel", "move_high", "private_opener"]
 
 #: A result of up to this many bytes is sent in its frame.
 INLINE = 1 << 20
+#: Room for the descriptors that come with a worker's next job.
+_CONTROL_BUFFER = socket.CMSG_SPACE(4 * array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_IDLE = wire.encode({"t": "idle"})
 
 
 def move_high(fd: int) -> int:
@@ -70,22 +75,62 @@ class JobChannel:
     def __init__(self, fd: int, spool: str, attempt: str) -> None:
         self._fd = fd
         self._inode = os.fstat(fd).st_ino
-        self._orphan_path = os.path.join(spool, "orphan-{}".format(attempt))
+        self._spool = spool
         self._is_orphan = False
+        self._decoder = wire.Decoder()
+        self._begin(attempt)
+
+    def _begin(self, attempt: str) -> None:
+        self._orphan_path = os.path.join(self._spool, "orphan-{}".format(attempt))
         self._end_reason = ""
         self._is_kept = False
-        self._decoder = wire.Decoder()
         self._sent: List[bytes] = []
         self._files: List[str] = []
         self._held: List[bytes] = []
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it still leads to the agent: the application has not closed it, and the agent is there."""
+        try:
+            return not self._is_orphan and os.fstat(self._fd).st_ino == self._inode
+        except OSError:
+            return False
+
     def close_in_child(self) -> None:
         """Close the socket in a process that the job forked, so that such a process does not use it or hold it open."""
+        if self.is_whole:
+            os.close(self._fd)
+
+    def next_job(self) -> Optional[Tuple[Start, bytes, List[int]]]:
+        """Wait for the next job of this process. Returns its header, its payload, and the descriptors of its stdout and stderr; None if there
+        is none.
+
+        What the agent has said of the job before counts no more.
+        """
+        fds = array.array("i")
+        sock = socket.socket(fileno=self._fd)
         try:
-            if os.fstat(self._fd).st_ino == self._inode:
-                os.close(self._fd)
+            sock.sendall(_IDLE)
+            job = None
+            while job is None:
+                data, ancillary, _, _ = sock.recvmsg(1 << 18, _CONTROL_BUFFER, _CLOEXEC)
+                if not data:
+                    return None
+                for level, kind, content in ancillary:
+                    if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                        fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                for frame in self._decoder.feed(data):
+                    header = frame.header
+                    if header["t"] == "fork":
+                        job = (header, frame.payload)
+                        self._begin(header["attempt"])
+                    else:
+                        self._handle(frame)
         except OSError:
-            return  # the application closed it
+            return None  # the agent is gone
+        finally:
+            sock.detach()
+        return (*job, list(fds))
 
     def send(self, header: FromJob, payload: bytes = b"", *, sync: bool = False) -> None:
         """Send one frame. With `sync`, it is synced to the disk if it goes to the orphan file.
@@ -114,12 +159,15 @@ class JobChannel:
         """
         data = _receive(self._fd)
         for frame in self._decoder.feed(data):
-            header = frame.header
-            if header["t"] == "cancel":
-                self._end_reason = header["kind"]
-            elif header["t"] == "kept":
-                self._is_kept = True
+            self._handle(frame)
         return bool(data)
+
+    def _handle(self, frame: wire.Frame) -> None:
+        header = frame.header
+        if header["t"] == "cancel":
+            self._end_reason = header["kind"]
+        elif header["t"] == "kept":
+            self._is_kept = True
 
     def send_all(self, frames: List[bytes], *, sync: bool = False, file: str = "") -> None:
         """Send several frames at once. `file`: the file with their content, which is synced if they are."""

@@ -14,7 +14,15 @@ from remote_agent.config.nodes import attach, clone, config_of, is_config, liter
 from remote_agent.config.yaml import config_yaml, plain_yaml
 from remote_agent.hydra import compat
 
-__all__ = ["LOG_FORMAT", "HydraContext", "JobContext", "PlainContext", "default_handlers", "make_context"]
+__all__ = [
+    "LOG_FORMAT",
+    "HydraContext",
+    "JobContext",
+    "PlainContext",
+    "default_handlers",
+    "drop_default_handlers",
+    "make_context",
+]
 
 #: The format of Hydra's default job logging (hydra/job_logging/default.yaml).
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
@@ -135,7 +143,7 @@ _made: List[Any] = []
 def default_handlers(path: str) -> List[Any]:
     """Make the handlers of Hydra's default job logging: to stdout and to a file, which exists from now on.
 
-    They are made once, in the zygote. A job's process gives them its own stream and file.
+    They are made once, in the zygote. A job's process gives them its own stream and file. A worker makes them for each job.
     """
     if not _made:
         _made[:] = [logging.StreamHandler(sys.stdout), logging.FileHandler(os.devnull, encoding="utf-8", delay=True)]
@@ -147,6 +155,13 @@ def default_handlers(path: str) -> List[Any]:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666))
     to_file.baseFilename = os.path.abspath(path)
     return list(_made)
+
+
+def drop_default_handlers() -> None:
+    """Close these handlers. The next job gets new ones, whatever the last one has set."""
+    for handler in _made:
+        handler.close()
+    _made.clear()
 
 
 def _is_open(config: Any) -> bool:

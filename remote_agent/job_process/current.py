@@ -1,6 +1,6 @@
 """Tells the application and its job hooks which job this process is and, above all, where its output files go.
 
-Rule: it is set once per process, before any code of the application runs. Outside a job it is None.
+Rule: it is set once per job, before any code of the application runs. Outside a job it is None.
 """
 
 from dataclasses import dataclass

@@ -22,13 +22,22 @@ from remote_agent.system.processes import mark_begun
 # `_signal`, because `signal` turns every number into an Enum and back. That makes a forked process write to some forty
 # pages of memory that it would not touch otherwise.
 try:
-    from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
+    from _signal import getsignal as get_handler  # type: ignore[import-not-found]
     from _signal import signal as _set_handler
 except ImportError:  # a Python other than CPython
-    from signal import getsignal as _get_handler
+    from signal import getsignal as get_handler
     from signal import signal as _set_handler
 
-__all__ = ["SignalGate", "become_job", "hold_standard_fds", "keep_to", "open_streams", "reset_signals"]
+__all__ = [
+    "SignalGate",
+    "become_job",
+    "begin_job",
+    "get_handler",
+    "hold_standard_fds",
+    "keep_to",
+    "open_streams",
+    "reset_signals",
+]
 
 _SIGINT, _SIGTERM, _SIGPIPE, _SIGCHLD = (
     int(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
@@ -77,6 +86,10 @@ class SignalGate:
         _set_handler(_SIGTERM, self._handle)
         _set_handler(_SIGINT, self._handle)
 
+    def forget(self) -> None:
+        """Forget a signal that came outside of user code: it was for the job before."""
+        self._pending = None
+
     def _block_before_fork(self) -> None:
         """Block both signals before the job forks.
 
@@ -102,7 +115,7 @@ class SignalGate:
             signal.setitimer(timer, 0)
         self.install()
         for number in range(1, signal.NSIG):
-            handler = _get_handler(number)
+            handler = get_handler(number)
             if callable(handler) and handler != self._handle and not isinstance(handler, _HarmlessHandler):
                 _set_handler(number, _HarmlessHandler(handler))
         # A write to an agent that is gone must raise an error, and not kill this process.
@@ -199,9 +212,15 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
     """
     os.setsid()
     channel = move_high(fds[0])
-    os.dup2(fds[1], 1, inheritable=True)
-    os.dup2(fds[2], 2, inheritable=True)
-    for fd in fds[1:]:
+    begin_job(fds[1:], environment, cwd, umask)
+    return channel
+
+
+def begin_job(streams: List[int], environment: Dict[str, Any], cwd: str, umask: int) -> None:
+    """Give this process what belongs to one job: its stdout and stderr files, variables, folder and umask. See `become_job`."""
+    os.dup2(streams[0], 1, inheritable=True)
+    os.dup2(streams[1], 2, inheritable=True)
+    for fd in streams:
         if fd > 2:
             os.close(fd)
     mark_begun(1)
@@ -212,7 +231,6 @@ def become_job(fds: List[int], environment: Dict[str, Any], cwd: str, umask: int
             os.environ[name] = str(value)
     os.umask(umask)
     os.chdir(cwd)
-    return channel
 
 
 def keep_to(cpus: List[int]) -> None:

@@ -84,16 +84,27 @@ class Prepared:
 
 
 class JobRun:
-    """One attempt, in its own process. `run` sends everything over the channel, up to `done`."""
+    """One attempt, in its own process. `run` sends everything over the channel, up to `done`.
 
-    def __init__(self, prepared: Prepared, spec: ForkSpec, payload: bytes, channel: FrameSink) -> None:
+    Args:
+        gate: that of the process, if it has one already.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        spec: ForkSpec,
+        payload: bytes,
+        channel: FrameSink,
+        gate: Optional[SignalGate] = None,
+    ) -> None:
         self.prepared = prepared
         self.callbacks = prepared.callbacks
         self.spec = spec
         job = spec.job
         self.payload = payload
         self.channel = channel
-        self.gate = SignalGate()
+        self.gate = gate or SignalGate()
         self.task = prepared.task
         self.hooks: List[Dict[str, Any]] = []
         self.context: Optional[JobContext] = None

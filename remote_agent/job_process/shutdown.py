@@ -27,7 +27,18 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NoReturn, Opt
 
 from remote_agent.job_process.channel import JobChannel
 
-__all__ = ["exit_forked_child", "exit_job", "load_stdio", "note_open_files", "still_running", "unfinished"]
+__all__ = [
+    "answer_when_asked",
+    "exit_forked_child",
+    "exit_job",
+    "exit_worker",
+    "flush_files",
+    "has_unfinished",
+    "load_stdio",
+    "note_open_files",
+    "still_running",
+    "unfinished",
+]
 
 _BUFFERS = (TextIOWrapper, BufferedWriter, BufferedRandom, BufferedRWPair)
 #: The largest number of names in an `ending` frame, and of characters in each.
@@ -39,6 +50,7 @@ _plain: Set[type] = set()
 #: Files that were open after the import of the application.
 _opened_before: "List[weakref.ref[Any]]" = []
 _stdio: Optional[Callable[[], Any]] = None
+_flush_stdio: Optional[Callable[[], Any]] = None
 _is_stdio_loaded = False
 
 
@@ -46,8 +58,11 @@ _is_stdio_loaded = False
 
 
 def load_stdio() -> None:
-    """Find the function that flushes C's files. The zygote imports ctypes once, so that jobs need not."""
-    global _is_stdio_loaded, _stdio  # noqa: PLW0603 - one process, one C library
+    """Find the functions that flush C's files: before the process ends, and before it goes on.
+
+    The zygote imports ctypes once, so that jobs need not.
+    """
+    global _flush_stdio, _is_stdio_loaded, _stdio  # noqa: PLW0603 - one process, one C library
     if _is_stdio_loaded:
         return
     _is_stdio_loaded = True
@@ -57,14 +72,11 @@ def load_stdio() -> None:
         library = ctypes.CDLL(None)
     except (ImportError, OSError, TypeError):
         return  # without ctypes
-    # `exit` does the same. It takes no lock; a thread that reads from a FILE may hold one for ever.
-    close_all = getattr(library, "fcloseall", None)
-    if close_all is not None:
-        _stdio = close_all
-        return
     flush = getattr(library, "fflush", None)
     if flush is not None:
-        _stdio = lambda: flush(None)  # noqa: E731
+        _stdio = _flush_stdio = lambda: flush(None)
+    # `exit` does the same. It takes no lock; a thread that reads from a FILE may hold one for ever.
+    _stdio = getattr(library, "fcloseall", _stdio)
 
 
 def note_open_files() -> None:
@@ -90,6 +102,17 @@ def exit_job(channel: JobChannel) -> NoReturn:
     """
     _try(channel.wait_kept)
     stage = ["threads"]
+    answer_when_asked(channel, stage)
+    if threading.active_count() > 1:
+        waited_for = still_running("threads")
+        if waited_for:
+            _try(_send_ending, channel, waited_for)
+    _shut_down(stage)
+    os._exit(0)
+
+
+def answer_when_asked(channel: JobChannel, stage: List[str]) -> None:
+    """From now on, answer SIGTERM with what the end of the job waits for. `stage`: see `still_running`."""
 
     def answer(signum: int, frame: Any) -> None:
         running = still_running(stage[0], frame)
@@ -97,12 +120,27 @@ def exit_job(channel: JobChannel) -> NoReturn:
         _try(_send_ending, channel, running)
 
     _try(signal.signal, signal.SIGTERM, answer)
-    if threading.active_count() > 1:
-        waited_for = still_running("threads")
-        if waited_for:
-            _try(_send_ending, channel, waited_for)
-    _shut_down(stage)
+
+
+def exit_worker(seconds: float) -> NoReturn:
+    """End a process that has done its jobs and gets no further one. It is killed after this many seconds, because nobody watches it."""
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        _try(signal.signal, number, signal.SIG_DFL)
+    _try(signal.setitimer, signal.ITIMER_REAL, max(seconds, 0.001))
+    _shut_down(["threads"])
     os._exit(0)
+
+
+def has_unfinished() -> bool:
+    """Whether the job has left objects that must be finished, other than files that `flush_files` flushes."""
+    gc.collect()
+    left = unfinished(gc.get_objects())
+    return bool(left["close"] or left["del"])
+
+
+def flush_files() -> None:
+    """Flush what was written so far: the files from before the job, the standard ones, and those of C."""
+    _flush_all([], goes_on=True)
 
 
 def exit_forked_child(error: Optional[BaseException]) -> NoReturn:
@@ -205,17 +243,17 @@ def _finish() -> None:
     _flush_all(todo["flush"])
 
 
-def _flush_all(files: List[Any]) -> None:
+def _flush_all(files: List[Any], *, goes_on: bool = False) -> None:
     """Flush these files, those that were open before the job, the standard ones, and those of C.
 
-    Text files come first.
+    Text files come first. `goes_on`: C's files must still be open afterwards, and no other thread can hold a lock on one.
     """
     files = files + [file for file in (known() for known in _opened_before) if file is not None]
     files.sort(key=lambda file: not isinstance(file, TextIOWrapper))
     for file in [*files, sys.stdout, sys.stderr]:
         _try(_flush_one, file)
     load_stdio()
-    _try(_stdio)
+    _try(_flush_stdio if goes_on else _stdio)
 
 
 def _flush_one(file: Any) -> None:
@@ -259,7 +297,7 @@ def still_running(stage: str, frame: Any = None) -> List[str]:
 
 
 _OWN_FUNCTIONS: FrozenSet[str] = frozenset(
-    {"_shut_down", "_try", "_finish", "_flush_all", "_close_one", "_flush_one", "exit_job"}
+    {"_shut_down", "_try", "_finish", "_flush_all", "_close_one", "_flush_one", "exit_job", "has_unfinished"}
 )
 
 

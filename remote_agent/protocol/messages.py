@@ -402,7 +402,10 @@ class Fatal(TypedDict):
 
 
 class Start(TypedDict):
-    """Start a process, with three descriptors. `spec`: a ForkSpec or an EpilogueSpec."""
+    """Start a process, with three descriptors. `spec`: a ForkSpec or an EpilogueSpec.
+
+    Also from an agent to a worker that waits: do this job next. Two descriptors come with it, because the worker has its socket.
+    """
 
     t: Literal["fork", "epilogue"]
     attempt: str
@@ -518,6 +521,12 @@ class Ending(TypedDict):
     running: List[Any]
 
 
+class Idle(TypedDict):
+    """The job is over. Its process is a worker, and waits for another one."""
+
+    t: Literal["idle"]
+
+
 FromController = Union[
     Hello,
     Prepare,
@@ -567,8 +576,8 @@ FromAgent = Union[
 ]
 FromAgentToZygote = Union[Start, Prepare, Warm, Adopt]
 FromZygote = Union[Adopted, Preparing, Ready, Unusable, Forked, Exited]
-ToJob = Union[Kept, Cancel]
-FromJob = Union[Hook, State, Result, Ending]
+ToJob = Union[Kept, Cancel, Start]
+FromJob = Union[Hook, State, Result, Ending, Idle]
 Message = Union[FromController, FromAgent, FromAgentToZygote, FromZygote, ToJob, FromJob]
 
 #: message -> field -> its value if it is missing; `list` and `dict` mean an empty one.

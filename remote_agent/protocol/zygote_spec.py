@@ -75,7 +75,7 @@ class ZygoteSpec(NamedTuple):
 
     Attributes:
         sys_path, cwd: relative to the code if it is sent, else absolute; always absolute for the zygote.
-        isolation: `auto`, `fork` or `spawn`.
+        isolation: `auto`, `fork`, `spawn` or `reuse`.
         main_module: the module to import as `__main__`; None for nothing.
         argv, argv0_is_absolute, main_is_module: see `Command`.
         host: as the user named it.

@@ -4,10 +4,11 @@ Rule: the zygote imports this before it forks, so that a child imports nothing.
 """
 
 import os
-from typing import Any, Callable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Type
 
 from remote_agent.callbacks.composite import Callbacks
-from remote_agent.job_process.channel import JobChannel
+from remote_agent.job_process import shutdown
+from remote_agent.job_process.channel import JobChannel, move_high
 from remote_agent.job_process.epilogue import Epilogue
 from remote_agent.job_process.process import become_job, keep_to
 from remote_agent.job_process.run import JobRun, Prepared
@@ -16,11 +17,19 @@ from remote_agent.protocol.messages import Start
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.zygote.prepare import as_unusable
 
+if TYPE_CHECKING:
+    from remote_agent.zygote.worker import Worker
+
 __all__ = ["run_child"]
 
 
 def run_child(
-    header: Start, payload: bytes, fds: List[int], get_prepared: Callable[[], Prepared], spec: Optional[ZygoteSpec]
+    header: Start,
+    payload: bytes,
+    fds: List[int],
+    get_prepared: Callable[[], Prepared],
+    spec: Optional[ZygoteSpec],
+    worker: "Optional[Type[Worker]]",
 ) -> JobChannel:
     """Run one `fork` or `epilogue` frame. Returns the channel over which its result was sent.
 
@@ -28,6 +37,7 @@ def run_child(
         fds: the job's socket, its stdout file, its stderr file.
         get_prepared: returns what the zygote prepared. Imports the application if the zygote has not.
         spec: the spec of the `prepare` message, if nothing is prepared yet.
+        worker: goes on with further jobs after this one, if jobs are to share processes. It does not return.
 
     Raises:
         OSError: this process cannot become a job's process.
@@ -35,11 +45,16 @@ def run_child(
     epilogue = EpilogueSpec.from_json(header["spec"]) if header["t"] == "epilogue" else None
     job = ForkSpec.from_json(header["spec"]) if epilogue is None else epilogue.fork
     zygote_spec = get_prepared().spec if spec is None else spec
+    log = move_high(os.dup(1)) if worker is not None else -1
     channel_fd = become_job(fds, job.slot_env, zygote_spec.cwd or "/", zygote_spec.umask)
     keep_to(job.cpus)
     channel = JobChannel(channel_fd, job.spool, job.job.attempt_id)
     os.register_at_fork(after_in_child=channel.close_in_child)
     prepared = get_prepared() if spec is None else _prepared_here(get_prepared, spec)
+    if worker is not None and epilogue is None:
+        if spec is not None:
+            shutdown.note_open_files()
+        worker(prepared, channel, log).serve(job, payload)
     prepared.seeds.in_job()
     state, payload = (b"", payload) if epilogue is None else (payload, b"")
     if job.payload_file:

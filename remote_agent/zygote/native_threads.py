@@ -26,15 +26,16 @@ _LIMITS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 _HARMLESS = frozenset({"yaml", "_yaml"})
 
 
-def unforkable_threads(python_threads: int) -> str:
+def unforkable_threads(python_threads: int, looks: int = _LOOKS) -> str:
     """Return why this process must not be forked; empty if it may be.
 
     Args:
         python_threads: how many threads Python has, with the main one.
+        looks: how often to look.
     """
     if not os.path.isdir(_TASKS):
         return _unknown(_loaded_extensions())
-    for look in range(_LOOKS):
+    for look in range(looks):
         if look:
             time.sleep(_PAUSE)
         names = _names()

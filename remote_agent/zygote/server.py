@@ -5,6 +5,8 @@ whose agent is gone goes on until its last child has ended.
 
 If the application's import starts threads or touches a GPU, a forked copy of this process would be broken. Then the
 zygote replaces itself by one that imports nothing, and each forked job imports the application itself (`spawn`).
+
+With `reuse`, a fork is a worker, which the agent gives further jobs.
 """
 
 import array
@@ -19,7 +21,7 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Type
 
 from remote_agent.job_process import process, shutdown
 from remote_agent.job_process.run import ImportedAgain
@@ -37,6 +39,9 @@ from remote_agent.zygote.preload import Preloaded, UnfitSpare, preload
 from remote_agent.zygote.prepare import as_unusable, check_python, prepare, why_not_forkable
 from remote_agent.zygote.respawn import probe, read_handover, respawn
 from remote_agent.zygote.warm_up import warm_up, warm_up_with
+
+if TYPE_CHECKING:
+    from remote_agent.zygote.worker import Worker
 
 __all__ = ["Zygote", "main"]
 
@@ -83,15 +88,13 @@ def main(fd: int, bundle: str, rest: List[str]) -> int:
 def _prepare_and_serve(
     sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, preloaded: Optional[Preloaded]
 ) -> int:
-    wish = spec.isolation
-    if wish == "auto" and sys.platform == "darwin":
-        # On macOS a process that has loaded one of its frameworks must not be forked, and nothing shows whether it has.
-        wish = "spawn"
+    # On macOS a process that has loaded one of its frameworks must not be forked, and nothing shows whether it has.
+    spawns = spec.isolation == "spawn" or (spec.isolation != "fork" and sys.platform == "darwin")
     environment = dict(os.environ) if preloaded is None or preloaded.ahead is None else preloaded.ahead.environment
     try:
         check_python(spec)
         sock.sendall(wire.encode({"t": "preparing"}))
-        if wish == "spawn":
+        if spawns:
             notes = probe(spec, payload, bundle)
             return _serve_spawning(sock, spec, payload, bundle, "", notes)
         prepared = prepare(spec, payload, bundle, preloaded)
@@ -106,7 +109,7 @@ def _prepare_and_serve(
     except BaseException as error:  # noqa: BLE001 - the application's import may raise anything, SystemExit too
         sock.sendall(wire.encode({"t": "unusable", "error": as_unusable(error).error.to_json()}))
         return 1
-    if why and wish == "auto":
+    if why and spec.isolation != "fork":
         respawn(sock, spec, payload, bundle, why, prepared.notes, environment)
     if why:
         prepared.notes.append("jobs are forked as requested, although the application's import " + why)
@@ -114,11 +117,13 @@ def _prepare_and_serve(
     sys.stdout.flush()
     sys.stderr.flush()
     shutdown.note_open_files()
+    worker = _worker_of(spec)
     gc.collect()
     gc.freeze()
-    _send_ready(sock, "fork", "", prepared.notes, prepared.imported, None if why else prepared.again)
+    isolation = "fork" if worker is None else "reuse"
+    _send_ready(sock, isolation, "", prepared.notes, prepared.imported, None if why else prepared.again)
     uses_hydra = bool(spec.controller.hydra)
-    Zygote(sock, lambda: prepared, uses_hydra=uses_hydra).serve()
+    Zygote(sock, lambda: prepared, worker=worker, uses_hydra=uses_hydra).serve()
     return 0
 
 
@@ -126,9 +131,19 @@ def _serve_spawning(
     sock: socket.socket, spec: ZygoteSpec, payload: bytes, bundle: str, why: str, notes: List[str]
 ) -> int:
     faulthandler.enable(2)
-    _send_ready(sock, "spawn", why, notes)
-    Zygote(sock, lambda: prepare(spec, payload, bundle), spec).serve()
+    worker = _worker_of(spec)
+    _send_ready(sock, "spawn" if worker is None else "reuse", why, notes)
+    Zygote(sock, lambda: prepare(spec, payload, bundle), spec, worker=worker).serve()
     return 0
+
+
+def _worker_of(spec: ZygoteSpec) -> "Optional[Type[Worker]]":
+    """Return what makes a job's process a worker, if jobs are to share processes. It is imported only then."""
+    if spec.isolation != "reuse":
+        return None
+    from remote_agent.zygote.worker import Worker
+
+    return Worker
 
 
 def _send_ready(
@@ -139,7 +154,10 @@ def _send_ready(
     imported: Optional[Imported] = None,
     again: Optional[ImportedAgain] = None,
 ) -> None:
-    text = "the application's import {}, so every job runs in a fresh process".format(why) if why else ""
+    text = ""
+    if why:
+        what = "every worker imports it by itself" if isolation == "reuse" else "every job runs in a fresh process"
+        text = "the application's import {}, so {}".format(why, what)
     header: Ready = {
         "t": "ready",
         "python": platform.python_version(),
@@ -175,6 +193,7 @@ class Zygote:
         sock: the socket to the agent.
         prepared: called in each child to get what was prepared. With `spawn` it is made there.
         spec: the spec of the `prepare` message, if nothing is prepared yet.
+        worker: makes a job's process a worker, if jobs are to share processes.
         uses_hydra: whether the jobs belong to a Hydra app.
     """
 
@@ -184,12 +203,14 @@ class Zygote:
         prepared: Callable[[], Any],
         spec: Optional[ZygoteSpec] = None,
         *,
+        worker: "Optional[Type[Worker]]" = None,
         uses_hydra: bool = False,
     ) -> None:
         self._sock = sock
         self._has_agent = True
         self._prepared = prepared
         self._spec = spec
+        self._worker = worker
         self._is_warm = spec is not None or not uses_hydra
         self._warm_up_payload = b""
         self._forks = 0
@@ -290,7 +311,7 @@ class Zygote:
             self._sock.close()
             for fd in [*self._fds, self._wake_read, self._wake_write]:
                 os.close(fd)
-            channel = run_child(header, payload, fds, self._prepared, self._spec)
+            channel = run_child(header, payload, fds, self._prepared, self._spec, self._worker)
             code = 0
             shutdown.exit_job(channel)
         except BaseException:  # noqa: BLE001 - an error of ours, which the exit code and stderr report

@@ -50,8 +50,8 @@ def read(one: Any) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("results", ["trusted", "safe"])
-def test_a_job_ends_as_the_page_says(app: Any, hosts: list[Any], results: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("results", "isolation"), [("trusted", "auto"), ("safe", "auto"), ("trusted", "reuse")])
+def test_a_job_ends_as_the_page_says(app: Any, hosts: list[Any], results: str, isolation: str, tmp_path: Path) -> None:
     """Each case ends as docs/outcomes.md says, and none affects another."""
     cases = [case for case in CASES if case.how != "group" or sys.version_info >= (3, 11)]
     returns = launcher.multirun(
@@ -60,6 +60,7 @@ def test_a_job_ends_as_the_page_says(app: Any, hosts: list[Any], results: str, t
         hosts=hosts,
         callbacks=[app.Hooks()],
         results=results,
+        isolation=isolation,
         grace=1,
         shutdown_timeout=1,
         folder=tmp_path / "sweep",

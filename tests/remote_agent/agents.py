@@ -169,6 +169,13 @@ def carrying(token: str) -> list[int]:
     return found
 
 
+def _parent(pid: int) -> int:
+    """The parent of a process; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
 @dataclass
 class Started:
     """A job as the application saw it."""
@@ -326,6 +333,7 @@ class AgentHost:
     #: The Python that the agent starts ahead of time, empty for its own.
     spare: str | None = None
     callbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    isolation: str = "fork"
     #: Cache and state; that of another host of the same machine may be given.
     work: Path = Path()
     clients: list[Client] = field(default_factory=list)
@@ -417,7 +425,7 @@ class AgentHost:
         return {
             "sys_path": [str(self.code)],
             "cwd": str(self.code),
-            "isolation": "fork",
+            "isolation": self.isolation,
             "main_module": None,
             "controller": {
                 "python": list(sys.version_info[:2]),
@@ -498,8 +506,9 @@ class AgentHost:
         return int(client.expect("welcome").header["pid"])
 
     def zygote_pids(self) -> list[int]:
-        """The zygotes' processes: those that lead a session and are not jobs."""
-        return [pid for pid in self._running("zygote/entry.py") if self._is_zygote(pid)]
+        """The zygotes' processes: those that lead a session and are neither jobs nor workers that wait."""
+        found = [pid for pid in self._running("zygote/entry.py") if self._is_zygote(pid)]
+        return [pid for pid in found if _parent(pid) not in found]
 
     @staticmethod
     def _is_zygote(pid: int) -> bool:

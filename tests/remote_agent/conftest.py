@@ -88,11 +88,18 @@ class Attempt:
     pid: int | None = None
     status: int | None = None
     eof: bool = False
+    #: What its worker did after it.
+    following: Attempt | None = None
 
     @property
     def entered(self) -> list[tuple[str, str]]:
         """(hook, callback) in the order in which they were announced."""
         return [(f.header["hook"], f.header["callback"]) for f in self.frames if f.header["t"] == "hook"]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is over, and its worker waits for another job."""
+        return self.frame("idle") is not None
 
     def frame(self, name: str) -> wire.Frame | None:
         """The first frame of that name."""
@@ -232,9 +239,15 @@ class Host:
         return cloudpickle.dumps(content)
 
     def submit(
-        self, config: Any = None, *, payload: bytes | None = None, spec: dict[str, Any] | None = None, **node: Any
+        self,
+        config: Any = None,
+        *,
+        payload: bytes | None = None,
+        spec: dict[str, Any] | None = None,
+        after: Attempt | None = None,
+        **node: Any,
     ) -> Attempt:
-        """Hand over a job, without waiting for it."""
+        """Hand over a job, without waiting for it; to the worker that did the job `after` which it comes, if that is given."""
         self._count += 1
         number = self._count - 1
         name = f"{number}.1"
@@ -252,19 +265,29 @@ class Host:
             payload_file, payload = str(path), b""
         job = job_spec(number, attempt=1)._replace(**given)
         fork = ForkSpec(job, slot_env, str(self.spool), payload_file, given.pop("cpus", []))
-        return self._hand_over("fork", name, fork, fork.to_json(), payload)
+        return self._hand_over("fork", name, fork, fork.to_json(), payload, after)
 
-    def _hand_over(self, kind: str, name: str, fork: ForkSpec, spec: dict[str, Any], payload: bytes) -> Attempt:
+    def _hand_over(
+        self, kind: str, name: str, fork: ForkSpec, spec: dict[str, Any], payload: bytes, after: Attempt | None = None
+    ) -> Attempt:
         ours, theirs = socket.socketpair()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         streams = [str(self.spool / "streams" / f"{name}.{stream}") for stream in ("stdout", "stderr")]
         fds = [theirs.fileno(), *(os.open(path, flags, 0o600) for path in streams)]
-        assert self.sock is not None
-        send_with_fds(self.sock, wire.encode({"t": kind, "attempt": name, "spec": spec}, payload), fds)
+        frame = wire.encode({"t": kind, "attempt": name, "spec": spec}, payload)
+        if after is None:
+            assert self.sock is not None
+            send_with_fds(self.sock, frame, fds)
+        else:
+            ours.close()
+            ours, after.eof = after.sock, True
+            send_with_fds(ours, frame, fds[1:])
         theirs.close()
         for fd in fds[1:]:
             os.close(fd)
         attempt = Attempt(name, ours, Path(fork.job.output_dir), self.spool)
+        if after is not None:
+            attempt.pid, after.following = after.pid, attempt
         attempt.fork = fork  # type: ignore[attr-defined]
         self.attempts[name] = attempt
         return attempt
@@ -299,6 +322,11 @@ class Host:
     def wait_end(self, attempt: Attempt) -> Attempt:
         """Wait until its process was reported as gone and its socket was read to the end."""
         self.wait(lambda: attempt.status is not None and attempt.eof)
+        return attempt
+
+    def wait_over(self, attempt: Attempt) -> Attempt:
+        """Wait until it is over: its process has ended, or waits for another job."""
+        self.wait(lambda: attempt.is_idle or (attempt.status is not None and attempt.eof))
         return attempt
 
     def wait(self, condition: Callable[[], Any]) -> Any:
@@ -337,7 +365,10 @@ class Host:
             if header["t"] == "forked":
                 self.attempts[header["attempt"]].pid = header["pid"]
             elif header["t"] == "exited":
-                self.attempts[header["attempt"]].status = header["status"]
+                attempt = self.attempts[header["attempt"]]
+                while attempt.following is not None:
+                    attempt = attempt.following
+                attempt.status = header["status"]
 
     @staticmethod
     def _read_job(attempt: Attempt) -> None:

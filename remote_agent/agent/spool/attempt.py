@@ -91,6 +91,12 @@ class Attempt:
         self.is_final_sent = False
         self.sock: Any = None
         self.decoder = wire.Decoder()
+        #: The worker that does it; None if its process has no other job.
+        self.worker: Any = None
+        #: Its process had another job before.
+        self.is_reused = False
+        #: Its worker has said that the job is over.
+        self.is_idle = False
         #: Nobody will report its end, so it is polled.
         self.is_polled = False
         #: Its epilogue is due and waits for a zygote.
@@ -112,6 +118,12 @@ class Attempt:
     def is_over(self) -> bool:
         """Whether its result is there and its process is gone, so that its output is complete."""
         return self.state == "final"
+
+    def leave_process(self) -> None:
+        """It has no process any more: its process goes on with another job, or never began this one."""
+        self.pid, self.pid_started, self.is_reused = None, "", False
+        self.sock = self.worker = None
+        self.has_exited = True
 
     def move(self, moved: Dict[int, Reference]) -> None:
         """Update all references after the log was rewritten. `moved`: old offset -> new reference."""

@@ -480,10 +480,8 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
         attempt.boot, attempt.is_claimed = header.get("boot", attempt.boot), name == "claimed"
     elif name == "started":
         attempt.state, attempt.slot, attempt.started_at = "running", header["slot"], header["at"]
-    elif name == "unstarted":
-        attempt.state, attempt.slot = "queued", None
-    elif name == "forked":
-        attempt.pid, attempt.pid_started = header["pid"], header["start"]
+    elif name in ("forked", "over", "unstarted"):
+        _apply_process(attempt, name, header)
     elif name == "crashed":
         attempt.crash, attempt.in_epilogue = Envelope.from_json(header["envelope"]), True
     elif name == "cancel":
@@ -501,6 +499,16 @@ def _apply_record(attempt: Attempt, name: str, header: Dict[str, Any], reference
             attempt.final = _recorded(header, attempt.outcome.reference)
         else:
             attempt.final = _recorded(header, reference)
+
+
+def _apply_process(attempt: Attempt, name: str, header: Dict[str, Any]) -> None:
+    if name == "forked":
+        attempt.pid, attempt.pid_started = header["pid"], header["start"]
+        attempt.is_reused = header.get("reused", False)
+        return
+    attempt.leave_process()
+    if name == "unstarted":
+        attempt.state, attempt.slot = "queued", None
 
 
 def _recorded(header: Dict[str, Any], reference: Optional[Reference]) -> Recorded:

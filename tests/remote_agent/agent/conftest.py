@@ -28,7 +28,7 @@ def new_agent(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., AgentHost]
         host.stop()
 
 
-@pytest.fixture
-def host(new_agent) -> AgentHost:
-    """A host with one callback."""
-    return new_agent(callbacks={"c": ()})
+@pytest.fixture(params=["fork", pytest.param("reuse", marks=pytest.mark.slow)])
+def host(request: pytest.FixtureRequest, new_agent) -> AgentHost:
+    """A host with one callback, where each job has a process, or shares one with other jobs."""
+    return new_agent(callbacks={"c": ()}, isolation=request.param)

@@ -95,6 +95,22 @@ class Inner:
     data: bytes = b"\x00"
 
 
+@given(
+    st.one_of(
+        st.from_regex(r"[0-9]{1,12}", fullmatch=True),
+        st.from_regex(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}[#_][0-9]{1,4}", fullmatch=True),
+    ),
+    st.integers(0, 3),
+)
+def test_numbers_and_ids_of_jobs_as_text_are_written_as_omegaconf_does(text, depth):
+    """As values and as keys, at any depth."""
+    value = {text: text, "list": [text]}
+    for _ in range(depth):
+        value = {"above": value}
+    config = OmegaConf.create(value)
+    assert config_yaml(config) == OmegaConf.to_yaml(config)
+
+
 def test_structured_configs_are_written_as_omegaconf_does():
     """Enums, enum keys, paths, bytes, missing values, interpolations."""
     config = OmegaConf.create({"inner": OmegaConf.structured(Inner), "list": [Inner()]})
