@@ -647,7 +647,13 @@ def test_who_goes_beyond_a_cap_is_given_up_at_once(tmp_path: Path, monkeypatch: 
     try:
         running.session.start()
         channel = running.ready()
-        channel.say({"t": "final", "attempt": "0.1", "envelope": {**DONE, "hooks": [{}] * 5000}})
+        channel.say(
+            {
+                "t": "final",
+                "attempt": "0.1",
+                "envelope": {**DONE, "hooks": [{"hook": "on_job_end", "callback": "c", "ok": True}] * 5000},
+            }
+        )
         assert "5,000 hooks" in running.fact(facts.Disconnected).why
         assert "5,000 hooks" in running.fact(facts.Refused).why
         assert running.session.wait_finished(30)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
+import cloudpickle
 import pytest
 
 from remote_agent.protocol import wire
 from tests.remote_agent.agents import wait_gone
-from tests.remote_agent.conftest import Host, travelling
+from tests.remote_agent.conftest import Host
 from tests.remote_agent.zygote import reused_app
 from tests.remote_agent.zygote.reused import reused_host, start_reused
 
@@ -38,7 +39,8 @@ def test_a_callback_that_cannot_be_made_again_ends_the_worker(host: Host) -> Non
 
 def test_a_callback_without_job_hooks_ends_no_worker(host: Host) -> None:
     """No job can change it, whether it can be pickled or not."""
-    start_reused(host, travelling(plain=complex(1, 2)))
+    plain = {"name": "plain", "spec": None, "pickle": cloudpickle.dumps(complex(1, 2)), "why": "", "on_error": None}
+    start_reused(host, [plain])
     assert host.wait_over(host.submit()).is_idle
 
 
