@@ -468,7 +468,8 @@ def many_hooks() -> None:
 
     def work(attempt: str) -> None:
         start(attempt)
-        say({"t": "final", "attempt": attempt, "envelope": {**DONE, "hooks": [{"callback": "Watch"}] * 40_000}})
+        hook = {"hook": "on_job_end", "callback": "Watch", "ok": False}
+        say({"t": "final", "attempt": attempt, "envelope": {**DONE, "hooks": [hook] * 40_000}})
         collected(attempt)
 
     serve(work)
