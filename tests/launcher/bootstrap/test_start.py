@@ -248,7 +248,7 @@ class TestEverywhere:
         started = Started(transport, command(folder, python=link))
         assert "chosen" in started.channel.stderr()
 
-    @pytest.mark.parametrize("where", ["", "/agents", f"/agents/{BUNDLE.sha256}"])
+    @pytest.mark.parametrize("where", ["", "/agents", f"/agents/{BUNDLE.sha256}"], ids=["cache", "agents", "bundle"])
     def test_refuses_a_cache_that_others_can_write(
         self, transport: Transport, host_folder: Callable[[], str], where: str
     ) -> None:
