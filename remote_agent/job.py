@@ -17,6 +17,7 @@ __all__ = [
     "PYTHON_FAILED",
     "PYTHON_TOO_OLD",
     "SETUP_FAILED",
+    "STORE_FAILED",
     "JobError",
     "JobReturn",
     "JobStatus",
@@ -29,6 +30,8 @@ IMPORTING = "HYDRA_REMOTE_LAUNCHER_IMPORTING"
 
 #: `JobError.type` (of kind `host`) if a setup line of a host failed. Jobs cannot run there, but perhaps on another host.
 SETUP_FAILED = "SetupFailed"
+#: The same if the disk there does not take the code, or the callbacks and the task.
+STORE_FAILED = "StoreFailed"
 #: The same if the jobs' Python cannot be started there, or is too old.
 PYTHON_FAILED = "PythonFailed"
 PYTHON_TOO_OLD = "PythonTooOld"

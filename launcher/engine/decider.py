@@ -28,7 +28,7 @@ from launcher.runs.journal import Returned, StoredResult
 from launcher.util.exhaustive import assert_never
 from launcher.util.quoting import shown_path
 from remote_agent.callbacks.base import HOST_HOOKS
-from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, JobError
+from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, PYTHON_TOO_OLD, SETUP_FAILED, STORE_FAILED, JobError
 from remote_agent.protocol.envelope import Envelope
 from remote_agent.protocol.result_parts import NO_PARTS
 
@@ -45,6 +45,7 @@ _HOST_LACKS = {
     SETUP_FAILED: "correct the line in `setup`, or add `|| true` if it may fail; it runs in `bash -l`, without a terminal",
     PYTHON_FAILED: _PYTHON_STEP,
     PYTHON_TOO_OLD: _PYTHON_STEP,
+    STORE_FAILED: "free some room there (`launcher clean`), or name a folder that has more with `workdir`",
 }
 
 #: The text before the next step in an error of an environment.
@@ -301,7 +302,8 @@ class Decider:
             why, _, step = fact.error["message"].removeprefix("environment: ").partition(_NEXT)
             decided.add(self._scheduler.observe_unfit(at, fact.host, "environment", why, step))
         elif fact.state == "failed" and fact.error is not None and fact.error["kind"] == "host" and step is not None:
-            decided.add(self._scheduler.observe_unfit(at, fact.host, "set up", fact.error["message"], step))
+            phase = "store" if fact.error["type"] == STORE_FAILED else "set up"
+            decided.add(self._scheduler.observe_unfit(at, fact.host, phase, fact.error["message"], step))
         elif fact.state == "failed" and fact.error is not None:
             message = f"cannot be prepared on {fact.host}: {fact.error['message']}"
             if self._is_new(fact.host, message):

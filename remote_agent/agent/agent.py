@@ -201,8 +201,7 @@ class Agent:
     def _on_greeted(self) -> None:
         self._delivery.resend()
         self._zygotes.environments.announce()
-        for zygote in self._zygotes:
-            self._zygotes.announce(zygote)
+        self._zygotes.announce_all()
 
     def _on_link_gone(self) -> None:
         self._zygotes.drop_partial()

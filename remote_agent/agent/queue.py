@@ -147,6 +147,9 @@ class JobQueue:
         if zygote is not None and zygote.error is not None:
             self._fail(attempt, zygote.error)
             return
+        if blob is not None and self._zygotes.unstored(blob):
+            self._give_back(attempt, "spool: " + self._zygotes.unstored(blob), asked=False)
+            return
         self._queue.append(attempt)
 
     def requeue(self, attempt: Attempt) -> None:

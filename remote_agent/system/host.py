@@ -26,6 +26,7 @@ __all__ = [
     "slug",
     "spool_folder",
     "unwritable",
+    "unwritten",
     "usable_cpus",
 ]
 
@@ -99,12 +100,15 @@ def folders(run: str, host: str, workdir: Optional[str]) -> Folders:
         raise SpoolError(unwritable(error, state)) from None
 
 
+def unwritten(error: OSError, folder: str) -> str:
+    """Say that a file could not be made in a folder."""
+    place = os.path.join(folder, str(error.filename)) if error.filename else folder
+    return "cannot write to {}: {}".format(place, error.strerror or error)
+
+
 def unwritable(error: OSError, folder: str) -> str:
     """Say that a file could not be made in a folder, and what to do."""
-    place = os.path.join(folder, str(error.filename)) if error.filename else folder
-    return "cannot write to {}: {} (name a folder that can be written with 'workdir')".format(
-        place, error.strerror or error
-    )
+    return "{} (name a folder that can be written with 'workdir')".format(unwritten(error, folder))
 
 
 def _runtime_folder(spool: str) -> str:

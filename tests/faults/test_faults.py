@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import launcher
 from benchmarks.proxy import running_proxy
 from launcher import events
 from launcher.agents import connection
@@ -423,6 +425,36 @@ def test_spool_on_a_disk_that_stays_too_small(host: OpenSshHost, app: Any, tmp_p
         assert one.error is not None
         assert one.error.kind == "host"
         assert "No space left" in one.error.message
+
+
+@fault(
+    "cache on a disk that does not take the code, beside another host",
+    "the host cannot be used (store), with the disk's error and what to do; its jobs run on the other one",
+)
+def test_a_cache_that_does_not_take_the_code(
+    host: OpenSshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code is sent once. No job is lost, and the host ends the run."""
+    cache = f"/home/{host.user}/.cache"
+    small_disk(host, cache, "size=5m")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "large_app.py").write_text("def task(cfg):\n    return cfg.num\n")
+    (project / "large").write_bytes(os.urandom(6 << 20))
+    subprocess.run(["git", "init", "--quiet", str(project)], check=True)
+    monkeypatch.syspath_prepend(project)
+    seen: list[events.Event] = []
+    returns = launcher.multirun(
+        "large_app:task", [{"num": num} for num in range(4)], hosts=[host.spec(slots=2), "local"],
+        folder=tmp_path / "out", observers=[seen.append],
+    )  # fmt: skip
+    assert [one.return_value for one in returns] == [0, 1, 2, 3]
+    (unusable,) = [one for one in seen if isinstance(one, events.HostUnusable)]
+    assert (unusable.host, unusable.phase) == (host.name, "store")
+    assert re.search(f"code: cannot write to {cache}/.*: No space left", unusable.why)
+    assert "workdir" in unusable.next_step
+    assert not [one for one in seen if isinstance(one, events.HostUnknown)]
+    assert not [one for one in seen if isinstance(one, events.Warned)]
 
 
 @fault(

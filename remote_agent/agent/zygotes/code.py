@@ -9,7 +9,7 @@ from remote_agent.agent.link.controller import Controller
 from remote_agent.agent.spool.code_tree import CodeTree, Missing
 from remote_agent.agent.spool.manifest import ManifestError
 from remote_agent.system.background import BackgroundThread
-from remote_agent.system.host import unwritable
+from remote_agent.system.host import unwritten
 from remote_agent.system.private_files import SpoolError
 
 __all__ = ["Code"]
@@ -108,8 +108,12 @@ class Code:
             if not rest:
                 return
 
+    def fail(self, error: OSError) -> None:
+        """Take note that content could not be stored. It stands until the code is requested anew."""
+        self.error = error
+
     def reason(self) -> str:
         """Why it cannot be laid out, in words."""
         if isinstance(self.error, OSError):
-            return unwritable(self.error, self._tree.path)
+            return unwritten(self.error, self._tree.path)
         return str(self.error)

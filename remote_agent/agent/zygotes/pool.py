@@ -19,13 +19,13 @@ from remote_agent.agent.zygotes.client import ZygoteClient
 from remote_agent.agent.zygotes.code import Code
 from remote_agent.agent.zygotes.spare import Spare
 from remote_agent.agent.zygotes.warm import WarmInterpreters
-from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, JobError
+from remote_agent.job import ENVIRONMENT_FAILED, PYTHON_FAILED, SETUP_FAILED, STORE_FAILED, JobError
 from remote_agent.protocol import wire
 from remote_agent.protocol.fields import is_sha256
 from remote_agent.protocol.messages import Blob, Blobs, Manifest, Prepare, Withheld
 from remote_agent.protocol.zygote_spec import ZygoteSpec
 from remote_agent.system.background import BackgroundThread
-from remote_agent.system.host import unwritable
+from remote_agent.system.host import unwritable, unwritten
 from remote_agent.system.private_files import SpoolError, make_private_folder
 
 __all__ = ["ZygoteListener", "Zygotes"]
@@ -80,6 +80,8 @@ class Zygotes:
         #: How many threads a job's numerical libraries start, unless the user says it; 0 for what they choose.
         self.threads = 0
         self._withheld: Set[str] = set()
+        #: Contents of the run that the disk did not take -> why.
+        self._unstored: Dict[str, str] = {}
         self._starts: Dict[str, int] = {}
         #: When content, or a message about it, last arrived.
         self._content_heard_at = 0.0
@@ -109,9 +111,11 @@ class Zygotes:
         try:
             whole = store.put_chunk(header["sha256"], header["size"], header["offset"], payload)
         except (SpoolError, OSError) as error:
-            if store is not self.cache or not self.environments.refused(header["sha256"], error):
-                self._controller.refuse("store", _reason_for(error, store))
+            if store is self.cache and self.environments.refused(header["sha256"], error):
+                return
+            self._not_stored(header["sha256"], error, store)
             return
+        self._unstored.pop(header["sha256"], None)
         if whole:
             self._arrived(header["sha256"])
         else:
@@ -126,9 +130,25 @@ class Zygotes:
                 self.cache.put(str(sha256), payload[offset : offset + int(size)])
                 offset += int(size)
         except (SpoolError, OSError) as error:
-            self._controller.refuse("store", _reason_for(error, self.cache))
+            self._not_stored("", error, self.cache)
             return
         self._code.arrived([str(sha256) for sha256, _ in header["items"]])
+
+    def _not_stored(self, sha256: str, error: Exception, store: BlobStore) -> None:
+        """Fail what waits for content that the disk did not take. Other errors end the link, and the next one brings the content again."""
+        if isinstance(error, OSError):
+            if store is self.cache:
+                self._code.fail(OSError(error.errno, error.strerror, error.filename or store.folder))
+            else:
+                self._unstored[sha256] = unwritten(error, store.folder)
+            self._start_all()
+        elif sha256 not in self._unstored and not (store is self.cache and self._code.error is not None):
+            # The next parts of a content that the disk did not take follow none.
+            self._controller.refuse("store", str(error))
+
+    def unstored(self, sha256: str) -> str:
+        """Why the disk did not take a content of the run; empty if it did, or has not been sent."""
+        return self._unstored.get(sha256, "")
 
     def _arrived(self, sha256: str) -> None:
         self._code.arrived([sha256])
@@ -144,6 +164,7 @@ class Zygotes:
 
     def drop_partial(self) -> None:
         """Drop contents that arrived only in part, because the link is gone. The files of an environment are continued later."""
+        self._unstored.clear()
         self.cache.drop_partial(keep=self.environments.expected)
         self.blobs.drop_partial()
         self.environments.link_gone()
@@ -187,6 +208,11 @@ class Zygotes:
         spec = zygote.spec
         shared = spec.shared
         if shared and not self.blobs.has(shared):
+            if shared in self._unstored:
+                self._store_failed(zygote, self._unstored[shared])
+            return
+        if spec.code_blob and self._code.folder is None and self._code.error is not None:
+            self._store_failed(zygote, "code: {}".format(self._code.reason()))
             return
         if spec.environment and self.environments.python is None:
             return
@@ -197,8 +223,11 @@ class Zygotes:
         if folder is not None:
             # It may be the previous zygote's. The cache may be gone by now.
             self._launch(zygote, folder)
-        elif self._code.error is not None:
-            self._failed(zygote, "host", type(self._code.error).__name__, "code: {}".format(self._code.reason()))
+
+    def _store_failed(self, zygote: ZygoteClient, message: str) -> None:
+        # A later controller may find more room.
+        self._withheld.add(zygote.key)
+        self._failed(zygote, "host", STORE_FAILED, message)
 
     def _launch(self, zygote: ZygoteClient, code_root: Optional[str]) -> None:
         shared = zygote.spec.shared
@@ -275,7 +304,7 @@ class Zygotes:
                 zygote.notes = header["notes"]
                 zygote.imported = header["imported"]
                 zygote.again = json.loads(frame.payload.decode("utf-8")) if frame.payload else None
-                self.announce(zygote)
+                self._announce(zygote)
             elif header["t"] == "unusable":
                 self._unusable(zygote, JobError.from_json(header["error"]))
             elif header["t"] == "forked":
@@ -373,10 +402,16 @@ class Zygotes:
     def _unusable(self, zygote: ZygoteClient, error: JobError) -> None:
         zygote.state = "failed"
         zygote.error = error
-        self.announce(zygote)
+        self._announce(zygote)
         self.listener.unusable(zygote, error)
 
-    def announce(self, zygote: ZygoteClient) -> None:
+    def announce_all(self) -> None:
+        """Tell a new link what was decided, but for failures that it may mend: it has those zygotes prepared again."""
+        for zygote in self:
+            if zygote.key not in self._withheld:
+                self._announce(zygote)
+
+    def _announce(self, zygote: ZygoteClient) -> None:
         """Tell the controller the state of a zygote, when it is decided."""
         if zygote.state not in ("ready", "failed"):
             return
@@ -424,7 +459,3 @@ class Zygotes:
     def keep_code(self) -> None:
         """Leave the code to later runs. The run is over, and its zygotes are closed."""
         self._tree.keep()
-
-
-def _reason_for(error: Exception, store: BlobStore) -> str:
-    return unwritable(error, store.folder) if isinstance(error, OSError) else str(error)

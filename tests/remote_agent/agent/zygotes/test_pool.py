@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import zlib
@@ -12,8 +14,13 @@ from typing import ClassVar
 
 import pytest
 
+from remote_agent.agent.spool.blobs import AlteredError, BlobStore
+from remote_agent.job import STORE_FAILED
 from remote_agent.protocol import wire
+from tests.remote_agent.agent.test_agent_machine import spec as job_spec
 from tests.remote_agent.agents import APP, wait_until
+from tests.remote_agent.stepped_agent import SteppedAgent
+from tests.specs import zygote_spec
 
 
 class TestCode:
@@ -170,3 +177,86 @@ class TestCode:
         assert blob.exists()
         client.ack(attempt)
         wait_until(lambda: not blob.exists(), "the payload to go")
+
+
+class TestADiskThatTakesNoMore:
+    """Content that cannot be stored fails what needs it, by name. The link stays, and so do other jobs."""
+
+    @pytest.fixture
+    def host(self, monkeypatch):
+        """An agent that can store nothing that is sent to it."""
+
+        def put(store, sha256, size, offset, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{store.folder}/{sha256}")
+
+        host = SteppedAgent()
+        monkeypatch.setattr(BlobStore, "put_chunk", put)
+        yield host
+        host.close()
+
+    @staticmethod
+    def greet(host, **spec):
+        """A controller whose zygote needs what `spec` says."""
+        peer = host.connect()
+        peer.say({"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", "slots": 2})
+        peer.say({"t": "manifest", "sha256": "b" * 64})
+        host.settle()
+        peer.say({"t": "prepare", "zygote": "z", "spec": zygote_spec(**spec).to_json()})
+        peer.say({"t": "go"})
+        return peer
+
+    @pytest.mark.parametrize("is_small", [True, False])
+    def test_the_code_is_named_and_its_jobs_run_elsewhere(self, host, is_small):
+        """The next controller may find more room, so it is asked for the code again."""
+        peer = self.greet(host, code_blob="b" * 64)
+        if is_small:
+            peer.say({"t": "blobs", "items": [["a" * 64, 4]]}, b"code")
+        else:
+            peer.say({"t": "blob", "sha256": "a" * 64, "size": 8, "offset": 0}, b"code")
+            peer.say({"t": "blob", "sha256": "a" * 64, "size": 8, "offset": 4}, b"code")
+        host.settle()
+        (told,) = peer.all("zygote")
+        assert (told["state"], told["error"]["kind"], told["error"]["type"]) == ("failed", "host", STORE_FAILED)
+        assert re.search(r"code: cannot write to /.*: No space left on device", told["error"]["message"])
+        assert peer.all("fatal") == []
+        assert not peer.is_over
+        peer.close()
+        again = self.greet(host, code_blob="b" * 64)
+        host.settle()
+        assert again.all("zygote") == []
+
+    def test_the_callbacks_and_the_task_are_named(self, host):
+        """They arrive before the zygote's spec."""
+        peer = host.connect()
+        peer.say({"t": "hello", "version": wire.VERSION, "run": "r1", "controller": "c", "host": "h", "slots": 2})
+        peer.say({"t": "blob", "sha256": "c" * 64, "size": 4, "offset": 0, "scope": "run"}, b"task")
+        peer.say({"t": "prepare", "zygote": "z", "spec": zygote_spec(shared="c" * 64).to_json()})
+        host.settle()
+        (told,) = peer.all("zygote")
+        assert told["error"]["type"] == STORE_FAILED
+        assert "No space left" in told["error"]["message"]
+
+    def test_a_large_config_goes_back_with_its_job(self, host):
+        """Jobs whose config is there run."""
+        peer = self.greet(host)
+        peer.say({"t": "blob", "sha256": "d" * 64, "size": 4, "offset": 0, "scope": "run"}, b"conf")
+        peer.say({"t": "job", "spec": job_spec(attempt_id="0.1", num=0), "payload_blob": "d" * 64})
+        peer.say({"t": "job", "spec": job_spec(attempt_id="1.1", num=1)}, b"payload")
+        host.settle()
+        (given,) = peer.all("dropped")
+        assert (given["attempt"], given["asked"]) == ("0.1", False)
+        assert "No space left" in given["why"]
+        assert host.forks == ["1.1"]
+
+    def test_content_that_is_not_what_its_name_says_ends_the_link(self, host, monkeypatch):
+        """That is no fault of the disk: the next link brings it again."""
+
+        def put(store, sha256, size, offset, data):
+            raise AlteredError("content does not match its name")
+
+        monkeypatch.setattr(BlobStore, "put_chunk", put)
+        peer = self.greet(host, code_blob="b" * 64)
+        peer.say({"t": "blobs", "items": [["a" * 64, 4]]}, b"code")
+        host.settle()
+        assert [one["code"] for one in peer.all("fatal")] == ["store"]
+        assert peer.all("zygote") == []
