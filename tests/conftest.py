@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import tempfile
 import venv
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ def pytest_configure() -> None:
     """What the tests start hears these signals; under `nohup`, or in a script's background, they would be ignored for good."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each process of the run reads all test files. Compiling them takes three times as long as all else there, so it is kept.
+    sys.dont_write_bytecode = False
     settings.load_profile("default" if os.environ.get("LAUNCHER_TESTS_NEED_ALL") else "quick")
 
 

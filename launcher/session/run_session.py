@@ -410,17 +410,7 @@ class RunSession:
     # -- detaching -------------------------------------------------------------------------------------------------
 
     def detach(self, why: str = "as asked", timeout: float = 60.0) -> int:
-        """Detach from the run when each host has its jobs. Nothing is cancelled, and no end hook fires.
-
-        If every job has returned by then, the run does not detach, and ends as usual.
-
-        Args:
-            timeout: seconds to wait until hosts are reached and confirm. Jobs that no host has by then stay in the journal, and
-                are sent when the run is resumed.
-
-        Returns:
-            How many jobs no host has.
-        """
+        """Detach from the run when each host has its jobs. Returns how many jobs no host has. See `Session.detach`."""
         prepare_to_detach(self.engine, self.receive_next, why, timeout, lambda: bool(self.interrupts))
         return 0 if self.engine.is_idle or self.interrupts else self.detach_now(why)
 

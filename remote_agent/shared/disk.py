@@ -7,9 +7,19 @@ import fcntl
 import hashlib
 import os
 import shutil
-from typing import Any, BinaryIO, Callable, Dict, NamedTuple, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterator, NamedTuple, Tuple
 
-__all__ = ["Usage", "digest_of", "remove_tree", "sync_data", "sync_fd", "sync_file", "sync_folder", "usage_of"]
+__all__ = [
+    "Usage",
+    "digest_of",
+    "files_below",
+    "remove_tree",
+    "sync_data",
+    "sync_fd",
+    "sync_file",
+    "sync_folder",
+    "usage_of",
+]
 
 _PIECE = 1 << 20
 #: On macOS `fsync` stops at the disk's own cache, and this goes on to the disk.
@@ -130,6 +140,16 @@ class Usage(NamedTuple):
     changed: float
 
 
+def files_below(path: str) -> Iterator[os.stat_result]:
+    """Look at each file below a folder. What goes away meanwhile is left out."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue  # it went away just now
+
+
 def usage_of(path: str) -> Usage:
     """Look at a folder. What goes away meanwhile is left out.
 
@@ -140,21 +160,16 @@ def usage_of(path: str) -> Usage:
     changed = 0.0
     #: (device, inode) of a file with several names -> how many of these were seen, how many there are, and its bytes.
     linked: Dict[Tuple[int, int], Tuple[int, int, int]] = {}
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(folder, name))
-            except OSError:
-                continue  # it went away just now
-            files += 1
-            changed = max(changed, status.st_mtime)
-            size = status.st_blocks * 512
-            if status.st_nlink == 1:
-                alone += size
-                total += size
-                continue
-            seen, _, _ = linked.get((status.st_dev, status.st_ino), (0, 0, 0))
-            linked[status.st_dev, status.st_ino] = (seen + 1, status.st_nlink, size)
+    for status in files_below(path):
+        files += 1
+        changed = max(changed, status.st_mtime)
+        size = status.st_blocks * 512
+        if status.st_nlink == 1:
+            alone += size
+            total += size
+            continue
+        seen, _, _ = linked.get((status.st_dev, status.st_ino), (0, 0, 0))
+        linked[status.st_dev, status.st_ino] = (seen + 1, status.st_nlink, size)
     for seen, names_in_all, size in linked.values():
         total += size
         if seen >= names_in_all:

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
 import launcher
@@ -50,11 +49,14 @@ class _Slots:
             self.changed.notify_all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(4 * _PATIENCE)
 def test_every_slot_has_a_job_while_one_job_takes_as_long_as_all_others(tmp_path: Path) -> None:
     """The first job goes on until all others have ended. Each time that another job ends, all four slots have a job again, until no job is
     left that could start.
     """
+    import optuna
+
     gates = tmp_path / "gates"
     gates.mkdir()
     for num in range(_TRIALS):
@@ -65,7 +67,7 @@ def test_every_slot_has_a_job_while_one_job_takes_as_long_as_all_others(tmp_path
             gate.read()
         return float(cfg.x)
 
-    def suggest(trial: optuna.Trial) -> dict[str, Any]:
+    def suggest(trial: Any) -> dict[str, Any]:
         return {"x": trial.suggest_float("x", 0.0, 1.0), "gates": str(gates)}
 
     slots = _Slots()

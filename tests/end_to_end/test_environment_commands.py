@@ -110,6 +110,7 @@ def test_environments_says_what_is_wrong(cli: Cli) -> None:
     assert "no host could be reached" in cli.err
 
 
+@pytest.mark.slow
 def test_prepare_builds_and_runs_nothing(
     spec: HostSpec,
     hosts_file: str,

@@ -35,16 +35,16 @@ def check(seed: int) -> None:
     pytest.fail(f"seed {seed}: {failure(minimal)}\n{minimal}", pytrace=False)
 
 
-def test_a_few_hundred_histories():
+def test_some_histories():
     """Every promise holds in each history."""
-    for seed in range(_FIRST, _FIRST + 400):
+    for seed in range(_FIRST, _FIRST + 150):
         check(seed)
 
 
 @pytest.mark.simulation
 def test_ten_thousand_histories():
     """Every promise holds in each history."""
-    for seed in range(_FIRST + 400, _FIRST + 10_400):
+    for seed in range(_FIRST + 150, _FIRST + 10_150):
         check(seed)
 
 
@@ -53,7 +53,12 @@ def writes_of(history: History) -> int:
     return World(history).run().disk.writes
 
 
-@pytest.mark.parametrize("seed", [3, 7, 13, 24, 27, 40, 67, 96, 1040, 1923])
+_SEEDS = (3, 7, 13, 24, 27, 40, 67, 96, 1040, 1923)
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[] if seed in _SEEDS[:4] else pytest.mark.slow) for seed in _SEEDS]
+)
 def test_a_controller_that_dies_at_each_of_its_writes(seed):
     """Killed before or behind any write of its journal, and resumed, a run comes to the same promises."""
     history = generate(seed)

@@ -4,7 +4,6 @@ Rule: it is made in a separate folder, which is renamed when the environment is 
 is left that anybody would use.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from remote_agent.agent.environments.store import LAYOUT, EnvironmentStore
 from remote_agent.agent.environments.unpacked import altered_files
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.protocol.environment_spec import EnvironmentSpec, Wheel
+from remote_agent.shared.disk import digest_of
 from remote_agent.system.private_files import make_private_folder, open_private
 
 __all__ = ["BuildError", "Builder", "room_lacking"]
@@ -213,14 +213,9 @@ class Builder:
 
 
 def _digest(path: str) -> str:
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while True:
-                piece = file.read(1 << 20)
-                if not piece:
-                    return digest.hexdigest()
-                digest.update(piece)
+            return str(digest_of(file, 0, os.fstat(file.fileno()).st_size).hexdigest())
     except OSError:
         return ""
 

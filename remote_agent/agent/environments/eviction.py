@@ -14,6 +14,7 @@ from remote_agent.agent.environments.store import PRUNING, EnvironmentStore, rea
 from remote_agent.agent.environments.uv_cache import uv_caches
 from remote_agent.agent.spool.blobs import BlobStore
 from remote_agent.protocol.environment_spec import EnvironmentSpec
+from remote_agent.shared.disk import files_below
 
 __all__ = ["UNUSED", "Evicted", "evict"]
 
@@ -76,15 +77,7 @@ _Files = Dict[Tuple[int, int], int]
 
 def _files(path: str) -> _Files:
     """(device, inode) -> bytes of the files below a folder."""
-    found = {}
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(folder, name))
-            except OSError:
-                continue  # it went away just now
-            found[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return found
+    return {(status.st_dev, status.st_ino): status.st_blocks * 512 for status in files_below(path)}
 
 
 def _total(files: Dict[str, _Files]) -> int:

@@ -80,7 +80,6 @@ def test_a_module_in_a_package_is_composed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "multirun", "says"),
     [
-        (["lr=1,2"], False, "Ambiguous value for argument 'lr=1,2'"),
         (["lr=1,2"], False, "use `launcher multirun` instead of `run`"),
         (["nothing=1"], False, "Could not override 'nothing'"),
         (["db=mongo"], False, "Available options in 'db'"),

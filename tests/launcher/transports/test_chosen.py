@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,29 +12,8 @@ from launcher.transports.base import Channel, Way
 from launcher.transports.chosen import ChosenTransport
 from launcher.transports.openssh import kept
 from launcher.transports.ssh.connect import SshOptions
-from tests.requirements import need_programs
 
 _PATIENCE = 30.0
-
-
-@pytest.fixture(autouse=True)
-def _programs() -> None:
-    need_programs("ssh")
-
-
-@pytest.fixture
-def server() -> Iterator[DemoServer]:
-    """A server whose files and logins only this test uses."""
-    with DemoServer() as server:
-        yield server
-
-
-@pytest.fixture
-def how(server: DemoServer, runtime_folder: Path) -> Iterator[SshOptions]:
-    """How to reach it. What is kept at the end is closed."""
-    yield SshOptions(server.alias, config_file=str(server.ssh_config))
-    for one in kept.connections():
-        kept.close(one.socket)
 
 
 def said(channel: Channel) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from launcher.util import strict_yaml
 from launcher.util.strict_yaml import read
 
 
@@ -42,7 +43,7 @@ def test_what_is_meant(text: str, value: Any) -> None:
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: \x00", "special characters"),
         ("[" * 5000, "nested too deeply"),
-        ("a: &a [*a]", "more than 1000000 items"),
+        ("a: &a [*a]", "more than 10000 items"),
         (
             "\n".join([f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10) if n else 'x'}]" for n in range(9)]),
             "expanded with its aliases",
@@ -50,8 +51,9 @@ def test_what_is_meant(text: str, value: Any) -> None:
         ("a: 1\n---\nb: 2", "expected a single document"),
     ],
 )
-def test_anything_else_is_refused_in_a_line(text: str, why: str) -> None:
+def test_anything_else_is_refused_in_a_line(text: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the line, where it is one of ours, and is short."""
+    monkeypatch.setattr(strict_yaml, "_MAX_ITEMS", 10_000)
     with pytest.raises(ValueError, match=re.escape(why)) as caught:
         read(text)
     message = str(caught.value)

@@ -82,7 +82,11 @@ def test_limits_of_version_1_count(system: System) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["ulimit -S -n 100", "renice -n 5 $$ >/dev/null", f"taskset -p -c {min(os.sched_getaffinity(0))} $$ >/dev/null"]
+    [
+        "ulimit -S -n 100",
+        "renice -n $(($(nice) + 1)) $$ >/dev/null",
+        f"taskset -p -c {min(os.sched_getaffinity(0))} $$ >/dev/null",
+    ]
     if sys.platform == "linux"
     else [],
 )

@@ -6,36 +6,15 @@ import errno
 import itertools
 import os
 import select
-import tempfile
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remote_agent.agent.link.outbox import OpenFile, Outbox, Piece, Slice
+from remote_agent.agent.link.outbox import OpenFile, Outbox, Slice
 from remote_agent.protocol import wire
-
-
-def frames(source: Iterator[Piece]) -> list[wire.Frame]:
-    """All frames of a source."""
-    return wire.Decoder().feed(b"".join(map(joined, source)))
-
-
-def joined(piece: Piece) -> bytes:
-    """A frame in one piece."""
-    return piece if isinstance(piece, bytes) else b"".join(map(content, piece))
-
-
-def content(piece: bytes | Slice) -> bytes:
-    """The bytes that are sent of it."""
-    if isinstance(piece, bytes):
-        return piece
-    with tempfile.TemporaryFile() as file:
-        while len(piece):
-            piece = piece.behind(piece.send(file.fileno()))
-        file.seek(0)
-        return file.read()
+from tests.remote_agent.agent.link.frames import joined
 
 
 class TestOutbox:

@@ -193,7 +193,7 @@ def test_no_snapshot_writes_outside_its_tree(tmp_path_factory, files, links):
         assert path.is_symlink() or path.resolve().is_relative_to(tree.path)
 
 
-FILES: Files = {f"pkg{number % 7}/module_{number}.py": f"VALUE = {number:04}\n".encode() for number in range(300)}
+FILES: Files = {f"pkg{number % 7}/module_{number}.py": f"VALUE = {number:04}\n".encode() for number in range(30)}
 
 
 class Counts:
@@ -225,6 +225,12 @@ class Counts:
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """Counts from now on."""
     return Counts(monkeypatch)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree of so few files counts as large."""
+    monkeypatch.setattr(code_tree, "_MIN_FILES", 20)
 
 
 @pytest.fixture
@@ -280,7 +286,7 @@ def by_a_locked_folder(file: Path) -> None:
 
 
 @READS_PROC
-@pytest.mark.usefixtures("old")
+@pytest.mark.usefixtures("old", "small")
 class TestKept:
     """A run's tree goes to the next run of the same code."""
 
@@ -295,7 +301,7 @@ class TestKept:
         """It has the tree without the manifest and the contents, which may be gone from the cache."""
         root = host.manifest(FILES, [("link.py", "pkg0/module_0.py")])
         self.keep(host, root)
-        assert counts.new() == (300, 0)
+        assert counts.new() == (len(FILES), 0)
         host.store = BlobStore(str(host.root / "none"))
         for _ in range(2):
             tree = host.run()
@@ -331,7 +337,7 @@ class TestKept:
         assert content_of(again) == FILES
         assert {path.stat().st_mode & 0o777 for path in again.rglob("*.py")} == {0o600}
         copied, _ = counts.new()
-        assert 1 <= copied < 50
+        assert 1 <= copied < 10
 
     def test_what_a_job_left_is_removed(self, host):
         """Files, folders, compiled modules and links."""
@@ -368,7 +374,7 @@ class TestKept:
         tree = host.run()
         assert tree.advance(root) is None
         assert content_of(Path(tree.path)) == FILES
-        assert counts.new() == (1, 300)
+        assert counts.new() == (1, len(FILES))
 
     def test_after_an_edit_only_that_file_is_copied(self, host, counts):
         """A deleted one goes, a new one comes, one whose mode changed is made again."""
@@ -394,14 +400,15 @@ class TestKept:
 
     def test_a_manifest_may_come_in_parts(self, host, counts):
         """The tree of the same code needs none of them. After an edit, those that changed are named, and then the contents."""
-        files = [SnapshotFile(path, 0o644, len(data), sha(data)) for path, data in FILES.items()]
+        contents = {f"pkg{number % 7}/module_{number}.py": f"VALUE = {number:04}\n".encode() for number in range(130)}
+        files = [SnapshotFile(path, 0o644, len(data), sha(data)) for path, data in contents.items()]
         root, parts = in_parts(files, ())
         tree = host.run()
         assert tree.advance(root) == Missing([root], is_manifest=True)
         host.store.put(root, parts[root])
         below = tree.advance(root)
         assert below == Missing(sorted(set(parts) - {root}), is_manifest=True)
-        for data in (*parts.values(), *FILES.values()):
+        for data in (*parts.values(), *contents.values()):
             host.store.put(sha(data), data)
         assert tree.advance(root) is None
         tree.keep()
@@ -417,13 +424,13 @@ class TestKept:
         assert tree.advance(edited) == Missing([sha(b"VALUE = 9999\n")], is_manifest=False)
         host.store.put(sha(b"VALUE = 9999\n"), b"VALUE = 9999\n")
         assert tree.advance(edited) is None
-        assert content_of(Path(tree.path)) == {**FILES, path: b"VALUE = 9999\n"}
+        assert content_of(Path(tree.path)) == {**contents, path: b"VALUE = 9999\n"}
         assert counts.new() == (1, 0)
 
     def test_other_code_leaves_the_tree_alone(self, host):
         """A project that shares less than half of the files is laid out by itself."""
         self.keep(host, host.manifest(FILES))
-        other = {**{f"other/{number}": b"%d" % number for number in range(300)}, **dict(list(FILES.items())[:50])}
+        other = {**{f"other/{number}": b"%d" % number for number in range(30)}, **dict(list(FILES.items())[:5])}
         assert content_of(host.lay_out(host.manifest(other))) == other
         assert len(host.kept) == 1
 
@@ -449,7 +456,7 @@ class TestKept:
             index.write_bytes({"version": b"9" + data[1:], "bytes": data.replace(b"pkg3", b"pkg4", 1)}.get(damage, b""))
         counts.new()
         assert content_of(host.lay_out(root)) == FILES
-        assert counts.new() == (300, 0)
+        assert counts.new() == (len(FILES), 0)
 
     def test_a_tree_in_which_a_process_works_goes_with_its_run(self, host):
         """It could write into the tree of a later run."""
