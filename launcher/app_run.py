@@ -25,6 +25,7 @@ from launcher.runs.folder import Naming
 from launcher.setup.callbacks import build_callbacks, callback_nodes, only_on_hosts
 from launcher.setup.import_memory import import_key, why_import_here
 from launcher.setup.plain_app import PlainAppSetup, script_of_app
+from launcher.util.frozen import frozen
 from remote_agent.config.nodes import literal
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["AppRun", "load_callback", "prepare", "prepare_named"]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class AppRun:
     """A run of an application, checked.
 

@@ -26,7 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf, open_dict
 
 from launcher.code.application import Application
-from launcher.code.hydra_entry import innermost
+from launcher.code.functions import innermost
 from launcher.config.composition import Composition, hydra_errors
 from launcher.config.job_config import raw_texts
 from launcher.errors import ConfigError
