@@ -48,6 +48,7 @@ class HydraComposition(Composition):
         config_loader: Hydra's ConfigLoader, with a cache if possible (see `make_loader`).
     """
 
+    config: DictConfig
     is_hydra = True
 
     def __init__(

@@ -100,6 +100,11 @@ class LazyConfig:
             self._made = config_with_node(*self._parts)
         return self._made
 
+    @property
+    def unread(self) -> dict[str, Any] | None:
+        """Its data without the `hydra` node; None if it was made, because then a hook may have changed it."""
+        return self._parts[0] or {} if self._made is None else None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (same, (self._made,)) if self._made is not None else (config_with_node, self._parts)
 
